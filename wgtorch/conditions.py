@@ -1,0 +1,92 @@
+"""Execution conditions: when a stage, or a pipeline inside it, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from wgtorch.core.errors import Finding, StateError, suggest
+from wgtorch.core.registry import Registry
+from wgtorch.state import State
+
+Condition = str | list[str] | tuple[str, ...] | Callable[[State], bool]
+
+ConditionRegistry: Registry[Any] = Registry("condition", group="wgtorch.conditions")
+
+
+def register_condition(name: str) -> Callable[[Callable[[State], bool]], Callable[[State], bool]]:
+    """Decorator: names a condition, so that configs may hold it.
+
+    Example:
+        >>> @register_condition("is_night")
+        ... def is_night(state): return "night" in (state.intent or "")
+    """
+
+    def decorate(condition: Callable[[State], bool]) -> Callable[[State], bool]:
+        ConditionRegistry.register(name, condition)
+        return condition
+
+    return decorate
+
+
+for _name, _slots in {
+    "always": [],
+    "philosopher": ["intent", "recipe", "artifacts", "!description"],
+    "author": ["intent", "recipe", "artifacts", "description", "!outcome"],
+    "architect": ["intent"],
+    "creator": ["recipe"],
+}.items():
+    ConditionRegistry.register(_name, _slots)
+
+
+@register_condition("complete")
+def _complete(state: State) -> bool:
+    return state.complete
+
+
+def unmet(condition: Condition | None, state: State) -> str | None:
+    """Why a condition does not hold, or None when it does.
+
+    A list names slots that must be filled; ``!slot`` must be empty.
+    """
+    if condition is None:
+        return None
+    if callable(condition):
+        return None if condition(state) else f"{getattr(condition, '__name__', 'its condition')} does not hold"
+    if isinstance(condition, str):
+        return _named(unmet(ConditionRegistry.get(condition), state), condition)
+    filled = set(state.filled)
+    empty = [entry for entry in condition if not entry.startswith("!") and state.slot_name(entry) not in filled]
+    full = [entry[1:] for entry in condition if entry.startswith("!") and state.slot_name(entry[1:]) in filled]
+    reasons = [f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"] if empty else []
+    reasons += [f"{', '.join(full)} {'is' if len(full) == 1 else 'are'} filled"] if full else []
+    return " and ".join(reasons) or None
+
+
+def check_condition(condition: Condition | None, where: str) -> Condition | None:
+    """Returns the condition, or says why it is none.
+
+    Raises:
+        StateError: it is neither slots, a registered name nor a callable.
+    """
+    if condition is None or callable(condition):
+        return condition
+    if isinstance(condition, str):
+        if condition not in ConditionRegistry:
+            raise StateError(f"{where}: unknown condition {condition!r}; {suggest(condition, ConditionRegistry.names())}. A list names slots that must be filled: [{condition!r}]")
+        return condition
+    if isinstance(condition, Iterable) and all(isinstance(entry, str) for entry in condition):
+        return list(condition)
+    raise StateError(f"{where}: condition {condition!r}; expected a list of slots, a registered name, or a callable state -> bool")
+
+
+def slot_findings(condition: Condition | None, schema: Iterable[str], where: str) -> list[Finding]:
+    """Slots in a condition that the schema does not have."""
+    if not isinstance(condition, (list, tuple)):
+        return []
+    schema = tuple(schema)
+    return [
+        Finding(where, f"condition on slot {entry!r}, which is not in the schema", f"one of {list(schema)}")
+        for entry in condition
+        if entry.removeprefix("!") not in schema
+    ]

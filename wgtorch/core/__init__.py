@@ -1,0 +1,1 @@
+"""Contracts and the engine that every level shares."""

@@ -1,0 +1,199 @@
+"""Levels from configs and configs from levels."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.errors import ConfigError, StructureError
+from wgtorch.core.registry import Registry
+from wgtorch.core.resolve import read_config, resolve_refs
+from wgtorch.core.schema import LEVELS, SCHEMA_VERSION, check_level_config
+from wgtorch.core.signature import ensure_plain
+from wgtorch.core.structure import Node
+from wgtorch.core.template import TemplateRegistry, build_template
+
+LevelRegistry: Registry[type[Any]] = Registry("level")
+"""Level classes by kind; each level's file adds its own."""
+
+_PLACE_DEFAULTS = Node("_")
+
+
+def from_config(cls: type[Any], config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None) -> Any:
+    """Builds a level; see :meth:`wgtorch.core.level.Level.from_config`."""
+    tree = resolve_refs(config, base)
+    _check_version(tree, cls)
+    check_level_config(tree, cls.level, BlockRegistry.get)
+    return _Builder().level(cls, tree)
+
+
+def from_yaml(cls: type[Any], path: str | os.PathLike[str]) -> Any:
+    """Builds a level from a file; its refs are relative to the file's folder."""
+    return from_config(cls, read_config(path), base=Path(path).parent)
+
+
+def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: type[Any]) -> Any:
+    """A child from its config, a path to one, a registered block type, or a template's name."""
+    if child_class is Block:
+        if isinstance(source, Mapping):
+            return LevelRegistry.get(source["kind"]).from_config(source) if "kind" in source else BlockRegistry.build(source)
+        return BlockRegistry.build({"block_type": str(source)})
+    if isinstance(source, Mapping):
+        if set(source) == {"ref"}:
+            return child_class.from_yaml(source["ref"])
+        return child_class.from_config(source)
+    if isinstance(source, str) and f"{child_class.level}/{source}" in TemplateRegistry:
+        return build_template(child_class.level, source, {})
+    if Path(source).is_dir():
+        return child_class.load(source)
+    return child_class.from_yaml(source)
+
+
+def save_config(level: Any, path: str | os.PathLike[str]) -> Path:
+    """Writes a level's config as YAML or JSON."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_config(level.to_config(), json_form=path.suffix == ".json"), encoding="utf-8")
+    return path
+
+
+def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
+    """A config as YAML or JSON text."""
+    import yaml
+
+    if json_form:
+        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def to_config(level: Any) -> dict[str, Any]:
+    """A level's config in canonical form.
+
+    A child that stands at several places is written once and named ``share`` at all of them.
+    """
+    counts: dict[int, int] = {}
+    for child in _children(level):
+        counts[id(child)] = counts.get(id(child), 0) + 1
+    labels = {identity: f"shared-{number}" for number, identity in enumerate((i for i, count in counts.items() if count > 1), start=1)}
+    return _Writer(labels).level(level)
+
+
+def _children(level: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Children at every place below; what stands inside a shared level counts once."""
+    seen = set() if seen is None else seen
+    for child in level.nodes.values():
+        yield child
+        if hasattr(child, "nodes") and id(child) not in seen:
+            seen.add(id(child))
+            yield from _children(child, seen)
+
+
+class _Writer:
+    def __init__(self, labels: Mapping[int, str]) -> None:
+        self.labels = labels
+        self.written: set[int] = set()
+
+    def level(self, level: Any) -> dict[str, Any]:
+        config: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": level.level, level.id_key: level.block_id}
+        if level.level == "world":
+            config["stages"] = {node_id: self.stage(child) for node_id, child in level.nodes.items()}
+            places = {node_id: place for node_id in level.nodes if (place := _place_config(level.places[node_id], level))}
+            if places:
+                config["places"] = places
+        else:
+            config["nodes"] = [self.node(level, node_id, child) for node_id, child in level.nodes.items()]
+        config |= level.own_config()
+        config["metadata"] = ensure_plain(level.metadata, f"{level.block_id}.metadata")
+        return config
+
+    def stage(self, child: Any) -> dict[str, Any]:
+        label = self.labels.get(id(child))
+        if label and id(child) in self.written:
+            return {"kind": "stage", "stage_id": child.block_id, "nodes": [], "share": label}
+        self.written.add(id(child))
+        return {**self.level(child), "share": label} if label else self.level(child)
+
+    def node(self, level: Any, node_id: str, child: Any) -> dict[str, Any]:
+        entry: dict[str, Any] = {"node_id": node_id}
+        label = self.labels.get(id(child))
+        if label:
+            entry["share"] = label
+        if not label or id(child) not in self.written:
+            self.written.add(id(child))
+            if hasattr(child, "nodes"):
+                entry["config"] = self.level(child)
+            else:
+                try:
+                    entry |= child.to_config()
+                except (StructureError, ConfigError) as error:
+                    raise type(error)(f"{level.block_id}/{node_id}: {error}") from None
+        return entry | _place_config(level.places[node_id], level)
+
+
+def _place_config(node: Node, level: Any) -> dict[str, Any]:
+    place: dict[str, Any] = {}
+    for name in ("trainable", "adapter", "inputs", "map", "timeout", "condition"):
+        value = getattr(node, name)
+        if value != getattr(_PLACE_DEFAULTS, name):
+            if callable(value):
+                raise StructureError(f"{level.block_id}/{node.node_id}: the condition is a bare function; register it with register_condition and name it")
+            place[name] = ensure_plain(dict(value) if name == "inputs" else value, f"{level.block_id}/{node.node_id}.{name}")
+    if level.level == "graph":
+        place.setdefault("trainable", True)
+    return place
+
+
+class _Builder:
+    """Builds children from checked configs; what is shared is built once."""
+
+    def __init__(self) -> None:
+        self.shared: dict[str, Any] = {}
+
+    def level(self, cls: type[Any], tree: Mapping[str, Any]) -> Any:
+        level = cls(tree[cls.id_key], metadata=tree.get("metadata"))
+        if cls.level == "world":
+            for node_id, entry in tree["stages"].items():
+                stage = self.once(entry.get("share"), lambda entry=entry: self.level(LevelRegistry.get("stage"), entry))
+                level.add_child(stage, node_id, **tree.get("places", {}).get(node_id, {}))
+        else:
+            for entry in tree["nodes"]:
+                child = self.once(entry.get("share"), lambda entry=entry: self.child(entry, cls.child_class))
+                place = {name: entry[name] for name in ("trainable", "adapter", "inputs", "map", "timeout", "condition") if name in entry}
+                level.add_child(child, entry["node_id"], **place)
+        level.apply_config(tree)
+        return level
+
+    def once(self, label: str | None, build: Any) -> Any:
+        if label is None:
+            return build()
+        if label not in self.shared:
+            self.shared[label] = build()
+        return self.shared[label]
+
+    def child(self, entry: Mapping[str, Any], child_class: type[Any]) -> Any:
+        where = f"node {entry['node_id']!r}"
+        if "block_type" in entry:
+            return BlockRegistry.build(entry)
+        if "template" in entry:
+            level = getattr(child_class, "level", "block")
+            return build_template("graph" if level == "block" else level, entry["template"], entry.get("params", {}))
+        nested = entry.get("config")
+        if not nested or "kind" not in nested:
+            raise ConfigError(f"{where}: has neither block_type, template, share nor the config of a level")
+        return self.level(LevelRegistry.get(nested["kind"]), nested)
+
+
+def _check_version(tree: Mapping[str, Any], cls: type[Any]) -> None:
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{cls.level} config: got {type(tree).__name__}; expected a mapping")
+    version = tree.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{cls.level} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. Update wgtorch, or write the config anew.")
+    kind = tree.get("kind", cls.level)
+    if kind != cls.level:
+        name = str(kind).capitalize() if kind in LEVELS else "another class"
+        raise ConfigError(f"config of kind {kind!r} given to {cls.__name__}.from_config; use {name}.from_config")

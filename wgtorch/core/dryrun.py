@@ -1,0 +1,143 @@
+"""Dry runs: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
+from wgtorch.core.executor import turns
+from wgtorch.core.plan import Call, Combine, Loop, Step
+from wgtorch.core.run import Event, Run
+
+
+@dataclass(slots=True)
+class DryRun:
+    """What a run would do.
+
+    Args:
+        order: paths of the nodes in the order they would run.
+        findings: why the run would fail; empty when it would not.
+        api_calls: how many calls it would make that wait on a network.
+        shapes: shape of every tensor output by ``path.port`` (fake runs).
+        weight_bytes: bytes of all parameters and buffers, each once.
+        peak_bytes: estimate of the most bytes that values of nodes hold at once, without what happens inside a block
+            (fake runs).
+    """
+
+    order: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    api_calls: int = 0
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    weight_bytes: int = 0
+    peak_bytes: int = 0
+
+    @property
+    def is_valid(self) -> bool:
+        """True when nothing would stop the run."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        rows = [f"{index + 1:3}. {path}" for index, path in enumerate(self.order)]
+        rows += [f"     {name}: {list(shape)}" for name, shape in self.shapes.items()]
+        rows.append(f"weights {_megabytes(self.weight_bytes)}, values at most {_megabytes(self.peak_bytes)}, API calls {self.api_calls}")
+        return "\n".join(rows + [f"would fail: {finding}" for finding in self.findings])
+
+
+def dry_run_of(composite: Any, values: Mapping[str, Any], run: Run, *, fake: bool) -> DryRun:
+    """A dry run; see ``dry_run`` of :meth:`wgtorch.core.composite.Composite.run`."""
+    report = DryRun(order=(), weight_bytes=_weight_bytes(composite))
+    try:
+        plan = composite._current_plan() if run.wanted is None and not run.feeds else composite._partial_plan(run)
+    except WgtorchError as error:
+        report.findings = tuple(getattr(error, "findings", ())) or (Finding(composite.block_id, str(error)),)
+        return report
+    missing = [name for name, _, required in plan.inputs if required and name not in values]
+    report.findings = tuple(Finding(f"{composite.block_id}.{name}", "missing input") for name in missing)
+    report.order, report.api_calls = _walk(composite, plan.steps, composite.block_id, run)
+    if fake and not missing:
+        _run_fake(composite, values, run, report)
+    return report
+
+
+def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run) -> tuple[tuple[str, ...], int]:
+    """Paths in order and the number of calls that wait on a network."""
+    order: list[str] = []
+    calls = 0
+    for step in steps:
+        if isinstance(step, Loop):
+            inner, inner_calls = _walk(composite, step.body, prefix, run)
+            order += inner
+            calls += inner_calls * _turns_or_one(composite, step, run)
+        elif isinstance(step, Call):
+            child, path = composite.nodes[step.node], f"{prefix}/{step.node}"
+            if hasattr(child, "nodes"):
+                inner, inner_calls = _walk(child, child._current_plan().steps, path, run)
+                order += inner
+                calls += inner_calls
+            else:
+                order.append(path)
+                calls += bool(child.waits)
+        else:
+            assert isinstance(step, Combine)
+    return tuple(order), calls
+
+
+def _turns_or_one(composite: Any, loop: Loop, run: Run) -> int:
+    try:
+        return turns(composite, loop, run) or 1
+    except WgtorchError:
+        return 1
+
+
+def _run_fake(composite: Any, values: Mapping[str, Any], run: Run, report: DryRun) -> None:
+    """Runs with fake tensors, which have a shape and no data."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+    meter = _Meter(report)
+    run.callbacks = (*run.callbacks, meter)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake_values = tree_map(lambda value: mode.from_tensor(value) if isinstance(value, Tensor) else value, dict(values))
+    try:
+        with mode, torch.no_grad():
+            composite(run, **fake_values)
+    except DataDependentOutputException as error:
+        where = getattr(error, "node_path", composite.block_id)
+        report.findings += (Finding(f"{composite.block_id}/{where}", "shapes depend on data from here on, so the rest was not looked at"),)
+    except MissingInputError as error:
+        report.findings += (Finding(composite.block_id, str(error)),)
+
+
+class _Meter:
+    """A callback that notes shapes and how many bytes of outputs are alive."""
+
+    def __init__(self, report: DryRun) -> None:
+        self.report = report
+        self.alive: dict[int, tuple[weakref.ref, int]] = {}
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "end" or event.outputs is None:
+            return
+        for port, value in event.outputs.items():
+            if isinstance(value, Tensor):
+                self.report.shapes[f"{event.path}.{port}"] = tuple(value.shape)
+        for tensor in tree_flatten((dict(event.inputs or {}), dict(event.outputs)))[0]:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.alive[storage._cdata] = (weakref.ref(tensor), storage.nbytes())
+        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if ref() is not None}
+        self.report.peak_bytes = max(self.report.peak_bytes, sum(size for _, size in self.alive.values()))
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,291 @@
+"""Level: a block that holds other executables under node ids. Graph, Pipeline, Stage and World are levels."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from wgtorch.core import building, saving
+from wgtorch.core.block import Block
+from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
+from wgtorch.core.kinds import describe
+from wgtorch.core.nodes import Nodes
+from wgtorch.core.structure import Node, check_node_id
+from wgtorch.core.template import build_template
+
+
+class Level(Block):
+    """Children under node ids, and all that does not depend on how they run: building, configs, saving, training.
+
+    Args:
+        level_id: the level's own id; its class name in lower case when left out.
+        metadata: plain data that travels with the config (``num_loop_steps``, notes, ...).
+    """
+
+    level: ClassVar[str]
+    id_key: ClassVar[str]
+    child_class: ClassVar[type[Block]]
+    _takes_config = False
+
+    def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self._block_id = check_node_id(level_id) if level_id is not None else self.level
+        self.nodes = Nodes()
+        self._places: dict[str, Node] = {}
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self._version = 0
+
+    # --- children -----------------------------------------------------------------------------------------------------
+
+    @property
+    def places(self) -> Mapping[str, Node]:
+        """What is true of each node's place, by node id."""
+        return self._places
+
+    def add_child(self, child: Any, node_id: str | None = None, **place: Any) -> str:
+        """Adds a child at a new node; ``place`` are fields of :class:`~wgtorch.core.structure.Node`.
+
+        Returns:
+            The node's id: the one given, else one made from the child's own.
+
+        Raises:
+            StructureError: the id is taken or cannot be one, or the child is of another level.
+        """
+        child = self._as_child(child)
+        if node_id is None:
+            node_id = self._free_id(child.block_id.rsplit("/", 1)[-1])
+        elif check_node_id(node_id) in self._places:
+            raise StructureError(f"{self.block_id}: node id {node_id!r} is taken by {describe_child(self.nodes[node_id])}; choose another, or use replace_node")
+        node = self._node(node_id, child, place)
+        self.nodes.put(node_id, child)
+        self._places[node_id] = node
+        self._changed()
+        return node_id
+
+    def replace_child(self, node_id: str, child: Any) -> Block:
+        """Puts another child at a node and returns the one that stood there."""
+        self._require_node(node_id)
+        child = self._as_child(child)
+        before = self.nodes[node_id]
+        self.nodes.put(node_id, child)
+        self._changed()
+        return before
+
+    def remove_node(self, node_id: str) -> Block:
+        """Takes a node and all that joins it out, and returns its child."""
+        self._require_node(node_id)
+        child = self.nodes.remove(node_id)
+        del self._places[node_id]
+        self._changed()
+        return child
+
+    def clone_node(self, node_id: str) -> Block:
+        """Gives this place a copy of its child, so that it trains apart from the other places; returns the copy."""
+        self._require_node(node_id)
+        clone = copy.deepcopy(self.nodes[node_id])
+        self.nodes.put(node_id, clone)
+        self._changed()
+        return clone
+
+    def configure_node(self, node_id: str, **place: Any) -> None:
+        """Changes what is true of a node's place: ``inputs``, ``map``, ``timeout``, ``condition``, ``adapter``, ``trainable``."""
+        self._require_node(node_id)
+        current = {name: getattr(self._places[node_id], name) for name in _PLACE_FIELDS}
+        self._places[node_id] = self._node(node_id, self.nodes[node_id], {**current, **place})
+        self._changed()
+
+    def find(self, path: str) -> Block:
+        """The child at a path such as ``creator/paint/t2i``.
+
+        Raises:
+            UnknownNameError: a part of the path is no node; the message lists those there are.
+        """
+        found: Any = self
+        for part in path.split("/"):
+            if not isinstance(found, Level):
+                raise UnknownNameError(f"{path!r}: {found.block_id} is a block and has no nodes, so no {part!r}")
+            found = found.nodes[part]
+        return found
+
+    def _as_child(self, child: Any) -> Block:
+        if isinstance(child, self.child_class):
+            return child
+        if isinstance(child, (str, os.PathLike, Mapping)):
+            return building.child_from(child, self.child_class)
+        raise StructureError(
+            f"{self.block_id}: got {describe_child(child)}; expected a {self.child_class.__name__}, its config, a path to one, or a template's name"
+        )
+
+    def _node(self, node_id: str, child: Block, place: Mapping[str, Any]) -> Node:
+        unknown = [name for name in place if name not in _PLACE_FIELDS]
+        if unknown:
+            raise StructureError(f"{self.block_id}/{node_id}: unknown {unknown[0]!r}; {suggest(unknown[0], _PLACE_FIELDS)}")
+        place = {name: value for name, value in place.items() if value is not None}
+        mapped = place.get("map", ())
+        place["map"] = (mapped,) if isinstance(mapped, str) else tuple(mapped)
+        spec = child.get_input_spec() if place["map"] or place.get("inputs") else {}
+        for name in [*place["map"], *place.get("inputs", {})]:
+            if name not in spec:
+                raise UnknownNameError(f"{self.block_id}/{node_id}: no input {name!r}; {suggest(name, spec)}")
+        return Node(node_id, **place)
+
+    def _free_id(self, wish: str) -> str:
+        wish = "".join(letter if letter.isalnum() and letter.isascii() or letter in "_-" else "_" for letter in wish) or self.child_class.__name__.lower()
+        node_id, count = wish, 1
+        while node_id in self._places:
+            count += 1
+            node_id = f"{wish}_{count}"
+        return node_id
+
+    def _require_node(self, node_id: str) -> None:
+        if node_id not in self._places:
+            raise UnknownNameError(f"{self.block_id}: there is no node {node_id!r}; {suggest(node_id, self._places)}")
+
+    def _changed(self) -> None:
+        """Told after every change of structure."""
+        self._version += 1
+
+    # --- validation ---------------------------------------------------------------------------------------------------
+
+    def validate(self, strict: bool = True, *, deep: bool = False) -> ValidationResult:
+        """Looks for everything that would stop a run, and for what looks odd.
+
+        Args:
+            strict: raise when there are errors.
+            deep: look into the children as well.
+
+        Raises:
+            ValidationError: strict, and there are errors; lists them all.
+        """
+        errors, warnings = self._findings()
+        if deep:
+            for node_id, child in self.nodes.items():
+                if isinstance(child, Level):
+                    below = child.validate(strict=False, deep=True)
+                    errors += [replace(found, where=f"{self.block_id}/{node_id} > {found.where}") for found in below.errors]
+                    warnings += [replace(found, where=f"{self.block_id}/{node_id} > {found.where}") for found in below.warnings]
+        if strict and errors:
+            raise ValidationError(self.block_id, errors)
+        return ValidationResult(tuple(errors), tuple(warnings))
+
+    def _findings(self) -> tuple[list, list]:
+        """(errors, warnings) of this level alone."""
+        return [], []
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def set_trainable(self, node_id: str, trainable: bool = True) -> None:
+        """Says whether a child trains through this place. A use that does not still passes gradients to what came before."""
+        self.configure_node(node_id, trainable=bool(trainable))
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that require gradients and stand at a place that trains, each once however often they are used."""
+        seen: set[int] = set()
+        for child in self._trained_children():
+            for parameter in child.trainable_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield parameter
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``; children that train at none of their places stay in ``eval``."""
+        super().train(mode)
+        if mode:
+            trained = {id(child) for child in self._trained_children()}
+            for child in self.nodes.values():
+                if id(child) not in trained:
+                    child.eval()
+        return self
+
+    def _trained_children(self) -> list[Block]:
+        return [child for node_id, child in self.nodes.items() if self._places[node_id].trainable]
+
+    # --- config and files ---------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The same as :meth:`to_config`."""
+        return self.to_config()
+
+    def to_config(self) -> dict[str, Any]:
+        """The structure as plain data, in its canonical form."""
+        return building.to_config(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None) -> Self:
+        """Builds a level from its config.
+
+        Args:
+            config: plain data; any sub-config may be ``{"ref": "file.yaml"}``.
+            base: the folder that refs are relative to, and may not leave; the working folder by default.
+
+        Raises:
+            ConfigError: lists everything that is wrong, each with its path in the config.
+        """
+        return building.from_config(cls, config, base=base)
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """Builds a level from a YAML or JSON file."""
+        return building.from_yaml(cls, path)
+
+    @classmethod
+    def from_template(cls, name: str, **params: Any) -> Self:
+        """Builds a level from a registered template; an unknown parameter is an error that lists the known ones."""
+        return build_template(cls.level, name, params)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of this level's configs."""
+        from wgtorch.core.schema import level_schema
+
+        return level_schema(cls.level)
+
+    def save_config(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the config as YAML, or as JSON where the path ends so."""
+        return building.save_config(self, path)
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Writes config and weights to a folder, whole or not at all; each unique block is stored once."""
+        return saving.save(self, directory)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Self:
+        """Gives back what :meth:`save` wrote: the same structure and the same weights."""
+        return saving.load(cls, directory)
+
+    def write_extra(self, directory: Path) -> None:
+        """Writes what belongs to a saved level beside config and weights."""
+
+    def read_extra(self, directory: Path) -> None:
+        """Reads what :meth:`write_extra` wrote."""
+
+    # --- what configs hold of a level beside its nodes ------------------------------------------------------------------
+
+    def own_config(self) -> dict[str, Any]:
+        """Entries of the config that belong to this kind of level."""
+        return {}
+
+    def apply_config(self, config: Mapping[str, Any]) -> None:
+        """Takes over what :meth:`own_config` gave, once the nodes stand."""
+
+    def child_levels(self) -> Iterable[Level]:
+        """Children that are levels themselves."""
+        return [child for child in self.nodes.values() if isinstance(child, Level)]
+
+    def extra_repr(self) -> str:
+        return repr(self.block_id)
+
+
+_PLACE_FIELDS = ("trainable", "adapter", "inputs", "map", "timeout", "condition")
+
+
+def describe_child(child: object) -> str:
+    """A child in words, for messages."""
+    return f"{type(child).__name__} {child.block_id!r}" if isinstance(child, Block) else describe(child)

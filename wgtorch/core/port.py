@@ -1,0 +1,122 @@
+"""Ports: named, typed inputs and outputs of an executable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from wgtorch.core.errors import PortError, PortTypeError
+from wgtorch.core.kinds import describe, get_kind, mismatch
+
+AGGREGATIONS = ("single", "concat", "sum", "first", "dict", "list")
+Aggregation = Literal["single", "concat", "sum", "first", "dict", "list"]
+
+
+class _Absent:
+    """The mark of a value that is not there; falsy, one of a kind, also after copying."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __copy__(self) -> _Absent:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> _Absent:
+        return self
+
+    def __reduce__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A named input or output.
+
+    Args:
+        name: the port's name; filled in from the mapping the port is declared in.
+        direction: ``in`` or ``out``.
+        dtype: the kind of value (``tensor``, ``text``, ``image``, ...), see :mod:`wgtorch.core.kinds`.
+        optional: an input that need not be fed, or an output that may be left out.
+        aggregation: how several edges into this input are combined; ``single`` refuses a second one.
+        shape: pattern of a tensor's shape, e.g. ``("B", 3, None, None)``: a number must match, a letter must match
+            itself within the pattern, None matches anything.
+        default: value of an unfed input; its presence makes the port optional.
+
+    Example:
+        >>> Port(dtype="image", shape=("B", 3, "S", "S"))
+    """
+
+    name: str = ""
+    direction: Literal["in", "out"] = "in"
+    dtype: str = "any"
+    optional: bool = False
+    aggregation: Aggregation = "single"
+    shape: tuple[int | str | None, ...] | None = None
+    default: Any = ABSENT
+
+    def __post_init__(self) -> None:
+        get_kind(self.dtype)
+        if self.aggregation not in AGGREGATIONS:
+            raise PortError(f"port {self.name!r}: unknown aggregation {self.aggregation!r}; one of {AGGREGATIONS}")
+        if self.default is not ABSENT:
+            object.__setattr__(self, "optional", True)
+
+    def named(self, name: str, direction: Literal["in", "out"] | None = None) -> Port:
+        """The same port under another name."""
+        return replace(self, name=name, direction=direction or self.direction)
+
+    def why_not(self, source: Port) -> str | None:
+        """Why ``source`` cannot feed this port, or None when it can."""
+        return mismatch(source.dtype, self.dtype)
+
+    def check(self, value: Any, where: str) -> Any:
+        """Checks a value and returns it normalised.
+
+        Raises:
+            PortTypeError: the value is of another kind or shape.
+        """
+        kind = get_kind(self.dtype)
+        if value is None and self.optional:
+            return value
+        if not kind.accepts(value):
+            raise PortTypeError(f"{where}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
+        value = kind.normalise(value)
+        if self.shape is not None and isinstance(value, Tensor) and not _fits(tuple(value.shape), self.shape):
+            raise PortTypeError(f"{where}: got shape {list(value.shape)}; expected {list(self.shape)}")
+        return value
+
+
+Spec = dict[str, Port]
+
+
+def make_spec(declared: dict[str, str | Port], direction: Literal["in", "out"]) -> Spec:
+    """Turns a declared mapping name -> kind or Port into a spec."""
+    spec: Spec = {}
+    for name, port in declared.items():
+        port = Port(dtype=port) if isinstance(port, str) else port
+        if not isinstance(port, Port):
+            raise PortError(f"port {name!r}: declared as {describe(port)}; expected the name of a kind or a Port")
+        spec[name] = port.named(name, direction)
+    return spec
+
+
+def _fits(shape: tuple[int, ...], pattern: tuple[int | str | None, ...]) -> bool:
+    if len(shape) != len(pattern):
+        return False
+    letters: dict[str, int] = {}
+    for size, want in zip(shape, pattern, strict=True):
+        if isinstance(want, str) and letters.setdefault(want, size) != size:
+            return False
+        if isinstance(want, int) and want != size:
+            return False
+    return True

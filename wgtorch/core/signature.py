@@ -1,0 +1,152 @@
+"""Ports and config read from Python signatures."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wgtorch.core.errors import ConfigError, StructureError
+from wgtorch.core.kinds import describe, kind_of_annotation
+from wgtorch.core.port import ABSENT, Port, Spec
+
+RESERVED = ("rng",)
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Parameters of a function or bound method, without ``self``, annotations resolved where they can be."""
+    try:
+        return list(inspect.signature(function, eval_str=True).parameters.values())
+    except (NameError, TypeError, AttributeError):
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:  # some functions written in C have no signature
+        return []
+
+
+def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) -> Spec:
+    """Input ports of ``forward``: those of its signature in order, then declared ones that it takes through ``**kwargs``.
+
+    A declaration refines the port of the same name. A parameter with a default is optional.
+    """
+    spec: Spec = {}
+    open_ended = False
+    for parameter in parameters_of(function):
+        if parameter.name in RESERVED or parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            open_ended = True
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise StructureError(f"{_named(function)}: parameter {parameter.name!r} is positional-only; inputs are passed by name, so drop the '/'")
+        has_default = parameter.default is not parameter.empty
+        if parameter.name in declared:
+            port = declared[parameter.name]
+            spec[parameter.name] = port if not has_default or port.optional else _optional(port)
+        else:
+            kind, _ = kind_of_annotation(parameter.annotation)
+            spec[parameter.name] = Port(parameter.name, dtype=kind, optional=has_default)
+    for name, port in declared.items():
+        if name not in spec:
+            if not open_ended:
+                raise StructureError(
+                    f"{_named(function)}: input {name!r} is declared but not a parameter of forward; add it there, or take **inputs"
+                )
+            spec[name] = port
+    return spec
+
+
+def output_spec_of(function: Callable[..., Any]) -> Spec:
+    """The single output ``output`` of a function whose return annotation is one value; empty when it says nothing."""
+    try:
+        annotation = typing.get_type_hints(function).get("return", inspect.Parameter.empty)
+    except (NameError, TypeError, AttributeError):
+        return {}
+    if annotation in (inspect.Parameter.empty, None, type(None)):
+        return {}
+    kind, _ = kind_of_annotation(annotation)
+    return {} if kind == "dict" else {"output": Port("output", "out", kind)}
+
+
+def positional_prefix(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the leading parameters that a call may pass by position."""
+    names = []
+    for parameter in parameters_of(function):
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.name in RESERVED:
+            break
+        names.append(parameter.name)
+    return tuple(names)
+
+
+def wants(function: Callable[..., Any], name: str) -> bool:
+    """True when the function has a parameter of this name."""
+    return any(parameter.name == name for parameter in parameters_of(function))
+
+
+def config_of_call(init: Callable[..., Any], owner: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments as a mapping, defaults included and containers copied.
+
+    Raises:
+        TypeError: the arguments do not fit; Python's own message, with the class in front.
+    """
+    signature = inspect.signature(init)
+    try:
+        bound = signature.bind(None, *args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{owner.__name__}: {error}; signature is {owner.__name__}{_without_self(signature)}") from None
+    bound.apply_defaults()
+    config: dict[str, Any] = {}
+    for index, (name, value) in enumerate(bound.arguments.items()):
+        if index == 0:
+            continue
+        parameter = signature.parameters[name]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            config.update(copy_plain(value))
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            if value:
+                config[name] = [copy_plain(item) for item in value]
+        else:
+            config[name] = copy_plain(value)
+    return config
+
+
+def copy_plain(value: Any) -> Any:
+    """Copies dicts, lists and tuples (as lists), and leaves everything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: copy_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [copy_plain(item) for item in value]
+    return value
+
+
+def ensure_plain(value: Any, where: str) -> Any:
+    """Copies plain data and refuses anything a YAML file could not hold.
+
+    Raises:
+        ConfigError: with the path of the value.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}: key {key!r} is {type(key).__name__}; keys of a config are str")
+        return {key: ensure_plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [ensure_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    raise ConfigError(
+        f"{where}: {describe(value)} is not plain data; a config holds dict, list, str, number, bool and null. "
+        "Give the block a constructor of plain arguments, or register a block class that builds this value"
+    )
+
+
+def _optional(port: Port) -> Port:
+    return Port(port.name, port.direction, port.dtype, True, port.aggregation, port.shape, ABSENT)
+
+
+def _named(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    return signature.replace(parameters=list(signature.parameters.values())[1:])

@@ -1,0 +1,151 @@
+"""Roles: abstract blocks that fix a task's ports, and the rules by which roles join.
+
+A concrete block subclasses a role and registers under ``role/name``; its ports may go beyond the role's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from wgtorch.core.autoconnect import RoleRule
+from wgtorch.core.block import Block
+from wgtorch.core.port import Port
+
+
+class Backbone(Block):
+    """One model prediction - noise, x0, velocity or flow - without a step in time.
+
+    Shapes: ``latent`` [B, C, ...], ``timestep`` a number or [B], ``condition`` [B, T, D]; ``pred`` as ``latent``.
+    """
+
+    role = "backbone"
+    inputs: ClassVar[Mapping[str, Any]] = {
+        "latent": "latent",
+        "timestep": "number",
+        "condition": Port(dtype="embedding", optional=True),
+    }
+    outputs: ClassVar[Mapping[str, Any]] = {"pred": "latent"}
+
+
+class Solver(Block):
+    """One step of a discretisation of the reverse process.
+
+    ``timestep`` is what the backbone was called with; ``next_timestep`` is what it is to be called with next. A solver
+    that knows how many steps it takes says so in ``num_loop_steps``.
+    """
+
+    role = "solver"
+    inputs: ClassVar[Mapping[str, Any]] = {"latent": "latent", "timestep": "number", "pred": "latent"}
+    outputs: ClassVar[Mapping[str, Any]] = {"next_latent": "latent", "next_timestep": "number"}
+
+
+class Encoder(Block):
+    """The half of a codec that makes latents of images: ``image`` [B, 3, H, W] in [0, 1] to ``latent``."""
+
+    role = "encoder"
+    inputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
+    outputs: ClassVar[Mapping[str, Any]] = {"latent": "latent"}
+
+
+class Codec(Block):
+    """The half of a codec that makes images of latents: ``latent`` to ``image`` [B, 3, H, W] in [0, 1]."""
+
+    role = "codec"
+    inputs: ClassVar[Mapping[str, Any]] = {"latent": "latent"}
+    outputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
+
+
+class Tokenizer(Block):
+    """Text to ids: ``tokens`` [B, L], integers, padded."""
+
+    role = "tokenizer"
+    inputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+    outputs: ClassVar[Mapping[str, Any]] = {"tokens": "tokens"}
+
+
+class Conditioner(Block):
+    """Encodes a condition: ``embedding`` [B, T, D]. What it encodes - tokens, text, an image - is its own choice."""
+
+    role = "conditioner"
+    outputs: ClassVar[Mapping[str, Any]] = {"embedding": "embedding"}
+
+
+class Adapter(Block):
+    """A contribution to the backbone from beside it: ControlNet, IP-Adapter, T2I-Adapter."""
+
+    role = "adapter"
+    outputs: ClassVar[Mapping[str, Any]] = {"adapted": "any"}
+
+
+class Guidance(Block):
+    """Combines predictions with and without the condition (classifier-free guidance and its relatives)."""
+
+    role = "guidance"
+    inputs: ClassVar[Mapping[str, Any]] = {
+        "pred_cond": "latent",
+        "pred_uncond": "latent",
+        "scale": Port(dtype="number", optional=True),
+    }
+    outputs: ClassVar[Mapping[str, Any]] = {"pred_guided": "latent"}
+
+
+class Schedule(Block):
+    """A noise schedule: ``sigma`` and ``alpha`` at a timestep."""
+
+    role = "schedule"
+    inputs: ClassVar[Mapping[str, Any]] = {"timestep": "number"}
+
+
+class Noise(Block):
+    """The latent a loop starts from, and the timestep it starts at."""
+
+    role = "noise"
+    outputs: ClassVar[Mapping[str, Any]] = {"latent": "latent"}
+
+
+class LanguageModel(Block):
+    """One completion."""
+
+    role = "llm"
+    inputs: ClassVar[Mapping[str, Any]] = {"prompt": "text"}
+    outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+
+
+class VisionLanguageModel(Block):
+    """Looking at a picture: words about ``image``."""
+
+    role = "vlm"
+    inputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
+    outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+
+
+class Embedder(Block):
+    """A vector for a text or an image: ``embedding`` [B, D]."""
+
+    role = "embedder"
+    outputs: ClassVar[Mapping[str, Any]] = {"embedding": "embedding"}
+
+
+ROLE_RULES: tuple[RoleRule, ...] = (
+    RoleRule("tokenizer", "tokens", "conditioner", "tokens"),
+    RoleRule("tokenizer", "attention_mask", "conditioner", "attention_mask"),
+    RoleRule("conditioner", "embedding", "backbone", "condition"),
+    RoleRule("adapter", "adapted", "backbone", "adapted"),
+    RoleRule("backbone", "pred", "guidance", "pred_cond"),
+    RoleRule("guidance", "pred_guided", "solver", "pred"),
+    RoleRule("backbone", "pred", "solver", "pred", unless="guidance"),
+    RoleRule("noise", "latent", "backbone", "latent"),
+    RoleRule("noise", "latent", "solver", "latent"),
+    RoleRule("noise", "timestep", "backbone", "timestep"),
+    RoleRule("noise", "timestep", "solver", "timestep"),
+    RoleRule("encoder", "latent", "noise", "image_latent"),
+    RoleRule("encoder", "latent", "backbone", "latent", unless="noise"),
+    RoleRule("encoder", "latent", "solver", "latent", unless="noise"),
+    RoleRule("solver", "next_latent", "backbone", "latent", loops=True),
+    RoleRule("solver", "next_latent", "solver", "latent", loops=True),
+    RoleRule("solver", "next_timestep", "backbone", "timestep", loops=True),
+    RoleRule("solver", "next_timestep", "solver", "timestep", loops=True),
+    RoleRule("solver", "next_latent", "codec", "latent"),
+)
+"""Which port feeds which. ``loops`` rules stand beside a start: noise, an encoded image, or an exposed input."""

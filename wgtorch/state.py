@@ -1,0 +1,137 @@
+"""State: the slots that travel a world's cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.errors import StateError, suggest
+from wgtorch.core.kinds import describe
+
+CANONICAL_SLOTS = ("intent", "recipe", "artifacts", "description", "outcome")
+
+
+class State(Mapping[str, Any]):
+    """What travels the cycle: five slots, or those of a world's own schema. It never changes; ``replace`` gives a new one.
+
+    ======  ===========  ==================================================
+    number  slot         holds
+    ======  ===========  ==================================================
+    1       intent       what should happen next
+    2       recipe       the configuration for generating artifacts
+    3       artifacts    what was generated
+    4       description  what is really in the artifacts
+    5       outcome      what really happened
+    ======  ===========  ==================================================
+
+    Args:
+        schema: names of the slots, in order.
+        slots: values by slot; ``None`` leaves a slot empty.
+
+    Example:
+        >>> st = State(intent="a storm comes")
+        >>> st[1], st.filled, st.complete
+        ('a storm comes', ('intent',), False)
+    """
+
+    __slots__ = ("_schema", "_values")
+
+    def __init__(self, *, schema: tuple[str, ...] = CANONICAL_SLOTS, **slots: Any) -> None:
+        object.__setattr__(self, "_schema", tuple(schema))
+        for name in slots:
+            if name not in self._schema:
+                raise StateError(f"State has no slot {name!r}; {suggest(name, self._schema)}")
+        object.__setattr__(self, "_values", {name: slots.get(name) for name in self._schema})
+
+    @property
+    def schema(self) -> tuple[str, ...]:
+        """Names of the slots, in order."""
+        return self._schema
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """Names of the slots that hold something."""
+        return tuple(name for name in self._schema if holds_something(self._values[name]))
+
+    @property
+    def complete(self) -> bool:
+        """True when every slot holds something."""
+        return len(self.filled) == len(self._schema)
+
+    def replace(self, **slots: Any) -> State:
+        """A new State with some slots changed."""
+        return State(schema=self._schema, **{**self._values, **slots})
+
+    def slot_name(self, key: str | int) -> str:
+        """The slot's name, from its name or its number from 1.
+
+        Raises:
+            StateError: there is no such slot.
+        """
+        if isinstance(key, int) and not isinstance(key, bool) and 1 <= key <= len(self._schema):
+            return self._schema[key - 1]
+        if isinstance(key, str) and key in self._values:
+            return key
+        raise StateError(f"State has no slot {key!r}; {suggest(key, self._schema)}, or numbers 1 to {len(self._schema)}")
+
+    def __getitem__(self, key: str | int) -> Any:
+        return self._values[self.slot_name(key)]
+
+    def __getattr__(self, name: str) -> Any:
+        values = object.__getattribute__(self, "_values")
+        if name in values:
+            return values[name]
+        raise AttributeError(f"State has no slot or attribute {name!r}; {suggest(name, values)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise StateError(f"a State never changes; write state.replace({name}=...) and go on with what it returns")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._schema)
+
+    def __len__(self) -> int:
+        return len(self._schema)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __reduce__(self) -> tuple:
+        return _rebuild, (self._schema, self._values)
+
+    def __repr__(self) -> str:
+        return f"State({', '.join(f'{name}={describe(self._values[name])}' for name in self.filled)})"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _rebuild(schema: tuple[str, ...], values: dict[str, Any]) -> State:
+    return State(schema=schema, **values)
+
+
+def holds_something(value: Any) -> bool:
+    """True unless the value is None or an empty text or container."""
+    if value is None:
+        return False
+    if isinstance(value, Tensor):
+        return value.numel() > 0
+    return len(value) > 0 if hasattr(value, "__len__") else True
+
+
+def look_up(value: Any, fields: list[str], where: str) -> Any:
+    """The value at a path of fields inside a slot; None where the slot or a field is empty.
+
+    Raises:
+        StateError: a field is asked of something that has none.
+    """
+    for index, field in enumerate(fields):
+        if value is None:
+            return None
+        if isinstance(value, Mapping):
+            value = value.get(field)
+        elif isinstance(value, (list, tuple)) and field.isdigit():
+            value = value[int(field)] if int(field) < len(value) else None
+        else:
+            raise StateError(f"{where}: {'.'.join(fields[: index + 1])!r} asks a field of {describe(value)}; expected a mapping, or a list and a number")
+    return value
