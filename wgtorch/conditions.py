@@ -54,7 +54,7 @@ def unmet(condition: Condition | None, state: State) -> str | None:
     if callable(condition):
         return None if condition(state) else f"{getattr(condition, '__name__', 'its condition')} does not hold"
     if isinstance(condition, str):
-        return _named(unmet(ConditionRegistry.get(condition), state), condition)
+        return unmet(ConditionRegistry.get(condition), state)
     filled = set(state.filled)
     empty = [entry for entry in condition if not entry.startswith("!") and state.slot_name(entry) not in filled]
     full = [entry[1:] for entry in condition if entry.startswith("!") and state.slot_name(entry[1:]) in filled]

@@ -12,7 +12,10 @@ from wgtorch.core.errors import MissingInputError, PortError, StructureError, su
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port, Spec, make_spec
 from wgtorch.core.registry import Registry
-from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, wants
+from wgtorch.core.resolve import resolve_environment
+from wgtorch.core.schema import check_block_config
+from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
+from wgtorch.core.weights import load_checkpoint
 
 
 class Block(nn.Module):
@@ -61,7 +64,7 @@ class Block(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.wants_rng = wants(cls.forward, "rng")
+        cls.wants_rng = takes_argument(cls.forward, "rng")
         if inspect.iscoroutinefunction(cls.forward):
             cls.waits = True
 
@@ -237,7 +240,7 @@ class WrappedBlock(Block):
         function = target.forward if isinstance(target, nn.Module) else target
         self.target = target
         self.waits = waits or inspect.iscoroutinefunction(function)
-        self.wants_rng = wants(function, "rng")
+        self.wants_rng = takes_argument(function, "rng")
         own = [parameter.name for parameter in parameters_of(function) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
         given = dict(inputs or {})
         # Names that are not the function's own rename its first arguments: {"x": ...} for Linear.forward(input).
@@ -323,16 +326,16 @@ class _BlockRegistry(Registry[type[Block]]):
             UnknownNameError: no such type; the nearest names are in the message.
             ConfigError: the config does not fit the constructor.
         """
-        from wgtorch.core.resolve import resolve_environment
-        from wgtorch.core.schema import check_block_config
-
         block_class = self.get(entry["block_type"])
         written = ensure_plain(entry.get("config") or {}, entry["block_type"])
         resolved = resolve_environment(written, entry["block_type"])
         check_block_config(block_class, resolved, f"{entry['block_type']}.config")
+        ref = None if takes_argument(block_class, "checkpoint_ref") else resolved.pop("checkpoint_ref", None)
         block = block_class.from_config(resolved)
+        if ref is not None:
+            load_checkpoint(block, ref)
         if resolved != written:
-            block._config.update(written)  # a secret that came from the environment is never written back
+            block._config.update(written)  # as it was written: what came from the environment stays there
         return block
 
     def converting(self, source: str, target: str) -> list[str]:

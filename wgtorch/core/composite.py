@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,15 +13,14 @@ from torch import Tensor
 
 from wgtorch.core import background
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.dryrun import DryRun, dry_run_of
-from wgtorch.core.errors import Finding, MissingInputError, PortError, PortTypeError, StructureError, UnknownNameError, suggest
+from wgtorch.core.errors import Finding, MissingInputError, PortError, PortTypeError, StructureError, UnknownNameError, WgtorchError, suggest
 from wgtorch.core.executor import execute
 from wgtorch.core.level import Level
 from wgtorch.core.modes import mode_for_run
 from wgtorch.core.plan import Plan, make_plan, upstream, validate_structure
 from wgtorch.core.port import ABSENT, Port, Spec
-from wgtorch.core.run import Callback, Run, new_run, split_path
+from wgtorch.core.run import Callback, Run, located, new_run, split_path
 from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, Node, NodeShape, Structure
 
@@ -43,6 +43,7 @@ class Composite(Level):
         self._plan: Plan | None = None
         self._watched: tuple[tuple[Level, int], ...] = ()
         self._specs: tuple[Spec, Spec] | None = None
+        self._building = 0
 
     # --- edges and exposed ports --------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Composite(Level):
                     raise PortTypeError(f"{self.block_id}: input {entry.name!r} cannot feed {node_id}.{port_name} as well: {reason}")
             self._inputs.append(entry)
             self._changed()
+            self._settle()
         return entry.name
 
     def expose_output(self, node_id: str, port_name: str, name: str | None = None) -> str:
@@ -143,6 +145,7 @@ class Composite(Level):
         if entry not in self._outputs:
             self._outputs.append(entry)
             self._changed()
+            self._settle()
         return entry.name
 
     def infer_exposed_ports(self) -> None:
@@ -159,10 +162,11 @@ class Composite(Level):
             if (node_id, port.name) not in fed and not port.optional and port.name not in self._places[node_id].inputs
         ]
         loose = [(node_id, name) for node_id, child in self.nodes.items() for name in child.get_output_spec() if (node_id, name) not in read]
-        for (node_id, port_name), name in _free_names(free_inputs, {e.name for e in self._inputs}):
-            self.expose_input(node_id, port_name, name)
-        for (node_id, port_name), name in _free_names(loose, {e.name for e in self._outputs}):
-            self.expose_output(node_id, port_name, name)
+        with self._in_one_go():
+            for (node_id, port_name), name in _free_names(free_inputs, {e.name for e in self._inputs}):
+                self.expose_input(node_id, port_name, name)
+            for (node_id, port_name), name in _free_names(loose, {e.name for e in self._outputs}):
+                self.expose_output(node_id, port_name, name)
 
     def get_input_spec(self) -> Spec:
         """Exposed inputs by name, in the order they were exposed."""
@@ -276,7 +280,7 @@ class Composite(Level):
             self._request(outputs, run)
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
-        with torch.set_grad_enabled(training), mode_for_run(self, training):
+        with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
             found = self(**values) if run.is_quiet else self(run, **values)
         return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
 
@@ -290,15 +294,6 @@ class Composite(Level):
         except asyncio.CancelledError:
             stop.set()
             raise
-
-    def draw(self, format: str = "mermaid", *, times: Mapping[str, float] | None = None) -> Drawing:
-        """The structure as text: ``mermaid``, ``dot`` or ``svg``; a notebook shows it as a picture.
-
-        Args:
-            format: which language.
-            times: seconds by node path, to be written on the nodes.
-        """
-        return draw(self, format, times)
 
     def links(self) -> list[tuple[str, str, str]]:
         """What :meth:`draw` draws arrows for: (source, target, words)."""
@@ -325,12 +320,13 @@ class Composite(Level):
         }
 
     def apply_config(self, config: Mapping[str, Any]) -> None:
-        for edge in config.get("edges", ()):
-            self.add_edge(*(edge[name] for name in Edge.__dataclass_fields__))
-        for entry in config.get("exposed_inputs", ()):
-            self.expose_input(entry["node_id"], entry["port_name"], entry.get("name"))
-        for entry in config.get("exposed_outputs", ()):
-            self.expose_output(entry["node_id"], entry["port_name"], entry.get("name"))
+        with self._in_one_go():
+            for edge in config.get("edges", ()):
+                self.add_edge(*(edge[name] for name in Edge.__dataclass_fields__))
+            for entry in config.get("exposed_inputs", ()):
+                self.expose_input(entry["node_id"], entry["port_name"], entry.get("name"))
+            for entry in config.get("exposed_outputs", ()):
+                self.expose_output(entry["node_id"], entry["port_name"], entry.get("name"))
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
@@ -373,6 +369,24 @@ class Composite(Level):
             self._plan = make_plan(self._structure())
             self._watched = tuple((child, child._version) for child in self.child_levels())
         return self._plan
+
+    def _settle(self) -> None:
+        """Plans now if that can be done, so that ``torch.compile`` finds the plan made."""
+        if self._outputs and not self._building:
+            try:
+                self._current_plan()
+            except WgtorchError:
+                self._plan = None  # not whole yet; the run or validate() will say why
+
+    @contextmanager
+    def _in_one_go(self) -> Iterator[None]:
+        """Many changes with one plan at the end."""
+        self._building += 1
+        try:
+            yield
+        finally:
+            self._building -= 1
+        self._settle()
 
     def _partial_plan(self, run: Run) -> Plan:
         """The plan for what a run wants of this composite, with what it gives."""
@@ -465,7 +479,7 @@ class Composite(Level):
                 port = self._port(entry.node_id, entry.port_name, "input")
                 filled = entry.port_name in self._places[entry.node_id].inputs
                 mapped = entry.port_name in self._places[entry.node_id].map
-                shown = Port(entry.name, "in", "list" if mapped else port.dtype, port.optional or filled, shape=None if mapped else port.shape)
+                shown = Port(entry.name, "in", "list" if mapped else port.dtype, port.optional or filled, port.aggregation, None if mapped else port.shape)
                 inputs.setdefault(entry.name, []).append(shown)
             outputs = {}
             for entry in self._outputs:
@@ -541,7 +555,8 @@ class Composite(Level):
 def _joined(ports: Sequence[Port]) -> Port:
     """The port that a name given to several ports shows: required when one of them is, of their narrowest kind."""
     narrow = next((port for port in ports if port.dtype != "any"), ports[0])
-    return Port(narrow.name, "in", narrow.dtype, all(port.optional for port in ports), shape=narrow.shape)
+    aggregation = narrow.aggregation if len({port.aggregation for port in ports}) == 1 else "single"
+    return Port(narrow.name, "in", narrow.dtype, all(port.optional for port in ports), aggregation, narrow.shape)
 
 
 def _free_names(ports: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[tuple[str, str], str]]:

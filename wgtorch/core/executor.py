@@ -91,10 +91,22 @@ def _store(step: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
         for _, slot in step.store:
             slots[slot] = ABSENT
         return
-    if type(result) is not dict or any(port not in result for port, _ in step.store):
-        result = named_outputs(result, tuple(child.get_output_spec().values()), step.node)  # type: ignore[operator]
+    named = _named(step, result, child)
     for port, slot in step.store:
-        slots[slot] = result.get(port, ABSENT)
+        slots[slot] = named.get(port, ABSENT)
+
+
+def _named(step: Call, result: Any, child: nn.Module) -> dict[str, Any]:
+    """What a node gave, by output name."""
+    if type(result) is dict:
+        for port, _ in step.store:
+            if port not in result:
+                break
+        else:
+            return result
+    elif step.only_port and not isinstance(result, Mapping):
+        return {step.only_port: result}
+    return named_outputs(result, tuple(child.get_output_spec().values()), step.node)  # type: ignore[operator]
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
@@ -193,7 +205,7 @@ def _call(composite: Walked, step: Call, slots: list[Any], run: Run | None) -> A
     started = time.perf_counter()
     try:
         result = _invoke(node, child, step, values, run)
-        outputs = named_outputs(result, tuple(child.get_output_spec().values()), step.node) if type(result) is not dict else result
+        outputs = _named(step, result, child)
     except Exception as error:
         run.emit("error", step.node, _level(child), inputs=values, elapsed=time.perf_counter() - started, error=error)
         raise

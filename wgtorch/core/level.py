@@ -13,6 +13,7 @@ from torch import nn
 
 from wgtorch.core import building, saving
 from wgtorch.core.block import Block
+from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
@@ -177,6 +178,19 @@ class Level(Block):
     def _findings(self) -> tuple[list, list]:
         """(errors, warnings) of this level alone."""
         return [], []
+
+    def draw(self, format: str = "mermaid", *, times: Mapping[str, float] | None = None) -> Drawing:
+        """The structure as text: ``mermaid``, ``dot`` or ``svg``; a notebook shows it as a picture.
+
+        Args:
+            format: which language.
+            times: seconds by node path, to be written on the nodes.
+        """
+        return draw(self, format, times)
+
+    def links(self) -> list[tuple[str, str, str]]:
+        """What :meth:`draw` draws arrows for: (source, target, words)."""
+        return []
 
     # --- training -----------------------------------------------------------------------------------------------------
 

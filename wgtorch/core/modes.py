@@ -5,25 +5,34 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from torch import nn
 
 _changed = threading.Condition()
+_active: list[_Session] = []
 
 
-@dataclass(slots=True)
-class _Hold:
-    """Who needs a module in a mode: the runs that share it, and what the mode was before them."""
+class _Session:
+    """One run's hold on its modules: the mode each is to be in, and those that this run had to change."""
 
-    module: nn.Module
-    mode: bool
-    before: bool
-    thread: int
-    count: int = 1
+    __slots__ = ("_by_id", "flipped", "thread", "wanted")
 
+    def __init__(self, wanted: list[tuple[nn.Module, bool]]) -> None:
+        self.wanted = wanted
+        self.thread = threading.get_ident()
+        self.flipped: list[tuple[nn.Module, bool]] = []
+        self._by_id: dict[int, bool] | None = None
 
-_held: dict[int, _Hold] = {}
+    @property
+    def modes(self) -> dict[int, bool]:
+        """Wanted mode by module id; only built when two runs meet."""
+        if self._by_id is None:
+            self._by_id = {id(module): mode for module, mode in self.wanted}
+        return self._by_id
+
+    def conflicts(self, other: _Session) -> bool:
+        """True when the two want one module in different modes and neither runs inside the other."""
+        return self.thread != other.thread and any(other.modes.get(key, mode) is not mode for key, mode in self.modes.items())
 
 
 @contextmanager
@@ -33,36 +42,26 @@ def mode_for_run(root: nn.Module, training: bool) -> Iterator[None]:
     Modules are shared between runs of several threads. Runs that want the same mode share it; one that wants the other
     mode of a module waits until those are through. Frozen blocks stay in eval.
     """
-    wanted = _wanted_modes(root, training)
-    me = threading.get_ident()
+    session = _Session(_wanted_modes(root, training))
     with _changed:
-        while any((hold := _held.get(id(module))) and hold.mode is not mode and hold.thread != me for module, mode in wanted):
+        while any(session.conflicts(other) for other in _active):
             _changed.wait()
-        taken, nested = [], []
-        for module, mode in wanted:
-            hold = _held.get(id(module))
-            if hold is None:
-                _held[id(module)] = _Hold(module, mode, module.training, me)
-                module.training = mode
-                taken.append(module)
-            elif hold.mode is mode:
-                hold.count += 1
-                taken.append(module)
-            else:  # a run inside a run of the same thread
-                nested.append((module, module.training))
-                module.training = mode
+        for module, mode in session.wanted:
+            if module.training is not mode:
+                session.flipped.append((module, module.training))
+                module.__dict__["training"] = mode  # nn.Module.__setattr__ looks for parameters first, at ten times the cost
+        _active.append(session)
     try:
         yield
     finally:
         with _changed:
-            for module, before in nested:
-                module.training = before
-            for module in taken:
-                hold = _held[id(module)]
-                hold.count -= 1
-                if not hold.count:
-                    module.training = hold.before
-                    del _held[id(module)]
+            _active.remove(session)
+            for module, before in session.flipped:
+                heir = next((other for other in _active if other.thread != session.thread and other.modes.get(id(module)) is module.training), None)
+                if heir is None:
+                    module.__dict__["training"] = before
+                else:  # another run still needs the module in this mode, and gives it back in its turn
+                    heir.flipped.append((module, before))
             _changed.notify_all()
 
 
@@ -72,10 +71,11 @@ def _wanted_modes(root: nn.Module, training: bool) -> list[tuple[nn.Module, bool
     todo: list[tuple[nn.Module, bool]] = [(root, training)]
     while todo:
         module, mode = todo.pop()
-        mode = mode and not getattr(module, "_frozen", False)
         if id(module) in seen:
             continue
         seen.add(id(module))
+        mode = mode and not module.__dict__.get("_frozen", False)
         wanted.append((module, mode))
-        todo += [(child, mode) for child in module._modules.values() if child is not None]
+        if module._modules:
+            todo += [(child, mode) for child in module._modules.values() if child is not None]
     return wanted

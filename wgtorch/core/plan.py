@@ -475,7 +475,8 @@ class _Builder:
             lone = len(wiring.exposed_into[entry.node_id, entry.port_name]) == 1 and not self._forward_edges(entry.node_id, entry.port_name)
             if entry.name not in self.exposed:
                 self.exposed[entry.name] = self._slot()
-            needs = shape.required and not shape.filled and (shape.aggregation == "single" or lone)
+            can_skip = self.structure.nodes[entry.node_id].may_skip
+            needs = shape.required and not shape.filled and not can_skip and (shape.aggregation == "single" or lone)
             self.required[entry.name] = self.required.get(entry.name, False) or needs
         self.unsure |= {self.exposed[name] for name, required in self.required.items() if not required}
         self.carried: dict[Edge, int] = {}

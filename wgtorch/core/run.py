@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,6 +191,17 @@ def locate(error: BaseException, node_id: str) -> None:
         return
     notes = [note for note in getattr(error, "__notes__", []) if not note.startswith("raised in node ")]
     error.__notes__ = [*notes, f"raised in node {path}"]
+
+
+@contextmanager
+def located(root: str) -> Iterator[None]:
+    """Puts the id of the level that a run started at in front of the path of a failing node."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "node_path"):
+            locate(error, root)
+        raise
 
 
 def split_path(name: str) -> tuple[Path, str]:

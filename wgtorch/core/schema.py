@@ -132,6 +132,8 @@ def _block_schema(block_class: type) -> dict[str, Any]:
             properties[name] = _annotation_schema(hints.get(name, parameter.annotation), parameter.default)
             if parameter.default is parameter.empty:
                 required.append(name)
+    # Any block's weights may come from a file that its config refers to.
+    properties.setdefault("checkpoint_ref", {"type": ["string", "null"]})
     schema = _closed(properties, required)
     schema["additionalProperties"] = is_open
     return schema

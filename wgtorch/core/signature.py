@@ -78,7 +78,7 @@ def positional_prefix(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def wants(function: Callable[..., Any], name: str) -> bool:
+def takes_argument(function: Callable[..., Any], name: str) -> bool:
     """True when the function has a parameter of this name."""
     return any(parameter.name == name for parameter in parameters_of(function))
 

@@ -1,0 +1,105 @@
+"""Kinds: what they accept, how they normalise, what annotations stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wgtorch.core.errors import PortTypeError
+from wgtorch.core.kinds import Kind, describe, get_kind, kind_of_annotation, kinds, mismatch, register_kind
+from wgtorch.core.port import Port
+
+
+def test_the_kinds_of_the_specification_are_there() -> None:
+    wanted = {"tensor", "text", "tokens", "image", "video", "audio", "latent", "embedding", "dict", "any"}
+    assert wanted <= set(kinds())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind", "optional"),
+    [
+        (Tensor, "tensor", False),
+        (Tensor | None, "tensor", True),
+        (Optional[str], "text", True),  # noqa: UP045
+        (str | list[str], "text", False),
+        (int, "number", False),
+        (float, "number", False),
+        (dict[str, int], "dict", False),
+        (list[Tensor], "list", False),
+        (tuple[int, ...], "list", False),
+        (Annotated[Tensor, "image"], "image", False),
+        (Annotated[Tensor | None, "latent"], "latent", True),
+        ("embedding", "embedding", False),
+        (Tensor | str, "any", False),
+        (Any, "any", False),
+        (object, "any", False),
+    ],
+)
+def test_annotations(annotation: Any, kind: str, optional: bool) -> None:
+    assert kind_of_annotation(annotation) == (kind, optional)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("text", ["a", ["a", "b"]], [3, ["a", 3], torch.zeros(1)]),
+        ("tensor", [torch.zeros(2)], ["a", [1.0]]),
+        ("tokens", [torch.tensor([[1, 2]])], [torch.zeros(1, 2), "a"]),
+        ("image", [torch.zeros(3, 4, 4), torch.zeros(1, 3, 4, 4), Image.new("RGB", (2, 2))], [torch.zeros(4), "no_such_file.png", []]),
+        ("number", [1, 2.5, torch.tensor(3)], ["1", [1]]),
+        ("dict", [{}, {"a": 1}], [[("a", 1)]]),
+        ("list", [[], (1, 2)], ["ab", {1}]),
+        ("any", [None, object()], []),
+    ],
+)
+def test_what_kinds_accept(kind: str, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        assert get_kind(kind).accepts(value), value
+    for value in bad:
+        assert not get_kind(kind).accepts(value), value
+
+
+def test_pictures_are_normalised_to_a_float_tensor(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (3, 2), (255, 0, 51))
+    picture.save(tmp_path / "p.png")
+    expected = torch.tensor([1.0, 0.0, 0.2]).view(3, 1, 1).expand(3, 2, 3)
+    port = Port(dtype="image")
+    for form in (picture, str(tmp_path / "p.png"), tmp_path / "p.png", (expected * 255).round().to(torch.uint8)):
+        torch.testing.assert_close(port.check(form, "x"), expected)
+    gray = port.check(Image.new("L", (3, 2), 255), "x")
+    torch.testing.assert_close(gray, torch.ones(3, 2, 3))
+
+
+def test_a_float_image_passes_by_reference() -> None:
+    image = torch.rand(3, 4, 4)
+    assert Port(dtype="image").check(image, "x") is image
+
+
+def test_a_list_of_pictures_stays_a_list() -> None:
+    pair = Port(dtype="image").check([Image.new("RGB", (2, 2)), torch.zeros(3, 2, 2)], "x")
+    assert isinstance(pair, list)
+    assert [tuple(item.shape) for item in pair] == [(3, 2, 2), (3, 2, 2)]
+
+
+def test_a_user_adds_a_kind() -> None:
+    even = register_kind(Kind("test-even", lambda value: isinstance(value, int) and value % 2 == 0, "an even int", lambda value: value // 2))
+    assert Port(dtype="test-even").check(6, "x") == 3
+    with pytest.raises(PortTypeError, match=r"x: got int 5; expected an even int \(kind 'test-even'\)"):
+        Port(dtype="test-even").check(5, "x")
+    assert mismatch("test-even", "text") is not None
+    assert mismatch("test-even", "any") is None
+    assert register_kind(even) is even
+    with pytest.raises(PortTypeError, match="already registered with another meaning"):
+        register_kind(Kind("test-even", lambda value: True, "something else"))
+
+
+def test_describe_never_shows_a_long_value_whole() -> None:
+    assert describe(torch.zeros(2, 3)) == "Tensor[2, 3] float32"
+    assert describe([torch.zeros(1), 2]) == "list of 2 (Tensor[1] float32, ...)"
+    assert describe({"b": 1, "a": 2}) == "dict with keys ['a', 'b']"
+    assert len(describe("x" * 1000)) < 80

@@ -1,0 +1,10 @@
+"""Small models of one small world: painted scenes, their captions, and their descriptions.
+
+``scene`` is the vocabulary, ``drawing`` draws training pictures (needs Pillow and numpy; never imported from here).
+"""
+
+from wgtorch.blocks.scenes.backbone import SceneBackbone
+from wgtorch.blocks.scenes.describer import SceneDescriber
+from wgtorch.blocks.scenes.text import SceneTextEncoder, SceneTokenizer
+
+__all__ = ["SceneBackbone", "SceneDescriber", "SceneTextEncoder", "SceneTokenizer"]

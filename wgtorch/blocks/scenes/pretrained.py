@@ -1,0 +1,36 @@
+"""The weights that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from wgtorch.blocks.scenes.backbone import SceneBackbone
+from wgtorch.blocks.scenes.describer import SceneDescriber
+from wgtorch.blocks.scenes.text import SceneTextEncoder
+from wgtorch.core.block import Block
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+_MODELS: dict[str, type[Block]] = {"text": SceneTextEncoder, "describer": SceneDescriber, "painter": SceneBackbone}
+
+
+def load_pretrained(name: str) -> Block:
+    """The default model `name` (text, describer or painter) with its weights, in float32 and in evaluation mode.
+
+    Raises:
+        KeyError: there is no such model.
+        FileNotFoundError: its weights are not in the package; scripts/train_default.py makes them.
+    """
+    from safetensors import safe_open
+
+    if name not in _MODELS:
+        raise KeyError(f"load_pretrained: no default model {name!r}; there are {', '.join(_MODELS)}")
+    path = WEIGHTS / f"scene_{name}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; write it with: python scripts/train_default.py {name}")
+    with safe_open(path, framework="pt") as file:
+        model = _MODELS[name].from_config(json.loads(file.metadata()["config"]))
+        model.load_state_dict({key: file.get_tensor(key).to(torch.float32) for key in file.keys()})
+    return model.eval()

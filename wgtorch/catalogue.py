@@ -1,0 +1,29 @@
+"""What this package registers, by the module that does: found by name, imported when asked for."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+from wgtorch.core.block import BlockRegistry
+from wgtorch.core.template import TemplateRegistry
+
+_BLOCKS = {
+    "wgtorch.blocks.diffusion": ("codec/pixels", "encoder/pixels", "guidance/cfg", "noise/gaussian", "solver/flow_euler"),
+    "wgtorch.blocks.grammar": ("grammar/architect", "grammar/author", "grammar/development", "grammar/world_update"),
+    "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "tokenizer/scene", "vlm/scene"),
+}
+_TEMPLATES = {
+    "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
+    "wgtorch.templates.world": (
+        "stage/philosopher", "stage/author", "stage/environment", "stage/architect", "stage/creator", "world/default",
+    ),
+}  # fmt: skip
+
+
+def install() -> None:
+    """Tells the registries which module provides which name."""
+    for module, names in _BLOCKS.items():
+        BlockRegistry.provide(partial(import_module, module), *names)
+    for module, names in _TEMPLATES.items():
+        TemplateRegistry.provide(partial(import_module, module), *names)

@@ -1,0 +1,103 @@
+"""How a world's cycle goes round: one stage at a time, over a State and the world's content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from wgtorch.core.run import Run, locate
+from wgtorch.state import State
+from wgtorch.storage.base import Life
+
+
+@dataclass(frozen=True, slots=True)
+class WorldStep:
+    """What a world's stream tells.
+
+    Args:
+        kind: ``stage`` or ``pass``.
+        index: number of the pass, from 0 at the world's beginning.
+        stage: id of the stage; None for a pass.
+        state: the State after it.
+        content: the world's content after it.
+        skipped: why the stage did not run; None when it did.
+        stored: the name under which a complete state was stored in this stage.
+        applied: the complete state that was applied to the content in this stage.
+        elapsed: seconds.
+    """
+
+    kind: str
+    index: int
+    stage: str | None
+    state: State | None
+    content: Mapping[str, Any]
+    skipped: str | None = None
+    stored: str | None = None
+    applied: State | None = None
+    elapsed: float = 0.0
+
+
+class Cyclic(Protocol):
+    """What the cycle needs of a world."""
+
+    nodes: Any
+    cycle: tuple[str, ...]
+    state_schema: tuple[str, ...]
+
+    def store(self, state: State, content: Mapping[str, Any]) -> str:
+        """Keeps a complete state."""
+
+
+def advance(world: Cyclic, life: Life, action: Any, run: Run) -> WorldStep:
+    """Runs the stage that is next and moves the life past it; on an error the life is as it was."""
+    stage_id = world.cycle[life.stage]
+    state = life.state if life.state is not None else State(schema=world.state_schema)
+    started = time.perf_counter()
+    after, content, skipped = _stage(world, stage_id, state, action, life.content, replace(run, turns=(life.passes,)))
+    applied = content is not life.content and state.complete
+    stored = world.store(state, content) if applied else None
+    if not applied and _ends_unstored(world, life, after):
+        stored = world.store(after, content)
+    life.state, life.content, life.stage = after, content, life.stage + 1
+    return WorldStep("stage", life.passes, stage_id, after, content, skipped, stored, state if applied else None, time.perf_counter() - started)
+
+
+def one_pass(world: Cyclic, state: State, action: Any, content: Mapping[str, Any], run: Run) -> tuple[State, Mapping[str, Any]]:
+    """All stages once, with nothing stored: the State and the content after."""
+    for stage_id in world.cycle:
+        state, content, _ = _stage(world, stage_id, state, action, content, run)
+    return state, content
+
+
+def _stage(
+    world: Cyclic, stage_id: str, state: State, action: Any, content: Mapping[str, Any], run: Run
+) -> tuple[State, Mapping[str, Any], str | None]:
+    """One stage: the State after, the content after, and why it was skipped."""
+    stage = world.nodes[stage_id]
+    run.check(stage_id)
+    skipped = stage.why_skipped(state)
+    if skipped is not None:
+        run.emit("skip", stage_id, stage.level, reason=skipped)
+        return state, content, skipped
+    inner = run.child(stage_id)
+    inner.content = content
+    given = {"state": state, "action": action, "content": content}
+    run.emit("start", stage_id, stage.level, inputs=given)
+    started = time.perf_counter()
+    try:
+        after = stage(inner, state, action=action, content=content)
+    except Exception as error:
+        run.emit("error", stage_id, stage.level, inputs=given, elapsed=time.perf_counter() - started, error=error)
+        locate(error, stage_id)
+        raise
+    outputs = {"state": after, "content": inner.content}
+    run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)
+    return after, content if inner.content is None else inner.content, None
+
+
+def _ends_unstored(world: Cyclic, life: Life, after: State) -> bool:
+    """True at the end of a pass with a complete state, in a world where no stage updates the content."""
+    is_last = life.stage == len(world.cycle) - 1
+    return is_last and after.complete and not any(stage.state_contract.writes_content for stage in world.nodes.values())

@@ -1,0 +1,125 @@
+"""What a storage does, and which kinds there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, overload
+
+from wgtorch.core.errors import StorageError, suggest
+from wgtorch.core.registry import Registry
+from wgtorch.state import State
+
+
+@dataclass(slots=True)
+class Life:
+    """A world's life so far: everything that must survive for it to go on as if never stopped.
+
+    Args:
+        content: what the world is.
+        state: the State in flight.
+        passes: whole passes of the cycle behind it.
+        stage: index of the stage in the cycle that runs next.
+        seed: root of all random draws.
+    """
+
+    content: Mapping[str, Any] = field(default_factory=dict)
+    state: State | None = None
+    passes: int = 0
+    stage: int = 0
+    seed: int | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """True before anything has happened."""
+        return not (self.passes or self.stage or self.state)
+
+
+class Storage(Protocol):
+    """Keeps complete states, and the life in flight."""
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keeps other writers away while a run lasts."""
+
+    def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
+        """Keeps a complete state and the content after it; returns the name it is kept under."""
+
+    def steps(self) -> list[int]:
+        """Numbers of the stored steps, oldest first."""
+
+    def read(self, step: int) -> tuple[State, dict[str, Any]]:
+        """A stored state and the content after it."""
+
+    def keep_life(self, life: Life) -> None:
+        """Keeps the life in flight, in place of the one kept before."""
+
+    def read_life(self) -> Life | None:
+        """The life that was kept last."""
+
+
+class History(Sequence[State]):
+    """The stored states of a world, oldest first, read when asked for."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @property
+    def steps(self) -> list[int]:
+        """Numbers of the passes the states ended in."""
+        return self.storage.steps()
+
+    def content(self, index: int) -> dict[str, Any]:
+        """The world's content after a state was applied."""
+        return self.storage.read(self.steps[index])[1]
+
+    @overload
+    def __getitem__(self, index: int) -> State: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[State]: ...
+
+    def __getitem__(self, index: int | slice) -> State | list[State]:
+        steps = self.steps[index]
+        return [self.storage.read(step)[0] for step in steps] if isinstance(steps, list) else self.storage.read(steps)[0]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[State]:
+        return (self.storage.read(step)[0] for step in self.steps)
+
+    def __repr__(self) -> str:
+        return f"History of {len(self)} states"
+
+
+StorageRegistry: Registry[Callable[..., Storage]] = Registry("storage", group="wgtorch.storages")
+
+
+def register_storage(name: str) -> Callable[[Callable[..., Storage]], Callable[..., Storage]]:
+    """Decorator: names a kind of storage, for ``{"kind": name, ...}``."""
+
+    def decorate(make: Callable[..., Storage]) -> Callable[..., Storage]:
+        return StorageRegistry.register(name, make)
+
+    return decorate
+
+
+def make_storage(config: Mapping[str, Any]) -> Storage:
+    """A storage from its config: ``{"state_dir": "runs/my_world"}``, or ``{"kind": ..., ...}`` for a registered one.
+
+    Raises:
+        StorageError: an option is unknown or missing.
+    """
+    options = dict(config)
+    kind = options.pop("kind", "directory")
+    make = StorageRegistry.get(kind)
+    try:
+        return make(**options)
+    except TypeError as error:
+        import inspect
+
+        known = inspect.signature(make).parameters
+        unknown = [name for name in options if name not in known]
+        detail = f"unknown option {unknown[0]!r}; {suggest(unknown[0], known)}" if unknown else str(error)
+        raise StorageError(f"storage {kind!r}: {detail}. Options: {list(known)}") from None

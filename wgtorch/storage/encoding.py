@@ -1,0 +1,89 @@
+"""Values as JSON with the tensors apart, and pictures for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.errors import StorageError
+from wgtorch.core.kinds import describe
+
+_MARK = "$"  # starts the keys of our own entries; a user's mapping with such a key is written as "$mapping"
+
+
+def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """A value as JSON data; tensors are put into ``tensors`` under their path.
+
+    Raises:
+        StorageError: the value cannot be stored; names its path.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().contiguous()
+        return {"$tensor": path}
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise StorageError(f"{path}: key {key!r} is {type(key).__name__}; expected str")
+        encoded = {key: encode(item, f"{path}.{key}", tensors) for key, item in value.items()}
+        return {"$mapping": encoded} if any(key.startswith(_MARK) for key in encoded) else encoded
+    if isinstance(value, (list, tuple)):
+        items = [encode(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    raise StorageError(f"{path}: {describe(value)} cannot be stored; expected text, numbers, tensors, and lists or mappings of these")
+
+
+def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What :func:`encode` was given.
+
+    Raises:
+        StorageError: a tensor is missing.
+    """
+    if isinstance(value, list):
+        return [decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"$tensor"}:
+        try:
+            return tensors[value["$tensor"]]
+        except KeyError:
+            raise StorageError(f"the tensor {value['$tensor']!r} is missing") from None
+    if set(value) == {"$tuple"}:
+        return tuple(decode(item, tensors) for item in value["$tuple"])
+    if set(value) == {"$mapping"}:
+        value = value["$mapping"]
+    return {key: decode(item, tensors) for key, item in value.items()}
+
+
+def images_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Pictures [3, H, W] or [1, H, W] in [0, 1] inside a value, each with a name made from its path."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.dim() == 4 and value.shape[1] in (1, 3):
+            for index, image in enumerate(value):
+                yield from images_in(image, f"{path}.{index}" if len(value) > 1 else path)
+        elif value.is_floating_point() and value.dim() == 3 and value.shape[0] in (1, 3) and min(value.shape[1:]) > 1:
+            yield path.replace(".", "_"), value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from images_in(item, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from images_in(item, f"{path}.{index}")
+
+
+def write_png(image: Tensor, path: Path, *, scale: int = 1) -> None:
+    """Writes a picture [3, H, W] or [1, H, W] in [0, 1] as PNG; ``scale`` enlarges it by whole pixels."""
+    from PIL import Image
+
+    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    rows = levels.expand(3, -1, -1).permute(1, 2, 0).contiguous()
+    height, width = rows.shape[:2]
+    picture = Image.frombytes("RGB", (width, height), bytes(rows.flatten().tolist()))
+    if scale > 1:
+        picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+    picture.save(path, format="PNG")
