@@ -19,8 +19,23 @@ from wgtorch.world import World
 __version__ = "0.1.0"
 
 __all__ = [
-    "Block", "BlockRegistry", "Event", "Graph", "Kind", "Pipeline", "Port", "Rng", "Stage", "State",
-    "WgtorchError", "World", "register_block", "register_condition", "register_kind", "register_merge", "register_template",
+    "Block",
+    "BlockRegistry",
+    "Event",
+    "Graph",
+    "Kind",
+    "Pipeline",
+    "Port",
+    "Rng",
+    "Stage",
+    "State",
+    "WgtorchError",
+    "World",
+    "register_block",
+    "register_condition",
+    "register_kind",
+    "register_merge",
+    "register_template",
 ]
 
 _install()

@@ -73,7 +73,10 @@ def check_condition(condition: Condition | None, where: str) -> Condition | None
         return condition
     if isinstance(condition, str):
         if condition not in ConditionRegistry:
-            raise StateError(f"{where}: unknown condition {condition!r}; {suggest(condition, ConditionRegistry.names())}. A list names slots that must be filled: [{condition!r}]")
+            raise StateError(
+                f"{where}: unknown condition {condition!r}; {suggest(condition, ConditionRegistry.names())}. "
+                f"A list names slots that must be filled: [{condition!r}]"
+            )
         return condition
     if isinstance(condition, Iterable) and all(isinstance(entry, str) for entry in condition):
         return list(condition)

@@ -75,7 +75,9 @@ class StateContract:
                 raise StateError(f"{where}: port {port!r} in the mapping; expected 'node.port'")
         for slot, ports in self.writes.items():
             if len(ports) > 1 and slot not in self.merge:
-                raise StateError(f"{where}: {list(ports)} all write {slot!r} and no rule says how; add merge={{{slot!r}: 'append'}} or 'replace'")
+                raise StateError(
+                    f"{where}: {list(ports)} all write {slot!r} and no rule says how; add merge={{{slot!r}: 'append'}} or 'replace'"
+                )
         for slot, rule in self.merge.items():
             if rule not in MergeRegistry:
                 raise StateError(f"{where}: unknown merge rule {rule!r} for {slot!r}; {suggest(rule, MergeRegistry.names())}")

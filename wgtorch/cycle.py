@@ -43,8 +43,14 @@ class Cyclic(Protocol):
     """What the cycle needs of a world."""
 
     nodes: Any
-    cycle: tuple[str, ...]
-    state_schema: tuple[str, ...]
+
+    @property
+    def cycle(self) -> tuple[str, ...]:
+        """Stage ids in the order they run."""
+
+    @property
+    def state_schema(self) -> tuple[str, ...]:
+        """Names of the State's slots."""
 
     def store(self, state: State, content: Mapping[str, Any]) -> str:
         """Keeps a complete state."""
@@ -61,7 +67,9 @@ def advance(world: Cyclic, life: Life, action: Any, run: Run) -> WorldStep:
     if not applied and _ends_unstored(world, life, after):
         stored = world.store(after, content)
     life.state, life.content, life.stage = after, content, life.stage + 1
-    return WorldStep("stage", life.passes, stage_id, after, content, skipped, stored, state if applied else None, time.perf_counter() - started)
+    return WorldStep(
+        "stage", life.passes, stage_id, after, content, skipped, stored, state if applied else None, time.perf_counter() - started
+    )
 
 
 def one_pass(world: Cyclic, state: State, action: Any, content: Mapping[str, Any], run: Run) -> tuple[State, Mapping[str, Any]]:

@@ -93,7 +93,9 @@ class Graph(Composite):
         """As for every composite; a loop that roles closed starts from inputs named as its ports (``latent``, ``timestep``)."""
         feedback = set(self._derived.feedback)
         for edge in self._derived.feedback:
-            others = [e for e in self._edges if (e.target_node, e.target_port) == (edge.target_node, edge.target_port) and e not in feedback]
+            others = [
+                e for e in self._edges if (e.target_node, e.target_port) == (edge.target_node, edge.target_port) and e not in feedback
+            ]
             exposed = any((entry.node_id, entry.port_name) == (edge.target_node, edge.target_port) for entry in self._inputs)
             if edge in self._edges and not others and not exposed and edge.target_port not in self._places[edge.target_node].inputs:
                 self.expose_input(edge.target_node, edge.target_port)
@@ -114,7 +116,12 @@ class Graph(Composite):
         for node_id, node in self._places.items():
             for port in node.inputs:
                 taken.setdefault((node_id, port), set()).add("")
-        combining = {(n.node_id, port.name) for n in nodes for port in self.nodes[n.node_id].get_input_spec().values() if port.aggregation != "single"}
+        combining = {
+            (n.node_id, port.name)
+            for n in nodes
+            for port in self.nodes[n.node_id].get_input_spec().values()
+            if port.aggregation != "single"
+        }
         self._derived = edges_by_role(nodes, ROLE_RULES, taken, combining)
         self._edges = own + [
             edge

@@ -6,7 +6,7 @@ A concrete block subclasses a role and registers under ``role/name``; its ports 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from wgtorch.core.autoconnect import RoleRule
 from wgtorch.core.block import Block
@@ -20,12 +20,12 @@ class Backbone(Block):
     """
 
     role = "backbone"
-    inputs: ClassVar[Mapping[str, Any]] = {
+    inputs: Mapping[str, Any] = {
         "latent": "latent",
         "timestep": "number",
         "condition": Port(dtype="embedding", optional=True),
     }
-    outputs: ClassVar[Mapping[str, Any]] = {"pred": "latent"}
+    outputs: Mapping[str, Any] = {"pred": "latent"}
 
 
 class Solver(Block):
@@ -36,95 +36,95 @@ class Solver(Block):
     """
 
     role = "solver"
-    inputs: ClassVar[Mapping[str, Any]] = {"latent": "latent", "timestep": "number", "pred": "latent"}
-    outputs: ClassVar[Mapping[str, Any]] = {"next_latent": "latent", "next_timestep": "number"}
+    inputs: Mapping[str, Any] = {"latent": "latent", "timestep": "number", "pred": "latent"}
+    outputs: Mapping[str, Any] = {"next_latent": "latent", "next_timestep": "number"}
 
 
 class Encoder(Block):
     """The half of a codec that makes latents of images: ``image`` [B, 3, H, W] in [0, 1] to ``latent``."""
 
     role = "encoder"
-    inputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
-    outputs: ClassVar[Mapping[str, Any]] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {"image": "image"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
 
 
 class Codec(Block):
     """The half of a codec that makes images of latents: ``latent`` to ``image`` [B, 3, H, W] in [0, 1]."""
 
     role = "codec"
-    inputs: ClassVar[Mapping[str, Any]] = {"latent": "latent"}
-    outputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"latent": "latent"}
+    outputs: Mapping[str, Any] = {"image": "image"}
 
 
 class Tokenizer(Block):
     """Text to ids: ``tokens`` [B, L], integers, padded."""
 
     role = "tokenizer"
-    inputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
-    outputs: ClassVar[Mapping[str, Any]] = {"tokens": "tokens"}
+    inputs: Mapping[str, Any] = {"text": "text"}
+    outputs: Mapping[str, Any] = {"tokens": "tokens"}
 
 
 class Conditioner(Block):
     """Encodes a condition: ``embedding`` [B, T, D]. What it encodes - tokens, text, an image - is its own choice."""
 
     role = "conditioner"
-    outputs: ClassVar[Mapping[str, Any]] = {"embedding": "embedding"}
+    outputs: Mapping[str, Any] = {"embedding": "embedding"}
 
 
 class Adapter(Block):
     """A contribution to the backbone from beside it: ControlNet, IP-Adapter, T2I-Adapter."""
 
     role = "adapter"
-    outputs: ClassVar[Mapping[str, Any]] = {"adapted": "any"}
+    outputs: Mapping[str, Any] = {"adapted": "any"}
 
 
 class Guidance(Block):
     """Combines predictions with and without the condition (classifier-free guidance and its relatives)."""
 
     role = "guidance"
-    inputs: ClassVar[Mapping[str, Any]] = {
+    inputs: Mapping[str, Any] = {
         "pred_cond": "latent",
         "pred_uncond": "latent",
         "scale": Port(dtype="number", optional=True),
     }
-    outputs: ClassVar[Mapping[str, Any]] = {"pred_guided": "latent"}
+    outputs: Mapping[str, Any] = {"pred_guided": "latent"}
 
 
 class Schedule(Block):
     """A noise schedule: ``sigma`` and ``alpha`` at a timestep."""
 
     role = "schedule"
-    inputs: ClassVar[Mapping[str, Any]] = {"timestep": "number"}
+    inputs: Mapping[str, Any] = {"timestep": "number"}
 
 
 class Noise(Block):
     """The latent a loop starts from, and the timestep it starts at."""
 
     role = "noise"
-    outputs: ClassVar[Mapping[str, Any]] = {"latent": "latent"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
 
 
 class LanguageModel(Block):
     """One completion."""
 
     role = "llm"
-    inputs: ClassVar[Mapping[str, Any]] = {"prompt": "text"}
-    outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+    inputs: Mapping[str, Any] = {"prompt": "text"}
+    outputs: Mapping[str, Any] = {"text": "text"}
 
 
 class VisionLanguageModel(Block):
     """Looking at a picture: words about ``image``."""
 
     role = "vlm"
-    inputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
-    outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+    inputs: Mapping[str, Any] = {"image": "image"}
+    outputs: Mapping[str, Any] = {"text": "text"}
 
 
 class Embedder(Block):
     """A vector for a text or an image: ``embedding`` [B, D]."""
 
     role = "embedder"
-    outputs: ClassVar[Mapping[str, Any]] = {"embedding": "embedding"}
+    outputs: Mapping[str, Any] = {"embedding": "embedding"}
 
 
 ROLE_RULES: tuple[RoleRule, ...] = (

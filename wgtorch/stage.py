@@ -16,11 +16,12 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.dryrun import dry_run_of
 from wgtorch.core.errors import Finding, StateError
 from wgtorch.core.modes import mode_for_run
-from wgtorch.core.port import Spec
+from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import Callback, Run, located, new_run
 from wgtorch.core.structure import Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.state import CANONICAL_SLOTS, State
+
 
 class Stage(Composite):
     """One role in a world's cycle, as a DAG of pipelines that reads and writes slots of a State.
@@ -59,7 +60,9 @@ class Stage(Composite):
         """Which slots the stage reads and writes, and through which ports."""
         return self._contract
 
-    def add_pipeline(self, pipeline: Pipeline | Mapping[str, Any] | str | os.PathLike[str], node_id: str | None = None, **place: Any) -> str:
+    def add_pipeline(
+        self, pipeline: Pipeline | Mapping[str, Any] | str | os.PathLike[str], node_id: str | None = None, **place: Any
+    ) -> str:
         """Adds a pipeline, its config, a path to one, or a template's name; ``place`` as in :meth:`Pipeline.add_graph`.
 
         Returns:
@@ -95,8 +98,12 @@ class Stage(Composite):
         """
         fed = {(edge.target_node, edge.target_port) for edge in self._edges}
         read = {(edge.source_node, edge.source_port) for edge in self._edges}
-        free = [f"{node_id}.{port}" for node_id, child in self.nodes.items() for port in child.get_input_spec() if (node_id, port) not in fed]
-        loose = [f"{node_id}.{port}" for node_id, child in self.nodes.items() for port in child.get_output_spec() if (node_id, port) not in read]
+        free = [
+            f"{node_id}.{port}" for node_id, child in self.nodes.items() for port in child.get_input_spec() if (node_id, port) not in fed
+        ]
+        loose = [
+            f"{node_id}.{port}" for node_id, child in self.nodes.items() for port in child.get_output_spec() if (node_id, port) not in read
+        ]
         writes = {slot: (ports,) if isinstance(ports, str) else tuple(ports) for slot, ports in (mapping_output or {}).items()}
         contract = StateContract(
             inputs=tuple(inputs),
@@ -107,16 +114,18 @@ class Stage(Composite):
             new_state=new_state,
         ).check(self.block_id)
         for port in contract.reads:
-            self._port(*port.split("."), "input")
+            self._port_at(port, "input")
         for port in (port for ports in contract.writes.values() for port in ports):
-            self._port(*port.split("."), "output")
+            self._port_at(port, "output")
         self._contract, self._inputs, self._outputs = contract, [], []
         with self._in_one_go():
             for port, source in contract.reads.items():
-                self.expose_input(*port.split("."), source)
+                node_id, name = port.split(".")
+                self.expose_input(node_id, name, source)
             for slot, ports in contract.writes.items():
                 for port in ports:
-                    self.expose_output(*port.split("."), contract.written_as(slot, port))
+                    node_id, name = port.split(".")
+                    self.expose_output(node_id, name, contract.written_as(slot, port))
 
     def set_execution_condition(self, condition: Condition | None, node_id: str | None = None) -> None:
         """Says when the stage, or one pipeline inside it, runs.
@@ -142,9 +151,7 @@ class Stage(Composite):
 
     def get_state_output_spec(self) -> dict[str, Spec]:
         """For each slot the stage writes, the ports that feed it."""
-        return {
-            slot: {port: self._port(*port.split("."), "output") for port in ports} for slot, ports in self._contract.writes.items()
-        }
+        return {slot: {port: self._port_at(port, "output") for port in ports} for slot, ports in self._contract.writes.items()}
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -238,16 +245,29 @@ class Stage(Composite):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
+    def _port_at(self, port: str, direction: str) -> Port:
+        node_id, name = port.split(".")
+        return self._port(node_id, name, direction)
+
     def _check_filled(self, state: State) -> None:
         empty = [slot for slot in self._contract.inputs if slot not in state.filled]
         if empty and self._condition is None:
-            raise StateError(f"{self.block_id}: its contract needs {empty} filled; the state has {list(state.filled)}. Fill them, or set an execution condition.")
+            raise StateError(
+                f"{self.block_id}: its contract needs {empty} filled; the state has {list(state.filled)}. "
+                "Fill them, or set an execution condition."
+            )
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = super()._findings()
         if not self._contract.writes and self.nodes:
             errors = [found for found in errors if "no output is exposed" not in found.found]
-            errors.append(Finding(self.block_id, "no state contract: nothing is written to any slot", mend="Call set_state_contract(inputs=..., outputs=...)."))
+            errors.append(
+                Finding(
+                    self.block_id,
+                    "no state contract: nothing is written to any slot",
+                    mend="Call set_state_contract(inputs=..., outputs=...).",
+                )
+            )
         return errors, warnings
 
     def slot_findings(self, schema: Sequence[str] = CANONICAL_SLOTS) -> list[Finding]:

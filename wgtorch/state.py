@@ -133,5 +133,7 @@ def look_up(value: Any, fields: list[str], where: str) -> Any:
         elif isinstance(value, (list, tuple)) and field.isdigit():
             value = value[int(field)] if int(field) < len(value) else None
         else:
-            raise StateError(f"{where}: {'.'.join(fields[: index + 1])!r} asks a field of {describe(value)}; expected a mapping, or a list and a number")
+            raise StateError(
+                f"{where}: {'.'.join(fields[: index + 1])!r} asks a field of {describe(value)}; expected a mapping, or a list and a number"
+            )
     return value

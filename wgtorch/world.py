@@ -99,7 +99,9 @@ class World(Level):
             by_role.setdefault(stage.role, []).append(stage_id)
         wrong = {role: found for role in CANONICAL_CYCLE if len(found := by_role.get(role, [])) != 1}
         if wrong:
-            raise StructureError(f"{self.block_id}: the canonical cycle needs one stage of each role {list(CANONICAL_CYCLE)}; found {wrong}")
+            raise StructureError(
+                f"{self.block_id}: the canonical cycle needs one stage of each role {list(CANONICAL_CYCLE)}; found {wrong}"
+            )
         self.set_cycle([by_role[role][0] for role in CANONICAL_CYCLE])
 
     def set_state_schema(self, slots: Sequence[str]) -> None:
@@ -119,7 +121,9 @@ class World(Level):
             self._storage_config, self._storage = None, MemoryStorage()
         elif isinstance(storage, Mapping):
             self._storage = make_storage(storage)
-            self._storage_config = ensure_plain({key: str(value) if isinstance(value, os.PathLike) else value for key, value in storage.items()}, "storage")
+            self._storage_config = ensure_plain(
+                {key: str(value) if isinstance(value, os.PathLike) else value for key, value in storage.items()}, "storage"
+            )
         else:
             self._storage_config, self._storage = None, storage
 
@@ -307,16 +311,34 @@ class World(Level):
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors: list[Finding] = []
         if set(self._cycle) != set(self.nodes) or not self._cycle:
-            errors.append(Finding(self.block_id, f"the cycle is {list(self._cycle)}", f"each of {list(self.nodes)} once", "Call set_cycle or set_canonical_cycle."))
+            errors.append(
+                Finding(
+                    self.block_id,
+                    f"the cycle is {list(self._cycle)}",
+                    f"each of {list(self.nodes)} once",
+                    "Call set_cycle or set_canonical_cycle.",
+                )
+            )
         filled: set[str] = set()
-        for stage_id, stage in self.nodes.items():
+        for stage in self.nodes.values():
             errors += stage.slot_findings(self._schema)
             filled |= {slot.split(".")[0] for slot in stage.state_contract.writes}
         for stage_id, stage in self.nodes.items():
             for slot in stage.state_contract.inputs:
                 if slot in self._schema and slot not in filled:
-                    errors.append(Finding(f"{self.block_id}/{stage_id}", f"needs slot {slot!r}, which no stage fills", f"a stage that writes {slot!r}", "Add one, or take the slot out of the contract's inputs."))
-        warnings = [Finding(f"{self.block_id}: slot {slot}", "no stage fills it", "all slots filled, so that states are complete and stored") for slot in self._schema if slot not in filled]
+                    errors.append(
+                        Finding(
+                            f"{self.block_id}/{stage_id}",
+                            f"needs slot {slot!r}, which no stage fills",
+                            f"a stage that writes {slot!r}",
+                            "Add one, or take the slot out of the contract's inputs.",
+                        )
+                    )
+        warnings = [
+            Finding(f"{self.block_id}: slot {slot}", "no stage fills it", "all slots filled, so that states are complete and stored")
+            for slot in self._schema
+            if slot not in filled
+        ]
         return errors, warnings
 
     def _require_cycle(self) -> None:
@@ -345,7 +367,10 @@ class World(Level):
         if not isinstance(action, (list, tuple)):
             return [action] * num_steps
         if len(action) != num_steps:
-            raise StateError(f"{self.block_id}: {len(action)} actions for {num_steps} passes; give one for each (None where there is none), or a single one")
+            raise StateError(
+                f"{self.block_id}: {len(action)} actions for {num_steps} passes; "
+                "give one for each (None where there is none), or a single one"
+            )
         return list(action)
 
     def _dry_run(self, run: Run) -> DryRun:
@@ -356,7 +381,11 @@ class World(Level):
             values = dict.fromkeys(stage.get_input_spec())
             reports.append(dry_run_of(stage, values, run.child(stage_id), fake=False))
         return DryRun(
-            order=tuple(f"{self.block_id}/{stage_id}/{path.split('/', 1)[1]}" for stage_id, report in zip(self._cycle, reports, strict=True) for path in report.order),
+            order=tuple(
+                f"{self.block_id}/{stage_id}/{path.split('/', 1)[1]}"
+                for stage_id, report in zip(self._cycle, reports, strict=True)
+                for path in report.order
+            ),
             findings=tuple(found for report in reports for found in report.findings),
             api_calls=sum(report.api_calls for report in reports),
             weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*self.parameters(), *self.buffers())),

@@ -42,8 +42,8 @@ class Block(nn.Module):
         {'y': tensor([3.])}
     """
 
-    inputs: ClassVar[Mapping[str, str | Port]] = {}
-    outputs: ClassVar[Mapping[str, str | Port]] = {}
+    inputs: Mapping[str, str | Port] = {}
+    outputs: Mapping[str, str | Port] = {}
     block_type: ClassVar[str] = ""
     level: ClassVar[str] = "block"
     role: str = ""
@@ -254,7 +254,7 @@ class WrappedBlock(Block):
 
     @property
     def block_id(self) -> str:
-        return self._block_id or getattr(self.target, "__name__", type(self.target).__name__)
+        return self._block_id or str(getattr(self.target, "__name__", type(self.target).__name__))
 
     @block_id.setter
     def block_id(self, value: str) -> None:

@@ -140,7 +140,9 @@ def _place_config(node: Node, level: Any) -> dict[str, Any]:
         value = getattr(node, name)
         if value != getattr(_PLACE_DEFAULTS, name):
             if callable(value):
-                raise StructureError(f"{level.block_id}/{node.node_id}: the condition is a bare function; register it with register_condition and name it")
+                raise StructureError(
+                    f"{level.block_id}/{node.node_id}: the condition is a bare function; register it with register_condition and name it"
+                )
             place[name] = ensure_plain(dict(value) if name == "inputs" else value, f"{level.block_id}/{node.node_id}.{name}")
     if level.level == "graph":
         place.setdefault("trainable", True)
@@ -192,7 +194,10 @@ def _check_version(tree: Mapping[str, Any], cls: type[Any]) -> None:
         raise ConfigError(f"{cls.level} config: got {type(tree).__name__}; expected a mapping")
     version = tree.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
-        raise ConfigError(f"{cls.level} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. Update wgtorch, or write the config anew.")
+        raise ConfigError(
+            f"{cls.level} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. "
+            "Update wgtorch, or write the config anew."
+        )
     kind = tree.get("kind", cls.level)
     if kind != cls.level:
         name = str(kind).capitalize() if kind in LEVELS else "another class"

@@ -56,7 +56,7 @@ def _mermaid(names: Mapping[str, list[str]], links: Iterable[Link]) -> str:
 
     rows = ["flowchart LR"]
     rows += [f'    {ref(node)}["{"<br/>".join(escape(row) for row in caption)}"]' for node, caption in names.items()]
-    rows += [f'    {ref(source)} -->{f"|{escape(words)}|" if words else ""} {ref(target)}' for source, target, words in links]
+    rows += [f"    {ref(source)} -->{f'|{escape(words)}|' if words else ''} {ref(target)}" for source, target, words in links]
     return "\n".join(rows)
 
 
@@ -86,8 +86,10 @@ def _svg(names: Mapping[str, list[str]], links: list[Link]) -> str:
     width = max((x for x, _ in spot.values()), default=0) + _WIDTH + 20
     height = max((y for _, y in spot.values()), default=0) + _HEIGHT + 40
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" font-family="sans-serif" font-size="12">',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#557"/></marker></defs>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="sans-serif" font-size="12">',
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 L8 4 L0 8 z" fill="#557"/></marker></defs>',
     ]
     for source, target, words in links:
         parts.append(_arrow(spot[source], spot[target], words, back=column[target] <= column[source]))
@@ -109,13 +111,23 @@ def _columns(captions: Mapping[str, list[str]], links: list[Link]) -> dict[str, 
 def _arrow(start: tuple[float, float], end: tuple[float, float], words: str, *, back: bool) -> str:
     if back:
         x1, y1, x2, y2 = start[0] + _WIDTH / 2, start[1] + _HEIGHT, end[0] + _WIDTH / 2, end[1] + _HEIGHT
-        path, middle = f"M{x1:.0f} {y1:.0f} C {x1:.0f} {y1 + 34:.0f}, {x2:.0f} {y2 + 34:.0f}, {x2:.0f} {y2:.0f}", ((x1 + x2) / 2, max(y1, y2) + 28)
+        path, middle = (
+            f"M{x1:.0f} {y1:.0f} C {x1:.0f} {y1 + 34:.0f}, {x2:.0f} {y2 + 34:.0f}, {x2:.0f} {y2:.0f}",
+            ((x1 + x2) / 2, max(y1, y2) + 28),
+        )
     else:
         x1, y1, x2, y2 = start[0] + _WIDTH, start[1] + _HEIGHT / 2, end[0], end[1] + _HEIGHT / 2
         bend = (x2 - x1) / 2
-        path, middle = f"M{x1:.0f} {y1:.0f} C {x1 + bend:.0f} {y1:.0f}, {x2 - bend:.0f} {y2:.0f}, {x2:.0f} {y2:.0f}", ((x1 + x2) / 2, (y1 + y2) / 2 - 4)
+        path, middle = (
+            f"M{x1:.0f} {y1:.0f} C {x1 + bend:.0f} {y1:.0f}, {x2 - bend:.0f} {y2:.0f}, {x2:.0f} {y2:.0f}",
+            ((x1 + x2) / 2, (y1 + y2) / 2 - 4),
+        )
     dash = ' stroke-dasharray="5 4"' if back else ""
-    label = f'<text x="{middle[0]:.0f}" y="{middle[1]:.0f}" text-anchor="middle" fill="#668" font-size="10">{escape(words)}</text>' if words else ""
+    label = (
+        f'<text x="{middle[0]:.0f}" y="{middle[1]:.0f}" text-anchor="middle" fill="#668" font-size="10">{escape(words)}</text>'
+        if words
+        else ""
+    )
     return f'<path d="{path}" fill="none" stroke="#557"{dash} marker-end="url(#tip)"/>{label}'
 
 
@@ -123,7 +135,8 @@ def _box(spot: tuple[float, float], caption: list[str], *, inner: bool) -> str:
     x, y = spot
     fill, radius = ("#eef2fb", 6) if inner else ("#fbf6e9", 20)
     lines = [
-        f'<text x="{x + _WIDTH / 2:.0f}" y="{y + 18 + 14 * index:.0f}" text-anchor="middle" fill="{"#223" if not index else "#778"}">{escape(row)}</text>'
+        f'<text x="{x + _WIDTH / 2:.0f}" y="{y + 18 + 14 * index:.0f}" text-anchor="middle" '
+        f'fill="{"#223" if not index else "#778"}">{escape(row)}</text>'
         for index, row in enumerate(caption[:3])
     ]
     return f'<rect x="{x:.0f}" y="{y:.0f}" width="{_WIDTH}" height="{_HEIGHT}" rx="{radius}" fill="{fill}" stroke="#557"/>' + "".join(lines)

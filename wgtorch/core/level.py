@@ -62,7 +62,10 @@ class Level(Block):
         if node_id is None:
             node_id = self._free_id(child.block_id.rsplit("/", 1)[-1])
         elif check_node_id(node_id) in self._places:
-            raise StructureError(f"{self.block_id}: node id {node_id!r} is taken by {describe_child(self.nodes[node_id])}; choose another, or use replace_node")
+            raise StructureError(
+                f"{self.block_id}: node id {node_id!r} is taken by {describe_child(self.nodes[node_id])}; "
+                "choose another, or use replace_node"
+            )
         node = self._node(node_id, child, place)
         self.nodes.put(node_id, child)
         self._places[node_id] = node
@@ -81,7 +84,7 @@ class Level(Block):
     def remove_node(self, node_id: str) -> Block:
         """Takes a node and all that joins it out, and returns its child."""
         self._require_node(node_id)
-        child = self.nodes.remove(node_id)
+        child: Any = self.nodes.remove(node_id)
         del self._places[node_id]
         self._changed()
         return child
@@ -120,7 +123,8 @@ class Level(Block):
         if isinstance(child, (str, os.PathLike, Mapping)):
             return building.child_from(child, self.child_class)
         raise StructureError(
-            f"{self.block_id}: got {describe_child(child)}; expected a {self.child_class.__name__}, its config, a path to one, or a template's name"
+            f"{self.block_id}: got {describe_child(child)}; expected a {self.child_class.__name__}, its config, "
+            "a path to one, or a template's name"
         )
 
     def _node(self, node_id: str, child: Block, place: Mapping[str, Any]) -> Node:
@@ -137,7 +141,10 @@ class Level(Block):
         return Node(node_id, **place)
 
     def _free_id(self, wish: str) -> str:
-        wish = "".join(letter if letter.isalnum() and letter.isascii() or letter in "_-" else "_" for letter in wish) or self.child_class.__name__.lower()
+        wish = (
+            "".join(letter if (letter.isalnum() and letter.isascii()) or letter in "_-" else "_" for letter in wish)
+            or self.child_class.__name__.lower()
+        )
         node_id, count = wish, 1
         while node_id in self._places:
             count += 1

@@ -57,7 +57,9 @@ def mode_for_run(root: nn.Module, training: bool) -> Iterator[None]:
         with _changed:
             _active.remove(session)
             for module, before in session.flipped:
-                heir = next((other for other in _active if other.thread != session.thread and other.modes.get(id(module)) is module.training), None)
+                heir = next(
+                    (other for other in _active if other.thread != session.thread and other.modes.get(id(module)) is module.training), None
+                )
                 if heir is None:
                     module.__dict__["training"] = before
                 else:  # another run still needs the module in this mode, and gives it back in its turn

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from wgtorch.core.errors import StructureError, UnknownNameError, suggest
@@ -40,7 +40,9 @@ class Registry(Generic[T]):
         with self._lock:
             known = self._entries.get(name)
             if known is not None and known is not entry and not _same_definition(known, entry):
-                raise StructureError(f"{self.what} {name!r} is already registered by {_origin(known)}; choose another name for {_origin(entry)}")
+                raise StructureError(
+                    f"{self.what} {name!r} is already registered by {_origin(known)}; choose another name for {_origin(entry)}"
+                )
             self._entries[name] = entry
         return entry
 

@@ -1,9 +1,9 @@
 """Levels on disk: config, weights of each unique block, and a manifest.
 
-    dir/
-      config.yaml              structure
-      blocks/<path>.safetensors    weights of one unique block, under the first path it stands at
-      manifest.json            format, versions, and for each file its hash, size and the places that use it
+dir/
+  config.yaml              structure
+  blocks/<path>.safetensors    weights of one unique block, under the first path it stands at
+  manifest.json            format, versions, and for each file its hash, size and the places that use it
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ def save(level: Any, directory: str | os.PathLike[str]) -> Path:
 
     def fill(folder: Path) -> None:
         (folder / "config.yaml").write_text(config, encoding="utf-8")
-        manifest = {"format_version": FORMAT_VERSION, "kind": level.level, "torch": torch.__version__, "blocks": _write_blocks(level, folder)}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "kind": level.level,
+            "torch": torch.__version__,
+            "blocks": _write_blocks(level, folder),
+        }
         level.write_extra(folder)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
@@ -134,7 +139,9 @@ def _read_blocks(level: Any, folder: Path, manifest: dict[str, Any]) -> None:
     from safetensors.torch import load_file, load_model
 
     blocks = {path: block for path, (block, _) in unique_blocks(level).items() if block.state_dict()}
-    findings = [Finding(path, "its weights are missing", mend="Save the level again.") for path in blocks.keys() - manifest["blocks"].keys()]
+    findings = [
+        Finding(path, "its weights are missing", mend="Save the level again.") for path in blocks.keys() - manifest["blocks"].keys()
+    ]
     findings += [Finding(path, "weights for a block that is not there") for path in manifest["blocks"].keys() - blocks.keys()]
     for path in blocks.keys() & manifest["blocks"].keys():
         file = folder / manifest["blocks"][path]["file"]
@@ -146,7 +153,11 @@ def _read_blocks(level: Any, folder: Path, manifest: dict[str, Any]) -> None:
             have = {name: tuple(tensor.shape) for name, tensor in blocks[path].state_dict().items()}
             for name, tensor in load_file(file).items():
                 if have.get(name) != tuple(tensor.shape):
-                    findings.append(Finding(f"{path}.{name}", f"shape {list(tensor.shape)}", f"{list(have[name]) if name in have else 'no such tensor'}"))
+                    findings.append(
+                        Finding(
+                            f"{path}.{name}", f"shape {list(tensor.shape)}", f"{list(have[name]) if name in have else 'no such tensor'}"
+                        )
+                    )
     if findings:
         raise CheckpointError(str(ValidationError(str(folder), findings)))
     for path, block in blocks.items():

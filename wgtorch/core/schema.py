@@ -38,7 +38,10 @@ def _closed(properties: dict[str, Any], required: Iterable[str]) -> dict[str, An
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-_EDGE = _closed(dict.fromkeys(("source_node", "source_port", "target_node", "target_port"), _TEXT), ("source_node", "source_port", "target_node", "target_port"))
+_EDGE = _closed(
+    dict.fromkeys(("source_node", "source_port", "target_node", "target_port"), _TEXT),
+    ("source_node", "source_port", "target_node", "target_port"),
+)
 _EXPOSED = _closed(dict.fromkeys(("node_id", "port_name", "name"), _TEXT), ("node_id", "port_name"))
 
 
@@ -118,14 +121,15 @@ def block_schema(block_class: type) -> dict[str, Any]:
 
 @functools.cache
 def _block_schema(block_class: type) -> dict[str, Any]:
+    init: Callable[..., Any] = block_class.__init__  # type: ignore[misc]
     properties: dict[str, Any] = {}
     required: list[str] = []
     is_open = False
     try:
-        hints = typing.get_type_hints(block_class.__init__, include_extras=True)
+        hints = typing.get_type_hints(init, include_extras=True)
     except (NameError, TypeError):
         hints = {}
-    for name, parameter in list(inspect.signature(block_class.__init__).parameters.items())[1:]:
+    for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
         if parameter.kind is parameter.VAR_KEYWORD:
             is_open = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
@@ -234,7 +238,9 @@ def _finding(error: Any, where: str) -> list[Finding]:
     path = path or "config"
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = error.schema.get("properties", {})
-        return [Finding(f"{path}.{name}", "unknown key", mend=_sentence(suggest(name, known))) for name in error.instance if name not in known]
+        return [
+            Finding(f"{path}.{name}", "unknown key", mend=_sentence(suggest(name, known))) for name in error.instance if name not in known
+        ]
     if error.validator == "required":
         return [Finding(path, f"{name!r} is missing") for name in error.validator_value if name not in error.instance]
     if error.validator == "type":

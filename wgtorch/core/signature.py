@@ -38,7 +38,9 @@ def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) ->
             open_ended = True
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise StructureError(f"{_named(function)}: parameter {parameter.name!r} is positional-only; inputs are passed by name, so drop the '/'")
+            raise StructureError(
+                f"{_named(function)}: parameter {parameter.name!r} is positional-only; inputs are passed by name, so drop the '/'"
+            )
         has_default = parameter.default is not parameter.empty
         if parameter.name in declared:
             port = declared[parameter.name]

@@ -74,8 +74,15 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
     takes_any = any(entry.kind is entry.VAR_KEYWORD for entry in template.parameters.values())
     for param in params:
         if param not in template.parameters and not takes_any:
-            raise ConfigError(f"template {name!r}: unknown parameter {param!r}; {suggest(param, template.parameters)}. Known: {sorted(template.parameters)}")
-    missing = [entry.name for entry in template.parameters.values() if entry.default is entry.empty and entry.name not in params and entry.kind is not entry.VAR_KEYWORD]
+            raise ConfigError(
+                f"template {name!r}: unknown parameter {param!r}; {suggest(param, template.parameters)}. "
+                f"Known: {sorted(template.parameters)}"
+            )
+    missing = [
+        entry.name
+        for entry in template.parameters.values()
+        if entry.default is entry.empty and entry.name not in params and entry.kind is not entry.VAR_KEYWORD
+    ]
     if missing:
         raise ConfigError(f"template {name!r}: parameter {missing[0]!r} is needed; signature: {name}{inspect.signature(template.build)}")
     return template.build(**params)

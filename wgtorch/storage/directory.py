@@ -1,13 +1,13 @@
 """A storage in a folder.
 
-    state_dir/
-      00001/                 one complete state, named by naming_template
-        state.json           slots, and the number of the step
-        content.json         the world's content after the update
-        tensors.safetensors  tensors of both
-        artifacts_0.png      pictures among the artifacts
-      life-<n>/              the life in flight; CURRENT names the newest whole one
-      CURRENT
+state_dir/
+  00001/                 one complete state, named by naming_template
+    state.json           slots, and the number of the step
+    content.json         the world's content after the update
+    tensors.safetensors  tensors of both
+    artifacts_0.png      pictures among the artifacts
+  life-<n>/              the life in flight; CURRENT names the newest whole one
+  CURRENT
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class DirectoryStorage:
         def fill(folder: Path) -> None:
             tensors: dict[str, Tensor] = {}
             slots = {slot: encode(state[slot], slot, tensors) for slot in state.schema}
-            _write_json(folder / "state.json", {"format_version": FORMAT_VERSION, "step": step, "schema": list(state.schema), "slots": slots})
+            _write_json(
+                folder / "state.json", {"format_version": FORMAT_VERSION, "step": step, "schema": list(state.schema), "slots": slots}
+            )
             _write_json(folder / "content.json", encode(dict(content), "content", tensors))
             _write_tensors(folder, tensors)
             for slot in state.schema:

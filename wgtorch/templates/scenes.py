@@ -38,7 +38,12 @@ def text_to_image(*, steps: int = 12, guidance: float = 2.0) -> Graph:
     for prefix in ("", "negative_"):
         graph.add_edge(f"{prefix}tokenizer.tokens", f"{prefix}conditioner.tokens")
         graph.add_edge(f"{prefix}conditioner.embedding", f"{prefix}backbone.condition")
-        for source, port in (("noise.latent", "latent"), ("noise.timestep", "timestep"), ("solver.next_latent", "latent"), ("solver.next_timestep", "timestep")):
+        for source, port in (
+            ("noise.latent", "latent"),
+            ("noise.timestep", "timestep"),
+            ("solver.next_latent", "latent"),
+            ("solver.next_timestep", "timestep"),
+        ):
             graph.add_edge(source, f"{prefix}backbone.{port}")
     graph.add_edge("conditioner.embedding", "noise.condition")
     graph.add_edge("backbone.pred", "guidance.pred_cond")

@@ -32,7 +32,9 @@ class ClassifierFreeGuidance(Guidance):
         self.scale = scale
         self.interval = interval
 
-    def forward(self, pred_cond: Tensor, pred_uncond: Tensor, scale: float | None = None, timestep: float | Tensor | None = None) -> dict[str, Any]:
+    def forward(
+        self, pred_cond: Tensor, pred_uncond: Tensor, scale: float | None = None, timestep: float | Tensor | None = None
+    ) -> dict[str, Any]:
         """``pred_guided``, of the shape of the predictions [B, C, ...]."""
         if self.interval is not None and timestep is not None and not self.interval[0] <= float(timestep) <= self.interval[1]:
             return {"pred_guided": pred_cond}

@@ -124,9 +124,13 @@ def outcome_of(seen: Attributes, meant: Attributes, before: Attributes, travelle
     text = f"{_WHEN[seen['time']]}, {_SKY[seen['weather']]}, {traveller} came to {_WHERE[seen['terrain']]}"
     text += f" and found {seen_thing}." if seen_thing else " and found nothing built."
     surprises = [
-        f"It was not {_WHERE[meant['terrain']]}, though the plan had said so." if meant.get("terrain", seen["terrain"]) != seen["terrain"] else "",
+        f"It was not {_WHERE[meant['terrain']]}, though the plan had said so."
+        if meant.get("terrain", seen["terrain"]) != seen["terrain"]
+        else "",
         f"Where {meant_thing} was hoped for, there was {seen_thing or 'none'}." if meant_thing and meant_thing != seen_thing else "",
-        f"The weather had turned: {seen['weather']} instead of {meant['weather']}." if meant.get("weather", seen["weather"]) != seen["weather"] else "",
+        f"The weather had turned: {seen['weather']} instead of {meant['weather']}."
+        if meant.get("weather", seen["weather"]) != seen["weather"]
+        else "",
     ]
     again = before.get("terrain") == seen["terrain"]
     tail = "It was the same land as before." if again else _MOODS[seen["weather"]]
@@ -150,4 +154,12 @@ def updated_content(content: Mapping[str, Any], seen: Attributes, outcome: str, 
     forgotten = len(chronicle) - memory
     bridge = f"{forgotten} episode{'s' if forgotten > 1 else ''} passed, through {', '.join(sorted(places))}." if forgotten > 0 else ""
     story = " ".join(filter(None, [opening, bridge, *chronicle[-memory:]]))
-    return {**content, "opening": opening, "story": story, "scene": dict(seen), "places": places, "chronicle": chronicle, "episodes": len(chronicle)}
+    return {
+        **content,
+        "opening": opening,
+        "story": story,
+        "scene": dict(seen),
+        "places": places,
+        "chronicle": chronicle,
+        "episodes": len(chronicle),
+    }

@@ -1,0 +1,165 @@
+"""One call of one node, with everything that its place and the run may ask for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from inspect import iscoroutine
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from wgtorch.core import background
+from wgtorch.core.block import Block, named_outputs
+from wgtorch.core.errors import MissingInputError, PortError
+from wgtorch.core.kinds import describe
+from wgtorch.core.places import call_frozen
+from wgtorch.core.plan import Call
+from wgtorch.core.port import ABSENT
+from wgtorch.core.rng import seeded_global
+from wgtorch.core.run import Run, in_this_context
+from wgtorch.core.structure import Edge, Exposed, Node
+
+
+class Walked(Protocol):
+    """What the executor needs of a composite."""
+
+    level: ClassVar[str]
+    nodes: Any
+    metadata: dict[str, Any]
+
+    @property
+    def places(self) -> Mapping[str, Node]:
+        """What is true of each node's place."""
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """Edges between nodes."""
+
+    @property
+    def exposed_inputs(self) -> tuple[Exposed, ...]:
+        """Inputs from outside."""
+
+    def skip_reason(self, node: Node, run: Run | None) -> str | None:
+        """Why a node is to be skipped now, or None."""
+
+
+def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) -> Any:
+    """Calls a node with everything that a place or a run may ask for; ABSENT when it was skipped."""
+    node = composite.places[step.node]
+    child = composite.nodes._modules[step.key]
+    if run is not None:
+        run.check(step.node)
+    if (reason := composite.skip_reason(node, run)) is not None:
+        if run is not None and run.callbacks:
+            run.emit("skip", step.node, _level(child), reason=reason)
+        return ABSENT
+    values = _gather(composite, node, step, slots)
+    if run is None or not run.callbacks:
+        return _invoke(node, child, step, values, run)
+    run.emit("start", step.node, _level(child), inputs=values)
+    started = time.perf_counter()
+    try:
+        result = _invoke(node, child, step, values, run)
+        outputs = outputs_of(step, result, child)
+    except Exception as error:
+        run.emit("error", step.node, _level(child), inputs=values, elapsed=time.perf_counter() - started, error=error)
+        raise
+    run.emit("end", step.node, _level(child), inputs=values, outputs=outputs, elapsed=time.perf_counter() - started)
+    return outputs
+
+
+def _gather(composite: Walked, node: Node, step: Call, slots: list[Any]) -> dict[str, Any]:
+    values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not ABSENT}
+    for name, value in node.inputs.items():
+        values.setdefault(name, value)
+    for name in step.required:
+        if name not in values:
+            raise MissingInputError(f"{step.node}.{name}: required, but no value arrived from {_sources(composite, step.node, name)}")
+    return values
+
+
+def _sources(composite: Walked, node_id: str, port: str) -> str:
+    names = [
+        f"{e.source_node}.{e.source_port} (skipped, or gave no such output)"
+        for e in composite.edges
+        if (e.target_node, e.target_port) == (node_id, port)
+    ]
+    names += [f"input {e.name!r} (not given)" for e in composite.exposed_inputs if (e.node_id, e.port_name) == (node_id, port)]
+    return " or ".join(names) or "anywhere"
+
+
+def _invoke(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None) -> Any:
+    """One call of a child, or one for each item of a mapped list."""
+    if not node.map:
+        return _one(node, child, step, values, run, None)
+    lists = {name: values[name] for name in node.map if name in values}
+    for name, items in lists.items():
+        if not isinstance(items, (list, tuple)):
+            raise PortError(f"{node.node_id}.{name}: got {describe(items)}; expected a list, since the node maps over {list(node.map)}")
+    lengths = {name: len(items) for name, items in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise PortError(f"{node.node_id}: the mapped inputs differ in length: {lengths}")
+    if getattr(child, "batched", False):
+        return _one(node, child, step, values, run, None)
+    count = next(iter(lengths.values()), 0)
+    items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
+    calls = [lambda index=index, item=item: _one(node, child, step, item, run, index) for index, item in enumerate(items_of)]
+    results = _together(calls) if step.waits else [call() for call in calls]
+    ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
+    named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
+    return {port.name: [result.get(port.name) for result in named] for port in ports}
+
+
+def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    futures = [background.start(in_this_context(call)) for call in calls]
+    return [future.result() for future in futures]
+
+
+def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
+    args: tuple[Any, ...] = ()
+    if getattr(child, "level", "block") != "block":
+        if run is not None:
+            args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
+        drawing: Any = nullcontext()
+    else:
+        drawing = _drawing(node, child, values, run, item)
+    with drawing:
+        if run is not None and run.dry and hasattr(child, "dry"):
+            return child.dry(**values)  # type: ignore[operator]
+        if node.trainable or not torch.is_grad_enabled():
+            result = child(*args, **values)
+        else:
+            result = call_frozen(child, args, values)
+        return background.submit(result).result() if iscoroutine(result) else result
+
+
+def _drawing(node: Node, child: nn.Module, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
+    """Gives a block its random draws: as an argument, or by seeding the global generator around the call."""
+    if getattr(child, "wants_rng", False):
+        values["rng"] = (run or _NO_RUN).rng(node.node_id, item=item)
+    elif run is not None and run.seed is not None and isinstance(child, Block) and child.draws and not child.waits:
+        return seeded_global(run.rng(node.node_id, item=item))
+    return nullcontext()
+
+
+_NO_RUN = Run(())
+
+
+def _level(child: nn.Module) -> str:
+    return getattr(child, "level", "block")
+
+
+def outputs_of(step: Call, result: Any, child: nn.Module) -> dict[str, Any]:
+    """What a node gave, by output name."""
+    if type(result) is dict:
+        for port, _ in step.store:
+            if port not in result:
+                break
+        else:
+            return result
+    elif step.only_port and not isinstance(result, Mapping):
+        return {step.only_port: result}
+    return named_outputs(result, tuple(child.get_output_spec().values()), step.node)  # type: ignore[operator]

@@ -1,0 +1,300 @@
+"""From a structure to a plan."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from wgtorch.core.errors import ValidationError
+from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
+from wgtorch.core.plan.steps import NONE, Call, Carry, Combine, Loop, Plan, Step
+from wgtorch.core.plan.wiring import Wiring, upstream, wire
+from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
+
+
+def make_plan(
+    structure: Structure,
+    *,
+    wanted: Sequence[Exposed] | None = None,
+    fed: Iterable[tuple[str, str]] = (),
+    also: Iterable[str] = (),
+) -> Plan:
+    """Plans a run.
+
+    Args:
+        structure: what to run.
+        wanted: outputs to compute; all exposed ones by default. Only nodes they need are in the plan.
+        fed: output ports whose value is given, so that their node need not run.
+        also: nodes to run even if no wanted output needs them.
+
+    Raises:
+        ValidationError: the structure cannot be run; lists all findings.
+    """
+    wanted = structure.outputs if wanted is None else tuple(wanted)
+    fed = tuple(dict.fromkeys(fed))
+    cut = _cut_down(structure, wanted, fed, also)
+    errors = dangling(cut)
+    if not errors:
+        wiring = wire(cut)
+        errors = source_findings(wiring) + cycle_findings(wiring)
+    if errors:
+        raise ValidationError(structure.name, errors)
+    plan = Builder(wiring, wanted, fed).build()
+    return replace(plan, unread=frozenset(entry.name for entry in structure.inputs) - {name for name, _, _ in plan.inputs})
+
+
+def _cut_down(structure: Structure, wanted: Sequence[Exposed], fed: Sequence[tuple[str, str]], also: Iterable[str]) -> Structure:
+    """The structure that ``wanted`` needs when the outputs in ``fed`` are given."""
+    given = set(fed)
+    targets = {entry.node_id for entry in wanted if (entry.node_id, entry.port_name) not in given}
+    needed = upstream(structure, targets | set(also), given)
+    if not fed and len(needed) == len(structure.nodes):
+        return replace(structure, outputs=tuple(wanted))
+    # A given value replaces what a loop would feed back, so the loop's start is the only source left.
+    idle = {edge for edge in wire(structure).feedback if (edge.source_node, edge.source_port) in given} if fed else set()
+    stand_ins = {node for node, _ in fed} - needed
+    return replace(
+        structure,
+        nodes={
+            node_id: replace(shape, inputs=()) if node_id in stand_ins else shape
+            for node_id, shape in structure.nodes.items()
+            if node_id in needed or node_id in stand_ins
+        },
+        edges=tuple(edge for edge in structure.edges if edge.target_node in needed and edge not in idle),
+        inputs=tuple(entry for entry in structure.inputs if entry.node_id in needed),
+        outputs=tuple(wanted),
+    )
+
+
+class Builder:
+    """Lays values out in slots and nodes out in steps."""
+
+    def __init__(self, wiring: Wiring, wanted: Sequence[Exposed], fed: Sequence[tuple[str, str]]) -> None:
+        self.wiring = wiring
+        self.structure = wiring.structure
+        self.wanted = wanted
+        self.size = 0
+        self.unsure: set[int] = set()  # slots that may stay empty
+        self.given = {key: self._slot() for key in fed}
+        self.exposed: dict[str, int] = {}
+        self.required: dict[str, bool] = {}
+        for entry in self.structure.inputs:
+            shape = next(port for port in self.structure.nodes[entry.node_id].inputs if port.name == entry.port_name)
+            lone = len(wiring.exposed_into[entry.node_id, entry.port_name]) == 1 and not self._forward_edges(entry.node_id, entry.port_name)
+            if entry.name not in self.exposed:
+                self.exposed[entry.name] = self._slot()
+            can_skip = self.structure.nodes[entry.node_id].may_skip
+            needs = shape.required and not shape.filled and not can_skip and (shape.aggregation == "single" or lone)
+            self.required[entry.name] = self.required.get(entry.name, False) or needs
+        self.unsure |= {self.exposed[name] for name, required in self.required.items() if not required}
+        self.carried: dict[Edge, int] = {}
+        self.produced: dict[tuple[str, str], int] = {}
+        read = {(edge.source_node, edge.source_port) for edge in self.structure.edges} | {(e.node_id, e.port_name) for e in wanted}
+        for node in self.structure.nodes.values():
+            in_loop = wiring.is_loop(wiring.component[node.node_id]) if self.structure.loops else False
+            for port in node.outputs:
+                key = (node.node_id, port)
+                if key not in self.given and (key in read or (in_loop and port == "done")):
+                    self.produced[key] = self._slot()
+                    if node.may_skip or port in node.optional_outputs:
+                        self.unsure.add(self.produced[key])
+
+    def build(self) -> Plan:
+        steps: list[Step] = []
+        computed = [members for members in self._component_order() if not all(self._is_given(node) for node in members)]
+        for members in computed:
+            index = self.wiring.component[members[0]]
+            steps += [self._loop(members)] if self.wiring.is_loop(index) else self._node_steps(members[0])
+        outputs = tuple((entry.name, self._source_slot(entry.node_id, entry.port_name)) for entry in self.wanted)
+        keep = {slot for _, slot in outputs}
+        steps_freed = _with_frees(steps, keep)
+        return Plan(
+            size=self.size,
+            inputs=tuple((name, slot, self.required[name]) for name, slot in self.exposed.items()),
+            feeds=tuple((node, port, slot) for (node, port), slot in self.given.items()),
+            outputs=outputs,
+            steps=steps_freed,
+            waits=any(step.waits for step in steps_freed),
+        )
+
+    def _slot(self) -> int:
+        self.size += 1
+        return self.size - 1
+
+    def _is_given(self, node_id: str) -> bool:
+        """True when a fed value stands in for everything that is read of a node."""
+        return any(node == node_id for node, _ in self.given) and not any(node == node_id for node, _ in self.produced)
+
+    def _forward_edges(self, node_id: str, port: str) -> list[Edge]:
+        return [edge for edge in self.wiring.edges_into.get((node_id, port), ()) if edge not in self.wiring.feedback]
+
+    def _source_slot(self, node_id: str, port: str) -> int:
+        key = (node_id, port)
+        return self.given[key] if key in self.given else self.produced[key]
+
+    def _component_order(self) -> list[list[str]]:
+        """Components in data order; among those that are ready, waiting ones first, then as they were added."""
+        wiring = self.wiring
+        position = {node: index for index, node in enumerate(self.structure.nodes)}
+        rank = [(not any(self.structure.nodes[node].waits for node in members), position[members[0]]) for members in wiring.components]
+        needs = {(wiring.component[e.source_node], wiring.component[e.target_node]) for e in self.structure.edges if not wiring.inside(e)}
+        return [wiring.components[index] for index in _ordered(range(len(wiring.components)), needs, rank)]
+
+    def _loop(self, members: list[str]) -> Loop:
+        wiring, shapes = self.wiring, self.structure.nodes
+        component = wiring.component[members[0]]
+        inner = [e for e in self.structure.edges if wiring.component[e.source_node] == component == wiring.component[e.target_node]]
+        carries = self._carries([edge for edge in inner if edge in wiring.feedback])
+        spot = {node: index for index, node in enumerate(members)}
+        needs = {(spot[e.source_node], spot[e.target_node]) for e in inner if e not in wiring.feedback}
+        rank = [(not shapes[node].waits, index) for index, node in enumerate(members)]
+        ordered = [members[index] for index in _ordered(range(len(members)), needs, rank)]
+        body = [step for node in ordered for step in self._node_steps(node)]
+        done = tuple(self.produced[node, "done"] for node in ordered if (node, "done") in self.produced)
+        writes = {slot for step in body for slot in step.writes}
+        carried = {carry.slot for carry in carries}
+        reads = {slot for step in body for slot in step.reads} | {carry.start for carry in carries if carry.start != NONE}
+        outside = reads - writes - carried
+        return Loop(
+            nodes=tuple(ordered),
+            body=tuple(body),
+            carries=carries,
+            done=done,
+            reads=tuple(sorted(outside)),
+            writes=tuple(sorted(writes)),
+            waits=any(step.waits for step in body),
+        )
+
+    def _carries(self, feedback: list[Edge]) -> tuple[Carry, ...]:
+        """One carried slot for each feedback edge, filled before the first turn from the port's start."""
+        carries = []
+        for edge in feedback:
+            key = (edge.target_node, edge.target_port)
+            single = self._input(key).aggregation == "single"
+            starts = self._plain_sources(*key) if single else []
+            slot = self._slot()
+            if not starts or starts[0] in self.unsure:
+                self.unsure.add(slot)
+            self.carried[edge] = slot
+            carries.append(
+                Carry(slot, starts[0] if starts else NONE, self._source_slot(edge.source_node, edge.source_port), f"{key[0]}.{key[1]}")
+            )
+        return tuple(carries)
+
+    def _input(self, key: tuple[str, str]) -> InputShape:
+        return next(port for port in self.structure.nodes[key[0]].inputs if port.name == key[1])
+
+    def _plain_sources(self, node_id: str, port: str) -> list[int]:
+        """Slots of a port's sources outside its loop or earlier in the turn."""
+        slots = [self._source_slot(edge.source_node, edge.source_port) for edge in self._forward_edges(node_id, port)]
+        return slots + [self.exposed[entry.name] for entry in self.wiring.exposed_into.get((node_id, port), ())]
+
+    def _node_steps(self, node_id: str) -> list[Step]:
+        """The call of a node, behind the steps that combine what several sources bring to one port."""
+        node = self.structure.nodes[node_id]
+        before: list[Step] = []
+        inputs: list[tuple[str, int]] = []
+        for port in node.inputs:
+            slot, combine = self._gather(node, port)
+            before += combine
+            if slot != NONE:
+                inputs.append((port.name, slot))
+        prefix = 0
+        while prefix < min(len(inputs), len(node.positional)) and inputs[prefix][0] == node.positional[prefix]:
+            prefix += 1
+        args = tuple(slot for _, slot in inputs[:prefix])
+        kwargs = tuple(inputs[prefix:])
+        store = tuple((port, self.produced[node_id, port]) for port in node.outputs if (node_id, port) in self.produced)
+        lone = len(node.outputs) == 1 and len(store) == 1 and node.outputs[0] not in node.optional_outputs
+        sure = not any(slot in self.unsure for _, slot in inputs) and not any(port.filled for port in node.inputs)
+        call = Call(
+            node=node_id,
+            key=node.key or node_id,
+            inputs=tuple(inputs),
+            args=args,
+            kwargs=kwargs,
+            one=args[0] if len(args) == 1 and not kwargs else NONE,
+            store=store,
+            only=store[0][1] if lone else NONE,
+            only_port=node.outputs[0] if len(node.outputs) == 1 else "",
+            plain=sure and not (node.special or node.waits or node.may_skip) and (lone or not node.optional_outputs),
+            required=tuple(port.name for port in node.inputs if port.required),
+            waits=node.waits,
+        )
+        return [*before, call]
+
+    def _gather(self, node: NodeShape, port: InputShape) -> tuple[int, list[Step]]:
+        """The slot a port reads, and the step that combines its sources when it has several."""
+        key = (node.node_id, port.name)
+        edges = self.wiring.edges_into.get(key, ())
+        feedback = [edge for edge in edges if edge in self.wiring.feedback]
+        if port.aggregation == "single" and feedback:
+            return self.carried[feedback[0]], []
+        sources = [
+            (
+                self.carried[edge] if edge in self.wiring.feedback else self._source_slot(edge.source_node, edge.source_port),
+                edge.source_node,
+                edge.source_port,
+            )
+            for edge in edges
+        ]
+        sources += [(self.exposed[entry.name], entry.name, "") for entry in self.wiring.exposed_into.get(key, ())]
+        if not sources:
+            return NONE, []
+        if len(sources) == 1 and port.aggregation not in ("dict", "list"):
+            return sources[0][0], []
+        slot = self._slot()
+        slots = tuple(source for source, _, _ in sources)
+        if all(source in self.unsure for source in slots):
+            self.unsure.add(slot)
+        return slot, [Combine(node.node_id, port.name, port.aggregation, slots, _keys(sources), slot)]
+
+
+def _keys(sources: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
+    """Names of sources: the node where that is enough to tell them apart, else ``node.port``."""
+    nodes = [node for _, node, _ in sources]
+    return tuple(f"{node}.{port}" if port and nodes.count(node) > 1 else node for _, node, port in sources)
+
+
+def _ordered(items: Sequence[int] | range, needs: Iterable[tuple[int, int]], rank: Sequence[tuple]) -> list[int]:
+    """Topological order (Kahn 1962); among ready items the one of the lowest rank comes first."""
+    after: dict[int, list[int]] = {item: [] for item in items}
+    waiting = dict.fromkeys(items, 0)
+    for source, target in needs:
+        after[source].append(target)
+        waiting[target] += 1
+    ready = [(rank[item], item) for item in items if not waiting[item]]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        _, item = heapq.heappop(ready)
+        order.append(item)
+        for target in after[item]:
+            waiting[target] -= 1
+            if not waiting[target]:
+                heapq.heappush(ready, (rank[target], target))
+    assert len(order) == len(waiting), "cycles are cut before ordering"
+    return order
+
+
+def _with_frees(steps: Sequence[Step], keep: set[int]) -> tuple[Step, ...]:
+    """Adds to each step the slots that nobody reads after it; ``keep`` are read after the last."""
+    freed: list[Step] = []
+    alive = set(keep)
+    for step in reversed(steps):
+        touched = {*step.reads, *step.writes}
+        frees = tuple(sorted(touched - alive))
+        if isinstance(step, Loop):
+            step = _free_in_turns(step, alive)
+        alive |= set(step.reads)
+        freed.append(replace(step, frees=frees))
+    return tuple(reversed(freed))
+
+
+def _free_in_turns(loop: Loop, alive_after: set[int]) -> Loop:
+    """Frees inside a loop's body: values of this turn that neither the next turn nor anybody after the loop reads."""
+    fed_back = {carry.feedback for carry in loop.carries}
+    body = _with_frees(loop.body, set(loop.reads) | fed_back | set(loop.done) | (set(loop.writes) & alive_after))
+    own = (fed_back | set(loop.done)) & set(loop.writes)
+    return replace(loop, body=body, turn_frees=tuple(sorted(own - alive_after)))

@@ -1,0 +1,145 @@
+"""What a plan is made of: steps over numbered slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+NONE = -1
+"""The slot number that stands for no slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Runs one node.
+
+    Args:
+        node: its id, and ``key``, what its child is called in the module that holds the children.
+        inputs: (port, slot) of every fed input.
+        args: slots passed by position, then ``kwargs`` as (port, slot).
+        one: the slot of the only argument when there is just one, by position.
+        store: (port, slot) of every output that is read.
+        only: the slot of the output when the node declares just one, and its name in ``only_port``.
+        plain: nothing but values to hand over; all inputs are sure to be there.
+        required: inputs that must be there.
+        waits: the call waits on a network.
+        frees: slots nobody reads after this step.
+    """
+
+    node: str
+    key: str
+    inputs: tuple[tuple[str, int], ...]
+    args: tuple[int, ...]
+    kwargs: tuple[tuple[str, int], ...]
+    one: int
+    store: tuple[tuple[str, int], ...]
+    only: int
+    only_port: str
+    plain: bool
+    required: tuple[str, ...]
+    waits: bool
+    frees: tuple[int, ...] = ()
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Slots this step reads."""
+        return tuple(slot for _, slot in self.inputs)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Slots this step fills."""
+        return tuple(slot for _, slot in self.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """Combines several sources of one port: ``how`` is the port's aggregation, ``keys`` name the sources."""
+
+    node: str
+    port: str
+    how: str
+    sources: tuple[int, ...]
+    keys: tuple[str, ...]
+    slot: int
+    frees: tuple[int, ...] = ()
+    plain: bool = False
+    waits: bool = False
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Slots this step reads."""
+        return self.sources
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Slots this step fills."""
+        return (self.slot,)
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """A value that a loop hands from one turn to the next: ``slot`` starts as ``start`` and then takes ``feedback``."""
+
+    slot: int
+    start: int
+    feedback: int
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Repeats ``body``; ``done`` are slots of boolean outputs that end it early, ``turn_frees`` are emptied each turn."""
+
+    nodes: tuple[str, ...]
+    body: tuple[Step, ...]
+    carries: tuple[Carry, ...]
+    done: tuple[int, ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    turn_frees: tuple[int, ...] = ()
+    frees: tuple[int, ...] = ()
+    plain: bool = False
+    waits: bool = False
+
+    @property
+    def node(self) -> str:
+        """The first node of the loop, for messages."""
+        return self.nodes[0]
+
+
+Step = Call | Combine | Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run walks.
+
+    Args:
+        size: how many slots a run needs.
+        inputs: (name, slot, required) of exposed inputs that are read.
+        feeds: (node, port, slot) of outputs whose value is given instead of computed.
+        outputs: (name, slot).
+        steps: the walk.
+        waits: some node waits on a network.
+        unread: exposed inputs that this plan has no use for.
+    """
+
+    size: int
+    inputs: tuple[tuple[str, int, bool], ...]
+    feeds: tuple[tuple[str, str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+    steps: tuple[Step, ...]
+    waits: bool
+    unread: frozenset[str] = frozenset()
+
+    def order(self) -> tuple[str, ...]:
+        """Node ids in the order they run, loops unrolled once."""
+
+        def walk(steps: Iterable[Step]) -> Iterable[str]:
+            for step in steps:
+                if isinstance(step, Loop):
+                    yield from walk(step.body)
+                elif isinstance(step, Call):
+                    yield step.node
+
+        return tuple(walk(self.steps))

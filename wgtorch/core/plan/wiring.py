@@ -1,0 +1,139 @@
+"""Which source feeds which port, and which edges close loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from wgtorch.core.structure import Edge, Exposed, Structure
+
+
+@dataclass(slots=True)
+class Wiring:
+    """Sources of every port, and which edges are cut to order loops."""
+
+    structure: Structure
+    edges_into: dict[tuple[str, str], list[Edge]] = field(default_factory=dict)
+    exposed_into: dict[tuple[str, str], list[Exposed]] = field(default_factory=dict)
+    component: dict[str, int] = field(default_factory=dict)
+    components: list[list[str]] = field(default_factory=list)
+    own_tail: set[str] = field(default_factory=set)
+    feedback: set[Edge] = field(default_factory=set)
+    stuck: list[list[str]] = field(default_factory=list)
+
+    def is_loop(self, index: int) -> bool:
+        members = self.components[index]
+        return len(members) > 1 or members[0] in self.own_tail
+
+    def inside(self, edge: Edge) -> bool:
+        return self.component[edge.source_node] == self.component[edge.target_node]
+
+
+def wire(structure: Structure) -> Wiring:
+    wiring = Wiring(structure)
+    for edge in structure.edges:
+        wiring.edges_into.setdefault((edge.target_node, edge.target_port), []).append(edge)
+    for entry in structure.inputs:
+        wiring.exposed_into.setdefault((entry.node_id, entry.port_name), []).append(entry)
+    wiring.own_tail = {edge.source_node for edge in structure.edges if edge.source_node == edge.target_node}
+    wiring.components = strong_components(structure.nodes, structure.edges)
+    wiring.component = {node: index for index, members in enumerate(wiring.components) for node in members}
+    if structure.loops:
+        _cut_loops(wiring)
+    return wiring
+
+
+def _cut_loops(wiring: Wiring) -> None:
+    """Finds the feedback edges: those whose target has a start of its own, then those whose target can do without."""
+    structure = wiring.structure
+    ports = {(node.node_id, port.name): port for node in structure.nodes.values() for port in node.inputs}
+
+    def started(edge: Edge) -> bool:
+        key = (edge.target_node, edge.target_port)
+        outside = any(not wiring.inside(other) for other in wiring.edges_into[key])
+        return ports[key].aggregation == "single" and (outside or ports[key].filled or key in wiring.exposed_into)
+
+    def can_do_without(edge: Edge) -> bool:
+        key = (edge.target_node, edge.target_port)
+        return not ports[key].required or len(wiring.edges_into[key]) > 1 or key in wiring.exposed_into
+
+    within = [edge for edge in structure.edges if wiring.inside(edge)]
+    wiring.feedback = {edge for edge in within if started(edge)}
+    for rule in (lambda edge: edge.source_node == edge.target_node, lambda edge: True):
+        rest = [edge for edge in within if edge not in wiring.feedback]
+        cyclic = _on_cycles(structure.nodes, rest)
+        wiring.feedback |= {edge for edge in cyclic if rule(edge) and can_do_without(edge)}
+    rest = [edge for edge in within if edge not in wiring.feedback]
+    left = {edge.source_node for edge in _on_cycles(structure.nodes, rest)}
+    wiring.stuck = [members for members in strong_components(structure.nodes, rest) if left & set(members)]
+
+
+def _on_cycles(nodes: Iterable[str], edges: Sequence[Edge]) -> list[Edge]:
+    component = {node: index for index, members in enumerate(strong_components(nodes, edges)) for node in members}
+    return [edge for edge in edges if component[edge.source_node] == component[edge.target_node]]
+
+
+def upstream(structure: Structure, targets: Iterable[str], stop: Iterable[tuple[str, str]] = ()) -> set[str]:
+    """Nodes that ``targets`` need, themselves included; edges out of the ports in ``stop`` are not followed."""
+    stop = set(stop)
+    into: dict[str, list[Edge]] = {}
+    for edge in structure.edges:
+        into.setdefault(edge.target_node, []).append(edge)
+    return closure(targets, lambda node: [e.source_node for e in into.get(node, ()) if (e.source_node, e.source_port) not in stop])
+
+
+def strong_components(nodes: Iterable[str], edges: Iterable[Edge]) -> list[list[str]]:
+    """Strongly connected components, members in the order of ``nodes`` (Tarjan 1972, without recursion)."""
+    nodes = list(nodes)
+    rank = {node: index for index, node in enumerate(nodes)}
+    after: dict[str, list[str]] = {node: [] for node in nodes}
+    for edge in edges:
+        after[edge.source_node].append(edge.target_node)
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[str]] = []
+    for root in nodes:
+        if root in index:
+            continue
+        work = [(root, iter(after[root]))]
+        index[root] = low[root] = len(index)
+        stack.append(root)
+        on_stack.add(root)
+        while work:
+            node, rest = work[-1]
+            for target in rest:
+                if target not in index:
+                    index[target] = low[target] = len(index)
+                    stack.append(target)
+                    on_stack.add(target)
+                    work.append((target, iter(after[target])))
+                    break
+                if target in on_stack:
+                    low[node] = min(low[node], index[target])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == index[node]:
+                    members = []
+                    while True:
+                        member = stack.pop()
+                        on_stack.discard(member)
+                        members.append(member)
+                        if member == node:
+                            break
+                    found.append(sorted(members, key=rank.__getitem__))
+    return found
+
+
+def closure(start: Iterable[str], after: Callable[[str], Iterable[str]]) -> set[str]:
+    seen: set[str] = set()
+    todo = list(start)
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo.extend(after(node))
+    return seen
