@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from wgtorch.stage import Stage
 class Scale(Block):
     """``y = factor * x + bias``."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def __init__(self, factor: float = 2.0) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Scale(Block):
 class Add(Block):
     """``y = a + b``."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
@@ -48,7 +48,7 @@ class Add(Block):
 class Split(Block):
     """Two outputs of one input: ``double = 2 x`` and ``square = x * x``."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"double": "tensor", "square": "tensor"}
+    outputs = {"double": "tensor", "square": "tensor"}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"double": 2 * x, "square": x * x}
@@ -58,7 +58,7 @@ class Split(Block):
 class Gather(Block):
     """Hands on what several sources brought to ``x``, combined as ``how`` says."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "any"}
+    outputs = {"y": "any"}
 
     def __init__(self, how: str = "list") -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Gather(Block):
 class Affine(Block):
     """``nn.Linear`` of [B, width] with weights that depend on ``seed`` alone."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def __init__(self, width: int = 4, seed: int = 0) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Affine(Block):
 class Relu(Block):
     """``y = max(x, 0)``."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def forward(self, x: Tensor) -> Tensor:
         return x.relu()
@@ -100,7 +100,7 @@ class Relu(Block):
 class Dropout(Block):
     """``nn.Dropout``: what it gives tells train from eval."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Dropout(Block):
 class Shout(Block):
     """Text in capitals."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+    outputs = {"text": "text"}
 
     def __init__(self, end: str = "!") -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Shout(Block):
 class Length(Block):
     """Text to a tensor [1]: its length."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def forward(self, text: str) -> Tensor:
         return torch.tensor([float(len(text))])
@@ -141,7 +141,7 @@ class Length(Block):
 class Secret(Block):
     """Holds a value that comes from the environment."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+    outputs = {"text": "text"}
 
     def __init__(self, key: str = "", depth: dict[str, str] | None = None) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Secret(Block):
 class KeyedNoise(Block):
     """Adds normal noise from the generator that the engine hands over."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def forward(self, x: Tensor, rng: Rng) -> Tensor:
         return x + rng.normal(x.shape)
@@ -169,7 +169,7 @@ class KeyedNoise(Block):
 class GlobalNoise(Block):
     """Adds normal noise from PyTorch's global generator."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    outputs = {"y": "tensor"}
 
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.randn_like(x)
@@ -182,7 +182,7 @@ class GlobalNoise(Block):
 class Countdown(Block):
     """Takes one away; ``done`` when nothing is left."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor", "done": "any"}
+    outputs = {"y": "tensor", "done": "any"}
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         return {"y": x - 1, "done": bool((x - 1 <= 0).all())}
@@ -192,8 +192,8 @@ class Countdown(Block):
 class Multistep(Block):
     """A two-step method (Adams-Bashforth): the last slope comes back at an optional port of its own."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"next": "tensor", "slope": "tensor"}
-    num_loop_steps: ClassVar[int] = 3
+    outputs = {"next": "tensor", "slope": "tensor"}
+    num_loop_steps = 3
 
     def forward(self, x: Tensor, pred: Tensor, last: Tensor | None = None) -> dict[str, Tensor]:
         slope = pred if last is None else 1.5 * pred - 0.5 * last
@@ -204,7 +204,7 @@ class Multistep(Block):
 class Maybe(Block):
     """Gives ``y`` only for positive sums."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": Port(dtype="tensor", optional=True)}
+    outputs = {"y": Port(dtype="tensor", optional=True)}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"y": x} if x.sum() > 0 else {}
@@ -217,7 +217,7 @@ class Maybe(Block):
 class Pause(Block):
     """Waits as a call over a network does, in a coroutine."""
 
-    outputs: ClassVar[Mapping[str, Any]] = {"y": "any"}
+    outputs = {"y": "any"}
 
     def __init__(self, seconds: float = 0.1) -> None:
         super().__init__()

@@ -9,17 +9,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
-settings.register_profile("wgtorch", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile("wgtorch", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("wgtorch")
-
-_MARKS = {"slow": "takes more than a few seconds", "gpu": "needs a GPU", "network": "needs a network"}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for name, meaning in _MARKS.items():
-        config.addinivalue_line("markers", f"{name}: {meaning}; off by default, run with -m {name}")
-    if not config.option.markexpr:
-        config.option.markexpr = " and ".join(f"not {name}" for name in _MARKS)
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,9 @@ def check_condition(condition: Condition | None, where: str) -> Condition | None
 
 
 def slot_findings(condition: Condition | None, schema: Iterable[str], where: str) -> list[Finding]:
-    """Slots in a condition that the schema does not have."""
+    """Slots in a condition, or in the registered one it names, that the schema does not have."""
+    if isinstance(condition, str):
+        condition = ConditionRegistry.get(condition)
     if not isinstance(condition, (list, tuple)):
         return []
     schema = tuple(schema)

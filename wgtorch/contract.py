@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wgtorch.core.errors import Finding, StateError, suggest
+from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
 from wgtorch.state import State, holds_something, look_up
 
@@ -105,7 +106,11 @@ class StateContract:
         return values
 
     def write(self, state: State, outputs: Mapping[str, Any], content: Mapping[str, Any] | None) -> tuple[State, Mapping[str, Any] | None]:
-        """The State and the content after; what a skipped pipeline did not give stays as it was."""
+        """The State and the content after; what a skipped pipeline did not give stays as it was.
+
+        Raises:
+            StateError: what was written as the content is no mapping.
+        """
         before = State(schema=state.schema) if self.new_state else state
         roots: dict[str, Any] = {}
         for slot, ports in self.writes.items():
@@ -118,8 +123,12 @@ class StateContract:
             value = look_up(whole, fields, slot) if isinstance(whole, Mapping) or not fields else None
             for name in names:
                 value = rule(value, outputs[name])
-            roots[root] = _with_field(whole, fields, value)
-        content = roots.pop("content", content)
+            roots[root] = with_field(whole, fields, value)
+        if "content" in roots:
+            written = roots.pop("content")
+            if not isinstance(written, Mapping):
+                raise StateError(f"{list(self.writes['content'])} wrote {describe(written)} as the content; expected a mapping")
+            content = dict(written)  # one of its own, by which the world sees that it was written
         return before.replace(**roots), content
 
     def slot_findings(self, schema: Sequence[str], where: str) -> list[Finding]:
@@ -170,10 +179,10 @@ def _root(name: str) -> str:
     return name.split(".")[0]
 
 
-def _with_field(target: Any, fields: Sequence[str], value: Any) -> Any:
+def with_field(target: Any, fields: Sequence[str], value: Any) -> Any:
     """A copy of a mapping with one field, however deep, changed; the value itself when there are no fields."""
     if not fields:
         return value
     base = dict(target) if isinstance(target, Mapping) else {}
-    base[fields[0]] = _with_field(base.get(fields[0]), fields[1:], value)
+    base[fields[0]] = with_field(base.get(fields[0]), fields[1:], value)
     return base

@@ -98,7 +98,7 @@ def _stage(
         after = stage(inner, state, action=action, content=content)
     except Exception as error:
         run.emit("error", stage_id, stage.level, inputs=given, elapsed=time.perf_counter() - started, error=error)
-        locate(error, stage_id)
+        locate(error, stage_id, below=True)
         raise
     outputs = {"state": after, "content": inner.content}
     run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)

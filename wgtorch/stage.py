@@ -9,18 +9,18 @@ from typing import Any, ClassVar
 import torch
 
 from wgtorch.conditions import Condition, check_condition, slot_findings, unmet
-from wgtorch.contract import StateContract, matching_reads, matching_writes
+from wgtorch.contract import StateContract, matching_reads, matching_writes, with_field
 from wgtorch.core.block import Block
 from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
 from wgtorch.core.dryrun import dry_run_of
-from wgtorch.core.errors import Finding, StateError
+from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.modes import mode_for_run
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import Callback, Run, located, new_run
 from wgtorch.core.structure import Node
 from wgtorch.pipeline import Pipeline
-from wgtorch.state import CANONICAL_SLOTS, State
+from wgtorch.state import CANONICAL_SLOTS, State, holds_something, look_up
 
 
 class Stage(Composite):
@@ -210,8 +210,33 @@ class Stage(Composite):
         if (reason := unmet(self._condition, state)) is not None:
             run.emit("skip", None, self.level, reason=reason)
             return state
+        state = self.normalised(state, strict=True)
         with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
             return self(run, state, action=action, content=content)
+
+    def normalised(self, state: State, *, strict: bool = False) -> State:
+        """The State with values in the form that the ports see: a picture from a file or of PIL as a tensor.
+
+        Raises:
+            PortTypeError: strict, and a slot holds something else than the port that reads it takes.
+        """
+        for entry in self._inputs:
+            root, *fields = entry.name.split(".")
+            if root not in state or not all(isinstance(look_up(state[root], fields[:depth], entry.name), Mapping) for depth in range(len(fields))):
+                continue
+            port, value = self._port(entry.node_id, entry.port_name, "input"), look_up(state[root], fields, entry.name)
+            items = value if entry.port_name in self._places[entry.node_id].map else [value]
+            if not holds_something(value) or not isinstance(items, (list, tuple)):
+                continue
+            try:
+                checked = [port.check(item, f"{self.block_id}: {entry.name}") for item in items]
+            except PortTypeError:
+                if strict:
+                    raise
+                continue
+            if any(after is not before for after, before in zip(checked, items, strict=True)):
+                state = state.replace(**{root: with_field(state[root], fields, checked if items is value else checked[0])})
+        return state
 
     def why_skipped(self, state: State) -> str | None:
         """Why the stage would be skipped for this state, or None."""

@@ -355,6 +355,8 @@ class World(Level):
         if state is not None:
             if not isinstance(state, State) or state.schema != self._schema:
                 raise StateError(f"{self.block_id}: got {state!r}; expected a State with slots {list(self._schema)}")
+            for stage in self.nodes.values():
+                state = stage.normalised(state)
             self._life.state, self._life.stage = state, 0
         if seed is not None:
             self._life.seed = seed

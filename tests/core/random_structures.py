@@ -112,12 +112,12 @@ class Sketch:
         inputs, outputs = self.exposed()
         return Structure("random", nodes, tuple(self.edges()), tuple(inputs), tuple(outputs))
 
-    def graph(self, name: str = "random") -> Graph:
-        """A real graph, built by the public methods."""
+    def graph(self, name: str = "random", *, plain: bool = False) -> Graph:
+        """A real graph, built by the public methods; ``plain`` holds numbers where a config could not hold tensors."""
         graph = Graph(name, metadata={"num_loop_steps": self.steps})
         for node in self.order:
             ports = {port.name + "?" * port.optional: port.how for port in self.ports[node]}
-            held = {port.name: torch.tensor(port.value) for port in self.ports[node] if port.value is not None}
+            held = {port.name: port.value if plain else torch.tensor(port.value) for port in self.ports[node] if port.value is not None}
             graph.add_node(Mix(node + 1, ports, self.counts[node], node in self.waits), f"n{node}", inputs=held)
         for edge in self.edges():
             graph.add_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -34,8 +33,8 @@ def test_ports_from_the_signature() -> None:
 
 def test_declared_and_annotated_ports_are_the_same() -> None:
     class Declared(Block):
-        inputs: ClassVar[Mapping[str, Any]] = {"x": "tensor", "bias": Port(dtype="tensor", optional=True)}
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+        inputs = {"x": "tensor", "bias": Port(dtype="tensor", optional=True)}
+        outputs = {"y": "tensor"}
 
         def forward(self, x, bias=None):  # type: ignore[no-untyped-def]
             return {"y": x}
@@ -46,8 +45,8 @@ def test_declared_and_annotated_ports_are_the_same() -> None:
 
 def test_a_declaration_refines_one_port_and_leaves_the_others() -> None:
     class Refined(Block):
-        inputs: ClassVar[Mapping[str, Any]] = {"image": "image"}
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+        inputs = {"image": "image"}
+        outputs = {"y": "tensor"}
 
         def forward(self, image: Tensor, strength: float = 1.0) -> dict[str, Tensor]:
             return {"y": image * strength}
@@ -58,8 +57,8 @@ def test_a_declaration_refines_one_port_and_leaves_the_others() -> None:
 
 def test_ports_through_keyword_arguments() -> None:
     class Open(Block):
-        inputs: ClassVar[Mapping[str, Any]] = {"a": "text", "b": "text"}
-        outputs: ClassVar[Mapping[str, Any]] = {"text": "text"}
+        inputs = {"a": "text", "b": "text"}
+        outputs = {"text": "text"}
 
         def forward(self, **texts: str) -> str:
             return " ".join(texts.values())
@@ -70,8 +69,8 @@ def test_ports_through_keyword_arguments() -> None:
 
 def test_a_declared_input_that_forward_does_not_take_is_an_error() -> None:
     class Wrong(Block):
-        inputs: ClassVar[Mapping[str, Any]] = {"z": "text"}
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "any"}
+        inputs = {"z": "text"}
+        outputs = {"y": "any"}
 
         def forward(self, x: str) -> str:
             return x
@@ -82,7 +81,7 @@ def test_a_declared_input_that_forward_does_not_take_is_an_error() -> None:
 
 def test_positional_only_parameters_are_refused_with_the_mend() -> None:
     class Positional(Block):
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "any"}
+        outputs = {"y": "any"}
 
         def forward(self, x: str, /) -> str:
             return x
@@ -108,7 +107,7 @@ def test_undeclared_outputs_say_what_to_write() -> None:
 
 def test_rng_is_no_port() -> None:
     class Draws(Block):
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+        outputs = {"y": "tensor"}
 
         def forward(self, x: Tensor, rng: Rng) -> Tensor:
             return x
@@ -120,15 +119,15 @@ def test_rng_is_no_port() -> None:
 
 def test_declarations_are_inherited_and_overridden() -> None:
     class Base(Block):
-        inputs: ClassVar[Mapping[str, Any]] = {"a": "text"}
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "text", "z": "text"}
+        inputs = {"a": "text"}
+        outputs = {"y": "text", "z": "text"}
 
         def forward(self, a: Any, b: Any = None) -> dict[str, Any]:
             return {"y": a, "z": a}
 
     class Special(Base):
-        inputs: ClassVar[Mapping[str, Any]] = {"b": "image"}
-        outputs: ClassVar[Mapping[str, Any]] = {"z": "any"}
+        inputs = {"b": "image"}
+        outputs = {"z": "any"}
 
     assert [port.dtype for port in Special().get_input_spec().values()] == ["text", "image"]
     assert {name: port.dtype for name, port in Special().get_output_spec().items()} == {"y": "text", "z": "any"}
@@ -153,7 +152,7 @@ def test_from_config_builds_its_equal() -> None:
 
 def test_config_is_a_copy() -> None:
     class Listed(Block):
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "any"}
+        outputs = {"y": "any"}
 
         def __init__(self, sizes: list[int], **more: int) -> None:
             super().__init__()
@@ -292,7 +291,7 @@ def test_freeze_holds_against_train_and_is_undone() -> None:
 
 def test_blocks_hold_blocks() -> None:
     class Pair(Block):
-        outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+        outputs = {"y": "tensor"}
 
         def __init__(self) -> None:
             super().__init__()

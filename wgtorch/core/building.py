@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, StructureError
 from wgtorch.core.registry import Registry
-from wgtorch.core.resolve import read_config, resolve_refs
+from wgtorch.core.resolve import dump_config, read_config, resolve_refs
 from wgtorch.core.schema import LEVELS, SCHEMA_VERSION, check_level_config
 from wgtorch.core.signature import ensure_plain
 from wgtorch.core.structure import Node
@@ -59,15 +58,6 @@ def save_config(level: Any, path: str | os.PathLike[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dump_config(level.to_config(), json_form=path.suffix == ".json"), encoding="utf-8")
     return path
-
-
-def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
-    """A config as YAML or JSON text."""
-    import yaml
-
-    if json_form:
-        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120)
 
 
 def to_config(level: Any) -> dict[str, Any]:

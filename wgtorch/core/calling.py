@@ -9,7 +9,7 @@ from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wgtorch.core import background
 from wgtorch.core.block import Block, named_outputs
@@ -102,15 +102,24 @@ def _invoke(node: Node, child: nn.Module, step: Call, values: dict[str, Any], ru
     lengths = {name: len(items) for name, items in lists.items()}
     if len(set(lengths.values())) > 1:
         raise PortError(f"{node.node_id}: the mapped inputs differ in length: {lengths}")
-    if getattr(child, "batched", False):
-        return _one(node, child, step, values, run, None)
     count = next(iter(lengths.values()), 0)
+    if getattr(child, "batched", False):
+        return _in_items(outputs_of(step, _one(node, child, step, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
     calls = [lambda index=index, item=item: _one(node, child, step, item, run, index) for index, item in enumerate(items_of)]
     results = _together(calls) if step.waits else [call() for call in calls]
     ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
     named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
     return {port.name: [result.get(port.name) for result in named] for port in ports}
+
+
+def _in_items(outputs: Mapping[str, Any], count: int, where: str) -> dict[str, list[Any]]:
+    """What one call gave for a whole list, item by item; a tensor [count, ...] is cut into [1, ...]."""
+    items = {name: list(value.split(1)) if isinstance(value, Tensor) else value for name, value in outputs.items()}
+    for name, value in items.items():
+        if not isinstance(value, (list, tuple)) or len(value) != count:
+            raise PortError(f"{where}.{name}: a batched call over {count} items gave {describe(value)}; expected one output for each item")
+    return {name: list(value) for name, value in items.items()}
 
 
 def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wgtorch.core import background
 from wgtorch.core.dryrun import dry_run_of
 from wgtorch.core.errors import MissingInputError, PortError, UnknownNameError, WgtorchError, suggest
 from wgtorch.core.executor import execute
@@ -18,7 +16,7 @@ from wgtorch.core.modes import mode_for_run
 from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import ABSENT, Port
 from wgtorch.core.run import Callback, Run, located, new_run, split_path
-from wgtorch.core.structure import Exposed, Node
+from wgtorch.core.structure import Exposed, Node, Structure
 from wgtorch.core.wired import Wired
 
 
@@ -115,17 +113,6 @@ class Composite(Wired):
             found = self(**values) if run.is_quiet else self(run, **values)
         return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
 
-    async def arun(self, inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """:meth:`run` for async code: the event loop goes on meanwhile, and cancelling the task stops the run."""
-        stop = threading.Event()
-        asked = options.pop("cancelled", None)
-        future = background.start(lambda: self.run(inputs, cancelled=lambda: stop.is_set() or bool(asked and asked()), **options))
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            stop.set()
-            raise
-
     @property
     def waits(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
@@ -137,16 +124,16 @@ class Composite(Wired):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _changed(self) -> None:
-        super()._changed()
+    def _forget(self) -> None:
+        super()._forget()
         self._plans, self._plan = {}, None
 
     def _current_plan(self) -> Plan:
-        if self._plan is None or any(child._version != version for child, version in self._watched):
-            self._changed()
-            self._plan = make_plan(self._structure())
-            self._watched = tuple((child, child._version) for child in self.child_levels())
-        return self._plan
+        self._look_below()
+        plan = self._plan
+        if plan is None:
+            plan = self._plan = make_plan(self._structure())
+        return plan
 
     def _settle(self) -> None:
         """Plans now if that can be done, so that ``torch.compile`` finds the plan made."""
@@ -159,17 +146,36 @@ class Composite(Wired):
     def _partial_plan(self, run: Run) -> Plan:
         """The plan for what a run wants of this composite, with what it gives."""
         fed = tuple((path[0], port) for path, port in run.feeds if len(path) == 1)
+        deep = frozenset(run.feeds)
         if run.wanted is None:
             wanted, also = self._outputs, set()
         else:
             local = [Exposed(path[0], port, f"{path[0]}.{port}") for path, port in sorted(run.wanted) if len(path) == 1]
             wanted = [entry for entry in self._outputs if entry.name in run.exposed] + local
             also = {path[0] for path, _ in run.wanted if len(path) > 1}
-        key = (tuple(wanted), frozenset(also), frozenset(fed))
-        self._current_plan()
-        if key not in self._plans:
-            self._plans[key] = make_plan(self._structure(), wanted=wanted, fed=fed, also=also)
-        return self._plans[key]
+        key = (tuple(wanted), frozenset(also), deep)
+        self._look_below()
+        plan = self._plans.get(key)
+        if plan is None:
+            structure = self._without_spared_inputs(run)
+            plan = self._plans[key] = make_plan(structure, wanted=wanted, fed=fed, also=also)
+        return plan
+
+    def _without_spared_inputs(self, run: Run) -> Structure:
+        """The structure without inputs of child levels that values given inside them make needless."""
+        structure = self._structure()
+        shapes = dict(structure.nodes)
+        for node_id in {path[0] for path, _ in run.feeds if len(path) > 1}:
+            child = self.nodes[node_id]
+            below = child._partial_plan(replace(run.child(node_id, exposed=tuple(child.get_output_spec())), wanted=None))
+            needed = {name for name, _, _ in below.inputs}
+            shapes[node_id] = replace(shapes[node_id], inputs=tuple(port for port in shapes[node_id].inputs if port.name in needed))
+        return replace(
+            structure,
+            nodes=shapes,
+            edges=tuple(edge for edge in structure.edges if edge.target_port in {port.name for port in shapes[edge.target_node].inputs}),
+            inputs=tuple(entry for entry in structure.inputs if entry.port_name in {port.name for port in shapes[entry.node_id].inputs}),
+        )
 
     def _take(self, run: Run, outputs: dict[str, Any]) -> dict[str, Any]:
         """Keeps values wanted from inside for whoever asked, and returns the exposed ones."""

@@ -47,13 +47,13 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
                     slots[step.only] = result
                 else:
                     _store(step, result, children[step.key], slots)
+                result = None  # a value lives in its slot alone
             else:
                 _perform(composite, step, slots, run)
             for slot in step.frees:
                 slots[slot] = ABSENT
     except Exception as error:
-        if step is not None and not isinstance(step, Loop):
-            locate(error, step.node)
+        _locate(error, step, composite)
         raise
 
 
@@ -105,9 +105,10 @@ def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> N
 
 def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:
     """How often a loop turns: the call's word, else the metadata's, else its nodes'; None turns until ``done``."""
-    if run is not None and run.num_loop_steps is not None:
-        return run.num_loop_steps
-    if (stated := composite.metadata.get("num_loop_steps")) is not None:
+    stated = composite.metadata.get("num_loop_steps") if run is None or run.num_loop_steps is None else run.num_loop_steps
+    if stated is not None:
+        if not isinstance(stated, int) or stated < 1:
+            raise PortError(f"the loop through {', '.join(loop.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
         return stated
     own = {node: count for node in loop.nodes if (count := getattr(composite.nodes[node], "num_loop_steps", None)) is not None}
     if len(set(own.values())) == 1:
@@ -169,12 +170,20 @@ def _walk_waiting(composite: Walked, steps: Sequence[Step], slots: list[Any], ru
                 at = landed
                 _store(landed, future.result(), composite.nodes._modules[landed.key], slots)
                 through(landed)
+                del future
     except Exception as error:
         for future in flying:
             future.cancel()
-        if at is not None and not isinstance(at, Loop):
-            locate(error, at.node)
+        _locate(error, at, composite)
         raise
+
+
+def _locate(error: BaseException, step: Step | None, composite: Walked) -> None:
+    """Notes the node that failed; inside a loop, or a level below, the path is longer by then."""
+    if isinstance(step, Loop) or step is None:
+        return
+    below = isinstance(step, Call) and hasattr(composite.nodes[step.node], "nodes")
+    locate(error, step.node, below=below)
 
 
 def _landed(composite: Walked, flying: Mapping[Future[Any], tuple[Call, float]], run: Run | None) -> list[Future[Any]]:
@@ -192,7 +201,9 @@ def _landed(composite: Walked, flying: Mapping[Future[Any], tuple[Call, float]],
             if timeout is not None:
                 limits.append(started + timeout)
                 if now >= started + timeout and not all(future.done() for future, (other, _) in flying.items() if other is step):
-                    raise RunTimeoutError(f"{step.node} took longer than its limit of {timeout} s")
+                    error = RunTimeoutError(f"{step.node} took longer than its limit of {timeout} s")
+                    locate(error, step.node)
+                    raise error
         if run is not None and run.deadline is not None:
             limits.append(run.deadline)
         pause = max(0.0, min(limits) - now) if limits else None

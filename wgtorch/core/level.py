@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from wgtorch.core import building, saving
+from wgtorch.core import background, building, saving
 from wgtorch.core.block import Block
 from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
@@ -158,6 +160,20 @@ class Level(Block):
     def _changed(self) -> None:
         """Told after every change of structure."""
         self._version += 1
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def arun(self, *args: Any, **options: Any) -> Any:
+        """``run`` for async code: the event loop goes on meanwhile, and cancelling the task stops the run."""
+        stop = threading.Event()
+        asked = options.pop("cancelled", None)
+        run: Any = self.run
+        future = background.start(lambda: run(*args, cancelled=lambda: stop.is_set() or bool(asked and asked()), **options))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
 
     # --- validation ---------------------------------------------------------------------------------------------------
 

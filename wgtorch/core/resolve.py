@@ -1,4 +1,4 @@
-"""Refs to other files and values from the environment, inside configs."""
+"""Config files, refs to other files and values from the environment inside them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,73 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.kinds import describe
+from wgtorch.core.yaml_text import MAX_DEPTH, parse_yaml
 
-_MAX_DEPTH = 64
+MAX_BYTES = 64 << 20
+"""The largest config file that is read."""
+MAX_NODES = 20_000
+"""Nodes that one config may hold."""
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML or JSON file that holds a mapping; no tags, so nothing in it can name code.
 
     Raises:
-        ConfigError: the file is not there, is not YAML, or holds something else than a mapping.
+        ConfigError: the file is not there, is neither YAML nor JSON, is too large, or holds something else than a mapping.
     """
-    import yaml
-
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is no file; expected a YAML or JSON file")
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a config: {error}") from error
+    return parse_config(text, str(path), json_form=path.suffix == ".json")
+
+
+def parse_config(text: str, where: str, *, json_form: bool = False) -> dict[str, Any]:
+    """The mapping that a text of YAML or JSON holds.
+
+    Raises:
+        ConfigError: it holds something else, or nests deeper or grows larger than a config may.
+    """
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a valid config file: {error}") from error
+        content = json.loads(text) if json_form else parse_yaml(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{where}: not a valid config file: {reason}") from error
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: holds {describe(content)}; expected a mapping")
+        raise ConfigError(f"{where}: holds {describe(content)}; expected a mapping")
     return dict(content)
+
+
+def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
+    """A config as YAML or JSON text."""
+    import yaml
+
+    if json_form:
+        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(dict(config), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Budget:
+    """Values that one config may still hold, refs followed and aliases counted at every place."""
+
+    def __init__(self) -> None:
+        self.values = 2_000_000
+        self.nodes = MAX_NODES
+
+    def spend(self, value: Mapping[str, Any] | list | tuple, where: str) -> None:
+        self.values -= 1 + len(value)
+        if "node_id" in value:
+            self.nodes -= 1
+        if self.nodes < 0:
+            raise ConfigError(f"{where}: the config holds more than {MAX_NODES} nodes")
+        if self.values < 0:
+            raise ConfigError(f"{where}: the config holds more values than can be meant; is something repeated without end?")
 
 
 def resolve_refs(config: Any, base: str | os.PathLike[str] | None = None, *, root: Path | None = None) -> Any:
@@ -48,29 +91,34 @@ def resolve_refs(config: Any, base: str | os.PathLike[str] | None = None, *, roo
         ConfigError: a ref names itself, leaves its folder, or cannot be read.
     """
     folder = Path(base or ".").resolve()
-    return _resolve(config, folder, (root or folder).resolve(), (), "config")
+    return _resolve(config, folder, (root or folder).resolve(), (), "config", 0, _Budget())
 
 
-def _resolve(value: Any, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int = 0) -> Any:
-    if depth > _MAX_DEPTH:
-        raise ConfigError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
+def _resolve(value: Any, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int, budget: _Budget) -> Any:
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{where[:200]}: nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
+        budget.spend(value, where)
         if set(value) == {"ref"} and isinstance(value["ref"], str):
-            return _follow(value["ref"], folder, root, stack, where, depth)
-        return {key: _resolve(item, folder, root, stack, f"{where}.{key}", depth + 1) for key, item in value.items()}
+            return _follow(value["ref"], folder, root, stack, where, depth, budget)
+        return {key: _resolve(item, folder, root, stack, f"{where}.{key}", depth + 1, budget) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_resolve(item, folder, root, stack, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+        budget.spend(value, where)
+        return [_resolve(item, folder, root, stack, f"{where}[{index}]", depth + 1, budget) for index, item in enumerate(value)]
     return value
 
 
-def _follow(ref: str, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int) -> Any:
-    path = (folder / ref).resolve()
+def _follow(ref: str, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int, budget: _Budget) -> Any:
+    try:
+        path = (folder / ref).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{where}: ref {ref[:200]!r} is no path: {error}") from error
     if not path.is_relative_to(root):
         raise ConfigError(f"{where}: ref {ref!r} leaves the folder of the config; put the file inside it")
     if path in stack:
         circle = " -> ".join(entry.name for entry in (*stack[stack.index(path) :], path))
         raise ConfigError(f"{where}: refs go in a circle: {circle}")
-    return _resolve(read_config(path), path.parent, root, (*stack, path), where, depth + 1)
+    return _resolve(read_config(path), path.parent, root, (*stack, path), where, depth + 1, budget)
 
 
 def resolve_environment(config: dict[str, Any], where: str) -> dict[str, Any]:

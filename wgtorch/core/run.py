@@ -182,9 +182,16 @@ def in_this_context(function: Callable[[], Any]) -> Callable[[], Any]:
     return call
 
 
-def locate(error: BaseException, node_id: str) -> None:
-    """Writes the path of the failing node into the exception's notes, one level further out each time."""
-    path = f"{node_id}/{inner}" if (inner := getattr(error, "node_path", None)) else node_id
+def locate(error: BaseException, node_id: str, *, below: bool = False) -> None:
+    """Writes the path of the failing node into the exception's notes, one level further out each time.
+
+    Args:
+        error: what was raised.
+        node_id: the node it came out of.
+        below: the node is a level, so the path of what failed inside it is there already.
+    """
+    inner = getattr(error, "node_path", None) if below else None
+    path = f"{node_id}/{inner}" if inner else node_id
     try:
         error.node_path = path  # type: ignore[attr-defined]
     except AttributeError:  # an exception with __slots__
@@ -200,7 +207,7 @@ def located(root: str) -> Iterator[None]:
         yield
     except Exception as error:
         if hasattr(error, "node_path"):
-            locate(error, root)
+            locate(error, root, below=True)
         raise
 
 

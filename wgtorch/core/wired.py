@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, UnknownNameError, suggest
@@ -223,7 +223,19 @@ class Wired(Level):
 
     def _changed(self) -> None:
         super()._changed()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drops what was derived from the structure."""
         self._specs = None
+        self._watched = tuple((child, child._version) for child in self.child_levels())
+
+    def _look_below(self) -> None:
+        """Drops what was derived when a child level's own structure has changed since."""
+        for child, version in self._watched:
+            if child._version != version:
+                self._forget()
+                break
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = validate_structure(self._structure())
@@ -269,30 +281,27 @@ class Wired(Level):
         self._settle()
 
     def _own_specs(self) -> tuple[Spec, Spec]:
-        if self._specs is None or any(child._version != version for child, version in self._watched):
+        self._look_below()
+        specs = self._specs
+        if specs is None:
             inputs: dict[str, list[Port]] = {}
             for entry in self._inputs:
-                port = self._port(entry.node_id, entry.port_name, "input")
-                filled = entry.port_name in self._places[entry.node_id].inputs
-                mapped = entry.port_name in self._places[entry.node_id].map
-                shown = Port(
-                    entry.name,
-                    "in",
-                    "list" if mapped else port.dtype,
-                    port.optional or filled,
-                    port.aggregation,
-                    None if mapped else port.shape,
-                )
-                inputs.setdefault(entry.name, []).append(shown)
-            outputs = {}
-            for entry in self._outputs:
-                port = self._port(entry.node_id, entry.port_name, "output")
-                outputs[entry.name] = Port(
-                    entry.name, "out", "list" if self._places[entry.node_id].map else port.dtype, port.optional, shape=port.shape
-                )
-            self._specs = {name: _joined(ports) for name, ports in inputs.items()}, outputs
-            self._watched = tuple((child, child._version) for child in self.child_levels())
-        return self._specs
+                inputs.setdefault(entry.name, []).append(self._shown(entry, "input"))
+            specs = (
+                {name: _joined(ports) for name, ports in inputs.items()},
+                {entry.name: self._shown(entry, "output") for entry in self._outputs},
+            )
+            self._specs = specs
+        return specs
+
+    def _shown(self, entry: Exposed, direction: Literal["input", "output"]) -> Port:
+        """A child's port as this composite shows it: a mapped one as a list, one that the place fills as optional."""
+        port, place = self._port(entry.node_id, entry.port_name, direction), self._places[entry.node_id]
+        if direction == "output":
+            return Port(entry.name, "out", "list" if place.map else port.dtype, port.optional, shape=None if place.map else port.shape)
+        mapped = entry.port_name in place.map
+        optional = port.optional or entry.port_name in place.inputs
+        return Port(entry.name, "in", "list" if mapped else port.dtype, optional, port.aggregation, None if mapped else port.shape)
 
     def _chosen(self, names: Sequence[str], exposed: Sequence[Exposed], direction: str) -> list[Exposed]:
         chosen = []

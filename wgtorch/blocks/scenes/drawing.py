@@ -38,6 +38,7 @@ _HAZE = {  # what the sky is mixed with (before the light of the hour), and how 
 _DIM = {"clear": 1.0, "cloudy": 0.95, "rain": 0.82, "snow": 0.97, "fog": 0.92, "storm": 0.68}
 _PAINT = {"red": (208, 38, 34), "blue": (38, 92, 222), "yellow": (244, 190, 30), "white": (246, 246, 244)}
 _PLACE = {"left": 15.0, "middle": 32.0, "right": 49.0, None: 32.0}
+_LIGHT_AT = {"left": 45.0, "middle": 13.0, "right": 20.0, None: 43.0}  # sun, moon: away from the landmark
 _TRAVELLER_AT = {"left": 45.0, "middle": 54.0, "right": 19.0, None: 36.0}
 _FEET = 54.0  # where landmarks stand
 _HORIZON = 37.0
@@ -160,7 +161,7 @@ class _Canvas:
             if scene.time == "dusk":
                 self._glow(32, self.horizon, 30, _mix((255, 120, 40), self.sky[1], 0.5), 0.35)
             return
-        x = rng.uniform(10, 54)
+        x = _LIGHT_AT[scene.place] + rng.uniform(-2, 2)
         if scene.time == "night":
             stars = random.Random("the stars stand where they always stood")
             for _ in range(16):

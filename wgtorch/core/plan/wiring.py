@@ -59,18 +59,32 @@ def _cut_loops(wiring: Wiring) -> None:
 
     within = [edge for edge in structure.edges if wiring.inside(edge)]
     wiring.feedback = {edge for edge in within if started(edge)}
-    for rule in (lambda edge: edge.source_node == edge.target_node, lambda edge: True):
-        rest = [edge for edge in within if edge not in wiring.feedback]
-        cyclic = _on_cycles(structure.nodes, rest)
-        wiring.feedback |= {edge for edge in cyclic if rule(edge) and can_do_without(edge)}
     rest = [edge for edge in within if edge not in wiring.feedback]
-    left = {edge.source_node for edge in _on_cycles(structure.nodes, rest)}
-    wiring.stuck = [members for members in strong_components(structure.nodes, rest) if left & set(members)]
+    cyclic = _on_cycles(structure.nodes, rest)
+    # What a port can do without is cut only where it closes a cycle over what it cannot do without; edges that go
+    # forward in the order of the nodes come first, so a value of this turn is preferred to one of the last.
+    place = {node: index for index, node in enumerate(structure.nodes)}
+    kept = [edge for edge in rest if edge not in cyclic or not can_do_without(edge)]
+    loose = [edge for edge in cyclic if can_do_without(edge)]
+    for edge in sorted(loose, key=lambda edge: (place[edge.source_node] >= place[edge.target_node], place[edge.source_node])):
+        if edge.source_node == edge.target_node or _leads(edge.target_node, edge.source_node, kept):
+            wiring.feedback.add(edge)
+        else:
+            kept.append(edge)
+    left = {edge.source_node for edge in _on_cycles(structure.nodes, kept)}
+    wiring.stuck = [members for members in strong_components(structure.nodes, kept) if left & set(members)]
 
 
-def _on_cycles(nodes: Iterable[str], edges: Sequence[Edge]) -> list[Edge]:
+def _leads(start: str, end: str, edges: Sequence[Edge]) -> bool:
+    after: dict[str, list[str]] = {}
+    for edge in edges:
+        after.setdefault(edge.source_node, []).append(edge.target_node)
+    return end in closure([start], lambda node: after.get(node, ()))
+
+
+def _on_cycles(nodes: Iterable[str], edges: Sequence[Edge]) -> set[Edge]:
     component = {node: index for index, members in enumerate(strong_components(nodes, edges)) for node in members}
-    return [edge for edge in edges if component[edge.source_node] == component[edge.target_node]]
+    return {edge for edge in edges if component[edge.source_node] == component[edge.target_node]}
 
 
 def upstream(structure: Structure, targets: Iterable[str], stop: Iterable[tuple[str, str]] = ()) -> set[str]:

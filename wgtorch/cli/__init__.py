@@ -1,0 +1,1 @@
+"""The command line: ``wgtorch run|validate|draw|templates``."""

@@ -1,0 +1,75 @@
+"""The program ``wgtorch``: its commands and their options. Each command's work is in the file of its name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+_TARGET = "a template's name (default, graph/text_to_image), a YAML or JSON config, or a folder written by save()"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        0 when all is well, 1 when ``validate`` found something, 2 after a mistake that the message on stderr tells of,
+        130 when interrupted.
+    """
+    args = _parser().parse_args(argv)
+    from wgtorch.core.errors import WgtorchError
+
+    try:
+        return int(import_module(f"wgtorch.cli.{args.command}").command(args))
+    except (WgtorchError, OSError) as error:
+        print("\n".join([f"wgtorch {args.command}: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"wgtorch {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wgtorch", description="Runs, checks and draws graphs, pipelines and worlds.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    pairs: dict[str, Any] = {"action": "append", "default": [], "type": _pair, "metavar": "NAME=VALUE"}
+
+    about_level = argparse.ArgumentParser(add_help=False)
+    about_level.add_argument("target", help=_TARGET)
+    about_level.add_argument("--set", help="a parameter of the template; repeatable", **pairs)
+
+    run = commands.add_parser("run", parents=[about_level], help="let a world live, or run a graph or a pipeline once")
+    run.add_argument("--seed", type=int, help="root of all random draws; a world draws one and tells it when it is left out")
+    run.add_argument("--out", metavar="DIR", help="where to write; a new folder outputs/<name>/<number> by default")
+    of_worlds = run.add_argument_group("for worlds")
+    of_worlds.add_argument("--steps", type=int, metavar="N", help="passes of the cycle (3)")
+    of_worlds.add_argument("--action", action="append", default=[], metavar="TEXT", help="what the user does; one for all passes or for each")
+    of_worlds.add_argument("--resume", action="store_true", help="go on with the life that --out holds")
+    of_tasks = run.add_argument_group("for graphs and pipelines")
+    of_tasks.add_argument("--input", help="a value for an input: a text, a file, a number, JSON; repeatable", **pairs)
+
+    commands.add_parser("validate", parents=[about_level], help="look for everything that would stop a run")
+
+    draw = commands.add_parser("draw", parents=[about_level], help="draw the structure")
+    draw.add_argument("--format", choices=("mermaid", "dot", "svg"), help="by the ending of --out when left out, else mermaid")
+    draw.add_argument("--out", metavar="FILE", help="write there instead of printing")
+
+    templates = commands.add_parser("templates", help="list the templates and their parameters")
+    templates.add_argument("--level", choices=("graph", "pipeline", "stage", "world"), help="only those of one level")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

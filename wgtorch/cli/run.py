@@ -1,0 +1,126 @@
+"""``wgtorch run``: lets a world live, or runs a graph or a pipeline once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.cli.living import live
+from wgtorch.cli.storybook import new_folder, plain, write_pictures
+from wgtorch.cli.target import CommandError, open_level, values
+from wgtorch.core.composite import Composite
+from wgtorch.core.errors import PortError, suggest
+from wgtorch.core.kinds import describe
+from wgtorch.core.level import Level
+from wgtorch.stage import Stage
+from wgtorch.storage.encoding import images_in
+from wgtorch.world import World
+
+_STEPS = 3
+_STATES = "states"  # folder, inside that of the run, where a world without a storage of its own keeps its states
+_MAY_BE_PICTURES = ("image", "list", "dict", "any")  # kinds of ports
+
+
+def command(args: argparse.Namespace) -> int:
+    """Runs what ``args.target`` names, and says where everything is."""
+    level = open_level(args.target, values(args.set))
+    if isinstance(level, World):
+        _refuse(level, input=args.input)
+        _run_world(level, args)
+    elif isinstance(level, Composite) and not isinstance(level, Stage):
+        _refuse(level, steps=args.steps, action=args.action, resume=args.resume)
+        _run_once(level, args)
+    else:
+        raise CommandError(f"{args.target}: is a stage, which runs inside a world; run the world")
+    return 0
+
+
+def place_states(world: World, folder: Path, *, resume: bool = False) -> None:
+    """Has a world without a storage of its own keep its states inside a run's folder.
+
+    Args:
+        world: the world.
+        folder: the run's.
+        resume: take up the life that is kept there.
+
+    Raises:
+        StorageError: there is no life to take up.
+        CommandError: there is one, and nobody asked to go on with it.
+    """
+    if world.own_config()["storage"] is None:
+        if not resume and (folder / _STATES).exists():
+            raise CommandError(f"{folder}: holds the states of an earlier run; add --resume to go on with it, or choose another --out")
+        world.set_storage({"state_dir": str(folder / _STATES)})
+    if resume:
+        world.resume()
+
+
+def _run_world(world: World, args: argparse.Namespace) -> None:
+    steps = _STEPS if args.steps is None else args.steps
+    actions = actions_of(args.action[0] if len(args.action) == 1 else args.action, steps)
+    if args.resume and args.out is None and world.own_config()["storage"] is None:
+        raise CommandError("--resume: goes on with an earlier run; say which with --out")
+    folder = Path(args.out) if args.out else new_folder(world)
+    place_states(world, folder, resume=args.resume)
+    overview = live(world, folder, steps=steps, actions=actions, seed=args.seed)
+    say_where(folder, overview, world.life.seed)
+    print(f"To go on, add to the same command: --out {folder} --resume")
+
+
+def actions_of(action: Any, steps: int) -> list[Any]:
+    """What the user does in each pass: one thing in all of them, or what a list holds for the first ones.
+
+    Raises:
+        CommandError: fewer than no passes, or more actions than passes.
+    """
+    if steps < 0:
+        raise CommandError(f"steps {steps}: expected 0 or more")
+    if not isinstance(action, (list, tuple)):
+        return [action] * steps
+    if len(action) > steps:
+        raise CommandError(f"{len(action)} actions for {steps} passes; give one for all of them, or at most one for each")
+    return list(action)
+
+
+def say_where(folder: Path, overview: Path | None, seed: int | None) -> None:
+    """Says where a run has left what it made, and how to have it again."""
+    if overview is not None:
+        print(f"Overview: {overview}")
+    print(f"Pictures, story.md, episodes.json: {folder}")
+    print(f"Seed: {seed}")
+
+
+def _run_once(level: Composite, args: argparse.Namespace) -> None:
+    spec = level.get_input_spec()
+    for name, _ in args.input:
+        if name not in spec:
+            raise PortError(f"{level.block_id}: unknown input {name!r}; {suggest(name, spec)}")
+    inputs: dict[str, Any] = {name: text if spec[name].dtype == "text" else values([(name, text)])[name] for name, text in args.input}
+    ports = level.get_output_spec()
+    folder = None
+    for name, value in level.run(inputs, seed=args.seed).items():
+        images = [image for _, image in images_in(value, name)] if ports[name].dtype in _MAY_BE_PICTURES else []
+        if images:
+            folder = folder or (Path(args.out) if args.out else new_folder(level))
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in write_pictures(images, folder, name):
+                print(f"{name}: {path}")
+        else:
+            print(f"{name}: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """Texts as they are, tensors by kind and shape, data as JSON."""
+    if isinstance(value, (str, Tensor)):
+        return value if isinstance(value, str) else describe(value)
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def _refuse(level: Level, **options: Any) -> None:
+    for name, value in options.items():
+        if value not in (None, [], False):
+            raise CommandError(f"{level.block_id}: is a {level.level}, and --{name} is not for it")

@@ -1,0 +1,161 @@
+"""The folder a world's run leaves for people: pictures, an overview, the story.
+
+    folder/
+      episode_001.png    the pictures of an episode, enlarged (episode_001_2.png, ... when there are several)
+      episodes.json      everything that was said, and the seed
+      story.md           the same to read, with the pictures
+      overview.png       the newest episodes at a glance
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.cli.episodes import Episode, words
+from wgtorch.cli.overview import Card, draw_overview
+from wgtorch.core.errors import StorageError
+from wgtorch.core.kinds import describe
+from wgtorch.core.level import Level
+from wgtorch.storage.encoding import images_in, write_png
+
+PICTURE = 512  # pixels that a small picture is enlarged to
+AT_A_GLANCE = 24  # episodes in the overview
+
+
+class Storybook:
+    """Writes episodes as they are told; what an earlier run wrote to the folder is kept.
+
+    Args:
+        folder: where; made when it is not there.
+        title: stands above the story.
+
+    Raises:
+        StorageError: the folder holds an ``episodes.json`` that is not ours.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], title: str) -> None:
+        self.folder = Path(folder)
+        self.title = title
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._entries: dict[int, dict[str, Any]] = {entry["number"]: entry for entry in self._read()}
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the episodes in it."""
+        return sorted(self._entries)
+
+    def add(self, episode: Episode, seed: int | None) -> list[Path]:
+        """Writes an episode of the life that grew from ``seed``, and returns its pictures."""
+        images = [image for slot in episode.state.schema for _, image in images_in(episode.state[slot], slot)]
+        pictures = write_pictures(images, self.folder, f"episode_{episode.number:03d}")
+        self._entries[episode.number] = {
+            "number": episode.number,
+            "action": plain(episode.action),
+            "slots": {slot: plain(episode.state[slot]) for slot in episode.state.schema},
+            "pictures": [path.name for path in pictures],
+            "seconds": round(episode.seconds, 3),
+        }
+        entries = [self._entries[number] for number in self.numbers]
+        content = {"title": self.title, "seed": seed, "episodes": entries}
+        (self.folder / "episodes.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (self.folder / "story.md").write_text(_markdown(self.title, entries), encoding="utf-8")
+        return pictures
+
+    def overview(self, seed: int | None) -> Path:
+        """Draws the newest episodes into ``overview.png``, and returns it."""
+        entries = [self._entries[number] for number in self.numbers][-AT_A_GLANCE:]
+        cards = [
+            Card(
+                number=str(entry["number"]),
+                action=words(entry["action"]),
+                words=_caption(entry["slots"]),
+                pictures=tuple(self.folder / name for name in entry["pictures"]),
+            )
+            for entry in entries
+        ]
+        count = f"{len(self._entries)} episode{'s' if len(self._entries) != 1 else ''}"
+        shown = count if len(cards) == len(self._entries) else f"the last {len(cards)} of {count}"
+        return draw_overview(cards, self.folder / "overview.png", self.title, shown if seed is None else f"{shown}, seed {seed}")
+
+    def _read(self) -> list[dict[str, Any]]:
+        path = self.folder / "episodes.json"
+        if not path.is_file():
+            return []
+        try:
+            return list(json.loads(path.read_text(encoding="utf-8"))["episodes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path}: cannot be read as episodes of a world: {error!r}") from error
+
+
+def write_pictures(images: list[Tensor], folder: Path, name: str) -> list[Path]:
+    """Writes pictures [3, H, W] or [1, H, W] in [0, 1] as PNG, small ones enlarged by whole pixels, and returns the files."""
+    paths = [folder / (f"{name}.png" if not index else f"{name}_{index + 1}.png") for index in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        write_png(image, path, scale=max(1, PICTURE // max(image.shape[-2:])))
+    return paths
+
+
+def new_folder(level: Level, parent: str | os.PathLike[str] = "outputs") -> Path:
+    """Makes ``outputs/<name>/001``, or the next number that is free."""
+    home = Path(parent) / level.block_id
+    home.mkdir(parents=True, exist_ok=True)
+    number = max((int(entry.name) for entry in home.iterdir() if entry.name.isdecimal()), default=0)
+    while True:
+        number += 1
+        folder = home / f"{number:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run was faster
+            continue
+        return folder
+
+
+def rows(slots: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, words) of the slots that say something to people; pictures speak for themselves."""
+    said = []
+    for slot, value in slots.items():
+        text = "" if _is_pictures(value) else words(value)
+        if text:
+            said.append(("prompt" if isinstance(value, Mapping) and {"prompts", "prompt"} & set(value) else slot, text))
+    return said
+
+
+def _caption(slots: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What stands under a picture: what was meant and what happened, or else the first and the last that was said."""
+    said = dict(rows(slots))
+    chosen = [name for name in ("intent", "outcome") if name in slots] or [*dict.fromkeys([*list(said)[:1], *list(said)[-1:]])]
+    return tuple((name, said.get(name, "not told yet")) for name in chosen)
+
+
+def _markdown(title: str, entries: list[dict[str, Any]]) -> str:
+    parts = [f"# {title}"]
+    for entry in entries:
+        parts.append(f"## Episode {entry['number']}")
+        parts += [f"![Episode {entry['number']}]({name})" for name in entry["pictures"]]
+        said = [("action", words(entry["action"])), *rows(entry["slots"])]
+        parts.append("\n".join(f"- **{label}**: {text}".replace("\n", " ") for label, text in said if text))
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_pictures(value: Any) -> bool:
+    """True for pictures, and for what :func:`plain` makes of them."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(_is_pictures(item) for item in value)
+    return isinstance(value, Tensor) or (isinstance(value, Mapping) and set(value) == {"tensor"})
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON data; tensors by their shape, for the pictures stand beside."""
+    if isinstance(value, Tensor):
+        return {"tensor": describe(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else describe(value)

@@ -1,0 +1,93 @@
+"""What a command's first argument names: a template, a config file or a saved folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wgtorch.core.building import LevelRegistry
+from wgtorch.core.errors import CheckpointError, ConfigError, UnknownNameError, WgtorchError, suggest
+from wgtorch.core.level import Level
+from wgtorch.core.resolve import read_config
+from wgtorch.core.schema import LEVELS
+from wgtorch.core.template import TemplateRegistry, build_template
+
+_ORDER = ("world", "graph", "pipeline", "stage")
+"""Where a template's bare name is looked for."""
+
+
+class CommandError(WgtorchError, ValueError):
+    """The options of a command do not go together."""
+
+
+def open_level(target: str, params: Mapping[str, Any] | None = None) -> Level:
+    """The level that a command is about.
+
+    Args:
+        target: a template's name, bare or as ``graph/text_to_image``, a YAML or JSON config, or a folder written by ``save``.
+        params: parameters of the template.
+
+    Raises:
+        UnknownNameError: there is nothing of that name.
+        ConfigError, CheckpointError: it does not describe a level.
+        CommandError: parameters for something that is no template.
+    """
+    key = next((key for key in (target, *(f"{level}/{target}" for level in _ORDER)) if key in TemplateRegistry), None)
+    path = Path(target)
+    if key is None and not path.exists():
+        known = dict.fromkeys(name if "/" in target else name.split("/", 1)[1] for name in TemplateRegistry.names())
+        raise UnknownNameError(f"there is no template and no file {target!r}; {suggest(target, known)} See: wgtorch templates")
+    if key is None and params:
+        raise CommandError(f"{target}: is no template, so it has no parameter {next(iter(params))!r}; change the config itself")
+    try:
+        if key is not None:
+            level, name = key.split("/", 1)
+            return build_template(level, name, params or {})
+        return _saved(path) if path.is_dir() else level_from(read_config(path), base=path.parent, where=str(path))
+    except WgtorchError:
+        raise
+    except ValueError as error:  # what a block's constructor says of a value it cannot take
+        raise ConfigError(f"{target}: {error}") from error
+
+
+def level_from(config: Mapping[str, Any], *, base: str | Path | None = None, where: str = "config") -> Level:
+    """The level that a config describes: a canonical config, or ``{"template": name, "params": {...}}``.
+
+    A config names a template of a world, unless ``level`` says otherwise.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if "template" in config:
+        unknown = [name for name in config if name not in ("template", "level", "params")]
+        if unknown:
+            raise ConfigError(f"{where}: unknown key {unknown[0]!r} beside 'template'; {suggest(unknown[0], ('level', 'params'))}")
+        return build_template(config.get("level", "world"), config["template"], config.get("params") or {})
+    if config.get("kind") not in LEVELS:
+        raise ConfigError(f"{where}: kind is {config.get('kind')!r}; expected one of {list(LEVELS)}, or a 'template'")
+    return LevelRegistry.get(config["kind"]).from_config(config, base=base)
+
+
+def values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Values by name, each read as JSON where it is JSON (``8``, ``true``, ``[1, 2]``), else as text."""
+    return {name: _value(text) for name, text in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _saved(folder: Path) -> Level:
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise CheckpointError(f"{folder}: no manifest.json, so this is no saved level; expected a folder written by save()")
+    kind = read_config(manifest).get("kind")
+    if kind not in LEVELS:
+        raise CheckpointError(f"{manifest}: kind is {kind!r}; expected one of {list(LEVELS)}")
+    return LevelRegistry.get(kind).load(folder)
+

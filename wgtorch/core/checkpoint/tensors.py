@@ -1,0 +1,207 @@
+"""The safetensors format: headers read without trust, tensors mapped where they lie, files written in one pass.
+
+[8 bytes: length of the header][header: JSON by tensor name][bytes of the tensors, one after the other]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.errors import CheckpointError
+
+MAX_HEADER = 32 << 20
+_MAX_RANK = 64
+
+_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+    **{
+        name: getattr(torch, attribute)
+        for name, attribute in (
+            ("U16", "uint16"),
+            ("U32", "uint32"),
+            ("U64", "uint64"),
+            ("F8_E4M3", "float8_e4m3fn"),
+            ("F8_E5M2", "float8_e5m2"),
+        )
+        if hasattr(torch, attribute)
+    },
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor lies in its file, from the first byte after the header."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a safetensors file says of itself.
+
+    Args:
+        entries: tensors by name.
+        metadata: text by key.
+        size: bytes before the first tensor.
+        raw: the header's bytes, as hashed into manifests.
+    """
+
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    size: int
+    raw: bytes
+
+
+def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
+    """Reads and checks the header of a file that lies in ``buffer[start : start + length]``.
+
+    Raises:
+        CheckpointError: the file is truncated, foreign or contradicts itself; names it and says how.
+    """
+    if length < 8:
+        raise CheckpointError(f"{where}: {length} bytes; a safetensors file has at least 8, so this is truncated or foreign")
+    size = int.from_bytes(buffer[start : start + 8], "little")
+    if size > min(MAX_HEADER, length - 8):
+        raise CheckpointError(
+            f"{where}: announces a header of {size} bytes in a file of {length}; truncated, or no safetensors file"
+            f"{' (it looks like a pickle or zip written by torch.save)' if _looks_like_pickle(buffer[start : start + 4]) else ''}"
+        )
+    raw = bytes(buffer[start + 8 : start + 8 + size])
+    try:
+        content = json.loads(raw, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: the header is not JSON ({str(error)[:100]}); not a safetensors file, or damaged") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{where}: the header is a {type(content).__name__}; expected a mapping of tensors")
+    metadata = content.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{where}: __metadata__ is not a mapping of texts")
+    entries = {name: _entry(name, fields, where) for name, fields in content.items()}
+    _check_cover(entries, length - 8 - size, where)
+    return Header(entries, metadata, 8 + size, raw)
+
+
+def _entry(name: str, fields: Any, where: str) -> Entry:
+    where = f"{where}: tensor {name[:200]!r}"
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise CheckpointError(f"{where}: dtype {str(dtype)[:40]!r}; expected one of {', '.join(_DTYPES)}")
+    if not _counts(shape) or len(shape) > _MAX_RANK:
+        raise CheckpointError(f"{where}: shape {str(shape)[:80]}; expected a list of numbers from 0")
+    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"{where}: data_offsets {str(offsets)[:80]}; expected [begin, end]")
+    needed = math.prod(shape) * _DTYPES[dtype].itemsize
+    if offsets[1] - offsets[0] != needed:
+        raise CheckpointError(f"{where}: {offsets[1] - offsets[0]} bytes for {dtype} {str(shape)[:80]}, which takes {str(needed)[:40]}")
+    return Entry(name, _DTYPES[dtype], tuple(shape), offsets[0], offsets[1])
+
+
+def _counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**62 for value in values)
+
+
+def _check_cover(entries: Mapping[str, Entry], length: int, where: str) -> None:
+    """Every byte after the header belongs to exactly one tensor."""
+    at = 0
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
+        if entry.start != at:
+            raise CheckpointError(f"{where}: tensor {entry.name[:200]!r} begins at byte {entry.start}, expected {at}: they overlap or leave a gap")
+        at = entry.end
+    if at != length:
+        what = "truncated" if at > length else "followed by bytes of no tensor"
+        raise CheckpointError(f"{where}: {what}: its tensors take {at} bytes and there are {length}")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _looks_like_pickle(head: bytes) -> bool:
+    return head[:1] == b"\x80" or head[:2] == b"PK"
+
+
+def map_tensors(buffer: mmap.mmap, start: int, header: Header) -> dict[str, Tensor]:
+    """The tensors of a file, each backed by the mapped pages; written to, a page becomes the process's own."""
+    return {name: _map_one(buffer, start + header.size, entry) for name, entry in header.entries.items()}
+
+
+def _map_one(buffer: mmap.mmap, start: int, entry: Entry) -> Tensor:
+    length = entry.end - entry.start
+    if not length:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    begin = start + entry.start
+    flat = torch.frombuffer(buffer, dtype=torch.uint8, count=length, offset=begin)
+    if begin % entry.dtype.itemsize:  # a foreign file; unaligned access is slow at best
+        flat = flat.clone()
+    return flat.view(entry.dtype).view(entry.shape)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def can_store(dtype: torch.dtype) -> bool:
+    """True for the dtypes that the format knows."""
+    return dtype in _NAMES
+
+
+def make_header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> tuple[bytes, list[Tensor], int]:
+    """The first bytes of a file, its tensors in the order they are written, and the bytes of all.
+
+    Tensors of large items come first, so that each begins at a multiple of its item's size.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    content: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    at = 0
+    for name in order:
+        tensor = tensors[name]
+        end = at + tensor.numel() * tensor.dtype.itemsize
+        content[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    raw = json.dumps(content, separators=(",", ":")).encode()
+    raw += b" " * (-(8 + len(raw)) % ALIGN_HEADER)
+    return len(raw).to_bytes(8, "little") + raw, [tensors[name] for name in order], 8 + len(raw) + at
+
+
+ALIGN_HEADER = 64
+
+
+def bytes_of(tensors: Sequence[Tensor]) -> Iterator[memoryview]:
+    """The bytes of tensors, one after the other; what lies elsewhere or is strided is copied one at a time."""
+    for tensor in tensors:
+        if tensor.numel():
+            flat = tensor.detach().to("cpu").contiguous().view(-1)
+            if flat.is_conj() or flat.is_neg():
+                flat = flat.resolve_conj().resolve_neg()
+            yield memoryview(flat.view(torch.uint8).numpy())

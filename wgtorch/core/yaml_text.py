@@ -1,0 +1,156 @@
+"""YAML text to plain data, with limits, so that a hostile file is an error and not a crash.
+
+PyYAML's own composer recurses for every nesting (a hundred thousand ``[`` end the process) and shares aliased values,
+which expand to any size when they are walked. Here the parser's events are put together one by one: depth, size and
+aliases are counted on the way, and a tag can name nothing but the plain types.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wgtorch.core.errors import ConfigError
+
+MAX_DEPTH = 64
+MAX_ITEMS = 200_000
+MAX_TEXT = 4 << 20  # bytes
+_YAML = "tag:yaml.org,2002:"
+_PLAIN = frozenset(f"{_YAML}{name}" for name in ("null", "bool", "int", "float"))
+_ALLOWED = _PLAIN | {f"{_YAML}{name}" for name in ("str", "map", "seq")}
+
+
+def parse_yaml(text: str) -> Any:
+    """Reads one YAML document of mappings, lists, text, numbers, booleans and null.
+
+    Raises:
+        ConfigError: it is no YAML, names a tag, refers to itself, holds a key twice, or is too deep or too large.
+    """
+    import yaml
+
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{len(text)} characters of YAML; expected at most {MAX_TEXT}. Write a config this large as JSON.")
+    try:
+        return _Reader(yaml).read(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}") from error
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"not valid YAML: {error}") from error
+
+
+class _Open:
+    """A mapping or list that is being read."""
+
+    __slots__ = ("anchor", "items", "key", "size", "value")
+
+    def __init__(self, value: dict | list, anchor: str | None, size: int) -> None:
+        self.value = value
+        self.anchor = anchor
+        self.size = size
+        self.key: Any = _NO_KEY
+        self.items: list[Any] = []
+
+
+_NO_KEY = object()
+_MERGE = object()
+
+
+class _Reader:
+    def __init__(self, yaml: Any) -> None:
+        self.yaml = yaml
+        self.resolver = yaml.resolver.Resolver()
+        self.constructor = yaml.constructor.SafeConstructor()
+        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.stack: list[_Open] = []
+        self.result: Any = None
+        self.count = 0
+
+    def read(self, text: str) -> Any:
+        yaml = self.yaml
+        documents = 0
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.ScalarEvent):
+                value = self.scalar(event)
+                self.add(value, 1, event)
+                self.remember(event.anchor, value, 1)
+            elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+                self.check_tag(event)
+                if len(self.stack) >= MAX_DEPTH:
+                    raise ConfigError(f"{_place(event)}: nested deeper than {MAX_DEPTH} levels")
+                empty: dict | list = {} if isinstance(event, yaml.MappingStartEvent) else []
+                self.stack.append(_Open(empty, event.anchor, self.count))
+                self.spend(1, event)
+            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+                closed = self.stack.pop()
+                size = self.count - closed.size
+                self.add(closed.value, 0, event)
+                self.remember(closed.anchor, closed.value, size)
+            elif isinstance(event, yaml.AliasEvent):
+                if event.anchor not in self.anchors:
+                    raise ConfigError(f"{_place(event)}: alias *{event.anchor} refers to itself or to nothing before it")
+                value, size = self.anchors[event.anchor]
+                self.add(value, size, event)
+            elif isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise ConfigError(f"{_place(event)}: a second document begins; expected one")
+        return self.result
+
+    def add(self, value: Any, size: int, event: Any) -> None:
+        """Puts a finished value where it belongs: the result, a list, a key or the value of a key."""
+        self.spend(size, event)
+        if not self.stack:
+            self.result = value
+            return
+        top = self.stack[-1]
+        if isinstance(top.value, list):
+            top.value.append(value)
+        elif top.key is _NO_KEY:
+            if isinstance(value, (dict, list)):
+                raise ConfigError(f"{_place(event)}: a key is a {type(value).__name__}; keys of a config are text")
+            if value is not _MERGE and value in top.value:
+                raise ConfigError(f"{_place(event)}: key {value!r} is there twice")
+            top.key = value
+        else:
+            key, top.key = top.key, _NO_KEY
+            if key is _MERGE:
+                for part in value if isinstance(value, list) else [value]:
+                    if not isinstance(part, dict):
+                        raise ConfigError(f"{_place(event)}: '<<' merges a mapping, or a list of mappings")
+                    top.value.update({name: item for name, item in part.items() if name not in top.value})
+            else:
+                top.value[key] = value
+
+    def spend(self, size: int, event: Any) -> None:
+        self.count += size
+        if self.count > MAX_ITEMS:
+            raise ConfigError(f"{_place(event)}: more than {MAX_ITEMS} values, aliases counted as what they stand for")
+
+    def remember(self, anchor: str | None, value: Any, size: int) -> None:
+        if anchor is not None:
+            self.anchors[anchor] = (value, size)
+
+    def check_tag(self, event: Any) -> None:
+        if event.tag not in (None, "!") and event.tag not in _ALLOWED:
+            raise ConfigError(f"{_place(event)}: tag {event.tag!r}; a config holds plain data and names no types")
+
+    def scalar(self, event: Any) -> Any:
+        self.check_tag(event)
+        if event.tag in (None, "!"):
+            if event.style or not event.implicit[0]:
+                return event.value
+            tag = self.resolver.resolve(self.yaml.ScalarNode, event.value, event.implicit)
+            if tag == f"{_YAML}merge":
+                return _MERGE
+        else:
+            tag = event.tag
+        if tag not in _PLAIN:
+            return event.value
+        if tag == f"{_YAML}int" and len(event.value) > 64:
+            raise ConfigError(f"{_place(event)}: a number of {len(event.value)} digits")
+        return self.constructor.construct_object(self.yaml.ScalarNode(tag, event.value, event.start_mark))
+
+
+def _place(event: Any) -> str:
+    return f"line {event.start_mark.line + 1}, column {event.start_mark.column + 1}"
