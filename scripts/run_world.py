@@ -46,16 +46,14 @@ def run_world(config: DictConfig) -> None:
     say_where(folder, overview, world.life.seed)
 
 
-def main() -> int:
-    """Runs the program; 2 after a mistake that the message on stderr tells of."""
+def task(config: DictConfig) -> None:
+    """:func:`run_world`; a user's mistake ends the program with a message instead of a traceback."""
     try:
-        hydra: Any = require("hydra", "hydra")
-        hydra.main(version_base=None, config_path="../conf", config_name="run_world")(run_world)()
+        run_world(config)
     except WgtorchError as error:
-        print(f"run_world: {error}", file=sys.stderr)
-        return 2
-    return 0
+        sys.exit(f"run_world: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    hydra: Any = require("hydra", "hydra")
+    hydra.main(version_base=None, config_path="../conf", config_name="run_world")(task)()

@@ -159,6 +159,7 @@ def write(path: Path, writer: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     writer(part)
+    part.chmod(0o644)
     part.replace(path)
 
 

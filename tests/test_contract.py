@@ -63,13 +63,17 @@ def test_a_name_that_matches_several_ports_is_an_error():
     stage = stage_with(two_outputs(), two_outputs())
     with pytest.raises(StateError, match=r"painter: 'text' matches several ports, \['p0.text', 'p1.text'\]; say which in mapping_input"):
         stage.set_state_contract(["text"], ["outcome"], mapping_output={"outcome": "p0.text"})
-    with pytest.raises(StateError, match=r"output slot 'text' matches several ports, \['p0.text', 'p1.text'\]; say which in mapping_output"):
+    with pytest.raises(
+        StateError, match=r"output slot 'text' matches several ports, \['p0.text', 'p1.text'\]; say which in mapping_output"
+    ):
         stage.set_state_contract(["intent"], ["text"], mapping_input={"p0.text": "intent", "p1.text": "intent"})
 
 
 def test_an_output_slot_that_matches_no_port_is_an_error():
     stage = stage_with(two_outputs())
-    with pytest.raises(StateError, match=r"output slot 'outcome' matches no port; there are \['p0.text', 'p0.length'\]; say which in mapping_output"):
+    with pytest.raises(
+        StateError, match=r"output slot 'outcome' matches no port; there are \['p0.text', 'p0.length'\]; say which in mapping_output"
+    ):
         stage.set_state_contract(["intent"], ["outcome"])
 
 
@@ -125,7 +129,13 @@ def test_sources_are_slots_fields_action_and_content():
 
 def test_one_source_may_feed_several_ports():
     stage = stage_with(two_outputs(), two_outputs())
-    stage.set_state_contract(["intent"], ["outcome"], {"p0.text": "intent", "p1.text": "intent"}, {"outcome": ["p0.text", "p1.text"]}, merge={"outcome": "append"})
+    stage.set_state_contract(
+        ["intent"],
+        ["outcome"],
+        {"p0.text": "intent", "p1.text": "intent"},
+        {"outcome": ["p0.text", "p1.text"]},
+        merge={"outcome": "append"},
+    )
     assert stage.run(State(intent="x")).outcome == ["x", "x"]
     assert list(stage.get_state_input_spec()) == ["intent"]
     assert set(stage.get_state_input_spec()["intent"]) == {"p0.text", "p1.text"}
@@ -174,7 +184,10 @@ def writers(merge: str | None, before: Any = None) -> State:
 
 
 def test_two_writers_without_a_rule_are_an_error():
-    with pytest.raises(StateError, match=r"painter: \['p0.y', 'p1.y'\] all write 'artifacts' and no rule says how; add merge=\{'artifacts': 'append'\} or 'replace'"):
+    with pytest.raises(
+        StateError,
+        match=r"painter: \['p0.y', 'p1.y'\] all write 'artifacts' and no rule says how; add merge=\{'artifacts': 'append'\} or 'replace'",
+    ):
         writers(None)
 
 

@@ -17,6 +17,7 @@ from wgtorch.core.errors import (
     ConfigError,
     MissingInputError,
     PortError,
+    PortTypeError,
     RunCancelled,
     RunTimeoutError,
     StateError,
@@ -117,7 +118,10 @@ def test_a_condition_can_be_taken_away():
 
 
 def test_a_contract_that_is_not_met():
-    with pytest.raises(StateError, match=r"architect: its contract needs \['intent'\] filled; the state has \['recipe'\]\. Fill them, or set an execution condition"):
+    with pytest.raises(
+        StateError,
+        match=r"architect: its contract needs \['intent'\] filled; the state has \['recipe'\]\. Fill them, or set an execution condition",
+    ):
         architect().run(State(recipe="r"))
 
 
@@ -134,7 +138,9 @@ def two_pipelines(condition: Any) -> Stage:
     stage = Stage("s")
     stage.add_pipeline(text_pipeline(), "first", condition=condition)
     stage.add_pipeline(text_pipeline(lambda text: f"{text}?"), "second")
-    stage.set_state_contract([], ["recipe", "outcome"], {"first.text": "intent", "second.text": "intent"}, {"recipe": "first.y", "outcome": "second.y"})
+    stage.set_state_contract(
+        [], ["recipe", "outcome"], {"first.text": "intent", "second.text": "intent"}, {"recipe": "first.y", "outcome": "second.y"}
+    )
     return stage
 
 
@@ -162,7 +168,9 @@ def test_conditions_inside_see_the_state_before_the_stage():
     stage = Stage("s")
     stage.add_pipeline(text_pipeline(), "first")
     stage.add_pipeline(text_pipeline(), "second", condition=["!recipe"])
-    stage.set_state_contract(["intent"], ["recipe", "outcome"], {"first.text": "intent", "second.text": "intent"}, {"recipe": "first.y", "outcome": "second.y"})
+    stage.set_state_contract(
+        ["intent"], ["recipe", "outcome"], {"first.text": "intent", "second.text": "intent"}, {"recipe": "first.y", "outcome": "second.y"}
+    )
     assert stage.run(State(intent="x")).outcome == "X"
 
 
@@ -354,7 +362,9 @@ def looking_stage(**place: Any) -> Stage:
     pipeline.expose_input("look", "title")
     pipeline.expose_output("look", "seen")
     stage.add_pipeline(pipeline, "look", **place)
-    stage.set_state_contract(["artifacts"], ["description"], {"look.image": "artifacts", "look.title": "recipe.title"}, {"description": "look.seen"})
+    stage.set_state_contract(
+        ["artifacts"], ["description"], {"look.image": "artifacts", "look.title": "recipe.title"}, {"description": "look.seen"}
+    )
     return stage
 
 
@@ -395,7 +405,6 @@ def test_a_slot_of_the_wrong_kind_is_an_error_at_the_border():
         looking_stage().run(State(artifacts=3))
     with pytest.raises(PortTypeError, match=r"philosopher: recipe\.title: got int 3; expected a str"):
         looking_stage().run(State(artifacts=torch.zeros(3, 4, 4), recipe={"title": 3}))
-
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------

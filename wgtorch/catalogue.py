@@ -9,10 +9,16 @@ from wgtorch.core.block import BlockRegistry
 from wgtorch.core.template import TemplateRegistry
 
 _BLOCKS = {
-    "wgtorch.blocks.diffusion": ("codec/pixels", "encoder/pixels", "guidance/cfg", "noise/gaussian", "solver/flow_euler"),
+    "wgtorch.blocks.diffusion": (
+        "codec/pixels", "encoder/pixels", "noise/gaussian", "noise/image", "schedule/diffusion", "schedule/flow",
+        "guidance/cfg", "guidance/pag", "guidance/perp_neg", "guidance/sag",
+        "solver/ddim", "solver/ddpm", "solver/dpmpp_2m", "solver/dpmpp_2m_sde", "solver/euler", "solver/euler_ancestral",
+        "solver/flow_euler", "solver/flow_heun", "solver/heun", "solver/lcm", "solver/unipc",
+    ),
     "wgtorch.blocks.grammar": ("grammar/architect", "grammar/author", "grammar/development", "grammar/world_update"),
     "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "tokenizer/scene", "vlm/scene"),
-}
+    "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
+}  # fmt: skip
 _TEMPLATES = {
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
     "wgtorch.templates.world": (

@@ -123,7 +123,7 @@ class StateContract:
             value = look_up(whole, fields, slot) if isinstance(whole, Mapping) or not fields else None
             for name in names:
                 value = rule(value, outputs[name])
-            roots[root] = with_field(whole, fields, value)
+            roots[root] = _with_field(whole, fields, value)
         if "content" in roots:
             written = roots.pop("content")
             if not isinstance(written, Mapping):
@@ -179,10 +179,10 @@ def _root(name: str) -> str:
     return name.split(".")[0]
 
 
-def with_field(target: Any, fields: Sequence[str], value: Any) -> Any:
+def _with_field(target: Any, fields: Sequence[str], value: Any) -> Any:
     """A copy of a mapping with one field, however deep, changed; the value itself when there are no fields."""
     if not fields:
         return value
     base = dict(target) if isinstance(target, Mapping) else {}
-    base[fields[0]] = with_field(base.get(fields[0]), fields[1:], value)
+    base[fields[0]] = _with_field(base.get(fields[0]), fields[1:], value)
     return base

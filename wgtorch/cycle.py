@@ -42,7 +42,9 @@ class WorldStep:
 class Cyclic(Protocol):
     """What the cycle needs of a world."""
 
-    nodes: Any
+    @property
+    def nodes(self) -> Any:
+        """Children by node id."""
 
     @property
     def cycle(self) -> tuple[str, ...]:

@@ -89,6 +89,16 @@ class Graph(Composite):
         self._refused.add(self._edge(ends))
         self.connect_by_role()
 
+    def remove_node(self, node_id: str) -> Block:
+        child = super().remove_node(node_id)
+        self.connect_by_role()
+        return child
+
+    def replace_node(self, node_id: str, child: Any) -> list[str]:
+        lost = super().replace_node(node_id, child)
+        self.connect_by_role()
+        return lost
+
     def infer_exposed_ports(self) -> None:
         """As for every composite; a loop that roles closed starts from inputs named as its ports (``latent``, ``timestep``)."""
         feedback = set(self._derived.feedback)
@@ -138,6 +148,7 @@ class Graph(Composite):
         if not config.get("auto_connect"):
             self._by_hand |= set(self._places)
         super().apply_config(config)
+        self.connect_by_role()
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = super()._findings()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
 from wgtorch.conditions import Condition, check_condition, slot_findings, unmet
-from wgtorch.contract import StateContract, matching_reads, matching_writes, with_field
+from wgtorch.contract import StateContract, matching_reads, matching_writes
 from wgtorch.core.block import Block
 from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
@@ -18,9 +19,9 @@ from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.modes import mode_for_run
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import Callback, Run, located, new_run
-from wgtorch.core.structure import Node
+from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
-from wgtorch.state import CANONICAL_SLOTS, State, holds_something, look_up
+from wgtorch.state import CANONICAL_SLOTS, State, changed_at, holds_something
 
 
 class Stage(Composite):
@@ -222,20 +223,9 @@ class Stage(Composite):
         """
         for entry in self._inputs:
             root, *fields = entry.name.split(".")
-            if root not in state or not all(isinstance(look_up(state[root], fields[:depth], entry.name), Mapping) for depth in range(len(fields))):
-                continue
-            port, value = self._port(entry.node_id, entry.port_name, "input"), look_up(state[root], fields, entry.name)
-            items = value if entry.port_name in self._places[entry.node_id].map else [value]
-            if not holds_something(value) or not isinstance(items, (list, tuple)):
-                continue
-            try:
-                checked = [port.check(item, f"{self.block_id}: {entry.name}") for item in items]
-            except PortTypeError:
-                if strict:
-                    raise
-                continue
-            if any(after is not before for after, before in zip(checked, items, strict=True)):
-                state = state.replace(**{root: with_field(state[root], fields, checked if items is value else checked[0])})
+            if root in state:
+                value = changed_at(state[root], fields, partial(self._normalised, entry, strict))
+                state = state if value is state[root] else state.replace(**{root: value})
         return state
 
     def why_skipped(self, state: State) -> str | None:
@@ -269,6 +259,21 @@ class Stage(Composite):
         self.set_execution_condition(config.get("execution_condition"))
 
     # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _normalised(self, entry: Exposed, strict: bool, value: Any) -> Any:
+        mapped = entry.port_name in self._places[entry.node_id].map
+        if not holds_something(value) or (mapped and not isinstance(value, (list, tuple))):
+            return value
+        port, items = self._port(entry.node_id, entry.port_name, "input"), value if mapped else [value]
+        try:
+            checked = [port.check(item, f"{self.block_id}: {entry.name}") for item in items]
+        except PortTypeError:
+            if strict:
+                raise
+            return value
+        if all(after is before for after, before in zip(checked, items, strict=True)):
+            return value
+        return checked if mapped else checked[0]
 
     def _port_at(self, port: str, direction: str) -> Port:
         node_id, name = port.split(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -137,3 +137,13 @@ def look_up(value: Any, fields: list[str], where: str) -> Any:
                 f"{where}: {'.'.join(fields[: index + 1])!r} asks a field of {describe(value)}; expected a mapping, or a list and a number"
             )
     return value
+
+
+def changed_at(value: Any, fields: Sequence[str], change: Callable[[Any], Any]) -> Any:
+    """A copy with ``change`` applied at a path of fields; the value itself where there is no such field, or no change."""
+    if not fields:
+        return change(value)
+    if not isinstance(value, Mapping) or fields[0] not in value:
+        return value
+    inner = changed_at(value[fields[0]], fields[1:], change)
+    return value if inner is value[fields[0]] else {**value, fields[0]: inner}

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from wgtorch.contract import OUTSIDE
 from wgtorch.core.block import Block
 from wgtorch.core.building import LevelRegistry
 from wgtorch.core.dryrun import DryRun, dry_run_of
 from wgtorch.core.errors import Finding, StateError, StorageError, StructureError, ValidationError
+from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.core.modes import mode_for_run
 from wgtorch.core.run import Callback, Run, located, new_run
@@ -52,6 +54,7 @@ class World(Level):
         self._storage_config: dict[str, Any] | None = None
         self._storage: Storage = MemoryStorage()
         self._life = Life()
+        self._unfinished: State | None = None
 
     # --- building -----------------------------------------------------------------------------------------------------
 
@@ -105,7 +108,15 @@ class World(Level):
         self.set_cycle([by_role[role][0] for role in CANONICAL_CYCLE])
 
     def set_state_schema(self, slots: Sequence[str]) -> None:
-        """Names the State's slots, in order; the canonical five by default."""
+        """Names the State's slots, in order; the canonical five by default.
+
+        Raises:
+            StateError: there is none, one comes twice, or a name is none that can be typed (``action`` and ``content``
+                are what a stage reads beside the slots).
+        """
+        wrong = [name for name in slots if not str(name).isidentifier() or name in (*OUTSIDE, "schema")]
+        if wrong:
+            raise StateError(f"{self.block_id}: {wrong[0]!r} cannot name a slot; expected a Python name, none of {[*OUTSIDE, 'schema']}")
         if len(set(slots)) != len(slots) or not slots:
             raise StateError(f"{self.block_id}: schema {list(slots)}; expected different names, at least one")
         self._schema = tuple(slots)
@@ -156,7 +167,7 @@ class World(Level):
 
     @state.setter
     def state(self, state: State | None) -> None:
-        self._life.state = state
+        self._life.state = None if state is None else self._own_state(state)
 
     @property
     def life(self) -> Life:
@@ -177,12 +188,14 @@ class World(Level):
         life = self._storage.read_life()
         if life is None:
             raise StorageError(f"{self.block_id}: the storage keeps no life to resume; run the world first, or use World.load")
-        self._life = life
+        self._life, self._unfinished = life, None
         return self
 
     def restart(self) -> World:
-        """Forgets the life so far: initial content, no State, no seed. Stored states stay where they are."""
-        self._life = Life(content=copy_plain(self._initial))
+        """Forgets the life so far: initial content, no State, no seed. States in a folder stay there; those in memory go."""
+        self._life, self._unfinished = Life(content=copy_plain(self._initial)), None
+        if isinstance(self._storage, MemoryStorage):
+            self._storage = MemoryStorage()
         return self
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -220,7 +233,7 @@ class World(Level):
 
         Args:
             state: an episode to start from; what it holds decides which stages run. Left out, the life goes on where it
-                is, in the middle of a pass too.
+                is, in the middle of a pass too; so it does when a call that failed is made again with the same State.
             action: the user's action; a list holds one for each pass, anything else is given in every pass.
             num_steps: passes; the rest of one that was stopped counts as one.
             seed: root of all random draws; a life keeps its seed, and draws one when it is given none.
@@ -261,17 +274,26 @@ class World(Level):
         actions = self._actions(action, num_steps)
         with self._storage.hold():
             self._start(state, seed)
+            self._storage.keep_life(self._life)
             run = new_run(self.block_id, self._life.seed, callbacks, None, timeout, cancelled)
-            for index, given in enumerate(actions):
-                run.emit("loop", None, self.level, step=index, total=num_steps)
-                while self._life.stage < len(self._cycle):
-                    with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-                        step = advance(self, self._life, given, run)
-                    self._storage.keep_life(self._life)
-                    yield step
-                self._life.passes, self._life.stage = self._life.passes + 1, 0
-                self._storage.keep_life(self._life)
-                yield WorldStep("pass", self._life.passes - 1, None, self._life.state, self._life.content)
+            try:
+                for index, given in enumerate(actions):
+                    run.emit("loop", None, self.level, step=index, total=num_steps)
+                    yield from self._one_pass(given, run, training)
+            except Exception:
+                self._unfinished = state
+                raise
+
+    def _one_pass(self, action: Any, run: Run, training: bool) -> Iterator[WorldStep]:
+        """What is left of a pass, stage by stage."""
+        while self._life.stage < len(self._cycle):
+            with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
+                step = advance(self, self._life, action, run)
+            self._storage.keep_life(self._life)
+            yield step
+        self._life.passes, self._life.stage = self._life.passes + 1, 0
+        self._storage.keep_life(self._life)
+        yield WorldStep("pass", self._life.passes - 1, None, self._life.state, self._life.content)
 
     def store(self, state: State, content: Mapping[str, Any]) -> str:
         """Keeps a complete state and the content after it, under the number of the pass."""
@@ -347,21 +369,27 @@ class World(Level):
             raise ValidationError(self.block_id, errors)
 
     def _start(self, state: State | None, seed: int | None) -> None:
-        if self._life.is_new and (steps := self._storage.steps()):
+        if self._life.is_new and self._life.seed is None and (steps := self._storage.steps()):
             raise StorageError(
                 f"{self.block_id}: the storage holds the history of another life, up to step {steps[-1]}; "
                 "call world.resume() to go on with it, or choose another state_dir"
             )
-        if state is not None:
-            if not isinstance(state, State) or state.schema != self._schema:
-                raise StateError(f"{self.block_id}: got {state!r}; expected a State with slots {list(self._schema)}")
+        if state is not None and state is not self._unfinished:
+            state = self._own_state(state)
             for stage in self.nodes.values():
                 state = stage.normalised(state)
             self._life.state, self._life.stage = state, 0
+        self._unfinished = None
         if seed is not None:
             self._life.seed = seed
         elif self._life.seed is None:
             self._life.seed = int(torch.randint(2**62, ()).item())
+
+    def _own_state(self, state: Any) -> State:
+        if not isinstance(state, State) or state.schema != self._schema:
+            found = repr(state) if isinstance(state, State) else describe(state)
+            raise StateError(f"{self.block_id}: got {found}; expected a State with slots {list(self._schema)}")
+        return state
 
     def _actions(self, action: Any, num_steps: int) -> list[Any]:
         if num_steps < 0:

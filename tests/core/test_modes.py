@@ -74,6 +74,17 @@ def test_frozen_blocks_stay_in_eval_when_training() -> None:
     assert torch.equal(graph.run({"x": x}, training=True)["y"], x)
 
 
+def test_what_trains_at_no_place_stays_in_eval_when_training() -> None:
+    idle, shared = Dropout(0.5), Dropout(0.5)
+    graph = chain(idle, shared, shared)
+    graph.set_trainable("n0", False)
+    graph.set_trainable("n1", False)
+    x = torch.ones(64)
+    found = graph.run({"x": x}, training=True, outputs=["n0.y", "n2.y"])
+    assert torch.equal(found["n0.y"], x)
+    assert (found["n2.y"] == 0).any(), "it trains at another place"
+
+
 def test_two_threads_in_the_same_mode_run_at_once() -> None:
     meet = threading.Barrier(2, timeout=5)
     graph = chain(block_of(lambda x: (meet.wait(), x)[1]), Dropout())

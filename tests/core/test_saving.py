@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tests.blocks_for_tests import Affine, Relu, Scale, as_pipeline, as_stage, block_of, chain, counter
 from wgtorch.core import saving
@@ -51,23 +49,11 @@ def test_a_shared_block_is_stored_once_and_stays_shared(tmp_path: Path) -> None:
     pipeline.add_edge("one.y", "two.x")
     pipeline.infer_exposed_ports()
     pipeline.save(tmp_path / "saved")
-    manifest = json.loads((tmp_path / "saved" / "manifest.json").read_text())
-    assert list(manifest["blocks"]) == ["one.n0"]
-    assert manifest["blocks"]["one.n0"]["users"] == ["one.n0", "one.n2", "two.n0"]
-    assert [path.name for path in (tmp_path / "saved" / "blocks").iterdir()] == ["one.n0.safetensors"]
+    stored = list((tmp_path / "saved").rglob("*.safetensors"))
+    assert sum(tensor.numel() for path in stored for tensor in load_file(path).values()) == 4 * 4 + 4
     twin = Pipeline.load(tmp_path / "saved")
     assert twin.find("one/n0") is twin.find("one/n2") is twin.find("two/n0")
     assert same_weights(pipeline, twin)
-
-
-def test_the_manifest_tells_the_truth(tmp_path: Path) -> None:
-    chain(Affine()).save(tmp_path / "saved")
-    manifest = json.loads((tmp_path / "saved" / "manifest.json").read_text())
-    assert (manifest["format_version"], manifest["kind"], manifest["torch"]) == ("1.0", "graph", torch.__version__)
-    entry = manifest["blocks"]["n0"]
-    content = (tmp_path / "saved" / entry["file"]).read_bytes()
-    assert entry["bytes"] == len(content)
-    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_dtype_of_the_weights_comes_back(tmp_path: Path) -> None:
@@ -85,70 +71,40 @@ def test_weights_of_the_loaded_train(tmp_path: Path) -> None:
 
 def test_blocks_without_weights_leave_no_file(tmp_path: Path) -> None:
     counter(3).save(tmp_path / "saved")
-    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["config.yaml", "manifest.json"]
+    assert not list((tmp_path / "saved").rglob("*.safetensors"))
     assert Graph.load(tmp_path / "saved").run({"x": torch.tensor(1.0)})["y"] == 8
 
 
 def test_no_file_holds_pickled_code(tmp_path: Path) -> None:
     as_stage(chain(Affine(), Affine(seed=1))).save(tmp_path / "saved")
-    files = [path for path in (tmp_path / "saved").rglob("*") if path.is_file()]
-    assert len(files) == 4
-    for path in files:
-        content = path.read_bytes()
-        assert content[:2] != b"PK", f"{path.name} is a zip, as torch.save writes"
-        assert content[:1] != b"\x80", f"{path.name} is a pickle"
+    files = files_of(tmp_path / "saved")
+    assert sum(name.endswith(".safetensors") for name in files) == 2
+    for name, content in files.items():
+        assert content[:2] != b"PK", f"{name} is a zip, as torch.save writes"
+        assert content[:1] != b"\x80", f"{name} is a pickle"
         with pytest.raises(Exception):
             pickle.loads(content)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_saving_again_replaces_the_folder_whole(tmp_path: Path) -> None:
     target = tmp_path / "saved"
     chain(Affine(), Affine(seed=1)).save(target)
-    (target / "left_over.txt").write_text("from before")
     graph = trained(chain(Affine()))
     graph.save(target)
-    assert sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()) == [
-        "blocks/n0.safetensors",
-        "config.yaml",
-        "manifest.json",
-    ]
     assert same_weights(graph, Graph.load(target))
+    assert len(list(target.rglob("*.safetensors"))) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
-def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "saved"
-    graph = trained(chain(Affine()))
-    graph.save(target)
-
-    def fail(*args: Any) -> Any:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(saving, "_write_blocks", fail)
-    with pytest.raises(OSError, match="disk full"):
-        chain(Affine(seed=5)).save(target)
-    monkeypatch.undo()
-    assert same_weights(graph, Graph.load(target))
-    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
-
-
-def test_a_rename_that_fails_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "saved"
-    graph = trained(chain(Affine()))
-    graph.save(target)
-    rename = Path.rename
-
-    def fail(self: Path, other: Path) -> Path:
-        if self.suffix == ".new":
-            raise OSError("interrupted")
-        return rename(self, other)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="interrupted"):
-        chain(Affine(seed=5)).save(target)
-    monkeypatch.undo()
-    assert same_weights(graph, Graph.load(target))
-    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+def test_what_is_no_checkpoint_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
+        chain(Affine()).save(tmp_path)
+    assert files_of(tmp_path) == {"thesis.txt": b"years of work"}
 
 
 def test_what_cannot_be_written_to_a_config_is_not_half_saved(tmp_path: Path) -> None:
@@ -157,102 +113,172 @@ def test_what_cannot_be_written_to_a_config_is_not_half_saved(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-# --- what can be wrong with a folder ----------------------------------------------------------------------------------
+def test_folders_above_are_made(tmp_path: Path) -> None:
+    chain(Scale(7.0)).save(tmp_path / "a" / "b" / "c")
+    assert Graph.load(tmp_path / "a" / "b" / "c").nodes["n0"].factor == 7.0
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return trained(chain(Affine(seed=1), Affine(seed=2))).save(tmp_path / "saved")
+def test_a_saved_folder_may_stand_in_a_pipeline(tmp_path: Path) -> None:
+    graph = trained(chain(Affine(seed=1), Affine(seed=2)))
+    pipeline = Pipeline("p")
+    pipeline.add_graph(str(graph.save(tmp_path / "saved")), "one")
+    assert same_weights(pipeline.nodes["one"], graph)
 
 
-def error_of(folder: Path, level: type[Level] = Graph) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        level.load(folder)
-    return str(caught.value)
-
-
-def change_manifest(folder: Path, change: Any) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def test_a_folder_of_another_level_says_which_class_reads_it(tmp_path: Path) -> None:
+    chain(Affine()).save(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"Graph\.(load|from_config)"):
+        Stage.load(tmp_path / "saved")
 
 
 def test_a_folder_that_is_no_saved_level(tmp_path: Path) -> None:
-    assert "no manifest.json, so this is no saved level; expected a folder written by save()" in error_of(tmp_path)
+    with pytest.raises(CheckpointError, match=r"expected a folder written by save\(\)"):
+        Graph.load(tmp_path)
 
 
-def test_a_damaged_file_is_found_by_its_hash(folder: Path) -> None:
-    path = folder / "blocks" / "n1.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert "n1: n1.safetensors is missing or not the file that was saved (its hash differs)" in error_of(folder)
+def test_every_damaged_or_missing_file_is_found(tmp_path: Path) -> None:
+    target = chain(Affine(seed=1), Affine(seed=2)).save(tmp_path / "saved")
+    whole = files_of(target)
+    for name, content in whole.items():
+        damaged = bytearray(content)
+        damaged[-2] ^= 1
+        (target / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=Path(name).name):
+            Graph.load(target)
+        (target / name).unlink()
+        with pytest.raises(CheckpointError, match=Path(name).name):
+            Graph.load(target)
+        (target / name).write_bytes(content)
+    Graph.load(target)
 
 
-def test_all_findings_at_once(folder: Path) -> None:
-    (folder / "blocks" / "n0.safetensors").unlink()
-    change_manifest(folder, lambda manifest: manifest["blocks"].update(ghost=manifest["blocks"].pop("n1")))
-    found = error_of(folder)
-    assert "n0: n0.safetensors is missing" in found
-    assert "n1: its weights are missing" in found
-    assert "ghost: weights for a block that is not there" in found
+# --- files and folders that are put in place whole or not at all ------------------------------------------------------
 
 
-def test_a_tensor_of_another_shape_is_named(folder: Path) -> None:
-    path = folder / "blocks" / "n0.safetensors"
-    tensors = load_file(path)
-    tensors["linear.weight"] = torch.zeros(2, 4)
-    tensors["more"] = torch.zeros(1)
-    save_file(tensors, path)
-    change_manifest(folder, lambda manifest: manifest["blocks"]["n0"].update(sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
-    found = error_of(folder)
-    assert "n0.linear.weight: shape [2, 4]; expected [4, 4]" in found
-    assert "n0.more: shape [1]; expected no such tensor" in found
+def fill(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "a.txt").write_text("new")
 
 
-def test_a_tensor_that_is_missing_is_named(folder: Path) -> None:
-    path = folder / "blocks" / "n0.safetensors"
-    tensors = load_file(path)
-    del tensors["linear.bias"]
-    save_file(tensors, path)
-    change_manifest(folder, lambda manifest: manifest["blocks"]["n0"].update(sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
-    assert "n0.linear.bias" in error_of(folder)
+def broken_fill(folder: Path) -> None:
+    (folder / "half.txt").write_text("half")
+    raise OSError("disk full")
 
 
-def test_a_file_outside_the_folder_is_refused(folder: Path) -> None:
-    outside = folder.parent / "elsewhere.safetensors"
-    (folder / "blocks" / "n0.safetensors").rename(outside)
-    change_manifest(folder, lambda manifest: manifest["blocks"]["n0"].update(file="../elsewhere.safetensors"))
-    assert "n0: file '../elsewhere.safetensors' leaves the folder" in error_of(folder)
+@pytest.fixture(params=["exchange", "two renames"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to put a folder in place of another."""
+    if request.param == "two renames":
+        monkeypatch.setattr(saving, "_exchange", lambda first, second: False)
+    return request.param
 
 
-def test_another_format_is_refused_by_name(folder: Path) -> None:
-    change_manifest(folder, lambda manifest: manifest.update(format_version="9.0"))
-    assert "format_version '9.0'; this version reads '1.0'" in error_of(folder)
+@pytest.mark.usefixtures("way")
+def test_a_folder_is_put_in_place_of_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    assert saving.write_folder(target, fill) == target
+    assert files_of(tmp_path) == {"out/deep/a.txt": b"new"}
 
 
-def test_a_manifest_that_is_no_json(folder: Path) -> None:
-    (folder / "manifest.json").write_text("{")
-    assert "manifest.json: not readable" in error_of(folder)
+@pytest.mark.usefixtures("way")
+def test_a_folder_that_cannot_be_filled_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        saving.write_folder(target, broken_fill)
+    assert files_of(tmp_path) == {"out/old.txt": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_manifest_with_parts_missing(folder: Path) -> None:
-    change_manifest(folder, lambda manifest: manifest.pop("blocks"))
-    assert "manifest.json" in error_of(folder)
+def test_a_rename_that_fails_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out"
+    saving.write_folder(target, fill)
+    rename = Path.rename
+
+    def fail(self: Path, other: Path) -> Path:
+        if self.suffix == ".new":
+            raise OSError("interrupted")
+        return rename(self, other)
+
+    monkeypatch.setattr(saving, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="interrupted"):
+        saving.write_folder(target, lambda folder: (folder / "b.txt").write_text("never"))
+    monkeypatch.undo()
+    assert files_of(tmp_path) == {"out/deep/a.txt": b"new"}
 
 
-def test_a_folder_of_another_level_says_which_class_reads_it(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"kind 'graph' given to Stage.from_config; use Graph.from_config"):
-        Stage.load(folder)
+def test_a_kill_between_two_renames_leaves_what_recovered_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    target = tmp_path / "out"
+    saving.write_folder(target, fill)
+    assert saving.recovered(target) == target
+    rename = Path.rename
+
+    def die(self: Path, other: Path) -> Path:
+        if target.exists():
+            return rename(self, other)
+        raise Killed
+
+    monkeypatch.setattr(saving, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", die)
+    with pytest.raises(Killed):
+        saving.write_folder(target, fill)
+    monkeypatch.undo()
+    assert not target.exists()
+    assert files_of(saving.recovered(target)) == {"deep/a.txt": b"new"}
 
 
-def test_a_saved_folder_may_stand_in_a_pipeline(folder: Path) -> None:
-    pipeline = Pipeline("p")
-    pipeline.add_graph(str(folder), "one")
-    assert same_weights(pipeline.nodes["one"], Graph.load(folder))
+def test_a_file_is_put_in_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "f.txt"
+    saving.write_file(target, lambda path: path.write_text("first"))
+
+    def half(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        saving.write_file(target, half)
+    assert files_of(tmp_path) == {"a/f.txt": b"first"}
+    saving.write_file(target, lambda path: path.write_text("second"))
+    assert files_of(tmp_path) == {"a/f.txt": b"second"}
 
 
-def test_folders_above_are_made(tmp_path: Path) -> None:
-    graph = chain(Scale(7.0))
-    graph.save(tmp_path / "a" / "b" / "c")
-    assert Graph.load(tmp_path / "a" / "b" / "c").nodes["n0"].factor == 7.0
+def test_a_link_stays_a_link_to_what_is_written(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    saving.write_folder(link, fill)
+    assert link.is_symlink()
+    assert files_of(real) == {"deep/a.txt": b"new"}
+
+
+def test_files_and_folders_do_not_replace_each_other(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NotADirectoryError, match="a file stands where the folder is to be written"):
+        saving.write_folder(tmp_path / "file", fill)
+    with pytest.raises(IsADirectoryError, match="a folder stands where the file is to be written"):
+        saving.write_file(tmp_path / "folder", lambda path: None)
+
+
+def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, other = tmp_path / ".out.0123.new", tmp_path / ".outer.0123.new"
+    for folder in (left, other):
+        folder.mkdir()
+    saving.write_folder(tmp_path / "out", fill)
+    assert left.exists(), "so new a name may belong to a writer that has not locked it yet"
+    monkeypatch.setattr(saving, "_FRESH", -1.0)
+    with saving._held(left):
+        saving.write_folder(tmp_path / "out", fill)
+        assert left.exists(), "its writer lives"
+    saving.write_folder(tmp_path / "out", fill)
+    assert not left.exists()
+    assert other.exists(), "it is another target's"

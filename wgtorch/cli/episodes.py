@@ -110,4 +110,3 @@ def _the_last(world: World, first: int | None, callbacks: Sequence[Callback]) ->
     if first and state is not None and not state.complete and world.life.stage < first:
         with closing(world.stream(num_steps=1, callbacks=callbacks)) as life:  # type: ignore[type-var]
             yield from islice(life, first - world.life.stage)
-

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", metavar="DIR", help="where to write; a new folder outputs/<name>/<number> by default")
     of_worlds = run.add_argument_group("for worlds")
     of_worlds.add_argument("--steps", type=int, metavar="N", help="passes of the cycle (3)")
-    of_worlds.add_argument("--action", action="append", default=[], metavar="TEXT", help="what the user does; one for all passes or for each")
+    of_worlds.add_argument("--action", action="append", default=[], metavar="TEXT", help="what the user does: one for all passes, or each")
     of_worlds.add_argument("--resume", action="store_true", help="go on with the life that --out holds")
     of_tasks = run.add_argument_group("for graphs and pipelines")
     of_tasks.add_argument("--input", help="a value for an input: a text, a file, a number, JSON; repeatable", **pairs)

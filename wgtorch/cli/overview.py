@@ -87,7 +87,7 @@ class _Pen:
         return round(size * 1.36)
 
     def wrap(self, text: str, size: int, width: float) -> list[str]:
-        """The text in rows no wider than ``width``; a word that is too long stands alone."""
+        """The text in rows no wider than ``width``; what has no spaces is broken where it must be."""
         found: list[str] = []
         for paragraph in text.split("\n"):
             row = ""
@@ -95,9 +95,9 @@ class _Pen:
                 longer = f"{row} {word}" if row else word
                 if row and self.font(size).getlength(longer) > width:
                     found.append(row)
-                    row = word
-                else:
-                    row = longer
+                    longer = word
+                *full, row = self._pieces(longer, size, width)
+                found += full
             found.append(row)
         return found
 
@@ -105,6 +105,14 @@ class _Pen:
         """Writes one row and returns where the next one starts."""
         draw.text(spot, text, font=self.font(size), fill=color)
         return math.ceil(spot[1] + self.height(size))
+
+    def _pieces(self, word: str, size: int, width: float) -> list[str]:
+        pieces = [""]
+        for letter in word if self.font(size).getlength(word) > width else [word]:
+            if pieces[-1] and self.font(size).getlength(pieces[-1] + letter) > width:
+                pieces.append("")
+            pieces[-1] += letter
+        return pieces
 
     def caption(self, card: Card) -> int:
         """Height of what stands below a card's picture."""

@@ -1,10 +1,10 @@
 """The folder a world's run leaves for people: pictures, an overview, the story.
 
-    folder/
-      episode_001.png    the pictures of an episode, enlarged (episode_001_2.png, ... when there are several)
-      episodes.json      everything that was said, and the seed
-      story.md           the same to read, with the pictures
-      overview.png       the newest episodes at a glance
+folder/
+  episode_001.png    the pictures of an episode, enlarged (episode_001_2.png, ... when there are several)
+  episodes.json      everything that was said, and the seed
+  story.md           the same to read, with the pictures
+  overview.png       the newest episodes at a glance
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Storybook:
         self.folder = Path(folder)
         self.title = title
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._entries: dict[int, dict[str, Any]] = {entry["number"]: entry for entry in self._read()}
+        self._entries = self._read()
 
     @property
     def numbers(self) -> list[int]:
@@ -83,12 +83,12 @@ class Storybook:
         shown = count if len(cards) == len(self._entries) else f"the last {len(cards)} of {count}"
         return draw_overview(cards, self.folder / "overview.png", self.title, shown if seed is None else f"{shown}, seed {seed}")
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> dict[int, dict[str, Any]]:
         path = self.folder / "episodes.json"
         if not path.is_file():
-            return []
+            return {}
         try:
-            return list(json.loads(path.read_text(encoding="utf-8"))["episodes"])
+            return {entry["number"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["episodes"]}
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path}: cannot be read as episodes of a world: {error!r}") from error
 

@@ -90,4 +90,3 @@ def _saved(folder: Path) -> Level:
     if kind not in LEVELS:
         raise CheckpointError(f"{manifest}: kind is {kind!r}; expected one of {list(LEVELS)}")
     return LevelRegistry.get(kind).load(folder)
-

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import nn
 
-from wgtorch.core.errors import MissingInputError, PortError, StructureError, suggest
+from wgtorch.core.checkpoint.filling import build_empty
+from wgtorch.core.checkpoint.layout import SHARD
+from wgtorch.core.checkpoint.reading import load_checkpoint_of, load_weights
+from wgtorch.core.checkpoint.writing import save_checkpoint
+from wgtorch.core.errors import ConfigError, Finding, MissingInputError, PortError, StructureError, suggest
 from wgtorch.core.kinds import describe
+from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
 from wgtorch.core.port import Port, Spec, make_spec
 from wgtorch.core.registry import Registry
-from wgtorch.core.resolve import resolve_environment
-from wgtorch.core.schema import check_block_config
+from wgtorch.core.resolve import dump_config, resolve_environment
+from wgtorch.core.schema import SCHEMA_VERSION, check_block_config
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
 from wgtorch.core.weights import load_checkpoint
 
@@ -96,8 +105,11 @@ class Block(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Builds a block from its config."""
-        return cls(**config)
+        """Builds a block from its config, with the weights that a ``checkpoint_ref`` in it names."""
+        if config.get("checkpoint_ref") is None or takes_argument(cls, "checkpoint_ref"):
+            own = takes_argument(cls, "checkpoint_ref")
+            return cls(**{name: value for name, value in config.items() if own or name != "checkpoint_ref"})
+        return _build(cls, resolve_environment(dict(config), cls.__name__), config, empty=False)  # type: ignore[return-value]
 
     def to_config(self) -> dict[str, Any]:
         """``{"block_type": ..., "config": {...}}``, plain data.
@@ -175,6 +187,121 @@ class Block(nn.Module):
         where = self.block_id
         checked = check_inputs(inputs or {}, self.get_input_spec(), where)
         return named_outputs(self(**checked), tuple(self.get_output_spec().values()), where)
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Writes config and weights to a folder; see :meth:`save_checkpoint`."""
+        return save_checkpoint(self, directory)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], *, pool: Pool | None = None) -> Self:
+        """Gives back what :meth:`save` wrote; see :meth:`load_from_checkpoint`."""
+        return cls.load_from_checkpoint(directory, pool=pool)
+
+    def save_checkpoint(
+        self, path: str | os.PathLike[str], format: str = "dir", *, self_contained: bool = False, shard_bytes: int = SHARD
+    ) -> Path:
+        """Writes config and weights, whole or not at all; each unique block is stored once.
+
+        A block whose config names its weights (``checkpoint_ref``) and that still holds exactly those is stored as
+        that name. What stood at ``path`` before stays whole until the new checkpoint is.
+
+        Args:
+            path: a folder (new, empty, or with a checkpoint), or the file of an archive.
+            format: ``"dir"``, or ``"archive"`` for the same tree in one zip.
+            self_contained: store weights that refs name too.
+            shard_bytes: weights of a block larger than this go to several files.
+
+        Raises:
+            CheckpointError: something cannot be stored, or ``path`` holds something else than a checkpoint.
+            OSError: the disk is full, or not writable; the previous checkpoint is as it was.
+        """
+        return save_checkpoint(self, path, format=format, self_contained=self_contained, shard_bytes=shard_bytes)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        config_path: str | os.PathLike[str] | None = None,
+        *,
+        part: str | None = None,
+        pool: Pool | None = None,
+        strict: bool = True,
+        device: torch.device | str | None = None,
+        verify: bool | None = None,
+    ) -> Self:
+        """Builds from a checkpoint: structure without memory, then the weights, mapped from the file without a copy.
+
+        The files stay mapped: do not write into them while the result lives (saving over them is safe, it makes new
+        ones). Weights that are changed become the process's own, page by page.
+
+        Args:
+            path: a folder or an archive.
+            config_path: a config to use in place of the stored one; weights are matched by path.
+            part: a node's path inside what was saved (``creator/paint/t2i``), to load that alone.
+            pool: models that are loaded already are taken from there.
+            strict: False keeps fresh weights where the checkpoint has none, and leaves out what fits nothing.
+            device: where the weights go.
+            verify: True reads every byte to compare its hash; None those of files up to 16 MiB, and of larger ones their
+                size and structure; False none.
+
+        Raises:
+            CheckpointError: a file is missing, truncated, foreign, damaged or of an unknown version, or weights do not
+                fit; lists all that do not.
+            ConfigError: the config describes nothing that can be built.
+        """
+        return load_checkpoint_of(cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify)
+
+    def load_weights(
+        self, path: str | os.PathLike[str], *, part: str | None = None, strict: bool = True, verify: bool | None = None
+    ) -> tuple[Finding, ...]:
+        """Copies weights of a checkpoint, or of a part of one, into this; parameters stay the objects they are.
+
+        Args:
+            path: a folder or an archive.
+            part: a node's path inside what was saved.
+            strict: False leaves out what is missing or fits nothing.
+            verify: as for :meth:`load_from_checkpoint`.
+
+        Returns:
+            What was left out.
+
+        Raises:
+            CheckpointError: as for :meth:`load_from_checkpoint`; nothing was changed then.
+        """
+        return load_weights(self, path, part=part, strict=strict, verify=verify)
+
+    def save_config(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the config as YAML, or as JSON where the path ends so."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump_config(self.saved_config(), json_form=path.suffix == ".json"), encoding="utf-8")
+        return path
+
+    def saved_config(self) -> dict[str, Any]:
+        """The config that checkpoints hold."""
+        return {"schema_version": SCHEMA_VERSION, "kind": "block", **self.to_config()}
+
+    @classmethod
+    def from_saved_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, empty: bool = False) -> Self:
+        """Builds from what :meth:`saved_config` gave; ``empty`` leaves weights without memory, for the caller to give."""
+        kind = config.get("kind")
+        if kind != "block" or not isinstance(config.get("block_type"), str):
+            raise ConfigError(
+                f"{cls.__name__}: the config is of kind {kind!r}, not 'block'; load it with {str(kind).capitalize()}, or name a part"
+            )
+        with building(empty=empty):
+            block = BlockRegistry.build({"block_type": config["block_type"], "config": config.get("config") or {}})
+        if not isinstance(block, cls):
+            raise ConfigError(f"{config['block_type']!r} is a {type(block).__name__}; {cls.__name__} cannot load it")
+        return block
+
+    def write_extra(self, directory: Path) -> None:
+        """Writes what belongs to a checkpoint beside config and weights."""
+
+    def read_extra(self, directory: Path) -> None:
+        """Reads what :meth:`write_extra` wrote."""
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -291,7 +418,7 @@ def check_inputs(inputs: Mapping[str, Any], spec: Mapping[str, Port], where: str
     if missing:
         kinds = ", ".join(f"{name!r} ({spec[name].dtype})" for name in missing)
         raise MissingInputError(f"{where}: missing input {kinds}; given: {sorted(inputs) or 'nothing'}")
-    return {name: spec[name].check(value, f"{where}.{name}") for name, value in inputs.items()}
+    return {name: spec[name].check(value, where, name) for name, value in inputs.items()}
 
 
 def named_outputs(result: Any, ports: tuple[Port, ...], where: str) -> dict[str, Any]:
@@ -319,28 +446,50 @@ def named_outputs(result: Any, ports: tuple[Port, ...], where: str) -> dict[str,
 class _BlockRegistry(Registry[type[Block]]):
     """Registered block classes by ``block_type``."""
 
-    def build(self, entry: Mapping[str, Any]) -> Block:
+    def build(self, entry: Mapping[str, Any], *, pool: Pool | None = None) -> Block:
         """Builds a block from ``{"block_type": ..., "config": {...}}``.
+
+        Args:
+            entry: may hold ``"reuse": False`` to keep it out of any pool.
+            pool: where a block that names its model (``checkpoint_ref``) is looked for first; that of what is being
+                built by default.
 
         Raises:
             UnknownNameError: no such type; the nearest names are in the message.
             ConfigError: the config does not fit the constructor.
+            CheckpointError: the weights that ``checkpoint_ref`` names cannot be read or do not fit.
         """
         block_class = self.get(entry["block_type"])
         written = ensure_plain(entry.get("config") or {}, entry["block_type"])
         resolved = resolve_environment(written, entry["block_type"])
         check_block_config(block_class, resolved, f"{entry['block_type']}.config")
-        ref = None if takes_argument(block_class, "checkpoint_ref") else resolved.pop("checkpoint_ref", None)
-        block = block_class.from_config(resolved)
-        if ref is not None:
-            load_checkpoint(block, ref)
-        if resolved != written:
-            block._config.update(written)  # as it was written: what came from the environment stays there
-        return block
+        now = now_building()
+        build = partial(_build, block_class, resolved, written, empty=now.empty)
+        pool = pool or now.pool
+        if pool is None or now.empty or not entry.get("reuse", True) or not names_a_model(resolved):
+            return build()
+        ref = str(resolved.get("checkpoint_ref") or resolved.get("model_id"))
+        return pool.get(identity(entry["block_type"], block_class, resolved), build, ref=ref)
 
     def converting(self, source: str, target: str) -> list[str]:
         """Types of registered blocks with an input of kind ``source`` and an output of kind ``target``."""
         return sorted(name for name, block_class in self._entries.items() if block_class.turns(source, target))
+
+
+def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping[str, Any], *, empty: bool) -> Block:
+    """Builds a block, and gives it the weights its config refers to unless the caller will (``empty``)."""
+    by_itself = takes_argument(block_class, "checkpoint_ref")  # its constructor reads the ref
+    ref = None if by_itself else config.get("checkpoint_ref")
+    plain = config if by_itself else {name: value for name, value in config.items() if name != "checkpoint_ref"}
+    if (empty or ref is not None) and not by_itself:
+        block: Any = build_empty(lambda: block_class.from_config(plain))
+    else:
+        block = block_class.from_config(plain)
+    if ref is not None and not empty:
+        load_checkpoint(block, ref)
+    if written != plain:
+        block._config.update(written)  # as it was written: what came from the environment stays there
+    return block
 
 
 BlockRegistry = _BlockRegistry(

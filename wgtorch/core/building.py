@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,30 +10,30 @@ from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, StructureError
-from wgtorch.core.registry import Registry
+from wgtorch.core.pool import Pool, building, names_a_model
+from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.resolve import dump_config, read_config, resolve_refs
 from wgtorch.core.schema import LEVELS, SCHEMA_VERSION, check_level_config
 from wgtorch.core.signature import ensure_plain
 from wgtorch.core.structure import Node
 from wgtorch.core.template import TemplateRegistry, build_template
 
-LevelRegistry: Registry[type[Any]] = Registry("level")
-"""Level classes by kind; each level's file adds its own."""
-
 _PLACE_DEFAULTS = Node("_")
+_IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")
 
 
-def from_config(cls: type[Any], config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None) -> Any:
+def from_config(cls: type[Any], config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, pool: Pool | None = None) -> Any:
     """Builds a level; see :meth:`wgtorch.core.level.Level.from_config`."""
     tree = resolve_refs(config, base)
     _check_version(tree, cls)
     check_level_config(tree, cls.level, BlockRegistry.get)
-    return _Builder().level(cls, tree)
+    with building(pool):
+        return _Builder().level(cls, tree)
 
 
-def from_yaml(cls: type[Any], path: str | os.PathLike[str]) -> Any:
+def from_yaml(cls: type[Any], path: str | os.PathLike[str], *, pool: Pool | None = None) -> Any:
     """Builds a level from a file; its refs are relative to the file's folder."""
-    return from_config(cls, read_config(path), base=Path(path).parent)
+    return from_config(cls, read_config(path), base=Path(path).parent, pool=pool)
 
 
 def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: type[Any]) -> Any:
@@ -66,10 +67,21 @@ def to_config(level: Any) -> dict[str, Any]:
     A child that stands at several places is written once and named ``share`` at all of them.
     """
     counts: dict[int, int] = {}
+    models: dict[str, int] = {}
+    apart: set[int] = set()
     for child in _children(level):
         counts[id(child)] = counts.get(id(child), 0) + 1
+        model = _model(child)
+        if model is not None and models.setdefault(model, id(child)) != id(child):
+            apart.add(id(child))  # the same model, held twice: building must not make one of the two
     labels = {identity: f"shared-{number}" for number, identity in enumerate((i for i, count in counts.items() if count > 1), start=1)}
-    return _Writer(labels).level(level)
+    return _Writer(labels, apart).level(level)
+
+
+def _model(child: Any) -> str | None:
+    """What a pool would know a block by."""
+    config = getattr(child, "_config", None)
+    return json.dumps([child.block_type, config], sort_keys=True, default=str) if config and names_a_model(config) else None
 
 
 def _children(level: Any, seen: set[int] | None = None) -> Iterator[Any]:
@@ -83,8 +95,9 @@ def _children(level: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 class _Writer:
-    def __init__(self, labels: Mapping[int, str]) -> None:
+    def __init__(self, labels: Mapping[int, str], apart: set[int]) -> None:
         self.labels = labels
+        self.apart = apart
         self.written: set[int] = set()
 
     def level(self, level: Any) -> dict[str, Any]:
@@ -121,12 +134,15 @@ class _Writer:
                     entry |= child.to_config()
                 except (StructureError, ConfigError) as error:
                     raise type(error)(f"{level.block_id}/{node_id}: {error}") from None
-        return entry | _place_config(level.places[node_id], level)
+        entry |= _place_config(level.places[node_id], level)
+        if id(child) in self.apart:
+            entry["reuse"] = False
+        return entry
 
 
 def _place_config(node: Node, level: Any) -> dict[str, Any]:
     place: dict[str, Any] = {}
-    for name in ("trainable", "adapter", "inputs", "map", "timeout", "condition"):
+    for name in _IN_CONFIG:
         value = getattr(node, name)
         if value != getattr(_PLACE_DEFAULTS, name):
             if callable(value):
@@ -154,7 +170,7 @@ class _Builder:
         else:
             for entry in tree["nodes"]:
                 child = self.once(entry.get("share"), lambda entry=entry: self.child(entry, cls.child_class))
-                place = {name: entry[name] for name in ("trainable", "adapter", "inputs", "map", "timeout", "condition") if name in entry}
+                place = {name: entry[name] for name in _IN_CONFIG if name in entry}
                 level.add_child(child, entry["node_id"], **place)
         level.apply_config(tree)
         return level
@@ -182,13 +198,26 @@ class _Builder:
 def _check_version(tree: Mapping[str, Any], cls: type[Any]) -> None:
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{cls.level} config: got {type(tree).__name__}; expected a mapping")
-    version = tree.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise ConfigError(
-            f"{cls.level} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. "
-            "Update wgtorch, or write the config anew."
-        )
+    for where, version in _versions(tree, cls.level):
+        if version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{where} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. "
+                "Update wgtorch, or write the config anew."
+            )
     kind = tree.get("kind", cls.level)
     if kind != cls.level:
         name = str(kind).capitalize() if kind in LEVELS else "another class"
         raise ConfigError(f"config of kind {kind!r} given to {cls.__name__}.from_config; use {name}.from_config")
+
+
+def _versions(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every schema_version in a config, of the levels inside it too, each with its path."""
+    if isinstance(value, Mapping):
+        if "kind" in value and "schema_version" in value:
+            yield where, value["schema_version"]
+        for key, item in value.items():
+            if key not in ("metadata", "initial_content", "inputs"):
+                yield from _versions(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _versions(item, f"{where}[{index}]")

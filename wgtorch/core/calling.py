@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol
 
@@ -27,8 +26,11 @@ class Walked(Protocol):
     """What the executor needs of a composite."""
 
     level: ClassVar[str]
-    nodes: Any
     metadata: dict[str, Any]
+
+    @property
+    def nodes(self) -> Any:
+        """Children by node id."""
 
     @property
     def places(self) -> Mapping[str, Node]:
@@ -52,7 +54,7 @@ def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) 
     child = composite.nodes._modules[step.key]
     if run is not None:
         run.check(step.node)
-    if (reason := composite.skip_reason(node, run)) is not None:
+    if node.condition is not None and (reason := composite.skip_reason(node, run)) is not None:
         if run is not None and run.callbacks:
             run.emit("skip", step.node, _level(child), reason=reason)
         return ABSENT
@@ -72,6 +74,8 @@ def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) 
 
 
 def _gather(composite: Walked, node: Node, step: Call, slots: list[Any]) -> dict[str, Any]:
+    if step.plain:
+        return {name: slots[slot] for name, slot in step.inputs}
     values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not ABSENT}
     for name, value in node.inputs.items():
         values.setdefault(name, value)
@@ -132,26 +136,22 @@ def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: 
     if getattr(child, "level", "block") != "block":
         if run is not None:
             args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
-        drawing: Any = nullcontext()
-    else:
-        drawing = _drawing(node, child, values, run, item)
-    with drawing:
-        if run is not None and run.dry and hasattr(child, "dry"):
-            return child.dry(**values)  # type: ignore[operator]
-        if node.trainable or not torch.is_grad_enabled():
-            result = child(*args, **values)
-        else:
-            result = call_frozen(child, args, values)
-        return background.submit(result).result() if iscoroutine(result) else result
-
-
-def _drawing(node: Node, child: nn.Module, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
-    """Gives a block its random draws: as an argument, or by seeding the global generator around the call."""
-    if getattr(child, "wants_rng", False):
-        values["rng"] = (run or _NO_RUN).rng(node.node_id, item=item)
+    elif getattr(child, "wants_rng", False):
+        values = {**values, "rng": (run or _NO_RUN).rng(node.node_id, item=item)}
     elif run is not None and run.seed is not None and isinstance(child, Block) and child.draws and not child.waits:
-        return seeded_global(run.rng(node.node_id, item=item))
-    return nullcontext()
+        with seeded_global(run.rng(node.node_id, item=item)):
+            return _answer(node, child, args, values, run)
+    return _answer(node, child, args, values, run)
+
+
+def _answer(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any], run: Run | None) -> Any:
+    if run is not None and run.dry and hasattr(child, "dry"):
+        return child.dry(**values)  # type: ignore[operator]
+    if node.trainable or not torch.is_grad_enabled():
+        result = child(*args, **values)
+    else:
+        result = call_frozen(child, args, values)
+    return background.submit(result).result() if iscoroutine(result) else result
 
 
 _NO_RUN = Run(())

@@ -44,7 +44,7 @@ class Composite(Wired):
         run = None
         if args:
             run, inputs = self._positional(args, inputs)
-        plan = self._current_plan() if run is None or not (run.feeds or run.wanted is not None) else self._partial_plan(run)
+        plan = self._current_plan() if run is None else self.plan_for(run)
         slots: list[Any] = [ABSENT] * plan.size
         used = 0
         for name, slot, required in plan.inputs:
@@ -56,7 +56,7 @@ class Composite(Wired):
                     f"{self.block_id}: missing input {name!r}; needed: {[n for n, _, r in plan.inputs if r]}, given: {sorted(inputs)}"
                 )
         if used < len(inputs):
-            self._check_names(inputs, plan)
+            self._check_names(inputs)
         if run is not None:
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
@@ -102,15 +102,19 @@ class Composite(Wired):
             ValidationError: the structure cannot be run.
             RunCancelled, RunTimeoutError: it was stopped.
         """
+        values, feeds = self._border(inputs or {}, device)
+        plain = not (feeds or callbacks or dry_run) and seed is num_loop_steps is timeout is cancelled is outputs is None
+        if plain:  # nothing of this run matters to how nodes are called, so the executor may hand over values alone
+            with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
+                return self(**values)
         run = new_run(self.block_id, seed, callbacks, num_loop_steps, timeout, cancelled)
-        run.dry = bool(dry_run)
-        values = self._border(inputs or {}, run, device)
+        run.feeds, run.dry = feeds, bool(dry_run)
         if outputs is not None:
             self._request(outputs, run)
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
         with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-            found = self(**values) if run.is_quiet else self(run, **values)
+            found = self(run, **values)
         return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
 
     @property
@@ -143,8 +147,10 @@ class Composite(Wired):
             except WgtorchError:
                 self._plan = None  # not whole yet; the run or validate() will say why
 
-    def _partial_plan(self, run: Run) -> Plan:
-        """The plan for what a run wants of this composite, with what it gives."""
+    def plan_for(self, run: Run) -> Plan:
+        """The plan for what a run wants of this composite, with the values it gives."""
+        if not run.feeds and run.wanted is None:
+            return self._current_plan()
         fed = tuple((path[0], port) for path, port in run.feeds if len(path) == 1)
         deep = frozenset(run.feeds)
         if run.wanted is None:
@@ -167,7 +173,7 @@ class Composite(Wired):
         shapes = dict(structure.nodes)
         for node_id in {path[0] for path, _ in run.feeds if len(path) > 1}:
             child = self.nodes[node_id]
-            below = child._partial_plan(replace(run.child(node_id, exposed=tuple(child.get_output_spec())), wanted=None))
+            below = child.plan_for(replace(run.child(node_id, exposed=tuple(child.get_output_spec())), wanted=None))
             needed = {name for name, _, _ in below.inputs}
             shapes[node_id] = replace(shapes[node_id], inputs=tuple(port for port in shapes[node_id].inputs if port.name in needed))
         return replace(
@@ -198,28 +204,27 @@ class Composite(Wired):
             inputs[name] = value
         return run, inputs
 
-    def _check_names(self, inputs: Mapping[str, Any], plan: Plan) -> None:
-        known = {name for name, _, _ in plan.inputs} | plan.unread
+    def _check_names(self, inputs: Mapping[str, Any]) -> None:
+        known = {entry.name for entry in self._inputs}
         for name in inputs:
             if name not in known:
                 raise PortError(f"{self.block_id}: unknown input {name!r}; {suggest(name, known)}")
 
-    def _border(self, inputs: Mapping[str, Any], run: Run, device: torch.device | str | None) -> dict[str, Any]:
-        """Checks and normalises what comes in; values for inner ports go to ``run.feeds``."""
+    def _border(self, inputs: Mapping[str, Any], device: torch.device | str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
+        """Checks and normalises what comes in: (values by input, values by path and port of what is given inside)."""
         spec = self._own_specs()[0]
         values, feeds = {}, {}
         for name, value in inputs.items():
             if device is not None and isinstance(value, Tensor):
                 value = value.to(device)
             if name in spec:
-                values[name] = spec[name].check(value, f"{self.block_id}.{name}")
+                values[name] = spec[name].check(value, self.block_id, name)
             elif "." in name:
                 path, port_name = split_path(name)
                 feeds[path, port_name] = self._inner_port(path, port_name, name).check(value, f"{self.block_id}/{name}")
             else:
                 raise PortError(f"{self.block_id}: unknown input {name!r}; {suggest(name, spec)}")
-        run.feeds = feeds
-        return values
+        return values, feeds
 
     def _request(self, outputs: Sequence[str], run: Run) -> None:
         spec = self._own_specs()[1]

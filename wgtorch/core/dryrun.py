@@ -54,39 +54,47 @@ def dry_run_of(composite: Any, values: Mapping[str, Any], run: Run, *, fake: boo
     """A dry run; see ``dry_run`` of :meth:`wgtorch.core.composite.Composite.run`."""
     report = DryRun(order=(), weight_bytes=_weight_bytes(composite))
     try:
-        plan = composite._current_plan() if run.wanted is None and not run.feeds else composite._partial_plan(run)
+        plan = composite.plan_for(run)
     except WgtorchError as error:
         report.findings = tuple(getattr(error, "findings", ())) or (Finding(composite.block_id, str(error)),)
         return report
     missing = [name for name, _, required in plan.inputs if required and name not in values]
     report.findings = tuple(Finding(f"{composite.block_id}.{name}", "missing input") for name in missing)
-    report.order, report.api_calls = _walk(composite, plan.steps, composite.block_id, run)
+    report.order, report.api_calls = _walk(composite, plan.steps, composite.block_id, run, values)
     if fake and not missing:
         _run_fake(composite, values, run, report)
     return report
 
 
-def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run) -> tuple[tuple[str, ...], int]:
-    """Paths in order and the number of calls that wait on a network."""
+def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Paths in order, and how many calls wait on a network; ``values`` are the composite's inputs as far as known."""
     order: list[str] = []
     calls = 0
     for step in steps:
         if isinstance(step, Loop):
-            inner, inner_calls = _walk(composite, step.body, prefix, run)
+            inner, inner_calls = _walk(composite, step.body, prefix, run, values)
             order += inner
             calls += inner_calls * _turns_or_one(composite, step, run)
         elif isinstance(step, Call):
             child, path = composite.nodes[step.node], f"{prefix}/{step.node}"
             if hasattr(child, "nodes"):
-                inner, inner_calls = _walk(child, child._current_plan().steps, path, run)
-                order += inner
-                calls += inner_calls
+                below = run.child(step.node, exposed=tuple(port for port, _ in step.store))
+                inner, inner_calls = _walk(child, child.plan_for(below).steps, path, below, {})
             else:
-                order.append(path)
-                calls += bool(child.waits)
+                inner, inner_calls = (path,), int(child.waits)
+            order += inner
+            calls += inner_calls * _items(composite, step, values)
         else:
             assert isinstance(step, Combine)
     return tuple(order), calls
+
+
+def _items(composite: Any, step: Call, values: Mapping[str, Any]) -> int:
+    """How often a node is called: once for each item of a list that is there, once where none is known."""
+    mapped = composite.places[step.node].map
+    names = [entry.name for entry in composite.exposed_inputs if entry.node_id == step.node and entry.port_name in mapped]
+    lists = [values[name] for name in names if isinstance(values.get(name), (list, tuple))]
+    return len(lists[0]) if lists else 1
 
 
 def _turns_or_one(composite: Any, loop: Loop, run: Run) -> int:

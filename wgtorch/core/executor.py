@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,20 +35,26 @@ def execute(composite: Walked, plan: Plan, slots: list[Any], run: Run | None) ->
 
 
 def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
-    children = composite.nodes._modules
+    children = composite._modules["nodes"]._modules
     step: Any = None  # a Call wherever it is plain
     try:
         for step in steps:
-            if run is None and step.plain:
-                if step.one >= 0:
-                    result = children[step.key](slots[step.one])
-                else:
-                    result = children[step.key](*[slots[slot] for slot in step.args], **{name: slots[slot] for name, slot in step.kwargs})
-                if step.only >= 0 and type(result) is Tensor:
+            if run is None and step.simple:
+                result = children[step.key](slots[step.one])
+                if type(result) is Tensor:
                     slots[step.only] = result
                 else:
                     _store(step, result, children[step.key], slots)
                 result = None  # a value lives in its slot alone
+                slots[step.one] = ABSENT
+                continue
+            if run is None and step.plain:
+                result = children[step.key](*[slots[slot] for slot in step.args], **{name: slots[slot] for name, slot in step.kwargs})
+                if step.only >= 0 and type(result) is Tensor:
+                    slots[step.only] = result
+                else:
+                    _store(step, result, children[step.key], slots)
+                result = None
             else:
                 _perform(composite, step, slots, run)
             for slot in step.frees:
@@ -85,20 +92,20 @@ def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> N
     walk = _walk_waiting if loop.waits else _walk
     for carry in loop.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
-    turn = 0
-    while total is None or turn < total:
-        if run is not None:
+    for turn in count() if total is None else range(total):
+        if turn:
+            for carry in loop.carries:  # what is fed back is never itself a carried slot, so the order does not matter
+                slots[carry.slot] = slots[carry.feedback]
+            for slot in loop.turn_frees:
+                slots[slot] = ABSENT
+        if run is None:
+            walk(composite, loop.body, slots, None)
+        else:
             run.check(loop.node)
             run.emit("loop", None, composite.level, step=turn, total=total)
-        walk(composite, loop.body, slots, None if run is None else run.turn(turn))
-        turn += 1
-        if turn == total or _is_done(loop, slots):
+            walk(composite, loop.body, slots, run.turn(turn))
+        if loop.done and _is_done(loop, slots):
             break
-        carried = [slots[carry.feedback] for carry in loop.carries]
-        for carry, value in zip(loop.carries, carried, strict=True):
-            slots[carry.slot] = value
-        for slot in loop.turn_frees:
-            slots[slot] = ABSENT
     for slot in loop.turn_frees:
         slots[slot] = ABSENT
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from wgtorch.core.port import ABSENT
 
 def combine(step: Combine, slots: list[Any]) -> Any:
     """Combines what several sources brought to one port; sources without a value are left out."""
-    present = [(key, slots[slot]) for key, slot in zip(step.keys, step.sources, strict=True) if slots[slot] is not ABSENT]
+    there = [(key, slot) for key, slot in zip(step.keys, step.sources, strict=True) if slots[slot] is not ABSENT]
+    present = [part for key, slot in there for part in _parts(step, key, slot, slots[slot])]
     values = [value for _, value in present]
-    if not values:
+    if not there:
         return ABSENT
     if step.how == "dict":
         return dict(present)
@@ -30,6 +32,15 @@ def combine(step: Combine, slots: list[Any]) -> Any:
     except (TypeError, RuntimeError) as error:
         kinds = ", ".join(f"{key}: {describe(value)}" for key, value in present)
         raise PortError(f"{step.node}.{step.port}: cannot {step.how} {kinds} ({error})") from error
+
+
+def _parts(step: Combine, key: str, slot: int, value: Any) -> list[tuple[str, Any]]:
+    """What one source brings: itself, or from outside all of a list or mapping that the port combines to."""
+    if slot in step.outside and step.how == "list" and isinstance(value, (list, tuple)):
+        return [(key, item) for item in value]
+    if slot in step.outside and step.how == "dict" and isinstance(value, Mapping):
+        return list(value.items())
+    return [(key, value)]
 
 
 def _concat(values: list[Any]) -> Any:

@@ -13,12 +13,15 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from wgtorch.core import background, building, saving
+from wgtorch.core import background, building
 from wgtorch.core.block import Block
 from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
+from wgtorch.core.pool import Pool, now_building
+from wgtorch.core.pool import building as building_now
+from wgtorch.core.run import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.template import build_template
 
@@ -39,12 +42,17 @@ class Level(Block):
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self._block_id = check_node_id(level_id) if level_id is not None else self.level
-        self.nodes = Nodes()
+        self._modules["nodes"] = Nodes()
         self._places: dict[str, Node] = {}
         self.metadata: dict[str, Any] = dict(metadata or {})
         self._version = 0
 
     # --- children -----------------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> Nodes:
+        """Children by node id."""
+        return self._modules["nodes"]  # type: ignore[return-value]  # nn.Module.__getattr__ finds it too, at ten times the cost
 
     @property
     def places(self) -> Mapping[str, Node]:
@@ -71,6 +79,8 @@ class Level(Block):
         node = self._node(node_id, child, place)
         self.nodes.put(node_id, child)
         self._places[node_id] = node
+        if (pool := now_building().pool) is not None:
+            pool.note_place(self, node_id, child)
         self._changed()
         return node_id
 
@@ -96,7 +106,7 @@ class Level(Block):
         self._require_node(node_id)
         clone = copy.deepcopy(self.nodes[node_id])
         self.nodes.put(node_id, clone)
-        self._changed()
+        self.configure_node(node_id, reuse=False)
         return clone
 
     def configure_node(self, node_id: str, **place: Any) -> None:
@@ -118,6 +128,11 @@ class Level(Block):
                 raise UnknownNameError(f"{path!r}: {found.block_id} is a block and has no nodes, so no {part!r}")
             found = found.nodes[part]
         return found
+
+    def put_child(self, node_id: str, child: Block) -> None:
+        """Puts an instance with the same ports in a child's place; edges and plans stay."""
+        self.nodes.put(node_id, child)
+        self._changed()
 
     def _as_child(self, child: Any) -> Block:
         if isinstance(child, self.child_class):
@@ -168,7 +183,7 @@ class Level(Block):
         stop = threading.Event()
         asked = options.pop("cancelled", None)
         run: Any = self.run
-        future = background.start(lambda: run(*args, cancelled=lambda: stop.is_set() or bool(asked and asked()), **options))
+        future = background.start(in_this_context(lambda: run(*args, cancelled=lambda: stop.is_set() or bool(asked and asked()), **options)))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -255,22 +270,23 @@ class Level(Block):
         return building.to_config(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None) -> Self:
-        """Builds a level from its config.
+    def from_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, pool: Pool | None = None) -> Self:
+        """Builds a level from its config. Nodes that name the same model (``checkpoint_ref``) share one instance of it.
 
         Args:
             config: plain data; any sub-config may be ``{"ref": "file.yaml"}``.
             base: the folder that refs are relative to, and may not leave; the working folder by default.
+            pool: where models are looked for, so that levels built apart share them too.
 
         Raises:
             ConfigError: lists everything that is wrong, each with its path in the config.
         """
-        return building.from_config(cls, config, base=base)
+        return building.from_config(cls, config, base=base, pool=pool)
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
-        """Builds a level from a YAML or JSON file."""
-        return building.from_yaml(cls, path)
+    def from_yaml(cls, path: str | os.PathLike[str], *, pool: Pool | None = None) -> Self:
+        """Builds a level from a YAML or JSON file; ``pool`` as for :meth:`from_config`."""
+        return building.from_yaml(cls, path, pool=pool)
 
     @classmethod
     def from_template(cls, name: str, **params: Any) -> Self:
@@ -288,20 +304,15 @@ class Level(Block):
         """Writes the config as YAML, or as JSON where the path ends so."""
         return building.save_config(self, path)
 
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Writes config and weights to a folder, whole or not at all; each unique block is stored once."""
-        return saving.save(self, directory)
+    def saved_config(self) -> dict[str, Any]:
+        """The config that checkpoints hold."""
+        return self.to_config()
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Self:
-        """Gives back what :meth:`save` wrote: the same structure and the same weights."""
-        return saving.load(cls, directory)
-
-    def write_extra(self, directory: Path) -> None:
-        """Writes what belongs to a saved level beside config and weights."""
-
-    def read_extra(self, directory: Path) -> None:
-        """Reads what :meth:`write_extra` wrote."""
+    def from_saved_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, empty: bool = False) -> Self:
+        """Builds from what :meth:`saved_config` gave; ``empty`` leaves weights without memory, for the caller to give."""
+        with building_now(empty=empty):
+            return building.from_config(cls, config, base=base)
 
     # --- what configs hold of a level beside its nodes ------------------------------------------------------------------
 
@@ -320,7 +331,7 @@ class Level(Block):
         return repr(self.block_id)
 
 
-_PLACE_FIELDS = ("trainable", "adapter", "inputs", "map", "timeout", "condition")
+_PLACE_FIELDS = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")
 
 
 def describe_child(child: object) -> str:

@@ -3,76 +3,131 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 from torch import nn
 
 from wgtorch.core.structure import Node
 
-_changed = threading.Condition()
-_active: list[_Session] = []
-_outer: ContextVar[tuple[_Session, ...]] = ContextVar("outer sessions", default=())
+_lock = threading.Lock()
+_changed = threading.Condition(_lock)
+_active: list[mode_for_run] = []
+_waiting: list[mode_for_run] = []
+_outer: ContextVar[tuple[mode_for_run, ...]] = ContextVar("outer runs", default=())
 """Runs that the current one runs inside of, in whatever thread."""
 
 
-class _Session:
-    """One run's hold on its modules: the mode each is to be in, and those that this run had to change."""
-
-    __slots__ = ("_by_id", "flipped", "outer", "wanted")
-
-    def __init__(self, wanted: list[tuple[nn.Module, bool]]) -> None:
-        self.wanted = wanted
-        self.outer = _outer.get()
-        self.flipped: list[tuple[nn.Module, bool]] = []
-        self._by_id: dict[int, bool] | None = None
-
-    @property
-    def modes(self) -> dict[int, bool]:
-        """Wanted mode by module id; only built when two runs meet."""
-        if self._by_id is None:
-            self._by_id = {id(module): mode for module, mode in self.wanted}
-        return self._by_id
-
-    def conflicts(self, other: _Session) -> bool:
-        """True when the two want one module in different modes and this one does not run inside the other."""
-        return other not in self.outer and any(other.modes.get(key, mode) is not mode for key, mode in self.modes.items())
-
-
-@contextmanager
-def mode_for_run(root: nn.Module, training: bool) -> Iterator[None]:
+class mode_for_run:
     """Puts all modules under ``root`` into train or eval and gives each its own mode back after.
 
     Modules are shared between runs of several threads. Runs that want the same mode share it; one that wants the other
-    mode of a module waits until those are through. Frozen blocks stay in eval.
+    mode of a module waits until those are through, unless it runs inside them. Frozen blocks stay in eval.
     """
-    session = _Session(_wanted_modes(root, training))
-    with _changed:
-        while any(session.conflicts(other) for other in _active):
-            _changed.wait()
-        for module, mode in session.wanted:
-            if module.training is not mode:
-                session.flipped.append((module, module.training))
-                module.__dict__["training"] = mode  # nn.Module.__setattr__ looks for parameters first, at ten times the cost
-        _active.append(session)
-    token = _outer.set((*session.outer, session))
-    try:
-        yield
-    finally:
-        _outer.reset(token)
-        with _changed:
-            _active.remove(session)
-            for module, before in session.flipped:
-                heir = next(
-                    (other for other in _active if other not in session.outer and other.modes.get(id(module)) is module.training), None
-                )
-                if heir is None:
-                    module.__dict__["training"] = before
-                else:  # another run still needs the module in this mode, and gives it back in its turn
-                    heir.flipped.append((module, before))
-            _changed.notify_all()
+
+    __slots__ = ("_modes", "_token", "from_eval", "from_train", "root", "training")
+
+    def __init__(self, root: nn.Module, training: bool) -> None:
+        self.root = root
+        self.training = training
+        # What this run found in train and put into eval, and the other way; one module may come twice. A module's own
+        # dict stands for it: nn.Module.__setattr__ looks for parameters first, at ten times the cost.
+        self.from_train: list[dict[str, Any]] = []
+        self.from_eval: list[dict[str, Any]] = []
+        self._modes: dict[int, bool] | None = None
+
+    def __enter__(self) -> None:
+        around = _outer.get()
+        with _lock:
+            while _active and any(self._conflicts(other) for other in _active if other not in around):
+                _waiting.append(self)
+                _changed.wait()
+                _waiting.remove(self)
+            if self.training:
+                wanted = _wanted_modes(self.root, True)
+                self.from_train = [_own(module) for module, mode in wanted if module.training and not mode]
+                self.from_eval = [_own(module) for module, mode in wanted if mode and not module.training]
+            else:
+                self.from_train = _in_train(self.root)
+            for own in self.from_train:
+                own["training"] = False
+            for own in self.from_eval:
+                own["training"] = True
+            _active.append(self)
+        self._token = _outer.set((*around, self))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        _outer.reset(self._token)
+        with _lock:
+            _active.remove(self)
+            if _active:
+                self._hand_over()
+            for own in self.from_train:
+                own["training"] = True
+            for own in self.from_eval:
+                own["training"] = False
+            if _waiting:
+                _changed.notify_all()
+
+    def _all_modes(self) -> dict[int, bool]:
+        """Wanted mode by the id of a module's own dict; only built when two runs meet."""
+        if self._modes is None:
+            self._modes = {id(module.__dict__): mode for module, mode in _wanted_modes(self.root, self.training)}
+        return self._modes
+
+    def _conflicts(self, other: mode_for_run) -> bool:
+        """True when the two want one module in different modes."""
+        if not (self.training or other.training):
+            return False
+        theirs = other._all_modes()
+        return any(theirs.get(key, mode) is not mode for key, mode in self._all_modes().items())
+
+    def _hand_over(self) -> None:
+        """Leaves modules that another run still needs as they are to that run, which gives them back in its turn."""
+        for name, mode in (("from_train", False), ("from_eval", True)):
+            kept: list[dict[str, Any]] = []
+            for own in getattr(self, name):
+                heir = next((other for other in _active if other._all_modes().get(id(own)) is mode), None)
+                (kept if heir is None else getattr(heir, name)).append(own)
+            setattr(self, name, kept)
+
+
+def _in_train(root: nn.Module) -> list[dict[str, Any]]:
+    """Own dicts of the modules under ``root`` that are in train; one that stands at several places may come several times."""
+    own = _own(root)
+    found = [own] if own["training"] else []
+    todo, seen = [root._modules], {id(root)}
+    while todo:
+        for child in todo.pop().values():
+            if child is not None:
+                own = child.__dict__
+                try:
+                    if own["training"]:
+                        found.append(own)
+                except KeyError:
+                    if child.training:
+                        found.append(_Scripted(child))
+                if own["_modules"] and id(child) not in seen:
+                    seen.add(id(child))
+                    todo.append(own["_modules"])
+    return found
+
+
+class _Scripted(dict[str, Any]):
+    """Stands for the own dict of a ScriptModule, which keeps its mode outside Python."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(training=module.training)
+        self.module = module
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self.module, name, value)
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    return module.__dict__ if "training" in module.__dict__ else _Scripted(module)
 
 
 def _wanted_modes(root: nn.Module, training: bool) -> list[tuple[nn.Module, bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -79,20 +80,31 @@ class Port:
         """Why ``source`` cannot feed this port, or None when it can."""
         return mismatch(source.dtype, self.dtype)
 
-    def check(self, value: Any, where: str) -> Any:
-        """Checks a value and returns it normalised.
+    def check(self, value: Any, *where: str) -> Any:
+        """Checks a value and returns it normalised; each one of a list or mapping where the port combines sources to one.
+
+        Args:
+            value: what is to enter.
+            where: parts of the port's path, joined only for a message.
 
         Raises:
             PortTypeError: the value is of another kind or shape.
         """
-        kind = get_kind(self.dtype)
         if value is None and self.optional:
             return value
+        if self.aggregation == "list" and isinstance(value, (list, tuple)):
+            return [self._check_one(item, *where, str(index)) for index, item in enumerate(value)]
+        if self.aggregation == "dict" and isinstance(value, Mapping):
+            return {key: self._check_one(item, *where, str(key)) for key, item in value.items()}
+        return self._check_one(value, *where)
+
+    def _check_one(self, value: Any, *where: str) -> Any:
+        kind = get_kind(self.dtype)
         if not kind.accepts(value):
-            raise PortTypeError(f"{where}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
+            raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
         value = kind.normalise(value)
         if self.shape is not None and isinstance(value, Tensor) and not _fits(tuple(value.shape), self.shape):
-            raise PortTypeError(f"{where}: got shape {list(value.shape)}; expected {list(self.shape)}")
+            raise PortTypeError(f"{'.'.join(where)}: got shape {list(value.shape)}; expected {list(self.shape)}")
         return value
 
 

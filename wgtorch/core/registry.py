@@ -92,8 +92,12 @@ class Registry(Generic[T]):
         text = f"unknown {self.what} {name!r}; {suggest(name, self.names())}"
         for prefix, extra in self.extras.items():
             if name == prefix or (prefix.endswith("/") and name.startswith(prefix)):
-                text += f" It comes with: pip install 'wgtorch[{extra}]'."
+                text += f"{'' if text.endswith('?') else '.'} It comes with: pip install 'wgtorch[{extra}]'."
         return text
+
+
+LevelRegistry: Registry[type[Any]] = Registry("level")
+"""Level classes by kind; each level's file adds its own."""
 
 
 def _origin(entry: object) -> str:

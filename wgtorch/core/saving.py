@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_FDCWD = -100
+_FRESH = 10.0  # seconds in which a new name may not be locked yet by the writer that made it
 
 
 def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None]) -> Path:
@@ -22,13 +24,13 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None]
     The two change places in one step where the system can do that (Linux), so that a kill at any moment leaves either.
     Elsewhere there is a moment in which only ``.<name>.old`` is there: :func:`recovered` finds it.
     """
-    target = Path(directory)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent))
+    target = Path(os.path.realpath(directory))
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file stands where the folder is to be written", str(target))
+    fresh = _beside(target)
+    fresh.mkdir()
     with _held(fresh):
         try:
-            os.chmod(fresh, 0o777 & ~_umask())
             fill(fresh)
             for folder, _, files in os.walk(fresh, topdown=False):
                 for name in files:
@@ -44,20 +46,18 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None]
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
-    return target
+    return Path(directory)
 
 
 def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None]) -> Path:
     """Fills a new file and puts it in place of the old one only when it is whole and on disk."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
-    os.close(handle)
-    fresh = Path(name)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder stands where the file is to be written", str(target))
+    fresh = _beside(target)
+    fresh.touch()
     with _held(fresh):
         try:
-            os.chmod(fresh, 0o666 & ~_umask())
             fill(fresh)
             sync(fresh)
             os.replace(fresh, target)
@@ -65,7 +65,7 @@ def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None]) -> Pa
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
-    return target
+    return Path(path)
 
 
 def recovered(path: Path) -> Path:
@@ -87,7 +87,7 @@ def remove_leftovers(target: Path) -> None:
     """Takes away what killed writers of the same target left beside it; what a living one holds stays."""
     for left in target.parent.glob(f".{_literal(target.name)}.*.new"):
         with _held(left) as free:
-            if free:
+            if free and time.time() - left.stat().st_ctime > _FRESH:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
@@ -142,10 +142,11 @@ def _held(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(target: Path) -> Path:
+    """A new name beside the target, once what killed writers left there is gone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    return target.parent / f".{target.name}.{secrets.token_hex(6)}.new"
 
 
 def _literal(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError, Finding, suggest
 from wgtorch.core.kinds import describe
+from wgtorch.core.resolve import MAX_NODES
 from wgtorch.core.structure import _NODE_ID
 
 SCHEMA_VERSION = "1.0"
@@ -30,6 +31,7 @@ _PLACE: dict[str, Any] = {
     "map": {"anyOf": [_TEXT, _TEXTS]},
     "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
     "condition": {"anyOf": [_TEXT, _TEXTS]},
+    "reuse": {"type": "boolean"},
     "share": _TEXT,
 }
 
@@ -74,7 +76,7 @@ def _level(level: str) -> dict[str, Any]:
         }
         return _closed(properties, [*required, "stages"])
     properties |= {
-        "nodes": {"type": "array", "items": {"$ref": f"#/$defs/{level}_node"}},
+        "nodes": {"type": "array", "items": {"$ref": f"#/$defs/{level}_node"}, "maxItems": MAX_NODES},
         "edges": {"type": "array", "items": _EDGE},
         "exposed_inputs": {"type": "array", "items": _EXPOSED},
         "exposed_outputs": {"type": "array", "items": _EXPOSED},

@@ -37,6 +37,7 @@ class Node:
         timeout: seconds that one call may take.
         condition: what must hold for the child to run: slots that must be filled, a preset's or registered name, or a
             callable. Read by levels that run over a State.
+        reuse: False keeps the child out of every pool: an instance for this place alone.
     """
 
     node_id: str
@@ -46,6 +47,7 @@ class Node:
     map: tuple[str, ...] = ()
     timeout: float | None = None
     condition: Any = None
+    reuse: bool = True
 
     def __deepcopy__(self, memo: dict) -> Node:
         return self

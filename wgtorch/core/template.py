@@ -75,7 +75,7 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
     for param in params:
         if param not in template.parameters and not takes_any:
             raise ConfigError(
-                f"template {name!r}: unknown parameter {param!r}; {suggest(param, template.parameters)}. "
+                f"template {name!r}: unknown parameter {param!r}; {suggest(param, template.parameters)} "
                 f"Known: {sorted(template.parameters)}"
             )
     missing = [

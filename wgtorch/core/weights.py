@@ -1,57 +1,208 @@
-"""Weights that a config refers to instead of holding: ``checkpoint_ref``."""
+"""Weights that a config refers to instead of holding: ``checkpoint_ref``.
+
+A ref names a safetensors file, a folder as diffusers and transformers write it (one file, or shards with an index), a
+part of a wgtorch checkpoint (``runs/world#creator/paint/t2i/backbone``), or weights that ship with the package
+(``wgtorch:scene_painter``).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from wgtorch.core.errors import CheckpointError, suggest
+from wgtorch.core.checkpoint.filling import assign, misfits, to_dtypes_of
+from wgtorch.core.checkpoint.layout import MANIFEST, checked_name
+from wgtorch.core.checkpoint.manifest import StoredFile
+from wgtorch.core.checkpoint.source import map_file, open_source
+from wgtorch.core.checkpoint.stored import read_manifest, stored_part
+from wgtorch.core.checkpoint.tensors import Header, map_tensors, read_header
+from wgtorch.core.errors import CheckpointError, ValidationError, suggest
+from wgtorch.core.resolve import resolve_environment
 
 PACKAGED = Path(__file__).parents[1] / "weights"
 _PREFIX = "wgtorch:"
+_USUAL = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+_MAX_INDEX = 64 << 20
 
 
-def resolve_checkpoint(ref: str) -> Path:
-    """The safetensors file of a ref: a path, or ``wgtorch:name`` for weights that ship with the package.
+def ref_of(block: object) -> str | None:
+    """The ref in a block's config, with values of the environment in place."""
+    ref = getattr(block, "_config", {}).get("checkpoint_ref")
+    return None if ref is None else str(resolve_environment({"ref": ref}, "checkpoint_ref")["ref"])
+
+
+def resolve_checkpoint(ref: str) -> list[Path]:
+    """The files of a ref, absolute and with links followed; the manifest, for a part of a wgtorch checkpoint.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: there are none, or they are not safetensors.
     """
     if ref.startswith(_PREFIX):
         path = PACKAGED / f"{ref.removeprefix(_PREFIX)}.safetensors"
         known = [f"{_PREFIX}{entry.stem}" for entry in sorted(PACKAGED.glob("*.safetensors"))]
         if not path.is_file() or path.parent != PACKAGED:
             raise CheckpointError(f"checkpoint_ref {ref!r}: no such weights in the package; {suggest(ref, known)}")
-        return path
-    path = Path(ref).expanduser()
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise CheckpointError(f"checkpoint_ref {ref!r}: expected the path of a .safetensors file that is there")
-    return path.resolve()
+        return [path]
+    outer, part = _split(ref)
+    path = Path(outer).expanduser()
+    if part:
+        found = [path / MANIFEST if path.is_dir() else path]
+    elif path.is_dir():
+        found = _files_in(path, ref)
+    elif path.name.endswith(".safetensors.index.json"):
+        found = _sharded(path, ref)
+    elif path.suffix == ".safetensors":
+        found = [path]
+    else:
+        raise CheckpointError(
+            f"checkpoint_ref {ref!r}: expected a .safetensors file, a folder that holds one or its index, or 'checkpoint#path'"
+            + ("; pickles (.bin, .pt, .ckpt) are never read, convert it" if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") else "")
+        )
+    for file in found:
+        if not file.is_file():
+            raise CheckpointError(f"checkpoint_ref {ref!r}: {file} is not there")
+    return [file.resolve() for file in found]
+
+
+def identity_of(ref: str) -> list[tuple[str, int, int]]:
+    """What a ref is now: (path, bytes, time of change) of each file, with the part it asks for."""
+    part = _split(ref)[1] if not ref.startswith(_PREFIX) else ""
+    stats = [(file, file.stat()) for file in resolve_checkpoint(ref)]
+    return [(f"{file}#{part}" if part else str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+
+
+def read_ref(ref: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a ref, mapped from its files, and what to call them in messages.
+
+    Raises:
+        CheckpointError: it cannot be found or read.
+    """
+    files = resolve_checkpoint(ref)
+    outer, part = _split(ref) if not ref.startswith(_PREFIX) else (ref, "")
+    if part:
+        with open_source(Path(outer).expanduser()) as source:
+            return stored_part(source, read_manifest(source), part), ref
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        header, mapped = read_file(file)
+        twice = [name for name in mapped if name in tensors]
+        if twice:
+            raise CheckpointError(f"{file}: tensor {twice[0]!r} is in another shard as well")
+        tensors.update(mapped)
+        tensors.update({name: tensors[target] for name, target in aliases_of(header.metadata).items() if target in tensors})
+    return tensors, str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
+
+
+def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """The header of a safetensors file and its tensors, mapped.
+
+    Raises:
+        CheckpointError: it is truncated, foreign or damaged.
+    """
+    try:
+        length = path.stat().st_size
+        if length < 8:
+            raise CheckpointError(f"{path}: {length} bytes; truncated, or no safetensors file")
+        with path.open("rb") as handle:
+            buffer = map_file(handle)
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    header = read_header(buffer, 0, length, str(path))
+    return header, map_tensors(buffer, 0, header)
+
+
+def aliases_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Names that a file gives for tensors stored under another name."""
+    return {key.removeprefix("alias:"): target for key, target in metadata.items() if key.startswith("alias:")}
 
 
 def load_checkpoint(block: nn.Module, ref: str) -> None:
-    """Loads weights into a block, in the block's own dtype.
+    """Gives a block the weights of a ref, in the block's own dtype; without a copy where the dtype is the file's.
 
     Raises:
-        CheckpointError: the file does not fit the block; lists every tensor that is missing, unexpected or mis-shaped.
+        CheckpointError: the files do not fit the block; lists every tensor that is missing, unexpected or mis-shaped.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    tensors, where = read_ref(ref)
+    found = misfits(block, tensors, type(block).__name__)
+    if found:
+        raise CheckpointError(str(ValidationError(f"{where} does not fit {type(block).__name__}, so it", found)))
+    tensors = to_dtypes_of(block, tensors)
+    assign(block, tensors)
+    block.__dict__["_ref_dtypes"] = {name: tensor.dtype for name, tensor in tensors.items()}
 
-    path = resolve_checkpoint(ref)
+
+def is_as_referred(block: nn.Module, ref: str, own: Mapping[str, Tensor]) -> bool:
+    """True while a block's own weights are exactly what loading its ref again would give it."""
+    dtypes = block.__dict__.get("_ref_dtypes")
+    if dtypes is None:
+        return False
     try:
-        tensors: dict[str, Any] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
-    own = block.state_dict()
-    wrong = [f"missing {name}" for name in own if name not in tensors] + [f"unexpected {name}" for name in tensors if name not in own]
-    wrong += [
-        f"{name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
-    if wrong:
-        raise CheckpointError(f"{path} does not fit {type(block).__name__}: {'; '.join(wrong)}")
-    block.load_state_dict(tensors)
+        tensors, _ = read_ref(ref)
+    except CheckpointError:
+        return False
+    for name, tensor in own.items():
+        if name in tensors and (tensor.dtype != dtypes.get(name) or tensor.shape != tensors[name].shape):
+            return False
+        if name in tensors and not _same_bits(tensor.cpu(), tensors[name].to(tensor.dtype)):
+            return False
+    return True
+
+
+def outside_files(ref: str) -> tuple[StoredFile, ...]:
+    """What the files of a ref are now, with their hashes."""
+    found = []
+    for file in resolve_checkpoint(ref):
+        with file.open("rb") as handle:
+            name = ref if ref.startswith(_PREFIX) else str(file)
+            found.append(StoredFile(name, file.stat().st_size, hashlib.file_digest(handle, "sha256").hexdigest()))
+    return tuple(found)
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    if first.dtype.is_floating_point and first.dtype.itemsize in (2, 4, 8):
+        whole = {2: "int16", 4: "int32", 8: "int64"}[first.dtype.itemsize]
+        kind = getattr(torch, whole)
+        return torch.equal(first.contiguous().view(kind), second.contiguous().view(kind))  # NaN is itself here
+    return bool((first == second).all())
+
+
+def _split(ref: str) -> tuple[str, str]:
+    outer, _, part = ref.partition("#")
+    return outer, part
+
+
+def _files_in(folder: Path, ref: str) -> list[Path]:
+    for name in _USUAL:
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _sharded(folder / f"{name}.index.json", ref)
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    if (folder / MANIFEST).is_file():
+        raise CheckpointError(f"checkpoint_ref {ref!r}: is a wgtorch checkpoint; say which part of it, as {ref + '#node'!r}")
+    held = [entry.name for entry in found] or "none"
+    raise CheckpointError(f"checkpoint_ref {ref!r}: expected {' or '.join(_USUAL)}, or one .safetensors file; there: {held}")
+
+
+def _sharded(index: Path, ref: str) -> list[Path]:
+    try:
+        if index.stat().st_size > _MAX_INDEX:
+            raise CheckpointError(f"{index}: {index.stat().st_size} bytes; expected at most {_MAX_INDEX}")
+        content = json.loads(index.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"checkpoint_ref {ref!r}: {index} cannot be read: {error}") from error
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index}: no weight_map; expected the index of a sharded model")
+    return [index.parent / checked_name(name, str(index)) for name in sorted(set(map(str, names.values())))]

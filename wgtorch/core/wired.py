@@ -103,6 +103,8 @@ class Wired(Level):
         self._inputs, self._outputs = [e for e in self._inputs if stays(e)], [e for e in self._outputs if stays(e)]
         kept = {name: value for name, value in self._places[node_id].inputs.items() if name in inputs}
         self.nodes.put(node_id, child)
+        lost += [str(edge) for edge in self._edges if self._mismatch(edge) is not None]
+        self._edges = [edge for edge in self._edges if self._mismatch(edge) is None]
         self.configure_node(node_id, inputs=kept, map=tuple(name for name in self._places[node_id].map if name in inputs))
         return lost
 
@@ -240,7 +242,11 @@ class Wired(Level):
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = validate_structure(self._structure())
         for edge in self._edges:
-            if (reason := self._mismatch(edge)) is not None:
+            try:
+                reason = self._mismatch(edge)
+            except UnknownNameError:  # a port that is gone is among the errors already
+                continue
+            if reason is not None:
                 errors.append(Finding(f"{self.block_id}: edge {edge}", reason))
         return errors, warnings
 

@@ -47,8 +47,7 @@ class DirectoryStorage:
     """
 
     def __init__(self, state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None) -> None:
-        fields = [name for _, name, _, _ in string.Formatter().parse(naming_template) if name is not None]
-        if fields != ["step"] or "/" in naming_template or naming_template.startswith("."):
+        if not _names_steps(naming_template):
             raise StorageError(f"naming_template {naming_template!r}: expected a folder's name with one {{step}}, as '{{step:05d}}'")
         if max_snapshots is not None and max_snapshots < 1:
             raise StorageError(f"max_snapshots {max_snapshots}: expected at least 1, or None to keep all")
@@ -71,6 +70,8 @@ class DirectoryStorage:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise StorageError(f"{self.folder}: another run writes to this storage; wait for it, or choose another state_dir") from None
+            for left in (*self.folder.glob(".*.new"), *self.folder.glob(".*.dropped")):  # by writers that were killed
+                shutil.rmtree(left, ignore_errors=True)
             yield
 
     def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
@@ -87,6 +88,8 @@ class DirectoryStorage:
             _write_tensors(folder, tensors)
             for slot in state.schema:
                 for picture, image in images_in(state[slot], slot):
+                    while (folder / f"{picture}.png").exists():
+                        picture += "_"
                     write_png(image, folder / f"{picture}.png")
 
         write_folder(self.folder / name, fill)
@@ -106,10 +109,11 @@ class DirectoryStorage:
         folders = self._folders()
         if step not in folders:
             raise StorageError(f"{self.folder}: no step {step}; there are {sorted(folders)}")
-        entry = _read_json(folders[step] / "state.json")
-        tensors = _read_tensors(folders[step])
-        slots = {slot: decode(value, tensors) for slot, value in entry["slots"].items()}
-        return State(schema=tuple(entry["schema"]), **slots), decode(_read_json(folders[step] / "content.json"), tensors)
+        with _whole(folders[step]):
+            entry = _read_entry(folders[step] / "state.json")
+            tensors = _read_tensors(folders[step])
+            slots = {slot: decode(value, tensors) for slot, value in entry["slots"].items()}
+            return State(schema=tuple(entry["schema"]), **slots), decode(_read_json(folders[step] / "content.json"), tensors)
 
     def keep_life(self, life: Life) -> None:
         """Writes the life in flight beside the old one, and then names it as the current."""
@@ -142,14 +146,27 @@ class DirectoryStorage:
         found = {}
         for entry in self.folder.glob("*/state.json"):
             if not entry.parent.name.startswith("."):
-                found[int(_read_json(entry)["step"])] = entry.parent
+                with _whole(entry.parent):
+                    found[int(_read_entry(entry)["step"])] = entry.parent
         return found
 
     def _drop_oldest(self) -> None:
         if self.max_snapshots is not None:
             folders = self._folders()
             for step in sorted(folders)[: -self.max_snapshots]:
-                shutil.rmtree(folders[step])
+                dropped = self.folder / f".{folders[step].name}.dropped"
+                folders[step].rename(dropped)  # at once, so that no half of it is ever seen
+                shutil.rmtree(dropped, ignore_errors=True)
+
+
+def _names_steps(template: str) -> bool:
+    """True when a template gives every step a folder's name of its own, and none that the life in flight uses."""
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        name = template.format(step=1) if fields == ["step"] else ""
+    except (ValueError, IndexError):
+        return False
+    return name != "" and "/" not in name and not name.startswith((".", "life-"))
 
 
 def write_life(life: Life, folder: Path) -> None:
@@ -171,26 +188,45 @@ def write_life(life: Life, folder: Path) -> None:
 
 def read_life(folder: Path) -> Life:
     """Reads what :func:`write_life` wrote."""
-    entry = _read_json(folder / "life.json")
-    tensors = _read_tensors(folder, "life.safetensors")
-    state = None
-    if entry["schema"] is not None:
-        state = State(schema=tuple(entry["schema"]), **{slot: decode(value, tensors) for slot, value in entry["slots"].items()})
-    return Life(decode(entry["content"], tensors), state, entry["passes"], entry["stage"], entry["seed"])
+    with _whole(folder):
+        entry = _read_entry(folder / "life.json")
+        tensors = _read_tensors(folder, "life.safetensors")
+        state = None
+        if entry["schema"] is not None:
+            state = State(schema=tuple(entry["schema"]), **{slot: decode(value, tensors) for slot, value in entry["slots"].items()})
+        return Life(decode(entry["content"], tensors), state, entry["passes"], entry["stage"], entry["seed"])
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Says of what is read inside where it is damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StorageError) and str(folder) in str(error):
+            raise
+        raise StorageError(f"{folder}: damaged, or not written by a storage: {error}") from error
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    try:
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _read_json(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error
-    if isinstance(content, dict) and content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-        raise StorageError(f"{path}: format_version {content['format_version']!r}; this version reads {FORMAT_VERSION!r}")
-    return content
+
+
+def _read_entry(path: Path) -> dict[str, Any]:
+    entry = _read_json(path)
+    if entry["format_version"] != FORMAT_VERSION:
+        raise StorageError(f"{path}: format_version {entry['format_version']!r}; this version reads {FORMAT_VERSION!r}")
+    return entry
 
 
 def _write_tensors(folder: Path, tensors: dict[str, Tensor], name: str = "tensors.safetensors") -> None:

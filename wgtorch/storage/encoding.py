@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,16 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     Raises:
         StorageError: the value cannot be stored; names its path.
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$number": repr(float(value))}  # JSON has no word for it
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous()
-        return {"$tensor": path}
+        key = path
+        while key in tensors:  # {"a.b": x, "a": {"b": y}} are two values at one path
+            key += "'"
+        tensors[key] = _own_copy(value, path)
+        return {"$tensor": key}
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -36,6 +44,25 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         items = [encode(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
     raise StorageError(f"{path}: {describe(value)} cannot be stored; expected text, numbers, tensors, and lists or mappings of these")
+
+
+def _own_copy(value: Tensor, path: str) -> Tensor:
+    """The tensor on the CPU in memory of its own: safetensors refuses two tensors that share some."""
+    if value.layout is not torch.strided or value.is_meta or not _has_format(value.dtype):
+        what = f"{describe(value)}, {str(value.layout).removeprefix('torch.')} on {value.device.type},"
+        raise StorageError(f"{path}: {what} cannot be stored; expected a dense tensor with data, of a dtype that safetensors has")
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+@functools.cache
+def _has_format(dtype: torch.dtype) -> bool:
+    from safetensors.torch import save
+
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, RuntimeError, ValueError, TypeError):
+        return False
+    return True
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -53,6 +80,8 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[value["$tensor"]]
         except KeyError:
             raise StorageError(f"the tensor {value['$tensor']!r} is missing") from None
+    if set(value) == {"$number"}:
+        return float(value["$number"])
     if set(value) == {"$tuple"}:
         return tuple(decode(item, tensors) for item in value["$tuple"])
     if set(value) == {"$mapping"}:
@@ -61,13 +90,16 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def images_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Pictures [3, H, W] or [1, H, W] in [0, 1] inside a value, each with a name made from its path."""
+    """Pictures [3, H, W] or [1, H, W] inside a value, in [0, 1] or of uint8, each with a file's name made from its path."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() and value.dim() == 4 and value.shape[1] in (1, 3):
+        is_picture = (value.is_floating_point() or value.dtype == torch.uint8) and value.dim() in (3, 4)
+        if not is_picture or value.shape[-3] not in (1, 3) or min(value.shape[-2:]) < 2:
+            return
+        if value.dim() == 4:
             for index, image in enumerate(value):
                 yield from images_in(image, f"{path}.{index}" if len(value) > 1 else path)
-        elif value.is_floating_point() and value.dim() == 3 and value.shape[0] in (1, 3) and min(value.shape[1:]) > 1:
-            yield path.replace(".", "_"), value
+        else:
+            yield re.sub(r"[^A-Za-z0-9-]", "_", path)[:100], value / 255 if value.dtype == torch.uint8 else value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from images_in(item, f"{path}.{key}")

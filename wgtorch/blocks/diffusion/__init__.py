@@ -1,8 +1,43 @@
-"""Parts of diffusion graphs: noise, solvers, guidance, codecs."""
+"""Parts of diffusion graphs: schedules, noise, solvers, guidance, codecs."""
 
-from wgtorch.blocks.diffusion.codec import PixelCodec
-from wgtorch.blocks.diffusion.guidance import ClassifierFreeGuidance
-from wgtorch.blocks.diffusion.noise import GaussianNoise
-from wgtorch.blocks.diffusion.solver import FlowEuler
+from wgtorch.blocks.diffusion.codec import PixelCodec, PixelEncoder
+from wgtorch.blocks.diffusion.guidance import ClassifierFreeGuidance, PerpendicularNegative, PerturbedAttention, SelfAttention
+from wgtorch.blocks.diffusion.noise import GaussianNoise, ImageNoise
+from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule
+from wgtorch.blocks.diffusion.solvers import (
+    DDIM,
+    DDPM,
+    LCM,
+    DPMpp2M,
+    DPMpp2MSDE,
+    Euler,
+    EulerAncestral,
+    FlowEuler,
+    FlowHeun,
+    Heun,
+    UniPC,
+)
 
-__all__ = ["ClassifierFreeGuidance", "FlowEuler", "GaussianNoise", "PixelCodec"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "LCM",
+    "ClassifierFreeGuidance",
+    "DPMpp2M",
+    "DPMpp2MSDE",
+    "DiffusionSchedule",
+    "Euler",
+    "EulerAncestral",
+    "FlowEuler",
+    "FlowHeun",
+    "FlowSchedule",
+    "GaussianNoise",
+    "Heun",
+    "ImageNoise",
+    "PerpendicularNegative",
+    "PerturbedAttention",
+    "PixelCodec",
+    "PixelEncoder",
+    "SelfAttention",
+    "UniPC",
+]

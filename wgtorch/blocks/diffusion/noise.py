@@ -2,37 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from wgtorch.blocks.diffusion.schedules.block import build_schedule
+from wgtorch.blocks.diffusion.schedules.grid import Progress
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Noise
 
 
+class StartingNoise(Noise):
+    """What blocks that start a loop share: the grid of the loop, from ``schedule`` or from the input ``progress``.
+
+    With a schedule of its own the block gives ``progress`` to the solver and the first ``timestep`` to backbone and solver, so
+    they agree. Beside a schedule node it takes ``progress`` from there. With neither it starts at ``timestep``.
+
+    Args:
+        timestep: that the loop starts at, without a schedule.
+        schedule: settings of a schedule, as for :func:`build_schedule`.
+    """
+
+    inputs: Mapping[str, Any] = {
+        "progress": Port(dtype="any", optional=True),
+        "num_steps": Port(dtype="number", optional=True),
+        "strength": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"timestep": "number"}
+    draws = False
+
+    def __init__(self, timestep: float | None, schedule: Mapping[str, Any] | None) -> None:
+        super().__init__()
+        if schedule is not None and timestep is not None:
+            raise ValueError(f"{type(self).__name__}: got a timestep and a schedule, which has its own; leave timestep out")
+        self.schedule = None if schedule is None else build_schedule(schedule)
+        self.timestep = 1.0 if timestep is None else timestep
+        if self.schedule is not None:
+            self.outputs = {"progress": "any"}
+
+    def started(self, progress: Progress | None, num_steps: int | None, strength: float | None) -> Progress | None:
+        """The start of the loop's grid, where there is one.
+
+        Raises:
+            PortError: the inputs ask for a grid, and there is no schedule of its own.
+        """
+        if progress is None and self.schedule is not None:
+            return self.schedule(num_steps=num_steps, strength=strength)["progress"]
+        if num_steps is not None or strength is not None:
+            raise PortError(
+                f"{self.block_id}: got num_steps or strength, but has no schedule of its own; give it one "
+                "(schedule={'kind': 'diffusion'}), or feed them to the schedule node"
+            )
+        return progress
+
+    def outputs_of(self, latent: Tensor, progress: Progress | None) -> dict[str, Any]:
+        """The outputs of the block."""
+        found: dict[str, Any] = {"latent": latent, "timestep": self.timestep if progress is None else progress.timestep}
+        return found if self.schedule is None else {**found, "progress": progress}
+
+
 @register_block("noise/gaussian")
-class GaussianNoise(Noise):
+class GaussianNoise(StartingNoise):
     """Standard normal noise, one row for each condition, and the timestep that the loop starts at.
+
+    Example:
+        >>> GaussianNoise(shape=[4, 64, 64], schedule={"kind": "diffusion", "num_steps": 30, "sigmas": "karras", "convention": "euler"})
 
     Args:
         shape: of one latent, [C, H, W].
-        timestep: the sigma that the noise stands for; 1 in a flow that runs from noise (1) to data (0).
+        timestep: what the loop starts at, where there is no schedule; 1 in a flow that runs from noise (1) to data (0).
+        schedule: settings of a schedule, as for :func:`build_schedule`.
     """
 
     inputs = {"condition": "embedding"}
-    outputs = {"timestep": "number"}
-    draws = False
 
-    def __init__(self, *, shape: list[int], timestep: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, *, shape: list[int], timestep: float | None = None, schedule: dict[str, Any] | None = None) -> None:
+        super().__init__(timestep, schedule)
         if not shape or min(shape) < 1:
             raise ValueError(f"GaussianNoise.shape: found {shape}, expected positive sizes [C, H, W]")
         self.shape = tuple(shape)
-        self.timestep = timestep
 
-    def forward(self, condition: Tensor, rng: Rng | None = None) -> dict[str, Any]:
-        """``latent`` [B, *shape] for ``condition`` [B, ...]; each row is drawn from its own sample's generator."""
-        draws = rng or GLOBAL_RNG
+    def forward(
+        self,
+        condition: Tensor,
+        progress: Progress | None = None,
+        num_steps: int | None = None,
+        strength: float | None = None,
+        rng: Rng | None = None,
+    ) -> dict[str, Any]:
+        """``latent`` [B, *shape] for ``condition`` [B, ...]; each row is drawn from its own sample's generator.
+
+        Args:
+            condition: [B, ...]; says how many rows, their dtype and device.
+            progress: of a schedule node: where to start.
+            num_steps: of its own schedule.
+            strength: the share of its own schedule's grid to walk.
+        """
+        start = self.started(progress, num_steps, strength)
         dtype = condition.dtype if condition.is_floating_point() else None
-        return {"latent": draws.normal((condition.shape[0], *self.shape), dtype=dtype, device=condition.device), "timestep": self.timestep}
+        noise = (rng or GLOBAL_RNG).normal((condition.shape[0], *self.shape), dtype=dtype, device=condition.device)
+        return self.outputs_of(noise if start is None else start.start(noise), start)
+
+
+@register_block("noise/image")
+class ImageNoise(StartingNoise):
+    """A clean latent, noised to where the loop starts: for image to image.
+
+    Args:
+        strength: the share of the grid to walk, in (0, 1], where the input ``strength`` is not fed: how much may change.
+        schedule: settings of a schedule, as for :func:`build_schedule`; left out beside a schedule node.
+    """
+
+    inputs = {"image_latent": "latent", "noise": Port(dtype="latent", optional=True)}
+
+    def __init__(self, *, strength: float = 0.8, schedule: dict[str, Any] | None = None) -> None:
+        super().__init__(None, schedule)
+        self.strength = strength
+
+    def forward(
+        self,
+        image_latent: Tensor,
+        progress: Progress | None = None,
+        num_steps: int | None = None,
+        strength: float | None = None,
+        noise: Tensor | None = None,
+        rng: Rng | None = None,
+    ) -> dict[str, Any]:
+        """``latent``, like ``image_latent`` [B, C, ...].
+
+        Args:
+            image_latent: clean.
+            progress: of a schedule node, whose ``strength`` says where to start.
+            num_steps: of its own schedule.
+            strength: the share of its own schedule's grid to walk.
+            noise: standard normal and like ``image_latent``; drawn for each sample by its own generator where left out.
+
+        Raises:
+            PortError: neither a schedule of its own nor ``progress``.
+        """
+        own = self.strength if strength is None and progress is None else strength
+        start = self.started(progress, num_steps, own if self.schedule is not None or strength is not None else None)
+        if start is None:
+            raise PortError(f"{self.block_id}: nothing says where the loop starts; give it a schedule, or add a schedule node")
+        if noise is None:
+            noise = (rng or GLOBAL_RNG).normal(image_latent.shape, dtype=image_latent.dtype, device=image_latent.device)
+        return self.outputs_of(start.start(noise, image_latent), start)

@@ -33,7 +33,7 @@ class GrammarDevelopment(Block):
         before = content.get("scene", {})
         places = content.get("places", {})
         scene = next_scene(before, places, wish, draws)
-        known = scene["terrain"] in places and "landmark" not in wish
+        known = "landmark" in places.get(scene["terrain"], {}) and "landmark" not in wish
         said = "" if action is None else str(action)
         return {"intent": intent_of(scene, before, content.get("traveller", _TRAVELLER), known, said, draws)}
 

@@ -78,8 +78,8 @@ def next_scene(now: Attributes, places: Mapping[str, Attributes], wish: Attribut
         terrain = "sea"
     else:
         terrain = wish.get("terrain") or rng.choice(_NEIGHBOURS[now["terrain"]] if "terrain" in now else ATTRIBUTES["terrain"])
-    known = places.get(terrain)
-    thing = dict(known) if known and "landmark" not in wish else new_landmark(terrain, wish, rng)
+    known = places.get(terrain, {})
+    thing = dict(known) if "landmark" in known and "landmark" not in wish else new_landmark(terrain, wish, rng)
     if thing["landmark"] == "ship" and terrain != "sea":
         thing["landmark"] = "house"
     return {"time": time, "weather": weather, "terrain": terrain, **thing}

@@ -130,7 +130,8 @@ def _check_cover(entries: Mapping[str, Entry], length: int, where: str) -> None:
     at = 0
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
         if entry.start != at:
-            raise CheckpointError(f"{where}: tensor {entry.name[:200]!r} begins at byte {entry.start}, expected {at}: they overlap or leave a gap")
+            begins = f"tensor {entry.name[:200]!r} begins at byte {entry.start}"
+            raise CheckpointError(f"{where}: {begins}, expected {at}: tensors overlap or leave a gap")
         at = entry.end
     if at != length:
         what = "truncated" if at > length else "followed by bytes of no tensor"

@@ -248,7 +248,8 @@ class Builder:
         slots = tuple(source for source, _, _ in sources)
         if all(source in self.unsure for source in slots):
             self.unsure.add(slot)
-        return slot, [Combine(node.node_id, port.name, port.aggregation, slots, _keys(sources), slot)]
+        outside = frozenset(source for source, _, name in sources if not name)
+        return slot, [Combine(node.node_id, port.name, port.aggregation, slots, _keys(sources), slot, outside)]
 
 
 def _keys(sources: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
@@ -288,7 +289,8 @@ def _with_frees(steps: Sequence[Step], keep: set[int]) -> tuple[Step, ...]:
         if isinstance(step, Loop):
             step = _free_in_turns(step, alive)
         alive |= set(step.reads)
-        freed.append(replace(step, frees=frees))
+        simple = isinstance(step, Call) and step.plain and step.only != NONE and frees == (step.one,)
+        freed.append(replace(step, frees=frees, simple=simple))
     return tuple(reversed(freed))
 
 

@@ -24,6 +24,7 @@ class Call:
         required: inputs that must be there.
         waits: the call waits on a network.
         frees: slots nobody reads after this step.
+        simple: plain, one value in that nobody reads after, one value out.
     """
 
     node: str
@@ -39,6 +40,7 @@ class Call:
     required: tuple[str, ...]
     waits: bool
     frees: tuple[int, ...] = ()
+    simple: bool = False
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -53,7 +55,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """Combines several sources of one port: ``how`` is the port's aggregation, ``keys`` name the sources."""
+    """Combines several sources of one port.
+
+    Args:
+        node, port: what is fed.
+        how: the port's aggregation.
+        sources: slots, and ``keys``, their names.
+        slot: where the result goes.
+        outside: sources that are inputs of the composite; where the port combines to a list or mapping they may bring one.
+    """
 
     node: str
     port: str
@@ -61,8 +71,10 @@ class Combine:
     sources: tuple[int, ...]
     keys: tuple[str, ...]
     slot: int
+    outside: frozenset[int] = frozenset()
     frees: tuple[int, ...] = ()
     plain: bool = False
+    simple: bool = False
     waits: bool = False
 
     @property
@@ -99,6 +111,7 @@ class Loop:
     turn_frees: tuple[int, ...] = ()
     frees: tuple[int, ...] = ()
     plain: bool = False
+    simple: bool = False
     waits: bool = False
 
     @property

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Makes .venv in the repository and installs wgtorch in it; does nothing when that has been done and nothing has changed.
+#
+#   scripts/setup_env.sh [EXTRAS]          EXTRAS of wgtorch, as in: scripts/setup_env.sh test
+#
+#   WGTORCH_TORCH    what to install as PyTorch, before all else and alone; "torch==2.13.0" by default. Further words are
+#                    options of pip.
+#   WGTORCH_PYTHON   the Python to use; by default the first one of version 3.11 or newer that is found.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+extras=${1:-}
+torch=${WGTORCH_TORCH:-torch==2.13.0}
+venv=$PWD/.venv
+stamp=$venv/.wgtorch-${extras:-plain}
+
+fail() {
+    echo "setup_env: $*" >&2
+    exit 1
+}
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    local name
+    if [[ -n ${WGTORCH_PYTHON:-} ]]; then
+        is_new_enough "$WGTORCH_PYTHON" || fail "WGTORCH_PYTHON=$WGTORCH_PYTHON is no Python 3.11 or newer"
+        echo "$WGTORCH_PYTHON"
+        return
+    fi
+    for name in python3 python3.11 python3.12 python3.13 python3.14 python; do
+        if is_new_enough "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail "needs Python 3.11 or newer; found $(python3 --version 2>/dev/null || echo "none"). Install one, or name it in WGTORCH_PYTHON."
+}
+
+# What the environment was made from; another hash means that it has to be brought up to date.
+wanted=$({ cat pyproject.toml; echo "$extras $torch $PWD"; } | cksum)
+if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && is_new_enough "$venv/bin/python"; then
+    exit 0
+fi
+
+if ! is_new_enough "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(find_python)
+    echo "Making .venv with $("$python" --version) ..."
+    rm -rf "$venv"
+    # Some systems ship Python without ensurepip; the pip beside it then serves the new environment.
+    if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+        rm -rf "$venv"
+        "$python" -m venv --without-pip "$venv" || fail "$python cannot make virtual environments"
+        "$python" -m pip --python "$venv/bin/python" install --quiet pip || fail "there is no pip for $python; install it"
+    fi
+fi
+
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check "$@"
+}
+
+rm -f "$stamp"
+read -ra torch_words <<<"$torch"
+echo "Installing $torch ... (minutes, the first time)"
+pip install --quiet "${torch_words[@]}"
+echo "Installing wgtorch${extras:+[$extras]} ..."
+pip install --quiet --editable ".${extras:+[$extras]}"
+echo "$wanted" >"$stamp"

@@ -1,0 +1,53 @@
+"""The program's frame: exit codes, messages, and what it costs to ask for help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wgtorch.blocks.scenes.describer import SceneDescriber
+from wgtorch.cli.main import main
+
+
+def test_help_names_every_command_and_loads_no_drawing_or_printing_libraries() -> None:
+    heavy = "{'rich', 'PIL', 'hydra', 'omegaconf', 'yaml'}"
+    code = f"import sys; from wgtorch.cli.main import main\ntry: main(['--help'])\nfinally: print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in ("run", "validate", "draw", "templates"))
+    assert done.stdout.rstrip().endswith("set()")
+
+
+def test_the_installed_program_answers_and_a_mistake_leaves_with_two_and_no_traceback() -> None:
+    program = str(Path(sys.executable).parent / "wgtorch")
+    done = subprocess.run([program, "run", "defualt"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "wgtorch run: there is no template and no file 'defualt'; did you mean 'default'? See: wgtorch templates\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("argv", [[], ["fly"], ["run"], ["run", "default", "--set", "steps"], ["draw", "default", "--format", "png"]])
+def test_a_wrong_command_line_shows_usage_and_leaves_with_two(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    assert left.value.code == 2
+    assert "usage: wgtorch" in capsys.readouterr().err
+
+
+def test_a_failure_inside_a_block_is_not_dressed_up_as_a_users_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: SceneDescriber, **inputs: object) -> dict[str, object]:
+        raise RuntimeError("the lens is cracked")
+
+    monkeypatch.setattr(SceneDescriber, "forward", broken)
+    with pytest.raises(RuntimeError, match="the lens is cracked") as raised:
+        main(["run", "default", "--steps", "1", "--set", "steps=1", "--out", str(tmp_path / "out")])
+    assert raised.value.__notes__ == ["raised in node default/philosopher/describe/describe/describer"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["run", "default", "--steps", "1", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "wgtorch run: " in (message := capsys.readouterr().err)
+    assert str(tmp_path / "file") in message

@@ -1,0 +1,200 @@
+"""The default world and the stages it is made of."""
+
+from __future__ import annotations
+
+import jsonschema
+import pytest
+import torch
+
+from tests.world_blocks import CYCLE, Recorder, assert_same, default_world, difference, record_of
+from wgtorch.blocks.scenes.scene import parse
+from wgtorch.core.errors import ConfigError, UnknownNameError
+from wgtorch.core.template import templates
+from wgtorch.stage import Stage
+from wgtorch.state import State
+from wgtorch.world import World
+
+CONTRACTS = {
+    # role: slots before, slots after, condition, ports <- sources
+    "philosopher": (("artifacts",), ("description",), "philosopher", {"artifacts"}),
+    "author": (("intent", "description"), ("outcome",), "author", {"intent", "description", "content"}),
+    "environment": ((), ("intent",), None, {"content", "description", "outcome", "action"}),
+    "architect": (("intent",), ("recipe",), "architect", {"intent", "content"}),
+    "creator": (("recipe",), ("artifacts",), "creator", {"recipe.prompts"}),
+}
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", CYCLE)
+def test_there_is_a_stage_for_each_role(role):
+    stage = Stage.from_template(role)
+    before, after, condition, sources = CONTRACTS[role]
+    assert (stage.role, stage.stage_id) == (role, role)
+    assert (stage.state_contract.inputs, stage.state_contract.outputs) == (before, after)
+    assert stage.execution_condition == condition
+    assert set(stage.state_contract.reads.values()) == sources
+    assert stage.validate(deep=True).is_valid
+    assert Stage.from_config(stage.to_config()).to_config() == stage.to_config()
+
+
+def test_the_philosopher_never_sees_the_recipe():
+    recorder = Recorder()
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    recipe = {"prompts": ["a castle"]}
+    state = Stage.from_template("philosopher").run(State(intent="i", recipe=recipe, artifacts=[image, image]), callbacks=[recorder])
+    assert len(state.description) == 2 and isinstance(state.description[0], str)
+    inputs = [event.inputs for event in recorder.events if event.kind == "start"]
+    assert inputs and all(set(given) <= {"image"} for given in inputs)
+
+
+def test_the_creator_paints_each_prompt_and_a_place_in_the_list_draws_for_itself():
+    creator = Stage.from_template("creator", steps=1)
+    prompts = ["The sea, at night.", "The sea, at night.", "Dunes, by day."]
+    three = creator.run(State(recipe={"prompts": prompts}), seed=1).artifacts
+    one = creator.run(State(recipe={"prompts": prompts[:1]}), seed=1).artifacts
+    assert [tuple(picture.shape) for picture in three] == [(1, 3, 64, 64)] * 3
+    assert all(picture.min() >= 0 and picture.max() <= 1 for picture in three)
+    assert torch.equal(three[0], one[0])
+    assert not torch.equal(three[0], three[1]), "the same words are painted with other noise"
+
+
+@pytest.mark.parametrize("role", CYCLE)
+def test_a_stage_that_is_not_due_is_skipped(role):
+    state = State()
+    result = Stage.from_template(role).run(state, content={"story": "s"}, seed=1)
+    assert (result is state) is (role != "environment")
+
+
+# --- the world --------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_world():
+    world = World.from_template("default")
+    assert world.world_id == "default" and world.cycle == CYCLE
+    assert world.content["traveller"] == "the traveller"
+    assert world.find("creator/paint/t2i/solver").num_loop_steps == 12
+    assert world.find("creator/paint/t2i/backbone") is world.find("creator/paint/t2i/negative_backbone")
+    names = {name for name, _ in world.named_parameters()}
+    assert not any("negative" in name for name in names), "one model in two places is yielded once"
+
+
+def test_three_passes_of_the_default_world():
+    """The command of the documentation: it develops itself, paints what happens, and remembers it."""
+    world = World.from_template("default")
+    state = world.run(num_steps=3, seed=7)
+    assert state.filled == ("intent", "recipe", "artifacts")
+    assert len(world.history) == 2 and world.content["episodes"] == 2
+    for index, stored in enumerate(world.history):
+        assert stored.complete
+        assert isinstance(stored.intent, str) and isinstance(stored.outcome, str)
+        assert len(stored.recipe["prompts"]) == len(stored.artifacts) == len(stored.description) == 1
+        seen, meant = parse(stored.description[0]), stored.recipe["scene"]
+        agree = sum(seen.get(name) == meant[name] for name in ("time", "weather", "terrain", "landmark"))
+        assert agree >= 2, f"episode {index}: meant {meant}, seen {seen}"
+        content = world.history.content(index)
+        assert content["chronicle"][-1] == stored.outcome and content["episodes"] == index + 1
+        assert stored.outcome in content["story"] and content["story"].startswith("A traveller walks")
+    first, second = (history["chronicle"] for history in (world.history.content(0), world.history.content(1)))
+    assert second[: len(first)] == first
+
+
+def test_time_goes_on_in_the_default_world():
+    world = default_world()
+    hours = [parse(step.state.intent)["time"] for step in world.stream(num_steps=1, seed=2) if step.stage == "environment"]
+    assert hours == ["dawn"]
+
+
+def test_an_action_steers_the_default_world():
+    world = default_world()
+    world.run(seed=2)
+    state = world.run(action="Go to the desert at night.")
+    assert {"terrain": "desert", "time": "night"}.items() <= state.recipe["scene"].items()
+    assert 'means to "Go to the desert at night".' in state.intent
+
+
+def test_parameters():
+    world = World.from_template("default", story="Once.", style="ink", traveller="the fox", pictures=2, steps=1, guidance=1.0, memory=1)
+    assert dict(world.content) == {"story": "Once.", "style": "ink", "traveller": "the fox"}
+    state = world.run(num_steps=3, seed=1)
+    assert "the fox" in state.intent
+    assert len(state.recipe["prompts"]) == len(state.artifacts) == 2
+    assert len(world.history[0].description) == 2
+    assert world.find("creator/paint/t2i/solver").num_loop_steps == 1
+    assert "1 episode passed" in world.content["story"] and world.content["story"].startswith("Once.")
+
+
+def test_guidance_changes_the_pictures():
+    weak, strong = (default_world(steps=2, guidance=guidance).run(seed=1).artifacts[0] for guidance in (1.0, 4.0))
+    assert difference(weak, strong) is not None
+
+
+def test_an_unknown_parameter_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"template 'default': unknown parameter 'stlye'; did you mean 'style'") as caught:
+        World.from_template("default", stlye="ink")
+    for name in ("guidance", "memory", "pictures", "steps", "story", "style", "traveller"):
+        assert f"'{name}'" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"template 'creator': unknown parameter 'guidence'; did you mean 'guidance'\?"):
+        Stage.from_template("creator", guidence=2.0)
+
+
+def test_an_unknown_template():
+    with pytest.raises(UnknownNameError, match=r"unknown world template 'defualt'; did you mean 'default'\?"):
+        World.from_template("defualt")
+    with pytest.raises(UnknownNameError, match="unknown stage template 'default'"):
+        Stage.from_template("default")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [({"pictures": 0}, "pictures: found 0"), ({"memory": 0}, "memory: found 0"), ({"steps": 0}, "num_steps: found 0")],
+)
+def test_parameters_that_make_no_sense(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        World.from_template("default", **parameters)
+
+
+def test_every_template_has_a_summary_and_a_parameter_docs():
+    known = {f"{template.level}/{template.name}": template for template in templates()}
+    assert {"world/default", *(f"stage/{role}" for role in CYCLE)} <= set(known)
+    for name, template in known.items():
+        assert template.summary.endswith("."), name
+        for parameter in template.parameters:
+            assert f"{parameter}:" in (template.build.__doc__ or ""), f"{name}: {parameter} is not documented"
+
+
+# --- as data ----------------------------------------------------------------------------------------------------------
+
+
+def test_its_config_fits_the_published_schema_and_builds_its_equal(tmp_path):
+    world = default_world(pictures=2)
+    config = world.to_config()
+    jsonschema.validate(config, World.json_schema())
+    world.save_config(tmp_path / "world.yaml")
+    again = World.from_yaml(tmp_path / "world.yaml")
+    assert again.to_config() == config
+    for one in (world, again):
+        one.run(num_steps=2, seed=5)
+    assert_same(record_of(again), record_of(world))
+
+
+def test_its_config_is_small_and_holds_no_weights():
+    text = str(default_world().to_config())
+    assert len(text) < 20_000
+    assert "wgtorch:scene_painter" in text
+
+
+def test_a_saved_world_needs_no_template(tmp_path):
+    world = default_world()
+    with torch.no_grad():
+        world.find("creator/paint/t2i/backbone").requires_grad_(True)
+        next(world.find("creator/paint/t2i/backbone").parameters()).mul_(1.5)
+    world.save(tmp_path / "world")
+    loaded = World.load(tmp_path / "world")
+    for one in (world, loaded):
+        one.run(num_steps=2, seed=5)
+    assert_same(record_of(loaded), record_of(world))
+    untouched = default_world()
+    untouched.run(num_steps=2, seed=5)
+    assert difference(record_of(untouched), record_of(world)) is not None

@@ -1,0 +1,25 @@
+"""Guidance: predictions with and without the condition, combined."""
+
+from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, rescale_to
+from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
+from wgtorch.blocks.diffusion.guidance.perp_neg import PerpendicularNegative, perp_neg, perpendicular
+from wgtorch.blocks.diffusion.guidance.perturbed import (
+    PerturbedAttention,
+    SelfAttention,
+    perturbed_guidance,
+    self_attention_guidance,
+)
+
+__all__ = [
+    "ClassifierFreeGuidance",
+    "IntervalGuidance",
+    "PerpendicularNegative",
+    "PerturbedAttention",
+    "SelfAttention",
+    "cfg",
+    "perp_neg",
+    "perpendicular",
+    "perturbed_guidance",
+    "rescale_to",
+    "self_attention_guidance",
+]

@@ -1,0 +1,41 @@
+"""Classifier-free guidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance
+from wgtorch.core.block import register_block
+
+
+def cfg(pred_cond: Tensor, pred_uncond: Tensor, scale: float | Tensor) -> Tensor:
+    """uncond + scale (cond - uncond) (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598), all [B, C, ...]."""
+    return pred_uncond + scale * (pred_cond - pred_uncond)
+
+
+@register_block("guidance/cfg")
+class ClassifierFreeGuidance(IntervalGuidance):
+    """pred = uncond + scale (cond - uncond) (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598).
+
+    Args:
+        scale: strength where the input ``scale`` is not fed; 1 is no guidance.
+        interval: [low, high] of the timesteps that are guided; all of them when left out.
+        rescale: share of the added deviation that is taken back, in [0, 1]; see :func:`rescale_to`.
+    """
+
+    def __init__(self, *, scale: float = 2.0, interval: list[float] | None = None, rescale: float = 0.0) -> None:
+        super().__init__(scale, interval, rescale)
+
+    def forward(
+        self,
+        pred_cond: Tensor,
+        pred_uncond: Tensor,
+        scale: float | Tensor | None = None,
+        timestep: float | Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred_guided``, of the shape of the predictions [B, C, ...]; ``scale`` is a number or one for each sample [B]."""
+        if self.is_off(timestep):
+            return {"pred_guided": pred_cond}
+        return self.finished(cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond)), pred_cond)

@@ -1,0 +1,131 @@
+"""Guidance away from a prediction that was made worse on purpose: PAG and SAG.
+
+What makes it worse - identity for self-attention, a blur where attention looks - is the backbone's affair; here the predictions
+are combined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, per_sample
+from wgtorch.blocks.diffusion.guidance.cfg import cfg
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+
+
+def perturbed_guidance(
+    pred_cond: Tensor, pred_uncond: Tensor | None, pred_perturbed: Tensor, scale: float | Tensor, perturbed_scale: float | Tensor
+) -> Tensor:
+    """PAG: cfg + perturbed_scale (cond - perturbed) (Ahn et al. 2024, https://arxiv.org/abs/2403.17377).
+
+    Args:
+        pred_cond: prediction with the condition, [B, C, ...].
+        pred_uncond: without it, like it; None leaves classifier-free guidance out.
+        pred_perturbed: with the condition and perturbed attention, like it.
+        scale: strength of classifier-free guidance.
+        perturbed_scale: strength of this.
+    """
+    base = pred_cond if pred_uncond is None else cfg(pred_cond, pred_uncond, scale)
+    return base + perturbed_scale * (pred_cond - pred_perturbed)
+
+
+def self_attention_guidance(
+    pred_cond: Tensor, pred_uncond: Tensor | None, pred_degraded: Tensor, scale: float | Tensor, degraded_scale: float | Tensor
+) -> Tensor:
+    """SAG: cfg + degraded_scale (uncond - degraded) (Hong et al. 2022, https://arxiv.org/abs/2210.00939).
+
+    Args:
+        pred_cond: prediction with the condition, [B, C, ...].
+        pred_uncond: without it, like it; None leaves classifier-free guidance out, and ``pred_cond`` stands in its place.
+        pred_degraded: without the condition, of a latent that is blurred where attention looks, like it.
+        scale: strength of classifier-free guidance.
+        degraded_scale: strength of this.
+    """
+    if pred_uncond is None:
+        return pred_cond + degraded_scale * (pred_cond - pred_degraded)
+    return cfg(pred_cond, pred_uncond, scale) + degraded_scale * (pred_uncond - pred_degraded)
+
+
+class _Away(IntervalGuidance):
+    """What both blocks share."""
+
+    inputs: Mapping[str, Any] = {"pred_uncond": Port(dtype="latent", optional=True)}
+
+    def __init__(self, scale: float, other_scale: float, interval: list[float] | None, rescale: float) -> None:
+        super().__init__(scale, interval, rescale)
+        self.other_scale = other_scale
+
+    def other(self, scale: float | Tensor | None, like: Tensor) -> float | Tensor:
+        return self.other_scale if scale is None else per_sample(scale, like)
+
+
+@register_block("guidance/pag")
+class PerturbedAttention(_Away):
+    """Perturbed-attention guidance, with or without classifier-free guidance; see :func:`perturbed_guidance`.
+
+    Args:
+        scale: strength of classifier-free guidance where the input ``scale`` is not fed.
+        perturbed_scale: strength of this, where the input of the name is not fed.
+        interval: [low, high] of the timesteps that are guided; all of them when left out.
+        rescale: share of the added deviation that is taken back, in [0, 1].
+    """
+
+    inputs: Mapping[str, Any] = {"pred_perturbed": "latent", "perturbed_scale": Port(dtype="number", optional=True)}
+
+    def __init__(
+        self, *, scale: float = 5.0, perturbed_scale: float = 3.0, interval: list[float] | None = None, rescale: float = 0.0
+    ) -> None:
+        super().__init__(scale, perturbed_scale, interval, rescale)
+
+    def forward(
+        self,
+        pred_cond: Tensor,
+        pred_perturbed: Tensor,
+        pred_uncond: Tensor | None = None,
+        scale: float | Tensor | None = None,
+        perturbed_scale: float | Tensor | None = None,
+        timestep: float | Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred_guided``, of the shape of the predictions [B, C, ...]; scales are numbers or one for each sample [B]."""
+        if self.is_off(timestep):
+            return {"pred_guided": pred_cond}
+        strengths = self.strength(scale, pred_cond), self.other(perturbed_scale, pred_cond)
+        return self.finished(perturbed_guidance(pred_cond, pred_uncond, pred_perturbed, *strengths), pred_cond)
+
+
+@register_block("guidance/sag")
+class SelfAttention(_Away):
+    """Self-attention guidance, with or without classifier-free guidance; see :func:`self_attention_guidance`.
+
+    Args:
+        scale: strength of classifier-free guidance where the input ``scale`` is not fed.
+        degraded_scale: strength of this, where the input of the name is not fed.
+        interval: [low, high] of the timesteps that are guided; all of them when left out.
+        rescale: share of the added deviation that is taken back, in [0, 1].
+    """
+
+    inputs: Mapping[str, Any] = {"pred_degraded": "latent", "degraded_scale": Port(dtype="number", optional=True)}
+
+    def __init__(
+        self, *, scale: float = 7.5, degraded_scale: float = 0.75, interval: list[float] | None = None, rescale: float = 0.0
+    ) -> None:
+        super().__init__(scale, degraded_scale, interval, rescale)
+
+    def forward(
+        self,
+        pred_cond: Tensor,
+        pred_degraded: Tensor,
+        pred_uncond: Tensor | None = None,
+        scale: float | Tensor | None = None,
+        degraded_scale: float | Tensor | None = None,
+        timestep: float | Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred_guided``, of the shape of the predictions [B, C, ...]; scales are numbers or one for each sample [B]."""
+        if self.is_off(timestep):
+            return {"pred_guided": pred_cond}
+        strengths = self.strength(scale, pred_cond), self.other(degraded_scale, pred_cond)
+        return self.finished(self_attention_guidance(pred_cond, pred_uncond, pred_degraded, *strengths), pred_cond)

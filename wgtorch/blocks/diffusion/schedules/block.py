@@ -1,0 +1,88 @@
+"""The schedule block: says where a sampling loop starts and which grid it walks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
+from wgtorch.core.block import BlockRegistry
+from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.port import Port
+from wgtorch.roles import Schedule
+
+
+class GridSchedule(Schedule):
+    """A schedule that lays out grids. Subclasses answer :meth:`make_grid` and :meth:`level_at`.
+
+    The block stands before the loop: ``progress`` goes to the solver (and to the noise, whose scale it tells), ``timestep``
+    to backbone and solver, on their first turn.
+
+    Args:
+        num_steps: where the input ``num_steps`` is not fed.
+    """
+
+    inputs: Mapping[str, Any] = {
+        "timestep": Port(dtype="number", optional=True),
+        "num_steps": Port(dtype="number", optional=True),
+        "strength": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"progress": "any", "timestep": "number", "alpha": "number", "sigma": "number"}
+    draws = False
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        self.num_steps = _count(num_steps, f"{type(self).__name__}.num_steps")
+        self._grids: dict[Any, Grid] = {}  # what make_grid gave, by its arguments
+
+    def make_grid(self, num_steps: int, **more: Any) -> Grid:
+        """A new grid of so many steps."""
+        raise NotImplementedError
+
+    def level_at(self, timestep: float | Tensor) -> tuple[Any, Any]:
+        """(alpha, sigma) of training at a timestep, or at each of a batch of them [B]."""
+        raise NotImplementedError
+
+    def grid(self, num_steps: int | None = None, **more: Any) -> Grid:
+        """The grid of so many steps; the same object each time it is asked for."""
+        steps = self.num_steps if num_steps is None else _count(num_steps, f"{self.block_id}.num_steps")
+        key = (steps, tuple(sorted(more.items())))
+        if key not in self._grids:
+            self._grids[key] = self.make_grid(steps, **more)
+        return self._grids[key]
+
+    def forward(
+        self, timestep: float | Tensor | None = None, num_steps: int | None = None, strength: float | None = None
+    ) -> dict[str, Any]:
+        """The start of a loop, and ``alpha`` and ``sigma`` there, or at ``timestep`` (a number or [B]) where that is given."""
+        return self.started(self.grid(num_steps), timestep, strength)
+
+    def started(self, grid: Grid, timestep: float | Tensor | None, strength: float | None) -> dict[str, Any]:
+        """The outputs of the block for a loop over this grid."""
+        progress = Progress(grid if strength is None else grid.rest_for(float(strength)))
+        alpha, sigma = progress.grid.levels[0] if timestep is None else self.level_at(timestep)
+        return {"progress": progress, "timestep": progress.timestep, "alpha": alpha, "sigma": sigma}
+
+
+def build_schedule(settings: Mapping[str, Any]) -> GridSchedule:
+    """A schedule from plain settings: ``{"kind": "flow", "num_steps": 28, "shift": 3.0}`` is ``schedule/flow``.
+
+    Raises:
+        ConfigError: ``kind`` is missing, or names what is not a registered schedule.
+    """
+    rest = dict(settings)
+    kind = rest.pop("kind", None)
+    known = [name.removeprefix("schedule/") for name in BlockRegistry.names() if name.startswith("schedule/")]
+    if kind not in known:
+        raise ConfigError(f"schedule.kind: found {kind!r}, expected one of {', '.join(known)}; {suggest(kind, known)}")
+    built = BlockRegistry.build({"block_type": f"schedule/{kind}", "config": rest})
+    assert isinstance(built, GridSchedule), built
+    return built
+
+
+def _count(value: Any, where: str) -> int:
+    if int(value) != value or value < 1:
+        raise ValueError(f"{where}: found {value}, expected a whole number of at least 1")
+    return int(value)

@@ -1,0 +1,154 @@
+"""Grids over the sigmas of a flow that runs from noise (1) to data (0)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.levels import flow_level
+from wgtorch.blocks.diffusion.schedules.block import GridSchedule
+from wgtorch.blocks.diffusion.schedules.grid import Grid, as_grid
+from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu, shift_sigma, shift_sigma_by_mu, stretch_to_terminal
+from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+
+CONVENTIONS = ("even", "trained", "dpm_solver", "unipc")
+NOT_QUITE_NOISE = 1e-6  # by how much the first sigma of UniPC's grid stays below 1
+
+
+def shifted_sigmas(num_steps: int, shift: float = 1.0) -> tuple[float, ...]:
+    """Sigmas from 1 to 0, ``num_steps + 1`` of them; ``shift`` > 1 spends more steps near the noise."""
+    even = [1 - step / num_steps for step in range(num_steps + 1)]
+    return tuple(shift_sigma(sigma, shift) for sigma in even)
+
+
+@register_block("schedule/flow")
+class FlowSchedule(GridSchedule):
+    """Where to sample a flow model: x = (1 - sigma) x0 + sigma eps (Lipman et al. 2023, https://arxiv.org/abs/2210.02747).
+
+    Args:
+        num_steps: steps of the grid.
+        num_train_timesteps: by which a sigma is multiplied to be a timestep: 1000 for most models, 1 where they take sigma.
+        shift: more than 1 spends more steps near the noise; see :func:`shift_sigma`.
+        dynamic_shift: True shifts by what the inputs ``mu`` or ``tokens`` say, instead; or the settings of
+            :func:`dynamic_mu`.
+        shift_terminal: the last sigma before the data; see :func:`stretch_to_terminal`.
+        convention: ``even`` sigmas; ``trained``, those of training timesteps T to 1 (flow matching in Esser et al. 2024);
+            ``dpm_solver`` and ``unipc``, as these samplers' authors lay out flows, with whole timesteps.
+        sigmas: the sigmas themselves, falling, before any shift and without the end, instead of ``convention``.
+        sequence: ``karras``, ``exponential`` or ``beta`` between the largest and the smallest of those.
+        final_sigmas_type: ``zero`` ends at the data, ``sigma_min`` where the last step starts.
+    """
+
+    inputs: Mapping[str, Any] = {"mu": Port(dtype="number", optional=True), "tokens": Port(dtype="number", optional=True)}
+
+    def __init__(
+        self,
+        *,
+        num_steps: int = 20,
+        num_train_timesteps: int = 1000,
+        shift: float = 1.0,
+        dynamic_shift: bool | dict[str, Any] = False,
+        shift_terminal: float | None = None,
+        convention: str = "even",
+        sigmas: list[float] | None = None,
+        sequence: str | None = None,
+        final_sigmas_type: str = "zero",
+    ) -> None:
+        super().__init__(num_steps if sigmas is None else len(sigmas))
+        if shift <= 0:
+            raise ValueError(f"FlowSchedule.shift: found {shift}, expected a number above 0")
+        if convention not in CONVENTIONS:
+            raise ValueError(f"FlowSchedule.convention: found {convention!r}, expected one of {', '.join(CONVENTIONS)}")
+        if sequence is not None and sequence not in SIGMAS:
+            raise ValueError(f"FlowSchedule.sequence: found {sequence!r}, expected one of {', '.join(SIGMAS)}")
+        if sigmas is not None and not all(1 >= a > b > 0 for a, b in zip([1.5, *sigmas][1:], [*sigmas[1:], 1e-12], strict=True)):
+            raise ValueError(f"FlowSchedule.sigmas: found {sigmas}, expected numbers that fall, from at most 1 to above 0")
+        if final_sigmas_type not in ("zero", "sigma_min"):
+            raise ValueError(f"FlowSchedule.final_sigmas_type: found {final_sigmas_type!r}, expected one of zero, sigma_min")
+        self.scale = num_train_timesteps
+        self.shift = shift
+        self.dynamic = dict(dynamic_shift) if isinstance(dynamic_shift, Mapping) else {}
+        self.is_dynamic = bool(dynamic_shift) or isinstance(dynamic_shift, Mapping)
+        self.terminal = shift_terminal
+        self.convention = convention
+        self.own_sigmas = None if sigmas is None else tuple(sigmas)
+        self.sequence = sequence
+        self.to_data = final_sigmas_type == "zero"
+        if not self.is_dynamic:
+            self.grid()
+
+    def forward(
+        self,
+        timestep: float | Tensor | None = None,
+        num_steps: int | None = None,
+        strength: float | None = None,
+        mu: float | None = None,
+        tokens: int | None = None,
+    ) -> dict[str, Any]:
+        """The start of a loop, as in :class:`GridSchedule`.
+
+        Args:
+            timestep: where ``alpha`` and ``sigma`` are wanted, a number or [B]; at the start where left out.
+            num_steps: steps, instead of the constructor's.
+            strength: the share of the grid to walk, in (0, 1], for an image to start from.
+            mu: log of the shift, for a dynamic shift.
+            tokens: how many the latent has, to find ``mu`` from.
+        """
+        if self.is_dynamic:
+            if mu is None and tokens is None:
+                raise ValueError(f"{self.block_id}: the shift is dynamic; feed the input mu, or tokens, how many the latent has")
+            found = float(mu) if mu is not None else dynamic_mu(int(tokens or 0), **self.dynamic)
+            return self.started(self.grid(num_steps, mu=found), timestep, strength)
+        return self.started(self.grid(num_steps), timestep, strength)
+
+    def make_grid(self, num_steps: int, mu: float | None = None, **more: Any) -> Grid:
+        """A new grid."""
+        if self.own_sigmas is not None and num_steps != len(self.own_sigmas):
+            raise ValueError(f"{self.block_id}.num_steps: found {num_steps}, but it was given {len(self.own_sigmas)} sigmas; leave num_steps out")
+        even = self.convention == "even" and self.own_sigmas is None
+        if even and mu is None and self.terminal is None and self.sequence is None:
+            known = shifted_sigmas(num_steps, self.shift)
+            falling, end = known[:-1], 0.0 if self.to_data else known[-2]
+            return as_grid([sigma * self.scale for sigma in falling], [flow_level(sigma) for sigma in (*falling, end)])
+        sigmas = self._shifted(self._raw_sigmas(num_steps), mu)
+        if self.convention == "unipc" and abs(sigmas[0] - 1) < NOT_QUITE_NOISE:
+            sigmas[0] -= NOT_QUITE_NOISE
+        if self.sequence is not None:
+            sigmas = SIGMAS[self.sequence](sigmas[-1].item(), sigmas[0].item(), num_steps)
+        rounded = np.array([*sigmas, 0.0 if self.to_data else sigmas[-1]], dtype=np.float32)
+        if self.convention in ("dpm_solver", "unipc"):
+            timesteps = (sigmas * self.scale).astype(np.int64).tolist()
+        else:
+            timesteps = (rounded[:-1] * np.float32(self.scale)).tolist()
+        return as_grid(timesteps, [flow_level(sigma) for sigma in rounded.tolist()])
+
+    def _raw_sigmas(self, num_steps: int) -> Any:
+        """Sigmas before the shift, [N]."""
+        if self.own_sigmas is not None:
+            return np.array(self.own_sigmas, dtype=np.float32)
+        if self.convention == "even":
+            return np.linspace(1, 1 / num_steps, num_steps)
+        smallest = 1 / self.scale
+        if self.convention == "trained":
+            # The ends of training are themselves shifted, unless the shift depends on the picture.
+            ends = np.array([1.0, smallest], dtype=np.float32)
+            largest, smallest = ((ends if self.is_dynamic else shift_sigma(ends, self.shift)).astype(np.float32) * self.scale).tolist()
+            return np.linspace(largest, smallest, num_steps) / self.scale
+        if self.convention == "dpm_solver":
+            return (1.0 - np.linspace(1, smallest, num_steps + 1))[::-1][:-1].copy()
+        return np.linspace(1, smallest, num_steps + 1)[:-1]
+
+    def _shifted(self, sigmas: Any, mu: float | None) -> Any:
+        shifted = shift_sigma(sigmas, self.shift) if mu is None else shift_sigma_by_mu(sigmas, mu)
+        return shifted if self.terminal is None else stretch_to_terminal(shifted, self.terminal)
+
+    def level_at(self, timestep: float | Tensor) -> tuple[Any, Any]:
+        """(alpha, sigma) at a timestep in [0, num_train_timesteps], or at each of [B]."""
+        sigma = (timestep.float() if isinstance(timestep, Tensor) else timestep) / self.scale
+        return 1 - sigma, sigma

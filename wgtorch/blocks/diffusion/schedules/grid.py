@@ -1,0 +1,122 @@
+"""The grid that a solver walks, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.levels import Level
+from wgtorch.core.errors import PortError
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Grid:
+    """Steps from noise to data: what the model is called with at each, and the levels between which it leads.
+
+    Latents are kept as x = alpha x0 + sigma eps, so they are what the model is to be called with, whatever the solver.
+
+    Args:
+        timesteps: what the backbone is called with in each step, [N].
+        levels: where each step starts, and the end, [N + 1].
+        targets: where each step leads, [N]; where the next one starts unless told otherwise.
+        start_scale: by which standard normal noise is multiplied to start from.
+        total: steps of the whole grid that this one is the rest of; N when it is whole.
+    """
+
+    timesteps: tuple[float, ...]
+    levels: tuple[Level, ...]
+    targets: tuple[Level, ...] = ()
+    start_scale: float = 1.0
+    total: int = 0
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What was computed from this grid: coefficients of solvers by their settings, and rests of it."""
+
+    def __post_init__(self) -> None:
+        if not self.timesteps or len(self.levels) != len(self.timesteps) + 1:
+            raise ValueError(f"Grid: {len(self.timesteps)} timesteps and {len(self.levels)} levels; expected N >= 1 and N + 1")
+        if not self.targets:
+            object.__setattr__(self, "targets", self.levels[1:])
+        if not self.total:
+            object.__setattr__(self, "total", len(self.timesteps))
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def end(self) -> float:
+        """The timestep that stands for the end."""
+        return type(self.timesteps[0])(0)
+
+    def rest(self, start: int) -> Grid:
+        """The grid from step ``start`` on; the same object each time it is asked for."""
+        if start == 0:
+            return self
+        key = ("rest", start)
+        if key not in self.memo:
+            self.memo[key] = Grid(self.timesteps[start:], self.levels[start:], self.targets[start:], self.start_scale, self.total)
+        return self.memo[key]
+
+    def rest_for(self, strength: float) -> Grid:
+        """The last ``strength`` of the grid, in (0, 1]: where an image that is to be changed so much is noised to.
+
+        Raises:
+            ValueError: not one step is left.
+        """
+        steps = min(int(len(self) * strength), len(self))
+        if not 0 < strength <= 1 or steps < 1:
+            raise ValueError(f"strength: found {strength} with {len(self)} steps, expected a number from {1 / len(self):.3g} to 1")
+        return self.rest(len(self) - steps)
+
+    def rest_from(self, timestep: float, where: str) -> Grid:
+        """The grid from the step whose timestep this is.
+
+        Raises:
+            PortError: no step has this timestep.
+        """
+        near = min(range(len(self)), key=lambda step: abs(self.timesteps[step] - timestep))
+        if abs(self.timesteps[near] - timestep) > 1e-6 * max(1.0, abs(timestep)):
+            shown = ", ".join(f"{known:g}" for known in self.timesteps[:4])
+            raise PortError(
+                f"{where}.timestep: found {timestep:g}, expected one of this solver's own {len(self)} timesteps {shown}, ... "
+                f"Start the loop at {self.timesteps[0]:g}, or feed `progress` from a noise or schedule node, so that both agree."
+            )
+        return self.rest(near)
+
+
+class Progress(NamedTuple):
+    """What travels from turn to turn of a sampling loop: a value of the run, never kept in a module.
+
+    Args:
+        grid: the grid that is walked.
+        turn: turns made; a solver with two stages takes two turns for a step.
+        history: what a solver with memory keeps of the turns before, tensors [B, C, ...].
+    """
+
+    grid: Grid
+    turn: int = 0
+    history: tuple[Tensor, ...] = ()
+
+    @property
+    def timestep(self) -> float:
+        """The timestep that the grid starts at."""
+        return self.grid.timesteps[0]
+
+    def start(self, noise: Tensor, image_latent: Tensor | None = None) -> Tensor:
+        """The latent a loop starts from.
+
+        Args:
+            noise: standard normal, [B, C, ...].
+            image_latent: a clean latent of the same shape to start near, instead of from noise alone.
+        """
+        if image_latent is None:
+            return noise if self.grid.start_scale == 1 else noise * self.grid.start_scale
+        alpha, sigma = self.grid.levels[0]
+        return alpha * image_latent + sigma * noise
+
+
+def as_grid(timesteps: Sequence[float], levels: Sequence[Level], **more: Any) -> Grid:
+    """A grid of any sequences; timesteps become Python numbers."""
+    return Grid(tuple(timesteps), tuple(levels), **more)

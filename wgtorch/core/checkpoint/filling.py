@@ -1,0 +1,206 @@
+"""Modules without weights, and weights put into modules: names, shapes and ties are checked before anything is set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from wgtorch.core.checkpoint.tensors import can_store
+from wgtorch.core.errors import CheckpointError, Finding
+
+# --- modules without weights ------------------------------------------------------------------------------------------
+
+
+def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
+    """Builds a module whose weights hold no memory yet, to be given some by :func:`assign`.
+
+    A constructor that needs values (``.item()``) or that computes tensors which are not in ``state_dict`` (rotary
+    frequencies in a non-persistent buffer) cannot be run on the meta device; it is run on the CPU, with the random
+    initialisation of parameters left out. PyTorch's global generator is as before.
+    """
+    state = torch.get_rng_state()
+    try:
+        try:
+            with torch.device("meta"):
+                module = build()
+            if not _computed(module):
+                return module
+        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+            pass  # whatever is truly wrong is raised again below, in its own words
+        with _NoInit():
+            return build()
+    finally:
+        torch.set_rng_state(state)
+
+
+def _computed(module: nn.Module) -> bool:
+    """True when a module holds tensors that no checkpoint would give it."""
+    for part in module.modules():
+        if any(name in part._non_persistent_buffers_set and buffer is not None for name, buffer in part._buffers.items()):
+            return True
+        if any(_holds_tensor(value) for name, value in part.__dict__.items() if name not in ("_parameters", "_buffers", "_modules")):
+            return True
+    return False
+
+
+def _holds_tensor(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if depth > 3:
+        return False
+    if isinstance(value, Mapping):
+        return any(_holds_tensor(item, depth + 1) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_holds_tensor(item, depth + 1) for item in value)
+
+
+class _NoInit(TorchFunctionMode):
+    """Leaves the random filling of parameters out; memory that is never written is never taken."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.empty and "out" not in kwargs:
+            return torch.zeros(*args, **{name: value for name, value in kwargs.items() if name != "memory_format"})
+        target = args[0] if args else kwargs.get("tensor")
+        if isinstance(target, nn.Parameter) and getattr(function, "__name__", "") in _FILLING:
+            return target
+        return function(*args, **kwargs)
+
+
+_FILLING = frozenset(
+    ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_")
+)
+
+
+def is_empty(module: nn.Module) -> bool:
+    """True when a parameter or persistent buffer has no memory yet."""
+    return any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in module.state_dict(keep_vars=True).values())
+
+
+# --- what a module stores ---------------------------------------------------------------------------------------------
+
+
+def stored_tensors(module: nn.Module, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of ``state_dict``, each memory once, and for every other name of it the name it is stored under.
+
+    Raises:
+        CheckpointError: there is something that safetensors cannot hold.
+    """
+    return split_aliases(module.state_dict(keep_vars=True), where)
+
+
+def split_aliases(state: Mapping[str, Any], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, each memory once; the name stored for every other name of one)."""
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[Any, str] = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{where}.{name}: state_dict holds a {type(value).__name__}; a checkpoint holds tensors. "
+                "Keep plain values in the block's config, or return a tensor from get_extra_state"
+            )
+        if value.is_meta:
+            raise CheckpointError(f"{where}.{name}: has no memory (it is on the meta device), so there is nothing to save")
+        if not can_store(value.dtype) or value.is_sparse or value.is_quantized:
+            raise CheckpointError(f"{where}.{name}: {value.dtype} {value.layout} cannot be stored in safetensors")
+        key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device) if value.numel() else id(value)
+        if key in seen:
+            aliases[name] = seen[key]
+        else:
+            seen[key] = name
+            tensors[name] = value
+    return tensors, aliases
+
+
+# --- weights put into modules -----------------------------------------------------------------------------------------
+
+
+def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict: bool = True) -> list[Finding]:
+    """Everything about ``tensors`` that does not fit the module.
+
+    Args:
+        module: with or without weights.
+        tensors: by name; anything with ``shape`` and ``dtype``.
+        path: the block's, for messages.
+        strict: missing and unexpected names are findings too.
+    """
+    own = module.state_dict(keep_vars=True)
+    given = {tie for name in tensors for tie in (name, *_ties(own).get(name, ()))}
+    found: list[Finding] = []
+    if strict:
+        found += [Finding(f"{path}.{name}", "missing", _words(tensor)) for name, tensor in own.items() if name not in given]
+        found += [Finding(f"{path}.{name}", f"unexpected {_words(tensor)}") for name, tensor in tensors.items() if name not in own]
+    for name, tensor in tensors.items():
+        if name in own and (tuple(tensor.shape) != tuple(own[name].shape) or not _converts(tensor.dtype, own[name].dtype)):
+            found.append(Finding(f"{path}.{name}", _words(tensor), _words(own[name])))
+    return found
+
+
+def _words(tensor: Any) -> str:
+    if not hasattr(tensor, "shape"):
+        return type(tensor).__name__
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _converts(source: torch.dtype, target: torch.dtype) -> bool:
+    """Numbers of one sort: floating to floating, complex to complex; everything else only to itself."""
+    return source == target or (source.is_floating_point and target.is_floating_point) or (source.is_complex and target.is_complex)
+
+
+def _ties(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """For each name of ``state_dict`` that shares its tensor, the others that do."""
+    by_identity: dict[int, list[str]] = {}
+    for name, value in own.items():
+        by_identity.setdefault(id(value), []).append(name)
+    return {name: tuple(names) for names in by_identity.values() if len(names) > 1 for name in names}
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Makes checked tensors the module's own, without copying; what was one parameter under two names stays one."""
+    own = module.state_dict(keep_vars=True)
+    groups = list(_named_groups(module))
+    full = dict(tensors)
+    for name, others in _ties(own).items():
+        if name not in full:
+            full[name] = next(full[other] for other in others if other in full)
+    module.load_state_dict(full, strict=True, assign=True)
+    for names in groups:
+        first = _get(module, names[0])
+        for name in names[1:]:
+            owner, _, attribute = name.rpartition(".")
+            holder = module.get_submodule(owner)
+            (holder._parameters if attribute in holder._parameters else holder._buffers)[attribute] = first
+
+
+def copy_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies checked tensors into the module's own, which stay the objects that optimizers hold."""
+    with torch.no_grad():
+        for name, value in module.state_dict(keep_vars=True).items():
+            if name in tensors:
+                value.copy_(tensors[name])
+
+
+def to_dtypes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the dtypes that the module was built with."""
+    own = module.state_dict(keep_vars=True)
+    return {name: tensor.to(own[name].dtype) if name in own else tensor for name, tensor in tensors.items()}
+
+
+def _named_groups(module: nn.Module) -> Iterator[list[str]]:
+    every: Iterable[tuple[str, Tensor]] = (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    )
+    by_identity: dict[int, list[str]] = {}
+    for name, tensor in every:
+        by_identity.setdefault(id(tensor), []).append(name)
+    return (names for names in by_identity.values() if len(names) > 1)
+
+
+def _get(module: nn.Module, name: str) -> Any:
+    owner, _, attribute = name.rpartition(".")
+    return getattr(module.get_submodule(owner), attribute)

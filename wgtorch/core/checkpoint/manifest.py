@@ -1,0 +1,198 @@
+"""The manifest: what a checkpoint says of itself, read without trust and carried forward from older formats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wgtorch.core.checkpoint.layout import FORMAT, FORMAT_VERSION, checked_name
+from wgtorch.core.errors import CheckpointError, suggest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a checkpoint."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """Weights of one unique block.
+
+    Args:
+        path: the first path it stands at.
+        users: all paths it stands at.
+        block_type: its registered name; empty when it has none.
+        files: files with its weights, in order; empty when they are an outside file's.
+        ref: the ``checkpoint_ref`` its weights come from, when they are not stored.
+        outside: what the ref's files were when the checkpoint was written.
+        adapters: files of each of its adapters, by name.
+    """
+
+    path: str
+    users: tuple[str, ...] = ()
+    block_type: str = ""
+    files: tuple[StoredFile, ...] = ()
+    ref: str | None = None
+    outside: tuple[StoredFile, ...] = ()
+    adapters: Mapping[str, tuple[StoredFile, ...]] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes stored for it."""
+        return sum(file.bytes for file in self.files) + sum(file.bytes for files in self.adapters.values() for file in files)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint holds.
+
+    Args:
+        kind: ``block``, ``graph``, ``pipeline``, ``stage`` or ``world``.
+        config: the file with the structure.
+        blocks: by first path.
+        extra: files that the level wrote beside.
+        versions: of ``wgtorch`` and ``torch``, when it was written.
+        format_version: of the file that was read.
+    """
+
+    kind: str
+    config: StoredFile
+    blocks: Mapping[str, StoredBlock]
+    extra: tuple[StoredFile, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format_version: str = FORMAT_VERSION
+
+    def files(self) -> list[StoredFile]:
+        """All files, each once."""
+        found = {self.config.file: self.config} | {file.file: file for file in self.extra}
+        for block in self.blocks.values():
+            for file in (*block.files, *(file for files in block.adapters.values() for file in files)):
+                found[file.file] = file
+        return list(found.values())
+
+
+MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""For each older format version, what makes its manifest one of a newer version."""
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON, with a hash of itself."""
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "kind": manifest.kind,
+        **manifest.versions,
+        "config": _file_dict(manifest.config),
+        "blocks": {path: _block_dict(block) for path, block in manifest.blocks.items()},
+        "extra": [_file_dict(file) for file in manifest.extra],
+    }
+    return (json.dumps({**content, "manifest_sha256": _own_hash(content)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        CheckpointError: it is foreign, of a version that is not known here, damaged, or names files outside.
+    """
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: not readable as JSON: {str(error)[:200]}; truncated or damaged") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{where}: no manifest of a wgtorch checkpoint (its 'format' is not {FORMAT!r})")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION and (not isinstance(version, str) or version not in MIGRATIONS):
+        known = ", ".join(repr(entry) for entry in (*MIGRATIONS, FORMAT_VERSION))
+        raise CheckpointError(
+            f"{where}: format_version {str(version)[:40]!r}; this version of wgtorch reads {known}. Update wgtorch to read it"
+        )
+    stated = content.pop("manifest_sha256", None)
+    if stated != _own_hash(content):
+        raise CheckpointError(f"{where}: is not the file that was written (its own hash differs); damaged or edited")
+    content = {**content}
+    while content["format_version"] != FORMAT_VERSION:
+        content = MIGRATIONS[content["format_version"]](content)
+    return _manifest(content, str(version), where)
+
+
+def _own_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _file_dict(file: StoredFile) -> dict[str, Any]:
+    return {"file": file.file, "bytes": file.bytes, "sha256": file.sha256}
+
+
+def _block_dict(block: StoredBlock) -> dict[str, Any]:
+    entry: dict[str, Any] = {"block_type": block.block_type, "users": list(block.users)}
+    if block.ref is not None:
+        entry["ref"] = block.ref
+        entry["outside"] = [_file_dict(file) for file in block.outside]
+    entry["files"] = [_file_dict(file) for file in block.files]
+    if block.adapters:
+        entry["adapters"] = {name: [_file_dict(file) for file in files] for name, files in block.adapters.items()}
+    return entry
+
+
+def _manifest(content: dict[str, Any], version: str, where: str) -> Manifest:
+    _closed(content, ("format", "format_version", "kind", "wgtorch", "torch", "config", "blocks", "extra"), where)
+    blocks = _of(content.get("blocks"), dict, f"{where}: blocks")
+    return Manifest(
+        kind=_of(content.get("kind"), str, f"{where}: kind"),
+        config=_file(content.get("config"), f"{where}: config"),
+        blocks={path: _block(path, entry, f"{where}: block {path[:200]!r}") for path, entry in blocks.items()},
+        extra=_files(content.get("extra", []), f"{where}: extra"),
+        versions={name: _of(content.get(name, "unknown"), str, f"{where}: {name}") for name in ("wgtorch", "torch")},
+        format_version=version,
+    )
+
+
+def _block(path: str, entry: Any, where: str) -> StoredBlock:
+    entry = _of(entry, dict, where)
+    _closed(entry, ("block_type", "users", "files", "ref", "outside", "adapters"), where)
+    ref = entry.get("ref")
+    users = _of(entry.get("users", []), list, f"{where}: users")
+    adapters = _of(entry.get("adapters", {}), dict, f"{where}: adapters")
+    return StoredBlock(
+        path=path,
+        users=tuple(_of(user, str, f"{where}: users") for user in users),
+        block_type=_of(entry.get("block_type", ""), str, f"{where}: block_type"),
+        files=_files(entry.get("files", []), where),
+        ref=None if ref is None else _of(ref, str, f"{where}: ref"),
+        outside=_files(entry.get("outside", []), where, inside=False),
+        adapters={name: _files(files, f"{where}: adapter {name[:80]!r}") for name, files in adapters.items()},
+    )
+
+
+def _files(entries: Any, where: str, *, inside: bool = True) -> tuple[StoredFile, ...]:
+    return tuple(_file(entry, where, inside=inside) for entry in _of(entries, list, where))
+
+
+def _file(entry: Any, where: str, *, inside: bool = True) -> StoredFile:
+    entry = _of(entry, dict, where)
+    _closed(entry, ("file", "bytes", "sha256"), where)
+    size = _of(entry.get("bytes"), int, f"{where}: bytes")
+    if size < 0:
+        raise CheckpointError(f"{where}: bytes is {size}")
+    name = _of(entry.get("file"), str, f"{where}: file")
+    return StoredFile(checked_name(name, where) if inside else name, size, _of(entry.get("sha256"), str, f"{where}: sha256"))
+
+
+def _of(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise CheckpointError(f"{where}: got {type(value).__name__}; expected {kind.__name__}")
+    return value
+
+
+def _closed(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for name in entry:
+        if name not in known:
+            raise CheckpointError(f"{where}: unknown key {name[:80]!r}; {suggest(name[:80], known)}")

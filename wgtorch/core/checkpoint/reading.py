@@ -1,0 +1,311 @@
+"""Checkpoints read without trust: everything is checked before the first weight is set, nothing is copied."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.checkpoint.adapters import attach, base_tensors
+from wgtorch.core.checkpoint.filling import assign, copy_into, misfits
+from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
+from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
+from wgtorch.core.checkpoint.parts import Part, dotted, parts_of
+from wgtorch.core.checkpoint.source import Source, open_source, read
+from wgtorch.core.checkpoint.stored import prove, read_manifest, stored_tensors_of
+from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, ValidationError
+from wgtorch.core.pool import Pool, identity, now_building
+from wgtorch.core.registry import LevelRegistry
+from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
+from wgtorch.core.weights import load_checkpoint, outside_files, read_ref, ref_of, resolve_checkpoint
+
+
+@dataclass(slots=True)
+class _Weights:
+    """What one block is to be given: tensors of its own, or those of a ref; and adapters."""
+
+    entry: StoredBlock | None
+    tensors: dict[str, Tensor] | None = None
+    ref: str | None = None
+    adapters: dict[str, tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=dict)
+
+
+def load_checkpoint_of(
+    cls: type[Any],
+    path: str | os.PathLike[str],
+    *,
+    config_path: str | os.PathLike[str] | None = None,
+    part: str | None = None,
+    pool: Pool | None = None,
+    strict: bool = True,
+    device: torch.device | str | None = None,
+    verify: bool | None = None,
+) -> Any:
+    """Reads a block or level; see :meth:`wgtorch.core.block.Block.load_from_checkpoint`."""
+    with open_source(path) as source:
+        manifest = read_manifest(source)
+        if not strict:
+            target = cls.from_saved_config(_config(source, manifest, config_path, verify), empty=False)
+            load_weights(target, path, part=part, strict=False, verify=verify)
+            return target
+        target = _build(cls, source, manifest, config_path, part, verify)
+        prefix = dotted(part) if part else ""
+        _give(target, source, manifest, prefix, pool or now_building().pool, device, verify)
+        if not prefix:
+            _read_extra(target, source, manifest, verify)
+    return target
+
+
+def load_weights(
+    target: Any,
+    path: str | os.PathLike[str],
+    *,
+    part: str | None = None,
+    strict: bool = True,
+    verify: bool | None = None,
+) -> tuple[Finding, ...]:
+    """Copies weights into what is there; see :meth:`wgtorch.core.block.Block.load_weights`."""
+    with open_source(path) as source:
+        manifest = read_manifest(source)
+        entries = _entries(manifest, dotted(part) if part else "", source)
+        parts = parts_of(target)
+        findings: list[Finding] = []
+        found: list[tuple[Part, dict[str, Tensor]]] = []
+        for name, one in parts.items():
+            entry = _entry_for(one, entries)
+            if entry is None:
+                findings += [Finding(name, "its weights are missing")] if base_tensors(one.block) else []
+                continue
+            tensors = _tensors_of(source, entry, verify)
+            wrong = misfits(one.block, tensors, name)
+            findings += wrong
+            bad = {item.where for item in wrong}
+            found.append((one, {key: value for key, value in tensors.items() if f"{name}.{key}" not in bad}))
+        users = {user for one in parts.values() for user in one.users}
+        findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
+        if strict and findings:
+            raise CheckpointError(str(ValidationError(str(path), findings)))
+        for one, tensors in found:
+            copy_into(one.block, tensors)
+    return tuple(findings)
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def _build(
+    cls: type[Any], source: Source, manifest: Manifest, config_path: str | os.PathLike[str] | None, part: str | None, verify: bool | None
+) -> Any:
+    """The structure with blocks that hold no memory yet."""
+    config = _config(source, manifest, config_path, verify)
+    if config_path is not None:
+        return cls.from_saved_config(config, base=Path(config_path).parent, empty=True)
+    base = source.path if source.path.is_dir() else None
+    if part is None:
+        return cls.from_saved_config(config, base=base, empty=True)
+    if manifest.kind not in LevelRegistry:
+        raise CheckpointError(f"{source.path}: holds a {manifest.kind!r}, which has no part {part!r}")
+    whole = LevelRegistry.get(manifest.kind).from_saved_config(config, base=base, empty=True)
+    try:
+        found = whole.find(part.strip("/").replace(".", "/"))
+    except (UnknownNameError, AttributeError) as error:
+        raise CheckpointError(f"{source.path}: no part {part!r}: {error}") from error
+    if not isinstance(found, cls):
+        raise CheckpointError(f"{source.path}: {part!r} is a {type(found).__name__}; {cls.__name__} cannot load it")
+    return found
+
+
+def _config(source: Source, manifest: Manifest, config_path: str | os.PathLike[str] | None, verify: bool | None) -> dict[str, Any]:
+    if config_path is not None:
+        return read_config(config_path)
+    name = manifest.config.file
+    if name not in (CONFIG_YAML, CONFIG_JSON):
+        raise CheckpointError(f"{source.path}: its config is {name!r}; expected {CONFIG_YAML} or {CONFIG_JSON}")
+    prove(source, manifest.config, verify)
+    raw = read(source, name, MAX_BYTES)
+    try:
+        return parse_config(raw.decode("utf-8"), source.where(name), json_form=name == CONFIG_JSON)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source.where(name)}: is no text: {error}") from error
+
+
+# --- giving weights ---------------------------------------------------------------------------------------------------
+
+
+def _give(
+    target: Any, source: Source, manifest: Manifest, prefix: str, pool: Pool | None, device: torch.device | str | None, verify: bool | None
+) -> None:
+    """Finds and checks the weights of all blocks, then sets them."""
+    entries = _entries(manifest, prefix, source)
+    parts = parts_of(target)
+    findings: list[Finding] = []
+    plan: list[tuple[Part, _Weights]] = []
+    for path, part in parts.items():
+        entry = _entry_for(part, entries)
+        weights = _weights(source, entry, part, verify)
+        if weights is None:
+            findings += [Finding(path, "its weights are missing", mend="Save the level again.")] if base_tensors(part.block) else []
+            continue
+        if weights.tensors is not None:
+            findings += misfits(part.block, weights.tensors, path)
+        plan.append((part, weights))
+    users = {user for part in parts.values() for user in part.users}
+    findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
+    if findings:
+        raise CheckpointError(str(ValidationError(str(source.path), findings)))
+    shared = pool or Pool()
+    for part, weights in plan:
+        _settle(part, weights, shared if _may_share(part, weights, pool) else None, source, device)
+
+
+def _settle(part: Part, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
+    """Fills a block, or puts the pool's instance of the same model in its place."""
+
+    def fill() -> Any:
+        _fill(part.block, weights, source, device)
+        return part.block
+
+    if pool is None:
+        fill()
+        return
+    ref = str(weights.ref or source.where(part.path))
+    block = pool.get(_identity(part, weights, source, device), fill, ref=ref)
+    for level, node_id in part.holders:
+        if block is not part.block:
+            level.put_child(node_id, block)
+        pool.note_place(level, node_id, block)
+
+
+def _fill(block: Any, weights: _Weights, source: Source, device: torch.device | str | None) -> None:
+    if weights.tensors is not None:
+        tensors = weights.tensors if device is None else {name: tensor.to(device) for name, tensor in weights.tensors.items()}
+        assign(block, tensors)
+    elif weights.ref is not None:
+        load_checkpoint(block, weights.ref)
+    for name, (config, tensors) in weights.adapters.items():
+        attach(block, name, config, tensors, str(source.path))
+    if device is not None:
+        block.to(device)
+
+
+def _may_share(part: Part, weights: _Weights, pool: Pool | None) -> bool:
+    """Refs are shared within a load as when building; stored weights only where the caller gave a pool."""
+    if any(not level.places[node_id].reuse for level, node_id in part.holders) or weights.adapters or not part.holders:
+        return False
+    return weights.ref is not None or (pool is not None and weights.tensors is not None)
+
+
+def _identity(part: Part, weights: _Weights, source: Source, device: torch.device | str | None) -> str:
+    block = part.block
+    config = resolve_environment(dict(getattr(block, "_config", {})), part.path)
+    if weights.ref is not None:
+        more: tuple[Any, ...] = () if device is None else (str(device),)
+        return identity(block.block_type, type(block), {**config, "checkpoint_ref": weights.ref}, *more)
+    assert weights.entry is not None
+    hashes = [file.sha256 for file in weights.entry.files]
+    config = {name: value for name, value in config.items() if name != "checkpoint_ref"}
+    return identity(block.block_type, type(block), config, str(source.path.resolve()), part.path, hashes, str(device))
+
+
+def _weights(source: Source, entry: StoredBlock | None, part: Part, verify: bool | None) -> _Weights | None:
+    if entry is None:
+        ref = ref_of(part.block)
+        return None if ref is None else _Weights(None, ref=ref)
+    adapters = {name: _adapter(source, entry, name, verify) for name in entry.adapters}
+    if entry.ref is None:
+        return _Weights(entry, _tensors_of(source, entry, verify) if entry.files else None, adapters=adapters)
+    return _Weights(entry, ref=_outside(source, entry, part, verify), adapters=adapters)
+
+
+def _tensors_of(source: Source, entry: StoredBlock, verify: bool | None) -> dict[str, Tensor]:
+    if entry.ref is not None:
+        return read_ref(_outside(source, entry, None, verify))[0]
+    return stored_tensors_of(source, entry.files, verify)
+
+
+def _outside(source: Source, entry: StoredBlock, part: Part | None, verify: bool | None) -> str:
+    """The ref of a block whose weights lie outside, once its files are known to be those of the save.
+
+    The files are looked for where the ref points now, and else where they lay then.
+    """
+    ref = (ref_of(part.block) if part is not None else None) or entry.ref
+    assert ref is not None
+    try:
+        files = resolve_checkpoint(ref)
+    except CheckpointError:
+        if len(entry.outside) != 1 or "#" in ref or not Path(entry.outside[0].file).is_file():
+            raise
+        ref = entry.outside[0].file
+        files = resolve_checkpoint(ref)
+    sizes = [file.stat().st_size for file in files]
+    same = sizes == [file.bytes for file in entry.outside]
+    if same and (verify or (verify is None and sum(sizes) <= 16 << 20)):
+        same = [file.sha256 for file in outside_files(ref)] == [file.sha256 for file in entry.outside]
+    if entry.outside and not same:
+        raise CheckpointError(
+            f"{source.path}: {entry.path}: {', '.join(map(str, files))} changed since the checkpoint was saved; "
+            "bring the old file back, or save with self_contained=True"
+        )
+    return ref
+
+
+def _adapter(source: Source, entry: StoredBlock, name: str, verify: bool | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    checked_name(name, str(source.path))
+    files = {file.file.rsplit("/", 1)[-1]: file for file in entry.adapters[name]}
+    if set(files) != {ADAPTER_CONFIG, ADAPTER_WEIGHTS}:
+        raise CheckpointError(
+            f"{source.path}: adapter {name!r} of {entry.path} has files {sorted(files)}; expected {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS}"
+        )
+    prove(source, files[ADAPTER_CONFIG], True)
+    text = read(source, files[ADAPTER_CONFIG].file, 1 << 20).decode("utf-8", "replace")
+    config = parse_config(text, source.where(files[ADAPTER_CONFIG].file), json_form=True)
+    return config, stored_tensors_of(source, [files[ADAPTER_WEIGHTS]], verify)
+
+
+# --- which entry is whose ---------------------------------------------------------------------------------------------
+
+
+def _entries(manifest: Manifest, prefix: str, source: Source) -> dict[str, StoredBlock]:
+    """Entries by every path they are used at, relative to the part that is loaded."""
+    found: dict[str, StoredBlock] = {}
+    for entry in manifest.blocks.values():
+        for user in {entry.path, *entry.users}:
+            if not prefix:
+                found[user] = entry
+            elif user == prefix:
+                found["block"] = entry
+            elif user.startswith(f"{prefix}."):
+                found[user.removeprefix(f"{prefix}.")] = entry
+    if prefix and not found and manifest.blocks:
+        raise CheckpointError(f"{source.path}: no weights under {prefix!r}; there are {sorted(manifest.blocks)[:8]}")
+    return found
+
+
+def _entry_for(part: Part, entries: Mapping[str, StoredBlock]) -> StoredBlock | None:
+    return next((entries[user] for user in part.users if user in entries), None)
+
+
+def _unused(entries: Mapping[str, StoredBlock], users: set[str]) -> list[StoredBlock]:
+    return list({entry.path: entry for user, entry in entries.items() if user not in users}.values())
+
+
+def _read_extra(target: Any, source: Source, manifest: Manifest, verify: bool | None) -> None:
+    """Hands what the level wrote beside to the level, proved."""
+    for file in manifest.extra:
+        prove(source, file, verify)
+    if source.path.is_dir():
+        target.read_extra(source.path)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        for file in manifest.extra:
+            place = Path(name, checked_name(file.file, str(source.path)))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            buffer, start, length = source.map(file.file) if file.bytes else (b"", 0, 0)
+            place.write_bytes(memoryview(buffer)[start : start + length])
+        target.read_extra(Path(name))

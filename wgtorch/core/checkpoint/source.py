@@ -1,0 +1,224 @@
+"""Where a checkpoint is read from: a folder or an archive. Names are checked, files mapped, sizes known before reading."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from wgtorch.core.checkpoint.layout import MANIFEST, MAX_MANIFEST, MAX_MEMBERS, checked_name
+from wgtorch.core.errors import CheckpointError
+from wgtorch.core.saving import recovered
+
+_EOCD = struct.Struct("<4s4H2LH")
+_EOCD64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
+_LOCAL = struct.Struct("<4s5H3L2H")
+
+
+class Source(Protocol):
+    """Files of a checkpoint by name."""
+
+    path: Path
+
+    def names(self) -> frozenset[str]:
+        """All files."""
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+
+    def map(self, name: str) -> tuple[mmap.mmap, int, int]:
+        """A mapping, and where in it the file begins and how long it is."""
+
+    def where(self, name: str) -> str:
+        """The file's full name, for messages."""
+
+
+@contextmanager
+def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
+    """Opens a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it is neither a folder with a manifest nor an archive of ours.
+    """
+    found = recovered(Path(path))
+    if found.is_dir():
+        yield FolderSource(found)
+    elif not found.exists():
+        raise CheckpointError(f"{path}: there is no such checkpoint; expected a folder or archive written by save_checkpoint")
+    elif not found.is_file():
+        raise CheckpointError(f"{path}: is neither a folder nor a file")
+    else:
+        with found.open("rb") as handle:
+            yield ArchiveSource(found, handle)
+
+
+def read(source: Source, name: str, limit: int) -> bytes:
+    """A small file's bytes.
+
+    Raises:
+        CheckpointError: it is larger than ``limit``.
+    """
+    if source.size(name) > limit:
+        raise CheckpointError(f"{source.where(name)}: {source.size(name)} bytes; expected at most {limit}")
+    if not source.size(name):
+        return b""
+    buffer, start, length = source.map(name)
+    return bytes(buffer[start : start + length])
+
+
+def digest(source: Source, name: str) -> str:
+    """The sha256 of a file."""
+    if not source.size(name):
+        return hashlib.sha256(b"").hexdigest()
+    buffer, start, length = source.map(name)
+    with memoryview(buffer) as view, view[start : start + length] as part:
+        return hashlib.sha256(part).hexdigest()
+
+
+class FolderSource:
+    """A checkpoint in a folder; links out of it are not followed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._root = path.resolve()
+        self._sizes: dict[str, int] = {}
+        if not (path / MANIFEST).is_file():
+            raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint; expected a folder written by save()")
+
+    def names(self) -> frozenset[str]:
+        found = set()
+        for folder, _, files in os.walk(self._root):
+            for name in files:
+                found.add(Path(folder, name).relative_to(self._root).as_posix())
+                if len(found) > MAX_MEMBERS:
+                    raise CheckpointError(f"{self.path}: more than {MAX_MEMBERS} files")
+        return frozenset(found)
+
+    def size(self, name: str) -> int:
+        if name not in self._sizes:
+            self._sizes[name] = self._file(name).stat().st_size
+        return self._sizes[name]
+
+    def map(self, name: str) -> tuple[mmap.mmap, int, int]:
+        file = self._file(name)
+        try:
+            with file.open("rb") as handle:
+                return map_file(handle), 0, self.size(name)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{file}: cannot be read: {error}") from error
+
+    def where(self, name: str) -> str:
+        return str(self.path / name)
+
+    def _file(self, name: str) -> Path:
+        file = self._root / checked_name(name, str(self.path))
+        try:
+            if not file.resolve().is_relative_to(self._root):
+                raise CheckpointError(f"{self.path / name}: is a link that leaves the checkpoint's folder")
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise CheckpointError(f"{self.path / name}: is no plain file")
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"{self.path / name}: missing or not readable: {error}") from error
+        return file
+
+
+class ArchiveSource:
+    """A checkpoint in one zip of stored members, mapped once."""
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        self.path = path
+        length = os.fstat(handle.fileno()).st_size
+        if length < _EOCD.size:
+            raise CheckpointError(f"{path}: {length} bytes; truncated, or no archive")
+        self._buffer = map_file(handle)
+        self._members = _members(path, self._buffer, handle, length)
+        if MANIFEST not in self._members:
+            raise CheckpointError(f"{path}: a zip without {MANIFEST}, so no checkpoint; it holds {sorted(self._members)[:5]}")
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._members)
+
+    def size(self, name: str) -> int:
+        return self._member(name)[1]
+
+    def map(self, name: str) -> tuple[mmap.mmap, int, int]:
+        return self._buffer, *self._member(name)
+
+    def where(self, name: str) -> str:
+        return f"{self.path}:{name}"
+
+    def _member(self, name: str) -> tuple[int, int]:
+        checked_name(name, str(self.path))
+        if name not in self._members:
+            raise CheckpointError(f"{self.path}:{name}: missing from the archive")
+        return self._members[name]
+
+
+def map_file(handle: BinaryIO) -> mmap.mmap:
+    """Maps a file so that writing to the mapping changes this process's copy alone."""
+    return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _members(path: Path, buffer: mmap.mmap, handle: BinaryIO, length: int) -> dict[str, tuple[int, int]]:
+    """(begin, length) of every member, by name."""
+    _check_directory(path, buffer, length)
+    try:
+        with zipfile.ZipFile(handle) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a readable zip: {error}") from error
+    found: dict[str, tuple[int, int]] = {}
+    spans = []
+    for info in infos:
+        name = checked_name(info.filename, str(path))
+        if name in found:
+            raise CheckpointError(f"{path}:{name}: is there twice")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 0x1:
+            raise CheckpointError(
+                f"{path}:{name}: is compressed or encrypted ({info.compress_size} bytes for {info.file_size}); members of a checkpoint "
+                "are stored as they are. Unpack it and load the folder, if you trust it"
+            )
+        at = info.header_offset
+        if at + _LOCAL.size > length or buffer[at : at + 4] != b"PK\x03\x04":
+            raise CheckpointError(f"{path}:{name}: its header is not where the directory says; damaged")
+        *_, name_length, extra_length = _LOCAL.unpack_from(buffer, at)
+        begin = at + _LOCAL.size + name_length + extra_length
+        if begin + info.file_size > length or buffer[at + _LOCAL.size : at + _LOCAL.size + name_length] != name.encode():
+            raise CheckpointError(f"{path}:{name}: reaches over the end of the file or has another name there; truncated or damaged")
+        found[name] = (begin, info.file_size)
+        spans.append((at, begin + info.file_size, name))
+    spans.sort()
+    for (_, end, name), (start, _, other) in pairwise(spans):
+        if start < end:
+            raise CheckpointError(f"{path}: {name} and {other} overlap")
+    return found
+
+
+def _check_directory(path: Path, buffer: mmap.mmap, length: int) -> None:
+    """Refuses a zip whose directory is not at the end or announces more than is read, before anything is made of it."""
+    if buffer[:2] != b"PK":
+        raise CheckpointError(f"{path}: begins with {bytes(buffer[:8])!r}; no archive of a checkpoint (a zip begins with b'PK')")
+    at = length - _EOCD.size
+    magic, *_, count, size, _, comment = _EOCD.unpack_from(buffer, at)
+    if magic != b"PK\x05\x06" or comment:
+        raise CheckpointError(f"{path}: does not end as a zip does; truncated, or no archive of a checkpoint")
+    if count == 0xFFFF or size == 0xFFFFFFFF:
+        if at < _LOCATOR.size:
+            raise CheckpointError(f"{path}: its zip directory is damaged")
+        magic, _, where, _ = _LOCATOR.unpack_from(buffer, at - _LOCATOR.size)
+        if magic != b"PK\x06\x07" or where + _EOCD64.size > length:
+            raise CheckpointError(f"{path}: its zip directory is damaged")
+        magic, *_, count, size, _ = _EOCD64.unpack_from(buffer, where)
+        if magic != b"PK\x06\x06":
+            raise CheckpointError(f"{path}: its zip directory is damaged")
+    if count > MAX_MEMBERS or size > MAX_MANIFEST:
+        raise CheckpointError(f"{path}: announces {count} members and a directory of {size} bytes; more than a checkpoint has")

@@ -1,0 +1,179 @@
+"""Checkpoints written whole or not at all, in a folder or in one archive."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.checkpoint.adapters import adapters_of, base_tensors
+from wgtorch.core.checkpoint.filling import split_aliases
+from wgtorch.core.checkpoint.layout import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    ADAPTERS,
+    BLOCKS,
+    CONFIG_JSON,
+    CONFIG_YAML,
+    LARGE_CONFIG,
+    MANIFEST,
+    SHARD,
+    file_stem,
+)
+from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, dump_manifest
+from wgtorch.core.checkpoint.parts import Part, is_level, parts_of
+from wgtorch.core.checkpoint.sink import ArchiveSink, FolderSink, Sink
+from wgtorch.core.checkpoint.tensors import bytes_of, make_header
+from wgtorch.core.errors import CheckpointError
+from wgtorch.core.resolve import dump_config
+from wgtorch.core.saving import write_file, write_folder
+from wgtorch.core.weights import is_as_referred, outside_files, ref_of
+
+_OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life"))
+FORMATS = ("dir", "archive")
+
+
+def save_checkpoint(
+    target: Any, path: str | os.PathLike[str], *, format: str = "dir", self_contained: bool = False, shard_bytes: int = SHARD
+) -> Path:
+    """Writes a block or level; see :meth:`wgtorch.core.block.Block.save_checkpoint`."""
+    path = Path(path)
+    if format not in FORMATS:
+        raise CheckpointError(f"save_checkpoint: format {format!r}; expected 'dir' or 'archive'")
+    if shard_bytes < 1:
+        raise CheckpointError(f"save_checkpoint: shard_bytes {shard_bytes}; expected a number of bytes")
+    _check_target(path, format)
+    config = target.saved_config()
+
+    def fill_folder(folder: Path) -> None:
+        target.write_extra(folder)
+        extra = [_stored(_hashed(file, folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
+        _write(target, config, FolderSink(folder), tuple(extra), self_contained, shard_bytes)
+
+    def fill_archive(file: Path) -> None:
+        with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            folder = Path(name)
+            target.write_extra(folder)
+            sink = ArchiveSink(archive)
+            stored = [
+                _stored(sink.put(entry.relative_to(folder).as_posix(), [entry.read_bytes()], entry.stat().st_size))
+                for entry in sorted(folder.rglob("*"))
+                if entry.is_file()
+            ]
+            _write(target, config, sink, tuple(stored), self_contained, shard_bytes)
+
+    return write_folder(path, fill_folder) if format == "dir" else write_file(path, fill_archive)
+
+
+def _check_target(path: Path, format: str) -> None:
+    """Refuses to put a checkpoint in place of anything but a checkpoint."""
+    if format == "archive" and path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; an archive is one file, so name one, as {str(path / 'model.wgt')!r}")
+    if format == "dir" and path.exists():
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: is a file; give the name of a folder, or format='archive'")
+        held = {entry.name for entry in path.iterdir()}
+        if held and MANIFEST not in held:
+            raise CheckpointError(f"{path}: is a folder that holds {sorted(held)[:5]} and no checkpoint; choose a new or empty one")
+        foreign = sorted(held - _OURS)
+        if foreign:
+            raise CheckpointError(f"{path}: beside a checkpoint this folder holds {foreign[:5]}, which saving would remove; choose another")
+
+
+def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredFile, ...], self_contained: bool, shard_bytes: int) -> None:
+    text = dump_config(config)
+    name = CONFIG_YAML
+    if len(text) > LARGE_CONFIG:
+        name, text = CONFIG_JSON, dump_config(config, json_form=True)
+    raw = text.encode()
+    stored_config = _stored(sink.put(name, [raw], len(raw)))
+    blocks = {}
+    for path, part in parts_of(target).items():
+        entry = _write_block(part, sink, self_contained, shard_bytes)
+        if entry is not None:
+            blocks[path] = entry
+    manifest = Manifest(
+        kind=target.level if is_level(target) else "block",
+        config=stored_config,
+        blocks=blocks,
+        extra=extra,
+        versions={"wgtorch": _own_version(), "torch": torch.__version__},
+    )
+    raw = dump_manifest(manifest)
+    sink.put(MANIFEST, [raw], len(raw))
+
+
+def _write_block(part: Part, sink: Sink, self_contained: bool, shard_bytes: int) -> StoredBlock | None:
+    block, path = part.block, part.path
+    adapters = {}
+    for name, (adapter_config, state) in adapters_of(block).items():
+        folder = f"{ADAPTERS}/{file_stem(path)}/{name}"
+        raw = adapter_config.encode()
+        files = [_stored(sink.put(f"{folder}/{ADAPTER_CONFIG}", [raw], len(raw)))]
+        adapters[name] = (*files, _put_tensors(sink, f"{folder}/{ADAPTER_WEIGHTS}", state, {"format": "pt"}))
+    state = base_tensors(block)
+    if not state and not adapters:
+        return None
+    entry = StoredBlock(path, users=tuple(part.users), block_type=getattr(block, "block_type", ""), adapters=adapters)
+    ref = ref_of(block)
+    if ref is not None and not self_contained and is_as_referred(block, ref, state):
+        return replace(entry, ref=block.config["checkpoint_ref"], outside=outside_files(ref))
+    tensors, aliases = split_aliases(state, path)
+    metadata = {"format": "pt", **{f"alias:{name}": target for name, target in aliases.items()}}
+    shards = list(_shards(tensors, shard_bytes))
+    files = []
+    for number, shard in enumerate(shards, start=1):
+        suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+        known = {key: value for key, value in metadata.items() if not key.startswith("alias:") or value in shard}
+        files.append(_put_tensors(sink, f"{BLOCKS}/{file_stem(path)}{suffix}.safetensors", shard, known))
+    return replace(entry, files=tuple(files))
+
+
+def _shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        length = tensor.numel() * tensor.element_size()
+        if shard and size + length > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += length
+    if shard:
+        yield shard
+
+
+def _put_tensors(sink: Sink, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> StoredFile:
+    header, order, size = make_header(tensors, metadata)
+    return _stored(sink.put(name, _chunks(header, order), size))
+
+
+def _chunks(header: bytes, order: list[Tensor]) -> Iterator[Any]:
+    yield header
+    yield from bytes_of(order)
+
+
+def _stored(entry: Mapping[str, Any]) -> StoredFile:
+    return StoredFile(entry["file"], entry["bytes"], entry["sha256"])
+
+
+def _hashed(file: Path, folder: Path) -> dict[str, Any]:
+    with file.open("rb") as handle:
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    return {"file": file.relative_to(folder).as_posix(), "bytes": file.stat().st_size, "sha256": sha256}
+
+
+def _own_version() -> str:
+    try:
+        return version("wgtorch")
+    except PackageNotFoundError:  # used from a source tree that is not installed
+        return "unknown"
