@@ -116,7 +116,11 @@ EPISODE = {
 """An episode whose picture shows something else than its recipe asked for."""
 
 
-@pytest.mark.parametrize(("numbers", "philosopher", "author", "update"), TABLE)
+DROPPED = [((4, 5), False, False, False), ((1, 2, 4, 5), False, False, False), ((1, 3, 4), False, False, False)]
+"""Rows between those of the table, whose states never become complete."""
+
+
+@pytest.mark.parametrize(("numbers", "philosopher", "author", "update"), TABLE + DROPPED)
 def test_what_is_given_decides_what_runs_in_the_default_world(numbers, philosopher, author, update):
     world = default_world()
     state = given_state(numbers, EPISODE) if numbers else None

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from torch import Tensor, nn
 
-from tests.blocks_for_tests import Add, Affine, Gather, Length, Maybe, Scale, Shout, Split, as_pipeline, block_of, chain, counter
+from tests.blocks_for_tests import Add, Affine, Gather, Maybe, Scale, Shout, Split, as_pipeline, block_of, chain, counter
 from tests.core.random_structures import Sketch, loops, reference
 from wgtorch.core.block import Block
 from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, StructureError, UnknownNameError, ValidationError
@@ -66,7 +66,9 @@ def test_ids_are_made_from_the_type_and_never_clash() -> None:
         graph.add_node(Scale(), "scale")
 
 
-@pytest.mark.parametrize("node_id", ["type", "keys", "forward", "0", "items", "training", "_modules", "keys_", "a-b", "values", "T", "class", "self"])
+@pytest.mark.parametrize(
+    "node_id", ["type", "keys", "forward", "0", "items", "training", "_modules", "keys_", "a-b", "values", "T", "class", "self"]
+)
 def test_any_word_is_a_node_id(node_id: str) -> None:
     graph = Graph("g")
     assert graph.add_node(Affine(), node_id) == node_id
@@ -100,7 +102,9 @@ def test_an_unknown_block_type_names_the_nearest() -> None:
 
 
 def test_a_child_of_another_level_is_refused() -> None:
-    with pytest.raises(StructureError, match=r"pipeline: got Scale 'test/scale'; expected a Graph, its config, a path to one, or a template's name"):
+    with pytest.raises(
+        StructureError, match=r"pipeline: got Scale 'test/scale'; expected a Graph, its config, a path to one, or a template's name"
+    ):
         Pipeline("pipeline").add_graph(Scale())  # type: ignore[arg-type]
 
 
@@ -192,7 +196,9 @@ def test_a_second_edge_into_a_single_port_is_refused_where_loops_cannot_be() -> 
     for name in ("a", "b", "c"):
         pipeline.add_graph(chain(Scale(), name=name), name)
     pipeline.add_edge("a.y", "c.x")
-    with pytest.raises(PortError, match=r"p: c.x takes one source and already has a.y -> c.x; remove that edge, or give the port an aggregation"):
+    with pytest.raises(
+        PortError, match=r"p: c.x takes one source and already has a.y -> c.x; remove that edge, or give the port an aggregation"
+    ):
         pipeline.add_edge("b.y", "c.x")
 
 
@@ -203,7 +209,7 @@ def test_two_edges_into_a_single_port_of_a_graph() -> None:
         graph.add_node(Scale(), name)
     graph.add_edge("a.y", "c.x")
     graph.expose_output("c", "y")
-    with pytest.raises((PortError, ValidationError), match=r"c.x.*(already has|2 sources feed it)") as caught:  # noqa: PT012
+    with pytest.raises((PortError, ValidationError), match=r"c.x.*(already has|2 sources feed it)") as caught:
         graph.add_edge("b.y", "c.x")
         graph.validate()
     assert "aggregation" in str(caught.value)

@@ -243,7 +243,9 @@ def test_an_error_carries_the_path_through_levels() -> None:
 def test_a_graph_whose_output_stayed_away_is_missed_downstream() -> None:
     pipeline = twice(chain(Maybe()))
     assert torch.equal(pipeline.run({"x": ones()})["y"], ones())
-    with pytest.raises(MissingInputError, match=r"again.x: required, but no value arrived from first.y \(skipped, or gave no such output\)"):
+    with pytest.raises(
+        MissingInputError, match=r"again.x: required, but no value arrived from first.y \(skipped, or gave no such output\)"
+    ):
         pipeline.run({"x": -ones()})
 
 

@@ -310,7 +310,7 @@ def test_hooks_are_told_the_same_however_the_level_is_called(level: Case, x: Ten
     level.last.register_forward_hook(lambda module, args, kwargs, out: seen.append((len(args), list(kwargs))), with_kwargs=True)
     level(x)
     feed = level.feed(x)
-    level.module.run(feed["state"] if "state" in feed else feed, callbacks=[lambda event: None])
+    level.module.run(feed.get("state", feed), callbacks=[lambda event: None])
     assert seen == [(1, []), (1, [])]
 
 
@@ -330,7 +330,7 @@ def test_run_calls_the_hooks_too(level: Case, x: Tensor) -> None:
     calls: list[str] = []
     level.first.register_forward_hook(lambda module, args, out: calls.append("block"))
     feed = level.feed(x)
-    level.module.run(feed["state"] if "state" in feed else feed)
+    level.module.run(feed.get("state", feed))
     assert calls == ["block", "block"]
 
 
@@ -468,6 +468,20 @@ def test_compile_of_every_sort_of_node(x: Tensor, compiler: CompileCounter) -> N
     assert compiler.frame_count == 1
 
 
+def test_compile_of_a_frozen_level_that_holds_a_block_twice(x: Tensor, compiler: CompileCounter) -> None:
+    case = make_graph()
+    before = dict(case.module.named_parameters())
+    pipeline = Pipeline("p")
+    pipeline.add_graph(case.module, "frozen", trainable=False)
+    pipeline.infer_exposed_ports()
+    compiled = torch.compile(pipeline, fullgraph=True, backend=compiler)
+    for _ in range(2):
+        assert torch.equal(compiled(x=x)["y"], by_hand(case, x))
+    after = dict(case.module.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+
+
 def test_compile_of_a_loop(x: Tensor, compiler: CompileCounter) -> None:
     graph = counter(4)
     compiled = torch.compile(graph, fullgraph=True, backend=compiler)
@@ -493,6 +507,7 @@ def test_a_compiled_graph_follows_a_change_of_structure(x: Tensor, compiler: Com
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own import
 @pytest.mark.parametrize("name", CASES)
 def test_compile_with_inductor(name: str, x: Tensor) -> None:
     torch._dynamo.reset()
@@ -556,7 +571,9 @@ def test_distributed_data_parallel_averages_the_gradients(tmp_path: Path) -> Non
         for rank in ranks:
             assert list(rank[name]) == list(expected)
             for path, parameter in expected.items():
-                torch.testing.assert_close(rank[name][path], parameter.grad, msg=lambda text, name=name, path=path: f"{name} {path}: {text}")
+                torch.testing.assert_close(
+                    rank[name][path], parameter.grad, msg=lambda text, name=name, path=path: f"{name} {path}: {text}"
+                )
 
 
 def test_dropout_and_seeds_work_through_a_call(x: Tensor) -> None:

@@ -544,6 +544,20 @@ def test_gradients_through_several_passes_of_run():
     assert not tensor_world().run(State(intent=ones, recipe=ones, artifacts=given), num_steps=2, seed=1).artifacts.requires_grad
 
 
+def test_a_frozen_stage_passes_gradients_and_takes_none():
+    world = tensor_world()
+    world.set_trainable("author", False)
+    given, ones = torch.randn(2, 4, requires_grad=True), torch.ones(2, 4)
+    start = State(intent=ones, recipe=ones, artifacts=given)
+    state = world(start)
+    assert torch.equal(state.artifacts, tensor_world()(start).artifacts)
+    state.artifacts.sum().backward()
+    author, philosopher = (world.find(f"{name}/work/work/work").linear.weight for name in ("author", "philosopher"))
+    assert author.grad is None and author.requires_grad
+    assert philosopher.grad.abs().sum() > 0 and given.grad.abs().sum() > 0
+    assert all(parameter is not author for parameter in world.trainable_parameters())
+
+
 def test_grad_mode_is_given_back_between_the_steps_of_a_stream():
     world = tensor_world()
     for _ in world.stream(num_steps=1, seed=1):

@@ -16,7 +16,7 @@ _BLOCKS = {
         "solver/flow_euler", "solver/flow_heun", "solver/heun", "solver/lcm", "solver/unipc",
     ),
     "wgtorch.blocks.grammar": ("grammar/architect", "grammar/author", "grammar/development", "grammar/world_update"),
-    "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "tokenizer/scene", "vlm/scene"),
+    "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "conditioner/scene_complete", "tokenizer/scene", "vlm/scene"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
 }  # fmt: skip
 _TEMPLATES = {

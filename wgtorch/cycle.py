@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
+
+from wgtorch.core.places import call_frozen
 from wgtorch.core.run import Run, locate
+from wgtorch.core.structure import Node
 from wgtorch.state import State
 from wgtorch.storage.base import Life
 
@@ -44,7 +48,11 @@ class Cyclic(Protocol):
 
     @property
     def nodes(self) -> Any:
-        """Children by node id."""
+        """Stages by id."""
+
+    @property
+    def places(self) -> Mapping[str, Node]:
+        """What is true of each stage's place, by id."""
 
     @property
     def cycle(self) -> tuple[str, ...]:
@@ -97,7 +105,10 @@ def _stage(
     run.emit("start", stage_id, stage.level, inputs=given)
     started = time.perf_counter()
     try:
-        after = stage(inner, state, action=action, content=content)
+        if world.places[stage_id].trainable or not torch.is_grad_enabled():
+            after = stage(inner, state, action=action, content=content)
+        else:
+            after = call_frozen(stage, (inner, state), {"action": action, "content": content})
     except Exception as error:
         run.emit("error", stage_id, stage.level, inputs=given, elapsed=time.perf_counter() - started, error=error)
         locate(error, stage_id, below=True)

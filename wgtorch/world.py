@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -261,7 +261,7 @@ class World(Level):
         callbacks: Iterable[Callback] = (),
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
-    ) -> Iterator[WorldStep]:
+    ) -> Generator[WorldStep, None, None]:
         """:meth:`run`, telling after each stage and each pass.
 
         Between two steps ``world.state`` and ``world.content`` may be looked at and replaced. Leaving the loop stops the

@@ -59,6 +59,13 @@ def test_a_world_paints_and_prints_each_episode_and_says_where(capsys: pytest.Ca
     assert (folder / "story.md").read_text().count("## Episode") == 2
 
 
+def test_a_traveller_with_a_name_is_in_the_pictures() -> None:
+    assert main(["run", "default", "--steps", "1", "--seed", "7", "--set", "traveller=Anna", "--out", "here", *QUICK]) == 0
+    (episode,) = entries(Path("here"))
+    assert "Anna" in episode["slots"]["intent"]
+    assert episode["slots"]["recipe"]["scene"]["traveller"] == "yes"
+
+
 def test_two_runs_have_a_folder_each() -> None:
     for _ in range(2):
         assert main(["run", "default", "--steps", "1", *QUICK]) == 0

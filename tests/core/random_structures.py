@@ -194,7 +194,9 @@ def dags(draw: st.DrawFn, max_nodes: int = 7, waits: bool = False) -> Sketch:
     counts = tuple(draw(st.integers(1, 3)) for _ in range(count))
     ports = tuple(tuple(draw(_ports(node, index, counts)) for index in range(draw(st.integers(0, 3)))) for node in range(count))
     names = {name for node in ports for port in node for name in port.exposed}
-    free = {name for name in names if all(port.optional or port.value is not None for node in ports for port in node if name in port.exposed)}
+    free = {
+        name for name in names if all(port.optional or port.value is not None for node in ports for port in node if name in port.exposed)
+    }
     left_out = draw(st.sets(st.sampled_from(sorted(free)))) if free else set()
     all_outputs = [(node, output) for node in range(count) for output in range(counts[node])]
     return Sketch(

@@ -136,7 +136,11 @@ def test_what_stands_at_several_places_is_written_once_and_built_once() -> None:
     shared = Affine()
     graph = chain(shared, Affine(seed=2), shared)
     config = graph.to_config()
-    assert [("block_type" in node, node.get("share")) for node in config["nodes"]] == [(True, "shared-1"), (True, None), (False, "shared-1")]
+    assert [("block_type" in node, node.get("share")) for node in config["nodes"]] == [
+        (True, "shared-1"),
+        (True, None),
+        (False, "shared-1"),
+    ]
     twin = Graph.from_config(config)
     assert twin.nodes["n0"] is twin.nodes["n2"]
     assert twin.nodes["n0"] is not twin.nodes["n1"]

@@ -60,7 +60,7 @@ def test_names_that_could_break_the_picture() -> None:
     graph = Graph("g")
     for node_id in ("end", "graph", "a-b", "a_b", "0"):
         graph.add_node(block_of(lambda x: x), node_id)
-        graph.expose_input(node_id, "x", f"in <{node_id}> \"quoted\"")
+        graph.expose_input(node_id, "x", f'in <{node_id}> "quoted"')
     mermaid = graph.draw()
     boxes = [row.split("[")[0].strip() for row in mermaid.splitlines() if row.strip().startswith("n_")]
     assert len(set(boxes)) == 5, "two nodes share one name in the picture"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
 import weakref
@@ -55,7 +54,9 @@ def ones(*shape: int) -> Tensor:
 def check_against_reference(sketch: Sketch, run: Callable[[Graph], Mapping[str, Tensor]]) -> None:
     expected = reference(sketch)
     found = run(sketch.graph())
-    assert {name: int(value) for name, value in found.items()} == {f"n{node}-o{output}": expected(node, output) for node, output in sketch.outputs}
+    assert {name: int(value) for name, value in found.items()} == {
+        f"n{node}-o{output}": expected(node, output) for node, output in sketch.outputs
+    }
 
 
 @given(dags())
@@ -99,7 +100,9 @@ def test_values_fed_into_random_graphs(sketch: Sketch, data: st.DataObject) -> N
     expected = reference(sketch, fed)
     feeds = {f"n{node}.o{output}": torch.tensor(value) for (node, output), value in fed.items()}
     found = sketch.graph().run({**sketch.tensors(), **feeds})
-    assert {name: int(value) for name, value in found.items()} == {f"n{node}-o{output}": expected(node, output) for node, output in sketch.outputs}
+    assert {name: int(value) for name, value in found.items()} == {
+        f"n{node}-o{output}": expected(node, output) for node, output in sketch.outputs
+    }
 
 
 # --- calling ----------------------------------------------------------------------------------------------------------
@@ -254,7 +257,9 @@ def test_an_output_that_stayed_away_is_left_out_of_a_join() -> None:
 
 def test_a_required_input_whose_source_stayed_away_is_an_error_with_the_path() -> None:
     graph = chain(Maybe(), Scale(), Scale())
-    with pytest.raises(MissingInputError, match=r"n1.x: required, but no value arrived from n0.y \(skipped, or gave no such output\)") as caught:
+    with pytest.raises(
+        MissingInputError, match=r"n1.x: required, but no value arrived from n0.y \(skipped, or gave no such output\)"
+    ) as caught:
         graph.run({"x": -ones()})
     assert caught.value.__notes__ == ["raised in node chain/n1"]
     assert torch.equal(graph.run({"x": ones()})["y"], 4 * ones())
@@ -287,7 +292,10 @@ def test_the_number_of_turns_call_before_metadata_before_node() -> None:
 
 
 def test_a_loop_without_a_number_of_turns_says_where_to_write_one() -> None:
-    with pytest.raises(PortError, match=r"the loop through double has no number of turns: neither .* Pass num_loop_steps=, or set metadata\['num_loop_steps'\]"):
+    with pytest.raises(
+        PortError,
+        match=r"the loop through double has no number of turns: neither .* Pass num_loop_steps=, or set metadata\['num_loop_steps'\]",
+    ):
         counter().run({"x": ones()})
 
 
@@ -1191,7 +1199,6 @@ def test_nothing_about_a_run_stays_on_the_modules() -> None:
         changed = {key for key in after[name] if before[name].get(key) is not after[name][key]}
         assert changed <= {"_plans"}, (name, changed)
     del value
-    gc.collect()
     assert seen() is None
 
 
@@ -1224,7 +1231,6 @@ class Watch:
 
     def block(self, name: str, waits: bool = False) -> Block:
         def work(x: Tensor) -> dict[str, Tensor]:
-            gc.collect()
             self.alive[name] = [other for other, ref in self.made if ref() is not None]
             y = x + 1
             self.made.append((name, weakref.ref(y)))
@@ -1271,7 +1277,6 @@ def test_an_output_that_nobody_reads_is_freed_at_once() -> None:
         return {"y": y, "unread": unread}
 
     def look(x: Tensor) -> Tensor:
-        gc.collect()
         alive.append(sum(ref() is not None for ref in made))
         return x + 1
 
@@ -1294,7 +1299,6 @@ def test_values_in_a_loop_do_not_pile_up() -> None:
 
     def count(event: Event) -> None:
         if event.kind == "loop":
-            gc.collect()
             counts.append(sum(ref() is not None for _, ref in watch.made))
 
     graph.run({"x": ones()}, num_loop_steps=6, callbacks=[count])
@@ -1305,10 +1309,8 @@ def test_after_a_run_only_its_outputs_are_alive() -> None:
     watch = Watch()
     graph = chain(*(watch.block(f"n{index}") for index in range(3)))
     out = graph.run({"x": ones()})
-    gc.collect()
     assert [name for name, ref in watch.made if ref() is not None] == ["n2"]
     del out
-    gc.collect()
     assert [name for name, ref in watch.made if ref() is not None] == []
 
 

@@ -87,7 +87,9 @@ def test_a_list_of_pictures_stays_a_list() -> None:
 
 
 def test_a_user_adds_a_kind() -> None:
-    even = register_kind(Kind("test-even", lambda value: isinstance(value, int) and value % 2 == 0, "an even int", lambda value: value // 2))
+    even = register_kind(
+        Kind("test-even", lambda value: isinstance(value, int) and value % 2 == 0, "an even int", lambda value: value // 2)
+    )
     assert Port(dtype="test-even").check(6, "x") == 3
     with pytest.raises(PortTypeError, match=r"x: got int 5; expected an even int \(kind 'test-even'\)"):
         Port(dtype="test-even").check(5, "x")

@@ -146,7 +146,11 @@ def test_waiting_nodes_start_as_early_as_they_can() -> None:
     assert not make_plan(CHAIN).waits
 
 
-@given(st.integers(1, 7).flatmap(lambda count: st.tuples(st.just(count), st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1))))))
+@given(
+    st.integers(1, 7).flatmap(
+        lambda count: st.tuples(st.just(count), st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1))))
+    )
+)
 def test_strong_components_against_reachability(drawn: tuple[int, list[tuple[int, int]]]) -> None:
     count, pairs = drawn
     names = [f"n{index}" for index in range(count)]

@@ -267,9 +267,7 @@ def test_files_and_folders_do_not_replace_each_other(tmp_path: Path) -> None:
         saving.write_file(tmp_path / "folder", lambda path: None)
 
 
-def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left, other = tmp_path / ".out.0123.new", tmp_path / ".outer.0123.new"
     for folder in (left, other):
         folder.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,24 @@ def test_max_snapshots_keeps_the_newest(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00003", "00004"]
     with pytest.raises(StorageError, match=r"no step 1; there are \[3, 4\]"):
         storage.read(1)
+
+
+def test_a_step_is_dropped_at_once(tmp_path, monkeypatch):
+    """Cut off in the middle of deleting it, nothing half deleted is seen; the next run takes the rest away."""
+
+    def cut_off(folder, **options):
+        (Path(folder) / "tensors.safetensors").unlink()
+        raise SystemExit
+
+    storage = DirectoryStorage(tmp_path, max_snapshots=1)
+    storage.store(0, State(**FULL), {})
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", cut_off)
+        with pytest.raises(SystemExit):
+            storage.store(1, State(**FULL), {})
+    assert [storage.read(step)[0].complete for step in storage.steps()] == [True]
+    with storage.hold():
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "00001"]
 
 
 @pytest.mark.parametrize("count", [0, -1])

@@ -159,9 +159,9 @@ def test_a_png_holds_the_tensor(tmp_path, shape):
 
 
 def test_a_png_rounds_cuts_and_enlarges(tmp_path):
-    picture = torch.tensor([[[-0.2, 0.3], [0.4999, 1.7]]]).expand(3, 2, 2)
+    picture = torch.tensor([[[-0.2, 0.309], [0.499, 1.7]]]).expand(3, 2, 2)
     write_png(picture.to(torch.float64), tmp_path / "picture.png", scale=3)
     with Image.open(tmp_path / "picture.png") as image:
         assert image.size == (6, 6)
         corners = [image.getpixel(at) for at in ((0, 0), (5, 0), (2, 5), (3, 3))]
-    assert corners == [(0, 0, 0), (76, 76, 76), (127, 127, 127), (255, 255, 255)]
+    assert corners == [(0, 0, 0), (79, 79, 79), (127, 127, 127), (255, 255, 255)]

@@ -55,7 +55,7 @@ def episodes(
     first = beginning(world)
     current = _in_flight(world, first)
     passes, told = 0, False
-    with closing(world.stream(num_steps=steps, action=given, seed=seed, callbacks=callbacks)) as life:  # type: ignore[type-var]
+    with closing(world.stream(num_steps=steps, action=given, seed=seed, callbacks=callbacks)) as life:
         for step in chain(life, _the_last(world, first, callbacks)):
             if step.kind == "pass":
                 if first is None and step.state is not None:
@@ -108,5 +108,5 @@ def _the_last(world: World, first: int | None, callbacks: Sequence[Callback]) ->
     """The stages of the next pass that belong to the episode that the last pass ended in."""
     state = world.state
     if first and state is not None and not state.complete and world.life.stage < first:
-        with closing(world.stream(num_steps=1, callbacks=callbacks)) as life:  # type: ignore[type-var]
+        with closing(world.stream(num_steps=1, callbacks=callbacks)) as life:
             yield from islice(life, first - world.life.stage)

@@ -127,12 +127,10 @@ class _Pen:
         draw.rounded_rectangle((x + 3, y + 6, x + _PICTURE + 3, y + height + 6), _RADIUS, fill=_EDGE)
         draw.rounded_rectangle((x, y, x + _PICTURE, y + height), _RADIUS, fill=_CARD, outline=_EDGE)
         picture = Image.new("RGB", (_PICTURE, _PICTURE), _EDGE)
-        side = math.ceil(math.sqrt(len(card.pictures)))
-        for index, file in enumerate(card.pictures):
-            cell = _PICTURE // side
+        for file, (left, upper, side) in zip(card.pictures, _cells(len(card.pictures)), strict=True):
             with Image.open(file) as opened:
-                small = _fitted(opened.convert("RGB"), cell)
-            picture.paste(small, (index % side * cell + (cell - small.width) // 2, index // side * cell + (cell - small.height) // 2))
+                small = _fitted(opened.convert("RGB"), side)
+            picture.paste(small, (left + (side - small.width) // 2, upper + (side - small.height) // 2))
         corners = Image.new("L", (_PICTURE, _PICTURE), 0)
         ImageDraw.Draw(corners).rounded_rectangle((0, 0, _PICTURE, _PICTURE + _RADIUS), _RADIUS, fill=255)
         sheet.paste(picture, (x, y), corners)
@@ -159,6 +157,20 @@ class _Pen:
 def _columns(count: int) -> int:
     """Cards in a row: as many as fill the rows well."""
     return {1: 1, 2: 2, 4: 2}.get(count, 3 if count in (3, 5, 6, 9) else 4)
+
+
+def _cells(count: int) -> list[tuple[int, int, int]]:
+    """(left, upper, side) of each of ``count`` squares that share the place of one picture, in centred rows."""
+    columns = math.ceil(math.sqrt(count))
+    side = _PICTURE // max(columns, 1)
+    cells = []
+    for index in range(count):
+        row, column = divmod(index, columns)
+        alone = min(columns, count - row * columns)
+        cells.append(
+            ((_PICTURE - alone * side) // 2 + column * side, (_PICTURE - math.ceil(count / columns) * side) // 2 + row * side, side)
+        )
+    return cells
 
 
 def _fitted(picture: Any, side: int) -> Any:

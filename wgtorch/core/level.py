@@ -115,6 +115,7 @@ class Level(Block):
         current = {name: getattr(self._places[node_id], name) for name in _PLACE_FIELDS}
         self._places[node_id] = self._node(node_id, self.nodes[node_id], {**current, **place})
         self._changed()
+        self._settle()
 
     def find(self, path: str) -> Block:
         """The child at a path such as ``creator/paint/t2i``.
@@ -176,6 +177,9 @@ class Level(Block):
         """Told after every change of structure."""
         self._version += 1
 
+    def _settle(self) -> None:
+        """Told when a change that needs no other is through."""
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     async def arun(self, *args: Any, **options: Any) -> Any:
@@ -183,7 +187,8 @@ class Level(Block):
         stop = threading.Event()
         asked = options.pop("cancelled", None)
         run: Any = self.run
-        future = background.start(in_this_context(lambda: run(*args, cancelled=lambda: stop.is_set() or bool(asked and asked()), **options)))
+        work = in_this_context(lambda: run(*args, cancelled=lambda: stop.is_set() or bool(asked and asked()), **options))
+        future = background.start(work)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:

@@ -34,8 +34,8 @@ def call_frozen(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     ``requires_grad`` is not touched, and nothing inside the module is: other uses, in this thread or another, train.
     """
     if torch.compiler.is_compiling():  # swapping is symbolic there: nobody else sees it
-        detached = {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
-        return functional_call(module, detached, args, dict(kwargs)) if detached else module(*args, **kwargs)
+        detached = _detached(module)
+        return functional_call(module, detached, args, dict(kwargs), tie_weights=False) if detached else module(*args, **kwargs)
     if not any(weight.requires_grad for weight in module.parameters()):
         return module(*args, **kwargs)
     with _guard:
@@ -47,6 +47,20 @@ def call_frozen(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
         return shadow.root(*args, **kwargs)
     finally:
         shadow.give_back()
+
+
+def _detached(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Detached parameters by name, one name for each module that holds one: a block that stands at two places is
+    one module, and swapping its weight twice would leave the first swap's in it."""
+    found: dict[str, torch.Tensor] = {}
+    views: dict[int, torch.Tensor] = {}
+    for path, part in module.named_modules():
+        for name, weight in part._parameters.items():
+            if weight is not None and weight.requires_grad:
+                if id(weight) not in views:
+                    views[id(weight)] = weight.detach()
+                found[f"{path}.{name}" if path else name] = views[id(weight)]
+    return found
 
 
 class _Shadow:

@@ -154,6 +154,9 @@ class Pool:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    def __bool__(self) -> bool:
+        return True
+
     def __deepcopy__(self, memo: dict) -> Pool:
         return self
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from wgtorch.core.errors import StructureError
@@ -43,7 +42,7 @@ class Node:
     node_id: str
     trainable: bool = True
     adapter: str | None = None
-    inputs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     map: tuple[str, ...] = ()
     timeout: float | None = None
     condition: Any = None

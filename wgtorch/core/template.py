@@ -74,10 +74,9 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
     takes_any = any(entry.kind is entry.VAR_KEYWORD for entry in template.parameters.values())
     for param in params:
         if param not in template.parameters and not takes_any:
-            raise ConfigError(
-                f"template {name!r}: unknown parameter {param!r}; {suggest(param, template.parameters)} "
-                f"Known: {sorted(template.parameters)}"
-            )
+            near = suggest(param, template.parameters)
+            known = f" Known: {sorted(template.parameters)}" if near.startswith("did you mean") else ""
+            raise ConfigError(f"template {name!r}: unknown parameter {param!r}; {near}{known}")
     missing = [
         entry.name
         for entry in template.parameters.values()

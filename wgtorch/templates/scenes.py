@@ -28,6 +28,7 @@ def text_to_image(*, steps: int = 12, guidance: float = 2.0) -> Graph:
     graph.add_node(tokenizer, "negative_tokenizer", inputs={"text": ""})
     graph.add_node(conditioner, "conditioner", auto_connect=False)
     graph.add_node(conditioner, "negative_conditioner", auto_connect=False)
+    graph.add_node("conditioner/scene_complete", "complete", auto_connect=False)  # what the prompt leaves open
     graph.add_node("noise/gaussian", "noise", config={"shape": [3, SIZE, SIZE]})
     graph.add_node(backbone, "backbone", auto_connect=False)
     graph.add_node(backbone, "negative_backbone", auto_connect=False)
@@ -35,9 +36,11 @@ def text_to_image(*, steps: int = 12, guidance: float = 2.0) -> Graph:
     graph.add_node("solver/flow_euler", "solver", config={"num_steps": steps, "prediction": "x0"})
     graph.add_node("codec/pixels", "codec")
 
+    graph.add_edge("conditioner.embedding", "complete.embedding")
+    graph.add_edge("complete.embedding", "backbone.condition")
+    graph.add_edge("negative_conditioner.embedding", "negative_backbone.condition")
     for prefix in ("", "negative_"):
         graph.add_edge(f"{prefix}tokenizer.tokens", f"{prefix}conditioner.tokens")
-        graph.add_edge(f"{prefix}conditioner.embedding", f"{prefix}backbone.condition")
         for source, port in (
             ("noise.latent", "latent"),
             ("noise.timestep", "timestep"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -69,7 +69,7 @@ def stepping(scheduler: Any, noises: Sequence[Tensor], dtype: torch.dtype) -> It
                 setattr(scheduler, name, value.double())
         torch.set_default_dtype(torch.float64)
     try:
-        with mock.patch.multiple(module, **patches):
+        with mock.patch.multiple(module, **patches) if patches else nullcontext():
             yield
     finally:
         torch.set_default_dtype(before)
@@ -134,7 +134,10 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 def largest_difference(ours: Trajectory, theirs: Trajectory) -> float:
     """Over all inputs of the model and the end; infinite when the loops called the model at other timesteps."""
-    if len(ours.timesteps) != len(theirs.timesteps) or max(abs(a - b) for a, b in zip(ours.timesteps, theirs.timesteps, strict=True)) > 1e-3:
+    if (
+        len(ours.timesteps) != len(theirs.timesteps)
+        or max(abs(a - b) for a, b in zip(ours.timesteps, theirs.timesteps, strict=True)) > 1e-3
+    ):
         return float("inf")
     if not bool(theirs.end.isfinite().all()):
         return float("nan")

@@ -8,11 +8,12 @@ import torch
 np = pytest.importorskip("numpy")
 pytest.importorskip("PIL")
 
-from wgtorch.blocks.scenes import SceneBackbone, SceneDescriber, SceneTextEncoder, SceneTokenizer  # noqa: E402
+from wgtorch.blocks.scenes import SceneBackbone, SceneCompletion, SceneDescriber, SceneTextEncoder, SceneTokenizer  # noqa: E402
 from wgtorch.blocks.scenes.drawing import draw  # noqa: E402
 from wgtorch.blocks.scenes.pretrained import WEIGHTS, load_pretrained  # noqa: E402
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, Scene, caption, parse  # noqa: E402
 from wgtorch.blocks.scenes.text import condition_from_labels  # noqa: E402
+from wgtorch.core.rng import Rng  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,32 @@ def _index(named, name):
     return ATTRIBUTES[name].index(named[name]) if name in named else -1
 
 
+def test_completion_decides_what_is_open_and_nothing_else():
+    said = [{"landmark": "castle", "color": "red"}, {"time": "night"}, {"landmark": "none"}, {"landmark": "ship", "terrain": "desert"}, {}]
+    given = condition_from_labels(torch.tensor([[_index(named, name) for name in ATTRIBUTES] for named in said]))
+    given = (0.9 * given).requires_grad_()
+    block = SceneCompletion()
+    full = block(given, rng=Rng(3))["embedding"]
+    torch.testing.assert_close(full, block(given, rng=Rng(3))["embedding"], rtol=0, atol=0)
+    assert not torch.equal(full, block(given, rng=Rng(4))["embedding"])
+    scenes = [_read(row) for row in full]
+    for named, scene in zip(said[:3], scenes, strict=False):
+        assert named.items() <= scene.items()
+        Scene(**scene)  # is whole
+    assert (scenes[3]["landmark"], scenes[3]["terrain"]) == ("house", "desert")
+    assert scenes[4] == {}
+    color = list(ATTRIBUTES).index("color")
+    torch.testing.assert_close(full[0, color], given[0, color], rtol=0, atol=0)
+    full[0, color, 0].backward()
+    assert given.grad[0, color, 0] == 1
+    assert _read(SceneCompletion(keep_empty=False)(given, rng=Rng(3))["embedding"][4]) != {}
+
+
+def _read(row):
+    choices = {name: (*values, None)[int(row[k].argmax())] for k, (name, values) in enumerate(ATTRIBUTES.items())}
+    return {name: value for name, value in choices.items() if value is not None}
+
+
 def test_tokenizer_pads_cuts_and_knows_unknown_words():
     tokens = SceneTokenizer(max_length=3)(["Castle", "a castle, a qqq castle"])["tokens"]
     castle = int(tokens[0, 0])
@@ -92,7 +119,7 @@ def test_tokenizer_pads_cuts_and_knows_unknown_words():
     assert SceneTokenizer()("qqq")["tokens"][0, 0] == 1
 
 
-@pytest.mark.parametrize("build", [SceneTextEncoder, SceneBackbone, SceneDescriber, SceneTokenizer])
+@pytest.mark.parametrize("build", [SceneTextEncoder, SceneBackbone, SceneDescriber, SceneTokenizer, SceneCompletion])
 def test_config_builds_its_equal(build):
     block = build()
     again = type(block).from_config(block.config)
@@ -134,7 +161,7 @@ def test_weights_are_small_and_say_what_made_them():
     for file in files:
         with safe_open(file, framework="pt") as weights:
             assert {"block_type", "config", "trained_by", "trained_on", "license"} <= weights.metadata().keys()
-            assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.float16}
+            assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.float16}  # noqa: SIM118
 
 
 def test_unknown_model_names_those_there_are():

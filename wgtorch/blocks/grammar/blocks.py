@@ -62,6 +62,9 @@ class GrammarArchitect(Block):
         """The recipe for one intent; what the intent leaves open is taken from the scene the world stands in."""
         known = (content or {}).get("scene", {})
         scene = {**{name: known[name] for name in ("time", "weather", "terrain") if name in known}, **parse(intent)}
+        traveller = str((content or {}).get("traveller", _TRAVELLER))
+        if traveller.lower() in intent.lower():
+            scene.setdefault("traveller", "yes")
         return {"recipe": {"prompts": [sentence(scene)] * self.pictures, "scene": scene}}
 
 

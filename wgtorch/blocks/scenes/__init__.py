@@ -5,6 +5,6 @@
 
 from wgtorch.blocks.scenes.backbone import SceneBackbone
 from wgtorch.blocks.scenes.describer import SceneDescriber
-from wgtorch.blocks.scenes.text import SceneTextEncoder, SceneTokenizer
+from wgtorch.blocks.scenes.text import SceneCompletion, SceneTextEncoder, SceneTokenizer
 
-__all__ = ["SceneBackbone", "SceneDescriber", "SceneTextEncoder", "SceneTokenizer"]
+__all__ = ["SceneBackbone", "SceneCompletion", "SceneDescriber", "SceneTextEncoder", "SceneTokenizer"]

@@ -70,7 +70,7 @@ class SceneDescriber(VisionLanguageModel):
     def describe(self, image: Tensor) -> tuple[list[str], list[dict[str, str]], list[float]]:
         """Sentences, attributes and confidences of pictures [B, 3, H, W] (or one, [3, H, W]) in [0, 1]."""
         logits = self.logits(image if image.ndim == 4 else image.unsqueeze(0))
-        best = {name: values.softmax(dim=-1).max(dim=-1) for name, values in logits.items()}
+        best = {name: values.detach().softmax(dim=-1).max(dim=-1) for name, values in logits.items()}
         readings, confidences = [], []
         for k in range(next(iter(best.values())).values.shape[0]):
             reading = {name: ATTRIBUTES[name][int(choice.indices[k])] for name, choice in best.items()}

@@ -32,5 +32,5 @@ def load_pretrained(name: str) -> Block:
         raise FileNotFoundError(f"{path} is missing; write it with: python scripts/train_default.py {name}")
     with safe_open(path, framework="pt") as file:
         model = _MODELS[name].from_config(json.loads(file.metadata()["config"]))
-        model.load_state_dict({key: file.get_tensor(key).to(torch.float32) for key in file.keys()})
+        model.load_state_dict({key: file.get_tensor(key).to(torch.float32) for key in file.keys()})  # noqa: SIM118
     return model.eval()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wgtorch.blocks.scenes.scene import ATTRIBUTES, VOCABULARY, words
-from wgtorch.core.block import register_block
+from wgtorch.blocks.scenes.scene import ATTRIBUTES, VOCABULARY, Scene, words
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.rng import Rng
 from wgtorch.roles import Conditioner, Tokenizer
 
 PAD, UNKNOWN = 0, 1
+_AS_SAID = -2
 CONDITION_WIDTH = 1 + max(len(values) for values in ATTRIBUTES.values())
 """Width of a condition token: the values of the largest attribute, and "unspecified"."""
 
@@ -104,6 +106,49 @@ class SceneTextEncoder(Conditioner):
             probabilities = torch.where(empty, unspecified, logits.softmax(dim=-1))
             rows.append(nn.functional.pad(probabilities, (0, CONDITION_WIDTH - size)))
         return {"embedding": torch.stack(rows, dim=1)}
+
+
+@register_block("conditioner/scene_complete")
+class SceneCompletion(Block):
+    """Decides what a prompt leaves open, so that the painter need not: "a castle" gets an hour, a weather, a place.
+
+    Every "unspecified" token of the embedding becomes a value drawn as :meth:`Scene.complete` draws; what the prompt says
+    stays as it is, except for what cannot be (a ship on land becomes a house). Goes between text encoder and backbone, on
+    the conditional branch.
+
+    Args:
+        keep_empty: leave an embedding that says nothing at all as it is, as guidance's unconditional branch needs.
+    """
+
+    inputs = {"embedding": "embedding"}
+    outputs = {"embedding": "embedding"}
+
+    def __init__(self, *, keep_empty: bool = True):
+        super().__init__()
+        self.keep_empty = keep_empty
+
+    def forward(self, embedding: Tensor, rng: Rng | None = None) -> dict:
+        """Embedding [B, 7, 8] in which each attribute that applies has a value. Gradients pass through what was said."""
+        rng = rng or Rng()
+        sizes = [len(values) for values in ATTRIBUTES.values()]
+        rows = []
+        for index, row in enumerate(embedding.detach().cpu()):
+            said = {
+                name: ATTRIBUTES[name][int(row[k, :size].argmax())]
+                for k, (name, size) in enumerate(zip(ATTRIBUTES, sizes, strict=True))
+                if row[k, size] < 0.5
+            }
+            scene = Scene.complete(said, rng.python(index)).attributes() if said or not self.keep_empty else {}
+            rows.append([self._choice(name, said, scene) for name in ATTRIBUTES])
+        labels = torch.tensor(rows, device=embedding.device)
+        drawn = condition_from_labels(labels).to(embedding.dtype)
+        return {"embedding": torch.where((labels == _AS_SAID).unsqueeze(-1), embedding, drawn)}
+
+    @staticmethod
+    def _choice(name: str, said: dict[str, str], scene: dict[str, str]) -> int:
+        if name not in scene:
+            return -1
+        return _AS_SAID if said.get(name) == scene[name] else ATTRIBUTES[name].index(scene[name])
 
 
 def condition_from_labels(labels: Tensor) -> Tensor:

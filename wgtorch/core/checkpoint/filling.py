@@ -29,7 +29,7 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
                 module = build()
             if not _computed(module):
                 return module
-        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        except Exception:
             pass  # whatever is truly wrong is raised again below, in its own words
         with _NoInit():
             return build()
@@ -129,10 +129,13 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
         strict: missing and unexpected names are findings too.
     """
     own = module.state_dict(keep_vars=True)
-    given = {tie for name in tensors for tie in (name, *_ties(own).get(name, ()))}
+    ties = _ties(own)
+    given = {tie for name in tensors for tie in (name, *ties.get(name, ()))}
+    first = {names[0] for names in ties.values()} | (own.keys() - ties.keys())
     found: list[Finding] = []
     if strict:
-        found += [Finding(f"{path}.{name}", "missing", _words(tensor)) for name, tensor in own.items() if name not in given]
+        missing = {name: tensor for name, tensor in own.items() if name in first and name not in given}
+        found += [Finding(f"{path}.{name}", "missing", _words(tensor)) for name, tensor in missing.items()]
         found += [Finding(f"{path}.{name}", f"unexpected {_words(tensor)}") for name, tensor in tensors.items() if name not in own]
     for name, tensor in tensors.items():
         if name in own and (tuple(tensor.shape) != tuple(own[name].shape) or not _converts(tensor.dtype, own[name].dtype)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,24 +38,44 @@ def parts_of(root: Any) -> dict[str, Part]:
     if not is_level(root):
         return {"block": Part(root, ["block"])}
     found: dict[int, Part] = {}
-    for count, (path, level, node_id, block) in enumerate(_walk(root, "")):
-        part = found.setdefault(id(block), Part(block))
-        if count < _MOST_USERS or not part.users:
+    seen: set[int] = set()
+    left = _MOST_USERS
+
+    def walk(level: Any, prefix: str) -> None:
+        nonlocal left
+        first = id(level) not in seen
+        seen.add(id(level))
+        for node_id, child in level.nodes.items():
+            path = f"{prefix}{node_id}"
+            if not first and left <= 0:
+                return  # everything below is known by its first path
+            if is_level(child):
+                walk(child, f"{path}.")
+                continue
+            part = found.setdefault(id(child), Part(child))
             part.users.append(path)
-        if (level, node_id) not in part.holders[-8:]:
-            part.holders.append((level, node_id))
-        if count > 10 * _MOST_USERS:
-            break
+            left -= 1
+            if first:
+                part.holders.append((level, node_id))
+
+    walk(root, "")
     return {part.path: part for part in found.values()}
 
 
-def _walk(level: Any, prefix: str) -> Iterator[tuple[str, Any, str, Any]]:
-    for node_id, child in level.nodes.items():
-        path = f"{prefix}{node_id}"
-        if is_level(child):
-            yield from _walk(child, f"{path}.")
-        else:
-            yield path, level, node_id, child
+def levels_of(root: Any) -> list[Any]:
+    """All levels of a tree, each once."""
+    found: dict[int, Any] = {}
+
+    def walk(level: Any) -> None:
+        if id(level) not in found:
+            found[id(level)] = level
+            for child in level.nodes.values():
+                if is_level(child):
+                    walk(child)
+
+    if is_level(root):
+        walk(root)
+    return list(found.values())
 
 
 def dotted(path: str) -> str:

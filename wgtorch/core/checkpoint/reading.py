@@ -16,7 +16,7 @@ from wgtorch.core.checkpoint.adapters import attach, base_tensors
 from wgtorch.core.checkpoint.filling import assign, copy_into, misfits
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
-from wgtorch.core.checkpoint.parts import Part, dotted, parts_of
+from wgtorch.core.checkpoint.parts import Part, dotted, levels_of, parts_of
 from wgtorch.core.checkpoint.source import Source, open_source, read
 from wgtorch.core.checkpoint.stored import prove, read_manifest, stored_tensors_of
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, ValidationError
@@ -24,6 +24,7 @@ from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
 from wgtorch.core.weights import load_checkpoint, outside_files, read_ref, ref_of, resolve_checkpoint
+from wgtorch.core.yaml_text import MAX_DEPTH
 
 
 @dataclass(slots=True)
@@ -130,9 +131,25 @@ def _config(source: Source, manifest: Manifest, config_path: str | os.PathLike[s
     prove(source, manifest.config, verify)
     raw = read(source, name, MAX_BYTES)
     try:
-        return parse_config(raw.decode("utf-8"), source.where(name), json_form=name == CONFIG_JSON)
+        config = parse_config(raw.decode("utf-8"), source.where(name), json_form=name == CONFIG_JSON)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source.where(name)}: is no text: {error}") from error
+    _refuse_refs(config, source.where(name))
+    return config
+
+
+def _refuse_refs(value: Any, where: str, depth: int = 0) -> None:
+    """A saved config is whole: one that names other files was not written by us."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{where[:200]}: nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        if set(value) == {"ref"} and isinstance(value["ref"], str):
+            raise ConfigError(f"{where}: names another file, {value['ref'][:80]!r}; the config of a checkpoint holds everything itself")
+        for key, item in value.items():
+            _refuse_refs(item, f"{where}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_refs(item, where, depth + 1)
 
 
 # --- giving weights ---------------------------------------------------------------------------------------------------
@@ -162,6 +179,9 @@ def _give(
     shared = pool or Pool()
     for part, weights in plan:
         _settle(part, weights, shared if _may_share(part, weights, pool) else None, source, device)
+    for level in levels_of(target):
+        for node_id, child in level.nodes.items():
+            shared.note_place(level, node_id, child)
 
 
 def _settle(part: Part, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
@@ -179,7 +199,6 @@ def _settle(part: Part, weights: _Weights, pool: Pool | None, source: Source, de
     for level, node_id in part.holders:
         if block is not part.block:
             level.put_child(node_id, block)
-        pool.note_place(level, node_id, block)
 
 
 def _fill(block: Any, weights: _Weights, source: Source, device: torch.device | str | None) -> None:
@@ -297,6 +316,10 @@ def _unused(entries: Mapping[str, StoredBlock], users: set[str]) -> list[StoredB
 
 def _read_extra(target: Any, source: Source, manifest: Manifest, verify: bool | None) -> None:
     """Hands what the level wrote beside to the level, proved."""
+    known = {file.file for file in manifest.files()}
+    for name in source.names():
+        if "/" in name and name not in known:
+            raise CheckpointError(f"{source.where(name)}: is not in the manifest, so nobody saved it here")
     for file in manifest.extra:
         prove(source, file, verify)
     if source.path.is_dir():

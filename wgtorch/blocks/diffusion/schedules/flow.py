@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import flow_level
@@ -110,7 +109,9 @@ class FlowSchedule(GridSchedule):
     def make_grid(self, num_steps: int, mu: float | None = None, **more: Any) -> Grid:
         """A new grid."""
         if self.own_sigmas is not None and num_steps != len(self.own_sigmas):
-            raise ValueError(f"{self.block_id}.num_steps: found {num_steps}, but it was given {len(self.own_sigmas)} sigmas; leave num_steps out")
+            raise ValueError(
+                f"{self.block_id}.num_steps: found {num_steps}, but it was given {len(self.own_sigmas)} sigmas; leave num_steps out"
+            )
         even = self.convention == "even" and self.own_sigmas is None
         if even and mu is None and self.terminal is None and self.sequence is None:
             known = shifted_sigmas(num_steps, self.shift)

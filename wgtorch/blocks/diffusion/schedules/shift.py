@@ -16,9 +16,7 @@ def shift_sigma_by_mu(sigma: Any, mu: float) -> Any:
     return math.exp(mu) / (math.exp(mu) + (1 / sigma - 1))
 
 
-def dynamic_mu(
-    tokens: int, *, base_tokens: int = 256, max_tokens: int = 4096, base_shift: float = 0.5, max_shift: float = 1.15
-) -> float:
+def dynamic_mu(tokens: int, *, base_tokens: int = 256, max_tokens: int = 4096, base_shift: float = 0.5, max_shift: float = 1.15) -> float:
     """mu for a picture of so many tokens: linear from ``base_shift`` at ``base_tokens`` to ``max_shift`` at ``max_tokens`` (FLUX.1)."""
     slope = (max_shift - base_shift) / (max_tokens - base_tokens)
     return tokens * slope + (base_shift - slope * base_tokens)

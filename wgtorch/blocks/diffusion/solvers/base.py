@@ -1,112 +1,23 @@
-"""What all solvers share: they walk a grid, and a turn is a weighted sum of tensors.
-
-The step functions of this folder are linear in their tensors; what multiplies them depends on the levels of noise alone. So a
-block evaluates its step on numbers - 1 for one argument and 0 for the others - once for each turn of a grid, and keeps the
-weights that come out. A turn is then the least that can be done: one multiplication, and a fused addition for each further
-tensor.
-
-    step function    ddim_step(x0, eps, z, now, to, eta)        paper symbols, on tensors or numbers
-    weights          turn -> (w_x, w_pred, w_z)                 Python floats, made once for a grid
-    a turn           next_latent = w_x latent + w_pred pred + w_z z
-"""
+"""What all solvers share: they walk a grid, and nothing of a walk is kept in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import Level
-from wgtorch.blocks.diffusion.predictions import epsilon_of, prediction_name, to_epsilon, to_x0
+from wgtorch.blocks.diffusion.predictions import prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
+from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, weigh, weights_of
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Solver
-
-Weights = Sequence[float] | Tensor
-Row = Sequence[Weights] | Tensor
-"""The weights of one turn, [outputs, arguments]: floats, or a tensor where a compiled loop indexes a table of them."""
-
-
-def weigh(weights: Weights, tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum of weights[k] tensors[k]; None when nothing has a weight.
-
-    Args:
-        weights: [K].
-        tensors: [K] of [B, C, ...], or None.
-    """
-    total: Tensor | None = None
-    if isinstance(weights, Tensor):
-        for weight, tensor in zip(weights.unbind(), tensors, strict=True):
-            if tensor is not None:
-                total = tensor * weight if total is None else total + tensor * weight
-        return total
-    for weight, tensor in zip(weights, tensors, strict=True):
-        if not weight or tensor is None:
-            continue
-        if total is None:
-            total = tensor if weight == 1 else tensor * weight
-        else:
-            total = torch.add(total, tensor, alpha=weight)
-    return total
-
-
-def weights_of(function: Callable[..., Sequence[float]], count: int) -> tuple[tuple[float, ...], ...]:
-    """The matrix [outputs, count] of a linear function: column k is what it gives for 1 in place k and 0 elsewhere."""
-    columns = [function(*[1.0 if k == place else 0.0 for k in range(count)]) for place in range(count)]
-    return tuple(tuple(map(float, row)) for row in zip(*columns, strict=True))
-
-
-def limit_x0(x0: Tensor, clip: float | None, threshold: Mapping[str, float] | None) -> Tensor:
-    """x0 [B, C, ...] cut to what data can be.
-
-    Args:
-        x0: the predicted data.
-        clip: cut to [-clip, clip].
-        threshold: dynamic thresholding (Saharia et al. 2022, https://arxiv.org/abs/2205.11487): each sample is cut at its
-            own ``ratio`` quantile of |x0|, kept within [1, ``max``], and divided by it.
-    """
-    if threshold is None:
-        return x0 if clip is None else x0.clamp(-clip, clip)
-    size = x0.abs().flatten(1)
-    size = size if size.dtype in (torch.float32, torch.float64) else size.float()
-    limit = torch.quantile(size, threshold["ratio"], dim=1).clamp(1, threshold["max"])
-    limit = limit.to(x0.dtype).view(-1, *[1] * (x0.dim() - 1))
-    return x0.clamp(-limit, limit) / limit
-
-
-class Guess:
-    """What a prediction says about x at a level: the data and the noise in it, each found when it is asked for."""
-
-    __slots__ = ("_given", "level", "pred", "prediction", "rederived", "x")
-
-    def __init__(self, prediction: str, x: Any, pred: Any, level: Level, x0: Any = None, rederived: bool = False) -> None:
-        self.prediction, self.x, self.pred, self.level = prediction, x, pred, level
-        self._given = x0
-        self.rederived = rederived
-
-    @property
-    def x0(self) -> Any:
-        """The data; as it was limited, where it was."""
-        return to_x0(self.prediction, self.x, self.pred, self.level) if self._given is None else self._given
-
-    @property
-    def u(self) -> Any:
-        """The velocity eps - x0 of a straight flow."""
-        if self.prediction == "flow" and self._given is None:
-            return self.pred
-        return (self.x - self.x0) / self.level.sigma
-
-    @property
-    def eps(self) -> Any:
-        """The noise; what a limited x0 leaves of x, where it is to be derived from that."""
-        if self.rederived and self._given is not None:
-            return epsilon_of(self.x, self._given, self.level)
-        return to_epsilon(self.prediction, self.x, self.pred, self.level)
 
 
 class GridSolver(Solver):
@@ -165,7 +76,7 @@ class GridSolver(Solver):
         self.num_steps = num_steps
         own = {"kind": self.schedule_kind, **(schedule or {})}
         self.own_grid = build_schedule(own if num_steps is None else {**own, "num_steps": num_steps}).grid()
-        self._key: Any = None
+        self._key = ""
 
     # --- what a solver is ---------------------------------------------------------------------------------------------
 
@@ -180,6 +91,18 @@ class GridSolver(Solver):
     def place(self, grid: Grid, turn: int) -> tuple[float, Level]:
         """Where the backbone is called in a turn: the timestep and the level."""
         return grid.timesteps[turn], grid.levels[turn]
+
+    def matrix(self, grid: Grid, turn: int) -> Matrix:
+        """The weights of a turn [outputs, arguments]: x0 where it is an argument, the next x, what is remembered."""
+        level = self.place(grid, turn)[1]
+
+        def outputs(x: float, pred: float, *rest: float) -> tuple[float, ...]:
+            given, rest = (rest[0], rest[1:]) if self.keeps_x0 else (None, rest)
+            guess = Guess(self.prediction, x, pred, level, given, self.rederives)
+            found = self.step(grid, turn, x, guess, rest[: self.memory], rest[-1] if self.stochastic else 0.0)
+            return (to_x0(self.prediction, x, pred, level), *found) if self.keeps_x0 else found
+
+        return weights_of(outputs, 2 + self.keeps_x0 + self.memory + self.stochastic)
 
     @property
     def num_loop_steps(self) -> int | None:
@@ -203,30 +126,37 @@ class GridSolver(Solver):
         Raises:
             PortError: ``timestep`` is not on the solver's own grid, or the grid is already walked to its end.
         """
-        return self.advance(latent, timestep, pred, progress, None, None)
+        return self.advance(latent, timestep, pred, progress)
 
     def advance(
-        self, latent: Tensor, timestep: float | Tensor, pred: Tensor, progress: Progress | None, noise: Tensor | None, rng: Rng | None
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        pred: Tensor,
+        progress: Progress | None,
+        noise: Tensor | None = None,
+        rng: Rng | None = None,
     ) -> dict[str, Any]:
         """One turn, with noise where the solver is stochastic."""
-        grid, turn, memory = progress if progress is not None else self.begin(timestep)
-        rows, timesteps = grid.memo.get(self._key) or self.table(grid)
-        if turn >= len(rows):
+        grid, turn, memory = progress or self.begin(timestep)
+        turns = grid.memo.get(self._key) or self.turns_over(grid)
+        try:
+            row, _, next_timestep, is_last, is_noisy = turns[turn]
+        except IndexError:
             raise PortError(
-                f"{self.block_id}: the grid of {len(rows)} turns is walked to its end; expected the loop to stop at `done`. "
+                f"{self.block_id}: the grid of {len(turns)} turns is walked to its end; expected the loop to stop at `done`. "
                 "Leave num_loop_steps out, or give it at most that"
-            )
-        row = rows[turn]
-        if self.stochastic:
-            weight = row[self.keeps_x0][-1]
-            noise = None if not weight else self.noise_like(latent, rng) if noise is None else noise
+            ) from None
+        if is_noisy:
+            noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device) if noise is None else noise
+        else:
+            noise = None
         following, memory = self.take(row, latent, pred, memory, noise)
-        turn += 1
         return {
             "next_latent": following,
-            "next_timestep": timesteps[turn],
-            "progress": Progress(grid, turn, memory),
-            "done": turn == len(rows),
+            "next_timestep": next_timestep,
+            "progress": Progress(grid, turn + 1, memory),
+            "done": is_last,
         }
 
     def take(
@@ -235,24 +165,24 @@ class GridSolver(Solver):
         """The tensors of one turn: the next latent and what is to be remembered.
 
         Args:
-            row: the turn's weights, of :meth:`table`; or of :meth:`tensor_table`, where a loop is compiled.
+            row: of :meth:`turns_over`; or of :meth:`tensor_table`, where a loop is compiled.
             latent: [B, C, ...].
             pred: like it.
             memory: what the turn before remembered; empty in the first.
             noise: standard normal and like ``latent``.
         """
-        tensors: list[Tensor | None] = [latent, pred, *(memory or (None,) * self.memory)]
+        if not (self.keeps_x0 or self.memory):
+            return weigh(row[0], (latent, pred, noise) if self.stochastic else (latent, pred)), ()
+        tensors: list[Any] = [latent, pred, *(memory or (None,) * self.memory)]
         if self.stochastic:
             tensors.append(noise)
         first = 0
         if self.keeps_x0:
             tensors.insert(2, None)
             x0 = weigh(row[0], tensors)
-            tensors[2] = limit_x0(x0, self.clip, self.threshold) if self.limits and x0 is not None else x0
+            tensors[2] = limit_x0(x0, self.clip, self.threshold) if self.limits else x0
             first = 1
         following = weigh(row[first], tensors)
-        if not self.memory:
-            return following, ()
         return following, tuple([weigh(row[first + 1 + index], tensors) for index in range(self.memory)])
 
     def begin(self, timestep: float | Tensor) -> Progress:
@@ -260,20 +190,26 @@ class GridSolver(Solver):
         value = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
         return Progress(self.own_grid.rest_from(value, self.block_id))
 
-    def noise_like(self, latent: Tensor, rng: Rng | None) -> Tensor:
-        """Standard normal noise, each sample's from its own generator."""
-        return (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device)
+    # --- tables -------------------------------------------------------------------------------------------------------
 
-    # --- weights ------------------------------------------------------------------------------------------------------
-
-    def table(self, grid: Grid) -> tuple[list[Row], list[float]]:
-        """The weights of all turns over a grid; and the timesteps of all turns and of the end."""
-        if self._key is None:
-            self._key = (type(self), repr(sorted(self.config.items(), key=lambda item: item[0])))
+    def turns_over(self, grid: Grid) -> list[Turn]:
+        """All turns over a grid, made once."""
+        if not self._key:
+            self._key = f"{type(self).__module__}.{type(self).__qualname__} {sorted(self.config.items())}"
         if self._key not in grid.memo:
-            turns = range(self.num_turns(grid))
-            rows = [self.row(grid, turn) for turn in turns]
-            grid.memo[self._key] = rows, [*(self.place(grid, turn)[0] for turn in turns), grid.end]
+            count = self.num_turns(grid)
+            timesteps = [*(self.place(grid, turn)[0] for turn in range(count)), grid.end]
+            matrices = [self.matrix(grid, turn) for turn in range(count)]
+            grid.memo[self._key] = [
+                Turn(
+                    row=tuple(tuple((k, weight) for k, weight in enumerate(weights) if weight) for weights in matrix),
+                    matrix=matrix,
+                    next_timestep=timesteps[turn + 1],
+                    is_last=turn + 1 == count,
+                    is_noisy=self.stochastic and matrix[int(self.keeps_x0)][-1] != 0,
+                )
+                for turn, matrix in enumerate(matrices)
+            ]
         return grid.memo[self._key]
 
     def tensor_table(self, grid: Grid, **options: Any) -> Tensor:
@@ -281,20 +217,7 @@ class GridSolver(Solver):
 
         A compiled loop takes a row by index and calls :meth:`take` with it, and with zeros for what is not yet remembered.
         """
-        return torch.tensor(self.table(grid)[0], **options)
-
-    def row(self, grid: Grid, turn: int) -> Row:
-        """The weights of a turn [outputs, arguments]: x0 where it is kept, the next x, what is remembered."""
-        level = self.place(grid, turn)[1]
-
-        def outputs(x: float, pred: float, *rest: float) -> tuple[float, ...]:
-            given, rest = (rest[:1], rest[1:]) if self.keeps_x0 else ((None,), rest)
-            memory, z = rest[: self.memory], rest[-1] if self.stochastic else 0.0
-            guess = Guess(self.prediction, x, pred, level, given[0], self.rederives)
-            found = self.step(grid, turn, x, guess, memory, z)
-            return (to_x0(self.prediction, x, pred, level), *found) if self.keeps_x0 else found
-
-        return weights_of(outputs, 2 + self.keeps_x0 + self.memory + self.stochastic)
+        return torch.tensor([turn.matrix for turn in self.turns_over(grid)], **options)
 
 
 class StochasticSolver(GridSolver):

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import Level, variance_from
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import Guess, Row, StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
+from wgtorch.blocks.diffusion.solvers.guess import Guess
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row
 from wgtorch.core.block import register_block
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
@@ -80,13 +82,14 @@ class DDPM(StochasticSolver):
             variance = max(posterior_variance(now, to), SMALLEST) if self.variance == "fixed_small" else variance_from(to, now)
         return (ddpm_step(x, guess.x0, z, now, to, variance),)
 
-    def row(self, grid: Grid, turn: int) -> Row:
-        row = super().row(grid, turn)
+    def matrix(self, grid: Grid, turn: int) -> Matrix:
+        """As of every solver; for a learned variance also (log of the smallest, log of the largest, 0...)."""
+        matrix = super().matrix(grid, turn)
         if self.variance != "learned_range":
-            return row
+            return matrix
         now, to = grid.levels[turn], grid.targets[turn]
         small, large = math.log(max(posterior_variance(now, to), SMALLEST)), math.log(variance_from(to, now))
-        return (*row, (small, large, *[0.0] * (len(row[0]) - 2)))
+        return (*matrix, (small, large, *[0.0] * (len(matrix[0]) - 2)))
 
     def take(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
@@ -102,6 +105,6 @@ class DDPM(StochasticSolver):
         mean, _ = super().take(row, latent, pred, memory)
         if noise is None:
             return mean, ()
-        small, large = row[-1][0], row[-1][1]
+        small, large = row[-1] if isinstance(row[-1], Tensor) else [weight for _, weight in row[-1]]
         share = (between + 1) / 2
         return mean + (0.5 * (share * large + (1 - share) * small)).exp() * noise, ()

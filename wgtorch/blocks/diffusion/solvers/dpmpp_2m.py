@@ -8,7 +8,8 @@ from typing import Any
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, Guess
+from wgtorch.blocks.diffusion.solvers.base import GridSolver
+from wgtorch.blocks.diffusion.solvers.guess import Guess
 from wgtorch.core.block import register_block
 
 VARIANTS = ("midpoint", "heun")

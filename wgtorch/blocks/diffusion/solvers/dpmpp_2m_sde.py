@@ -8,8 +8,9 @@ from typing import Any
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import Guess, StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
 from wgtorch.blocks.diffusion.solvers.dpmpp_2m import MultistepDPM, slope_of
+from wgtorch.blocks.diffusion.solvers.guess import Guess
 from wgtorch.core.block import register_block
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import Guess, StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
 from wgtorch.blocks.diffusion.solvers.euler import euler_step, exploding
+from wgtorch.blocks.diffusion.solvers.guess import Guess
 from wgtorch.core.block import register_block
 
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, Guess, Row
+from wgtorch.blocks.diffusion.solvers.base import GridSolver
+from wgtorch.blocks.diffusion.solvers.guess import Guess
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row
 from wgtorch.core.block import register_block
 
 
@@ -72,10 +74,11 @@ class FlowEuler(GridSolver):
     def step(self, grid: Grid, turn: int, x: Any, guess: Guess, memory: Sequence[Any], z: Any) -> tuple[Any, ...]:
         return (flow_euler_step(x, guess.u, grid.levels[turn].sigma, grid.targets[turn].sigma),)
 
-    def row(self, grid: Grid, turn: int) -> Row:
-        """As for every solver; of a model that predicts data, the two sigmas: see :meth:`take`."""
+    def matrix(self, grid: Grid, turn: int) -> Matrix:
+        """As of every solver; of a model that predicts data, the sigma and how far it changes: see :meth:`take`."""
         check_flow(grid.levels[turn], self.block_id)
-        return ((grid.levels[turn].sigma, grid.targets[turn].sigma),) if self._literally else super().row(grid, turn)
+        sigma, next_sigma = grid.levels[turn].sigma, grid.targets[turn].sigma
+        return ((sigma, next_sigma - sigma),) if self._literally else super().matrix(grid, turn)
 
     def take(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
@@ -83,5 +86,5 @@ class FlowEuler(GridSolver):
         """As for every solver; with predicted data the formula is taken as it is written, for which small painters were trained."""
         if not self._literally:
             return super().take(row, latent, pred, memory)
-        sigma, next_sigma = row[0]
-        return flow_euler_step(latent, (latent - pred) / sigma, sigma, next_sigma), ()
+        sigma, change = row[0] if isinstance(row[0], Tensor) else [weight for _, weight in row[0]]
+        return latent + change * ((latent - pred) / sigma), ()

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import Guess
 from wgtorch.blocks.diffusion.solvers.flow_euler import check_flow, flow_euler_step
-from wgtorch.blocks.diffusion.solvers.heun import TwoStage, heun_step
+from wgtorch.blocks.diffusion.solvers.guess import Guess
+from wgtorch.blocks.diffusion.solvers.heun import TwoStage, mended_step
 from wgtorch.core.block import register_block
 
 
 @register_block("solver/flow_heun")
 class FlowHeun(TwoStage):
-    """Heun's second order method for flow models: :func:`heun_step` with the velocity as the slope.
+    """Heun's second order method for flow models: Heun's step with the velocity as the slope.
 
     Args:
         num_steps: see :class:`GridSolver`; each but the last takes two turns.
@@ -44,7 +44,6 @@ class FlowHeun(TwoStage):
         index, second = divmod(turn, 2)
         sigma, next_sigma = grid.levels[index].sigma, grid.targets[index].sigma
         check_flow(grid.levels[index], self.block_id)
-        u = guess.u
         if second:
-            return heun_step(memory[0], 0.0, u, sigma, next_sigma), 0.0
-        return flow_euler_step(x, u, sigma, next_sigma), heun_step(x, u, 0.0, sigma, next_sigma)
+            return mended_step(x, memory[0], guess.u, sigma, next_sigma), 0.0
+        return flow_euler_step(x, guess.u, sigma, next_sigma), guess.u

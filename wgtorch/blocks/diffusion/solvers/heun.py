@@ -7,8 +7,9 @@ from typing import Any
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, Guess
+from wgtorch.blocks.diffusion.solvers.base import GridSolver
 from wgtorch.blocks.diffusion.solvers.euler import euler_step, exploding
+from wgtorch.blocks.diffusion.solvers.guess import Guess
 from wgtorch.core.block import register_block
 
 
@@ -25,10 +26,23 @@ def heun_step(x: Any, d: Any, next_d: Any, sigma: float, next_sigma: float) -> A
     return x + (next_sigma - sigma) * (d + next_d) / 2
 
 
+def mended_step(x: Any, d: Any, next_d: Any, sigma: float, next_sigma: float) -> Any:
+    """:func:`heun_step` from where :func:`euler_step` has led.
+
+    Args:
+        x: at ``next_sigma``, after the Euler step with ``d``, [B, C, ...].
+        d: slope at ``sigma``, like it.
+        next_d: slope at x, like it.
+        sigma: where the step started.
+        next_sigma: where x is.
+    """
+    return x + (next_sigma - sigma) * (next_d - d) / 2
+
+
 class TwoStage(GridSolver):
     """A solver that looks twice in each step but the last, which ends at the data: 2 N - 1 turns.
 
-    Between the two turns of a step it remembers what the step comes to without the second slope.
+    The first turn of a step is Euler's; the second mends it with the slope found where that has led, and the one remembered.
     """
 
     memory = 1
@@ -68,6 +82,5 @@ class Heun(TwoStage):
         index, second = divmod(turn, 2)
         now, to = grid.levels[index], grid.targets[index]
         if second:
-            return to.alpha * heun_step(memory[0], 0.0, guess.eps, now.ratio, to.ratio), 0.0
-        x, d = exploding(x, now, self.block_id), guess.eps
-        return to.alpha * euler_step(x, d, now.ratio, to.ratio), heun_step(x, d, 0.0, now.ratio, to.ratio)
+            return x + to.alpha * mended_step(0.0, memory[0], guess.eps, now.ratio, to.ratio), 0.0
+        return to.alpha * euler_step(exploding(x, now, self.block_id), guess.eps, now.ratio, to.ratio), guess.eps

@@ -7,7 +7,8 @@ from typing import Any
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import Guess, StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
+from wgtorch.blocks.diffusion.solvers.guess import Guess
 from wgtorch.core.block import register_block
 
 SIGMA_DATA = 0.5  # the deviation of data that the model was distilled with

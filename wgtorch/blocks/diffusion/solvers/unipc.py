@@ -11,7 +11,9 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.predictions import to_x0
 from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, Row, limit_x0, weigh, weights_of
+from wgtorch.blocks.diffusion.solvers.base import GridSolver
+from wgtorch.blocks.diffusion.solvers.guess import limit_x0
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, weigh, weights_of
 from wgtorch.core.block import register_block
 
 VARIANTS = ("bh1", "bh2")
@@ -125,13 +127,15 @@ class UniPC(GridSolver):
         left = len(grid) - turn if self.lower_order_final or not grid.targets[turn].sigma else self.order
         return min(self.order, turn + 1, left)
 
-    def row(self, grid: Grid, turn: int) -> Row:
+    def matrix(self, grid: Grid, turn: int) -> Matrix:
         """Weights over (x, pred, x0, corrected x, and what is remembered: corrected x, x0, x0 before): of x0, the corrected x,
         the next x; the memory needs none."""
         now, to, levels = grid.levels[turn], grid.targets[turn], grid.levels
         skipped = grid.total - len(grid) + turn - 1 in self.without_corrector
 
-        def outputs(x: float, pred: float, x0: float, corrected: float, last_x: float, last_x0: float, older_x0: float) -> tuple[float, ...]:
+        def outputs(
+            x: float, pred: float, x0: float, corrected: float, last_x: float, last_x0: float, older_x0: float
+        ) -> tuple[float, ...]:
             better = x
             if turn and not skipped:
                 count = self.order_at(grid, turn - 1)
@@ -146,8 +150,8 @@ class UniPC(GridSolver):
     def take(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
     ) -> tuple[Any, tuple[Any, ...]]:
-        tensors: list[Tensor | None] = [latent, pred, None, None, *(memory or (None,) * 3)]
+        tensors: list[Any] = [latent, pred, None, None, *(memory or (None,) * 3)]
         x0 = weigh(row[0], tensors)
-        tensors[2] = x0 = limit_x0(x0, self.clip, self.threshold) if self.limits and x0 is not None else x0
+        tensors[2] = x0 = limit_x0(x0, self.clip, self.threshold) if self.limits else x0
         tensors[3] = corrected = weigh(row[1], tensors)
         return weigh(row[2], tensors), (corrected, x0, tensors[5])

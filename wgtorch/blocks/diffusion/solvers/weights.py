@@ -1,0 +1,69 @@
+"""Turns as weighted sums.
+
+The step functions of this folder are linear in their tensors; what multiplies them depends on the levels of noise alone. So a
+block evaluates its step on numbers - 1 for one argument and 0 for the others - once for each turn of a grid, and keeps the
+weights that come out. A turn is then the least that can be done: one multiplication, and a fused addition for each further
+tensor.
+
+    step function    ddim_step(x0, eps, z, now, to, eta)        paper symbols, on tensors or numbers
+    weights          turn -> (w_x, w_pred, w_z)                 Python floats, made once for a grid
+    a turn           next_latent = w_x latent + w_pred pred + w_z z
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, add, mul
+
+Matrix = tuple[tuple[float, ...], ...]
+"""The weights of one turn, [outputs, arguments]."""
+Terms = tuple[tuple[int, float], ...] | Tensor
+"""The weights of one output: (argument, weight) of those that are not 0; or a tensor [arguments], where a loop is compiled."""
+Row = Sequence[Terms] | Tensor
+
+
+class Turn(NamedTuple):
+    """What a solver has made of a grid beforehand, for one turn.
+
+    Args:
+        row: the terms of each output.
+        matrix: the same weights with their zeros.
+        next_timestep: what the backbone is to be called with next; 0 after the last turn.
+        is_last: the turn arrives at the end.
+        is_noisy: noise has a weight.
+    """
+
+    row: tuple[Terms, ...]
+    matrix: Matrix
+    next_timestep: float
+    is_last: bool
+    is_noisy: bool
+
+
+def weigh(terms: Terms, tensors: Sequence[Any]) -> Any:
+    """The sum of tensors[k], each by its weight; None when nothing has one.
+
+    Args:
+        terms: for K arguments.
+        tensors: [K] of [B, C, ...]; None where there is no weight.
+    """
+    total: Any = None
+    if isinstance(terms, Tensor):
+        for factor, tensor in zip(terms.unbind(), tensors, strict=True):
+            if tensor is not None:
+                total = tensor * factor if total is None else total + tensor * factor
+        return total
+    for place, weight in terms:
+        if total is None:
+            total = tensors[place] if weight == 1 else mul(tensors[place], weight)
+        else:
+            total = add(total, tensors[place], alpha=weight)
+    return total
+
+
+def weights_of(function: Callable[..., Sequence[float]], count: int) -> Matrix:
+    """The matrix [outputs, count] of a linear function: column k is what it gives for 1 in place k and 0 elsewhere."""
+    columns = [function(*[1.0 if k == place else 0.0 for k in range(count)]) for place in range(count)]
+    return tuple(tuple(map(float, row)) for row in zip(*columns, strict=True))
