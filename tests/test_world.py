@@ -157,7 +157,7 @@ def test_restart_leaves_a_folder_alone(tmp_path):
     world = tiny_world()
     world.set_storage({"state_dir": tmp_path / "a"})
     world.run(num_steps=2, seed=1)
-    with pytest.raises(StorageError, match="history of another life, up to step 1"):
+    with pytest.raises(StorageError, match="history of another life, up to pass 2"):
         world.restart().run(seed=1)
     world.set_storage({"state_dir": tmp_path / "b"})
     world.run(num_steps=2, seed=1)
@@ -625,3 +625,68 @@ def test_drawing_shows_the_cycle():
     text = str(tiny_world().draw())
     arrows = zip(CYCLE, [*CYCLE[1:], CYCLE[0]], strict=True)
     assert all(any(source in line and target in line for line in text.splitlines()) for source, target in arrows), text
+
+
+def test_the_same_call_that_failed_lives_only_what_is_left(tmp_path):
+    """A dead endpoint in the third of five passes: the call made again ends where it would have ended."""
+    world, untroubled = tiny_world(), tiny_world()
+    failing = FailOnce(world.nodes["creator"], at=3)
+    with pytest.raises(RuntimeError, match="the endpoint is dead"):
+        world.run(num_steps=5, action=["a", "b", "c", "d", "e"], seed=7)
+    assert world.life.passes == 2
+    failing.mend()
+    assert world.run(num_steps=5, action=["a", "b", "c", "d", "e"], seed=7) == untroubled.run(
+        num_steps=5, action=["a", "b", "c", "d", "e"], seed=7
+    )
+    assert world.life.passes == 5
+    assert world.content == untroubled.content
+
+
+def test_another_call_after_a_failure_lives_as_many_passes_as_it_says():
+    world = tiny_world()
+    failing = FailOnce(world.nodes["creator"], at=2)
+    with pytest.raises(RuntimeError, match="the endpoint is dead"):
+        world.run(num_steps=3, seed=7)
+    failing.mend()
+    world.run(num_steps=2)
+    assert world.life.passes == 3
+
+
+def test_an_old_save_does_not_write_over_what_the_storage_has_since(tmp_path):
+    world = tiny_world()
+    world.set_storage({"state_dir": tmp_path / "states"})
+    world.run(num_steps=2, seed=1)
+    world.save(tmp_path / "saved")
+    world.run(num_steps=2)
+    old = type(world).load(tmp_path / "saved")
+    with pytest.raises(StorageError, match=r"this life up to pass 4, stage 0; this world is at pass 2, stage 0\. Call world\.resume\(\)"):
+        old.run()
+    assert old.resume().life.passes == 4
+
+
+def test_an_edit_between_stages_is_kept_before_the_next_stage_runs(tmp_path):
+    world = tiny_world()
+    world.set_storage({"state_dir": tmp_path})
+    seen = []
+    world.nodes["creator"].register_forward_pre_hook(lambda *_: seen.append(world._storage.read_life().state.intent))
+    for step in world.stream(seed=1):
+        if step.stage == "architect":
+            world.state = step.state.replace(intent="edited")
+    assert seen == ["edited"]
+
+
+class FailOnce:
+    """Makes a stage fail in one pass, as a dead endpoint would."""
+
+    def __init__(self, stage, at: int) -> None:
+        self.calls = 0
+        self.at = at
+        self.hook = stage.register_forward_pre_hook(self)
+
+    def __call__(self, *_) -> None:
+        self.calls += 1
+        if self.calls >= self.at:
+            raise RuntimeError("the endpoint is dead")
+
+    def mend(self) -> None:
+        self.hook.remove()

@@ -9,7 +9,7 @@ from wgtorch.core.errors import Finding, StateError, suggest
 from wgtorch.core.registry import Registry
 from wgtorch.state import State
 
-Condition = str | list[str] | tuple[str, ...] | Callable[[State], bool]
+Condition = str | list[str | int] | tuple[str | int, ...] | Callable[[State], bool]
 
 ConditionRegistry: Registry[Any] = Registry("condition", group="wgtorch.conditions")
 
@@ -47,7 +47,7 @@ def _complete(state: State) -> bool:
 def unmet(condition: Condition | None, state: State) -> str | None:
     """Why a condition does not hold, or None when it does.
 
-    A list names slots that must be filled; ``!slot`` must be empty.
+    A list holds slots that must be filled, by name or by number from 1; ``!slot`` must be empty.
     """
     if condition is None:
         return None
@@ -56,11 +56,15 @@ def unmet(condition: Condition | None, state: State) -> str | None:
     if isinstance(condition, str):
         return unmet(ConditionRegistry.get(condition), state)
     filled = set(state.filled)
-    empty = [entry for entry in condition if not entry.startswith("!") and state.slot_name(entry) not in filled]
-    full = [entry[1:] for entry in condition if entry.startswith("!") and state.slot_name(entry[1:]) in filled]
+    empty = [name for entry in condition if not _negated(entry) and (name := state.slot_name(entry)) not in filled]
+    full = [name for entry in condition if _negated(entry) and (name := state.slot_name(str(entry)[1:])) in filled]
     reasons = [f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"] if empty else []
     reasons += [f"{', '.join(full)} {'is' if len(full) == 1 else 'are'} filled"] if full else []
     return " and ".join(reasons) or None
+
+
+def _negated(entry: str | int) -> bool:
+    return isinstance(entry, str) and entry.startswith("!")
 
 
 def check_condition(condition: Condition | None, where: str) -> Condition | None:
@@ -78,7 +82,7 @@ def check_condition(condition: Condition | None, where: str) -> Condition | None
                 f"A list names slots that must be filled: [{condition!r}]"
             )
         return condition
-    if isinstance(condition, Iterable) and all(isinstance(entry, str) for entry in condition):
+    if isinstance(condition, Iterable) and all(isinstance(entry, (str, int)) for entry in condition):
         return list(condition)
     raise StateError(f"{where}: condition {condition!r}; expected a list of slots, a registered name, or a callable state -> bool")
 
@@ -93,5 +97,5 @@ def slot_findings(condition: Condition | None, schema: Iterable[str], where: str
     return [
         Finding(where, f"condition on slot {entry!r}, which is not in the schema", f"one of {list(schema)}")
         for entry in condition
-        if entry.removeprefix("!") not in schema
+        if (entry not in range(1, len(schema) + 1) if isinstance(entry, int) else entry.removeprefix("!") not in schema)
     ]

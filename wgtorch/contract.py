@@ -114,7 +114,7 @@ class StateContract:
         before = State(schema=state.schema) if self.new_state else state
         roots: dict[str, Any] = {}
         for slot, ports in self.writes.items():
-            names = [name for port in ports if (name := self.written_as(slot, port)) in outputs]
+            names = [name for name in [self.written_as(slot, port) for port in ports] if name in outputs]
             if not names:
                 continue
             root, *fields = slot.split(".")

@@ -43,6 +43,30 @@ class WorldStep:
     elapsed: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that lets a world live on, kept when it fails: made again, it goes on where it stopped.
+
+    Args:
+        state: the State it started from.
+        actions: one for each pass.
+        begun: passes behind the world when it was first made.
+    """
+
+    state: State | None
+    actions: list[Any]
+    begun: int
+
+    def is_same(self, other: Call) -> bool:
+        """True when the other asks for the same."""
+        pairs = zip(self.actions, other.actions, strict=False)
+        return (
+            self.state is other.state
+            and len(self.actions) == len(other.actions)
+            and all(mine is yours or (isinstance(mine, str) and mine == yours) for mine, yours in pairs)
+        )
+
+
 class Cyclic(Protocol):
     """What the cycle needs of a world."""
 
@@ -102,20 +126,21 @@ def _stage(
     inner = run.child(stage_id)
     inner.content = content
     given = {"state": state, "action": action, "content": content}
-    run.emit("start", stage_id, stage.level, inputs=given)
-    started = time.perf_counter()
     try:
-        if world.places[stage_id].trainable or not torch.is_grad_enabled():
-            after = stage(inner, state, action=action, content=content)
-        else:
-            after = call_frozen(stage, (inner, state), {"action": action, "content": content})
+        outputs = run.watch(stage_id, stage.level, given, lambda: _outputs(world, stage_id, stage, inner, given))
     except Exception as error:
-        run.emit("error", stage_id, stage.level, inputs=given, elapsed=time.perf_counter() - started, error=error)
         locate(error, stage_id, below=True)
         raise
-    outputs = {"state": after, "content": inner.content}
-    run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)
-    return after, content if inner.content is None else inner.content, None
+    return outputs["state"], outputs["content"], None
+
+
+def _outputs(world: Cyclic, stage_id: str, stage: Any, inner: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+    state, others = given["state"], {"action": given["action"], "content": given["content"]}
+    if world.places[stage_id].trainable or not torch.is_grad_enabled():
+        after = stage(inner, state, **others)
+    else:
+        after = call_frozen(stage, (inner, state), others)
+    return {"state": after, "content": given["content"] if inner.content is None else inner.content}
 
 
 def _ends_unstored(world: Cyclic, life: Life, after: State) -> bool:

@@ -12,6 +12,7 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding
+from wgtorch.core.pool import Pool
 from wgtorch.core.structure import Edge
 from wgtorch.roles import ROLE_RULES
 
@@ -52,6 +53,7 @@ class Graph(Composite):
         *,
         config: Mapping[str, Any] | None = None,
         auto_connect: bool = True,
+        pool: Pool | None = None,
         **place: Any,
     ) -> str:
         """Adds a block, a registered type with its config, or any module or function whose ports can be told.
@@ -61,13 +63,14 @@ class Graph(Composite):
             node_id: made from the block's type when left out.
             config: constructor arguments, for a type name.
             auto_connect: join it to what stands there by role; see :mod:`wgtorch.roles`.
-            place: ``trainable``, ``adapter``, ``inputs`` (values for unfed ports), ``map``, ``timeout``.
+            pool: where a model that the config names (``checkpoint_ref``) is looked for first.
+            place: ``trainable``, ``adapter``, ``inputs`` (values for unfed ports), ``map``, ``timeout``, ``reuse``.
 
         Returns:
             The node's id.
         """
         if isinstance(block, str):
-            block = BlockRegistry.build({"block_type": block, "config": config or {}})
+            block = BlockRegistry.build({"block_type": block, "config": config or {}, "reuse": place.get("reuse", True)}, pool=pool)
         elif not isinstance(block, (Block, Mapping)) and callable(block):
             block = Block.wrap(block)
         node_id = self.add_child(block, node_id, **place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.errors import StateError, suggest
@@ -100,10 +101,27 @@ class State(Mapping[str, Any]):
     def __reduce__(self) -> tuple:
         return _rebuild, (self._schema, self._values)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, State):
+            return NotImplemented
+        return self._schema == other._schema and _equal(self._values, other._values)
+
     def __repr__(self) -> str:
         return f"State({', '.join(f'{name}={describe(self._values[name])}' for name in self.filled)})"
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """True for equal values; tensors are equal bit for bit."""
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        both = isinstance(first, Tensor) and isinstance(second, Tensor)
+        return both and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_equal(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    return bool(first == second)
 
 
 def _rebuild(schema: tuple[str, ...], values: dict[str, Any]) -> State:

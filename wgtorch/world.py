@@ -19,7 +19,7 @@ from wgtorch.core.level import Level
 from wgtorch.core.modes import mode_for_run
 from wgtorch.core.run import Callback, Run, located, new_run
 from wgtorch.core.signature import copy_plain, ensure_plain
-from wgtorch.cycle import WorldStep, advance, one_pass
+from wgtorch.cycle import Call, WorldStep, advance, one_pass
 from wgtorch.stage import Stage
 from wgtorch.state import CANONICAL_SLOTS, State
 from wgtorch.storage.base import History, Life, Storage, make_storage
@@ -54,7 +54,7 @@ class World(Level):
         self._storage_config: dict[str, Any] | None = None
         self._storage: Storage = MemoryStorage()
         self._life = Life()
-        self._unfinished: State | None = None
+        self._failed: Call | None = None
 
     # --- building -----------------------------------------------------------------------------------------------------
 
@@ -188,12 +188,12 @@ class World(Level):
         life = self._storage.read_life()
         if life is None:
             raise StorageError(f"{self.block_id}: the storage keeps no life to resume; run the world first, or use World.load")
-        self._life, self._unfinished = life, None
+        self._life, self._failed = life, None
         return self
 
     def restart(self) -> World:
         """Forgets the life so far: initial content, no State, no seed. States in a folder stay there; those in memory go."""
-        self._life, self._unfinished = Life(content=copy_plain(self._initial)), None
+        self._life, self._failed = Life(content=copy_plain(self._initial)), None
         if isinstance(self._storage, MemoryStorage):
             self._storage = MemoryStorage()
         return self
@@ -271,17 +271,19 @@ class World(Level):
             A :class:`~wgtorch.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass.
         """
         self._require_cycle()
-        actions = self._actions(action, num_steps)
+        call = Call(state, self._actions(action, num_steps), self._life.passes)
+        if self._failed is not None and self._failed.is_same(call):
+            call = self._failed
         with self._storage.hold():
-            self._start(state, seed)
+            self._start(call, seed)
             self._storage.keep_life(self._life)
             run = new_run(self.block_id, self._life.seed, callbacks, None, timeout, cancelled)
             try:
-                for index, given in enumerate(actions):
+                for index in range(self._life.passes - call.begun, num_steps):
                     run.emit("loop", None, self.level, step=index, total=num_steps)
-                    yield from self._one_pass(given, run, training)
+                    yield from self._one_pass(call.actions[index], run, training)
             except Exception:
-                self._unfinished = state
+                self._failed = call
                 raise
 
     def _one_pass(self, action: Any, run: Run, training: bool) -> Iterator[WorldStep]:
@@ -291,6 +293,8 @@ class World(Level):
                 step = advance(self, self._life, action, run)
             self._storage.keep_life(self._life)
             yield step
+            if self._life.state is not step.state or self._life.content is not step.content:  # edited meanwhile
+                self._storage.keep_life(self._life)
         self._life.passes, self._life.stage = self._life.passes + 1, 0
         self._storage.keep_life(self._life)
         yield WorldStep("pass", self._life.passes - 1, None, self._life.state, self._life.content)
@@ -368,22 +372,32 @@ class World(Level):
         if errors:
             raise ValidationError(self.block_id, errors)
 
-    def _start(self, state: State | None, seed: int | None) -> None:
-        if self._life.is_new and self._life.seed is None and (steps := self._storage.steps()):
-            raise StorageError(
-                f"{self.block_id}: the storage holds the history of another life, up to step {steps[-1]}; "
-                "call world.resume() to go on with it, or choose another state_dir"
-            )
-        if state is not None and state is not self._unfinished:
-            state = self._own_state(state)
+    def _start(self, call: Call, seed: int | None) -> None:
+        self._check_storage()
+        if call.state is not None and call is not self._failed:
+            state = self._own_state(call.state)
             for stage in self.nodes.values():
                 state = stage.normalised(state)
             self._life.state, self._life.stage = state, 0
-        self._unfinished = None
+        self._failed = None
         if seed is not None:
             self._life.seed = seed
         elif self._life.seed is None:
             self._life.seed = int(torch.randint(2**62, ()).item())
+
+    def _check_storage(self) -> None:
+        """Refuses to write over what the storage keeps of another life, or of this one further on."""
+        kept = self._storage.read_life()
+        if kept is None or (kept.id == self._life.id and (kept.passes, kept.stage) <= (self._life.passes, self._life.stage)):
+            return
+        if kept.id == self._life.id:
+            here = f"this world is at pass {self._life.passes}, stage {self._life.stage}"
+            found = f"this life up to pass {kept.passes}, stage {kept.stage}; {here}"
+        else:
+            found = f"the history of another life, up to pass {kept.passes}"
+        raise StorageError(
+            f"{self.block_id}: the storage holds {found}. Call world.resume() to go on with it, or choose another state_dir."
+        )
 
     def _own_state(self, state: Any) -> State:
         if not isinstance(state, State) or state.schema != self._schema:

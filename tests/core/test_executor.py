@@ -658,6 +658,14 @@ def test_a_batch_and_a_map_draw_the_same() -> None:
     assert torch.equal(torch.cat(items), batch)
 
 
+@pytest.mark.parametrize("noise", [KeyedNoise, GlobalNoise])
+def test_every_item_of_a_map_draws_by_its_place_in_the_list(noise: type[Block]) -> None:
+    graph = mapped(noise())
+    three, two = (graph.run({"x": list(torch.zeros(count, 1, 4))}, seed=9)["y"] for count in (3, 2))
+    assert torch.equal(torch.cat(three[:2]), torch.cat(two))
+    assert not torch.equal(three[0], three[1])
+
+
 def test_the_size_of_the_batch_does_not_matter() -> None:
     graph = chain(KeyedNoise())
     large, small = (graph.run({"x": torch.zeros(size, 3)}, seed=9)["y"] for size in (5, 2))

@@ -19,7 +19,7 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.kinds import image_to_tensor
 from wgtorch.state import State
 from wgtorch.storage import DirectoryStorage
-from wgtorch.storage.base import Life
+from wgtorch.storage.base import History, Life
 from wgtorch.storage.directory import read_life, write_life
 
 
@@ -147,8 +147,9 @@ def test_a_step_is_dropped_at_once(tmp_path, monkeypatch):
     """Cut off in the middle of deleting it, nothing half deleted is seen; the next run takes the rest away."""
 
     def cut_off(folder, **options):
-        (Path(folder) / "tensors.safetensors").unlink()
-        raise SystemExit
+        if Path(folder).exists():
+            (Path(folder) / "tensors.safetensors").unlink()
+            raise SystemExit
 
     storage = DirectoryStorage(tmp_path, max_snapshots=1)
     storage.store(0, State(**FULL), {})
@@ -173,6 +174,18 @@ def test_a_step_is_stored_anew(tmp_path):
     storage.store(0, State(**{**FULL, "artifacts": ["no picture now"]}), {"episodes": 2})
     assert storage.steps() == [0] and storage.read(0)[1] == {"episodes": 2}
     assert files_of(tmp_path) == ["00000/content.json", "00000/state.json"]
+
+
+def test_a_long_history_is_read_once(tmp_path, monkeypatch):
+    """Looking at every state reads each file a few times, however many there are."""
+    for step in range(20):
+        DirectoryStorage(tmp_path).store(step, State(**{**FULL, "artifacts": ["a poem"]}), {})
+    read: list[Path] = []
+    read_text = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: (read.append(path), read_text(path, **options))[1])
+    history = History(DirectoryStorage(tmp_path))
+    assert len(history) == 20 and len([state.intent for state in history]) == 20 and history[-1].complete
+    assert len(read) <= 20 * 3 + 2
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
@@ -319,7 +332,7 @@ def test_another_lifes_history_is_not_written_over(tmp_path):
     before = record_of(first)
     second = tiny_world()
     second.set_storage({"state_dir": tmp_path})
-    with pytest.raises(StorageError, match=r"tiny: the storage holds the history of another life, up to step 1; call world\.resume\(\)"):
+    with pytest.raises(StorageError, match=r"tiny: the storage holds the history of another life, up to pass 2. Call world\.resume\(\)"):
         second.run(seed=2)
     assert_same(record_of(first), before)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol
@@ -61,16 +60,7 @@ def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) 
     values = _gather(composite, node, step, slots)
     if run is None or not run.callbacks:
         return _invoke(node, child, step, values, run)
-    run.emit("start", step.node, _level(child), inputs=values)
-    started = time.perf_counter()
-    try:
-        result = _invoke(node, child, step, values, run)
-        outputs = outputs_of(step, result, child)
-    except Exception as error:
-        run.emit("error", step.node, _level(child), inputs=values, elapsed=time.perf_counter() - started, error=error)
-        raise
-    run.emit("end", step.node, _level(child), inputs=values, outputs=outputs, elapsed=time.perf_counter() - started)
-    return outputs
+    return run.watch(step.node, _level(child), values, lambda: outputs_of(step, _invoke(node, child, step, values, run), child))
 
 
 def _gather(composite: Walked, node: Node, step: Call, slots: list[Any]) -> dict[str, Any]:
@@ -133,10 +123,17 @@ def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
     args: tuple[Any, ...] = ()
+    if run is not None and run.dry and hasattr(child, "dry"):
+        return child.dry(**values)  # type: ignore[operator]
     if getattr(child, "level", "block") != "block":
         if run is not None:
             args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
-    elif getattr(child, "wants_rng", False):
+        return _answer(node, child, args, values, run)
+    # By position what the walk passes by position, so that hooks are told the same however a level is called.
+    order = [name for name, _ in step.inputs[: len(step.args)]]
+    if all(name in values for name in order):
+        args, values = tuple(values[name] for name in order), {name: value for name, value in values.items() if name not in order}
+    if getattr(child, "wants_rng", False):
         values = {**values, "rng": (run or _NO_RUN).rng(node.node_id, item=item)}
     elif run is not None and run.seed is not None and isinstance(child, Block) and child.draws and not child.waits:
         with seeded_global(run.rng(node.node_id, item=item)):
@@ -145,8 +142,6 @@ def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: 
 
 
 def _answer(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any], run: Run | None) -> Any:
-    if run is not None and run.dry and hasattr(child, "dry"):
-        return child.dry(**values)  # type: ignore[operator]
     if node.trainable or not torch.is_grad_enabled():
         result = child(*args, **values)
     else:

@@ -128,6 +128,12 @@ class Composite(Wired):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
+    def _changed(self) -> None:
+        planned = self._plan is not None
+        super()._changed()
+        if planned:  # what was compiled finds the new plan made
+            self._settle()
+
     def _forget(self) -> None:
         super()._forget()
         self._plans, self._plan = {}, None

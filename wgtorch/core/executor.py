@@ -35,7 +35,7 @@ def execute(composite: Walked, plan: Plan, slots: list[Any], run: Run | None) ->
 
 
 def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
-    children = composite._modules["nodes"]._modules
+    children = composite.nodes._modules
     step: Any = None  # a Call wherever it is plain
     try:
         for step in steps:

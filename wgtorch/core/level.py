@@ -70,7 +70,8 @@ class Level(Block):
         """
         child = self._as_child(child)
         if node_id is None:
-            node_id = self._free_id(child.block_id.rsplit("/", 1)[-1])
+            own_id = child.role if child.role and not isinstance(child, Level) else child.block_id
+            node_id = self._free_id(own_id.rsplit("/", 1)[-1])
         elif check_node_id(node_id) in self._places:
             raise StructureError(
                 f"{self.block_id}: node id {node_id!r} is taken by {describe_child(self.nodes[node_id])}; "

@@ -38,6 +38,7 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None]
                 sync(Path(folder))
             if not target.exists():
                 fresh.rename(target)
+                shutil.rmtree(_aside(target), ignore_errors=True)
             elif _exchange(fresh, target):
                 shutil.rmtree(fresh, ignore_errors=True)
             else:
@@ -70,7 +71,7 @@ def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None]) -> Pa
 
 def recovered(path: Path) -> Path:
     """The folder to read: ``path``, or the one that stood there when a kill struck between two renames."""
-    aside = path.parent / f".{path.name}.old"
+    aside = _aside(path)
     return aside if not path.exists() and aside.is_dir() else path
 
 
@@ -91,8 +92,12 @@ def remove_leftovers(target: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"
+
+
 def _step_aside(fresh: Path, target: Path) -> None:
-    aside = target.parent / f".{target.name}.old"
+    aside = _aside(target)
     shutil.rmtree(aside, ignore_errors=True)
     target.rename(aside)
     try:

@@ -22,6 +22,7 @@ _TEXT: dict[str, Any] = {"type": "string"}
 _ID: dict[str, Any] = {"type": "string", "pattern": f"^{_NODE_ID.pattern}$"}
 _ID_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
+_SLOTS: dict[str, Any] = {"type": "array", "items": {"type": ["string", "integer"]}}
 _DATA: dict[str, Any] = {"type": "object"}
 _PLACE: dict[str, Any] = {
     "node_id": _ID,
@@ -30,7 +31,7 @@ _PLACE: dict[str, Any] = {
     "inputs": _DATA,
     "map": {"anyOf": [_TEXT, _TEXTS]},
     "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
-    "condition": {"anyOf": [_TEXT, _TEXTS]},
+    "condition": {"anyOf": [_TEXT, _SLOTS]},
     "reuse": {"type": "boolean"},
     "share": _TEXT,
 }
@@ -98,7 +99,7 @@ def _level(level: str) -> dict[str, Any]:
                 },
                 (),
             ),
-            "execution_condition": {"anyOf": [_TEXT, _TEXTS, {"type": "null"}]},
+            "execution_condition": {"anyOf": [_TEXT, _SLOTS, {"type": "null"}]},
         }
     return _closed(properties, [*required, "nodes"])
 

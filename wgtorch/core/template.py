@@ -75,8 +75,8 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
     for param in params:
         if param not in template.parameters and not takes_any:
             near = suggest(param, template.parameters)
-            known = f" Known: {sorted(template.parameters)}" if near.startswith("did you mean") else ""
-            raise ConfigError(f"template {name!r}: unknown parameter {param!r}; {near}{known}")
+            rest = f" Known: {sorted(template.parameters)}" if near.startswith("did you mean") else ""
+            raise ConfigError(f"template {name!r}: unknown parameter {param!r}; {near}{rest}")
     missing = [
         entry.name
         for entry in template.parameters.values()

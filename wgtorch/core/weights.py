@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wgtorch.core.checkpoint.filling import assign, misfits, to_dtypes_of
+from wgtorch.core.checkpoint.filling import assign, misfit_error, misfits, to_dtypes_of
 from wgtorch.core.checkpoint.layout import MANIFEST, checked_name
 from wgtorch.core.checkpoint.manifest import StoredFile
 from wgtorch.core.checkpoint.source import map_file, open_source
 from wgtorch.core.checkpoint.stored import read_manifest, stored_part
 from wgtorch.core.checkpoint.tensors import Header, map_tensors, read_header
-from wgtorch.core.errors import CheckpointError, ValidationError, suggest
+from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.resolve import resolve_environment
 
 PACKAGED = Path(__file__).parents[1] / "weights"
@@ -132,7 +132,7 @@ def load_checkpoint(block: nn.Module, ref: str) -> None:
     tensors, where = read_ref(ref)
     found = misfits(block, tensors, type(block).__name__)
     if found:
-        raise CheckpointError(str(ValidationError(f"{where} does not fit {type(block).__name__}, so it", found)))
+        raise misfit_error(f"checkpoint_ref {ref!r}: {where}", found)
     tensors = to_dtypes_of(block, tensors)
     assign(block, tensors)
     block.__dict__["_ref_dtypes"] = {name: tensor.dtype for name, tensor in tensors.items()}

@@ -42,14 +42,14 @@ def parse_yaml(text: str) -> Any:
 class _Open:
     """A mapping or list that is being read."""
 
-    __slots__ = ("anchor", "items", "key", "size", "value")
+    __slots__ = ("anchor", "key", "own", "size", "value")
 
     def __init__(self, value: dict | list, anchor: str | None, size: int) -> None:
         self.value = value
         self.anchor = anchor
         self.size = size
         self.key: Any = _NO_KEY
-        self.items: list[Any] = []
+        self.own: set[Any] = set()  # keys of its own; those that "<<" brought may be written over
 
 
 _NO_KEY = object()
@@ -109,9 +109,10 @@ class _Reader:
         elif top.key is _NO_KEY:
             if isinstance(value, (dict, list)):
                 raise ConfigError(f"{_place(event)}: a key is a {type(value).__name__}; keys of a config are text")
-            if value is not _MERGE and value in top.value:
+            if value in top.own:
                 raise ConfigError(f"{_place(event)}: key {value!r} is there twice")
             top.key = value
+            top.own.add(value)
         else:
             key, top.key = top.key, _NO_KEY
             if key is _MERGE:

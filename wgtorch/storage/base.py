@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class Life:
         passes: whole passes of the cycle behind it.
         stage: index of the stage in the cycle that runs next.
         seed: root of all random draws.
+        id: tells this life from others.
     """
 
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class Life:
     passes: int = 0
     stage: int = 0
     seed: int | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def is_new(self) -> bool:

@@ -54,6 +54,7 @@ class DirectoryStorage:
         self.folder = Path(state_dir)
         self.naming_template = naming_template
         self.max_snapshots = max_snapshots
+        self._step_of: dict[str, int] = {}  # by folder, so that a long history is not read again for every look at it
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -145,9 +146,13 @@ class DirectoryStorage:
     def _folders(self) -> dict[int, Path]:
         found = {}
         for entry in self.folder.glob("*/state.json"):
-            if not entry.parent.name.startswith("."):
+            name = entry.parent.name
+            if name.startswith("."):
+                continue
+            if name not in self._step_of:
                 with _whole(entry.parent):
-                    found[int(_read_entry(entry)["step"])] = entry.parent
+                    self._step_of[name] = int(_read_entry(entry)["step"])
+            found[self._step_of[name]] = entry.parent
         return found
 
     def _drop_oldest(self) -> None:
@@ -178,6 +183,7 @@ def write_life(life: Life, folder: Path) -> None:
         "passes": life.passes,
         "stage": life.stage,
         "seed": life.seed,
+        "id": life.id,
         "content": encode(dict(life.content), "content", tensors),
         "schema": None if state is None else list(state.schema),
         "slots": None if state is None else {slot: encode(state[slot], slot, tensors) for slot in state.schema},
@@ -194,7 +200,7 @@ def read_life(folder: Path) -> Life:
         state = None
         if entry["schema"] is not None:
             state = State(schema=tuple(entry["schema"]), **{slot: decode(value, tensors) for slot, value in entry["slots"].items()})
-        return Life(decode(entry["content"], tensors), state, entry["passes"], entry["stage"], entry["seed"])
+        return Life(decode(entry["content"], tensors), state, entry["passes"], entry["stage"], entry["seed"], entry["id"])
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def run_theirs(
     found = Trajectory()
     timesteps = scheduler.timesteps[begin:]
     with stepping(scheduler, noises, start.dtype):
-        if begin:
+        if begin and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
         if image is None:
             latent = start * getattr(scheduler, "init_noise_sigma", 1.0)

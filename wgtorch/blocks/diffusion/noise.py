@@ -42,7 +42,7 @@ class StartingNoise(Noise):
         self.schedule = None if schedule is None else build_schedule(schedule)
         self.timestep = 1.0 if timestep is None else timestep
         if self.schedule is not None:
-            self.outputs = {"progress": "any"}
+            self.outputs = {"latent": "latent", "timestep": "number", "progress": "any"}
 
     def started(self, progress: Progress | None, num_steps: int | None, strength: float | None) -> Progress | None:
         """The start of the loop's grid, where there is one.

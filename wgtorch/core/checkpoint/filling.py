@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 from wgtorch.core.checkpoint.tensors import can_store
 from wgtorch.core.errors import CheckpointError, Finding
 
+_SHOWN = 40
+
 # --- modules without weights ------------------------------------------------------------------------------------------
 
 
@@ -141,6 +143,13 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
         if name in own and (tuple(tensor.shape) != tuple(own[name].shape) or not _converts(tensor.dtype, own[name].dtype)):
             found.append(Finding(f"{path}.{name}", _words(tensor), _words(own[name])))
     return found
+
+
+def misfit_error(where: str, found: list[Finding]) -> CheckpointError:
+    """One error that lists what does not fit, the first of it where there is much."""
+    lines = "\n".join(f"  - {str(finding)[:300]}" for finding in found[:_SHOWN])
+    more = f"\n  - and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return CheckpointError(f"{where} does not fit ({len(found)} finding{'s' if len(found) != 1 else ''}):\n{lines}{more}")
 
 
 def _words(tensor: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.checkpoint.adapters import attach, base_tensors
-from wgtorch.core.checkpoint.filling import assign, copy_into, misfits
+from wgtorch.core.checkpoint.filling import assign, copy_into, misfit_error, misfits
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
 from wgtorch.core.checkpoint.parts import Part, dotted, levels_of, parts_of
 from wgtorch.core.checkpoint.source import Source, open_source, read
 from wgtorch.core.checkpoint.stored import prove, read_manifest, stored_tensors_of
-from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, ValidationError
+from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
@@ -52,10 +53,12 @@ def load_checkpoint_of(
     with open_source(path) as source:
         manifest = read_manifest(source)
         if not strict:
-            target = cls.from_saved_config(_config(source, manifest, config_path, verify), empty=False)
+            with _building(source):
+                target = cls.from_saved_config(_config(source, manifest, config_path, verify), empty=False)
             load_weights(target, path, part=part, strict=False, verify=verify)
             return target
-        target = _build(cls, source, manifest, config_path, part, verify)
+        with _building(source):
+            target = _build(cls, source, manifest, config_path, part, verify)
         prefix = dotted(part) if part else ""
         _give(target, source, manifest, prefix, pool or now_building().pool, device, verify)
         if not prefix:
@@ -91,7 +94,7 @@ def load_weights(
         users = {user for one in parts.values() for user in one.users}
         findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
         if strict and findings:
-            raise CheckpointError(str(ValidationError(str(path), findings)))
+            raise misfit_error(str(path), findings)
         for one, tensors in found:
             copy_into(one.block, tensors)
     return tuple(findings)
@@ -120,6 +123,17 @@ def _build(
     if not isinstance(found, cls):
         raise CheckpointError(f"{source.path}: {part!r} is a {type(found).__name__}; {cls.__name__} cannot load it")
     return found
+
+
+@contextmanager
+def _building(source: Source) -> Iterator[None]:
+    """What a block's constructor says of values that it cannot take becomes an error of the config."""
+    try:
+        yield
+    except WgtorchError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{source.path}: its config cannot be built: {type(error).__name__}: {str(error)[:500]}") from error
 
 
 def _config(source: Source, manifest: Manifest, config_path: str | os.PathLike[str] | None, verify: bool | None) -> dict[str, Any]:
@@ -175,7 +189,7 @@ def _give(
     users = {user for part in parts.values() for user in part.users}
     findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
     if findings:
-        raise CheckpointError(str(ValidationError(str(source.path), findings)))
+        raise misfit_error(str(source.path), findings)
     shared = pool or Pool()
     for part, weights in plan:
         _settle(part, weights, shared if _may_share(part, weights, pool) else None, source, device)

@@ -107,9 +107,10 @@ def euler_grid(layout: Layout, num_steps: int, timesteps: Sequence[float] | None
         shown = (0.25 * torch.from_numpy(rounded[:-1]).log()).tolist()
     else:
         shown = times.astype(np.float32).tolist()
-    levels = [vp_level(ratio) for ratio in rounded.tolist()]
+    levels = [vp_level(ratio) for ratio in rounded[:-1].tolist()]
+    end = Level(1.0, float(rounded[-1]))  # x0 + sigma eps, as Karras et al. have it
     scale = 1.0 if layout.spacing == "leading" else levels[0].sigma
-    return as_grid(shown, levels, start_scale=scale)
+    return as_grid(shown, [*levels, end], start_scale=scale)
 
 
 def dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> Grid:

@@ -44,7 +44,7 @@ def sigma_to_timestep(sigma: float, log_sigmas: NDArray[np.floating]) -> float:
         log_sigmas: log sigma by training timestep, rising, [T].
     """
     log_sigma = np.log(np.maximum(sigma, 1e-10))
-    low = int(np.cumsum(log_sigma - log_sigmas >= 0).argmax().clip(max=len(log_sigmas) - 2))
+    low = np.cumsum(log_sigma - log_sigmas >= 0).argmax().clip(max=len(log_sigmas) - 2)
     below, above = log_sigmas[low], log_sigmas[low + 1]
     weight = np.clip((below - log_sigma) / (below - above), 0, 1)
     return float((1 - weight) * low + weight * (low + 1))

@@ -124,7 +124,8 @@ class GridSolver(Solver):
             ``next_latent``, ``next_timestep``, ``progress``, and ``done``: true after the last turn.
 
         Raises:
-            PortError: ``timestep`` is not on the solver's own grid, or the grid is already walked to its end.
+            PortError: ``timestep`` is not on the solver's own grid, the grid is already walked to its end, or it has another number
+                of steps than the solver was told.
         """
         return self.advance(latent, timestep, pred, progress)
 
@@ -139,6 +140,11 @@ class GridSolver(Solver):
     ) -> dict[str, Any]:
         """One turn, with noise where the solver is stochastic."""
         grid, turn, memory = progress or self.begin(timestep)
+        if not turn and self.num_steps is not None and grid.total != self.num_steps:
+            raise PortError(
+                f"{self.block_id}: the solver was told num_steps = {self.num_steps}, but progress brings a grid of {grid.total} steps; "
+                "leave num_steps out of one of them, or make them equal"
+            )
         turns = grid.memo.get(self._key) or self.turns_over(grid)
         try:
             row, _, next_timestep, is_last, is_noisy = turns[turn]

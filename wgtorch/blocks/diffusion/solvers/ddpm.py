@@ -102,9 +102,8 @@ class DDPM(StochasticSolver):
                 "expected twice as many, of which the second half is the variance (variance='learned_range')"
             )
         pred, between = pred.chunk(2, dim=1)
-        mean, _ = super().take(row, latent, pred, memory)
-        if noise is None:
-            return mean, ()
-        small, large = row[-1] if isinstance(row[-1], Tensor) else [weight for _, weight in row[-1]]
-        share = (between + 1) / 2
-        return mean + (0.5 * (share * large + (1 - share) * small)).exp() * noise, ()
+        if noise is not None:
+            small, large = row[-1][:2] if isinstance(row[-1], Tensor) else [weight for _, weight in row[-1]]
+            share = (between + 1) / 2
+            noise = (0.5 * (share * large + (1 - share) * small)).exp() * noise
+        return super().take(row, latent, pred, memory, noise)

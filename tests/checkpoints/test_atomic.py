@@ -1,0 +1,195 @@
+"""An interrupted save never harms the previous one: killed at random moments, out of disk, or failing on its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.blocks_for_tests import Affine, chain
+from tests.checkpoints.blocks import assert_same, rich_graph
+from wgtorch.core import saving
+from wgtorch.core.errors import CheckpointError
+from wgtorch.graph import Graph
+
+REPO = Path(__file__).parents[2]
+SAVER = """
+import sys, torch
+torch.set_num_threads(1)
+from tests.blocks_for_tests import Affine, chain
+path, format, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
+graphs = [chain(*[Affine(width=96, seed=seed + 10 * turn) for seed in range(6)]) for turn in range(2)]
+if limit:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+graphs[0].save_checkpoint(path, format) if not limit else None
+print("ready", flush=True)
+turn = 1
+while True:
+    graphs[turn % 2].save_checkpoint(path, format)
+    print(turn, flush=True)
+    turn += 1
+"""
+
+
+def saver(path: Path, format: str, limit: int = 0) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SAVER, str(path), format, str(limit)],
+        cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def the_two() -> list[Graph]:
+    return [chain(*[Affine(width=96, seed=seed + 10 * turn) for seed in range(6)]) for turn in range(2)]
+
+
+def is_one_of_two(path: Path) -> None:
+    """The checkpoint is whole, and one of the two that were being written in turn."""
+    loaded = Graph.load_from_checkpoint(path, verify=True)
+    same = [all(torch.equal(a, b) for a, b in zip(loaded.parameters(), graph.parameters(), strict=True)) for graph in the_two()]
+    assert sum(same) == 1
+
+
+@pytest.mark.parametrize("format", ["dir", "archive"])
+def test_killed_at_random_moments_one_of_the_two_is_whole(format: str, tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    draw = random.Random(5)
+    for _ in range(4):
+        process = saver(path, format)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(draw.uniform(0.0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        is_one_of_two(path)
+
+
+@pytest.mark.parametrize("format", ["dir", "archive"])
+def test_leftovers_of_the_killed_are_taken_away(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "_FRESH", -1.0)
+    graph = chain(Affine())
+    graph.save_checkpoint(tmp_path / "it", format)
+    left = tmp_path / ".it.0123456789ab.new"
+    left.mkdir() if format == "dir" else left.write_text("half")
+    (tmp_path / ".other.0123456789ab.new").mkdir()
+    graph.save_checkpoint(tmp_path / "it", format)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.0123456789ab.new", "it"]
+
+
+def test_what_a_living_writer_holds_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "_FRESH", -1.0)
+    seen = []
+
+    def fill(folder: Path) -> None:
+        chain(Affine()).save(tmp_path / "it")
+        seen.append(folder.is_dir())
+
+    saving.write_folder(tmp_path / "it", fill)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("format", ["dir", "archive"])
+def test_out_of_space_the_previous_one_stays_whole(format: str, tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    before = the_two()[0]
+    before.save_checkpoint(path, format)
+    process = saver(path, format, limit=20_000)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "OSError" in errors and "File too large" in errors
+    assert_same(Graph.load_from_checkpoint(path, verify=True), before)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["it"], "nothing half written is left"
+
+
+@pytest.mark.parametrize("format", ["dir", "archive"])
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_failing_at_any_write_the_previous_one_stays_whole(format: str, moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wgtorch.core.checkpoint import sink
+
+    path = tmp_path / "it"
+    before = rich_graph()
+    before.save_checkpoint(path, format)
+    writes, true = iter(range(10**6)), sink._write_all
+
+    def failing(handle: object, part: memoryview) -> None:
+        if next(writes) == moment:
+            raise OSError(28, "No space left on device")
+        true(handle, part)
+
+    monkeypatch.setattr(sink, "_write_all", failing)
+    other = rich_graph()
+    with torch.no_grad():
+        other.nodes["n1"].linear.bias.zero_()
+    try:
+        other.save_checkpoint(path, format)
+        expected = other
+    except OSError:
+        expected = before
+    monkeypatch.undo()
+    assert_same(Graph.load_from_checkpoint(path, verify=True), expected)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["it"]
+
+
+def test_without_an_exchange_the_old_one_is_found_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where folders cannot change places in one step: the process dies between the two renames."""
+    monkeypatch.setattr(saving, "_exchange", lambda first, second: False)
+    path = tmp_path / "it"
+    one, two = the_two()
+    one.save(path)
+    true = Path.rename
+    pid = os.fork()
+    if pid == 0:
+        def rename(self: Path, target: Path) -> Path:
+            if str(self).endswith(".new"):
+                os._exit(9)
+            return true(self, target)
+
+        Path.rename = rename  # type: ignore[method-assign, assignment]
+        two.save(path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert not path.exists()
+    assert_same(Graph.load(path), one)
+    two.save(path)
+    assert_same(Graph.load(path), two)
+    assert not (tmp_path / ".it.old").exists() or json.loads((path / "manifest.json").read_text())
+
+
+def test_a_failing_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "_exchange", lambda first, second: False)
+    path = tmp_path / "it"
+    one, two = the_two()
+    one.save(path)
+    true = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if str(self).endswith(".new"):
+            raise OSError(5, "Input/output error")
+        return true(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(Path, "rename", rename)
+        two.save(path)
+    assert_same(Graph.load(path), one)
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "true").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "true")
+    graph = chain(Affine())
+    for _ in range(2):
+        graph.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "true" / "manifest.json").is_file()
+    assert_same(Graph.load(tmp_path / "link"), graph)
+
+
+def test_a_read_only_place_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises((OSError, CheckpointError)):
+        chain(Affine()).save(tmp_path / "file" / "it")

@@ -1,0 +1,1 @@
+"""Other libraries as blocks; each needs its extra."""

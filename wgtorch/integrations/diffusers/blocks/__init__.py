@@ -1,0 +1,29 @@
+"""Models of diffusers and transformers as blocks, and the small parts that stand between them."""
+
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition, JoinedConditions, Repeat, SplitPrediction
+from wgtorch.integrations.diffusers.blocks.clip_text import CLIPText
+from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage
+from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
+from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
+from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
+
+__all__ = [
+    "AutoencoderKL",
+    "Blend",
+    "CLIPText",
+    "CLIPTokens",
+    "FitPicture",
+    "ForeignModel",
+    "GuidedCondition",
+    "InpaintChannels",
+    "JoinedConditions",
+    "LatentMask",
+    "LatentNoise",
+    "MaskedImage",
+    "Repeat",
+    "SplitPrediction",
+    "UNet2DCondition",
+]

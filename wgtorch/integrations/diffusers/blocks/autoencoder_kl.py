@@ -1,0 +1,97 @@
+"""The autoencoder of latent diffusion models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Codec
+
+
+@register_block("codec/autoencoder_kl")
+class AutoencoderKL(ForeignModel, Codec):
+    """``AutoencoderKL`` of diffusers, both ways: ``latent`` to ``image``, and ``image`` to ``latent``.
+
+    One block stands at two places of an image-to-image graph - where it decodes and where it encodes - so that the model is
+    there once, in memory as in a checkpoint::
+
+        graph.add_node(vae, "codec")
+        graph.add_node(vae, "encoder", auto_connect=False)
+        graph.add_edge("encoder.latent", "noise.image_latent")
+
+    Latents are those that the diffusion model works on: ``(z - shift) * scale`` with the numbers of the model's config.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        sample: encoding draws from the posterior; False takes its mean.
+    """
+
+    model_class = "AutoencoderKL"
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", optional=True),
+        "image": Port(dtype="image", optional=True),
+        "noise": Port(dtype="latent", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "latent": Port(dtype="latent", optional=True)}
+
+    def __init__(
+        self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = True
+    ) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.sample = sample
+
+    @property
+    def factor(self) -> int:
+        """Pixels to a latent's side."""
+        return 2 ** (len(self.model.config.block_out_channels) - 1)
+
+    def forward(
+        self, latent: Tensor | None = None, image: Tensor | None = None, noise: Tensor | None = None, rng: Rng | None = None
+    ) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
+
+        Args:
+            latent: to decode, [B, C, h, w].
+            image: to encode, [B, 3, H, W] or [3, H, W] in [0, 1].
+            noise: standard normal, [B, C, h, w]: which sample of the posterior to take.
+
+        Raises:
+            PortError: both or none of the two are given, or the latent has another number of channels.
+        """
+        if (latent is None) == (image is None):
+            raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and image; expected one of them")
+        return {"image": self.decode(latent)} if latent is not None else {"latent": self.encode(image, noise, rng)}
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The image of a latent."""
+        settings = self.model.config
+        if latent.dim() != 4 or latent.shape[1] != settings.latent_channels:
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {settings.latent_channels}, h, w]")
+        decoded = self.model.decode(latent.to(self._dtype()) / settings.scaling_factor + (settings.shift_factor or 0), return_dict=False)[0]
+        return (decoded / 2 + 0.5).clamp(0, 1)
+
+    def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
+        """The latent of an image."""
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        settings = self.model.config
+        posterior = self.model.encode(batch.to(self._dtype()) * 2 - 1, return_dict=False)[0]
+        if not self.sample:
+            z = posterior.mode()
+        else:
+            shape, like = posterior.mean.shape, posterior.mean
+            drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise
+            z = posterior.mean + posterior.std * drawn
+        return (z - (settings.shift_factor or 0)) * settings.scaling_factor
+
+    def _dtype(self) -> Any:
+        return self.model.dtype

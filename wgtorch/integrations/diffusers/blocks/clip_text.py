@@ -1,0 +1,84 @@
+"""CLIP's text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Conditioner
+
+LAYERS = ("last", "penultimate")
+
+
+@register_block("conditioner/clip_text")
+class CLIPText(ForeignModel, Conditioner):
+    """``CLIPTextModel`` of transformers, or ``CLIPTextModelWithProjection``: ids to embeddings.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        projection: True for the model with a projection, whose output ``pooled`` is projected.
+        layer: ``last`` takes the last layer, normalised (Stable Diffusion 1 and 2); ``penultimate`` the one before as it is (XL).
+    """
+
+    library = "transformers"
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "tokens": "tokens",
+        "attention_mask": Port(dtype="tokens", optional=True),
+        "clip_skip": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"pooled": "embedding"}
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        projection: bool = False,
+        layer: str = "last",
+    ) -> None:
+        if layer not in LAYERS:
+            raise ValueError(f"CLIPText.layer: found {layer!r}, expected one of {', '.join(LAYERS)}")
+        self.__dict__["projection"] = projection
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.projection = projection
+        self.layer = layer
+
+    @classmethod
+    def _class(cls, **config: Any) -> Any:
+        from wgtorch.core.errors import import_extra
+
+        library = import_extra(cls.library, "diffusers")
+        return library.CLIPTextModelWithProjection if config.get("projection") else library.CLIPTextModel
+
+    def _own_class(self) -> Any:
+        return self._class(projection=self.projection)
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, clip_skip: int | None = None) -> dict[str, Any]:
+        """``embedding`` [B, L, D] and ``pooled`` [B, P].
+
+        Args:
+            tokens: [B, L].
+            attention_mask: [B, L]; read only by models that were trained with it.
+            clip_skip: layers to leave out before the one that is taken.
+        """
+        tokens = tokens.to(self.model.device)
+        used = getattr(self.model.config, "use_attention_mask", False)
+        hidden = bool(clip_skip) or self.layer == "penultimate"
+        found = self.model(tokens, attention_mask=attention_mask if used else None, output_hidden_states=hidden)
+        pooled = found.text_embeds if self.projection else found.pooler_output
+        if not hidden:
+            return {"embedding": found.last_hidden_state, "pooled": pooled}
+        depth = int(clip_skip or 0) + (2 if self.layer == "penultimate" else 1)
+        embedding = found.hidden_states[-depth]
+        if self.layer == "last":
+            embedding = getattr(self.model, "text_model", self.model).final_layer_norm(embedding)
+        return {"embedding": embedding, "pooled": pooled}

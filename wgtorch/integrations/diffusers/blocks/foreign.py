@@ -1,0 +1,117 @@
+"""What blocks around models of other libraries share."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import CheckpointError, ConfigError, import_extra
+from wgtorch.core.pool import now_building
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class ForeignModel(Block):
+    """A block around a model of diffusers or transformers, which is its submodule ``model``: ports are all it adds.
+
+    Args:
+        model: the model's own config; that of the folder where left out.
+        checkpoint_ref: a folder with the model's ``config.json`` and safetensors, as ``save_pretrained`` writes it. Without
+            one the weights are fresh.
+        dtype: of the weights: ``float32``, ``bfloat16``, ...; PyTorch's default dtype where left out.
+    """
+
+    library = "diffusers"
+    model_class = ""
+
+    def __init__(self, *, model: Mapping[str, Any] | None, checkpoint_ref: str | None, dtype: str | None) -> None:
+        super().__init__()
+        if dtype is not None and dtype not in _DTYPES:
+            raise ConfigError(f"{type(self).__name__}.dtype: found {dtype!r}, expected one of {', '.join(_DTYPES)}")
+        wanted = torch.get_default_dtype() if dtype is None else _DTYPES[dtype]
+        # A checkpoint that is being loaded gives the weights itself; what a ref names need not be there any more.
+        if checkpoint_ref is None or (now_building().empty and model is not None):
+            if model is None:
+                raise ConfigError(f"{type(self).__name__}: neither model nor checkpoint_ref; give the model's config, or its folder")
+            self.model = self._made(model).to(wanted)
+        else:
+            self.model = self._read(Path(checkpoint_ref).expanduser(), wanted)
+        self.model.eval()
+
+    @classmethod
+    def around(cls, model: nn.Module, **config: Any) -> Self:
+        """A block around a model that is there already: shared, not copied.
+
+        Args:
+            model: of the class that this block is for.
+            config: the block's other arguments.
+
+        Raises:
+            ConfigError: it is of another class.
+        """
+        own = cls._class(**config)
+        if not isinstance(model, own):
+            raise ConfigError(f"{cls.__name__}: got a {type(model).__name__}, expected a {own.__name__} of {cls.library}")
+        with torch.device("meta"):
+            block = cls(model=config_of(model), **config)  # type: ignore[call-arg]
+        block.model = model
+        return block
+
+    @classmethod
+    def _class(cls, **config: Any) -> Any:
+        """The model's class, imported now; ``config`` is the block's, where that decides."""
+        return getattr(import_extra(cls.library, "diffusers"), cls.model_class)
+
+    def _own_class(self) -> Any:
+        return self._class()
+
+    def _made(self, config: Mapping[str, Any]) -> nn.Module:
+        own = self._own_class()
+        if self.library == "diffusers":
+            return own.from_config(dict(config))
+        return own(own.config_class(**config))
+
+    def _read(self, folder: Path, dtype: torch.dtype) -> nn.Module:
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} has no config.json; expected the folder of one model, "
+                "as save_pretrained writes it (<pipeline folder>/unet, not the pipeline's own)"
+            )
+        own = self._own_class()
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", own.__name__)
+        if named != own.__name__:
+            raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds a {named}, expected a {own.__name__}")
+        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+        options["torch_dtype" if self.library == "diffusers" else "dtype"] = dtype
+        if not any(folder.glob("diffusion_pytorch_model.safetensors*" if self.library == "diffusers" else "model.safetensors*")):
+            variants = sorted({path.name.split(".")[1] for path in folder.glob("*.*.safetensors")})
+            if len(variants) != 1:
+                raise CheckpointError(
+                    f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds no safetensors; pickles (.bin) are never read, convert them"
+                )
+            options["variant"] = variants[0]
+        try:
+            return own.from_pretrained(str(folder), **options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} cannot be read: {error}") from error
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """A foreign model's config as plain data, without what is the class's default anyway."""
+    if hasattr(model.config, "to_diff_dict"):
+        unsaid = ("transformers_version", "architectures", "model_type", "dtype", "torch_dtype", "_name_or_path")
+        return {name: value for name, value in model.config.to_diff_dict().items() if name not in unsaid}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(type(model).__init__).parameters.items()}
+    own = {name: _plain(value) for name, value in dict(model.config).items() if name in defaults}
+    return {name: value for name, value in own.items() if value != _plain(defaults[name])}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,88 @@
+"""The UNet of Stable Diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Backbone
+
+
+@register_block("backbone/unet_2d_condition")
+class UNet2DCondition(ForeignModel, Backbone):
+    """``UNet2DConditionModel`` of diffusers: Stable Diffusion 1, 2 and XL.
+
+    Example:
+        >>> UNet2DCondition(checkpoint_ref="stable-diffusion-v1-5/unet")
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "UNet2DConditionModel"
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "text_embeds": Port(dtype="embedding", optional=True),
+        "time_ids": Port(dtype="tensor", optional=True),
+        "image_embeds": Port(dtype="any", optional=True),
+        "down_residuals": Port(dtype="list", optional=True),
+        "mid_residual": Port(dtype="tensor", optional=True),
+    }
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        image_embeds: Any = None,
+        down_residuals: Sequence[Tensor] | None = None,
+        mid_residual: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W].
+            timestep: of training, a number or [B].
+            condition: [B, T, D].
+            text_embeds: pooled text [B, P], of models that were trained with it (XL).
+            time_ids: sizes and crops [B, 6], of the same.
+            image_embeds: of an IP-Adapter.
+            down_residuals: of a ControlNet or T2I-Adapter, one for each level.
+            mid_residual: of a ControlNet.
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
+        """
+        channels = self.model.config.in_channels
+        if latent.dim() != 4 or latent.shape[1] != channels:
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {channels}, H, W], as the UNet takes it")
+        if condition is not None and condition.shape[0] != latent.shape[0]:
+            raise PortError(
+                f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many. "
+                "Guidance in one batch repeats the latents (guidance/repeat)"
+            )
+        added = {"text_embeds": text_embeds, "time_ids": time_ids, "image_embeds": image_embeds}
+        added = {name: value for name, value in added.items() if value is not None}
+        pred = self.model(
+            latent,
+            timestep,
+            encoder_hidden_states=condition,
+            added_cond_kwargs=added or None,
+            down_block_additional_residuals=down_residuals,
+            mid_block_additional_residual=mid_residual,
+            return_dict=False,
+        )[0]
+        return {"pred": pred}

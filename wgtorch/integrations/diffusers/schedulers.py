@@ -1,0 +1,279 @@
+"""Any scheduler of diffusers as a schedule and a solver."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
+from wgtorch.core.port import Port
+from wgtorch.core.rng import Rng, seeded_global
+from wgtorch.roles import Schedule, Solver
+
+
+def scheduler_names() -> list[str]:
+    """Class names of diffusers' own schedulers, as it lists them."""
+    schedulers: Any = require("diffusers.schedulers", "diffusers")
+    return sorted(name for name in dir(schedulers) if name.endswith("Scheduler"))
+
+
+def scheduler_class(name: str) -> type:
+    """The class of one of diffusers' own schedulers.
+
+    Raises:
+        UnknownNameError: diffusers lists no scheduler of this name, or it needs a package that is not installed.
+        ConfigError: its steps take something else than a prediction, a timestep and a latent.
+        MissingExtraError: diffusers is not installed.
+    """
+    known = scheduler_names()
+    schedulers: Any = require("diffusers.schedulers", "diffusers")
+    if name not in known:
+        raise UnknownNameError(f"solver/diffusers.scheduler: diffusers has no scheduler {name!r}; {suggest(name, known)}")
+    found = getattr(schedulers, name)
+    if not (isinstance(found, type) and issubclass(found, schedulers.SchedulerMixin)):
+        raise UnknownNameError(f"solver/diffusers.scheduler: {name!r} cannot be had; diffusers says that a package it needs is missing")
+    wanted = inspect.signature(found.step).parameters if hasattr(found, "step") else {}
+    others = [p.name for p in list(wanted.values())[4:] if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if list(wanted)[1:4] != ["model_output", "timestep", "sample"] or others or not hasattr(found, "set_timesteps"):
+        raise ConfigError(
+            f"solver/diffusers.scheduler: {name} steps from {list(wanted)[1:] or 'nothing'}; "
+            "expected (model_output, timestep, sample) and nothing else that it needs. Such a scheduler wants a block of its own"
+        )
+    return found
+
+
+def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """A new scheduler.
+
+    Raises:
+        ConfigError: the config has keys that it does not take.
+    """
+    found = scheduler_class(name)
+    taken = list(inspect.signature(found.__init__).parameters)[1:]  # type: ignore[misc]
+    for key in config:
+        if key not in taken:
+            raise ConfigError(f"solver/diffusers.config.{key}: {name} takes no such setting; {suggest(key, taken)}")
+    return found(**config)
+
+
+def apart(scheduler: Any) -> Any:
+    """A copy whose steps leave the original as it was. Schedulers replace their tensors; the lists they change are copied."""
+    made = copy.copy(scheduler)
+    for name, value in vars(scheduler).items():
+        if isinstance(value, list):
+            setattr(made, name, list(value))
+    return made
+
+
+@dataclass(frozen=True)
+class SchedulerProgress:
+    """What travels from turn to turn: a scheduler that has come so far. No step changes it; each gives a new one.
+
+    Args:
+        scheduler: with its timesteps set.
+        turn: turns made.
+        sample: the latent as the scheduler keeps it, where it is known; else it is found from what the model was shown.
+    """
+
+    scheduler: Any
+    turn: int = 0
+    sample: Tensor | None = None
+
+    @property
+    def timestep(self) -> float:
+        """The timestep of this turn, 0 after the last."""
+        timesteps = self.scheduler.timesteps
+        return timesteps[self.turn].item() if self.turn < len(timesteps) else 0
+
+    def start(self, noise: Tensor, image_latent: Tensor | None = None) -> Tensor:
+        """What the model is shown first: see :meth:`~wgtorch.blocks.diffusion.schedules.grid.Progress.start`."""
+        scheduler = apart(self.scheduler)
+        timesteps = scheduler.timesteps[self.turn : self.turn + 1]
+        if image_latent is None:
+            sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+        elif hasattr(scheduler, "add_noise"):
+            sample = scheduler.add_noise(image_latent, noise, timesteps)
+        else:
+            sample = scheduler.scale_noise(image_latent, timesteps, noise)
+        return shown(scheduler, sample.to(noise.dtype), timesteps[0])
+
+
+def shown(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
+    """The latent as the model is to see it."""
+    return scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+
+
+@register_block("schedule/diffusers")
+class DiffusersSchedule(Schedule):
+    """The start of a loop with a scheduler of diffusers; a new scheduler for each run.
+
+    Args:
+        scheduler: class name of one of diffusers' schedulers, as in ``scheduler_config.json``.
+        config: its settings.
+        num_steps: where the input ``num_steps`` is not fed.
+        set_timesteps: further arguments of ``set_timesteps``, such as ``mu``.
+    """
+
+    inputs: Mapping[str, Any] = {
+        "timestep": Port(dtype="number", optional=True),
+        "num_steps": Port(dtype="number", optional=True),
+        "strength": Port(dtype="number", optional=True),
+        "settings": Port(dtype="dict", optional=True),
+    }
+    outputs = {"progress": "any", "timestep": "number"}
+    draws = False
+
+    def __init__(
+        self,
+        *,
+        scheduler: str,
+        config: dict[str, Any] | None = None,
+        num_steps: int = 20,
+        set_timesteps: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.scheduler, self.scheduler_config = scheduler, dict(config or {})
+        self.num_steps, self.set_timesteps = num_steps, dict(set_timesteps or {})
+        make_scheduler(scheduler, self.scheduler_config)  # says now what is wrong
+
+    def forward(
+        self,
+        timestep: float | Tensor | None = None,
+        num_steps: int | None = None,
+        strength: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """``progress`` for noise and solver, and the first ``timestep``.
+
+        Args:
+            timestep: to start from, one of the scheduler's; the first where left out.
+            num_steps: instead of the constructor's.
+            strength: the share of the steps to make, in (0, 1], for an image to start from.
+            settings: further arguments of ``set_timesteps``, for this run.
+        """
+        scheduler = make_scheduler(self.scheduler, self.scheduler_config)
+        progress = self.begun(scheduler, timestep, num_steps, strength, settings)
+        return {"progress": progress, "timestep": progress.timestep}
+
+    def begun(
+        self,
+        scheduler: Any,
+        timestep: float | Tensor | None,
+        num_steps: int | None,
+        strength: float | None,
+        settings: Mapping[str, Any] | None,
+    ) -> SchedulerProgress:
+        """The start, with the timesteps set."""
+        arguments = {**self.set_timesteps, **(settings or {})}
+        steps = self.num_steps if num_steps is None else int(num_steps)
+        given = {"timesteps", "sigmas"} & set(arguments)
+        scheduler.set_timesteps(**(arguments if given else {"num_inference_steps": steps, **arguments}))
+        turns, first = len(scheduler.timesteps), 0
+        if strength is not None:
+            order = getattr(scheduler, "order", 1)
+            made = int((turns + order - 1) // order * float(strength))
+            if not 0 < strength <= 1 or made < 1:
+                raise ValueError(f"strength: found {strength} with {steps} steps, expected a number from {1 / steps:.3g} to 1")
+            first = ((turns + order - 1) // order - made) * order
+        if timestep is not None:
+            value = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+            found = (scheduler.timesteps.double() - value).abs() <= 1e-4 * max(1.0, abs(value))
+            if not bool(found.any()):
+                known = ", ".join(f"{t:g}" for t in scheduler.timesteps[:4].tolist())
+                raise PortError(f"{self.block_id}.timestep: found {value:g}, expected one of the {turns} timesteps {known}, ...")
+            first = int(found.nonzero()[0])
+        if first and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        return SchedulerProgress(scheduler, first)
+
+
+@register_block("solver/diffusers")
+class DiffusersSolver(Solver):
+    """A step of any scheduler of diffusers.
+
+    The scheduler comes with ``progress`` from a ``schedule/diffusers`` node, so another one needs a change there only. Where no
+    ``progress`` is fed, the block makes a scheduler of its own at the first turn. Either way it travels through ``progress``, each
+    turn's apart from the last: nothing of a run is kept here. The latent on the edges is what the model is shown
+    (``scale_model_input``); the last one is the scheduler's own.
+
+    Args:
+        scheduler: class name of one of diffusers' schedulers; may be left out where ``progress`` is fed.
+        config: its settings.
+        num_steps: of a scheduler of its own.
+        step: further arguments of ``step``, such as ``eta``.
+    """
+
+    inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
+    outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
+    draws = False  # but what ``rng`` gives
+
+    def __init__(
+        self,
+        *,
+        scheduler: str | None = None,
+        config: dict[str, Any] | None = None,
+        num_steps: int = 20,
+        step: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.start = None if scheduler is None else DiffusersSchedule(scheduler=scheduler, config=config, num_steps=num_steps)
+        self.step_options = dict(step or {})
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        pred: Tensor,
+        progress: SchedulerProgress | None = None,
+        rng: Rng | None = None,
+    ) -> dict[str, Any]:
+        """One turn.
+
+        Args:
+            latent: what the model was shown, [B, C, ...].
+            timestep: what it was called with.
+            pred: what it predicted, like ``latent``.
+            progress: of the turn before, or of a schedule node.
+
+        Raises:
+            PortError: nothing says which scheduler, ``timestep`` is not one of its timesteps, or all turns are made.
+        """
+        if progress is None:
+            if self.start is None:
+                raise PortError(
+                    f"{self.block_id}: which scheduler? Give it scheduler='...', or feed progress from a schedule/diffusers node"
+                )
+            progress = self.start(timestep=timestep)["progress"]
+        turn, timesteps = progress.turn, progress.scheduler.timesteps
+        if turn >= len(timesteps):
+            raise PortError(f"{self.block_id}: all {len(timesteps)} turns are made; expected the loop to stop at `done`")
+        scheduler, now = apart(progress.scheduler), timesteps[turn]
+        sample = progress.sample
+        first = shown(scheduler, torch.ones((), dtype=latent.dtype) if sample is None else sample, now)
+        if sample is None:
+            sample = latent / first.to(latent.device)
+        options: dict[str, Any] = dict(self.step_options)
+        drawing: Any = nullcontext()
+        if rng is not None and rng.keyed:
+            if "generator" in inspect.signature(scheduler.step).parameters:
+                options["generator"] = [rng.generator(index) for index in range(len(latent))]
+            else:
+                drawing = seeded_global(rng)
+        with drawing:
+            sample = scheduler.step(pred, now, sample, return_dict=False, **options)[0]
+        following = replace(progress, scheduler=scheduler, turn=turn + 1, sample=sample)
+        is_last = turn + 1 == len(timesteps)
+        return {
+            "next_latent": sample if is_last else shown(scheduler, sample, timesteps[turn + 1]),
+            "next_timestep": following.timestep,
+            "progress": following,
+            "done": is_last,
+        }
