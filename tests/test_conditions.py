@@ -88,7 +88,7 @@ def test_unknown_names_and_slots():
         unmet(["!intnt"], State())
 
 
-@pytest.mark.parametrize("wrong", [3, [1, 2], object(), {1: 2}.keys()])
+@pytest.mark.parametrize("wrong", [3, [1.5], object(), {None: 2}.keys()])
 def test_what_is_no_condition(wrong):
     with pytest.raises(StateError, match=r"stage: condition .*; expected a list of slots, a registered name, or a callable"):
         check_condition(wrong, "stage")
@@ -113,3 +113,11 @@ def test_slots_that_a_schema_does_not_have():
 def test_slots_of_a_preset_are_looked_at_too():
     findings = slot_findings("philosopher", ("intent", "recipe", "artifacts"), "stage")
     assert [finding.found for finding in findings] == ["condition on slot '!description', which is not in the schema"]
+
+
+def test_slots_may_be_named_by_number():
+    state = State(intent="a storm", recipe={"prompts": ["rain"]})
+    assert unmet([1, 2], state) is None
+    assert unmet([1, 3], state) == "artifacts is empty"
+    assert unmet([1, "!2"], state.replace(recipe=None)) is None
+    assert slot_findings([5, 6], State().schema, "stage")[0].found == "condition on slot 6, which is not in the schema"

@@ -521,6 +521,20 @@ def test_the_plan_above_follows_a_change_below() -> None:
     assert torch.equal(pipeline.run({"x": ones()})["z"], 10 * ones())
 
 
+def test_the_plan_above_follows_a_change_below_that_it_was_not_told_of() -> None:
+    """The output of the first graph becomes one that may stay away."""
+    first = chain(Scale(), name="first")
+    pipeline = Pipeline("p")
+    pipeline.add_graph(first, "first")
+    pipeline.add_graph(chain(Scale(), name="second"), "second")
+    pipeline.add_edge("first.y", "second.x")
+    pipeline.infer_exposed_ports()
+    assert torch.equal(pipeline(x=-ones())["y"], -4 * ones())
+    first.replace_node("n0", Maybe())
+    with pytest.raises(MissingInputError, match=r"second.x: required, but no value arrived from first.y"):
+        pipeline(x=-ones())
+
+
 def test_a_required_parent_that_gave_nothing_is_an_error_with_the_path() -> None:
     pipeline = as_pipeline(chain(Maybe(), Scale(), name="g"), "first", "p")
     with pytest.raises(MissingInputError, match=r"n1.x: required, but no value arrived from n0.y") as caught:

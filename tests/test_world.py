@@ -639,7 +639,7 @@ def test_the_same_call_that_failed_lives_only_what_is_left(tmp_path):
         num_steps=5, action=["a", "b", "c", "d", "e"], seed=7
     )
     assert world.life.passes == 5
-    assert world.content == untroubled.content
+    assert_same(world.content, untroubled.content)
 
 
 def test_another_call_after_a_failure_lives_as_many_passes_as_it_says():

@@ -18,6 +18,11 @@ _BLOCKS = {
     "wgtorch.blocks.grammar": ("grammar/architect", "grammar/author", "grammar/development", "grammar/world_update"),
     "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "conditioner/scene_complete", "tokenizer/scene", "vlm/scene"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
+    "wgtorch.integrations.diffusers.blocks": (
+        "backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text", "noise/latents", "tokenizer/clip",
+        "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
+        "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/masked_image", "diffusers/repeat", "diffusers/split",
+    ),
 }  # fmt: skip
 _TEMPLATES = {
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),

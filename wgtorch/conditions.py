@@ -57,10 +57,14 @@ def unmet(condition: Condition | None, state: State) -> str | None:
         return unmet(ConditionRegistry.get(condition), state)
     filled = set(state.filled)
     empty = [name for entry in condition if not _negated(entry) and (name := state.slot_name(entry)) not in filled]
-    full = [name for entry in condition if _negated(entry) and (name := state.slot_name(str(entry)[1:])) in filled]
+    full = [name for entry in condition if _negated(entry) and (name := state.slot_name(_slot(str(entry)[1:]))) in filled]
     reasons = [f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"] if empty else []
     reasons += [f"{', '.join(full)} {'is' if len(full) == 1 else 'are'} filled"] if full else []
     return " and ".join(reasons) or None
+
+
+def _slot(word: str) -> str | int:
+    return int(word) if word.isdigit() else word
 
 
 def _negated(entry: str | int) -> bool:
@@ -97,5 +101,9 @@ def slot_findings(condition: Condition | None, schema: Iterable[str], where: str
     return [
         Finding(where, f"condition on slot {entry!r}, which is not in the schema", f"one of {list(schema)}")
         for entry in condition
-        if (entry not in range(1, len(schema) + 1) if isinstance(entry, int) else entry.removeprefix("!") not in schema)
+        if not _is_slot(_slot(str(entry).removeprefix("!")), schema)
     ]
+
+
+def _is_slot(slot: str | int, schema: tuple[str, ...]) -> bool:
+    return slot in range(1, len(schema) + 1) if isinstance(slot, int) else slot in schema

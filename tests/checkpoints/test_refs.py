@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.blocks_for_tests import Affine, chain
+from tests.blocks_for_tests import Affine
 from tests.checkpoints.blocks import Rich, assert_same, rich_graph
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import CheckpointError
+from wgtorch.core.pool import now_building
 from wgtorch.core.weights import load_checkpoint
 from wgtorch.graph import Graph
 
@@ -93,8 +94,11 @@ def test_misfits_of_a_ref_are_listed(file: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         referring(file)
     for words in (
-        "affine.safetensors does not fit (3 findings)", "linear.weight: float32 [3, 4]; expected float32 [4, 4]", "linear.bias: missing", "unexpected",
-    ):  # fmt: skip
+        "affine.safetensors does not fit (3 findings)",
+        "linear.weight: float32 [3, 4]; expected float32 [4, 4]",
+        "linear.bias: missing",
+        "extra: unexpected",
+    ):
         assert words in str(caught.value)
 
 
@@ -129,7 +133,14 @@ class Bert(Block):
 
         super().__init__()
         inner = BertModel(
-            BertConfig(hidden_size=width, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=40, max_position_embeddings=16)
+            BertConfig(
+                hidden_size=width,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                vocab_size=40,
+                max_position_embeddings=16,
+            )
         )
         for name, child in inner.named_children():
             self.add_module(name, child)
@@ -148,6 +159,39 @@ def test_a_folder_that_transformers_wrote(tmp_path: Path) -> None:
     state = block.state_dict()
     for name, value in inner.state_dict().items():
         assert torch.equal(state[name], value)
+
+
+@register_block("test/around")
+class Around(Block):
+    """Reads its ref in its own constructor, into a submodule, as blocks around other libraries' models do."""
+
+    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+    ref_module: ClassVar[str] = "model"
+
+    def __init__(self, checkpoint_ref: str | None = None) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(4, 4))
+        if checkpoint_ref is not None and not now_building().empty:
+            self.model.load_state_dict(load_file(checkpoint_ref))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+def test_a_block_that_reads_its_ref_itself(tmp_path: Path) -> None:
+    weights = nn.Sequential(nn.Linear(4, 4)).state_dict()
+    save_file(weights, tmp_path / "w.safetensors")
+    graph = Graph("g")
+    graph.add_node("test/around", "a", config={"checkpoint_ref": str(tmp_path / "w.safetensors")})
+    assert torch.equal(graph.nodes["a"].model[0].weight, weights["0.weight"])
+    path = graph.save(tmp_path / "by_ref")
+    assert entry(path)["ref"] and not (path / "blocks").exists()
+    assert_same(Graph.load(path), graph)
+    with torch.no_grad():
+        graph.nodes["a"].model[0].bias.add_(1)
+    trained = graph.save(tmp_path / "trained")
+    (tmp_path / "w.safetensors").unlink()
+    assert_same(Graph.load(trained), graph)
 
 
 def test_a_part_of_another_checkpoint_is_a_ref(tmp_path: Path) -> None:
@@ -192,6 +236,30 @@ def test_a_failed_ref_leaves_the_block_as_it_was(file: Path) -> None:
     with pytest.raises(CheckpointError):
         load_checkpoint(block, str(file))
     assert all(torch.equal(before[name], value) for name, value in block.state_dict().items())
+
+
+@pytest.mark.parametrize("format", ["dir", "archive"])
+def test_variants_of_a_base_store_what_differs(format: str, tmp_path: Path) -> None:
+    graph = rich_graph()
+    base = graph.save_checkpoint(tmp_path / "base", format)
+    with torch.no_grad():
+        graph.nodes["n2"].linear.bias.add_(1)
+    path = graph.save_checkpoint(tmp_path / "variant", base=base)
+    assert [file.name for file in (path / "blocks").iterdir()] == ["n2.safetensors"]
+    assert entry(path, "n1")["ref"] == f"{base}#n1"
+    loaded = Graph.load(path)
+    assert_same(loaded, graph)
+    assert loaded.nodes["n1"] is loaded.nodes["n3"]
+    rich_graph().save_checkpoint(base, format, self_contained=True)
+    assert_same(Graph.load(path), graph)
+    other = rich_graph()
+    with torch.no_grad():
+        other.nodes["n1"].linear.bias.add_(1)
+    other.save_checkpoint(base, format)
+    with pytest.raises(CheckpointError, match="changed since the checkpoint was saved"):
+        Graph.load(path)
+    with pytest.raises(CheckpointError, match="cannot be its own base"):
+        graph.save_checkpoint(path, base=path)
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------

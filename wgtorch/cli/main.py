@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
 
     templates = commands.add_parser("templates", help="list the templates and their parameters")
     templates.add_argument("--level", choices=("graph", "pipeline", "stage", "world"), help="only those of one level")
+
+    inspect = commands.add_parser("inspect", help="look into a checkpoint: tree, sizes, who shares what, versions, hashes")
+    inspect.add_argument("path", help="a folder or archive written by save_checkpoint")
+
+    models = commands.add_parser("models", help="list the models that some levels use: each once, its memory, its places")
+    models.add_argument("targets", nargs="+", metavar="target", help=_TARGET)
     return parser
 
 

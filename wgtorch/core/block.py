@@ -24,7 +24,7 @@ from wgtorch.core.registry import Registry
 from wgtorch.core.resolve import dump_config, resolve_environment
 from wgtorch.core.schema import SCHEMA_VERSION, check_block_config
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
-from wgtorch.core.weights import load_checkpoint
+from wgtorch.core.weights import load_checkpoint, note_ref
 
 
 class Block(nn.Module):
@@ -56,6 +56,8 @@ class Block(nn.Module):
     block_type: ClassVar[str] = ""
     level: ClassVar[str] = "block"
     role: str = ""
+    ref_module: ClassVar[str] = ""
+    """The submodule whose weights ``checkpoint_ref`` names; the block itself when empty."""
     waits: bool = False
     """True when ``forward`` spends its time waiting, as a call over a network does."""
     batched: bool = False
@@ -200,7 +202,13 @@ class Block(nn.Module):
         return cls.load_from_checkpoint(directory, pool=pool)
 
     def save_checkpoint(
-        self, path: str | os.PathLike[str], format: str = "dir", *, self_contained: bool = False, shard_bytes: int = SHARD
+        self,
+        path: str | os.PathLike[str],
+        format: str = "dir",
+        *,
+        self_contained: bool = False,
+        base: str | os.PathLike[str] | None = None,
+        shard_bytes: int = SHARD,
     ) -> Path:
         """Writes config and weights, whole or not at all; each unique block is stored once.
 
@@ -211,13 +219,14 @@ class Block(nn.Module):
             path: a folder (new, empty, or with a checkpoint), or the file of an archive.
             format: ``"dir"``, or ``"archive"`` for the same tree in one zip.
             self_contained: store weights that refs name too.
+            base: another checkpoint; blocks that are bit for bit what it holds at the same path are named, not stored.
             shard_bytes: weights of a block larger than this go to several files.
 
         Raises:
             CheckpointError: something cannot be stored, or ``path`` holds something else than a checkpoint.
             OSError: the disk is full, or not writable; the previous checkpoint is as it was.
         """
-        return save_checkpoint(self, path, format=format, self_contained=self_contained, shard_bytes=shard_bytes)
+        return save_checkpoint(self, path, format=format, self_contained=self_contained, base=base, shard_bytes=shard_bytes)
 
     @classmethod
     def load_from_checkpoint(
@@ -481,12 +490,14 @@ def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping
     by_itself = takes_argument(block_class, "checkpoint_ref")  # its constructor reads the ref
     ref = None if by_itself else config.get("checkpoint_ref")
     plain = config if by_itself else {name: value for name, value in config.items() if name != "checkpoint_ref"}
-    if (empty or ref is not None) and not by_itself:
+    if empty or ref is not None:
         block: Any = build_empty(lambda: block_class.from_config(plain))
     else:
         block = block_class.from_config(plain)
     if ref is not None and not empty:
         load_checkpoint(block, ref)
+    elif by_itself and config.get("checkpoint_ref") is not None and not empty:
+        note_ref(block)
     if written != plain:
         block._config.update(written)  # as it was written: what came from the environment stays there
     return block

@@ -130,12 +130,24 @@ def load_checkpoint(block: nn.Module, ref: str) -> None:
         CheckpointError: the files do not fit the block; lists every tensor that is missing, unexpected or mis-shaped.
     """
     tensors, where = read_ref(ref)
-    found = misfits(block, tensors, type(block).__name__)
+    inner = _referring(block)
+    found = misfits(inner, tensors, type(block).__name__)
     if found:
         raise misfit_error(f"checkpoint_ref {ref!r}: {where}", found)
-    tensors = to_dtypes_of(block, tensors)
-    assign(block, tensors)
-    block.__dict__["_ref_dtypes"] = {name: tensor.dtype for name, tensor in tensors.items()}
+    assign(inner, to_dtypes_of(inner, tensors))
+    note_ref(block)
+
+
+def note_ref(block: nn.Module) -> None:
+    """Remembers that a block was just given the weights of its ref, and in which dtypes."""
+    block.__dict__["_ref_dtypes"] = {
+        name: value.dtype for name, value in block.state_dict(keep_vars=True).items() if isinstance(value, Tensor)
+    }
+
+
+def _referring(block: nn.Module) -> nn.Module:
+    """The module whose weights a ref names: the block, or the part of it that its class says (``ref_module``)."""
+    return block.get_submodule(getattr(type(block), "ref_module", ""))
 
 
 def is_as_referred(block: nn.Module, ref: str, own: Mapping[str, Tensor]) -> bool:
@@ -147,12 +159,28 @@ def is_as_referred(block: nn.Module, ref: str, own: Mapping[str, Tensor]) -> boo
         tensors, _ = read_ref(ref)
     except CheckpointError:
         return False
+    prefix = getattr(type(block), "ref_module", "")
+    named = {f"{prefix}.{name}" if prefix else name: tensor for name, tensor in tensors.items()}
+    present = {id(tensor) for name, tensor in own.items() if name in named}
+    if any(name not in own for name in named):
+        return False
     for name, tensor in own.items():
-        if name in tensors and (tensor.dtype != dtypes.get(name) or tensor.shape != tensors[name].shape):
-            return False
-        if name in tensors and not _same_bits(tensor.cpu(), tensors[name].to(tensor.dtype)):
+        if name not in named:
+            if id(tensor) not in present:  # not even under another name
+                return False
+        elif tensor.dtype != dtypes.get(name) or not _same_tensor(tensor, named[name].to(tensor.dtype)):
             return False
     return True
+
+
+def holds(ref: str, own: Mapping[str, Tensor]) -> bool:
+    """True when a ref's tensors are these, by name, dtype and bit."""
+    try:
+        tensors, _ = read_ref(ref)
+    except CheckpointError:
+        return False
+    same = tensors.keys() == own.keys()
+    return same and all(tensor.dtype == tensors[name].dtype and _same_tensor(tensor, tensors[name]) for name, tensor in own.items())
 
 
 def outside_files(ref: str) -> tuple[StoredFile, ...]:
@@ -165,12 +193,15 @@ def outside_files(ref: str) -> tuple[StoredFile, ...]:
     return tuple(found)
 
 
-def _same_bits(first: Tensor, second: Tensor) -> bool:
-    if first.dtype.is_floating_point and first.dtype.itemsize in (2, 4, 8):
-        whole = {2: "int16", 4: "int32", 8: "int64"}[first.dtype.itemsize]
-        kind = getattr(torch, whole)
-        return torch.equal(first.contiguous().view(kind), second.contiguous().view(kind))  # NaN is itself here
-    return bool((first == second).all())
+def _same_tensor(first: Tensor, second: Tensor) -> bool:
+    """Same shape and same bits, for tensors of one dtype; NaN is itself here."""
+    if first.shape != second.shape:
+        return False
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(first.dtype.itemsize, torch.uint8)
+    one, two = (tensor.detach().cpu().contiguous() for tensor in (first, second))
+    if first.dtype in (torch.bool, torch.uint8) or first.dtype.is_complex:
+        return torch.equal(one, two)
+    return torch.equal(one.view(bits), two.view(bits))
 
 
 def _split(ref: str) -> tuple[str, str]:

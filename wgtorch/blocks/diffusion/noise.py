@@ -30,7 +30,6 @@ class StartingNoise(Noise):
     inputs: Mapping[str, Any] = {
         "progress": Port(dtype="any", optional=True),
         "num_steps": Port(dtype="number", optional=True),
-        "strength": Port(dtype="number", optional=True),
     }
     outputs: Mapping[str, Any] = {"timestep": "number"}
     draws = False
@@ -44,7 +43,7 @@ class StartingNoise(Noise):
         if self.schedule is not None:
             self.outputs = {"latent": "latent", "timestep": "number", "progress": "any"}
 
-    def started(self, progress: Progress | None, num_steps: int | None, strength: float | None) -> Progress | None:
+    def started(self, progress: Progress | None, num_steps: int | None, strength: float | None = None) -> Progress | None:
         """The start of the loop's grid, where there is one.
 
         Raises:
@@ -52,9 +51,10 @@ class StartingNoise(Noise):
         """
         if progress is None and self.schedule is not None:
             return self.schedule(num_steps=num_steps, strength=strength)["progress"]
-        if num_steps is not None or strength is not None:
+        given = [name for name, value in (("num_steps", num_steps), ("strength", strength)) if value is not None]
+        if given:
             raise PortError(
-                f"{self.block_id}: got num_steps or strength, but has no schedule of its own; give it one "
+                f"{self.block_id}: got {' and '.join(given)}, but has no schedule of its own; give it one "
                 "(schedule={'kind': 'diffusion'}), or feed them to the schedule node"
             )
         return progress
@@ -91,7 +91,6 @@ class GaussianNoise(StartingNoise):
         condition: Tensor,
         progress: Progress | None = None,
         num_steps: int | None = None,
-        strength: float | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``latent`` [B, *shape] for ``condition`` [B, ...]; each row is drawn from its own sample's generator.
@@ -100,9 +99,8 @@ class GaussianNoise(StartingNoise):
             condition: [B, ...]; says how many rows, their dtype and device.
             progress: of a schedule node: where to start.
             num_steps: of its own schedule.
-            strength: the share of its own schedule's grid to walk.
         """
-        start = self.started(progress, num_steps, strength)
+        start = self.started(progress, num_steps)
         dtype = condition.dtype if condition.is_floating_point() else None
         noise = (rng or GLOBAL_RNG).normal((condition.shape[0], *self.shape), dtype=dtype, device=condition.device)
         return self.outputs_of(noise if start is None else start.start(noise), start)
@@ -117,7 +115,11 @@ class ImageNoise(StartingNoise):
         schedule: settings of a schedule, as for :func:`build_schedule`; left out beside a schedule node.
     """
 
-    inputs = {"image_latent": "latent", "noise": Port(dtype="latent", optional=True)}
+    inputs = {
+        "image_latent": "latent",
+        "strength": Port(dtype="number", optional=True),
+        "noise": Port(dtype="latent", optional=True),
+    }
 
     def __init__(self, *, strength: float = 0.8, schedule: dict[str, Any] | None = None) -> None:
         super().__init__(None, schedule)
@@ -144,8 +146,8 @@ class ImageNoise(StartingNoise):
         Raises:
             PortError: neither a schedule of its own nor ``progress``.
         """
-        own = self.strength if strength is None and progress is None else strength
-        start = self.started(progress, num_steps, own if self.schedule is not None or strength is not None else None)
+        own = self.strength if strength is None and progress is None and self.schedule is not None else strength
+        start = self.started(progress, num_steps, own)
         if start is None:
             raise PortError(f"{self.block_id}: nothing says where the loop starts; give it a schedule, or add a schedule node")
         if noise is None:

@@ -61,6 +61,7 @@ _MOODS = {
     "fog": "Nothing had an edge.",
     "storm": "Lightning showed the land in pieces.",
 }
+_NIGHT_MOODS = {**_MOODS, "clear": "The stars were very near.", "cloudy": "Not one star was to be seen."}
 
 
 def next_scene(now: Attributes, places: Mapping[str, Attributes], wish: Attributes, rng: random.Random) -> dict[str, str]:
@@ -133,7 +134,7 @@ def outcome_of(seen: Attributes, meant: Attributes, before: Attributes, travelle
         else "",
     ]
     again = before.get("terrain") == seen["terrain"]
-    tail = "It was the same land as before." if again else _MOODS[seen["weather"]]
+    tail = "It was the same land as before." if again else (_NIGHT_MOODS if seen["time"] == "night" else _MOODS)[seen["weather"]]
     return " ".join(filter(None, [text, *surprises, tail]))
 
 

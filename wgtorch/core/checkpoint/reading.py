@@ -241,7 +241,7 @@ def _identity(part: Part, weights: _Weights, source: Source, device: torch.devic
         more: tuple[Any, ...] = () if device is None else (str(device),)
         return identity(block.block_type, type(block), {**config, "checkpoint_ref": weights.ref}, *more)
     assert weights.entry is not None
-    hashes = [file.sha256 for file in weights.entry.files]
+    hashes = [file.sha256 for file in (*weights.entry.files, *weights.entry.outside)]
     config = {name: value for name, value in config.items() if name != "checkpoint_ref"}
     return identity(block.block_type, type(block), config, str(source.path.resolve()), part.path, hashes, str(device))
 
@@ -253,6 +253,8 @@ def _weights(source: Source, entry: StoredBlock | None, part: Part, verify: bool
     adapters = {name: _adapter(source, entry, name, verify) for name in entry.adapters}
     if entry.ref is None:
         return _Weights(entry, _tensors_of(source, entry, verify) if entry.files else None, adapters=adapters)
+    if ref_of(part.block) is None:  # a base that only the manifest names
+        return _Weights(entry, _tensors_of(source, entry, verify), adapters=adapters)
     return _Weights(entry, ref=_outside(source, entry, part, verify), adapters=adapters)
 
 

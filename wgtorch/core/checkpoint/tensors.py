@@ -205,4 +205,4 @@ def bytes_of(tensors: Sequence[Tensor]) -> Iterator[memoryview]:
             flat = tensor.detach().to("cpu").contiguous().view(-1)
             if flat.is_conj() or flat.is_neg():
                 flat = flat.resolve_conj().resolve_neg()
-            yield memoryview(flat.view(torch.uint8).numpy())
+            yield memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]

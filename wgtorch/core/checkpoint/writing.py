@@ -7,7 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,29 @@ from wgtorch.core.checkpoint.tensors import bytes_of, make_header
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.resolve import dump_config
 from wgtorch.core.saving import write_file, write_folder
-from wgtorch.core.weights import is_as_referred, outside_files, ref_of
+from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
 
 _OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life"))
 FORMATS = ("dir", "archive")
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What is stored and what is only named."""
+
+    self_contained: bool
+    base: str | None
+    shard_bytes: int
+
+
 def save_checkpoint(
-    target: Any, path: str | os.PathLike[str], *, format: str = "dir", self_contained: bool = False, shard_bytes: int = SHARD
+    target: Any,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "dir",
+    self_contained: bool = False,
+    base: str | os.PathLike[str] | None = None,
+    shard_bytes: int = SHARD,
 ) -> Path:
     """Writes a block or level; see :meth:`wgtorch.core.block.Block.save_checkpoint`."""
     path = Path(path)
@@ -52,12 +67,15 @@ def save_checkpoint(
     if shard_bytes < 1:
         raise CheckpointError(f"save_checkpoint: shard_bytes {shard_bytes}; expected a number of bytes")
     _check_target(path, format)
+    if base is not None and Path(base).resolve() == path.resolve():
+        raise CheckpointError(f"save_checkpoint: {path} cannot be its own base")
     config = target.saved_config()
+    choose = _Choice(self_contained, None if base is None else str(Path(base).resolve()), shard_bytes)
 
     def fill_folder(folder: Path) -> None:
         target.write_extra(folder)
         extra = [_stored(_hashed(file, folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
-        _write(target, config, FolderSink(folder), tuple(extra), self_contained, shard_bytes)
+        _write(target, config, FolderSink(folder), tuple(extra), choose)
 
     def fill_archive(file: Path) -> None:
         with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -69,7 +87,7 @@ def save_checkpoint(
                 for entry in sorted(folder.rglob("*"))
                 if entry.is_file()
             ]
-            _write(target, config, sink, tuple(stored), self_contained, shard_bytes)
+            _write(target, config, sink, tuple(stored), choose)
 
     return write_folder(path, fill_folder) if format == "dir" else write_file(path, fill_archive)
 
@@ -89,7 +107,7 @@ def _check_target(path: Path, format: str) -> None:
             raise CheckpointError(f"{path}: beside a checkpoint this folder holds {foreign[:5]}, which saving would remove; choose another")
 
 
-def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredFile, ...], self_contained: bool, shard_bytes: int) -> None:
+def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredFile, ...], choose: _Choice) -> None:
     text = dump_config(config)
     name = CONFIG_YAML
     if len(text) > LARGE_CONFIG:
@@ -98,7 +116,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
     stored_config = _stored(sink.put(name, [raw], len(raw)))
     blocks = {}
     for path, part in parts_of(target).items():
-        entry = _write_block(part, sink, self_contained, shard_bytes)
+        entry = _write_block(part, sink, choose)
         if entry is not None:
             blocks[path] = entry
     manifest = Manifest(
@@ -112,7 +130,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
     sink.put(MANIFEST, [raw], len(raw))
 
 
-def _write_block(part: Part, sink: Sink, self_contained: bool, shard_bytes: int) -> StoredBlock | None:
+def _write_block(part: Part, sink: Sink, choose: _Choice) -> StoredBlock | None:
     block, path = part.block, part.path
     adapters = {}
     for name, (adapter_config, state) in adapters_of(block).items():
@@ -125,11 +143,13 @@ def _write_block(part: Part, sink: Sink, self_contained: bool, shard_bytes: int)
         return None
     entry = StoredBlock(path, users=tuple(part.users), block_type=getattr(block, "block_type", ""), adapters=adapters)
     ref = ref_of(block)
-    if ref is not None and not self_contained and is_as_referred(block, ref, state):
+    if ref is not None and not choose.self_contained and is_as_referred(block, ref, state):
         return replace(entry, ref=block.config["checkpoint_ref"], outside=outside_files(ref))
+    if choose.base is not None and ref is None and holds(f"{choose.base}#{path}", state):
+        return replace(entry, ref=f"{choose.base}#{path}", outside=outside_files(f"{choose.base}#{path}"))
     tensors, aliases = split_aliases(state, path)
     metadata = {"format": "pt", **{f"alias:{name}": target for name, target in aliases.items()}}
-    shards = list(_shards(tensors, shard_bytes))
+    shards = list(_shards(tensors, choose.shard_bytes))
     files = []
     for number, shard in enumerate(shards, start=1):
         suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""

@@ -14,6 +14,9 @@ from wgtorch.core.port import Port
 from wgtorch.roles import Schedule
 
 
+KEPT_GRIDS = 64
+
+
 class GridSchedule(Schedule):
     """A schedule that lays out grids. Subclasses answer :meth:`make_grid` and :meth:`level_at`.
 
@@ -46,12 +49,16 @@ class GridSchedule(Schedule):
         raise NotImplementedError
 
     def grid(self, num_steps: int | None = None, **more: Any) -> Grid:
-        """The grid of so many steps; the same object each time it is asked for."""
+        """The grid of so many steps: the same object while it is kept, so that solvers find what they made of it."""
         steps = self.num_steps if num_steps is None else _count(num_steps, f"{self.block_id}.num_steps")
         key = (steps, tuple(sorted(more.items())))
-        if key not in self._grids:
-            self._grids[key] = self.make_grid(steps, **more)
-        return self._grids[key]
+        found = self._grids.get(key)
+        if found is None:
+            found = self.make_grid(steps, **more)
+            if len(self._grids) >= KEPT_GRIDS:
+                self._grids.clear()
+            self._grids[key] = found
+        return found
 
     def forward(
         self, timestep: float | Tensor | None = None, num_steps: int | None = None, strength: float | None = None

@@ -153,6 +153,8 @@ class GridSolver(Solver):
                 f"{self.block_id}: the grid of {len(turns)} turns is walked to its end; expected the loop to stop at `done`. "
                 "Leave num_loop_steps out, or give it at most that"
             ) from None
+        if pred.shape != latent.shape:
+            self.check_shape(latent, pred)
         if is_noisy:
             noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device) if noise is None else noise
         else:
@@ -190,6 +192,17 @@ class GridSolver(Solver):
             first = 1
         following = weigh(row[first], tensors)
         return following, tuple([weigh(row[first + 1 + index], tensors) for index in range(self.memory)])
+
+    def check_shape(self, latent: Tensor, pred: Tensor) -> None:
+        """Called where a prediction has another shape than the latent.
+
+        Raises:
+            PortError: always, unless the solver knows what to do with it.
+        """
+        raise PortError(
+            f"{self.block_id}.pred: found shape {list(pred.shape)} for a latent of {list(latent.shape)}; expected the same. "
+            "A model that also predicts a variance has twice the channels: take solver/ddpm with variance='learned_range'"
+        )
 
     def begin(self, timestep: float | Tensor) -> Progress:
         """The start of the solver's own grid at ``timestep``."""

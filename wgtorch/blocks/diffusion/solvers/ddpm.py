@@ -14,6 +14,7 @@ from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
 from wgtorch.blocks.diffusion.solvers.guess import Guess
 from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 SMALLEST = 1e-20  # what a variance of 0 counts as
@@ -91,15 +92,20 @@ class DDPM(StochasticSolver):
         small, large = math.log(max(posterior_variance(now, to), SMALLEST)), math.log(variance_from(to, now))
         return (*matrix, (small, large, *[0.0] * (len(matrix[0]) - 2)))
 
+    def check_shape(self, latent: Tensor, pred: Tensor) -> None:
+        if self.variance != "learned_range":
+            super().check_shape(latent, pred)
+
     def take(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
     ) -> tuple[Any, tuple[Any, ...]]:
         if self.variance != "learned_range":
             return super().take(row, latent, pred, memory, noise)
-        if pred.shape[1] != 2 * latent.shape[1]:
-            raise ValueError(
-                f"{self.block_id}.pred: found {pred.shape[1]} channels for a latent of {latent.shape[1]}; "
-                "expected twice as many, of which the second half is the variance (variance='learned_range')"
+        expected = (latent.shape[0], 2 * latent.shape[1], *latent.shape[2:])
+        if pred.shape != expected:
+            raise PortError(
+                f"{self.block_id}.pred: found shape {list(pred.shape)} for a latent of {list(latent.shape)}; expected {list(expected)}, "
+                "of which the second half of the channels is the variance (variance='learned_range')"
             )
         pred, between = pred.chunk(2, dim=1)
         if noise is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Conditioner
@@ -47,20 +48,14 @@ class CLIPText(ForeignModel, Conditioner):
     ) -> None:
         if layer not in LAYERS:
             raise ValueError(f"CLIPText.layer: found {layer!r}, expected one of {', '.join(LAYERS)}")
-        self.__dict__["projection"] = projection
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
         self.projection = projection
         self.layer = layer
 
     @classmethod
     def _class(cls, **config: Any) -> Any:
-        from wgtorch.core.errors import import_extra
-
-        library = import_extra(cls.library, "diffusers")
+        library: Any = require(cls.library, "diffusers")
         return library.CLIPTextModelWithProjection if config.get("projection") else library.CLIPTextModel
-
-    def _own_class(self) -> Any:
-        return self._class(projection=self.projection)
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, clip_skip: int | None = None) -> dict[str, Any]:
         """``embedding`` [B, L, D] and ``pooled`` [B, P].

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import CheckpointError, ConfigError, import_extra
+from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.roles import Tokenizer
 
 
@@ -33,10 +33,9 @@ class CLIPTokens(Tokenizer):
     @classmethod
     def around(cls, tokenizer: Any) -> Self:
         """A block around a tokenizer that is there already; a config can name it where it came from a local folder."""
-        block = cls.__new__(cls)
-        super(CLIPTokens, block).__init__()
         folder = str(getattr(tokenizer, "name_or_path", ""))
-        block._config = {"folder": folder if Path(folder).is_dir() else ""}
+        block = cls.__new__(cls, folder=folder if Path(folder).is_dir() else "")
+        Tokenizer.__init__(block)  # all of the constructor but the reading
         block.tokenizer = tokenizer
         return block
 
@@ -67,7 +66,8 @@ class CLIPTokens(Tokenizer):
     def _read(self, folder: Path) -> Any:
         if not folder.is_dir():
             raise CheckpointError(f"{type(self).__name__}.folder: {str(folder)!r} is no folder; expected one with a tokenizer's files")
+        library: Any = require("transformers", "diffusers")
         try:
-            return import_extra("transformers", "diffusers").CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            return library.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{type(self).__name__}.folder: {str(folder)!r} holds no CLIP tokenizer: {error}") from error

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import CheckpointError, ConfigError, import_extra
+from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.pool import now_building
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -40,7 +40,7 @@ class ForeignModel(Block):
         if checkpoint_ref is None or (now_building().empty and model is not None):
             if model is None:
                 raise ConfigError(f"{type(self).__name__}: neither model nor checkpoint_ref; give the model's config, or its folder")
-            self.model = self._made(model).to(wanted)
+            self.model = nn.Module.to(self._made(model), wanted)
         else:
             self.model = self._read(Path(checkpoint_ref).expanduser(), wanted)
         self.model.eval()
@@ -67,13 +67,10 @@ class ForeignModel(Block):
     @classmethod
     def _class(cls, **config: Any) -> Any:
         """The model's class, imported now; ``config`` is the block's, where that decides."""
-        return getattr(import_extra(cls.library, "diffusers"), cls.model_class)
-
-    def _own_class(self) -> Any:
-        return self._class()
+        return getattr(require(cls.library, "diffusers"), cls.model_class)
 
     def _made(self, config: Mapping[str, Any]) -> nn.Module:
-        own = self._own_class()
+        own = self._class(**self._config)
         if self.library == "diffusers":
             return own.from_config(dict(config))
         return own(own.config_class(**config))
@@ -84,7 +81,7 @@ class ForeignModel(Block):
                 f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} has no config.json; expected the folder of one model, "
                 "as save_pretrained writes it (<pipeline folder>/unet, not the pipeline's own)"
             )
-        own = self._own_class()
+        own = self._class(**self._config)
         named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", own.__name__)
         if named != own.__name__:
             raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds a {named}, expected a {own.__name__}")
@@ -105,11 +102,19 @@ class ForeignModel(Block):
 
 def config_of(model: Any) -> dict[str, Any]:
     """A foreign model's config as plain data, without what is the class's default anyway."""
-    if hasattr(model.config, "to_diff_dict"):
-        unsaid = ("transformers_version", "architectures", "model_type", "dtype", "torch_dtype", "_name_or_path")
-        return {name: value for name, value in model.config.to_diff_dict().items() if name not in unsaid}
-    defaults = {name: parameter.default for name, parameter in inspect.signature(type(model).__init__).parameters.items()}
-    own = {name: _plain(value) for name, value in dict(model.config).items() if name in defaults}
+    return diff_of(model.config) if hasattr(model.config, "to_diff_dict") else changed(type(model), dict(model.config))
+
+
+def diff_of(config: Any) -> dict[str, Any]:
+    """A config of transformers as plain data, without defaults."""
+    unsaid = ("transformers_version", "architectures", "model_type", "dtype", "torch_dtype", "_name_or_path")
+    return {name: value for name, value in config.to_diff_dict().items() if name not in unsaid}
+
+
+def changed(model_class: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of diffusers as plain data, without defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(model_class.__init__).parameters.items()}  # type: ignore[misc]
+    own = {name: _plain(value) for name, value in config.items() if name in defaults}
     return {name: value for name, value in own.items() if value != _plain(defaults[name])}
 
 

@@ -1,0 +1,161 @@
+"""Guidance in one batch: conditions joined once before the loop, latents repeated and predictions split in every turn.
+
+::
+
+    conditions ---> guided_condition --condition--> backbone --pred--> split --> guidance --> solver
+                                                        ^                                        |
+                                            repeat -----+ <------------- next_latent ------------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+
+
+@register_block("diffusers/guided_condition")
+class GuidedCondition(Block):
+    """What the backbone is conditioned on in a whole run: with and without the prompt, in one batch.
+
+    A guidance scale of at most 1 asks for no guidance, and then the prompt's condition is alone in the batch.
+
+    Args:
+        scale: guidance scale where the input ``guidance_scale`` is not fed.
+        batched: False keeps the two apart, for two calls of the backbone that need half the memory each.
+        zero_negative: without a negative prompt, its condition is zeros, as Stable Diffusion XL was trained.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "embedding": "embedding",
+        "negative_embedding": "embedding",
+        "pooled": Port(dtype="embedding", optional=True),
+        "negative_pooled": Port(dtype="embedding", optional=True),
+        "time_ids": Port(dtype="tensor", optional=True),
+        "negative_time_ids": Port(dtype="tensor", optional=True),
+        "guidance_scale": Port(dtype="number", optional=True),
+        "num_images_per_prompt": Port(dtype="number", optional=True),
+        "negative_prompt": Port(dtype="text", optional=True),
+    }
+    outputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "negative_condition": Port(dtype="embedding", optional=True),
+        "text_embeds": Port(dtype="embedding", optional=True),
+        "negative_text_embeds": Port(dtype="embedding", optional=True),
+        "time_ids": Port(dtype="tensor", optional=True),
+        "negative_time_ids": Port(dtype="tensor", optional=True),
+        "prompt_embeds": "embedding",
+        "parts": "number",
+        "scale": "number",
+    }
+
+    def __init__(self, *, scale: float = 7.5, batched: bool = True, zero_negative: bool = False) -> None:
+        super().__init__()
+        self.scale = scale
+        self.batched = batched
+        self.zero_negative = zero_negative
+
+    def forward(
+        self,
+        embedding: Tensor,
+        negative_embedding: Tensor,
+        pooled: Tensor | None = None,
+        negative_pooled: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        negative_time_ids: Tensor | None = None,
+        guidance_scale: float | Tensor | None = None,
+        num_images_per_prompt: int | None = None,
+        negative_prompt: str | list[str] | None = None,
+    ) -> dict[str, Any]:
+        """``condition`` [2 B, T, D], the negative first, with ``parts`` 2 - or [B, T, D] with ``parts`` 1.
+
+        Args:
+            embedding: of the prompts, [P, T, D].
+            negative_embedding: of the negative prompts, one for all or one for each, [1 or P, T, D].
+            pooled: the same of pooled text, [P, E]; ``text_embeds`` comes of it.
+            negative_pooled: [1 or P, E].
+            time_ids: sizes and crops, [1 or P, 6].
+            negative_time_ids: those of the negative condition; ``time_ids`` where left out.
+            guidance_scale: a number, or one for each picture [B].
+            num_images_per_prompt: each prompt is repeated so many times; B is P times this.
+            negative_prompt: only looked at for whether it is there.
+
+        Raises:
+            PortError: the negative condition has another number of rows than 1 or P.
+        """
+        scale = self.scale if guidance_scale is None else guidance_scale
+        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1
+        count = 1 if num_images_per_prompt is None else int(num_images_per_prompt)
+        rows = embedding.shape[0]
+        found: dict[str, Any] = {"parts": 2 if guided and self.batched else 1, "scale": scale}
+        zeros = self.zero_negative and negative_prompt is None
+        pairs = {
+            "condition": (embedding, torch.zeros_like(negative_embedding) if zeros else negative_embedding),
+            "text_embeds": (pooled, torch.zeros_like(negative_pooled) if zeros and negative_pooled is not None else negative_pooled),
+            "time_ids": (time_ids, time_ids if negative_time_ids is None else negative_time_ids),
+        }
+        for name, (with_prompt, without) in pairs.items():
+            if with_prompt is None or without is None:
+                continue
+            one = self._rows(with_prompt, rows, name).repeat_interleave(count, dim=0)
+            other = self._rows(without, rows, f"negative_{name}").repeat_interleave(count, dim=0) if guided else one
+            found[name] = torch.cat([other, one]) if guided and self.batched else one
+            if not self.batched:
+                found[f"negative_{name}"] = other
+            if name == "condition":
+                found["prompt_embeds"] = one
+        return found
+
+    def _rows(self, value: Tensor, rows: int, name: str) -> Tensor:
+        if value.shape[0] not in (1, rows):
+            raise PortError(f"{self.block_id}.{name}: got {value.shape[0]} rows for {rows} prompts; expected one, or one for each prompt")
+        return value.expand(rows, *value.shape[1:])
+
+
+@register_block("diffusers/joined_conditions")
+class JoinedConditions(Block):
+    """Embeddings of two text encoders side by side, and the pooled text of the second (Stable Diffusion XL)."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"embedding": "embedding", "second_embedding": "embedding"}
+    outputs: Mapping[str, Any] = {"embedding": "embedding"}
+
+    def forward(self, embedding: Tensor, second_embedding: Tensor) -> dict[str, Any]:
+        """``embedding`` [B, T, D1 + D2] of [B, T, D1] and [B, T, D2]."""
+        return {"embedding": torch.cat([embedding, second_embedding], dim=-1)}
+
+
+@register_block("diffusers/repeat")
+class Repeat(Block):
+    """The latents, once for each part of a guided batch."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"latent": "latent", "parts": "number"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def forward(self, latent: Tensor, parts: int) -> Tensor:
+        """``latent`` [parts B, C, ...] of [B, C, ...]."""
+        return latent if parts == 1 else torch.cat([latent] * parts)
+
+
+@register_block("diffusers/split")
+class SplitPrediction(Block):
+    """A guided batch of predictions taken apart again; without guidance both are the prompt's."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"pred": "latent", "parts": "number"}
+    outputs: Mapping[str, Any] = {"pred_cond": "latent", "pred_uncond": "latent"}
+
+    def forward(self, pred: Tensor, parts: int) -> dict[str, Any]:
+        """``pred_cond`` and ``pred_uncond`` [B, C, ...] of ``pred`` [parts B, C, ...]."""
+        if parts == 1:
+            return {"pred_cond": pred, "pred_uncond": pred}
+        uncond, cond = pred.chunk(2)
+        return {"pred_cond": cond, "pred_uncond": uncond}

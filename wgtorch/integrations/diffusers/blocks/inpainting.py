@@ -1,0 +1,131 @@
+"""Inpainting: what is masked is painted, the rest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.integrations.diffusers.schedulers import SchedulerProgress, apart, shown
+
+HALF = 0.5
+
+
+@register_block("diffusers/latent_mask")
+class LatentMask(Block):
+    """A mask of 0 and 1 at the size of the picture, and at that of its latent.
+
+    Args:
+        factor: pixels to a latent's side.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {"mask_image": "image", "image": "image"}
+    outputs: Mapping[str, Any] = {"mask": "tensor", "latent_mask": "tensor"}
+
+    def __init__(self, *, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, mask_image: Tensor, image: Tensor) -> dict[str, Any]:
+        """``mask`` [B, 1, H, W] and ``latent_mask`` [B, 1, h, w]: 1 where ``mask_image`` is at least a half.
+
+        Args:
+            mask_image: [1 or 3, H, W] or [B, 1 or 3, H, W] in [0, 1]; of three channels the mean counts.
+            image: [B, 3, H, W]; says the size.
+        """
+        mask = mask_image if mask_image.dim() == 4 else mask_image.unsqueeze(0)
+        mask = mask.mean(dim=1, keepdim=True)
+        if mask.shape[2:] != image.shape[2:]:
+            mask = F.interpolate(mask, size=tuple(image.shape[2:]))
+        mask = (mask >= HALF).to(image.dtype)
+        size = (image.shape[2] // self.factor, image.shape[3] // self.factor)
+        return {"mask": mask, "latent_mask": F.interpolate(mask, size=size)}
+
+
+@register_block("diffusers/masked_image")
+class MaskedImage(Block):
+    """A picture that is grey where the mask is 1."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"image": "image", "mask": "tensor"}
+    outputs: Mapping[str, Any] = {"image": "image"}
+
+    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [0, 1] of one like it and ``mask`` [B, 1, H, W]."""
+        return {"image": torch.where(mask < HALF, image, HALF)}
+
+
+@register_block("diffusers/blend")
+class Blend(Block):
+    """Puts the picture that is to stay back into the latent after each step, noised as the rest is then.
+
+    (For models that know nothing of masks; Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865, without resampling.)
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "latent": "latent",
+        "image_latent": "latent",
+        "noise": "latent",
+        "mask": "tensor",
+        "timestep": "number",
+        "progress": "any",
+        "done": "any",
+    }
+    outputs: Mapping[str, Any] = {"latent": "latent", "progress": "any"}
+
+    def forward(
+        self, latent: Tensor, image_latent: Tensor, noise: Tensor, mask: Tensor, timestep: float, progress: Any, done: bool
+    ) -> dict[str, Any]:
+        """``latent`` [B, C, h, w], and the solver's ``progress`` for the next turn.
+
+        Args:
+            latent: what the solver gave.
+            image_latent: clean, [1 or B, C, h, w].
+            noise: that the loop started with, like ``latent``.
+            mask: [1 or B, 1, h, w], 1 where the latent is to be taken.
+            timestep: where the solver has come to.
+            progress: of the solver.
+            done: the solver has come to the end.
+        """
+        if isinstance(progress, SchedulerProgress):
+            return self._in_scheduler(image_latent, noise, mask, progress, done)
+        known = image_latent
+        if not done:
+            level = progress.grid.levels[progress.grid.timesteps.index(timestep)]
+            known = level.alpha * image_latent + level.sigma * noise
+        return {"latent": (1 - mask) * known + mask * latent, "progress": progress}
+
+    def _in_scheduler(
+        self, image_latent: Tensor, noise: Tensor, mask: Tensor, progress: SchedulerProgress, done: bool
+    ) -> dict[str, Any]:
+        """The same in the latent as a scheduler of diffusers keeps it, which travels with the progress."""
+        scheduler, sample = apart(progress.scheduler), progress.sample
+        assert sample is not None, "the solver has made a turn"
+        known = image_latent
+        if not done:
+            now = scheduler.timesteps[progress.turn]
+            known = scheduler.add_noise(image_latent, noise, now.reshape(1))
+        sample = (1 - mask) * known + mask * sample
+        latent = sample if done else shown(scheduler, sample, now)
+        return {"latent": latent, "progress": replace(progress, sample=sample)}
+
+
+@register_block("diffusers/inpaint_channels")
+class InpaintChannels(Block):
+    """What an inpainting model sees beside the latent: the mask, and the latent of the masked picture."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"latent": "latent", "mask": "tensor", "masked_latent": "latent"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def forward(self, latent: Tensor, mask: Tensor, masked_latent: Tensor) -> dict[str, Any]:
+        """``latent`` [B, C + 1 + C, h, w] of [B, C, h, w]; the others are repeated to its rows."""
+        beside = [value.repeat(latent.shape[0] // value.shape[0], 1, 1, 1) for value in (mask, masked_latent)]
+        return {"latent": torch.cat([latent, *beside], dim=1)}

@@ -1,0 +1,102 @@
+"""The latent that a sampling loop of a latent diffusion model starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.roles import Noise
+
+
+@register_block("noise/latents")
+class LatentNoise(Noise):
+    """Noise for pictures of a size in pixels - given, or drawn for each sample by its own generator - or an image noised to where the loop starts.
+
+    Args:
+        channels: of the latents.
+        factor: pixels to a latent's side.
+        height: of the pictures in pixels, where the input is not fed.
+        width: likewise.
+        whole_from_noise: a loop over the whole grid starts from noise alone, whatever the image (inpainting).
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "progress": "any",
+        "image_latent": Port(dtype="latent", optional=True),
+        "latents": Port(dtype="latent", optional=True),
+        "height": Port(dtype="number", optional=True),
+        "width": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"noise": "latent"}
+
+    def __init__(self, *, channels: int, factor: int, height: int, width: int, whole_from_noise: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+        self.factor = factor
+        self.height = height
+        self.width = width
+        self.whole_from_noise = whole_from_noise
+
+    def forward(
+        self,
+        condition: Tensor,
+        progress: Any,
+        image_latent: Tensor | None = None,
+        latents: Tensor | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        rng: Rng | None = None,
+    ) -> dict[str, Any]:
+        """``latent`` to start from and the ``noise`` in it, [B, C, h, w].
+
+        Args:
+            condition: [B, ...]; says how many rows, their dtype and device.
+            progress: of the schedule node.
+            image_latent: clean, [1 or B, C, h, w], to start near.
+            latents: the noise itself, standard normal, [B, C, h, w].
+            height: pixels; a multiple of the factor.
+            width: likewise.
+
+        Raises:
+            PortError: ``latents``, ``height`` or ``width`` fit neither each other nor the model.
+        """
+        rows = condition.shape[0]
+        if image_latent is not None:
+            if image_latent.shape[0] not in (1, rows):
+                raise PortError(f"{self.block_id}.image_latent: got {image_latent.shape[0]} rows for {rows} prompts; expected 1 or {rows}")
+            image_latent = image_latent.expand(rows, *image_latent.shape[1:])
+            size = tuple(image_latent.shape[2:])
+        elif latents is not None and height is None and width is None:
+            size = tuple(latents.shape[2:])
+        else:
+            size = (self._side("height", height, self.height), self._side("width", width, self.width))
+        shape = (rows, self.channels, *size)
+        if latents is None:
+            dtype = condition.dtype if condition.is_floating_point() else None
+            noise = (rng or GLOBAL_RNG).normal(shape, dtype=dtype, device=condition.device)
+        elif tuple(latents.shape) != shape or len(size) != 2:
+            words = "the image" if image_latent is not None else f"{rows} prompts"
+            raise PortError(
+                f"{self.block_id}.latents: got shape {list(latents.shape)}; expected {[rows, self.channels, *(size if len(size) == 2 else 'hw')]} "
+                f"for {words}"
+            )
+        else:
+            noise = latents.to(condition.device)
+        grid = getattr(progress, "grid", None)
+        whole = progress.turn == 0 if grid is None else len(grid) == grid.total
+        near = None if self.whole_from_noise and whole else image_latent
+        return {"latent": progress.start(noise, near), "noise": noise}
+
+    def _side(self, name: str, given: Any, own: int) -> int:
+        pixels = own if given is None else int(given)
+        if pixels < self.factor or pixels % self.factor:
+            raise PortError(f"{self.block_id}.{name}: got {pixels} pixels; expected a multiple of {self.factor}")
+        return pixels // self.factor

@@ -1,0 +1,46 @@
+"""Pictures made to fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
+
+
+@register_block("diffusers/fit_picture")
+class FitPicture(Block):
+    """A picture at a size that the model can work at: what is asked for, else its own, rounded down to a multiple.
+
+    Where that is another size, pixels are taken as the nearest ones, as diffusers does with tensors.
+
+    Args:
+        multiple: of pixels that sides must have.
+        height: pixels where the input is not fed; the picture's own where left out.
+        width: likewise.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "image": "image",
+        "height": Port(dtype="number", optional=True),
+        "width": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"image": "image"}
+
+    def __init__(self, *, multiple: int, height: int | None = None, width: int | None = None) -> None:
+        super().__init__()
+        self.multiple = multiple
+        self.height = height
+        self.width = width
+
+    def forward(self, image: Tensor, height: int | None = None, width: int | None = None) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [0, 1] of [B, 3, h, w] or [3, h, w]."""
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        wanted = (height or self.height or batch.shape[2], width or self.width or batch.shape[3])
+        size = tuple(int(side) - int(side) % self.multiple for side in wanted)
+        return {"image": batch if tuple(batch.shape[2:]) == size else F.interpolate(batch, size=size)}

@@ -1,0 +1,122 @@
+"""Where the parts of a graph come from: a folder that diffusers wrote, or a pipeline object."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
+from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
+
+INDEX = "model_index.json"
+
+
+class Source(Protocol):
+    """The parts of a diffusers pipeline, by the names that diffusers gives them (``unet``, ``text_encoder_2``, ...)."""
+
+    name: str
+    pipeline_class: str
+    classes: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    def model(self, part: str, block_type: str, **config: Any) -> Block:
+        """The block around a model."""
+
+    def tokenizer(self, part: str) -> Block:
+        """The block around a tokenizer."""
+
+    def scheduler(self) -> tuple[str, dict[str, Any]]:
+        """Class name and settings of the scheduler."""
+
+
+class FolderSource:
+    """A folder with a ``model_index.json``; models are read from its subfolders, by the pool of what is being built."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        self.name = str(folder)
+        if not (self.folder / INDEX).is_file():
+            held = sorted(entry.name for entry in self.folder.iterdir())[:8] if self.folder.is_dir() else "no such folder"
+            raise CheckpointError(
+                f"from_diffusers: {self.name!r} holds no {INDEX}; expected a pipeline's local folder, as save_pretrained writes it. "
+                f"There: {held}"
+            )
+        index = self._json(self.folder / INDEX)
+        self.pipeline_class = str(index.get("_class_name"))
+        pairs = {name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+        self.classes = {name: entry[1] for name, entry in pairs.items() if entry[1] is not None}
+        self.settings = {name: value for name, value in index.items() if name not in pairs and not name.startswith("_")}
+
+    def model(self, part: str, block_type: str, **config: Any) -> Block:
+        folder = self.folder / part
+        block_class: Any = BlockRegistry.get(block_type)
+        own = block_class._class(**config)
+        known = own.load_config(str(folder), local_files_only=True) if hasattr(own, "load_config") else self._json(folder / "config.json")
+        settings = _own_settings(own, known)
+        return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
+
+    def tokenizer(self, part: str) -> Block:
+        return BlockRegistry.build({"block_type": "tokenizer/clip", "config": {"folder": str(self.folder / part)}})
+
+    def scheduler(self) -> tuple[str, dict[str, Any]]:
+        return self.classes["scheduler"], _public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"from_diffusers: {path} cannot be read: {error}") from error
+        if not isinstance(found, dict):
+            raise CheckpointError(f"from_diffusers: {path} holds a {type(found).__name__}, expected settings by name")
+        return found
+
+
+class PipelineSource:
+    """A pipeline object, whose models are shared."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.pipeline_class = self.name = type(pipeline).__name__
+        self.classes = {name: type(part).__name__ for name, part in pipeline.components.items() if part is not None}
+        self.settings = {name: value for name, value in dict(pipeline.config).items() if not isinstance(value, (list, tuple))}
+
+    def model(self, part: str, block_type: str, **config: Any) -> Block:
+        block_class: Any = BlockRegistry.get(block_type)
+        return block_class.around(self.pipeline.components[part], **config)
+
+    def tokenizer(self, part: str) -> Block:
+        return CLIPTokens.around(self.pipeline.components[part])
+
+    def scheduler(self) -> tuple[str, dict[str, Any]]:
+        scheduler = self.pipeline.components["scheduler"]
+        return type(scheduler).__name__, _public(dict(scheduler.config))
+
+
+def open_pipeline(source: Any) -> Source:
+    """The source for what a user hands over.
+
+    Raises:
+        CheckpointError: a folder that holds no pipeline.
+        ConfigError: it is neither a folder nor a pipeline.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return FolderSource(source)
+    if hasattr(source, "components") and hasattr(source, "config"):
+        return PipelineSource(source)
+    raise ConfigError(f"from_diffusers: got a {type(source).__name__}; expected the path of a local folder, or a pipeline of diffusers")
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items() if not name.startswith("_")}
+
+
+def _own_settings(model_class: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's config file says beyond its class's defaults, for a config of ours to hold."""
+    if getattr(model_class, "config_class", None) is not None:
+        return diff_of(model_class.config_class(**_public(known)))
+    return changed(model_class, _public(known))
