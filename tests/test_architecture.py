@@ -22,7 +22,7 @@ LAYERS = (
     ("wgtorch.core",),
     ("wgtorch.roles", "wgtorch.state"),
     ("wgtorch.conditions", "wgtorch.contract", "wgtorch.storage"),
-    ("wgtorch.cycle", "wgtorch.graph", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world"),
+    ("wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world"),
     ("wgtorch.blocks", "wgtorch.catalogue"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.cli",),

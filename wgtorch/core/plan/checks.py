@@ -82,6 +82,7 @@ def _candidates(structure: Structure, node: NodeShape, port: InputShape) -> str:
 
 
 def cycle_findings(wiring: Wiring) -> list[Finding]:
+    """Cycles where none may be, and loops that have no starting value."""
     structure = wiring.structure
     if not structure.loops:
         return [

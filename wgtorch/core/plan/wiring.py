@@ -30,6 +30,7 @@ class Wiring:
 
 
 def wire(structure: Structure) -> Wiring:
+    """Finds sources, components and feedback edges of a structure."""
     wiring = Wiring(structure)
     for edge in structure.edges:
         wiring.edges_into.setdefault((edge.target_node, edge.target_port), []).append(edge)
@@ -143,6 +144,7 @@ def strong_components(nodes: Iterable[str], edges: Iterable[Edge]) -> list[list[
 
 
 def closure(start: Iterable[str], after: Callable[[str], Iterable[str]]) -> set[str]:
+    """All that can be reached, the start included."""
     seen: set[str] = set()
     todo = list(start)
     while todo:
