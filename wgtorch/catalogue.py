@@ -7,6 +7,7 @@ from importlib import import_module
 
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.template import TemplateRegistry
+from wgtorch.graph import GraphReaders
 
 _BLOCKS = {
     "wgtorch.blocks.diffusion": (
@@ -38,3 +39,4 @@ def install() -> None:
         BlockRegistry.provide(partial(import_module, module), *names)
     for module, names in _TEMPLATES.items():
         TemplateRegistry.provide(partial(import_module, module), *names)
+    GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")

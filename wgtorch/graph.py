@@ -13,8 +13,12 @@ from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding
 from wgtorch.core.pool import Pool
+from wgtorch.core.registry import Registry
 from wgtorch.core.structure import Edge
 from wgtorch.roles import ROLE_RULES
+
+GraphReaders: Registry[Callable[..., Any]] = Registry("reader of graphs")
+"""What makes graphs of other libraries' models, by the library's name; integrations add theirs."""
 
 
 class Graph(Composite):
@@ -45,6 +49,22 @@ class Graph(Composite):
     def graph_id(self) -> str:
         """The graph's id."""
         return self.block_id
+
+    @classmethod
+    def from_diffusers(cls, source: Any, *, task: str = "text_to_image", **options: Any) -> Graph:
+        """A graph of the parts of a diffusers pipeline, from its local folder or from the object, whose modules are shared.
+
+        Args:
+            source: the folder or the pipeline.
+            task: ``text_to_image``, ``image_to_image`` or ``inpaint``.
+            options: see :func:`wgtorch.integrations.diffusers.from_diffusers`.
+
+        Raises:
+            CheckpointError: the folder holds no pipeline that can be read.
+            ConfigError: the family or the task is not supported.
+            MissingExtraError: diffusers is not installed.
+        """
+        return GraphReaders.get("diffusers")(source, task=task, **options)
 
     def add_node(
         self,

@@ -75,6 +75,7 @@ def test_spacings_are_those_of_table_2() -> None:
     assert spaced_timesteps("linspace", 10, 1000).round().tolist() == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
     assert spaced_timesteps("leading", 10, 1000, offset=1).tolist() == [901, 801, 701, 601, 501, 401, 301, 201, 101, 1]
     assert spaced_timesteps("trailing", 10, 1000).tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+    assert spaced_timesteps("trailing", 61, 1000)[-1] == 15  # numpy's range has one more, at -1
     with pytest.raises(ValueError, match="timestep_spacing: found 'even', expected one of linspace, leading, trailing"):
         spaced_timesteps("even", 10, 1000)
 

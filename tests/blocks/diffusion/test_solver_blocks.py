@@ -319,9 +319,9 @@ def test_nothing_is_drawn_where_noise_has_no_weight(name: str) -> None:
     grid = DiffusionSchedule(num_steps=6, timestep_spacing="leading").grid()
     turn, memory = len(grid) - 1, tuple(torch.randn(solver.memory, 1, *SHAPE))
     before = torch.get_rng_state()
-    solver(torch.randn(1, *SHAPE, generator=torch.Generator()), 0, torch.zeros(1, *SHAPE), progress=Progress(grid, turn, memory))
+    solver(torch.zeros(1, *SHAPE), 0, torch.zeros(1, *SHAPE), progress=Progress(grid, turn, memory))
     after = torch.get_rng_state()
-    assert torch.equal(before, after) or name == "test"
+    assert torch.equal(before, after)
     assert build("solver/ddim").wants_rng is False and build("solver/ddim", eta=0.5).wants_rng is True
 
 
@@ -355,7 +355,7 @@ def test_latents_keep_their_dtype(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_table_of_weights_makes_the_same_turns(name: str) -> None:
-    """What a compiled loop uses: a row of one tensor by index, and zeros for what is not yet remembered."""
+    """What a compiled loop uses: a row of one tensor, and zeros for what is not yet remembered."""
     solver = build(f"solver/{name}")
     grid = (FlowSchedule if name.startswith("flow") else DiffusionSchedule)(num_steps=5).grid()
     table = solver.tensor_table(grid, dtype=torch.float64)
@@ -382,14 +382,14 @@ def test_a_compiled_loop_body_is_compiled_once() -> None:
         return module.forward
 
     @torch.compile(backend=backend, fullgraph=True)
-    def turn(latent: Tensor, memory: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        following, (memory,) = solver.take(table[index], latent, torch.tanh(latent), (memory,))
+    def turn(latent: Tensor, memory: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        following, (memory,) = solver.take(row, latent, torch.tanh(latent), (memory,))
         return following, memory
 
     latent = start = torch.randn(1, *SHAPE)
     memory = torch.zeros_like(latent)
-    for index in range(6):
-        latent, memory = turn(latent, memory, torch.tensor(index))
+    for row in table:
+        latent, memory = turn(latent, memory, row)
     progress, expected, done = Progress(grid), start, False
     while not done:
         found = solver(expected, 0, torch.tanh(expected), progress=progress)
@@ -443,10 +443,8 @@ def test_a_loop_may_start_in_the_middle() -> None:
 
 
 def test_a_timestep_that_is_not_on_the_grid() -> None:
-    with pytest.raises(
-        PortError,
-        match=r"solver/ddim\.timestep: found 1, expected one of this solver's own 20 timesteps 999, 949, .*Start the loop at 999, or feed `progress`",
-    ):
+    words = r"solver/ddim\.timestep: found 1, expected one of this solver's own 20 timesteps 999, 949, .*Start the loop at 999, or feed"
+    with pytest.raises(PortError, match=words):
         DDIM()(torch.zeros(1, *SHAPE), 1.0, torch.zeros(1, *SHAPE))
 
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 SIDE = 8  # of latents
 PIXELS = 16  # the autoencoder halves once
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {**BETAS, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}),
-    "euler": ("EulerDiscreteScheduler", {**BETAS, "timestep_spacing": "leading", "steps_offset": 1}),
+    "ddim": ("DDIMScheduler", {**BETAS, "clip_sample": False, "set_alpha_to_one": False}),
+    "euler": ("EulerDiscreteScheduler", {**BETAS, "timestep_spacing": "leading"}),
     "euler_ancestral": ("EulerAncestralDiscreteScheduler", {**BETAS, "timestep_spacing": "trailing"}),
     "heun": ("HeunDiscreteScheduler", BETAS),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", {**BETAS, "use_karras_sigmas": True}),
     "unipc": ("UniPCMultistepScheduler", BETAS),
-    "pndm": ("PNDMScheduler", {**BETAS, "skip_prk_steps": True, "steps_offset": 1}),
+    "pndm": ("PNDMScheduler", {**BETAS, "skip_prk_steps": True}),
 }
 
 

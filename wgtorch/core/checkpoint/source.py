@@ -90,45 +90,49 @@ class FolderSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._root = path.resolve()
-        self._sizes: dict[str, int] = {}
+        self._files: dict[str, tuple[Path, int]] = {}
         if not (path / MANIFEST).is_file():
             raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint; expected a folder written by save()")
 
     def names(self) -> frozenset[str]:
         found = set()
         for folder, _, files in os.walk(self._root):
+            inside = folder[len(str(self._root)) + 1 :].replace(os.sep, "/")
             for name in files:
-                found.add(Path(folder, name).relative_to(self._root).as_posix())
+                found.add(f"{inside}/{name}" if inside else name)
                 if len(found) > MAX_MEMBERS:
                     raise CheckpointError(f"{self.path}: more than {MAX_MEMBERS} files")
         return frozenset(found)
 
     def size(self, name: str) -> int:
-        if name not in self._sizes:
-            self._sizes[name] = self._file(name).stat().st_size
-        return self._sizes[name]
+        return self._file(name)[1]
 
     def map(self, name: str) -> tuple[mmap.mmap, int, int]:
-        file = self._file(name)
+        file, size = self._file(name)
         try:
             with file.open("rb") as handle:
-                return map_file(handle), 0, self.size(name)
+                return map_file(handle), 0, size
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file}: cannot be read: {error}") from error
 
     def where(self, name: str) -> str:
         return str(self.path / name)
 
-    def _file(self, name: str) -> Path:
+    def _file(self, name: str) -> tuple[Path, int]:
+        if name in self._files:
+            return self._files[name]
         file = self._root / checked_name(name, str(self.path))
         try:
-            if not file.resolve().is_relative_to(self._root):
+            true = os.path.realpath(file)
+            if true != str(file) and not Path(true).is_relative_to(self._root):
                 raise CheckpointError(f"{self.path / name}: is a link that leaves the checkpoint's folder")
-            if not stat.S_ISREG(file.stat().st_mode):
+            found = os.stat(file)
+            if not stat.S_ISREG(found.st_mode):
                 raise CheckpointError(f"{self.path / name}: is no plain file")
         except (OSError, RuntimeError) as error:
             raise CheckpointError(f"{self.path / name}: missing or not readable: {error}") from error
-        return file
+        self._files[name] = file, found.st_size
+        return self._files[name]
 
 
 class ArchiveSource:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.pool import Pool, building
-from wgtorch.graph import Graph
+from wgtorch.graph import Graph, GraphReaders
 from wgtorch.integrations.diffusers.source import Source, open_pipeline
 from wgtorch.integrations.diffusers.stable_diffusion import TASKS, stable_diffusion
 
@@ -18,11 +19,13 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
 
     Inputs are named as in the call of the diffusers pipeline - ``prompt``, ``negative_prompt``, ``guidance_scale``,
     ``num_inference_steps``, ``latents``, ``height``, ``width``, ``image``, ``strength``, ``mask_image``, ... - and have its
-    defaults. The output ``image`` is float [B, 3, H, W] in [0, 1], equal to the pipeline's for the same starting noise
-    (``latents``: standard normal, [B, C, h, w]); under one ``torch.manual_seed`` both draw the same.
+    defaults, so only the prompt and the images are needed. The output ``image`` is float [B, 3, H, W] in
+    [0, 1], equal to the pipeline's for the same starting noise: ``latents``, standard normal [B, C, h, w], else drawn in the same
+    order from the same generator. (Inpainting with ``strength`` below 1 starts at the image even where ``latents`` are given;
+    diffusers then forgets the image.)
 
     The solver is one of ours where we have that of the folder's scheduler, else the scheduler itself in ``solver/diffusers``.
-    A safety checker is left out.
+    A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels.
 
     Example:
         >>> graph = Graph.from_diffusers("models/stable-diffusion-v1-5")
@@ -49,10 +52,25 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
 
 def _family(source: Source) -> Any:
     classes = source.classes
-    if (classes.get("unet"), classes.get("vae"), classes.get("text_encoder")) == ("UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel"):
-        if not {"text_encoder_2", "controlnet", "motion_adapter", "image_encoder"} & set(classes):
-            return stable_diffusion
+    others = set(classes) - _BESIDE
+    for models, build in _FAMILIES:
+        if others == set(models) and all(classes[name] == kind for name, kind in models.items() if kind):
+            return build
     raise ConfigError(
         f"from_diffusers: {source.name!r} is a {source.pipeline_class} of {', '.join(f'{k} ({v})' for k, v in sorted(classes.items()))}; "
         f"supported: {FAMILIES}"
     )
+
+
+_BESIDE = {"safety_checker", "feature_extractor"}
+"""What graphs leave out."""
+_SD = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "scheduler": "",
+}
+_FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph]], ...] = ((_SD, stable_diffusion),)
+
+GraphReaders.register("diffusers", from_diffusers)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import CheckpointError, ConfigError
@@ -16,7 +16,7 @@ from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
 INDEX = "model_index.json"
 
 
-class Source(Protocol):
+class Source:
     """The parts of a diffusers pipeline, by the names that diffusers gives them (``unet``, ``text_encoder_2``, ...)."""
 
     name: str
@@ -26,15 +26,18 @@ class Source(Protocol):
 
     def model(self, part: str, block_type: str, **config: Any) -> Block:
         """The block around a model."""
+        raise NotImplementedError
 
     def tokenizer(self, part: str) -> Block:
         """The block around a tokenizer."""
+        raise NotImplementedError
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         """Class name and settings of the scheduler."""
+        raise NotImplementedError
 
 
-class FolderSource:
+class FolderSource(Source):
     """A folder with a ``model_index.json``; models are read from its subfolders, by the pool of what is being built."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -76,7 +79,7 @@ class FolderSource:
         return found
 
 
-class PipelineSource:
+class PipelineSource(Source):
     """A pipeline object, whose models are shared."""
 
     def __init__(self, pipeline: Any) -> None:

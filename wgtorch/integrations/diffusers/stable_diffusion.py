@@ -70,7 +70,7 @@ def _check_unet(parts: Parts) -> None:
             + ("; this one was trained to inpaint, so take task='inpaint'" if own.in_channels == 2 * latents + 1 else "")
         )
     if own.time_cond_proj_dim is not None:
-        raise ConfigError(f"from_diffusers: {parts.source.name!r} has a UNet distilled with the guidance scale as an input; not supported yet")
+        raise ConfigError(f"from_diffusers: {parts.source.name!r} has a UNet that takes the guidance scale as an input; not supported")
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -166,7 +166,6 @@ def _backbone(parts: Parts, extra: Iterable[str], seen: str | None) -> None:
     if parts.batched:
         add(graph, "split", "diffusers/split")
         join(graph, ("backbone.pred", "split.pred"), ("conditions.parts", "split.parts"))
-    return None
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ def spaced_timesteps(
     elif spacing == "leading":
         spaced = (np.arange(0, points) * (total // points))[::-1].astype(np.float64)
     elif spacing == "trailing":
-        return np.arange(total, 0, -num_train_timesteps / num_steps).round() - 1
+        # For some numbers of steps (61, 103) rounding makes one more, at -1.
+        return np.arange(total, 0, -num_train_timesteps / num_steps).round()[:num_steps] - 1
     else:
         raise ValueError(f"timestep_spacing: found {spacing!r}, expected one of {', '.join(SPACINGS)}")
     spaced = spaced[:-1] if open_end else spaced

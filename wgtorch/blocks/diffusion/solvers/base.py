@@ -234,7 +234,8 @@ class GridSolver(Solver):
     def tensor_table(self, grid: Grid, **options: Any) -> Tensor:
         """The weights of all turns as one tensor [turns, outputs, arguments]; ``options`` as for ``torch.tensor``.
 
-        A compiled loop takes a row by index and calls :meth:`take` with it, and with zeros for what is not yet remembered.
+        A compiled loop body is given one row of it as an input, for :meth:`take`, and zeros for what is not yet remembered: then one
+        compilation serves all turns.
         """
         return torch.tensor([turn.matrix for turn in self.turns_over(grid)], **options)
 

@@ -20,7 +20,7 @@ from torch import Tensor, add, mul
 Matrix = tuple[tuple[float, ...], ...]
 """The weights of one turn, [outputs, arguments]."""
 Terms = tuple[tuple[int, float], ...] | Tensor
-"""The weights of one output: (argument, weight) of those that are not 0; or a tensor [arguments], where a loop is compiled."""
+"""The weights of one output: (argument, weight) of those that are not 0; or a tensor [arguments], where a loop body is compiled."""
 Row = Sequence[Terms] | Tensor
 
 

@@ -77,14 +77,16 @@ class AutoencoderKL(ForeignModel, Codec):
         settings = self.model.config
         if latent.dim() != 4 or latent.shape[1] != settings.latent_channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {settings.latent_channels}, h, w]")
-        decoded = self.model.decode(latent.to(self._dtype()) / settings.scaling_factor + (settings.shift_factor or 0), return_dict=False)[0]
+        decoded = self.model.decode(
+            latent.to(self.model.dtype) / settings.scaling_factor + (settings.shift_factor or 0), return_dict=False
+        )[0]
         return (decoded / 2 + 0.5).clamp(0, 1)
 
     def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
         """The latent of an image."""
         batch = image if image.dim() == 4 else image.unsqueeze(0)
         settings = self.model.config
-        posterior = self.model.encode(batch.to(self._dtype()) * 2 - 1, return_dict=False)[0]
+        posterior = self.model.encode(batch.to(self.model.dtype) * 2 - 1, return_dict=False)[0]
         if not self.sample:
             z = posterior.mode()
         else:
@@ -92,6 +94,3 @@ class AutoencoderKL(ForeignModel, Codec):
             drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise
             z = posterior.mean + posterior.std * drawn
         return (z - (settings.shift_factor or 0)) * settings.scaling_factor
-
-    def _dtype(self) -> Any:
-        return self.model.dtype

@@ -30,6 +30,7 @@ class ForeignModel(Block):
 
     library = "diffusers"
     model_class = ""
+    model: Any
 
     def __init__(self, *, model: Mapping[str, Any] | None, checkpoint_ref: str | None, dtype: str | None) -> None:
         super().__init__()
@@ -91,7 +92,8 @@ class ForeignModel(Block):
             variants = sorted({path.name.split(".")[1] for path in folder.glob("*.*.safetensors")})
             if len(variants) != 1:
                 raise CheckpointError(
-                    f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds no safetensors; pickles (.bin) are never read, convert them"
+                    f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds no safetensors; "
+                    "pickles (.bin) are never read, convert them"
                 )
             options["variant"] = variants[0]
         try:

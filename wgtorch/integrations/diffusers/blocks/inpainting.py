@@ -102,9 +102,7 @@ class Blend(Block):
             known = level.alpha * image_latent + level.sigma * noise
         return {"latent": (1 - mask) * known + mask * latent, "progress": progress}
 
-    def _in_scheduler(
-        self, image_latent: Tensor, noise: Tensor, mask: Tensor, progress: SchedulerProgress, done: bool
-    ) -> dict[str, Any]:
+    def _in_scheduler(self, image_latent: Tensor, noise: Tensor, mask: Tensor, progress: SchedulerProgress, done: bool) -> dict[str, Any]:
         """The same in the latent as a scheduler of diffusers keeps it, which travels with the progress."""
         scheduler, sample = apart(progress.scheduler), progress.sample
         assert sample is not None, "the solver has made a turn"

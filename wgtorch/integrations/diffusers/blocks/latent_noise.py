@@ -16,7 +16,9 @@ from wgtorch.roles import Noise
 
 @register_block("noise/latents")
 class LatentNoise(Noise):
-    """Noise for pictures of a size in pixels - given, or drawn for each sample by its own generator - or an image noised to where the loop starts.
+    """Noise for pictures of a size in pixels, or an image noised to where the loop starts.
+
+    The noise is given, or drawn for each sample by its own generator.
 
     Args:
         channels: of the latents.
@@ -83,11 +85,9 @@ class LatentNoise(Noise):
             dtype = condition.dtype if condition.is_floating_point() else None
             noise = (rng or GLOBAL_RNG).normal(shape, dtype=dtype, device=condition.device)
         elif tuple(latents.shape) != shape or len(size) != 2:
+            expected = [rows, self.channels, *(size if len(size) == 2 else ("h", "w"))]
             words = "the image" if image_latent is not None else f"{rows} prompts"
-            raise PortError(
-                f"{self.block_id}.latents: got shape {list(latents.shape)}; expected {[rows, self.channels, *(size if len(size) == 2 else 'hw')]} "
-                f"for {words}"
-            )
+            raise PortError(f"{self.block_id}.latents: got shape {list(latents.shape)}; expected {expected} for {words}")
         else:
             noise = latents.to(condition.device)
         grid = getattr(progress, "grid", None)

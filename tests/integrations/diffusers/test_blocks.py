@@ -1,0 +1,146 @@
+"""Models of diffusers and transformers as blocks: what they give, and how they are built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import picture
+from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError
+from wgtorch.core.pool import Pool
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.blocks import AutoencoderKL, CLIPText, GuidedCondition, UNet2DCondition
+
+XL = {
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 12 + 6 * 4,
+    "cross_attention_dim": 16,
+}
+LATENT, CONDITION = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(2, 5, 16)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Path]]:
+    """Models by block type, and the folders they are written to."""
+    torch.manual_seed(0)
+    made = {
+        "backbone/unet_2d_condition": tiny.unet(),
+        "codec/autoencoder_kl": tiny.autoencoder(),
+        "conditioner/clip_text": tiny.text_encoder(),
+    }
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in made.items():
+        model.save_pretrained(folder / name.replace("/", "_"))
+    return {name: (model, folder / name.replace("/", "_")) for name, model in made.items()}
+
+
+def built(block_type: str, **config: Any) -> Block:
+    return BlockRegistry.build({"block_type": block_type, "config": config})
+
+
+@pytest.mark.parametrize("name", ["backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text"])
+def test_a_folder_becomes_a_block_with_its_weights(models: dict[str, tuple[Any, Path]], name: str) -> None:
+    model, folder = models[name]
+    block = built(name, checkpoint_ref=str(folder))
+    assert block.config["checkpoint_ref"] == str(folder)
+    expected = model.state_dict()
+    assert {key: torch.equal(value, expected[key]) for key, value in block.model.state_dict().items()} == dict.fromkeys(expected, True)
+    again = BlockRegistry.build(block.to_config())
+    assert again.to_config() == block.to_config()
+    assert next(built(name, checkpoint_ref=str(folder), dtype="bfloat16").parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("block_class", [UNet2DCondition, AutoencoderKL, CLIPText])
+def test_the_config_of_a_block_around_a_model_builds_its_like(models: dict[str, tuple[Any, Path]], block_class: Any) -> None:
+    model, _ = models[block_class.block_type]
+    block = block_class.around(model)
+    assert block.model is model
+    assert json.loads(json.dumps(block.config)) == block.config
+    fresh = BlockRegistry.build(block.to_config())
+    assert {name: value.shape for name, value in fresh.state_dict().items()} == {
+        name: value.shape for name, value in block.state_dict().items()
+    }
+
+
+def test_what_blocks_give_is_what_their_models_give(models: dict[str, tuple[Any, Path]]) -> None:
+    unet, vae, text = (model for model, _ in models.values())
+    with torch.no_grad():
+        expected = unet(LATENT, 7, encoder_hidden_states=CONDITION).sample
+        assert torch.equal(UNet2DCondition.around(unet).run({"latent": LATENT, "timestep": 7, "condition": CONDITION})["pred"], expected)
+        codec, scale = AutoencoderKL.around(vae, sample=False), vae.config.scaling_factor
+        image = picture(tiny.PIXELS, batch=2)
+        torch.testing.assert_close(codec.run({"image": image})["latent"], vae.encode(image * 2 - 1).latent_dist.mean * scale)
+        found = codec.run({"latent": LATENT})["image"]
+        torch.testing.assert_close(found, (vae.decode(LATENT / scale).sample / 2 + 0.5).clamp(0, 1))
+        tokens = torch.tensor([[0, 5, 6, 1]])
+        given = CLIPText.around(text, layer="penultimate").run({"tokens": tokens})
+        assert torch.equal(given["embedding"], text(tokens, output_hidden_states=True).hidden_states[-2])
+        assert torch.equal(given["pooled"], text(tokens).pooler_output)
+
+
+def test_one_of_the_posterior_is_drawn_for_each_sample(models: dict[str, tuple[Any, Path]]) -> None:
+    graph = Graph("encode")
+    graph.add_node(AutoencoderKL.around(models["codec/autoencoder_kl"][0]), "encoder", auto_connect=False)
+    graph.expose_input("encoder", "image")
+    graph.expose_output("encoder", "latent")
+    image = picture(tiny.PIXELS).expand(2, -1, -1, -1)
+    both = graph.run({"image": image}, seed=1)["latent"]
+    assert not torch.equal(both[0], both[1])
+    torch.testing.assert_close(graph.run({"image": image[:1]}, seed=1)["latent"], both[:1])
+
+
+def test_conditions_of_xl_reach_the_unet() -> None:
+    torch.manual_seed(0)
+    block = UNet2DCondition.around(tiny.unet(**XL))
+    call = {"latent": LATENT, "timestep": 7, "condition": CONDITION, "text_embeds": torch.ones(2, 12)}
+    with torch.no_grad():
+        small, large = (block.run({**call, "time_ids": torch.full((2, 6), size)})["pred"] for size in (16.0, 900.0))
+    assert (small - large).abs().max() > 1e-3
+
+
+def test_a_model_in_two_graphs_is_there_once(models: dict[str, tuple[Any, Path]]) -> None:
+    pool, ref = Pool(), str(models["backbone/unet_2d_condition"][1])
+    graphs = [Graph("a"), Graph("b")]
+    for graph in graphs:
+        graph.add_node("backbone/unet_2d_condition", "backbone", config={"checkpoint_ref": ref}, pool=pool)
+    assert graphs[0].nodes["backbone"] is graphs[1].nodes["backbone"]
+
+
+def test_guidance_without_a_negative_prompt_of_xl_is_zeros() -> None:
+    block = GuidedCondition(zero_negative=True)
+    call = {"embedding": torch.ones(1, 2, 3), "negative_embedding": torch.ones(1, 2, 3)}
+    assert block.run(call)["condition"][0].eq(0).all()
+    assert block.run({**call, "negative_prompt": ""})["condition"][0].eq(1).all()
+
+
+def test_bad_input(models: dict[str, tuple[Any, Path]], tmp_path: Path) -> None:
+    unet, folder = models["backbone/unet_2d_condition"]
+    block = UNet2DCondition.around(unet)
+    with pytest.raises(PortError, match=r"latent: got shape \[2, 3, 8, 8\]; expected \[B, 4, H, W\]"):
+        block.run({"latent": LATENT[:, :3], "timestep": 1, "condition": CONDITION})
+    with pytest.raises(PortError, match="got 1 rows for 2 latents; expected as many"):
+        block.run({"latent": LATENT, "timestep": 1, "condition": CONDITION[:1]})
+    vae = AutoencoderKL.around(models["codec/autoencoder_kl"][0])
+    with pytest.raises(PortError, match="got neither latent and image; expected one of them"):
+        vae.run({})
+    with pytest.raises(ConfigError, match=r"UNet2DCondition: got a AutoencoderKL, expected a UNet2DConditionModel of diffusers"):
+        UNet2DCondition.around(vae.model)
+    with pytest.raises(ConfigError, match="neither model nor checkpoint_ref"):
+        UNet2DCondition()
+    with pytest.raises(CheckpointError, match="holds a UNet2DConditionModel, expected a AutoencoderKL"):
+        AutoencoderKL(checkpoint_ref=str(folder))
+    with pytest.raises(CheckpointError, match="has no config.json; expected the folder of one model"):
+        UNet2DCondition(checkpoint_ref=str(folder.parent))
+    unet.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(CheckpointError, match="holds no safetensors; pickles .* are never read"):
+        UNet2DCondition(checkpoint_ref=str(tmp_path))

@@ -1,0 +1,286 @@
+"""Stable Diffusion 1 and 2: graphs equal to the pipelines of diffusers on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
+from wgtorch.blocks.diffusion import DPMpp2M
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers import from_diffusers
+from wgtorch.integrations.diffusers.blocks.clip_tokenizer import PromptTruncatedWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
+STEPS = 6
+NATIVE = ("ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "unipc")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny.stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("written") / "sd"
+    pipeline.save_pretrained(place)
+    return place
+
+
+def as_task(pipeline: Any, task: str, schedule: str = "ddim", **scheduling: Any) -> Any:
+    """The pipeline of a task on the same models."""
+    import diffusers
+
+    name = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}[task]
+    parts = {**pipeline.components, "scheduler": tiny.scheduler(schedule, **scheduling)}
+    return getattr(diffusers, f"StableDiffusion{name}Pipeline")(**parts, requires_safety_checker=False)
+
+
+@contextmanager
+def watched(model: nn.Module, rows: list[int]) -> Iterator[None]:
+    """Notes how many rows each call of a model has."""
+    hook = model.register_forward_pre_hook(lambda model, args: rows.append(len(args[0])))
+    yield
+    hook.remove()
+
+
+# --- equal ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [*NATIVE, "pndm"])
+def test_text_to_image(pipeline: Any, schedule: str) -> None:
+    same = as_task(pipeline, "text_to_image", schedule)
+    graph = from_diffusers(same)
+    assert graph.nodes["solver"].block_type == ("solver/diffusers" if schedule == "pndm" else f"solver/{schedule}")
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 6.0}
+    guided = check_equal(same, graph, **call)
+    other = ours(graph, **{**call, "negative_prompt": "the cat"})
+    assert (guided - other).abs().max() > 0.01, "the negative prompt matters"
+
+
+def test_defaults_are_those_of_the_pipeline(pipeline: Any) -> None:
+    check_equal(pipeline, from_diffusers(pipeline), prompt=PROMPT)
+
+
+@pytest.mark.parametrize("guidance_scale", [0.5, 1.0])
+def test_without_guidance_the_negative_prompt_is_not_looked_at(pipeline: Any, guidance_scale: float) -> None:
+    for batched in (True, False):
+        graph = from_diffusers(pipeline, batched=batched)
+        check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=STEPS, guidance_scale=guidance_scale)
+
+
+def test_two_calls_instead_of_one_batch(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline, batched=False)
+    check_equal(pipeline, graph, prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS)
+    rows: list[int] = []
+    with watched(graph.nodes["backbone"].model, rows):
+        ours(graph, prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS)
+    assert rows == [1] * 2 * STEPS
+    assert graph.nodes["backbone"] is graph.nodes["negative_backbone"]
+
+
+def test_one_batch_is_the_default_and_conditions_are_encoded_once(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    rows: list[int] = []
+    encoded: list[int] = []
+    with watched(graph.nodes["backbone"].model, rows), watched(graph.nodes["text_encoder"].model, encoded):
+        graph.run({"prompt": ["a", "b", "c"], "num_inference_steps": STEPS})
+    assert rows == [6] * STEPS
+    assert sorted(encoded) == [1, 3]
+
+
+def test_several_prompts_sizes_and_pictures_for_each(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    call = {"num_inference_steps": STEPS, "height": 32, "width": 16, "num_images_per_prompt": 2}
+    found = check_equal(pipeline, graph, prompt=["the cat", "b"], negative_prompt=["x", "y"], **call)
+    assert found.shape == (4, 3, 32, 16)
+
+
+def test_given_latents_and_a_seed(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    latents = torch.randn(2, 4, 6, 10, generator=torch.Generator().manual_seed(1))
+    call = {"prompt": ["the cat", "b"], "num_inference_steps": STEPS}
+    expected = theirs(pipeline, latents=latents, **call)
+    found = graph.run({"latents": latents, **call}, seed=1)["image"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert torch.equal(graph.run(call, seed=2)["image"], graph.run(call, seed=2)["image"])
+
+
+def test_clip_skip(pipeline: Any) -> None:
+    """Their own way to the last norm is broken with this transformers, so the embedding is compared with what it would be."""
+    graph = from_diffusers(pipeline)
+    tokens = graph.nodes["tokenizer"].run({"text": PROMPT})["tokens"]
+    encoder = pipeline.text_encoder
+    with torch.no_grad():
+        hidden = encoder(tokens, output_hidden_states=True).hidden_states
+        found = graph.nodes["text_encoder"].run({"tokens": tokens, "clip_skip": 1})["embedding"]
+        norm = getattr(encoder, "text_model", encoder).final_layer_norm
+        torch.testing.assert_close(found, norm(hidden[-2]))
+    assert (ours(graph, prompt=PROMPT, clip_skip=1) - ours(graph, prompt=PROMPT)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_what_the_model_predicts_comes_from_the_folder(pipeline: Any, prediction: str) -> None:
+    same = as_task(pipeline, "text_to_image", "ddim", prediction_type=prediction, timestep_spacing="trailing")
+    check_equal(same, from_diffusers(same), prompt=PROMPT, num_inference_steps=STEPS)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("schedule", NATIVE)
+def test_image_to_image(pipeline: Any, schedule: str, strength: float) -> None:
+    same = as_task(pipeline, "image_to_image", schedule)
+    graph = from_diffusers(same, task="image_to_image")
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "image": picture(tiny.PIXELS), "num_inference_steps": STEPS}
+    check_equal(same, graph, strength=strength, **call)
+
+
+def test_image_to_image_has_their_defaults_and_any_size(pipeline: Any) -> None:
+    same = as_task(pipeline, "image_to_image")
+    graph = from_diffusers(pipeline, task="image_to_image")
+    found = check_equal(same, graph, prompt=["a", "b"], image=picture(21, batch=2))
+    assert found.shape[2:] == (20, 20)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "heun", "dpmpp_2m", "unipc", "pndm"])
+def test_inpainting_with_a_model_that_knows_no_masks(pipeline: Any, schedule: str, strength: float) -> None:
+    if (schedule, strength) == ("pndm", 0.6):
+        pytest.skip("solver/diffusers counts the steps of a strength by the scheduler's turns, of which PNDM makes one more")
+    same = as_task(pipeline, "inpaint", schedule)
+    graph = from_diffusers(same, task="inpaint")
+    call = {"prompt": PROMPT, "image": picture(tiny.PIXELS), "mask_image": half_mask(tiny.PIXELS), "num_inference_steps": STEPS}
+    check_equal(same, graph, strength=strength, **call)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_inpainting_with_a_model_that_was_trained_to(tmp_path: Path, strength: float) -> None:
+    same = as_task(tiny.stable_diffusion(tmp_path, in_channels=9), "inpaint", "euler")
+    graph = from_diffusers(same, task="inpaint")
+    assert "blend" not in graph.nodes
+    call = {"prompt": PROMPT, "image": picture(24), "mask_image": half_mask(24), "num_inference_steps": STEPS, "height": 20, "width": 16}
+    graph.expose_input("encoder", "noise", "posterior")
+    graph.expose_input("masked_encoder", "noise", "masked_posterior")
+    # Theirs encodes the picture itself only where the loop starts near it.
+    drawn = ("latents", "masked_posterior") if strength == 1 else ("posterior", "latents", "masked_posterior")
+    torch.manual_seed(3)
+    given = {name: torch.randn(1, 4, 10, 8) for name in drawn}
+    expected = theirs(same, strength=strength, **call)
+    found = ours(graph, strength=strength, **call, **given)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipelines_modules_are_shared(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline, task="image_to_image")
+    assert graph.nodes["backbone"].model is pipeline.unet
+    assert graph.nodes["codec"] is graph.nodes["encoder"]
+    assert graph.nodes["codec"].model is pipeline.vae
+    assert graph.nodes["text_encoder"].model is pipeline.text_encoder
+    own = sum(weight.numel() for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for weight in model.parameters())
+    assert sum(weight.numel() for weight in graph.parameters()) == own
+
+
+def test_a_folder_gives_what_its_pipeline_gives(pipeline: Any, folder: Path) -> None:
+    graph = Graph.from_diffusers(folder)
+    check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=STEPS)
+
+
+def test_config_round_trip_reads_the_folder_again(folder: Path) -> None:
+    graph = Graph.from_diffusers(folder, task="image_to_image")
+    again = Graph.from_config(graph.to_config())
+    assert again.to_config() == graph.to_config()
+    assert again.nodes["codec"] is again.nodes["encoder"]
+    call = {"prompt": PROMPT, "image": picture(tiny.PIXELS), "num_inference_steps": STEPS}
+    assert torch.equal(ours(again, **call), ours(graph, **call))
+
+
+def test_a_changed_graph_survives_save_and_load(folder: Path, tmp_path: Path) -> None:
+    graph = Graph.from_diffusers(folder)
+    graph.replace_node("solver", DPMpp2M())
+    nn.init.normal_(graph.nodes["backbone"].model.conv_out.bias)
+    graph.save(tmp_path / "saved")
+    again = Graph.load(tmp_path / "saved")
+    assert again.nodes["solver"].block_type == "solver/dpmpp_2m"
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS}
+    assert torch.equal(ours(again, **call), ours(graph, **call))
+    assert (ours(again, **call) - ours(Graph.from_diffusers(folder), **call)).abs().max() > 1e-3
+
+
+def test_every_part_can_be_replaced(pipeline: Any) -> None:
+    """A solver that walks its scheduler's grid gives what diffusers gives with that scheduler."""
+    graph = from_diffusers(as_task(pipeline, "text_to_image", "ddim"))
+    other = from_diffusers(as_task(pipeline, "text_to_image", "dpmpp_2m"))
+    assert graph.replace_node("solver", other.nodes["solver"]) == []
+    assert graph.replace_node("schedule", other.nodes["schedule"]) == []
+    check_equal(as_task(pipeline, "text_to_image", "dpmpp_2m"), graph, prompt=PROMPT, num_inference_steps=STEPS)
+
+
+def test_gradients_reach_prompt_and_backbone(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    image = graph(prompt=PROMPT, num_inference_steps=2)["image"]
+    weights = [graph.nodes["backbone"].model.conv_in.weight, graph.nodes["text_encoder"].model.get_input_embeddings().weight]
+    for gradient in torch.autograd.grad(image.sum(), weights):
+        assert gradient.abs().max() > 0
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_prompt_says_what_is_cut_off(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    with pytest.warns(PromptTruncatedWarning, match="the prompt has 22 tokens and the text encoder reads 16; cut off: .*s t"):
+        graph.run({"prompt": "a b c d e f g h i j k l m n o p q r s t", "num_inference_steps": 1})
+
+
+def test_latents_of_another_shape(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    with pytest.raises(PortError, match=r"noise/latents.latents: got shape \[1, 3, 8, 8\]; expected \[1, 4, 8, 8\] for 1 prompts"):
+        graph.run({"prompt": PROMPT, "latents": torch.randn(1, 3, 8, 8)})
+    with pytest.raises(PortError, match=r"expected \[2, 4, 8, 8\] for 2 prompts"):
+        graph.run({"prompt": ["a", "b"], "latents": torch.randn(1, 4, 8, 8)})
+    with pytest.raises(PortError, match="height: got 15 pixels; expected a multiple of 2"):
+        graph.run({"prompt": PROMPT, "height": 15})
+    with pytest.raises(PortError, match="got 3 rows for 2 prompts; expected one, or one for each"):
+        graph.run({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]})
+
+
+def test_what_cannot_be_read(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no model_index.json; expected a pipeline's local folder"):
+        Graph.from_diffusers(tmp_path)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        Graph.from_diffusers("some/model")
+    with pytest.raises(ConfigError, match="unknown task 'text_to_imag'; did you mean 'text_to_image'"):
+        Graph.from_diffusers(folder, task="text_to_imag")
+    with pytest.raises(ConfigError, match="got a Linear; expected the path of a local folder, or a pipeline"):
+        Graph.from_diffusers(nn.Linear(1, 1))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline", "unet": ["diffusers", "UNet2DModel"]}')
+    with pytest.raises(ConfigError, match=r"KandinskyPipeline of unet \(UNet2DModel\); supported: Stable Diffusion"):
+        Graph.from_diffusers(tmp_path)
+
+
+def test_a_model_that_is_not_for_the_task(tmp_path: Path) -> None:
+    same = tiny.stable_diffusion(tmp_path, in_channels=9)
+    with pytest.raises(ConfigError, match="UNet of 9 input channels over latents of 4; text_to_image expects 4; .*task='inpaint'"):
+        from_diffusers(same)
