@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -19,6 +21,8 @@ from wgtorch.roles import ROLE_RULES
 
 GraphReaders: Registry[Callable[..., Any]] = Registry("reader of graphs")
 """What makes graphs of other libraries' models, by the library's name; integrations add theirs."""
+GraphWriters: Registry[Callable[..., Any]] = Registry("writer of graphs")
+"""What writes graphs as other libraries read them, by the library's name."""
 
 
 class Graph(Composite):
@@ -65,6 +69,15 @@ class Graph(Composite):
             MissingExtraError: diffusers is not installed.
         """
         return GraphReaders.get("diffusers")(source, task=task, **options)
+
+    def to_diffusers(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes a folder that diffusers loads; see :func:`wgtorch.integrations.diffusers.to_diffusers`.
+
+        Raises:
+            ConfigError: the graph does what no pipeline of diffusers does; lists all of it.
+            CheckpointError: the folder holds something else.
+        """
+        return GraphWriters.get("diffusers")(self, folder)
 
     def add_node(
         self,
@@ -171,7 +184,8 @@ class Graph(Composite):
         if not config.get("auto_connect"):
             self._by_hand |= set(self._places)
         super().apply_config(config)
-        self.connect_by_role()
+        if config.get("auto_connect"):
+            self.connect_by_role()
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = super()._findings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -16,12 +17,23 @@ RESERVED = ("rng",)
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters of a function or bound method, without ``self``, annotations resolved where they can be."""
+    if inspect.ismethod(function):  # asked for every block of a class, so read once for all
+        return list(_parameters(function.__func__)[1:])
+    return list(_read_parameters(function))
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    return _read_parameters(function)
+
+
+def _read_parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     try:
-        return list(inspect.signature(function, eval_str=True).parameters.values())
+        return tuple(inspect.signature(function, eval_str=True).parameters.values())
     except (NameError, TypeError, AttributeError):
-        return list(inspect.signature(function).parameters.values())
+        return tuple(inspect.signature(function).parameters.values())
     except ValueError:  # some functions written in C have no signature
-        return []
+        return ()
 
 
 def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) -> Spec:

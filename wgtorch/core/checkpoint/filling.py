@@ -27,7 +27,7 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
     state = torch.get_rng_state()
     try:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _NoFilling():
                 module = build()
             if not _computed(module):
                 return module
@@ -42,11 +42,15 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
 def _computed(module: nn.Module) -> bool:
     """True when a module holds tensors that no checkpoint would give it."""
     for part in module.modules():
-        if any(name in part._non_persistent_buffers_set and buffer is not None for name, buffer in part._buffers.items()):
+        if part._non_persistent_buffers_set and any(part._buffers.get(name) is not None for name in part._non_persistent_buffers_set):
             return True
-        if any(_holds_tensor(value) for name, value in part.__dict__.items() if name not in ("_parameters", "_buffers", "_modules")):
-            return True
+        for name in part.__dict__.keys() - _OWN_NAMES:
+            if _holds_tensor(part.__dict__[name]):
+                return True
     return False
+
+
+_OWN_NAMES = frozenset(nn.Module().__dict__)
 
 
 def _holds_tensor(value: Any, depth: int = 0) -> bool:
@@ -59,17 +63,25 @@ def _holds_tensor(value: Any, depth: int = 0) -> bool:
     return isinstance(value, (list, tuple)) and any(_holds_tensor(item, depth + 1) for item in value)
 
 
-class _NoInit(TorchFunctionMode):
-    """Leaves the random filling of parameters out; memory that is never written is never taken."""
+class _NoFilling(TorchFunctionMode):
+    """Leaves the random filling of parameters out: it is about to be replaced, and takes most of a constructor's time."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if function is torch.empty and "out" not in kwargs:
-            return torch.zeros(*args, **{name: value for name, value in kwargs.items() if name != "memory_format"})
-        target = args[0] if args else kwargs.get("tensor")
-        if isinstance(target, nn.Parameter) and getattr(function, "__name__", "") in _FILLING:
-            return target
+        if getattr(function, "__name__", "") in _FILLING:
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, nn.Parameter):
+                return target
         return function(*args, **kwargs)
+
+
+class _NoInit(_NoFilling):
+    """Takes no memory for parameters either: zeros that are never written are never taken."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function is torch.empty and "out" not in (kwargs or {}):
+            return torch.zeros(*args, **{name: value for name, value in (kwargs or {}).items() if name != "memory_format"})
+        return super().__torch_function__(function, types, args, kwargs)
 
 
 _FILLING = frozenset(
