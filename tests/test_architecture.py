@@ -15,7 +15,9 @@ from wgtorch.core.plan import strong_components
 from wgtorch.core.structure import Edge
 
 PACKAGE = Path(wgtorch.__file__).parent
-HEAVY = {"hydra", "lightning", "pytorch_lightning", "peft", "diffusers", "transformers", "omegaconf", "pydantic", "jsonschema", "PIL", "rich"}
+HEAVY = {
+    "PIL", "diffusers", "hydra", "jsonschema", "lightning", "omegaconf", "peft", "pydantic", "pytorch_lightning", "rich", "transformers",
+}  # fmt: skip
 
 # From the inside out. A module may import from its own layer and those before it.
 LAYERS = (

@@ -90,7 +90,7 @@ def test_the_stage_and_the_worlds_of_the_example_live(ran: tuple[dict[str, Any],
 
 
 def test_the_state_of_the_example_answers_by_name_and_number(ran: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    scope, values = ran
+    _, values = ran
     assert values["st['intent']"] == values["st[1]"] == values["st.intent"] == "..."
     assert values["st.filled"] == ("intent", "artifacts")
     assert values["st.complete"] is False

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.template import TemplateRegistry
-from wgtorch.graph import GraphReaders
+from wgtorch.graph import GraphReaders, GraphWriters
 
 _BLOCKS = {
     "wgtorch.blocks.diffusion": (
@@ -20,9 +20,11 @@ _BLOCKS = {
     "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "conditioner/scene_complete", "tokenizer/scene", "vlm/scene"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
-        "backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text", "noise/latents", "tokenizer/clip",
+        "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text", "conditioner/t5_text",
+        "noise/latents", "tokenizer/clip", "tokenizer/t5",
         "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
-        "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/masked_image", "diffusers/repeat", "diffusers/split",
+        "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/masked_image", "diffusers/picture_sizes", "diffusers/repeat",
+        "diffusers/sd3_conditions", "diffusers/second_prompt", "diffusers/split",
     ),
 }  # fmt: skip
 _TEMPLATES = {
@@ -40,3 +42,4 @@ def install() -> None:
     for module, names in _TEMPLATES.items():
         TemplateRegistry.provide(partial(import_module, module), *names)
     GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")
+    GraphWriters.provide(partial(import_module, "wgtorch.integrations.diffusers.exporting"), "diffusers")

@@ -139,12 +139,16 @@ class Graph(Composite):
         """As for every composite; a loop that roles closed starts from inputs named as its ports (``latent``, ``timestep``)."""
         feedback = set(self._derived.feedback)
         for edge in self._derived.feedback:
-            others = [
-                e for e in self._edges if (e.target_node, e.target_port) == (edge.target_node, edge.target_port) and e not in feedback
-            ]
-            exposed = any((entry.node_id, entry.port_name) == (edge.target_node, edge.target_port) for entry in self._inputs)
-            if edge in self._edges and not others and not exposed and edge.target_port not in self._places[edge.target_node].inputs:
-                self.expose_input(edge.target_node, edge.target_port)
+            port = self.nodes[edge.target_node].get_input_spec()[edge.target_port]
+            into = (edge.target_node, edge.target_port)
+            has_start = (
+                any((other.target_node, other.target_port) == into for other in self._edges if other not in feedback)
+                or any((entry.node_id, entry.port_name) == into for entry in self._inputs)
+                or edge.target_port in self._places[edge.target_node].inputs
+                or (port.optional and edge.source_node == edge.target_node)  # what a node sends itself starts absent
+            )
+            if edge in self._edges and not has_start:
+                self.expose_input(*into)
         super().infer_exposed_ports()
 
     def connect_by_role(self) -> None:

@@ -95,11 +95,11 @@ def test_parameters_are_refused_where_there_is_no_template(tmp_path: Path) -> No
 
 
 def test_a_value_that_a_block_refuses_is_a_mistake_in_the_config() -> None:
-    with pytest.raises(ConfigError, match=r"default: .*pictures: found 0, expected at least 1"):
+    with pytest.raises(ConfigError, match=r"grammar/architect: .*pictures: found 0, expected at least 1"):
         open_level("default", {"pictures": 0})
 
 
-@pytest.mark.parametrize(("manifest", "words"), [(None, "no manifest.json"), ({"kind": "planet"}, "kind is 'planet'; expected one of")])
+@pytest.mark.parametrize(("manifest", "words"), [(None, "no manifest.json"), ({"kind": "planet"}, "no manifest of a wgtorch checkpoint")])
 def test_a_folder_that_save_did_not_write(tmp_path: Path, manifest: dict | None, words: str) -> None:
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
@@ -110,3 +110,9 @@ def test_a_folder_that_save_did_not_write(tmp_path: Path, manifest: dict | None,
 def test_values_are_json_where_they_can_be_and_text_otherwise() -> None:
     pairs = [("a", "8"), ("b", "0.5"), ("c", "true"), ("d", "[1, 2]"), ("e", "Anna"), ("f", '"8"'), ("g", "x=y"), ("h", "")]
     assert values(pairs) == {"a": 8, "b": 0.5, "c": True, "d": [1, 2], "e": "Anna", "f": "8", "g": "x=y", "h": ""}
+
+
+def test_a_saved_archive_opens_as_a_folder_does(tmp_path: Path) -> None:
+    graph = open_level("graph/caption")
+    graph.save_checkpoint(tmp_path / "caption.wgt", "archive")
+    assert open_level(str(tmp_path / "caption.wgt")).to_config()["nodes"] == graph.to_config()["nodes"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wgtorch.core.building import LevelRegistry
+from wgtorch.core.checkpoint.source import open_source
+from wgtorch.core.checkpoint.stored import read_manifest
 from wgtorch.core.errors import CheckpointError, ConfigError, UnknownNameError, WgtorchError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.resolve import read_config
@@ -45,7 +48,9 @@ def open_level(target: str, params: Mapping[str, Any] | None = None) -> Level:
         if key is not None:
             level, name = key.split("/", 1)
             return build_template(level, name, params or {})
-        return _saved(path) if path.is_dir() else level_from(read_config(path), base=path.parent, where=str(path))
+        if path.is_dir() or zipfile.is_zipfile(path):
+            return _saved(path)
+        return level_from(read_config(path), base=path.parent, where=str(path))
     except WgtorchError:
         raise
     except ValueError as error:  # what a block's constructor says of a value it cannot take
@@ -82,11 +87,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def _saved(folder: Path) -> Level:
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise CheckpointError(f"{folder}: no manifest.json, so this is no saved level; expected a folder written by save()")
-    kind = read_config(manifest).get("kind")
+def _saved(path: Path) -> Level:
+    with open_source(path) as source:
+        kind = read_manifest(source).kind
     if kind not in LEVELS:
-        raise CheckpointError(f"{manifest}: kind is {kind!r}; expected one of {list(LEVELS)}")
-    return LevelRegistry.get(kind).load(folder)
+        raise CheckpointError(f"{path}: holds a {kind}; expected one of {list(LEVELS)}")
+    return LevelRegistry.get(kind).load_from_checkpoint(path)

@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
+from wgtorch.core.checking import check_inputs, named_outputs
 from wgtorch.core.checkpoint.filling import build_empty
 from wgtorch.core.checkpoint.layout import SHARD
 from wgtorch.core.checkpoint.reading import load_checkpoint_of, load_weights
 from wgtorch.core.checkpoint.writing import save_checkpoint
-from wgtorch.core.errors import ConfigError, Finding, MissingInputError, PortError, StructureError, suggest
+from wgtorch.core.errors import ConfigError, Finding, StructureError, WgtorchError
 from wgtorch.core.kinds import describe
 from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
 from wgtorch.core.port import Port, Spec, make_spec
@@ -409,46 +410,6 @@ class WrappedBlock(Block):
         )
 
 
-# --- checking ---------------------------------------------------------------------------------------------------------
-
-
-def check_inputs(inputs: Mapping[str, Any], spec: Mapping[str, Port], where: str) -> dict[str, Any]:
-    """Checks names and kinds of inputs and normalises the values.
-
-    Raises:
-        PortError: lists everything that is unknown, missing or of the wrong kind.
-    """
-    if not isinstance(inputs, Mapping):
-        raise PortError(f"{where}: inputs are {describe(inputs)}; expected a mapping by port name, {suggest('', spec)}")
-    for name in inputs:
-        if name not in spec:
-            raise PortError(f"{where}: unknown input {name!r}; {suggest(name, spec)}")
-    missing = [name for name, port in spec.items() if not port.optional and name not in inputs]
-    if missing:
-        kinds = ", ".join(f"{name!r} ({spec[name].dtype})" for name in missing)
-        raise MissingInputError(f"{where}: missing input {kinds}; given: {sorted(inputs) or 'nothing'}")
-    return {name: spec[name].check(value, where, name) for name, value in inputs.items()}
-
-
-def named_outputs(result: Any, ports: tuple[Port, ...], where: str) -> dict[str, Any]:
-    """What ``forward`` returned as a mapping by output name.
-
-    Raises:
-        PortError: a bare value where there are several outputs, an output missing or undeclared.
-    """
-    if isinstance(result, Mapping) and not (len(ports) == 1 and ports[0].dtype == "dict" and ports[0].name not in result):
-        unknown = [name for name in result if name not in {port.name for port in ports}]
-        missing = [port.name for port in ports if port.name not in result and not port.optional]
-        if unknown or missing:
-            raise PortError(
-                f"{where}: forward returned {sorted(map(str, result))}; expected {[port.name for port in ports]}, as declared in outputs"
-            )
-        return dict(result)
-    if len(ports) != 1:
-        raise PortError(f"{where}: forward returned {describe(result)}; expected a mapping with {[port.name for port in ports]}")
-    return {ports[0].name: result}
-
-
 # --- the registry of blocks -------------------------------------------------------------------------------------------
 
 
@@ -490,10 +451,12 @@ def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping
     by_itself = takes_argument(block_class, "checkpoint_ref")  # its constructor reads the ref
     ref = None if by_itself else config.get("checkpoint_ref")
     plain = config if by_itself else {name: value for name, value in config.items() if name != "checkpoint_ref"}
-    if empty or ref is not None:
-        block: Any = build_empty(lambda: block_class.from_config(plain))
-    else:
-        block = block_class.from_config(plain)
+    try:
+        block: Any = build_empty(lambda: block_class.from_config(plain)) if empty or ref is not None else block_class.from_config(plain)
+    except WgtorchError:
+        raise
+    except ValueError as error:  # what a constructor says of a value it cannot take
+        raise ConfigError(f"{block_class.block_type}: {error}") from error
     if ref is not None and not empty:
         load_checkpoint(block, ref)
     elif by_itself and config.get("checkpoint_ref") is not None and not empty:

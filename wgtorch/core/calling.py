@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core import background
-from wgtorch.core.block import Block, named_outputs
+from wgtorch.core.block import Block
+from wgtorch.core.checking import named_outputs
 from wgtorch.core.errors import MissingInputError, PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.places import call_frozen

@@ -151,7 +151,10 @@ class Wired(Level):
             if (node_id, port.name) not in fed and not port.optional and port.name not in self._places[node_id].inputs
         ]
         loose = [
-            (node_id, name) for node_id, child in self.nodes.items() for name in child.get_output_spec() if (node_id, name) not in read
+            (node_id, name)
+            for node_id, child in self.nodes.items()
+            for name in child.get_output_spec()
+            if (node_id, name) not in read and not (self.loops and name == "done")  # a loop reads it itself
         ]
         with self._in_one_go():
             for (node_id, port_name), name in _free_names(free_inputs, {e.name for e in self._inputs}):

@@ -265,6 +265,10 @@ def test_an_end_at_the_first_timestep(name: str) -> None:
 def test_ddpm_variances(prediction: str, variance: str, channels: int) -> None:
     check(case_of("ddpm", prediction, their={"variance_type": variance}, our={"variance": variance}, channels=channels))
     check(case_of("ddpm", prediction, their={"variance_type": variance}, our={"variance": variance}, channels=channels, offset=0))
+    if prediction != "epsilon":  # of pure noise at first, where the largest variance is 1 and its log 0
+        zero = {"rescale_betas_zero_snr": True}
+        their, our = {"variance_type": variance, **zero}, {"variance": variance}
+        check(case_of("ddpm", prediction, their=their, our=our, schedule=zero, spacing="trailing", channels=channels))
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2m_sde"])

@@ -232,7 +232,6 @@ def test_a_saved_graph_paints_the_same(tmp_path) -> None:
     assert torch.equal(Graph.load(tmp_path / "saved").run(condition, seed=4)["latent"], graph.run(condition, seed=4)["latent"])
 
 
-@pytest.mark.xfail(strict=True, reason="infer_exposed_ports shows what the engine reads itself, and optional ports of loops")
 def test_inferred_ports_of_text_to_image_are_its_text_and_its_image() -> None:
     graph = Graph("text_to_image")
     for node_id, block in (("tokenizer", Words()), ("conditioner", Mean()), ("backbone", Field()), ("solver", DDIM()), ("codec", Pixels())):
@@ -429,6 +428,15 @@ def test_a_painter_of_data_takes_the_formula_as_it_is_written() -> None:
         expected = expected + (sigmas[turn + 1] - sigmas[turn]) * ((expected - pred) / sigmas[turn])
         latent, progress = found["next_latent"], found["progress"]
         assert torch.equal(latent, expected) and found["next_timestep"] == sigmas[turn + 1] and found["done"] is (turn == 11)
+
+
+def test_a_last_step_may_lead_nowhere() -> None:
+    """A grid that ends where its last step starts."""
+    progress = FlowSchedule(num_steps=3, num_train_timesteps=1, final_sigmas_type="sigma_min")()["progress"]
+    latent, pred = torch.randn(2, 1, *SHAPE)
+    for prediction in ("sample", "flow"):
+        last = Progress(progress.grid, 2)
+        assert torch.equal(FlowEuler(prediction=prediction)(latent, 1 / 3, pred, progress=last)["next_latent"], latent)
 
 
 def test_a_loop_may_start_in_the_middle() -> None:

@@ -20,7 +20,7 @@ from wgtorch.blocks.diffusion import DPMpp2M
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers import from_diffusers
-from wgtorch.integrations.diffusers.blocks.clip_tokenizer import PromptTruncatedWarning
+from wgtorch.integrations.diffusers.blocks.foreign_tokenizer import PromptTruncatedWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
 STEPS = 6
@@ -154,6 +154,16 @@ def test_image_to_image(pipeline: Any, schedule: str, strength: float) -> None:
     check_equal(same, graph, strength=strength, **call)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="schedule/diffusers takes its share of the scheduler's turns, diffusers of the steps that were asked for"
+)
+@pytest.mark.parametrize("strength", [0.34, 0.5, 0.67])
+def test_image_to_image_with_a_scheduler_of_more_turns_than_steps(pipeline: Any, strength: float) -> None:
+    same = as_task(pipeline, "image_to_image", "pndm")
+    graph = from_diffusers(same, task="image_to_image")
+    check_equal(same, graph, strength=strength, prompt=PROMPT, image=picture(tiny.PIXELS), num_inference_steps=STEPS)
+
+
 def test_image_to_image_has_their_defaults_and_any_size(pipeline: Any) -> None:
     same = as_task(pipeline, "image_to_image")
     graph = from_diffusers(pipeline, task="image_to_image")
@@ -164,8 +174,6 @@ def test_image_to_image_has_their_defaults_and_any_size(pipeline: Any) -> None:
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 @pytest.mark.parametrize("schedule", ["ddim", "euler", "heun", "dpmpp_2m", "unipc", "pndm"])
 def test_inpainting_with_a_model_that_knows_no_masks(pipeline: Any, schedule: str, strength: float) -> None:
-    if (schedule, strength) == ("pndm", 0.6):
-        pytest.skip("solver/diffusers counts the steps of a strength by the scheduler's turns, of which PNDM makes one more")
     same = as_task(pipeline, "inpaint", schedule)
     graph = from_diffusers(same, task="inpaint")
     call = {"prompt": PROMPT, "image": picture(tiny.PIXELS), "mask_image": half_mask(tiny.PIXELS), "num_inference_steps": STEPS}

@@ -92,3 +92,55 @@ def stable_diffusion(folder: Path, *, schedule: str = "ddim", in_channels: int =
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def stable_diffusion_xl(folder: Path, *, schedule: str = "euler", in_channels: int = 4) -> Any:
+    """A pipeline of Stable Diffusion XL."""
+    from diffusers import StableDiffusionXLPipeline
+
+    torch.manual_seed(0)
+    sizes = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 12 + 6 * 4}
+    return StableDiffusionXLPipeline(
+        vae=autoencoder(),
+        text_encoder=text_encoder(16),
+        text_encoder_2=text_encoder(20, projected=True),
+        tokenizer=tokenizer(folder / "words"),
+        tokenizer_2=tokenizer(folder / "words_2"),
+        unet=unet(in_channels=in_channels, cross_attention_dim=36, **sizes),
+        scheduler=scheduler(schedule),
+        add_watermarker=False,
+    )
+
+
+def t5_tokenizer() -> Any:
+    """T5's tokenizer that knows single letters."""
+    from transformers import T5TokenizerFast
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0), *((letter, -2.5) for letter in letters)]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+
+
+def stable_diffusion_3(folder: Path, *, t5: bool = True, shift: float = 3.0) -> Any:
+    """A pipeline of Stable Diffusion 3."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    width = 40
+    transformer = SD3Transformer2DModel(
+        sample_size=SIDE, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=width, caption_projection_dim=16, pooled_projection_dim=24, pos_embed_max_size=16,
+    ).eval()  # fmt: skip
+    config = T5Config(vocab_size=40, d_model=width, d_kv=4, d_ff=24, num_layers=2, num_heads=2)
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=text_encoder(16, projected=True),
+        tokenizer=tokenizer(folder / "words"),
+        text_encoder_2=text_encoder(20, projected=True),
+        tokenizer_2=tokenizer(folder / "words_2"),
+        text_encoder_3=T5EncoderModel(config).eval() if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
+    )

@@ -10,8 +10,10 @@ from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
 from wgtorch.integrations.diffusers.source import Source, open_pipeline
 from wgtorch.integrations.diffusers.stable_diffusion import TASKS, stable_diffusion
+from wgtorch.integrations.diffusers.stable_diffusion_3 import STABLE_DIFFUSION_3, stable_diffusion_3
+from wgtorch.integrations.diffusers.stable_diffusion_xl import stable_diffusion_xl
 
-FAMILIES = "Stable Diffusion 1 and 2"
+FAMILIES = "Stable Diffusion 1, 2, XL and 3"
 
 
 def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = True, pool: Pool | None = None) -> Graph:
@@ -45,16 +47,18 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     if task not in TASKS:
         raise ConfigError(f"from_diffusers: unknown task {task!r}; {suggest(task, TASKS)}")
     opened = open_pipeline(source)
-    build = _family(opened)
+    build = _family(opened, task)
     with building(pool):
         return build(opened, task, batched)
 
 
-def _family(source: Source) -> Any:
+def _family(source: Source, task: str) -> Any:
     classes = source.classes
     others = set(classes) - _BESIDE
-    for models, build in _FAMILIES:
+    for models, build, tasks in _FAMILIES:
         if others == set(models) and all(classes[name] == kind for name, kind in models.items() if kind):
+            if task not in tasks:
+                raise ConfigError(f"from_diffusers: {task} of {source.pipeline_class} is not supported; supported: {', '.join(tasks)}")
             return build
     raise ConfigError(
         f"from_diffusers: {source.name!r} is a {source.pipeline_class} of {', '.join(f'{k} ({v})' for k, v in sorted(classes.items()))}; "
@@ -71,6 +75,22 @@ _SD = {
     "tokenizer": "CLIPTokenizer",
     "scheduler": "",
 }
-_FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph]], ...] = ((_SD, stable_diffusion),)
+_SDXL = {**_SD, "text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"}
+_SD3 = {
+    "transformer": "SD3Transformer2DModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModelWithProjection",
+    "tokenizer": "CLIPTokenizer",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+    "tokenizer_2": "CLIPTokenizer",
+    "scheduler": "FlowMatchEulerDiscreteScheduler",
+}
+_SD3_T5 = {**_SD3, "text_encoder_3": "T5EncoderModel", "tokenizer_3": ""}
+_FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph], tuple[str, ...]], ...] = (
+    (_SD, stable_diffusion, TASKS),
+    (_SDXL, stable_diffusion_xl, TASKS),
+    (_SD3, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
+    (_SD3_T5, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
+)
 
 GraphReaders.register("diffusers", from_diffusers)

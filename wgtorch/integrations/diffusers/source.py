@@ -10,7 +10,6 @@ from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import CheckpointError, ConfigError
-from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
 from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
 
 INDEX = "model_index.json"
@@ -28,7 +27,7 @@ class Source:
         """The block around a model."""
         raise NotImplementedError
 
-    def tokenizer(self, part: str) -> Block:
+    def tokenizer(self, part: str, block_type: str = "tokenizer/clip") -> Block:
         """The block around a tokenizer."""
         raise NotImplementedError
 
@@ -63,8 +62,8 @@ class FolderSource(Source):
         settings = _own_settings(own, known)
         return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
 
-    def tokenizer(self, part: str) -> Block:
-        return BlockRegistry.build({"block_type": "tokenizer/clip", "config": {"folder": str(self.folder / part)}})
+    def tokenizer(self, part: str, block_type: str = "tokenizer/clip") -> Block:
+        return BlockRegistry.build({"block_type": block_type, "config": {"folder": str(self.folder / part)}})
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         return self.classes["scheduler"], _public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
@@ -92,8 +91,9 @@ class PipelineSource(Source):
         block_class: Any = BlockRegistry.get(block_type)
         return block_class.around(self.pipeline.components[part], **config)
 
-    def tokenizer(self, part: str) -> Block:
-        return CLIPTokens.around(self.pipeline.components[part])
+    def tokenizer(self, part: str, block_type: str = "tokenizer/clip") -> Block:
+        block_class: Any = BlockRegistry.get(block_type)
+        return block_class.around(self.pipeline.components[part])
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         scheduler = self.pipeline.components["scheduler"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,14 @@ class Parts:
 
 def stable_diffusion(source: Source, task: str, batched: bool) -> Graph:
     """Stable Diffusion 1 or 2 as a graph."""
-    parts = _start(source, task, batched, STABLE_DIFFUSION[task])
-    _prompts(parts)
-    _conditions(parts, {})
-    _sampling(parts)
-    return _finished(parts)
+    parts = start(source, task, batched, STABLE_DIFFUSION[task])
+    encoders(parts)
+    conditions(parts, "text_encoder.embedding")
+    sampling(parts)
+    return finished(parts)
 
 
-def _start(source: Source, task: str, batched: bool, defaults: Defaults) -> Parts:
+def start(source: Source, task: str, batched: bool, defaults: Defaults) -> Parts:
     graph = Graph(task, metadata={"from_diffusers": source.pipeline_class})
     parts = Parts(graph, source, task, batched, defaults)
     parts.unet = source.model("unet", "backbone/unet_2d_condition")
@@ -76,26 +76,26 @@ def _check_unet(parts: Parts) -> None:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _prompts(parts: Parts) -> None:
-    """Tokenizers and text encoders, for the prompt and for what is not wanted."""
+def encoders(parts: Parts, which: str = "", **config: Any) -> None:
+    """A tokenizer and a text encoder, for the prompt and for what is not wanted; ``which`` is the end of their names."""
     graph, source = parts.graph, parts.source
-    tokenizer, encoder = source.tokenizer("tokenizer"), source.model("text_encoder", "conditioner/clip_text")
+    tokenizer, encoder = source.tokenizer(f"tokenizer{which}"), source.model(f"text_encoder{which}", "conditioner/clip_text", **config)
     for prefix in ("", "negative_"):
-        add(graph, f"{prefix}tokenizer", tokenizer, inputs={"text": ""} if prefix else {})
-        add(graph, f"{prefix}text_encoder", encoder)
-        join(graph, (f"{prefix}tokenizer.tokens", f"{prefix}text_encoder.tokens"))
-        join(graph, (f"{prefix}tokenizer.attention_mask", f"{prefix}text_encoder.attention_mask"))
-        graph.expose_input(f"{prefix}tokenizer", "text", f"{prefix}prompt")
-    graph.expose_input("text_encoder", "clip_skip")
+        words, text = f"{prefix}tokenizer{which}", f"{prefix}text_encoder{which}"
+        add(graph, words, tokenizer, inputs={"text": ""} if prefix and not which else {})
+        add(graph, text, encoder)
+        join(graph, (f"{words}.tokens", f"{text}.tokens"), (f"{words}.attention_mask", f"{text}.attention_mask"))
+        if not which:
+            graph.expose_input(words, "text", f"{prefix}prompt")
+    graph.expose_input(f"text_encoder{which}", "clip_skip")
 
 
-def _conditions(parts: Parts, config: dict[str, Any]) -> None:
-    """What the backbone is conditioned on, joined once before the loop."""
+def conditions(parts: Parts, embedding: str, **config: Any) -> None:
+    """What the backbone is conditioned on, joined once before the loop; ``embedding`` is where it comes from."""
     graph = parts.graph
-    config = {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config}
-    add(graph, "conditions", "diffusers/guided_condition", config)
+    add(graph, "conditions", "diffusers/guided_condition", {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config})
     for prefix in ("", "negative_"):
-        join(graph, (f"{prefix}text_encoder.embedding", f"conditions.{prefix}embedding"))
+        join(graph, (f"{prefix}{embedding}", f"conditions.{prefix}embedding"))
     graph.expose_input("conditions", "guidance_scale")
     graph.expose_input("conditions", "num_images_per_prompt")
 
@@ -103,8 +103,13 @@ def _conditions(parts: Parts, config: dict[str, Any]) -> None:
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
-def _sampling(parts: Parts, *, extra: Iterable[str] = ()) -> None:
-    """Schedule, noise, backbone, guidance, solver and codec; ``extra`` are further conditions of the backbone."""
+def sampling(parts: Parts, extra: Mapping[str, str] | None = None) -> None:
+    """Schedule, noise, backbone, guidance, solver and codec.
+
+    Args:
+        parts: with their conditions.
+        extra: further conditions of the backbone: which of its inputs is fed by which node.
+    """
     graph, defaults = parts.graph, parts.defaults
     schedule, solver = blocks_for(*parts.source.scheduler(), num_steps=defaults.steps)
     start = {} if defaults.strength is None else {"strength": defaults.strength}
@@ -113,7 +118,7 @@ def _sampling(parts: Parts, *, extra: Iterable[str] = ()) -> None:
     if defaults.strength is not None:
         graph.expose_input("schedule", "strength")
     seen = _TASKS[parts.task](parts)
-    _backbone(parts, extra, seen)
+    _backbone(parts, extra or {}, seen)
     add(graph, "guidance", "guidance/cfg", {"scale": defaults.guidance_scale})
     add(graph, "solver", solver)
     add(graph, "codec", parts.vae)
@@ -141,10 +146,10 @@ def _sampling(parts: Parts, *, extra: Iterable[str] = ()) -> None:
     graph.expose_output("codec", "image")
 
 
-def _backbone(parts: Parts, extra: Iterable[str], seen: str | None) -> None:
+def _backbone(parts: Parts, extra: Mapping[str, str], seen: str | None) -> None:
     """The backbone, once over a batch that holds both conditions, or at two places for two calls."""
     graph = parts.graph
-    names = ("condition", *extra)
+    inputs = {"condition": "conditions", **extra}
     if parts.batched:
         add(graph, "repeat", "diffusers/repeat")
         join(graph, ("conditions.parts", "repeat.parts"))
@@ -156,8 +161,8 @@ def _backbone(parts: Parts, extra: Iterable[str], seen: str | None) -> None:
     for prefix in ("",) if parts.batched else ("", "negative_"):
         node = f"{prefix}backbone"
         add(graph, node, parts.unet)
-        for name in names:
-            join(graph, (f"conditions.{prefix}{name}", f"{node}.{name}"))
+        for name, feeding in inputs.items():
+            join(graph, (f"{feeding}.{prefix}{name}", f"{node}.{name}"))
         join(graph, ("schedule.timestep", f"{node}.timestep"))
         if seen:
             join(graph, ("channels.latent", f"{node}.latent"))
@@ -276,6 +281,6 @@ def join(graph: Graph, *pairs: tuple[str, str]) -> None:
         graph.add_edge(source, target)
 
 
-def _finished(parts: Parts) -> Graph:
+def finished(parts: Parts) -> Graph:
     parts.graph.validate()
     return parts.graph

@@ -10,6 +10,7 @@ from typing import Any
 from wgtorch.blocks.diffusion.schedules.betas import BETA_SCHEDULES
 from wgtorch.blocks.diffusion.solvers.ddpm import VARIANCES
 from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.diffusers.schedulers import scheduler_class
 
 _TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
@@ -58,13 +59,28 @@ def blocks_for(scheduler: str, config: Mapping[str, Any], num_steps: int) -> tup
         UnknownNameError: diffusers has no such scheduler.
     """
     settings = _Settings(scheduler, config)
+    if scheduler == "FlowMatchEulerDiscreteScheduler":
+        return _flow(settings, num_steps)
     try:
         name, schedule, solver = _translated(scheduler, settings)
         settings.done()
     except _Unknown:
-        wrapped = {"scheduler": scheduler, "config": {**settings.given}, "num_steps": num_steps}
-        return _built("schedule/diffusers", wrapped), _built("solver/diffusers", {})
+        return _wrapped(scheduler, settings, num_steps)
     return _built("schedule/diffusion", {**schedule, "num_steps": num_steps}), _built(f"solver/{name}", solver)
+
+
+def _wrapped(scheduler: str, settings: _Settings, num_steps: int) -> tuple[Block, Block]:
+    config = {"scheduler": scheduler, "config": {**settings.given}, "num_steps": num_steps}
+    return _built("schedule/diffusers", config), _built("solver/diffusers", {})
+
+
+def _flow(settings: _Settings, num_steps: int) -> tuple[Block, Block]:
+    schedule = {"convention": "trained", "num_steps": num_steps, **settings.taken("num_train_timesteps", "shift")}
+    try:
+        settings.done()
+    except _Unknown:
+        return _wrapped("FlowMatchEulerDiscreteScheduler", settings, num_steps)
+    return _built("schedule/flow", schedule), _built("solver/flow_euler", {})
 
 
 def _built(block_type: str, config: Mapping[str, Any]) -> Block:
@@ -170,3 +186,63 @@ _TRANSLATIONS: dict[str, tuple[str, _Translate]] = {
     "DPMSolverMultistepScheduler": ("dpm_solver", _dpm_solver),
     "UniPCMultistepScheduler": ("unipc", _unipc),
 }
+
+
+# --- the way back -----------------------------------------------------------------------------------------------------
+
+_RENAMED = {"variance": "variance_type", "variant": "solver_type", "order": "solver_order", "without_corrector": "disable_corrector"}
+_CLASSES = {
+    "solver/ddpm": ("DDPMScheduler", {}),
+    "solver/ddim": ("DDIMScheduler", {}),
+    "solver/lcm": ("LCMScheduler", {}),
+    "solver/euler": ("EulerDiscreteScheduler", {}),
+    "solver/euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "solver/heun": ("HeunDiscreteScheduler", {}),
+    "solver/dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "solver/dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "solver/unipc": ("UniPCMultistepScheduler", {}),
+}
+_OF_A_RUN = ("num_steps", "schedule")
+
+
+def scheduler_for(schedule: Block, solver: Block) -> tuple[str, dict[str, Any]]:
+    """(class name, settings) of the scheduler of diffusers that walks as these two do.
+
+    Raises:
+        ConfigError: diffusers has none.
+    """
+    if (schedule.block_type, solver.block_type) == ("schedule/diffusers", "solver/diffusers"):
+        return schedule.config["scheduler"], dict(schedule.config["config"] or {})
+    if schedule.block_type != "schedule/diffusion" or solver.block_type not in _CLASSES:
+        raise ConfigError(f"to_diffusers: diffusers has no scheduler that walks {schedule.block_type} with {solver.block_type}")
+    name, config = _CLASSES[solver.block_type]
+    known = inspect.signature(scheduler_class(name).__init__).parameters  # type: ignore[misc]
+    config = {**config, **{key: value for key, value in _settings_of(schedule.config, solver.config).items() if key in known}}
+    again = blocks_for(name, config, schedule.config["num_steps"])
+    wrong = [
+        f"{ours.block_type}.{key} = {value!r}"
+        for ours, theirs in zip((schedule, solver), again, strict=True)
+        for key, value in ours.config.items()
+        if key not in _OF_A_RUN and theirs.config.get(key) != value
+    ]
+    if wrong:
+        raise ConfigError(f"to_diffusers: {name} has no place for {', '.join(wrong)}; change that, or keep the graph with save(folder)")
+    return name, config
+
+
+def _settings_of(schedule: Mapping[str, Any], solver: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in the words of diffusers."""
+    found = {_RENAMED.get(key, key): value for key, value in {**schedule, **solver}.items() if value is not None}
+    found["prediction_type"] = solver["prediction"]
+    found["set_alpha_to_one"] = schedule["final_sigmas_type"] == "zero"
+    found["clip_sample"] = solver.get("clip") is not None
+    if found["clip_sample"]:
+        found["clip_sample_range"] = solver["clip"]
+    if isinstance(schedule["sigmas"], str) and schedule["sigmas"] != "trained":
+        found[f"use_{schedule['sigmas']}_sigmas"] = True
+    if solver.get("threshold"):
+        ratio, most = solver["threshold"]["ratio"], solver["threshold"]["max"]
+        found |= {"thresholding": True, "dynamic_thresholding_ratio": ratio, "sample_max_value": most}
+    if schedule["min_log_snr"] is not None:
+        found["lambda_min_clipped"] = schedule["min_log_snr"]
+    return found

@@ -13,7 +13,6 @@ from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.port import Port
 from wgtorch.roles import Schedule
 
-
 KEPT_GRIDS = 64
 
 

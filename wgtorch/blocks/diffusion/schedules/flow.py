@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class FlowSchedule(GridSchedule):
             raise ValueError(f"FlowSchedule.convention: found {convention!r}, expected one of {', '.join(CONVENTIONS)}")
         if sequence is not None and sequence not in SIGMAS:
             raise ValueError(f"FlowSchedule.sequence: found {sequence!r}, expected one of {', '.join(SIGMAS)}")
-        if sigmas is not None and not all(1 >= a > b > 0 for a, b in zip([1.5, *sigmas][1:], [*sigmas[1:], 1e-12], strict=True)):
+        if sigmas is not None and not (sigmas[0] <= 1 and sigmas[-1] > 0 and all(a > b for a, b in pairwise(sigmas))):
             raise ValueError(f"FlowSchedule.sigmas: found {sigmas}, expected numbers that fall, from at most 1 to above 0")
         if final_sigmas_type not in ("zero", "sigma_min"):
             raise ValueError(f"FlowSchedule.final_sigmas_type: found {final_sigmas_type!r}, expected one of zero, sigma_min")

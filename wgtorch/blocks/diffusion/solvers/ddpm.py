@@ -12,7 +12,7 @@ from wgtorch.blocks.diffusion.levels import Level, variance_from
 from wgtorch.blocks.diffusion.schedules.grid import Grid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
 from wgtorch.blocks.diffusion.solvers.guess import Guess
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, numbers_of
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 
@@ -109,7 +109,7 @@ class DDPM(StochasticSolver):
             )
         pred, between = pred.chunk(2, dim=1)
         if noise is not None:
-            small, large = row[-1][:2] if isinstance(row[-1], Tensor) else [weight for _, weight in row[-1]]
+            small, large = numbers_of(row[-1], 2)
             share = (between + 1) / 2
             noise = (0.5 * (share * large + (1 - share) * small)).exp() * noise
         return super().take(row, latent, pred, memory, noise)

@@ -11,7 +11,7 @@ from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.schedules.grid import Grid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver
 from wgtorch.blocks.diffusion.solvers.guess import Guess
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, numbers_of
 from wgtorch.core.block import register_block
 
 
@@ -86,5 +86,5 @@ class FlowEuler(GridSolver):
         """As for every solver; with predicted data the formula is taken as it is written, for which small painters were trained."""
         if not self._literally:
             return super().take(row, latent, pred, memory)
-        sigma, change = row[0] if isinstance(row[0], Tensor) else [weight for _, weight in row[0]]
+        sigma, change = numbers_of(row[0], 2)
         return latent + change * ((latent - pred) / sigma), ()

@@ -63,6 +63,14 @@ def weigh(terms: Terms, tensors: Sequence[Any]) -> Any:
     return total
 
 
+def numbers_of(terms: Terms, count: int) -> Sequence[Any]:
+    """The first ``count`` weights of an output, zeros included."""
+    if isinstance(terms, Tensor):
+        return terms[:count].unbind()
+    found = dict(terms)
+    return [found.get(place, 0.0) for place in range(count)]
+
+
 def weights_of(function: Callable[..., Sequence[float]], count: int) -> Matrix:
     """The matrix [outputs, count] of a linear function: column k is what it gives for 1 in place k and 0 elsewhere."""
     columns = [function(*[1.0 if k == place else 0.0 for k in range(count)]) for place in range(count)]

@@ -8,7 +8,11 @@ from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
+from wgtorch.integrations.diffusers.blocks.sd3_transformer import SD3Conditions, SD3Transformer
+from wgtorch.integrations.diffusers.blocks.t5_text import T5Text
+from wgtorch.integrations.diffusers.blocks.t5_tokenizer import T5Tokens
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
+from wgtorch.integrations.diffusers.blocks.xl_conditions import PictureSizes, SecondPrompt
 
 __all__ = [
     "AutoencoderKL",
@@ -23,7 +27,13 @@ __all__ = [
     "LatentMask",
     "LatentNoise",
     "MaskedImage",
+    "PictureSizes",
     "Repeat",
+    "SD3Conditions",
+    "SD3Transformer",
+    "SecondPrompt",
     "SplitPrediction",
+    "T5Text",
+    "T5Tokens",
     "UNet2DCondition",
 ]

@@ -38,8 +38,6 @@ class GuidedCondition(Block):
         "negative_embedding": "embedding",
         "pooled": Port(dtype="embedding", optional=True),
         "negative_pooled": Port(dtype="embedding", optional=True),
-        "time_ids": Port(dtype="tensor", optional=True),
-        "negative_time_ids": Port(dtype="tensor", optional=True),
         "guidance_scale": Port(dtype="number", optional=True),
         "num_images_per_prompt": Port(dtype="number", optional=True),
         "negative_prompt": Port(dtype="text", optional=True),
@@ -49,8 +47,6 @@ class GuidedCondition(Block):
         "negative_condition": Port(dtype="embedding", optional=True),
         "text_embeds": Port(dtype="embedding", optional=True),
         "negative_text_embeds": Port(dtype="embedding", optional=True),
-        "time_ids": Port(dtype="tensor", optional=True),
-        "negative_time_ids": Port(dtype="tensor", optional=True),
         "prompt_embeds": "embedding",
         "parts": "number",
         "scale": "number",
@@ -68,8 +64,6 @@ class GuidedCondition(Block):
         negative_embedding: Tensor,
         pooled: Tensor | None = None,
         negative_pooled: Tensor | None = None,
-        time_ids: Tensor | None = None,
-        negative_time_ids: Tensor | None = None,
         guidance_scale: float | Tensor | None = None,
         num_images_per_prompt: int | None = None,
         negative_prompt: str | list[str] | None = None,
@@ -81,8 +75,6 @@ class GuidedCondition(Block):
             negative_embedding: of the negative prompts, one for all or one for each, [1 or P, T, D].
             pooled: the same of pooled text, [P, E]; ``text_embeds`` comes of it.
             negative_pooled: [1 or P, E].
-            time_ids: sizes and crops, [1 or P, 6].
-            negative_time_ids: those of the negative condition; ``time_ids`` where left out.
             guidance_scale: a number, or one for each picture [B].
             num_images_per_prompt: each prompt is repeated so many times; B is P times this.
             negative_prompt: only looked at for whether it is there.
@@ -99,7 +91,6 @@ class GuidedCondition(Block):
         pairs = {
             "condition": (embedding, torch.zeros_like(negative_embedding) if zeros else negative_embedding),
             "text_embeds": (pooled, torch.zeros_like(negative_pooled) if zeros and negative_pooled is not None else negative_pooled),
-            "time_ids": (time_ids, time_ids if negative_time_ids is None else negative_time_ids),
         }
         for name, (with_prompt, without) in pairs.items():
             if with_prompt is None or without is None:

@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import CheckpointError, ConfigError, require
-from wgtorch.roles import Tokenizer
-
-
-class PromptTruncatedWarning(UserWarning):
-    """A prompt is longer than the text encoder reads; the message says what was cut off."""
+from wgtorch.integrations.diffusers.blocks.foreign_tokenizer import ForeignTokenizer
 
 
 @register_block("tokenizer/clip")
-class CLIPTokens(Tokenizer):
+class CLIPTokens(ForeignTokenizer):
     """``CLIPTokenizer`` of transformers: text to ids, padded to the length that the text encoder reads.
 
     Args:
         folder: with the tokenizer's files, as ``save_pretrained`` writes it.
     """
 
-    outputs = {"attention_mask": "tokens"}
-    draws = False
-
-    def __init__(self, *, folder: str) -> None:
-        super().__init__()
-        self.tokenizer: Any = self._read(Path(folder).expanduser())
-
-    @classmethod
-    def around(cls, tokenizer: Any) -> Self:
-        """A block around a tokenizer that is there already; a config can name it where it came from a local folder."""
-        folder = str(getattr(tokenizer, "name_or_path", ""))
-        block = cls.__new__(cls, folder=folder if Path(folder).is_dir() else "")
-        Tokenizer.__init__(block)  # all of the constructor but the reading
-        block.tokenizer = tokenizer
-        return block
-
-    def to_config(self) -> dict[str, Any]:
-        if not self._config["folder"]:
-            raise ConfigError(
-                f"{self.block_id}: this tokenizer is from no local folder, so a config cannot name it; "
-                "write the graph with to_diffusers(folder) and read that with from_diffusers(folder)"
-            )
-        return super().to_config()
+    tokenizer_class = "CLIPTokenizer"
 
     def forward(self, text: str | list[str]) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, L] of one text or several; what does not fit is cut off, with a warning."""
-        texts = [text] if isinstance(text, str) else list(text)
-        length = self.tokenizer.model_max_length
-        found = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        for one in texts:
-            whole = self.tokenizer(one).input_ids
-            if len(whole) > length:
-                cut = self.tokenizer.decode(whole[length - 1 : -1])
-                warnings.warn(
-                    f"{self.block_id}: the prompt has {len(whole)} tokens and the text encoder reads {length}; cut off: {cut!r}",
-                    PromptTruncatedWarning,
-                    stacklevel=2,
-                )
-        return {"tokens": found.input_ids, "attention_mask": found.attention_mask}
-
-    def _read(self, folder: Path) -> Any:
-        if not folder.is_dir():
-            raise CheckpointError(f"{type(self).__name__}.folder: {str(folder)!r} is no folder; expected one with a tokenizer's files")
-        library: Any = require("transformers", "diffusers")
-        try:
-            return library.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{type(self).__name__}.folder: {str(folder)!r} holds no CLIP tokenizer: {error}") from error
+        return self.ids(text, self.tokenizer.model_max_length)

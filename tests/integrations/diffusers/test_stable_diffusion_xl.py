@@ -1,0 +1,128 @@
+"""Stable Diffusion XL: graphs equal to the pipelines of diffusers on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
+from wgtorch.core.errors import ConfigError
+from wgtorch.graph import Graph
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
+STEPS = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny.stable_diffusion_xl(tmp_path_factory.mktemp("xl"))
+
+
+def as_task(pipeline: Any, task: str, schedule: str = "euler") -> Any:
+    """The pipeline of a task on the same models."""
+    import diffusers
+
+    name = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}[task]
+    parts = {**pipeline.components, "scheduler": tiny.scheduler(schedule)}
+    return getattr(diffusers, f"StableDiffusionXL{name}Pipeline")(**parts, add_watermarker=False)
+
+
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "dpmpp_2m", "unipc", "pndm"])
+def test_text_to_image(pipeline: Any, schedule: str) -> None:
+    same = as_task(pipeline, "text_to_image", schedule)
+    graph = Graph.from_diffusers(same)
+    check_equal(same, graph, prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_without_a_negative_prompt_its_condition_is_zeros_and_with_an_empty_one_it_is_not(pipeline: Any, batched: bool) -> None:
+    graph = Graph.from_diffusers(pipeline, batched=batched)
+    without = check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=STEPS)
+    empty = check_equal(pipeline, graph, prompt=PROMPT, negative_prompt="", num_inference_steps=STEPS)
+    assert (without - empty).abs().max() > 1e-3
+    check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=STEPS, guidance_scale=0.7)
+
+
+def test_defaults_are_those_of_the_pipeline(pipeline: Any) -> None:
+    check_equal(pipeline, Graph.from_diffusers(pipeline), prompt=PROMPT)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_second_prompts_and_sizes(pipeline: Any, batched: bool) -> None:
+    graph = Graph.from_diffusers(pipeline, batched=batched)
+    call = {"prompt": PROMPT, "prompt_2": "a hill", "negative_prompt": "x", "negative_prompt_2": "y", "num_inference_steps": STEPS}
+    sizes = {"original_size": (64, 32), "crops_coords_top_left": (4, 0), "target_size": (24, 32), "height": 24, "width": 32}
+    negative = {"negative_original_size": (8, 8), "negative_target_size": (9, 9), "negative_crops_coords_top_left": (1, 2)}
+    plain = theirs(pipeline, **call, height=24, width=32)
+    found = check_equal(pipeline, graph, **call, **sizes, **negative)
+    assert (found - plain).abs().max() > 1e-3, "sizes matter"
+
+
+def test_several_prompts(pipeline: Any) -> None:
+    graph = Graph.from_diffusers(pipeline)
+    call = {"prompt": ["a", "b"], "negative_prompt": ["x", "y"], "num_images_per_prompt": 2}
+    check_equal(pipeline, graph, **call, num_inference_steps=STEPS, original_size=(64, 32))
+
+
+def test_clip_skip(pipeline: Any) -> None:
+    check_equal(pipeline, Graph.from_diffusers(pipeline), prompt=PROMPT, num_inference_steps=STEPS, clip_skip=1)
+
+
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "dpmpp_2m", "unipc"])
+def test_image_to_image(pipeline: Any, schedule: str) -> None:
+    same = as_task(pipeline, "image_to_image", schedule)
+    graph = Graph.from_diffusers(same, task="image_to_image")
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "image": picture(tiny.PIXELS)}
+    check_equal(same, graph, strength=0.6, num_inference_steps=STEPS, **call)
+    check_equal(same, graph, **call)
+
+
+@pytest.mark.parametrize("in_channels", [4, 9])
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_inpainting(tmp_path: Path, in_channels: int, strength: float) -> None:
+    same = as_task(tiny.stable_diffusion_xl(tmp_path, in_channels=in_channels), "inpaint")
+    graph = Graph.from_diffusers(same, task="inpaint")
+    call = {"prompt": PROMPT, "image": picture(tiny.PIXELS), "mask_image": half_mask(tiny.PIXELS), "num_inference_steps": STEPS}
+    if in_channels == 4:
+        check_equal(same, graph, strength=strength, **call)
+        return
+    graph.expose_input("encoder", "noise", "posterior")
+    graph.expose_input("masked_encoder", "noise", "masked_posterior")
+    # Theirs encodes the picture itself only where the loop starts near it.
+    drawn = ("latents", "masked_posterior") if strength == 1 else ("posterior", "latents", "masked_posterior")
+    torch.manual_seed(3)
+    given = {name: torch.randn(1, 4, tiny.SIDE, tiny.SIDE) for name in drawn}
+    expected = theirs(same, strength=strength, **call)
+    torch.testing.assert_close(ours(graph, strength=strength, **call, **given), expected, rtol=0, atol=1e-4)
+
+
+def test_a_folder_gives_what_its_pipeline_gives(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "xl")
+    graph = Graph.from_diffusers(tmp_path / "xl")
+    check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=STEPS)
+    again = Graph.from_config(graph.to_config())
+    call = {"prompt": PROMPT, "num_inference_steps": 2}
+    assert torch.equal(ours(again, **call), ours(graph, **call))
+
+
+def test_a_refiner_is_refused(pipeline: Any) -> None:
+    same = as_task(pipeline, "image_to_image")
+    same.register_to_config(requires_aesthetics_score=True)
+    with pytest.raises(ConfigError, match="is a refiner"):
+        Graph.from_diffusers(same, task="image_to_image")

@@ -1,0 +1,110 @@
+"""The transformer of Stable Diffusion 3, and what it is conditioned on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Backbone
+
+
+@register_block("backbone/sd3_transformer")
+class SD3Transformer(ForeignModel, Backbone):
+    """``SD3Transformer2DModel`` of diffusers, which predicts a flow (Esser et al. 2024, https://arxiv.org/abs/2403.03206).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "SD3Transformer2DModel"
+    draws = False
+    inputs: Mapping[str, Any] = {"condition": "embedding", "text_embeds": "embedding"}
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, text_embeds: Tensor) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W]; H and W are multiples of the patch size.
+            timestep: of training, a number or [B].
+            condition: [B, T, D].
+            text_embeds: pooled text [B, P].
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
+                another number of rows.
+        """
+        own = self.model.config
+        if latent.dim() != 4 or latent.shape[1] != own.in_channels or any(side % own.patch_size for side in latent.shape[2:]):
+            raise PortError(
+                f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {own.in_channels}, H, W] "
+                f"with sides that are multiples of {own.patch_size}"
+            )
+        if condition.shape[0] != latent.shape[0]:
+            raise PortError(f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many")
+        moment = torch.as_tensor(timestep, dtype=torch.float32, device=latent.device).expand(latent.shape[0])
+        pred = self.model(latent, condition, text_embeds, moment, return_dict=False)[0]
+        return {"pred": pred}
+
+
+@register_block("diffusers/sd3_conditions")
+class SD3Conditions(Block):
+    """Two CLIP encoders side by side, padded to the width of T5, whose tokens follow; zeros where there is no T5.
+
+    Args:
+        width: of the embeddings that the transformer takes.
+    """
+
+    draws = False
+    length = 256
+    inputs: Mapping[str, Any] = {
+        "embedding": "embedding",
+        "second_embedding": "embedding",
+        "pooled": "embedding",
+        "second_pooled": "embedding",
+        "third_embedding": Port(dtype="embedding", optional=True),
+        "max_sequence_length": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"embedding": "embedding", "pooled": "embedding"}
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(
+        self,
+        embedding: Tensor,
+        second_embedding: Tensor,
+        pooled: Tensor,
+        second_pooled: Tensor,
+        third_embedding: Tensor | None = None,
+        max_sequence_length: int | None = None,
+    ) -> dict[str, Any]:
+        """``embedding`` [B, T + L, D] and ``pooled`` [B, P1 + P2].
+
+        Args:
+            embedding: of the first CLIP encoder, [B, T, D1].
+            second_embedding: of the second, [B, T, D2].
+            pooled: of the first, [B, P1].
+            second_pooled: of the second, [B, P2].
+            third_embedding: of T5, [B, L, D].
+            max_sequence_length: L where there is no T5; 256 where left out.
+        """
+        both = torch.cat([embedding, second_embedding], dim=-1)
+        if third_embedding is None:
+            length = self.length if max_sequence_length is None else int(max_sequence_length)
+            third_embedding = both.new_zeros(both.shape[0], length, self.width)
+        both = F.pad(both, (0, third_embedding.shape[-1] - both.shape[-1]))
+        return {"embedding": torch.cat([both, third_embedding], dim=-2), "pooled": torch.cat([pooled, second_pooled], dim=-1)}

@@ -1,0 +1,35 @@
+"""T5's text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Conditioner
+
+
+@register_block("conditioner/t5_text")
+class T5Text(ForeignModel, Conditioner):
+    """``T5EncoderModel`` of transformers: ids to embeddings.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    library = "transformers"
+    model_class = "T5EncoderModel"
+    draws = False
+    inputs: Mapping[str, Any] = {"tokens": "tokens"}
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def forward(self, tokens: Tensor) -> dict[str, Any]:
+        """``embedding`` [B, L, D] of ``tokens`` [B, L]; padding is read as well, as diffusion models were trained."""
+        return {"embedding": self.model(tokens.to(self.model.device), return_dict=False)[0]}

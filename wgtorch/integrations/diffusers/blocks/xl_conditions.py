@@ -1,0 +1,89 @@
+"""What Stable Diffusion XL is told beside the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
+
+
+@register_block("diffusers/second_prompt")
+class SecondPrompt(Block):
+    """The text for the second encoder: one of its own, else that of the first."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"text": "text", "second": Port(dtype="text", optional=True)}
+    outputs: Mapping[str, Any] = {"text": "text"}
+
+    def forward(self, text: str | list[str], second: str | list[str] | None = None) -> dict[str, Any]:
+        """``text``: ``second`` where it is given and not empty."""
+        return {"text": second or text}
+
+
+@register_block("diffusers/picture_sizes")
+class PictureSizes(Block):
+    """The sizes that the model is told (Podell et al. 2023, https://arxiv.org/abs/2307.01952, section 2.2), for a whole batch.
+
+    Args:
+        factor: pixels to a latent's side.
+        batched: one batch for the condition with and without the prompt, as of :class:`GuidedCondition`.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "latent": "latent",
+        "scale": "number",
+        **{name: Port(dtype="list", optional=True) for name in ("original_size", "crops_coords_top_left", "target_size")},
+        **{name: Port(dtype="list", optional=True) for name in ("negative_original_size", "negative_crops_coords_top_left")},
+        "negative_target_size": Port(dtype="list", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"time_ids": "tensor", "negative_time_ids": Port(dtype="tensor", optional=True)}
+
+    def __init__(self, *, factor: int, batched: bool = True) -> None:
+        super().__init__()
+        self.factor = factor
+        self.batched = batched
+
+    def forward(
+        self,
+        latent: Tensor,
+        scale: float | Tensor,
+        original_size: Sequence[int] | None = None,
+        crops_coords_top_left: Sequence[int] | None = None,
+        target_size: Sequence[int] | None = None,
+        negative_original_size: Sequence[int] | None = None,
+        negative_crops_coords_top_left: Sequence[int] | None = None,
+        negative_target_size: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
+        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance.
+
+        Args:
+            latent: [B, C, h, w] that the loop starts from; says the size where none is given.
+            scale: guidance scale.
+            original_size: (height, width) in pixels of the picture before it was scaled.
+            crops_coords_top_left: (top, left) of the crop; (0, 0) where left out.
+            target_size: (height, width) wanted.
+            negative_original_size: as ``original_size``, for what is not wanted; that one where left out, as for the next two.
+            negative_crops_coords_top_left: as ``crops_coords_top_left``.
+            negative_target_size: as ``target_size``.
+        """
+        size = (latent.shape[2] * self.factor, latent.shape[3] * self.factor)
+        wanted = (original_size or size, crops_coords_top_left or (0, 0), target_size or size)
+        given = (negative_original_size, negative_crops_coords_top_left, negative_target_size)
+        other = tuple(wanted[index] if value is None else value for index, value in enumerate(given))
+        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1
+        ids = self._rows(wanted, latent)
+        negative = self._rows(other, latent) if guided else ids
+        if not self.batched:
+            return {"time_ids": ids, "negative_time_ids": negative}
+        return {"time_ids": torch.cat([negative, ids]) if guided else ids}
+
+    @staticmethod
+    def _rows(sizes: Sequence[Sequence[int]], latent: Tensor) -> Tensor:
+        numbers = [float(number) for pair in sizes for number in pair]
+        return torch.tensor([numbers], dtype=latent.dtype, device=latent.device).expand(latent.shape[0], -1)
