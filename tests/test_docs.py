@@ -24,7 +24,7 @@ def test_the_snippets_of_the_readme_run_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = snippets()
-    assert len(found) == 6
+    assert len(found) == 7
     scope: dict[str, Any] = {"__name__": "readme"}
     for code in found:
         exec(compile(code, "README.md", "exec"), scope)

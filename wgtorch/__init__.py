@@ -6,6 +6,7 @@ from wgtorch.contract import register_merge
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import WgtorchError
 from wgtorch.core.kinds import Kind, register_kind
+from wgtorch.core.pool import Pool
 from wgtorch.core.port import Port
 from wgtorch.core.rng import Rng
 from wgtorch.core.run import Event
@@ -25,6 +26,7 @@ __all__ = [
     "Graph",
     "Kind",
     "Pipeline",
+    "Pool",
     "Port",
     "Rng",
     "Stage",

@@ -155,7 +155,7 @@ def test_image_to_image(pipeline: Any, schedule: str, strength: float) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="schedule/diffusers takes its share of the scheduler's turns, diffusers of the steps that were asked for"
+    strict=True, reason="schedule/diffusers takes its share of turns, of which PNDM makes one more than steps"
 )
 @pytest.mark.parametrize("strength", [0.34, 0.5, 0.67])
 def test_image_to_image_with_a_scheduler_of_more_turns_than_steps(pipeline: Any, strength: float) -> None:
