@@ -578,3 +578,19 @@ def test_a_child_that_trains_nowhere_stays_in_eval() -> None:
     graph.train()
     assert shared.training
     assert not alone.training
+
+
+def test_a_deep_nest_of_shared_levels_is_looked_at_once() -> None:
+    """One child twice at each of 40 levels: 2**40 paths, 41 modules. Done path by path, this would never end."""
+    graph = chain(Scale(), name="g0")
+    for depth in range(40):
+        outer = Graph(f"g{depth + 1}")
+        outer.add_child(graph, "left")
+        outer.add_child(graph, "right")
+        outer.add_edge("left.y", "right.x")
+        outer.infer_exposed_ports()
+        graph = outer
+    assert graph.validate(deep=False).is_valid
+    assert not graph.waits
+    assert list(graph.trainable_parameters()) == list(graph.find("/".join(["left"] * 40)).trainable_parameters())
+    assert not graph.eval().find("/".join(["right"] * 40)).training

@@ -120,7 +120,7 @@ class Composite(Wired):
     @property
     def waits(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
-        return any(getattr(child, "waits", False) for child in self.nodes.values())
+        return any(child.waits for child in {id(child): child for child in self.nodes.values()}.values())
 
     def skip_reason(self, node: Node, run: Run | None) -> str | None:
         """Why a node is to be skipped now; levels with conditions answer."""

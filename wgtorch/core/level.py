@@ -262,7 +262,7 @@ class Level(Block):
         return self
 
     def _trained_children(self) -> list[Block]:
-        return [child for node_id, child in self.nodes.items() if self._places[node_id].trainable]
+        return list({id(child): child for node_id, child in self.nodes.items() if self._places[node_id].trainable}.values())
 
     # --- config and files ---------------------------------------------------------------------------------------------
 
@@ -330,8 +330,8 @@ class Level(Block):
         """Takes over what :meth:`own_config` gave, once the nodes stand."""
 
     def child_levels(self) -> Iterable[Level]:
-        """Children that are levels themselves."""
-        return [child for child in self.nodes.values() if isinstance(child, Level)]
+        """Children that are levels themselves, each once however many places it stands at."""
+        return {id(child): child for child in self.nodes.values() if isinstance(child, Level)}.values()
 
     def extra_repr(self) -> str:
         return repr(self.block_id)
