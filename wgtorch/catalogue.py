@@ -29,6 +29,7 @@ _BLOCKS = {
 }  # fmt: skip
 _TEMPLATES = {
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
+    "wgtorch.templates.scene_edits": ("graph/image_to_image", "graph/inpaint", "pipeline/text_to_image_refine"),
     "wgtorch.templates.world": (
         "stage/philosopher", "stage/author", "stage/environment", "stage/architect", "stage/creator", "world/default",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
 from wgtorch.blocks.diffusion import DPMpp2M
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
+from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers import from_diffusers
 from wgtorch.integrations.diffusers.blocks.foreign_tokenizer import PromptTruncatedWarning
@@ -154,9 +156,6 @@ def test_image_to_image(pipeline: Any, schedule: str, strength: float) -> None:
     check_equal(same, graph, strength=strength, **call)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="schedule/diffusers takes its share of turns, of which PNDM makes one more than steps"
-)
 @pytest.mark.parametrize("strength", [0.34, 0.5, 0.67])
 def test_image_to_image_with_a_scheduler_of_more_turns_than_steps(pipeline: Any, strength: float) -> None:
     same = as_task(pipeline, "image_to_image", "pndm")
@@ -180,10 +179,11 @@ def test_inpainting_with_a_model_that_knows_no_masks(pipeline: Any, schedule: st
     check_equal(same, graph, strength=strength, **call)
 
 
+@pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("strength", [0.6, 1.0])
-def test_inpainting_with_a_model_that_was_trained_to(tmp_path: Path, strength: float) -> None:
+def test_inpainting_with_a_model_that_was_trained_to(tmp_path: Path, strength: float, batched: bool) -> None:
     same = as_task(tiny.stable_diffusion(tmp_path, in_channels=9), "inpaint", "euler")
-    graph = from_diffusers(same, task="inpaint")
+    graph = from_diffusers(same, task="inpaint", batched=batched)
     assert "blend" not in graph.nodes
     call = {"prompt": PROMPT, "image": picture(24), "mask_image": half_mask(24), "num_inference_steps": STEPS, "height": 20, "width": 16}
     graph.expose_input("encoder", "noise", "posterior")
@@ -245,12 +245,53 @@ def test_every_part_can_be_replaced(pipeline: Any) -> None:
     check_equal(as_task(pipeline, "text_to_image", "dpmpp_2m"), graph, prompt=PROMPT, num_inference_steps=STEPS)
 
 
+@pytest.mark.parametrize("schedule", ["unipc", "pndm"])
+def test_runs_in_several_threads_do_not_touch_each_other(pipeline: Any, schedule: str) -> None:
+    graph = from_diffusers(as_task(pipeline, "text_to_image", schedule))
+    calls = [{"prompt": prompt, "num_inference_steps": steps} for prompt in ("a", "the cat") for steps in (2, 5)]
+    expected = [graph.run(call, seed=1)["image"] for call in calls]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda call: graph.run(call, seed=1)["image"], calls * 3))
+    for index, image in enumerate(found):
+        torch.testing.assert_close(image, expected[index % len(calls)], rtol=0, atol=1e-6)
+
+
+def test_a_tokenizer_from_no_folder_cannot_be_named_in_a_config(pipeline: Any) -> None:
+    with pytest.raises(ConfigError, match=r"text_to_image/tokenizer: .*from no local folder.*to_diffusers\(folder\)"):
+        from_diffusers(pipeline).to_config()
+
+
 def test_gradients_reach_prompt_and_backbone(pipeline: Any) -> None:
     graph = from_diffusers(pipeline)
     image = graph(prompt=PROMPT, num_inference_steps=2)["image"]
     weights = [graph.nodes["backbone"].model.conv_in.weight, graph.nodes["text_encoder"].model.get_input_embeddings().weight]
     for gradient in torch.autograd.grad(image.sum(), weights):
         assert gradient.abs().max() > 0
+
+
+def test_from_parts_by_role_in_ten_lines_and_from_an_image_in_five_more(pipeline: Any, folder: Path) -> None:
+    grid = {**tiny.BETAS, "convention": "ddim", "timestep_spacing": "leading", "final_sigmas_type": "sigma_min", "num_steps": STEPS}
+    with Pool():
+        graph = Graph("by_hand")
+        graph.add_node("tokenizer/clip", "tokenizer", config={"folder": str(folder / "tokenizer")})
+        graph.add_node("conditioner/clip_text", "text_encoder", config={"checkpoint_ref": str(folder / "text_encoder")})
+        graph.add_node("schedule/diffusion", "schedule", config=grid)
+        graph.add_node("noise/latents", "noise", config={"channels": 4, "factor": 2, "height": 16, "width": 16})
+        graph.add_node("backbone/unet_2d_condition", "backbone", config={"checkpoint_ref": str(folder / "unet")})
+        graph.add_node("solver/ddim", "solver")
+        graph.add_node("codec/autoencoder_kl", "codec", config={"checkpoint_ref": str(folder / "vae")})
+        graph.expose_input("tokenizer", "text", "prompt")
+        graph.expose_output("codec", "image")
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS, "guidance_scale": 1.0}
+    torch.testing.assert_close(ours(graph, prompt=PROMPT), theirs(pipeline, **call), rtol=0, atol=1e-4)
+
+    graph.add_node(graph.nodes["codec"], "encoder", auto_connect=False)
+    graph.add_edge("encoder.latent", "noise.image_latent")
+    graph.expose_input("encoder", "image")
+    graph.expose_input("schedule", "strength")
+    same, image = as_task(pipeline, "image_to_image"), picture(tiny.PIXELS)
+    expected = theirs(same, image=image, strength=0.5, **call)
+    torch.testing.assert_close(ours(graph, prompt=PROMPT, image=image, strength=0.5), expected, rtol=0, atol=1e-4)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -179,10 +179,12 @@ class DiffusersSchedule(Schedule):
         turns, first = len(scheduler.timesteps), 0
         if strength is not None:
             order = getattr(scheduler, "order", 1)
-            made = int((turns + order - 1) // order * float(strength))
+            # A share of the steps asked for: PNDM makes more turns than those.
+            total = (turns + order - 1) // order if given else steps
+            made = min(int(total * float(strength)), total)
             if not 0 < strength <= 1 or made < 1:
                 raise ValueError(f"strength: found {strength} with {steps} steps, expected a number from {1 / steps:.3g} to 1")
-            first = ((turns + order - 1) // order - made) * order
+            first = (total - made) * order
         if timestep is not None:
             value = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
             found = (scheduler.timesteps.double() - value).abs() <= 1e-4 * max(1.0, abs(value))

@@ -139,8 +139,8 @@ def sampling(parts: Parts, extra: Mapping[str, str] | None = None) -> None:
         ("solver.next_timestep", "guidance.timestep"),
         (turned["latent"], "codec.latent"),
     )
-    first = "repeat" if parts.batched else ("channels" if "channels" in graph.nodes else "backbone")
-    into = [first] if parts.batched or first == "channels" else ["backbone", "negative_backbone"]
+    twice = ["backbone", "negative_backbone"]
+    into = ["repeat"] if parts.batched else ["channels"] if "channels" in graph.nodes else twice
     for node in into:
         join(graph, ("noise.latent", f"{node}.latent"), (turned["latent"], f"{node}.latent"))
     graph.expose_output("codec", "image")

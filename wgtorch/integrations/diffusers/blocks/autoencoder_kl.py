@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import PortError
+from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
@@ -49,6 +49,8 @@ class AutoencoderKL(ForeignModel, Codec):
     ) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
         self.sample = sample
+        if self.model.config.get("latents_mean") is not None:
+            raise ConfigError("AutoencoderKL: latents that are normalised channel by channel (latents_mean) are not supported")
 
     @property
     def factor(self) -> int:

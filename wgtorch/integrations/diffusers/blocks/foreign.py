@@ -29,6 +29,7 @@ class ForeignModel(Block):
     """
 
     library = "diffusers"
+    ref_module = "model"
     model_class = ""
     model: Any
 

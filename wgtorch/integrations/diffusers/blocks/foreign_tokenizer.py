@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, Self
 
 from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.roles import Tokenizer
+
+_ONE_AT_A_TIME = threading.Lock()  # a call sets padding and truncation on the tokenizer itself
 
 
 class PromptTruncatedWarning(UserWarning):
@@ -49,9 +52,10 @@ class ForeignTokenizer(Tokenizer):
     def ids(self, text: str | list[str], length: int) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, length] of one text or several; what does not fit is cut off, with a warning."""
         texts = [text] if isinstance(text, str) else list(text)
-        found = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        for one in texts:
-            whole = self.tokenizer(one).input_ids
+        with _ONE_AT_A_TIME:
+            found = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            wholes = [self.tokenizer(one).input_ids for one in texts]
+        for whole in wholes:
             if len(whole) > length:
                 cut = self.tokenizer.decode(whole[length - 1 : -1])
                 warnings.warn(
