@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -268,6 +267,7 @@ def test_variants_of_a_base_store_what_differs(format: str, tmp_path: Path) -> N
 def adapted(ref: Path, seed: int, name: str = "mine") -> Graph:
     graph = referring(ref)
     block = graph.nodes["a"]
+    peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["linear"])
     peft.inject_adapter_in_model(config, block, name)
     block.peft_config = {name: config}
@@ -305,7 +305,7 @@ def test_peft_itself_reads_the_adapter(file: Path, tmp_path: Path) -> None:
 
     plain = Plain()
     plain.load_state_dict(Affine(seed=8).state_dict())
-    model = peft.PeftModel.from_pretrained(plain, path / "adapters/a/mine")
+    model = pytest.importorskip("peft").PeftModel.from_pretrained(plain, path / "adapters/a/mine")
     x = torch.randn(3, 4)
     torch.testing.assert_close(model(x), graph(x=x)["y"], rtol=0, atol=0)
 
