@@ -150,6 +150,7 @@ class Bert(Block):
 
 
 def test_a_folder_that_transformers_wrote(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
     torch.manual_seed(3)
     inner = Bert().inner
     inner.save_pretrained(tmp_path / "bert", max_shard_size="10KB")
