@@ -52,6 +52,7 @@ def stable_diffusion(source: Source, task: str, batched: bool) -> Graph:
 
 
 def start(source: Source, task: str, batched: bool, defaults: Defaults) -> Parts:
+    """An empty graph for a task, with the models of the source at hand."""
     graph = Graph(task, metadata={"from_diffusers": source.pipeline_class})
     parts = Parts(graph, source, task, batched, defaults)
     parts.unet = source.model("unet", "backbone/unet_2d_condition")
@@ -282,5 +283,6 @@ def join(graph: Graph, *pairs: tuple[str, str]) -> None:
 
 
 def finished(parts: Parts) -> Graph:
+    """The graph, validated."""
     parts.graph.validate()
     return parts.graph
