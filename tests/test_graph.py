@@ -594,3 +594,13 @@ def test_a_deep_nest_of_shared_levels_is_looked_at_once() -> None:
     assert not graph.waits
     assert list(graph.trainable_parameters()) == list(graph.find("/".join(["left"] * 40)).trainable_parameters())
     assert not graph.eval().find("/".join(["right"] * 40)).training
+
+
+def test_an_adapter_that_nothing_can_wear_is_refused_and_nothing_is_added() -> None:
+    graph = chain(Scale(), name="g")
+    with pytest.raises(StructureError, match=r"g/styled: no adapter 'ink': Scale .* has none to wear; leave adapter out"):
+        graph.add_node(Scale(), "styled", adapter="ink")
+    with pytest.raises(StructureError, match=r"g/n0: no adapter 'ink'"):
+        graph.configure_node("n0", adapter="ink")
+    assert list(graph.nodes) == ["n0"]
+    assert graph.places["n0"].adapter is None

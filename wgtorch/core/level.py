@@ -157,6 +157,11 @@ class Level(Block):
         for name in [*place["map"], *place.get("inputs", {})]:
             if name not in spec:
                 raise UnknownNameError(f"{self.block_id}/{node_id}: no input {name!r}; {suggest(name, spec)}")
+        if place.get("adapter") is not None:
+            # Nothing wears an adapter at one place yet; taking the name and ignoring it would be a silent wrong result.
+            raise StructureError(
+                f"{self.block_id}/{node_id}: no adapter {place['adapter']!r}: {describe_child(child)} has none to wear; leave adapter out"
+            )
         return Node(node_id, **place)
 
     def _free_id(self, wish: str) -> str:
