@@ -41,3 +41,12 @@ __all__ = [
 ]
 
 _install()
+
+
+def __getattr__(name: str) -> object:
+    """``wgtorch.lora`` and ``wgtorch.train`` without importing them first; neither loads PEFT or Lightning by itself."""
+    if name in ("lora", "train"):
+        from importlib import import_module
+
+        return import_module(f"wgtorch.{name}")
+    raise AttributeError(f"module 'wgtorch' has no attribute {name!r}")

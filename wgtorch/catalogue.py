@@ -20,11 +20,19 @@ _BLOCKS = {
     "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "conditioner/scene_complete", "tokenizer/scene", "vlm/scene"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
+        "adapter/controlnet", "adapter/t2i",
         "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text", "conditioner/t5_text",
         "noise/latents", "tokenizer/clip", "tokenizer/t5",
         "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
         "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/masked_image", "diffusers/picture_sizes", "diffusers/repeat",
         "diffusers/sd3_conditions", "diffusers/second_prompt", "diffusers/split",
+        "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
+    ),
+    "wgtorch.integrations.models": (
+        "embedder", "image_generator", "llm", "speech_to_text", "text_to_speech", "vlm",
+        "embedder/api", "image_generator/api", "llm/api", "speech_to_text/api", "text_to_speech/api", "vlm/api",
+        "embedder/local", "image_generator/local", "llm/local", "speech_to_text/local", "text_to_speech/local", "vlm/local",
+        "llm/anthropic", "llm/openai", "vlm/anthropic", "vlm/openai",
     ),
 }  # fmt: skip
 _TEMPLATES = {

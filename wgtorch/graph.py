@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from wgtorch.core.autoconnect import RoleEdges, RoleNode, edges_by_role
+from wgtorch.core.autoconnect import RoleEdges, RoleNode, edges_beside, edges_by_role
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
@@ -17,7 +17,7 @@ from wgtorch.core.errors import Finding
 from wgtorch.core.pool import Pool
 from wgtorch.core.registry import Registry
 from wgtorch.core.structure import Edge
-from wgtorch.roles import ROLE_RULES
+from wgtorch.roles import BESIDE_RULES, ROLE_RULES
 
 GraphReaders: Registry[Callable[..., Any]] = Registry("reader of graphs")
 """What makes graphs of other libraries' models, by the library's name; integrations add theirs."""
@@ -110,6 +110,9 @@ class Graph(Composite):
         if not auto_connect:
             self._by_hand.add(node_id)
         self.connect_by_role()
+        if auto_connect:
+            for port, name in getattr(self.nodes[node_id], "exposes", {}).items():
+                self.expose_input(node_id, port, name)
         return node_id
 
     def add_edge(self, *ends: str) -> Edge:
@@ -173,12 +176,28 @@ class Graph(Composite):
             if port.aggregation != "single"
         }
         self._derived = edges_by_role(nodes, ROLE_RULES, taken, combining)
+        if any(rule.role in roles.values() for rule in BESIDE_RULES):
+            self._derived = self._with_beside(own, roles, frozenset(node.node_id for node in nodes))
         self._edges = own + [
             edge
             for edge in (*self._derived.edges, *self._derived.feedback)
             if edge not in self._refused and edge not in own and self._mismatch(edge) is None
         ]
         self._changed()
+
+    def _with_beside(self, own: list[Edge], roles: Mapping[str, str], put: frozenset[str]) -> RoleEdges:
+        """What roles gave, and what joins adapters to the backbone whoever joined that."""
+        derived = self._derived
+        ports = {node_id: self.nodes[node_id].get_input_spec() for node_id in self.nodes}
+        nodes = [RoleNode(each, roles[each], frozenset(ports[each]), frozenset(self.nodes[each].get_output_spec())) for each in ports]
+        combining = {(each, port.name) for each in ports for port in ports[each].values() if port.aggregation != "single"}
+        beside = edges_beside(nodes, BESIDE_RULES, [*own, *derived.edges, *derived.feedback], put, combining)
+        there = {*own, *derived.edges, *derived.feedback}
+        return RoleEdges(
+            (*derived.edges, *(edge for edge in beside.edges if edge not in there)),
+            derived.feedback,
+            {**derived.undecided, **beside.undecided},
+        )
 
     def _own_edges(self) -> list[Edge]:
         derived = {*self._derived.edges, *self._derived.feedback}

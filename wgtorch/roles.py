@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wgtorch.core.autoconnect import RoleRule
+from wgtorch.core.autoconnect import BesideRule, RoleRule
 from wgtorch.core.block import Block
 from wgtorch.core.port import Port
 
@@ -72,10 +72,16 @@ class Conditioner(Block):
 
 
 class Adapter(Block):
-    """A contribution to the backbone from beside it: ControlNet, IP-Adapter, T2I-Adapter."""
+    """A contribution to the backbone from beside it: ControlNet, IP-Adapter, T2I-Adapter.
+
+    It sees what the backbone sees: its inputs ``latent``, ``timestep``, ``condition`` are fed as the backbone's are. What it
+    gives, ``adapted``, goes to the backbone, which takes several. ``exposes`` names the inputs that only a user can feed,
+    and what the graph is to call them.
+    """
 
     role = "adapter"
     outputs: Mapping[str, Any] = {"adapted": "any"}
+    exposes: Mapping[str, str] = {}
 
 
 class Guidance(Block):
@@ -159,3 +165,9 @@ ROLE_RULES: tuple[RoleRule, ...] = (
     RoleRule("solver", "next_latent", "codec", "latent"),
 )
 """Which port feeds which. ``loops`` rules stand beside a start: noise, an encoded image, or an exposed input."""
+
+BESIDE_RULES: tuple[BesideRule, ...] = (
+    BesideRule("adapter", "backbone", frozenset(("latent", "timestep", "condition", "text_embeds", "time_ids")), gives=True),
+    BesideRule("adapter", "solver", frozenset(("progress",))),
+)
+"""Who stands beside whom: an adapter sees what the backbone sees, and how far the solver is."""

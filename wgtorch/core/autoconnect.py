@@ -30,6 +30,23 @@ class RoleRule:
 
 
 @dataclass(frozen=True, slots=True)
+class BesideRule:
+    """A node of one role stands beside those of another: it is fed what they are fed, and what it gives goes to them.
+
+    Args:
+        role: of the node that is put beside.
+        beside: role of the nodes that are there.
+        shared: inputs that are fed from the same ports as theirs.
+        gives: True when outputs that are named as inputs of theirs feed those.
+    """
+
+    role: str
+    beside: str
+    shared: frozenset[str]
+    gives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RoleNode:
     """What the rules look at: a node's role and the names of its ports."""
 
@@ -92,3 +109,56 @@ def edges_by_role(
                 elif candidates:
                     undecided[key] = tuple(f"{node_id}.{name}" for node_id, name in sorted(candidates))
     return RoleEdges(tuple(edges), tuple(feedback), undecided)
+
+
+def edges_beside(
+    nodes: Sequence[RoleNode],
+    rules: Sequence[BesideRule],
+    edges: Sequence[Edge],
+    put: Collection[str],
+    combining: Collection[tuple[str, str]] = (),
+) -> RoleEdges:
+    """Joins nodes to what they stand beside, whoever joined that.
+
+    Args:
+        nodes: the nodes with roles.
+        rules: who stands beside whom.
+        edges: those that are there.
+        put: ids of the nodes that are to be joined.
+        combining: ports that take several sources.
+    """
+    found: list[Edge] = []
+    undecided: dict[tuple[str, str], tuple[str, ...]] = {}
+    taken = {(edge.target_node, edge.target_port) for edge in edges}
+    into: dict[tuple[str, str], list[Edge]] = {}
+    for rule in rules:
+        there = [node for node in nodes if node.role == rule.beside]
+        for node in nodes:
+            if node.role != rule.role or node.node_id not in put or not there:
+                continue
+            for port in sorted(node.inputs & rule.shared):
+                if (node.node_id, port) in taken:
+                    continue
+                sources = {
+                    other.node_id: tuple(
+                        (edge.source_node, edge.source_port)
+                        for edge in edges
+                        if (edge.target_node, edge.target_port) == (other.node_id, port)
+                    )
+                    for other in there
+                }
+                if len({frozenset(each) for each in sources.values()}) == 1:
+                    found += [Edge(*source, node.node_id, port) for source in next(iter(sources.values()))]
+                else:
+                    undecided[node.node_id, port] = tuple(sorted({f"{a}.{b}" for each in sources.values() for a, b in each}))
+            for other in there if rule.gives else ():
+                for port in sorted(node.outputs & other.inputs):
+                    into.setdefault((other.node_id, port), []).append(Edge(node.node_id, port, other.node_id, port))
+    for key, candidates in into.items():
+        if key in taken and key not in combining:
+            continue
+        if len(candidates) == 1 or key in combining:
+            found += candidates
+        else:
+            undecided[key] = tuple(f"{edge.source_node}.{edge.source_port}" for edge in candidates)
+    return RoleEdges(tuple(found), (), undecided)

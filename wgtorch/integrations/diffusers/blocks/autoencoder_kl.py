@@ -57,6 +57,11 @@ class AutoencoderKL(ForeignModel, Codec):
         """Pixels to a latent's side."""
         return 2 ** (len(self.model.config.block_out_channels) - 1)
 
+    @property
+    def shift(self) -> float:
+        """What is subtracted from latents after they are scaled."""
+        return (self.model.config.shift_factor or 0) * self.model.config.scaling_factor
+
     def forward(
         self, latent: Tensor | None = None, image: Tensor | None = None, noise: Tensor | None = None, rng: Rng | None = None
     ) -> dict[str, Any]:

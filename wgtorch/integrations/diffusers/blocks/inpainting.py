@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
-from wgtorch.integrations.diffusers.schedulers import SchedulerProgress, apart, shown
+from wgtorch.integrations.diffusers.schedulers import SchedulerProgress, apart, noised, shown
 
 HALF = 0.5
 
@@ -109,7 +109,7 @@ class Blend(Block):
         known = image_latent
         if not done:
             now = scheduler.timesteps[progress.turn]
-            known = scheduler.add_noise(image_latent, noise, now.reshape(1))
+            known = noised(scheduler, image_latent, noise, now.reshape(1))
         sample = (1 - mask) * known + mask * sample
         latent = sample if done else shown(scheduler, sample, now)
         return {"latent": latent, "progress": replace(progress, sample=sample)}
@@ -127,3 +127,26 @@ class InpaintChannels(Block):
         """``latent`` [B, C + 1 + C, h, w] of [B, C, h, w]; the others are repeated to its rows."""
         beside = [value.repeat(latent.shape[0] // value.shape[0], 1, 1, 1) for value in (mask, masked_latent)]
         return {"latent": torch.cat([latent, *beside], dim=1)}
+
+
+@register_block("diffusers/without_shift")
+class WithoutShift(Block):
+    """A latent whose decoding leaves the autoencoder's shift out.
+
+    ``StableDiffusion3InpaintPipeline`` of diffusers decodes so. A graph that is to use the shift does without this node.
+
+    Args:
+        shift: ``shift_factor * scaling_factor`` of the autoencoder.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {"latent": "latent"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def __init__(self, *, shift: float) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``latent`` - shift, [B, C, h, w]."""
+        return latent - self.shift

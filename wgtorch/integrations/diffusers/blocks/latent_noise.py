@@ -11,6 +11,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.patches import packed_shape, unpack
 from wgtorch.roles import Noise
 
 
@@ -26,6 +27,8 @@ class LatentNoise(Noise):
         height: of the pictures in pixels, where the input is not fed.
         width: likewise.
         whole_from_noise: a loop over the whole grid starts from noise alone, whatever the image (inpainting).
+        patch: latents to a side of what the backbone takes as one; sides are multiples of it, and ``latents`` may come as such
+            patches too.
     """
 
     draws = False
@@ -39,8 +42,9 @@ class LatentNoise(Noise):
     }
     outputs: Mapping[str, Any] = {"noise": "latent"}
 
-    def __init__(self, *, channels: int, factor: int, height: int, width: int, whole_from_noise: bool = False) -> None:
+    def __init__(self, *, channels: int, factor: int, height: int, width: int, whole_from_noise: bool = False, patch: int = 1) -> None:
         super().__init__()
+        self.patch = patch
         self.channels = channels
         self.factor = factor
         self.height = height
@@ -63,8 +67,8 @@ class LatentNoise(Noise):
             condition: [B, ...]; says how many rows, their dtype and device.
             progress: of the schedule node.
             image_latent: clean, [1 or B, C, h, w], to start near.
-            latents: the noise itself, standard normal, [B, C, h, w].
-            height: pixels; a multiple of the factor.
+            latents: the noise itself, standard normal, [B, C, h, w], or [B, h w / patch^2, C patch^2], for ``height`` and ``width``.
+            height: pixels; a multiple of the factor, and of the patch.
             width: likewise.
 
         Raises:
@@ -76,11 +80,13 @@ class LatentNoise(Noise):
                 raise PortError(f"{self.block_id}.image_latent: got {image_latent.shape[0]} rows for {rows} prompts; expected 1 or {rows}")
             image_latent = image_latent.expand(rows, *image_latent.shape[1:])
             size = tuple(image_latent.shape[2:])
-        elif latents is not None and height is None and width is None:
+        elif latents is not None and latents.dim() > 3 and height is None and width is None:
             size = tuple(latents.shape[2:])
         else:
             size = (self._side("height", height, self.height), self._side("width", width, self.width))
         shape = (rows, self.channels, *size)
+        if latents is not None and self.patch > 1 and tuple(latents.shape) == packed_shape(shape, self.patch):
+            latents = unpack(latents, size, self.patch)
         if latents is None:
             dtype = condition.dtype if condition.is_floating_point() else None
             noise = (rng or GLOBAL_RNG).normal(shape, dtype=dtype, device=condition.device)
@@ -96,7 +102,7 @@ class LatentNoise(Noise):
         return {"latent": progress.start(noise, near), "noise": noise}
 
     def _side(self, name: str, given: Any, own: int) -> int:
-        pixels = own if given is None else int(given)
-        if pixels < self.factor or pixels % self.factor:
-            raise PortError(f"{self.block_id}.{name}: got {pixels} pixels; expected a multiple of {self.factor}")
+        pixels, multiple = own if given is None else int(given), self.factor * self.patch
+        if pixels < multiple or pixels % multiple:
+            raise PortError(f"{self.block_id}.{name}: got {pixels} pixels; expected a multiple of {multiple}")
         return pixels // self.factor

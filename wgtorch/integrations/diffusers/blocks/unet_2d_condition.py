@@ -10,6 +10,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution, residuals
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Backbone
 
@@ -32,9 +33,7 @@ class UNet2DCondition(ForeignModel, Backbone):
     inputs: Mapping[str, Any] = {
         "text_embeds": Port(dtype="embedding", optional=True),
         "time_ids": Port(dtype="tensor", optional=True),
-        "image_embeds": Port(dtype="any", optional=True),
-        "down_residuals": Port(dtype="list", optional=True),
-        "mid_residual": Port(dtype="tensor", optional=True),
+        "adapted": Port(dtype="any", optional=True, aggregation="list"),
     }
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
@@ -47,9 +46,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         condition: Tensor | None = None,
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
-        image_embeds: Any = None,
-        down_residuals: Sequence[Tensor] | None = None,
-        mid_residual: Tensor | None = None,
+        adapted: Sequence[Contribution] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
@@ -59,9 +56,7 @@ class UNet2DCondition(ForeignModel, Backbone):
             condition: [B, T, D].
             text_embeds: pooled text [B, P], of models that were trained with it (XL).
             time_ids: sizes and crops [B, 6], of the same.
-            image_embeds: of an IP-Adapter.
-            down_residuals: of a ControlNet or T2I-Adapter, one for each level.
-            mid_residual: of a ControlNet.
+            adapted: what ControlNets, T2I-Adapters and IP-Adapters contribute; contributions of one sort are added up.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
@@ -74,15 +69,14 @@ class UNet2DCondition(ForeignModel, Backbone):
                 f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many. "
                 "Guidance in one batch repeats the latents (guidance/repeat)"
             )
-        added = {"text_embeds": text_embeds, "time_ids": time_ids, "image_embeds": image_embeds}
+        added = {"text_embeds": text_embeds, "time_ids": time_ids}
         added = {name: value for name, value in added.items() if value is not None}
         pred = self.model(
             latent,
             timestep,
             encoder_hidden_states=condition,
             added_cond_kwargs=added or None,
-            down_block_additional_residuals=down_residuals,
-            mid_block_additional_residual=mid_residual,
             return_dict=False,
+            **residuals(adapted or ()),
         )[0]
         return {"pred": pred}

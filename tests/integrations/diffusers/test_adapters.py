@@ -1,0 +1,156 @@
+"""ControlNet, T2I-Adapter and IP-Adapter: one more node, equal to the pipelines of diffusers on the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, ours, picture, theirs
+from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
+from wgtorch.integrations.diffusers.blocks.t2i_adapter import T2IAdapter
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of their code, about numpy 2
+    pytest.mark.filterwarnings("ignore:The decode_latents method:FutureWarning"),  # of their code, about itself
+]
+CALL: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny.stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def controlnet(pipeline: Any) -> Any:
+    """A ControlNet whose last layers are no zeros, as they are before any training."""
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(4)
+    model = ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(4, 8)).eval()
+    for part in (*model.controlnet_down_blocks, model.controlnet_mid_block, model.controlnet_cond_embedding.conv_out):
+        nn.init.normal_(part.weight, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def sketch() -> Any:
+    from diffusers import T2IAdapter as Model
+
+    torch.manual_seed(5)
+    return Model(in_channels=3, channels=[8, 16], num_res_blocks=1, downscale_factor=2, adapter_type="full_adapter").eval()
+
+
+def with_controlnet(pipeline: Any, controlnet: Any, **more: Any) -> Any:
+    from diffusers import StableDiffusionControlNetPipeline
+
+    return StableDiffusionControlNetPipeline(**{**pipeline.components, **more}, controlnet=controlnet, requires_safety_checker=False)
+
+
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "heun", "dpmpp_2m"])
+def test_a_controlnet_is_one_more_node(pipeline: Any, controlnet: Any, schedule: str) -> None:
+    their = with_controlnet(pipeline, controlnet, scheduler=tiny.scheduler(schedule))
+    graph = Graph.from_diffusers(their_text_to_image(pipeline, schedule))
+    graph.add_node(ControlNet.around(controlnet), "controlnet")
+    graph.validate()
+    edges = picture(tiny.PIXELS)
+    plain = ours(Graph.from_diffusers(their_text_to_image(pipeline, schedule)), **CALL)
+    found = ours(graph, control_image=edges, controlnet_conditioning_scale=0.7, **CALL)
+    expected = theirs(their, image=edges, controlnet_conditioning_scale=0.7, **CALL)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - plain).abs().max() > 1e-3, "the ControlNet changes nothing"
+
+
+def their_text_to_image(pipeline: Any, schedule: str) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(**{**pipeline.components, "scheduler": tiny.scheduler(schedule)}, requires_safety_checker=False)
+
+
+def test_a_controlnet_for_a_part_of_the_steps_and_a_batch(pipeline: Any, controlnet: Any) -> None:
+    graph = Graph.from_diffusers(pipeline)
+    graph.add_node(ControlNet.around(controlnet, start=0.2, end=0.8), "controlnet")
+    call = {**CALL, "prompt": [PROMPT, "the dog"], "negative_prompt": [NEGATIVE, NEGATIVE]}
+    edges = picture(tiny.PIXELS, batch=2)
+    expected = theirs(with_controlnet(pipeline, controlnet), image=edges, control_guidance_start=0.2, control_guidance_end=0.8, **call)
+    torch.testing.assert_close(ours(graph, control_image=edges, **call), expected, rtol=0, atol=1e-4)
+
+
+def test_a_t2i_adapter_is_one_more_node(pipeline: Any, sketch: Any) -> None:
+    from diffusers import StableDiffusionAdapterPipeline, StableDiffusionPipeline
+
+    torch.manual_seed(1)
+    crossing = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+    parts = {**pipeline.components, "unet": tiny.unet(**crossing)}
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    their = StableDiffusionAdapterPipeline(
+        **{name: part for name, part in parts.items() if name != "image_encoder"}, adapter=sketch, requires_safety_checker=False
+    )
+    graph = Graph.from_diffusers(pipeline)
+    graph.add_node(T2IAdapter.around(sketch), "sketch")
+    edges = picture(tiny.PIXELS)
+    plain = ours(Graph.from_diffusers(pipeline), **CALL)
+    found = ours(graph, adapter_image=edges, adapter_conditioning_scale=0.8, **CALL)
+    # Their pipeline takes pictures of PIL or tensors in [0, 1], and draws nothing before the noise.
+    expected = theirs(their, image=edges, adapter_conditioning_scale=0.8, **CALL)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - plain).abs().max() > 1e-3, "the adapter changes nothing"
+
+
+def test_two_adapters_contribute_together(pipeline: Any, controlnet: Any, sketch: Any) -> None:
+    from diffusers import MultiControlNetModel
+
+    their = with_controlnet(pipeline, MultiControlNetModel([controlnet, controlnet]))
+    graph = Graph.from_diffusers(pipeline)
+    block = ControlNet.around(controlnet)
+    graph.add_node(block, "first")
+    graph.add_node(block, "second", auto_connect=False)
+    with pytest.raises(ValueError, match="second"):
+        graph.validate()
+    for port in ("latent", "timestep", "condition"):
+        for edge in [edge for edge in graph.edges if (edge.target_node, edge.target_port) == ("first", port)]:
+            graph.add_edge(edge.source_node, edge.source_port, "second", port)
+    graph.add_edge("second.adapted", "backbone.adapted")
+    graph.expose_input("second", "image", "second_image")
+    one, other = picture(tiny.PIXELS), picture(tiny.PIXELS, seed=9)
+    expected = theirs(their, image=[one, other], controlnet_conditioning_scale=[1.0, 1.0], **CALL)
+    torch.testing.assert_close(ours(graph, control_image=one, second_image=other, **CALL), expected, rtol=0, atol=1e-4)
+
+
+def test_a_graph_with_an_adapter_survives_its_config_and_its_checkpoint(pipeline: Any, controlnet: Any, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    graph = Graph.from_diffusers(tmp_path / "pipeline")
+    graph.add_node(ControlNet.around(controlnet), "controlnet")
+    edges = picture(tiny.PIXELS)
+    before = ours(graph, control_image=edges, **CALL)
+    rebuilt = Graph.from_config(graph.to_config())
+    rebuilt.load_state_dict(graph.state_dict(), strict=True)
+    assert torch.equal(ours(rebuilt, control_image=edges, **CALL), before)
+    assert torch.equal(ours(Graph.load(graph.save(tmp_path / "saved")), control_image=edges, **CALL), before)
+
+
+def test_what_cannot_be_is_refused(pipeline: Any, controlnet: Any) -> None:
+    with pytest.raises(ConfigError, match="0 <= start < end <= 1"):
+        ControlNet.around(controlnet, start=0.6, end=0.5)
+    graph = Graph.from_diffusers(pipeline)
+    graph.add_node(ControlNet.around(controlnet), "controlnet")
+    with pytest.raises(PortError, match=r"controlnet.*image.*got 3 rows for a batch of 2"):
+        graph.run({**CALL, "control_image": picture(tiny.PIXELS, batch=3)}, seed=0)
+
+
+def test_in_two_calls_instead_of_one_batch_nothing_is_guessed(pipeline: Any, controlnet: Any) -> None:
+    graph = Graph.from_diffusers(pipeline, batched=False)
+    graph.add_node(ControlNet.around(controlnet), "controlnet")
+    assert [edge.target_port for edge in graph.edges if edge.target_node == "controlnet"].count("latent") == 2  # start and feedback
+    found = graph.validate(strict=False)
+    assert any("controlnet.condition" in str(each) and "could feed it" in str(each) for each in (*found.errors, *found.warnings))

@@ -1,0 +1,136 @@
+"""ControlNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.blocks.diffusion.schedules.grid import Progress
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Adapter
+
+
+@register_block("adapter/controlnet")
+class ControlNet(ForeignModel, Adapter):
+    """``ControlNetModel`` of diffusers (Zhang et al. 2023, "Adding Conditional Control to Text-to-Image Diffusion Models").
+
+    One call adds it to a built graph; the picture becomes the graph's input ``control_image``::
+
+        graph.add_node("adapter/controlnet", "controlnet", config={"checkpoint_ref": "controlnet-canny"})
+        graph.run({"prompt": "a house", "control_image": edges})
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        scale: of what it contributes, where the input ``conditioning_scale`` is not fed.
+        start: share of the steps after which it begins to contribute, in [0, 1].
+        end: share of the steps after which it no longer does, in [0, 1].
+    """
+
+    model_class = "ControlNetModel"
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "latent": "latent",
+        "timestep": "number",
+        "condition": Port(dtype="embedding", optional=True),
+        "image": "image",
+        "conditioning_scale": Port(dtype="number", optional=True),
+        "text_embeds": Port(dtype="embedding", optional=True),
+        "time_ids": Port(dtype="tensor", optional=True),
+        "progress": Port(dtype="any", optional=True),
+    }
+    exposes: Mapping[str, str] = {"image": "control_image", "conditioning_scale": "controlnet_conditioning_scale"}
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        scale: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> None:
+        if not 0 <= start < end <= 1:
+            raise ConfigError(f"ControlNet: start {start} and end {end}; expected 0 <= start < end <= 1, shares of the steps")
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.scale = scale
+        self.start = start
+        self.end = end
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        image: Tensor,
+        condition: Tensor | None = None,
+        conditioning_scale: float | None = None,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """``adapted``: residuals of the skip connections and of the middle block.
+
+        Args:
+            latent: what the backbone is called with, [B, C, h, w].
+            timestep: of training, a number or [B].
+            image: the control picture [1 or P, 3, H, W] or [3, H, W] in [0, 1], for each of P pictures or one for all; brought
+                to the latent's size in pixels, nearest pixels as diffusers does.
+            condition: [B, T, D].
+            conditioning_scale: of the contribution.
+            text_embeds: of models that were trained with it (XL).
+            time_ids: of the same.
+            progress: of the solver: how far the loop is, for ``start`` and ``end``.
+
+        Raises:
+            PortError: the batch cannot be divided among the pictures.
+        """
+        added = {name: value for name, value in (("text_embeds", text_embeds), ("time_ids", time_ids)) if value is not None}
+        down, mid = self.model(
+            latent,
+            timestep,
+            encoder_hidden_states=condition,
+            controlnet_cond=self._picture(image, latent),
+            conditioning_scale=self._scale(self.scale if conditioning_scale is None else float(conditioning_scale), progress),
+            added_cond_kwargs=added or None,
+            return_dict=False,
+        )
+        return {"adapted": Contribution(down=tuple(down), mid=mid)}
+
+    def _picture(self, image: Tensor, latent: Tensor) -> Tensor:
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        reduced = 2 ** (len(self.model.config.conditioning_embedding_out_channels) - 1)  # pixels to a latent's side
+        size = (latent.shape[2] * reduced, latent.shape[3] * reduced)
+        if tuple(batch.shape[2:]) != size:
+            batch = F.interpolate(batch, size=size)
+        return rows_for(batch, latent.shape[0], f"{self.block_id}.image").to(latent)
+
+    def _scale(self, scale: float, progress: Progress | None) -> float:
+        if progress is None or (self.start == 0 and self.end == 1):
+            return scale
+        turn, turns = progress.turn, len(progress.grid)
+        return 0.0 if turn / turns < self.start or (turn + 1) / turns > self.end else scale
+
+
+def rows_for(value: Tensor, rows: int, where: str) -> Tensor:
+    """Rows of a condition repeated to a batch that holds each part of a guided batch, one part after the other.
+
+    Args:
+        value: [P, ...]: one for all, or one for each picture.
+        rows: B, a multiple of P.
+        where: for messages.
+
+    Raises:
+        PortError: B is no multiple of P.
+    """
+    if rows % value.shape[0]:
+        raise PortError(f"{where}: got {value.shape[0]} rows for a batch of {rows}; expected one, or one for each picture")
+    return value.repeat(rows // value.shape[0], *([1] * (value.dim() - 1)))

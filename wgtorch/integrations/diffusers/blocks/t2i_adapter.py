@@ -1,0 +1,71 @@
+"""T2I-Adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution
+from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Adapter
+
+
+@register_block("adapter/t2i")
+class T2IAdapter(ForeignModel, Adapter):
+    """``T2IAdapter`` of diffusers (Mou et al. 2023, "T2I-Adapter"): features of a picture, the same in every step.
+
+    One call adds it to a built graph; the picture becomes the graph's input ``adapter_image``::
+
+        graph.add_node("adapter/t2i", "sketch", config={"checkpoint_ref": "t2iadapter_sketch"})
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        scale: of what it contributes, where the input ``conditioning_scale`` is not fed.
+    """
+
+    model_class = "T2IAdapter"
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "image": "image",
+        "condition": Port(dtype="embedding", optional=True),
+        "conditioning_scale": Port(dtype="number", optional=True),
+    }
+    exposes: Mapping[str, str] = {"image": "adapter_image", "conditioning_scale": "adapter_conditioning_scale"}
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.scale = scale
+
+    def forward(self, image: Tensor, condition: Tensor | None = None, conditioning_scale: float | None = None) -> dict[str, Any]:
+        """``adapted``: residuals inside the down blocks.
+
+        Args:
+            image: [1 or P, C, H, W] or [C, H, W] in [0, 1] at the size of the picture that is painted; C is 1 or 3, as the
+                adapter was trained. Sides are rounded down to what the adapter can halve.
+            condition: [B, T, D], only for how many rows the backbone is called with.
+            conditioning_scale: of the contribution.
+        """
+        batch = (image if image.dim() == 4 else image.unsqueeze(0)).to(self.model.dtype)
+        factor = self.model.total_downscale_factor
+        size = tuple(side - side % factor for side in batch.shape[2:])
+        if tuple(batch.shape[2:]) != size:
+            batch = F.interpolate(batch, size=size)
+        scale = self.scale if conditioning_scale is None else float(conditioning_scale)
+        rows = batch.shape[0] if condition is None else condition.shape[0]
+        inside = tuple(rows_for(features * scale, rows, f"{self.block_id}.image") for features in self.model(batch))
+        return {"adapted": Contribution(inside=inside)}
