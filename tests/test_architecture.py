@@ -25,8 +25,10 @@ LAYERS = (
     ("wgtorch.roles", "wgtorch.state"),
     ("wgtorch.conditions", "wgtorch.contract", "wgtorch.storage"),
     ("wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world"),
-    ("wgtorch.blocks", "wgtorch.catalogue"),
+    ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
+    ("wgtorch.train",),
+    ("wgtorch.report", "wgtorch.serving"),
     ("wgtorch.cli",),
 )
 

@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.registry import RemoteRegistry
 from wgtorch.core.template import TemplateRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
 
@@ -17,7 +18,13 @@ _BLOCKS = {
         "solver/flow_euler", "solver/flow_heun", "solver/heun", "solver/lcm", "solver/unipc",
     ),
     "wgtorch.blocks.grammar": ("grammar/architect", "grammar/author", "grammar/development", "grammar/world_update"),
-    "wgtorch.blocks.scenes": ("backbone/scene", "conditioner/scene", "conditioner/scene_complete", "tokenizer/scene", "vlm/scene"),
+    "wgtorch.blocks.memory": ("memory", "memory/keep"),
+    "wgtorch.blocks.prompt": ("prompt", "prompt/language"),
+    "wgtorch.blocks.scenes": (
+        "backbone/scene", "conditioner/scene", "conditioner/scene_complete", "conditioner/scene_rest", "llm/words", "tokenizer/scene",
+        "upscaler/scene", "vlm/scene",
+    ),
+    "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
         "adapter/controlnet", "adapter/t2i",
@@ -26,7 +33,11 @@ _BLOCKS = {
         "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
         "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/masked_image", "diffusers/picture_sizes", "diffusers/repeat",
         "diffusers/sd3_conditions", "diffusers/second_prompt", "diffusers/split",
-        "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
+        "backbone/flux_transformer", "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
+        "backbone/wan_transformer", "codec/autoencoder_kl_wan", "conditioner/umt5_text", "noise/video_latents",
+        "diffusers/frames_condition", "diffusers/known_frames",
+        "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
+        "backbone/unet_3d_condition", "backbone/unet_motion",
     ),
     "wgtorch.integrations.models": (
         "embedder", "image_generator", "llm", "speech_to_text", "text_to_speech", "vlm",
@@ -38,6 +49,9 @@ _BLOCKS = {
 _TEMPLATES = {
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
     "wgtorch.templates.scene_edits": ("graph/image_to_image", "graph/inpaint", "pipeline/text_to_image_refine"),
+    "wgtorch.templates.scene_video": ("graph/upscale", "graph/image_to_video", "pipeline/text_to_video"),
+    "wgtorch.templates.conversation": ("graph/chat",),
+    "wgtorch.templates.storytelling": ("world/storytelling",),
     "wgtorch.templates.world": (
         "stage/philosopher", "stage/author", "stage/environment", "stage/architect", "stage/creator", "world/default",
     ),
@@ -52,3 +66,4 @@ def install() -> None:
         TemplateRegistry.provide(partial(import_module, module), *names)
     GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")
     GraphWriters.provide(partial(import_module, "wgtorch.integrations.diffusers.exporting"), "diffusers")
+    RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import torch
 from wgtorch.core.places import call_frozen
 from wgtorch.core.run import Run, locate
 from wgtorch.core.structure import Node
+from wgtorch.core.wearing import worn_at
 from wgtorch.state import State
 from wgtorch.storage.base import Life
 
@@ -136,10 +138,12 @@ def _stage(
 
 def _outputs(world: Cyclic, stage_id: str, stage: Any, inner: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     state, others = given["state"], {"action": given["action"], "content": given["content"]}
-    if world.places[stage_id].trainable or not torch.is_grad_enabled():
-        after = stage(inner, state, **others)
-    else:
-        after = call_frozen(stage, (inner, state), others)
+    place = world.places[stage_id]
+    with worn_at(place.adapter, stage, stage_id) or nullcontext():
+        if place.trainable or not torch.is_grad_enabled():
+            after = stage(inner, state, **others)
+        else:
+            after = call_frozen(stage, (inner, state), others)
     return {"state": after, "content": given["content"] if inner.content is None else inner.content}
 
 

@@ -304,7 +304,7 @@ class Living(Level):
             reports.append(dry_run_of(stage, values, run.child(stage_id), fake=False))
         return DryRun(
             order=tuple(
-                f"{self.block_id}/{stage_id}/{path.split('/', 1)[1]}"
+                "/".join((self.block_id, stage_id, *path.split("/")[1:]))
                 for stage_id, report in zip(self._cycle, reports, strict=True)
                 for path in report.order
             ),

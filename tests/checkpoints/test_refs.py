@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tests.blocks_for_tests import Affine
 from tests.checkpoints.blocks import Rich, assert_same, rich_graph
+from wgtorch import lora
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.pool import now_building
@@ -266,15 +267,12 @@ def test_variants_of_a_base_store_what_differs(format: str, tmp_path: Path) -> N
 
 
 def adapted(ref: Path, seed: int, name: str = "mine") -> Graph:
+    pytest.importorskip("peft")
     graph = referring(ref)
-    block = graph.nodes["a"]
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=2, target_modules=["linear"])
-    peft.inject_adapter_in_model(config, block, name)
-    block.peft_config = {name: config}
+    lora.add(graph, name, rank=2, target_modules=["linear"])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for key, parameter in block.named_parameters():
+        for key, parameter in graph.nodes["a"].named_parameters():
             if "lora_" in key:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return graph

@@ -53,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     of_tasks = run.add_argument_group("for graphs and pipelines")
     of_tasks.add_argument("--input", help="a value for an input: a text, a file, a number, JSON; repeatable", **pairs)
 
+    train = commands.add_parser("train", help="train what an experiment or a config describes")
+    train.add_argument("target", help="an experiment's name, a YAML config, or the folder of a run to do again")
+    train.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra's overrides, as trainer.max_steps=100; -m for a sweep")
+
     commands.add_parser("validate", parents=[about_level], help="look for everything that would stop a run")
 
     draw = commands.add_parser("draw", parents=[about_level], help="draw the structure")
@@ -61,6 +65,21 @@ def _parser() -> argparse.ArgumentParser:
 
     templates = commands.add_parser("templates", help="list the templates and their parameters")
     templates.add_argument("--level", choices=("graph", "pipeline", "stage", "world"), help="only those of one level")
+
+    serve = commands.add_parser("serve", parents=[about_level], help="serve it over HTTP: POST /run, GET /spec")
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen; other machines need a key (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (8000)")
+    serve.add_argument("--api-key-env", metavar="NAME", help="environment variable with the key callers must show (WGTORCH_API_KEY)")
+    serve.add_argument("--open", action="store_true", help="let everybody in, from other machines too")
+    serve.add_argument("--max-mib", type=int, default=256, metavar="N", help="size of the largest request (256)")
+    serve.add_argument("--timeout", type=float, metavar="S", help="seconds that a run may take")
+    serve.add_argument("--concurrency", type=int, default=4, metavar="N", help="runs at once (4)")
+    serve.add_argument("--max-batch", type=int, default=1, metavar="N", help="rows of concurrent requests that may share a pass (1)")
+    serve.add_argument("--device", help="where the model runs (cuda)")
+
+    report = commands.add_parser("report", help="write what a world has lived through as one HTML page")
+    report.add_argument("path", help="a folder of wgtorch run, a world's state_dir, or a folder written by World.save()")
+    report.add_argument("-o", "--out", metavar="FILE", help="report.html in that folder by default")
 
     inspect = commands.add_parser("inspect", help="look into a checkpoint: tree, sizes, who shares what, versions, hashes")
     inspect.add_argument("path", help="a folder or archive written by save_checkpoint")

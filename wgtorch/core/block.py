@@ -63,8 +63,12 @@ class Block(nn.Module):
     """True when ``forward`` spends its time waiting, as a call over a network does."""
     batched: bool = False
     """True when a mapped port may be given the whole list in one call; outputs are then lists of the same length."""
+    remote: ClassVar[bool] = False
+    """True when the block stands for one that runs at another endpoint."""
     draws: bool = True
     """False promises that ``forward`` never touches PyTorch's global random generator."""
+    compiles: bool = True
+    """False keeps the block out of the bodies of compiled loops: its ``forward`` cannot be traced, or not once for all turns."""
 
     wants_rng: bool = False
     """True when ``forward`` has a parameter ``rng``; derived."""

@@ -11,9 +11,9 @@ from typing import Any
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, StructureError
 from wgtorch.core.pool import Pool, building, names_a_model
-from wgtorch.core.registry import LevelRegistry
+from wgtorch.core.registry import LevelRegistry, RemoteRegistry
 from wgtorch.core.resolve import dump_config, read_config, resolve_refs
-from wgtorch.core.schema import LEVELS, SCHEMA_VERSION, check_level_config
+from wgtorch.core.schema import LEVELS, SCHEMA_VERSION, check_endpoint_config, check_level_config
 from wgtorch.core.signature import ensure_plain
 from wgtorch.core.structure import Node
 from wgtorch.core.template import TemplateRegistry, build_template
@@ -25,6 +25,8 @@ _IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "
 def from_config(cls: type[Any], config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, pool: Pool | None = None) -> Any:
     """Builds a level; see :meth:`wgtorch.core.level.Level.from_config`."""
     tree = resolve_refs(config, base)
+    if isinstance(tree, Mapping) and "endpoint_url" in tree:
+        return remote_from(tree, cls)
     _check_version(tree, cls)
     check_level_config(tree, cls.level, BlockRegistry.get)
     with building(pool):
@@ -37,7 +39,9 @@ def from_yaml(cls: type[Any], path: str | os.PathLike[str], *, pool: Pool | None
 
 
 def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: type[Any]) -> Any:
-    """A child from its config, a path to one, a registered block type, or a template's name."""
+    """A child from its config, a path to one, an endpoint's config, a registered block type, or a template's name."""
+    if isinstance(source, Mapping) and "endpoint_url" in source:
+        return remote_from(source, child_class)
     if child_class is Block:
         if isinstance(source, Mapping):
             return LevelRegistry.get(source["kind"]).from_config(source) if "kind" in source else BlockRegistry.build(source)
@@ -51,6 +55,12 @@ def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: 
     if Path(source).is_dir():
         return child_class.load(source)
     return child_class.from_yaml(source)
+
+
+def remote_from(config: Mapping[str, Any], child_class: type[Any]) -> Any:
+    """A child that runs at another endpoint, from ``{"endpoint_url": ..., "endpoint": {...}}``."""
+    check_endpoint_config(config, getattr(child_class, "level", "block"))
+    return RemoteRegistry.get("http")(config, child_class)
 
 
 def save_config(level: Any, path: str | os.PathLike[str]) -> Path:
@@ -118,7 +128,8 @@ class _Writer:
         if label and id(child) in self.written:
             return {"kind": "stage", "stage_id": child.block_id, "nodes": [], "share": label}
         self.written.add(id(child))
-        return {**self.level(child), "share": label} if label else self.level(child)
+        config = child.to_config() if child.remote else self.level(child)
+        return {**config, "share": label} if label else config
 
     def node(self, level: Any, node_id: str, child: Any) -> dict[str, Any]:
         entry: dict[str, Any] = {"node_id": node_id}
@@ -127,7 +138,7 @@ class _Writer:
             entry["share"] = label
         if not label or id(child) not in self.written:
             self.written.add(id(child))
-            if hasattr(child, "nodes"):
+            if hasattr(child, "nodes") and not child.remote:
                 entry["config"] = self.level(child)
             else:
                 try:
@@ -165,7 +176,7 @@ class _Builder:
         level = cls(tree[cls.id_key], metadata=tree.get("metadata"))
         if cls.level == "world":
             for node_id, entry in tree["stages"].items():
-                stage = self.once(entry.get("share"), lambda entry=entry: self.level(LevelRegistry.get("stage"), entry))
+                stage = self.once(entry.get("share"), lambda entry=entry: self.stage(entry))
                 level.add_child(stage, node_id, **tree.get("places", {}).get(node_id, {}))
         else:
             for entry in tree["nodes"]:
@@ -182,8 +193,14 @@ class _Builder:
             self.shared[label] = build()
         return self.shared[label]
 
+    def stage(self, entry: Mapping[str, Any]) -> Any:
+        stage_class = LevelRegistry.get("stage")
+        return remote_from(_endpoint_of(entry), stage_class) if "endpoint_url" in entry else self.level(stage_class, entry)
+
     def child(self, entry: Mapping[str, Any], child_class: type[Any]) -> Any:
         where = f"node {entry['node_id']!r}"
+        if "endpoint_url" in entry:
+            return remote_from(_endpoint_of(entry), child_class)
         if "block_type" in entry:
             return BlockRegistry.build(entry)
         if "template" in entry:
@@ -191,8 +208,12 @@ class _Builder:
             return build_template("graph" if level == "block" else level, entry["template"], entry.get("params", {}))
         nested = entry.get("config")
         if not nested or "kind" not in nested:
-            raise ConfigError(f"{where}: has neither block_type, template, share nor the config of a level")
+            raise ConfigError(f"{where}: has neither block_type, template, share, endpoint_url nor the config of a level")
         return self.level(LevelRegistry.get(nested["kind"]), nested)
+
+
+def _endpoint_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in ("endpoint_url", "endpoint") if name in entry}
 
 
 def _check_version(tree: Mapping[str, Any], cls: type[Any]) -> None:

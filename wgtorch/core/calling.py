@@ -20,6 +20,7 @@ from wgtorch.core.port import ABSENT
 from wgtorch.core.rng import seeded_global
 from wgtorch.core.run import Run, in_this_context
 from wgtorch.core.structure import Edge, Exposed, Node
+from wgtorch.core.wearing import worn_at
 
 
 class Walked(Protocol):
@@ -27,6 +28,10 @@ class Walked(Protocol):
 
     level: ClassVar[str]
     metadata: dict[str, Any]
+    loop_compiler: Any
+    """Compiles loops, where that was asked for."""
+    traced_loops: dict[tuple[str, ...], Any]
+    """Bodies of loops, by their nodes, for when the composite is part of what is being compiled."""
 
     @property
     def nodes(self) -> Any:
@@ -129,7 +134,7 @@ def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: 
     if getattr(child, "level", "block") != "block":
         if run is not None:
             args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
-        return _answer(node, child, args, values, run)
+        return _answer(node, child, args, values, item)
     # By position what the walk passes by position, so that hooks are told the same however a level is called.
     order = [name for name, _ in step.inputs[: len(step.args)]]
     if all(name in values for name in order):
@@ -138,11 +143,19 @@ def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: 
         values = {**values, "rng": (run or _NO_RUN).rng(node.node_id, item=item)}
     elif run is not None and run.seed is not None and isinstance(child, Block) and child.draws and not child.waits:
         with seeded_global(run.rng(node.node_id, item=item)):
-            return _answer(node, child, args, values, run)
-    return _answer(node, child, args, values, run)
+            return _answer(node, child, args, values, item)
+    return _answer(node, child, args, values, item)
 
 
-def _answer(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any], run: Run | None) -> Any:
+def _answer(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any], item: int | None) -> Any:
+    worn = worn_at(node.adapter, child, node.node_id, item)
+    if worn is None:
+        return _result(node, child, args, values)
+    with worn:
+        return _result(node, child, args, values)
+
+
+def _result(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any]) -> Any:
     if node.trainable or not torch.is_grad_enabled():
         result = child(*args, **values)
     else:

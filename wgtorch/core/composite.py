@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from wgtorch.core.compiling import LoopBody, LoopCompiler, has_loops
 from wgtorch.core.dryrun import dry_run_of
 from wgtorch.core.errors import MissingInputError, PortError, UnknownNameError, WgtorchError, suggest
-from wgtorch.core.executor import execute
+from wgtorch.core.executor import execute, traced_loops
 from wgtorch.core.modes import mode_for_run
 from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import ABSENT, Port
@@ -31,6 +32,8 @@ class Composite(Wired):
         super().__init__(level_id, metadata=metadata)
         self._plans: dict[Any, Plan] = {}
         self._plan: Plan | None = None
+        self.loop_compiler: LoopCompiler | None = None
+        self.traced_loops: dict[tuple[str, ...], LoopBody] = {}
 
     def forward(self, *args: Any, **inputs: Any) -> dict[str, Any]:
         """The computation itself, in the grad mode and train or eval mode that the caller has set.
@@ -117,6 +120,28 @@ class Composite(Wired):
             found = self(run, **values)
         return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
 
+    def compile_loops(self, options: Mapping[str, Any]) -> bool:
+        if not has_loops(self._current_plan()):
+            return super().compile_loops(options)
+        self.loop_compiler = LoopCompiler(options)
+        super().compile_loops(options)
+        return True
+
+    def gradient_checkpointing(self, on: bool = True) -> Self:
+        """Says whether loops keep what their turns computed for backward, or compute it again there: less memory, more time.
+
+        It is part of the config (``metadata["gradient_checkpointing"]``), and holds whenever gradients are enabled. Loops of
+        levels below are asked as well.
+        """
+        if on:
+            self.metadata["gradient_checkpointing"] = True
+        else:
+            self.metadata.pop("gradient_checkpointing", None)
+        for child in self.child_levels():
+            if isinstance(child, Composite):
+                child.gradient_checkpointing(on)
+        return self
+
     @property
     def waits(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
@@ -137,12 +162,17 @@ class Composite(Wired):
     def _forget(self) -> None:
         super()._forget()
         self._plans, self._plan = {}, None
+        self.traced_loops = {}
+        if self.loop_compiler is not None:
+            self.loop_compiler.forget()
 
     def _current_plan(self) -> Plan:
         self._look_below()
         plan = self._plan
         if plan is None:
-            plan = self._plan = make_plan(self._structure())
+            plan = make_plan(self._structure())
+            self.traced_loops = traced_loops(self, plan)
+            self._plan = plan
         return plan
 
     def _settle(self) -> None:

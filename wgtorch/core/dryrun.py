@@ -60,7 +60,10 @@ def dry_run_of(composite: Any, values: Mapping[str, Any], run: Run, *, fake: boo
         return report
     missing = [name for name, _, required in plan.inputs if required and name not in values]
     report.findings = tuple(Finding(f"{composite.block_id}.{name}", "missing input") for name in missing)
-    report.order, report.api_calls = _walk(composite, plan.steps, composite.block_id, run, values)
+    if composite.remote:
+        report.order, report.api_calls = (composite.block_id,), 1
+    else:
+        report.order, report.api_calls = _walk(composite, plan.steps, composite.block_id, run, values)
     if fake and not missing:
         _run_fake(composite, values, run, report)
     return report
@@ -77,7 +80,7 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values
             calls += inner_calls * _turns_or_one(composite, step, run)
         elif isinstance(step, Call):
             child, path = composite.nodes[step.node], f"{prefix}/{step.node}"
-            if hasattr(child, "nodes"):
+            if hasattr(child, "nodes") and not child.remote:
                 below = run.child(step.node, exposed=tuple(port for port, _ in step.store))
                 inner, inner_calls = _walk(child, child.plan_for(below).steps, path, below, {})
             else:

@@ -13,14 +13,17 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wgtorch.core import background
 from wgtorch.core.calling import Walked, call_node, outputs_of
+from wgtorch.core.compiling import LoopBody, Walk
 from wgtorch.core.errors import PortError, RunTimeoutError
 from wgtorch.core.joining import combine
 from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Step
 from wgtorch.core.port import ABSENT
+from wgtorch.core.recomputing import Recomputed
 from wgtorch.core.run import Run, in_this_context, locate
 
 _POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
@@ -89,7 +92,7 @@ def _store(step: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
 
 def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> None:
     total = turns(composite, loop, run)
-    walk = _walk_waiting if loop.waits else _walk
+    take_turn = _turn_taker(composite, loop, run)
     for carry in loop.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
     for turn in count() if total is None else range(total):
@@ -99,15 +102,37 @@ def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> N
             for slot in loop.turn_frees:
                 slots[slot] = ABSENT
         if run is None:
-            walk(composite, loop.body, slots, None)
+            take_turn(composite, loop.body, slots, None)
         else:
             run.check(loop.node)
             run.emit("loop", None, composite.level, step=turn, total=total)
-            walk(composite, loop.body, slots, run.turn(turn))
+            take_turn(composite, loop.body, slots, run.turn(turn))
         if loop.done and _is_done(loop, slots):
             break
     for slot in loop.turn_frees:
         slots[slot] = ABSENT
+
+
+def _turn_taker(composite: Walked, loop: Loop, run: Run | None) -> Walk:
+    """What goes through a loop's body: the plain walk, the body as it was compiled, either of them recomputed for gradients."""
+    if loop.waits:
+        return _walk_waiting
+    if run is not None and run.dry:
+        return _walk
+    take: Walk = _walk
+    if torch.compiler.is_compiling():
+        body = composite.traced_loops.get(loop.nodes)
+        take = body if body is not None and body.loop is loop and body.in_regions() else _walk
+    elif composite.loop_compiler is not None:
+        take = composite.loop_compiler.body(composite, loop, _walk)
+    if composite.metadata.get("gradient_checkpointing") and torch.is_grad_enabled():
+        take = Recomputed(composite, loop, take)
+    return take
+
+
+def traced_loops(composite: Walked, plan: Plan) -> dict[tuple[str, ...], LoopBody]:
+    """Bodies of a plan's loops, by their nodes, for when the composite is part of what is being compiled."""
+    return {step.nodes: LoopBody(composite, step, _walk, None) for step in plan.steps if isinstance(step, Loop) and not step.waits}
 
 
 def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:

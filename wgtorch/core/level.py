@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from wgtorch.core import background, building
+from wgtorch.core.adapters.attaching import adopt_below
 from wgtorch.core.block import Block
+from wgtorch.core.checkpoint.parts import levels_of
 from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
@@ -24,6 +26,7 @@ from wgtorch.core.pool import building as building_now
 from wgtorch.core.run import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.template import build_template
+from wgtorch.core.wearing import Adapter, canonical, missing_here
 
 
 class Level(Block):
@@ -118,6 +121,32 @@ class Level(Block):
         self._changed()
         self._settle()
 
+    def set_adapter(self, node_path: str, adapter: Adapter | None) -> None:
+        """Says what the child at a place wears there; a run that goes on meanwhile takes it from its next call of the node.
+
+        Args:
+            node_path: a node, here or below (``creator/paint/t2i/backbone``). What a level wears holds for every block
+                below that has it, whatever their own places say.
+            adapter: a name; ``{name: weight}`` for several at once; a list with a name or None for each sample of the
+                batch (for each item, where the node maps over a list); None for the base alone.
+
+        Raises:
+            UnknownNameError: there is no such node.
+            StructureError: the child has no such adapter; the message has the nearest names.
+        """
+        above, _, node_id = node_path.rpartition("/")
+        level: Any = self.find(above) if above else self
+        if not isinstance(level, Level):
+            raise UnknownNameError(f"{node_path!r}: {level.block_id} is a block and has no nodes, so no {node_id!r}")
+        level._require_node(node_id)
+        place = {name: getattr(level._places[node_id], name) for name in _PLACE_FIELDS}
+        level._places[node_id] = level._node(node_id, level.nodes[node_id], {**place, "adapter": adapter})
+        for changed in levels_of(level):  # plans of what stood there before it had adapters hand values over alone
+            changed.look_again()
+
+    def look_again(self) -> None:
+        """Told when blocks below were given adapters, or lost their last."""
+
     def find(self, path: str) -> Block:
         """The child at a path such as ``creator/paint/t2i``.
 
@@ -157,11 +186,12 @@ class Level(Block):
         for name in [*place["map"], *place.get("inputs", {})]:
             if name not in spec:
                 raise UnknownNameError(f"{self.block_id}/{node_id}: no input {name!r}; {suggest(name, spec)}")
-        if place.get("adapter") is not None:
-            # Nothing wears an adapter at one place yet; taking the name and ignoring it would be a silent wrong result.
-            raise StructureError(
-                f"{self.block_id}/{node_id}: no adapter {place['adapter']!r}: {describe_child(child)} has none to wear; leave adapter out"
-            )
+        if (adapter := canonical(place.pop("adapter", None), f"{self.block_id}/{node_id}")) is not None:
+            place["adapter"] = adapter
+            # What is being built gets its adapters with its weights; validate() and the run look again.
+            if now_building().pool is None and (wrong := missing_here(child, adapter)) is not None:
+                raise StructureError(f"{self.block_id}/{node_id}: {wrong}")
+            adopt_below(child)
         return Node(node_id, **place)
 
     def _free_id(self, wish: str) -> str:
@@ -200,6 +230,24 @@ class Level(Block):
         except asyncio.CancelledError:
             stop.set()
             raise
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compiles what repeats: each loop at this level and below has its body compiled as one, and called in every turn.
+
+        Nodes outside of loops stay as they are. Where there is no loop at all this is ``nn.Module.compile``. It takes effect
+        when the loop runs first, which then takes as long as compiling does; ``run`` and the plain call alike use it. Callbacks
+        are told of turns and not of the nodes inside compiled bodies. Neither the config nor the ``state_dict`` knows of it.
+
+        Args:
+            args: as for ``torch.compile``.
+            options: likewise: ``backend``, ``mode``, ``fullgraph``, ``dynamic``, ...
+        """
+        if args or not self.compile_loops(options):
+            super().compile(*args, **options)
+
+    def compile_loops(self, options: Mapping[str, Any]) -> bool:
+        """Has the loops below compiled, with options of ``torch.compile``; False when there are none."""
+        return any([child.compile_loops(options) for child in self.child_levels()])
 
     # --- validation ---------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class mode_for_run:
                 _changed.wait()
                 _waiting.remove(self)
             if self.training:
-                wanted = _wanted_modes(self.root, True)
+                wanted = self._wanted()
                 self.from_train = [_own(module) for module, mode in wanted if module.training and not mode]
                 self.from_eval = [_own(module) for module, mode in wanted if mode and not module.training]
             else:
@@ -74,8 +74,12 @@ class mode_for_run:
     def _all_modes(self) -> dict[int, bool]:
         """Wanted mode by the id of a module's own dict; only built when two runs meet."""
         if self._modes is None:
-            self._modes = {id(module.__dict__): mode for module, mode in _wanted_modes(self.root, self.training)}
+            self._modes = {id(module.__dict__): mode for module, mode in self._wanted()}
         return self._modes
+
+    def _wanted(self) -> list[tuple[nn.Module, bool]]:
+        """Each module with the mode that it is to have."""
+        return _wanted_modes(self.root, self.training)
 
     def _conflicts(self, other: mode_for_run) -> bool:
         """True when the two want one module in different modes."""
@@ -92,6 +96,24 @@ class mode_for_run:
                 heir = next((other for other in _active if other._all_modes().get(id(own)) is mode), None)
                 (kept if heir is None else getattr(heir, name)).append(own)
             setattr(self, name, kept)
+
+
+class modes_again(mode_for_run):
+    """Gives modules the modes back that they had at another time, for as long as it lasts.
+
+    Args:
+        root: what they belong to.
+        modes: each module with its mode.
+    """
+
+    __slots__ = ("_had",)
+
+    def __init__(self, root: Any, modes: list[tuple[nn.Module, bool]]) -> None:
+        super().__init__(root, training=True)  # each has its own: all have to be looked at
+        self._had = modes
+
+    def _wanted(self) -> list[tuple[nn.Module, bool]]:
+        return self._had
 
 
 def _in_train(root: nn.Module) -> list[dict[str, Any]]:

@@ -99,6 +99,9 @@ class Registry(Generic[T]):
 LevelRegistry: Registry[type[Any]] = Registry("level")
 """Level classes by kind; each level's file adds its own."""
 
+RemoteRegistry: Registry[Callable[..., Any]] = Registry("kind of endpoint")
+"""What makes the child of a node at another endpoint, from its config and the class that may stand there; serving adds it."""
+
 
 def _origin(entry: object) -> str:
     return f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', entry)}"

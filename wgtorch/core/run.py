@@ -14,6 +14,7 @@ import torch
 
 from wgtorch.core.errors import RunCancelled, RunTimeoutError
 from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.wearing import keeping
 
 
 @dataclass(slots=True)
@@ -176,8 +177,9 @@ def _below(feeds: Mapping[tuple[Path, str], Any], node_id: str) -> Mapping[tuple
 
 
 def in_this_context(function: Callable[[], Any]) -> Callable[[], Any]:
-    """The function as it would run here: same context variables, grad mode and autocast, in whatever thread calls it."""
+    """The function as it would run here, in whatever thread calls it: same context variables, adapters, grad mode and autocast."""
     context = contextvars.copy_context()
+    function = keeping(function)
     grad = torch.is_grad_enabled()
     inference = torch.is_inference_mode_enabled()
     autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")

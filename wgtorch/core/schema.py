@@ -21,13 +21,20 @@ _SHOWN = 20  # findings in one message
 _TEXT: dict[str, Any] = {"type": "string"}
 _ID: dict[str, Any] = {"type": "string", "pattern": f"^{_NODE_ID.pattern}$"}
 _ID_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
+_ADAPTER: dict[str, Any] = {
+    "anyOf": [
+        {"type": ["string", "null"]},
+        {"type": "object", "additionalProperties": {"type": "number"}},
+        {"type": "array", "items": {"type": ["string", "null"]}},
+    ]
+}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _SLOTS: dict[str, Any] = {"type": "array", "items": {"type": ["string", "integer"]}}
 _DATA: dict[str, Any] = {"type": "object"}
 _PLACE: dict[str, Any] = {
     "node_id": _ID,
     "trainable": {"type": "boolean"},
-    "adapter": _ID_OR_NULL,
+    "adapter": _ADAPTER,
     "inputs": _DATA,
     "map": {"anyOf": [_TEXT, _TEXTS]},
     "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
@@ -48,14 +55,34 @@ _EDGE = _closed(
 _EXPOSED = _closed(dict.fromkeys(("node_id", "port_name", "name"), _TEXT), ("node_id", "port_name"))
 
 
+_ENDPOINT: dict[str, Any] = {
+    "endpoint_url": _TEXT,
+    "endpoint": _closed(
+        {
+            "contract": _DATA,
+            "api_key_env": {"type": ["string", "null"]},
+            "timeout": {"type": "number", "exclusiveMinimum": 0},
+            "retries": {"type": "integer", "minimum": 0},
+        },
+        (),
+    ),
+}
+"""What stands in place of a child that runs at another endpoint."""
+
+
 def _node(level: str) -> dict[str, Any]:
     child = _CHILD[level]
-    properties = {**_PLACE, "template": _TEXT, "params": _DATA}
+    properties = {**_PLACE, "template": _TEXT, "params": _DATA, **_ENDPOINT}
     if level == "graph":
         properties |= {"block_type": _TEXT, "config": _DATA}
     else:
         properties |= {"config": {"$ref": f"#/$defs/{child}"}}
     return _closed(properties, ("node_id",))
+
+
+def _stage_or_endpoint() -> dict[str, Any]:
+    elsewhere = _closed({**_ENDPOINT, "share": _TEXT}, ("endpoint_url",))
+    return {"if": {"type": "object", "required": ["endpoint_url"]}, "then": elsewhere, "else": {"$ref": "#/$defs/stage"}}
 
 
 def _level(level: str) -> dict[str, Any]:
@@ -68,7 +95,7 @@ def _level(level: str) -> dict[str, Any]:
     required = ["kind", f"{level}_id"]
     if level == "world":
         properties |= {
-            "stages": {"type": "object", "additionalProperties": {"$ref": "#/$defs/stage"}},
+            "stages": {"type": "object", "additionalProperties": _stage_or_endpoint()},
             "places": {"type": "object", "additionalProperties": _closed({name: _PLACE[name] for name in ("trainable", "adapter")}, ())},
             "cycle": _TEXTS,
             "state_schema": _TEXTS,
@@ -171,6 +198,17 @@ def check_block_config(block_class: type, config: Mapping[str, Any], where: str)
     findings = _schema_findings(config, block_schema(block_class), where)
     if findings:
         raise config_error(f"config of {getattr(block_class, 'block_type', '') or block_class.__name__}", findings)
+
+
+def check_endpoint_config(config: Mapping[str, Any], where: str) -> None:
+    """Checks what describes a child at another endpoint.
+
+    Raises:
+        ConfigError: lists everything that does not fit.
+    """
+    findings = _schema_findings(config, _closed(_ENDPOINT, ("endpoint_url",)), where)
+    if findings:
+        raise config_error("config of an endpoint", findings)
 
 
 def check_level_config(config: Any, level: str, class_of: Callable[[str], type]) -> None:

@@ -30,7 +30,8 @@ class Node:
     Args:
         node_id: unique in its composite.
         trainable: False lets gradients through this use of the child and adds none to its weights.
-        adapter: name of the adapter that the child wears here.
+        adapter: what the child wears here: an adapter's name, weights by name, or a name or None for each sample of the
+            batch. What a level wears holds for all blocks below that have it.
         inputs: values for ports that nothing feeds.
         map: input ports at which a list arrives that the child runs over, item by item.
         timeout: seconds that one call may take.
@@ -41,7 +42,7 @@ class Node:
 
     node_id: str
     trainable: bool = True
-    adapter: str | None = None
+    adapter: str | Mapping[str, float] | tuple[str | None, ...] | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     map: tuple[str, ...] = ()
     timeout: float | None = None

@@ -14,6 +14,7 @@ from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import split_path
 from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
+from wgtorch.core.wearing import adapters_on, missing_here
 
 
 class Wired(Level):
@@ -28,6 +29,7 @@ class Wired(Level):
         self._outputs: list[Exposed] = []
         self._watched: tuple[tuple[Level, int], ...] = ()
         self._specs: tuple[Spec, Spec] | None = None
+        self._adapted: frozenset[str] = frozenset()
         self._building = 0
 
     # --- edges and exposed ports --------------------------------------------------------------------------------------
@@ -136,6 +138,24 @@ class Wired(Level):
             self._changed()
             self._settle()
         return entry.name
+
+    def hide_input(self, name: str) -> None:
+        """Shows an input no longer; raises UnknownNameError where there is none of that name."""
+        self._inputs = self._without(name, self._inputs, "input")
+        self._changed()
+        self._settle()
+
+    def hide_output(self, name: str) -> None:
+        """Shows an output no longer; raises UnknownNameError where there is none of that name."""
+        self._outputs = self._without(name, self._outputs, "output")
+        self._changed()
+        self._settle()
+
+    def _without(self, name: str, entries: Sequence[Exposed], direction: str) -> list[Exposed]:
+        left = [entry for entry in entries if entry.name != name]
+        if len(left) == len(entries):
+            raise UnknownNameError(f"{self.block_id}: no {direction} {name!r} is shown; {suggest(name, [entry.name for entry in entries])}")
+        return left
 
     def infer_exposed_ports(self) -> None:
         """Exposes every required input that nothing feeds, and every output that nothing reads.
@@ -251,9 +271,22 @@ class Wired(Level):
                 continue
             if reason is not None:
                 errors.append(Finding(f"{self.block_id}: edge {edge}", reason))
+        for node_id, node in self._places.items():
+            if node.adapter is not None and (wrong := missing_here(self.nodes[node_id], node.adapter)) is not None:
+                errors.append(Finding(f"{self.block_id}/{node_id}", wrong))
         return errors, warnings
 
+    def look_again(self) -> None:
+        if self._adapted != self._with_adapters():
+            self._changed()
+            self._settle()
+
+    def _with_adapters(self) -> frozenset[str]:
+        """Nodes whose calls must say what is worn, if only that it is nothing."""
+        return frozenset(node_id for node_id, child in self.nodes.items() if self._places[node_id].adapter or adapters_on(child))
+
     def _structure(self) -> Structure:
+        self._adapted = self._with_adapters()
         shapes = {node_id: self._shape(node_id) for node_id in self._places}
         return Structure(self.block_id, shapes, tuple(self._edges), tuple(self._inputs), tuple(self._outputs), self.loops)
 
@@ -272,7 +305,7 @@ class Wired(Level):
             optional_outputs=frozenset(name for name, port in outputs.items() if port.optional),
             positional=positional_prefix(child.forward) if leaf else (),
             waits=bool(child.waits) or node.timeout is not None,
-            special=bool(node.map or node.adapter or not node.trainable or child.wants_rng),
+            special=bool(node.map or node_id in self._adapted or not node.trainable or child.wants_rng),
             may_skip=node.condition is not None,
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -18,8 +18,14 @@ from wgtorch.core.kinds import describe
 _MARK = "$"  # starts the keys of our own entries; a user's mapping with such a key is written as "$mapping"
 
 
-def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def encode(value: Any, path: str, tensors: dict[str, Tensor], *, keep: Callable[[Tensor, str], Tensor] | None = None) -> Any:
     """A value as JSON data; tensors are put into ``tensors`` under their path.
+
+    Args:
+        value: what is to be encoded.
+        path: where it stands, for messages and for the names of tensors.
+        tensors: where tensors go.
+        keep: what becomes of each tensor, given its path; a copy on the CPU when left out.
 
     Raises:
         StorageError: the value cannot be stored; names its path.
@@ -32,16 +38,16 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         key = path
         while key in tensors:  # {"a.b": x, "a": {"b": y}} are two values at one path
             key += "'"
-        tensors[key] = _own_copy(value, path)
+        tensors[key] = (keep or _own_copy)(value, path)
         return {"$tensor": key}
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise StorageError(f"{path}: key {key!r} is {type(key).__name__}; expected str")
-        encoded = {key: encode(item, f"{path}.{key}", tensors) for key, item in value.items()}
+        encoded = {key: encode(item, f"{path}.{key}", tensors, keep=keep) for key, item in value.items()}
         return {"$mapping": encoded} if any(key.startswith(_MARK) for key in encoded) else encoded
     if isinstance(value, (list, tuple)):
-        items = [encode(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
+        items = [encode(item, f"{path}.{index}", tensors, keep=keep) for index, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
     raise StorageError(f"{path}: {describe(value)} cannot be stored; expected text, numbers, tensors, and lists or mappings of these")
 
@@ -108,8 +114,8 @@ def images_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
             yield from images_in(item, f"{path}.{index}")
 
 
-def write_png(image: Tensor, path: Path, *, scale: int = 1) -> None:
-    """Writes a picture [3, H, W] or [1, H, W] in [0, 1] as PNG; ``scale`` enlarges it by whole pixels."""
+def write_png(image: Tensor, path: Path | BinaryIO, *, scale: int = 1) -> None:
+    """Writes a picture [3, H, W] or [1, H, W] in [0, 1] as PNG, to a file or an open one; ``scale`` enlarges it by whole pixels."""
     from PIL import Image
 
     levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -12,14 +12,15 @@ SIZE = 64  # pixels
 
 
 @register_template("text_to_image", level="graph")
-def text_to_image(*, steps: int = 12, guidance: float = 2.0) -> Graph:
+def text_to_image(*, steps: int = 12, guidance: float = 2.0, painter: str | None = PAINTER_REF) -> Graph:
     """Paints a scene of 64x64 pixels from a prompt, with the small flow model that ships with the package.
 
     Args:
         steps: solver steps.
         guidance: strength of classifier-free guidance; 1 is none.
+        painter: checkpoint_ref of the painter's weights; without one they are random, to be trained.
     """
-    backbone = BlockRegistry.build({"block_type": "backbone/scene", "config": {"checkpoint_ref": PAINTER_REF}})
+    backbone = BlockRegistry.build({"block_type": "backbone/scene", "config": {"checkpoint_ref": painter} if painter else {}})
     conditioner = BlockRegistry.build({"block_type": "conditioner/scene", "config": {"checkpoint_ref": TEXT_REF}})
     tokenizer = BlockRegistry.build({"block_type": "tokenizer/scene"})
 

@@ -14,16 +14,18 @@ PROMPT, NEGATIVE = "the cat", "a dog"
 
 
 def theirs(pipeline: Any, *, seed: int = 3, **call: Any) -> Tensor:
-    """The pipeline's images [B, 3, H, W]."""
+    """The pipeline's images [B, 3, H, W], or videos [B, T, 3, H, W]."""
     pipeline.set_progress_bar_config(disable=True)
     torch.manual_seed(seed)
-    return torch.from_numpy(pipeline(output_type="np", **call).images).permute(0, 3, 1, 2)
+    found = pipeline(output_type="np", **call)
+    return torch.from_numpy(found.frames if hasattr(found, "frames") else found.images).movedim(-1, -3)
 
 
 def ours(graph: Graph, *, seed: int = 3, **call: Any) -> Tensor:
     """The graph's."""
     torch.manual_seed(seed)
-    return graph.run(call)["image"]
+    (found,) = graph.run(call).values()
+    return found
 
 
 def check_equal(pipeline: Any, graph: Graph, *, tolerance: float = CLOSE, **call: Any) -> Tensor:

@@ -28,23 +28,27 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "sd": tiny.stable_diffusion(tmp_path_factory.mktemp("sd")),
         "xl": tiny.stable_diffusion_xl(tmp_path_factory.mktemp("xl")),
+        "sd3": tiny.stable_diffusion_3(tmp_path_factory.mktemp("sd3"), channels=16),
+        "flux": tiny.flux(tmp_path_factory.mktemp("flux")),
     }
 
 
-def loaded(folder: Path) -> Any:
+def loaded(folder: Path, **parts: Any) -> Any:
     from diffusers import DiffusionPipeline
 
-    return DiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
+    return DiffusionPipeline.from_pretrained(str(folder), local_files_only=True, **parts)
 
 
 @pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
-@pytest.mark.parametrize("family", ["sd", "xl"])
+@pytest.mark.parametrize("family", ["sd", "xl", "sd3", "flux"])
 def test_diffusers_loads_what_was_written(pipelines: dict[str, Any], tmp_path: Path, family: str, task: str) -> None:
     graph = Graph.from_diffusers(pipelines[family], task=task)
     assert graph.to_diffusers(tmp_path / "out") == tmp_path / "out"
     images = {"image": picture(tiny.PIXELS), "strength": 1.0} if task != "text_to_image" else {}
     masks = {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
-    check_equal(loaded(tmp_path / "out"), graph, prompt=PROMPT, num_inference_steps=STEPS, **images, **masks)
+    sizes = {"height": 16, "width": 16} if family == "flux" else {}
+    more = sizes | ({"max_sequence_length": 16} if family in ("sd3", "flux") else {})
+    check_equal(loaded(tmp_path / "out"), graph, prompt=PROMPT, num_inference_steps=STEPS, **images, **masks, **more)
 
 
 def test_changed_weights_and_another_solver_are_in_the_folder(pipelines: dict[str, Any], tmp_path: Path) -> None:
@@ -68,6 +72,23 @@ def test_schedulers_there_and_back(name: str) -> None:
     assert found == kind
     for own, again in zip(blocks_for(kind, config, num_steps=5), blocks_for(found, settings, num_steps=5), strict=True):
         assert again.to_config() == own.to_config()
+
+
+@pytest.mark.parametrize("is_even", [False, True])
+@pytest.mark.parametrize("name", list(tiny.FLOWS))
+def test_schedulers_of_flows_there_and_back(name: str, is_even: bool) -> None:
+    kind, config = tiny.FLOWS[name]
+    first = blocks_for(kind, config, num_steps=5, is_even=is_even)
+    found, settings = scheduler_for(*first, is_even=is_even)
+    assert found == kind
+    assert [block.to_config() for block in blocks_for(found, settings, num_steps=5, is_even=is_even)] == [b.to_config() for b in first]
+
+
+def test_without_the_third_text_encoder(tmp_path: Path) -> None:
+    graph = Graph.from_diffusers(tiny.stable_diffusion_3(tmp_path, t5=False))
+    graph.to_diffusers(tmp_path / "out")
+    again = loaded(tmp_path / "out", text_encoder_3=None, tokenizer_3=None)  # diffusers wants to be told
+    check_equal(again, graph, prompt=PROMPT, num_inference_steps=STEPS, max_sequence_length=16)
 
 
 @pytest.mark.parametrize(

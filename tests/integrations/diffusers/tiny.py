@@ -121,26 +121,110 @@ def t5_tokenizer() -> Any:
     return T5TokenizerFast(vocab=pieces, extra_ids=0)
 
 
-def stable_diffusion_3(folder: Path, *, t5: bool = True, shift: float = 3.0) -> Any:
+FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "flow_euler": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+    "flow_dynamic": ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 64}),
+    "flow_karras": ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_karras_sigmas": True, "shift_terminal": 0.1}),
+    "flow_linear": ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "time_shift_type": "linear"}),
+    "flow_heun": ("FlowMatchHeunDiscreteScheduler", {"shift": 2.0}),
+    "flow_unipc": ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}),
+    "flow_dpmpp_2m": ("DPMSolverMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0}),
+}
+
+
+def flow_scheduler(name: str) -> Any:
+    """One of diffusers' schedulers for flows."""
+    import diffusers
+
+    kind, config = FLOWS[name]
+    return getattr(diffusers, kind)(**config)
+
+
+def t5_encoder(width: int) -> Any:
+    """T5's text encoder of two layers."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=40, d_model=width, d_kv=4, d_ff=24, num_layers=2, num_heads=2)).eval()
+
+
+def stable_diffusion_3(folder: Path, *, t5: bool = True, shift: float = 3.0, channels: int = 4, in_channels: int | None = None) -> Any:
     """A pipeline of Stable Diffusion 3."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-    from transformers import T5Config, T5EncoderModel
 
     torch.manual_seed(0)
     width = 40
     transformer = SD3Transformer2DModel(
-        sample_size=SIDE, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        sample_size=SIDE, patch_size=2, in_channels=in_channels or channels, out_channels=channels, num_layers=2,
+        attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=width, caption_projection_dim=16, pooled_projection_dim=24, pos_embed_max_size=16,
     ).eval()  # fmt: skip
-    config = T5Config(vocab_size=40, d_model=width, d_kv=4, d_ff=24, num_layers=2, num_heads=2)
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
-        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
+        vae=autoencoder(latent_channels=channels, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=text_encoder(16, projected=True),
         tokenizer=tokenizer(folder / "words"),
         text_encoder_2=text_encoder(20, projected=True),
         tokenizer_2=tokenizer(folder / "words_2"),
-        text_encoder_3=T5EncoderModel(config).eval() if t5 else None,
+        text_encoder_3=t5_encoder(width) if t5 else None,
         tokenizer_3=t5_tokenizer() if t5 else None,
     )
+
+
+def flux(folder: Path, *, guided: bool = True, schedule: str = "flow_dynamic") -> Any:
+    """A pipeline of FLUX.1; ``guided`` is one that was distilled with a guidance scale."""
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    width = 24
+    transformer = FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=width, pooled_projection_dim=16, guidance_embeds=guided, axes_dims_rope=(2, 2, 4),
+    ).eval()  # fmt: skip
+    return FluxPipeline(
+        transformer=transformer,
+        scheduler=flow_scheduler(schedule),
+        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.9),
+        text_encoder=text_encoder(16),
+        tokenizer=tokenizer(folder / "words"),
+        text_encoder_2=t5_encoder(width),
+        tokenizer_2=t5_tokenizer(),
+    )
+
+
+def video_autoencoder() -> Any:
+    """Wan's autoencoder, four pixels and four frames to one."""
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[True, True], scale_factor_spatial=4,
+        latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.2, 0.8, 1.0, 1.5],
+    ).eval()  # fmt: skip
+
+
+def video_transformer(in_channels: int = 4, **more: Any) -> Any:
+    """Wan's transformer of two layers."""
+    from diffusers import WanTransformer3DModel
+
+    return WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=in_channels, out_channels=4, text_dim=24, freq_dim=16, ffn_dim=24,
+        num_layers=2, rope_max_seq_len=32, **more,
+    ).eval()  # fmt: skip
+
+
+def wan(*, from_image: bool = False, schedule: str = "flow_unipc") -> Any:
+    """A pipeline of Wan 2.1, from text or from a picture."""
+    from diffusers import WanImageToVideoPipeline, WanPipeline
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(0)
+    config = UMT5Config(vocab_size=40, d_model=24, d_kv=4, d_ff=24, num_layers=2, num_heads=2)
+    parts = {
+        "vae": video_autoencoder(),
+        "text_encoder": UMT5EncoderModel(config).eval(),
+        "tokenizer": t5_tokenizer(),
+        "scheduler": flow_scheduler(schedule),
+    }
+    if not from_image:
+        return WanPipeline(**parts, transformer=video_transformer())
+    return WanImageToVideoPipeline(**parts, transformer=video_transformer(2 * 4 + 4))

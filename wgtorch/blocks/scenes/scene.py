@@ -94,6 +94,15 @@ class Scene:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+def labels_of(attributes: Mapping[str, str]) -> list[int]:
+    """Indices of the values in the order of :data:`ATTRIBUTES`; -1 where an attribute is not named.
+
+    >>> labels_of({"time": "night", "landmark": "none"})
+    [3, -1, -1, 0, -1, -1, -1]
+    """
+    return [values.index(attributes[name]) if name in attributes else -1 for name, values in ATTRIBUTES.items()]
+
+
 # --- wording -----------------------------------------------------------------------------------------------------------
 
 _TIME = {

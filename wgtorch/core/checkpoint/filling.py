@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from wgtorch.core.adapters.attaching import base_state
 from wgtorch.core.checkpoint.tensors import can_store
 from wgtorch.core.errors import CheckpointError, Finding
 
@@ -137,12 +138,12 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
     """Everything about ``tensors`` that does not fit the module.
 
     Args:
-        module: with or without weights.
+        module: with or without weights; adapters in it do not count.
         tensors: by name; anything with ``shape`` and ``dtype``.
         path: the block's, for messages.
         strict: missing and unexpected names are findings too.
     """
-    own = module.state_dict(keep_vars=True)
+    own = base_state(module)
     ties = _ties(own)
     given = {tie for name in tensors for tie in (name, *ties.get(name, ()))}
     first = {names[0] for names in ties.values()} | (own.keys() - ties.keys())
@@ -203,7 +204,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def copy_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copies checked tensors into the module's own, which stay the objects that optimizers hold."""
     with torch.no_grad():
-        for name, value in module.state_dict(keep_vars=True).items():
+        for name, value in base_state(module).items():
             if name in tensors:
                 value.copy_(tensors[name])
 

@@ -7,6 +7,7 @@ dir/
   blocks/<path>-00001-of-00003.safetensors    the same in shards
   adapters/<path>/<name>/          one adapter of one block, in PEFT's own layout
   life/ ...                        what a level writes beside (a world's life)
+  training/ ...                    what a training needs to go on
 
 An archive is the same tree in one zip whose members are stored, not compressed, and whose tensors begin at multiples of
 64 bytes, so that they are mapped where they lie.

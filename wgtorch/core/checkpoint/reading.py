@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.checkpoint.adapters import attach, base_tensors
+from wgtorch.core.checkpoint.adapters import adapter_findings, attach, base_tensors, differs, give
 from wgtorch.core.checkpoint.filling import assign, copy_into, misfit_error, misfits
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
@@ -24,6 +24,7 @@ from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNa
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
+from wgtorch.core.wearing import adapters_on, is_merged
 from wgtorch.core.weights import load_checkpoint, outside_files, read_ref, ref_of, resolve_checkpoint
 from wgtorch.core.yaml_text import MAX_DEPTH
 
@@ -81,23 +82,40 @@ def load_weights(
         parts = parts_of(target)
         findings: list[Finding] = []
         found: list[tuple[Part, dict[str, Tensor]]] = []
+        adapters: list[tuple[Part, str, dict[str, Tensor]]] = []
         for name, one in parts.items():
             entry = _entry_for(one, entries)
             if entry is None:
                 findings += [Finding(name, "its weights are missing")] if base_tensors(one.block) else []
                 continue
+            if is_merged(one.block):
+                raise CheckpointError(f"{source.path}: {name}: an adapter is merged into it; unmerge it first (wgtorch.lora.unmerge)")
             tensors = _tensors_of(source, entry, verify)
             wrong = misfits(one.block, tensors, name)
             findings += wrong
             bad = {item.where for item in wrong}
             found.append((one, {key: value for key, value in tensors.items() if f"{name}.{key}" not in bad}))
+            stored = {adapter: _adapter(source, entry, adapter, verify)[1] for adapter in entry.adapters}
+            wrong = adapter_findings(one.block, stored, name)
+            findings += wrong
+            bad = {item.where for item in wrong}
+            adapters += [(one, adapter, state) for adapter, state in stored.items() if f"{name}: adapter {adapter!r}" not in bad]
         users = {user for one in parts.values() for user in one.users}
         findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
         if strict and findings:
             raise misfit_error(str(path), findings)
         for one, tensors in found:
             copy_into(one.block, tensors)
+        for one, adapter, state in adapters:
+            give(one.block, adapter, state)
     return tuple(findings)
+
+
+def stored_adapters(path: str | os.PathLike[str], verify: bool | None = None) -> list[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
+    """Adapters that a checkpoint holds: (path of the block, name, config, tensors under PEFT's names)."""
+    with open_source(path) as source:
+        manifest = read_manifest(source)
+        return [(entry.path, name, *_adapter(source, entry, name, verify)) for entry in manifest.blocks.values() for name in entry.adapters]
 
 
 # --- building ---------------------------------------------------------------------------------------------------------
@@ -205,11 +223,14 @@ def _settle(part: Part, weights: _Weights, pool: Pool | None, source: Source, de
         _fill(part.block, weights, source, device)
         return part.block
 
-    if pool is None:
-        fill()
-        return
     ref = str(weights.ref or source.where(part.path))
-    block = pool.get(_identity(part, weights, source, device), fill, ref=ref)
+    block = fill() if pool is None else pool.get(_identity(part, weights, source, device), fill, ref=ref)
+    theirs = adapters_on(block)
+    if any(name in theirs and differs(block, name, tensors) for name, (_, tensors) in weights.adapters.items()):
+        block, theirs = fill(), {}  # one base cannot hold two adapters of one name
+    for name, (config, tensors) in weights.adapters.items():
+        if name not in theirs:
+            attach(block, name, config, tensors, str(source.path))
     for level, node_id in part.holders:
         if block is not part.block:
             level.put_child(node_id, block)
@@ -221,15 +242,13 @@ def _fill(block: Any, weights: _Weights, source: Source, device: torch.device | 
         assign(block, tensors)
     elif weights.ref is not None:
         load_checkpoint(block, weights.ref)
-    for name, (config, tensors) in weights.adapters.items():
-        attach(block, name, config, tensors, str(source.path))
     if device is not None:
         block.to(device)
 
 
 def _may_share(part: Part, weights: _Weights, pool: Pool | None) -> bool:
     """Refs are shared within a load as when building; stored weights only where the caller gave a pool."""
-    if any(not level.places[node_id].reuse for level, node_id in part.holders) or weights.adapters or not part.holders:
+    if any(not level.places[node_id].reuse for level, node_id in part.holders) or not part.holders:
         return False
     return weights.ref is not None or (pool is not None and weights.tensors is not None)
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +38,7 @@ from wgtorch.core.resolve import dump_config
 from wgtorch.core.saving import write_file, write_folder
 from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
 
-_OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life"))
+_OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life", "training"))
 FORMATS = ("dir", "archive")
 
 
@@ -59,8 +59,12 @@ def save_checkpoint(
     self_contained: bool = False,
     base: str | os.PathLike[str] | None = None,
     shard_bytes: int = SHARD,
+    beside: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Writes a block or level; see :meth:`wgtorch.core.block.Block.save_checkpoint`."""
+    """Writes a block or level; see :meth:`wgtorch.core.block.Block.save_checkpoint`.
+
+    ``beside`` writes more into the folder, as the state of a training: it is in the manifest, and in place with the rest.
+    """
     path = Path(path)
     if format not in FORMATS:
         raise CheckpointError(f"save_checkpoint: format {format!r}; expected 'dir' or 'archive'")
@@ -74,6 +78,8 @@ def save_checkpoint(
 
     def fill_folder(folder: Path) -> None:
         target.write_extra(folder)
+        if beside is not None:
+            beside(folder)
         extra = [_stored(_hashed(file, folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
         _write(target, config, FolderSink(folder), tuple(extra), choose)
 

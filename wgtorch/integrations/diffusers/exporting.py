@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from wgtorch.integrations.diffusers.translation import scheduler_for
 
 _ELSEWHERE = ("model", "checkpoint_ref", "dtype", "folder", "scale")
 """Settings that are in the models' own files, or that a call gives."""
-_SUFFIX = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}
 
 
 def to_diffusers(graph: Graph, folder: str | os.PathLike[str]) -> Path:
@@ -47,27 +48,86 @@ def pipeline_of(graph: Graph) -> Any:
     Raises:
         ConfigError: there is none.
     """
-    task = "inpaint" if "latent_mask" in graph.nodes else "image_to_image" if "encoder" in graph.nodes else "text_to_image"
-    if "backbone" in graph.nodes and graph.nodes["backbone"].block_type == "backbone/sd3_transformer":
-        raise ConfigError("to_diffusers: Stable Diffusion 3 is not supported yet; keep the graph with save(folder)")
-    needed = ["backbone", "codec", "text_encoder", "tokenizer", "schedule", "solver"]
-    is_xl = "text_encoder_2" in graph.nodes
+    written = _written(graph)
+    needed = [*written.nodes.values(), "schedule", "solver"]
     missing = [name for name in needed if name not in graph.nodes]
     if missing:
         raise ConfigError(f"to_diffusers: {graph.block_id} has no node {', '.join(missing)}; expected a graph as from_diffusers makes them")
-    parts = {name: _inner(graph, name) for name in ("text_encoder", "tokenizer")}
-    if is_xl:
-        parts |= {name: _inner(graph, name) for name in ("text_encoder_2", "tokenizer_2")}
-        parts["force_zeros_for_empty_prompt"] = bool(graph.nodes["conditions"].config.get("zero_negative"))
-        parts["add_watermarker"] = False
-    else:
-        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    parts = {part: _inner(graph, node) for part, node in written.nodes.items()}
+    parts |= {part: _inner(graph, node) if node in graph.nodes else None for part, node in written.optional.items()}
+    parts |= written.settings(graph)
     library: Any = require("diffusers", "diffusers")
-    name, config = scheduler_for(graph.nodes["schedule"], graph.nodes["solver"])
-    parts |= {"unet": _inner(graph, "backbone"), "vae": _inner(graph, "codec"), "scheduler": getattr(library, name)(**config)}
-    pipeline = getattr(library, f"StableDiffusion{'XL' if is_xl else ''}{_SUFFIX[task]}Pipeline")(**parts)
+    name, config = scheduler_for(graph.nodes["schedule"], graph.nodes["solver"], is_even=written.is_even)
+    parts["scheduler"] = getattr(library, name)(**config)
+    task = written.task_of(graph)
+    pipeline = getattr(library, written.classes[task])(**parts)
     _check_same(graph, from_diffusers(pipeline, task=task, batched="repeat" in graph.nodes))
     return pipeline
+
+
+def _task(graph: Graph) -> str:
+    return "inpaint" if "latent_mask" in graph.nodes else "image_to_image" if "encoder" in graph.nodes else "text_to_image"
+
+
+def _classes(family: str) -> dict[str, str]:
+    endings = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}
+    return {task: f"{family}{ending}Pipeline" for task, ending in endings.items()}
+
+
+@dataclass(frozen=True)
+class _Written:
+    """How a family is written.
+
+    Args:
+        classes: of pipelines, by task.
+        nodes: by the part of the pipeline, which node holds it.
+        optional: likewise, of parts that may be missing.
+        settings: what else the pipeline is constructed with.
+        is_even: as for :func:`scheduler_for`.
+        task_of: the task of a graph.
+    """
+
+    classes: dict[str, str]
+    nodes: dict[str, str]
+    optional: dict[str, str] = field(default_factory=dict)
+    settings: Callable[[Graph], dict[str, Any]] = lambda graph: {}
+    is_even: bool = False
+    task_of: Callable[[Graph], str] = _task
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+_TEXT, _TEXT_2, _TEXT_3 = (_same(f"text_encoder{which}", f"tokenizer{which}") for which in ("", "_2", "_3"))
+_UNET = {"unet": "backbone", "vae": "codec"}
+_TRANSFORMER = {"transformer": "backbone", "vae": "codec"}
+_SD = _Written(
+    _classes("StableDiffusion"),
+    {**_UNET, **_TEXT},
+    settings=lambda graph: {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+)
+_SDXL = _Written(
+    _classes("StableDiffusionXL"),
+    {**_UNET, **_TEXT, **_TEXT_2},
+    settings=lambda graph: {
+        "force_zeros_for_empty_prompt": bool(graph.nodes["conditions"].config.get("zero_negative")),
+        "add_watermarker": False,
+    },
+)
+_SD3 = _Written(_classes("StableDiffusion3"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, _TEXT_3)
+_FLUX = _Written(_classes("Flux"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, is_even=True)
+_WAN = _Written(
+    {"text_to_video": "WanPipeline", "image_to_video": "WanImageToVideoPipeline"},
+    {**_TRANSFORMER, **_TEXT},
+    task_of=lambda graph: "image_to_video" if "encoder" in graph.nodes else "text_to_video",
+)
+_TRANSFORMERS = {"backbone/wan_transformer": _WAN, "backbone/sd3_transformer": _SD3, "backbone/flux_transformer": _FLUX}
+
+
+def _written(graph: Graph) -> _Written:
+    kind = graph.nodes["backbone"].block_type if "backbone" in graph.nodes else ""
+    return _TRANSFORMERS.get(kind) or (_SDXL if "text_encoder_2" in graph.nodes else _SD)
 
 
 def _inner(graph: Graph, node_id: str) -> Any:

@@ -8,12 +8,15 @@ from typing import Any
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
+from wgtorch.integrations.diffusers.flux import FLUX, flux
 from wgtorch.integrations.diffusers.source import Source, open_pipeline
-from wgtorch.integrations.diffusers.stable_diffusion import TASKS, stable_diffusion
+from wgtorch.integrations.diffusers.stable_diffusion import STABLE_DIFFUSION, stable_diffusion
 from wgtorch.integrations.diffusers.stable_diffusion_3 import STABLE_DIFFUSION_3, stable_diffusion_3
-from wgtorch.integrations.diffusers.stable_diffusion_xl import stable_diffusion_xl
+from wgtorch.integrations.diffusers.stable_diffusion_xl import STABLE_DIFFUSION_XL, stable_diffusion_xl
+from wgtorch.integrations.diffusers.wan import WAN, wan
 
-FAMILIES = "Stable Diffusion 1, 2, XL and 3"
+FAMILIES = "Stable Diffusion 1, 2, XL and 3, FLUX.1, Wan 2.1"
+TASKS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video")
 
 
 def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = True, pool: Pool | None = None) -> Graph:
@@ -83,14 +86,32 @@ _SD3 = {
     "tokenizer": "CLIPTokenizer",
     "text_encoder_2": "CLIPTextModelWithProjection",
     "tokenizer_2": "CLIPTokenizer",
-    "scheduler": "FlowMatchEulerDiscreteScheduler",
+    "scheduler": "",
 }
 _SD3_T5 = {**_SD3, "text_encoder_3": "T5EncoderModel", "tokenizer_3": ""}
+_FLUX = {
+    "transformer": "FluxTransformer2DModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "text_encoder_2": "T5EncoderModel",
+    "tokenizer_2": "",
+    "scheduler": "",
+}
+_WAN = {
+    "transformer": "WanTransformer3DModel",
+    "vae": "AutoencoderKLWan",
+    "text_encoder": "UMT5EncoderModel",
+    "tokenizer": "",
+    "scheduler": "",
+}
 _FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph], tuple[str, ...]], ...] = (
-    (_SD, stable_diffusion, TASKS),
-    (_SDXL, stable_diffusion_xl, TASKS),
+    (_SD, stable_diffusion, tuple(STABLE_DIFFUSION)),
+    (_SDXL, stable_diffusion_xl, tuple(STABLE_DIFFUSION_XL)),
     (_SD3, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
     (_SD3_T5, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
+    (_FLUX, flux, tuple(FLUX)),
+    (_WAN, wan, tuple(WAN)),
 )
 
 GraphReaders.register("diffusers", from_diffusers)

@@ -99,11 +99,16 @@ class SchedulerProgress:
         timesteps = scheduler.timesteps[self.turn : self.turn + 1]
         if image_latent is None:
             sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
-        elif hasattr(scheduler, "add_noise"):
-            sample = scheduler.add_noise(image_latent, noise, timesteps)
         else:
-            sample = scheduler.scale_noise(image_latent, timesteps, noise)
+            sample = noised(scheduler, image_latent, noise, timesteps)
         return shown(scheduler, sample.to(noise.dtype), timesteps[0])
+
+
+def noised(scheduler: Any, image_latent: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """A clean latent as it is at a timestep [1], in a scheduler's own scale."""
+    if hasattr(scheduler, "add_noise"):
+        return scheduler.add_noise(image_latent, noise, timestep)
+    return scheduler.scale_noise(image_latent, timestep, noise)
 
 
 def shown(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
@@ -216,6 +221,7 @@ class DiffusersSolver(Solver):
     inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
     outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
     draws = False  # but what ``rng`` gives
+    compiles = False  # schedulers count their steps in Python
 
     def __init__(
         self,

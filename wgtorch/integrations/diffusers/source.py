@@ -27,7 +27,7 @@ class Source:
         """The block around a model."""
         raise NotImplementedError
 
-    def tokenizer(self, part: str, block_type: str = "tokenizer/clip") -> Block:
+    def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         """The block around a tokenizer."""
         raise NotImplementedError
 
@@ -62,8 +62,8 @@ class FolderSource(Source):
         settings = _own_settings(own, known)
         return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
 
-    def tokenizer(self, part: str, block_type: str = "tokenizer/clip") -> Block:
-        return BlockRegistry.build({"block_type": block_type, "config": {"folder": str(self.folder / part)}})
+    def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
+        return BlockRegistry.build({"block_type": block_type, "config": {"folder": str(self.folder / part), **config}})
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         return self.classes["scheduler"], _public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
@@ -91,9 +91,9 @@ class PipelineSource(Source):
         block_class: Any = BlockRegistry.get(block_type)
         return block_class.around(self.pipeline.components[part], **config)
 
-    def tokenizer(self, part: str, block_type: str = "tokenizer/clip") -> Block:
+    def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         block_class: Any = BlockRegistry.get(block_type)
-        return block_class.around(self.pipeline.components[part])
+        return block_class.around(self.pipeline.components[part], **config)
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         scheduler = self.pipeline.components["scheduler"]

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.parts import Defaults, Parts, add, begin, finished, join
+from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.stable_diffusion import Defaults, Parts, add, conditions, encoders, finished, join, sampling
+from wgtorch.integrations.diffusers.stable_diffusion import check_channels
+from wgtorch.integrations.diffusers.text import conditions, encoders, second_prompt, t5_encoders
 
-STABLE_DIFFUSION_3 = {"text_to_image": Defaults(7.0, steps=28)}
+STABLE_DIFFUSION_3 = {
+    "text_to_image": Defaults(7.0, steps=28),
+    "image_to_image": Defaults(7.0, 0.6),
+    "inpaint": Defaults(7.0, 0.6),
+}
 
 
 def stable_diffusion_3(source: Source, task: str, batched: bool) -> Graph:
     """Stable Diffusion 3 as a graph.
 
     Raises:
-        ConfigError: its shift depends on the size of the picture.
+        ConfigError: the transformer is not for the task.
     """
-    if source.scheduler()[1].get("use_dynamic_shifting"):
-        raise ConfigError(f"from_diffusers: {source.name!r} shifts its sigmas by the size of the picture; not supported")
-    parts = Parts(Graph(task, metadata={"from_diffusers": source.pipeline_class}), source, task, batched, STABLE_DIFFUSION_3[task])
-    parts.unet = source.model("transformer", "backbone/sd3_transformer")
+    parts = begin(source, task, batched, STABLE_DIFFUSION_3[task], is_flow=True, skips_shift=task == "inpaint")
+    parts.backbone = source.model("transformer", "backbone/sd3_transformer")
     parts.vae = source.model("vae", "codec/autoencoder_kl")
+    own = parts.backbone.model.config
+    check_channels(parts, parts.vae.model.config.latent_channels)
+    parts.patch, parts.sides = own.patch_size, (own.sample_size * parts.vae.factor,) * 2
     _prompts(parts)
-    conditions(parts, "text_encoders.embedding")
-    for prefix in ("", "negative_"):
-        join(parts.graph, (f"{prefix}text_encoders.pooled", f"conditions.{prefix}pooled"))
+    conditions(parts, "text_encoders.embedding", "text_encoders.pooled")
+    parts.graph.expose_input("conditions", "num_images_per_prompt")
     sampling(parts, {"text_embeds": "conditions"})
+    if "tokens" in parts.graph.nodes:
+        parts.graph.expose_input("settings" if "settings" in parts.graph.nodes else "schedule", "mu")
     return finished(parts)
 
 
 def _prompts(parts: Parts) -> None:
     """Three tokenizers and text encoders; the third, T5, may be missing."""
-    graph, source = parts.graph, parts.source
+    graph, has_t5 = parts.graph, "text_encoder_3" in parts.source.classes
     encoders(parts, layer="penultimate", projection=True)
     encoders(parts, "_2", layer="penultimate", projection=True)
-    has_t5 = "text_encoder_3" in source.classes
+    second_prompt(parts, "_2")
     if has_t5:
-        tokenizer, encoder = source.tokenizer("tokenizer_3", "tokenizer/t5"), source.model("text_encoder_3", "conditioner/t5_text")
+        t5_encoders(parts, "_3")
+        second_prompt(parts, "_3")
     for prefix in ("", "negative_"):
         both = f"{prefix}text_encoders"
-        add(graph, both, "diffusers/sd3_conditions", {"width": parts.unet.model.config.joint_attention_dim})
+        add(graph, both, "diffusers/sd3_conditions", {"width": parts.backbone.model.config.joint_attention_dim})
         if has_t5:
-            add(graph, f"{prefix}tokenizer_3", tokenizer)
-            add(graph, f"{prefix}text_encoder_3", encoder)
-            join(
-                graph,
-                (f"{prefix}tokenizer_3.tokens", f"{prefix}text_encoder_3.tokens"),
-                (f"{prefix}text_encoder_3.embedding", f"{both}.third_embedding"),
-            )
-        graph.expose_input(f"{prefix}tokenizer_3" if has_t5 else both, "max_sequence_length")
-        for which in ("_2", "_3") if has_t5 else ("_2",):
-            second = f"{prefix}prompt{which}"
-            add(graph, second, "diffusers/second_prompt", inputs={"text": ""} if prefix else {})
-            join(graph, (f"{second}.text", f"{prefix}tokenizer{which}.text"))
-            graph.expose_input(second, "text", f"{prefix}prompt")
-            graph.expose_input(second, "second", second)
+            join(graph, (f"{prefix}text_encoder_3.embedding", f"{both}.third_embedding"))
+        else:
+            graph.expose_input(both, "max_sequence_length")
         join(
             graph,
             (f"{prefix}text_encoder.embedding", f"{both}.embedding"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.parts import Defaults, Parts, add, finished, join
+from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.stable_diffusion import Defaults, Parts, add, conditions, encoders, finished, join, sampling, start
+from wgtorch.integrations.diffusers.stable_diffusion import start
+from wgtorch.integrations.diffusers.text import conditions, encoders, second_prompt
 
 STABLE_DIFFUSION_XL = {
     "text_to_image": Defaults(5.0),
@@ -25,9 +28,9 @@ def stable_diffusion_xl(source: Source, task: str, batched: bool) -> Graph:
         raise ConfigError(f"from_diffusers: {source.name!r} is a refiner, which is told how pleasing a picture is; not supported")
     parts = start(source, task, batched, STABLE_DIFFUSION_XL[task])
     _prompts(parts)
-    conditions(parts, "text_encoders.embedding", zero_negative=bool(source.settings.get("force_zeros_for_empty_prompt", True)))
-    for prefix in ("", "negative_"):
-        join(parts.graph, (f"{prefix}text_encoder_2.pooled", f"conditions.{prefix}pooled"))
+    zeros = bool(source.settings.get("force_zeros_for_empty_prompt", True))
+    conditions(parts, "text_encoders.embedding", "text_encoder_2.pooled", zero_negative=zeros)
+    parts.graph.expose_input("conditions", "num_images_per_prompt")
     parts.graph.expose_input("conditions", "negative_prompt")
     _sizes(parts)
     sampling(parts, {"text_embeds": "conditions", "time_ids": "sizes"})
@@ -40,18 +43,15 @@ def _prompts(parts: Parts) -> None:
     graph = parts.graph
     encoders(parts, layer="penultimate")
     encoders(parts, "_2", layer="penultimate", projection=True)
+    second_prompt(parts, "_2")
     for prefix in ("", "negative_"):
-        second, both = f"{prefix}prompt_2", f"{prefix}text_encoders"
-        add(graph, second, "diffusers/second_prompt", inputs={"text": ""} if prefix else {})
+        both = f"{prefix}text_encoders"
         add(graph, both, "diffusers/joined_conditions")
         join(
             graph,
-            (f"{second}.text", f"{prefix}tokenizer_2.text"),
             (f"{prefix}text_encoder.embedding", f"{both}.embedding"),
             (f"{prefix}text_encoder_2.embedding", f"{both}.second_embedding"),
         )
-        graph.expose_input(second, "text", f"{prefix}prompt")
-        graph.expose_input(second, "second", second)
 
 
 def _sizes(parts: Parts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.roles import Guidance
@@ -56,8 +57,8 @@ class IntervalGuidance(Guidance):
         self.rescale = rescale
 
     def is_off(self, timestep: float | Tensor | None) -> bool:
-        """True outside the interval."""
-        if self.interval is None or timestep is None:
+        """True outside the interval; False where that is only known when compiled code runs."""
+        if self.interval is None or timestep is None or self._is_traced(timestep):
             return False
         moment = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
         return not self.interval[0] <= float(moment) <= self.interval[1]
@@ -66,6 +67,16 @@ class IntervalGuidance(Guidance):
         """The strength of this call."""
         return self.scale if scale is None else per_sample(scale, like)
 
-    def finished(self, guided: Tensor, pred_cond: Tensor) -> dict[str, Any]:
-        """``pred_guided``, rescaled where that is asked for."""
-        return {"pred_guided": rescale_to(guided, pred_cond, self.rescale) if self.rescale else guided}
+    def finished(self, guided: Tensor, pred_cond: Tensor, timestep: float | Tensor | None = None) -> dict[str, Any]:
+        """``pred_guided``, rescaled where that is asked for; in compiled code ``timestep`` decides there which one it is."""
+        if self.rescale:
+            guided = rescale_to(guided, pred_cond, self.rescale)
+        if self.interval is not None and isinstance(timestep, Tensor) and self._is_traced(timestep):
+            low, high = self.interval
+            moment = timestep.flatten()[0]
+            guided = torch.where((moment >= low) & (moment <= high), guided, pred_cond)
+        return {"pred_guided": guided}
+
+    @staticmethod
+    def _is_traced(timestep: float | Tensor) -> bool:
+        return isinstance(timestep, Tensor) and torch.compiler.is_compiling()

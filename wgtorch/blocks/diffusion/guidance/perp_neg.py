@@ -69,4 +69,4 @@ class PerpendicularNegative(IntervalGuidance):
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
         share = self.negative_scale if negative_scale is None else per_sample(negative_scale, pred_cond)
-        return self.finished(perp_neg(pred_cond, pred_uncond, pred_negative, self.strength(scale, pred_cond), share), pred_cond)
+        return self.finished(perp_neg(pred_cond, pred_uncond, pred_negative, self.strength(scale, pred_cond), share), pred_cond, timestep)

@@ -94,7 +94,7 @@ class PerturbedAttention(_Away):
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
         strengths = self.strength(scale, pred_cond), self.other(perturbed_scale, pred_cond)
-        return self.finished(perturbed_guidance(pred_cond, pred_uncond, pred_perturbed, *strengths), pred_cond)
+        return self.finished(perturbed_guidance(pred_cond, pred_uncond, pred_perturbed, *strengths), pred_cond, timestep)
 
 
 @register_block("guidance/sag")
@@ -128,4 +128,4 @@ class SelfAttention(_Away):
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
         strengths = self.strength(scale, pred_cond), self.other(degraded_scale, pred_cond)
-        return self.finished(self_attention_guidance(pred_cond, pred_uncond, pred_degraded, *strengths), pred_cond)
+        return self.finished(self_attention_guidance(pred_cond, pred_uncond, pred_degraded, *strengths), pred_cond, timestep)

@@ -13,7 +13,8 @@ from wgtorch.blocks.diffusion.predictions import prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
 from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, weigh, weights_of
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, weigh, weights_of
+from wgtorch.core.compiling import Ahead
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
@@ -139,20 +140,10 @@ class GridSolver(Solver):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """One turn, with noise where the solver is stochastic."""
+        if isinstance(progress, TurnTensors):
+            return self._from_tensors(latent, pred, progress, noise)
         grid, turn, memory = progress or self.begin(timestep)
-        if not turn and self.num_steps is not None and grid.total != self.num_steps:
-            raise PortError(
-                f"{self.block_id}: the solver was told num_steps = {self.num_steps}, but progress brings a grid of {grid.total} steps; "
-                "leave num_steps out of one of them, or make them equal"
-            )
-        turns = grid.memo.get(self._key) or self.turns_over(grid)
-        try:
-            row, _, next_timestep, is_last, is_noisy = turns[turn]
-        except IndexError:
-            raise PortError(
-                f"{self.block_id}: the grid of {len(turns)} turns is walked to its end; expected the loop to stop at `done`. "
-                "Leave num_loop_steps out, or give it at most that"
-            ) from None
+        row, _, next_timestep, is_last, is_noisy = self._planned(grid, turn)
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
         if is_noisy:
@@ -166,6 +157,60 @@ class GridSolver(Solver):
             "progress": Progress(grid, turn + 1, memory),
             "done": is_last,
         }
+
+    # --- compiled loops -------------------------------------------------------------------------------------------------
+
+    turn_port = "progress"
+    turn_needs = ("latent", "timestep")
+
+    def before_turn(self, inputs: Mapping[str, Any], rng: Rng) -> Ahead:
+        """What a compiled loop body is told of a turn: its weights as a tensor, so that one compilation serves all turns.
+
+        Args:
+            inputs: ``latent``, ``timestep``, and ``progress`` where there is any.
+            rng: where noise is drawn from.
+        """
+        latent: Tensor = inputs["latent"]
+        grid, turn, memory = inputs.get("progress") or self.begin(inputs["timestep"])
+        plan = self._planned(grid, turn)
+        tensors = self._turn_tensors(grid, turn, latent)
+        if self.memory and not memory:
+            memory = tuple([torch.zeros_like(latent) for _ in range(self.memory)])
+        if self.stochastic and "noise" not in inputs:
+            shape = latent.shape
+            noise = rng.normal(shape, dtype=latent.dtype, device=latent.device) if plan.is_noisy else torch.zeros_like(latent)
+            tensors = tensors._replace(noise=noise)
+
+        def finish(outputs: Mapping[str, Any]) -> dict[str, Any]:
+            following = Progress(grid, turn + 1, outputs.get("progress", ()))
+            return {"progress": following, "next_timestep": plan.next_timestep, "done": plan.is_last}
+
+        return Ahead(tensors._replace(memory=memory), finish)
+
+    def _turn_tensors(self, grid: Grid, turn: int, latent: Tensor) -> TurnTensors:
+        dtype = torch.float64 if latent.dtype == torch.float64 else torch.float32
+        if torch.compiler.is_compiling():  # what is made while compiling must not stay in the grid
+            plan = self.turns_over(grid)[turn]
+            row = torch.tensor(plan.matrix, dtype=dtype, device=latent.device)
+            return TurnTensors(row, torch.tensor(plan.next_timestep), torch.tensor(plan.is_last))
+        key = (self._key, dtype, latent.device)
+        found = grid.memo.get(key)
+        if found is None:
+            with torch.inference_mode(False):  # a run with gradients may be the next to need them
+                table = self.tensor_table(grid, dtype=dtype, device=latent.device)
+                plans = self.turns_over(grid)
+                number = torch.float64 if isinstance(plans[0].next_timestep, float) else torch.int64
+                timesteps = torch.tensor([plan.next_timestep for plan in plans], dtype=number)
+                ends = torch.tensor([plan.is_last for plan in plans])
+                found = grid.memo[key] = [TurnTensors(*tensors) for tensors in zip(table, timesteps, ends, strict=True)]
+        return found[turn]
+
+    def _from_tensors(self, latent: Tensor, pred: Tensor, known: TurnTensors, noise: Tensor | None) -> dict[str, Any]:
+        """The tensors' part of a turn, as it is compiled."""
+        if pred.shape != latent.shape:
+            self.check_shape(latent, pred)
+        following, memory = self.take(known.row, latent, pred, known.memory, known.noise if noise is None else noise)
+        return {"next_latent": following, "next_timestep": known.next_timestep, "progress": memory, "done": known.is_last}
 
     def take(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
@@ -203,6 +248,26 @@ class GridSolver(Solver):
             f"{self.block_id}.pred: found shape {list(pred.shape)} for a latent of {list(latent.shape)}; expected the same. "
             "A model that also predicts a variance has twice the channels: take solver/ddpm with variance='learned_range'"
         )
+
+    def _planned(self, grid: Grid, turn: int) -> Turn:
+        """What was made of the grid for a turn.
+
+        Raises:
+            PortError: the grid is walked to its end, or has another number of steps than the solver was told.
+        """
+        if not turn and self.num_steps is not None and grid.total != self.num_steps:
+            raise PortError(
+                f"{self.block_id}: the solver was told num_steps = {self.num_steps}, but progress brings a grid of {grid.total} steps; "
+                "leave num_steps out of one of them, or make them equal"
+            )
+        turns = grid.memo.get(self._key) or self.turns_over(grid)
+        try:
+            return turns[turn]
+        except IndexError:
+            raise PortError(
+                f"{self.block_id}: the grid of {len(turns)} turns is walked to its end; expected the loop to stop at `done`. "
+                "Leave num_loop_steps out, or give it at most that"
+            ) from None
 
     def begin(self, timestep: float | Tensor) -> Progress:
         """The start of the solver's own grid at ``timestep``."""

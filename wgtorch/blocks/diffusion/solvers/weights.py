@@ -42,6 +42,24 @@ class Turn(NamedTuple):
     is_noisy: bool
 
 
+class TurnTensors(NamedTuple):
+    """What a compiled loop body is told of a turn, as tensors of the same shapes in every turn.
+
+    Args:
+        row: weights [outputs, arguments].
+        next_timestep: what the backbone is to be called with next, a tensor of one number.
+        is_last: the turn arrives at the end, likewise.
+        memory: what the turn before remembered; zeros in the first.
+        noise: like the latent, where the solver is stochastic; zeros where it has no weight.
+    """
+
+    row: Tensor
+    next_timestep: Tensor
+    is_last: Tensor
+    memory: tuple[Tensor, ...] = ()
+    noise: Tensor | None = None
+
+
 def weigh(terms: Terms, tensors: Sequence[Any]) -> Any:
     """The sum of tensors[k], each by its weight; None when nothing has one.
 

@@ -1,48 +1,74 @@
 """Models of diffusers and transformers as blocks, and the small parts that stand between them."""
 
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl_wan import AutoencoderKLWan
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition, JoinedConditions, Repeat, SplitPrediction
 from wgtorch.integrations.diffusers.blocks.clip_text import CLIPText
 from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
+from wgtorch.integrations.diffusers.blocks.cogvideox_transformer import CogVideoXTransformer
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.blocks.flow_start import FlowSettings, PatchCount, Strength
+from wgtorch.integrations.diffusers.blocks.flux_transformer import FluxTransformer
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone
 from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage, WithoutShift
+from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
+from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
+from wgtorch.integrations.diffusers.blocks.sana_transformer import SanaTransformer
 from wgtorch.integrations.diffusers.blocks.sd3_transformer import SD3Conditions, SD3Transformer
 from wgtorch.integrations.diffusers.blocks.t2i_adapter import T2IAdapter
 from wgtorch.integrations.diffusers.blocks.t5_text import T5Text
 from wgtorch.integrations.diffusers.blocks.t5_tokenizer import T5Tokens
+from wgtorch.integrations.diffusers.blocks.umt5_text import UMT5Text
+from wgtorch.integrations.diffusers.blocks.unet_2d import UNet2D
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
+from wgtorch.integrations.diffusers.blocks.unet_video import UNet3DCondition, UNetMotion
+from wgtorch.integrations.diffusers.blocks.video_noise import VideoNoise
+from wgtorch.integrations.diffusers.blocks.wan_transformer import WanTransformer
 from wgtorch.integrations.diffusers.blocks.xl_conditions import PictureSizes, SecondPrompt
 
 __all__ = [
     "AutoencoderKL",
+    "AutoencoderKLWan",
     "Blend",
     "CLIPText",
     "CLIPTokens",
+    "CogVideoXTransformer",
     "ControlNet",
     "FitPicture",
     "FlowSettings",
+    "FluxTransformer",
+    "ForeignBackbone",
     "ForeignModel",
+    "FramesCondition",
     "GuidedCondition",
     "InpaintChannels",
     "JoinedConditions",
+    "KnownFrames",
     "LatentMask",
     "LatentNoise",
     "MaskedImage",
     "PatchCount",
     "PictureSizes",
+    "PixArtTransformer",
     "Repeat",
     "SD3Conditions",
     "SD3Transformer",
+    "SanaTransformer",
     "SecondPrompt",
     "SplitPrediction",
-    "T2IAdapter",
     "Strength",
+    "T2IAdapter",
     "T5Text",
     "T5Tokens",
+    "UMT5Text",
+    "UNet2D",
     "UNet2DCondition",
+    "UNet3DCondition",
+    "UNetMotion",
+    "VideoNoise",
+    "WanTransformer",
     "WithoutShift",
 ]

@@ -30,6 +30,7 @@ class GuidedCondition(Block):
         scale: guidance scale where the input ``guidance_scale`` is not fed.
         batched: False keeps the two apart, for two calls of the backbone that need half the memory each.
         zero_negative: without a negative prompt, its condition is zeros, as Stable Diffusion XL was trained.
+        only_negative: without a negative prompt there is no guidance (Flux).
     """
 
     draws = False
@@ -52,8 +53,9 @@ class GuidedCondition(Block):
         "scale": "number",
     }
 
-    def __init__(self, *, scale: float = 7.5, batched: bool = True, zero_negative: bool = False) -> None:
+    def __init__(self, *, scale: float = 7.5, batched: bool = True, zero_negative: bool = False, only_negative: bool = False) -> None:
         super().__init__()
+        self.only_negative = only_negative
         self.scale = scale
         self.batched = batched
         self.zero_negative = zero_negative
@@ -83,7 +85,7 @@ class GuidedCondition(Block):
             PortError: the negative condition has another number of rows than 1 or P.
         """
         scale = self.scale if guidance_scale is None else guidance_scale
-        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1
+        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1 and not (self.only_negative and negative_prompt is None)
         count = 1 if num_images_per_prompt is None else int(num_images_per_prompt)
         rows = embedding.shape[0]
         found: dict[str, Any] = {"parts": 2 if guided and self.batched else 1, "scale": scale}

@@ -7,14 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Self
 
-from wgtorch.core.errors import CheckpointError, ConfigError, require
+from wgtorch.core.errors import CheckpointError, ConfigError, PromptTruncatedWarning, require
 from wgtorch.roles import Tokenizer
 
 _ONE_AT_A_TIME = threading.Lock()  # a call sets padding and truncation on the tokenizer itself
-
-
-class PromptTruncatedWarning(UserWarning):
-    """A prompt is longer than the text encoder reads; the message says what was cut off."""
 
 
 class ForeignTokenizer(Tokenizer):
@@ -33,10 +29,15 @@ class ForeignTokenizer(Tokenizer):
         self.tokenizer: Any = self._read(Path(folder).expanduser())
 
     @classmethod
-    def around(cls, tokenizer: Any) -> Self:
-        """A block around a tokenizer that is there already; a config can name it where it came from a local folder."""
+    def around(cls, tokenizer: Any, **config: Any) -> Self:
+        """A block around a tokenizer that is there already; a config can name it where it came from a local folder.
+
+        Args:
+            tokenizer: of the class that this block is for.
+            config: the block's other arguments.
+        """
         folder = str(getattr(tokenizer, "name_or_path", ""))
-        block = cls.__new__(cls, folder=folder if Path(folder).is_dir() else "")
+        block = cls.__new__(cls, folder=folder if Path(folder).is_dir() else "", **config)
         Tokenizer.__init__(block)  # all of the constructor but the reading
         block.tokenizer = tokenizer
         return block

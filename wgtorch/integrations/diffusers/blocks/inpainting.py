@@ -69,6 +69,7 @@ class Blend(Block):
     """
 
     draws = False
+    compiles = False  # where the loop is, it asks the grid
     inputs: Mapping[str, Any] = {
         "latent": "latent",
         "image_latent": "latent",

@@ -10,14 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
-from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
-from wgtorch.roles import Backbone
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 
 
 @register_block("backbone/sd3_transformer")
-class SD3Transformer(ForeignModel, Backbone):
+class SD3Transformer(ForeignBackbone):
     """``SD3Transformer2DModel`` of diffusers, which predicts a flow (Esser et al. 2024, https://arxiv.org/abs/2403.03206).
 
     Args:
@@ -27,11 +25,7 @@ class SD3Transformer(ForeignModel, Backbone):
     """
 
     model_class = "SD3Transformer2DModel"
-    draws = False
     inputs: Mapping[str, Any] = {"condition": "embedding", "text_embeds": "embedding"}
-
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, text_embeds: Tensor) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
@@ -47,15 +41,8 @@ class SD3Transformer(ForeignModel, Backbone):
                 another number of rows.
         """
         own = self.model.config
-        if latent.dim() != 4 or latent.shape[1] != own.in_channels or any(side % own.patch_size for side in latent.shape[2:]):
-            raise PortError(
-                f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {own.in_channels}, H, W] "
-                f"with sides that are multiples of {own.patch_size}"
-            )
-        if condition.shape[0] != latent.shape[0]:
-            raise PortError(f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many")
-        moment = torch.as_tensor(timestep, dtype=torch.float32, device=latent.device).expand(latent.shape[0])
-        pred = self.model(latent, condition, text_embeds, moment, return_dict=False)[0]
+        self.check(latent, condition, own.in_channels, (own.patch_size, own.patch_size))
+        pred = self.model(latent, condition, text_embeds, moments(timestep, latent).float(), return_dict=False)[0]
         return {"pred": pred}
 
 

@@ -1,0 +1,139 @@
+"""FLUX.1: graphs equal to the pipelines of diffusers on the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture
+from wgtorch.core.errors import ConfigError, PortError, PromptTruncatedWarning
+from wgtorch.graph import Graph
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
+CALL = {"prompt": PROMPT, "num_inference_steps": 5, "max_sequence_length": 16, "height": 16, "width": 24}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny.flux(tmp_path_factory.mktemp("flux"))
+
+
+def as_task(pipeline: Any, task: str, schedule: str = "flow_dynamic") -> Any:
+    """The pipeline of a task on the same models."""
+    import diffusers
+
+    name = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}[task]
+    return getattr(diffusers, f"Flux{name}Pipeline")(**{**pipeline.components, "scheduler": tiny.flow_scheduler(schedule)})
+
+
+@pytest.mark.parametrize("schedule", ["flow_dynamic", "flow_euler", "flow_karras", "flow_linear", "flow_unipc"])
+def test_text_to_image(pipeline: Any, schedule: str) -> None:
+    same = as_task(pipeline, "text_to_image", schedule)
+    graph = Graph.from_diffusers(same)
+    native = {"flow_unipc": "solver/unipc", "flow_linear": "solver/diffusers"}
+    assert graph.nodes["solver"].block_type == native.get(schedule, "solver/flow_euler")
+    found = check_equal(same, graph, **CALL)
+    assert found.shape == (1, 3, 16, 24)
+    more = check_equal(same, graph, **CALL, guidance_scale=9.0)
+    assert (more - found).abs().max() > 1e-4, "the model sees its guidance scale"
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_guidance_without_the_prompt_wants_a_negative_prompt_and_a_scale(pipeline: Any, batched: bool) -> None:
+    graph = Graph.from_diffusers(pipeline, batched=batched)
+    plain = check_equal(pipeline, graph, **CALL, true_cfg_scale=4.0)
+    assert torch.equal(plain, check_equal(pipeline, graph, **CALL, negative_prompt=NEGATIVE))
+    guided = check_equal(pipeline, graph, **CALL, negative_prompt=NEGATIVE, true_cfg_scale=4.0)
+    assert (guided - plain).abs().max() > 1e-3
+    others = {"negative_prompt_2": "z", "prompt_2": "y"}
+    check_equal(pipeline, graph, **CALL, negative_prompt=NEGATIVE, true_cfg_scale=4.0, **others)
+
+
+def test_several_prompts_and_a_model_that_takes_no_scale(tmp_path: Path) -> None:
+    same = tiny.flux(tmp_path, guided=False, schedule="flow_euler")
+    call = {**CALL, "prompt": ["a", "b"], "num_images_per_prompt": 2, "guidance_scale": 0.0}
+    assert check_equal(same, Graph.from_diffusers(same), **call).shape == (4, 3, 16, 24)
+
+
+def test_latents_come_as_patches_or_as_a_picture(pipeline: Any) -> None:
+    graph = Graph.from_diffusers(pipeline)
+    latents = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(1))
+    patches = pipeline._pack_latents(latents, 1, 4, 8, 12)
+    found = check_equal(pipeline, graph, **CALL, latents=patches)
+    assert torch.equal(ours(graph, **CALL, latents=latents), found)
+    unsaid = {name: value for name, value in CALL.items() if name not in ("height", "width")}
+    assert torch.equal(ours(graph, **unsaid, latents=latents), found)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("schedule", ["flow_dynamic", "flow_euler", "flow_linear"])
+def test_image_to_image(pipeline: Any, schedule: str, strength: float) -> None:
+    same = as_task(pipeline, "image_to_image", schedule)
+    graph = Graph.from_diffusers(same, task="image_to_image")
+    found = check_equal(same, graph, **CALL, image=picture(20), strength=strength)
+    assert found.shape == (1, 3, 16, 24)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("schedule", ["flow_dynamic", "flow_euler", "flow_linear"])
+def test_inpainting(pipeline: Any, schedule: str, strength: float) -> None:
+    same = as_task(pipeline, "inpaint", schedule)
+    graph = Graph.from_diffusers(same, task="inpaint")
+    call = {"image": picture(20), "mask_image": half_mask(20), "strength": strength}
+    check_equal(same, graph, **CALL, **call, negative_prompt=NEGATIVE, true_cfg_scale=2.0)
+
+
+def test_defaults_are_those_of_the_pipeline(pipeline: Any) -> None:
+    """But for the size, which is too large for a test."""
+    call = {name: value for name, value in CALL.items() if name != "num_inference_steps"}
+    check_equal(pipeline, Graph.from_diffusers(pipeline), **call)
+    images = {"image": picture(16), "mask_image": half_mask(16)}
+    for task in ("image_to_image", "inpaint"):
+        graph = Graph.from_diffusers(pipeline, task=task)
+        given = images if task == "inpaint" else {"image": images["image"]}
+        check_equal(as_task(pipeline, task), graph, **call, **given)
+        size = {name: graph.nodes["picture"].config[name] for name in ("height", "width")}
+        assert size == {"height": 256, "width": 256}, "128 latents at two pixels each"
+    assert graph.nodes["text_encoder_2"].run({"tokens": torch.ones(1, 3, dtype=torch.long)})["embedding"].shape == (1, 3, 24)
+    assert graph.nodes["tokenizer_2"].run({"text": "a"})["tokens"].shape == (1, 512)
+
+
+def test_a_folder_gives_what_its_pipeline_gives(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "flux")
+    graph = Graph.from_diffusers(tmp_path / "flux")
+    check_equal(pipeline, graph, **CALL)
+    again = Graph.from_config(graph.to_config())
+    assert torch.equal(ours(again, **CALL), ours(graph, **CALL))
+
+
+def test_bad_input(pipeline: Any) -> None:
+    graph = Graph.from_diffusers(pipeline)
+    with pytest.raises(PortError, match="height: got 14 pixels; expected a multiple of 4"):
+        graph.run({**CALL, "height": 14})
+    with pytest.raises(PortError, match=r"latents: got shape \[1, 4, 8, 8\]; expected \[1, 4, 8, 12\]"):
+        graph.run({**CALL, "latents": torch.randn(1, 4, 8, 8)})
+    with pytest.raises(PortError, match=r"latents: got shape \[1, 23, 16\]; expected \[1, 4, 8, 12\]"):
+        graph.run({**CALL, "latents": torch.randn(1, 23, 16)})
+    backbone = graph.nodes["backbone"]
+    given = {"latent": torch.zeros(1, 4, 8, 8), "timestep": 1.0, "condition": torch.zeros(1, 3, 24), "text_embeds": torch.zeros(1, 16)}
+    with pytest.raises(PortError, match="distilled with a guidance scale; feed one"):
+        backbone.run(given)
+    with pytest.raises(PortError, match=r"got shape \[1, 4, 8, 7\]; expected \[B, 4, H, W\] with sides that are multiples of 2"):
+        backbone.run({**given, "latent": torch.zeros(1, 4, 8, 7)})
+    with pytest.raises(PortError, match="got 1 rows for 2 latents; expected as many"):
+        backbone.run({**given, "latent": torch.zeros(2, 4, 8, 8)})
+    with pytest.warns(PromptTruncatedWarning, match="tokens and the text encoder reads 8; cut off: 'g h i j'"):
+        graph.run({**CALL, "prompt": "a", "prompt_2": "abcdefg h i j", "max_sequence_length": 8, "num_inference_steps": 1})
+    pipeline.transformer.register_to_config(in_channels=96)
+    try:
+        with pytest.raises(ConfigError, match="transformer of 96 input channels over patches of 16; .*Fill, Depth, Canny and Kontext"):
+            Graph.from_diffusers(pipeline)
+    finally:
+        pipeline.transformer.register_to_config(in_channels=16)

@@ -1,0 +1,118 @@
+"""The judge and the measures: what they count, and that they tell right from wrong."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.scenes.pretrained import load_pretrained
+from wgtorch.blocks.scenes.scene import ATTRIBUTES, parse
+from wgtorch.core.template import build_template
+from wgtorch.graph import Graph
+from wgtorch.train.scenes.drawings import DrawnScenes, gather
+from wgtorch.train.scenes.evaluating import (
+    FREE_PROMPTS,
+    Prompt,
+    held_out_drawings,
+    held_out_prompts,
+    labels_for,
+    paint,
+    right,
+    shares,
+    table,
+)
+from wgtorch.train.scenes.judge import SceneJudge, kept_judge
+
+SIZES = {name: len(values) for name, values in ATTRIBUTES.items()}
+
+
+def sure(labels: Tensor) -> dict[str, Tensor]:
+    """Logits that say the labels."""
+    return {
+        name: torch.nn.functional.one_hot(column.clamp(min=0), size).float()
+        for (name, size), column in zip(SIZES.items(), labels.T, strict=True)
+    }
+
+
+def test_right_counts_what_was_asked_for_and_nothing_else() -> None:
+    said = torch.tensor([[0, 1, 2, 3, 0, 1, 0], [1, 1, 2, 0, 2, 2, 1], [2, 5, 0, 1, 3, 0, 1]])
+    asked = said.clone()
+    asked[0, 0] = 3  # one time of day is another
+    asked[1, 4:6] = -1  # a colour and a place were not asked for
+    asked[:, 6] = -1
+    queue = list(sure(said).items())
+    found = right(lambda part: {name: logits[part[:, 0, 0, 0].long()] for name, logits in queue}, torch.arange(3.0).view(3, 1, 1, 1), asked, batch=2)
+    assert found["time"].tolist() == [False, True, True]
+    assert found["color"].tolist() == found["place"].tolist() == [True, True]
+    assert found["traveller"].tolist() == []
+    values = shares(found)
+    assert values["time"] == pytest.approx(2 / 3) and values["weather"] == 1 and math.isnan(values["traveller"])
+    lines = table({"one": values, "another": values}).splitlines()
+    assert lines[0].split() == ["one", "another"] and lines[1].split() == ["time", "66.7%", "66.7%"] and lines[-1].split() == ["traveller", "-", "-"]
+
+
+def test_held_out_prompts_are_the_same_each_time_and_ask_for_something() -> None:
+    prompts = held_out_prompts(50)
+    assert prompts == held_out_prompts(60)[:50]
+    assert all(prompt.text and prompt.asked and parse(prompt.text) == prompt.asked for prompt in prompts)
+    labels = labels_for(prompts)
+    assert labels.shape == (50, 7)
+    assert ((labels >= 0).float().mean(dim=0) > 0.5).all()
+
+
+def test_free_prompts_ask_for_values_that_there_are() -> None:
+    for text, asked in FREE_PROMPTS:
+        assert text and all(value in ATTRIBUTES[name] for name, value in asked.items()), text
+
+
+def test_held_out_drawings_are_not_those_of_training_or_of_the_judge(tmp_path: Path) -> None:
+    held_out = held_out_drawings(20, tmp_path)["image"]
+    for seed in (0, "judge", "validation"):
+        other = gather([DrawnScenes(20, seed=seed)[k] for k in range(20)])["image"]
+        assert (held_out[:, None] - other[None]).abs().amax(dim=(2, 3, 4)).min() > 0.1
+
+
+def test_the_judge_is_trained_once_and_again_when_asked_otherwise(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    judge = kept_judge(tmp_path, pictures=8, batch=4)
+    assert torch.equal(torch.get_rng_state(), state), "training the judge draws from the global generator"
+    assert not judge.training
+    path = tmp_path / "judge.safetensors"
+    before = path.stat().st_mtime_ns
+    again = kept_judge(tmp_path, pictures=8, batch=4)
+    assert path.stat().st_mtime_ns == before
+    for name, tensor in judge.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=0)
+    kept_judge(tmp_path, pictures=12, batch=4)
+    assert path.stat().st_mtime_ns != before
+
+
+def test_the_judge_learns_to_tell_day_from_night(tmp_path: Path) -> None:
+    judge = kept_judge(tmp_path, pictures=640, epochs=3, batch=32, rate=8e-3, width=8)
+    drawings = held_out_drawings(100, tmp_path)
+    found = shares(right(judge, drawings["image"], drawings["labels"]))
+    assert found["time"] > 0.75, found
+    wrong = shares(right(judge, drawings["image"], drawings["labels"].roll(1, 0)))
+    assert wrong["time"] < 0.5, wrong
+
+
+def test_the_judge_gives_logits_of_every_attribute() -> None:
+    found = SceneJudge(width=8)(torch.rand(2, 3, 64, 64))
+    assert {name: logits.shape for name, logits in found.items()} == {name: (2, size) for name, size in SIZES.items()}
+
+
+def test_painting_prompts_and_reading_them_finds_what_they_asked_for() -> None:
+    """With the describer as the reader: prompts that were swapped are noticed."""
+    graph = build_template("graph", "text_to_image", {"steps": 6})
+    assert isinstance(graph, Graph)
+    prompts = [Prompt(text, parse(text)) for text in ("A red castle on the left of a meadow, by day, clear sky", "The sea at night in a storm")] * 3
+    pictures = paint(graph, prompts, seed=3, batch=4, show=False)
+    assert pictures.shape == (6, 3, 64, 64) and pictures.min() >= 0 and pictures.max() <= 1
+    assert not torch.equal(pictures[0], pictures[2]), "the same noise for every picture"
+    reader = load_pretrained("describer").logits
+    assert min(v for v in shares(right(reader, pictures, labels_for(prompts))).values() if not math.isnan(v)) > 0.8
+    assert shares(right(reader, pictures, labels_for(prompts).roll(1, 0)))["time"] < 0.2

@@ -1,0 +1,139 @@
+"""Choosing what of a world's content goes into a prompt of a given length. Pure, so the same content gives the same prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wgtorch.blocks.memory.counting import Count
+from wgtorch.blocks.memory.notes import Note, notes_of, rendered, shortened
+from wgtorch.blocks.memory.policies import Retrieve, Summarise
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What was chosen.
+
+    Args:
+        text: the prompt's part, sections between tags.
+        tokens: of the text.
+        kept: notes in it.
+        left_out: notes that are not, in the order of the content.
+        cut: pinned sections that are there only in part.
+    """
+
+    text: str
+    tokens: int
+    kept: tuple[Note, ...] = ()
+    left_out: tuple[Note, ...] = ()
+    cut: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A prompt's part that grows while it fits."""
+
+    order: Sequence[str]
+    budget: int
+    count: Count
+    notes: list[Note] = field(default_factory=list)
+    summaries: dict[str, str] = field(default_factory=dict)
+
+    def text(self, *more: Note, **summaries: str) -> str:
+        said = {**self.summaries, **summaries}
+        notes = sorted([*self.notes, *more], key=lambda note: self.order.index(note.section))
+        sections = [section for section in self.order if section in said or any(note.section == section for note in notes)]
+        return "\n".join(
+            rendered([note for note in notes if note.section == section], {section: said[section]} if section in said else None)
+            for section in sections
+        )
+
+    def fits(self, *more: Note, **summaries: str) -> bool:
+        return self.count(self.text(*more, **summaries)) <= self.budget
+
+    def room(self, section: str) -> int:
+        """Tokens that a text in a section may have; counting is not quite additive, so the caller looks again."""
+        return self.budget - self.count(self.text(Note(section, 0, "")))
+
+
+def recall(
+    content: Mapping[str, Any],
+    query: str,
+    *,
+    budget: int,
+    count: Count,
+    pinned: Sequence[str],
+    hidden: Collection[str],
+    recent: int,
+    retrieve: Retrieve,
+    summarise: Summarise,
+    summary_share: float,
+) -> Recalled:
+    """Content as a prompt's part of at most ``budget`` tokens.
+
+    First the pinned fields, each whole or, where even that is too long, its beginning; then the newest notes of each list;
+    then what the retrieve policy wants most, as long as it fits. Of lists that are not there in full, what is left out is
+    summarised in a share of the budget that is kept free for it.
+
+    Args:
+        content: what the world is.
+        query: what the prompt is about.
+        budget: most tokens.
+        count: tokens of a text.
+        pinned: fields that are always there, the most important first.
+        hidden: fields that never are.
+        recent: notes of each list that are taken before anything is searched for.
+        retrieve, summarise: policies.
+        summary_share: of the budget, for summaries, in [0, 1).
+    """
+    notes = notes_of(content, hidden)
+    draft = _Draft([*dict.fromkeys(note.section for note in notes)], budget, count)
+    cut = [section for section in pinned if not _pin(draft, [note for note in notes if note.section == section])]
+    lists = {note.section for note in notes if note.age and note.section not in pinned}
+    free = [note for note in notes if note.section not in pinned]
+    newest = sorted((note for note in free if note.section in lists and note.age < recent), key=lambda note: note.age)
+    reserve = int(budget * summary_share) if lists else 0
+    draft.budget = budget - reserve
+    for note in [*newest, *retrieve([note for note in free if note not in newest], query)]:
+        if draft.fits(note):
+            draft.notes.append(note)
+    draft.budget = budget
+    for section in (section for section in draft.order if section in lists):
+        _summarise(draft, [note for note in free if note.section == section and note not in draft.notes], summarise, reserve // len(lists))
+    kept = {(note.section, note.index) for note in draft.notes}
+    left_out = tuple(note for note in notes if (note.section, note.index) not in kept)
+    text = draft.text()
+    return Recalled(text, count(text), tuple(draft.notes), left_out, tuple(cut))
+
+
+def _pin(draft: _Draft, notes: Sequence[Note]) -> bool:
+    """Takes notes that must be there; false when some of their text had to go."""
+    for note in notes:
+        if draft.fits(note):
+            draft.notes.append(note)
+            continue
+        room = draft.room(note.section)
+        while room > 0:
+            part = replace(note, text=shortened(note.text, room, draft.count))
+            if not part.text:
+                break
+            if draft.fits(part):
+                draft.notes.append(part)
+                break
+            room -= 1
+        return False
+    return True
+
+
+def _summarise(draft: _Draft, left_out: Sequence[Note], summarise: Summarise, share: int) -> None:
+    """Adds words for the notes of one list that are left out, where there is room for any."""
+    room = min(share, draft.room(left_out[0].section)) if left_out else 0
+    while room > 0:
+        words = summarise([note.text for note in left_out], room, draft.count)
+        if not words:
+            return
+        if draft.fits(**{left_out[0].section: words}):
+            draft.summaries[left_out[0].section] = words
+            return
+        room -= 1

@@ -1,0 +1,110 @@
+"""A world's content as notes, each of which goes into a prompt whole or not at all. All functions are pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wgtorch.state import holds_something
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing that the content says.
+
+    Args:
+        section: the field of the content it stands in.
+        index: its place there.
+        text: in words, on one line or several.
+        age: how many notes of its section are newer; 0 where order means nothing.
+    """
+
+    section: str
+    index: int
+    text: str
+    age: int = 0
+
+
+def notes_of(content: Mapping[str, Any], hidden: Collection[str] = ()) -> list[Note]:
+    """The notes of a content, in its order: one for each item of a list, each entry of a mapping, and each other value.
+
+    Args:
+        content: what the world is.
+        hidden: fields that are not for a prompt.
+    """
+    notes: list[Note] = []
+    for section, value in content.items():
+        if section in hidden or not holds_something(value):
+            continue
+        if isinstance(value, Mapping):
+            notes += [Note(section, index, f"{name}: {said(entry)}") for index, (name, entry) in enumerate(value.items())]
+        elif isinstance(value, (list, tuple)):
+            notes += [Note(section, index, said(entry), len(value) - 1 - index) for index, entry in enumerate(value)]
+        else:
+            notes.append(Note(section, 0, said(value)))
+    return notes
+
+
+def said(value: Any) -> str:
+    """A value of the content in words."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {said(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(said(entry) for entry in value)
+    return str(value).strip()
+
+
+def rendered(notes: Iterable[Note], summaries: Mapping[str, str] | None = None) -> str:
+    """Notes as text, each section between tags of its name; a summary of a section stands before its notes."""
+    summaries = summaries or {}
+    sections: dict[str, list[Note]] = {section: [] for section in summaries}
+    for note in notes:
+        sections.setdefault(note.section, []).append(note)
+    blocks = []
+    for section, inside in sections.items():
+        lines = [summaries[section]] if section in summaries else []
+        ordered = sorted(inside, key=lambda note: note.index)
+        lines += [f"- {note.text}" if len(ordered) > 1 or note.index or note.age else note.text for note in ordered]
+        blocks.append("\n".join([f"<{section}>", *lines, f"</{section}>"]))
+    return "\n".join(blocks)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, in any language that ends them with a mark."""
+    parts = re.findall(r".+?(?:[.!?…]+[\"'»”’)\]]*(?=\s|$)|[。！？]+[」』”]?|$)", text.replace("\n", " "))
+    return [part.strip() for part in parts if part.strip()]
+
+
+def stems(text: str) -> list[str]:
+    """The words of a text in small letters, cut to what inflection leaves alone in most: their first five letters.
+
+    Where words are not set apart (Chinese, Japanese, Thai) pairs of neighbouring characters stand for them.
+    """
+    found: list[str] = []
+    for word in re.findall(r"\w+", text.lower()):
+        if any("\u0e00" <= letter <= "\u0e7f" or "\u3040" <= letter <= "\u9fff" for letter in word):
+            found += [word[at : at + 2] for at in range(max(1, len(word) - 1))]
+        elif len(word) > 2:
+            found.append(word[:5])
+    return found
+
+
+def shortened(text: str, limit: int, count: Any) -> str:
+    """The beginning of a text that has at most ``limit`` tokens: whole sentences if one fits, else whole words, with an ellipsis."""
+    if count(text) <= limit:
+        return text
+    for parts, joint in ((sentences(text), " "), (text.split(" "), " "), (list(text), "")):
+        fitting = _longest(parts, joint, limit, count)
+        if fitting:
+            return fitting
+    return ""
+
+
+def _longest(parts: Sequence[str], joint: str, limit: int, count: Any) -> str:
+    low, high = 0, len(parts)
+    while low < high:  # tokens of a beginning grow with it
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if count(joint.join(parts[:middle]) + " …") <= limit else (low, middle - 1)
+    return joint.join(parts[:low]) + " …" if low else ""

@@ -1,0 +1,31 @@
+"""What a prompt leaves open, taken from another description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.scenes.scene import ATTRIBUTES
+from wgtorch.core.block import Block, register_block
+
+
+@register_block("conditioner/scene_rest")
+class SceneRest(Block):
+    """Fills what one embedding leaves open with what another says: "at night" of a picture of a castle by day is the castle at night.
+
+    The probability of "unspecified" in each token is spread as the same token of ``rest`` is, so gradients pass through both.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {"embedding": "embedding", "rest": "embedding"}
+    outputs: Mapping[str, Any] = {"embedding": "embedding"}
+
+    def forward(self, embedding: Tensor, rest: Tensor) -> Tensor:
+        """``embedding`` [B, 7, 8] of ``embedding`` and ``rest``, each [B or 1, 7, 8]."""
+        places = torch.tensor([len(values) for values in ATTRIBUTES.values()], device=embedding.device).view(1, -1, 1)
+        open_share = embedding.gather(-1, places.expand(embedding.shape[0], -1, -1))
+        said = torch.scatter(embedding, -1, places.expand(embedding.shape[0], -1, -1), 0.0)
+        return said + open_share * rest

@@ -1,0 +1,57 @@
+"""Frames of videos as rows of a batch, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+
+
+@register_block("video/repeat")
+class RepeatFrames(Block):
+    """Each row of a batch once for each frame, one row's frames after the other's."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"latent": "latent", "frames": "number"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def forward(self, latent: Tensor, frames: int) -> Tensor:
+        """``latent`` [B T, ...] of [B, ...], with T = ``frames``."""
+        return latent.repeat_interleave(frames, dim=0)
+
+
+@register_block("video/join")
+class JoinFrames(Block):
+    """Pictures in a row to videos."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"image": "image", "frames": "number"}
+    outputs: Mapping[str, Any] = {"video": Port(dtype="video")}
+
+    def forward(self, image: Tensor, frames: int) -> Tensor:
+        """``video`` [B, T, 3, H, W] of ``image`` [B T, 3, H, W].
+
+        Raises:
+            PortError: the pictures make no whole videos.
+        """
+        if frames < 1 or image.shape[0] % frames:
+            raise PortError(f"{self.block_id}.image: {image.shape[0]} pictures make no whole videos of {frames} frames")
+        return image.unflatten(0, (-1, frames))
+
+
+@register_block("video/split")
+class SplitFrames(Block):
+    """Videos to pictures in a row."""
+
+    draws = False
+    inputs: Mapping[str, Any] = {"video": Port(dtype="video")}
+    outputs: Mapping[str, Any] = {"image": "image", "frames": "number"}
+
+    def forward(self, video: Tensor) -> dict[str, Any]:
+        """``image`` [B T, 3, H, W] of ``video`` [B, T, 3, H, W], and ``frames`` T."""
+        return {"image": video.flatten(0, 1), "frames": video.shape[1]}

@@ -1,0 +1,54 @@
+"""A walk from one condition to another, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.port import Port
+
+
+@register_block("video/walk")
+class Walk(Block):
+    """Conditions on the way from one to another: frame k of T is ``start + s (end - start)`` with s = k / (T - 1).
+
+    Args:
+        frames: T where the input ``num_frames`` is not fed.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {"start": "embedding", "end": "embedding", "num_frames": Port(dtype="number", optional=True)}
+    outputs: Mapping[str, Any] = {"embedding": "embedding", "frames": "number"}
+
+    def __init__(self, *, frames: int = 16) -> None:
+        super().__init__()
+        if frames < 1:
+            raise ConfigError(f"video/walk: {frames} frames; expected at least 1")
+        self.frames = frames
+
+    def forward(self, start: Tensor, end: Tensor, num_frames: int | None = None) -> dict[str, Any]:
+        """``embedding`` [B T, ...] and ``frames`` T.
+
+        Args:
+            start: [B or 1, ...].
+            end: [B or 1, ...].
+            num_frames: T.
+
+        Raises:
+            PortError: the rows of the two do not go together, or there are no frames.
+        """
+        frames = self.frames if num_frames is None else int(num_frames)
+        rows = {start.shape[0], end.shape[0]} - {1}
+        if len(rows) > 1 or frames < 1:
+            raise PortError(
+                f"{self.block_id}: from {start.shape[0]} to {end.shape[0]} conditions in {frames} frames; "
+                "expected as many at the end as at the start, or one, and at least one frame"
+            )
+        share = torch.linspace(0, 1, frames, dtype=start.dtype, device=start.device).view(1, frames, *([1] * (start.dim() - 1)))
+        walked = torch.lerp(start.unsqueeze(1), end.unsqueeze(1), share)
+        return {"embedding": walked.flatten(0, 1), "frames": frames}

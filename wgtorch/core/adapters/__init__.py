@@ -1,0 +1,1 @@
+"""Adapters inside models: PEFT makes the layers, the call says which of them count."""

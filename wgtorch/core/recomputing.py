@@ -1,0 +1,75 @@
+"""Gradient checkpointing of loops: what a turn computed is thrown away, and computed again when backward needs it.
+
+(Chen et al. 2016, https://arxiv.org/abs/1604.06174.) A turn keeps what it was given - a latent - so memory hardly grows with the
+number of turns, at the price of a second forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from wgtorch.core.calling import Walked
+from wgtorch.core.compiling import Walk
+from wgtorch.core.modes import modes_again
+from wgtorch.core.plan import Loop, Step
+from wgtorch.core.port import ABSENT
+from wgtorch.core.run import Run
+from wgtorch.core.wearing import keeping
+
+
+class Recomputed:
+    """Goes through turns of a loop so that backward computes them again.
+
+    The second time is as the first: the same places, adapters, draws and train or eval modes, whatever the modules are set to
+    by then. Callbacks hear of the first only, and no time limit stops the second.
+
+    Args:
+        composite: whose loop it is.
+        loop: the step of its plan.
+        take: goes through one turn.
+    """
+
+    def __init__(self, composite: Walked, loop: Loop, take: Walk) -> None:
+        self.take = take
+        self.reads = (*loop.reads, *(carry.slot for carry in loop.carries))
+        self.writes = loop.writes
+        self.frees = tuple(slot for step in loop.body for slot in step.frees)
+        self.root = composite
+        # A composite that is being compiled keeps its modes: what they are is compiled in.
+        self.modes = None if torch.compiler.is_compiling() else _modes(composite, loop)
+
+    def __call__(self, composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
+        size, is_first = len(slots), True
+
+        def turn(*values: Any) -> tuple[Any, ...]:
+            nonlocal is_first
+            own: list[Any] = [ABSENT] * size
+            for slot, value in zip(self.reads, values, strict=True):
+                own[slot] = value
+            if is_first or self.modes is None:
+                is_first = False
+                self.take(composite, steps, own, run)
+            else:
+                with modes_again(self.root, self.modes):
+                    self.take(composite, steps, own, None if run is None else _again(run))
+            return tuple([own[slot] for slot in self.writes])
+
+        results = checkpoint(turn if self.modes is None else keeping(turn), *[slots[slot] for slot in self.reads], use_reentrant=False)
+        for slot in self.frees:
+            slots[slot] = ABSENT
+        for slot, value in zip(self.writes, results, strict=True):
+            slots[slot] = value
+
+
+def _modes(composite: Walked, loop: Loop) -> list[tuple[Any, bool]]:
+    children = {id(child): child for child in (composite.nodes[node] for node in loop.nodes)}
+    return [(module, module.training) for child in children.values() for module in child.modules()]
+
+
+def _again(run: Run) -> Run:
+    return replace(run, callbacks=(), cancelled=None, deadline=None, taken={})

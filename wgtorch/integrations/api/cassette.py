@@ -1,0 +1,250 @@
+"""Cassettes: answers of APIs in a file, by what was asked. What was recorded can be replayed without a network."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from wgtorch.core import errors
+from wgtorch.core.errors import ApiError, ConfigError, ReplayError, suggest
+from wgtorch.integrations.api.answers import Answer, Question, digest
+
+Mode = Literal["live", "record", "replay", "auto"]
+MODES: tuple[str, ...] = get_args(Mode)
+MODE_VARIABLE, PATH_VARIABLE = "WGTORCH_API_MODE", "WGTORCH_API_CASSETTE"
+_VERSION = 1
+_TABLES = """
+CREATE TABLE questions (key TEXT PRIMARY KEY, asked TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, draw TEXT NOT NULL, nth INTEGER NOT NULL,
+    answer TEXT, blob BLOB, error TEXT, message TEXT, status INTEGER, UNIQUE (key, draw, nth)
+);
+"""
+_COLUMNS = "answer, blob, error, message, status"
+_WRITE = f"INSERT OR REPLACE INTO answers (key, draw, nth, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Cassette:
+    """Answers by what was asked, in one SQLite file; may be used from several threads and processes.
+
+    A question is its kind, provider, model, messages and options, without seed and address. Answers of runs with a seed
+    are told apart by it. Where there is none, a cassette that records keeps answers to the same question in their order,
+    and replays them so.
+
+    Args:
+        path: the file; made when something is recorded.
+        mode: ``record`` asks the API and keeps the answers; ``replay`` never asks it; ``auto`` asks for what is not there;
+            ``live`` leaves the file alone.
+    """
+
+    _open: ClassVar[dict[tuple[str, str], Cassette]] = {}
+    _open_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, path: str | os.PathLike[str] | None, mode: Mode = "auto") -> None:
+        if mode not in MODES:
+            raise ConfigError(f"mode: found {mode!r}; {suggest(mode, MODES)}")
+        if path is None and mode != "live":
+            raise ConfigError(f"mode {mode!r} needs a cassette; give the path of its file (cassette=..., or {PATH_VARIABLE})")
+        self.path = None if path is None else Path(path).expanduser()
+        self.mode = mode
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._turns: Counter[tuple[str, str]] = Counter()
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str] | None, mode: Mode) -> Cassette:
+        """The one cassette of this process for a file and a mode."""
+        key = (str(Path(path).expanduser().resolve()) if path is not None else "", mode)
+        with cls._open_lock:
+            if key not in cls._open:
+                cls._open[key] = cls(path, mode)
+            return cls._open[key]
+
+    @property
+    def reads(self) -> bool:
+        """True when answers are looked for in the file."""
+        return self.mode in ("replay", "auto")
+
+    @property
+    def writes(self) -> bool:
+        """True when answers are kept."""
+        return self.mode in ("record", "auto")
+
+    def find(self, question: Question) -> Answer | None:
+        """The recorded answer, or None where the API is to be asked.
+
+        Raises:
+            ReplayError: in ``replay`` there is none, or the file cannot be read.
+            ApiError: in ``replay``, the error that was recorded.
+        """
+        asked = question.described()
+        key, draw = digest(asked), question.draw
+        with self._lock:
+            connection = self._connect(create=False)
+            row = None if connection is None else self._row(connection, key, draw)
+        if row is None:
+            if self.mode == "replay":
+                raise self._missing(question, connection is None)
+            return None
+        answer, blob, error, message, status = row
+        if error is None:
+            return Answer.from_json(answer, blob or b"")
+        if self.mode == "auto":  # what failed once is asked again
+            return None
+        raise _recorded_error(error)(message, provider=question.provider, model=question.model, status=status)
+
+    def keep(self, question: Question, answer: Answer | ApiError) -> None:
+        """Writes an answer, or the error that came in its place, at once."""
+        asked = question.described()
+        key, draw = digest(asked), question.draw
+        if isinstance(answer, Answer):
+            row = (answer.to_json(), answer.blob or None, None, None, None)
+        else:
+            row = (None, None, type(answer).__name__, str(answer), answer.status)
+        with self._lock:
+            connection = self._connect(create=True)
+            assert connection is not None
+            nth = self._turn(key, draw) if self.mode == "record" and not draw else 0
+            try:
+                with connection:
+                    connection.execute("INSERT OR IGNORE INTO questions VALUES (?, ?)", (key, asked))
+                    connection.execute(_WRITE, (key, draw, nth, *row))
+            except sqlite3.Error as error:
+                raise ReplayError(f"the cassette {str(self.path)!r} cannot be written: {error}") from None
+
+    def rewind(self) -> None:
+        """Begins at the first answer of questions that were asked several times."""
+        with self._lock:
+            self._turns.clear()
+
+    def close(self) -> None:
+        """Closes the file; it is opened again when it is needed."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def __len__(self) -> int:
+        with self._lock:
+            connection = self._connect(create=False)
+            return 0 if connection is None else int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def __bool__(self) -> bool:
+        return True
+
+    # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _row(self, connection: sqlite3.Connection, key: str, draw: str) -> tuple | None:
+        """The answer to this question and draw; in a replay also one that another draw was given, in order."""
+        try:
+            if draw or self.mode == "auto":
+                found = connection.execute(f"SELECT {_COLUMNS} FROM answers WHERE key=? AND draw=? AND nth=0", (key, draw)).fetchone()
+                if found is not None or self.mode == "auto":
+                    return found
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM answers WHERE key=? ORDER BY id", (key,)).fetchall()
+        except sqlite3.Error as error:
+            raise ReplayError(f"the cassette {str(self.path)!r} cannot be read: {error}") from None
+        return rows[min(self._turn(key, ""), len(rows) - 1)] if rows else None
+
+    def _turn(self, key: str, draw: str) -> int:
+        """How often this was asked before."""
+        self._turns[key, draw] += 1
+        return self._turns[key, draw] - 1
+
+    def _connect(self, *, create: bool) -> sqlite3.Connection | None:
+        if self._connection is not None:
+            return self._connection
+        assert self.path is not None
+        if not self.path.is_file() and not create:
+            return None
+        try:
+            if create:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            read_only = "?mode=ro" if self.mode == "replay" else ""
+            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}{read_only}", uri=True, timeout=30, check_same_thread=False)
+            if not read_only:
+                connection.execute("PRAGMA synchronous=NORMAL")
+                with connection:
+                    _make_tables(connection)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise ReplayError(f"the cassette {str(self.path)!r} cannot be opened: {error}") from None
+        if version != _VERSION:
+            connection.close()
+            raise ReplayError(f"{str(self.path)!r} is a cassette of version {version}, or none; expected version {_VERSION}")
+        self._connection = connection
+        return connection
+
+    def _missing(self, question: Question, no_file: bool) -> ReplayError:
+        why = "there is no such file" if no_file else f"it holds no answer to this {question.kind} request"
+        seen = "" if no_file else f" ({self._nearest(question)})"
+        return ReplayError(
+            f"{question.provider} {question.model}: replay from {str(self.path)!r}: {why}{seen}. "
+            "The question differs from what was recorded - prompt, options or model; record it again, or use mode 'auto'.",
+            provider=question.provider,
+            model=question.model,
+        )
+
+    def _nearest(self, question: Question) -> str:
+        with self._lock:
+            connection = self._connect(create=False)
+            assert connection is not None
+            pattern = f'%"kind":"{question.kind}","model":"{question.model}"%'
+            count = connection.execute("SELECT count(*) FROM questions WHERE asked LIKE ?", (pattern,)).fetchone()[0]
+        return f"{count} others to this model are there" if count else "nothing of this model is there"
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")  # of two processes one makes them
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        for statement in _TABLES.split(";")[:-1]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={_VERSION}")
+
+
+def _recorded_error(name: str) -> type[ApiError]:
+    found = getattr(errors, name, ApiError)
+    return found if isinstance(found, type) and issubclass(found, ApiError) else ApiError
+
+
+_chosen: ContextVar[Cassette | None] = ContextVar("wgtorch_cassette", default=None)
+
+
+@contextmanager
+def cassette(path: str | os.PathLike[str], mode: Mode = "auto") -> Iterator[Cassette]:
+    """Everything that runs inside records to this file, or replays from it, unless a block's config says otherwise.
+
+    Example:
+        >>> with cassette("storm.sqlite", mode="record"):
+        ...     world.run(num_steps=3, seed=7)
+        >>> with cassette("storm.sqlite", mode="replay"):     # no network, no key, the same world
+        ...     again.run(num_steps=3, seed=7)
+    """
+    opened = Cassette(path, mode)
+    token = _chosen.set(opened)
+    try:
+        yield opened
+    finally:
+        _chosen.reset(token)
+        opened.close()
+
+
+def cassette_now(mode: Mode | None, path: str | None) -> Cassette | None:
+    """The cassette for a call: that of the block's config, of the code around, of the environment; None for none."""
+    if mode is None and path is None:
+        around = _chosen.get()
+        if around is not None:
+            return around if around.mode != "live" else None
+    wanted = mode or os.environ.get(MODE_VARIABLE) or ("live" if path is None and PATH_VARIABLE not in os.environ else "auto")
+    if wanted not in MODES:
+        raise ConfigError(f"{MODE_VARIABLE}: found {wanted!r}; {suggest(wanted, MODES)}")
+    if wanted == "live":
+        return None
+    return Cassette.at(path or os.environ.get(PATH_VARIABLE), wanted)  # type: ignore[arg-type]

@@ -1,0 +1,305 @@
+"""One client for each provider, address, key and model of the process, whichever nodes and threads use it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
+from wgtorch.integrations.api.answers import Answer, Question
+from wgtorch.integrations.api.failures import Failure, failure_of
+from wgtorch.integrations.api.line import Line
+from wgtorch.integrations.api.prices import price_of
+from wgtorch.integrations.api.providers.base import OnPiece, Provider
+from wgtorch.integrations.api.secrets import Secret, read_key, scrubbed
+from wgtorch.integrations.api.terms import Budget, Patience, Terms
+
+_KEPT = 4096  # paid answers of failed batches that wait to be asked for again
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What tells clients apart, beside the key.
+
+    Args:
+        provider: the class.
+        model: the model's name there.
+        endpoint: the address.
+        key_variable: variable of the environment that holds the key; None where none is sent.
+    """
+
+    provider: type[Provider]
+    model: str
+    endpoint: str
+    key_variable: str | None
+
+    def key(self) -> Secret | None:
+        """The key as it is in the environment now.
+
+        Raises:
+            ApiAuthenticationError: a key is to be sent, and there is none.
+        """
+        if self.key_variable is None:
+            return None
+        found = read_key(self.key_variable)
+        if found is None:
+            raise ApiAuthenticationError(
+                f"{self.provider.name} {self.model}: found no key, expected one in the environment; set {self.key_variable}",
+                provider=self.provider.name,
+                model=self.model,
+            )
+        return found
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a client has spent in this process.
+
+    Args:
+        calls: answers, and calls on their way.
+        tokens: of prompts and answers.
+        money: by the price table; what has no price is not in it.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    money: float = 0.0
+
+
+@dataclass(slots=True)
+class Stop:
+    """Shared by the calls of one batch: set when one of them failed for good, so that those not begun are left."""
+
+    error: ApiError | None = None
+
+
+@dataclass(slots=True)
+class _Reserved:
+    tokens: int
+    money: float = 0.0
+    left: bool = field(default=False)
+
+
+class Client:
+    """Asks one model of one provider, in a line that all its callers share."""
+
+    def __init__(self, address: Address, key: Secret | None) -> None:
+        self.address = address
+        self._key = key
+        self.provider = address.provider(address.endpoint, key)
+        self.line = Line()
+        self.spent = Spent()
+        self._kept: OrderedDict[tuple[str, str], Answer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    async def ask(self, question: Question, terms: Terms, on_piece: Any = None, stop: Stop | None = None) -> Answer:
+        """One answer, however many tries it takes.
+
+        Args:
+            question: what is asked.
+            terms: limits, budget and patience of the place that asks.
+            on_piece: told of the text as it comes; of None when a try failed and the text begins anew.
+            stop: of the batch that this belongs to.
+
+        Raises:
+            ApiError: there is none.
+        """
+        started = time.monotonic()
+        reserved = self._reserve(question, terms.budget)
+        answer: Answer | None = None
+        try:
+            answer = await self._tries(question, terms, on_piece, stop, started)
+            return answer
+        except ApiError as error:
+            if stop is not None and not isinstance(error, BudgetError):
+                stop.error = stop.error or error
+            raise
+        finally:
+            self._settle(reserved, answer)
+
+    async def _tries(self, question: Question, terms: Terms, on_piece: Any, stop: Stop | None, started: float) -> Answer:
+        patience, tokens = terms.patience, sum(question.estimated_tokens())
+        said = _Watched(on_piece) if on_piece is not None else None
+        for number in range(patience.retries + 1):
+            place = await self.line.enter(terms.limits, tokens)
+            used: int | None = None
+            try:
+                if stop is not None and stop.error is not None:
+                    raise stop.error
+                outcome = await self._try(question, patience, said)
+                if isinstance(outcome, Answer):
+                    used = outcome.tokens
+                    return outcome
+            finally:
+                self.line.leave(place, used)
+            pause = _pause(outcome, patience, number)
+            if pause is None:
+                break
+            if outcome.after is not None:
+                self.line.pause(outcome.after)  # what one caller is told holds for all
+            if said is not None:
+                said.restart()
+            await asyncio.sleep(pause)
+        raise self._error(outcome, number + 1, time.monotonic() - started)
+
+    async def _try(self, question: Question, patience: Patience, on_piece: OnPiece | None) -> Answer | Failure:
+        call = getattr(self.provider, question.kind)
+        try:
+            async with asyncio.timeout(patience.timeout):
+                return await call(question.model, question.request, question.options, on_piece)
+        except Exception as error:
+            failure = failure_of(error, self.provider.sdk)
+            if failure is None:
+                raise
+            return failure
+
+    def _error(self, failure: Failure, tries: int, elapsed: float) -> ApiError:
+        provider, model = self.address.provider.name, self.address.model
+        status = f"status {failure.status}, " if failure.status is not None else ""
+        often = f" after {tries} tries in {elapsed:.1f} s" if tries > 1 else ""
+        wait = f" (the provider asks to wait {failure.after:.0f} s)" if failure.after is not None else ""
+        words = f"{provider} {model}: {status}{failure.words}{often}{wait}. {_MEND[failure.kind.__name__]}"
+        return failure.kind(scrubbed(words, self._key), provider=provider, model=model, status=failure.status)
+
+    # --- money --------------------------------------------------------------------------------------------------------
+
+    def cost_of(self, answer: Answer) -> float | None:
+        """What an answer cost; None where its model has no price, or its tokens were not counted."""
+        if self.address.provider.is_free:
+            return 0.0
+        price = price_of(self.address.provider.name, self.address.model)
+        if price is None:
+            return None
+        return price.of(answer.prompt_tokens or 0, answer.completion_tokens or 0) if answer.tokens is not None or price.call else None
+
+    def _reserve(self, question: Question, budget: Budget) -> _Reserved:
+        """Takes a call's estimated share of the budget, so that calls at once cannot pass it together."""
+        prompt, completion = question.estimated_tokens()
+        price = price_of(self.address.provider.name, self.address.model)
+        if budget.money is not None and price is None and not self.address.provider.is_free:
+            raise self._over(
+                f"a budget of {budget.money:g} in money, and no price of this model is known", "Give it with set_price()."
+            )
+        money = price.of(prompt, completion) if price is not None and not self.address.provider.is_free else 0.0
+        with self._lock:
+            spent = self.spent
+            wanted = (
+                ("calls", budget.calls, spent.calls, 1),
+                ("tokens", budget.tokens, spent.tokens, prompt + completion),
+                ("money", budget.money, spent.money, money),
+            )
+            for name, allowed, so_far, more in wanted:
+                if allowed is not None and so_far + more > allowed:
+                    found = f"the budget of {allowed:g} {name} is spent: {so_far:g} so far, and this call takes {more:g}"
+                    raise self._over(found, "Raise the budget and run again: it goes on where it stopped.")
+            spent.calls, spent.tokens, spent.money = spent.calls + 1, spent.tokens + prompt + completion, spent.money + money
+        return _Reserved(prompt + completion, money)
+
+    def _settle(self, reserved: _Reserved, answer: Answer | None) -> None:
+        """Puts what a call really took in place of what was reserved; nothing for a call that failed."""
+        with self._lock:
+            self.spent.tokens -= reserved.tokens
+            self.spent.money -= reserved.money
+            if answer is None:
+                self.spent.calls -= 1
+                return
+            self.spent.tokens += reserved.tokens if answer.tokens is None else answer.tokens
+            cost = self.cost_of(answer)
+            self.spent.money += reserved.money if cost is None else cost
+
+    def _over(self, found: str, mend: str) -> BudgetError:
+        provider, model = self.address.provider.name, self.address.model
+        return BudgetError(f"{provider} {model}: {found}. {mend}", provider=provider, model=model)
+
+    # --- answers that nobody was given --------------------------------------------------------------------------------
+
+    def keep_for_later(self, key: tuple[str, str], answer: Answer) -> None:
+        """Keeps an answer that was paid for in a batch that failed, for when it is asked for again."""
+        with self._lock:
+            self._kept[key] = answer
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+
+    @property
+    def keeps(self) -> bool:
+        """True while there are answers that nobody was given."""
+        return bool(self._kept)
+
+    def take_kept(self, key: tuple[str, str]) -> Answer | None:
+        """Gives a kept answer, once."""
+        with self._lock:
+            return self._kept.pop(key, None)
+
+    def __repr__(self) -> str:
+        return f"Client({self.address.provider.name} {self.address.model} at {self.address.endpoint})"
+
+
+class _Watched:
+    """Passes pieces on, and says when they are void."""
+
+    def __init__(self, on_piece: Any) -> None:
+        self._on_piece = on_piece
+        self._said = False
+
+    def __call__(self, piece: str) -> None:
+        self._said = True
+        self._on_piece(piece)
+
+    def restart(self) -> None:
+        if self._said:
+            self._said = False
+            self._on_piece(None)
+
+
+_MEND: Mapping[str, str] = {
+    "ApiAnswerError": "The server does not speak this protocol, or is broken.",
+    "ApiAuthenticationError": "Check the key, and that it may use this model.",
+    "ApiContentError": "Change the prompt or the picture.",
+    "ApiQuotaError": "Wait or buy more, and run again: it goes on where it stopped.",
+    "ApiRequestError": "Check model_id and options.",
+    "ApiTransportError": "Check the network and endpoint_url, and run again: it goes on where it stopped.",
+}
+
+
+def _pause(failure: Failure, patience: Patience, number: int) -> float | None:
+    """Seconds before the next try; None when there is to be none."""
+    if not failure.again or number >= patience.retries:
+        return None
+    if failure.after is not None:
+        if failure.after > patience.max_wait:
+            return None
+        return failure.after * random.uniform(1.0, 1.1)  # never earlier than asked, and not all at once
+    return min(patience.max_wait, patience.backoff * 2**number) * random.uniform(0.5, 1.0)
+
+
+# --- the clients of this process --------------------------------------------------------------------------------------
+
+_clients: dict[tuple[type[Provider], str, str, str | None], Client] = {}
+_clients_lock = threading.Lock()
+
+
+def client_at(address: Address) -> Client:
+    """The client for an address, made when it is first asked for.
+
+    Raises:
+        ApiAuthenticationError: there is no key in the environment.
+        MissingExtraError: the provider's SDK is not installed.
+    """
+    key = address.key()
+    name = (address.provider, address.endpoint, address.model, None if key is None else key.digest())
+    with _clients_lock:
+        if name not in _clients:
+            _clients[name] = Client(address, key)
+        return _clients[name]
+
+
+def clients() -> list[Client]:
+    """All clients of this process, with what they spent."""
+    with _clients_lock:
+        return list(_clients.values())

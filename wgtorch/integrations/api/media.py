@@ -1,0 +1,92 @@
+"""Pictures and sound between tensors and the bytes that travel."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.kinds import image_to_tensor
+
+
+def png_of(image: Tensor) -> bytes:
+    """PNG of a picture float [3, H, W], [4, H, W] or [1, H, W] in [0, 1]."""
+    from PIL import Image
+
+    pixels = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    picture = Image.fromarray(pixels.squeeze(-1).numpy())
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def data_url_of(image: Tensor) -> str:
+    """A picture as a ``data:`` address."""
+    return f"data:image/png;base64,{base64_of(image)}"
+
+
+def base64_of(image: Tensor) -> str:
+    """A picture's PNG in base64."""
+    return base64.b64encode(png_of(image)).decode()
+
+
+def mask_png_of(mask: Tensor) -> bytes:
+    """PNG of a mask [1 or 3, H, W]: transparent where it is 1, which is where providers paint anew."""
+    plane = mask[:1].to(torch.float32)
+    return png_of(torch.cat([torch.zeros(3, *plane.shape[1:]), 1 - plane]))
+
+
+def is_picture(content: bytes) -> bool:
+    """True when the first bytes are those of a PNG, JPEG or WebP file."""
+    return content.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff")) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
+
+
+def image_of(content: bytes) -> Tensor:
+    """A picture's file as float [3, H, W] in [0, 1].
+
+    Raises:
+        ValueError: it is none.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            tensor: Tensor = image_to_tensor(opened.convert("RGB"))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a picture: {error}") from None
+    return tensor
+
+
+def wav_of(audio: Tensor, sampling_rate: int) -> bytes:
+    """WAV, 16 bits, of a recording float [C, samples] in [-1, 1]."""
+    samples = (audio.detach().to("cpu", torch.float32).clamp(-1, 1) * 32767).round().to(torch.int16)
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as writer:
+        writer.setnchannels(samples.shape[0])
+        writer.setsampwidth(2)
+        writer.setframerate(sampling_rate)
+        writer.writeframes(samples.T.contiguous().numpy().astype("<i2").tobytes())
+    return stream.getvalue()
+
+
+def audio_of(content: bytes) -> tuple[Tensor, int]:
+    """A WAV of 16 bits as float [1, samples] in [-1, 1], channels averaged, and its sampling rate.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        with wave.open(io.BytesIO(content)) as reader:
+            channels, width, rate = reader.getnchannels(), reader.getsampwidth(), reader.getframerate()
+            # A provider that streams does not know the length when it writes the header, so what is there counts.
+            frames = reader.readframes(reader.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"not a WAV file: {error}") from None
+    if width != 2 or not frames:
+        raise ValueError(f"a WAV file of {8 * width} bits and {len(frames)} bytes; expected 16 bits")
+    whole = len(frames) - len(frames) % (2 * channels)
+    samples = torch.frombuffer(bytearray(frames[:whole]), dtype=torch.int16).view(-1, channels).T.to(torch.float32) / 32768
+    return samples.mean(0, keepdim=True), rate

@@ -1,0 +1,102 @@
+"""The autoencoder of Wan's videos."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+
+_ONE_AT_A_TIME = threading.Lock()  # the model keeps the frames before in itself while it works
+
+
+@register_block("codec/autoencoder_kl_wan")
+class AutoencoderKLWan(ForeignModel, Block):
+    """``AutoencoderKLWan`` of diffusers, both ways: ``latent`` to ``video``, and ``video`` to ``latent``.
+
+    Latents are those that the diffusion model works on: normalised channel by channel with the numbers of the model's config.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        sample: encoding draws from the posterior; False takes its mode.
+    """
+
+    role = "codec"
+    model_class = "AutoencoderKLWan"
+    draws = False
+    inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", optional=True), "video": Port(dtype="video", optional=True)}
+    outputs: Mapping[str, Any] = {"video": Port(dtype="video", optional=True), "latent": Port(dtype="latent", optional=True)}
+
+    def __init__(
+        self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = False
+    ) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.sample = sample
+
+    @property
+    def factor(self) -> int:
+        """Pixels to a latent's side."""
+        return self.model.config.scale_factor_spatial
+
+    @property
+    def frames(self) -> int:
+        """Frames to a latent's, after the first, which is one of its own."""
+        return self.model.config.scale_factor_temporal
+
+    def forward(self, latent: Tensor | None = None, video: Tensor | None = None, rng: Rng | None = None) -> dict[str, Any]:
+        """``video`` [B, F, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, T, h, w] of ``video``.
+
+        Args:
+            latent: to decode, [B, C, T, h, w].
+            video: to encode, [B, F, 3, H, W] in [0, 1]; F is 1 + n times :attr:`frames`.
+
+        Raises:
+            PortError: both or none of the two are given, or one has another shape.
+        """
+        if (latent is None) == (video is None):
+            raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and video; expected one of them")
+        return {"video": self.decode(latent)} if latent is not None else {"latent": self.encode(video, rng)}
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The video of a latent."""
+        channels = self.model.config.z_dim
+        if latent.dim() != 5 or latent.shape[1] != channels:
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {channels}, T, h, w]")
+        latent = latent.to(self.model.dtype)
+        mean, scale = self._normal(latent)
+        with _ONE_AT_A_TIME:
+            decoded = self.model.decode(latent / scale + mean, return_dict=False)[0]
+        return (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+
+    def encode(self, video: Any, rng: Rng | None) -> Tensor:
+        """The latent of a video."""
+        if video.dim() != 5 or video.shape[2] != 3 or video.shape[1] % self.frames != 1 % self.frames:
+            raise PortError(
+                f"{self.block_id}.video: got shape {list(video.shape)}; expected [B, F, 3, H, W], where F is 1 + n times {self.frames}"
+            )
+        with _ONE_AT_A_TIME:
+            posterior = self.model.encode(video.to(self.model.dtype).transpose(1, 2) * 2 - 1, return_dict=False)[0]
+        z = posterior.mode()
+        if self.sample:
+            z = z + posterior.std * (rng or GLOBAL_RNG).normal(z.shape, dtype=z.dtype, device=z.device)
+        mean, scale = self._normal(z)
+        return (z - mean) * scale
+
+    def _normal(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / deviation of each channel [1, C, 1, 1, 1]."""
+        settings = self.model.config
+        mean, deviation = (
+            torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
+            for values in (settings.latents_mean, settings.latents_std)
+        )
+        return mean, 1.0 / deviation

@@ -1,0 +1,79 @@
+"""The transformer of FLUX.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.integrations.diffusers.blocks.patches import pack, unpack
+
+PATCH = 2
+TRAINED_STEPS = 1000
+
+
+@register_block("backbone/flux_transformer")
+class FluxTransformer(ForeignBackbone):
+    """``FluxTransformer2DModel`` of diffusers, which predicts a flow (FLUX.1, https://github.com/black-forest-labs/flux).
+
+    Latents are pictures on both sides; the patches that the model takes, and where they lie, are made inside.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "FluxTransformer2DModel"
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "text_embeds": "embedding",
+        "guidance": Port(dtype="number", optional=True),
+    }
+
+    def forward(
+        self, latent: Tensor, timestep: float | Tensor, condition: Tensor, text_embeds: Tensor, guidance: float | Tensor | None = None
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W]; H and W are even.
+            timestep: of training, in [0, 1000], a number or [B].
+            condition: [B, T, D].
+            text_embeds: pooled text [B, P].
+            guidance: the scale that the model was distilled with, a number or [B]; of no effect for one that was not.
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, its sides are odd, or the condition has another
+                number of rows; or a distilled model is not told its scale.
+        """
+        own = self.model.config
+        self.check(latent, condition, own.in_channels // PATCH**2, (PATCH, PATCH))
+        if own.guidance_embeds and guidance is None:
+            raise PortError(f"{self.block_id}.guidance: this model was distilled with a guidance scale; feed one, such as 3.5")
+        scale = moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None
+        pred = self.model(
+            pack(latent, PATCH),
+            encoder_hidden_states=condition,
+            pooled_projections=text_embeds,
+            timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
+            img_ids=_places(latent),
+            txt_ids=condition.new_zeros(condition.shape[1], 3),
+            guidance=scale,
+            return_dict=False,
+        )[0]
+        return {"pred": unpack(pred, latent.shape[2:], PATCH)}
+
+
+def _places(latent: Tensor) -> Tensor:
+    """Where each patch lies, (0, row, column) [h w, 3]."""
+    height, width = (side // PATCH for side in latent.shape[2:])
+    rows = torch.arange(height, device=latent.device).repeat_interleave(width)
+    columns = torch.arange(width, device=latent.device).repeat(height)
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=1).to(latent.dtype)

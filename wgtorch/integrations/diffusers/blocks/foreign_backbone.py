@@ -1,0 +1,64 @@
+"""What blocks around backbones of diffusers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.errors import PortError
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Backbone
+
+
+class ForeignBackbone(ForeignModel, Backbone):
+    """A backbone that a library holds; what it is called with is looked at before.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    draws = False
+    axes: Sequence[str] = ("H", "W")
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def check(self, latent: Tensor, condition: Tensor | None, channels: int, multiples: Sequence[int] = ()) -> None:
+        """Refuses what does not fit the model.
+
+        Args:
+            latent: [B, C, *axes].
+            condition: [B, ...].
+            channels: C that the model takes.
+            multiples: that sides must be of, for each axis.
+
+        Raises:
+            PortError: the latent or the condition does not fit.
+        """
+        sides = latent.shape[2:]
+        fits = latent.dim() == 2 + len(self.axes) and latent.shape[1] == channels
+        if not fits or any(side % multiple for side, multiple in zip(sides, multiples, strict=False)):
+            of = sorted({multiple for multiple in multiples if multiple > 1})
+            words = "" if not of else f" with sides that are multiples of {of[0] if len(set(multiples)) == 1 else tuple(multiples)}"
+            expected = ", ".join(("B", str(channels), *self.axes))
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [{expected}]{words}")
+        if condition is not None and condition.shape[0] != latent.shape[0]:
+            raise PortError(f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many")
+
+
+def moments(timestep: float | Tensor, latent: Tensor) -> Tensor:
+    """A number for each row of a latent, [B]: of one, or of [n] where n divides B; whole numbers stay whole."""
+    value = torch.as_tensor(timestep, device=latent.device)
+    if value.dim() == 1 and 1 < len(value) < latent.shape[0]:
+        return value.repeat(latent.shape[0] // len(value))
+    return value.expand(latent.shape[0])
+
+
+def prediction_of(output: Tensor, channels: int) -> Tensor:
+    """The prediction without the variance that some models give beside it, [B, C, ...] of [B, C or 2 C, ...]."""
+    return output[:, :channels] if output.shape[1] == 2 * channels else output

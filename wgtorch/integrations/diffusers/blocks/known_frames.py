@@ -1,0 +1,86 @@
+"""What a video is to go on from: its first frame, and its last where that is known too.
+
+::
+
+    picture --image--> known_frames --video--> encoder --latent--> frames_condition --condition--> backbone
+                                   \\--known-----------------------^
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
+
+GREY = 0.5
+
+
+@register_block("diffusers/known_frames")
+class KnownFrames(Block):
+    """A video that is grey but for its first frame, and its last where there is one.
+
+    Args:
+        num_frames: where the input is not fed.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "image": "image",
+        "last_image": Port(dtype="image", optional=True),
+        "num_frames": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"video": "video", "known": "tensor"}
+
+    def __init__(self, *, num_frames: int) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+
+    def forward(self, image: Tensor, last_image: Tensor | None = None, num_frames: int | None = None) -> dict[str, Any]:
+        """``video`` [B, F, 3, H, W] in [0, 1], and ``known`` [F], 1 where a frame is.
+
+        Args:
+            image: the first frame, [B, 3, H, W] in [0, 1].
+            last_image: the last, [B, 3, H, W] or [3, H, W]; resized to the nearest pixels of the first.
+            num_frames: F.
+        """
+        count = self.num_frames if num_frames is None else int(num_frames)
+        known = torch.zeros(count, dtype=image.dtype, device=image.device)
+        video = image.new_full((image.shape[0], count, *image.shape[1:]), GREY)
+        frames = {0: image}
+        if last_image is not None:
+            last = last_image if last_image.dim() == 4 else last_image.unsqueeze(0)
+            frames[count - 1] = last if last.shape[2:] == image.shape[2:] else F.interpolate(last, size=tuple(image.shape[2:]))
+        for index, frame in frames.items():
+            video[:, index] = frame
+            known[index] = 1
+        return {"video": video, "known": known}
+
+
+@register_block("diffusers/frames_condition")
+class FramesCondition(Block):
+    """What Wan sees beside the latent: which frames are known, and the latent of those.
+
+    Args:
+        frames: frames to a latent's, after the first, which stands for as many.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {"latent": "latent", "known": "tensor"}
+    outputs: Mapping[str, Any] = {"condition": "latent"}
+
+    def __init__(self, *, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def forward(self, latent: Tensor, known: Tensor) -> dict[str, Any]:
+        """``condition`` [B, frames + C, T, h, w] of ``latent`` [B, C, T, h, w] and ``known`` [F]."""
+        rows, _, _, height, width = latent.shape
+        mask = torch.cat([known[:1].expand(self.frames), known[1:]]).view(-1, self.frames).T.to(latent.dtype)
+        mask = mask.view(1, *mask.shape, 1, 1).expand(rows, -1, -1, height, width)
+        return {"condition": torch.cat([mask, latent], dim=1)}

@@ -1,0 +1,46 @@
+"""UMT5's text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Conditioner
+
+
+@register_block("conditioner/umt5_text")
+class UMT5Text(ForeignModel, Conditioner):
+    """``UMT5EncoderModel`` of transformers: ids to embeddings, zeros where the text is at its end.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    library = "transformers"
+    model_class = "UMT5EncoderModel"
+    draws = False
+    inputs: Mapping[str, Any] = {"tokens": "tokens", "attention_mask": Port(dtype="tokens", optional=True)}
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
+        """``embedding`` [B, L, D].
+
+        Args:
+            tokens: [B, L].
+            attention_mask: [B, L], 0 where the text is padded; nothing is padded where left out.
+        """
+        tokens = tokens.to(self.model.device)
+        if attention_mask is None:
+            return {"embedding": self.model(tokens, return_dict=False)[0]}
+        mask = attention_mask.to(tokens.device)
+        embedding = self.model(tokens, mask, return_dict=False)[0]
+        return {"embedding": embedding.masked_fill(mask.unsqueeze(-1) == 0, 0)}

@@ -1,0 +1,43 @@
+"""The UNet of models without text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+
+
+@register_block("backbone/unet_2d")
+class UNet2D(ForeignBackbone):
+    """``UNet2DModel`` of diffusers: DDPM, score matching, and others that at most are told a class.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "UNet2DModel"
+    inputs: Mapping[str, Any] = {"class_labels": Port(dtype="tensor", optional=True)}
+
+    def forward(
+        self, latent: Tensor, timestep: float | Tensor, condition: Tensor | None = None, class_labels: Tensor | None = None
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W].
+            timestep: of training, a number or [B].
+            condition: the model reads none; here so that it stands where others do.
+            class_labels: [B], of a model that was trained with them.
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes.
+        """
+        self.check(latent, None, self.model.config.in_channels)
+        return {"pred": self.model(latent, moments(timestep, latent), class_labels=class_labels, return_dict=False)[0]}

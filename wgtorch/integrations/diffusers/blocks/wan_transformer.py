@@ -1,0 +1,63 @@
+"""The transformer of Wan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+
+
+@register_block("backbone/wan_transformer")
+class WanTransformer(ForeignBackbone):
+    """``WanTransformer3DModel`` of diffusers, which predicts the flow of a video (Wan, https://arxiv.org/abs/2503.20314).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "WanTransformer3DModel"
+    axes = ("T", "H", "W")
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "image_condition": Port(dtype="latent", optional=True),
+        "image_embeds": Port(dtype="embedding", optional=True),
+    }
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        image_condition: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, T, H, W].
+
+        Args:
+            latent: [B, C, T, H, W]; sides are multiples of the patches'.
+            timestep: of training, a number or [B].
+            condition: [B, L, D].
+            image_condition: channels beside the latent, of models that go on from pictures, [n, C', T, H, W]; n divides B.
+            image_embeds: the picture as CLIP sees it, of the same, [n, K, E].
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
+                another number of rows.
+        """
+        own, rows = self.model.config, latent.shape[0]
+        beside = 0 if image_condition is None else image_condition.shape[1]
+        self.check(latent, condition, own.in_channels - beside, own.patch_size)
+        if image_condition is not None:
+            image_condition = image_condition.repeat(rows // image_condition.shape[0], 1, 1, 1, 1)
+            latent = torch.cat([latent, image_condition.to(latent.dtype)], dim=1)
+        if image_embeds is not None:
+            image_embeds = image_embeds.repeat(rows // image_embeds.shape[0], 1, 1)
+        return {"pred": self.model(latent, moments(timestep, latent), condition, image_embeds, return_dict=False)[0]}

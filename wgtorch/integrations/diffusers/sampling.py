@@ -1,0 +1,245 @@
+"""The loop of a latent diffusion model: schedule, noise, backbone, guidance, solver and codec, for every task on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wgtorch.integrations.diffusers.parts import Parts, add, join
+from wgtorch.integrations.diffusers.translation import DYNAMIC, blocks_for
+
+
+def sampling(parts: Parts, extra: Mapping[str, str] | None = None) -> None:
+    """All of it, around conditions that are there.
+
+    Args:
+        parts: with their conditions.
+        extra: further conditions of the backbone: which of its inputs is fed by which node.
+    """
+    task = _TASKS[parts.task]
+    scheduling(parts)
+    seen = task(parts)
+    denoising(parts, extra or {}, seen)
+    last = _after_step(parts)
+    if parts.skips_shift and parts.vae.model.config.shift_factor:
+        add(parts.graph, "without_shift", "diffusers/without_shift", {"shift": parts.vae.shift})
+        join(parts.graph, (last, "without_shift.latent"))
+        last = "without_shift.latent"
+    add(parts.graph, "codec", parts.vae)
+    join(parts.graph, (last, "codec.latent"))
+    parts.graph.expose_output("codec", "image")
+
+
+# --- schedule ---------------------------------------------------------------------------------------------------------
+
+
+def scheduling(parts: Parts) -> None:
+    """The schedule, the solver, and what a run tells the schedule."""
+    graph, defaults = parts.graph, parts.defaults
+    name, config = parts.source.scheduler()
+    schedule, solver = blocks_for(name, config, num_steps=defaults.steps, is_flow=parts.is_flow, is_even=parts.is_even)
+    rounds_up = parts.is_flow and defaults.strength is not None
+    starts = {"strength": defaults.strength} if defaults.strength is not None and not rounds_up else {}
+    add(graph, "schedule", schedule, inputs=starts)
+    add(graph, "solver", solver)
+    graph.expose_input("schedule", "num_steps", "num_inference_steps")
+    if rounds_up:
+        add(graph, "strength", "diffusers/strength", {"strength": defaults.strength, "num_steps": defaults.steps})
+        graph.expose_input("strength", "num_steps", "num_inference_steps")
+        join(graph, ("strength.strength", "schedule.strength"))
+    if defaults.strength is not None:
+        graph.expose_input("strength" if rounds_up else "schedule", "strength")
+    is_dynamic, is_wrapped = bool(config.get("use_dynamic_shifting")), schedule.block_type == "schedule/diffusers"
+    into = "schedule"
+    if is_wrapped and (is_dynamic or parts.is_even):
+        into = "settings"
+        known = {ours: config[theirs] for ours, theirs in DYNAMIC.items() if config.get(theirs) is not None}
+        # Where a scheduler makes sigmas of a flow itself, Flux leaves that to it.
+        is_even = parts.is_even and not config.get("use_flow_sigmas")
+        add(
+            graph,
+            into,
+            "diffusers/flow_settings",
+            {"num_steps": defaults.steps, "dynamic_shift": known if is_dynamic else None, "even": is_even},
+        )
+        graph.expose_input(into, "num_steps", "num_inference_steps")
+        join(graph, ("settings.settings", "schedule.settings"))
+    if is_dynamic:
+        height, width = parts.sides
+        add(graph, "tokens", "diffusers/patch_count", {"factor": parts.vae.factor, "patch": parts.patch, "height": height, "width": width})
+        join(graph, ("tokens.tokens", f"{into}.tokens"))
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def _noise(parts: Parts, **config: Any) -> None:
+    height, width = parts.sides
+    own = {"channels": parts.vae.model.config.latent_channels, "factor": parts.vae.factor, "height": height, "width": width}
+    patch = {"patch": parts.patch} if parts.patch > 1 else {}
+    add(parts.graph, "noise", "noise/latents", {**own, **patch, **config})
+    parts.graph.expose_input("noise", "latents")
+
+
+def _from_text(parts: Parts) -> str | None:
+    _noise(parts)
+    nodes = ("noise", "tokens") if "tokens" in parts.graph.nodes else ("noise",)
+    for node in nodes:
+        parts.graph.expose_input(node, "height")
+        parts.graph.expose_input(node, "width")
+    if "tokens" in parts.graph.nodes:
+        parts.graph.expose_input("tokens", "latents")
+    return None
+
+
+def _picture(parts: Parts) -> None:
+    """The picture at a size that the model can work at."""
+    graph = parts.graph
+    sides = {} if parts.keeps_size else dict(zip(("height", "width"), parts.sides, strict=True))
+    add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * (parts.patch if parts.is_even else 1), **sides})
+    graph.expose_input("picture", "image")
+    for side in sides:
+        graph.expose_input("picture", side)
+    if "tokens" in graph.nodes:
+        join(graph, ("picture.image", "tokens.image"))
+
+
+def _from_image(parts: Parts) -> str | None:
+    graph = parts.graph
+    _picture(parts)
+    add(graph, "encoder", parts.vae)
+    _noise(parts)
+    join(graph, ("picture.image", "encoder.image"), ("encoder.latent", "noise.image_latent"))
+    return None
+
+
+def _from_masked_image(parts: Parts) -> str | None:
+    """Returns the latent of the masked picture where the model wants to see it."""
+    graph = parts.graph
+    _picture(parts)
+    add(graph, "latent_mask", "diffusers/latent_mask", {"factor": parts.vae.factor})
+    add(graph, "encoder", parts.vae)
+    _noise(parts, whole_from_noise=True)
+    join(
+        graph,
+        ("picture.image", "latent_mask.image"),
+        ("picture.image", "encoder.image"),
+        ("encoder.latent", "noise.image_latent"),
+    )
+    graph.expose_input("latent_mask", "mask_image")
+    if not _sees_mask(parts):
+        return None
+    add(graph, "masked_image", "diffusers/masked_image")
+    add(graph, "masked_encoder", parts.vae)
+    join(
+        graph,
+        ("picture.image", "masked_image.image"),
+        ("latent_mask.mask", "masked_image.mask"),
+        ("masked_image.image", "masked_encoder.image"),
+    )
+    return "masked_encoder.latent"
+
+
+def _sees_mask(parts: Parts) -> bool:
+    """The backbone was trained to inpaint: it takes the mask and the masked picture beside the latent."""
+    return parts.backbone.model.config.in_channels == 2 * parts.vae.model.config.latent_channels + 1
+
+
+_TASKS: dict[str, Callable[[Parts], str | None]] = {
+    "text_to_image": _from_text,
+    "image_to_image": _from_image,
+    "inpaint": _from_masked_image,
+}
+
+
+# --- loop -------------------------------------------------------------------------------------------------------------
+
+
+def denoising(parts: Parts, extra: Mapping[str, str], seen: str | None = None) -> None:
+    """The loop: the backbone, guidance and the solver, from ``noise`` on.
+
+    Args:
+        parts: with conditions, schedule, solver and noise.
+        extra: as for :func:`sampling`.
+        seen: the latent of a masked picture that the backbone sees.
+    """
+    graph = parts.graph
+    _backbone(parts, extra, seen)
+    add(graph, "guidance", "guidance/cfg", {"scale": parts.defaults.guidance_scale})
+    turned = _blend(parts)
+    join(
+        graph,
+        ("schedule.progress", "noise.progress"),
+        ("schedule.progress", "solver.progress"),
+        ("schedule.timestep", "solver.timestep"),
+        ("schedule.timestep", "guidance.timestep"),
+        ("conditions.prompt_embeds", "noise.condition"),
+        ("conditions.scale", "guidance.scale"),
+        ("noise.latent", "solver.latent"),
+        ("guidance.pred_guided", "solver.pred"),
+        (turned, "solver.latent"),
+        ("blend.progress" if "blend" in graph.nodes else "solver.progress", "solver.progress"),
+        ("solver.next_timestep", "solver.timestep"),
+        ("solver.next_timestep", "guidance.timestep"),
+    )
+    twice = ["backbone", "negative_backbone"]
+    into = ["repeat"] if parts.batched else ["channels"] if "channels" in graph.nodes else twice
+    for node in into:
+        join(graph, ("noise.latent", f"{node}.latent"), (turned, f"{node}.latent"))
+    for name in ("",) if parts.batched else ("", "negative_"):
+        join(graph, ("solver.next_timestep", f"{name}backbone.timestep"))
+    if parts.batched:
+        join(graph, ("split.pred_cond", "guidance.pred_cond"), ("split.pred_uncond", "guidance.pred_uncond"))
+    else:
+        join(graph, ("backbone.pred", "guidance.pred_cond"), ("negative_backbone.pred", "guidance.pred_uncond"))
+
+
+def _backbone(parts: Parts, extra: Mapping[str, str], seen: str | None) -> None:
+    """The backbone, once over a batch that holds both conditions, or at two places for two calls."""
+    graph = parts.graph
+    inputs = {"condition": "conditions", **extra}
+    if parts.batched:
+        add(graph, "repeat", "diffusers/repeat")
+        join(graph, ("conditions.parts", "repeat.parts"))
+    if seen:
+        add(graph, "channels", "diffusers/inpaint_channels")
+        join(graph, ("latent_mask.latent_mask", "channels.mask"), (seen, "channels.masked_latent"))
+        if parts.batched:
+            join(graph, ("repeat.latent", "channels.latent"))
+    for prefix in ("",) if parts.batched else ("", "negative_"):
+        node = f"{prefix}backbone"
+        scale = parts.defaults.distilled_scale
+        add(graph, node, parts.backbone, inputs={} if scale is None else {"guidance": scale})
+        for name, feeding in inputs.items():
+            join(graph, (f"{feeding}.{prefix}{name}", f"{node}.{name}"))
+        join(graph, ("schedule.timestep", f"{node}.timestep"))
+        if seen:
+            join(graph, ("channels.latent", f"{node}.latent"))
+        elif parts.batched:
+            join(graph, ("repeat.latent", f"{node}.latent"))
+    if parts.batched:
+        add(graph, "split", "diffusers/split")
+        join(graph, ("backbone.pred", "split.pred"), ("conditions.parts", "split.parts"))
+
+
+def _blend(parts: Parts) -> str:
+    """Where a mask keeps the picture, that is put back after each step."""
+    graph = parts.graph
+    if parts.task == "inpaint" and "channels" not in graph.nodes:
+        add(graph, "blend", "diffusers/blend")
+        join(
+            graph,
+            ("solver.next_latent", "blend.latent"),
+            ("solver.next_timestep", "blend.timestep"),
+            ("solver.progress", "blend.progress"),
+            ("solver.done", "blend.done"),
+            ("encoder.latent", "blend.image_latent"),
+            ("noise.noise", "blend.noise"),
+            ("latent_mask.latent_mask", "blend.mask"),
+        )
+    return _after_step(parts)
+
+
+def _after_step(parts: Parts) -> str:
+    """Where the next turn takes the latent from."""
+    return "blend.latent" if "blend" in parts.graph.nodes else "solver.next_latent"

@@ -1,0 +1,107 @@
+"""Graphs of Wan, which makes videos."""
+
+from __future__ import annotations
+
+from wgtorch.core.errors import ConfigError
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.parts import Defaults, Parts, add, begin, finished, join
+from wgtorch.integrations.diffusers.sampling import denoising, scheduling
+from wgtorch.integrations.diffusers.source import Source
+from wgtorch.integrations.diffusers.text import conditions
+
+WAN = {"text_to_video": Defaults(5.0), "image_to_video": Defaults(5.0)}
+_LENGTH = 512
+_SIZE = {"num_frames": 81, "height": 480, "width": 832}
+
+
+def wan(source: Source, task: str, batched: bool) -> Graph:
+    """Wan 2.1 as a graph, and what of 2.2 has one transformer.
+
+    Raises:
+        ConfigError: the transformer is not for the task, or the pipeline works in two stages.
+    """
+    _check_settings(source)
+    parts = begin(source, task, batched, WAN[task], is_flow=True)
+    parts.backbone = source.model("transformer", "backbone/wan_transformer")
+    parts.vae = source.model("vae", "codec/autoencoder_kl_wan")
+    _check_channels(parts)
+    _prompts(parts)
+    conditions(parts, "text_encoder.embedding")
+    parts.graph.expose_input("conditions", "num_images_per_prompt", "num_videos_per_prompt")
+    scheduling(parts)
+    _noise(parts)
+    denoising(parts, {})
+    if task == "image_to_video":
+        _first_frame(parts)
+    add(parts.graph, "codec", parts.vae)
+    join(parts.graph, ("solver.next_latent", "codec.latent"))
+    parts.graph.expose_output("codec", "video")
+    return finished(parts)
+
+
+def _check_settings(source: Source) -> None:
+    if source.settings.get("boundary_ratio") is not None or source.settings.get("expand_timesteps"):
+        raise ConfigError(
+            f"from_diffusers: {source.name!r} is a Wan 2.2 of two stages, or with a timestep for each patch; "
+            "supported are those of one transformer and one timestep, such as Wan 2.1"
+        )
+    name, config = source.scheduler()
+    if config.get("use_dynamic_shifting"):
+        raise ConfigError(f"from_diffusers: {name} shifts by the size of the picture, which Wan's pipeline does not tell it")
+
+
+def _check_channels(parts: Parts) -> None:
+    own, latents = parts.backbone.model.config, parts.vae.model.config.z_dim
+    from_image = 2 * latents + parts.vae.frames
+    expected = from_image if parts.task == "image_to_video" else latents
+    if own.in_channels != expected:
+        other = {latents: "text_to_video", from_image: "image_to_video"}.get(own.in_channels)
+        raise ConfigError(
+            f"from_diffusers: {parts.source.name!r} has a transformer of {own.in_channels} input channels over latents of {latents}; "
+            f"{parts.task} expects {expected}" + (f"; take task={other!r}" if other else "")
+        )
+
+
+def _prompts(parts: Parts) -> None:
+    graph, source = parts.graph, parts.source
+    tokenizer = source.tokenizer("tokenizer", "tokenizer/t5", length=_LENGTH, clean=True)
+    encoder = source.model("text_encoder", "conditioner/umt5_text")
+    for prefix in ("", "negative_"):
+        words, text = f"{prefix}tokenizer", f"{prefix}text_encoder"
+        add(graph, words, tokenizer, inputs={"text": ""} if prefix else {})
+        add(graph, text, encoder)
+        join(graph, (f"{words}.tokens", f"{text}.tokens"), (f"{words}.attention_mask", f"{text}.attention_mask"))
+        graph.expose_input(words, "text", f"{prefix}prompt")
+        graph.expose_input(words, "max_sequence_length")
+
+
+def _noise(parts: Parts) -> None:
+    own = {"channels": parts.vae.model.config.z_dim, "factor": parts.vae.factor, "frames": parts.vae.frames}
+    patch = max(parts.backbone.model.config.patch_size[1:])
+    add(parts.graph, "noise", "noise/video_latents", {**own, "patch": patch, **_SIZE})
+    for name in ("latents", *_SIZE):
+        parts.graph.expose_input("noise", name)
+
+
+def _first_frame(parts: Parts) -> None:
+    """The picture that the video begins with, beside the latent in every turn."""
+    graph, patch = parts.graph, max(parts.backbone.model.config.patch_size[1:])
+    sides = {name: _SIZE[name] for name in ("height", "width")}
+    add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * patch, **sides})
+    add(graph, "frames", "diffusers/known_frames", {"num_frames": _SIZE["num_frames"]})
+    add(graph, "encoder", parts.vae)
+    add(graph, "image_condition", "diffusers/frames_condition", {"frames": parts.vae.frames})
+    join(
+        graph,
+        ("picture.image", "frames.image"),
+        ("frames.video", "encoder.video"),
+        ("frames.known", "image_condition.known"),
+        ("encoder.latent", "image_condition.latent"),
+    )
+    for node in ("backbone",) if parts.batched else ("backbone", "negative_backbone"):
+        join(graph, ("image_condition.condition", f"{node}.image_condition"))
+    graph.expose_input("picture", "image")
+    graph.expose_input("frames", "last_image")
+    graph.expose_input("frames", "num_frames")
+    for side in sides:
+        graph.expose_input("picture", side)

@@ -1,0 +1,129 @@
+"""Backends: where a model runs. A block asks its backend and knows no more of it than these protocols."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol, TypeVar
+
+from torch import nn
+
+from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.registry import Registry
+from wgtorch.integrations.models.requests import (
+    Completion,
+    Embedded,
+    EmbedRequest,
+    ImageRequest,
+    Picture,
+    SpeakRequest,
+    Spoken,
+    TextRequest,
+    TranscribeRequest,
+)
+
+T = TypeVar("T", bound=type)
+OnText = Callable[[int, str | None], None]
+"""Told the number of a request and the next piece of its answer - None when the answer begins anew, and what came so far is
+void. What it raises stops the answers."""
+
+
+class Backend(Protocol):
+    """What every backend has."""
+
+    waits: bool
+    """True when asking it is waiting, as for an answer from a network."""
+    model: nn.Module | None
+    """The weights, where they are here; the block makes them its submodule ``model``."""
+
+
+class TextBackend(Backend, Protocol):
+    """Answers of a language or vision model."""
+
+    def complete(self, requests: Sequence[TextRequest], on_text: OnText | None = None) -> list[Completion]:
+        """One answer for each request, in order."""
+
+
+class EmbeddingBackend(Backend, Protocol):
+    """Vectors for texts."""
+
+    def embed(self, request: EmbedRequest) -> Embedded:
+        """One vector for each text."""
+
+
+class ImageBackend(Backend, Protocol):
+    """Pictures made of words."""
+
+    def paint(self, requests: Sequence[ImageRequest]) -> list[Picture]:
+        """One picture for each request, in order."""
+
+
+class TranscribingBackend(Backend, Protocol):
+    """Speech written down."""
+
+    def transcribe(self, requests: Sequence[TranscribeRequest]) -> list[Completion]:
+        """One text for each request, in order."""
+
+
+class SpeakingBackend(Backend, Protocol):
+    """Text spoken."""
+
+    def speak(self, requests: Sequence[SpeakRequest]) -> list[Spoken]:
+        """One recording for each request, in order."""
+
+
+KINDS = ("llm", "vlm", "embedder", "image_generator", "speech_to_text", "text_to_speech")
+Backends: Registry[type[Any]] = Registry("backend of models", group="wgtorch.backends")
+"""Backend classes by ``kind/backend``: ``llm/api``, ``vlm/local``. A class is built with the block's source as keywords."""
+
+Backends.provide(partial(import_module, "wgtorch.integrations.api.backends"), *(f"{kind}/api" for kind in KINDS))
+Backends.provide(
+    partial(import_module, "wgtorch.integrations.transformers.backends"),
+    *(f"{kind}/local" for kind in KINDS if kind != "image_generator"),
+)
+Backends.provide(partial(import_module, "wgtorch.integrations.diffusers.image_backend"), "image_generator/local")
+
+
+def register_backend(*names: str) -> Callable[[T], T]:
+    """Class decorator: makes a backend known under ``kind/backend``.
+
+    Example:
+        >>> @register_backend("llm/mine")
+        ... class Mine:
+        ...     waits, model = False, None
+        ...     def __init__(self, *, checkpoint_ref: str | None = None): ...
+        ...     def complete(self, requests, on_text=None): ...
+    """
+
+    def decorate(backend_class: T) -> T:
+        for name in names:
+            Backends.register(name, backend_class)
+        return backend_class
+
+    return decorate
+
+
+def build_backend(kind: str, backend: str, source: Mapping[str, Any]) -> Any:
+    """The backend of a block.
+
+    Args:
+        kind: the block's kind, one of :data:`KINDS`.
+        backend: ``api``, ``local`` or another registered one.
+        source: what the block's config says beside the options of a call; what is None is left out.
+
+    Raises:
+        UnknownNameError: there is no such backend for this kind.
+        ConfigError: the backend knows no such entry, or needs one that is missing.
+    """
+    backend_class = Backends.get(f"{kind}/{backend}")
+    given = {name: value for name, value in source.items() if value is not None}
+    parameters = [entry for entry in inspect.signature(backend_class).parameters.values() if entry.kind is entry.KEYWORD_ONLY]
+    known = [entry.name for entry in parameters]
+    if unknown := [name for name in given if name not in known]:
+        rest = f" Known: {', '.join(known)}."
+        raise ConfigError(f"{kind}: backend {backend!r} takes no {unknown[0]!r}; {suggest(unknown[0], known)}{rest}")
+    if missing := [entry.name for entry in parameters if entry.default is entry.empty and entry.name not in given]:
+        raise ConfigError(f"{kind}: backend {backend!r} needs {missing[0]!r} in the config")
+    return backend_class(**given)

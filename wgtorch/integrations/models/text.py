@@ -1,0 +1,247 @@
+"""What language and vision models share: one conversation in, one text out, streamed and held to a schema where asked."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core import background
+from wgtorch.core.errors import AnswerFormatError, ApiTransportError, PortError, RunCancelled
+from wgtorch.core.port import Port
+from wgtorch.core.rng import Rng
+from wgtorch.core.run import in_this_context
+from wgtorch.integrations.models.backends import OnText
+from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of, unlisted
+from wgtorch.integrations.models.requests import Completion, Message, TextRequest
+from wgtorch.integrations.models.structured import asking_for_json, both, check_schema, read_json, repairing
+
+OPTION_PORTS: Mapping[str, Port] = {
+    "system": Port(dtype="text", optional=True),
+    "context": Port(dtype="text", optional=True),
+    "history": Port(dtype="list", optional=True),
+    "temperature": Port(dtype="number", optional=True),
+    "top_p": Port(dtype="number", optional=True),
+    "max_tokens": Port(dtype="number", optional=True),
+    "stop": Port(dtype="text", optional=True),
+    "schema": Port(dtype="dict", optional=True),
+}
+"""Inputs beside the question; the config holds what they are where nothing feeds them."""
+TEXT_PORTS: Mapping[str, Port] = {
+    "text": Port(dtype="text"),
+    "data": Port(dtype="any", optional=True),
+    "finish_reason": Port(dtype="text", optional=True),
+    "usage": Port(dtype="dict", optional=True),
+}
+
+
+class TextModel(ModelBlock):
+    """A model that answers with text.
+
+    Inputs beside the question, each with the config's entry of the same name as its default: ``system`` (what the model
+    is told first), ``context`` (text put before the question), ``temperature`` from 0 up, ``top_p`` in (0, 1], ``max_tokens``,
+    ``stop`` (one text or several), ``schema`` (a JSON Schema); and ``history``, a list of ``{"role": ..., "content": ...}``.
+
+    Outputs: ``text``; ``data``, the value of an answer that follows the schema; ``finish_reason``; ``usage`` (tokens, and from
+    an API ``cost``, ``latency``, ``calls``). A list of questions gives lists.
+
+    In a run with a seed every answer has a seed of its own, for models that take one.
+
+    Args:
+        backend: ``api`` or ``local``.
+        provider: of an API: ``openai``, ``anthropic``, or another registered one.
+        model_id: the model's name there.
+        endpoint_url: where the API is, if not at the provider's own address.
+        checkpoint_ref: folder of a local model.
+        system, temperature, top_p, max_tokens, stop, schema: defaults of the inputs.
+        stream: tell callbacks of the text as it comes, with events of kind ``part``, whose
+            ``outputs`` are ``text``, ``index`` (of the question), and ``restart``, true where what came so far is void.
+        source: what else the backend takes.
+
+    Raises:
+        ApiError: the API gave no answer; its subclasses say why.
+        AnswerFormatError: the answer does not follow the schema, nor does a second one.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        provider: str | None = None,
+        model_id: str | None = None,
+        endpoint_url: str | None = None,
+        checkpoint_ref: str | None = None,
+        system: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | list[str] | None = None,
+        schema: dict[str, Any] | None = None,
+        stream: bool = False,
+        **source: Any,
+    ) -> None:
+        super().__init__()
+        self.defaults: dict[str, Any] = {
+            "system": system,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "schema": schema,
+        }
+        _check_options(self.defaults, type(self).__name__)
+        self.streams = stream
+        named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
+        self._take(backend, provider, {**named, **source})
+        self.batched = not self.waits
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def stream(self, **inputs: Any) -> Iterator[str]:
+        """The answer to one question, piece by piece as it comes; leaving the loop cancels the call.
+
+        Args:
+            inputs: as for the block itself.
+
+        Example:
+            >>> for piece in llm.stream(prompt="Tell of the sea."):
+            ...     print(piece, end="")
+        """
+        pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        left = False
+
+        def on_text(index: int, piece: str | None) -> None:
+            if left:
+                raise RunCancelled("nobody reads the stream any more")
+            if piece is None:
+                raise ApiTransportError(f"{self.block_id}: the stream broke off, and what was read of it is void; ask again")
+            pieces.put(piece)
+
+        def ask() -> None:
+            try:
+                self._ask(self._requests(**inputs)[:1], on_text)
+            finally:
+                pieces.put(None)
+
+        future = background.start(in_this_context(ask))
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+            future.result()
+        finally:
+            left = True
+            future.cancel()
+
+    def _requests(self, *args: Any, **inputs: Any) -> list[TextRequest]:
+        raise NotImplementedError
+
+    def _answer(self, requests: Sequence[TextRequest], listed: bool, emit: Callable[..., None] | None) -> dict[str, Any]:
+        """Outputs of the block for its requests."""
+        if not requests:
+            return {"text": [], "data": [], "finish_reason": [], "usage": []}
+        on_text = _telling(emit) if self.streams and emit is not None else None
+        answers, data = self._ask(requests, on_text)
+        columns: dict[str, list[Any]] = {
+            "text": [answer.text for answer in answers],
+            "finish_reason": [answer.finish_reason for answer in answers],
+            "usage": [dict(answer.usage) for answer in answers],
+        }
+        if any(request.schema is not None for request in requests):
+            columns["data"] = data
+        return {name: unlisted(column, listed) for name, column in columns.items()}
+
+    def _ask(self, requests: Sequence[TextRequest], on_text: OnText | None) -> tuple[list[Completion], list[Any]]:
+        """Answers, and the values in them where there is a schema; what does not follow it is asked for once more."""
+        asked = [asking_for_json(request) for request in requests]
+        answers = self._complete(asked, on_text)
+        read = [_read(request, answer) for request, answer in zip(asked, answers, strict=True)]
+        wrong = [index for index, (_, findings) in enumerate(read) if findings]
+        if wrong:
+            again = self._complete([repairing(asked[index], answers[index], read[index][1]) for index in wrong], None)
+            for index, answer in zip(wrong, again, strict=True):
+                answers[index] = Completion(answer.text, answer.finish_reason, both(answers[index].usage, answer.usage))
+                read[index] = _read(asked[index], answer)
+                if read[index][1]:
+                    raise _unusable(self, answer, read[index][1])
+        return answers, [value for value, _ in read]
+
+    def _complete(self, requests: Sequence[TextRequest], on_text: OnText | None) -> list[Completion]:
+        started = time.perf_counter()
+        answers: list[Completion] = self.backend.complete(requests, on_text)
+        elapsed = time.perf_counter() - started
+        return [Completion(answer.text, answer.finish_reason, {"latency": elapsed, **answer.usage}) for answer in answers]
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def _request(self, text: str, images: tuple[Tensor, ...], row: Mapping[str, Any], rng: Rng | None, index: int) -> TextRequest:
+        """One question with its options: those of the row, else the config's."""
+        chosen: dict[str, Any] = {name: self.defaults.get(name) if row.get(name) is None else row[name] for name in OPTION_PORTS}
+        _check_options(chosen, self.block_id)
+        messages = [Message("system", chosen["system"])] if chosen["system"] else []
+        messages += [_turn(entry, self.block_id) for entry in chosen["history"] or ()]
+        said = f"{chosen['context']}\n\n{text}" if chosen["context"] else text
+        stop = chosen["stop"]
+        return TextRequest(
+            messages=(*messages, Message("user", said, images)),
+            temperature=None if chosen["temperature"] is None else float(chosen["temperature"]),
+            top_p=None if chosen["top_p"] is None else float(chosen["top_p"]),
+            max_tokens=None if chosen["max_tokens"] is None else int(chosen["max_tokens"]),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            schema=chosen["schema"],
+            seed=seed_of(rng, index),
+        )
+
+    def _rows(self, options: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+        """The options of each row; what every row shares, and what a list gives each."""
+        rows: dict[str, list[Any]] = {}
+        for name, value in options.items():
+            shared = name in ("stop", "history")  # lists that belong to one row
+            rows[name] = [value] * count if shared else per_row(value, count, f"{self.block_id}.{name}")
+        return [{name: column[index] for name, column in rows.items()} for index in range(count)]
+
+
+def _telling(emit: Callable[..., None]) -> OnText:
+    def on_text(index: int, piece: str | None) -> None:
+        emit(text=piece or "", index=index, restart=piece is None)
+
+    return on_text
+
+
+def _read(request: TextRequest, answer: Completion) -> tuple[Any, list[str]]:
+    if request.schema is None:
+        return None, []
+    value, findings = read_json(answer.text, request.schema)
+    if findings and answer.finish_reason == "length":
+        findings.append("it was cut at max_tokens; be shorter")
+    return value, findings
+
+
+def _unusable(block: TextModel, answer: Completion, findings: list[str]) -> AnswerFormatError:
+    model = block.config.get("model_id") or block.config.get("checkpoint_ref") or ""
+    text = answer.text if len(answer.text) <= 200 else f"{answer.text[:200]}..."
+    return AnswerFormatError(
+        f"{block.block_id} {model}: the answer {text!r} does not follow the schema, after one repair: {'; '.join(findings)}. "
+        "Ask a stronger model, a simpler schema, or for more max_tokens."
+    )
+
+
+def _turn(entry: Any, where: str) -> Message:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("role"), str) or not isinstance(entry.get("content"), str):
+        raise PortError(f"{where}.history: found {entry!r:.80}, expected {{'role': 'user' or 'assistant', 'content': text}}")
+    return Message(entry["role"], entry["content"])
+
+
+def _check_options(options: Mapping[str, Any], where: str) -> None:
+    """Refuses options that no model takes."""
+    temperature, top_p, max_tokens = options.get("temperature"), options.get("top_p"), options.get("max_tokens")
+    if temperature is not None and not 0 <= float(temperature) <= 10:
+        raise ValueError(f"{where}.temperature: found {temperature}, expected 0 to 10")
+    if top_p is not None and not 0 < float(top_p) <= 1:
+        raise ValueError(f"{where}.top_p: found {top_p}, expected more than 0 and at most 1")
+    if max_tokens is not None and int(max_tokens) < 1:
+        raise ValueError(f"{where}.max_tokens: found {max_tokens}, expected at least 1")
+    if options.get("schema") is not None:
+        check_schema(options["schema"], f"{where}.schema")

@@ -1,0 +1,114 @@
+"""What local language and vision models share: requests in batches, each answer from draws of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgtorch.core.errors import ConfigError
+from wgtorch.integrations.models.requests import Completion, Message, TextRequest
+from wgtorch.integrations.transformers.constraint import SchemaConstraint
+from wgtorch.integrations.transformers.conversation import context_length, fitted
+from wgtorch.integrations.transformers.generation import ends_of, generate
+from wgtorch.integrations.transformers.sampling import Sampling, sampling_defaults
+
+
+class LocalText:
+    """Answers of a model of transformers that stands in memory.
+
+    Args:
+        model: the weights.
+        tokenizer: its own.
+        batch_size: most answers that are written at once.
+        top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
+        template_options: for the chat template (``{"enable_thinking": False}``).
+        where: what messages call it.
+    """
+
+    waits = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        batch_size: int,
+        top_k: int | None,
+        template_options: Mapping[str, Any] | None,
+        where: str,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"{where}.batch_size: found {batch_size}, expected at least 1")
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.top_k = top_k
+        self.template_options = dict(template_options or {})
+        self.where = where
+        self.ends = ends_of(model, tokenizer)
+        self.constraint = SchemaConstraint(tokenizer, self.ends)
+
+    def complete(self, requests: Sequence[TextRequest], on_text: Callable[[int, str], None] | None = None) -> list[Completion]:
+        """One answer for each request, in order; requests with the same options share batches."""
+        answers: dict[int, Completion] = {}
+        todo = list(range(len(requests)))
+        while todo:
+            like = _options(requests[todo[0]])
+            batch = [index for index in todo if _options(requests[index]) == like][: self.batch_size]
+            answers.update(zip(batch, self._batch([requests[index] for index in batch], batch, on_text), strict=True))
+            todo = [index for index in todo if index not in batch]
+        return [answers[index] for index in range(len(requests))]
+
+    def encode(self, conversations: Sequence[tuple[Message, ...]]) -> dict[str, Tensor]:
+        """The model's inputs for a batch: ``input_ids`` and ``attention_mask`` [B, L], padded on the left, and more."""
+        raise NotImplementedError
+
+    def _batch(
+        self, requests: Sequence[TextRequest], places: Sequence[int], on_text: Callable[[int, str], None] | None
+    ) -> list[Completion]:
+        sampling = self._sampling(requests[0])
+        limit = context_length(self.model, self.tokenizer)
+        conversations = [request.messages for request in requests]
+        if limit is not None:
+            room = limit - min(sampling.max_tokens, limit // 2)
+            conversations = [fitted(turns, self._length, self.tokenizer, room, self.where) for turns in conversations]
+        inputs = self.encode(conversations)
+        if limit is not None:
+            sampling = replace(sampling, max_tokens=min(sampling.max_tokens, limit - inputs["input_ids"].shape[1]))
+        texts = generate(
+            self.model,
+            self.tokenizer,
+            inputs,
+            sampling,
+            [_generator(request.seed) for request in requests],
+            ends=self.ends,
+            constraint=self.constraint,
+            schema=requests[0].schema,
+            tell=None if on_text is None else lambda row, text: on_text(places[row], text),
+        )
+        read = inputs["attention_mask"].sum(-1).tolist()
+        return [
+            Completion(text.text, "length" if text.cut else "stop", {"prompt_tokens": count, "completion_tokens": text.tokens})
+            for text, count in zip(texts, read, strict=True)
+        ]
+
+    def _sampling(self, request: TextRequest) -> Sampling:
+        """What the request says, and the model's own generation config where it says nothing: mostly the likeliest token."""
+        own = {"temperature": 0.0, **sampling_defaults(self.model.generation_config)}
+        asked = {name: getattr(request, name) for name in ("temperature", "top_p", "max_tokens")} | {"top_k": self.top_k}
+        return Sampling(**{**own, **{name: value for name, value in asked.items() if value is not None}}, stop=request.stop)
+
+    def _length(self, messages: tuple[Message, ...]) -> int:
+        return self.encode([messages])["input_ids"].shape[1]
+
+
+def _options(request: TextRequest) -> tuple[Any, ...]:
+    return request.temperature, request.top_p, request.max_tokens, request.stop, request.schema
+
+
+def _generator(seed: int | None) -> torch.Generator:
+    return torch.Generator().manual_seed(int(torch.randint(2**62, ())) if seed is None else seed)

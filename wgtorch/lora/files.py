@@ -1,0 +1,195 @@
+"""Adapters to and from files: PEFT's layout, diffusers' files, and checkpoints that hold adapters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from wgtorch.core.adapters import attaching
+from wgtorch.core.checkpoint.adapters import attach, config_from, config_text, stored_tensors
+from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
+from wgtorch.core.checkpoint.parts import is_level
+from wgtorch.core.checkpoint.reading import stored_adapters
+from wgtorch.core.errors import CheckpointError, StructureError, suggest
+from wgtorch.core.saving import write_folder
+from wgtorch.core.wearing import adapters_on, gate_of, wearer_of
+from wgtorch.lora.adding import Adapted, Report
+from wgtorch.lora.foreign import Stored, read_adapters
+from wgtorch.lora.places import Place, adaptable, look_again, places_of, unique_blocks
+
+_FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
+
+
+def save(target: Any, folder: str | os.PathLike[str], name: str = "style") -> Path:
+    """Writes an adapter as PEFT does, whole or not at all.
+
+    Args:
+        target: a block, whose adapter is ``adapter_config.json`` and ``adapter_model.safetensors`` in the folder; or a level, with
+            such a folder for each block, named by its path (``creator.paint.t2i.backbone``).
+        folder: new, empty, or one that holds saved adapters and nothing else.
+        name: the adapter's.
+
+    Raises:
+        StructureError: no block below has it.
+        CheckpointError: the folder holds something else.
+    """
+    holders = [place for place in unique_blocks(places_of(target)) if name in adapters_on(place.block)]
+    if not holders:
+        known = sorted({other for place in places_of(target) for other in adapters_on(place.block)})
+        raise StructureError(f"{target.block_id}: no block below has an adapter {name!r}; {suggest(name, known)}")
+    folder = Path(folder)
+    _check_folder(folder)
+
+    def fill(fresh: Path) -> None:
+        for place in holders:
+            into = fresh / place.path.replace("/", ".") if is_level(target) else fresh
+            into.mkdir(exist_ok=True)
+            (into / ADAPTER_CONFIG).write_text(config_text(adapters_on(place.block)[name]), encoding="utf-8")
+            tensors = {key: value.cpu().contiguous() for key, value in stored_tensors(place.block, name).items()}
+            save_file(tensors, into / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+    return write_folder(folder, fill)
+
+
+def load(
+    target: Any,
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    nodes: str | Mapping[str, str] | None = None,
+    wear: bool = True,
+    replace: bool = False,
+) -> Report:
+    """Puts saved adapters on the blocks below that they fit.
+
+    Read are: what :func:`save` wrote, folders of PEFT, files of diffusers (``pytorch_lora_weights.safetensors``; older ones and
+    kohya's with diffusers installed), and checkpoints that hold adapters. Which block an adapter is for is found by its path where
+    the files name one, else by its layers and their shapes.
+
+    Args:
+        target: a block or level.
+        path: the file or folder.
+        name: the adapter's name here; ``style`` when left out, or those that a checkpoint has for its adapters.
+        nodes: path of the block; or paths by what the files call their models (``{"unet": "backbone"}``).
+        wear: the places wear it from now on.
+        replace: an adapter of that name may be there and gets the new weights, between two calls of its block.
+
+    Raises:
+        CheckpointError: there is no adapter, it fits no block or several, or the base itself would be changed. Nothing was
+            changed then.
+        StructureError: a block has an adapter of that name, and ``replace`` was not said.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file() or (path.is_file() and path.suffix != ".safetensors"):
+        found = [(own if name is None else name, stored) for own, stored in _from_checkpoint(path)]
+        twice = len({(key, stored.model) for key, stored in found}) != len(found)
+        if not found or twice:
+            raise CheckpointError(f"{path}: holds {'several adapters for one block; leave name out' if twice else 'no adapters'}")
+    else:
+        found = [(name or "style", stored) for stored in read_adapters(path)]
+    plan = [(_place_for(target, stored, nodes), adapter, stored) for adapter, stored in found]
+    for place, adapter, _ in plan:
+        if adapter in adapters_on(place.block) and not replace:
+            raise StructureError(f"{place.path}: has an adapter {adapter!r} already; pass replace=True, or another name")
+    _put_all(plan)
+    if wear:
+        worn = {(id(wearer_of(place.block)), adapter): None for place, adapter, _ in plan}
+        for place in places_of(target):
+            for block, adapter in worn:
+                if place.level is not None and id(wearer_of(place.block)) == block:
+                    place.level.set_adapter(place.node_id, adapter)
+    look_again(target)
+    adapted = [
+        Adapted(place.path, place.block.block_type, len(stored.layers()), sum(value.numel() for value in stored.tensors.values()))
+        for place, _, stored in plan
+    ]
+    return Report(", ".join(dict.fromkeys(adapter for _, adapter, _ in plan)), tuple(adapted), ())
+
+
+# --- private steps ----------------------------------------------------------------------------------------------------
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.name not in _FILES and not (entry / ADAPTER_CONFIG).is_file():
+            raise CheckpointError(
+                f"{folder}: holds {entry.name!r}, which is no adapter and which saving would remove; choose another folder"
+            )
+
+
+def _from_checkpoint(path: Path) -> list[tuple[str, Stored]]:
+    return [
+        (name, Stored(str(path), block, config, {key.removeprefix("base_model.model."): value for key, value in tensors.items()}))
+        for block, name, config, tensors in stored_adapters(path)
+    ]
+
+
+def _place_for(target: Any, stored: Stored, nodes: str | Mapping[str, str] | None) -> Place:
+    """The block that an adapter is for."""
+    wanted = nodes.get(stored.model) if isinstance(nodes, Mapping) else nodes
+    candidates = unique_blocks(places_of(target, None if wanted is None else [wanted]))
+    if (wanted is None and "." in stored.model) or stored.model in {place.path for place in candidates}:
+        candidates = [place for place in candidates if place.path == stored.model.replace(".", "/")] or candidates
+    fitting = [place for place in candidates if stored.layers() <= adaptable(place.block).keys()]
+    if len(fitting) > 1:
+        fitting = [place for place in fitting if _shapes_fit(place, stored)] or fitting
+    if len(fitting) > 1 and stored.model:
+        fitting = [place for place in fitting if stored.model in place.path.split("/")] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    what = f"{stored.source}: the adapter{f' of {stored.model!r}' if stored.model else ''} on {sorted(stored.layers())[:3]}..."
+    if fitting:
+        raise CheckpointError(f"{what} fits several blocks: {[place.path for place in fitting]}; say which with nodes=")
+    held = max((len(stored.layers() & adaptable(place.block).keys()) for place in candidates), default=0)
+    raise CheckpointError(
+        f"{what} fits no block of {[place.path for place in candidates][:8]}: of its {len(stored.layers())} layers the nearest has {held}"
+    )
+
+
+def _shapes_fit(place: Place, stored: Stored) -> bool:
+    layers = adaptable(place.block)
+    for key, value in stored.tensors.items():
+        layer, _, rest = key.partition(".lora_")
+        weight = layers[layer].weight
+        size = value.shape[-1] if rest.startswith("embedding_A") else value.shape[1] if rest.startswith("A") else value.shape[0]
+        if rest[0] in "AB" and size != weight.shape[1 if rest[0] == "A" else 0] and size != weight.shape[0 if rest[0] == "A" else 1]:
+            return False
+    return True
+
+
+def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
+    """All blocks get their adapter, or none."""
+    done: list[tuple[Place, str]] = []
+    try:
+        for place, adapter, stored in plan:
+            if adapter not in adapters_on(place.block):
+                attach(place.block, adapter, stored.config, stored.tensors, stored.source)
+                done.append((place, adapter))
+        for place, adapter, stored in plan:
+            if (place, adapter) not in done:
+                _replace(place, adapter, stored)
+    except Exception:
+        for place, adapter in done:
+            attaching.detach(place.block, adapter)
+        raise
+
+
+def _replace(place: Place, name: str, stored: Stored) -> None:
+    """Gives an adapter that is there other weights, when no call of its block runs."""
+    old, new = adapters_on(place.block)[name], config_from(stored.config, f"{stored.source}: adapter {name!r}")
+    fields = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+    differing = [field for field in fields if getattr(old, field) != getattr(new, field)]
+    wrong = attaching.misfits(place.block, name, stored.tensors)
+    if differing or wrong:
+        raise CheckpointError(
+            f"{stored.source}: cannot take the place of adapter {name!r} on {place.path}: {'; '.join(differing + wrong)[:500]}. "
+            "Load it under another name, let places wear that, and remove the old one"
+        )
+    with gate_of(wearer_of(place.block)).change():
+        attaching.set_tensors(place.block, name, stored.tensors)

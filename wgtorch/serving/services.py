@@ -1,0 +1,313 @@
+"""What a served level does with a request, without any HTTP: checks it, runs, and gives the answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from wgtorch.core.block import Block
+from wgtorch.core.checking import named_outputs
+from wgtorch.core.composite import Composite
+from wgtorch.core.errors import Finding, PortError, RequestError, StateError, suggest
+from wgtorch.core.kinds import describe, get_kind
+from wgtorch.core.modes import mode_for_run
+from wgtorch.core.port import Port
+from wgtorch.core.rng import GLOBAL_RNG, Rng, seeded_global
+from wgtorch.core.run import Callback, Event, Run, located, split_path
+from wgtorch.cycle import WorldStep
+from wgtorch.serving.contracts import contract_of
+from wgtorch.serving.requests import StageRequest, TaskRequest, WorldRequest, _Request, read_request
+from wgtorch.stage import Stage
+from wgtorch.state import State, changed_at
+from wgtorch.world import World
+
+Tell = Callable[[dict[str, Any]], None]
+"""Sends a message of a stream."""
+
+
+def service_for(level: Any, *, device: torch.device | str | None = None, timeout: float | None = None) -> Service:
+    """The service of a block or level.
+
+    Args:
+        level: what is served; it is used as it is, not copied.
+        device: where tensors of requests are moved.
+        timeout: seconds that a run may take; looked at between nodes.
+    """
+    kinds: dict[type, type[Service]] = {World: WorldService, Stage: StageService, Composite: TaskService, Block: BlockService}
+    return next(service for kind, service in kinds.items() if isinstance(level, kind))(level, device=device, timeout=timeout)
+
+
+class Service:
+    """A level and its contract."""
+
+    def __init__(self, level: Any, *, device: torch.device | str | None = None, timeout: float | None = None) -> None:
+        self.level = level
+        self.device = device
+        self.timeout = timeout
+        self.contract = contract_of(level)
+
+    def answer(
+        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        """Runs the level for one request.
+
+        Args:
+            message: the request.
+            tell: is told what happens on the way; streams use it.
+            cancelled: asked between nodes.
+
+        Raises:
+            RequestError: the request is not valid; nothing has run.
+            Exception: whatever the run raises.
+        """
+        raise NotImplementedError
+
+    def _check_digest(self, request: _Request) -> None:
+        if request.contract is not None and request.contract != self.contract["digest"]:
+            found = Finding(
+                self.level.block_id,
+                f"its contract is {self.contract['digest']} and the caller was built against {request.contract}",
+                "the same",
+                "Build the caller again, without the contract it was given, so that it fetches the new one.",
+            )
+            raise RequestError("the contract of this endpoint has changed", [found], status=409)
+
+    def _run_for(self, request: _Request, callbacks: tuple[Callback, ...], cancelled: Callable[[], bool] | None) -> Run:
+        """The run that a request continues; its own when it names no place."""
+        return Run(
+            path=tuple(request.path) or (self.level.block_id,),
+            seed=request.seed,
+            callbacks=callbacks,
+            num_loop_steps=request.num_loop_steps,
+            cancelled=cancelled,
+            deadline=_deadline(self.timeout, request.timeout),
+            turns=tuple(request.turns),
+            sample=tuple(request.sample),
+        )
+
+    @contextmanager
+    def _running(self, run: Run) -> Iterator[None]:
+        with located("/".join(run.path)), torch.set_grad_enabled(False), mode_for_run(self.level, False):
+            yield
+
+    def _here(self, values: Any) -> Any:
+        if self.device is None:
+            return values
+        return tree_map(lambda value: value.to(self.device) if isinstance(value, Tensor) else value, values)
+
+
+class TaskService(Service):
+    """A graph or pipeline: values by input, values by output."""
+
+    def answer(
+        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        request = read_request(TaskRequest, message)
+        self._check_digest(request)
+        return {"outputs": self.outputs(request, () if tell is None else (partial(_tell_event, tell),), cancelled)}
+
+    def outputs(self, request: TaskRequest, callbacks: tuple[Callback, ...], cancelled: Callable[[], bool] | None) -> dict[str, Any]:
+        """Values by output."""
+        level: Composite = self.level
+        given, spec = self._here(request.inputs), level.get_input_spec()
+        inner = {name: level._inner_port(*split_path(name), name) for name in given if name not in spec and "." in name}
+        refuse_paths(given, {**spec, **inner}, level.block_id)
+        values = given if inner else check_values(given, spec, level.block_id)
+        if not request.path:
+            return level.run(
+                values,
+                outputs=request.outputs,
+                seed=request.seed,
+                num_loop_steps=request.num_loop_steps,
+                callbacks=callbacks,
+                timeout=_least(self.timeout, request.timeout),
+                cancelled=cancelled,
+            )
+        run = self._run_for(request, callbacks, cancelled)
+        with self._running(run):
+            return level(run, **values)
+
+
+class BlockService(Service):
+    """One block."""
+
+    def answer(
+        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        request = read_request(TaskRequest, message)
+        self._check_digest(request)
+        return {"outputs": self.outputs(request)}
+
+    def outputs(self, request: TaskRequest) -> dict[str, Any]:
+        """Values by output, drawn as a node at the request's place would draw them."""
+        block: Block = self.level
+        given = self._here(request.inputs)
+        refuse_paths(given, block.get_input_spec(), block.block_id)
+        values = check_values(given, block.get_input_spec(), block.block_id)
+        run = self._run_for(request, (), None)
+        rng = GLOBAL_RNG if run.seed is None else Rng(run.seed, "/".join(run.path), run.turns, sample=run.sample)
+        with self._running(run):
+            if block.wants_rng:
+                result = block(**values, rng=rng)
+            elif rng.keyed and block.draws and not block.waits:
+                with seeded_global(rng):
+                    result = block(**values)
+            else:
+                result = block(**values)
+        named = named_outputs(result, tuple(block.get_output_spec().values()), block.block_id)
+        return {name: value for name, value in named.items() if request.outputs is None or name in request.outputs}
+
+
+class StageService(Service):
+    """A stage: a State in, and what changed of it out."""
+
+    def answer(
+        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        request = read_request(StageRequest, message)
+        self._check_digest(request)
+        stage: Stage = self.level
+        state = _state(request.state, request.state_schema, stage.block_id)
+        refuse_path_slots(stage, state)
+        state = stage.normalised(State(schema=state.schema, **self._here(dict(state))), strict=True)
+        content = self._here(request.content)
+        run = self._run_for(request, () if tell is None else (partial(_tell_event, tell),), cancelled)
+        run.content, run.state = content, state
+        if (reason := stage.why_skipped(state)) is not None:
+            return {"state": {}, "skipped": reason}
+        with self._running(run):
+            after = stage(run, state, action=request.action, content=content)
+        answer: dict[str, Any] = {"state": {slot: after[slot] for slot in after.schema if after[slot] is not state[slot]}}
+        if run.content is not None and run.content is not content:
+            answer["content"] = run.content
+        return answer
+
+
+class WorldService(Service):
+    """A world: one life, which every call lives on; a second call waits for the first."""
+
+    def __init__(self, level: Any, *, device: torch.device | str | None = None, timeout: float | None = None) -> None:
+        super().__init__(level, device=device, timeout=timeout)
+        self._turn = threading.Lock()
+
+    def answer(
+        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        request = read_request(WorldRequest, message)
+        self._check_digest(request)
+        world: World = self.level
+        state = None if request.state is None else _state(request.state, list(world.state_schema), world.block_id)
+        if state is not None:
+            for stage in world.nodes.values():
+                refuse_path_slots(stage, state)
+        limit = _least(self.timeout, request.timeout)
+        if not self._turn.acquire(timeout=-1 if limit is None else limit):
+            raise RequestError(f"{world.block_id}: lives through another call; try again later", status=503)
+        try:
+            options = {"action": request.action, "num_steps": request.num_steps, "seed": request.seed}
+            with closing(world.stream(state, **options, timeout=limit, cancelled=cancelled)) as steps:
+                for step in steps:
+                    if tell is not None:
+                        tell({"step": _told(step)})
+            after = world.state
+            return {
+                "state": None if after is None else dict(after),
+                "content": dict(world.content),
+                "passes": world.life.passes,
+                "seed": world.life.seed,
+            }
+        finally:
+            self._turn.release()
+
+
+def check_values(inputs: Mapping[str, Any], spec: Mapping[str, Port], where: str) -> dict[str, Any]:
+    """Values by input, normalised.
+
+    Raises:
+        RequestError: lists everything that is unknown, missing or of the wrong kind.
+    """
+    findings = [Finding(f"{where}.{name}", "unknown input", mend=suggest(name, spec)) for name in inputs if name not in spec]
+    values = {}
+    for name, port in spec.items():
+        if name not in inputs:
+            if not port.optional:
+                findings.append(Finding(f"{where}.{name}", "missing", get_kind(port.dtype).expects))
+            continue
+        try:
+            values[name] = port.check(inputs[name], where, name)
+        except PortError as error:
+            text = str(error).removeprefix(f"{where}.{name}: ")
+            found, _, expected = text.partition("; expected ")
+            findings.append(Finding(f"{where}.{name}", found, expected))
+    if findings:
+        raise RequestError("the inputs do not fit", findings)
+    return values
+
+
+def refuse_paths(inputs: Mapping[str, Any], spec: Mapping[str, Port], where: str) -> None:
+    """Refuses texts where tensors are expected: a picture may be given as a file's path, and whose files would that read?
+
+    Raises:
+        RequestError: there is one.
+    """
+    for name, value in inputs.items():
+        if name in spec and get_kind(spec[name].dtype).is_tensor and _holds_text(value):
+            raise RequestError(
+                "the inputs do not fit", [Finding(f"{where}.{name}", describe(value), "a tensor: files are not opened here")]
+            )
+
+
+def refuse_path_slots(stage: Stage, state: State) -> None:
+    """As :func:`refuse_paths`, for the slots that a stage reads pictures from."""
+    for entry in stage.exposed_inputs:
+        root, *fields = entry.name.split(".")
+        if root in state and get_kind(stage._port(entry.node_id, entry.port_name, "input").dtype).is_tensor:
+            changed_at(state[root], fields, partial(_refuse_text, where=f"{stage.block_id}: {entry.name}"))
+
+
+def _refuse_text(value: Any, where: str) -> Any:
+    if _holds_text(value):
+        raise RequestError("the state does not fit", [Finding(where, describe(value), "tensors: files are not opened here")])
+    return value
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_text, value))
+    if isinstance(value, Mapping):
+        return any(map(_holds_text, value.values()))
+    return isinstance(value, str)
+
+
+def _state(slots: Mapping[str, Any], schema: list[str] | None, where: str) -> State:
+    try:
+        return State(**({} if schema is None else {"schema": tuple(schema)}), **slots)
+    except (StateError, TypeError) as error:
+        raise RequestError("the state does not fit", [Finding(f"{where}: state", str(error))]) from None
+
+
+def _tell_event(tell: Tell, event: Event) -> None:
+    """An event without the values in it, which may be large; the caller has its own."""
+    tell({"event": {name: getattr(event, name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason")}})
+
+
+def _told(step: WorldStep) -> dict[str, Any]:
+    told = {name: getattr(step, name) for name in ("kind", "index", "stage", "skipped", "stored", "elapsed")}
+    return {**told, "state": None if step.state is None else dict(step.state)}
+
+
+def _least(*limits: float | None) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _deadline(*limits: float | None) -> float | None:
+    limit = _least(*limits)
+    return None if limit is None else time.monotonic() + limit

@@ -1,0 +1,78 @@
+"""Where gradients stop: blocks that answer over a network have no derivative."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+
+from wgtorch.core.block import Block
+from wgtorch.core.composite import Composite
+from wgtorch.core.errors import TrainingError
+from wgtorch.core.level import Level
+from wgtorch.core.plan import upstream
+from wgtorch.train.places import places_of
+
+
+def borders_in(target: Block) -> list[str]:
+    """Paths of blocks that wait on a network and have no weights here: what comes before them gets no gradient."""
+    return [
+        path or block.block_id
+        for path, _, _, block in places_of(target)
+        if not isinstance(block, Level) and block.waits and not any(True for _ in block.parameters())
+    ]
+
+
+def places_before(target: Block, border: str) -> set[str]:
+    """Paths of blocks from which values flow into the one at ``border``."""
+    found: set[str] = set()
+    level, way = target, ""
+    for part in border.split("/"):
+        if isinstance(level, Composite):
+            before = upstream(level._structure(), {part}) - {part}
+        elif isinstance(level, Level):
+            before = set(level.nodes) - {part}  # a cycle: every stage is before every other
+        else:
+            break
+        for node_id in before:
+            path = f"{way}{node_id}"
+            child = level.nodes[node_id]
+            inside = [below for below, _, _, block in places_of(child, path) if not isinstance(block, Level)] if isinstance(child, Level) else []
+            found |= {path, *inside}
+        way, level = f"{way}{part}/", level.nodes[part]
+    return found
+
+
+def unreachable_reason(target: Block) -> str:
+    """Words for why a loss may depend on nothing that trains."""
+    borders = borders_in(target)
+    if not borders:
+        return "; check that the objective looks at values that trained blocks make, and that no block works under no_grad"
+    return (
+        f": gradients stop at {', '.join(borders[:4])}, which answers over a network. What comes before trains by reward "
+        "(objective 'reward' with log_prob), what comes after by a loss on its own outputs"
+    )
+
+
+def check_gradients(target: Block, trained: Collection[int]) -> None:
+    """Looks, after a first backward pass, for places that train and were not reached.
+
+    Raises:
+        TrainingError: a place stands before a border, where no gradient comes.
+    """
+    missed = {}
+    for path, _, _, block in places_of(target):
+        if not isinstance(block, Level):
+            mine = [parameter for parameter in block.parameters() if id(parameter) in trained]
+            if mine and all(parameter.grad is None for parameter in mine):
+                missed[path or block.block_id] = block
+    if not missed:
+        return
+    for border in borders_in(target):
+        before = sorted(places_before(target, border) & set(missed))
+        if before:
+            raise TrainingError(
+                f"{', '.join(before)}: no gradient arrives, since {border} answers over a network and gradients stop there. "
+                "Freeze what comes before it, or train that by reward (objective 'reward' with log_prob)"
+            )
+    names = ", ".join(sorted(missed)[:6])
+    warnings.warn(f"{target.block_id}: {names} train, but the first loss did not depend on them", stacklevel=2)

@@ -1,0 +1,36 @@
+"""What training registers, by the module that does: found by name, imported when asked for."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+from wgtorch.train.registries import DataRegistry, ObjectiveRegistry
+
+_OBJECTIVES = {
+    "wgtorch.train.objectives.denoising": ("denoising",),
+    "wgtorch.train.objectives.reconstruction": ("reconstruction",),
+    "wgtorch.train.objectives.tokens": ("next_token", "captioning"),
+    "wgtorch.train.objectives.classification": ("classification",),
+    "wgtorch.train.objectives.world_state": ("world_state",),
+    "wgtorch.train.objectives.reward": ("reward",),
+    "wgtorch.train.scenes.painting": ("scene_painting",),
+    "wgtorch.train.scenes.reading": ("scene_describing", "scene_reading"),
+    "wgtorch.train.scenes.telling": ("scene_telling",),
+    "wgtorch.train.scenes.upscaling": ("upscaling",),
+}
+_DATA = {
+    "wgtorch.train.data.synthetic": ("synthetic",),
+    "wgtorch.train.data.tensors": ("tensors",),
+    "wgtorch.train.data.captioned": ("captioned_images",),
+    "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
+    "wgtorch.train.scenes.upscaling": ("large_scenes",),
+}
+
+
+def install() -> None:
+    """Tells the registries which module provides which name."""
+    for module, names in _OBJECTIVES.items():
+        ObjectiveRegistry.provide(partial(import_module, module), *names)
+    for module, names in _DATA.items():
+        DataRegistry.provide(partial(import_module, module), *names)

@@ -1,0 +1,136 @@
+"""Checkpoints of trainings: wgtorch checkpoints, with what Lightning needs to go on in a folder beside the weights.
+
+::
+
+    last/
+      manifest.json, config.yaml, blocks/, ...    the model: Graph.load("last") reads it; averaged weights where there are such
+      training/
+        state.ckpt                                optimizer, schedules, loops, place in the data, generators, the objective
+
+The model's weights lie there once. With averages, ``state.ckpt`` also holds the weights that train, since both are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from wgtorch.core.checkpoint.writing import save_checkpoint
+from wgtorch.core.errors import CheckpointError
+from wgtorch.core.saving import recovered
+from wgtorch.train.trainable import Trainable
+
+_TRAINING, _STATE = "training", "state.ckpt"
+
+
+class CheckpointFolders(CheckpointIO):
+    """Lightning's checkpoints in this layout; give it to the Trainer among its ``plugins``.
+
+    Each is written whole or not at all. What is read holds tensors and plain data only (``weights_only=True``).
+
+    Args:
+        trainable: what is trained.
+    """
+
+    def __init__(self, trainable: Trainable) -> None:
+        self.trainable = trainable
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        trainable, averaging = self.trainable, self.trainable.averaging
+        weights = checkpoint["state_dict"]
+        doubled = trainable.trained_names() if averaging is not None else set()
+        kept = {name: value for name, value in weights.items() if not name.startswith("target.") or name in doubled}
+
+        def write_state(folder: Path) -> None:
+            (folder / _TRAINING).mkdir()
+            torch.save({**checkpoint, "state_dict": kept}, folder / _TRAINING / _STATE)
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with averaging.applied() if averaging is not None else nullcontext():
+            save_checkpoint(trainable.target, path, beside=write_state)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        folder = recovered(Path(path))
+        state = folder / _TRAINING / _STATE
+        if not state.is_file():
+            found = "no such folder" if not folder.is_dir() else f"it holds {sorted(entry.name for entry in folder.iterdir())[:6]}"
+            raise CheckpointError(f"{path}: no training to go on with ({found}); expected a folder such as <run>/checkpoints/last")
+        try:
+            checkpoint = torch.load(state, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{state}: cannot be read as tensors and plain data: {error}") from error
+        self.trainable.target.load_weights(folder)
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class _Folder(ModelCheckpoint):
+    """One checkpoint under one name, always the newest."""
+
+    FILE_EXTENSION = ""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(dirpath=folder, filename=name, save_top_k=1, enable_version_counter=False, auto_insert_metric_name=False, **options)
+
+
+class LastCheckpoint(_Folder):
+    """``last``: written every ``every`` steps, and after the last one.
+
+    Args:
+        folder: for the checkpoints of a run.
+        every: steps.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(folder, "last", every_n_train_steps=every)
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if trainer.global_step == trainer.max_steps:  # while the epoch is still open: more steps go on in the middle of it
+            self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self._last_global_step_saved != trainer.global_step:
+            self._last_global_step_saved = trainer.global_step
+            trainer.save_checkpoint(self.folder / "last")
+
+
+class BestCheckpoint(_Folder):
+    """``best``: the one with the best value of a metric, looked at after each validation, or every ``every`` steps.
+
+    Args:
+        folder: for the checkpoints of a run.
+        monitor: name of the metric (``val/loss``).
+        mode: ``min`` or ``max``.
+        every: steps between two looks, for a metric of training; None looks after each validation.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None) -> None:
+        timing: dict[str, Any] = {"save_on_train_epoch_end": False} if every is None else {"every_n_train_steps": every}
+        super().__init__(folder, "best", monitor=monitor, mode=mode, **timing)
+
+
+def checkpoint_in(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint to go on from: the folder itself, or ``checkpoints/last`` in a run's folder.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    for folder in (Path(path), Path(path) / "checkpoints" / "last"):
+        if (recovered(folder) / _TRAINING / _STATE).is_file():
+            return folder
+    raise CheckpointError(f"resume: {path} is neither a training's checkpoint nor the folder of a run with checkpoints/last")

@@ -1,0 +1,97 @@
+"""Objective: what training makes smaller, over any block or level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import ConfigError, suggest
+
+Batch = Mapping[str, Any]
+"""Values by key: tensors [B, ...], lists of B texts, or whatever else the data gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One training or validation step.
+
+    Args:
+        index: number of the batch, from 0.
+        generator: where the objective draws from, on the target's device. It is keyed by (seed, index, process), so that a
+            step draws the same numbers whatever came before: in a resumed run, and in every validation.
+        training: False in validation and for samples.
+    """
+
+    index: int
+    generator: torch.Generator
+    training: bool = True
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers in the shape, dtype and device of ``like``."""
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=like.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), float32, on the generator's device."""
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+
+
+class Objective(nn.Module):
+    """What training makes smaller.
+
+    A module, so that it may have weights of its own (they train too) and buffers (a running baseline): both are part of
+    checkpoints. Nothing of a step is kept in it.
+
+    Example:
+        >>> @register_objective("brightness")
+        ... class Brightness(Objective):
+        ...     needs = ("prompt",)
+        ...     def forward(self, target, batch, step):
+        ...         values = see(target, {"prompt": batch["prompt"]}, ["backbone.pred", "image"])
+        ...         return {"loss": (values["image"].mean() - 0.5) ** 2, "brightness": values["image"].mean()}
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Keys that every batch must hold."""
+
+    def needed(self) -> tuple[str, ...]:
+        """Keys that every batch must hold; those of the class, unless the settings say otherwise."""
+        return self.needs
+
+    def check(self, target: Block) -> None:
+        """Called once before training: says whether the objective fits the target.
+
+        Raises:
+            ConfigError: it does not.
+        """
+
+    def forward(self, target: Block, batch: Batch, step: Step) -> Tensor | Mapping[str, Tensor]:
+        """The loss of a batch: a scalar, or scalars by name with ``loss`` among them; the others are logged.
+
+        The target is in the mode and grad mode that the step needs already.
+        """
+        raise NotImplementedError
+
+    def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
+        """What a person looks at while it trains: pictures [B, 3, H, W] in [0, 1], or lists of texts, by name.
+
+        The target is in ``eval``, without gradients, with averaged weights where there are such.
+        """
+        return {}
+
+
+def check_batch(batch: Any, needed: tuple[str, ...], what: str) -> None:
+    """Says which keys a batch lacks.
+
+    Raises:
+        ConfigError: the batch is no mapping, or lacks a key.
+    """
+    if not isinstance(batch, Mapping):
+        raise ConfigError(f"{what}: a batch is a {type(batch).__name__}; expected values by key, as {{{', '.join(needed)}}}")
+    for key in needed:
+        if key not in batch:
+            raise ConfigError(f"{what} needs {key!r} in every batch; the data gives {sorted(batch)}; {suggest(key, batch)}")

@@ -1,0 +1,200 @@
+"""Denoising: one noised step of a diffusion or flow model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.schedules import GridSchedule, build_schedule
+from wgtorch.core.block import Block
+from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.level import Level
+from wgtorch.graph import Graph
+from wgtorch.train.objective import Batch, Objective, Step
+from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
+from wgtorch.train.objectives.parts import Denoiser, denoiser_of, denoising_graph, encoder_in, prediction_in, schedule_in
+from wgtorch.train.registries import register_objective
+
+
+@register_objective("denoising")
+class Denoising(Objective):
+    """Squared error of a backbone's prediction at one random level of noise: x = alpha x0 + sigma eps.
+
+    The target is a text-to-image graph, anything that holds one, or a bare backbone. In a graph the loop is cut away: the
+    tokenizer, the conditioner and whatever else leads to the backbone's conditions run as they stand, the backbone once. What
+    it predicts and the noise schedule are read from the graph's solver, noise and schedule blocks unless they are given.
+
+    A batch holds ``latent`` [B, C, ...], or ``image`` [B, 3, H, W] in [0, 1], which the graph's encoder (or codec) turns into
+    latents without gradients; and the inputs of the graph by their names (``prompt``), or of the bare backbone
+    (``condition``). Where the graph takes a guidance scale it is given 1: no guidance in training.
+
+    Args:
+        at: path of the graph, where the target holds several.
+        backbone: its node, where the graph holds several.
+        encoder: node that makes latents of pictures, where that is not plain.
+        prediction: ``noise`` (``epsilon``), ``x0``, ``v_prediction`` or ``flow``; see :mod:`wgtorch.blocks.diffusion.predictions`.
+        loss_on: the prediction in which the error is measured, where that is not the model's own: a model of x0 whose loss is
+            that of the flow, say.
+        schedule: ``{"kind": "diffusion" or "flow", ...}``, as for :func:`~wgtorch.blocks.diffusion.schedules.build_schedule`.
+        times: ``uniform``, or ``{"type": "logit_normal", "mean": 0, "std": 1}``; see :func:`~.noising.times_from`.
+        weighting: ``none``, or ``{"type": "min_snr", "gamma": 5}``; see :func:`~.noising.weighting_from`.
+        drop_condition: share of samples that are trained without their condition, for classifier-free guidance (Ho & Salimans
+            2022, https://arxiv.org/abs/2207.12598): their texts are empty, their condition tensors zero.
+        inputs: further inputs of the graph, the same for every batch.
+        sample_inputs: inputs of the whole graph for the pictures that are shown while it trains (``num_steps``, ...).
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str | None = None,
+        backbone: str | None = None,
+        encoder: str | None = None,
+        prediction: str | None = None,
+        loss_on: str | None = None,
+        schedule: dict[str, Any] | None = None,
+        times: str | dict[str, Any] = "uniform",
+        weighting: str | dict[str, Any] = "none",
+        drop_condition: float = 0.0,
+        inputs: dict[str, Any] | None = None,
+        sample_inputs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= drop_condition <= 1:
+            raise ConfigError(f"denoising.drop_condition: found {drop_condition}, expected a share from 0 to 1")
+        self.at, self.backbone, self.encoder = at, backbone, encoder
+        self.prediction = None if prediction is None else checked_prediction(prediction, "denoising.prediction")
+        self.loss_on = None if loss_on is None else checked_prediction(loss_on, "denoising.loss_on")
+        self.schedule = None if schedule is None else build_schedule(schedule)
+        self.times, self.weighting = times_from(times), weighting_from(weighting)
+        self.drop_condition = drop_condition
+        self.inputs, self.sample_inputs = dict(inputs or {}), dict(sample_inputs or {})
+        self._parts: dict[Any, Denoiser] = {}
+
+    def check(self, target: Block) -> None:
+        denoiser = self.denoiser(target)
+        self.prediction_of(denoiser)
+        self.schedule_of(denoiser)
+
+    def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
+        """``loss``, and ``error``: the plain squared error of the model's own prediction."""
+        denoiser = self.denoiser(target)
+        prediction = self.prediction_of(denoiser)
+        x0 = self.latent_of(denoiser, batch, step)
+        timestep, alpha, sigma = draw_times(self.times, self.schedule_of(denoiser), len(x0), step.generator)
+        eps = step.normal(x0)
+        wide = [level.to(x0).view(-1, *[1] * (x0.dim() - 1)) for level in (alpha, sigma)]
+        values = self.conditions(denoiser, batch, step)
+        values |= {denoiser.latent: wide[0] * x0 + wide[1] * eps, denoiser.timestep: timestep}
+        pred = denoiser.call(**values)["pred"]
+        wanted = target_of(prediction, x0, eps, *wide)
+        if pred.shape != wanted.shape:
+            raise ConfigError(f"denoising: the backbone gave {list(pred.shape)} for a latent {list(wanted.shape)}; expected the same shape")
+        error = (pred.float() - wanted.float()).square().flatten(1).mean(1)  # [B]
+        weights = weights_of(self.weighting, prediction, self.loss_on or prediction, alpha, sigma)
+        return {"loss": (weights.to(error) * error).mean(), "error": error.detach().mean()}
+
+    # --- what a subclass may change -----------------------------------------------------------------------------------
+
+    def latent_of(self, denoiser: Denoiser, batch: Batch, step: Step) -> Tensor:
+        """x0 [B, C, ...] of a batch."""
+        if "latent" in batch:
+            return batch["latent"]
+        if "image" in batch:
+            return encoder_in(denoiser.graph, self.encoder)(batch["image"], step.generator)
+        raise ConfigError(f"denoising needs 'latent' or 'image' in every batch; the data gives {sorted(batch)}")
+
+    def conditions(self, denoiser: Denoiser, batch: Batch, step: Step) -> dict[str, Any]:
+        """Inputs of the denoiser beside the noised latent and its time."""
+        values: dict[str, Any] = {}
+        for name, port in denoiser.call.get_input_spec().items():
+            if name in (denoiser.latent, denoiser.timestep):
+                continue
+            if name in self.inputs:
+                values[name] = self.inputs[name]
+            elif name in batch:
+                values[name] = batch[name]
+            elif name == "guidance_scale":
+                values[name] = 1.0
+            elif not port.optional:
+                raise ConfigError(
+                    f"denoising: {denoiser.call.block_id} needs {name!r}; the data gives {sorted(batch)}; {suggest(name, batch)}. "
+                    "Rename the data's key, or give a value under objective.inputs"
+                )
+        return self.dropped(values, step) if self.drop_condition and step.training else values
+
+    def dropped(self, values: Mapping[str, Any], step: Step) -> dict[str, Any]:
+        """The inputs with nothing said in some samples: the same samples in each of them."""
+        sizes = [len(value) for value in values.values() if isinstance(value, (list, Tensor)) and not (isinstance(value, Tensor) and not value.dim())]
+        if not sizes:
+            return dict(values)
+        without = (step.uniform(max(sizes)) < self.drop_condition).tolist()
+
+        def drop(value: Any) -> Any:
+            if isinstance(value, list) and all(isinstance(text, str) for text in value):
+                return ["" if gone else text for text, gone in zip(value, without, strict=True)]
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
+                gone = torch.tensor(without, device=value.device).view(-1, *[1] * (value.dim() - 1))
+                return value.masked_fill(gone, 0)
+            return value
+
+        return {name: drop(value) for name, value in values.items()}
+
+    def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
+        """Pictures that the whole graph makes of the batch's inputs."""
+        graph = denoising_graph(target, self.at)
+        if not isinstance(graph, Graph):
+            return {}
+        pictures = [name for name, port in graph.get_output_spec().items() if port.dtype == "image"]
+        spec = graph.get_input_spec()
+        values = {name: batch[name] for name in spec if name in batch} | self.sample_inputs
+        if not pictures or any(name not in values for name, port in spec.items() if not port.optional):
+            return {}
+        return graph.run(values, outputs=pictures, seed=step.generator.initial_seed() % 2**31)
+
+    # --- found in the target ------------------------------------------------------------------------------------------
+
+    def denoiser(self, target: Block) -> Denoiser:
+        """The part of the target that predicts once; made anew when the graph's structure has changed."""
+        place = denoising_graph(target, self.at)
+        key = (id(place), _version(place))
+        found = self._parts.get(key)
+        if found is None:
+            self._parts.clear()
+            found = self._parts[key] = denoiser_of(place, self.backbone)
+        return found
+
+    def prediction_of(self, denoiser: Denoiser) -> str:
+        """What the backbone predicts.
+
+        Raises:
+            ConfigError: neither the settings nor a solver say it.
+        """
+        found = self.prediction or prediction_in(denoiser.graph)
+        if found is None:
+            raise ConfigError(
+                f"denoising: nothing says what {denoiser.call.block_id} predicts; give prediction (noise, x0, v_prediction or flow)"
+            )
+        return found
+
+    def schedule_of(self, denoiser: Denoiser) -> GridSchedule:
+        """The noise schedule of training.
+
+        Raises:
+            ConfigError: neither the settings nor the graph say it.
+        """
+        found = self.schedule or schedule_in(denoiser.graph)
+        if found is None:
+            raise ConfigError(
+                f"denoising: nothing says how {denoiser.call.block_id} is noised; give schedule, as {{'kind': 'flow', "
+                "'num_train_timesteps': 1} or {'kind': 'diffusion'}"
+            )
+        return found
+
+
+def _version(place: Block) -> int:
+    """Changes with the structure of a level and of those inside it."""
+    return place._version + sum(_version(child) for child in place.child_levels()) if isinstance(place, Level) else 0

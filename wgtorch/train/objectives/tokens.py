@@ -1,0 +1,96 @@
+"""Next token: language models, and models that say what is in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import ConfigError
+from wgtorch.train.objective import Batch, Objective, Step
+from wgtorch.train.objectives.inputs import inputs_of
+from wgtorch.train.registries import register_objective
+from wgtorch.train.seeing import see
+
+
+@register_objective("next_token")
+class NextToken(Objective):
+    """Cross-entropy of each token given those before it.
+
+    The target takes tokens [B, L] and gives logits [B, L, V], those at place l for the token at l + 1.
+
+    Args:
+        tokens: key of the tokens [B, L] in the batch.
+        logits: the output, or port by path, with the logits.
+        inputs: input (or port by path) -> key of the batch, where they differ in name.
+        padding: token that is not learned; None learns all.
+        mask: key of a mask [B, L]: tokens where it is 0 are not learned (those of a prompt, say).
+        smoothing: of the labels, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: str = "tokens",
+        logits: str = "logits",
+        inputs: dict[str, str] | None = None,
+        padding: int | None = None,
+        mask: str | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise ConfigError(f"next_token.smoothing: found {smoothing}, expected a number in [0, 1)")
+        self.tokens, self.logits, self.inputs = tokens, logits, dict(inputs or {})
+        self.padding, self.mask, self.smoothing = padding, mask, smoothing
+
+    def needed(self) -> tuple[str, ...]:
+        return (self.tokens, *([self.mask] if self.mask else []))
+
+    def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
+        """``loss`` in nats per token; ``accuracy``: the share of tokens that were the likeliest."""
+        tokens = batch[self.tokens]
+        logits = see(target, inputs_of(target, batch, self.inputs, "next_token"), [self.logits])[self.logits]
+        if logits.dim() != 3 or logits.shape[:2] != tokens.shape:
+            raise ConfigError(f"next_token: logits {list(logits.shape)} for tokens {list(tokens.shape)}; expected [B, L, V] for [B, L]")
+        wanted, said = tokens[:, 1:], logits[:, :-1].float()
+        learned = wanted.new_ones(wanted.shape, dtype=bool) if self.padding is None else wanted != self.padding
+        if self.mask is not None:
+            learned = learned & (batch[self.mask][:, 1:] != 0)
+        wanted = wanted.masked_fill(~learned, -100)
+        loss = F.cross_entropy(said.flatten(0, 1), wanted.flatten(), ignore_index=-100, label_smoothing=self.smoothing)
+        right = (said.argmax(-1) == wanted) & learned
+        return {"loss": loss, "accuracy": right.sum() / learned.sum().clamp(min=1)}
+
+
+@register_objective("captioning")
+class Captioning(NextToken):
+    """Next token of a caption, with the picture given: the target takes ``image`` and the caption's tokens.
+
+    Args:
+        image: key of the pictures [B, 3, H, W] in [0, 1].
+        tokens, logits, inputs, padding, mask, smoothing: as for :class:`NextToken`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image: str = "image",
+        tokens: str = "tokens",
+        logits: str = "logits",
+        inputs: dict[str, str] | None = None,
+        padding: int | None = None,
+        mask: str | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(tokens=tokens, logits=logits, inputs=inputs, padding=padding, mask=mask, smoothing=smoothing)
+        self.image = image
+
+    def needed(self) -> tuple[str, ...]:
+        return (self.image, *super().needed())
+
+    def check(self, target: Block) -> None:
+        if not any(port.dtype == "image" for port in target.get_input_spec().values()) and not self.inputs:
+            raise ConfigError(f"captioning: {target.block_id} takes {list(target.get_input_spec())}; expected an image among its inputs")

@@ -1,0 +1,166 @@
+"""Optimizers and schedules of the learning rate: those of PyTorch, by name, with settings for each place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import ConfigError, TrainingError, suggest
+from wgtorch.train.places import check_patterns, matches, names_of, trained_parameters
+from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, register_schedule
+
+Factor = Callable[[int], float]
+
+for _name, _optimizer in {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adafactor": torch.optim.Adafactor,
+    "sgd": torch.optim.SGD,
+}.items():
+    OptimizerRegistry.register(_name, _optimizer)
+
+
+@register_schedule("constant")
+def constant(total: float, *, warmup: int = 0) -> Factor:
+    """One, after a linear rise over ``warmup`` steps."""
+    return lambda step: _risen(step, warmup)
+
+
+@register_schedule("linear")
+def linear(total: float, *, warmup: int = 0, start: float = 0.0, end: float = 0.0) -> Factor:
+    """A rise over ``warmup`` steps; from the share ``start`` of the training on, a straight fall to ``end`` at its end."""
+    return lambda step: _risen(step, warmup) * (1 - (1 - end) * _through(step, max(warmup, start * total), total))
+
+
+@register_schedule("cosine")
+def cosine(total: float, *, warmup: int = 0, end: float = 0.0) -> Factor:
+    """A rise over ``warmup`` steps, then half a cosine down to ``end`` (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983)."""
+    return lambda step: _risen(step, warmup) * (end + (1 - end) * (1 + math.cos(math.pi * _through(step, warmup, total))) / 2)
+
+
+def _risen(step: int, warmup: int) -> float:
+    return min(1.0, (step + 1) / (warmup + 1))
+
+
+def _through(step: int, start: float, total: float) -> float:
+    return min(1.0, max(0.0, (step - start) / max(1.0, total - start)))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a target's parameters are optimized.
+
+    Args:
+        optimizer: registered name.
+        settings: its arguments, for all places.
+        schedule: of the learning rate: ``{"type": name, ...}``; None keeps it.
+        nodes: by pattern, what is different at some places: arguments, and ``schedule``.
+        decay_matrices_only: no weight decay for parameters with fewer than two dimensions (biases, norms).
+    """
+
+    optimizer: str
+    settings: Mapping[str, Any]
+    schedule: Mapping[str, Any] | None
+    nodes: Mapping[str, Mapping[str, Any]]
+    decay_matrices_only: bool
+
+    @classmethod
+    def of(cls, config: str | Mapping[str, Any]) -> Plan:
+        """From ``{"type": "adamw", "lr": 1e-4, "schedule": ..., "nodes": {pattern: {"lr": 1e-5}}}``, or a name.
+
+        Raises:
+            UnknownNameError: there is no such optimizer or schedule.
+            ConfigError: it is built in another way.
+        """
+        rest: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
+        name = rest.pop("type", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"optimizer: no 'type'; expected one of {OptimizerRegistry.names()}")
+        OptimizerRegistry.get(name)
+        schedule, nodes = rest.pop("schedule", None), rest.pop("nodes", None) or {}
+        for where, value in {"": {"schedule": schedule}, **nodes}.items():
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"optimizer.nodes[{where!r}]: found {value!r}, expected settings such as {{'lr': 1e-5}}")
+            if value.get("schedule") is not None:
+                schedule_from(value["schedule"], 1)
+        return cls(name, rest, schedule, nodes, bool(rest.pop("decay_matrices_only", False)))
+
+    def groups(self, target: Block, objective: nn.Module) -> list[dict[str, Any]]:
+        """Parameter groups, each parameter once, with a ``schedule`` in each.
+
+        Raises:
+            TrainingError: nothing trains, a pattern means nothing, or two of them ask for different things of one weight.
+        """
+        check_patterns(target, tuple(self.nodes), "optimizer.nodes")
+        names, own = names_of(target), [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        found: dict[tuple[str | None, bool], list[nn.Parameter]] = {}
+        for parameter in [*trained_parameters(target), *own]:
+            pattern = self._pattern_of(names.get(id(parameter), []))
+            undecayed = self.decay_matrices_only and parameter.dim() < 2
+            found.setdefault((pattern, undecayed), []).append(parameter)
+        groups = []
+        for (pattern, undecayed), parameters in found.items():
+            special = dict(self.nodes[pattern]) if pattern is not None else {}
+            schedule = special.pop("schedule", self.schedule)
+            name = f"{pattern or 'rest'}{' (no decay)' if undecayed else ''}"
+            group = {"params": parameters, **special, "schedule": schedule, "name": name}
+            groups.append({**group, "weight_decay": 0.0} if undecayed else group)
+        return groups
+
+    def _pattern_of(self, names: list[str]) -> str | None:
+        """The first pattern that means a parameter, wherever it stands."""
+        per_place = {name: next((pattern for pattern in self.nodes if matches(pattern, name)), None) for name in names}
+        found = list(dict.fromkeys(pattern for pattern in per_place.values() if pattern is not None))
+        if len({repr(sorted(self.nodes[pattern].items(), key=repr)) for pattern in found}) > 1:
+            places = ", ".join(f"{name} by {pattern!r}" for name, pattern in per_place.items() if pattern is not None)
+            raise TrainingError(
+                f"optimizer.nodes: one weight is meant by patterns with different settings: {places}. A shared weight has one learning "
+                "rate; give both the same, or clone_node one place"
+            )
+        return found[0] if found else None
+
+    def build(self, groups: list[dict[str, Any]], total: float) -> tuple[torch.optim.Optimizer, Any]:
+        """The optimizer, and a scheduler that is stepped after each of its steps; None where no group has a schedule.
+
+        Raises:
+            ConfigError: an argument does not fit the optimizer.
+        """
+        schedules = [group.get("schedule") for group in groups]
+        plain = [{key: value for key, value in group.items() if key != "schedule"} for group in groups]
+        try:
+            optimizer = OptimizerRegistry.get(self.optimizer)(plain, **self.settings)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"optimizer ({self.optimizer}): {error}") from error
+        if not any(schedules):
+            return optimizer, None
+        factors = [schedule_from(schedule, total) if schedule else constant(total) for schedule in schedules]
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def schedule_from(config: str | Mapping[str, Any], total: float) -> Factor:
+    """A schedule of the learning rate.
+
+    Args:
+        config: a name, or ``{"type": name, ...}``.
+        total: steps of the training; infinite where it is not known.
+
+    Raises:
+        UnknownNameError: there is no such schedule.
+        ConfigError: an argument does not fit, or the schedule needs to know the total.
+    """
+    rest = {"type": config} if isinstance(config, str) else dict(config)
+    name = rest.pop("type", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"schedule: no 'type'; {suggest('', ScheduleRegistry.names())}")
+    if not math.isfinite(total) and name != "constant":
+        raise ConfigError(f"schedule {name!r} ends with the training, whose number of steps is not known; set trainer.max_steps")
+    try:
+        return ScheduleRegistry.get(name)(total, **rest)
+    except TypeError as error:
+        raise ConfigError(f"schedule ({name}): {error}") from error

@@ -1,0 +1,124 @@
+"""Places and parameters of a target by path, and the patterns that configs choose them with.
+
+A pattern is a path such as ``creator/paint/t2i/backbone``, with ``*`` for anything; it means that place and all below it. After
+a colon follows a parameter's name inside a block: ``*/backbone:blocks.0.*``, or ``:blocks.0.*`` where the target is a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import TrainingError, suggest
+from wgtorch.core.level import Level
+
+
+def places_of(target: Block, path: str = "") -> Iterator[tuple[str, Level | None, str, Block]]:
+    """All places: (path, the level it is in, node id there, child). A target that is a block is one place, with path ''."""
+    if not isinstance(target, Level):
+        if not path:
+            yield "", None, "", target
+        return
+    for node_id, child in target.nodes.items():
+        below = f"{path}/{node_id}" if path else node_id
+        yield below, target, node_id, child
+        yield from places_of(child, below)
+
+
+def names_of(target: Block) -> dict[int, list[str]]:
+    """``path:name`` of every parameter by its ``id``; one that stands at several places has several."""
+    found: dict[int, list[str]] = {}
+    for path, _, _, block in places_of(target):
+        if not isinstance(block, Level):
+            for name, parameter in block.named_parameters():
+                found.setdefault(id(parameter), []).append(f"{path}:{name}")
+    return found
+
+
+def matches(pattern: str, name: str) -> bool:
+    """True when a pattern means a place (``a/b``) or a parameter (``a/b:weight``)."""
+    path, _, parameter = name.partition(":")
+    wanted, colon, inside = pattern.partition(":")
+    if colon and not fnmatchcase(parameter, inside):
+        return False
+    parts = path.split("/")
+    return any(fnmatchcase("/".join(parts[:end]), wanted) for end in range(1, len(parts) + 1))
+
+
+def check_patterns(target: Block, patterns: Sequence[str], where: str) -> None:
+    """Refuses patterns that mean nothing.
+
+    Raises:
+        TrainingError: one of them means nothing in this target.
+    """
+    paths = [path for path, *_ in places_of(target)]
+    names = [name for each in names_of(target).values() for name in each]
+    for pattern in patterns:
+        known = names if ":" in pattern else paths
+        if not any(matches(pattern, name) for name in known):
+            raise TrainingError(f"{where}: {pattern!r} means nothing in {target.block_id}; {suggest(pattern, [path for path in known if path])}")
+
+
+def freeze(target: Block, patterns: Sequence[str], where: str = "freeze") -> None:
+    """Sets places not to train, and parameters (patterns with a colon) not to take gradients.
+
+    Raises:
+        TrainingError: a pattern means nothing; nothing has changed then.
+    """
+    check_patterns(target, patterns, where)
+    for pattern in patterns:
+        if ":" in pattern or not isinstance(target, Level):
+            _freeze_parameters(target, pattern)
+            continue
+        for path, level, node_id, _ in list(places_of(target)):
+            if level is not None and matches(pattern, path):
+                level.set_trainable(node_id, False)
+
+
+def train_only(target: Block, patterns: Sequence[str], where: str = "train_only") -> None:
+    """Sets every place and parameter that no pattern means not to train.
+
+    Raises:
+        TrainingError: a pattern means nothing; nothing has changed then.
+    """
+    check_patterns(target, patterns, where)
+    for path, level, node_id, child in list(places_of(target)):
+        holds_weights = not isinstance(child, Level) and any(True for _ in child.parameters())
+        wanted = [pattern for pattern in patterns if matches(pattern.partition(":")[0], path)]
+        if level is not None and holds_weights and not wanted:
+            level.set_trainable(node_id, False)
+    if any(":" in pattern for pattern in patterns):
+        names = names_of(target)
+        for parameter in target.parameters():
+            if not any(matches(pattern, name) for pattern in patterns for name in names.get(id(parameter), ())):
+                parameter.requires_grad_(False)
+
+
+def _freeze_parameters(target: Block, pattern: str) -> None:
+    names = names_of(target)
+    for parameter in target.parameters():
+        if any(matches(pattern, name) for name in names.get(id(parameter), ())):
+            parameter.requires_grad_(False)
+
+
+def trained_parameters(target: Block) -> list[nn.Parameter]:
+    """Parameters that train, each once.
+
+    Raises:
+        TrainingError: there are none; says why.
+    """
+    found = list(target.trainable_parameters())
+    if not found:
+        every = list(target.parameters())
+        waiting = [path or block.block_id for path, _, _, block in places_of(target) if not isinstance(block, Level) and block.waits]
+        if every:
+            reason = f"all {len(every)} parameters are frozen; unfreeze places with set_trainable or take them out of freeze"
+        elif waiting:
+            reason = f"{', '.join(waiting[:4])} wait on a network and have no weights here; add a block with parameters before or after"
+        else:
+            reason = "no block has parameters; choose a target that has"
+        raise TrainingError(f"{target.block_id}: nothing to train: {reason}")
+    return found

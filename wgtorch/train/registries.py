@@ -1,0 +1,84 @@
+"""What a training's config names: objectives, data, optimizers, schedules of the learning rate, rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from wgtorch.core.errors import ConfigError, WgtorchError, suggest
+from wgtorch.core.registry import Registry
+from wgtorch.core.schema import check_block_config
+
+T = TypeVar("T")
+
+ObjectiveRegistry: Registry[type[Any]] = Registry("objective", group="wgtorch.objectives")
+DataRegistry: Registry[type[Any]] = Registry("data", group="wgtorch.data")
+OptimizerRegistry: Registry[Callable[..., Any]] = Registry("optimizer", group="wgtorch.optimizers")
+ScheduleRegistry: Registry[Callable[..., Any]] = Registry("schedule of the learning rate", group="wgtorch.lr_schedules")
+RewardRegistry: Registry[Callable[..., Any]] = Registry("reward", group="wgtorch.rewards")
+
+
+def registering(registry: Registry[Any], name: str) -> Callable[[T], T]:
+    """A decorator that puts what it stands on into a registry."""
+
+    def decorate(entry: T) -> T:
+        registry.register(name, entry)
+        return entry
+
+    return decorate
+
+
+def register_objective(name: str) -> Callable[[type[Any]], type[Any]]:
+    """Class decorator: makes an :class:`~wgtorch.train.objective.Objective` known to configs.
+
+    Example:
+        >>> @register_objective("my_loss")
+        ... class MyLoss(Objective): ...
+    """
+    return registering(ObjectiveRegistry, name)
+
+
+def register_data(name: str) -> Callable[[type[Any]], type[Any]]:
+    """Class decorator: makes a :class:`~wgtorch.train.data.Data` known to configs."""
+    return registering(DataRegistry, name)
+
+
+def register_optimizer(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: names a function ``(param_groups, **settings) -> torch.optim.Optimizer``."""
+    return registering(OptimizerRegistry, name)
+
+
+def register_schedule(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: names a function ``(total_steps, **settings) -> (step -> factor of the learning rate)``."""
+    return registering(ScheduleRegistry, name)
+
+
+def register_reward(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: names a function ``(values, batch, **settings) -> Tensor [B]``, higher is better."""
+    return registering(RewardRegistry, name)
+
+
+def build(registry: Registry[Any], config: Any, where: str) -> Any:
+    """What a config names: ``{"type": name, ...arguments}``, or the name alone. Anything that is no config is returned as it is.
+
+    Raises:
+        UnknownNameError: no such name; the nearest ones are in the message.
+        ConfigError: ``type`` is missing, or the arguments do not fit.
+    """
+    if isinstance(config, str):
+        config = {"type": config}
+    if not isinstance(config, Mapping):
+        return config
+    settings = dict(config)
+    name = settings.pop("type", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: no 'type'; expected {{'type': name, ...}}; {suggest('', registry.names())}")
+    entry = registry.get(name)
+    if isinstance(entry, type):
+        check_block_config(entry, settings, where)
+    try:
+        return entry(**settings)
+    except WgtorchError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where} ({name}): {error}") from error

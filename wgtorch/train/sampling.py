@@ -1,0 +1,108 @@
+"""What a person looks at while it trains: pictures and texts, in the run's folder and in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from wgtorch.core.errors import ConfigError
+from wgtorch.train.randomness import kept_generators
+from wgtorch.train.trainable import Trainable
+
+_GAP = 2  # pixels between pictures
+
+
+class Samples(pl.Callback):
+    """Has the objective make samples of one fixed batch every so often, and at the end.
+
+    Args:
+        folder: where pictures (``000500_pictures.png``) and texts (``000500_texts.txt``) go.
+        every: steps.
+        count: rows of the batch that are used at most.
+    """
+
+    def __init__(self, folder: Path, *, every: int = 500, count: int = 16) -> None:
+        if every < 1 or count < 1:
+            raise ConfigError(f"samples: found every {every} and count {count}; expected at least 1 each")
+        self.folder, self.every, self.count = folder, every, count
+        self._batch: Any = None
+        self._last = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loaders: Any = trainer.val_dataloaders
+        if loaders is not None and trainer.is_global_zero:
+            self._batch = next(iter(loaders))
+        self._last = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._batch is None and trainer.is_global_zero:
+            self._batch = batch
+        if trainer.global_step % self.every == 0 and trainer.global_step != self._last:
+            self._show(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step != self._last:
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: pl.Trainer, trainable: Any) -> None:
+        self._last = trainer.global_step
+        if not trainer.is_global_zero or self._batch is None:
+            return
+        assert isinstance(trainable, Trainable)
+        batch = trainable.transfer_batch_to_device(_first(self._batch, self.count), trainable.device, 0)
+        averaging = trainable.averaging
+        modes = {module: module.training for module in trainable.modules()}
+        with kept_generators(trainable.seed), torch.no_grad(), averaging.applied() if averaging is not None else nullcontext():
+            trainable.eval()
+            try:
+                found = trainable.objective.samples(trainable.target, batch, trainable.step_of(0, training=False))
+            finally:
+                for module, mode in modes.items():
+                    module.training = mode
+        for name, value in found.items():
+            self._keep(trainer, name, value)
+
+    def _keep(self, trainer: pl.Trainer, name: str, value: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{trainer.global_step:06d}_{name}"
+        board = next((logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_image")), None)
+        if isinstance(value, Tensor):
+            picture = grid(value.detach().float().cpu())
+            _write_png(picture, path.with_suffix(".png"))
+            if board is not None:
+                board.add_image(f"samples/{name}", picture, trainer.global_step)
+        else:
+            lines = "\n".join(str(text) for text in value)
+            path.with_suffix(".txt").write_text(lines + "\n", encoding="utf-8")
+            if board is not None:
+                board.add_text(f"samples/{name}", lines, trainer.global_step)
+
+
+def grid(pictures: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] beside one another in one [3, H', W'], in rows of about the root of B."""
+    batch, channels, height, width = pictures.shape
+    columns = max(1, round(batch**0.5 + 0.49))
+    rows = -(-batch // columns)
+    sheet = torch.ones(channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP)
+    for index, picture in enumerate(pictures.clamp(0, 1)):
+        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        sheet[:, top : top + height, left : left + width] = picture
+    return sheet
+
+
+def _write_png(picture: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
+
+
+def _first(batch: Any, count: int) -> Any:
+    if isinstance(batch, Mapping):
+        return {key: _first(value, count) for key, value in batch.items()}
+    return batch[:count] if isinstance(batch, (Tensor, list, tuple)) else batch

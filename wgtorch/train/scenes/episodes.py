@@ -1,0 +1,70 @@
+"""Episodes of the traveller's world, told by the grammar: what the teller is trained on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from torch.utils.data import Dataset
+
+from wgtorch.blocks.grammar.story import intent_of, next_scene, outcome_of
+from wgtorch.blocks.scenes.scene import Scene, parse, sentence
+from wgtorch.blocks.scenes.teller import split
+
+_TRAVELLER = "the traveller"
+_MISSED = 0.15  # how often a picture shows something else than was meant, per attribute
+_NOTHING_THERE = 0.05
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What was known, meant and seen (`prompt`), and how the grammar tells it (`answer`)."""
+
+    prompt: str
+    answer: str
+
+    @classmethod
+    def sample(cls, rng: random.Random) -> Episode:
+        """A random episode in which now and then something else is seen than was meant."""
+        before = Scene.sample(rng).attributes()
+        meant = next_scene(before, {}, {}, rng)
+        intent = intent_of(meant, before, _TRAVELLER, rng.random() < 0.3, "", rng)
+        kept = {name: value for name, value in meant.items() if rng.random() > _MISSED}
+        if rng.random() < _NOTHING_THERE:
+            kept = {name: value for name, value in kept.items() if name not in ("color", "place")} | {"landmark": "none"}
+        seen = Scene.complete(kept, rng).attributes()
+        return cls(
+            prompt=f"Before: {sentence(before)} Meant: {intent} Seen: {sentence(seen)} Told:",
+            answer=outcome_of(seen, parse(intent), before, _TRAVELLER),
+        )
+
+
+class Episodes(Dataset[dict[str, str]]):
+    """Random episodes, made when they are asked for.
+
+    Args:
+        count: how many there are.
+        seed: names the collection.
+    """
+
+    def __init__(self, count: int, *, seed: int | str = 0) -> None:
+        if count < 1:
+            raise ValueError(f"Episodes: found count {count}, expected at least 1")
+        self.count, self.seed = count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        """`prompt` and `answer`."""
+        episode = Episode.sample(random.Random(f"{self.seed}/{index}"))
+        return {"prompt": episode.prompt, "answer": episode.answer}
+
+
+def story_words() -> list[str]:
+    """Every word and mark in the wording of the episodes, sorted."""
+    found: set[str] = set()
+    episodes = Episodes(3000, seed="words")  # each word stands in dozens of them
+    for index in range(len(episodes)):
+        found.update(split(" ".join(episodes[index].values())))
+    return sorted(found)

@@ -1,0 +1,37 @@
+"""Pictures side by side, for loggers and for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def grid_of(pictures: Tensor, *, columns: int = 8, gap: int = 2, scale: int = 1) -> Tensor:
+    """One picture [3, H, W] of pictures [B, 3, S, S] in [0, 1], row by row, on white.
+
+    Args:
+        pictures: what to lay out.
+        columns: pictures in a row; fewer where there are fewer pictures.
+        gap: pixels between them.
+        scale: whole factor that every pixel grows by.
+    """
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    large = pictures.detach().float().cpu().clamp(0, 1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    height, width = large.shape[-2] + gap, large.shape[-1] + gap
+    grid = torch.ones(3, rows * height - gap, columns * width - gap)
+    for index, picture in enumerate(large):
+        top, left = index // columns * height, index % columns * width
+        grid[:, top : top + height - gap, left : left + width - gap] = picture
+    return grid
+
+
+def save_png(picture: Tensor, path: Path) -> Path:
+    """Writes a picture [3, H, W] in [0, 1], and the folders it needs."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()).save(path)
+    return path

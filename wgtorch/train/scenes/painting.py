@@ -1,0 +1,84 @@
+"""Objective of the painter: denoising from labels, with each attribute left out now and then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.scenes.backbone import SceneBackbone
+from wgtorch.blocks.scenes.text import condition_from_labels
+from wgtorch.core.block import Block
+from wgtorch.core.errors import ConfigError
+from wgtorch.graph import Graph
+from wgtorch.train.objective import Batch, Step
+from wgtorch.train.objectives.denoising import Denoising
+from wgtorch.train.objectives.parts import Denoiser, denoiser_of, denoising_graph
+from wgtorch.train.registries import register_objective
+
+
+@register_objective("scene_painting")
+class ScenePainting(Denoising):
+    """Denoising of drawn scenes, conditioned on their labels instead of words; for a `backbone/scene` or a graph with one.
+
+    The text encoder gives distributions over attributes, and labels are such distributions too: so the painter learns
+    without words, and prompts are used for the pictures that are shown only. For classifier-free guidance
+    `drop_condition` leaves out everything, as in :class:`~wgtorch.train.objectives.denoising.Denoising`, and
+    `drop_attribute` each attribute by itself, so that guidance and prompts that name little both work.
+
+    Args:
+        drop_attribute: share of the attributes that are left out, each for itself.
+        drop_condition: share of the pictures that are trained with nothing said at all.
+        prediction: that of the painter; a graph's solver says it.
+        loss_on: where the error is measured: that of the velocity, by default.
+        schedule: needed for a bare painter: ``{"kind": "flow", "num_train_timesteps": 1}``.
+        times: where on the way training happens.
+        weighting: how much each place counts.
+        sample_inputs: inputs of the graph for the pictures that are shown.
+    """
+
+    needs = ("image", "labels")
+
+    def __init__(
+        self,
+        *,
+        drop_attribute: float = 0.1,
+        drop_condition: float = 0.1,
+        prediction: str | None = None,
+        loss_on: str | None = "flow",
+        schedule: dict[str, Any] | None = None,
+        times: str | dict[str, Any] = "uniform",
+        weighting: str | dict[str, Any] = "none",
+        sample_inputs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            prediction=prediction,
+            loss_on=loss_on,
+            schedule=schedule,
+            times=times,
+            weighting=weighting,
+            drop_condition=drop_condition,
+            sample_inputs=sample_inputs,
+        )
+        if not 0 <= drop_attribute <= 1:
+            raise ConfigError(f"scene_painting.drop_attribute: found {drop_attribute}, expected a share from 0 to 1")
+        self.drop_attribute = drop_attribute
+
+    def denoiser(self, target: Block) -> Denoiser:
+        """The bare backbone: words do not come into it."""
+        place = denoising_graph(target, self.at)
+        found = {id(block): block for block in target.modules() if isinstance(block, SceneBackbone)}
+        if len(found) != 1:
+            raise ConfigError(f"scene_painting: {target.block_id} holds {len(found)} painters; expected one block of type 'backbone/scene'")
+        return replace(denoiser_of(next(iter(found.values())), None), graph=place if isinstance(place, Graph) else None)
+
+    def conditions(self, denoiser: Denoiser, batch: Batch, step: Step) -> dict[str, Any]:
+        """`condition` [B, 7, 8] of the labels; in training with some of it unspecified."""
+        labels: Tensor = batch["labels"]
+        if step.training:
+            left_out = step.uniform(*labels.shape) < self.drop_attribute
+            left_out |= step.uniform(len(labels), 1) < self.drop_condition
+            labels = torch.where(left_out, -1, labels)
+        return {"condition": condition_from_labels(labels)}

@@ -1,0 +1,65 @@
+"""Values of a target by path: of any port, at any level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wgtorch.core.block import Block
+from wgtorch.core.composite import Composite
+from wgtorch.core.errors import UnknownNameError, suggest
+from wgtorch.core.run import Event, Run, split_path
+
+
+def see(target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num_loop_steps: int | None = None) -> dict[str, Any]:
+    """Runs a block, graph or pipeline in the mode it is in, with gradients where they are on.
+
+    Args:
+        target: what to run.
+        inputs: values by input; by path (``"a.y"``) in place of what a node inside would compute.
+        outputs: outputs, or ports inside by path (``"first/a.y"``); only what they need is run.
+        num_loop_steps: turns of every loop.
+
+    Returns:
+        Values by the names asked for.
+
+    Raises:
+        UnknownNameError, PortError: there is no such port.
+    """
+    if isinstance(target, Composite):
+        import torch
+
+        return target.run(
+            inputs, outputs=list(outputs), num_loop_steps=num_loop_steps, training=target.training and torch.is_grad_enabled()
+        )
+    found = target.run(inputs)
+    for name in outputs:
+        if name not in found:
+            raise UnknownNameError(f"{target.block_id}: no output {name!r}; {suggest(name, found)}")
+    return {name: found[name] for name in outputs}
+
+
+class Watch:
+    """A callback that keeps the values of some ports of a world or stage while it runs, one for each time they came.
+
+    Args:
+        root: id of the level that runs.
+        ports: by path below it, as ``creator/paint/t2i/backbone.pred``.
+    """
+
+    def __init__(self, root: str, ports: Sequence[str]) -> None:
+        self.values: dict[str, list[Any]] = {port: [] for port in ports}
+        self._wanted: dict[str, list[tuple[str, str]]] = {}
+        for name in ports:
+            path, port = split_path(name)
+            self._wanted.setdefault("/".join((root, *path)), []).append((name, port))
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "end" and event.path in self._wanted and event.outputs is not None:
+            for name, port in self._wanted[event.path]:
+                if port in event.outputs:
+                    self.values[name].append(event.outputs[port])
+
+    def run(self, root: str) -> Run:
+        """A run that tells this watch."""
+        return Run((root,), callbacks=(self,) if self._wanted else ())

@@ -1,0 +1,179 @@
+"""Trainable: a LightningModule around any block or level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import TrainingError
+from wgtorch.core.kinds import describe
+from wgtorch.core.rng import key_to_seed
+from wgtorch.graph import Graph
+from wgtorch.train.averaging import Averaging
+from wgtorch.train.borders import check_gradients, unreachable_reason
+from wgtorch.train.objective import Objective, Step, check_batch
+from wgtorch.train.optimization import Plan
+from wgtorch.train.places import freeze as freeze_places
+from wgtorch.train.places import places_of, trained_parameters
+from wgtorch.train.places import train_only as train_only_places
+from wgtorch.train.randomness import Generators
+from wgtorch.train.registries import ObjectiveRegistry, build
+
+
+class Trainable(pl.LightningModule):
+    """A block, graph, pipeline, stage or world with an objective, as Lightning trains it.
+
+    Which places train is said by the target (``set_trainable``, ``freeze``, adapters); ``freeze`` and ``train_only`` say it for
+    it, and are part of its config from then on. Precision, devices, DDP and FSDP, accumulation, clipping and steps are the
+    Trainer's.
+
+    Example:
+        >>> graph = Graph.from_template("text_to_image")
+        >>> trainable = Trainable(graph, objective="denoising", optimizer={"type": "adamw", "lr": 1e-4}, train_only=["backbone"])
+        >>> lightning.pytorch.Trainer(max_steps=100).fit(trainable, batches)
+
+    Args:
+        target: what is trained; it is changed in place.
+        objective: an :class:`~wgtorch.train.objective.Objective`, a registered name, or ``{"type": name, ...}``.
+        optimizer: a registered name, or ``{"type": name, "lr": ..., "schedule": {"type": ...}, "nodes": {pattern: {...}}}``; see
+            :class:`~wgtorch.train.optimization.Plan`.
+        freeze: patterns of places and parameters that do not train; see :mod:`wgtorch.train.places`.
+        train_only: patterns of the only ones that do.
+        ema: settings of :class:`~wgtorch.train.averaging.Averaging`; None for none.
+        gradient_checkpointing: the turns of every loop are computed again in the backward pass, so that memory does not grow
+            with their number.
+        seed: root of the objective's draws.
+
+    Raises:
+        UnknownNameError: an objective, optimizer or schedule of that name does not exist.
+        ConfigError: a setting does not fit, or the objective does not fit the target.
+        TrainingError: nothing trains.
+    """
+
+    strict_loading = False  # the target's weights are not in every checkpoint: see wgtorch.train.folders
+
+    def __init__(
+        self,
+        target: Block,
+        *,
+        objective: Objective | Mapping[str, Any] | str,
+        optimizer: Mapping[str, Any] | str = "adamw",
+        freeze: Sequence[str] = (),
+        train_only: Sequence[str] = (),
+        ema: Mapping[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(target, Block):
+            raise TrainingError(f"Trainable: got {describe(target)}; expected a Block, Graph, Pipeline, Stage or World")
+        found = build(ObjectiveRegistry, objective, "objective")
+        if not isinstance(found, Objective):
+            raise TrainingError(f"Trainable: objective is {describe(found)}; expected an Objective, a name or a config")
+        self.plan = Plan.of(optimizer)
+        found.check(target)
+        if train_only:
+            train_only_places(target, list(train_only))
+        if freeze:
+            freeze_places(target, list(freeze))
+        if gradient_checkpointing:
+            _recompute_loops(target)
+        self.target = target
+        self.objective = found
+        self.seed = seed
+        self.averaging = Averaging(**ema) if ema is not None else None
+        self.plan.groups(target, found)
+        self._checked = False
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """Calls the target."""
+        return self.target(*args, **inputs)
+
+    def loss(self, batch: Any, step: Step) -> dict[str, Tensor]:
+        """``loss`` and what else the objective tells of a batch.
+
+        Raises:
+            ConfigError: the batch lacks a key.
+            TrainingError: the loss is no scalar.
+        """
+        what = f"objective {type(self.objective).__name__}"
+        check_batch(batch, self.objective.needed(), what)
+        found = self.objective(self.target, batch, step)
+        named = dict(found) if isinstance(found, Mapping) else {"loss": found}
+        if not isinstance(named.get("loss"), Tensor) or named["loss"].dim():
+            raise TrainingError(f"{what}: the loss is {describe(named.get('loss'))}; expected a tensor without dimensions")
+        return named
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        named = self.loss(batch, self.step_of(self.trainer.fit_loop.epoch_loop.total_batch_idx, training=True))
+        loss = named["loss"]
+        if not loss.requires_grad:
+            raise TrainingError(f"{self.target.block_id}: the loss depends on no weight that trains{unreachable_reason(self.target)}")
+        self.log_dict({f"train/{name}": value.detach() for name, value in named.items()}, prog_bar=True, batch_size=1)
+        return loss
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        named = self.loss(batch, self.step_of(batch_index, training=False))
+        count = len(next(iter(batch.values()))) if batch else 1
+        self.log_dict({f"val/{name}": value for name, value in named.items()}, prog_bar=True, batch_size=count, sync_dist=True)
+
+    def step_of(self, index: int, *, training: bool) -> Step:
+        """What the objective draws from in the step of this number."""
+        key = key_to_seed(self.seed, "train" if training else "validation", self.global_rank, index)
+        return Step(index, torch.Generator(device=self.device).manual_seed(key), training)
+
+    # --- optimization -------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        total = self.trainer.estimated_stepping_batches if self._trainer is not None else float("inf")
+        optimizer, scheduler = self.plan.build(self.plan.groups(self.target, self.objective), total)
+        _check_adapters(self.target, optimizer)
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [Generators(), *([self.averaging] if self.averaging is not None else [])]
+
+    def setup(self, stage: str) -> None:
+        trained = {id(parameter) for parameter in trained_parameters(self.target)}
+        # DDP waits for the gradient of everything that could take one; a weight that trains at none of its places never gets one.
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, parameter in self.named_parameters() if name.startswith("target.") and id(parameter) not in trained
+        ]
+
+    def on_after_backward(self) -> None:
+        if not self._checked:
+            self._checked = True
+            check_gradients(self.target, {id(parameter) for parameter in trained_parameters(self.target)})
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def trained_names(self) -> set[str]:
+        """Names, in ``state_dict``, of what the optimizer changes."""
+        trained = {id(parameter) for parameter in trained_parameters(self.target)}
+        return {name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) in trained}
+
+
+def _recompute_loops(target: Block) -> None:
+    graphs = [target, *(child for _, _, _, child in places_of(target))]
+    for graph in graphs:
+        if isinstance(graph, Graph):
+            graph.metadata["gradient_checkpointing"] = True
+
+
+def _check_adapters(target: Block, optimizer: torch.optim.Optimizer) -> None:
+    """Refuses an optimizer that lacks weights of adapters that train."""
+    from importlib.util import find_spec
+
+    if find_spec("wgtorch.lora") is not None:
+        from wgtorch.lora import check_optimizer
+
+        check_optimizer(target, optimizer)
