@@ -28,7 +28,7 @@ LAYERS = (
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),
-    ("wgtorch.report", "wgtorch.serving"),
+    ("wgtorch.report", "wgtorch.serving", "wgtorch.testing"),
     ("wgtorch.cli",),
 )
 

@@ -27,7 +27,7 @@ _BLOCKS = {
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
-        "adapter/controlnet", "adapter/t2i",
+        "adapter/controlnet", "adapter/ip", "adapter/t2i", "embedder/clip_image",
         "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text", "conditioner/t5_text",
         "noise/latents", "tokenizer/clip", "tokenizer/t5",
         "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
@@ -35,7 +35,7 @@ _BLOCKS = {
         "diffusers/sd3_conditions", "diffusers/second_prompt", "diffusers/split",
         "backbone/flux_transformer", "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
         "backbone/wan_transformer", "codec/autoencoder_kl_wan", "conditioner/umt5_text", "noise/video_latents",
-        "diffusers/frames_condition", "diffusers/known_frames",
+        "conditioner/wan_image", "diffusers/frames_condition", "diffusers/known_frames",
         "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
         "backbone/unet_3d_condition", "backbone/unet_motion",
     ),

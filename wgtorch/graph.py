@@ -60,7 +60,7 @@ class Graph(Composite):
 
         Args:
             source: the folder or the pipeline.
-            task: ``text_to_image``, ``image_to_image`` or ``inpaint``.
+            task: ``text_to_image``, ``image_to_image``, ``inpaint``, ``text_to_video`` or ``image_to_video``.
             options: see :func:`wgtorch.integrations.diffusers.from_diffusers`.
 
         Raises:

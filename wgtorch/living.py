@@ -11,6 +11,7 @@ import torch
 
 from wgtorch.core.dryrun import DryRun, dry_run_of
 from wgtorch.core.errors import Finding, StateError, StorageError, StructureError, ValidationError
+from wgtorch.core.kept import Kept
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.core.modes import mode_for_run
@@ -35,6 +36,7 @@ class Living(Level):
         self._storage: Storage = MemoryStorage()
         self._life = Life()
         self._failed: Call | None = None
+        self._kept: tuple[Any, Kept] = (None, Kept())
 
     @property
     def cycle(self) -> tuple[str, ...]:
@@ -215,7 +217,9 @@ class Living(Level):
         """What is left of a pass, stage by stage."""
         while self._life.stage < len(self._cycle):
             with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
+                run.kept = self._kept_here()
                 step = advance(self, self._life, action, run)
+                self._kept = (None, Kept())
             self._storage.keep_life(self._life)
             yield step
             if self._life.state is not step.state or self._life.content is not step.content:  # edited meanwhile
@@ -239,6 +243,13 @@ class Living(Level):
             self._life = read_life(directory / "life")
 
     # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _kept_here(self) -> Kept:
+        """What nodes that wait brought in this stage of this pass, in a try before."""
+        here = (self._life.id, self._life.passes, self._life.stage)
+        if self._kept[0] != here:
+            self._kept = (here, Kept())
+        return self._kept[1]
 
     def _cycle_findings(self) -> list[Finding]:
         if set(self._cycle) == set(self.nodes) and self._cycle:

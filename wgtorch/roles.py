@@ -169,5 +169,6 @@ ROLE_RULES: tuple[RoleRule, ...] = (
 BESIDE_RULES: tuple[BesideRule, ...] = (
     BesideRule("adapter", "backbone", frozenset(("latent", "timestep", "condition", "text_embeds", "time_ids")), gives=True),
     BesideRule("adapter", "solver", frozenset(("progress",))),
+    BesideRule("adapter", "repeat", frozenset(("parts",))),
 )
-"""Who stands beside whom: an adapter sees what the backbone sees, and how far the solver is."""
+"""Who stands beside whom: an adapter sees what the backbone sees, how far the solver is, and how a guided batch is divided."""

@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_before_anything_is_changed() -> None:
         ({"name": "one"}, "n1: has an adapter 'one' already"),
         ({"name": "a.b"}, "expected letters, digits"),
         ({"name": "two", "rank": 0}, "rank 0; expected a whole number from 1"),
-        ({"name": "two", "rankk": 3}, "unknown 'rankk'; did you mean 'rank_pattern'"),
+        ({"name": "two", "rankk": 3}, "unknown 'rankk'; did you mean 'rank'"),
         ({"name": "two", "init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the base itself"),
         ({"name": "two", "init_lora_weights": "nonsense"}, "init_lora_weights is 'nonsense'"),
         ({"name": "two", "rank_pattern": {"nowhere": 3}}, "rank_pattern keys did not match"),

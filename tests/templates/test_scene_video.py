@@ -60,4 +60,6 @@ def test_text_to_video_is_three_graphs_on_one_set_of_models() -> None:
     assert graphs["t2i"].nodes["backbone"] is graphs["i2v"].nodes["backbone"]
     assert graphs["upscale"].nodes["upscaler"] is graphs["i2v"].nodes["upscaler"]
     again = Pipeline.from_config(pipeline.to_config())
-    assert torch.equal(again.run({"prompt": "a red castle by day"}, seed=2)["video"], pipeline.run({"prompt": "a red castle by day"}, seed=2)["video"])
+    assert torch.equal(
+        again.run({"prompt": "a red castle by day"}, seed=2)["video"], pipeline.run({"prompt": "a red castle by day"}, seed=2)["video"]
+    )

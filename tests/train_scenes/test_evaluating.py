@@ -17,6 +17,7 @@ from wgtorch.train.scenes.drawings import DrawnScenes, gather
 from wgtorch.train.scenes.evaluating import (
     FREE_PROMPTS,
     Prompt,
+    free_prompts,
     held_out_drawings,
     held_out_prompts,
     labels_for,
@@ -45,14 +46,20 @@ def test_right_counts_what_was_asked_for_and_nothing_else() -> None:
     asked[1, 4:6] = -1  # a colour and a place were not asked for
     asked[:, 6] = -1
     queue = list(sure(said).items())
-    found = right(lambda part: {name: logits[part[:, 0, 0, 0].long()] for name, logits in queue}, torch.arange(3.0).view(3, 1, 1, 1), asked, batch=2)
+    found = right(
+        lambda part: {name: logits[part[:, 0, 0, 0].long()] for name, logits in queue}, torch.arange(3.0).view(3, 1, 1, 1), asked, batch=2
+    )
     assert found["time"].tolist() == [False, True, True]
     assert found["color"].tolist() == found["place"].tolist() == [True, True]
     assert found["traveller"].tolist() == []
     values = shares(found)
     assert values["time"] == pytest.approx(2 / 3) and values["weather"] == 1 and math.isnan(values["traveller"])
     lines = table({"one": values, "another": values}).splitlines()
-    assert lines[0].split() == ["one", "another"] and lines[1].split() == ["time", "66.7%", "66.7%"] and lines[-1].split() == ["traveller", "-", "-"]
+    assert (
+        lines[0].split() == ["one", "another"]
+        and lines[1].split() == ["time", "66.7%", "66.7%"]
+        and lines[-1].split() == ["traveller", "-", "-"]
+    )
 
 
 def test_held_out_prompts_are_the_same_each_time_and_ask_for_something() -> None:
@@ -65,8 +72,11 @@ def test_held_out_prompts_are_the_same_each_time_and_ask_for_something() -> None
 
 
 def test_free_prompts_ask_for_values_that_there_are() -> None:
-    for text, asked in FREE_PROMPTS:
-        assert text and all(value in ATTRIBUTES[name] for name, value in asked.items()), text
+    prompts = free_prompts()
+    assert len({prompt.text for prompt in prompts}) == len(FREE_PROMPTS) == 12
+    for prompt in prompts:
+        assert len(prompt.asked) >= 2 and all(value in ATTRIBUTES[name] for name, value in prompt.asked.items()), prompt
+    assert prompts[1].asked == {"weather": "snow", "landmark": "house", "terrain": "forest"}
 
 
 def test_held_out_drawings_are_not_those_of_training_or_of_the_judge(tmp_path: Path) -> None:
@@ -109,7 +119,9 @@ def test_painting_prompts_and_reading_them_finds_what_they_asked_for() -> None:
     """With the describer as the reader: prompts that were swapped are noticed."""
     graph = build_template("graph", "text_to_image", {"steps": 6})
     assert isinstance(graph, Graph)
-    prompts = [Prompt(text, parse(text)) for text in ("A red castle on the left of a meadow, by day, clear sky", "The sea at night in a storm")] * 3
+    prompts = [
+        Prompt(text, parse(text)) for text in ("A red castle on the left of a meadow, by day, clear sky", "The sea at night in a storm")
+    ] * 3
     pictures = paint(graph, prompts, seed=3, batch=4, show=False)
     assert pictures.shape == (6, 3, 64, 64) and pictures.min() >= 0 and pictures.max() <= 1
     assert not torch.equal(pictures[0], pictures[2]), "the same noise for every picture"

@@ -1,8 +1,8 @@
 """``wgtorch train``: trains what the configs in ``conf/`` describe; also the Hydra program of ``scripts/train.py``.
 
-    wgtorch train default_painter trainer.max_steps=100
-    wgtorch train conf/experiment/default_painter.yaml -m optimizer.lr=1e-3,1e-4
-    wgtorch train outputs/default_painter/2026-01-01_12-00-00 seed=1          a run again, from the config it has kept
+wgtorch train default_painter trainer.max_steps=100
+wgtorch train conf/experiment/default_painter.yaml -m optimizer.lr=1e-3,1e-4
+wgtorch train outputs/default_painter/2026-01-01_12-00-00 seed=1          a run again, from the config it has kept
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def task(config: Any) -> None:
 
     from wgtorch.train.processes import is_follower, one_training
 
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if is_follower():

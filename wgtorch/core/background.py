@@ -10,6 +10,38 @@ from typing import Any
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_here = threading.local()
+_LOOP_THREAD = "wgtorch-async"
+
+
+class Task(Future[Any]):
+    """A call in a thread. A thread cannot be stopped, but what it waits for can: cancelling reaches everything begun in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun: set[Future[Any]] = set()
+        self._is_cancelled = False
+        self._guard = threading.Lock()
+
+    def cancel(self) -> bool:
+        """Cancels the call if it has not begun, else whatever it began and waits for."""
+        stopped = super().cancel()
+        with self._guard:
+            self._is_cancelled = True
+            begun = list(self._begun)
+        for future in begun:
+            future.cancel()
+        return stopped
+
+    def begins(self, future: Future[Any]) -> None:
+        """Makes another call one that this waits for."""
+        with self._guard:
+            if not self._is_cancelled:
+                self._begun.add(future)
+        if self._is_cancelled:
+            future.cancel()
+        else:
+            future.add_done_callback(self._begun.discard)
 
 
 def start(function: Callable[[], Any]) -> Future[Any]:
@@ -18,25 +50,44 @@ def start(function: Callable[[], Any]) -> Future[Any]:
     A thread for each call, not a pool: calls nest (a composite that waits holds nodes that wait), and nested calls in a
     bounded pool can all wait for a place.
     """
-    future: Future[Any] = Future()
+    task = Task()
 
     def work() -> None:
-        if not future.set_running_or_notify_cancel():
+        if not task.set_running_or_notify_cancel():
             return
+        _here.task = task
         try:
             result = function()
         except BaseException as error:
-            future.set_exception(error)
+            task.set_exception(error)
         else:
-            future.set_result(result)
+            task.set_result(result)
 
+    _note(task)
     threading.Thread(target=work, name="wgtorch-node", daemon=True).start()
-    return future
+    return task
 
 
 def submit(coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-    """Runs a coroutine on the process's background event loop; cancelling the future cancels the coroutine."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _event_loop())
+    """Runs a coroutine on the process's background event loop; cancelling the future cancels the coroutine.
+
+    Raises:
+        RuntimeError: called from that loop itself, where waiting for the result would stop everything.
+    """
+    loop = _event_loop()
+    if threading.current_thread().name == _LOOP_THREAD:
+        coroutine.close()
+        raise RuntimeError("this is called from a coroutine that the engine runs, and would wait for itself; call it in a plain forward")
+    future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    _note(future)
+    return future
+
+
+def _note(future: Future[Any]) -> None:
+    """Tells the call that this thread makes of another that it begins."""
+    task: Task | None = getattr(_here, "task", None)
+    if task is not None:
+        task.begins(future)
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
@@ -44,5 +95,5 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None or _loop.is_closed():
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="wgtorch-async", daemon=True).start()
+            threading.Thread(target=_loop.run_forever, name=_LOOP_THREAD, daemon=True).start()
         return _loop

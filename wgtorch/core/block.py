@@ -37,7 +37,8 @@ class Block(nn.Module):
 
     ``forward`` is called with values by port name and returns a mapping by output name, or the bare value when there is
     one output. It must not change its inputs. A parameter named ``rng`` is no port: the engine passes an
-    :class:`~wgtorch.core.rng.Rng` there. A block whose ``forward`` is ``async``, or that sets ``waits = True``, waits on
+    :class:`~wgtorch.core.rng.Rng` there; nor is ``emit``, a function that tells callbacks of parts of an output before all of
+    it is there (``emit(text="Once")``), None where nobody listens. A block whose ``forward`` is ``async``, or that sets ``waits = True``, waits on
     a network: the engine lets other nodes run meanwhile.
 
     Example:
@@ -72,6 +73,8 @@ class Block(nn.Module):
 
     wants_rng: bool = False
     """True when ``forward`` has a parameter ``rng``; derived."""
+    wants_emit: bool = False
+    """True when ``forward`` has a parameter ``emit``; derived."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -81,6 +84,7 @@ class Block(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.wants_rng = takes_argument(cls.forward, "rng")
+        cls.wants_emit = takes_argument(cls.forward, "emit")
         if inspect.iscoroutinefunction(cls.forward):
             cls.waits = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol
 
@@ -123,14 +124,27 @@ def _in_items(outputs: Mapping[str, Any], count: int, where: str) -> dict[str, l
 
 
 def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Results of calls made at once. When one fails the others are still heard, so that what they bring is kept."""
     futures = [background.start(in_this_context(call)) for call in calls]
+    wait(futures)
     return [future.result() for future in futures]
 
 
 def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
-    args: tuple[Any, ...] = ()
     if run is not None and run.dry and hasattr(child, "dry"):
         return child.dry(**values)  # type: ignore[operator]
+    if run is None or run.kept is None or not step.waits or hasattr(child, "nodes") or torch.is_grad_enabled():
+        return _called(node, child, step, values, run, item)
+    key = (run.seed, *run.path, node.node_id, run.turns, run.sample, item)
+    known = run.kept.find(key, child, values)
+    if known is ABSENT:
+        known = _called(node, child, step, values, run, item)
+        run.kept.keep(key, child, values, known)
+    return known
+
+
+def _called(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
+    args: tuple[Any, ...] = ()
     if getattr(child, "level", "block") != "block":
         if run is not None:
             args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
@@ -139,6 +153,8 @@ def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: 
     order = [name for name, _ in step.inputs[: len(step.args)]]
     if all(name in values for name in order):
         args, values = tuple(values[name] for name in order), {name: value for name, value in values.items() if name not in order}
+    if run is not None and getattr(child, "wants_emit", False):
+        values = {**values, "emit": run.emitter(node.node_id)}
     if getattr(child, "wants_rng", False):
         values = {**values, "rng": (run or _NO_RUN).rng(node.node_id, item=item)}
     elif run is not None and run.seed is not None and isinstance(child, Block) and child.draws and not child.waits:

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from wgtorch.core.calling import Walked
-from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
+from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Step
 from wgtorch.core.port import ABSENT
 from wgtorch.core.rng import GLOBAL_RNG, Rng, seeded_global
 from wgtorch.core.run import Run
@@ -136,10 +137,19 @@ def has_loops(plan: Plan) -> bool:
 
 def _compiled(function: Callable[..., Any], options: Mapping[str, Any] | None) -> Callable[..., Any]:
     if options is None:
-        return torch.compiler.nested_compile_region(function)
+        return torch.compiler.nested_compile_region(_apart(function))
     # Compiled code is kept, and its recompilations counted, by code object: each body gets one of its own.
     own = types.FunctionType(function.__code__.replace(co_name="loop_body"), function.__globals__, "loop_body", function.__defaults__, function.__closure__)
     return torch.compile(own, **options)
+
+
+def _apart(function: Callable[..., Sequence[Any]]) -> Callable[..., tuple[Any, ...]]:
+    """The function with outputs in memory of their own, as a region has to give them."""
+
+    def apart(composite: Walked, values: dict[int, Any]) -> tuple[Any, ...]:
+        return tuple([tree_map_only(Tensor, torch.clone, value) for value in function(composite, values)])
+
+    return apart
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,7 @@ class Segment:
 
     Args:
         function: of the composite, and by slot the values of ``reads`` and what is foreseen; gives those of ``writes``.
+        plain: the same, not compiled on its own.
         reads: slots.
         writes: slots.
         frees: slots that nobody reads after it.
@@ -168,6 +179,7 @@ class Segment:
     """
 
     function: Callable[..., Sequence[Any]]
+    plain: Callable[..., Sequence[Any]]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     frees: tuple[int, ...]
@@ -206,6 +218,10 @@ class Segment:
                     slots[store[port]] = value
 
     def _result(self, composite: Walked, values: dict[int, Any], run: Run | None) -> Sequence[Any]:
+        if torch.compiler.is_compiling():
+            # What differs from turn to turn and is no tensor would make a region of its own for each: then the loop is unrolled.
+            alike = all(_is_tensors(values[slot]) for slot in self.moving if slot in values)
+            return (self.function if alike else self.plain)(composite, values)
         seeded: Any = nullcontext()
         if self.drawing is not None and run is not None and run.seed is not None:
             seeded = seeded_global(run.rng(self.drawing))
@@ -219,6 +235,11 @@ class Segment:
                     "compile(backend='aot_eager') does without. A block that cannot be compiled says compiles = False"
                 )
             raise
+
+
+def _is_tensors(value: Any) -> bool:
+    """True for a tensor, and for tuples and lists of them."""
+    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and all(_is_tensors(item) for item in value))
 
 
 def _steady(value: Any) -> Any:
@@ -249,12 +270,13 @@ def _cut(composite: Walked, loop: Loop, walk: Walk, compiled: Callable[[Callable
         parts[-1].append(step)  # type: ignore[union-attr]
         fresh |= set(step.writes)
     moving = {carry.slot for carry in loop.carries} | set(loop.writes)
+    origin = {carry.slot: (carry.start, carry.feedback) for carry in loop.carries}
     kept = set(loop.writes) - {slot for step in loop.body for slot in step.frees}
     found: list[Segment | Step] = []
     for index, part in enumerate(parts):
         if isinstance(part, list):
             after = {slot for other in parts[index + 1 :] for step in (other if isinstance(other, list) else (other,)) for slot in step.reads}
-            found.append(_segment(composite, part, kept | after, moving, walk, compiled))
+            found.append(_segment(composite, part, kept | after, moving, origin, walk, compiled))
         else:
             found.append(part)
     return found
@@ -278,6 +300,7 @@ def _segment(
     steps: list[Step],
     needed: set[int],
     moving: set[int],
+    origin: Mapping[int, tuple[int, int]],
     walk: Walk,
     compiled: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> Segment:
@@ -292,6 +315,10 @@ def _segment(
             step = _fed(step, child.turn_port, size)
             size += 1
         body.append(step)
+    first: dict[tuple[int, int], int] = {}
+    read = sorted({slot for step in body for slot in step.reads} & set(origin))
+    same = {slot: first.setdefault(origin[slot], slot) for slot in read}
+    body = [_merged(step, same) for step in body]
     extra = tuple(node.slot for node in foreseen)
     reads = tuple(sorted({slot for step in body for slot in step.reads} - own - set(extra)))
     writes = tuple(sorted(own & needed))
@@ -307,6 +334,7 @@ def _segment(
     draws = [s.node for s in body if isinstance(s, Call) and getattr(composite.nodes._modules[s.key], "draws", False)]
     return Segment(
         function=compiled(function),
+        plain=function,
         reads=reads,
         writes=writes,
         frees=tuple(slot for step in steps for slot in step.frees if slot not in writes),
@@ -315,6 +343,18 @@ def _segment(
         numbers=frozenset(numbers) & set(reads),
         drawing=draws[0] if draws else None,
     )
+
+
+def _merged(step: Step, same: Mapping[int, int]) -> Step:
+    """The step with one slot for all that carry the same from turn to turn: compiled code cares whether two tensors are one."""
+
+    def of(slot: int) -> int:
+        return same.get(slot, slot)
+
+    if not isinstance(step, Call):
+        return replace(step, sources=tuple(map(of, step.sources))) if isinstance(step, Combine) else step
+    inputs, kwargs = (tuple((name, of(slot)) for name, slot in pairs) for pairs in (step.inputs, step.kwargs))
+    return replace(step, inputs=inputs, kwargs=kwargs, args=tuple(map(of, step.args)), one=of(step.one), frees=(), simple=False)
 
 
 def _fed(step: Call, port: str, slot: int) -> Call:

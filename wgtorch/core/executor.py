@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from functools import partial
 from itertools import count
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wgtorch.core import background
 from wgtorch.core.calling import Walked, call_node, outputs_of
 from wgtorch.core.compiling import LoopBody, Walk
-from wgtorch.core.errors import PortError, RunTimeoutError
+from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
 from wgtorch.core.joining import combine
 from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Step
 from wgtorch.core.port import ABSENT
@@ -204,10 +204,21 @@ def _walk_waiting(composite: Walked, steps: Sequence[Step], slots: list[Any], ru
                 through(landed)
                 del future
     except Exception as error:
-        for future in flying:
-            future.cancel()
+        _end_others(composite, flying, run, cut=isinstance(error, (RunCancelled, RunTimeoutError, CancelledError)))
         _locate(error, at, composite)
         raise
+
+
+def _end_others(composite: Walked, flying: dict[Future[Any], tuple[Call, float]], run: Run | None, *, cut: bool) -> None:
+    """After a node failed: lets those on their way come home, so that what they bring is kept; cancels them when time is up."""
+    try:
+        while flying and not cut:
+            for future in _landed(composite, flying, run):
+                del flying[future]
+    except (RunCancelled, RunTimeoutError):
+        pass
+    for future in flying:
+        future.cancel()
 
 
 def _locate(error: BaseException, step: Step | None, composite: Walked) -> None:

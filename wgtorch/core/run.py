@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from wgtorch.core.errors import RunCancelled, RunTimeoutError
+from wgtorch.core.kept import Kept
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.core.wearing import keeping
 
@@ -22,7 +23,7 @@ class Event:
     """What a callback is told.
 
     Args:
-        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``.
+        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``part`` where a block tells of an output that is not whole yet.
         path: the node's path, from the outermost composite's id (``architect/plan/first/a``).
         level: ``world``, ``stage``, ``pipeline``, ``graph`` or ``block``.
         inputs: values the node was called with.
@@ -70,6 +71,7 @@ class Run:
         state: the State a stage runs over; conditions of its nodes look at it.
         content: a world's content.
         dry: values are stand-ins; blocks are asked for ``dry`` where they have it.
+        kept: what nodes that wait brought, here and in a try of the same pass before.
     """
 
     path: Path
@@ -87,6 +89,7 @@ class Run:
     state: Any = None
     content: Mapping[str, Any] | None = None
     dry: bool = False
+    kept: Kept | None = None
 
     def child(self, node_id: str, *, item: int | None = None, exposed: tuple[str, ...] = ()) -> Run:
         """The run as a child at ``node_id`` sees it; ``item`` is its place in a mapped list."""
@@ -117,6 +120,12 @@ class Run:
         event = Event(kind, path, level, **fields)
         for callback in self.callbacks:
             callback(event)
+
+    def emitter(self, node_id: str) -> Callable[..., None] | None:
+        """What a block at ``node_id`` tells callbacks with, of parts of its outputs; None where there are none."""
+        if not self.callbacks:
+            return None
+        return lambda **outputs: self.emit("part", node_id, "block", outputs=outputs)
 
     def watch(self, node_id: str, level: str, inputs: Mapping[str, Any], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Makes a call that gives outputs by name, and tells callbacks of its start and of its end or error."""

@@ -14,6 +14,8 @@ from wgtorch.lora.freezing import freeze, thaw
 from wgtorch.lora.places import Place, adaptable, as_peft_says, chosen_layers, look_again, matches, places_of, unique_blocks
 from wgtorch.lora.wear import without
 
+_OPTIONS = ("rank", "alpha", "target_modules", "freeze_base", "nodes", "dropout", "wear")
+
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
@@ -107,7 +109,7 @@ def add(
     check_name(name)
     unknown = [option for option in options if option not in ALLOWED]
     if unknown:
-        raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], ALLOWED)}")
+        raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], (*_OPTIONS, *ALLOWED))}")
     if rank < 1:
         raise StructureError(f"lora.add: rank {rank}; expected a whole number from 1")
     places = places_of(target, nodes)
@@ -152,7 +154,7 @@ def remove(target: Any, name: str) -> None:
         with gate_of(wearer_of(place.block)).change():
             attaching.detach(place.block, name)
     for place in unique_blocks(places):
-        thaw(place.block, name)
+        thaw(place.block, name, target.training)
     look_again(target)
 
 

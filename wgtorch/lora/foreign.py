@@ -76,9 +76,7 @@ def _from_peft(folder: Path, model: str) -> Stored:
 
 def _from_diffusers(file: Path) -> Iterator[Stored]:
     header, tensors = read_file(file)
-    alphas: Mapping[str, Any] = {}
-    if not any(_LAYER.search(key) for key in tensors):
-        tensors, alphas = _translated(file, tensors)
+    tensors, alphas = _translated(file, tensors)
     metadata = _metadata(header.metadata.get(_METADATA), file)
     models: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -125,24 +123,21 @@ def _config_of(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict
 
 
 def _translated(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Names of older diffusers, of its training scripts and of kohya's, as diffusers itself translates them."""
-    loaders: Any = require("diffusers.loaders", "diffusers")
-    translation: Any = require("diffusers.utils.state_dict_utils", "diffusers")
-    state, alphas = loaders.StableDiffusionLoraLoaderMixin.lora_state_dict(dict(tensors))
-    found: dict[str, Tensor] = {}
-    try:
-        for model in {match.group(1) if (match := _MODELS.match(key)) else "" for key in state}:
-            prefix = f"{model}." if model else ""
-            own = {
-                key.removeprefix(prefix): value
-                for key, value in state.items()
-                if key.startswith(prefix) and (prefix or not _MODELS.match(key))
-            }
-            if model.startswith("text_encoder"):
-                own = translation.convert_state_dict_to_peft(translation.convert_state_dict_to_diffusers(own))
-            elif not any(_LAYER.search(key) for key in own):
-                own = translation.convert_unet_state_dict_to_peft(own)
-            found |= {f"{prefix}{key}": value for key, value in own.items()}
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{file}: names such as {sorted(tensors)[:3]} are no LoRA that is known here: {error}") from error
-    return found, alphas or {}
+    """Tensors under PEFT's names, and alpha by layer where the file has it; kohya's names as diffusers itself translates them."""
+    alphas: Mapping[str, Any] | None = None
+    state = {_renamed(key): value for key, value in tensors.items()}
+    if not any(_LAYER.search(key) for key in state):
+        loaders: Any = require("diffusers.loaders", "diffusers")
+        try:
+            state, alphas = loaders.StableDiffusionLoraLoaderMixin.lora_state_dict(dict(tensors))
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{file}: names such as {sorted(tensors)[:3]} are no LoRA that is known here: {error}") from error
+        state = {_renamed(key): value for key, value in state.items()}
+    own = {key: value for key, value in state.items() if key.endswith(".alpha")}
+    return {key: value for key, value in state.items() if key not in own}, own if alphas is None else alphas
+
+
+def _renamed(key: str) -> str:
+    """``to_q.lora.down.weight``, ``to_q.lora_linear_layer.down.weight`` and ``processor.to_q_lora.down.weight`` as PEFT writes them."""
+    key = re.sub(r"\.processor\.(to_[qkv]|to_out)_lora\.", lambda found: f".{found[1]}{'.0' if found[1] == 'to_out' else ''}.lora.", key)
+    return re.sub(r"\.lora(_linear_layer)?\.(down|up)\.", lambda found: f".lora_{'A' if found[2] == 'down' else 'B'}.", key)

@@ -30,8 +30,8 @@ def freeze(block: Any, name: str) -> int:
     return sum({id(parameter): parameter.numel() for parameter in trained.values()}.values())
 
 
-def thaw(block: Any, name: str) -> None:
-    """Undoes :func:`freeze`, as far as no other adapter holds the base frozen."""
+def thaw(block: Any, name: str, training: bool) -> None:
+    """Undoes :func:`freeze`, as far as no other adapter holds the base frozen; ``training`` is the mode of what holds the block."""
     record: dict[str, tuple[frozenset[str], bool]] = block.__dict__.get(_RECORD, {})
     if name not in record:
         return
@@ -42,7 +42,7 @@ def thaw(block: Any, name: str) -> None:
             parameter.requires_grad_(True)
     if whole and not record:
         block._frozen = False
-        block.train()
+        block.train(training)
     elif whole:
         other = next(iter(record))
         record[other] = (record[other][0], True)

@@ -40,12 +40,17 @@ def merge(target: Any, adapter: Adapter) -> list[str]:
     blocks = [place for place in unique_blocks(places) if names & adapters_on(place.block).keys()]
     for place in blocks:
         _check(place, places, worn)
-    for place in blocks:
-        own = _own(worn, place)
-        with gate_of(wearer_of(place.block)).change(), torch.no_grad():
-            for _, layer in layers_of(wearer_of(place.block)):
-                _merge_layer(layer, own)
-            wearer_of(place.block).__dict__["_merged_adapters"] = own
+    try:
+        for place in blocks:
+            own = _own(worn, place)
+            with gate_of(wearer_of(place.block)).change(), torch.no_grad():
+                wearer_of(place.block).__dict__["_merged_adapters"] = own
+                for _, layer in layers_of(wearer_of(place.block)):
+                    _merge_layer(layer, own)
+    except Exception:
+        for place in blocks:
+            _restore(place)
+        raise
     return [place.path for place in blocks]
 
 
@@ -65,17 +70,21 @@ def unmerge(target: Any) -> list[str]:
             if data == layer.weight.data_ptr() and version != layer.weight._version:
                 raise StructureError(f"{place.path}: {path} was changed while an adapter was merged; load the base again")
     for place in blocks:
-        wearer = wearer_of(place.block)
-        with gate_of(wearer).change(), torch.no_grad():
-            for _, layer in layers_of(wearer):
-                base = layer.get_base_layer()
-                for key, value in layer.__dict__.pop("_unmerged", {}).items():
-                    now = getattr(base, key)
-                    now.data = value.to(now.device, now.dtype)
-                layer.__dict__.pop("_merged_state", None)
-                layer.merged_adapters.clear()
-            del wearer.__dict__["_merged_adapters"]
+        _restore(place)
     return [place.path for place in blocks]
+
+
+def _restore(place: Place) -> None:
+    wearer = wearer_of(place.block)
+    with gate_of(wearer).change(), torch.no_grad():
+        for _, layer in layers_of(wearer):
+            base = layer.get_base_layer()
+            for key, value in layer.__dict__.pop("_unmerged", {}).items():
+                now = getattr(base, key)
+                now.data = value.to(now.device, now.dtype)
+            layer.__dict__.pop("_merged_state", None)
+            layer.merged_adapters.clear()
+        wearer.__dict__.pop("_merged_adapters", None)
 
 
 def _own(worn: Weighted, place: Place) -> Weighted:

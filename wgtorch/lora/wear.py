@@ -71,7 +71,7 @@ def wearing(target: Any, adapter: Adapter | None) -> worn_as:
 
 
 def adapters(target: Any) -> dict[str, list[str]]:
-    """Adapters below, each with the paths of the blocks that have it."""
+    """Adapters below, each with the paths of all places whose block has it, worn there or not."""
     found: dict[str, list[str]] = {}
     for place in places_of(target):
         for name in adapters_on(place.block):

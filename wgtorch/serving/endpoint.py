@@ -223,4 +223,4 @@ def _json(text: bytes) -> Any:
 
 
 def _short(reason: object) -> str:
-    return re.sub(r"^.*?object at 0x[0-9a-f]+>: |^<.*?>: ", "", str(reason))[:200]
+    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(reason))[:200]

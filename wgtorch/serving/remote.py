@@ -189,8 +189,8 @@ class _ElsewhereLevel(_Elsewhere):
         """Calls the endpoint."""
         run, inputs = self._positional(args, dict(inputs)) if args else (None, inputs)  # type: ignore[attr-defined]
         where = self.block_id if run is None else "/".join(run.path)
-        if run is not None and (run.feeds or run.wanted):
-            inner = [f"{'/'.join(path)}.{port}" for path, port in [*run.feeds, *(run.wanted or ())]]
+        inner = [] if run is None else [f"{'/'.join(path)}.{port}" for path, port in (*run.feeds, *(run.wanted or ())) if path]
+        if inner:
             raise UnknownNameError(f"{where}: {inner} lie inside {self.endpoint.url}, which shows {list(self._outputs_there())}")
         check_inputs(inputs, self._specs_there()[0], where)
         return self._outputs_of(self._ask({"inputs": inputs}, inputs, run, where), where)
@@ -256,6 +256,9 @@ class RemoteStage(_ElsewhereLevel, Stage):
         self._contract = StateContract(
             tuple(config["inputs"]), tuple(config["outputs"]), config["mapping_input"], writes, config["merge"], config["new_state"]
         ).check(self.block_id)
+        for direction, ports in (("input", self._contract.reads), ("output", [port for written in writes.values() for port in written])):
+            for port in ports:
+                self._port_at(port, direction)
         self._inputs = [_exposed(port, source) for port, source in self._contract.reads.items()]
         self._outputs = [_exposed(port, self._contract.written_as(slot, port)) for slot, ports in writes.items() for port in ports]
 

@@ -25,9 +25,9 @@ def upscale() -> Graph:
 def image_to_video(*, frames: int = 16, steps: int = 12, guidance: float = 2.0, strength: float = 0.95, larger: bool = False) -> Graph:
     """Turns a picture of a scene into what a prompt says, frame by frame: night falls, snow comes, a castle appears.
 
-    The picture is described; the condition walks from that description to what the prompt changes of it; the painter repaints the picture once
-    for each step of the way, all from the same noise, so that only what the words change does. It knows nothing of how
-    things move: frames are repaintings, not motion.
+    The picture is described; the condition walks from that description to what the prompt changes of it; the painter
+    repaints the picture once for each step of the way, all from the same noise, so that only what the words change does. It
+    knows nothing of how things move: frames are repaintings, not motion.
 
     Args:
         frames: of the video, where the input ``num_frames`` is not fed.
@@ -106,4 +106,3 @@ def text_to_video(*, frames: int = 16, steps: int = 12, guidance: float = 2.0, s
     pipeline.expose_output("upscale", "image")
     pipeline.expose_output("i2v", "video")
     return pipeline
-

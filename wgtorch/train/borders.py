@@ -36,7 +36,9 @@ def places_before(target: Block, border: str) -> set[str]:
         for node_id in before:
             path = f"{way}{node_id}"
             child = level.nodes[node_id]
-            inside = [below for below, _, _, block in places_of(child, path) if not isinstance(block, Level)] if isinstance(child, Level) else []
+            inside = (
+                [below for below, _, _, block in places_of(child, path) if not isinstance(block, Level)] if isinstance(child, Level) else []
+            )
             found |= {path, *inside}
         way, level = f"{way}{part}/", level.nodes[part]
     return found

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import ConfigError, require, suggest
+from wgtorch.core.errors import ConfigError, TrainingError, require, suggest
+from wgtorch.lora.adding import add as add_lora
 from wgtorch.train.data.base import Data
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
 from wgtorch.train.registries import DataRegistry, build
@@ -28,6 +29,18 @@ SETTINGS = (
 )  # fmt: skip
 """Keys of a training's settings beside its target."""
 _LOGGERS = ("csv", "tensorboard")
+_EXPECTED = (
+    ".*does not have many workers.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*Checkpoint directory .* exists.*",
+    ".*Experiment logs directory.*",
+    ".*The dirpath has changed from.*",  # a resumed run has a folder of its own
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*LearningRateMonitor. callback with models that have no learning rate schedulers.*",
+    ".*GPU available but not used.*",
+    ".*You defined a `validation_step` but have no `val_dataloader`.*",
+)
+"""Warnings of Lightning's about what is meant to be so."""
 
 
 def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str | Path | None = None) -> Trainable:
@@ -94,6 +107,8 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
     if "max_steps" not in own and "max_epochs" not in own and "max_time" not in own:
         raise ConfigError("trainer: nothing says when to stop; give max_steps, max_epochs or max_time")
     own.setdefault("max_epochs", -1)
+    if own.get("max_steps", -1) > 0:
+        own["log_every_n_steps"] = min(own["log_every_n_steps"], own["max_steps"])
     progress = own.pop("enable_progress_bar", True)
     callbacks: list[pl.Callback] = [LearningRateMonitor("step"), *checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)]
     if settings.get("samples"):
@@ -117,7 +132,9 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
 
         unknown = [name for name in own if name not in inspect.signature(pl.Trainer).parameters]
         if unknown:
-            raise ConfigError(f"trainer: unknown {unknown[0]!r}; {suggest(unknown[0], inspect.signature(pl.Trainer).parameters)}") from error
+            raise ConfigError(
+                f"trainer: unknown {unknown[0]!r}; {suggest(unknown[0], inspect.signature(pl.Trainer).parameters)}"
+            ) from error
         raise ConfigError(f"trainer: {error}") from error
 
 
@@ -147,10 +164,16 @@ def loggers_of(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
 
 
 def _add_adapters(target: Block, settings: Mapping[str, Any]) -> None:
-    require("peft", "train")
-    from wgtorch import lora
+    import inspect
 
-    lora.add(target, **settings)
+    require("peft", "train")
+    known = [name for name in inspect.signature(add_lora).parameters if name not in ("target", "options")]
+    try:
+        report = add_lora(target, **settings)
+    except TypeError as error:
+        raise ConfigError(f"lora: {error}; known: {known}") from error
+    if not report.adapted:
+        raise TrainingError(f"lora: no block of {target.block_id} takes an adapter:\n{report}")
 
 
 class _Progress(RichProgressBar):
@@ -187,11 +210,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for words in (
-            ".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*", ".*Checkpoint directory .* exists.*",
-            ".*number of training batches .* is smaller than the logging interval.*", ".*Experiment logs directory.*",
-            ".*LearningRateMonitor. callback with models that have no learning rate schedulers.*", ".*GPU available but not used.*", ".*You defined a `validation_step` but have no `val_dataloader`.*",
-        ):  # fmt: skip
+        for words in _EXPECTED:
             warnings.filterwarnings("ignore", words)
         try:
             yield

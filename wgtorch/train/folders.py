@@ -47,7 +47,8 @@ class CheckpointFolders(CheckpointIO):
         trainable, averaging = self.trainable, self.trainable.averaging
         weights = checkpoint["state_dict"]
         doubled = trainable.trained_names() if averaging is not None else set()
-        kept = {name: value for name, value in weights.items() if not name.startswith("target.") or name in doubled}
+        # Copies, since these are the very tensors that hold the averages while the model is written.
+        kept = {name: value.clone() for name, value in weights.items() if not name.startswith("target.") or name in doubled}
 
         def write_state(folder: Path) -> None:
             (folder / _TRAINING).mkdir()
@@ -80,7 +81,9 @@ class _Folder(ModelCheckpoint):
     FILE_EXTENSION = ""
 
     def __init__(self, folder: Path, name: str, **options: Any) -> None:
-        super().__init__(dirpath=folder, filename=name, save_top_k=1, enable_version_counter=False, auto_insert_metric_name=False, **options)
+        super().__init__(
+            dirpath=folder, filename=name, save_top_k=1, enable_version_counter=False, auto_insert_metric_name=False, **options
+        )
 
 
 class LastCheckpoint(_Folder):

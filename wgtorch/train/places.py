@@ -59,7 +59,9 @@ def check_patterns(target: Block, patterns: Sequence[str], where: str) -> None:
     for pattern in patterns:
         known = names if ":" in pattern else paths
         if not any(matches(pattern, name) for name in known):
-            raise TrainingError(f"{where}: {pattern!r} means nothing in {target.block_id}; {suggest(pattern, [path for path in known if path])}")
+            raise TrainingError(
+                f"{where}: {pattern!r} means nothing in {target.block_id}; {suggest(pattern, [path for path in known if path])}"
+            )
 
 
 def freeze(target: Block, patterns: Sequence[str], where: str = "freeze") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from wgtorch.core.errors import ConfigError
@@ -71,16 +72,16 @@ class Samples(pl.Callback):
     def _keep(self, trainer: pl.Trainer, name: str, value: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{trainer.global_step:06d}_{name}"
-        board = next((logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_image")), None)
+        boards: list[Any] = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if isinstance(value, Tensor):
             picture = grid(value.detach().float().cpu())
             _write_png(picture, path.with_suffix(".png"))
-            if board is not None:
+            for board in boards:
                 board.add_image(f"samples/{name}", picture, trainer.global_step)
         else:
             lines = "\n".join(str(text) for text in value)
             path.with_suffix(".txt").write_text(lines + "\n", encoding="utf-8")
-            if board is not None:
+            for board in boards:
                 board.add_text(f"samples/{name}", lines, trainer.global_step)
 
 

@@ -14,6 +14,7 @@ from wgtorch.core.errors import TrainingError
 from wgtorch.core.kinds import describe
 from wgtorch.core.rng import key_to_seed
 from wgtorch.graph import Graph
+from wgtorch.lora.training import check_optimizer
 from wgtorch.train.averaging import Averaging
 from wgtorch.train.borders import check_gradients, unreachable_reason
 from wgtorch.train.objective import Objective, Step, check_batch
@@ -134,7 +135,6 @@ class Trainable(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         total = self.trainer.estimated_stepping_batches if self._trainer is not None else float("inf")
         optimizer, scheduler = self.plan.build(self.plan.groups(self.target, self.objective), total)
-        _check_adapters(self.target, optimizer)
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -148,6 +148,10 @@ class Trainable(pl.LightningModule):
         self._ddp_params_and_buffers_to_ignore = [
             name for name, parameter in self.named_parameters() if name.startswith("target.") and id(parameter) not in trained
         ]
+
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning leaves modes as they are; a level puts its frozen children into eval
+        check_optimizer(self.target, self.optimizers(use_pl_optimizer=False))
 
     def on_after_backward(self) -> None:
         if not self._checked:
@@ -167,13 +171,3 @@ def _recompute_loops(target: Block) -> None:
     for graph in graphs:
         if isinstance(graph, Graph):
             graph.metadata["gradient_checkpointing"] = True
-
-
-def _check_adapters(target: Block, optimizer: torch.optim.Optimizer) -> None:
-    """Refuses an optimizer that lacks weights of adapters that train."""
-    from importlib.util import find_spec
-
-    if find_spec("wgtorch.lora") is not None:
-        from wgtorch.lora import check_optimizer
-
-        check_optimizer(target, optimizer)

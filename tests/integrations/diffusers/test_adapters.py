@@ -14,9 +14,11 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, ours, picture, theirs
-from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
+from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.t2i_adapter import T2IAdapter
 
 pytestmark = [
@@ -154,3 +156,90 @@ def test_in_two_calls_instead_of_one_batch_nothing_is_guessed(pipeline: Any, con
     assert [edge.target_port for edge in graph.edges if edge.target_node == "controlnet"].count("latent") == 2  # start and feedback
     found = graph.validate(strict=False)
     assert any("controlnet.condition" in str(each) and "could feed it" in str(each) for each in (*found.errors, *found.warnings))
+
+
+# --- IP-Adapter -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image_encoder() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(6)
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8, projection_dim=12
+    )
+    return CLIPVisionModelWithProjection(config).eval()
+
+
+def ip_weights(unet: Any) -> dict[str, dict[str, Any]]:
+    """Random weights in the form of the authors' files."""
+    generator = torch.Generator().manual_seed(7)
+    width, tokens = unet.config.cross_attention_dim, 4
+
+    def drawn(*shape: int) -> Any:
+        return torch.randn(shape, generator=generator)
+
+    projection = {
+        "proj.weight": drawn(tokens * width, 12),
+        "proj.bias": drawn(tokens * width),
+        "norm.weight": drawn(width),
+        "norm.bias": drawn(width),
+    }
+    layers = {}
+    for number, name in enumerate(name for name in unet.attn_processors if name.endswith("attn2.processor")):
+        out = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        layers[f"{2 * number + 1}.to_k_ip.weight"], layers[f"{2 * number + 1}.to_v_ip.weight"] = drawn(out, width), drawn(out, width)
+    return {"image_proj": projection, "ip_adapter": layers}
+
+
+def test_an_ip_adapter_is_one_more_node(pipeline: Any, image_encoder: Any) -> None:
+    import copy
+
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPImageProcessor
+
+    weights = ip_weights(pipeline.unet)
+    graph = Graph.from_diffusers(pipeline)
+    plain = ours(graph, **CALL)
+    graph.add_node(IPAdapter.from_file(weights, CLIPImage.around(image_encoder)), "ip")
+    graph.validate()
+    picture_16 = (picture(16) * 255).round() / 255
+    found = ours(graph, ip_adapter_image=picture_16, ip_adapter_scale=0.6, **CALL)
+
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet), "image_encoder": image_encoder}
+    parts["feature_extractor"] = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
+    their = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    their.unet._load_ip_adapter_weights(weights, low_cpu_mem_usage=False)
+    their.set_ip_adapter_scale(0.6)
+    pixels = CLIPImage.around(image_encoder).pixels(picture_16)
+    torch.testing.assert_close(found, theirs(their, ip_adapter_image=pixels, **CALL), rtol=0, atol=1e-4)
+    assert (found - plain).abs().max() > 1e-3, "the adapter changes nothing"
+    from_pixels = parts["feature_extractor"]((picture_16[0] * 255).byte().permute(1, 2, 0).numpy(), return_tensors="pt").pixel_values
+    torch.testing.assert_close(pixels, from_pixels, rtol=0, atol=1e-5)
+    # The UNet is shared with the pipeline; without the node it is as it was, for both.
+    torch.testing.assert_close(ours(Graph.from_diffusers(pipeline), **CALL), plain, rtol=0, atol=0)
+
+
+def test_an_ip_adapter_lets_gradients_through_to_its_picture(pipeline: Any, image_encoder: Any) -> None:
+    graph = Graph.from_diffusers(pipeline)
+    graph.add_node(IPAdapter.from_file(ip_weights(pipeline.unet), CLIPImage.around(image_encoder)), "ip")
+    image = picture(20).requires_grad_()
+    out = graph.run({**CALL, "num_inference_steps": 2, "ip_adapter_image": image}, seed=0, training=True)["image"]
+    (slope,) = torch.autograd.grad(out.mean(), image)
+    assert slope.abs().max() > 0
+
+
+def test_an_ip_adapter_survives_its_config_and_is_refused_by_another_unet(pipeline: Any, image_encoder: Any, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    graph = Graph.from_diffusers(tmp_path / "pipeline")
+    graph.add_node(IPAdapter.from_file(ip_weights(pipeline.unet), CLIPImage.around(image_encoder)), "ip")
+    before = ours(graph, ip_adapter_image=picture(16), **CALL)
+    assert torch.equal(ours(Graph.load(graph.save(tmp_path / "saved")), ip_adapter_image=picture(16), **CALL), before)
+    other = ip_weights(pipeline.unet)
+    other["ip_adapter"] = {name: value for name, value in other["ip_adapter"].items() if not name.startswith("1.")}
+    graph.replace_node("ip", IPAdapter.from_file(other, CLIPImage.around(image_encoder)))
+    with pytest.raises(PortError, match="made for another model"):
+        graph.run({**CALL, "ip_adapter_image": picture(16)}, seed=0)
+    with pytest.raises(CheckpointError, match="plain IP-Adapter"):
+        IPAdapter.from_file({"image_proj": {}, "ip_adapter": {}}, CLIPImage.around(image_encoder))

@@ -33,12 +33,16 @@ def as_task(pipeline: Any, task: str, schedule: str = "flow_dynamic") -> Any:
     return getattr(diffusers, f"Flux{name}Pipeline")(**{**pipeline.components, "scheduler": tiny.flow_scheduler(schedule)})
 
 
-@pytest.mark.parametrize("schedule", ["flow_dynamic", "flow_euler", "flow_karras", "flow_linear", "flow_unipc"])
+@pytest.mark.parametrize(
+    "schedule", ["flow_dynamic", "flow_euler", "flow_karras", "flow_linear", "flow_unipc", "flow_unipc_dynamic", "flow_stochastic"]
+)
 def test_text_to_image(pipeline: Any, schedule: str) -> None:
+    """Heun takes no sigmas and DPM-Solver++ no shift of its own, which their pipeline gives."""
     same = as_task(pipeline, "text_to_image", schedule)
     graph = Graph.from_diffusers(same)
-    native = {"flow_unipc": "solver/unipc", "flow_linear": "solver/diffusers"}
-    assert graph.nodes["solver"].block_type == native.get(schedule, "solver/flow_euler")
+    wrapped = schedule in ("flow_linear", "flow_unipc_dynamic", "flow_stochastic", "flow_lcm")
+    native = "solver/unipc" if schedule == "flow_unipc" else "solver/flow_euler"
+    assert graph.nodes["solver"].block_type == ("solver/diffusers" if wrapped else native)
     found = check_equal(same, graph, **CALL)
     assert found.shape == (1, 3, 16, 24)
     more = check_equal(same, graph, **CALL, guidance_scale=9.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ pytest.importorskip("transformers")
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
 from wgtorch.blocks.diffusion import DPMpp2M
-from wgtorch.core.errors import CheckpointError, ConfigError, PortError
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError, UnknownNameError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers import from_diffusers
@@ -327,6 +329,21 @@ def test_what_cannot_be_read(pipeline: Any, folder: Path, tmp_path: Path) -> Non
     (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline", "unet": ["diffusers", "UNet2DModel"]}')
     with pytest.raises(ConfigError, match=r"KandinskyPipeline of unet \(UNet2DModel\); supported: Stable Diffusion"):
         Graph.from_diffusers(tmp_path)
+
+
+def test_a_scheduler_that_does_not_fit(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "sd")
+    index, config = tmp_path / "sd" / "model_index.json", tmp_path / "sd" / "scheduler" / "scheduler_config.json"
+    written = json.loads(index.read_text())
+    for name, settings, message in (
+        ("FlowMatchEulerDiscreteScheduler", {}, "FlowMatchEulerDiscreteScheduler walks a flow and does not fit a model of diffusion"),
+        ("DDIMScheduler", {"prediction_type": "epsilo"}, "prediction_type: found 'epsilo', expected one of .*did you mean 'epsilon'"),
+        ("DDIMSchedule", {}, "diffusers has no scheduler 'DDIMSchedule'; did you mean 'DDIMScheduler'"),
+    ):
+        index.write_text(json.dumps({**written, "scheduler": ["diffusers", name]}))
+        config.write_text(json.dumps(settings))
+        with pytest.raises((ConfigError, UnknownNameError), match=message):
+            Graph.from_diffusers(tmp_path / "sd")
 
 
 def test_a_model_that_is_not_for_the_task(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_every_scheduler_of_flows(pipeline: Any, schedule: str) -> None:
     same = as_task(pipeline, "text_to_image", schedule)
     graph = Graph.from_diffusers(same)
     native = {"flow_unipc": "solver/unipc", "flow_dpmpp_2m": "solver/dpmpp_2m", "flow_heun": "solver/flow_heun"}
-    wrapped = {"flow_linear": "solver/diffusers"}
+    wrapped = dict.fromkeys(("flow_linear", "flow_unipc_dynamic", "flow_stochastic", "flow_lcm"), "solver/diffusers")
     assert graph.nodes["solver"].block_type == {**native, **wrapped}.get(schedule, "solver/flow_euler")
     call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": STEPS, **LENGTH}
     found = check_equal(same, graph, **call)

@@ -43,7 +43,7 @@ def as_task(pipeline: Any, task: str, schedule: str = "euler") -> Any:
     return getattr(diffusers, f"StableDiffusionXL{name}Pipeline")(**parts, add_watermarker=False)
 
 
-@pytest.mark.parametrize("schedule", ["ddim", "euler", "dpmpp_2m", "unipc", "pndm"])
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "unipc", "pndm"])
 def test_text_to_image(pipeline: Any, schedule: str) -> None:
     same = as_task(pipeline, "text_to_image", schedule)
     graph = Graph.from_diffusers(same)
@@ -84,13 +84,21 @@ def test_clip_skip(pipeline: Any) -> None:
     check_equal(pipeline, Graph.from_diffusers(pipeline), prompt=PROMPT, num_inference_steps=STEPS, clip_skip=1)
 
 
-@pytest.mark.parametrize("schedule", ["ddim", "euler", "dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "unipc", "pndm"])
 def test_image_to_image(pipeline: Any, schedule: str) -> None:
     same = as_task(pipeline, "image_to_image", schedule)
     graph = Graph.from_diffusers(same, task="image_to_image")
     call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "image": picture(tiny.PIXELS)}
     check_equal(same, graph, strength=0.6, num_inference_steps=STEPS, **call)
     check_equal(same, graph, **call)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("schedule", ["ddim", "heun", "dpmpp_2m", "unipc", "pndm"])
+def test_inpainting_with_other_schedulers(pipeline: Any, schedule: str, strength: float) -> None:
+    same = as_task(pipeline, "inpaint", schedule)
+    call = {"prompt": PROMPT, "image": picture(tiny.PIXELS), "mask_image": half_mask(tiny.PIXELS), "num_inference_steps": STEPS}
+    check_equal(same, Graph.from_diffusers(same, task="inpaint"), strength=strength, **call)
 
 
 @pytest.mark.parametrize("in_channels", [4, 9])

@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
-from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, ours, picture
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, ours, picture, theirs
 from wgtorch.core.errors import ConfigError, PortError, PromptTruncatedWarning
 from wgtorch.graph import Graph
 
@@ -75,6 +75,41 @@ def test_image_to_video(from_image: Any, schedule: str, batched: bool) -> None:
     call = {**CALL, "prompt": ["a", "b"], "negative_prompt": ["x", "y"]}
     both = check_equal(same, graph, **call, image=picture(24), last_image=picture(24, seed=7))
     assert both.shape == (2, 5, 3, 16, 32)
+
+
+def pil(image: torch.Tensor) -> Any:
+    """A picture [1, 3, H, W] of 8 bits, as a file has it: the pipeline's own way in for CLIP."""
+    from PIL import Image
+
+    return Image.fromarray((image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def eight_bit(seed: int) -> torch.Tensor:
+    image = torch.rand(1, 3, SIZE["height"], SIZE["width"], generator=torch.Generator().manual_seed(seed))
+    return (image * 255).round() / 255
+
+
+@pytest.mark.parametrize("both_ends", [False, True])
+def test_a_picture_that_clip_sees_too(both_ends: bool, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    pytest.importorskip("ftfy")  # their pipeline asks for it
+    same = tiny.wan(from_image=True, clip=True, both_ends=both_ends)
+    same.save_pretrained(tmp_path / "wan")
+    images = {"image": eight_bit(1)} | ({"last_image": eight_bit(2)} if both_ends else {})
+    call = {**CALL, "prompt": ["a", "b"], "negative_prompt": ["x", "y"]}
+    expected = theirs(same, **call, **{name: pil(image) for name, image in images.items()})
+    graph = Graph.from_diffusers(same, task="image_to_video")
+    for other in (graph, Graph.from_diffusers(tmp_path / "wan", task="image_to_video", batched=False)):
+        torch.testing.assert_close(ours(other, **call, **images), expected, rtol=0, atol=1e-4)
+    seen = graph.nodes["image_encoder"].run({"image": eight_bit(1)})["embedding"]
+    assert not torch.equal(seen, graph.nodes["image_encoder"].run({"image": eight_bit(2)})["embedding"])
+    graph.to_diffusers(tmp_path / "out")
+    again = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
+    torch.testing.assert_close(theirs(again, **call, **{n: pil(i) for n, i in images.items()}), expected, rtol=0, atol=1e-5)
+    if both_ends:
+        with pytest.raises(PortError, match="got 5 tokens; expected 10, those of the first picture and of the last: feed last_image too"):
+            graph.run({**call, "image": eight_bit(1)})
 
 
 def test_a_folder_gives_what_its_pipeline_gives(pipeline: Any, from_image: Any, tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow_linear": ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "time_shift_type": "linear"}),
     "flow_heun": ("FlowMatchHeunDiscreteScheduler", {"shift": 2.0}),
     "flow_unipc": ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}),
+    "flow_unipc_dynamic": (
+        "UniPCMultistepScheduler",
+        {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "use_dynamic_shifting": True},
+    ),
+    "flow_stochastic": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+    "flow_lcm": ("FlowMatchLCMScheduler", {"shift": 2.0}),
     "flow_dpmpp_2m": ("DPMSolverMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0}),
 }
 
@@ -212,10 +218,10 @@ def video_transformer(in_channels: int = 4, **more: Any) -> Any:
     ).eval()  # fmt: skip
 
 
-def wan(*, from_image: bool = False, schedule: str = "flow_unipc") -> Any:
-    """A pipeline of Wan 2.1, from text or from a picture."""
+def wan(*, from_image: bool = False, clip: bool = False, both_ends: bool = False, schedule: str = "flow_unipc") -> Any:
+    """A pipeline of Wan 2.1: from text, or from a picture, which CLIP may see too; ``both_ends`` is one between two pictures."""
     from diffusers import WanImageToVideoPipeline, WanPipeline
-    from transformers import UMT5Config, UMT5EncoderModel
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
     config = UMT5Config(vocab_size=40, d_model=24, d_kv=4, d_ff=24, num_layers=2, num_heads=2)
@@ -227,4 +233,17 @@ def wan(*, from_image: bool = False, schedule: str = "flow_unipc") -> Any:
     }
     if not from_image:
         return WanPipeline(**parts, transformer=video_transformer())
-    return WanImageToVideoPipeline(**parts, transformer=video_transformer(2 * 4 + 4))
+    more: dict[str, Any] = {}
+    if clip:
+        vision = {
+            "hidden_size": 8,
+            "intermediate_size": 12,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 8,
+            "patch_size": 4,
+        }
+        parts["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**vision)).eval()
+        parts["image_processor"] = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+        more = {"image_dim": 8, "added_kv_proj_dim": 24, "pos_embed_seq_len": 2 * 5 if both_ends else None}
+    return WanImageToVideoPipeline(**parts, transformer=video_transformer(2 * 4 + 4, **more))

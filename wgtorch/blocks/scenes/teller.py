@@ -54,7 +54,9 @@ class WordModel(LanguageModel):
         if len(set(words)) != len(words) or not words:
             raise ConfigError(f"WordModel.words: found {len(words)} words, {len(set(words))} of them different; expected each once")
         if min(width, depth, heads, max_length) < 1 or width % heads:
-            raise ConfigError(f"WordModel: width {width} must be a multiple of heads {heads}; depth {depth}, max_length {max_length} positive")
+            raise ConfigError(
+                f"WordModel: width {width} must be a multiple of heads {heads}; depth {depth}, max_length {max_length} positive"
+            )
         if temperature < 0:
             raise ConfigError(f"WordModel.temperature: found {temperature}, expected 0 or more")
         self.max_length, self.temperature = max_length, temperature

@@ -172,6 +172,8 @@ def tensors_of(block: nn.Module, name: str) -> dict[str, nn.Parameter]:
                 continue
             if isinstance(holder[name], nn.Parameter):
                 found[f"{path}.{kind}"] = holder[name]
+            elif kind == "lora_magnitude_vector":  # DoRA's only parameter, whose own name PEFT leaves out
+                found[f"{path}.{kind}"] = next(holder[name].parameters())
             else:
                 found |= {f"{path}.{kind}.{key}": value for key, value in holder[name].named_parameters()}
     return found

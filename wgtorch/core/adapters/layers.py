@@ -99,6 +99,16 @@ class WornLinear(WornLayer, lora.Linear):
 class _WornConv(WornLayer):
     """A convolution with adapters: x [B, in, ...] to [B, out, ...]."""
 
+    def get_delta_weight(self: Any, adapter: str) -> Tensor:
+        """What the adapter adds to the weight, in its shape: B has kernels of size 1, so it is one product of matrices.
+
+        (PEFT takes a three-dimensional kernel of size 1 for a two-dimensional one.)
+        """
+        base, down, up = self.get_base_layer(), self.lora_A[adapter].weight, self.lora_B[adapter].weight
+        if base.groups > 1:
+            return super().get_delta_weight(adapter)  # type: ignore[misc]
+        return (up.flatten(1) @ down.flatten(1)).view(base.weight.shape) * self.scaling[adapter]
+
     def _stacks(self: Any, names: Sequence[str]) -> bool:
         return self.get_base_layer().groups == 1 and WornLayer._stacks(self, names)
 

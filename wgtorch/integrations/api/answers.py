@@ -49,8 +49,9 @@ class Answer:
     @classmethod
     def from_json(cls, text: str, blob: bytes = b"") -> Answer:
         """What :meth:`to_json` wrote, and the bytes."""
-        entries = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}, blob=blob)
+        entries: dict[str, Any] = json.loads(text)
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}
+        return cls(**plain, blob=blob)
 
 
 _PLAIN = tuple(entry.name for entry in fields(Answer) if entry.name != "blob")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from wgtorch.core import errors
 from wgtorch.core.errors import ApiError, ConfigError, ReplayError, suggest
@@ -104,6 +104,7 @@ class Cassette:
         """Writes an answer, or the error that came in its place, at once."""
         asked = question.described()
         key, draw = digest(asked), question.draw
+        row: tuple[Any, ...]
         if isinstance(answer, Answer):
             row = (answer.to_json(), answer.blob or None, None, None, None)
         else:

@@ -8,7 +8,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
@@ -83,7 +84,6 @@ class Stop:
 class _Reserved:
     tokens: int
     money: float = 0.0
-    left: bool = field(default=False)
 
 
 class Client:
@@ -126,7 +126,7 @@ class Client:
     async def _tries(self, question: Question, terms: Terms, on_piece: Any, stop: Stop | None, started: float) -> Answer:
         patience, tokens = terms.patience, sum(question.estimated_tokens())
         said = _Watched(on_piece) if on_piece is not None else None
-        for number in range(patience.retries + 1):
+        for number in count():
             place = await self.line.enter(terms.limits, tokens)
             used: int | None = None
             try:
@@ -140,13 +140,13 @@ class Client:
                 self.line.leave(place, used)
             pause = _pause(outcome, patience, number)
             if pause is None:
-                break
+                raise self._error(outcome, number + 1, time.monotonic() - started)
             if outcome.after is not None:
                 self.line.pause(outcome.after)  # what one caller is told holds for all
             if said is not None:
                 said.restart()
             await asyncio.sleep(pause)
-        raise self._error(outcome, number + 1, time.monotonic() - started)
+        raise AssertionError("the loop ends with an answer or an error")
 
     async def _try(self, question: Question, patience: Patience, on_piece: OnPiece | None) -> Answer | Failure:
         call = getattr(self.provider, question.kind)
@@ -183,9 +183,7 @@ class Client:
         prompt, completion = question.estimated_tokens()
         price = price_of(self.address.provider.name, self.address.model)
         if budget.money is not None and price is None and not self.address.provider.is_free:
-            raise self._over(
-                f"a budget of {budget.money:g} in money, and no price of this model is known", "Give it with set_price()."
-            )
+            raise self._over(f"a budget of {budget.money:g} in money, and no price of this model is known", "Give it with set_price().")
         money = price.of(prompt, completion) if price is not None and not self.address.provider.is_free else 0.0
         with self._lock:
             spent = self.spent

@@ -95,6 +95,14 @@ class _Written:
     task_of: Callable[[Graph], str] = _task
 
 
+def _clip_of(graph: Graph) -> dict[str, Any]:
+    """What pictures are seen through, where they are."""
+    if "image_encoder" not in graph.nodes:
+        return {}
+    block: Any = graph.nodes["image_encoder"]
+    return {"image_encoder": _inner(graph, "image_encoder"), "image_processor": block.processor}
+
+
 def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
@@ -120,6 +128,7 @@ _FLUX = _Written(_classes("Flux"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, is_even
 _WAN = _Written(
     {"text_to_video": "WanPipeline", "image_to_video": "WanImageToVideoPipeline"},
     {**_TRANSFORMER, **_TEXT},
+    settings=_clip_of,
     task_of=lambda graph: "image_to_video" if "encoder" in graph.nodes else "text_to_video",
 )
 _TRANSFORMERS = {"backbone/wan_transformer": _WAN, "backbone/sd3_transformer": _SD3, "backbone/flux_transformer": _FLUX}

@@ -29,7 +29,7 @@ def flux(source: Source, task: str, batched: bool) -> Graph:
         ConfigError: the transformer is not for the task.
     """
     defaults = FLUX[task]
-    parts = begin(source, task, batched, defaults, is_flow=True, is_even=True, patch=PATCH)
+    parts = begin(source, task, batched, defaults, is_flow=True, is_packed=True, is_even=True, patch=PATCH)
     parts.backbone = source.model("transformer", "backbone/flux_transformer")
     parts.vae = source.model("vae", "codec/autoencoder_kl")
     found, expected = parts.backbone.model.config.in_channels, parts.vae.model.config.latent_channels * PATCH**2

@@ -23,14 +23,25 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     """A graph of the parts of a diffusers pipeline, every one a node that can be replaced.
 
     Inputs are named as in the call of the diffusers pipeline - ``prompt``, ``negative_prompt``, ``guidance_scale``,
-    ``num_inference_steps``, ``latents``, ``height``, ``width``, ``image``, ``strength``, ``mask_image``, ... - and have its
-    defaults, so only the prompt and the images are needed. The output ``image`` is float [B, 3, H, W] in
-    [0, 1], equal to the pipeline's for the same starting noise: ``latents``, standard normal [B, C, h, w], else drawn in the same
-    order from the same generator. (Inpainting with ``strength`` below 1 starts at the image even where ``latents`` are given;
-    diffusers then forgets the image.)
+    ``num_inference_steps``, ``latents``, ``height``, ``width``, ``image``, ``strength``, ``mask_image``, ``num_frames``, ... - and
+    have its defaults, so only the prompt and the images are needed. The output is ``image``, float [B, 3, H, W] in [0, 1], or
+    ``video`` [B, T, 3, H, W], equal to the pipeline's for the same starting noise: ``latents``, standard normal [B, C, h, w] (or
+    packed, as Flux's pipeline has them; of a video [B, C, T, h, w]), else drawn in the same order from the same generator. (Where a
+    loop starts near an image, ``latents`` are the noise that is added to it; diffusers then forgets the image.)
+
+    ================  ================================================  ======================================================
+    family            tasks                                             not supported
+    ================  ================================================  ======================================================
+    Stable Diffusion  ``text_to_image``, ``image_to_image``,            refiners; UNets that take the guidance scale
+    1, 2, XL          ``inpaint``
+    SD 3              the same                                          image adapters
+    FLUX.1            the same                                          Fill, Depth, Canny, Kontext
+    Wan 2.1           ``text_to_video``, ``image_to_video``             2.2 of two stages, or with a timestep for each patch
+    ================  ================================================  ======================================================
 
     The solver is one of ours where we have that of the folder's scheduler, else the scheduler itself in ``solver/diffusers``.
-    A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels.
+    A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels. Inpainting with
+    SD 3 decodes without the autoencoder's shift, as the pipeline does: that is the node ``without_shift``.
 
     Example:
         >>> graph = Graph.from_diffusers("models/stable-diffusion-v1-5")
@@ -39,7 +50,7 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
 
     Args:
         source: a local folder that ``save_pretrained`` wrote, or a pipeline object, whose modules are shared and not copied.
-        task: ``text_to_image``, ``image_to_image`` or ``inpaint``; whichever task the pipeline's class is for.
+        task: one of the family's, whichever the pipeline's class is for.
         batched: classifier-free guidance runs as one batch of twice the size; False makes two calls of half the memory.
         pool: where models are looked for, so that graphs built apart share them.
 
@@ -105,6 +116,7 @@ _WAN = {
     "tokenizer": "",
     "scheduler": "",
 }
+_WAN_CLIP = {**_WAN, "image_encoder": "CLIPVisionModel", "image_processor": ""}
 _FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph], tuple[str, ...]], ...] = (
     (_SD, stable_diffusion, tuple(STABLE_DIFFUSION)),
     (_SDXL, stable_diffusion_xl, tuple(STABLE_DIFFUSION_XL)),
@@ -112,6 +124,7 @@ _FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph], tuple[str, ...]], .
     (_SD3_T5, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
     (_FLUX, flux, tuple(FLUX)),
     (_WAN, wan, tuple(WAN)),
+    (_WAN_CLIP, wan, tuple(WAN)),
 )
 
 GraphReaders.register("diffusers", from_diffusers)

@@ -41,6 +41,7 @@ class Parts:
         vae: the block around the autoencoder.
         patch: latents to a side of what the backbone takes as one.
         is_flow: the model predicts a flow: its schedule is one, and a share of the steps is rounded up.
+        is_packed: the pipeline keeps latents as patches in a row (Flux).
         is_even: sigmas are asked for evenly, whatever the scheduler's own are (Flux).
         sides: (height, width) in pixels, where a call says nothing.
         skips_shift: the pipeline decodes without the autoencoder's shift.
@@ -56,6 +57,7 @@ class Parts:
     vae: Any = None
     patch: int = 1
     is_flow: bool = False
+    is_packed: bool = False
     is_even: bool = False
     sides: tuple[int, int] = (512, 512)
     keeps_size: bool = False

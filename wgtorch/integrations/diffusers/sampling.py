@@ -37,7 +37,8 @@ def scheduling(parts: Parts) -> None:
     """The schedule, the solver, and what a run tells the schedule."""
     graph, defaults = parts.graph, parts.defaults
     name, config = parts.source.scheduler()
-    schedule, solver = blocks_for(name, config, num_steps=defaults.steps, is_flow=parts.is_flow, is_even=parts.is_even)
+    patch = parts.patch if parts.is_packed else 1
+    schedule, solver = blocks_for(name, config, defaults.steps, is_flow=parts.is_flow, is_even=parts.is_even, patch=patch)
     rounds_up = parts.is_flow and defaults.strength is not None
     starts = {"strength": defaults.strength} if defaults.strength is not None and not rounds_up else {}
     add(graph, "schedule", schedule, inputs=starts)
@@ -53,7 +54,9 @@ def scheduling(parts: Parts) -> None:
     into = "schedule"
     if is_wrapped and (is_dynamic or parts.is_even):
         into = "settings"
-        known = {ours: config[theirs] for ours, theirs in DYNAMIC.items() if config.get(theirs) is not None}
+        # Where a scheduler does not say, pipelines do, and SD3's not as Flux's.
+        known = {"max_shift": 1.15 if parts.is_even else 1.16}
+        known |= {ours: config[theirs] for ours, theirs in DYNAMIC.items() if config.get(theirs) is not None}
         # Where a scheduler makes sigmas of a flow itself, Flux leaves that to it.
         is_even = parts.is_even and not config.get("use_flow_sigmas")
         add(
@@ -96,7 +99,7 @@ def _picture(parts: Parts) -> None:
     """The picture at a size that the model can work at."""
     graph = parts.graph
     sides = {} if parts.keeps_size else dict(zip(("height", "width"), parts.sides, strict=True))
-    add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * (parts.patch if parts.is_even else 1), **sides})
+    add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * (parts.patch if parts.is_packed else 1), **sides})
     graph.expose_input("picture", "image")
     for side in sides:
         graph.expose_input("picture", side)

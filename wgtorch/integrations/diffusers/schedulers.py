@@ -16,6 +16,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.core.rng import Rng, seeded_global
+from wgtorch.integrations.diffusers.patches import pack, unpack
 from wgtorch.roles import Schedule, Solver
 
 
@@ -216,6 +217,7 @@ class DiffusersSolver(Solver):
         config: its settings.
         num_steps: of a scheduler of its own.
         step: further arguments of ``step``, such as ``eta``.
+        patch: latents [B, C, h, w] are stepped as patches of this side in a row, so that noise falls as in Flux's pipeline.
     """
 
     inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
@@ -230,8 +232,10 @@ class DiffusersSolver(Solver):
         config: dict[str, Any] | None = None,
         num_steps: int = 20,
         step: dict[str, Any] | None = None,
+        patch: int = 1,
     ) -> None:
         super().__init__()
+        self.patch = patch
         self.start = None if scheduler is None else DiffusersSchedule(scheduler=scheduler, config=config, num_steps=num_steps)
         self.step_options = dict(step or {})
 
@@ -275,8 +279,13 @@ class DiffusersSolver(Solver):
                 options["generator"] = [rng.generator(index) for index in range(len(latent))]
             else:
                 drawing = seeded_global(rng)
+        size = sample.shape[2:]
+        if self.patch > 1:
+            pred, sample = pack(pred, self.patch), pack(sample, self.patch)
         with drawing:
             sample = scheduler.step(pred, now, sample, return_dict=False, **options)[0]
+        if self.patch > 1:
+            sample = unpack(sample, size, self.patch)
         following = replace(progress, scheduler=scheduler, turn=turn + 1, sample=sample)
         is_last = turn + 1 == len(timesteps)
         return {

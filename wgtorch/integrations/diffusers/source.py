@@ -35,6 +35,10 @@ class Source:
         """Class name and settings of the scheduler."""
         raise NotImplementedError
 
+    def processor(self, part: str) -> dict[str, Any]:
+        """Settings of a processor of pictures."""
+        raise NotImplementedError
+
 
 class FolderSource(Source):
     """A folder with a ``model_index.json``; models are read from its subfolders, by the pool of what is being built."""
@@ -68,6 +72,9 @@ class FolderSource(Source):
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         return self.classes["scheduler"], _public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
 
+    def processor(self, part: str) -> dict[str, Any]:
+        return _settings_of_processor(self._json(self.folder / part / "preprocessor_config.json"))
+
     def _json(self, path: Path) -> dict[str, Any]:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -99,6 +106,9 @@ class PipelineSource(Source):
         scheduler = self.pipeline.components["scheduler"]
         return type(scheduler).__name__, _public(dict(scheduler.config))
 
+    def processor(self, part: str) -> dict[str, Any]:
+        return _settings_of_processor(self.pipeline.components[part].to_dict())
+
 
 def open_pipeline(source: Any) -> Source:
     """The source for what a user hands over.
@@ -116,6 +126,12 @@ def open_pipeline(source: Any) -> Source:
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items() if not name.startswith("_")}
+
+
+def _settings_of_processor(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the names of classes; what counts as a number is one."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items() if not name.endswith("_type")}
+    return {name: int(value) if isinstance(value, int) and not isinstance(value, bool) else value for name, value in plain.items()}
 
 
 def _own_settings(model_class: Any, known: Mapping[str, Any]) -> dict[str, Any]:

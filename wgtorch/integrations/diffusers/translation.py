@@ -23,7 +23,13 @@ DYNAMIC = {
 
 
 def blocks_for(
-    scheduler: str, config: Mapping[str, Any], num_steps: int, *, is_flow: bool | None = None, is_even: bool = False
+    scheduler: str,
+    config: Mapping[str, Any],
+    num_steps: int,
+    *,
+    is_flow: bool | None = None,
+    is_even: bool = False,
+    patch: int = 1,
 ) -> tuple[Block, Block]:
     """(schedule, solver) that walk as a scheduler of diffusers does.
 
@@ -33,6 +39,7 @@ def blocks_for(
         num_steps: of a run that says nothing else.
         is_flow: what the model that it is for predicts is a flow; of any model where left out.
         is_even: the pipeline asks for even sigmas, instead of the scheduler's own (Flux).
+        patch: the pipeline steps latents as patches of this side in a row (Flux), which a scheduler that draws noise may tell.
 
     Raises:
         UnknownNameError: diffusers has no such scheduler.
@@ -49,7 +56,7 @@ def blocks_for(
             kind, name, schedule, solver = "diffusion", *translated(scheduler, settings)
         settings.done()
     except Unknown:
-        return _wrapped(scheduler, settings, num_steps)
+        return _wrapped(scheduler, settings, num_steps, patch)
     return _built(f"schedule/{kind}", {**schedule, "num_steps": num_steps}), _built(f"solver/{name}", solver)
 
 
@@ -72,9 +79,9 @@ def _check_fit(scheduler: str, config: Mapping[str, Any], is_flow: bool | None) 
         )
 
 
-def _wrapped(scheduler: str, settings: Settings, num_steps: int) -> tuple[Block, Block]:
+def _wrapped(scheduler: str, settings: Settings, num_steps: int, patch: int) -> tuple[Block, Block]:
     config = {"scheduler": scheduler, "config": {**settings.given}, "num_steps": num_steps}
-    return _built("schedule/diffusers", config), _built("solver/diffusers", {})
+    return _built("schedule/diffusers", config), _built("solver/diffusers", {"patch": patch} if patch > 1 else {})
 
 
 def _flow(scheduler: str, settings: Settings, is_even: bool) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -52,6 +52,8 @@ def _check_settings(source: Source) -> None:
 
 def _check_channels(parts: Parts) -> None:
     own, latents = parts.backbone.model.config, parts.vae.model.config.z_dim
+    if own.image_dim is not None and "image_encoder" not in parts.source.classes:
+        raise ConfigError(f"from_diffusers: {parts.source.name!r} has a transformer that sees pictures through CLIP, but no image_encoder")
     from_image = 2 * latents + parts.vae.frames
     expected = from_image if parts.task == "image_to_video" else latents
     if own.in_channels != expected:
@@ -98,9 +100,17 @@ def _first_frame(parts: Parts) -> None:
         ("frames.known", "image_condition.known"),
         ("encoder.latent", "image_condition.latent"),
     )
-    for node in ("backbone",) if parts.batched else ("backbone", "negative_backbone"):
+    backbones = ("backbone",) if parts.batched else ("backbone", "negative_backbone")
+    for node in backbones:
         join(graph, ("image_condition.condition", f"{node}.image_condition"))
     graph.expose_input("picture", "image")
+    if parts.backbone.model.config.image_dim is not None:
+        processor = parts.source.processor("image_processor")
+        add(graph, "image_encoder", parts.source.model("image_encoder", "conditioner/wan_image", processor=processor))
+        for name in ("image", "last_image"):
+            graph.expose_input("image_encoder", name)
+        for node in backbones:
+            join(graph, ("image_encoder.embedding", f"{node}.image_embeds"))
     graph.expose_input("frames", "last_image")
     graph.expose_input("frames", "num_frames")
     for side in sides:

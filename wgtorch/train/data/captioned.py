@@ -50,7 +50,9 @@ class CaptionedImages(Data):
     ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         if size < 1 or not 0 <= mirror <= 1 or held_out < 0:
-            raise ConfigError(f"data: found size {size}, mirror {mirror}, held_out {held_out}; expected positive sizes and shares in [0, 1]")
+            raise ConfigError(
+                f"data: found size {size}, mirror {mirror}, held_out {held_out}; expected positive sizes and shares in [0, 1]"
+            )
         self.size, self.mirror, self.seed = size, mirror, seed
         self.pairs = captions_in(Path(folder), prompt)
         kept = int(held_out) if held_out >= 1 else int(held_out * len(self.pairs))

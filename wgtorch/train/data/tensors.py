@@ -30,7 +30,7 @@ class Tensors(Data):
         super().__init__(batch_size=batch_size, workers=workers)
         self.rows = _Rows(Path(folder))
         kept = int(held_out) if held_out >= 1 else int(held_out * len(self.rows))
-        if not 0 <= held_out or kept >= len(self.rows):
+        if held_out < 0 or kept >= len(self.rows):
             raise ConfigError(f"data.held_out: found {held_out} of {len(self.rows)} items; expected fewer than all of them")
         self.kept = kept
 
@@ -63,7 +63,9 @@ class _Rows(Dataset[Any]):
             every = sorted([*keys, *texts])
             sizes |= {len(lines) for lines in texts.values()}
             if len(sizes) != 1 or (self.keys is not None and every != self.keys):
-                raise ConfigError(f"{file}: keys {every} with {sorted(sizes)} rows; expected the keys {self.keys or every}, as many rows of each")
+                raise ConfigError(
+                    f"{file}: keys {every} with {sorted(sizes)} rows; expected the keys {self.keys or every}, as many rows of each"
+                )
             self.keys, self.texts[file] = every, texts
             self.places += [(file, row) for row in range(sizes.pop())]
 

@@ -51,7 +51,9 @@ class Classification(Objective):
         for port, key in self.heads.items():
             logits, labels = found[port], batch[key]
             if logits.dim() != 2 or logits.shape[:1] != labels.shape:
-                raise ConfigError(f"classification: {port} is {list(logits.shape)} for labels {list(labels.shape)}; expected [B, K] for [B]")
+                raise ConfigError(
+                    f"classification: {port} is {list(logits.shape)} for labels {list(labels.shape)}; expected [B, K] for [B]"
+                )
             losses.append(F.cross_entropy(logits.float(), labels, ignore_index=self.ignore, label_smoothing=self.smoothing))
             here = labels != self.ignore
             right, learned = right.to(logits.device) + (logits.argmax(-1) == labels)[here].sum(), learned.to(logits.device) + here.sum()

@@ -128,7 +128,11 @@ class Denoising(Objective):
 
     def dropped(self, values: Mapping[str, Any], step: Step) -> dict[str, Any]:
         """The inputs with nothing said in some samples: the same samples in each of them."""
-        sizes = [len(value) for value in values.values() if isinstance(value, (list, Tensor)) and not (isinstance(value, Tensor) and not value.dim())]
+        sizes = [
+            len(value)
+            for value in values.values()
+            if isinstance(value, (list, Tensor)) and not (isinstance(value, Tensor) and not value.dim())
+        ]
         if not sizes:
             return dict(values)
         without = (step.uniform(max(sizes)) < self.drop_condition).tolist()

@@ -43,7 +43,9 @@ def chosen(given: str | Mapping[str, Any], known: Mapping[str, Mapping[str, floa
         raise ConfigError(f"{where}: found {name!r}, expected one of {', '.join(known)}; {suggest(name, known)}")
     for key, value in numbers.items():
         if key not in known[name] or not isinstance(value, (int, float)):
-            raise ConfigError(f"{where} ({name}): found {key} = {value!r}, expected numbers for {list(known[name])}; {suggest(key, known[name])}")
+            raise ConfigError(
+                f"{where} ({name}): found {key} = {value!r}, expected numbers for {list(known[name])}; {suggest(key, known[name])}"
+            )
     return Settings(name, {**known[name], **numbers})
 
 
@@ -81,7 +83,9 @@ def draw_times(times: Settings, schedule: GridSchedule, count: int, generator: t
         total = len(schedule.layout.alpha_bars)
         timestep = (share * total).long().clamp(max=total - 1)
     else:
-        raise ConfigError(f"a schedule of type {schedule.block_type!r} does not say where training happens; expected schedule/diffusion or flow")
+        raise ConfigError(
+            f"a schedule of type {schedule.block_type!r} does not say where training happens; expected schedule/diffusion or flow"
+        )
     alpha, sigma = schedule.level_at(timestep)
     return timestep, alpha, sigma
 

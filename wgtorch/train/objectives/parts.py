@@ -79,9 +79,10 @@ def denoiser_of(place: Block, backbone: str | None) -> Denoiser:
         return Denoiser(place, "latent", "timestep", None)
     node = _chosen_backbone(place, backbone)
     ports = (f"{node}.latent", f"{node}.timestep")
-    part = place.select(inputs=[*dict.fromkeys(entry.name for entry in place.exposed_inputs), *ports], outputs=[f"{node}.pred"])
-    names = [entry.name for entry in part.exposed_inputs if (entry.node_id, entry.port_name) in ((node, "latent"), (node, "timestep"))]
-    return Denoiser(part, *names, place)
+    outside = [entry.name for entry in place.exposed_inputs if f"{entry.node_id}.{entry.port_name}" not in ports]
+    part = place.select(inputs=[*dict.fromkeys(outside), *ports], outputs=[f"{node}.pred"])
+    names = {entry.port_name: entry.name for entry in part.exposed_inputs if entry.node_id == node}
+    return Denoiser(part, names["latent"], names["timestep"], place)
 
 
 def _chosen_backbone(graph: Graph, name: str | None) -> str:

@@ -60,7 +60,9 @@ class Reconstruction(Objective):
         inputs, outputs = set(target.get_input_spec()), set(target.get_output_spec())
         if isinstance(target, Level):
             if self.latent_weight and self.latent is None:
-                raise ConfigError("reconstruction: latent_weight needs to know which port holds the latent; give latent, as 'encoder.latent'")
+                raise ConfigError(
+                    "reconstruction: latent_weight needs to know which port holds the latent; give latent, as 'encoder.latent'"
+                )
         elif not ({"image", "latent"} <= inputs and {"image", "latent"} <= outputs) and not {self.image} <= inputs:
             raise ConfigError(
                 f"reconstruction: {target.block_id} takes {sorted(inputs)} and gives {sorted(outputs)}; expected a codec that works both "

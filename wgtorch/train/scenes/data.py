@@ -77,7 +77,10 @@ class _Captioned(Dataset[dict[str, Any]]):
         return {**sample, "prompt": caption(scene, random.Random(f"caption/{index}"))}
 
 
-_FILLERS = tuple("the a of and in on it was then they into over slowly again old new city people story world wind light one who came".split())  # noqa: SIM905
+_FILLERS = (
+    "the", "a", "of", "and", "in", "on", "it", "was", "then", "they", "into", "over", "slowly", "again", "old", "new", "city", "people",
+    "story", "world", "wind", "light", "one", "who", "came",
+)  # fmt: skip
 _STRANGE = "qqq"  # stands for all words that the tokenizer does not know
 
 
@@ -98,9 +101,7 @@ class SceneCaptions(Data):
 
     fresh = True
 
-    def __init__(
-        self, *, count: int = 100_000, validation: int = 1000, batch_size: int = 128, workers: int = 0, seed: int = 0
-    ) -> None:
+    def __init__(self, *, count: int = 100_000, validation: int = 1000, batch_size: int = 128, workers: int = 0, seed: int = 0) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.texts = _Texts(count, seed, plain=False)
         self.held_out = _Texts(validation, VALIDATION, plain=True)
@@ -158,9 +159,7 @@ class SceneEpisodes(Data):
 
     fresh = True
 
-    def __init__(
-        self, *, count: int = 100_000, validation: int = 256, batch_size: int = 32, workers: int = 0, seed: int = 0
-    ) -> None:
+    def __init__(self, *, count: int = 100_000, validation: int = 256, batch_size: int = 32, workers: int = 0, seed: int = 0) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.episodes, self.held_out = Episodes(count, seed=seed), Episodes(validation, seed=VALIDATION)
 

@@ -23,21 +23,21 @@ Reader = Callable[[Tensor], Mapping[str, Tensor]]
 HELD_OUT = "held out"
 """Seed of prompts and drawings that no model is trained on."""
 
-FREE_PROMPTS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("A lonely lighthouse above the waves while thunder rolls through the night.", {"landmark": "tower", "terrain": "sea", "weather": "storm", "time": "night"}),
-    ("Snow falls on a cottage deep in the woods.", {"weather": "snow", "landmark": "house", "terrain": "forest"}),
-    ("The camp stood among the dunes; the sun was setting.", {"landmark": "tent", "terrain": "desert", "time": "dusk"}),
-    ("An ancient citadel on the left, high peaks behind it, morning.", {"landmark": "castle", "place": "left", "terrain": "mountains", "time": "dawn"}),
-    ("Farmland, a golden windmill, bright afternoon sunshine", {"landmark": "windmill", "color": "yellow", "time": "day", "weather": "clear"}),
-    ("Drizzle over the valley, and a pilgrim walking", {"weather": "rain", "terrain": "hills", "traveller": "yes"}),
-    ("Mist on the lake at first light, a boat with white sails", {"weather": "fog", "terrain": "sea", "time": "dawn", "landmark": "ship", "color": "white"}),
-    ("cactus and sand under a starry sky", {"terrain": "desert", "time": "night"}),
-    ("A hut in the pasture, clouds gathering, evening is near", {"landmark": "house", "terrain": "meadow", "weather": "cloudy", "time": "dusk"}),
-    ("A blue palace to the right by the shore at midday", {"landmark": "castle", "color": "blue", "place": "right", "terrain": "sea", "time": "day"}),
-    ("Not a soul on the steppe, only rain.", {"traveller": "no", "terrain": "meadow", "weather": "rain"}),
-    ("The vessel rides out the tempest", {"landmark": "ship", "weather": "storm"}),
-)  # fmt: skip
-"""Prompts in words of a person, not of the grammar, with what they ask for."""
+FREE_PROMPTS: tuple[tuple[str, str], ...] = (
+    ("A lonely lighthouse above the waves while thunder rolls through the night.", "tower sea storm night"),
+    ("Snow falls on a cottage deep in the woods.", "snow house forest"),
+    ("The camp stood among the dunes; the sun was setting.", "tent desert dusk"),
+    ("An ancient citadel on the left, high peaks behind it, morning.", "castle left mountains dawn"),
+    ("Farmland, a golden windmill, bright afternoon sunshine", "windmill yellow day clear"),
+    ("Drizzle over the valley, and a pilgrim walking", "rain hills yes"),
+    ("Mist on the lake at first light, a boat with white sails", "fog sea dawn ship white"),
+    ("cactus and sand under a starry sky", "desert night"),
+    ("A hut in the pasture, clouds gathering, evening is near", "house meadow cloudy dusk"),
+    ("A blue palace to the right by the shore at midday", "castle blue right sea day"),
+    ("Not a soul on the steppe, only rain.", "no meadow rain"),
+    ("The vessel rides out the tempest", "ship storm"),
+)
+"""Prompts in words of a person, not of the grammar, with the values that they ask for."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def held_out_prompts(count: int) -> list[Prompt]:
 
 def free_prompts() -> list[Prompt]:
     """:data:`FREE_PROMPTS`."""
-    return [Prompt(text, asked) for text, asked in FREE_PROMPTS]
+    names = {value: name for name, values in ATTRIBUTES.items() for value in values}
+    return [Prompt(text, {names[value]: value for value in asked.split()}) for text, asked in FREE_PROMPTS]
 
 
 def held_out_drawings(count: int, root: Path) -> dict[str, Tensor]:

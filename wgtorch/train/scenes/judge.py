@@ -53,7 +53,9 @@ def _conv(inner: int, outer: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inner, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer), nn.ReLU(inplace=True))
 
 
-def train_judge(*, pictures: int = 40_000, epochs: float = 1.0, root: Path, batch: int = 64, rate: float = 4e-3, width: int = 32) -> SceneJudge:
+def train_judge(
+    *, pictures: int = 40_000, epochs: float = 1.0, root: Path, batch: int = 64, rate: float = 4e-3, width: int = 32
+) -> SceneJudge:
     """A judge trained on drawings of its own, disturbed by blur and noise; two thirds of them, the others stay clean.
 
     Args:
@@ -78,7 +80,9 @@ def train_judge(*, pictures: int = 40_000, epochs: float = 1.0, root: Path, batc
             if (sample := next(batches, None)) is None:
                 batches = iter(data)
                 sample = next(batches)
-            image = torch.where(torch.rand(batch, 1, 1, 1) < 2 / 3, disturb(sample["image"]), sample["image"]).to(memory_format=torch.channels_last)
+            image = torch.where(torch.rand(batch, 1, 1, 1) < 2 / 3, disturb(sample["image"]), sample["image"]).to(
+                memory_format=torch.channels_last
+            )
             losses = [F.cross_entropy(z, y, ignore_index=-1) for z, y in zip(judge(image).values(), sample["labels"].T, strict=True)]
             torch.stack(losses).sum().backward()
             optimizer.step()
@@ -102,6 +106,10 @@ def kept_judge(root: Path, **training: int | float) -> SceneJudge:
     started = time.process_time()
     judge = train_judge(root=root, **training)  # type: ignore[arg-type]
     part = path.with_suffix(".part")
-    save_file({key: value.contiguous() for key, value in judge.state_dict().items()}, part, metadata={"made": made, "cpu_seconds": f"{time.process_time() - started:.0f}"})
+    save_file(
+        {key: value.contiguous() for key, value in judge.state_dict().items()},
+        part,
+        metadata={"made": made, "cpu_seconds": f"{time.process_time() - started:.0f}"},
+    )
     part.replace(path)
     return judge

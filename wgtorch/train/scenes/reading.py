@@ -103,7 +103,8 @@ def _losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) ->
     """The summed loss, and the accuracy over all attributes and of the worst, of logits [B, values] each and labels [B, 7]."""
     loss = torch.stack(
         [
-            F.cross_entropy(z.float(), y, ignore_index=_UNNAMED, label_smoothing=smoothing, reduction="sum") / (y != _UNNAMED).sum().clamp(min=1)
+            F.cross_entropy(z.float(), y, ignore_index=_UNNAMED, label_smoothing=smoothing, reduction="sum")
+            / (y != _UNNAMED).sum().clamp(min=1)
             for z, y in zip(logits, labels.T, strict=True)
         ]
     ).sum()

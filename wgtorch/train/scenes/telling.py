@@ -59,7 +59,9 @@ class SceneTelling(Objective):
         """What the model tells, beside what the grammar tells."""
         told = target(prompt=batch["prompt"])["text"]
         pairs = zip(batch["prompt"], told, batch["answer"], strict=True)
-        return {"told": [f"{prompt}\n  {text}" + ("" if text == answer else f"\n  (the grammar: {answer})") for prompt, text, answer in pairs]}
+        return {
+            "told": [f"{prompt}\n  {text}" + ("" if text == answer else f"\n  (the grammar: {answer})") for prompt, text, answer in pairs]
+        }
 
 
 def _rows(model: WordModel, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,9 @@ class Upscaling(Objective):
     def check(self, target: Block) -> None:
         for name, spec in (("takes", target.get_input_spec()), ("gives", target.get_output_spec())):
             if "image" not in spec:
-                raise ConfigError(f"upscaling: {target.block_id} {name} no 'image' but {list(spec)}; expected a picture in and a larger one out")
+                raise ConfigError(
+                    f"upscaling: {target.block_id} {name} no 'image' but {list(spec)}; expected a picture in and a larger one out"
+                )
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         large = batch["image"]

@@ -76,7 +76,8 @@ class Grid:
         Raises:
             PortError: no step has this timestep.
         """
-        near = min(range(len(self)), key=lambda step: abs(self.timesteps[step] - timestep))
+        gaps = [abs(known - timestep) for known in self.timesteps]
+        near = gaps.index(min(gaps))
         if abs(self.timesteps[near] - timestep) > 1e-6 * max(1.0, abs(timestep)):
             shown = ", ".join(f"{known:g}" for known in self.timesteps[:4])
             raise PortError(

@@ -13,12 +13,15 @@ from wgtorch.blocks.diffusion.predictions import prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
 from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, weigh, weights_of
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, quickened, weigh, weights_of
 from wgtorch.core.compiling import Ahead
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Solver
+
+
+_QUICK = torch.float32
 
 
 class GridSolver(Solver):
@@ -51,6 +54,8 @@ class GridSolver(Solver):
     keeps_x0 = False
     """True when x0 is an argument of its own, since it is remembered; else only where it is limited."""
     stochastic = False
+    literal = False
+    """True when :meth:`take_literally` makes the turns."""
     rederives = True
     """True when the noise is derived anew from a limited x0."""
 
@@ -128,35 +133,14 @@ class GridSolver(Solver):
             PortError: ``timestep`` is not on the solver's own grid, the grid is already walked to its end, or it has another number
                 of steps than the solver was told.
         """
-        return self.advance(latent, timestep, pred, progress)
-
-    def advance(
-        self,
-        latent: Tensor,
-        timestep: float | Tensor,
-        pred: Tensor,
-        progress: Progress | None,
-        noise: Tensor | None = None,
-        rng: Rng | None = None,
-    ) -> dict[str, Any]:
-        """One turn, with noise where the solver is stochastic."""
-        if isinstance(progress, TurnTensors):
-            return self._from_tensors(latent, pred, progress, noise)
+        if progress.__class__ is TurnTensors:
+            return self.from_tensors(latent, pred, progress, None)
         grid, turn, memory = progress or self.begin(timestep)
-        row, _, next_timestep, is_last, is_noisy = self._planned(grid, turn)
+        row, _, next_timestep, is_last, _, quick = self.planned(grid, turn)
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
-        if is_noisy:
-            noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device) if noise is None else noise
-        else:
-            noise = None
-        following, memory = self.take(row, latent, pred, memory, noise)
-        return {
-            "next_latent": following,
-            "next_timestep": next_timestep,
-            "progress": Progress(grid, turn + 1, memory),
-            "done": is_last,
-        }
+        following, memory = self.take(quick if latent.dtype is _QUICK else row, latent, pred, memory)
+        return {"next_latent": following, "next_timestep": next_timestep, "progress": tuple.__new__(Progress, (grid, turn + 1, memory)), "done": is_last}
 
     # --- compiled loops -------------------------------------------------------------------------------------------------
 
@@ -172,7 +156,7 @@ class GridSolver(Solver):
         """
         latent: Tensor = inputs["latent"]
         grid, turn, memory = inputs.get("progress") or self.begin(inputs["timestep"])
-        plan = self._planned(grid, turn)
+        plan = self.planned(grid, turn)
         tensors = self._turn_tensors(grid, turn, latent)
         if self.memory and not memory:
             memory = tuple([torch.zeros_like(latent) for _ in range(self.memory)])
@@ -205,7 +189,7 @@ class GridSolver(Solver):
                 found = grid.memo[key] = [TurnTensors(*tensors) for tensors in zip(table, timesteps, ends, strict=True)]
         return found[turn]
 
-    def _from_tensors(self, latent: Tensor, pred: Tensor, known: TurnTensors, noise: Tensor | None) -> dict[str, Any]:
+    def from_tensors(self, latent: Tensor, pred: Tensor, known: TurnTensors, noise: Tensor | None) -> dict[str, Any]:
         """The tensors' part of a turn, as it is compiled."""
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
@@ -224,11 +208,15 @@ class GridSolver(Solver):
             memory: what the turn before remembered; empty in the first.
             noise: standard normal and like ``latent``.
         """
+        if self.literal:
+            return self.take_literally(row, latent, pred, memory, noise)
         if not (self.keeps_x0 or self.memory):
-            return weigh(row[0], (latent, pred, noise) if self.stochastic else (latent, pred)), ()
+            return weigh(row[0], (latent, pred, noise)), ()
         tensors: list[Any] = [latent, pred, *(memory or (None,) * self.memory)]
         if self.stochastic:
             tensors.append(noise)
+        if not self.keeps_x0 and self.memory == 1:
+            return weigh(row[0], tensors), (weigh(row[1], tensors),)
         first = 0
         if self.keeps_x0:
             tensors.insert(2, None)
@@ -237,6 +225,12 @@ class GridSolver(Solver):
             first = 1
         following = weigh(row[first], tensors)
         return following, tuple([weigh(row[first + 1 + index], tensors) for index in range(self.memory)])
+
+    def take_literally(
+        self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """As :meth:`take`, of a solver that does more with the weights than weigh."""
+        raise NotImplementedError
 
     def check_shape(self, latent: Tensor, pred: Tensor) -> None:
         """Called where a prediction has another shape than the latent.
@@ -249,7 +243,7 @@ class GridSolver(Solver):
             "A model that also predicts a variance has twice the channels: take solver/ddpm with variance='learned_range'"
         )
 
-    def _planned(self, grid: Grid, turn: int) -> Turn:
+    def planned(self, grid: Grid, turn: int) -> Turn:
         """What was made of the grid for a turn.
 
         Raises:
@@ -261,13 +255,12 @@ class GridSolver(Solver):
                 "leave num_steps out of one of them, or make them equal"
             )
         turns = grid.memo.get(self._key) or self.turns_over(grid)
-        try:
-            return turns[turn]
-        except IndexError:
+        if turn >= len(turns):
             raise PortError(
                 f"{self.block_id}: the grid of {len(turns)} turns is walked to its end; expected the loop to stop at `done`. "
                 "Leave num_loop_steps out, or give it at most that"
-            ) from None
+            )
+        return turns[turn]
 
     def begin(self, timestep: float | Tensor) -> Progress:
         """The start of the solver's own grid at ``timestep``."""
@@ -284,13 +277,16 @@ class GridSolver(Solver):
             count = self.num_turns(grid)
             timesteps = [*(self.place(grid, turn)[0] for turn in range(count)), grid.end]
             matrices = [self.matrix(grid, turn) for turn in range(count)]
+            rows = [tuple(tuple((k, weight) for k, weight in enumerate(weights) if weight) for weights in matrix) for matrix in matrices]
+            is_traced = torch.compiler.is_compiling()  # tensors made then must not stay
             grid.memo[self._key] = [
                 Turn(
-                    row=tuple(tuple((k, weight) for k, weight in enumerate(weights) if weight) for weights in matrix),
+                    row=rows[turn],
                     matrix=matrix,
                     next_timestep=timesteps[turn + 1],
                     is_last=turn + 1 == count,
                     is_noisy=self.stochastic and matrix[int(self.keeps_x0)][-1] != 0,
+                    quick=rows[turn] if is_traced or self.literal else quickened(rows[turn]),
                 )
                 for turn, matrix in enumerate(matrices)
             ]
@@ -321,4 +317,15 @@ class StochasticSolver(GridSolver):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """One turn, as of every solver; ``noise`` is standard normal and like ``latent``."""
-        return self.advance(latent, timestep, pred, progress, noise, rng)
+        if progress.__class__ is TurnTensors:
+            return self.from_tensors(latent, pred, progress, noise)
+        grid, turn, memory = progress or self.begin(timestep)
+        row, _, next_timestep, is_last, is_noisy, quick = self.planned(grid, turn)
+        if pred.shape != latent.shape:
+            self.check_shape(latent, pred)
+        if not is_noisy:
+            noise = None
+        elif noise is None:
+            noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device)
+        following, memory = self.take(quick if latent.dtype is _QUICK else row, latent, pred, memory, noise)
+        return {"next_latent": following, "next_timestep": next_timestep, "progress": tuple.__new__(Progress, (grid, turn + 1, memory)), "done": is_last}

@@ -11,8 +11,8 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.levels import Level, variance_from
 from wgtorch.blocks.diffusion.schedules.grid import Grid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
-from wgtorch.blocks.diffusion.solvers.guess import Guess
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, numbers_of
+from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, numbers_of, weigh
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 
@@ -72,6 +72,7 @@ class DDPM(StochasticSolver):
         if variance not in VARIANCES:
             raise ValueError(f"DDPM.variance: found {variance!r}, expected one of {', '.join(VARIANCES)}")
         self.variance = variance
+        self.literal = variance == "learned_range"
 
     def step(self, grid: Grid, turn: int, x: Any, guess: Guess, memory: Sequence[Any], z: Any) -> tuple[Any, ...]:
         now, to = grid.levels[turn], grid.targets[turn]
@@ -96,11 +97,9 @@ class DDPM(StochasticSolver):
         if self.variance != "learned_range":
             super().check_shape(latent, pred)
 
-    def take(
+    def take_literally(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
     ) -> tuple[Any, tuple[Any, ...]]:
-        if self.variance != "learned_range":
-            return super().take(row, latent, pred, memory, noise)
         expected = (latent.shape[0], 2 * latent.shape[1], *latent.shape[2:])
         if pred.shape != expected:
             raise PortError(
@@ -112,4 +111,7 @@ class DDPM(StochasticSolver):
             small, large = numbers_of(row[-1], 2)
             share = (between + 1) / 2
             noise = (0.5 * (share * large + (1 - share) * small)).exp() * noise
-        return super().take(row, latent, pred, memory, noise)
+        if not self.keeps_x0:
+            return weigh(row[0], (latent, pred, noise)), ()
+        x0 = limit_x0(weigh(row[0], (latent, pred)), self.clip, self.threshold)
+        return weigh(row[1], (latent, pred, x0, noise)), ()

@@ -69,22 +69,20 @@ class FlowEuler(GridSolver):
     ) -> None:
         own = {"num_train_timesteps": 1, "shift": shift, **(schedule or {})}
         super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=own)
-        self._literally = self.prediction == "sample" and not self.limits
+        self.literal = self.prediction == "sample" and not self.limits
 
     def step(self, grid: Grid, turn: int, x: Any, guess: Guess, memory: Sequence[Any], z: Any) -> tuple[Any, ...]:
         return (flow_euler_step(x, guess.u, grid.levels[turn].sigma, grid.targets[turn].sigma),)
 
     def matrix(self, grid: Grid, turn: int) -> Matrix:
-        """As of every solver; of a model that predicts data, the sigma and how far it changes: see :meth:`take`."""
+        """As of every solver; of a model that predicts data, the sigma and how far it changes: see :meth:`take_literally`."""
         check_flow(grid.levels[turn], self.block_id)
         sigma, next_sigma = grid.levels[turn].sigma, grid.targets[turn].sigma
-        return ((sigma, next_sigma - sigma),) if self._literally else super().matrix(grid, turn)
+        return ((sigma, next_sigma - sigma),) if self.literal else super().matrix(grid, turn)
 
-    def take(
+    def take_literally(
         self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
     ) -> tuple[Any, tuple[Any, ...]]:
-        """As for every solver; with predicted data the formula is taken as it is written, for which small painters were trained."""
-        if not self._literally:
-            return super().take(row, latent, pred, memory)
+        """With predicted data the formula is taken as it is written, for which small painters were trained."""
         sigma, change = numbers_of(row[0], 2)
         return latent + change * ((latent - pred) / sigma), ()

@@ -106,7 +106,7 @@ def _reason(reason: str | None) -> str:
     return _REASONS.get(reason or "end_turn", str(reason))
 
 
-def _tokens(usage: Any) -> dict[str, int | None]:
+def _tokens(usage: Any) -> dict[str, Any]:
     """What was read, from the provider's cache or not, and what was written."""
     read = [getattr(usage, name, None) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
     known = [count for count in read if isinstance(count, int)]

@@ -25,7 +25,7 @@ class OpenAI(Provider):
     """OpenAI, and any server that speaks its protocol, at ``endpoint_url``."""
 
     endpoint = "https://api.openai.com/v1"
-    key_variable = "OPENAI_API_KEY"
+    key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
     calls: ClassVar[tuple[str, ...]] = ("complete", "embed", "paint", "transcribe", "speak")
 
     def __init__(self, endpoint: str, key: Secret | None) -> None:
@@ -81,7 +81,7 @@ class OpenAI(Provider):
 
     def _sampling(self, request: TextRequest) -> dict[str, Any]:
         longest = "max_completion_tokens" if self.is_home else "max_tokens"  # other servers know the older name alone
-        chosen = {
+        chosen: dict[str, Any] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
             longest: request.max_tokens,
@@ -161,7 +161,7 @@ def _check_allowed(message: Any, reason: str | None) -> None:
         raise refused("the answer was cut by the content filter")
 
 
-def _tokens(usage: Any) -> dict[str, int | None]:
+def _tokens(usage: Any) -> dict[str, Any]:
     """Counts under either of the names that they have."""
 
     def count(*names: str) -> int | None:

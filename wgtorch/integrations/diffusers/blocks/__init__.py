@@ -3,6 +3,7 @@
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl_wan import AutoencoderKLWan
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition, JoinedConditions, Repeat, SplitPrediction
+from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.clip_text import CLIPText
 from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
 from wgtorch.integrations.diffusers.blocks.cogvideox_transformer import CogVideoXTransformer
@@ -13,6 +14,7 @@ from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone
 from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage, WithoutShift
 from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
+from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
 from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
@@ -26,6 +28,7 @@ from wgtorch.integrations.diffusers.blocks.unet_2d import UNet2D
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 from wgtorch.integrations.diffusers.blocks.unet_video import UNet3DCondition, UNetMotion
 from wgtorch.integrations.diffusers.blocks.video_noise import VideoNoise
+from wgtorch.integrations.diffusers.blocks.wan_image import WanImage
 from wgtorch.integrations.diffusers.blocks.wan_transformer import WanTransformer
 from wgtorch.integrations.diffusers.blocks.xl_conditions import PictureSizes, SecondPrompt
 
@@ -33,6 +36,7 @@ __all__ = [
     "AutoencoderKL",
     "AutoencoderKLWan",
     "Blend",
+    "CLIPImage",
     "CLIPText",
     "CLIPTokens",
     "CogVideoXTransformer",
@@ -44,6 +48,7 @@ __all__ = [
     "ForeignModel",
     "FramesCondition",
     "GuidedCondition",
+    "IPAdapter",
     "InpaintChannels",
     "JoinedConditions",
     "KnownFrames",
@@ -69,6 +74,7 @@ __all__ = [
     "UNet3DCondition",
     "UNetMotion",
     "VideoNoise",
+    "WanImage",
     "WanTransformer",
     "WithoutShift",
 ]

@@ -129,6 +129,7 @@ class JoinedConditions(Block):
 class Repeat(Block):
     """The latents, once for each part of a guided batch."""
 
+    role = "repeat"
     draws = False
     inputs: Mapping[str, Any] = {"latent": "latent", "parts": "number"}
     outputs: Mapping[str, Any] = {"latent": "latent"}

@@ -15,11 +15,13 @@ class Contribution(NamedTuple):
         down: residuals of the skip connections, one [B, C, H, W] for each (ControlNet).
         mid: residual of the middle block (ControlNet).
         inside: residuals inside the down blocks, one for each block (T2I-Adapter).
+        image: keys and values of a picture for each cross-attention, [B, N, W] (IP-Adapter).
     """
 
     down: tuple[Tensor, ...] | None = None
     mid: Tensor | None = None
     inside: tuple[Tensor, ...] | None = None
+    image: tuple[tuple[Tensor, Tensor], ...] | None = None
 
 
 def residuals(contributions: Sequence[Contribution]) -> dict[str, Any]:

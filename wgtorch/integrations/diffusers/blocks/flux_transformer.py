@@ -12,7 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
-from wgtorch.integrations.diffusers.blocks.patches import pack, unpack
+from wgtorch.integrations.diffusers.patches import pack, unpack
 
 PATCH = 2
 TRAINED_STEPS = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.block import register_block
@@ -38,6 +39,7 @@ class UNet2DCondition(ForeignModel, Backbone):
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self._looking = 0  # which model has processors that can look at pictures
 
     def forward(
         self,
@@ -74,9 +76,27 @@ class UNet2DCondition(ForeignModel, Backbone):
         pred = self.model(
             latent,
             timestep,
-            encoder_hidden_states=condition,
+            encoder_hidden_states=self._looked_at(condition, adapted or ()),
             added_cond_kwargs=added or None,
             return_dict=False,
             **residuals(adapted or ()),
         )[0]
         return {"pred": pred}
+
+    def _looked_at(self, condition: Tensor | None, adapted: Sequence[Contribution]) -> Any:
+        """The condition, with what pictures add to it."""
+        images = [each.image for each in adapted if each.image is not None]
+        if not images or condition is None:
+            return condition
+        from wgtorch.integrations.diffusers.blocks.cross_attention import cross_attentions, let_look, looked
+
+        if self._looking != id(self.model):
+            let_look(self.model)
+            self._looking = id(self.model)
+        layers = len(cross_attentions(self.model)) if not torch.compiler.is_compiling() else len(images[0])
+        if any(len(image) != layers for image in images):
+            raise PortError(
+                f"{self.block_id}.adapted: an IP-Adapter brings {[len(image) for image in images]} layers, and the UNet has "
+                f"{layers} cross-attentions; it was made for another model"
+            )
+        return looked(condition, images)

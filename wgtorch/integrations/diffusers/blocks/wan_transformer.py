@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 
@@ -46,7 +47,7 @@ class WanTransformer(ForeignBackbone):
             timestep: of training, a number or [B].
             condition: [B, L, D].
             image_condition: channels beside the latent, of models that go on from pictures, [n, C', T, H, W]; n divides B.
-            image_embeds: the picture as CLIP sees it, of the same, [n, K, E].
+            image_embeds: the picture as CLIP sees it, of the same, [n, K, E]; of those between two pictures both, [n, 2 K, E].
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
@@ -59,5 +60,17 @@ class WanTransformer(ForeignBackbone):
             image_condition = image_condition.repeat(rows // image_condition.shape[0], 1, 1, 1, 1)
             latent = torch.cat([latent, image_condition.to(latent.dtype)], dim=1)
         if image_embeds is not None:
-            image_embeds = image_embeds.repeat(rows // image_embeds.shape[0], 1, 1)
+            image_embeds = self._pictures(image_embeds.repeat(rows // image_embeds.shape[0], 1, 1))
         return {"pred": self.model(latent, moments(timestep, latent), condition, image_embeds, return_dict=False)[0]}
+
+    def _pictures(self, embeds: Tensor) -> Tensor:
+        """Embeddings as the model takes them: of one that reads the first picture and the last, the two apart [2 B, K, E]."""
+        both, found = self.model.config.pos_embed_seq_len, embeds.shape[1]
+        if both is None:
+            return embeds
+        if found != both:
+            raise PortError(
+                f"{self.block_id}.image_embeds: got {found} tokens; expected {both}, those of the first picture and of the last: "
+                "feed last_image too"
+            )
+        return embeds.reshape(2 * embeds.shape[0], both // 2, -1)

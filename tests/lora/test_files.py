@@ -1,0 +1,392 @@
+"""Adapters in files: ours read by PEFT and diffusers, theirs read here, checkpoints that hold them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+peft = pytest.importorskip("peft")
+
+from tests.blocks_for_tests import chain
+from tests.lora.models import Body, fill, snapshot, twice
+from wgtorch import lora
+from wgtorch.core.errors import CheckpointError, StructureError
+from wgtorch.core.pool import Pool
+from wgtorch.graph import Graph
+from wgtorch.pipeline import Pipeline
+
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Plain(nn.Module):
+    """What Body is, without ports, and with outputs by position."""
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.load_state_dict(body.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+def adapted(name: str = "one", **options: Any) -> Graph:
+    graph = chain(Body(), name="g")
+    lora.add(graph, name, rank=2, **options)
+    fill(graph)
+    return graph
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_rslora": True, "alpha": 5}, {"target_modules": "first", "lora_bias": True}, {"use_dora": True}]
+)
+def test_what_we_save_peft_reads(options: dict[str, Any], tmp_path: Path) -> None:
+    graph = adapted(**options)
+    folder = lora.save(graph.nodes["n0"], tmp_path / "one", "one")
+    assert sorted(file.name for file in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    model = peft.PeftModel.from_pretrained(Plain(Body()), str(folder))
+    torch.testing.assert_close(model(X), graph(x=X)["y"], rtol=0, atol=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", peft.utils.warning.PeftWarning)  # it takes a bias for a broken matrix
+        own = peft.get_peft_model_state_dict(graph.nodes["n0"], adapter_name="one")
+    assert {f"base_model.model.{key}" for key in own} == set(load_file(folder / "adapter_model.safetensors"))
+    bare = peft.inject_adapter_in_model(peft.PeftConfig.from_pretrained(str(folder)), Plain(Body()), "x")
+    found = peft.set_peft_model_state_dict(bare, load_file(folder / "adapter_model.safetensors"), "x")
+    assert not found.unexpected_keys
+    torch.testing.assert_close(bare.eval()(X), graph(x=X)["y"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "lora_alpha": 5, "rank_pattern": {"second": 3}}, {"use_dora": True}])
+def test_what_peft_saves_we_read(options: dict[str, Any], tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False, **options)
+    model = peft.get_peft_model(Plain(Body()), config)
+    model.save_pretrained(tmp_path / "theirs")
+    graph = chain(Body(), name="g")
+    report = lora.load(graph, tmp_path / "theirs", "mine")
+    assert graph.places["n0"].adapter == "mine" and report.layers == 2 and report.adapted[0].path == "n0"
+    torch.testing.assert_close(graph(x=X)["y"], model(X), rtol=0, atol=0)
+    assert graph.nodes["n0"].first.lora_A["mine"].weight.requires_grad
+
+
+@pytest.mark.parametrize("level", [False, True])
+def test_a_round_trip(level: bool, tmp_path: Path) -> None:
+    graph = chain(Body(seed=1), Body(seed=2), name="g")
+    lora.add(graph, "one", rank=2, target_modules=["first"])
+    fill(graph)
+    target = graph if level else graph.nodes["n1"]
+    y = graph(x=X)["y"]
+    lora.save(target, tmp_path / "saved", "one")
+    lora.save(target, tmp_path / "saved", "one")
+    if level:
+        assert sorted(entry.name for entry in (tmp_path / "saved").iterdir()) == ["n0", "n1"]
+    lora.remove(target, "one")
+    report = lora.load(target, tmp_path / "saved", "one")
+    assert len(report.adapted) == (2 if level else 1)
+    if not level:
+        graph.set_adapter("n1", "one")
+    torch.testing.assert_close(graph(x=X)["y"], y, rtol=0, atol=0)
+
+
+def test_blocks_are_found_by_layers_and_shapes_or_named(tmp_path: Path) -> None:
+    lora.save(adapted().nodes["n0"], tmp_path / "one", "one")
+    graph = chain(Body(seed=1), Body(seed=2), name="g")
+    with pytest.raises(CheckpointError, match=r"fits several blocks: \['n0', 'n1'\]; say which with nodes="):
+        lora.load(graph, tmp_path / "one")
+    lora.load(graph, tmp_path / "one", nodes="n1")
+    assert lora.adapters(graph) == {"style": ["n1"]} and graph.places["n0"].adapter is None
+    wide = chain(Body(seed=1), Body(width=8), name="g")
+    lora.load(wide, tmp_path / "one")
+    assert lora.adapters(wide) == {"style": ["n0"]}
+
+
+def test_the_folder_a_level_is_saved_to_holds_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(CheckpointError, match="holds 'letter.txt', which is no adapter"):
+        lora.save(adapted(), tmp_path / "home", "one")
+    with pytest.raises(StructureError, match="no block below has an adapter 'tow'; known: 'one'"):
+        lora.save(adapted(), tmp_path / "x", "tow")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def spoil(folder: Path, **config: Any) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    file = folder / "adapter_model.safetensors"
+    save_file({key.replace(old, new): value for key, value in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda folder: rename(folder, "second", "third"), r"fits no block of \['n0'\]: of its 2 layers the nearest has 1"),
+        (lambda folder: rename(folder, "second.lora_A", "second.lora_magnitude_vector"), "matched nothing.*is missing"),
+        (lambda folder: spoil(folder, peft_type="IA3"), "peft_type is 'IA3'; expected 'LORA'"),
+        (lambda folder: spoil(folder, r=3), r"has shape \[2, 4\], expected \[3, 4\]"),
+        (lambda folder: spoil(folder, init_lora_weights="pissa"), "init_lora_weights is 'pissa', which changes the base itself"),
+        (lambda folder: spoil(folder, bias="all"), "bias is 'all'"),
+        (lambda folder: spoil(folder, modules_to_save=["first"]), "modules_to_save"),
+        (lambda folder: spoil(folder, something_new=3), r"unknown \['something_new'\]"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"PK"), "truncated"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[1"), "adapter_config.json"),
+        (lambda folder: shutil.rmtree(folder), "no adapter; expected a folder with"),
+    ],
+)
+def test_files_that_do_not_fit_change_nothing(harm: Any, words: str, tmp_path: Path) -> None:
+    folder = lora.save(adapted().nodes["n0"], tmp_path / "one", "one")
+    harm(folder)
+    graph = chain(Body(), name="g")
+    before = snapshot(graph)
+    with pytest.raises(Exception, match=words) as caught:
+        lora.load(graph, folder)
+    assert type(caught.value).__module__ == "wgtorch.core.errors"
+    after = snapshot(graph)
+    assert after[0] == before[0] and after[2:] == before[2:] and graph.places["n0"].adapter is None
+
+
+def test_other_weights_under_the_same_name(tmp_path: Path) -> None:
+    first, second = adapted(), adapted()
+    fill(second, seed=9)
+    lora.save(second.nodes["n0"], tmp_path / "second", "one")
+    held = dict(first.named_parameters())
+    with pytest.raises(StructureError, match="n0: has an adapter 'one' already; pass replace=True"):
+        lora.load(first, tmp_path / "second", "one")
+    lora.load(first, tmp_path / "second", "one", replace=True)
+    torch.testing.assert_close(first(x=X), second(x=X), rtol=0, atol=0)
+    assert all(parameter is held[name] for name, parameter in first.named_parameters())
+    lora.save(adapted(alpha=7).nodes["n0"], tmp_path / "third", "one")
+    with pytest.raises(CheckpointError, match="cannot take the place of adapter 'one' on n0: lora_alpha"):
+        lora.load(first, tmp_path / "third", "one", replace=True)
+
+
+# --- diffusers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Any:
+    pytest.importorskip("diffusers")
+    from tests.integrations.diffusers import tiny
+
+    torch.manual_seed(0)
+    return tiny.stable_diffusion(tmp_path / "sd")
+
+
+def text_to_image(pipe: Any) -> tuple[Graph, str, str]:
+    """The pipeline as a graph, and the nodes of its UNet and text encoder."""
+    graph = Graph.from_diffusers(pipe)
+    kinds = {child.block_type: node for node, child in graph.nodes.items()}
+    return graph, kinds["backbone/unet_2d_condition"], kinds["conditioner/clip_text"]
+
+
+def painted(model: nn.Module) -> Tensor:
+    """What a UNet gives."""
+    generator = torch.Generator().manual_seed(3)
+    latent, condition = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 5, 16, generator=generator)
+    with torch.no_grad():
+        return model(latent, 7, encoder_hidden_states=condition, return_dict=False)[0]
+
+
+def read(model: nn.Module) -> Tensor:
+    """What a text encoder gives."""
+    with torch.no_grad():
+        return model(torch.arange(8).view(1, 8)).last_hidden_state
+
+
+def theirs(pipe: Any, style: str, folder: Path) -> Path:
+    """LoRA files as diffusers and its training scripts write them, with values that matter."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+
+    config = {"r": 2, "lora_alpha": 3 if style != "script" else 2, "init_lora_weights": False}
+    pipe.unet.add_adapter(peft.LoraConfig(target_modules=["to_q", "to_v", "conv1"], **config), "x")
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["q_proj", "v_proj"], **config), pipe.text_encoder, "x")
+    states = {model: peft.get_peft_model_state_dict(getattr(pipe, model), adapter_name="x") for model in ("unet", "text_encoder")}
+    if style == "adapter":
+        pipe.unet.save_lora_adapter(folder, "x")
+        return folder
+    metadata = {}
+    if style == "script":
+        states = {model: convert_state_dict_to_diffusers(state) for model, state in states.items()}
+    else:
+        metadata = {f"{model}_lora_adapter_metadata": getattr(pipe, model).peft_config["x"].to_dict() for model in states}
+    layers = {f"{model}_lora_layers": state for model, state in states.items()}
+    type(pipe).save_lora_weights(folder, **layers, **metadata)
+    return folder / "pytorch_lora_weights.safetensors" if style == "file" else folder
+
+
+@pytest.mark.parametrize("style", ["adapter", "folder", "file", "script"])
+def test_what_diffusers_saves_we_read(pipe: Any, style: str, tmp_path: Path) -> None:
+    from tests.integrations.diffusers import tiny
+
+    graph, unet, text = text_to_image(tiny.stable_diffusion(tmp_path / "sd2"))
+    before = snapshot(graph)
+    path = theirs(pipe, style, tmp_path / "lora")
+    lora.load(graph, path, "theirs")
+    places = {
+        node for node, child in graph.nodes.items() if child is graph.nodes[unet] or (style != "adapter" and child is graph.nodes[text])
+    }
+    assert {name: set(paths) for name, paths in lora.adapters(graph).items()} == {"theirs": places}
+    assert graph.places[unet].adapter == "theirs"
+    with lora.wearing(graph, "theirs"):
+        torch.testing.assert_close(painted(graph.nodes[unet].model), painted(pipe.unet))
+        if style != "adapter":
+            torch.testing.assert_close(read(graph.nodes[text].model), read(pipe.text_encoder))
+    lora.remove(graph, "theirs")
+    assert snapshot(graph)[0] == before[0] and snapshot(graph)[2:] == before[2:]
+
+
+def test_what_we_save_diffusers_reads(pipe: Any, tmp_path: Path) -> None:
+    from tests.integrations.diffusers import tiny
+
+    graph, unet, _ = text_to_image(tiny.stable_diffusion(tmp_path / "sd2"))
+    lora.add(graph, "ours", rank=2, alpha=3, nodes=[unet])
+    fill(graph)
+    lora.save(graph, tmp_path / "ours", "ours")
+    folder = tmp_path / "ours" / unet
+    assert all(
+        key.startswith("base_model.model.down_blocks") or "blocks" in key or "time" in key
+        for key in load_file(folder / "adapter_model.safetensors")
+    )
+    model = peft.PeftModel.from_pretrained(pipe.unet, str(folder))
+    with lora.wearing(graph, "ours"):
+        torch.testing.assert_close(painted(graph.nodes[unet].model), painted(model.base_model.model))
+    again = tiny.stable_diffusion(tmp_path / "sd3").unet
+    state = {key.removeprefix("base_model.model."): value for key, value in load_file(folder / "adapter_model.safetensors").items()}
+    again.load_lora_adapter(state, prefix=None, adapter_name="ours", metadata=json.loads((folder / "adapter_config.json").read_text()))
+    with lora.wearing(graph, "ours"):
+        torch.testing.assert_close(painted(graph.nodes[unet].model), painted(again))
+
+
+def test_a_pipeline_that_wears_one_already(pipe: Any, tmp_path: Path) -> None:
+    theirs(pipe, "folder", tmp_path / "lora")
+    graph, unet, text = text_to_image(pipe)
+    expected = painted(pipe.unet)
+    block = graph.nodes[unet]
+    with pytest.raises(
+        CheckpointError, match=r"has adapters \['x'\] that PEFT put in itself, worn at every place; call wgtorch.lora.adopt"
+    ):
+        block.save(tmp_path / "saved")
+    assert {unet, text} <= set(lora.adopt(graph)) and graph.places[unet].adapter == graph.places[text].adapter == "x"
+    with lora.wearing(graph, "x"):
+        torch.testing.assert_close(painted(block.model), expected, rtol=0, atol=0)
+    loaded = type(block).load(block.save(tmp_path / "saved"))
+    with lora.wearing(loaded, "x"):
+        torch.testing.assert_close(painted(loaded.model), expected, rtol=0, atol=0)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_brings_back_what_each_place_wears(tmp_path: Path) -> None:
+    graph = twice(Body())
+    lora.add(graph, "one", rank=2, nodes=["n1"])
+    lora.add(graph, "two", rank=3, nodes=["n3"])
+    graph.set_adapter("n1", {"one": 0.5, "two": 1.0})
+    fill(graph)
+    path = graph.save(tmp_path / "g")
+    loaded = Graph.load(path)
+    assert loaded.places["n1"].adapter == {"one": 0.5, "two": 1.0} and loaded.places["n3"].adapter == "two"
+    assert loaded.nodes["n1"] is loaded.nodes["n3"]
+    torch.testing.assert_close(loaded(x=X), graph(x=X), rtol=0, atol=0)
+    loaded(x=X)["y"].sum().backward()
+    assert loaded.nodes["n1"].first.lora_A["one"].weight.grad is not None
+    assert set(load_file(path / "blocks" / "n1.safetensors")) == {"first.weight", "first.bias", "second.weight", "second.bias"}
+    for name in ("one", "two"):
+        lora.remove(loaded, name)
+    torch.testing.assert_close(loaded(x=X)["y"], twice(Body())(x=X)["y"], rtol=0, atol=0)
+
+
+def test_light_variants_hold_their_adapter_and_name_their_base(tmp_path: Path) -> None:
+    base = chain(Body(), name="g")
+    base.save(tmp_path / "base")
+    outputs = {}
+    for seed, name in enumerate(("winter", "summer")):
+        graph = Graph.load(tmp_path / "base")
+        lora.add(graph, "season", rank=2, freeze_base=True)
+        fill(graph, seed)
+        graph.save_checkpoint(tmp_path / name, base=tmp_path / "base")
+        outputs[name] = graph(x=X)["y"]
+        assert not (tmp_path / name / "blocks").exists()
+    for name, y in outputs.items():
+        torch.testing.assert_close(Graph.load(tmp_path / name)(x=X)["y"], y, rtol=0, atol=0)
+    graph = Graph.load(tmp_path / "base")
+    lora.load(graph, tmp_path / "winter", "winter")
+    lora.load(graph, tmp_path / "summer", "summer")
+    for name, y in outputs.items():
+        lora.wear(graph, name)
+        torch.testing.assert_close(graph(x=X)["y"], y, rtol=0, atol=0)
+    lora.wear(graph, None)
+    torch.testing.assert_close(graph(x=X)["y"], base(x=X)["y"], rtol=0, atol=0)
+
+
+def test_one_base_in_memory_serves_variants_that_share_a_pool(tmp_path: Path) -> None:
+    file = tmp_path / "body.safetensors"
+    save_file(Body().state_dict(), file)
+    paths = {}
+    for seed, name in enumerate(("winter", "summer", "winter_too")):
+        graph = Graph("g")
+        graph.add_node("test_lora/body", "n0", config={"checkpoint_ref": str(file)})
+        graph.infer_exposed_ports()
+        lora.add(graph, name.removesuffix("_too"), rank=2)
+        fill(graph, seed)
+        paths[name] = (graph.save(tmp_path / name), graph(x=X)["y"])
+    pool = Pool()
+    worlds = {name: Graph.load(path, pool=pool) for name, (path, _) in paths.items()}
+    assert worlds["winter"].nodes["n0"] is worlds["summer"].nodes["n0"]
+    assert worlds["winter"].nodes["n0"] is not worlds["winter_too"].nodes["n0"], "one base cannot hold two of one name"
+    again = Graph.load(paths["winter"][0], pool=pool)
+    assert again.nodes["n0"] is worlds["winter"].nodes["n0"] and len(pool) == 1
+    for name, (_, y) in paths.items():
+        torch.testing.assert_close(worlds[name](x=X)["y"], y, rtol=0, atol=0)
+
+
+def test_weights_of_a_checkpoint_go_into_adapters_too(tmp_path: Path) -> None:
+    graph = adapted()
+    path = graph.save(tmp_path / "g")
+    other = adapted()
+    fill(other, 5)
+    other.load_weights(path)
+    torch.testing.assert_close(other(x=X), graph(x=X), rtol=0, atol=0)
+    bare = chain(Body(seed=4), name="g")
+    before = snapshot(bare)[1]
+    with pytest.raises(CheckpointError, match=r"n0: adapter 'one': the block has none of that name. Attach it with wgtorch.lora.load"):
+        bare.load_weights(path)
+    assert all(torch.equal(value, before[name]) for name, value in bare.state_dict().items())
+    more = adapted()
+    lora.add(more, "two", rank=2)
+    with pytest.raises(CheckpointError, match="n0: adapter 'two': missing from the checkpoint"):
+        more.load_weights(path)
+    assert [finding.where for finding in more.load_weights(path, strict=False)] == ["n0: adapter 'two'"]
+
+
+def test_parts_of_a_checkpoint(tmp_path: Path) -> None:
+    pipeline = Pipeline("p")
+    pipeline.add_graph(adapted(), "only")
+    pipeline.infer_exposed_ports()
+    path = pipeline.save(tmp_path / "p")
+    torch.testing.assert_close(Graph.load_from_checkpoint(path, part="only")(x=X), adapted()(x=X), rtol=0, atol=0)
+    fresh = chain(Body(), name="g")
+    lora.load(fresh, path)
+    assert lora.adapters(fresh) == {"one": ["n0"]}
+
+
+def test_configs_and_state_dict_of_a_shared_block() -> None:
+    graph = adapted()
+    twin = adapted()
+    fill(twin, 7)
+    twin.load_state_dict(graph.state_dict(), strict=True)
+    torch.testing.assert_close(twin(x=X), graph(x=X), rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="lora_A"):
+        chain(Body(), name="g").load_state_dict(graph.state_dict(), strict=True)

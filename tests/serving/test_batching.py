@@ -1,0 +1,88 @@
+"""Concurrent requests that share a forward pass get what they would get alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+from tests.serving.blocks import Counts, graph_of
+from tests.serving.calling import run
+from wgtorch.core.block import Block
+from wgtorch.serving.server import Limits, serving
+
+
+def all_at_once(url: str, inputs: list[dict[str, Any]], **fields: Any) -> list[tuple[int, Any]]:
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        return list(pool.map(lambda given: run(url, inputs=given, **fields), inputs))
+
+
+def rows(*counts: int, width: int = 2) -> list[dict[str, torch.Tensor]]:
+    return [{"x": torch.full((count, width), float(index))} for index, count in enumerate(counts)]
+
+
+def together(max_batch: int) -> Limits:
+    return Limits(max_batch=max_batch, batch_wait=5.0, concurrency=4)
+
+
+def test_requests_share_one_pass_and_each_gets_its_own_rows() -> None:
+    block = Counts()
+    with serving(graph_of(block), limits=together(6)) as url:
+        answers = all_at_once(url, rows(1, 2, 3))
+    assert block.rows == [6], "one pass, begun as soon as it was full"
+    for index, (count, (status, answer)) in enumerate(zip((1, 2, 3), answers, strict=True)):
+        assert status == 200 and torch.equal(answer["outputs"]["y"], torch.full((count, 2), index + 1.0))
+
+
+def test_what_does_not_go_together_runs_apart() -> None:
+    block = Counts()
+    with serving(graph_of(block), limits=Limits(max_batch=4, batch_wait=0.2)) as url:
+        answers = all_at_once(url, [*rows(1, 1), *rows(1, 1, width=3)])
+        assert sorted(block.rows) == [2, 2], "rows of other shapes"
+        assert [answer["outputs"]["y"].shape[1] for _, answer in answers] == [2, 2, 3, 3]
+        block.rows.clear()
+        all_at_once(url, rows(1, 1), seed=3)
+        assert block.rows == [1, 1], "a seed is for one request"
+        block.rows.clear()
+        all_at_once(url, rows(3, 3))
+        assert block.rows == [3, 3], "never more rows than asked for"
+
+
+def test_one_bad_request_does_not_spoil_the_others() -> None:
+    def picky(x: torch.Tensor) -> dict[str, Any]:
+        if bool((x == 1).any()):
+            raise ValueError("no ones")
+        return {"y": x}
+
+    block = Block.wrap(picky, inputs={"x": "tensor"}, outputs={"y": "tensor"})
+    with serving(graph_of(block), limits=together(3)) as url:
+        answers = all_at_once(url, rows(1, 1, 1))
+    assert [status for status, _ in answers] == [200, 500, 200]
+    assert answers[1][1]["error"]["message"] == "no ones"
+
+
+@pytest.mark.parametrize("answer", [lambda x: {"y": x.sum()}, lambda x: {"y": x[:1]}])
+def test_outputs_that_have_no_rows_are_computed_for_each_request_alone(answer: Any) -> None:
+    block = Block.wrap(answer, inputs={"x": "tensor"}, outputs={"y": "tensor"})
+    inputs = rows(2, 2)
+    with serving(graph_of(block), limits=together(4)) as url:
+        answers = all_at_once(url, inputs)
+    for given, (_, found) in zip(inputs, answers, strict=True):
+        assert torch.equal(found["outputs"]["y"], answer(**given)["y"])
+
+
+def test_a_picture_without_a_batch_is_not_taken_for_three_rows() -> None:
+    seen = []
+
+    def look(image: torch.Tensor) -> dict[str, Any]:
+        seen.append(tuple(image.shape))
+        return {"y": image}
+
+    with serving(graph_of(Block.wrap(look, inputs={"image": "image"}, outputs={"y": "image"})), limits=Limits(max_batch=8)) as url:
+        all_at_once(url, [{"image": torch.zeros(3, 4, 4)}, {"image": torch.zeros(3, 4, 4)}])
+    assert seen == [(3, 4, 4), (3, 4, 4)]

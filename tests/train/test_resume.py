@@ -1,0 +1,139 @@
+"""A run that is stopped and taken up again goes on as if it had never stopped, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from tests.train.toys import FLOW, PICTURES, Linear, backbone, chain, losses, run_settings
+from wgtorch import Block, Graph
+from wgtorch.core.errors import CheckpointError
+from wgtorch.train.fitting import fit
+from wgtorch.train.trainable import Trainable
+
+ROOT = Path(__file__).parents[2]
+
+
+def target() -> Graph:
+    torch.manual_seed(0)
+    shared = Linear(4, dropout=0.5)
+    return chain(shared, Linear(4, dropout=0.1), shared)
+
+
+def weights(trainable: Trainable) -> dict[str, torch.Tensor]:
+    assert trainable.averaging is not None
+    averages = {f"average.{name}": value for name, value in trainable.averaging.state_dict().items()}
+    return {**{name: value.clone() for name, value in trainable.target.state_dict().items()}, **averages}
+
+
+def test_stopped_at_a_crash_and_taken_up_again(tmp_path: Path) -> None:
+    whole = fit(target(), run_settings(), tmp_path / "whole")
+    broken = run_settings(objective={"type": "train_toys/mse", "fails_at": 13})
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        fit(target(), broken, tmp_path / "first")
+    fresh = target()
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.fill_(9.0)  # all there is comes from the checkpoint
+    torch.rand(1000)
+    resumed = fit(fresh, run_settings(), tmp_path / "second", resume=tmp_path / "first")
+
+    straight, before, after = losses(tmp_path / "whole"), losses(tmp_path / "first"), losses(tmp_path / "second")
+    assert list(straight) == list(range(20))
+    assert {step: straight[step] for step in range(10)}.items() <= before.items()
+    assert after == {step: straight[step] for step in range(10, 20)}
+    mine, theirs = weights(whole), weights(resumed)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_more_steps_than_first_meant_go_on_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
+    plain = {"optimizer": {"type": "adamw", "lr": 0.05}}  # a cosine would depend on the number of steps
+    fit(target(), run_settings(**plain), tmp_path / "whole")
+    fit(target(), run_settings(**plain, trainer={"max_steps": 8}), tmp_path / "first")
+    fit(target(), run_settings(**plain), tmp_path / "second", resume=tmp_path / "first" / "checkpoints" / "last")
+    straight = losses(tmp_path / "whole")
+    assert losses(tmp_path / "second") == {step: straight[step] for step in range(8, 20)}
+
+
+def test_accumulated_gradients_and_workers_change_nothing_about_it(tmp_path: Path) -> None:
+    more: dict[str, Any] = {
+        "data": {"type": "train_toys/numbers", "workers": 1},
+        "trainer": {"max_steps": 6, "accumulate_grad_batches": 2},
+        "checkpoint": {"every": 2},
+    }
+    fit(target(), run_settings(**more), tmp_path / "whole")
+    with pytest.raises(RuntimeError):
+        fit(target(), run_settings(**{**more, "objective": {"type": "train_toys/mse", "fails_at": 7}}), tmp_path / "first")
+    fit(target(), run_settings(**more), tmp_path / "second", resume=tmp_path / "first")
+    straight, after = losses(tmp_path / "whole"), losses(tmp_path / "second")
+    assert after
+    assert after.items() <= straight.items()
+
+
+def test_the_checkpoints_are_models_with_each_weight_once(tmp_path: Path) -> None:
+    trainable = fit(target(), run_settings(ema=None), tmp_path)
+    state = torch.load(tmp_path / "checkpoints/last/training/state.ckpt", weights_only=True)
+    assert state["state_dict"] == {}, "the model's weights lie in the checkpoint around it"
+    loaded = Graph.load(tmp_path / "checkpoints/last")
+    for name, value in trainable.target.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    assert loaded.nodes["a"] is loaded.nodes["c"]
+    assert Graph.load(tmp_path / "checkpoints/best").to_config() == loaded.to_config()
+    loaded.save(tmp_path / "checkpoints/last")  # may be saved over, as any checkpoint
+
+
+def test_with_averages_the_model_is_the_average_and_training_goes_on_from_the_rest(tmp_path: Path) -> None:
+    settings = run_settings(data=PICTURES, objective=FLOW, trainer={"max_steps": 4})
+    trainable = fit(backbone(), settings, tmp_path)
+    loaded = Block.load(tmp_path / "checkpoints/last")
+    kept = torch.load(tmp_path / "checkpoints/last/training/state.ckpt", weights_only=True)["state_dict"]
+    assert trainable.averaging is not None
+    with trainable.averaging.applied():
+        averages = {name: value.clone() for name, value in trainable.target.state_dict().items()}
+    assert not torch.equal(averages["enter.weight"], trainable.target.enter.weight)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, averages[name])
+    for name, parameter in trainable.target.named_parameters():
+        assert torch.equal(kept[f"target.{name}"], parameter)
+
+
+def test_what_is_no_training_cannot_be_taken_up(tmp_path: Path) -> None:
+    target().save(tmp_path / "model")
+    for path in (tmp_path / "model", tmp_path / "nothing"):
+        with pytest.raises(CheckpointError, match=r"neither a training's checkpoint nor the folder of a run"):
+            fit(target(), run_settings(), tmp_path / "run", resume=path)
+
+
+@pytest.mark.slow
+def test_killed_and_taken_up_again_from_the_command_line(tmp_path: Path) -> None:
+    """SIGKILL in the middle of the program; the second half equals the whole."""
+    words = ["experiment=tiny_denoising", "trainer.enable_progress_bar=false", "+trainer.log_every_n_steps=1", "checkpoint.every=10"]
+    words = [word.replace("+trainer.log_every", "trainer.log_every") for word in words]
+    words[1] = "+" + words[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(name: str, *more: str) -> list[str]:
+        return [sys.executable, str(ROOT / "scripts/train.py"), *words, f"hydra.run.dir={tmp_path / name}", *more]
+
+    subprocess.run(command("whole", "trainer.max_steps=120"), env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(command("first", "trainer.max_steps=120"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "first/checkpoints/last/training").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    subprocess.run(command("second", "trainer.max_steps=120", f"resume={tmp_path / 'first'}"), env=environment, check=True, capture_output=True)
+    straight, after = losses(tmp_path / "whole"), losses(tmp_path / "second")
+    assert 0 < len(after) < 120
+    assert after == {step: straight[step] for step in after}
+    assert max(after) == 119

@@ -1,0 +1,56 @@
+"""What nodes that wait brought in a pass that failed, so that the pass made again does not ask for it twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.port import ABSENT
+
+
+class Kept:
+    """Results of calls by place, turn and sample, each with what it was called with.
+
+    A result is given again only to the same child, called with the same values: what was edited after the failure is
+    asked for anew. May be used from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[Any, ...], tuple[Any, dict[str, Any], Any]] = {}
+
+    def find(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any]) -> Any:
+        """The result of this call, or ABSENT."""
+        known = self._results.get(key)
+        if known is None or known[0] is not child or not _same(known[1], values):
+            return ABSENT
+        return known[2]
+
+    def keep(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any], result: Any) -> None:
+        """Takes a result."""
+        self._results[key] = (child, dict(values), result)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _same(first: Any, second: Any) -> bool:
+    if first is second:
+        return True
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, Tensor):
+        return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(_same, first, second))
+    try:
+        return bool(first == second)
+    except Exception:  # whatever a foreign class does when compared, it is not known to be the same
+        return False

@@ -1,0 +1,55 @@
+"""CLIP's image encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import register_block
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Embedder
+
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training pictures
+
+
+@register_block("embedder/clip_image")
+class CLIPImage(ForeignModel, Embedder):
+    """``CLIPVisionModelWithProjection`` of transformers: pictures to vectors in the space of CLIP's texts.
+
+    Pictures are brought to the model's size, cut to a square and normalised here, with operations that let gradients through.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    library = "transformers"
+    model_class = "CLIPVisionModelWithProjection"
+    draws = False
+    inputs: Mapping[str, Any] = {"image": "image"}
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        """``embedding`` [B, P] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1]."""
+        pixels = self.pixels(image if image.dim() == 4 else image.unsqueeze(0))
+        return {"embedding": self.model(pixels).image_embeds}
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """What the model sees: the shorter side at its size, the middle square, normalised; [B, 3, S, S]."""
+        size = self.model.config.image_size
+        height, width = image.shape[2:]
+        if min(height, width) != size:
+            factor = size / min(height, width)
+            wanted = (max(size, round(height * factor)), max(size, round(width * factor)))
+            image = F.interpolate(image, size=wanted, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        top, left = (image.shape[2] - size) // 2, (image.shape[3] - size) // 2
+        image = image[:, :, top : top + size, left : left + size].to(self.model.dtype)
+        mean, std = (torch.tensor(values, dtype=image.dtype, device=image.device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+        return (image - mean) / std

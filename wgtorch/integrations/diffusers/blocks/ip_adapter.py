@@ -1,0 +1,147 @@
+"""IP-Adapter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import CheckpointError, PortError
+from wgtorch.core.port import Port
+from wgtorch.core.weights import read_ref
+from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution
+from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
+from wgtorch.integrations.diffusers.blocks.foreign import config_of
+from wgtorch.roles import Adapter
+
+
+@register_block("adapter/ip")
+class IPAdapter(Adapter):
+    """IP-Adapter (Ye et al. 2023, "IP-Adapter: Text Compatible Image Prompt Adapter"): a picture as a prompt.
+
+    A picture's CLIP embedding becomes a few tokens, and those become keys and values for each cross-attention of the UNet: once
+    for a run, outside the loop. One call adds it to a built graph; the picture becomes the graph's input
+    ``ip_adapter_image``::
+
+        adapter = IPAdapter.from_file("ip-adapter_sd15.safetensors", CLIPImage(checkpoint_ref="image_encoder"))
+        graph.add_node(adapter, "ip")
+
+    Args:
+        widths: of the UNet's cross-attentions, in the order of ``unet.attn_processors``.
+        condition_width: D of the UNet's condition.
+        tokens: that a picture becomes.
+        encoder: config of the CLIP image encoder.
+        encoder_ref: its folder.
+        scale: of what it contributes, where the input ``scale`` is not fed.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {
+        "image": "image",
+        "condition": Port(dtype="embedding", optional=True),
+        "parts": Port(dtype="number", optional=True),
+        "scale": Port(dtype="number", optional=True),
+    }
+    exposes: Mapping[str, str] = {"image": "ip_adapter_image", "scale": "ip_adapter_scale"}
+
+    def __init__(
+        self,
+        *,
+        widths: list[int],
+        condition_width: int,
+        tokens: int = 4,
+        encoder: dict[str, Any] | None = None,
+        encoder_ref: str | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = CLIPImage(model=encoder, checkpoint_ref=encoder_ref)
+        self.tokens = tokens
+        self.scale = scale
+        self.project = nn.Linear(self.encoder.model.config.projection_dim, tokens * condition_width)
+        self.norm = nn.LayerNorm(condition_width)
+        self.keys = nn.ModuleList(nn.Linear(condition_width, width, bias=False) for width in widths)
+        self.values = nn.ModuleList(nn.Linear(condition_width, width, bias=False) for width in widths)
+
+    @classmethod
+    def from_file(cls, file: str | os.PathLike[str] | Mapping[str, Any], encoder: CLIPImage, *, scale: float = 1.0) -> Self:
+        """An adapter from the file of its authors, or from what that holds.
+
+        Args:
+            file: safetensors with ``image_proj.*`` and ``ip_adapter.*``, or two mappings under these names.
+            encoder: the image encoder that the adapter was trained with.
+            scale: of what it contributes.
+
+        Raises:
+            CheckpointError: it is of another sort (plus, full, FaceID) or does not fit the encoder.
+        """
+        state = _flat(file) if isinstance(file, Mapping) else read_ref(str(file))[0]
+        projection = {name.removeprefix("image_proj."): value for name, value in state.items() if name.startswith("image_proj.")}
+        where = "the given weights" if isinstance(file, Mapping) else str(file)
+        if set(projection) != {"proj.weight", "proj.bias", "norm.weight", "norm.bias"}:
+            raise CheckpointError(f"{where}: holds {sorted(projection)[:6]} as image_proj; only the plain IP-Adapter is supported")
+        numbers = sorted({int(name.split(".")[1]) for name in state if name.startswith("ip_adapter.")})
+        keys = [state[f"ip_adapter.{number}.to_k_ip.weight"] for number in numbers]
+        values = [state[f"ip_adapter.{number}.to_v_ip.weight"] for number in numbers]
+        width = projection["norm.weight"].shape[0]
+        wanted = encoder.model.config.projection_dim
+        if projection["proj.weight"].shape[1] != wanted:
+            raise CheckpointError(f"{where}: made for image embeddings of {projection['proj.weight'].shape[1]}, the encoder gives {wanted}")
+        own = {"encoder_ref": encoder.config["checkpoint_ref"]} if encoder.config.get("checkpoint_ref") else {}
+        adapter = cls(
+            widths=[int(key.shape[0]) for key in keys],
+            condition_width=int(width),
+            tokens=projection["proj.weight"].shape[0] // width,
+            encoder=None if own else config_of(encoder.model),
+            scale=scale,
+            **own,
+        )
+        adapter.encoder = encoder
+        with torch.no_grad():
+            for name, value in (("project.weight", "proj.weight"), ("project.bias", "proj.bias"), ("norm.weight",) * 2, ("norm.bias",) * 2):
+                adapter.get_parameter(name).copy_(projection[value])
+            for layers, weights in ((adapter.keys, keys), (adapter.values, values)):
+                for layer, weight in zip(layers, weights, strict=True):
+                    layer.weight.copy_(weight)  # type: ignore[operator, union-attr]
+        return adapter
+
+    def forward(
+        self, image: Tensor, condition: Tensor | None = None, parts: int | None = None, scale: float | None = None
+    ) -> dict[str, Any]:
+        """``adapted``: keys and values of the picture for each cross-attention.
+
+        Args:
+            image: [1 or P, 3, H, W] or [3, H, W] in [0, 1], for each of P prompts or one for all.
+            condition: what the backbone is called with, [B, T, D], only for how many rows that are.
+            parts: 2 where the batch holds what is not wanted first; that half sees no picture, as the adapter was trained.
+            scale: of the contribution.
+
+        Raises:
+            PortError: the batch cannot be divided among the pictures.
+        """
+        embedding = self.encoder(image=image)["embedding"]
+        count = 1 if parts is None else int(parts)
+        rows = len(embedding) * count if condition is None else condition.shape[0]
+        if rows % count:
+            raise PortError(f"{self.block_id}: a batch of {rows} in {count} parts; expected as many rows in each")
+        seen = self._tokens(rows_for(embedding, rows // count, f"{self.block_id}.image"))
+        unseen = [self._tokens(torch.zeros_like(embedding[:1])).expand(rows // count, -1, -1)] * (count - 1)
+        tokens = torch.cat([*unseen, seen])
+        strength = self.scale if scale is None else float(scale)
+        return {"adapted": Contribution(image=tuple((key(tokens), strength * value(tokens)) for key, value in self._layers()))}
+
+    def _layers(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        return list(zip(self.keys, self.values, strict=True))
+
+    def _tokens(self, embedding: Tensor) -> Tensor:
+        """[B, N, D] of [B, P]."""
+        return self.norm(self.project(embedding).unflatten(1, (self.tokens, -1)))
+
+
+def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{outer}.{name}": value for outer, inner in state.items() for name, value in inner.items()}

@@ -1,0 +1,63 @@
+"""Pictures as CLIP sees them, for Wan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import require
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Conditioner
+
+
+@register_block("conditioner/wan_image")
+class WanImage(ForeignModel, Conditioner):
+    """``CLIPVisionModel`` of transformers and its processor: pictures to what the last layer but one makes of them.
+
+    Pictures are rounded to 8 bits first, as files have them; so no gradient reaches them.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        processor: settings of ``CLIPImageProcessor``: size, mean, deviation; that class's own where left out.
+    """
+
+    library = "transformers"
+    model_class = "CLIPVisionModel"
+    draws = False
+    inputs: Mapping[str, Any] = {"image": "image", "last_image": Port(dtype="image", optional=True)}
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        processor: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        library: Any = require("transformers", "diffusers")
+        self.processor = library.CLIPImageProcessor(**(processor or {}))
+
+    def forward(self, image: Tensor, last_image: Tensor | None = None) -> dict[str, Any]:
+        """``embedding`` [B, L, D]; with ``last_image`` its tokens follow, [B, 2 L, D].
+
+        Args:
+            image: [B, 3, H, W] or [3, H, W] in [0, 1].
+            last_image: likewise.
+        """
+        found = [self._seen(picture) for picture in (image, last_image) if picture is not None]
+        return {"embedding": torch.cat([one.expand(len(found[0]), -1, -1) for one in found], dim=1)}
+
+    def _seen(self, image: Tensor) -> Tensor:
+        pictures: Any = require("PIL.Image", "diffusers")
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        bytes_ = (batch.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        pixels = self.processor([pictures.fromarray(one.numpy()) for one in bytes_], return_tensors="pt").pixel_values
+        return self.model(pixels.to(self.model.device, self.model.dtype), output_hidden_states=True).hidden_states[-2]

@@ -1,0 +1,78 @@
+"""From a training's checkpoint to the weights that ship: one file in half precision that says what it is and what made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import CheckpointError, suggest
+from wgtorch.core.level import Level
+from wgtorch.core.resolve import read_config
+from wgtorch.core.saving import write_file
+from wgtorch.graph import Graph
+
+SHIPPED: dict[str, tuple[str, str]] = {
+    "default_painter": ("backbone", "scene_painter"),
+    "default_describer": ("", "scene_describer"),
+    "default_text": ("", "scene_text"),
+    "default_teller": ("", "scene_teller"),
+    "default_upscaler": ("", "scene_upscaler"),
+}
+"""By experiment: the node of its graph that is shipped, or none where it trains a bare block; and the file's name."""
+
+
+def ship(run: Path, folder: Path, *, checkpoint: str = "last") -> Path:
+    """Writes the weights of a run of one of the experiments :data:`SHIPPED` into a folder, as ``<name>.safetensors``.
+
+    Numbers are stored as float16. The metadata hold the block's type and config, the experiment, its steps, data and seed.
+
+    Args:
+        run: folder of the run, ``outputs/default_painter/<time>``.
+        folder: where the file goes.
+        checkpoint: ``last`` or ``best``; averaged weights where the run had such.
+
+    Raises:
+        CheckpointError: the folder holds no such run.
+    """
+    from safetensors.torch import save_file
+
+    settings = _settings(run)
+    node, name = SHIPPED[settings["name"]]
+    path = run / "checkpoints" / checkpoint
+    target: Block = Graph.load(path) if node else Block.load(path)
+    block = target.find(node) if isinstance(target, Level) else target
+    weights = {key: value.half().contiguous() for key, value in block.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        "block_type": block.block_type,
+        "config": json.dumps({key: value for key, value in block.config.items() if key != "checkpoint_ref"}),
+        "trained_by": f"scripts/train.py experiment={settings['name']}",
+        "trained_on": f"{_words(settings['data'])}; {_steps(path)} steps; seed {settings['seed']}",
+        "license": "Apache-2.0",
+    }
+    return write_file(folder / f"{name}.safetensors", lambda part: save_file(weights, part, metadata=metadata))
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    if not (run / "config.yaml").is_file():
+        raise CheckpointError(f"{run}: no config.yaml, so this is no run; expected a folder such as outputs/default_painter/<time>")
+    settings: dict[str, Any] = read_config(run / "config.yaml")
+    if settings.get("name") not in SHIPPED:
+        raise CheckpointError(
+            f"{run}: a run of {settings.get('name')!r}; what ships is trained by others: {suggest(str(settings.get('name')), SHIPPED)}"
+        )
+    return settings
+
+
+def _words(data: dict[str, Any]) -> str:
+    return f"data {data['type']} in batches of {data['batch_size']}"
+
+
+def _steps(checkpoint: Path) -> int:
+    """Steps that a checkpoint was trained for."""
+    state = torch.load(checkpoint / "training" / "state.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    return int(state["global_step"])
