@@ -24,7 +24,7 @@ LAYERS = (
     ("wgtorch.core",),
     ("wgtorch.roles", "wgtorch.state"),
     ("wgtorch.conditions", "wgtorch.contract", "wgtorch.storage"),
-    ("wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world"),
+    ("wgtorch.changes", "wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.tracing", "wgtorch.world"),
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),

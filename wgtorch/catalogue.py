@@ -9,6 +9,7 @@ from wgtorch.core.block import BlockRegistry
 from wgtorch.core.registry import RemoteRegistry
 from wgtorch.core.template import TemplateRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
+from wgtorch.world import WorldReports
 
 _BLOCKS = {
     "wgtorch.blocks.diffusion": (
@@ -66,4 +67,5 @@ def install() -> None:
         TemplateRegistry.provide(partial(import_module, module), *names)
     GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")
     GraphWriters.provide(partial(import_module, "wgtorch.integrations.diffusers.exporting"), "diffusers")
+    WorldReports.provide(partial(import_module, "wgtorch.report.report"), "html")
     RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")

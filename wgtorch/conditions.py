@@ -54,7 +54,10 @@ def unmet(condition: Condition | None, state: State) -> str | None:
     if callable(condition):
         return None if condition(state) else f"{getattr(condition, '__name__', 'its condition')} does not hold"
     if isinstance(condition, str):
-        return unmet(ConditionRegistry.get(condition), state)
+        registered = ConditionRegistry.get(condition)
+        if callable(registered):
+            return None if registered(state) else f"{condition!r} does not hold"
+        return unmet(registered, state)
     filled = set(state.filled)
     empty = [name for entry in condition if not _negated(entry) and (name := state.slot_name(entry)) not in filled]
     full = [name for entry in condition if _negated(entry) and (name := state.slot_name(_slot(str(entry)[1:]))) in filled]

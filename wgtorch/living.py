@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from wgtorch.state import CANONICAL_SLOTS, State
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.directory import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
+from wgtorch.tracing import StageTrace
 
 
 class Living(Level):
@@ -216,10 +218,17 @@ class Living(Level):
     def _one_pass(self, action: Any, run: Run, training: bool) -> Iterator[WorldStep]:
         """What is left of a pass, stage by stage."""
         while self._life.stage < len(self._cycle):
-            with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-                run.kept = self._kept_here()
-                step = advance(self, self._life, action, run)
-                self._kept = (None, Kept())
+            trace = self._trace(action)
+            try:
+                with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
+                    run.kept = self._kept_here()
+                    step = advance(self, self._life, action, trace.watched(run))
+                    self._kept = (None, Kept())
+            except Exception as error:
+                with suppress(OSError):  # the error that stopped the stage is the one to tell of
+                    self._keep_trace(trace.failed(error))
+                raise
+            self._keep_trace(trace.done(step))
             self._storage.keep_life(self._life)
             yield step
             if self._life.state is not step.state or self._life.content is not step.content:  # edited meanwhile
@@ -231,6 +240,17 @@ class Living(Level):
     def store(self, state: State, content: Mapping[str, Any]) -> str:
         """Keeps a complete state and the content after it, under the number of the pass."""
         return self._storage.store(self._life.passes, state, content)
+
+    def _trace(self, action: Any) -> StageTrace:
+        life, stage_id = self._life, self._cycle[self._life.stage]
+        state = life.state if life.state is not None else State(schema=self._schema)
+        where = {"place": life.stage, "index": life.passes}
+        return StageTrace(self.nodes[stage_id], stage_id, **where, state=state, action=action, content=life.content)
+
+    def _keep_trace(self, entry: Mapping[str, Any]) -> None:
+        keep = getattr(self._storage, "keep_trace", None)  # a storage of somebody's own may keep none
+        if keep is not None:
+            keep(entry)
 
     # --- files --------------------------------------------------------------------------------------------------------
 

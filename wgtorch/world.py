@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from wgtorch.contract import OUTSIDE
 from wgtorch.core.block import Block
 from wgtorch.core.building import LevelRegistry
 from wgtorch.core.errors import Finding, StateError, StructureError
+from wgtorch.core.registry import Registry
 from wgtorch.core.signature import copy_plain
 from wgtorch.living import Living
 from wgtorch.stage import Stage
 from wgtorch.state import CANONICAL_SLOTS
 
+WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds")
+"""What shows a world's history, by the form it has; the report adds its own."""
 CANONICAL_CYCLE = ("philosopher", "author", "environment", "architect", "creator")
 
 
@@ -90,6 +93,23 @@ class World(Living):
         if len(set(slots)) != len(slots) or not slots:
             raise StateError(f"{self.block_id}: schema {list(slots)}; expected different names, at least one")
         self._schema = tuple(slots)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """A storyboard of what the world has lived through, on one HTML page that needs nothing else; a notebook shows it.
+
+        Per episode: action, slots, pictures, what it changed of the content, and what every stage left - whether it ran
+        and why not, what it read and wrote, its calls, its time.
+
+        Args:
+            path: the file to write; none is when left out.
+
+        Returns:
+            A :class:`~wgtorch.report.report.Report`.
+        """
+        made = WorldReports.get("html")(self)
+        if path is not None:
+            made.save(path)
+        return made
 
     def own_config(self) -> dict[str, Any]:
         return {

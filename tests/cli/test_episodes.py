@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from tests.cli.toy import toy_world
-from wgtorch.cli.episodes import Episode, episodes, words
+from wgtorch.cli.episodes import Episode, episodes
 from wgtorch.core.run import Event
+from wgtorch.report.words import words
 
 
 def told(found: list[Episode]) -> list[tuple[int, str, str]]:

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from wgtorch.cli.episodes import Episode
-from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder, rows, write_pictures
+from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder, write_pictures
 from wgtorch.core.errors import StorageError
 from wgtorch.graph import Graph
+from wgtorch.report.words import rows
 from wgtorch.state import State
 
 

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-peft = pytest.importorskip("peft")
+pytest.importorskip("peft")
+
+import peft
 
 from tests.blocks_for_tests import chain
 from tests.lora.models import Body, fill, snapshot, twice

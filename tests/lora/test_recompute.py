@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -107,9 +107,9 @@ MODELS: dict[str, Callable[[], tuple[Any, Tensor]]] = {"unet": unet, "llama": ll
 
 
 @pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Tensor]]:
+def model(request: pytest.FixtureRequest) -> tuple[Any, Tensor]:
     torch.manual_seed(0)
-    yield MODELS[request.param]()
+    return MODELS[request.param]()
 
 
 def enable(model: Any) -> None:

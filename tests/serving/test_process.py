@@ -71,4 +71,3 @@ def test_a_world_goes_on_where_a_killed_server_left_it(tmp_path: Path, monkeypat
     finally:
         if server.process.poll() is None:
             server.end(signal.SIGKILL)
-

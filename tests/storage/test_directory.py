@@ -343,5 +343,5 @@ def test_nothing_but_the_history_and_the_life_is_left(tmp_path):
     world.run(num_steps=3, seed=1)
     names = sorted(path.name for path in (tmp_path / "deep" / "down").iterdir())
     assert names[:2] == [".lock", "00001"] and names[2:4] == ["00002", "CURRENT"]
-    assert len(names) == 5 and names[4].startswith("life-")
+    assert len(names) == 6 and names[4].startswith("life-") and names[5] == "traces"
     assert os.access(tmp_path / "deep" / "down" / "00001" / "state.json", os.R_OK)

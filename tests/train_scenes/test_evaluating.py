@@ -102,8 +102,8 @@ def test_the_judge_is_trained_once_and_again_when_asked_otherwise(tmp_path: Path
 
 
 def test_the_judge_learns_to_tell_day_from_night(tmp_path: Path) -> None:
-    judge = kept_judge(tmp_path, pictures=640, epochs=3, batch=32, rate=8e-3, width=8)
-    drawings = held_out_drawings(100, tmp_path)
+    judge = kept_judge(tmp_path, pictures=320, epochs=3, batch=16, rate=8e-3, width=8)
+    drawings = held_out_drawings(60, tmp_path)
     found = shares(right(judge, drawings["image"], drawings["labels"]))
     assert found["time"] > 0.75, found
     wrong = shares(right(judge, drawings["image"], drawings["labels"].roll(1, 0)))

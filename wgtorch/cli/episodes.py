@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from torch import Tensor
-
-from wgtorch.core.kinds import describe
 from wgtorch.core.run import Callback
 from wgtorch.cycle import WorldStep
 from wgtorch.state import State
@@ -78,22 +75,6 @@ def episodes(
 def beginning(world: World) -> int | None:
     """Place in the cycle of the stage that starts a new State; None where there is none."""
     return next((index for index, stage_id in enumerate(world.cycle) if world.nodes[stage_id].state_contract.new_state), None)
-
-
-def words(value: Any) -> str:
-    """A slot's value for people to read: texts as they are, the prompts of a recipe, anything else in short."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        for name in ("prompts", "prompt", "text"):
-            if value.get(name):
-                return words(value[name])
-        return "; ".join(f"{name}: {words(item)}" for name, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return "\n".join(dict.fromkeys(words(item) for item in value))
-    return describe(value) if isinstance(value, Tensor) else str(value)
 
 
 def _in_flight(world: World, first: int | None) -> Episode | None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wgtorch.cli.episodes import Episode, beginning, episodes, words
-from wgtorch.cli.storybook import Storybook, rows
+from wgtorch.cli.episodes import Episode, beginning, episodes
+from wgtorch.cli.storybook import Storybook
 from wgtorch.core.run import Event
+from wgtorch.report.words import rows, words
 from wgtorch.world import World
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.cli.living import live
-from wgtorch.cli.storybook import new_folder, plain, write_pictures
+from wgtorch.cli.storybook import new_folder, write_pictures
 from wgtorch.cli.target import CommandError, open_level, values
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import PortError, suggest
@@ -18,6 +18,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.stage import Stage
 from wgtorch.storage.encoding import images_in
+from wgtorch.tracing import plain
 from wgtorch.world import World
 
 _STEPS = 3
@@ -117,7 +118,7 @@ def _shown(value: Any) -> str:
     """Texts as they are, tensors by kind and shape, data as JSON."""
     if isinstance(value, (str, Tensor)):
         return value if isinstance(value, str) else describe(value)
-    return json.dumps(plain(value), ensure_ascii=False)
+    return json.dumps(plain(value, longest=None), ensure_ascii=False)
 
 
 def _refuse(level: Level, **options: Any) -> None:

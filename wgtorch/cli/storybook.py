@@ -17,12 +17,13 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.cli.episodes import Episode, words
+from wgtorch.cli.episodes import Episode
 from wgtorch.cli.overview import Card, draw_overview
 from wgtorch.core.errors import StorageError
-from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
+from wgtorch.report.words import rows, words
 from wgtorch.storage.encoding import images_in, write_png
+from wgtorch.tracing import plain
 
 PICTURE = 512  # pixels that a small picture is enlarged to
 AT_A_GLANCE = 24  # episodes in the overview
@@ -56,8 +57,8 @@ class Storybook:
         pictures = write_pictures(images, self.folder, f"episode_{episode.number:03d}")
         self._entries[episode.number] = {
             "number": episode.number,
-            "action": plain(episode.action),
-            "slots": {slot: plain(episode.state[slot]) for slot in episode.state.schema},
+            "action": plain(episode.action, longest=None),
+            "slots": {slot: plain(episode.state[slot], longest=None) for slot in episode.state.schema},
             "pictures": [path.name for path in pictures],
             "seconds": round(episode.seconds, 3),
         }
@@ -116,16 +117,6 @@ def new_folder(level: Level, parent: str | os.PathLike[str] = "outputs") -> Path
         return folder
 
 
-def rows(slots: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, words) of the slots that say something to people; pictures speak for themselves."""
-    said = []
-    for slot, value in slots.items():
-        text = "" if _is_pictures(value) else words(value)
-        if text:
-            said.append(("prompt" if isinstance(value, Mapping) and {"prompts", "prompt"} & set(value) else slot, text))
-    return said
-
-
 def _caption(slots: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """What stands under a picture: what was meant and what happened, or else the first and the last that was said."""
     said = dict(rows(slots))
@@ -141,21 +132,3 @@ def _markdown(title: str, entries: list[dict[str, Any]]) -> str:
         said = [("action", words(entry["action"])), *rows(entry["slots"])]
         parts.append("\n".join(f"- **{label}**: {text}".replace("\n", " ") for label, text in said if text))
     return "\n\n".join(parts) + "\n"
-
-
-def _is_pictures(value: Any) -> bool:
-    """True for pictures, and for what :func:`plain` makes of them."""
-    if isinstance(value, (list, tuple)):
-        return bool(value) and all(_is_pictures(item) for item in value)
-    return isinstance(value, Tensor) or (isinstance(value, Mapping) and set(value) == {"tensor"})
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON data; tensors by their shape, for the pictures stand beside."""
-    if isinstance(value, Tensor):
-        return {"tensor": describe(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else describe(value)

@@ -36,7 +36,7 @@ class Recomputed:
 
     def __init__(self, composite: Walked, loop: Loop, take: Walk) -> None:
         self.take = take
-        self.reads = (*loop.reads, *(carry.slot for carry in loop.carries))
+        self.reads = tuple(sorted({slot for step in loop.body for slot in step.reads} - set(loop.writes)))
         self.writes = loop.writes
         self.frees = tuple(slot for step in loop.body for slot in step.frees)
         self.root = composite

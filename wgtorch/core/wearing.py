@@ -54,10 +54,11 @@ class _Cell(threading.local):
         inside: gates of the blocks whose calls run.
     """
 
-    worn: Worn = None
-    around: tuple[Weighted | PerSample, ...] = ()
-    task: int = -1
-    inside: tuple[Gate, ...] = ()
+    def __init__(self) -> None:  # in each thread; on the instance, since compiled code is guarded by what its dict holds
+        self.worn: Worn = None
+        self.around: tuple[Weighted | PerSample, ...] = ()
+        self.task = -1
+        self.inside: tuple[Gate, ...] = ()
 
 
 class Gate:

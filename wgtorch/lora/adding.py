@@ -171,7 +171,7 @@ def adopt(target: Any) -> list[str]:
     Returns:
         Paths of the places.
     """
-    taken = []
+    taken: list[tuple[Place, Any]] = []
     for place in places_of(target):
         if not adapters_on(place.block) or is_adopted(place.block):
             continue

@@ -153,7 +153,7 @@ def _place_for(target: Any, stored: Stored, nodes: str | Mapping[str, str] | Non
 
 
 def _shapes_fit(place: Place, stored: Stored) -> bool:
-    layers = adaptable(place.block)
+    layers: dict[str, Any] = dict(adaptable(place.block))
     for key, value in stored.tensors.items():
         layer, _, rest = key.partition(".lora_")
         weight = layers[layer].weight

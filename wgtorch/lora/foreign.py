@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _config_of(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict
             alpha_of[layer] = next((alphas[name] for name in alphas if name.removesuffix(".alpha") == layer), float(value.shape[0]))
     if not ranks:
         raise CheckpointError(f"no LoRA tensors among {sorted(state)[:5]}; expected names such as 'to_q.lora_A.weight'")
-    rank, alpha = (max(set(values), key=values.count) for values in (list(ranks.values()), list(alpha_of.values())))
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alpha_of))
     return {
         "r": rank,
         "lora_alpha": alpha,

@@ -60,6 +60,12 @@ class Storage(Protocol):
     def read_life(self) -> Life | None:
         """The life that was kept last."""
 
+    def keep_trace(self, entry: Mapping[str, Any]) -> None:
+        """Keeps what a stage left to be looked at: plain data with its ``pass`` and ``place`` in the cycle. May be missing."""
+
+    def traces(self) -> list[dict[str, Any]]:
+        """What was kept so, in the order of the passes; of a stage that ran again, the last. May be missing."""
+
 
 class History(Sequence[State]):
     """The stored states of a world, oldest first, read when asked for."""
@@ -85,6 +91,13 @@ class History(Sequence[State]):
     def __getitem__(self, index: int | slice) -> State | list[State]:
         steps = self.steps[index]
         return [self.storage.read(step)[0] for step in steps] if isinstance(steps, list) else self.storage.read(steps)[0]
+
+    @property
+    def traces(self) -> list[dict[str, Any]]:
+        """What every stage left, oldest first: whether it ran and why not, what it read and wrote, its calls and its time."""
+        read = getattr(self.storage, "traces", None)
+        found: list[dict[str, Any]] = [] if read is None else read()
+        return found
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -8,6 +8,7 @@ state_dir/
     artifacts_0.png      pictures among the artifacts
   life-<n>/              the life in flight; CURRENT names the newest whole one
   CURRENT
+  traces/00000001.jsonl  what the stages of a pass left to be looked at: a line of JSON for each
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from wgtorch.storage.base import Life, register_storage
 from wgtorch.storage.encoding import decode, encode, images_in, write_png
 
 FORMAT_VERSION = "1.0"
+_TRACES = "traces"
 
 
 @register_storage("directory")
@@ -136,6 +138,29 @@ class DirectoryStorage:
         name = self._current()
         return read_life(self.folder / name) if name else None
 
+    def keep_trace(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line to the traces of its pass. A line that a kill cut is left behind, and not read."""
+        path = self.folder / _TRACES / f"{entry['pass']:08d}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as handle:
+            if handle.tell() and (handle.seek(-1, os.SEEK_END), handle.read(1))[1] != b"\n":
+                handle.write(b"\n")
+            handle.write(json.dumps(entry).encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def traces(self) -> list[dict[str, Any]]:
+        """What stages left, in the order of the passes; of a stage that ran again, the last."""
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for path in sorted((self.folder / _TRACES).glob("*.jsonl")):
+            for line in path.read_bytes().splitlines():
+                try:
+                    entry = json.loads(line)
+                    found[entry["pass"], entry["place"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    continue
+        return [found[key] for key in sorted(found)]
+
     def _current(self) -> str:
         pointer = self.folder / "CURRENT"
         name = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
@@ -158,6 +183,10 @@ class DirectoryStorage:
     def _drop_oldest(self) -> None:
         if self.max_snapshots is not None:
             folders = self._folders()
+            first = min(sorted(folders)[-self.max_snapshots :], default=0)
+            for path in (self.folder / _TRACES).glob("*.jsonl"):
+                if path.stem.isdecimal() and int(path.stem) < first - 1:  # the oldest state that stays began in the pass before
+                    path.unlink(missing_ok=True)
             for step in sorted(folders)[: -self.max_snapshots]:
                 dropped = self.folder / f".{folders[step].name}.dropped"
                 folders[step].rename(dropped)  # at once, so that no half of it is ever seen

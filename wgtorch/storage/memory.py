@@ -16,6 +16,7 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self._states: dict[int, tuple[State, dict[str, Any]]] = {}
+        self._traces: dict[tuple[int, int], dict[str, Any]] = {}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -41,3 +42,11 @@ class MemoryStorage:
     def read_life(self) -> Life | None:
         """None."""
         return None
+
+    def keep_trace(self, entry: Mapping[str, Any]) -> None:
+        """Keeps what a stage left, in place of what it left in a try before."""
+        self._traces[entry["pass"], entry["place"]] = dict(entry)
+
+    def traces(self) -> list[dict[str, Any]]:
+        """What was kept, in the order of the passes."""
+        return [self._traces[key] for key in sorted(self._traces)]

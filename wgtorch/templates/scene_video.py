@@ -49,7 +49,8 @@ def image_to_video(*, frames: int = 16, steps: int = 12, guidance: float = 2.0, 
     graph.add_node("video/repeat", "repeat", auto_connect=False)
     graph.add_node("video/join", "video", auto_connect=False)
 
-    graph.remove_edge("conditioner.embedding", "backbone.condition")
+    for target in ("backbone", "noise"):
+        graph.remove_edge("conditioner.embedding", f"{target}.condition")
     for source, target in (
         ("picture.image", "describer.image"),
         ("describer.text", "start_tokenizer.text"),
@@ -59,6 +60,7 @@ def image_to_video(*, frames: int = 16, steps: int = 12, guidance: float = 2.0, 
         ("start_conditioner.embedding", "end.rest"),
         ("end.embedding", "walk.end"),
         ("walk.embedding", "backbone.condition"),
+        ("end.embedding", "noise.condition"),
         ("noise.latent", "repeat.latent"),
         ("walk.frames", "repeat.frames"),
         ("walk.frames", "video.frames"),

@@ -34,6 +34,7 @@ _EXPECTED = (
     ".*isinstance.treespec, LeafSpec.*",
     ".*Checkpoint directory .* exists.*",
     ".*Experiment logs directory.*",
+    ".*module.s. in eval mode at the start of training.*",  # frozen ones
     ".*The dirpath has changed from.*",  # a resumed run has a folder of its own
     ".*number of training batches .* is smaller than the logging interval.*",
     ".*LearningRateMonitor. callback with models that have no learning rate schedulers.*",
@@ -109,6 +110,8 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
     own.setdefault("max_epochs", -1)
     if own.get("max_steps", -1) > 0:
         own["log_every_n_steps"] = min(own["log_every_n_steps"], own["max_steps"])
+    if isinstance(own.get("val_check_interval"), int):
+        own.setdefault("check_val_every_n_epoch", None)  # every so many steps, whatever the length of an epoch
     progress = own.pop("enable_progress_bar", True)
     callbacks: list[pl.Callback] = [LearningRateMonitor("step"), *checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)]
     if settings.get("samples"):

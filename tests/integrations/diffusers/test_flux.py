@@ -66,6 +66,13 @@ def test_several_prompts_and_a_model_that_takes_no_scale(tmp_path: Path) -> None
     assert check_equal(same, Graph.from_diffusers(same), **call).shape == (4, 3, 16, 24)
 
 
+def test_a_seed_holds_for_a_scheduler_that_draws_from_the_global_generator(pipeline: Any) -> None:
+    graph = Graph.from_diffusers(as_task(pipeline, "text_to_image", "flow_stochastic"))
+    found = graph.run(CALL, seed=1)["image"]
+    assert torch.equal(graph.run(CALL, seed=1)["image"], found)
+    assert (graph.run(CALL, seed=2)["image"] - found).abs().max() > 1e-3
+
+
 def test_latents_come_as_patches_or_as_a_picture(pipeline: Any) -> None:
     graph = Graph.from_diffusers(pipeline)
     latents = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(1))

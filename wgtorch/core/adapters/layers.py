@@ -88,7 +88,7 @@ class WornLayer:
 class WornLinear(WornLayer, lora.Linear):
     """``nn.Linear`` with adapters: x [B, ..., in] to [B, ..., out]."""
 
-    def _stacked(self, x: Tensor, names: Sequence[str], mask: Tensor) -> Tensor:
+    def _stacked(self: Any, x: Tensor, names: Sequence[str], mask: Tensor) -> Tensor:
         down = torch.cat([self.lora_A[name].weight for name in names])  # [R, in]
         up = torch.cat([self.lora_B[name].weight for name in names], dim=1)  # [out, R]
         inner = F.linear(self._cast_input_dtype(x, down.dtype), down)

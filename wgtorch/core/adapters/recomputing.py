@@ -18,7 +18,7 @@ _FUNCTION = "_gradient_checkpointing_func"
 _SETTER = "_set_gradient_checkpointing"
 
 
-class Kept:
+class WornAgain:
     """A checkpointing function that hands what is worn now on to what it computes again."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -40,7 +40,7 @@ def as_before(model: nn.Module) -> None:
     """Undoes :func:`keep_when_recomputed`."""
     model.__dict__.pop(_SETTER, None)
     for part in model.modules():
-        if isinstance(kept := part.__dict__.get(_FUNCTION), Kept):
+        if isinstance(kept := part.__dict__.get(_FUNCTION), WornAgain):
             setattr(part, _FUNCTION, kept.function)
 
 
@@ -52,5 +52,5 @@ def _set_and_keep(model: Any, *args: Any, **kwargs: Any) -> None:
 def _keep(model: nn.Module) -> None:
     for part in model.modules():
         function = part.__dict__.get(_FUNCTION)
-        if function is not None and not isinstance(function, Kept):
-            setattr(part, _FUNCTION, Kept(function))
+        if function is not None and not isinstance(function, WornAgain):
+            setattr(part, _FUNCTION, WornAgain(function))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from wgtorch.core import background
 from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
 from wgtorch.integrations.api.answers import Answer, Question
 from wgtorch.integrations.api.failures import Failure, failure_of
@@ -136,13 +137,13 @@ class Client:
                 if isinstance(outcome, Answer):
                     used = outcome.tokens
                     return outcome
+                if outcome.after is not None and outcome.after <= patience.max_wait:
+                    self.line.pause(outcome.after)  # what one caller is told holds for all
             finally:
                 self.line.leave(place, used)
             pause = _pause(outcome, patience, number)
             if pause is None:
                 raise self._error(outcome, number + 1, time.monotonic() - started)
-            if outcome.after is not None:
-                self.line.pause(outcome.after)  # what one caller is told holds for all
             if said is not None:
                 said.restart()
             await asyncio.sleep(pause)
@@ -295,6 +296,15 @@ def client_at(address: Address) -> Client:
         if name not in _clients:
             _clients[name] = Client(address, key)
         return _clients[name]
+
+
+def close_clients() -> None:
+    """Ends all connections and forgets what was spent; the next call makes its client anew."""
+    with _clients_lock:
+        closing = list(_clients.values())
+        _clients.clear()
+    for client in closing:
+        background.submit(client.provider.close()).result()
 
 
 def clients() -> list[Client]:

@@ -275,7 +275,9 @@ class DiffusersSolver(Solver):
         options: dict[str, Any] = dict(self.step_options)
         drawing: Any = nullcontext()
         if rng is not None and rng.keyed:
-            if "generator" in inspect.signature(scheduler.step).parameters:
+            # Flow matching with noise takes a generator and draws from the global one all the same.
+            is_deaf = scheduler.config.get("stochastic_sampling", False)
+            if "generator" in inspect.signature(scheduler.step).parameters and not is_deaf:
                 options["generator"] = [rng.generator(index) for index in range(len(latent))]
             else:
                 drawing = seeded_global(rng)

@@ -94,9 +94,12 @@ def read_processor(folder: Path, where: str) -> Any:
     """The processor of a folder: what makes a model's inputs of pictures or sound, and of text."""
     library: Any = require("transformers", "transformers")
     try:
-        return library.AutoProcessor.from_pretrained(str(folder), local_files_only=True)
+        processor = library.AutoProcessor.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} holds no processor that can be read: {error}") from error
+    if not hasattr(processor, "tokenizer"):  # transformers gives back a part of one where the rest is missing
+        raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} holds a {type(processor).__name__} and no whole processor")
+    return processor
 
 
 def read_json(path: Path) -> Any:

@@ -41,10 +41,11 @@ class LocalVisionModel(LocalText):
         template_options: Mapping[str, Any] | None = None,
     ) -> None:
         folder = model_folder(checkpoint_ref, "vlm")
+        model = read_model(folder, ("AutoModelForImageTextToText",), dtype=dtype_of(dtype, "vlm"), device=device, where="vlm")
         self.processor = read_processor(folder, "vlm")
         self.processor.tokenizer.padding_side = "left"
         super().__init__(
-            read_model(folder, ("AutoModelForImageTextToText",), dtype=dtype_of(dtype, "vlm"), device=device, where="vlm"),
+            model,
             self.processor.tokenizer,
             batch_size=batch_size,
             top_k=top_k,

@@ -74,7 +74,7 @@ def weigh(terms: Terms, tensors: Sequence[Any]) -> Any:
     if terms.__class__ is tuple and len(terms) == 2:  # what most turns are
         (place, weight), (other, share) = terms
         start = tensors[place] if weight.__class__ is float and weight == 1 else mul(tensors[place], weight)
-        return add(start, tensors[other], alpha=share)
+        return add(start, tensors[other], alpha=share)  # in place it would save little, and cost vmap over the models of a shared latent
     if terms.__class__ is tuple and len(terms) == 1 and terms[0][1] == 1:
         return tensors[terms[0][0]]
     total: Any = None

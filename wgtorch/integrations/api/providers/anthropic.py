@@ -36,6 +36,9 @@ class Anthropic(Provider):
     def sdk(self) -> ModuleType:
         return require("anthropic", "api")  # type: ignore[return-value]
 
+    async def close(self) -> None:
+        await self._client.close()
+
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         told = "\n\n".join(message.text for message in request.messages if message.role == "system")
         asked: dict[str, Any] = {

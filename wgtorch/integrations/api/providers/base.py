@@ -57,6 +57,9 @@ class Provider(ABC):
     def sdk(self) -> ModuleType:
         """The SDK's module, whose exceptions calls raise."""
 
+    async def close(self) -> None:
+        """Ends the connections."""
+
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         """A text; ``on_piece`` is told of it as it comes."""
         raise NotImplementedError

@@ -39,6 +39,9 @@ class OpenAI(Provider):
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
+    async def close(self) -> None:
+        await self._client.close()
+
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         asked = {
             "model": model,

@@ -13,8 +13,8 @@ from wgtorch.integrations.diffusers.blocks.flux_transformer import FluxTransform
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone
 from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage, WithoutShift
-from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
+from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
 from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer

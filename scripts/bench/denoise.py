@@ -1,0 +1,230 @@
+#!/usr/bin/env python
+"""What denoising costs: a diffusers pipeline, a hand-written loop, a graph, and the last two compiled, over the same weights.
+
+    python scripts/bench/denoise.py                                      # everything; compiling takes minutes on a CPU
+    python scripts/bench/denoise.py --sizes stub tiny --steps 20         # some of it
+    python scripts/bench/denoise.py --columns diffusers floor graph      # nothing compiled
+    python scripts/bench/denoise.py --sizes middle --channels-last
+
+Text is encoded beforehand and no picture is decoded, so a run is conditions and latents in, latents out, with classifier-free
+guidance in one batch. All columns are timed in one process, in interleaved rounds, by the wall clock; a figure is the least of its
+rounds. Before that each must arrive at the diffusers pipeline's latent.
+
+| size   | UNet                                                          | shows                    |
+| stub   | one multiplication                                            | the framework's share    |
+| tiny   | 2 to 5 million parameters, latents of 16x16                   | many small operations    |
+| middle | 30 to 60 million parameters, latents of 32x32                 | the model                |
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SCALE = 7.5
+TOKENS = 77
+COLUMNS = ("diffusers", "floor", "graph", "compiled graph", "diffusers, compiled UNet")
+SIZES: dict[str, dict[str, Any]] = {
+    "stub": {"sample_size": 16, "block_out_channels": (8, 8), "norm_num_groups": 4, "cross_attention_dim": 32},
+    "tiny": {"sample_size": 16, "block_out_channels": (48, 96), "norm_num_groups": 16, "cross_attention_dim": 768},
+    "middle": {"sample_size": 32, "block_out_channels": (128, 256, 320), "norm_num_groups": 32, "cross_attention_dim": 768},
+}
+# At most so many times the other column: (size, column, other column, limit).
+TARGETS = (
+    ("stub", "graph", "diffusers", 0.65),
+    ("stub", "graph", "floor", 1.1),
+    ("tiny", "graph", "diffusers", 0.95),
+    ("middle", "graph", "floor", 1.02),
+    ("middle", "graph", "diffusers", 1.0),
+    ("tiny", "compiled graph", "diffusers", 0.6),
+    ("tiny", "compiled graph", "diffusers, compiled UNet", 1.0),
+    ("middle", "compiled graph", "diffusers, compiled UNet", 1.0),
+    ("stub", "compiled graph", "diffusers, compiled UNet", 1.0),
+)
+
+
+def make_unet(size: str) -> Any:
+    """A UNet with random weights; the stub is one in name, and multiplies."""
+    from diffusers import UNet2DConditionModel
+
+    class Stub(UNet2DConditionModel):
+        def forward(self, sample: Tensor, timestep: Any, encoder_hidden_states: Any = None, **more: Any) -> tuple[Tensor]:  # type: ignore[override]
+            return (sample * 0.1,)
+
+    levels = len(SIZES[size]["block_out_channels"])
+    torch.manual_seed(0)
+    return (Stub if size == "stub" else UNet2DConditionModel)(
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1 if size != "middle" else 2,
+        attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        **SIZES[size],
+    ).eval()
+
+
+class Case:
+    """One size and batch: every column as a function of the number of steps."""
+
+    def __init__(self, size: str, batch: int, columns: Sequence[str], channels_last: bool) -> None:
+        from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+
+        from wgtorch import Graph
+
+        self.unet = make_unet(size)
+        if channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+        vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+        scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+
+        def pipeline(unet: Any) -> Any:
+            made = StableDiffusionPipeline(vae, Text(size), None, unet, scheduler, None, None, requires_safety_checker=False)
+            made.set_progress_bar_config(disable=True)
+            return made
+
+        generator = torch.Generator().manual_seed(1)
+        side, width = SIZES[size]["sample_size"], SIZES[size]["cross_attention_dim"]
+        self.prompt, self.negative = (torch.randn(batch, TOKENS, width, generator=generator) for _ in range(2))
+        self.latents = torch.randn(batch, 4, side, side, generator=generator)
+        self.pipelines = {"diffusers": pipeline(self.unet)}
+        if "diffusers, compiled UNet" in columns:
+            self.pipelines["diffusers, compiled UNet"] = pipeline(torch.compile(self.unet))
+        self.graph = denoising(Graph.from_diffusers(pipeline(self.unet)))
+        self.compiled = denoising(Graph.from_diffusers(pipeline(self.unet)))
+        self.compiled.compile(fullgraph=True)
+        self.schedule, self.solver = self.graph.nodes["schedule"], self.graph.nodes["solver"]
+        self.parameters = sum(p.numel() for p in self.unet.parameters())
+
+    def run(self, column: str, steps: int) -> Tensor:
+        """The last latent."""
+        if column in self.pipelines:
+            return self.pipelines[column](
+                prompt_embeds=self.prompt,
+                negative_prompt_embeds=self.negative,
+                latents=self.latents,
+                num_inference_steps=steps,
+                guidance_scale=SCALE,
+                output_type="latent",
+                return_dict=False,
+            )[0]
+        if column == "floor":
+            return self.by_hand(steps)
+        graph = self.graph if column == "graph" else self.compiled
+        inputs = {"embedding": self.prompt, "negative_embedding": self.negative, "latents": self.latents}
+        return graph.run({**inputs, "num_inference_steps": steps, "guidance_scale": SCALE})["next_latent"]
+
+    @torch.no_grad()
+    def by_hand(self, steps: int) -> Tensor:
+        """The loop as somebody writes it who wants nothing else."""
+        grid = self.schedule.grid(steps)
+        turns = self.solver.turns_over(grid)
+        condition, latent, unet = torch.cat([self.negative, self.prompt]), self.latents, self.unet
+        for timestep, turn in zip(grid.timesteps, turns, strict=True):
+            pred = unet(torch.cat([latent, latent]), timestep, encoder_hidden_states=condition, return_dict=False)[0]
+            uncond, cond = pred.chunk(2)
+            guided = uncond + SCALE * (cond - uncond)
+            w, share = turn.matrix[0]
+            latent = torch.add(latent * w, guided, alpha=share)
+        return latent
+
+
+def Text(size: str) -> Any:
+    """A text encoder that is there but not called."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    width = SIZES[size]["cross_attention_dim"]
+    return CLIPTextModel(CLIPTextConfig(vocab_size=8, hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+
+
+def denoising(graph: Any) -> Any:
+    """The part of a text-to-image graph between text and picture."""
+    ports = ["conditions.embedding", "conditions.negative_embedding", "latents", "num_inference_steps", "guidance_scale"]
+    return graph.select(inputs=ports, outputs=["solver.next_latent"])
+
+
+@dataclass
+class Figure:
+    """Seconds of a run, the least of its rounds, and of the first."""
+
+    least: float = float("inf")
+    first: float = 0.0
+
+
+def measure(case: Case, steps: int, columns: Sequence[str], rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Figure]:
+    """Times the columns in turns, once their ends are equal."""
+    figures = {column: Figure() for column in columns}
+    expected = case.run("diffusers", steps)
+    for column in columns:
+        say(f"{column}: first run")
+        begun = time.perf_counter()
+        found = case.run(column, steps)
+        figures[column].first = time.perf_counter() - begun
+        far = float((found - expected).abs().max() / expected.abs().max())
+        assert far < 1e-3, f"{column} arrives {far:.1e} of the largest value away from the diffusers pipeline"
+    begun = time.perf_counter()
+    for count in range(rounds):
+        if count >= 2 and time.perf_counter() - begun > seconds:
+            break
+        for column in columns:
+            say(f"round {count + 1} of {rounds}: {column}")
+            since = time.perf_counter()
+            case.run(column, steps)
+            figures[column].least = min(figures[column].least, time.perf_counter() - since)
+    return figures
+
+
+def show(name: str, size: str, figures: dict[str, Figure]) -> None:
+    base = figures["diffusers"].least
+    print(f"\n{name}")
+    for column, figure in figures.items():
+        first = f"   first run {figure.first:.1f} s" if "compiled" in column else ""
+        print(f"  {column:28}{figure.least * 1e3:12.2f} ms{figure.least / base:8.2f}{first}")
+    for where, column, other, limit in TARGETS:
+        if where == size and column in figures and other in figures:
+            ratio = figures[column].least / figures[other].least
+            print(f"    [{'reached' if ratio <= limit else 'MISSED '}] {column} / {other}: {ratio:.3f}, at most {limit}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=tuple(SIZES))
+    parser.add_argument("--steps", nargs="+", type=int, default=[20, 120])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS)
+    parser.add_argument("--rounds", type=int, default=15, help="at most")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of timing for one line, from the third round on")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--channels-last", action="store_true", help="the UNet's weights, in all columns")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(given.threads)
+    columns = tuple(dict.fromkeys(("diffusers", *given.columns)))
+
+    def say(words: str) -> None:
+        if not given.quiet:
+            print(f"\r\033[K{words}", end="", flush=True)
+
+    print(f"{platform.processor() or platform.machine()}, {given.threads} threads, torch {torch.__version__}; guidance in one batch, DDIM")
+    for size in given.sizes:
+        for batch in given.batch:
+            case = Case(size, batch, columns, given.channels_last)
+            for steps in given.steps:
+                figures = measure(case, steps, columns, given.rounds, given.seconds, say)
+                say("")
+                show(f"{size} ({case.parameters / 1e6:.1f} M), batch {batch}, {steps} steps", size, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Gradient checkpointing of loops: the same gradients, from turns that are computed again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.blocks_for_tests import as_pipeline, counter
+from wgtorch.core.block import Block
+from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.graph import Graph
+
+WIDTH = 6
+
+
+class Mix(Block):
+    """Two layers with dropout between."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.first, self.second, self.drop = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH), nn.Dropout(p)
+        self.calls = 0
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + self.second(self.drop(torch.tanh(self.first(x))))
+
+
+class Jitter(Block):
+    """Adds noise from the run's own generator."""
+
+    outputs = {"y": "tensor"}
+
+    def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return x + 0.1 * torch.tanh(x) * (rng or GLOBAL_RNG).normal(x.shape)
+
+
+def loop(steps: int = 4, p: float = 0.0, trainable: bool = True) -> Graph:
+    graph = Graph("loop", metadata={"num_loop_steps": steps})
+    graph.add_node(Mix(p), "mix", trainable=trainable)
+    graph.add_node(Jitter(), "jitter")
+    graph.add_edge("mix.y", "jitter.x")
+    graph.add_edge("jitter.y", "mix.x")
+    graph.expose_input("mix", "x")
+    graph.expose_output("jitter", "y")
+    return graph
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(5)).requires_grad_()
+
+
+def gradients(graph: Graph, x: Tensor, **options: Any) -> list[Tensor]:
+    graph.zero_grad()
+    x.grad = None
+    found = graph.run({"x": x}, training=True, **options)["y"]
+    found.square().sum().backward()
+    return [found.detach(), *(p.grad for p in (x, *graph.parameters()) if p.grad is not None)]  # type: ignore[misc]
+
+
+def test_the_same_gradients_with_the_seeds_of_the_run(x: Tensor) -> None:
+    graph = loop(p=0.4)
+    expected = gradients(graph, x, seed=3)
+    calls, graph.nodes["mix"].calls = graph.nodes["mix"].calls, 0
+    found = gradients(graph.gradient_checkpointing(), x, seed=3)
+    assert (calls, graph.nodes["mix"].calls) == (4, 8), "each turn is computed twice"
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_draws_from_the_global_generator_are_repeated(x: Tensor) -> None:
+    found = []
+    for on in (False, True):
+        torch.manual_seed(11)
+        found.append(gradients(loop(p=0.4).gradient_checkpointing(on), x))
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_backward_computes_in_the_modes_of_the_run(x: Tensor) -> None:
+    graph = loop(p=0.4).gradient_checkpointing()
+    graph.eval()
+    found = graph.run({"x": x}, training=True, seed=3)["y"]
+    assert not graph.nodes["mix"].training
+    found.square().sum().backward()
+    assert not graph.nodes["mix"].training
+    mine = x.grad
+    for theirs, ours in zip(gradients(loop(p=0.4), x, seed=3)[1:2], [mine], strict=True):
+        assert torch.equal(ours, theirs)  # type: ignore[arg-type]
+
+
+def test_a_frozen_place_stays_frozen(x: Tensor) -> None:
+    expected = gradients(loop(trainable=False), x, seed=3)
+    graph = loop(trainable=False).gradient_checkpointing()
+    found = gradients(graph, x, seed=3)
+    assert len(found) == len(expected) == 2, "no weight has a gradient"
+    assert torch.equal(found[1], expected[1])
+
+
+def kept(graph: Graph, x: Tensor) -> int:
+    """Numbers that autograd keeps for backward."""
+    total = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal total
+        total += tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        graph.run({"x": x}, training=True, seed=1)
+    return total
+
+
+def test_a_turn_keeps_what_it_was_given_and_nothing_else(x: Tensor) -> None:
+    plain, recomputed = [[kept(loop(steps).gradient_checkpointing(on), x) for steps in (4, 20)] for on in (False, True)]
+    assert recomputed[1] - recomputed[0] == 16 * x.numel()
+    assert plain[1] - plain[0] > 10 * 16 * x.numel(), "without it each turn keeps its activations"
+
+
+def test_without_gradients_nothing_is_computed_twice(x: Tensor) -> None:
+    graph = loop().gradient_checkpointing()
+    with torch.no_grad():
+        graph(x=x)
+    graph.run({"x": x})
+    assert graph.nodes["mix"].calls == 8
+
+
+def test_callbacks_hear_of_each_turn_once(x: Tensor) -> None:
+    events: list[str] = []
+    found = loop().gradient_checkpointing().run({"x": x}, training=True, callbacks=[lambda event: events.append(event.kind)])["y"]
+    before = len(events)
+    found.sum().backward()
+    assert len(events) == before
+    assert events.count("loop") == 4
+
+
+def test_it_is_part_of_the_config() -> None:
+    graph = Graph.from_config(counter(3).gradient_checkpointing().to_config())
+    assert graph.metadata["gradient_checkpointing"] is True
+    pipeline = as_pipeline(loop())
+    pipeline.gradient_checkpointing()
+    inner = pipeline.nodes["only"]
+    assert inner.metadata["gradient_checkpointing"] is True
+    pipeline.gradient_checkpointing(False)
+    assert "gradient_checkpointing" not in inner.metadata

@@ -1,0 +1,265 @@
+"""Blocks of models behind an API: what they send, and what they make of the answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.integrations.api.waiting import wait_until
+from wgtorch import BlockRegistry, Graph
+from wgtorch.core.errors import AnswerFormatError, ApiTransportError, ConfigError, PortError, UnknownNameError
+from wgtorch.core.rng import Rng
+from wgtorch.integrations.api import UsageMeter, clients, register_provider, set_price
+from wgtorch.integrations.api.media import audio_of, wav_of
+from wgtorch.integrations.api.providers.openai import OpenAI
+from wgtorch.testing import Reply, ScriptedServer
+from wgtorch.testing.protocols import _tone
+
+RECIPE = {
+    "type": "object",
+    "properties": {"prompts": {"type": "array", "items": {"type": "string", "maxLength": 20}, "minItems": 1}},
+    "required": ["prompts"],
+}
+
+
+def test_a_prompt_and_its_options_travel_in_openais_words(server: ScriptedServer, build) -> None:
+    llm = build("llm", system="Be brief.", temperature=0.5, top_p=0.9, max_tokens=7, stop=["END"], options={"logit_bias": {"1": 2}})
+    history = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    out = llm(prompt="Name a colour.", context="It is winter.", history=history, temperature=0.1, rng=Rng(7, "place"))
+    assert out["text"] == "It is winter.\n\nName a colour."
+    body = server.requests[0].body
+    assert body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        *history,
+        {"role": "user", "content": "It is winter.\n\nName a colour."},
+    ]
+    assert (body["temperature"], body["top_p"], body["max_tokens"], body["stop"]) == (0.1, 0.9, 7, ["END"])
+    assert body["seed"] == Rng(7, "place").seed() % 2**31
+    assert body["logit_bias"] == {"1": 2}
+    assert out["usage"]["completion_tokens"] == 6 and out["finish_reason"] == "stop"
+
+
+def test_the_same_block_speaks_anthropics_protocol(server: ScriptedServer, build) -> None:
+    server.script(Reply("Blue", tokens=(11, 2), finish="length"))
+    llm = build("llm/anthropic", system="Be brief.", temperature=0.5, stop="END")
+    out = llm(prompt="Name a colour.")
+    seen = server.requests[0]
+    assert seen.path == "/v1/messages" and seen.body["system"] == "Be brief." and seen.body["stop_sequences"] == ["END"]
+    assert "temperature" not in seen.body and out["usage"]["left_out"] == ["temperature"]
+    assert (out["text"], out["finish_reason"], out["usage"]["prompt_tokens"], out["usage"]["completion_tokens"]) == (
+        "Blue",
+        "length",
+        11,
+        2,
+    )
+
+
+@pytest.mark.parametrize("block_type", ["llm", "llm/anthropic"])
+def test_text_streams_in_pieces(server: ScriptedServer, build, block_type: str) -> None:
+    llm = build(block_type)
+    assert list(llm.stream(prompt="a storm comes")) == ["a", " storm", " comes"]
+
+
+@pytest.mark.parametrize("block_type", ["llm", "llm/anthropic"])
+def test_callbacks_are_told_of_a_text_as_it_comes(server: ScriptedServer, build, block_type: str) -> None:
+    graph = Graph("chat")
+    graph.add_node(build(block_type, stream=True), "llm")
+    graph.infer_exposed_ports()
+    events = []
+    out = graph.run({"prompt": "a storm comes"}, callbacks=[events.append])
+    assert [event.kind for event in events] == ["start", "part", "part", "part", "end"]
+    parts = [event.outputs["text"] for event in events if event.kind == "part"]
+    assert "".join(parts) == out["text"] == "a storm comes" and {event.path for event in events} == {"chat/llm"}
+
+
+def test_leaving_a_stream_hangs_up(server: ScriptedServer, build) -> None:
+    server.script(Reply("one two three four five six seven", drip=0.05))
+    for piece in build().stream(prompt="count"):
+        assert piece == "one"
+        break
+    wait_until(lambda: server.requests[0].ended is not None)
+    assert server.requests[0].left
+
+
+def test_a_list_of_prompts_gives_a_list_and_the_calls_overlap(server: ScriptedServer, build) -> None:
+    server.delay = 0.1
+    out = build()(prompt=[f"number {n}" for n in range(6)])
+    assert out["text"] == [f"number {n}" for n in range(6)] and len(out["usage"]) == 6
+    assert server.most_at_once == 6
+    assert build()(prompt=[])["text"] == [] and build()(prompt=["x"])["text"] == ["x"]
+
+
+@pytest.mark.parametrize("block_type", ["vlm", "vlm/anthropic"])
+def test_a_picture_arrives_as_it_was(server: ScriptedServer, build, block_type: str) -> None:
+    image = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+    server.respond = lambda seen: "seen"
+    assert build(block_type)(image=image, prompt="What is it?")["text"] == ["seen", "seen"]
+    sent = []
+    for seen in server.requests:
+        part, question = seen.body["messages"][0]["content"]
+        assert question["text"] == "What is it?"
+        encoded = part["image_url"]["url"].partition(",")[2] if block_type == "vlm" else part["source"]["data"]
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as opened:
+            sent.append(torch.frombuffer(bytearray(opened.tobytes()), dtype=torch.uint8).view(5, 7, 3).permute(2, 0, 1) / 255)
+    assert sorted(float(torch.stack([(a - b).abs().max() for b in image]).min()) < 1 / 255 for a in sent) == [True, True]
+    assert build(block_type)(image=image[0])["text"] == "seen"
+
+
+def test_an_answer_that_follows_its_schema_is_data(server: ScriptedServer, build) -> None:
+    server.script('```json\n{"prompts": ["a hut"]}\n```')
+    out = build(schema=RECIPE)(prompt="Plan.")
+    assert out["data"] == {"prompts": ["a hut"]}
+    body = server.requests[0].body
+    assert body["response_format"]["json_schema"]["schema"] == RECIPE
+    assert '"maxLength": 20' in server.requests[0].system
+
+
+@pytest.mark.parametrize("block_type", ["llm", "llm/anthropic"])
+def test_an_answer_that_does_not_is_repaired_once(server: ScriptedServer, build, block_type: str) -> None:
+    server.script('{"prompts": []}', Reply('{"prompts": ["a hut"]}', tokens=(5, 5)))
+    out = build(block_type)(prompt="Plan.", schema=RECIPE)
+    assert out["data"] == {"prompts": ["a hut"]} and out["usage"]["calls"] == 2
+    assert "$.prompts" in server.requests[1].prompt and len(server.requests) == 2
+    server.script("no", "still no")
+    with pytest.raises(AnswerFormatError, match=r"'still no' does not follow the schema, after one repair: it is not JSON"):
+        build(block_type)(prompt="Plan.", schema=RECIPE)
+    assert len(server.requests) == 4
+
+
+def test_only_what_was_wrong_in_a_batch_is_asked_again(server: ScriptedServer, build) -> None:
+    def respond(seen) -> str:
+        return '{"prompts": ["two"]}' if "cannot be used" in seen.prompt or seen.prompt == "good" else "bad"
+
+    server.respond = respond
+    out = build(schema=RECIPE)(prompt=["good", "bad", "good"])
+    assert len(out["data"]) == 3 and all(data == {"prompts": ["two"]} for data in out["data"]) and len(server.requests) == 4
+
+
+def test_what_is_no_schema_is_refused_when_the_block_is_built(build) -> None:
+    with pytest.raises(ConfigError, match=r"schema: not a JSON Schema at \$\.type"):
+        build(schema={"type": "objekt"})
+
+
+def test_vectors_pictures_and_sound(server: ScriptedServer, build) -> None:
+    vectors = build("embedder", dimensions=4)(text=["a", "b", "a"])["embedding"]
+    assert vectors.shape == (3, 4) and torch.equal(vectors[0], vectors[2]) and not torch.equal(vectors[0], vectors[1])
+    assert build("embedder")(text="a")["embedding"].shape == (1, 8)
+
+    painter = build("image_generator", width=24, height=8, options={"quality": "low"})
+    pictures = painter(prompt=["sea", "hut"])["image"]
+    assert pictures.shape == (2, 3, 8, 24) and 0 <= float(pictures.min()) and float(pictures.max()) <= 1
+    assert server.requests[-1].body["quality"] == "low" and server.requests[-1].body["size"] == "24x8"
+    painter(prompt="sea", image=pictures[:1], mask=torch.ones(1, 1, 8, 24))
+    assert server.requests[-1].path.endswith("/images/edits") and server.requests[-1].content.count(b"\x89PNG") == 2
+
+    server.script(Reply(audio=_tone(440.0, 300)), Reply(audio=_tone(440.0, 500)))
+    spoken = build("text_to_speech", voice="coral", limits={"in_flight": 1})(text=["short", "longer"])
+    assert spoken["audio"].shape == (2, 1, 500) and spoken["lengths"].tolist() == [300, 500] and spoken["sampling_rate"] == 8000
+    assert spoken["audio"][0, 0, 300:].abs().max() == 0 and spoken["audio"].abs().max() > 0.4
+    server.script("hello there")
+    assert build("speech_to_text", language="en")(audio=spoken["audio"][:1], sampling_rate=8000)["text"] == "hello there"
+    assert b'name="language"' in server.requests[-1].content and b"RIFF" in server.requests[-1].content
+
+
+def test_a_recording_comes_back_from_wav_also_when_its_length_was_not_known() -> None:
+    wave = torch.linspace(-1, 1, 100)[None]
+    content = wav_of(wave, 16000)
+    back, rate = audio_of(content)
+    assert rate == 16000
+    torch.testing.assert_close(back, wave, atol=1e-4, rtol=0)
+    endless = content[:40] + b"\xff\xff\xff\xff" + content[44:]
+    assert torch.equal(audio_of(endless)[0], back)
+
+
+def test_building_connects_to_nothing_and_needs_no_key() -> None:
+    before = clients()
+    for block_type in ("llm", "llm/openai", "llm/anthropic", "llm/api", "vlm", "embedder", "image_generator", "speech_to_text"):
+        block = BlockRegistry.build({"block_type": block_type, "config": {"model_id": "m", "endpoint_url": "http://127.0.0.1:9/v1"}})
+        assert block.waits and not list(block.parameters())
+        assert type(block).from_config(block.config).config == block.config
+    assert clients() == before
+
+
+def test_configs_that_mean_nothing_are_refused_with_what_would() -> None:
+    def build(**config: object) -> None:
+        BlockRegistry.build({"block_type": config.pop("block_type", "llm"), "config": {"model_id": "m", **config}})
+
+    with pytest.raises(UnknownNameError, match="did you mean 'anthropic'"):
+        build(provider="antropic")
+    with pytest.raises(ConfigError, match=r"takes no 'tiemout'; did you mean 'timeout'"):
+        build(tiemout=3)
+    with pytest.raises(ConfigError, match=r"limits: unknown entry 'inflight'; did you mean 'in_flight'"):
+        build(limits={"inflight": 3})
+    with pytest.raises(ConfigError, match=r"budget.calls: found -1"):
+        build(budget={"calls": -1})
+    with pytest.raises(ConfigError, match="anthropic offers no embedder; it offers llm and vlm"):
+        build(block_type="embedder", provider="anthropic")
+    with pytest.raises(ConfigError, match="needs 'model_id'"):
+        BlockRegistry.build({"block_type": "llm", "config": {}})
+    with pytest.raises(ConfigError, match="temperature: found -1"):
+        build(temperature=-1)
+    with pytest.raises(ConfigError, match="mode: found 'repaly'; did you mean 'replay'"):
+        build(mode="repaly")
+
+
+def test_inputs_of_the_wrong_shape_are_refused_before_anything_is_sent(server: ScriptedServer, build) -> None:
+    with pytest.raises(PortError, match=r"image: found a tensor \[1, 1, 4, 5\]"):
+        build("vlm")(image=torch.zeros(1, 4, 5))
+    with pytest.raises(PortError, match="system: found 3 values, expected 2"):
+        build()(prompt=["a", "b"], system=["x", "y", "z"])
+    with pytest.raises(PortError, match="there is no image"):
+        build("image_generator")(prompt="x", mask=torch.ones(1, 8, 8))
+    assert server.requests == []
+
+
+def test_usage_is_summed_by_node_and_priced(server: ScriptedServer, build) -> None:
+    set_price("openai", "tiny", prompt=2.0, completion=10.0)
+    server.respond = lambda seen: Reply("fine", tokens=(1000, 100))
+    graph = Graph("two")
+    graph.add_node(build(), "first")
+    graph.add_node(build(), "second", map="prompt")
+    graph.expose_input("first", "prompt", name="one")
+    graph.expose_input("second", "prompt", name="many")
+    graph.expose_output("first", "text", name="a")
+    graph.expose_output("second", "text", name="b")
+    meter = UsageMeter()
+    out = graph.run({"one": "x", "many": ["y", "z"]}, callbacks=[meter])
+    assert out == {"a": "fine", "b": ["fine", "fine"]}
+    assert (meter.nodes["two/first"].calls, meter.nodes["two/second"].calls, meter.total.prompt_tokens) == (1, 2, 3000)
+    assert meter.total.cost == pytest.approx(3 * (1000 * 2 + 100 * 10) / 1e6) and meter.under("two").calls == 3
+    assert meter.models["openai/tiny"].calls == 3 and "two/first: 1 calls" in str(meter)
+    spent = clients()[0].spent
+    assert (spent.calls, spent.tokens) == (3, 3300) and spent.money == pytest.approx(meter.total.cost)
+
+
+def test_another_provider_is_one_small_class(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    @register_provider("test_tiny")
+    class Tiny(OpenAI):
+        endpoint = server.url
+        key_variable = "TINY_API_KEY"
+
+    monkeypatch.setenv("TINY_API_KEY", "tiny-key")
+    block = BlockRegistry.build({"block_type": "llm", "config": {"provider": "test_tiny", "model_id": "m", "api_key_env": "TINY_API_KEY"}})
+    assert block(prompt="hi")["text"] == "hi"
+    assert server.requests[0].headers["authorization"] == "Bearer tiny-key"
+
+
+def test_a_dry_run_asks_nobody(server: ScriptedServer, build) -> None:
+    graph = Graph("dry")
+    graph.add_node(build(), "llm", map="prompt")
+    graph.add_node(build("image_generator", width=8, height=8), "paint", map="prompt")
+    graph.add_edge("llm.text", "paint.prompt")
+    graph.expose_input("llm", "prompt")
+    graph.expose_output("paint", "image")
+    report = graph.run({"prompt": ["a", "b"]}, dry_run="fake")
+    assert report.is_valid and server.requests == []
+
+
+def test_a_stream_that_breaks_off_after_it_was_read_is_an_error(server: ScriptedServer, build) -> None:
+    server.script(Reply("one two three", cut=3))
+    with pytest.raises(ApiTransportError, match="what was read of it is void"):
+        list(build().stream(prompt="count"))

@@ -1,0 +1,201 @@
+"""Many calls at once: limits, budgets, cancelling, and what is left when one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.integrations.api.waiting import wait_until
+from wgtorch import Block, Graph, Pipeline
+from wgtorch.core.errors import ApiContentError, BudgetError, RunCancelled, RunTimeoutError
+from wgtorch.integrations.api import clients, set_price
+from wgtorch.testing import Reply, ScriptedServer, refusal
+
+
+def star(blocks: list[Block]) -> Graph:
+    """Nodes beside one another, each with an output of its own."""
+    graph = Graph("star")
+    for index, block in enumerate(blocks):
+        graph.add_node(block, f"n{index}")
+        graph.expose_input(f"n{index}", "prompt", name="prompt")
+        graph.expose_output(f"n{index}", "text", name=f"t{index}")
+    return graph
+
+
+def test_ten_nodes_on_one_model_under_a_limit_of_two_never_have_three_calls_in_flight(server: ScriptedServer, build) -> None:
+    server.delay = 0.03
+    graph = star([build(limits={"in_flight": 2}, system=f"You are {index}.") for index in range(10)])
+    assert graph.run({"prompt": "x"}) == {f"t{index}": "x" for index in range(10)}
+    assert server.most_at_once == 2 and len(server.requests) == 10 and len(clients()) == 1
+
+
+def test_threads_and_batches_stand_in_the_same_line(server: ScriptedServer, build) -> None:
+    server.delay = 0.02
+    llm = build(limits={"in_flight": 3})
+    threads = [threading.Thread(target=llm, kwargs={"prompt": [f"{n}-{k}" for k in range(5)]}) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.most_at_once == 3 and len(server.requests) == 20
+
+
+def test_calls_of_independent_nodes_and_of_a_mapped_list_overlap_in_a_plain_run(server: ScriptedServer, build) -> None:
+    server.delay = 0.2
+    graph = star([build() for _ in range(4)])
+    graph.add_node(build(), "mapped", map="prompt")
+    graph.expose_input("mapped", "prompt", name="prompts")
+    graph.expose_output("mapped", "text", name="texts")
+    pipeline = Pipeline("p")
+    pipeline.add_graph(graph, "g")
+    pipeline.infer_exposed_ports()
+    out = pipeline.run({"prompt": "x", "prompts": list("abcd")})
+    assert out["texts"] == list("abcd") and server.most_at_once == 8
+
+
+def test_nodes_that_compute_go_on_meanwhile(server: ScriptedServer, build) -> None:
+    waiting = threading.Event()
+    server.respond = lambda seen: Reply("done", delay=0.2)
+
+    class Count(Block):
+        outputs = {"y": "tensor"}
+
+        def forward(self, x: Tensor) -> dict:
+            wait_until(lambda: server.requests)
+            waiting.set()
+            assert server.requests[0].ended is None
+            return {"y": x + 1}
+
+    graph = Graph("g")
+    graph.add_node(build(), "llm")
+    graph.add_node(Count(), "count")
+    graph.expose_input("llm", "prompt")
+    graph.expose_input("count", "x")
+    graph.expose_output("llm", "text")
+    graph.expose_output("count", "y")
+    assert graph.run({"prompt": "x", "x": torch.zeros(1)})["text"] == "done" and waiting.is_set()
+
+
+def test_async_code_is_not_held_up(server: ScriptedServer, build) -> None:
+    server.delay = 0.1
+    graphs = [star([build()]) for _ in range(3)]
+
+    async def both() -> list[dict]:
+        return await asyncio.gather(*(graph.arun({"prompt": str(index)}) for index, graph in enumerate(graphs)))
+
+    assert [out["t0"] for out in asyncio.run(both())] == ["0", "1", "2"] and server.most_at_once == 3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_cancelling_a_run_hangs_up(server: ScriptedServer, build, nested: bool) -> None:
+    server.respond = lambda seen: Reply(hang=True)
+    level = star([build(), build()])
+    if nested:
+        pipeline = Pipeline("p")
+        pipeline.add_graph(level, "g")
+        pipeline.infer_exposed_ports()
+        level = pipeline
+    with pytest.raises(RunCancelled):
+        level.run({"prompt": "x"}, cancelled=lambda: len(server.requests) == 2)
+    wait_until(lambda: all(seen.ended for seen in server.requests))
+    assert [seen.left for seen in server.requests] == [True, True] and clients()[0].line.counts.in_flight == 0
+    assert clients()[0].spent.calls == 0
+
+
+def test_a_run_that_is_late_hangs_up(server: ScriptedServer, build) -> None:
+    graph = star([build()])
+    graph.run({"prompt": "warm"})
+    server.respond = lambda seen: Reply(hang=True)
+    with pytest.raises(RunTimeoutError):
+        graph.run({"prompt": "x"}, timeout=0.5)
+    wait_until(lambda: server.requests[1].ended)
+    assert server.requests[1].left
+
+
+def test_a_node_that_takes_longer_than_its_limit_hangs_up(server: ScriptedServer, build) -> None:
+    graph = Graph("g")
+    graph.add_node(build(), "llm", timeout=0.5)
+    graph.infer_exposed_ports()
+    graph.nodes["llm"](prompt="warm")
+    server.respond = lambda seen: Reply(hang=True)
+    with pytest.raises(RunTimeoutError, match="llm took longer than its limit of 0.5 s"):
+        graph.run({"prompt": "x"})
+    wait_until(lambda: server.requests[1].ended)
+    assert server.requests[1].left
+
+
+def test_what_a_failed_batch_brought_is_not_paid_for_again(server: ScriptedServer, build) -> None:
+    server.respond = lambda seen: refusal() if seen.prompt == "bad" else Reply(seen.prompt, delay=0.05)
+    llm = build()
+    with pytest.raises(ApiContentError):
+        llm(prompt=["a", "bad", "b"])
+    assert sorted(seen.prompt for seen in server.requests) == ["a", "b", "bad"]
+    assert llm(prompt=["a", "good", "b"])["text"] == ["a", "good", "b"]
+    assert [seen.prompt for seen in server.requests[3:]] == ["good"]
+    assert llm(prompt=["a"])["text"] == ["a"] and len(server.requests) == 5, "an answer is given once, then asked for again"
+
+
+def test_calls_of_a_batch_that_have_not_begun_are_left_when_one_fails_for_good(server: ScriptedServer, build) -> None:
+    server.respond = lambda seen: Reply("no", status=401)
+    with pytest.raises(Exception, match="status 401"):
+        build(limits={"in_flight": 2})(prompt=[str(n) for n in range(50)])
+    assert len(server.requests) <= 4
+
+
+@pytest.mark.parametrize(("budget", "words"), [({"calls": 3}, "3 calls is spent: 3 so far"), ({"tokens": 35}, "35 tokens is spent")])
+def test_a_budget_stops_before_it_is_passed(server: ScriptedServer, build, budget: dict, words: str) -> None:
+    server.respond = lambda seen: Reply("fine", tokens=(5, 5))
+    llm = build(budget=budget)
+    for _ in range(3):
+        llm(prompt="four")
+    with pytest.raises(BudgetError, match=words):
+        for _ in range(5):
+            llm(prompt="a prompt of more than twenty bytes")
+    assert len(server.requests) == 3
+
+
+def test_a_budget_of_money_counts_by_the_price_table(server: ScriptedServer, build) -> None:
+    server.respond = lambda seen: Reply("fine", tokens=(1000, 1000))
+    with pytest.raises(BudgetError, match=r"no price of this model is known. Give it with set_price"):
+        build(model_id="unpriced", budget={"money": 1.0})(prompt="x")
+    set_price("openai", "priced", prompt=100.0, completion=400.0)
+    llm = build(model_id="priced", budget={"money": 1.2})
+    llm(prompt="x")
+    llm(prompt="x")
+    with pytest.raises(BudgetError, match="budget of 1.2 money is spent"):
+        llm(prompt="x", max_tokens=1000)
+    assert len(server.requests) == 2
+
+
+def test_calls_at_once_cannot_pass_a_budget_together(server: ScriptedServer, build) -> None:
+    server.delay = 0.05
+    with pytest.raises(BudgetError):
+        build(budget={"calls": 4})(prompt=[str(n) for n in range(10)])
+    assert len(server.requests) == 4
+    out = build(budget={"calls": 10})(prompt=[str(n) for n in range(10)])
+    assert out["text"] == [str(n) for n in range(10)] and len(server.requests) == 10
+
+
+def test_calls_that_failed_are_not_on_the_bill(server: ScriptedServer, build) -> None:
+    server.script(refusal(), "fine")
+    llm = build(budget={"calls": 1})
+    with pytest.raises(ApiContentError):
+        llm(prompt="x")
+    assert llm(prompt="x")["text"] == "fine"
+
+
+def test_requests_per_minute_hold_the_next_one_back(server: ScriptedServer, build) -> None:
+    llm = build(limits={"requests_per_minute": 2})
+    llm(prompt=["a", "b"])
+    graph = Graph("g")
+    graph.add_node(llm, "llm")
+    graph.infer_exposed_ports()
+    with pytest.raises(RunTimeoutError):
+        graph.run({"prompt": "c"}, timeout=0.3)
+    time.sleep(0.05)
+    assert len(server.requests) == 2

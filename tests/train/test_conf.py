@@ -1,0 +1,158 @@
+"""conf/ for training: every file composes, builds and trains one step by the command in its head; and the Hydra program runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lightning")
+pytest.importorskip("peft")
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.train.toys import losses
+from wgtorch import Block
+from wgtorch.cli.main import _parser
+from wgtorch.cli.train import arguments_of, run, target_from
+from wgtorch.core.errors import ConfigError, UnknownNameError
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+GROUPS = ("world", "stage", "pipeline", "graph", "block", "data", "objective", "optimizer", "trainer", "lora", "logger", "experiment")
+COMMANDS = [
+    (path.relative_to(CONF).as_posix(), match.group(1))
+    for path in sorted(CONF.rglob("*.yaml"))
+    if "local" not in path.parts
+    for match in re.finditer(r"^#   ((?:python scripts/train.py|wgtorch train) .*)$", path.read_text(), re.MULTILINE)
+]
+FIRST = list({name: (name, command) for name, command in reversed(COMMANDS)}.values())[::-1]
+OUTSIDE = ("rerun=", "resume=")
+QUICK = ("trainer.max_steps=1", "+trainer.enable_progress_bar=false", "+trainer.num_sanity_val_steps=0", "trainer.accelerator=cpu")
+
+
+def composed(command: str) -> dict[str, Any]:
+    """The config that a command asks for, cut down to one small step."""
+    words = shlex.split(command)
+    words = words[2:] if words[0] == "python" else [word for word in arguments_of(words[2], words[3:]) if not word.startswith(("--", "/"))]
+    asked = [re.sub(r"=([^\[{]*?),.*", r"=\1", word) for word in words if word != "-m" and not word.startswith(OUTSIDE)]
+    with initialize_config_dir(str(CONF), version_base=None):
+        config: Any = OmegaConf.to_container(compose("train", [*asked, *QUICK]), resolve=True)
+    config["data"].update({"batch_size": 2, "workers": 0})
+    for name, value in {"count": 4, "validation": 2, "held_out": 2}.items():
+        if name in config["data"]:
+            config["data"][name] = value
+    if config["trainer"].get("strategy") == "ddp":  # two processes are for the test of processes
+        config["trainer"].update({"strategy": "auto", "devices": 1})
+    return config
+
+
+def test_every_file_for_training_is_seen_here() -> None:
+    files = [path.relative_to(CONF).as_posix() for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+    untrained = sorted(set(files) - {name for name, _ in COMMANDS})
+    assert untrained == ["experiment/sea_voyage.yaml", "experiment/snowstorm.yaml"], "each file's head says a command that trains with it"
+    assert Counter(name.split("/")[0] for name in files if name not in untrained) == {
+        "world": 2, "stage": 1, "pipeline": 1, "graph": 2, "block": 5, "data": 8, "objective": 8, "optimizer": 4, "trainer": 3, "lora": 1,
+        "logger": 2, "experiment": 6,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "command"), FIRST, ids=[name for name, _ in FIRST])
+def test_every_file_trains_one_step_by_the_command_in_its_head(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("my_pictures", "my_latents"):
+        (tmp_path / folder).mkdir()
+    for index in range(4):
+        Image.new("RGB", (64, 64), (60 * index, 0, 0)).save(tmp_path / f"my_pictures/{index}.png")
+        (tmp_path / f"my_pictures/{index}.txt").write_text("a castle")
+    import torch
+
+    save_file({"image": torch.rand(4, 3, 16, 16), "condition": torch.rand(4, 7, 8)}, tmp_path / "my_latents/all.safetensors")
+    config = composed(command)
+    run(config, tmp_path / "run", CONF)
+    assert list(losses(tmp_path / "run")) == [0]
+    assert (tmp_path / "run/checkpoints/last/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("name", "command"), [entry for entry in COMMANDS if entry not in FIRST])
+def test_the_other_commands_compose(name: str, command: str) -> None:
+    config = composed(command)
+    assert config["data"]
+    assert config["objective"]["type"]
+
+
+def test_a_config_names_one_thing_to_train() -> None:
+    with pytest.raises(ConfigError, match="what to train: nothing is chosen; choose one of world, stage, pipeline, graph, block"):
+        target_from({"graph": None})
+    with pytest.raises(ConfigError, match="what to train: graph and block are chosen"):
+        target_from({"graph": {"template": "caption"}, "block": {"block_type": "vlm/scene"}})
+    with pytest.raises(ConfigError, match="block: has"):
+        target_from({"block": {"type": "vlm/scene"}})
+    with pytest.raises(ConfigError, match="graph: describes a pipeline; write it under pipeline"):
+        target_from({"graph": {"template": "text_to_image", "level": "pipeline"}})
+
+
+def test_the_command_line_takes_experiments_files_and_runs(tmp_path: Path) -> None:
+    args = _parser().parse_args(["train", "tiny_denoising", "-m", "optimizer.lr=1,2"])
+    assert (args.target, args.overrides) == ("tiny_denoising", ["-m", "optimizer.lr=1,2"])
+    assert arguments_of("tiny_denoising", ["seed=1"])[-2:] == ["experiment=tiny_denoising", "seed=1"]
+    assert arguments_of(str(CONF / "experiment/tiny_denoising.yaml"), [])[-1] == "experiment=tiny_denoising"
+    (tmp_path / "own.yaml").write_text("name: own\n")
+    assert arguments_of(str(tmp_path / "own.yaml"), [])[:4] == ["--config-path", str(tmp_path), "--config-name", "own"]
+    assert arguments_of(str(tmp_path), []) == [f"rerun={tmp_path}"]
+    with pytest.raises(UnknownNameError, match="no experiment, no config file and no run 'tiny_denoisin'; did you mean 'tiny_denoising'"):
+        arguments_of("tiny_denoisin", [])
+
+
+def program(folder: Path, *words: str, module: str | None = None) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, str(ROOT / "scripts/train.py")] if module is None else [sys.executable, "-m", module]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*start, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_program_trains_keeps_its_config_and_runs_again_from_there(tmp_path: Path) -> None:
+    quick = ["trainer.max_steps=3", "+trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]
+    done = program(tmp_path, "experiment=tiny_denoising", "seed=3", *quick)
+    assert done.returncode == 0, done.stderr
+    (first,) = tmp_path.glob("outputs/tiny_denoising/*")
+    assert f"Run: {first}" in done.stdout
+    assert {"config.yaml", "metrics.csv", "checkpoints", ".hydra"} <= {path.name for path in first.iterdir()}
+    assert any(path.name.startswith("events.out") for path in first.iterdir())
+    assert isinstance(Block.load(first / "checkpoints/last"), Block)
+
+    done = program(tmp_path, "train", str(first), "name=again", module="wgtorch.cli.main")
+    assert done.returncode == 0, done.stderr
+    (second,) = tmp_path.glob("outputs/again/*")
+    assert losses(second) == losses(first)
+    assert len(losses(first)) == 3
+
+
+def test_a_mistake_is_a_message(tmp_path: Path) -> None:
+    done = program(tmp_path, "experiment=tiny_denoising", "objective.type=denoisin")
+    assert done.returncode == 1
+    assert "train: unknown objective 'denoisin'; did you mean 'denoising'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_with_two_processes_in_each_training(tmp_path: Path) -> None:
+    quick = ["trainer.max_steps=3", "+trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]
+    done = program(tmp_path, "experiment=tiny_denoising", "trainer=ddp_cpu", *quick, "-m", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.parent for path in tmp_path.glob("outputs/tiny_denoising/*_sweep/*/metrics.csv"))
+    assert [folder.name for folder in folders] == ["0", "1"]
+    assert all(len(losses(folder)) == 3 for folder in folders)
+    assert losses(folders[0]) != losses(folders[1])
+    assert [path.name for path in tmp_path.glob("outputs/tiny_denoising/*")] == [folders[0].parent.name], "no stray folders"

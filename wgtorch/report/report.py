@@ -1,0 +1,122 @@
+"""The report of a world, from the world itself or from a folder that it left."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from wgtorch.core.checkpoint.layout import MANIFEST
+from wgtorch.core.errors import StorageError
+from wgtorch.core.saving import write_file
+from wgtorch.report.chapters import Chapter, chapters_of
+from wgtorch.report.page import page
+from wgtorch.report.words import words
+from wgtorch.storage.base import History, Life
+from wgtorch.storage.directory import DirectoryStorage
+from wgtorch.world import World, WorldReports
+
+_STATES = "states"  # where a folder of ``wgtorch run`` keeps them
+_TITLE = 200  # letters
+_HEIGHT = 700  # pixels of a report inside a notebook
+
+
+@dataclass(frozen=True)
+class Report:
+    """A storyboard; a notebook shows it.
+
+    Args:
+        title: stands above it.
+        chapters: the episodes.
+        html: the page, which needs nothing beside it.
+    """
+
+    title: str
+    chapters: tuple[Chapter, ...]
+    html: str
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the page, whole or not at all, and returns its path."""
+        return write_file(path, lambda file: file.write_text(self.html, encoding="utf-8") and None)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that its style stays inside."""
+        return f'<iframe sandbox srcdoc="{escape(self.html)}" style="width: 100%; height: {_HEIGHT}px; border: 0"></iframe>'
+
+    def __repr__(self) -> str:
+        return f"Report of {len(self.chapters)} episodes"
+
+
+def report_of(world: World) -> Report:
+    """The storyboard of what a world has lived through."""
+    initial: Mapping[str, Any] = world.own_config()["initial_content"]
+    return _report(_title(initial, world.content) or world.world_id, world.history, world.life, initial)
+
+
+def report_of_folder(path: str | os.PathLike[str]) -> Report:
+    """The storyboard of what lies in a folder: one of ``wgtorch run``, a world's ``state_dir``, or one written by ``World.save``.
+
+    Raises:
+        StorageError: the folder holds no world's history.
+        CheckpointError: a saved world cannot be read.
+    """
+    folder = Path(path)
+    if (folder / MANIFEST).is_file():
+        return report_of(World.load(folder))
+    states = next((place for place in (folder / _STATES, folder) if _is_storage(place)), None)
+    if states is None:
+        raise StorageError(
+            f"{folder}: holds no world's history; expected a folder of wgtorch run, a world's state_dir, or one written by World.save"
+        )
+    storage = DirectoryStorage(states)
+    history, life = History(storage), storage.read_life()
+    content = life.content if life is not None else history.content(-1) if len(history) else {}
+    return _report(_title_in(folder) or _title({}, content) or folder.resolve().name, history, life, None)
+
+
+def _report(title: str, history: History, life: Life | None, initial: Mapping[str, Any] | None) -> Report:
+    chapters = chapters_of(history, life, initial=initial)
+    notes = [f"{len(chapters)} episode{'s' if len(chapters) != 1 else ''}"]
+    if life is not None:
+        notes += [f"{life.passes} passes", *([] if life.seed is None else [f"seed {life.seed}"])]
+    notes += _spent(history.traces)
+    title = title if len(title) <= _TITLE else f"{title[:_TITLE]}..."
+    return Report(title, tuple(chapters), page(title, notes, chapters))
+
+
+def _spent(traces: list[dict[str, Any]]) -> list[str]:
+    """Time of all stages, and what their calls used."""
+    if not traces:
+        return []
+    calls = [call for entry in traces for call in entry.get("calls") or ()]
+    used = [call["usage"] for call in calls if isinstance(call.get("usage"), Mapping)]
+    facts = [f"{sum(float(entry.get('seconds') or 0.0) for entry in traces):.1f} s"]
+    facts += [f"{len(calls)} calls"] if calls else []
+    tokens = sum(int(usage.get(name) or 0) for usage in used for name in ("prompt_tokens", "completion_tokens"))
+    facts += [f"{tokens} tokens"] if tokens else []
+    costs = [float(usage["cost"]) for usage in used if usage.get("cost") is not None]
+    return facts + ([f"cost {sum(costs):.4f}"] if any(costs) else [])
+
+
+def _title(initial: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """How the world begins."""
+    return words(initial.get("opening") or initial.get("story") or content.get("opening"))
+
+
+def _title_in(folder: Path) -> str:
+    """The title that ``wgtorch run`` wrote beside the states."""
+    try:
+        return str(json.loads((folder / "episodes.json").read_text(encoding="utf-8"))["title"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _is_storage(folder: Path) -> bool:
+    return (folder / "CURRENT").is_file() or next(folder.glob("*/state.json"), None) is not None
+
+
+WorldReports.register("html", report_of)
