@@ -71,7 +71,7 @@ def test_a_registered_name():
 
     assert name in ConditionRegistry
     assert unmet(name, State(intent="long enough")) is None
-    assert unmet(name, State(intent="x")) == "is_long does not hold"
+    assert unmet(name, State(intent="x")) == "'test_is_long' does not hold"
     assert check_condition(name, "stage") == name
 
 

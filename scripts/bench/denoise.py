@@ -21,10 +21,12 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +62,7 @@ def make_unet(size: str) -> Any:
         def forward(self, sample: Tensor, timestep: Any, encoder_hidden_states: Any = None, **more: Any) -> tuple[Tensor]:  # type: ignore[override]
             return (sample * 0.1,)
 
+    Stub.__name__ = UNet2DConditionModel.__name__  # by which a pipeline's family is told
     levels = len(SIZES[size]["block_out_channels"])
     torch.manual_seed(0)
     return (Stub if size == "stub" else UNet2DConditionModel)(
@@ -84,11 +87,12 @@ class Case:
         self.unet = make_unet(size)
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
+        words, encoder = text(size)
         vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
         scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 
         def pipeline(unet: Any) -> Any:
-            made = StableDiffusionPipeline(vae, Text(size), None, unet, scheduler, None, None, requires_safety_checker=False)
+            made = StableDiffusionPipeline(vae, encoder, words, unet, scheduler, None, None, requires_safety_checker=False)
             made.set_progress_bar_config(disable=True)
             return made
 
@@ -133,17 +137,23 @@ class Case:
             pred = unet(torch.cat([latent, latent]), timestep, encoder_hidden_states=condition, return_dict=False)[0]
             uncond, cond = pred.chunk(2)
             guided = uncond + SCALE * (cond - uncond)
-            w, share = turn.matrix[0]
+            w, share, *_ = turn.matrix[0]
             latent = torch.add(latent * w, guided, alpha=share)
         return latent
 
 
-def Text(size: str) -> Any:
-    """A text encoder that is there but not called."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+def text(size: str) -> tuple[Any, Any]:
+    """A tokenizer and a text encoder that are there but not called."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     width = SIZES[size]["cross_attention_dim"]
-    return CLIPTextModel(CLIPTextConfig(vocab_size=8, hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocabulary.write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3, "aa</w>": 4}')
+        merges.write_text("#version: 0.2\na a</w>\n")
+        words = CLIPTokenizer(vocab=str(vocabulary), merges=str(merges), model_max_length=TOKENS)
+    config = CLIPTextConfig(vocab_size=8, hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    return words, CLIPTextModel(config)
 
 
 def denoising(graph: Any) -> Any:

@@ -58,6 +58,25 @@ def test_turns_of_a_loop(around: Any) -> None:
     torch.testing.assert_close(found[1], found[0])
 
 
+@pytest.mark.parametrize("how", ["body", "whole"])
+def test_compiled_loops(how: str) -> None:
+    torch._dynamo.reset()
+    graph, plain = looped(), looped()
+    compiled: Any = graph
+    if how == "body":
+        graph.compile(fullgraph=True, backend="eager")
+    else:
+        compiled = torch.compile(graph, fullgraph=True, backend="aot_eager")
+    for each in (compiled, plain):
+        each(x=X)["y"].square().sum().backward()
+    torch.testing.assert_close(grads(graph), grads(plain))
+    for one, around in (("a", None), (None, None), (None, "b")):
+        graph.set_adapter("one", one)
+        plain.set_adapter("one", one)
+        with torch.no_grad(), lora.wearing(graph, around) if around else torch.no_grad():
+            torch.testing.assert_close(compiled(x=X)["y"], plain(x=X)["y"])
+
+
 def test_raw_checkpointing_inside_a_block_is_an_error_and_never_a_wrong_result() -> None:
     graph = twice(Body(again="raw"))
     lora.add(graph, "one", rank=2)

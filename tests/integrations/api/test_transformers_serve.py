@@ -1,0 +1,121 @@
+"""A server that we did not write: ``transformers serve`` with a small random model, made here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wgtorch import Graph
+from wgtorch.core.errors import ApiError, ApiRequestError, ApiTransportError
+from wgtorch.integrations.api import cassette
+
+pytest.importorskip("transformers")
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+_TEMPLATE = "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}<assistant>"
+_START = 120  # seconds that the server may take to answer
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of the server and the id of its model."""
+    folder = _made(tmp_path_factory.mktemp("tiny_llama"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen([*command, "--device", "cpu"], env=environment, stdout=log, stderr=log)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log.txt")
+            yield f"http://127.0.0.1:{port}/v1", str(folder)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _made(folder: Path) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    marks = ["<unk>", "<s>", "</s>", "<pad>"]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    words.train_from_iterator(["a storm comes over the sea", "the traveller lights a lantern"], trainer)
+    from tokenizers import decoders
+
+    words.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    tokenizer.chat_template = _TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(_START * 5):
+        if process.poll() is not None:
+            pytest.fail(f"the server ended: {log.read_text()[-2000:]}")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server does not answer: {log.read_text()[-2000:]}")
+
+
+@pytest.mark.parametrize("provider", ["openai", "transformers_serve"])
+def test_it_answers_in_chat(served, build, provider: str) -> None:
+    url, model = served
+    llm = build(provider=provider, endpoint_url=url, model_id=model, max_tokens=8, system="Tell.")
+    out = llm(prompt=["a storm comes", "the sea"])
+    assert len(out["text"]) == 2 and all(isinstance(text, str) for text in out["text"])
+    for usage in out["usage"]:
+        assert 0 < usage["completion_tokens"] <= 8 and usage["prompt_tokens"] > 5
+
+
+def test_it_streams_the_text_that_it_answers(served, build, tmp_path: Path) -> None:
+    url, model = served
+    llm = build(endpoint_url=url, model_id=model, max_tokens=12, temperature=0.0, stream=True)
+    whole = llm(prompt="a storm comes")["text"]
+    pieces = list(llm.stream(prompt="a storm comes"))
+    assert "".join(pieces) == whole and len(pieces) > 1
+    graph = Graph("chat")
+    graph.add_node(llm, "llm")
+    graph.infer_exposed_ports()
+    parts: list[str] = []
+    with cassette(tmp_path / "tape.sqlite", mode="record"):
+        text = graph.run(
+            {"prompt": "the sea"}, seed=3, callbacks=[lambda event: parts.append(event.outputs["text"]) if event.kind == "part" else None]
+        )["text"]
+    assert "".join(parts) == text
+    with cassette(tmp_path / "tape.sqlite", mode="replay"):
+        assert graph.run({"prompt": "the sea"}, seed=3)["text"] == text
+
+
+def test_its_errors_are_ours(served, build) -> None:
+    url, model = served
+    with pytest.raises(ApiError) as caught:
+        build(endpoint_url=url, model_id="no/such-model", retries=0)(prompt="x")
+    assert isinstance(caught.value, (ApiRequestError, ApiTransportError)) and caught.value.status is not None
+    with pytest.raises(ApiRequestError, match="status 422"):
+        build(endpoint_url=url, model_id=model, options={"tool_choice_of_nobody": 1})(prompt="x")
+    with pytest.raises(ApiRequestError, match="status 404"):
+        build("embedder", endpoint_url=url, model_id=model)(text="x")
