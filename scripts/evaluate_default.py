@@ -60,7 +60,7 @@ def main() -> None:
     assert isinstance(describer, SceneDescriber)
     judge = kept_judge(args.root, pictures=args.judge_pictures)
 
-    prompts, free = held_out_prompts(args.prompts), free_prompts() * 4
+    prompts, free = held_out_prompts(args.prompts), free_prompts() * max(1, args.prompts // 75)
     asked, freely_asked = labels_for(prompts), labels_for(free)
     painted, freely_painted = paint(graph, prompts, seed=args.seed), paint(graph, free, seed=args.seed + 1000)
     drawings = held_out_drawings(args.drawings, args.root)

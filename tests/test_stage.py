@@ -89,7 +89,7 @@ def test_the_given_state_and_its_values_are_never_changed():
         (["intent", "!outcome"], State(intent="x", outcome="y"), "outcome is filled"),
         ("creator", State(intent="x"), "recipe is empty"),
         ("complete", State(intent="x"), "'complete' does not hold"),
-        ("test_is_loud", State(intent="x"), "is_loud does not hold"),
+        ("test_is_loud", State(intent="x"), "'test_is_loud' does not hold"),
         (lambda state: state.intent == "y", State(intent="x"), "<lambda> does not hold"),
     ],
 )

@@ -7,7 +7,8 @@
     python scripts/bench/denoise.py --sizes middle --channels-last
 
 Text is encoded beforehand and no picture is decoded, so a run is conditions and latents in, latents out, with classifier-free
-guidance in one batch. All columns are timed in one process, in interleaved rounds, by the wall clock; a figure is the least of its
+guidance in one batch. ``floor`` is a loop in plain Python over the graph's own blocks; ``bare`` one over the UNet alone, with
+everything else written out. All columns are timed in one process, in interleaved rounds, by the wall clock; a figure is the least of its
 rounds. Before that each must arrive at the diffusers pipeline's latent.
 
 | size   | UNet                                                          | shows                    |
@@ -34,7 +35,7 @@ from torch import Tensor
 
 SCALE = 7.5
 TOKENS = 77
-COLUMNS = ("diffusers", "floor", "graph", "compiled graph", "diffusers, compiled UNet")
+COLUMNS = ("diffusers", "bare", "floor", "graph", "compiled graph", "diffusers, compiled UNet")
 SIZES: dict[str, dict[str, Any]] = {
     "stub": {"sample_size": 16, "block_out_channels": (8, 8), "norm_num_groups": 4, "cross_attention_dim": 32},
     "tiny": {"sample_size": 16, "block_out_channels": (48, 96), "norm_num_groups": 16, "cross_attention_dim": 768},
@@ -121,6 +122,8 @@ class Case:
                 output_type="latent",
                 return_dict=False,
             )[0]
+        if column == "bare":
+            return self.bare(steps)
         if column == "floor":
             return self.by_hand(steps)
         graph = self.graph if column == "graph" else self.compiled
@@ -129,7 +132,28 @@ class Case:
 
     @torch.no_grad()
     def by_hand(self, steps: int) -> Tensor:
-        """The loop as somebody writes it who wants nothing else."""
+        """The graph's own blocks, called one after the other by a loop in plain Python."""
+        at = self.graph.nodes
+        conditions, schedule, noise, repeat = at["conditions"], at["schedule"], at["noise"], at["repeat"]
+        backbone, split, guidance, solver = at["backbone"], at["split"], at["guidance"], at["solver"]
+        given = conditions(embedding=self.prompt, negative_embedding=self.negative, guidance_scale=SCALE)
+        start = schedule(num_steps=steps)
+        progress, timestep, condition, parts, scale = (
+            start["progress"], start["timestep"], given["condition"], given["parts"], given["scale"],
+        )  # fmt: skip
+        latent = noise(given["prompt_embeds"], progress, latents=self.latents)["latent"]
+        done = False
+        while not done:
+            pred = backbone(repeat(latent, parts), timestep, condition)["pred"]
+            two = split(pred, parts)
+            guided = guidance(two["pred_cond"], two["pred_uncond"], scale, timestep)["pred_guided"]
+            turn = solver(latent, timestep, guided, progress)
+            latent, timestep, progress, done = turn["next_latent"], turn["next_timestep"], turn["progress"], turn["done"]
+        return latent
+
+    @torch.no_grad()
+    def bare(self, steps: int) -> Tensor:
+        """The loop as somebody writes it who wants this one and no other: no blocks, the solver as two numbers."""
         grid = self.schedule.grid(steps)
         turns = self.solver.turns_over(grid)
         condition, latent, unet = torch.cat([self.negative, self.prompt]), self.latents, self.unet

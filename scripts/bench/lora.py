@@ -5,8 +5,8 @@
     python scripts/bench/lora.py --only switch   # some of: switch mixed
     python scripts/bench/lora.py --rounds 50 --batch 8 --rank 16
 
-On a tiny UNet of diffusers with random weights. All ways are timed in one process, in interleaved rounds; a figure is the median
-of its rounds. Before that all must give the same numbers.
+On a tiny UNet of diffusers with random weights. All ways are timed in one process, in interleaved rounds; a figure is the least of its
+rounds. Before that all must give the same numbers.
 
 - switch: two calls of the engine at two places with two adapters, beside two at one place with one; and PEFT's ``set_adapter``, which
   walks all layers. Target: at most 50 microseconds for each call.
@@ -17,7 +17,6 @@ of its rounds. Before that all must give the same numbers.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,7 +71,7 @@ def unet() -> UNet2DConditionModel:
 
 
 def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way."""
+    """Least seconds of each way."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
@@ -81,7 +80,7 @@ def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
             started = time.perf_counter()
             way()
             times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: min(values) for name, values in times.items()}
 
 
 def set_adapter(model: nn.Module, name: str) -> None:
@@ -191,7 +190,7 @@ def mixed(arguments: argparse.Namespace) -> None:
     row("one adapter for all", found["one"], found["one"])
     row("another for every other sample", found["mixed"], found["one"], 1.1)
     row("PEFT, one adapter for all", found["PEFT one"], found["one"])
-    row("PEFT, adapter_names", statistics.median(spent), found["PEFT one"])
+    row("PEFT, adapter_names", min(spent), found["PEFT one"])
 
 
 def main() -> None:

@@ -437,7 +437,7 @@ def test_an_edge_to_a_node_that_is_not_there() -> None:
 
 def test_a_node_that_says_nothing_of_what_stands_there() -> None:
     config = pipeline_of({"node_id": "one"})
-    with pytest.raises(ConfigError, match="node 'one': has neither block_type, template, share nor the config of a level"):
+    with pytest.raises(ConfigError, match="node 'one': has neither block_type, template, share, endpoint_url nor the config of a level"):
         Pipeline.from_config(config)
 
 

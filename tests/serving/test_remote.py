@@ -19,6 +19,7 @@ pytest.importorskip("urllib3")
 
 from tests.serving.blocks import Counts, Scale, graph_of
 from tests.world_blocks import FULL, Recorder, around, assert_same, record_of, stage_of, tiny_world
+from wgtorch.core.block import Block
 from wgtorch.core.errors import EndpointError, MissingInputError, PortTypeError, StateError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
@@ -144,7 +145,7 @@ def test_calls_that_wait_overlap(serve: Any) -> None:
         pipeline.add_graph(serve(graph_of(block, f"g{index}")), f"g{index}")
     pipeline.infer_exposed_ports()
     assert pipeline.waits
-    answers = pipeline.run({name: X for name in pipeline.get_input_spec()})
+    answers = pipeline.run(dict.fromkeys(pipeline.get_input_spec(), X))
     assert len(answers) == 2 and all(torch.equal(value, X + 1) for value in answers.values())
 
 
@@ -252,3 +253,15 @@ def test_a_gradient_that_would_have_to_cross_is_an_error_and_nothing_else_is(ser
     torch.testing.assert_close(after.weight.grad, (X * 3).sum())
     assert not pipeline.run({"x": X})["y"].requires_grad
     assert {id(weight) for weight in pipeline.trainable_parameters()} == {id(after.weight)}
+
+
+def test_what_a_model_over_there_used_is_told_here(serve: Any) -> None:
+    block = Block.wrap(lambda x: {"y": x, "usage": {"prompt_tokens": 3}}, inputs={"x": "tensor"}, outputs={"y": "tensor", "usage": "dict"})
+    pipeline = Pipeline("p")
+    pipeline.add_graph(serve(graph_of(block)), "far")
+    pipeline.infer_exposed_ports()
+    heard = Recorder()
+    pipeline.run({"x": X}, callbacks=[heard])
+    ended = {event.path: event.outputs for event in heard.events if event.kind == "end"}
+    assert ended["p/far/node"] == {"usage": {"prompt_tokens": 3}}, "and nothing that is large"
+    assert set(ended["p/far"] or ()) == {"y", "usage"}

@@ -37,6 +37,15 @@ COMMANDS = [
     for match in re.finditer(r"^#   ((?:python scripts/train.py|wgtorch train) .*)$", path.read_text(), re.MULTILINE)
 ]
 FIRST = list({name: (name, command) for name, command in reversed(COMMANDS)}.values())[::-1]
+UNTRAINED = [
+    "experiment/sea_voyage.yaml",  # for scripts/run_world.py
+    "experiment/snowstorm.yaml",
+    "graph/caption.yaml",  # the describer trains by itself: block=describer
+    "world/storytelling_anthropic.yaml",  # keys and models come from the environment
+    "world/storytelling_local.yaml",
+    "world/storytelling_local_server.yaml",
+    "world/storytelling_openai.yaml",
+]
 OUTSIDE = ("rerun=", "resume=")
 QUICK = ("trainer.max_steps=1", "+trainer.enable_progress_bar=false", "+trainer.num_sanity_val_steps=0", "trainer.accelerator=cpu")
 
@@ -60,9 +69,9 @@ def composed(command: str) -> dict[str, Any]:
 def test_every_file_for_training_is_seen_here() -> None:
     files = [path.relative_to(CONF).as_posix() for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
     untrained = sorted(set(files) - {name for name, _ in COMMANDS})
-    assert untrained == ["experiment/sea_voyage.yaml", "experiment/snowstorm.yaml"], "each file's head says a command that trains with it"
+    assert untrained == UNTRAINED, "each file's head says a command that trains with it"
     assert Counter(name.split("/")[0] for name in files if name not in untrained) == {
-        "world": 2, "stage": 1, "pipeline": 1, "graph": 2, "block": 5, "data": 8, "objective": 8, "optimizer": 4, "trainer": 3, "lora": 1,
+        "world": 2, "stage": 1, "pipeline": 1, "graph": 1, "block": 5, "data": 8, "objective": 8, "optimizer": 4, "trainer": 3, "lora": 1,
         "logger": 2, "experiment": 6,
     }  # fmt: skip
 

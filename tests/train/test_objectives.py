@@ -69,7 +69,9 @@ def test_classification_adds_heads_and_leaves_out_what_is_not_labelled() -> None
     middle = graph.nodes["a"].layer(batch["x"])
     last = graph.nodes["b"].layer(middle)
     kept = batch["first"] >= 0
-    expected = F.cross_entropy(middle[kept], batch["first"][kept], label_smoothing=0.1) + F.cross_entropy(last, batch["last"], label_smoothing=0.1)
+    expected = F.cross_entropy(middle[kept], batch["first"][kept], label_smoothing=0.1) + F.cross_entropy(
+        last, batch["last"], label_smoothing=0.1
+    )
     torch.testing.assert_close(found["loss"], expected)
     right = int((middle.argmax(1) == batch["first"]).sum() + (last.argmax(1) == batch["last"]).sum())
     assert float(found["accuracy"]) == pytest.approx(right / 7)

@@ -126,13 +126,17 @@ def test_killed_and_taken_up_again_from_the_command_line(tmp_path: Path) -> None
         return [sys.executable, str(ROOT / "scripts/train.py"), *words, f"hydra.run.dir={tmp_path / name}", *more]
 
     subprocess.run(command("whole", "trainer.max_steps=120"), env=environment, check=True, capture_output=True)
-    process = subprocess.Popen(command("first", "trainer.max_steps=120"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("first", "trainer.max_steps=120"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (tmp_path / "first/checkpoints/last/training").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
-    subprocess.run(command("second", "trainer.max_steps=120", f"resume={tmp_path / 'first'}"), env=environment, check=True, capture_output=True)
+    subprocess.run(
+        command("second", "trainer.max_steps=120", f"resume={tmp_path / 'first'}"), env=environment, check=True, capture_output=True
+    )
     straight, after = losses(tmp_path / "whole"), losses(tmp_path / "second")
     assert 0 < len(after) < 120
     assert after == {step: straight[step] for step in after}

@@ -291,7 +291,10 @@ def test_a_batch_that_lacks_a_key() -> None:
     trainable = Trainable(chain(Linear()), objective="train_toys/mse")
     batches: Any = DataLoader([{"x": torch.ones(4), "want": torch.ones(4)}])
     trainer = pl.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_model_summary=False, **QUIET)
-    with _quiet(), pytest.raises(ConfigError, match=r"Distance needs 'wanted' in every batch; the data gives \['want', 'x'\]; did you mean 'want'"):
+    with (
+        _quiet(),
+        pytest.raises(ConfigError, match=r"Distance needs 'wanted' in every batch; the data gives \['want', 'x'\]; did you mean 'want'"),
+    ):
         trainer.fit(trainable, batches)
 
 

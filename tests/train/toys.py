@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def chain(*blocks: Block, name: str = "chain") -> Graph:
     letters = [chr(ord("a") + index) for index in range(len(blocks))]
     for letter, block in zip(letters, blocks, strict=True):
         graph.add_node(block, letter)
-    for before, after in zip(letters, letters[1:], strict=False):
+    for before, after in itertools.pairwise(letters):
         graph.add_edge(f"{before}.y", f"{after}.x")
     graph.expose_input(letters[0], "x")
     graph.expose_output(letters[-1], "y")

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wgtorch.cli.target import CommandError, level_from
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, UnknownNameError, WgtorchError, require, suggest
@@ -102,6 +104,7 @@ def run(config: Mapping[str, Any], folder: Path, base: Path | None = None) -> No
     require("lightning", "train")
     from wgtorch.train.fitting import fit
 
+    torch.manual_seed(int(config.get("seed") or 0))  # new weights are drawn while the target is built
     settings = {key: value for key, value in config.items() if key not in (*TARGETS, *_BESIDE)}
     target = target_from(config, base)
     if config.get("weights"):

@@ -10,7 +10,6 @@ segment as tensors, and a node that keeps more than numbers says before the turn
 from __future__ import annotations
 
 import copy
-import copyreg
 import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -110,8 +109,8 @@ class LoopBody:
         made.loop = copy.deepcopy(self.loop, memo)
         return made
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return copyreg.__newobj__, (LoopBody,), {"loop": None, "parts": ()}  # compiled code cannot be pickled; the loop is unrolled then
+    def __reduce__(self) -> Any:
+        return _unpickled, ()
 
     def in_regions(self) -> bool:
         """True when a body that is part of what is being compiled may be a region of its own, compiled once.
@@ -130,6 +129,10 @@ class LoopBody:
                 self.walk(composite, part, slots, run)
 
 
+def _unpickled() -> None:
+    """What a body is pickled as: compiled code is not, so a composite from a pickle is unrolled until it plans anew."""
+
+
 def has_loops(plan: Plan) -> bool:
     """True when some node of a plan is run in turns."""
     return any(isinstance(step, Loop) for step in plan.steps)
@@ -139,7 +142,9 @@ def _compiled(function: Callable[..., Any], options: Mapping[str, Any] | None) -
     if options is None:
         return torch.compiler.nested_compile_region(_apart(function))
     # Compiled code is kept, and its recompilations counted, by code object: each body gets one of its own.
-    own = types.FunctionType(function.__code__.replace(co_name="loop_body"), function.__globals__, "loop_body", function.__defaults__, function.__closure__)
+    own = types.FunctionType(
+        function.__code__.replace(co_name="loop_body"), function.__globals__, "loop_body", function.__defaults__, function.__closure__
+    )
     return torch.compile(own, **options)
 
 
@@ -275,7 +280,9 @@ def _cut(composite: Walked, loop: Loop, walk: Walk, compiled: Callable[[Callable
     found: list[Segment | Step] = []
     for index, part in enumerate(parts):
         if isinstance(part, list):
-            after = {slot for other in parts[index + 1 :] for step in (other if isinstance(other, list) else (other,)) for slot in step.reads}
+            after = {
+                slot for other in parts[index + 1 :] for step in (other if isinstance(other, list) else (other,)) for slot in step.reads
+            }
             found.append(_segment(composite, part, kept | after, moving, origin, walk, compiled))
         else:
             found.append(part)

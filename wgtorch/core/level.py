@@ -247,7 +247,7 @@ class Level(Block):
 
     def compile_loops(self, options: Mapping[str, Any]) -> bool:
         """Has the loops below compiled, with options of ``torch.compile``; False when there are none."""
-        return any([child.compile_loops(options) for child in self.child_levels()])
+        return sum(child.compile_loops(options) for child in self.child_levels()) > 0  # all are asked
 
     # --- validation ---------------------------------------------------------------------------------------------------
 

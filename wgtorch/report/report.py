@@ -41,7 +41,11 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the page, whole or not at all, and returns its path."""
-        return write_file(path, lambda file: file.write_text(self.html, encoding="utf-8") and None)
+
+        def fill(file: Path) -> None:
+            file.write_text(self.html, encoding="utf-8")
+
+        return write_file(path, fill)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, so that its style stays inside."""

@@ -325,7 +325,9 @@ def _tell(run: Run, entry: Mapping[str, Any]) -> None:
     """Hands an event of the endpoint on to the callbacks here; its path is that of the place here already."""
     fields = entry.get("event")
     if isinstance(fields, Mapping):
-        told: dict[str, Any] = {name: fields.get(name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason")}
+        told: dict[str, Any] = {
+            name: fields.get(name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason", "outputs")
+        }
         event = Event(**told)
         for callback in run.callbacks:
             callback(event)

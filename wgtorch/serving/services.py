@@ -295,8 +295,11 @@ def _state(slots: Mapping[str, Any], schema: list[str] | None, where: str) -> St
 
 
 def _tell_event(tell: Tell, event: Event) -> None:
-    """An event without the values in it, which may be large; the caller has its own."""
-    tell({"event": {name: getattr(event, name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason")}})
+    """An event without the values in it, which may be large; what a model used, and pieces of its text, go along."""
+    told = {name: getattr(event, name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason")}
+    outputs = event.outputs or {}
+    shown = dict(outputs) if event.kind == "part" else {name: outputs[name] for name in ("usage",) if name in outputs}
+    tell({"event": {**told, "outputs": shown} if shown else told})
 
 
 def _told(step: WorldStep) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def test_weights_are_small_and_say_what_made_them():
     from safetensors import safe_open
 
     files = sorted(WEIGHTS.glob("scene_*.safetensors"))
-    assert [file.stem for file in files] == ["scene_describer", "scene_painter", "scene_text"]
+    assert {"scene_describer", "scene_painter", "scene_text"} <= {file.stem for file in files}
     assert sum(file.stat().st_size for file in files) < 10e6
     for file in files:
         with safe_open(file, framework="pt") as weights:

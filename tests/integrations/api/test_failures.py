@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from tests.integrations.api.waiting import wait_until
 from wgtorch import Graph
 from wgtorch.core.errors import (
     ApiAnswerError,
@@ -66,6 +67,7 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(server: ScriptedServer,
 def test_a_slow_drip_does_not_hold_a_call_for_ever(server: ScriptedServer, build) -> None:
     server.script(Reply("a long answer that never ends", drip=0.02), "fine")
     assert build(timeout=0.4)(prompt="x")["text"] == "fine"
+    wait_until(lambda: server.requests[0].ended)
     assert server.requests[0].left
 
 

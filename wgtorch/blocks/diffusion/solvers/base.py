@@ -20,7 +20,6 @@ from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Solver
 
-
 _QUICK = torch.float32
 
 
@@ -140,7 +139,12 @@ class GridSolver(Solver):
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
         following, memory = self.take(quick if latent.dtype is _QUICK else row, latent, pred, memory)
-        return {"next_latent": following, "next_timestep": next_timestep, "progress": tuple.__new__(Progress, (grid, turn + 1, memory)), "done": is_last}
+        return {
+            "next_latent": following,
+            "next_timestep": next_timestep,
+            "progress": tuple.__new__(Progress, (grid, turn + 1, memory)),
+            "done": is_last,
+        }
 
     # --- compiled loops -------------------------------------------------------------------------------------------------
 
@@ -328,4 +332,9 @@ class StochasticSolver(GridSolver):
         elif noise is None:
             noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device)
         following, memory = self.take(quick if latent.dtype is _QUICK else row, latent, pred, memory, noise)
-        return {"next_latent": following, "next_timestep": next_timestep, "progress": tuple.__new__(Progress, (grid, turn + 1, memory)), "done": is_last}
+        return {
+            "next_latent": following,
+            "next_timestep": next_timestep,
+            "progress": tuple.__new__(Progress, (grid, turn + 1, memory)),
+            "done": is_last,
+        }
