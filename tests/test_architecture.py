@@ -16,7 +16,8 @@ from wgtorch.core.structure import Edge
 
 PACKAGE = Path(wgtorch.__file__).parent
 HEAVY = {
-    "PIL", "diffusers", "hydra", "jsonschema", "lightning", "omegaconf", "peft", "pydantic", "pytorch_lightning", "rich", "transformers",
+    "PIL", "anthropic", "diffusers", "hydra", "jsonschema", "lightning", "omegaconf", "openai", "peft", "pydantic",
+    "pytorch_lightning", "rich", "transformers",
 }  # fmt: skip
 
 # From the inside out. A module may import from its own layer and those before it.

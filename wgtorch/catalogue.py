@@ -12,6 +12,7 @@ from wgtorch.graph import GraphReaders, GraphWriters
 from wgtorch.world import WorldReports
 
 _BLOCKS = {
+    "wgtorch.blocks.around": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
     "wgtorch.blocks.diffusion": (
         "codec/pixels", "encoder/pixels", "noise/gaussian", "noise/image", "schedule/diffusion", "schedule/flow",
         "guidance/cfg", "guidance/pag", "guidance/perp_neg", "guidance/sag",

@@ -112,8 +112,9 @@ def bench_bodies(sizes: list[int], rounds: int) -> None:
                 times["trip"].append(timed(lambda x=x: unpack(bytearray(ours(body({"inputs": {"x": x}}))), "x")["outputs"]["y"], x))
                 times["trip64"].append(timed(lambda x=x: from_base64(theirs(to_base64(x))), x))
             code, code64, trip, trip64 = (statistics.median(times[name]) * 1e3 for name in times)
+            ours_bytes, their_bytes = len(body({"inputs": {"x": x}})), len(to_base64(x))
             print(
-                f"{size:>9} {len(body({'inputs': {'x': x}})):>12} {len(to_base64(x)):>11} {code:>9.3f} {code64:>9.3f} {code / code64:>6.2f} "
+                f"{size:>9} {ours_bytes:>12} {their_bytes:>11} {code:>9.3f} {code64:>9.3f} {code / code64:>6.2f} "
                 f"{trip:>9.3f} {trip64:>9.3f} {trip / trip64:>6.2f}"
             )
     end()

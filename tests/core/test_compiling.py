@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -142,6 +143,14 @@ def test_a_copy_compiles_for_itself(latent: Tensor) -> None:
     expected.load_state_dict(twin.state_dict())
     torch.testing.assert_close(twin.run({"latent": latent})["latent"], expected.run({"latent": latent})["latent"], rtol=1e-4, atol=1e-4)
     assert len(seen.graphs) == 2
+
+
+def test_a_graph_that_can_be_compiled_can_be_pickled(latent: Tensor) -> None:
+    graph = sampler()
+    graph.compile(backend="eager")
+    expected = graph.run({"latent": latent})["latent"]
+    again = pickle.loads(pickle.dumps(graph))
+    torch.testing.assert_close(again.run({"latent": latent})["latent"], expected)
 
 
 def test_two_threads_at_once(latent: Tensor) -> None:

@@ -38,8 +38,8 @@ class Block(nn.Module):
     ``forward`` is called with values by port name and returns a mapping by output name, or the bare value when there is
     one output. It must not change its inputs. A parameter named ``rng`` is no port: the engine passes an
     :class:`~wgtorch.core.rng.Rng` there; nor is ``emit``, a function that tells callbacks of parts of an output before all of
-    it is there (``emit(text="Once")``), None where nobody listens. A block whose ``forward`` is ``async``, or that sets ``waits = True``, waits on
-    a network: the engine lets other nodes run meanwhile.
+    it is there (``emit(text="Once")``), None where nobody listens. A block whose ``forward`` is ``async``, or
+    that sets ``waits = True``, waits on a network: the engine lets other nodes run meanwhile.
 
     Example:
         >>> class Scale(Block):

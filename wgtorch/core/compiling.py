@@ -105,8 +105,8 @@ class LoopBody:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LoopBody:
         """The same for a copied composite: the loop is its own, and what is compiled knows of no composite."""
-        made = copy.copy(self)
-        made.loop = copy.deepcopy(self.loop, memo)
+        made = object.__new__(LoopBody)
+        made.loop, made.walk, made.parts = copy.deepcopy(self.loop, memo), self.walk, self.parts
         return made
 
     def __reduce__(self) -> Any:

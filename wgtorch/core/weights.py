@@ -72,7 +72,9 @@ def resolve_checkpoint(ref: str) -> list[Path]:
 def identity_of(ref: str) -> list[tuple[str, int, int]]:
     """What a ref is now: (path, bytes, time of change) of each file, with the part it asks for."""
     part = _split(ref)[1] if not ref.startswith(_PREFIX) else ""
-    stats = [(file, file.stat()) for file in resolve_checkpoint(ref)]
+    whole = Path(ref).expanduser()  # a whole pipeline of diffusers, with a folder for each of its models
+    files = sorted(whole.rglob("*.safetensors")) if (whole / "model_index.json").is_file() else resolve_checkpoint(ref)
+    stats = [(file, file.stat()) for file in files]
     return [(f"{file}#{part}" if part else str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 

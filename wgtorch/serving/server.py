@@ -28,7 +28,8 @@ from wgtorch.serving.batching import Batcher
 from wgtorch.serving.faults import fault_of, status_of
 from wgtorch.serving.openapi import openapi_of
 from wgtorch.serving.services import Service, service_for
-from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE, body, frame, unpack, unpack_json
+from wgtorch.serving.streaming import Stream, hung_up
+from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE, body, unpack, unpack_json
 
 JSON_TYPE = "application/json"
 _POLL = 0.05  # seconds between looks at a server that starts or stops
@@ -196,7 +197,7 @@ class _Server:
         if self.busy.statistics().tasks_waiting >= self.limits.waiting:
             return _fault(RequestError("too many requests wait already; come back later", status=503), headers={"Retry-After": "1"})
         if STREAM_TYPE in request.headers.get("accept", ""):
-            return _Stream(self.service, message, self.busy)
+            return Stream(self.service, message, self.busy)
         found = await self._answer(request, message)
         if isinstance(found, Exception):
             return _fault(found)
@@ -245,51 +246,10 @@ class _Server:
             return await self.batcher.answer(message, self.busy)
         found: list[dict[str, Any] | Exception] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(_hung_up, request.receive, stop)
+            group.start_soon(hung_up, request.receive, stop)
             found.append(await anyio.to_thread.run_sync(work, limiter=self.busy))
             group.cancel_scope.cancel()
         return found[0]
-
-
-class _Stream(Response):
-    """What happens on the way, and then the answer or the error; the run is stopped when the caller hangs up."""
-
-    def __init__(self, service: Service, message: dict[str, Any], busy: anyio.CapacityLimiter) -> None:
-        super().__init__(media_type=STREAM_TYPE)
-        del self.headers["content-length"]
-        self.service = service
-        self.message = message
-        self.busy = busy
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        stop = threading.Event()
-
-        async def put(raw: bytes, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": raw, "more_body": more})
-
-        def tell(entry: dict[str, Any]) -> None:
-            anyio.from_thread.run(put, frame(entry))
-
-        def work() -> None:
-            try:
-                tell({"result": self.service.answer(self.message, tell=tell, cancelled=stop.is_set)})
-            except Exception as error:
-                tell({"fault": fault_of(error), "status": status_of(error)})
-
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with anyio.create_task_group() as group:
-            group.start_soon(_hung_up, receive, stop)
-            await anyio.to_thread.run_sync(work, limiter=self.busy)
-            group.cancel_scope.cancel()
-        await put(b"", more=False)
-
-
-async def _hung_up(receive: Any, stop: threading.Event) -> None:
-    while True:
-        entry = await receive()
-        if entry["type"] == "http.disconnect":
-            stop.set()
-            return
 
 
 def _response(answer: dict[str, Any], accept: str) -> Response:

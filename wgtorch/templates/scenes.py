@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.template import register_template
 from wgtorch.graph import Graph
@@ -64,10 +67,17 @@ def text_to_image(*, steps: int = 12, guidance: float = 2.0, painter: str | None
 
 
 @register_template("caption", level="graph")
-def caption() -> Graph:
-    """Describes a picture of a scene, with the small describer that ships with the package."""
+def caption(*, vlm: Mapping[str, Any] | None = None) -> Graph:
+    """Describes a picture: a scene with the small describer that ships with the package, or anything with a model of your own.
+
+    Args:
+        vlm: config of another vision model: ``{"provider": "openai", "model_id": ...}``, ``{"backend": "local", "checkpoint_ref": ...}``,
+            or ``{"block_type": ..., "config": ...}``.
+    """
+    shipped = {"block_type": "vlm/scene", "config": {"checkpoint_ref": DESCRIBER_REF}}
+    entry = shipped if vlm is None else vlm if "block_type" in vlm else {"block_type": "vlm", "config": vlm}
     graph = Graph("caption")
-    graph.add_node("vlm/scene", "describer", config={"checkpoint_ref": DESCRIBER_REF})
+    graph.add_node(BlockRegistry.build(entry), "describer")
     graph.infer_exposed_ports()
     return graph
 

@@ -10,7 +10,10 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream
-from wgtorch.train.places import places_of
+from wgtorch.train.places import places_of, trained_parameters
+
+
+_SHOWN = 8
 
 
 def borders_in(target: Block) -> list[str]:
@@ -42,6 +45,21 @@ def places_before(target: Block, border: str) -> set[str]:
             found |= {path, *inside}
         way, level = f"{way}{part}/", level.nodes[part]
     return found
+
+
+def what_trains(target: Block) -> str:
+    """Which parameters train, by the place they are at, and where gradients stop: a line for a log."""
+    left = {id(parameter): parameter.numel() for parameter in trained_parameters(target)}
+    total, places = sum(left.values()), []
+    for path, _, _, block in places_of(target):
+        if not isinstance(block, Level) and (count := sum(left.pop(id(parameter), 0) for parameter in block.parameters())):
+            places.append(f"{path or block.block_id} ({count:,})")
+    more = f" and {len(places) - _SHOWN} more places" if len(places) > _SHOWN else ""
+    text = f"{target.block_id}: {total:,} parameters train: {', '.join(places[:_SHOWN])}{more}"
+    if borders := borders_in(target):
+        more = f" and {len(borders) - _SHOWN} more" if len(borders) > _SHOWN else ""
+        text += f"; gradients stop at {', '.join(borders[:_SHOWN])}{more}"
+    return text
 
 
 def unreachable_reason(target: Block) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from wgtorch.core.rng import key_to_seed
 from wgtorch.graph import Graph
 from wgtorch.lora.training import check_optimizer
 from wgtorch.train.averaging import Averaging
-from wgtorch.train.borders import check_gradients, unreachable_reason
+from wgtorch.train.borders import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.objective import Objective, Step, check_batch
 from wgtorch.train.optimization import Plan
 from wgtorch.train.places import freeze as freeze_places
@@ -24,6 +25,8 @@ from wgtorch.train.places import places_of, trained_parameters
 from wgtorch.train.places import train_only as train_only_places
 from wgtorch.train.randomness import Generators
 from wgtorch.train.registries import ObjectiveRegistry, build
+
+_log = logging.getLogger(__name__)
 
 
 class Trainable(pl.LightningModule):
@@ -152,6 +155,8 @@ class Trainable(pl.LightningModule):
     def on_fit_start(self) -> None:
         self.train()  # Lightning leaves modes as they are; a level puts its frozen children into eval
         check_optimizer(self.target, self.optimizers(use_pl_optimizer=False))
+        if self.global_rank == 0:
+            _log.info(what_trains(self.target))
 
     def on_after_backward(self) -> None:
         if not self._checked:

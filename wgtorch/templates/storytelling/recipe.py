@@ -72,7 +72,7 @@ def recipe_schema(inputs: Spec, pictures: int, options: Sequence[str]) -> dict[s
     return {
         "type": "object",
         "properties": {"prompts": {**prompts, "description": "one prompt for each picture"}, **chosen},
-        "required": ["prompts", *chosen],
+        "required": ["prompts", *(name for name in chosen if not inputs[name].optional)],
         "additionalProperties": False,
     }
 

@@ -45,7 +45,14 @@ _RECORDS: dict[str, Any] = {
 
 
 def model(kind: str, config: Mapping[str, Any], where: str) -> Block:
-    """The block of a model, from its config or from ``{"block_type": ..., "config": ...}``; one of the pool where it is there.
+    """The block of a model, from its config or from ``{"block_type": ..., "config": ...}``; one of the pool where it is there."""
+    check_model(config, where)
+    entry = dict(config) if "block_type" in config else {"block_type": kind, "config": dict(config)}
+    return BlockRegistry.build(entry)
+
+
+def check_model(config: Any, where: str) -> None:
+    """Refuses what is no config of a model.
 
     Raises:
         ConfigError: it is no mapping.
@@ -55,8 +62,6 @@ def model(kind: str, config: Mapping[str, Any], where: str) -> Block:
             f"storytelling.{where}: found {config!r}; expected the config of a model, as {{'provider': 'openai', 'model_id': ...}} "
             "or {'backend': 'local', 'checkpoint_ref': ...}"
         )
-    entry = dict(config) if "block_type" in config else {"block_type": kind, "config": dict(config)}
-    return BlockRegistry.build(entry)
 
 
 def philosopher(vlm: Block) -> Stage:
@@ -196,7 +201,8 @@ def _add_words(graph: Graph, words: Words, target: str) -> None:
     config = {"prompt": words.prompt, "system": words.system, "optional": list(words.optional)}
     graph.add_node("prompt", "words", config=config, auto_connect=False)
     graph.add_edge("words.prompt", f"{target}.prompt")
-    graph.add_edge("words.system", f"{target}.system")
+    if "system" in graph.nodes[target].get_input_spec():
+        graph.add_edge("words.system", f"{target}.system")
     if "language" in graph.nodes["words"].get_input_spec():
         graph.add_node("prompt/language", "language", auto_connect=False)
         graph.add_edge("language.language", "words.language")

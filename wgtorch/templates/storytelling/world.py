@@ -68,6 +68,7 @@ def storytelling(
     """
     if pictures < 1:
         raise ConfigError(f"storytelling.pictures: found {pictures}, expected at least 1")
+    stages.check_model(llm, "llm")
     notes = painter_notes(creator) if painter is None else painter
     seen = _vision(llm) if vlm is None else vlm
     recall, kept = dict(memory or {}), dict(keep or {})
@@ -108,7 +109,7 @@ def _vision(llm: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: it is not behind an API, and most language models do not see.
     """
-    backend = llm.get("backend", "api") if isinstance(llm, Mapping) and "block_type" not in llm else None
+    backend = llm.get("backend", "api") if "block_type" not in llm else None
     if backend != "api":
         raise ConfigError(
             "storytelling.vlm: is left out, and llm is a local model; name the one that looks at the pictures, as "

@@ -35,7 +35,9 @@ class Reward(Objective):
 
     Without ``log_prob`` the reward is differentiated: loss = -mean(R). With it, the reward is a number that no derivative leads
     to - it came over a network, say - and the blocks that chose something tell the log-probability of their choice (Williams
-    1992, REINFORCE): loss = -mean((R - b) log p). The baseline b takes variance away and adds no bias.
+    1992, REINFORCE): loss = -mean((R - b) log p). The baseline b takes variance away and adds no bias. Where such a reward has a
+    derivative too, as that of layers after the call, both count: loss = -mean(R + (stopped(R) - b) log p) (Schulman et al. 2015,
+    https://arxiv.org/abs/1506.05254).
 
     Args:
         reward: a registered name, or ``{"type": name, ...}``.
@@ -90,6 +92,8 @@ class Reward(Objective):
             if log_p.shape != fixed.shape:
                 raise ConfigError(f"reward: {len(log_p)} log-probabilities for {len(fixed)} rewards; expected one for each sample")
             loss = -((fixed - self._baseline(fixed).to(fixed)) * log_p).mean()
+            if rewards.requires_grad:
+                loss = loss - (rewards - fixed).mean()  # nothing but its derivative
             if step.training:
                 self._follow(fixed)
         if self.entropy is not None:

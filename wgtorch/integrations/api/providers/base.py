@@ -57,6 +57,7 @@ class Provider(ABC):
     def sdk(self) -> ModuleType:
         """The SDK's module, whose exceptions calls raise."""
 
+    @abstractmethod
     async def close(self) -> None:
         """Ends the connections."""
 

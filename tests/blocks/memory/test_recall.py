@@ -1,0 +1,139 @@
+"""Memory: what of a world goes into a prompt, within its budget, the same each time."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wgtorch.blocks.memory import Memory, register_retrieve
+from wgtorch.blocks.memory.counting import estimate
+from wgtorch.blocks.memory.notes import sentences, shortened, stems
+from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.errors import CheckpointError, ConfigError, PromptTruncatedWarning, UnknownNameError
+
+WORLD = {
+    "language": "English",
+    "style": "ink",
+    "rules": ["Nobody can fly.", "It is always autumn."],
+    "story": "A keeper lives in a lighthouse.",
+    "glossary": {"Mara": "an old woman in a grey coat", "Tom": "a boy with red hair", "the Wren": "a small blue boat"},
+    "chronicle": [f"Day {number}: nothing much happened on the rock. The wind blew on and on." for number in range(1, 20)],
+    "episodes": 19,
+}
+texts = st.text("abc Жя雨.\n<>", max_size=60)
+contents = st.dictionaries(
+    st.sampled_from(["style", "story", "rules", "chronicle", "glossary", "other"]),
+    st.one_of(texts, st.lists(texts, max_size=8), st.dictionaries(st.sampled_from(["Mara", "Tom", "Wren"]), texts)),
+)
+
+
+def recalled(query: str | None = None, content: dict[str, Any] = WORLD, **config: Any) -> dict[str, Any]:
+    return Memory(**config)(content=content, query=query)
+
+
+def test_all_that_fits_is_there_in_the_contents_order() -> None:
+    found = recalled(budget=10_000)
+    assert found["left_out"] == 0
+    tags = [found["context"].index(f"<{section}>") for section in ("style", "rules", "story", "glossary", "chronicle")]
+    assert tags == sorted(tags)
+    assert "<rules>\n- Nobody can fly.\n- It is always autumn.\n</rules>" in found["context"]
+    assert "- Mara: an old woman in a grey coat" in found["context"]
+    assert "language" not in found["context"] and "episodes" not in found["context"]
+
+
+def test_what_the_query_speaks_of_comes_before_the_rest() -> None:
+    found = recalled("Tom takes the boat.", budget=160, recent=1)
+    assert "a boy with red hair" in found["context"] and "a small blue boat" in found["context"]
+    old = {**WORLD, "chronicle": ["Tom was given the brass key.", *WORLD["chronicle"]]}
+    assert "- Tom was given the brass key." in recalled("Where is the brass key?", old, budget=160)["context"]
+    assert "- Tom was given the brass key." not in recalled("Does the wind blow?", old, budget=160)["context"]
+
+
+def test_inflected_words_are_found() -> None:
+    russian = {"chronicle": ["Мара нашла латунный ключ.", *(f"День {n}: ветер дул над скалой." for n in range(40))]}
+    assert "латунный" in recalled("Где же ключи? Она ищет латунные.", russian, budget=120, summarise="nothing")["context"]
+
+
+def test_the_newest_are_always_there_and_the_rest_is_summarised() -> None:
+    found = recalled(budget=200, recent=2)
+    assert "- Day 19:" in found["context"] and "- Day 18:" in found["context"]
+    assert found["left_out"] > 5
+    summary = found["context"].split("<chronicle>\n")[1].splitlines()[0]
+    assert summary.startswith("Day 1: nothing much happened on the rock.") and "wind" not in summary
+    assert "Day 1:" not in recalled(budget=200, summarise="nothing")["context"]
+
+
+@given(content=contents, query=texts, budget=st.integers(1, 80), share=st.sampled_from([0.0, 0.2, 0.5]), recent=st.integers(0, 3))
+def test_the_budget_holds_the_content_stays_and_the_words_are_the_same_each_time(
+    content: dict[str, Any], query: str, budget: int, share: float, recent: int
+) -> None:
+    memory = Memory(budget=budget, summary_share=share, recent=recent)
+    before = copy.deepcopy(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        found = memory(content=content, query=query)
+        assert memory(content=content, query=query) == found
+    assert estimate(found["context"]) == found["tokens"] <= budget
+    assert content == before
+
+
+def test_pinned_fields_are_cut_only_with_a_warning() -> None:
+    long = {"story": "The sea was calm. " * 60, "style": "ink"}
+    with pytest.warns(PromptTruncatedWarning, match="longer than the budget of 40 tokens; cut: story. Raise memory's budget"):
+        found = recalled(content=long, budget=40)
+    assert "<style>\nink" in found["context"] and "The sea was calm. …" in found["context"]
+
+
+def test_a_tokenizer_counts_where_one_is_given(tmp_path: Path) -> None:
+    library = pytest.importorskip("tokenizers")
+    words = library.Tokenizer(library.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    found = recalled(budget=30, tokenizer=str(tmp_path), recent=0, summarise="nothing", retrieve="in_order")
+    assert len(found["context"].split()) == found["tokens"] <= 30
+    assert found["tokens"] > estimate(found["context"]) // 4
+    with pytest.raises(CheckpointError, match=r"nowhere is not there; expected a folder with a tokenizer\.json"):
+        Memory(tokenizer=str(tmp_path / "nowhere"))
+
+
+def test_policies_are_open_to_more() -> None:
+    @register_retrieve("test/shortest")
+    def shortest(notes, query):
+        return sorted(notes, key=lambda note: len(note.text))
+
+    found = recalled(content={"things": ["a long thing of many words, and more", "tea", "a thing"]}, budget=9, retrieve="test/shortest", recent=0)
+    assert "tea" in found["context"] and "long" not in found["context"]
+
+
+def test_mistakes() -> None:
+    for config, error, words in (
+        ({"budget": 0}, ConfigError, "budget: found 0"),
+        ({"retrieve": "relevnt"}, UnknownNameError, "unknown retrieve policy 'relevnt'; did you mean 'relevant'"),
+        ({"summarise": "led"}, UnknownNameError, "did you mean 'lead'"),
+        ({"pinned": ["style"], "hidden": ["style"]}, ConfigError, "'style' is pinned and hidden"),
+        ({"summary_share": 1.0}, ConfigError, "summary_share"),
+    ):
+        with pytest.raises(error, match=words):
+            Memory(**config)
+
+
+def test_it_is_data_like_any_block(tmp_path: Path) -> None:
+    memory = BlockRegistry.build({"block_type": "memory", "config": {"budget": 160, "retrieve": "recent"}})
+    memory.save(tmp_path / "memory")
+    assert Block.load(tmp_path / "memory")(content=WORLD) == memory(content=WORLD)
+    assert memory(content={}) == memory() == {"context": "", "tokens": 0, "left_out": 0}
+
+
+def test_sentences_and_stems() -> None:
+    assert sentences('He said "Go!" She went. Then…') == ['He said "Go!"', "She went.", "Then…"]
+    assert sentences("雨が降る。風が吹く。") == ["雨が降る。", "風が吹く。"]
+    assert stems("Ключи, the keys") == ["ключи", "the", "keys"] and stems("латунный") == stems("латунные")
+    assert stems("灯台") == ["灯台"]
+    assert shortened("One two. Three four five.", 5, estimate) == "One two. …"
+    assert shortened("unbroken" * 9, 4, estimate).endswith("…")
