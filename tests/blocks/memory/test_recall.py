@@ -107,7 +107,9 @@ def test_policies_are_open_to_more() -> None:
     def shortest(notes, query):
         return sorted(notes, key=lambda note: len(note.text))
 
-    found = recalled(content={"things": ["a long thing of many words, and more", "tea", "a thing"]}, budget=9, retrieve="test/shortest", recent=0)
+    found = recalled(
+        content={"things": ["a long thing of many words, and more", "tea", "a thing"]}, budget=9, retrieve="test/shortest", recent=0
+    )
     assert "tea" in found["context"] and "long" not in found["context"]
 
 

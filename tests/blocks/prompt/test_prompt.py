@@ -15,10 +15,15 @@ from wgtorch.core.errors import ConfigError, MissingInputError
 
 
 def test_names_in_the_templates_are_the_ports() -> None:
-    ask = Prompt(system="Write in {{ language }}.", prompt="{{ intent }}{% if action %}\n\n\n\n{{ action }}{% endif %}", optional=["action"])
+    ask = Prompt(
+        system="Write in {{ language }}.", prompt="{{ intent }}{% if action %}\n\n\n\n{{ action }}{% endif %}", optional=["action"]
+    )
     spec = ask.get_input_spec()
     assert {name: port.optional for name, port in spec.items()} == {"language": False, "intent": False, "action": True}
-    assert ask.run({"language": "Russian", "intent": "A storm.", "action": "run"}) == {"system": "Write in Russian.", "prompt": "A storm.\n\nrun"}
+    assert ask.run({"language": "Russian", "intent": "A storm.", "action": "run"}) == {
+        "system": "Write in Russian.",
+        "prompt": "A storm.\n\nrun",
+    }
     assert ask.run({"language": "Russian", "intent": "A storm."})["prompt"] == "A storm."
     with pytest.raises(MissingInputError, match="intent"):
         ask.run({"language": "Russian"})

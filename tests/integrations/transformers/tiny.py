@@ -35,7 +35,11 @@ def tokenizer(*, chat: bool = True, size: int = 400, length: int = 100_000) -> A
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
     words.train_from_iterator(SENTENCES, trainer)
     made = PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token="<|end|>", pad_token="<|pad|>", additional_special_tokens=list(SPECIAL[2:]), model_max_length=length
+        tokenizer_object=words,
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=list(SPECIAL[2:]),
+        model_max_length=length,
     )
     if chat:
         made.chat_template = CHAT
@@ -101,7 +105,14 @@ def captioner(folder: Path, *, seed: int = 0) -> Path:
         "num_attention_heads": 2, "max_position_embeddings": 128, "projection_dim": 16, "initializer_range": 0.3,
         "bos_token_id": 2, "eos_token_id": 1, "sep_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
-    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
     BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
     BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), words).save_pretrained(folder)
     return folder

@@ -101,6 +101,8 @@ def _names(glossary: Any, where: str) -> dict[str, str]:
         return {}
     if isinstance(glossary, Mapping):
         return {str(name): said(words) for name, words in glossary.items()}
-    if isinstance(glossary, (list, tuple)) and all(isinstance(entry, Mapping) and {"name", "description"} <= set(entry) for entry in glossary):
+    if isinstance(glossary, (list, tuple)) and all(
+        isinstance(entry, Mapping) and {"name", "description"} <= set(entry) for entry in glossary
+    ):
         return {str(entry["name"]): said(entry["description"]) for entry in glossary}
     raise PortError(f"{where}.glossary: found {glossary!r:.80}; expected a mapping, or a list of {{'name': ..., 'description': ...}}")

@@ -96,8 +96,8 @@ class Memory(Block):
         )
         if found.cut:
             warnings.warn(
-                f"{self.block_id}: the pinned fields alone are longer than the budget of {self.budget} tokens; cut: {', '.join(found.cut)}. "
-                "Raise memory's budget, pin fewer fields, or write them shorter.",
+                f"{self.block_id}: the pinned fields alone are longer than the budget of {self.budget} tokens; "
+                f"cut: {', '.join(found.cut)}. Raise memory's budget, pin fewer fields, or write them shorter.",
                 PromptTruncatedWarning,
                 stacklevel=2,
             )

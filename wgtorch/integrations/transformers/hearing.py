@@ -30,9 +30,7 @@ class LocalTranscriber:
 
     waits = False
 
-    def __init__(
-        self, *, checkpoint_ref: str, dtype: str | None = None, device: str | None = None, max_tokens: int | None = None
-    ) -> None:
+    def __init__(self, *, checkpoint_ref: str, dtype: str | None = None, device: str | None = None, max_tokens: int | None = None) -> None:
         folder = model_folder(checkpoint_ref, "speech_to_text")
         self.processor = read_processor(folder, "speech_to_text")
         self.max_tokens = max_tokens

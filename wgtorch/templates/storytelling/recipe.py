@@ -47,7 +47,9 @@ def creator_of(source: Any) -> Pipeline:
         )
     needed = [name for name, port in inputs.items() if not port.optional and name != "prompt" and name not in _OPTIONS]
     if needed:
-        raise ConfigError(f"storytelling.creator: {pipeline.block_id!r} needs {needed[0]!r} as well, which no recipe holds; give it a default")
+        raise ConfigError(
+            f"storytelling.creator: {pipeline.block_id!r} needs {needed[0]!r} as well, which no recipe holds; give it a default"
+        )
     return pipeline
 
 
@@ -110,7 +112,9 @@ def _level(source: Any) -> Graph | Pipeline:
         if config.get("kind") in ("graph", "pipeline"):
             return LevelRegistry.get(config["kind"]).from_config(config, base=path.parent)
     known = [name.split("/", 1)[1] for name in TemplateRegistry.names() if name.startswith(("graph/", "pipeline/"))]
-    raise ConfigError(f"storytelling.creator: {str(source)!r} is no template and no file of a graph; {suggest(source, dict.fromkeys(known))}")
+    raise ConfigError(
+        f"storytelling.creator: {str(source)!r} is no template and no file of a graph; {suggest(source, dict.fromkeys(known))}"
+    )
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Graph | Pipeline:

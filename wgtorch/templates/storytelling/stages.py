@@ -99,9 +99,7 @@ def author(llm: Block, memory: Mapping[str, Any], temperature: float) -> Stage:
     return stage
 
 
-def environment(
-    development: Block, update: Block | None, memory: Mapping[str, Any], keep: Mapping[str, Any], temperature: float
-) -> Stage:
+def environment(development: Block, update: Block | None, memory: Mapping[str, Any], keep: Mapping[str, Any], temperature: float) -> Stage:
     """Takes a complete state into the world's content, and writes the next episode's intent.
 
     Args:
