@@ -42,7 +42,8 @@ from wgtorch.train.scenes.judge import kept_judge
 MAIN = ("time", "weather", "terrain", "landmark")
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """The program's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=300, help="held-out prompts that are painted")
     parser.add_argument("--drawings", type=int, default=1000, help="held-out drawings that are read")
@@ -52,8 +53,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the painter's noise")
     parser.add_argument("--root", type=Path, default=Path("outputs/scenes"), help="keeps the drawings and the judge")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluate_default"), help="takes pictures.png and numbers.json")
-    args = parser.parse_args()
+    return parser
 
+
+def main() -> None:
+    args = arguments().parse_args()
     graph = build_template("graph", "text_to_image", {"painter": args.painter})
     assert isinstance(graph, Graph)
     describer = BlockRegistry.build({"block_type": "vlm/scene", "config": {"checkpoint_ref": args.describer}}).eval()

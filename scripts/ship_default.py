@@ -18,12 +18,17 @@ from wgtorch.core.weights import PACKAGED
 from wgtorch.train.scenes.shipping import ship
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """The program's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--checkpoint", default="last", choices=("last", "best"))
     parser.add_argument("--out", type=Path, default=PACKAGED, help="folder for the file")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = arguments().parse_args()
     try:
         path = ship(args.run, args.out, checkpoint=args.checkpoint)
     except WgtorchError as error:

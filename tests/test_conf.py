@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -147,9 +148,12 @@ def test_the_commands_in_the_heads_are_right(name: str, command: str, monkeypatc
         assert args.target == f"conf/{name}"
         level = open_level(args.target)
         assert {port for port, _ in getattr(args, "input", [])} <= set(level.get_input_spec())
-    else:
-        assert words[0] == "scripts/run_world.py"
+    elif words[0] == "scripts/run_world.py":
         composed(*(word for word in words[1:] if word != "-m" and "=1,2,3" not in word))
+    else:  # what is done with the weights of an experiment
+        runpy.run_path(words[0])["arguments"]().parse_args(words[1:])
+        experiment = read_config(CONF / name)["name"]
+        assert f"outputs/{experiment}/<time>" in command, "the run of another experiment"
 
 
 @pytest.mark.parametrize("path", [CONF / name for name in FILES])

@@ -29,7 +29,9 @@ def load_pretrained(name: str) -> Block:
         raise KeyError(f"load_pretrained: no default model {name!r}; there are {', '.join(_MODELS)}")
     path = WEIGHTS / f"scene_{name}.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; make it with: python scripts/train.py experiment=default_{name}, then scripts/ship_default.py")
+        raise FileNotFoundError(
+            f"{path} is missing; make it with: python scripts/train.py experiment=default_{name}, then scripts/ship_default.py"
+        )
     with safe_open(path, framework="pt") as file:
         model = _MODELS[name].from_config(json.loads(file.metadata()["config"]))
         model.load_state_dict({key: file.get_tensor(key).to(torch.float32) for key in file.keys()})  # noqa: SIM118
