@@ -6,8 +6,9 @@ number of turns, at the price of a second forward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -44,26 +45,34 @@ class Recomputed:
         self.modes = None if torch.compiler.is_compiling() else _modes(composite, loop)
 
     def __call__(self, composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
-        size, is_first = len(slots), True
+        size = len(slots)
 
-        def turn(*values: Any) -> tuple[Any, ...]:
-            nonlocal is_first
+        def turn(run: Run | None, *values: Any) -> tuple[Any, ...]:
             own: list[Any] = [ABSENT] * size
             for slot, value in zip(self.reads, values, strict=True):
                 own[slot] = value
-            if is_first or self.modes is None:
-                is_first = False
-                self.take(composite, steps, own, run)
-            else:
-                with modes_again(self.root, self.modes):
-                    self.take(composite, steps, own, None if run is None else _again(run))
+            self.take(composite, steps, own, run)
             return tuple([own[slot] for slot in self.writes])
 
-        results = checkpoint(turn if self.modes is None else keeping(turn), *[slots[slot] for slot in self.reads], use_reentrant=False)
+        traced = self.modes is None
+        results = checkpoint(turn if traced else self._told_apart(turn), run, *[slots[slot] for slot in self.reads], use_reentrant=False)
         for slot in self.frees:
             slots[slot] = ABSENT
         for slot, value in zip(self.writes, results, strict=True):
             slots[slot] = value
+
+    def _told_apart(self, turn: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+        """A turn that knows whether it is computed for the first time."""
+        times = count()
+
+        def told(run: Run | None, *values: Any) -> tuple[Any, ...]:
+            if next(times) == 0:
+                return turn(run, *values)
+            assert self.modes is not None
+            with modes_again(self.root, self.modes):
+                return turn(None if run is None else _again(run), *values)
+
+        return keeping(told)
 
 
 def _modes(composite: Walked, loop: Loop) -> list[tuple[Any, bool]]:

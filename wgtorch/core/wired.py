@@ -286,7 +286,8 @@ class Wired(Level):
         return frozenset(node_id for node_id, child in self.nodes.items() if self._places[node_id].adapter or adapters_on(child))
 
     def _structure(self) -> Structure:
-        self._adapted = self._with_adapters()
+        if (adapted := self._with_adapters()) != self._adapted:
+            self._adapted = adapted
         shapes = {node_id: self._shape(node_id) for node_id in self._places}
         return Structure(self.block_id, shapes, tuple(self._edges), tuple(self._inputs), tuple(self._outputs), self.loops)
 

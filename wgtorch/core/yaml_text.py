@@ -32,6 +32,8 @@ def parse_yaml(text: str) -> Any:
     try:
         return _Reader(yaml).read(text)
     except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # libyaml counts too, and may give up before us
+            raise ConfigError(f"nested deeper than {MAX_DEPTH} levels") from error
         raise ConfigError(f"not valid YAML: {error}") from error
     except (ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
