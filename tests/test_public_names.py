@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from wgtorch import Block, Graph, Pipeline, World
+import wgtorch
+from tests.blocks_for_tests import Affine
+from wgtorch import Block, Event, Graph, Pipeline, Stage, World
+from wgtorch.cli.main import main
 
 EXAMPLE = Path(__file__).parent / "data" / "public_names.py.txt"
 
@@ -94,3 +98,69 @@ def test_the_state_of_the_example_answers_by_name_and_number(ran: tuple[dict[str
     assert values["st['intent']"] == values["st[1]"] == values["st.intent"] == "..."
     assert values["st.filled"] == ("intent", "artifacts")
     assert values["st.complete"] is False
+
+
+def test_a_callback_is_told_what_the_list_says() -> None:
+    graph = Graph("g")
+    graph.add_node(Plan(), "plan")
+    graph.infer_exposed_ports()
+    events: list[Event] = []
+    graph.run({"text": "a storm"}, callbacks=[events.append])
+    assert [(event.kind, event.path, event.level) for event in events if event.path != "g"] == [
+        ("start", "g/plan", "block"),
+        ("end", "g/plan", "block"),
+    ]
+    start, end = (event for event in events if event.path == "g/plan")
+    assert start.inputs == {"text": "a storm"}
+    assert end.outputs == {"recipe": {"prompts": ["a storm"]}}
+    assert end.elapsed >= 0
+    assert {"step", "total", "reason"} <= set(Event.__dataclass_fields__)
+
+
+def test_ids_are_returned_and_made_where_they_are_left_out() -> None:
+    graph, stage, world = Graph("plan_graph"), Stage("architect"), World("w")
+    assert graph.add_node(Plan(), "given") == "given"
+    assert graph.add_node(Plan()) in graph.nodes
+    pipeline = planning_pipeline()
+    assert pipeline.add_graph(graph) == "plan_graph"
+    assert stage.add_pipeline(pipeline) == "p"
+    assert world.add_stage(stage) == "architect"
+
+
+def test_the_names_of_loading_adapters_and_training(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    lightning = pytest.importorskip("lightning.pytorch")
+    graph = Graph("g")
+    graph.add_node(Affine(4), "layer")
+    graph.infer_exposed_ports()
+    graph.save_checkpoint(tmp_path / "checkpoint")
+    x = {next(iter(graph.get_input_spec())): torch.ones(1, 4)}
+    before = graph.run(x)
+    loaded = Graph.load_from_checkpoint(tmp_path / "checkpoint")
+    torch.testing.assert_close(loaded.run(x), before, rtol=0, atol=0)
+    assert World.load.__self__ is World
+
+    wgtorch.lora.add(graph, name="winter", rank=2)
+    with torch.no_grad():
+        for name, parameter in graph.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(1.0)
+    graph.set_adapter("layer", None)
+    torch.testing.assert_close(graph.run(x), before, rtol=0, atol=0)
+    graph.set_adapter("layer", "winter")
+    assert not torch.equal(*(next(iter(outputs.values())) for outputs in (graph.run(x), before)))
+
+    trainable = wgtorch.train.Trainable(Graph.from_template("text_to_image"), objective="denoising", train_only=["backbone"])
+    assert isinstance(trainable, lightning.LightningModule)
+
+
+def test_the_commands_of_the_list_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "train", "validate", "draw", "report", "serve", "templates"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"usage: wgtorch {command}" in capsys.readouterr().out
+    scripts = Path(__file__).parents[1] / "scripts"
+    for name in ("demo.sh", "test.sh"):
+        assert os.access(scripts / name, os.X_OK)
+    assert {"run_world.py", "train.py"} <= {path.name for path in scripts.iterdir()}
