@@ -2,7 +2,7 @@
 """What it costs that a place wears an adapter: switching between places, and different adapters within one batch.
 
     python scripts/bench/lora.py                 # all, about a minute on one core
-    python scripts/bench/lora.py --only switch   # some of: switch mixed
+    python scripts/bench/lora.py --only switch   # some of: switch mixed memory
     python scripts/bench/lora.py --rounds 50 --batch 8 --rank 16
 
 On a tiny UNet of diffusers with random weights. All ways are timed in one process, in interleaved rounds; a figure is the least of its
@@ -12,11 +12,14 @@ rounds. Before that all must give the same numbers.
   walks all layers. Target: at most 50 microseconds for each call.
 - mixed: a batch with another adapter for every other sample, beside one adapter for all, and beside PEFT's ``adapter_names``.
   Target: at most 1.1 of one adapter for all.
+- memory: weights of two places with two adapters, beside one model and two copies of it; and what is allocated when a place is told
+  to wear another adapter, which is nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -193,9 +196,41 @@ def mixed(arguments: argparse.Namespace) -> None:
     row("PEFT, adapter_names", min(spent), found["PEFT one"])
 
 
+def memory(arguments: argparse.Namespace) -> None:
+    """What two adapters at two places weigh."""
+    block = Backbone(unet(), torch.randn(1, 8, 32))
+    alone, sizes = held(block), {}
+    for words, second in (("two places, one base", block), ("two copies", copy.deepcopy(block))):
+        graph = Graph("pair")
+        for node, child, name in (("first", block, NAMES[0]), ("second", second, NAMES[1])):
+            graph.add_node(child, node)
+            if name not in lora.adapters(graph):
+                lora.add(graph, name, rank=arguments.rank, nodes=[node], wear=False)
+            graph.set_adapter(node, name)
+        sizes[words] = held(graph)
+        with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for name in NAMES * 2 if second is block else ():
+                graph.set_adapter("first", name)
+        allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
+        if second is block:
+            print(f"telling a place to wear another adapter allocates {allocated} bytes of tensors")
+        for name in lora.adapters(graph):
+            lora.remove(graph, name)
+    print("memory of weights:")
+    print(f"  {'one model without adapters':<48}{alone / 2**20:12.1f} MiB")
+    for words, size in sizes.items():
+        print(f"  {words + ', with two adapters':<48}{size / 2**20:12.1f} MiB{size / alone:9.3f}x")
+
+
+def held(module: nn.Module) -> int:
+    """Bytes of the parameters and buffers, each storage once."""
+    storages = (value.untyped_storage() for value in [*module.parameters(), *module.buffers()])
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=("switch", "mixed"), default=("switch", "mixed"))
+    parser.add_argument("--only", nargs="+", choices=("switch", "mixed", "memory"), default=("switch", "mixed", "memory"))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rank", type=int, default=8)
@@ -205,6 +240,8 @@ def main() -> None:
         switch(arguments)
     if "mixed" in arguments.only:
         mixed(arguments)
+    if "memory" in arguments.only:
+        memory(arguments)
 
 
 if __name__ == "__main__":

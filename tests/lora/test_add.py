@@ -215,6 +215,33 @@ def test_a_base_stays_frozen_while_one_adapter_says_so() -> None:
     assert base.requires_grad and graph.train().nodes["n1"].training
 
 
+@pytest.mark.parametrize("second", ["one", "two"])
+@pytest.mark.parametrize("freeze_base", [False, True])
+def test_places_that_get_their_adapters_one_after_the_other(second: str, freeze_base: bool) -> None:
+    """The first freezes all there is; a block that gets its own later trains that in the mode of its level, and is free at last."""
+    graph = chain(Body(seed=1), Unlinear(), Body(seed=2), name="g")
+    before = snapshot(graph)
+    lora.add(graph, "one", rank=2, nodes=["n0"], freeze_base=True)
+    assert [child.training for child in graph.train().nodes.values()] == [True, False, False]
+    lora.add(graph, second, rank=2, nodes=["n2"], freeze_base=freeze_base)
+    assert graph.nodes["n2"].training and [child.training for child in graph.train().nodes.values()] == [True, False, True]
+    assert all("lora_" in name for name, parameter in graph.named_parameters() if parameter.requires_grad)
+    if second == "two":
+        lora.remove(graph, "two")
+        assert [child.training for child in graph.train().nodes.values()] == [True, False, False]
+    lora.remove(graph, "one")
+    assert [child.training for child in graph.train().nodes.values()] == [True, True, True]
+    same(graph, before)
+
+
+def test_a_block_that_was_frozen_before_stays_so() -> None:
+    graph = chain(Body(seed=1), Body(seed=2), name="g")
+    graph.nodes["n1"].freeze()
+    lora.add(graph, "one", rank=2, freeze_base=True)
+    lora.remove(graph, "one")
+    assert not graph.train().nodes["n1"].training and not graph.nodes["n1"].first.weight.requires_grad
+
+
 def test_heads_that_share_the_embedding_are_left_alone() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)

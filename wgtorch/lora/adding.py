@@ -10,7 +10,7 @@ from wgtorch.core.adapters import attaching
 from wgtorch.core.adapters.attaching import ALLOWED, adopt_below, check_name, inject, is_adopted, layers_of, tensors_of
 from wgtorch.core.errors import StructureError, require, suggest
 from wgtorch.core.wearing import adapters_on, gate_of, wearer_of
-from wgtorch.lora.freezing import freeze, thaw
+from wgtorch.lora.freezing import freeze, settle_mode, thaw
 from wgtorch.lora.places import Place, adaptable, as_peft_says, chosen_layers, look_again, matches, places_of, unique_blocks
 from wgtorch.lora.wear import without
 
@@ -126,7 +126,9 @@ def add(
     if target_modules is not None:
         _check_all_matched(target_modules, chosen, places)
     adapted = _inject_all(chosen, name, rank, alpha, target_modules, dropout, options)
-    frozen = sum(freeze(place.block, name) for place in unique_blocks(places_of(target))) if freeze_base else 0
+    for place, _ in chosen:
+        settle_mode(place.block, target.training)
+    frozen = sum(freeze(place.block, name, target.training) for place in unique_blocks(places_of(target))) if freeze_base else 0
     if wear:
         _wear(places, name)
     look_again(target)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from wgtorch.core.adapters.attaching import tensors_of
-from wgtorch.core.checkpoint.parts import levels_of
+from wgtorch.core.checkpoint.parts import is_level, levels_of
 from wgtorch.core.errors import TrainingError
-from wgtorch.core.wearing import adapters_on, names_of
+from wgtorch.core.wearing import adapters_on, cell, names_of
 from wgtorch.lora.places import places_of
+from wgtorch.lora.wear import wearing
 
 _SHOWN = 8
 
@@ -46,6 +48,17 @@ def check_optimizer(target: Any, optimizer: Any) -> None:
             f"{len(shown)} adapter parameters are in no optimizer: {'; '.join(shown[:_SHOWN])}{more}. Make the optimizer after adding "
             "adapters, from target.trainable_parameters(); or stop these from training with requires_grad_(False)"
         )
+
+
+def worn_alone(target: Any) -> AbstractContextManager[None]:
+    """What a block wears that is trained by itself, at no place that could say it: those of its adapters that train.
+
+    A level, a block without adapters, and a block of which ``with wgtorch.lora.wearing(...)`` says something are left as they are.
+    """
+    if is_level(target) or cell.worn or cell.around:
+        return nullcontext()
+    names = [name for name in adapters_on(target) if any(tensor.requires_grad for tensor in tensors_of(target, name).values())]
+    return wearing(target, dict.fromkeys(names, 1.0)) if names else nullcontext()
 
 
 def _known(block: Any, worn: set[str] | None) -> Iterable[str]:

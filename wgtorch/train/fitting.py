@@ -40,6 +40,7 @@ _EXPECTED = (
     ".*LearningRateMonitor. callback with models that have no learning rate schedulers.*",
     ".*GPU available but not used.*",
     ".*You defined a `validation_step` but have no `val_dataloader`.*",
+    ".*Total length of `list` across ranks is zero.*",  # data that holds nothing out
 )
 """Warnings of Lightning's about what is meant to be so."""
 

@@ -15,7 +15,7 @@ from wgtorch.core.errors import TrainingError
 from wgtorch.core.kinds import describe
 from wgtorch.core.rng import key_to_seed
 from wgtorch.graph import Graph
-from wgtorch.lora.training import check_optimizer
+from wgtorch.lora.training import check_optimizer, worn_alone
 from wgtorch.train.averaging import Averaging
 from wgtorch.train.borders import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.objective import Objective, Step, check_batch
@@ -109,7 +109,8 @@ class Trainable(pl.LightningModule):
         """
         what = f"objective {type(self.objective).__name__}"
         check_batch(batch, self.objective.needed(), what)
-        found = self.objective(self.target, batch, step)
+        with worn_alone(self.target):
+            found = self.objective(self.target, batch, step)
         named = dict(found) if isinstance(found, Mapping) else {"loss": found}
         if not isinstance(named.get("loss"), Tensor) or named["loss"].dim():
             raise TrainingError(f"{what}: the loss is {describe(named.get('loss'))}; expected a tensor without dimensions")

@@ -53,7 +53,7 @@ def test_a_seed_gives_each_text_its_own_draw_whatever_stands_beside_it() -> None
     texts = list("abcdefgh")
     together = graph.run({"text": texts}, seed=5)["text"]
     assert graph.run({"text": texts[:3]}, seed=5)["text"] == together[:3]
-    assert len(set(text[1:] for text in together)) > 1
+    assert len({text[1:] for text in together}) > 1
     assert graph.run({"text": texts}, seed=6)["text"] != together
 
 

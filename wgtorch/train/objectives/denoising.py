@@ -72,7 +72,7 @@ class Denoising(Objective):
         self.times, self.weighting = times_from(times), weighting_from(weighting)
         self.drop_condition = drop_condition
         self.inputs, self.sample_inputs = dict(inputs or {}), dict(sample_inputs or {})
-        self._parts: dict[Any, Denoiser] = {}
+        self._part: tuple[Any, Denoiser] | None = None
 
     def check(self, target: Block) -> None:
         denoiser = self.denoiser(target)
@@ -162,14 +162,12 @@ class Denoising(Objective):
     # --- found in the target ------------------------------------------------------------------------------------------
 
     def denoiser(self, target: Block) -> Denoiser:
-        """The part of the target that predicts once; made anew when the graph's structure has changed."""
+        """The part of the target that predicts once; made anew when the graph's structure, or what its places wear, has changed."""
         place = denoising_graph(target, self.at)
-        key = (id(place), _version(place))
-        found = self._parts.get(key)
-        if found is None:
-            self._parts.clear()
-            found = self._parts[key] = denoiser_of(place, self.backbone)
-        return found
+        key = (id(place), _version(place), _worn(place))
+        if self._part is None or self._part[0] != key:
+            self._part = key, denoiser_of(place, self.backbone)
+        return self._part[1]
 
     def prediction_of(self, denoiser: Denoiser) -> str:
         """What the backbone predicts.
@@ -202,3 +200,8 @@ class Denoising(Objective):
 def _version(place: Block) -> int:
     """Changes with the structure of a level and of those inside it."""
     return place._version + sum(_version(child) for child in place.child_levels()) if isinstance(place, Level) else 0
+
+
+def _worn(place: Block) -> list[Any]:
+    """What a level's own places wear: a part that was cut out of it keeps what they wore then."""
+    return [node.adapter for node in place.places.values()] if isinstance(place, Level) else []

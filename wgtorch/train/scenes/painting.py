@@ -15,7 +15,7 @@ from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Step
 from wgtorch.train.objectives.denoising import Denoising
-from wgtorch.train.objectives.parts import Denoiser, denoiser_of, denoising_graph
+from wgtorch.train.objectives.parts import Denoiser
 from wgtorch.train.registries import register_objective
 
 
@@ -65,14 +65,21 @@ class ScenePainting(Denoising):
         if not 0 <= drop_attribute <= 1:
             raise ConfigError(f"scene_painting.drop_attribute: found {drop_attribute}, expected a share from 0 to 1")
         self.drop_attribute = drop_attribute
+        self._bare: tuple[Denoiser, Denoiser] | None = None
 
     def denoiser(self, target: Block) -> Denoiser:
-        """The bare backbone: words do not come into it."""
-        place = denoising_graph(target, self.at)
+        """The backbone at its place, with the adapter that it wears there, and nothing before it: words do not come into it."""
         found = {id(block): block for block in target.modules() if isinstance(block, SceneBackbone)}
         if len(found) != 1:
             raise ConfigError(f"scene_painting: {target.block_id} holds {len(found)} painters; expected one block of type 'backbone/scene'")
-        return replace(denoiser_of(next(iter(found.values())), None), graph=place if isinstance(place, Graph) else None)
+        whole = super().denoiser(target)
+        if not isinstance(whole.call, Graph):
+            return whole
+        if self._bare is None or self._bare[0] is not whole:
+            node = next(node_id for node_id, child in whole.call.nodes.items() if isinstance(child, SceneBackbone))
+            call = whole.call.select([f"{node}.{port}" for port in ("latent", "timestep", "condition")], ["pred"])
+            self._bare = whole, replace(whole, call=call, latent="latent", timestep="timestep")
+        return self._bare[1]
 
     def conditions(self, denoiser: Denoiser, batch: Batch, step: Step) -> dict[str, Any]:
         """`condition` [B, 7, 8] of the labels; in training with some of it unspecified."""
