@@ -77,6 +77,18 @@ def test_the_report_says_which_blocks_got_it_and_why_others_did_not() -> None:
     assert [graph.places[node].adapter for node in "abcde"] == ["one", None, None, None, "one"]
 
 
+def test_models_behind_a_provider_are_skipped_and_reported() -> None:
+    """The same type of block, here and far away: only the one with weights gets an adapter."""
+    pytest.importorskip("openai")
+    graph = Graph("g")
+    graph.add_node("llm", "far", config={"backend": "api", "provider": "openai", "model_id": "some-model"})
+    graph.add_node(Body(), "near")
+    report = lora.add(graph, "one", rank=2, freeze_base=True)
+    assert [block.path for block in report.adapted] == ["near"]
+    assert [(block.path, block.reason.split(",")[0]) for block in report.skipped] == [("far", "it waits on an API or another process")]
+    assert {name.split(".")[-2] for name, parameter in graph.named_parameters() if parameter.requires_grad} == {"one"}
+
+
 def test_a_level_of_blocks_without_weights_is_no_error() -> None:
     graph = chain(Scale(), Pause(), name="g")
     report = lora.add(graph, freeze_base=True)

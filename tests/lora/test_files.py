@@ -207,6 +207,18 @@ def read(model: nn.Module) -> Tensor:
         return model(torch.arange(8).view(1, 8)).last_hidden_state
 
 
+def as_kohya(state: dict[str, Tensor], model: str, alpha: float) -> dict[str, Tensor]:
+    """``lora_unet_..._to_q.lora_down.weight``, ``lora_up`` and ``alpha``, as kohya's scripts write them."""
+    words = {"unet": "lora_unet", "text_encoder": "lora_te"}[model]
+    found = {}
+    for key, value in state.items():
+        layer, _, half = key.partition(".lora_")
+        name = f"{words}_{layer.replace('.', '_')}"
+        found[f"{name}.lora_{'down' if half.startswith('A') else 'up'}.weight"] = value
+        found[f"{name}.alpha"] = torch.tensor(alpha)
+    return found
+
+
 def theirs(pipe: Any, style: str, folder: Path) -> Path:
     """LoRA files as diffusers and its training scripts write them, with values that matter."""
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -218,6 +230,11 @@ def theirs(pipe: Any, style: str, folder: Path) -> Path:
     if style == "adapter":
         pipe.unet.save_lora_adapter(folder, "x")
         return folder
+    if style == "kohya":
+        folder.mkdir()
+        named = {key: value for model in states for key, value in as_kohya(states[model], model, 3.0).items()}
+        save_file(named, folder / "kohya.safetensors")
+        return folder / "kohya.safetensors"
     metadata = {}
     if style == "script":
         states = {model: convert_state_dict_to_diffusers(state) for model, state in states.items()}
@@ -228,7 +245,7 @@ def theirs(pipe: Any, style: str, folder: Path) -> Path:
     return folder / "pytorch_lora_weights.safetensors" if style == "file" else folder
 
 
-@pytest.mark.parametrize("style", ["adapter", "folder", "file", "script"])
+@pytest.mark.parametrize("style", ["adapter", "folder", "file", "script", "kohya"])
 def test_what_diffusers_saves_we_read(pipe: Any, style: str, tmp_path: Path) -> None:
     from tests.integrations.diffusers import tiny
 

@@ -177,6 +177,47 @@ def test_two_threads_at_once() -> None:
             torch.testing.assert_close(y, by_hand(X, weights, {name: 1.0}))
 
 
+@pytest.mark.parametrize("how", ["plain", "checkpointed", "recomputed inside", "compiled"])
+def test_one_block_in_two_graphs_in_one_backward_pass(how: str) -> None:
+    """The sum of two graphs' losses: each adapter gets the gradient of its own graph, the base none."""
+    torch._dynamo.reset()
+    body = Body(again="kept" if how == "recomputed inside" else "")
+    body.requires_grad_(False)
+    graphs = [chain(Affine(seed=seed), body, name=name) for seed, name in enumerate(("left", "right"))]
+    for name, graph in zip(("one", "two"), graphs, strict=True):
+        lora.add(graph, name, rank=2, alpha=3, nodes=["n1"])
+    fill(graphs[0])
+    assert [graph.places["n1"].adapter for graph in graphs] == ["one", "two"]
+    calls: list[Any] = [torch.compile(graph, fullgraph=True, backend="aot_eager") if how == "compiled" else graph for graph in graphs]
+    x = X.clone().requires_grad_()
+    ys = [
+        checkpoint(lambda x, call=call: call(x=x)["y"], x, use_reentrant=False) if how == "checkpointed" else call(x=x)["y"]
+        for call in calls
+    ]
+    (ys[0].square().sum() + ys[1].sin().sum()).backward()
+    weights = leaves(body)
+    own = [by_hand(graph.nodes["n0"](X), weights, {name: 1.0}, 1.5) for graph, name in zip(graphs, ("one", "two"), strict=True)]
+    (own[0].square().sum() + own[1].sin().sum()).backward()
+    torch.testing.assert_close(gradients(body), {name: value.grad for name, value in weights.items()})
+    assert weights["first.lora_A.one"].grad is not None and weights["first.weight"].grad is None
+
+
+@pytest.mark.parametrize("how", ["checkpointed", "compiled"])
+def test_an_adapter_for_each_sample_when_it_is_computed_again_or_compiled(how: str) -> None:
+    torch._dynamo.reset()
+    graph = adapted(Body(again="kept" if how == "checkpointed" else ""))
+    graph.set_adapter("n1", ["two", None, "one"])
+    call: Any = torch.compile(graph, fullgraph=True, backend="aot_eager") if how == "compiled" else graph
+    call(x=X)["y"].square().sum().backward()
+    weights = leaves(graph.nodes["n1"])
+    rows = []
+    for row, names in enumerate(({"two": 1.0}, {}, {"one": 1.0})):
+        between = graph.nodes["n2"](by_hand(graph.nodes["n0"](X[row : row + 1]), weights, names, 1.5))
+        rows.append(by_hand(between, weights, {}, 1.5))
+    torch.cat(rows).square().sum().backward()
+    torch.testing.assert_close(gradients(graph.nodes["n1"]), {name: value.grad for name, value in weights.items()})
+
+
 # --- levels, samples, calls outside of places -------------------------------------------------------------------------
 
 

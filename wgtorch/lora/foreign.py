@@ -135,10 +135,18 @@ def _translated(file: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Te
             raise CheckpointError(f"{file}: names such as {sorted(tensors)[:3]} are no LoRA that is known here: {error}") from error
         state = {_renamed(key): value for key, value in state.items()}
     own = {key: value for key, value in state.items() if key.endswith(".alpha")}
-    return {key: value for key, value in state.items() if key not in own}, own if alphas is None else alphas
+    named = {_alpha_of(key): value for key, value in (own if alphas is None else alphas).items()}
+    return {key: value for key, value in state.items() if key not in own}, named
+
+
+def _alpha_of(key: str) -> str:
+    """``to_q.alpha`` for a layer's alpha, which diffusers calls ``to_q_lora.down.weight.alpha`` where it took it over from kohya."""
+    return f"{_LAYER.split(_renamed(key.removesuffix('.alpha')), maxsplit=1)[0]}.alpha"
 
 
 def _renamed(key: str) -> str:
-    """``to_q.lora.down.weight``, ``to_q.lora_linear_layer.down.weight`` and ``processor.to_q_lora.down.weight`` as PEFT writes them."""
+    """``to_q.lora.down.weight``, ``to_q.lora_linear_layer.down.weight``, ``processor.to_q_lora.down.weight`` and, of text encoders,
+    ``self_attn.to_q_lora.down.weight`` as PEFT writes them."""
+    key = re.sub(r"\.self_attn\.to_(q|k|v|out)_lora\.", r".self_attn.\1_proj.lora.", key)
     key = re.sub(r"\.processor\.(to_[qkv]|to_out)_lora\.", lambda found: f".{found[1]}{'.0' if found[1] == 'to_out' else ''}.lora.", key)
     return re.sub(r"\.lora(_linear_layer)?\.(down|up)\.", lambda found: f".lora_{'A' if found[2] == 'down' else 'B'}.", key)
