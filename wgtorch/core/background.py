@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -10,6 +11,7 @@ from typing import Any
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_owner = 0  # the process whose loop it is: a forked one has no thread of it
 _here = threading.local()
 _LOOP_THREAD = "wgtorch-async"
 
@@ -91,9 +93,9 @@ def _note(future: Future[Any]) -> None:
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    global _loop
+    global _loop, _owner
     with _lock:
-        if _loop is None or _loop.is_closed():
-            _loop = asyncio.new_event_loop()
+        if _loop is None or _loop.is_closed() or _owner != os.getpid():
+            _loop, _owner = asyncio.new_event_loop(), os.getpid()
             threading.Thread(target=_loop.run_forever, name=_LOOP_THREAD, daemon=True).start()
         return _loop

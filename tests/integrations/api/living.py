@@ -9,17 +9,18 @@ from wgtorch import Graph, Pipeline, Stage, World
 RECIPE = {"type": "object", "properties": {"prompts": {"type": "array", "items": {"type": "string"}}}, "required": ["prompts"]}
 
 
-def world_of(build: Any, **config: Any) -> World:
-    """The canonical cycle; ``config`` goes to every model."""
+def world_of(build: Any, *, texts: dict[str, Any] | None = None, **config: Any) -> World:
+    """The canonical cycle; ``config`` goes to every model, ``texts`` to those that write."""
+    write = {**config, **(texts or {})}
     world = World("talking")
-    world.add_stage(_stage("philosopher", "vlm", "text", {"image": "artifacts"}, "description", map="image", **_made(build, "vlm", config)))
+    world.add_stage(_stage("philosopher", "vlm", "text", {"image": "artifacts"}, "description", map="image", **_made(build, "vlm", write)))
     author = {"prompt": "description", "context": "intent"}
-    world.add_stage(_stage("author", "llm", "text", author, "outcome", **_made(build, "llm", {**config, "system": "author"})))
-    environment = _stage("environment", "llm", "text", {"prompt": "content.story"}, "intent", **_made(build, "llm", config))
+    world.add_stage(_stage("author", "llm", "text", author, "outcome", **_made(build, "llm", {**write, "system": "author"})))
+    environment = _stage("environment", "llm", "text", {"prompt": "content.story"}, "intent", **_made(build, "llm", write))
     environment.set_state_contract([], ["intent"], {"environment.prompt": "content.story"}, {"intent": "environment.text"}, new_state=True)
     environment.set_execution_condition(None)
     world.add_stage(environment)
-    plan = _made(build, "llm", {**config, "schema": RECIPE})
+    plan = _made(build, "llm", {**write, "schema": RECIPE})
     world.add_stage(_stage("architect", "llm", "data", {"prompt": "intent"}, "recipe", **plan))
     paint = _made(build, "image_generator", config)
     world.add_stage(_stage("creator", "image_generator", "image", {"prompt": "recipe.prompts"}, "artifacts", map="prompt", **paint))

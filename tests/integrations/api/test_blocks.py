@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +14,11 @@ from PIL import Image
 
 from tests.integrations.api.waiting import wait_until
 from wgtorch import BlockRegistry, Graph
-from wgtorch.core.errors import AnswerFormatError, ApiTransportError, ConfigError, PortError, UnknownNameError
+from wgtorch.core.errors import AnswerFormatError, ApiRequestError, ApiTransportError, ConfigError, PortError, UnknownNameError
 from wgtorch.core.rng import Rng
 from wgtorch.integrations.api import UsageMeter, clients, register_provider, set_price
 from wgtorch.integrations.api.media import audio_of, wav_of
+from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.openai import OpenAI
 from wgtorch.testing import Reply, ScriptedServer
 from wgtorch.testing.protocols import _tone
@@ -56,6 +60,28 @@ def test_the_same_block_speaks_anthropics_protocol(server: ScriptedServer, build
         11,
         2,
     )
+
+
+def unsupported(name: str) -> Reply:
+    """What a model that reasons says of an option of sampling."""
+    error = {"message": f"Unsupported value: {name!r}", "type": "invalid_request_error", "param": name, "code": "unsupported_value"}
+    return Reply(raw=json.dumps({"error": error}).encode(), status=400)
+
+
+def test_options_that_a_model_turns_out_not_to_have_are_left_out_and_named(server: ScriptedServer, build) -> None:
+    def picky(seen) -> Reply | str:
+        found = next((name for name in ("temperature", "top_p") if name in seen.body), None)
+        return unsupported(found) if found else "fine"
+
+    server.respond = picky
+    llm = build(temperature=0.5, top_p=0.9, max_tokens=7, retries=0)
+    out = llm(prompt="x")
+    assert out["text"] == "fine" and out["usage"]["left_out"] == ["temperature", "top_p"] and len(server.requests) == 3
+    assert list(llm.stream(prompt="x")) == ["fine"] and len(server.requests) == 4, "once it is known, it is not sent again"
+    assert server.requests[-1].body["max_tokens"] == 7
+    server.respond = lambda seen: unsupported("max_tokens")
+    with pytest.raises(ApiRequestError, match="Unsupported value: 'max_tokens'"):
+        llm(prompt="x")
 
 
 @pytest.mark.parametrize("block_type", ["llm", "llm/anthropic"])
@@ -234,6 +260,15 @@ def test_usage_is_summed_by_node_and_priced(server: ScriptedServer, build) -> No
     assert meter.models["openai/tiny"].calls == 3 and "two/first: 1 calls" in str(meter)
     spent = clients()[0].spent
     assert (spent.calls, spent.tokens) == (3, 3300) and spent.money == pytest.approx(meter.total.cost)
+
+
+def test_every_model_that_a_config_names_has_a_price() -> None:
+    root = Path(__file__).parents[3] / "conf" / "world"
+    named = re.findall(r"provider: (openai|anthropic), model_id: ([\w.-]+)", "".join(path.read_text() for path in root.glob("story*.yaml")))
+    assert len(named) == 4 and all(price_of(*pair) is not None for pair in named), named
+    assert price_of("openai", "gpt-4.1-mini-2025-04-14") == price_of("openai", "gpt-4.1-mini")
+    set_price("openai", "gpt-4.1-mini-2025-04-14", prompt=9.0, completion=9.0, call=1.0)
+    assert price_of("openai", "gpt-4.1-mini-2025-04-14").of(10**6, 10**6) == 19.0 != price_of("openai", "gpt-4.1-mini").of(10**6, 10**6)
 
 
 def test_another_provider_is_one_small_class(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:

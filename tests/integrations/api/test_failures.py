@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import email.utils
 import pickle
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,6 +19,7 @@ from wgtorch.core.errors import (
     ApiRequestError,
     ApiTransportError,
 )
+from wgtorch.integrations.api.failures import _retry_after
 from wgtorch.testing import Reply, ScriptedServer, refusal
 
 BOTH = pytest.mark.parametrize("block_type", ["llm", "llm/anthropic"])
@@ -35,6 +38,23 @@ def test_what_one_caller_is_told_to_wait_holds_for_all(server: ScriptedServer, b
     out = build(limits={"in_flight": 1})(prompt=["a", "b", "c"])
     assert sorted(out["text"]) == ["a", "b", "c"]
     assert min(seen.began for seen in server.requests[1:]) - server.requests[0].ended >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("Sun Nov  6 08:49:37 1994", 0.0)],
+)
+def test_waits_are_said_in_seconds_or_as_a_date(said: str, seconds: float) -> None:
+    assert _retry_after({"retry-after": said}) == seconds
+    assert _retry_after({"retry-after": said, "retry-after-ms": "250"}) == 0.25
+    soon = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert _retry_after({"retry-after": soon}) == pytest.approx(90, abs=5)
+
+
+@pytest.mark.parametrize("said", ["soon", "soon, please", "", "99, 99 Nov 9999999 99:99:99"])
+def test_a_wait_that_says_nothing_is_none(server: ScriptedServer, build, said: str) -> None:
+    server.script(Reply("slow down", status=429, headers={"Retry-After": said}), "fine")
+    assert build()(prompt="x")["text"] == "fine" and _retry_after({"retry-after": said}) is None
 
 
 def test_a_wait_that_is_too_long_is_an_error_at_once(server: ScriptedServer, build) -> None:

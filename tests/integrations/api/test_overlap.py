@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.integrations.api.waiting import wait_until
-from wgtorch import Block, Graph, Pipeline
-from wgtorch.core.errors import ApiContentError, BudgetError, RunCancelled, RunTimeoutError
-from wgtorch.integrations.api import clients, set_price
+from wgtorch import Block, Graph, Pipeline, Stage, State
+from wgtorch.core.errors import ApiContentError, BudgetError, ConfigError, RunCancelled, RunTimeoutError
+from wgtorch.integrations.api import clients, set_budget, set_price
 from wgtorch.testing import Reply, ScriptedServer, refusal
 
 
@@ -56,6 +59,21 @@ def test_calls_of_independent_nodes_and_of_a_mapped_list_overlap_in_a_plain_run(
     pipeline.infer_exposed_ports()
     out = pipeline.run({"prompt": "x", "prompts": list("abcd")})
     assert out["texts"] == list("abcd") and server.most_at_once == 8
+
+
+def test_a_stage_with_eight_calls_takes_about_as_long_as_one(server: ScriptedServer, build) -> None:
+    pipeline = Pipeline("p")
+    pipeline.add_graph(star([build(max_tokens=index + 1) for index in range(8)]), "g")
+    pipeline.infer_exposed_ports()
+    stage = Stage("author", role="author")
+    stage.add_pipeline(pipeline, "p")
+    stage.set_state_contract(["intent"], ["outcome"], {"p.prompt": "intent"}, {"outcome": "p.t0"})
+    stage.run(State(intent="warm"))
+    server.delay = 0.2
+    began = time.perf_counter()
+    assert stage.run(State(intent="x")).outcome == "x"
+    assert 0.2 <= time.perf_counter() - began < 0.6, "one after another they take 1.6 s"
+    assert server.most_at_once == 8 and len(server.requests) == 16
 
 
 def test_nodes_that_compute_go_on_meanwhile(server: ScriptedServer, build) -> None:
@@ -181,6 +199,26 @@ def test_calls_at_once_cannot_pass_a_budget_together(server: ScriptedServer, bui
     assert out["text"] == [str(n) for n in range(10)] and len(server.requests) == 10
 
 
+def test_a_batch_waits_for_what_its_calls_leave_of_a_budget_before_it_gives_up(server: ScriptedServer, build) -> None:
+    server.respond = lambda seen: Reply("fine", tokens=(5, 5), delay=0.02)
+    out = build(budget={"tokens": 1000}, max_tokens=400)(prompt=[str(n) for n in range(6)])
+    assert out["text"] == ["fine"] * 6 and server.most_at_once == 2, "no more are on their way than could be paid at their longest"
+    assert clients()[0].spent.tokens == 60
+
+
+def test_a_budget_may_be_raised_while_the_block_stands(server: ScriptedServer, build) -> None:
+    llm = build(model_id="raised", budget={"calls": 2})
+    llm(prompt=["a", "b"])
+    with pytest.raises(BudgetError, match=r"Raise it \(set_budget\(\)"):
+        llm(prompt="c")
+    set_budget("openai", "raised", calls=3)
+    assert llm(prompt="c")["text"] == "c"
+    with pytest.raises(BudgetError, match="budget of 3 calls"):
+        llm(prompt="d")
+    with pytest.raises(ConfigError, match="found 'many'"):
+        set_budget("openai", "raised", calls="many")
+
+
 def test_calls_that_failed_are_not_on_the_bill(server: ScriptedServer, build) -> None:
     server.script(refusal(), "fine")
     llm = build(budget={"calls": 1})
@@ -199,3 +237,33 @@ def test_requests_per_minute_hold_the_next_one_back(server: ScriptedServer, buil
         graph.run({"prompt": "c"}, timeout=0.3)
     time.sleep(0.05)
     assert len(server.requests) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_asks_over_connections_of_its_own(server: ScriptedServer, build, tmp_path: Path) -> None:
+    llm = build(mode="auto", cassette=str(tmp_path / "tape.sqlite"))
+    llm(prompt="here")
+    before = server.connections
+    child = os.fork()
+    if child == 0:
+        right = False
+        try:
+            right = llm(prompt="there")["text"] == "there" and [client.spent.calls for client in clients()] == [1]
+        finally:
+            os._exit(0 if right else 1)
+    found = (0, -1)
+
+    def ended() -> int:
+        nonlocal found
+        found = os.waitpid(child, os.WNOHANG)
+        return found[0]
+
+    try:
+        wait_until(ended)
+    finally:
+        if not found[0]:
+            os.kill(child, signal.SIGKILL)
+    assert found[1] == 0
+    assert server.connections == before + 1 and [seen.prompt for seen in server.requests] == ["here", "there"]
+    assert llm(prompt=["here", "there"])["text"] == ["here", "there"] and len(server.requests) == 2

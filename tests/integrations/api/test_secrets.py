@@ -35,18 +35,22 @@ def test_nothing_that_a_run_leaves_behind_holds_the_key(build, server: ScriptedS
         world.run(num_steps=2, seed=1, callbacks=[events.append])
         world.save(tmp_path / "saved")
         world.save_checkpoint(tmp_path / "saved.wgt", format="archive")
+        world.save_config(tmp_path / "world.yaml")
         server.key = "another"
         failed = ""
         for _ in range(2):
             with pytest.raises(ApiAuthenticationError) as caught:
                 world.run(num_steps=1, callbacks=[events.append])
             failed += "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(vars(caught.value))
+    page = world.report(tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 1000
     assert all(seen.headers["authorization"] == f"Bearer {KEY}" for seen in server.requests) and len(server.requests) > 10
     assert "***" in failed and "Incorrect API key provided" in failed
     assert caught.value.__cause__ is None and caught.value.__context__ is None
 
     said = [
         failed,
+        page._repr_html_(),
         repr(world),
         str(world.to_config()),
         repr(events),

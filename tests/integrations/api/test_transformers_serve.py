@@ -10,12 +10,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from wgtorch import Graph
-from wgtorch.core.errors import ApiError, ApiRequestError, ApiTransportError
-from wgtorch.integrations.api import cassette
+from wgtorch import Graph, World
+from wgtorch.core.errors import AnswerFormatError, ApiError, ApiRequestError, ApiTransportError
+from wgtorch.integrations.api import UsageMeter, cassette
 
 pytest.importorskip("transformers")
 pytest.importorskip("fastapi")
@@ -119,3 +120,34 @@ def test_its_errors_are_ours(served, build) -> None:
         build(endpoint_url=url, model_id=model, options={"tool_choice_of_nobody": 1})(prompt="x")
     with pytest.raises(ApiRequestError, match="status 404"):
         build("embedder", endpoint_url=url, model_id=model)(text="x")
+
+
+def test_a_world_lives_on_it(served, build, server, tmp_path: Path) -> None:
+    """Its random model tells, but makes no recipe: there the world pauses, until another model is at that place."""
+    url, model = served
+    server.respond = lambda seen: '{"prompts": ["A tent."]}'
+
+    def world_of(**architect: Any) -> World:
+        world = World.from_template(
+            "storytelling",
+            llm={"provider": "transformers_serve", "endpoint_url": url, "model_id": model, "max_tokens": 6},
+            vlm={"block_type": "vlm/scene", "config": {"checkpoint_ref": "wgtorch:scene_describer"}},
+            creator={"template": "text_to_image", "params": {"steps": 1}},
+            update="plain",
+            story="A storm comes.",
+            memory={"budget": 60},
+            **architect,
+        )
+        world.set_storage({"state_dir": str(tmp_path / "life")})
+        return world
+
+    first = world_of()
+    with pytest.raises(AnswerFormatError, match="does not follow the schema, after one repair"):
+        first.run(num_steps=2, seed=3)
+    assert first.state.intent and first.state.recipe is None
+    second = world_of(architect={"model_id": "m", "endpoint_url": server.url})
+    meter = UsageMeter()
+    second.resume().run(num_steps=2, callbacks=[meter])
+    assert len(second.history) == 1 and second.history[0].intent == first.state.intent and second.state.artifacts
+    assert meter.models[f"transformers_serve/{model}"].completion_tokens > 0 and meter.under("storytelling/author").calls == 1
+    assert meter.under("storytelling/architect").calls == len(server.requests) == 2

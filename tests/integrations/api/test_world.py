@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from wgtorch.core.errors import (
     ApiTransportError,
     BudgetError,
 )
-from wgtorch.integrations.api import UsageMeter, cassette, close_clients
+from wgtorch.integrations.api import UsageMeter, cassette, close_clients, set_budget, set_price
 from wgtorch.testing import Reply, ScriptedServer, Seen, refusal
 
 
@@ -79,6 +80,88 @@ def test_whatever_happens_the_world_pauses_and_goes_on_as_if_it_had_not(build, c
         world.run(num_steps=2, seed=5)
         # Nothing was asked for twice but what failed: its siblings brought their answers, and those were kept.
         assert same(episode(world), calm[0]) and len(server.requests) == calm[1] + 1
+
+
+PROTOCOLS = {
+    "openai": {},
+    "openai in streams": {"stream": True},
+    "anthropic": {"provider": "anthropic"},
+    "anthropic in streams": {"provider": "anthropic", "stream": True},
+}
+PASSING = {
+    "limits": [Reply("slow down", status=429, headers={"Retry-After": "0.05"})] * 2,
+    "a storm": [Reply("overloaded", status=status) for status in (500, 502, 503, 529)],
+    "silence": [Reply(hang=True)],
+    "half an answer": [Reply("one two three four", cut=3)] * 2,
+    "a slow drip": [Reply("a very long answer that takes longer than anybody waits", drip=0.1)],
+    "broken JSON": [Reply(raw=b'{"id": ')],
+    "another protocol": [Reply(raw=b'{"fine": true}')],
+    "a recipe that is none": [Reply("I would rather not.")],
+}
+
+
+def struck(replies: Sequence[Reply], place: str, seen: list[Seen]) -> Callable[[Seen], Reply | str]:
+    """Gives the replies where ``place`` is asked for first, and then what is right."""
+    left = list(replies)
+
+    def answer(request: Seen) -> Reply | str:
+        if left and place in request.content.decode("latin-1"):
+            seen.append(request)
+            return left.pop(0)
+        return respond(request)
+
+    return answer
+
+
+SLOW = {"silence": ("openai in streams", "anthropic"), "a slow drip": ("openai", "anthropic in streams")}
+"""Troubles that take a timeout to be seen, and with which protocols they are tried here."""
+
+
+def each(troubles: Iterable[str]) -> list[tuple[str, str]]:
+    return [(trouble, protocol) for trouble in troubles for protocol in SLOW.get(trouble, PROTOCOLS)]
+
+
+def timeout_of(trouble: str) -> float:
+    """Long enough for a busy machine, short where it has to pass."""
+    return 1.5 if trouble in SLOW else 20.0
+
+
+@pytest.mark.parametrize(("trouble", "protocol"), each(PASSING))
+def test_what_passes_is_weathered_and_the_world_finishes_as_if_it_had_not_been(build, calm, trouble: str, protocol: str) -> None:
+    seen: list[Seen] = []
+    with ScriptedServer(struck(PASSING[trouble], "JSON Schema", seen)) as server:
+        texts = {**PROTOCOLS[protocol], "endpoint_url": server.anthropic_url if "anthropic" in protocol else server.url}
+        world = world_of(build, texts=texts, endpoint_url=server.url, timeout=timeout_of(trouble))
+        world.run(num_steps=2, seed=5)
+        assert same(episode(world), calm[0]) and len(seen) == len(PASSING[trouble]) and len(server.requests) == calm[1] + len(seen)
+
+
+@pytest.mark.parametrize(("trouble", "protocol"), [*each(["half an answer", "a refusal", "a lost key"]), ("silence", "anthropic")])
+def test_every_protocol_pauses_the_world_with_everything_kept(build, calm, trouble: str, protocol: str) -> None:
+    reply, kind = {**TROUBLES, "half an answer": (Reply("one two three four", cut=3), ApiTransportError)}[trouble]
+    seen: list[Seen] = []
+    with ScriptedServer(struck([reply], "JSON Schema", seen)) as server:
+        texts = {**PROTOCOLS[protocol], "endpoint_url": server.anthropic_url if "anthropic" in protocol else server.url}
+        world = world_of(build, texts=texts, endpoint_url=server.url, retries=0, timeout=timeout_of(trouble))
+        with pytest.raises(kind):
+            world.run(num_steps=2, seed=5)
+        assert world.state.intent is not None and world.state.recipe is None
+        world.run(num_steps=2, seed=5)
+        assert same(episode(world), calm[0]) and len(seen) == 1 and len(server.requests) == calm[1] + 1
+
+
+@pytest.mark.parametrize("spent", [{"calls": 4}, {"calls": 11}, {"tokens": 700}, {"money": 0.85}])
+def test_the_same_call_goes_on_when_its_budget_is_raised_and_nothing_is_paid_for_twice(build, server, calm, spent: dict) -> None:
+    server.respond = lambda seen: Reply(respond(seen), tokens=(50, 50))
+    name = f"budget of {spent}"
+    set_price("openai", name, call=0.1)
+    world = world_of(build, model_id=name, budget=spent)
+    with pytest.raises(BudgetError, match=f"{next(iter(spent))} is spent"):
+        world.run(num_steps=2, seed=5)
+    assert 3 < len(server.requests) < calm[1]
+    set_budget("openai", name, **{unit: 100 * amount for unit, amount in spent.items()})
+    world.run(num_steps=2, seed=5)
+    assert same(episode(world), calm[0]) and len(server.requests) == calm[1]
 
 
 @pytest.fixture(scope="module")

@@ -243,6 +243,28 @@ def test_weights_are_the_blocks_own(llm_folder: Path, tmp_path: Path) -> None:
     assert Block.load(tmp_path / "changed")(prompt=PROMPTS[0], rng=Rng(1))["text"] == changed
 
 
+def test_a_place_may_wear_an_adapter(llm_folder: Path) -> None:
+    pytest.importorskip("peft")
+    from wgtorch import lora
+
+    graph = Graph("two")
+    llm = llm_of(llm_folder, temperature=0)
+    for place in ("plain", "sea"):
+        graph.add_node(llm, place)
+        graph.expose_input(place, "prompt", "prompt")
+        graph.expose_output(place, "text", place)
+    before = graph.run({"prompt": PROMPTS[0]})["plain"]
+    lora.add(graph, name="sea", rank=2)
+    with torch.no_grad():
+        for name, parameter in graph.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    graph.set_adapter("sea", "sea")
+    graph.set_adapter("plain", None)
+    texts = graph.run({"prompt": PROMPTS[0]})
+    assert texts["plain"] == before != texts["sea"]
+
+
 def test_a_checkpoint_names_an_unchanged_model_or_holds_it(llm_folder: Path, tmp_path: Path) -> None:
     llm = llm_of(llm_folder)
     text = llm(prompt=PROMPTS[0], rng=Rng(1))["text"]

@@ -155,6 +155,7 @@ class _Asked:
     ) -> None:
         self.backend, self.tape, self.questions, self.indices, self.on_text = backend, tape, questions, indices, on_text
         self.client = backend.client()
+        self.hears = on_text is not None or (tape is not None and tape.writes)
         self.told: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self.results: list[Any] = [None] * len(questions)
         self.latencies = [0.0] * len(questions)
@@ -162,10 +163,11 @@ class _Asked:
     def answers(self) -> list[tuple[Answer, dict[str, Any]]]:
         """Waits for all of them."""
         future: Future[None] = background.submit(self._all())
-        future.add_done_callback(lambda done: self.told.put((-1, None)))
         try:
-            while (heard := self.told.get())[0] >= 0:
-                self._hear(*heard)
+            if self.hears:  # else nothing is to be done before all are there, and this thread sleeps on
+                future.add_done_callback(lambda done: self.told.put((-1, None)))
+                while (heard := self.told.get())[0] >= 0:
+                    self._hear(*heard)
             future.result()
         except CancelledError:
             raise RunCancelled(f"{self.backend}: the call was cancelled") from None
@@ -194,7 +196,10 @@ class _Asked:
         except ApiError as error:
             outcome = error
         self.latencies[position] = time.perf_counter() - started
-        self.told.put((position, outcome))
+        if self.hears:
+            self.told.put((position, outcome))
+        else:
+            self.results[position] = outcome
 
     def _hear(self, position: int, news: Any) -> None:
         if isinstance(news, str) or news is None:

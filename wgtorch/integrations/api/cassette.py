@@ -56,6 +56,7 @@ class Cassette:
         self.mode = mode
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._owner = 0  # the process that opened it; SQLite's connections must not be carried into a forked one
         self._turns: Counter[tuple[str, str]] = Counter()
 
     @classmethod
@@ -160,7 +161,7 @@ class Cassette:
         return self._turns[key, draw] - 1
 
     def _connect(self, *, create: bool) -> sqlite3.Connection | None:
-        if self._connection is not None:
+        if self._connection is not None and self._owner == os.getpid():
             return self._connection
         assert self.path is not None
         if not self.path.is_file() and not create:
@@ -180,7 +181,7 @@ class Cassette:
         if version != _VERSION:
             connection.close()
             raise ReplayError(f"{str(self.path)!r} is a cassette of version {version}, or none; expected version {_VERSION}")
-        self._connection = connection
+        self._connection, self._owner = connection, os.getpid()
         return connection
 
     def _missing(self, question: Question, no_file: bool) -> ReplayError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -19,8 +20,9 @@ from wgtorch.integrations.api.failures import Failure, failure_of
 from wgtorch.integrations.api.line import Line
 from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider
+from wgtorch.integrations.api.purse import Purse, Spent
 from wgtorch.integrations.api.secrets import Secret, read_key, scrubbed
-from wgtorch.integrations.api.terms import Budget, Patience, Terms
+from wgtorch.integrations.api.terms import Budget, Patience, Terms, budget_now
 
 _KEPT = 4096  # paid answers of failed batches that wait to be asked for again
 
@@ -60,31 +62,10 @@ class Address:
 
 
 @dataclass(slots=True)
-class Spent:
-    """What a client has spent in this process.
-
-    Args:
-        calls: answers, and calls on their way.
-        tokens: of prompts and answers.
-        money: by the price table; what has no price is not in it.
-    """
-
-    calls: int = 0
-    tokens: int = 0
-    money: float = 0.0
-
-
-@dataclass(slots=True)
 class Stop:
     """Shared by the calls of one batch: set when one of them failed for good, so that those not begun are left."""
 
     error: ApiError | None = None
-
-
-@dataclass(slots=True)
-class _Reserved:
-    tokens: int
-    money: float = 0.0
 
 
 class Client:
@@ -95,9 +76,14 @@ class Client:
         self._key = key
         self.provider = address.provider(address.endpoint, key)
         self.line = Line()
-        self.spent = Spent()
+        self.purse = Purse(address.provider.name, address.model)
         self._kept: OrderedDict[tuple[str, str], Answer] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def spent(self) -> Spent:
+        """What was spent in this process."""
+        return self.purse.spent
 
     async def ask(self, question: Question, terms: Terms, on_piece: Any = None, stop: Stop | None = None) -> Answer:
         """One answer, however many tries it takes.
@@ -112,7 +98,9 @@ class Client:
             ApiError: there is none.
         """
         started = time.monotonic()
-        reserved = self._reserve(question, terms.budget)
+        budget = budget_now(self.address.provider.name, self.address.model, terms.budget)
+        share = self._share(question, budget)
+        await self.purse.take(share, budget)
         answer: Answer | None = None
         try:
             answer = await self._tries(question, terms, on_piece, stop, started)
@@ -122,7 +110,7 @@ class Client:
                 stop.error = stop.error or error
             raise
         finally:
-            self._settle(reserved, answer)
+            self.purse.settle(share, None if answer is None else self._took(answer, share))
 
     async def _tries(self, question: Question, terms: Terms, on_piece: Any, stop: Stop | None, started: float) -> Answer:
         patience, tokens = terms.patience, sum(question.estimated_tokens())
@@ -179,42 +167,28 @@ class Client:
             return None
         return price.of(answer.prompt_tokens or 0, answer.completion_tokens or 0) if answer.tokens is not None or price.call else None
 
-    def _reserve(self, question: Question, budget: Budget) -> _Reserved:
-        """Takes a call's estimated share of the budget, so that calls at once cannot pass it together."""
+    def _share(self, question: Question, budget: Budget) -> Spent:
+        """What a call will take, by an estimate.
+
+        Raises:
+            BudgetError: money is limited, and the model has no price.
+        """
+        provider, model = self.address.provider, self.address.model
         prompt, completion = question.estimated_tokens()
-        price = price_of(self.address.provider.name, self.address.model)
-        if budget.money is not None and price is None and not self.address.provider.is_free:
-            raise self._over(f"a budget of {budget.money:g} in money, and no price of this model is known", "Give it with set_price().")
-        money = price.of(prompt, completion) if price is not None and not self.address.provider.is_free else 0.0
-        with self._lock:
-            spent = self.spent
-            wanted = (
-                ("calls", budget.calls, spent.calls, 1),
-                ("tokens", budget.tokens, spent.tokens, prompt + completion),
-                ("money", budget.money, spent.money, money),
+        price = None if provider.is_free else price_of(provider.name, model)
+        if budget.money is not None and price is None and not provider.is_free:
+            raise BudgetError(
+                f"{provider.name} {model}: a budget of {budget.money:g} in money, and no price of this model is known. "
+                "Give it with set_price().",
+                provider=provider.name,
+                model=model,
             )
-            for name, allowed, so_far, more in wanted:
-                if allowed is not None and so_far + more > allowed:
-                    found = f"the budget of {allowed:g} {name} is spent: {so_far:g} so far, and this call takes {more:g}"
-                    raise self._over(found, "Raise the budget and run again: it goes on where it stopped.")
-            spent.calls, spent.tokens, spent.money = spent.calls + 1, spent.tokens + prompt + completion, spent.money + money
-        return _Reserved(prompt + completion, money)
+        return Spent(1, prompt + completion, 0.0 if price is None else price.of(prompt, completion))
 
-    def _settle(self, reserved: _Reserved, answer: Answer | None) -> None:
-        """Puts what a call really took in place of what was reserved; nothing for a call that failed."""
-        with self._lock:
-            self.spent.tokens -= reserved.tokens
-            self.spent.money -= reserved.money
-            if answer is None:
-                self.spent.calls -= 1
-                return
-            self.spent.tokens += reserved.tokens if answer.tokens is None else answer.tokens
-            cost = self.cost_of(answer)
-            self.spent.money += reserved.money if cost is None else cost
-
-    def _over(self, found: str, mend: str) -> BudgetError:
-        provider, model = self.address.provider.name, self.address.model
-        return BudgetError(f"{provider} {model}: {found}. {mend}", provider=provider, model=model)
+    def _took(self, answer: Answer, share: Spent) -> Spent:
+        """What a call took; its share, as far as the provider did not say."""
+        cost = self.cost_of(answer)
+        return Spent(1, share.tokens if answer.tokens is None else answer.tokens, share.money if cost is None else cost)
 
     # --- answers that nobody was given --------------------------------------------------------------------------------
 
@@ -279,19 +253,19 @@ def _pause(failure: Failure, patience: Patience, number: int) -> float | None:
 
 # --- the clients of this process --------------------------------------------------------------------------------------
 
-_clients: dict[tuple[type[Provider], str, str, str | None], Client] = {}
+_clients: dict[tuple[type[Provider], str, str, str | None, int], Client] = {}
 _clients_lock = threading.Lock()
 
 
 def client_at(address: Address) -> Client:
-    """The client for an address, made when it is first asked for.
+    """The client for an address, made when it is first asked for; a forked process makes its own, with its own connections.
 
     Raises:
         ApiAuthenticationError: there is no key in the environment.
         MissingExtraError: the provider's SDK is not installed.
     """
     key = address.key()
-    name = (address.provider, address.endpoint, address.model, None if key is None else key.digest())
+    name = (address.provider, address.endpoint, address.model, None if key is None else key.digest(), os.getpid())
     with _clients_lock:
         if name not in _clients:
             _clients[name] = Client(address, key)
@@ -300,8 +274,8 @@ def client_at(address: Address) -> Client:
 
 def close_clients() -> None:
     """Ends all connections and forgets what was spent; the next call makes its client anew."""
+    closing = clients()
     with _clients_lock:
-        closing = list(_clients.values())
         _clients.clear()
     for client in closing:
         background.submit(client.provider.close()).result()
@@ -310,4 +284,4 @@ def close_clients() -> None:
 def clients() -> list[Client]:
     """All clients of this process, with what they spent."""
     with _clients_lock:
-        return list(_clients.values())
+        return [client for name, client in _clients.items() if name[-1] == os.getpid()]

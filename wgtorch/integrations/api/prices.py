@@ -41,7 +41,9 @@ _LISTED = {
     ("openai", "text-embedding-3-large"): Price(0.13),
     ("openai", "text-embedding-3-small"): Price(0.02),
     ("anthropic", "claude-haiku-4-5"): Price(1.0, 5.0),
+    ("anthropic", "claude-opus-4-5"): Price(5.0, 25.0),
     ("anthropic", "claude-opus-4-7"): Price(5.0, 25.0),
+    ("anthropic", "claude-sonnet-4-5"): Price(3.0, 15.0),
     ("anthropic", "claude-sonnet-4-6"): Price(3.0, 15.0),
 }
 _own: dict[tuple[str, str], Price] = {}

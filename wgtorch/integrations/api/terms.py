@@ -67,6 +67,30 @@ class Terms:
     patience: Patience = Patience()
 
 
+_own: dict[tuple[str, str], Budget] = {}
+
+
+def set_budget(provider: str, model_id: str, *, calls: int | None = None, tokens: int | None = None, money: float | None = None) -> None:
+    """Says in this process what may be spent on a model, in place of what configs say; None has no limit.
+
+    A world that a spent budget has paused is run again after it, by the same call, and goes on where it stopped.
+
+    Args:
+        provider: its registered name.
+        model_id: the model there.
+        calls, tokens, money: as of :class:`Budget`; what was spent before counts.
+
+    Example:
+        >>> set_budget("openai", "gpt-5-mini", money=10.0)
+    """
+    _own[provider, model_id] = budget_of({"calls": calls, "tokens": tokens, "money": money}, f"{provider} {model_id}")
+
+
+def budget_now(provider: str, model_id: str, stated: Budget) -> Budget:
+    """The budget of a call: what :func:`set_budget` said last, else what the config states."""
+    return _own.get((provider, model_id), stated)
+
+
 def limits_of(stated: Mapping[str, Any] | None, where: str) -> Limits:
     """Limits from a config."""
     return _made(Limits, stated, f"{where}.limits")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ from wgtorch.integrations.models.requests import EmbedRequest, ImageRequest, Mes
 
 _NO_KEY = "none"  # the SDK would look for OPENAI_API_KEY, and send it to whatever address it was given
 _SEEDS = 2**31  # servers read a seed as 32 bits
+_MAY_MISS = ("temperature", "top_p", "seed")  # options of sampling that some models refuse, as those that reason do
+_UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
 
 
 @register_provider("openai")
@@ -32,6 +35,9 @@ class OpenAI(Provider):
         super().__init__(endpoint, key)
         secret = _NO_KEY if key is None else key.reveal()
         self._client: Any = self.sdk.AsyncOpenAI(api_key=secret, base_url=endpoint, max_retries=0, timeout=None)
+        types: Any = require("openai.types.chat", "api")
+        self._whole, self._stream = types.ChatCompletion, self.sdk.AsyncStream[types.ChatCompletionChunk]
+        self._unknown: set[str] = set()  # options of sampling that the model turned out not to have
 
     @property
     def sdk(self) -> ModuleType:
@@ -43,15 +49,21 @@ class OpenAI(Provider):
         await self._client.close()
 
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
-        asked = {
-            "model": model,
-            "messages": [_message(message) for message in request.messages],
-            **self._sampling(request),
-            **_extra(options),
-        }
-        if on_piece is not None:
-            return await self._streamed(asked, on_piece)
-        answer = await self._client.chat.completions.create(**asked)
+        asked = {"model": model, "messages": [_message(message) for message in request.messages], **self._sampling(request), **options}
+        while True:
+            left_out = tuple(name for name in _MAY_MISS if name in self._unknown and name in asked)
+            body = {name: value for name, value in asked.items() if name not in left_out}
+            try:
+                answer = await (self._at_once(body) if on_piece is None else self._streamed(body, on_piece))
+                return replace(answer, left_out=left_out)
+            except self.sdk.BadRequestError as error:
+                if error.code not in _UNSUPPORTED or error.param not in _MAY_MISS or error.param not in body:
+                    raise
+                self._unknown.add(error.param)
+
+    async def _at_once(self, asked: Mapping[str, Any]) -> Answer:
+        # Not chat.completions.create, which compares every entry with its types, in a third of a call's time.
+        answer = await self._client.post("/chat/completions", cast_to=self._whole, body=asked)
         choices = getattr(answer, "choices", None)
         if not choices or getattr(choices[0], "message", None) is None:
             raise not_an_answer("the answer holds no message")
@@ -64,7 +76,8 @@ class OpenAI(Provider):
     async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece) -> Answer:
         pieces: list[str] = []
         reason, usage = None, None
-        stream = await self._client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+        body = {**asked, "stream": True, "stream_options": {"include_usage": True}}
+        stream = await self._client.post("/chat/completions", cast_to=self._whole, body=body, stream=True, stream_cls=self._stream)
         if not hasattr(stream, "__aiter__"):
             raise not_an_answer("the answer is no stream")
         async with stream:

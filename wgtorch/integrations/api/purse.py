@@ -1,0 +1,96 @@
+"""What a client spends: set aside by an estimate before a call, put right by what the provider counted after it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from wgtorch.core.errors import BudgetError
+from wgtorch.integrations.api.terms import Budget
+
+_COUNTED = ("calls", "tokens", "money")
+
+
+@dataclass(slots=True)
+class Spent:
+    """A sum, or one call's share of it.
+
+    Args:
+        calls: answers, and calls on their way.
+        tokens: of prompts and answers.
+        money: by the price table; what has no price is not in it.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    money: float = 0.0
+
+    def add(self, share: Spent, sign: int = 1) -> None:
+        """Adds a share, or takes it away again."""
+        self.calls += sign * share.calls
+        self.tokens += sign * share.tokens
+        self.money += sign * share.money
+
+
+class Purse:
+    """Counts for all callers of one client; budgets come with each caller. Used inside one event loop only.
+
+    Args:
+        provider, model: for messages.
+    """
+
+    def __init__(self, provider: str, model: str) -> None:
+        self.spent = Spent()
+        self._provider, self._model = provider, model
+        self._aside = Spent()
+        self._gate = asyncio.Lock()
+        self._settled = asyncio.Event()
+
+    async def take(self, share: Spent, budget: Budget) -> None:
+        """Sets a call's share aside, so that calls at once cannot pass a budget together.
+
+        What is set aside for others on their way is mostly more than they take, so this waits for them before it gives up.
+
+        Raises:
+            BudgetError: it is spent.
+        """
+        if budget.tokens is None and budget.money is None:
+            self._take(share, budget)
+            return
+        async with self._gate:  # in the order they came
+            while not self._take(share, budget):
+                self._settled.clear()
+                await self._settled.wait()
+
+    def settle(self, share: Spent, took: Spent | None) -> None:
+        """Puts what a call took in place of its share; nothing for a call that failed."""
+        self._aside.add(share, -1)
+        self.spent.add(share, -1)
+        if took is not None:
+            self.spent.add(took)
+        self._settled.set()
+
+    def _take(self, share: Spent, budget: Budget) -> bool:
+        """False where others on their way may leave enough."""
+        over = [name for name in _COUNTED if self._beyond(name, share, budget) > 0]
+        for name in over:
+            if name == "calls" or self._aside.calls == 0 or self._beyond(name, share, budget) > getattr(self._aside, name):
+                raise self._error(name, share, budget)
+        if not over:
+            self.spent.add(share)
+            self._aside.add(share)
+        return not over
+
+    def _beyond(self, name: str, share: Spent, budget: Budget) -> float:
+        """By how much a share passes the budget, with all that is set aside; negative where it does not."""
+        allowed = getattr(budget, name)
+        return -1 if allowed is None else getattr(self.spent, name) + getattr(share, name) - allowed
+
+    def _error(self, name: str, share: Spent, budget: Budget) -> BudgetError:
+        allowed, so_far, more = (getattr(entry, name) for entry in (budget, self.spent, share))
+        return BudgetError(
+            f"{self._provider} {self._model}: the budget of {allowed:g} {name} is spent: {so_far:g} so far, and this call takes {more:g}. "
+            "Raise it (set_budget(), or in the config) and run again: it goes on where it stopped.",
+            provider=self._provider,
+            model=self._model,
+        )
