@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("peft")
 pytest.importorskip("lightning")
 
+from tests.blocks_for_tests import as_pipeline
 from tests.lora.models import Body, by_hand, fill, leaves, twice
 from tests.train.toys import BACKBONE, QUIET, Linear, Numbers, chain
 from wgtorch import Graph, World, lora
@@ -158,6 +159,31 @@ def test_the_painter_trains_the_adapter_that_its_place_wears_now(objective: str)
         at_its_place = own(graph, same, step(3))["loss"]
         with lora.wearing(block, "summer"):
             torch.testing.assert_close(own(block, same, step(3))["loss"], at_its_place)
+
+
+def test_what_a_level_around_the_painter_wears_is_trained() -> None:
+    """The outermost place decides, as in a run; and a backbone that is named by its path wears what its own place says."""
+    graph = small_painter()
+    block = graph.nodes["backbone"]
+    with torch.no_grad():
+        block.leave.weight.normal_(std=0.1)
+    pipeline = as_pipeline(graph, "paint")
+    for name in ("winter", "summer"):
+        lora.add(pipeline, name, rank=2, nodes=["paint/backbone"], freeze_base=True)
+    fill(pipeline)
+    pipeline.train()
+    batch = next(iter(build(DataRegistry, {"type": "scenes", "count": 4, "batch_size": 2}, "data").loaders(seed=0)[0]))
+    found = build(ObjectiveRegistry, PAINTING, "objective")
+    named = {"type": "denoising", "at": "paint/backbone", "prediction": "x0", "schedule": {"kind": "flow", "num_train_timesteps": 1}}
+    alone = build(ObjectiveRegistry, named, "objective")
+    given = {**batch, "condition": torch.rand(2, 7, 8)}
+    for outer, inner, wanted in ((None, "summer", "summer"), ("winter", "summer", "winter"), ("winter", None, "winter")):
+        pipeline.set_adapter("paint/backbone", inner)
+        pipeline.set_adapter("paint", outer)
+        for objective in (found, alone):
+            block.zero_grad()
+            objective(pipeline, given, step(3))["loss"].backward()
+            assert grads(block) == {wanted}
 
 
 def test_a_place_without_its_adapter_trains_nothing_and_says_so(tmp_path: Path) -> None:

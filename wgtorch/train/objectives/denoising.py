@@ -15,7 +15,15 @@ from wgtorch.core.level import Level
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
-from wgtorch.train.objectives.parts import Denoiser, denoiser_of, denoising_graph, encoder_in, prediction_in, schedule_in
+from wgtorch.train.objectives.parts import (
+    Denoiser,
+    denoiser_of,
+    denoising_graph,
+    encoder_in,
+    prediction_in,
+    schedule_in,
+    worn_on_the_way,
+)
 from wgtorch.train.registries import register_objective
 
 
@@ -89,7 +97,8 @@ class Denoising(Objective):
         wide = [level.to(x0).view(-1, *[1] * (x0.dim() - 1)) for level in (alpha, sigma)]
         values = self.conditions(denoiser, batch, step)
         values |= {denoiser.latent: wide[0] * x0 + wide[1] * eps, denoiser.timestep: timestep}
-        pred = denoiser.call(**values)["pred"]
+        with worn_on_the_way(target, denoiser.graph, self.at):
+            pred = denoiser.call(**values)["pred"]
         wanted = target_of(prediction, x0, eps, *wide)
         if pred.shape != wanted.shape:
             raise ConfigError(f"denoising: the backbone gave {list(pred.shape)} for a latent {list(wanted.shape)}; expected the same shape")

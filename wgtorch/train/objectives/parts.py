@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.rng import Rng
+from wgtorch.core.wearing import worn_at
 from wgtorch.graph import Graph
 
 
@@ -42,7 +44,7 @@ def denoising_graph(target: Block, at: str | None) -> Block:
         ConfigError: there is none, there are several, or a place on the way does not train.
     """
     if at is not None:
-        _check_way(target, at)
+        check_way(target, at)
         return target.find(at) if isinstance(target, Level) else target
     if not isinstance(target, Level) or isinstance(target, Graph):
         return target
@@ -62,6 +64,27 @@ def graphs_in(level: Level, path: str = "") -> Iterator[tuple[str, Graph]]:
             yield below, child
         if isinstance(child, Level):
             yield from graphs_in(child, below)
+
+
+@contextmanager
+def worn_on_the_way(target: Block, place: Block | None, at: str | None) -> Iterator[None]:
+    """Inside, what is called wears what the places on the way to it say, as in a run of the whole target.
+
+    Args:
+        target: a level, or a block, which has no way.
+        place: the graph that is called.
+        at: its path, or that of a block; the first that leads to it where left out.
+    """
+    found = graphs_in(target) if isinstance(target, Level) else ()
+    path = next((path for path, graph in found if graph is place), "") if at is None else at
+    with ExitStack() as stack:
+        level: Any = target
+        for node_id in path.split("/") if path else ():
+            child = level.nodes[node_id]
+            if (worn := worn_at(level.places[node_id].adapter, child, f"{level.block_id}/{node_id}")) is not None:
+                stack.enter_context(worn)
+            level = child
+        yield
 
 
 def denoiser_of(place: Block, backbone: str | None) -> Denoiser:
@@ -173,7 +196,7 @@ def _counterpart(codec: Block) -> Block | None:
     return BlockRegistry.build({"block_type": name}) if codec.role == "codec" and name in BlockRegistry else None
 
 
-def _check_way(target: Block, path: str) -> None:
+def check_way(target: Block, path: str) -> None:
     """Refuses a path through a place that does not train."""
     level, way = target, ""
     for part in path.split("/"):
