@@ -54,7 +54,7 @@ def test_the_creator_paints_each_prompt_and_a_place_in_the_list_draws_for_itself
     prompts = ["The sea, at night.", "The sea, at night.", "Dunes, by day."]
     three = creator.run(State(recipe={"prompts": prompts}), seed=1).artifacts
     one = creator.run(State(recipe={"prompts": prompts[:1]}), seed=1).artifacts
-    assert [tuple(picture.shape) for picture in three] == [(1, 3, 64, 64)] * 3
+    assert [tuple(picture.shape) for picture in three] == [(1, 3, 128, 128)] * 3
     assert all(picture.min() >= 0 and picture.max() <= 1 for picture in three)
     assert torch.equal(three[0], one[0])
     assert not torch.equal(three[0], three[1]), "the same words are painted with other noise"

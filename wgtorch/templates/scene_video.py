@@ -1,4 +1,4 @@
-"""Larger and moving scenes: an upscaler, a picture that turns into what a prompt says, and both behind text-to-image."""
+"""Moving scenes: a picture that turns into what a prompt says, alone and behind text-to-image and the upscaler."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ from wgtorch.core.template import register_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.templates.scene_edits import image_to_image
-from wgtorch.templates.scenes import DESCRIBER_REF, text_to_image
-
-UPSCALER_REF = "wgtorch:scene_upscaler"
-
-
-@register_template("upscale", level="graph")
-def upscale() -> Graph:
-    """Doubles the sides of a picture, with the small upscaler of scenes that ships with the package."""
-    graph = Graph("upscale")
-    graph.add_node("upscaler/scene", "upscaler", config={"checkpoint_ref": UPSCALER_REF})
-    graph.infer_exposed_ports()
-    return graph
+from wgtorch.templates.scenes import DESCRIBER_REF, UPSCALER_REF, text_to_image, upscale
 
 
 @register_template("image_to_video", level="graph")

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.pool import building
 from wgtorch.core.template import register_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 
 PAINTER_REF, TEXT_REF, DESCRIBER_REF = "wgtorch:scene_painter", "wgtorch:scene_text", "wgtorch:scene_describer"
+UPSCALER_REF = "wgtorch:scene_upscaler"
 SIZE = 64  # pixels
 
 
@@ -82,17 +84,32 @@ def caption(*, vlm: Mapping[str, Any] | None = None) -> Graph:
     return graph
 
 
+@register_template("upscale", level="graph")
+def upscale() -> Graph:
+    """Doubles the sides of a picture, with the small upscaler of scenes that ships with the package."""
+    graph = Graph("upscale")
+    graph.add_node("upscaler/scene", "upscaler", config={"checkpoint_ref": UPSCALER_REF})
+    graph.infer_exposed_ports()
+    return graph
+
+
 @register_template("text_to_image", level="pipeline")
-def text_to_image_pipeline(*, steps: int = 12, guidance: float = 2.0) -> Pipeline:
-    """The graph of the same name as a pipeline.
+def text_to_image_pipeline(*, steps: int = 12, guidance: float = 2.0, larger: bool = False) -> Pipeline:
+    """The graph of the same name as a pipeline, with the upscaler behind it where larger pictures are wanted.
 
     Args:
         steps: solver steps.
         guidance: strength of classifier-free guidance.
+        larger: pictures of 128x128 pixels: text-to-image, upscale.
     """
     pipeline = Pipeline("text_to_image")
-    pipeline.add_graph(text_to_image(steps=steps, guidance=guidance), "t2i")
+    with building():
+        pipeline.add_graph(text_to_image(steps=steps, guidance=guidance), "t2i")
+        if larger:
+            pipeline.add_graph(upscale(), "upscale")
     for name in ("prompt", "negative_prompt", "guidance_scale"):
         pipeline.expose_input("t2i", name)
-    pipeline.expose_output("t2i", "image")
+    if larger:
+        pipeline.add_edge("t2i.image", "upscale.image")
+    pipeline.expose_output("upscale" if larger else "t2i", "image")
     return pipeline

@@ -98,15 +98,17 @@ def architect(*, pictures: int = 1) -> Stage:
 
 
 @register_template("creator", level="stage")
-def creator(*, steps: int = 12, guidance: float = 2.0) -> Stage:
+def creator(*, steps: int = 12, guidance: float = 2.0, larger: bool = True) -> Stage:
     """Paints a picture for each prompt of the recipe.
 
     Args:
         steps: solver steps.
         guidance: strength of classifier-free guidance.
+        larger: pictures of 128x128 pixels, by the upscaler behind the painter; else of 64x64.
     """
     stage = Stage("creator", role="creator")
-    stage.add_pipeline(build_template("pipeline", "text_to_image", {"steps": steps, "guidance": guidance}), "paint", map="prompt")
+    options = {"steps": steps, "guidance": guidance, "larger": larger}
+    stage.add_pipeline(build_template("pipeline", "text_to_image", options), "paint", map="prompt")
     stage.set_state_contract(["recipe"], ["artifacts"], {"paint.prompt": "recipe.prompts"}, {"artifacts": "paint.image"})
     stage.set_execution_condition("creator")
     return stage
@@ -121,6 +123,7 @@ def default(
     pictures: int = 1,
     steps: int = 12,
     guidance: float = 2.0,
+    larger: bool = True,
     memory: int = 6,
 ) -> World:
     """A traveller's world that develops itself and paints what happens; needs no network, key or GPU.
@@ -132,6 +135,7 @@ def default(
         pictures: pictures of one episode.
         steps: solver steps of a picture.
         guidance: strength of classifier-free guidance.
+        larger: pictures of 128x128 pixels, by the upscaler behind the painter; else of 64x64.
         memory: episodes that the story tells in full.
     """
     world = World("default")
@@ -139,7 +143,7 @@ def default(
     world.add_stage(author())
     world.add_stage(environment(memory=memory))
     world.add_stage(architect(pictures=pictures))
-    world.add_stage(creator(steps=steps, guidance=guidance))
+    world.add_stage(creator(steps=steps, guidance=guidance, larger=larger))
     world.set_canonical_cycle()
     world.set_initial_content({"story": story, "style": style, "traveller": traveller})
     return world
