@@ -68,6 +68,8 @@ class Block(nn.Module):
     """True when the block stands for one that runs at another endpoint."""
     draws: bool = True
     """False promises that ``forward`` never touches PyTorch's global random generator."""
+    before_loop_ports: tuple[str, ...] = ()
+    """Inputs of which :meth:`before_loop` makes something, where a loop does not change them."""
     compiles: bool = True
     """False keeps the block out of the bodies of compiled loops: its ``forward`` cannot be traced, or not once for all turns."""
 
@@ -180,6 +182,16 @@ class Block(nn.Module):
         needed = [port.dtype for port in inputs if not port.optional and port.name != "self"]
         return needed == [source] and target in [port.dtype for port in outputs]
 
+    def before_loop(self, **inputs: Any) -> Mapping[str, Any]:
+        """Told once, before a loop that it stands in, the inputs of ``before_loop_ports`` that no turn of it changes.
+
+        Not called at a place that maps, may be skipped, is frozen or has adapters, nor for a dry run.
+
+        Returns:
+            Values by port that ``forward`` is called with in their place, in every turn: what can be computed once.
+        """
+        return {}
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -261,8 +273,8 @@ class Block(nn.Module):
             pool: models that are loaded already are taken from there.
             strict: False keeps fresh weights where the checkpoint has none, and leaves out what fits nothing.
             device: where the weights go.
-            verify: True reads every byte to compare its hash; None those of files up to 16 MiB, and of larger ones their
-                size and structure; False none.
+            verify: True reads every byte to compare its hash; None those of adapters and of 16 MiB of weights, and of
+                larger files their size, their header and a piece of every tensor; False none.
 
         Raises:
             CheckpointError: a file is missing, truncated, foreign, damaged or of an unknown version, or weights do not

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
 from wgtorch.core.executor import turns
-from wgtorch.core.plan import Call, Combine, Loop, Step
+from wgtorch.core.plan import Call, Combine, Loop, Prepare, Step
 from wgtorch.core.run import Event, Run
 
 
@@ -88,7 +88,7 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values
             order += inner
             calls += inner_calls * _items(composite, step, values)
         else:
-            assert isinstance(step, Combine)
+            assert isinstance(step, (Combine, Prepare))
     return tuple(order), calls
 
 

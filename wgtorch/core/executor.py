@@ -21,7 +21,7 @@ from wgtorch.core.calling import Walked, call_node, outputs_of
 from wgtorch.core.compiling import LoopBody, Walk
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
 from wgtorch.core.joining import combine
-from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Step
+from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Prepare, Step
 from wgtorch.core.port import ABSENT
 from wgtorch.core.recomputing import Recomputed
 from wgtorch.core.run import Run, in_this_context, locate
@@ -53,7 +53,13 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
                 continue
             if run is None and step.plain:
                 result = children[step.key](*[slots[slot] for slot in step.args], **{name: slots[slot] for name, slot in step.kwargs})
-                if step.only >= 0 and type(result) is Tensor:
+                if type(result) is dict and len(result) >= len(step.store):  # as _store does it, where all is there
+                    for port, slot in step.store:
+                        if port not in result:
+                            _store(step, result, children[step.key], slots)
+                            break
+                        slots[slot] = result[port]
+                elif step.only >= 0 and type(result) is Tensor:
                     slots[step.only] = result
                 else:
                     _store(step, result, children[step.key], slots)
@@ -72,6 +78,8 @@ def _perform(composite: Walked, step: Step, slots: list[Any], run: Run | None) -
         _loop(composite, step, slots, run)
     elif isinstance(step, Combine):
         slots[step.slot] = combine(step, slots)
+    elif isinstance(step, Prepare):
+        _prepare(composite, step, slots, run)
     else:
         _store(step, call_node(composite, step, slots, run), composite.nodes._modules[step.key], slots)
 
@@ -85,6 +93,15 @@ def _store(step: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
     named = outputs_of(step, result, child)
     for port, slot in step.store:
         slots[slot] = named.get(port, ABSENT)
+
+
+def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None) -> None:
+    """Asks a node of a loop what it makes of inputs that stay the same in all turns; what it does not make stays as it is."""
+    values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not ABSENT}
+    child: Any = composite.nodes._modules[step.key]
+    made = {} if run is not None and run.dry else child.before_loop(**values)
+    for port, slot in step.store:
+        slots[slot] = made.get(port, values.get(port, ABSENT))
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ class NodeShape:
         waits: its calls wait on a network.
         special: a call needs more than handing over values: a map, a condition, an adapter, random draws...
         may_skip: a call may be skipped.
+        prepares: inputs of which it can make something before a loop that does not change them.
     """
 
     node_id: str
@@ -119,6 +120,7 @@ class NodeShape:
     waits: bool = False
     special: bool = False
     may_skip: bool = False
+    prepares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

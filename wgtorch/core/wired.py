@@ -27,7 +27,7 @@ class Wired(Level):
         self._edges: list[Edge] = []
         self._inputs: list[Exposed] = []
         self._outputs: list[Exposed] = []
-        self._watched: tuple[tuple[Level, int], ...] = ()
+        self._watched: tuple[tuple[Level, int], ...] | None = None
         self._specs: tuple[Spec, Spec] | None = None
         self._adapted: frozenset[str] = frozenset()
         self._building = 0
@@ -253,14 +253,21 @@ class Wired(Level):
     def _forget(self) -> None:
         """Drops what was derived from the structure."""
         self._specs = None
-        self._watched = tuple((child, child._version) for child in self.child_levels())
+        self._watched = None
 
     def _look_below(self) -> None:
         """Drops what was derived when a child level's own structure has changed since."""
+        if self._watched is None:
+            self._watch()
+            return
         for child, version in self._watched:
             if child._version != version:
                 self._forget()
+                self._watch()
                 break
+
+    def _watch(self) -> None:
+        self._watched = tuple((child, child._version) for child in self.child_levels())
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = validate_structure(self._structure())
@@ -295,6 +302,8 @@ class Wired(Level):
         child, node = self.nodes[node_id], self._places[node_id]
         outputs = child.get_output_spec()
         leaf = not isinstance(child, Level)
+        waits = bool(child.waits) or node.timeout is not None
+        special = bool(node.map or node_id in self._adapted or not node.trainable or child.wants_rng)
         return NodeShape(
             node_id=node_id,
             key=self.nodes.key(node_id),
@@ -305,9 +314,10 @@ class Wired(Level):
             outputs=tuple(outputs),
             optional_outputs=frozenset(name for name, port in outputs.items() if port.optional),
             positional=positional_prefix(child.forward) if leaf else (),
-            waits=bool(child.waits) or node.timeout is not None,
-            special=bool(node.map or node_id in self._adapted or not node.trainable or child.wants_rng),
+            waits=waits,
+            special=special,
             may_skip=node.condition is not None,
+            prepares=() if special or waits or node.condition is not None else tuple(child.before_loop_ports),
         )
 
     def _settle(self) -> None:

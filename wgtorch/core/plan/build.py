@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
-from wgtorch.core.plan.steps import NONE, Call, Carry, Combine, Loop, Plan, Step
+from wgtorch.core.plan.steps import NONE, Call, Carry, Combine, Loop, Plan, Prepare, Step
 from wgtorch.core.plan.wiring import Wiring, upstream, wire
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
@@ -105,7 +105,7 @@ class Builder:
         computed = [members for members in self._component_order() if not all(self._is_given(node) for node in members)]
         for members in computed:
             index = self.wiring.component[members[0]]
-            steps += [self._loop(members)] if self.wiring.is_loop(index) else self._node_steps(members[0])
+            steps += self._loop(members) if self.wiring.is_loop(index) else self._node_steps(members[0])
         outputs = tuple((entry.name, self._source_slot(entry.node_id, entry.port_name)) for entry in self.wanted)
         keep = {slot for _, slot in outputs}
         steps_freed = _with_frees(steps, keep)
@@ -141,7 +141,8 @@ class Builder:
         needs = {(wiring.component[e.source_node], wiring.component[e.target_node]) for e in self.structure.edges if not wiring.inside(e)}
         return [wiring.components[index] for index in _ordered(range(len(wiring.components)), needs, rank)]
 
-    def _loop(self, members: list[str]) -> Loop:
+    def _loop(self, members: list[str]) -> list[Step]:
+        """The loop, behind what its nodes can do before it."""
         wiring, shapes = self.wiring, self.structure.nodes
         component = wiring.component[members[0]]
         inner = [e for e in self.structure.edges if wiring.component[e.source_node] == component == wiring.component[e.target_node]]
@@ -154,9 +155,10 @@ class Builder:
         done = tuple(self.produced[node, "done"] for node in ordered if (node, "done") in self.produced)
         writes = {slot for step in body for slot in step.writes}
         carried = {carry.slot for carry in carries}
+        before, body = self._prepared(body, writes | carried)
         reads = {slot for step in body for slot in step.reads} | {carry.start for carry in carries if carry.start != NONE}
         outside = reads - writes - carried
-        return Loop(
+        loop = Loop(
             nodes=tuple(ordered),
             body=tuple(body),
             carries=carries,
@@ -165,6 +167,21 @@ class Builder:
             writes=tuple(sorted(writes)),
             waits=any(step.waits for step in body),
         )
+        return [*before, loop]
+
+    def _prepared(self, body: Sequence[Step], changing: set[int]) -> tuple[list[Step], list[Step]]:
+        """What nodes of a loop make of inputs that no turn changes, and the loop's body that reads that instead."""
+        before: list[Step] = []
+        after: list[Step] = []
+        for step in body:
+            if isinstance(step, Call) and (ports := self.structure.nodes[step.node].prepares):
+                inputs = tuple((port, slot) for port, slot in step.inputs if port in ports)
+                if inputs and not any(slot in changing for _, slot in inputs):
+                    store = tuple((port, self._slot()) for port, _ in inputs)
+                    before.append(Prepare(step.node, step.key, inputs, store))
+                    step = _reading(step, dict(store))
+            after.append(step)
+        return before, after
 
     def _carries(self, feedback: list[Edge]) -> tuple[Carry, ...]:
         """One carried slot for each feedback edge, filled before the first turn from the port's start."""
@@ -250,6 +267,14 @@ class Builder:
             self.unsure.add(slot)
         outside = frozenset(source for source, _, name in sources if not name)
         return slot, [Combine(node.node_id, port.name, port.aggregation, slots, _keys(sources), slot, outside)]
+
+
+def _reading(call: Call, instead: dict[str, int]) -> Call:
+    """The call with some of its inputs read from other slots."""
+    inputs = tuple((port, instead.get(port, slot)) for port, slot in call.inputs)
+    args = tuple(slot for _, slot in inputs[: len(call.args)])
+    kwargs = inputs[len(args) :]
+    return replace(call, inputs=inputs, args=args, kwargs=kwargs, one=args[0] if len(args) == 1 and not kwargs else NONE)
 
 
 def _keys(sources: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:

@@ -89,6 +89,36 @@ class Combine:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Lets a node of a loop make something, before the loop, of inputs that stay the same in it.
+
+    Args:
+        node, key: as of a :class:`Call`.
+        inputs: (port, slot) of those inputs.
+        store: (port, slot) of what the node is called with in their place.
+    """
+
+    node: str
+    key: str
+    inputs: tuple[tuple[str, int], ...]
+    store: tuple[tuple[str, int], ...]
+    frees: tuple[int, ...] = ()
+    plain: bool = False
+    simple: bool = False
+    waits: bool = False
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Slots this step reads."""
+        return tuple(slot for _, slot in self.inputs)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Slots this step fills."""
+        return tuple(slot for _, slot in self.store)
+
+
+@dataclass(frozen=True, slots=True)
 class Carry:
     """A value that a loop hands from one turn to the next: ``slot`` starts as ``start`` and then takes ``feedback``."""
 
@@ -120,7 +150,7 @@ class Loop:
         return self.nodes[0]
 
 
-Step = Call | Combine | Loop
+Step = Call | Combine | Loop | Prepare
 
 
 @dataclass(frozen=True, slots=True)
