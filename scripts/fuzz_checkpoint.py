@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.checkpoints.blocks import rich_graph
 from tests.checkpoints.hostile import Count, attempt
 from tests.checkpoints.mutations import PLAIN, SEALED, read_tree
+from wgtorch.graph import Graph
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     count, draw, wrong = Count(), random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as name:
         tree = read_tree(rich_graph().save(Path(name) / "good"))
+        Graph.load(Path(name) / "good")  # imports are no file's doing
         at_start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         end = time.monotonic() + options.seconds
         while time.monotonic() < end:

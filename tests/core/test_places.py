@@ -97,7 +97,8 @@ def test_the_whole_graph_computed_again_in_backward(first: bool, second: bool) -
     torch.testing.assert_close(gradients(graph), by_hand(graph, x, first, second))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own import
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("first", "second"), WAYS)
 def test_under_compile_without_a_graph_break(first: bool, second: bool, backend: str) -> None:
     torch._dynamo.reset()

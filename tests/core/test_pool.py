@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tests.blocks_for_tests import Affine, as_pipeline, as_stage
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.pool import Pool, now_building
+from wgtorch.core.weights import ref_of
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.world import World
@@ -93,7 +94,8 @@ def test_templates_inside_a_pool_share() -> None:
         one, two = World.from_template("default"), World.from_template("default", steps=3)
     assert one.find("creator/paint/t2i/backbone") is two.find("creator/paint/t2i/backbone")
     report = pool.report()
-    assert {model.ref for model in report} == {"wgtorch:scene_painter", "wgtorch:scene_text", "wgtorch:scene_describer"}
+    named = [str(ref) for module in set(one.modules()) if isinstance(module, Block) and (ref := ref_of(module)) is not None]
+    assert len(named) > 2 and sorted(model.ref for model in report) == sorted(named)
     assert report.bytes == sum(p.numel() * 4 for p in one.parameters()) + sum(b.numel() * b.element_size() for b in one.buffers())
 
 
@@ -189,6 +191,45 @@ def test_threads_that_ask_at_once_load_once(ref: str) -> None:
         thread.join()
     assert len(found) == 6 and len({id(graph.nodes[node]) for graph in found for node in "ab"}) == 1
     assert len(SlowAffine.built) == 1
+
+
+def test_threads_inside_one_pool_by_hand(ref: str) -> None:
+    """Each enters while the other is inside, and leaves in the order they came."""
+    pool, meet = Pool(), threading.Barrier(2)
+    found: list[Graph] = []
+    wrong: list[BaseException] = []
+
+    def build(first: bool) -> None:
+        try:
+            with pool:
+                meet.wait(10)
+                graph = Graph("g")
+                graph.add_node("test/affine", "a", config={"checkpoint_ref": ref})
+                found.append(graph)
+                if not first:
+                    meet.wait(10)
+            if first:
+                meet.wait(10)
+            assert now_building().pool is None
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=build, args=(first,)) for first in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert found[0].nodes["a"] is found[1].nodes["a"]
+
+
+def test_pools_inside_pools(ref: str) -> None:
+    outer, inner = Pool(), Pool()
+    with outer:
+        with inner, inner:
+            assert now_building().pool is inner
+        assert now_building().pool is outer
+    assert now_building().pool is None
 
 
 def test_a_failed_load_is_tried_again(ref: str, tmp_path: Path) -> None:

@@ -189,6 +189,9 @@ class ValidationResult:
         return "\n".join(rows) if rows else "valid"
 
 
+_COMPARED = 1000  # letters of a name, and names, that are looked at
+
+
 def suggest(name: object, known: Iterable[object]) -> str:
     """Words for a message: the nearest known names, or all of them when none is near.
 
@@ -197,7 +200,7 @@ def suggest(name: object, known: Iterable[object]) -> str:
         "did you mean 'prompt'?"
     """
     names = [str(entry) for entry in known]
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(str(name)[:_COMPARED], names[:_COMPARED], n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(repr(entry) for entry in near)}?"
     if not names:

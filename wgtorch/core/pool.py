@@ -67,7 +67,6 @@ class Pool:
         self._blocks: weakref.WeakValueDictionary[str, nn.Module] = weakref.WeakValueDictionary()
         self._notes: weakref.WeakKeyDictionary[nn.Module, _Note] = weakref.WeakKeyDictionary()
         self._places: list[tuple[weakref.ref[Any], str, weakref.ref[Any]]] = []
-        self._outer: list[Any] = []
 
     @classmethod
     def default(cls) -> Pool:
@@ -145,11 +144,14 @@ class Pool:
                     self._loading[key] = (lock, waiting - 1)
 
     def __enter__(self) -> Self:
-        self._outer.append(_current.set(Building(self)))
+        _around.set((*_around.get(), _current.get()))
+        _current.set(Building(self))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _current.reset(self._outer.pop())
+        *outer, before = _around.get()  # of this thread and task: others may be inside the same pool
+        _around.set(tuple(outer))
+        _current.set(before)
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -215,6 +217,8 @@ class Building:
 
 _NOTHING = Building()
 _current: ContextVar[Building] = ContextVar("wgtorch_building", default=_NOTHING)
+_around: ContextVar[tuple[Building, ...]] = ContextVar("wgtorch_building_around", default=())
+"""What was being built before each ``with pool:`` that is open."""
 
 
 def now_building() -> Building:

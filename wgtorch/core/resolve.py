@@ -14,8 +14,10 @@ from wgtorch.core.yaml_text import MAX_DEPTH, parse_yaml
 
 MAX_BYTES = 64 << 20
 """The largest config file that is read."""
-MAX_NODES = 20_000
+MAX_NODES = 8_000
 """Nodes that one config may hold."""
+MAX_VALUES = 500_000
+"""Values that a JSON config may hold."""
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def parse_config(text: str, where: str, *, json_form: bool = False) -> dict[str,
     Raises:
         ConfigError: it holds something else, or nests deeper or grows larger than a config may.
     """
+    if json_form and count_values(text) > MAX_VALUES:
+        raise ConfigError(f"{where}: holds more than {MAX_VALUES} values, which no config needs")
     try:
         content = json.loads(text) if json_form else parse_yaml(text)
     except (ValueError, RecursionError) as error:
@@ -50,6 +54,12 @@ def parse_config(text: str, where: str, *, json_form: bool = False) -> dict[str,
     if not isinstance(content, Mapping):
         raise ConfigError(f"{where}: holds {describe(content)}; expected a mapping")
     return dict(content)
+
+
+def count_values(text: str | bytes) -> int:
+    """At most so many values a JSON text holds; counted before any is made, since a few bytes give an object of a hundred."""
+    marks: tuple[Any, ...] = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
+    return 1 + sum(text.count(mark) for mark in marks)
 
 
 def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
@@ -90,8 +100,8 @@ def resolve_refs(config: Any, base: str | os.PathLike[str] | None = None, *, roo
     Raises:
         ConfigError: a ref names itself, leaves its folder, or cannot be read.
     """
-    folder = Path(base or ".").resolve()
-    return _resolve(config, folder, (root or folder).resolve(), (), "config", 0, _Budget())
+    folder = Path(base or ".")
+    return _resolve(config, folder, root or folder, (), "config", 0, _Budget())
 
 
 def _resolve(value: Any, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int, budget: _Budget) -> Any:
@@ -113,7 +123,7 @@ def _follow(ref: str, folder: Path, root: Path, stack: tuple[Path, ...], where: 
         path = (folder / ref).resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{where}: ref {ref[:200]!r} is no path: {error}") from error
-    if not path.is_relative_to(root):
+    if not path.is_relative_to(root.resolve()):
         raise ConfigError(f"{where}: ref {ref!r} leaves the folder of the config; put the file inside it")
     if path in stack:
         circle = " -> ".join(entry.name for entry in (*stack[stack.index(path) :], path))

@@ -17,6 +17,8 @@ SCHEMA_VERSION = "1.0"
 LEVELS = ("graph", "pipeline", "stage", "world")
 _CHILD = {"graph": "block", "pipeline": "graph", "stage": "pipeline", "world": "stage"}
 _SHOWN = 20  # findings in one message
+_MOST = 100  # findings that are looked for
+_LONGEST = 300  # letters of what jsonschema says, which holds the value
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _ID: dict[str, Any] = {"type": "string", "pattern": f"^{_NODE_ID.pattern}$"}
@@ -232,7 +234,8 @@ def config_error(subject: str, findings: list[Finding]) -> ConfigError:
     """One error for all findings about a config."""
     lines = "\n".join(f"  - {finding}" for finding in findings[:_SHOWN])
     more = f"\n  - and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-    error = ConfigError(f"{subject} is not valid ({len(findings)} finding{'s' if len(findings) != 1 else ''}):\n{lines}{more}")
+    least = "at least " if len(findings) >= _MOST else ""
+    error = ConfigError(f"{subject} is not valid ({least}{len(findings)} finding{'s' if len(findings) != 1 else ''}):\n{lines}{more}")
     error.findings = tuple(findings)  # type: ignore[attr-defined]
     return error
 
@@ -251,10 +254,12 @@ def _block_findings(value: Any, where: str, class_of: Callable[[str], type]) -> 
                 findings += _schema_findings(config, block_schema(block_class), f"{where}.config")
             return findings
         for key, item in value.items():
-            findings += _block_findings(item, f"{where}.{key}" if where else str(key), class_of)
+            if len(findings) < _MOST:
+                findings += _block_findings(item, f"{where}.{key}" if where else str(key), class_of)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            findings += _block_findings(item, f"{where}[{index}]", class_of)
+            if len(findings) < _MOST:
+                findings += _block_findings(item, f"{where}[{index}]", class_of)
     return findings
 
 
@@ -268,6 +273,8 @@ def _schema_findings(value: Any, schema: dict[str, Any], where: str) -> list[Fin
     findings = []
     for error in jsonschema.Draft202012Validator(schema).iter_errors(value):
         findings += _finding(error, where)
+        if len(findings) >= _MOST:
+            break
     return findings
 
 
@@ -279,9 +286,8 @@ def _finding(error: Any, where: str) -> list[Finding]:
     path = path or "config"
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = error.schema.get("properties", {})
-        return [
-            Finding(f"{path}.{name}", "unknown key", mend=_sentence(suggest(name, known))) for name in error.instance if name not in known
-        ]
+        unknown = [name for name in error.instance if name not in known][:_MOST]
+        return [Finding(f"{path}.{name}", "unknown key", mend=_sentence(suggest(name, known))) for name in unknown]
     if error.validator == "required":
         return [Finding(path, f"{name!r} is missing") for name in error.validator_value if name not in error.instance]
     if error.validator == "type":
@@ -293,7 +299,7 @@ def _finding(error: Any, where: str) -> list[Finding]:
     if error.validator in ("enum", "const"):
         values = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
         return [Finding(path, f"got {describe(error.instance)}", f"one of {values}", _sentence(suggest(error.instance, values)))]
-    return [Finding(path, error.message)]
+    return [Finding(path, error.message if len(error.message) < _LONGEST else f"{error.message[:_LONGEST]}...")]
 
 
 def _sentence(text: str) -> str:

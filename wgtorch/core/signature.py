@@ -19,7 +19,7 @@ def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters of a function or bound method, without ``self``, annotations resolved where they can be."""
     if inspect.ismethod(function):  # asked for every block of a class, so read once for all
         return list(_parameters(function.__func__)[1:])
-    return list(_read_parameters(function))
+    return list(_parameters(function) if inspect.isclass(function) else _read_parameters(function))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from wgtorch.core.checkpoint.filling import assign, misfit_error, misfits, to_dtypes_of
-from wgtorch.core.checkpoint.layout import MANIFEST, checked_name
+from wgtorch.core.checkpoint.layout import HASHED, MANIFEST, MAX_MANIFEST, checked_name
 from wgtorch.core.checkpoint.manifest import StoredFile
-from wgtorch.core.checkpoint.source import map_file, open_source
-from wgtorch.core.checkpoint.stored import read_manifest, stored_part
-from wgtorch.core.checkpoint.tensors import Header, map_tensors, read_header
+from wgtorch.core.checkpoint.pieces import pieces_of
+from wgtorch.core.checkpoint.source import open_source, read
+from wgtorch.core.checkpoint.stored import digest_of, map_header, read_manifest, stored_file, stored_part
+from wgtorch.core.checkpoint.tensors import Header, map_tensors
 from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.resolve import resolve_environment
 
@@ -106,18 +108,8 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     Raises:
         CheckpointError: it is truncated, foreign or damaged.
     """
-    try:
-        length = path.stat().st_size
-        if length < 8:
-            raise CheckpointError(f"{path}: {length} bytes; truncated, or no safetensors file")
-        with path.open("rb") as handle:
-            buffer = map_file(handle)
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    header = read_header(buffer, 0, length, str(path))
-    return header, map_tensors(buffer, 0, header)
+    buffer, start, header = map_header(path)
+    return header, map_tensors(buffer, start, header)
 
 
 def aliases_of(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -187,12 +179,52 @@ def holds(ref: str, own: Mapping[str, Tensor]) -> bool:
 
 def outside_files(ref: str) -> tuple[StoredFile, ...]:
     """What the files of a ref are now, with their hashes."""
-    found = []
-    for file in resolve_checkpoint(ref):
-        with file.open("rb") as handle:
-            name = ref if ref.startswith(_PREFIX) else str(file)
-            found.append(StoredFile(name, file.stat().st_size, hashlib.file_digest(handle, "sha256").hexdigest()))
-    return tuple(found)
+    found = [stored_file(file, ref if ref.startswith(_PREFIX) else str(file)) for file in resolve_checkpoint(ref)]
+    return tuple(replace(file, pieces=_pieces(Path(file.file))) if "#" in ref else file for file in found)
+
+
+def where_it_lies(ref: str, recorded: Sequence[StoredFile]) -> str:
+    """The ref, or else the one file that it named when it was recorded, as for a relative ref in another folder.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    try:
+        resolve_checkpoint(ref)
+    except CheckpointError:
+        if len(recorded) != 1 or "#" in ref or not Path(recorded[0].file).is_file():
+            raise
+        return recorded[0].file
+    return ref
+
+
+def is_unchanged(ref: str, recorded: Sequence[StoredFile], verify: bool | None) -> bool:
+    """True while the files of a ref are those that :func:`outside_files` gave.
+
+    Args:
+        verify: True reads every byte, False compares sizes alone; None reads every byte of what is small, and of larger
+            files the header and a piece of every tensor.
+    """
+    files = resolve_checkpoint(ref)
+    if [file.stat().st_size for file in files] != [entry.bytes for entry in recorded]:
+        return False
+    if verify is False:
+        return True
+    whole = verify or sum(entry.bytes for entry in recorded) <= HASHED
+    return all(
+        digest_of(file) == entry.sha256 if whole or not entry.pieces else _pieces(file) == entry.pieces
+        for file, entry in zip(files, recorded, strict=True)
+    )
+
+
+def _pieces(file: Path) -> str:
+    """The hash of what is looked at of a large file: of weights some of each tensor, of an archive its manifest."""
+    if file.name == MANIFEST:
+        return ""
+    if file.suffix == ".safetensors":
+        return pieces_of(*map_header(file))
+    with open_source(file) as source:
+        return hashlib.sha256(read(source, MANIFEST, MAX_MANIFEST)).hexdigest()
 
 
 def _same_tensor(first: Tensor, second: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError
 
 MAX_DEPTH = 64
-MAX_ITEMS = 200_000
+MAX_ITEMS = 60_000
 MAX_TEXT = 4 << 20  # bytes
 _YAML = "tag:yaml.org,2002:"
 _PLAIN = frozenset(f"{_YAML}{name}" for name in ("null", "bool", "int", "float"))
@@ -69,31 +69,32 @@ class _Reader:
         self.count = 0
 
     def read(self, text: str) -> Any:
-        yaml = self.yaml
-        documents = 0
+        yaml, documents = self.yaml, 0
+        scalar, ends = yaml.ScalarEvent, (yaml.MappingEndEvent, yaml.SequenceEndEvent)
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            if isinstance(event, yaml.ScalarEvent):
+            kind = type(event)
+            if kind is scalar:
                 value = self.scalar(event)
                 self.add(value, 1, event)
                 self.remember(event.anchor, value, 1)
-            elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self.check_tag(event)
                 if len(self.stack) >= MAX_DEPTH:
                     raise ConfigError(f"{_place(event)}: nested deeper than {MAX_DEPTH} levels")
-                empty: dict | list = {} if isinstance(event, yaml.MappingStartEvent) else []
+                empty: dict | list = {} if kind is yaml.MappingStartEvent else []
                 self.stack.append(_Open(empty, event.anchor, self.count))
                 self.spend(1, event)
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            elif kind in ends:
                 closed = self.stack.pop()
                 size = self.count - closed.size
                 self.add(closed.value, 0, event)
                 self.remember(closed.anchor, closed.value, size)
-            elif isinstance(event, yaml.AliasEvent):
+            elif kind is yaml.AliasEvent:
                 if event.anchor not in self.anchors:
                     raise ConfigError(f"{_place(event)}: alias *{event.anchor} refers to itself or to nothing before it")
                 value, size = self.anchors[event.anchor]
                 self.add(value, size, event)
-            elif isinstance(event, yaml.DocumentStartEvent):
+            elif kind is yaml.DocumentStartEvent:
                 documents += 1
                 if documents > 1:
                     raise ConfigError(f"{_place(event)}: a second document begins; expected one")
@@ -135,7 +136,7 @@ class _Reader:
             self.anchors[anchor] = (value, size)
 
     def check_tag(self, event: Any) -> None:
-        if event.tag not in (None, "!") and event.tag not in _ALLOWED:
+        if event.tag is not None and event.tag != "!" and event.tag not in _ALLOWED:
             raise ConfigError(f"{_place(event)}: tag {event.tag!r}; a config holds plain data and names no types")
 
     def scalar(self, event: Any) -> Any:

@@ -206,6 +206,8 @@ def base_state(block: nn.Module) -> dict[str, Any]:
     """``state_dict`` as it is without adapters, and not merged with any; values are the parameters themselves."""
     state: dict[str, Any] = block.state_dict(keep_vars=True)
     layers = dict(layers_of(block))
+    if not layers:
+        return state
     base = {}
     for name, value in state.items():
         found = _plain_name(name, layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -145,16 +145,17 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
     """
     own = base_state(module)
     ties = _ties(own)
-    given = {tie for name in tensors for tie in (name, *ties.get(name, ()))}
-    first = {names[0] for names in ties.values()} | (own.keys() - ties.keys())
     found: list[Finding] = []
-    if strict:
+    if strict and tensors.keys() != own.keys():
+        given = tensors.keys() | {tie for name in tensors for tie in ties.get(name, ())}
+        first = {names[0] for names in ties.values()} | (own.keys() - ties.keys())
         missing = {name: tensor for name, tensor in own.items() if name in first and name not in given}
         found += [Finding(f"{path}.{name}", "missing", _words(tensor)) for name, tensor in missing.items()]
         found += [Finding(f"{path}.{name}", f"unexpected {_words(tensor)}") for name, tensor in tensors.items() if name not in own]
     for name, tensor in tensors.items():
-        if name in own and (tuple(tensor.shape) != tuple(own[name].shape) or not _converts(tensor.dtype, own[name].dtype)):
-            found.append(Finding(f"{path}.{name}", _words(tensor), _words(own[name])))
+        expected = own.get(name)
+        if expected is not None and (tensor.shape != expected.shape or not _converts(tensor.dtype, expected.dtype)):
+            found.append(Finding(f"{path}.{name}", _words(tensor), _words(expected)))
     return found
 
 
@@ -187,7 +188,7 @@ def _ties(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Makes checked tensors the module's own, without copying; what was one parameter under two names stays one."""
     own = module.state_dict(keep_vars=True)
-    groups = list(_named_groups(module))
+    groups = list(_named_groups(module, own))
     full = dict(tensors)
     for name, others in _ties(own).items():
         if name not in full:
@@ -215,14 +216,14 @@ def to_dtypes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, 
     return {name: tensor.to(own[name].dtype) if name in own else tensor for name, tensor in tensors.items()}
 
 
-def _named_groups(module: nn.Module) -> Iterator[list[str]]:
-    every: Iterable[tuple[str, Tensor]] = (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    )
+def _named_groups(module: nn.Module, own: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Names that are one tensor: those of ``state_dict`` first, then buffers that are not in it."""
     by_identity: dict[int, list[str]] = {}
-    for name, tensor in every:
+    for name, tensor in own.items():
         by_identity.setdefault(id(tensor), []).append(name)
+    for name, tensor in module.named_buffers(remove_duplicate=False):
+        if name not in own:
+            by_identity.setdefault(id(tensor), []).append(name)
     return (names for names in by_identity.values() if len(names) > 1)
 
 

@@ -12,7 +12,9 @@ from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile
 from wgtorch.core.checkpoint.source import Source, open_source
 from wgtorch.core.checkpoint.stored import prove, read_manifest
 from wgtorch.core.checkpoint.tensors import read_header
-from wgtorch.core.errors import CheckpointError
+from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.core.resolve import resolve_environment
+from wgtorch.core.weights import is_unchanged, where_it_lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Inspection:
 
 
 def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
-    """Reads a checkpoint's manifest, the headers of its files, and every byte for its hash.
+    """Reads a checkpoint's manifest, the headers of its files, and every byte for its hash, of what lies outside too.
 
     Raises:
         CheckpointError: there is no checkpoint, or its manifest cannot be read.
@@ -75,6 +77,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
         damage = _damage(source, manifest.files())
         known = {MANIFEST, *(file.file for file in manifest.files())}
         damage += [f"{name}: is not in the manifest" for name in sorted(source.names() - known)]
+        damage += [words for block in manifest.blocks.values() if (words := _outside(block)) is not None]
         tensors = {path: _count(source, block) for path, block in manifest.blocks.items()}
         return Inspection(Path(path), not source.path.is_dir(), manifest, tensors, tuple(damage))
 
@@ -87,6 +90,19 @@ def _damage(source: Source, files: Iterable[StoredFile]) -> list[str]:
         except CheckpointError as error:
             found.append(str(error))
     return found
+
+
+def _outside(block: StoredBlock) -> str | None:
+    """What is wrong with the files that a block's ref names; None when they are those of the save, or when it has none."""
+    if block.ref is None:
+        return None
+    try:
+        ref = where_it_lies(resolve_environment({"ref": block.ref}, block.path)["ref"], block.outside)
+        if is_unchanged(ref, block.outside, True):
+            return None
+    except (CheckpointError, ConfigError) as error:
+        return f"{_shown(block.path)}: {error}"
+    return f"{_shown(block.path)}: {ref} changed since the checkpoint was saved"
 
 
 def _count(source: Source, block: StoredBlock) -> int:

@@ -22,17 +22,19 @@ from pathlib import PurePosixPath
 from wgtorch.core.errors import CheckpointError
 
 FORMAT = "wgtorch-checkpoint"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MANIFEST, CONFIG_YAML, CONFIG_JSON = "manifest.json", "config.yaml", "config.json"
 BLOCKS, ADAPTERS = "blocks", "adapters"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MAX_MANIFEST = 32 << 20
 """Bytes of a manifest that is read."""
-MAX_MEMBERS = 100_000
+MAX_VALUES = 300_000
+"""Values that a manifest may hold, and the header of one file of weights."""
+MAX_MEMBERS = 50_000
 """Files in one checkpoint."""
-SMALL = 16 << 20
-"""Files up to this many bytes have their hash checked on every load; larger ones when ``verify=True``."""
+HASHED = 16 << 20
+"""Bytes that one load hashes in full; of larger files it compares size, header and a piece of every tensor."""
 LARGE_CONFIG = 256 << 10
 """A config longer than this is written as JSON, which is read a hundred times faster than YAML."""
 SHARD = 4 << 30

@@ -8,17 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wgtorch.core.checkpoint.layout import FORMAT, FORMAT_VERSION, checked_name
+from wgtorch.core.checkpoint.layout import FORMAT, FORMAT_VERSION, MAX_VALUES, checked_name
 from wgtorch.core.errors import CheckpointError, suggest
+from wgtorch.core.resolve import MAX_NODES, count_values
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of a checkpoint."""
+    """A file of a checkpoint.
+
+    Args:
+        file: its name in the checkpoint, or a path outside.
+        bytes: how long it is.
+        sha256: of all its bytes.
+        pieces: of its header and a piece of every tensor (see :mod:`wgtorch.core.checkpoint.pieces`); empty for files that
+            are no weights, and in checkpoints of format 1.0.
+    """
 
     file: str
     bytes: int
     sha256: str
+    pieces: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,12 @@ class Manifest:
         return list(found.values())
 
 
-MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+def _from_1_0(content: dict[str, Any]) -> dict[str, Any]:
+    """1.1 added ``pieces`` to files, which older ones go without."""
+    return {**content, "format_version": "1.1"}
+
+
+MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1.0": _from_1_0}
 """For each older format version, what makes its manifest one of a newer version."""
 
 
@@ -102,6 +117,8 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     Raises:
         CheckpointError: it is foreign, of a version that is not known here, damaged, or names files outside.
     """
+    if count_values(raw) > MAX_VALUES:
+        raise CheckpointError(f"{where}: holds more than {MAX_VALUES} values, which no checkpoint needs")
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -128,7 +145,8 @@ def _own_hash(content: Mapping[str, Any]) -> str:
 
 
 def _file_dict(file: StoredFile) -> dict[str, Any]:
-    return {"file": file.file, "bytes": file.bytes, "sha256": file.sha256}
+    entry = {"file": file.file, "bytes": file.bytes, "sha256": file.sha256}
+    return {**entry, "pieces": file.pieces} if file.pieces else entry
 
 
 def _block_dict(block: StoredBlock) -> dict[str, Any]:
@@ -145,6 +163,8 @@ def _block_dict(block: StoredBlock) -> dict[str, Any]:
 def _manifest(content: dict[str, Any], version: str, where: str) -> Manifest:
     _closed(content, ("format", "format_version", "kind", "wgtorch", "torch", "config", "blocks", "extra"), where)
     blocks = _of(content.get("blocks"), dict, f"{where}: blocks")
+    if len(blocks) > MAX_NODES:
+        raise CheckpointError(f"{where}: names {len(blocks)} blocks; a config holds at most {MAX_NODES} nodes")
     return Manifest(
         kind=_of(content.get("kind"), str, f"{where}: kind"),
         config=_file(content.get("config"), f"{where}: config"),
@@ -178,12 +198,13 @@ def _files(entries: Any, where: str, *, inside: bool = True) -> tuple[StoredFile
 
 def _file(entry: Any, where: str, *, inside: bool = True) -> StoredFile:
     entry = _of(entry, dict, where)
-    _closed(entry, ("file", "bytes", "sha256"), where)
+    _closed(entry, ("file", "bytes", "sha256", "pieces"), where)
     size = _of(entry.get("bytes"), int, f"{where}: bytes")
     if size < 0:
         raise CheckpointError(f"{where}: bytes is {size}")
     name = _of(entry.get("file"), str, f"{where}: file")
-    return StoredFile(checked_name(name, where) if inside else name, size, _of(entry.get("sha256"), str, f"{where}: sha256"))
+    hashes = [_of(entry.get(key, default), str, f"{where}: {key}") for key, default in (("sha256", None), ("pieces", ""))]
+    return StoredFile(checked_name(name, where) if inside else name, size, *hashes)
 
 
 def _of(value: Any, kind: type, where: str) -> Any:

@@ -25,7 +25,7 @@ from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
 from wgtorch.core.wearing import adapters_on, is_merged
-from wgtorch.core.weights import load_checkpoint, outside_files, read_ref, ref_of, resolve_checkpoint
+from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref, ref_of, resolve_checkpoint, where_it_lies
 from wgtorch.core.yaml_text import MAX_DEPTH
 
 
@@ -290,20 +290,10 @@ def _outside(source: Source, entry: StoredBlock, part: Part | None, verify: bool
     """
     ref = (ref_of(part.block) if part is not None else None) or entry.ref
     assert ref is not None
-    try:
-        files = resolve_checkpoint(ref)
-    except CheckpointError:
-        if len(entry.outside) != 1 or "#" in ref or not Path(entry.outside[0].file).is_file():
-            raise
-        ref = entry.outside[0].file
-        files = resolve_checkpoint(ref)
-    sizes = [file.stat().st_size for file in files]
-    same = sizes == [file.bytes for file in entry.outside]
-    if same and (verify or (verify is None and sum(sizes) <= 16 << 20)):
-        same = [file.sha256 for file in outside_files(ref)] == [file.sha256 for file in entry.outside]
-    if entry.outside and not same:
+    ref = where_it_lies(ref, entry.outside)
+    if entry.outside and not is_unchanged(ref, entry.outside, verify):
         raise CheckpointError(
-            f"{source.path}: {entry.path}: {', '.join(map(str, files))} changed since the checkpoint was saved; "
+            f"{source.path}: {entry.path}: {', '.join(map(str, resolve_checkpoint(ref)))} changed since the checkpoint was saved; "
             "bring the old file back, or save with self_contained=True"
         )
     return ref
@@ -319,7 +309,7 @@ def _adapter(source: Source, entry: StoredBlock, name: str, verify: bool | None)
     prove(source, files[ADAPTER_CONFIG], True)
     text = read(source, files[ADAPTER_CONFIG].file, 1 << 20).decode("utf-8", "replace")
     config = parse_config(text, source.where(files[ADAPTER_CONFIG].file), json_form=True)
-    return config, stored_tensors_of(source, [files[ADAPTER_WEIGHTS]], verify)
+    return config, stored_tensors_of(source, [files[ADAPTER_WEIGHTS]], verify is not False)
 
 
 # --- which entry is whose ---------------------------------------------------------------------------------------------
@@ -359,6 +349,8 @@ def _read_extra(target: Any, source: Source, manifest: Manifest, verify: bool | 
         prove(source, file, verify)
     if source.path.is_dir():
         target.read_extra(source.path)
+        return
+    if not manifest.extra:
         return
     with tempfile.TemporaryDirectory() as name:
         for file in manifest.extra:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from wgtorch.core.checkpoint.layout import MANIFEST, MAX_MANIFEST, MAX_MEMBERS, checked_name
+from wgtorch.core.checkpoint.layout import HASHED, MANIFEST, MAX_MANIFEST, MAX_MEMBERS, checked_name
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.saving import recovered
 
@@ -28,6 +28,8 @@ class Source(Protocol):
     """Files of a checkpoint by name."""
 
     path: Path
+    unspent: int
+    """Bytes that may still be hashed in full while this is open, unless all are asked for."""
 
     def names(self) -> frozenset[str]:
         """All files."""
@@ -89,8 +91,10 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.unspent = HASHED
         self._root = path.resolve()
         self._files: dict[str, tuple[Path, int]] = {}
+        self._plain_folders = {str(self._root)}
         if not (path / MANIFEST).is_file():
             raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint; expected a folder written by save()")
 
@@ -123,10 +127,11 @@ class FolderSource:
             return self._files[name]
         file = self._root / checked_name(name, str(self.path))
         try:
-            true = os.path.realpath(file)
-            if true != str(file) and not Path(true).is_relative_to(self._root):
-                raise CheckpointError(f"{self.path / name}: is a link that leaves the checkpoint's folder")
-            found = os.stat(file)
+            found = os.lstat(file)
+            if stat.S_ISLNK(found.st_mode) or not self._is_plain_folder(str(file.parent)):
+                if not Path(os.path.realpath(file)).is_relative_to(self._root):
+                    raise CheckpointError(f"{self.path / name}: is a link that leaves the checkpoint's folder")
+                found = os.stat(file)
             if not stat.S_ISREG(found.st_mode):
                 raise CheckpointError(f"{self.path / name}: is no plain file")
         except (OSError, RuntimeError) as error:
@@ -134,12 +139,19 @@ class FolderSource:
         self._files[name] = file, found.st_size
         return self._files[name]
 
+    def _is_plain_folder(self, folder: str) -> bool:
+        """True when no link leads to a folder from the root; looked up once for all files in it."""
+        if folder not in self._plain_folders and os.path.realpath(folder) == folder:
+            self._plain_folders.add(folder)
+        return folder in self._plain_folders
+
 
 class ArchiveSource:
     """A checkpoint in one zip of stored members, mapped once."""
 
     def __init__(self, path: Path, handle: BinaryIO) -> None:
         self.path = path
+        self.unspent = HASHED
         length = os.fstat(handle.fileno()).st_size
         if length < _EOCD.size:
             raise CheckpointError(f"{path}: {length} bytes; truncated, or no archive")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 from collections.abc import Iterable
+from pathlib import Path
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.layout import MANIFEST, MAX_MANIFEST, SMALL
+from wgtorch.core.checkpoint.layout import MANIFEST, MAX_MANIFEST
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, parse_manifest
-from wgtorch.core.checkpoint.source import Source, digest, read
-from wgtorch.core.checkpoint.tensors import map_tensors, read_header
+from wgtorch.core.checkpoint.pieces import pieces_of
+from wgtorch.core.checkpoint.source import Source, digest, map_file, read
+from wgtorch.core.checkpoint.tensors import Header, map_tensors, read_header
 from wgtorch.core.errors import CheckpointError, suggest
 
 
@@ -22,17 +26,43 @@ def prove(source: Source, file: StoredFile, verify: bool | None) -> None:
     """Compares a file with what the manifest says of it.
 
     Args:
-        verify: True reads every byte for its hash, False none; None those of small files, and of large ones the size alone.
+        verify: True reads every byte for its hash, False none; None as many as one load may (``HASHED``), and of weights
+            that are larger the size, the header and a piece of every tensor.
 
     Raises:
         CheckpointError: it is missing, or not the file that was saved.
     """
+    if not _proved(source, file, verify) and verify is None:
+        _prove_pieces(source, file, *_header(source, file))
+
+
+def _proved(source: Source, file: StoredFile, verify: bool | None) -> bool:
+    """True once every byte is known to be what was saved, False when only the size is."""
     size = source.size(file.file)
     if size != file.bytes:
         what = "truncated" if size < file.bytes else "longer than what was saved"
         raise CheckpointError(f"{source.where(file.file)}: {what}: {size} bytes, expected {file.bytes}")
-    if (verify or (verify is None and size <= SMALL)) and digest(source, file.file) != file.sha256:
+    if verify is None and (size <= source.unspent or not file.pieces):
+        source.unspent -= min(size, source.unspent)
+        verify = True
+    if verify and digest(source, file.file) != file.sha256:
         raise CheckpointError(f"{source.where(file.file)}: is not the file that was saved (its hash differs); damaged or tampered with")
+    return bool(verify)
+
+
+def _prove_pieces(source: Source, file: StoredFile, buffer: mmap.mmap, start: int, header: Header) -> None:
+    if pieces_of(buffer, start, header) != file.pieces:
+        raise CheckpointError(
+            f"{source.where(file.file)}: is not the file that was saved (its header or a tensor differs); damaged, or another file"
+        )
+
+
+def _header(source: Source, file: StoredFile) -> tuple[mmap.mmap, int, Header]:
+    """(mapping, where in it the file begins, its header)."""
+    if file.bytes < 8:
+        raise CheckpointError(f"{source.where(file.file)}: {file.bytes} bytes; no safetensors file")
+    buffer, start, length = source.map(file.file)
+    return buffer, start, read_header(buffer, start, length, source.where(file.file))
 
 
 def stored_tensors_of(source: Source, files: Iterable[StoredFile], verify: bool | None = None) -> dict[str, Tensor]:
@@ -43,11 +73,10 @@ def stored_tensors_of(source: Source, files: Iterable[StoredFile], verify: bool 
     """
     tensors: dict[str, Tensor] = {}
     for file in files:
-        prove(source, file, verify)
-        if file.bytes < 8:
-            raise CheckpointError(f"{source.where(file.file)}: {file.bytes} bytes; no safetensors file")
-        buffer, start, length = source.map(file.file)
-        header = read_header(buffer, start, length, source.where(file.file))
+        whole = _proved(source, file, verify)
+        buffer, start, header = _header(source, file)
+        if not whole and verify is None:
+            _prove_pieces(source, file, buffer, start, header)
         mapped = map_tensors(buffer, start, header)
         for name in mapped:
             if name in tensors:
@@ -57,6 +86,41 @@ def stored_tensors_of(source: Source, files: Iterable[StoredFile], verify: bool 
             if key.startswith("alias:") and target in tensors:
                 tensors[key.removeprefix("alias:")] = tensors[target]
     return tensors
+
+
+def stored_file(path: Path, name: str) -> StoredFile:
+    """What a manifest says of a file that lies at ``path``.
+
+    Raises:
+        CheckpointError: it is called a safetensors file and is none.
+    """
+    pieces = pieces_of(*map_header(path)) if path.suffix == ".safetensors" else ""
+    return StoredFile(name, path.stat().st_size, digest_of(path), pieces)
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def map_header(path: Path) -> tuple[mmap.mmap, int, Header]:
+    """A safetensors file mapped, where it begins there, and its header.
+
+    Raises:
+        CheckpointError: it is truncated, foreign or damaged.
+    """
+    try:
+        length = path.stat().st_size
+        if length < 8:
+            raise CheckpointError(f"{path}: {length} bytes; truncated, or no safetensors file")
+        with path.open("rb") as handle:
+            buffer = map_file(handle)
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return buffer, 0, read_header(buffer, 0, length, str(path))
 
 
 def find_block(manifest: Manifest, path: str, where: str) -> StoredBlock:

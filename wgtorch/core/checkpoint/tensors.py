@@ -15,10 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.core.checkpoint.layout import MAX_VALUES
 from wgtorch.core.errors import CheckpointError
+from wgtorch.core.resolve import count_values
 
 MAX_HEADER = 32 << 20
 _MAX_RANK = 64
+_MAX_COUNT = 2**62
+_FIELDS = frozenset(("dtype", "shape", "data_offsets"))
 
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -90,6 +94,8 @@ def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
             f"{' (it looks like a pickle or zip written by torch.save)' if _looks_like_pickle(buffer[start : start + 4]) else ''}"
         )
     raw = bytes(buffer[start + 8 : start + 8 + size])
+    if count_values(raw) > MAX_VALUES:
+        raise CheckpointError(f"{where}: its header holds more than {MAX_VALUES} values; spread the tensors over several files")
     try:
         content = json.loads(raw, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
@@ -105,24 +111,27 @@ def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
 
 
 def _entry(name: str, fields: Any, where: str) -> Entry:
-    where = f"{where}: tensor {name[:200]!r}"
-    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets")
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+        raise _wrong(name, where, "expected dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise CheckpointError(f"{where}: dtype {str(dtype)[:40]!r}; expected one of {', '.join(_DTYPES)}")
+        raise _wrong(name, where, f"dtype {str(dtype)[:40]!r}; expected one of {', '.join(_DTYPES)}")
     if not _counts(shape) or len(shape) > _MAX_RANK:
-        raise CheckpointError(f"{where}: shape {str(shape)[:80]}; expected a list of numbers from 0")
+        raise _wrong(name, where, f"shape {str(shape)[:80]}; expected a list of numbers from 0")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{where}: data_offsets {str(offsets)[:80]}; expected [begin, end]")
+        raise _wrong(name, where, f"data_offsets {str(offsets)[:80]}; expected [begin, end]")
     needed = math.prod(shape) * _DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != needed:
-        raise CheckpointError(f"{where}: {offsets[1] - offsets[0]} bytes for {dtype} {str(shape)[:80]}, which takes {str(needed)[:40]}")
+        raise _wrong(name, where, f"{offsets[1] - offsets[0]} bytes for {dtype} {str(shape)[:80]}, which takes {str(needed)[:40]}")
     return Entry(name, _DTYPES[dtype], tuple(shape), offsets[0], offsets[1])
 
 
+def _wrong(name: str, where: str, what: str) -> CheckpointError:
+    return CheckpointError(f"{where}: tensor {name[:200]!r}: {what}")
+
+
 def _counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**62 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < _MAX_COUNT for value in values)
 
 
 def _check_cover(entries: Mapping[str, Entry], length: int, where: str) -> None:
@@ -162,11 +171,12 @@ def _map_one(buffer: mmap.mmap, start: int, entry: Entry) -> Tensor:
     length = entry.end - entry.start
     if not length:
         return torch.empty(entry.shape, dtype=entry.dtype)
-    begin = start + entry.start
-    flat = torch.frombuffer(buffer, dtype=torch.uint8, count=length, offset=begin)
-    if begin % entry.dtype.itemsize:  # a foreign file; unaligned access is slow at best
-        flat = flat.clone()
-    return flat.view(entry.dtype).view(entry.shape)
+    begin, size = start + entry.start, entry.dtype.itemsize
+    if begin % size:  # a foreign file; unaligned access is slow at best
+        flat = torch.frombuffer(buffer, dtype=torch.uint8, count=length, offset=begin).clone().view(entry.dtype)
+    else:
+        flat = torch.frombuffer(buffer, dtype=entry.dtype, count=length // size, offset=begin)
+    return flat.view(entry.shape)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

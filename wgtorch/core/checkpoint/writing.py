@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import zipfile
@@ -31,7 +30,9 @@ from wgtorch.core.checkpoint.layout import (
 )
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, dump_manifest
 from wgtorch.core.checkpoint.parts import Part, is_level, parts_of
+from wgtorch.core.checkpoint.pieces import Pieces
 from wgtorch.core.checkpoint.sink import ArchiveSink, FolderSink, Sink
+from wgtorch.core.checkpoint.stored import stored_file
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.resolve import dump_config
@@ -80,7 +81,7 @@ def save_checkpoint(
         target.write_extra(folder)
         if beside is not None:
             beside(folder)
-        extra = [_stored(_hashed(file, folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
+        extra = [_hashed(file, folder) for file in sorted(folder.rglob("*")) if file.is_file()]
         _write(target, config, FolderSink(folder), tuple(extra), choose)
 
     def fill_archive(file: Path) -> None:
@@ -88,11 +89,7 @@ def save_checkpoint(
             folder = Path(name)
             target.write_extra(folder)
             sink = ArchiveSink(archive)
-            stored = [
-                _stored(sink.put(entry.relative_to(folder).as_posix(), [entry.read_bytes()], entry.stat().st_size))
-                for entry in sorted(folder.rglob("*"))
-                if entry.is_file()
-            ]
+            stored = [_put_file(sink, entry, folder) for entry in sorted(folder.rglob("*")) if entry.is_file()]
             _write(target, config, sink, tuple(stored), choose)
 
     return write_folder(path, fill_folder) if format == "dir" else write_file(path, fill_archive)
@@ -180,22 +177,29 @@ def _shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[st
 
 def _put_tensors(sink: Sink, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> StoredFile:
     header, order, size = make_header(tensors, metadata)
-    return _stored(sink.put(name, _chunks(header, order), size))
+    pieces = Pieces(header)
+    return replace(_stored(sink.put(name, _chunks(header, order, pieces), size)), pieces=pieces.hexdigest())
 
 
-def _chunks(header: bytes, order: list[Tensor]) -> Iterator[Any]:
+def _chunks(header: bytes, order: list[Tensor], pieces: Pieces) -> Iterator[Any]:
     yield header
-    yield from bytes_of(order)
+    for tensor in bytes_of(order):
+        pieces.add(tensor)
+        yield tensor
 
 
 def _stored(entry: Mapping[str, Any]) -> StoredFile:
     return StoredFile(entry["file"], entry["bytes"], entry["sha256"])
 
 
-def _hashed(file: Path, folder: Path) -> dict[str, Any]:
-    with file.open("rb") as handle:
-        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"file": file.relative_to(folder).as_posix(), "bytes": file.stat().st_size, "sha256": sha256}
+def _put_file(sink: Sink, file: Path, folder: Path) -> StoredFile:
+    stored = _hashed(file, folder)
+    sink.put(stored.file, [file.read_bytes()], stored.bytes)
+    return stored
+
+
+def _hashed(file: Path, folder: Path) -> StoredFile:
+    return stored_file(file, file.relative_to(folder).as_posix())
 
 
 def _own_version() -> str:
