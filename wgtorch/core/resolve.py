@@ -18,6 +18,7 @@ MAX_NODES = 8_000
 """Nodes that one config may hold."""
 MAX_VALUES = 500_000
 """Values that a JSON config may hold."""
+_HOLDERS = (dict, list, tuple, Mapping)
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -111,10 +112,16 @@ def _resolve(value: Any, folder: Path, root: Path, stack: tuple[Path, ...], wher
         budget.spend(value, where)
         if set(value) == {"ref"} and isinstance(value["ref"], str):
             return _follow(value["ref"], folder, root, stack, where, depth, budget)
-        return {key: _resolve(item, folder, root, stack, f"{where}.{key}", depth + 1, budget) for key, item in value.items()}
+        return {
+            key: _resolve(item, folder, root, stack, f"{where}.{key}", depth + 1, budget) if isinstance(item, _HOLDERS) else item
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         budget.spend(value, where)
-        return [_resolve(item, folder, root, stack, f"{where}[{index}]", depth + 1, budget) for index, item in enumerate(value)]
+        return [
+            _resolve(item, folder, root, stack, f"{where}[{index}]", depth + 1, budget) if isinstance(item, _HOLDERS) else item
+            for index, item in enumerate(value)
+        ]
     return value
 
 

@@ -178,10 +178,12 @@ def _refuse_refs(value: Any, where: str, depth: int = 0) -> None:
         if set(value) == {"ref"} and isinstance(value["ref"], str):
             raise ConfigError(f"{where}: names another file, {value['ref'][:80]!r}; the config of a checkpoint holds everything itself")
         for key, item in value.items():
-            _refuse_refs(item, f"{where}.{key}", depth + 1)
+            if isinstance(item, (dict, list)):
+                _refuse_refs(item, f"{where}.{key}", depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _refuse_refs(item, where, depth + 1)
+            if isinstance(item, (dict, list)):
+                _refuse_refs(item, where, depth + 1)
 
 
 # --- giving weights ---------------------------------------------------------------------------------------------------
