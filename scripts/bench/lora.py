@@ -208,18 +208,22 @@ def memory(arguments: argparse.Namespace) -> None:
                 lora.add(graph, name, rank=arguments.rank, nodes=[node], wear=False)
             graph.set_adapter(node, name)
         sizes[words] = held(graph)
-        with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            for name in NAMES * 2 if second is block else ():
-                graph.set_adapter("first", name)
-        allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
         if second is block:
-            print(f"telling a place to wear another adapter allocates {allocated} bytes of tensors")
+            print(f"telling a place to wear another adapter allocates {allocated(graph)} bytes of tensors")
         for name in lora.adapters(graph):
             lora.remove(graph, name)
     print("memory of weights:")
     print(f"  {'one model without adapters':<48}{alone / 2**20:12.1f} MiB")
     for words, size in sizes.items():
         print(f"  {words + ', with two adapters':<48}{size / 2**20:12.1f} MiB{size / alone:9.3f}x")
+
+
+def allocated(graph: Graph) -> int:
+    """Bytes of tensors that are made when a place is told to wear another adapter."""
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for name in NAMES * 2:
+            graph.set_adapter("first", name)
+    return sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
 
 
 def held(module: nn.Module) -> int:
