@@ -144,12 +144,12 @@ def test_gradients_run_back_through_the_passes_of_a_world_up_to_the_truncation(
 def test_every_pass_may_be_compared_and_ports_inside_watched() -> None:
     world = turning_world().train()
     layer = world.find("turn/step/graph/a").layer
-    x, wanted = torch.randn(3, 4), torch.randn(2, 3, 4)
+    x, wanted = torch.randn(3, 4), torch.randn(3, 2, 4)
     batch = {"x": x, "wanted": wanted}
     ports = {"turn/step/graph/a.y": "wanted"}
     found = WorldState(ports=ports, start={"last": "x"}, cycles=2, each=True)(world, batch, step())
     first = layer(x)
-    torch.testing.assert_close(found["loss"], (F.mse_loss(first, wanted[0]) + F.mse_loss(layer(first), wanted[1])) / 2)
+    torch.testing.assert_close(found["loss"], (F.mse_loss(first, wanted[:, 0]) + F.mse_loss(layer(first), wanted[:, 1])) / 2)
     assert set(found) == {"loss", "turn/step/graph/a.y"}
 
 
@@ -161,6 +161,9 @@ def test_slots_that_do_not_exist_and_values_that_do_not_fit() -> None:
         WorldState(slots={"last": "w"}, start={"last": "x"})(world.train(), {"x": torch.ones(3, 4), "w": torch.ones(3, 5)}, step())
     with pytest.raises(ConfigError, match="nothing to compare"):
         WorldState()
+    each = WorldState(slots={"last": "w"}, start={"last": "x"}, cycles=2, each=True)
+    with pytest.raises(ConfigError, match=r"world_state: \[2, 3, 4\] is given to compare with; with each, expected \[B, 2, ...\]"):
+        each(world.train(), {"x": torch.ones(3, 4), "w": torch.ones(2, 3, 4)}, step())
 
 
 def test_detached_goes_through_states_and_lists() -> None:

@@ -255,7 +255,7 @@ def test_settings_that_cannot_be_are_refused(config: dict[str, Any], words_in_it
 
 
 def test_an_episode_too_long_for_the_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"an episode has \d+ words and marks; the model's max_length is 40"):
+    with pytest.raises(ConfigError, match=r"llm/words: an answer ends at word \d+ with its prompt; max_length is 40"):
         objective_of("scene_telling")(
             WordModel(words=story_words(), width=8, depth=1, heads=1, max_length=40), batch_of("scene_episodes", 2), step()
         )

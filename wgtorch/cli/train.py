@@ -19,6 +19,7 @@ import torch
 from wgtorch.cli.target import CommandError, level_from
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, UnknownNameError, WgtorchError, require, suggest
+from wgtorch.core.resolve import resolve_refs
 
 TARGETS = ("world", "stage", "pipeline", "graph", "block")
 """Groups of configs one of which is what is trained."""
@@ -126,17 +127,28 @@ def task(config: Any) -> None:
     if is_follower():
         run(plain, folder, conf_of(hydra))
         return
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
     if hydra.mode == RunMode.MULTIRUN:  # processes that are started for a job of a sweep work in the job's folder
         with read_write(hydra):
             hydra.run.dir = str(folder)
     try:
+        plain = whole(plain, conf_of(hydra))
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
         with one_training(["--config-path", str(folder), "--config-name", "config"]):
             run(plain, folder, conf_of(hydra))
     except WgtorchError as error:
         notes = [f"\n{note}" for note in getattr(error, "__notes__", [])]
         sys.exit(f"train: {error}{''.join(notes)}")
     print(f"Run: {folder}")
+
+
+def whole(config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    """A training's config with the files that its target refers to in place of the refs: it can be read from any folder.
+
+    Raises:
+        ConfigError: a ref leads nowhere.
+    """
+    described = {group: config[group] for group in TARGETS if config.get(group)}
+    return {**config, **{group: resolve_refs(value, None if base is None else base / group) for group, value in described.items()}}
 
 
 def conf_of(hydra: Any) -> Path | None:

@@ -12,7 +12,6 @@ from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream
 from wgtorch.train.places import places_of, trained_parameters
 
-
 _SHOWN = 8
 
 

@@ -11,6 +11,7 @@ _OBJECTIVES = {
     "wgtorch.train.objectives.denoising": ("denoising",),
     "wgtorch.train.objectives.reconstruction": ("reconstruction",),
     "wgtorch.train.objectives.tokens": ("next_token", "captioning"),
+    "wgtorch.train.objectives.answers": ("answering",),
     "wgtorch.train.objectives.classification": ("classification",),
     "wgtorch.train.objectives.world_state": ("world_state",),
     "wgtorch.train.objectives.reward": ("reward",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import LanguageModel
 
@@ -36,8 +38,12 @@ class WordModel(LanguageModel):
         temperature: 0 takes the likeliest word, 1 draws as the model thinks.
     """
 
-    inputs = {"prompt": "text"}
-    outputs = {"text": "text"}
+    inputs = {"prompt": "text", "answer": Port(dtype="text", optional=True)}
+    outputs = {
+        "text": Port(dtype="text"),
+        "log_prob": Port(dtype="tensor", shape=("B",), optional=True),
+        "answer_tokens": Port(dtype="tensor", shape=("B",), optional=True),
+    }
     draws = False
 
     def __init__(
@@ -89,11 +95,42 @@ class WordModel(LanguageModel):
             h = block(h)
         return F.linear(self.norm(h), self.embedding.weight)
 
-    def forward(self, prompt: str | list[str], rng: Rng | None = None) -> dict:
-        """How the model goes on after a prompt, up to its end or until `max_length` is full; a list for a list."""
+    def rows(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens [B, L] of prompts and answers one after the other with an end, padded; and which of them are answers.
+
+        Raises:
+            ConfigError: one of them is longer than the model reads.
+        """
+        rows, marks = [], []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            before, after = self.encode(prompt), [*self.encode(answer), END]
+            rows.append(torch.tensor(before + after))
+            marks.append(torch.tensor([False] * len(before) + [True] * len(after)))
+        longest = max(len(row) for row in rows)
+        if longest > self.max_length:
+            raise ConfigError(f"{self.block_id}: an answer ends at word {longest} with its prompt; max_length is {self.max_length}")
+        device = self.embedding.weight.device
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD).to(device)
+        return tokens, nn.utils.rnn.pad_sequence(marks, batch_first=True).to(device)
+
+    def forward(self, prompt: str | list[str], answer: str | list[str] | None = None, rng: Rng | None = None) -> dict:
+        """How the model goes on after a prompt, up to its end or until `max_length` is full; a list for a list.
+
+        Given an `answer` it writes nothing: `log_prob` [B] is how likely it finds the answer, in nats, with gradients, and
+        `answer_tokens` [B] its words and marks, the end among them.
+        """
+        if answer is not None:
+            return {"text": answer, **self._likelihood(prompt, answer)}
         if isinstance(prompt, str):
             return {"text": self._complete(prompt, rng or GLOBAL_RNG, 0)}
         return {"text": [self._complete(text, rng or GLOBAL_RNG, index) for index, text in enumerate(prompt)]}
+
+    def _likelihood(self, prompt: str | list[str], answer: str | list[str]) -> dict[str, Tensor]:
+        prompts, answers = [[text] if isinstance(text, str) else text for text in (prompt, answer)]
+        tokens, answered = self.rows(prompts, answers)
+        found = self.logits(tokens[:, :-1]).float().log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+        told = answered[:, 1:]
+        return {"log_prob": (found * told).sum(1), "answer_tokens": told.sum(1)}
 
     @torch.no_grad()
     def _complete(self, prompt: str, rng: Rng, index: int) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.registry import Registry
@@ -44,6 +44,13 @@ class TextBackend(Backend, Protocol):
 
     def complete(self, requests: Sequence[TextRequest], on_text: OnText | None = None) -> list[Completion]:
         """One answer for each request, in order."""
+
+
+class ScoringBackend(TextBackend, Protocol):
+    """A language or vision model that is here, and says how likely it finds an answer."""
+
+    def score(self, requests: Sequence[TextRequest], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Log-probability [B] in nats of an answer to each request, and its tokens [B]; with gradients."""
 
 
 class EmbeddingBackend(Backend, Protocol):

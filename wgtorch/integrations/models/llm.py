@@ -9,7 +9,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.rng import Rng
 from wgtorch.integrations.models.model_block import rows_of
 from wgtorch.integrations.models.requests import TextRequest
-from wgtorch.integrations.models.text import OPTION_PORTS, TEXT_PORTS, TextModel
+from wgtorch.integrations.models.text import INPUT_PORTS, OUTPUT_PORTS, TextModel
 from wgtorch.roles import LanguageModel
 
 
@@ -24,8 +24,8 @@ class LLM(TextModel, LanguageModel):
 
     __doc__ += TextModel.__doc__.split("\n", 1)[1]  # type: ignore[operator, union-attr]
     kind = "llm"
-    inputs = {"prompt": "text", **OPTION_PORTS}
-    outputs = TEXT_PORTS
+    inputs = {"prompt": "text", **INPUT_PORTS}
+    outputs = OUTPUT_PORTS
 
     def forward(
         self,
@@ -38,15 +38,17 @@ class LLM(TextModel, LanguageModel):
         max_tokens: int | None = None,
         stop: str | list[str] | None = None,
         schema: Mapping[str, Any] | None = None,
+        answer: str | list[str] | None = None,
         rng: Rng | None = None,
         emit: Callable[..., None] | None = None,
     ) -> dict[str, Any]:
-        """One answer for a prompt, or a list of them for a list of prompts."""
+        """One answer for a prompt, or a list of them for a list of prompts; or how likely given ones are."""
         options = {
             "system": system, "context": context, "history": history, "temperature": temperature, "top_p": top_p,
             "max_tokens": max_tokens, "stop": stop, "schema": schema,
         }  # fmt: skip
-        return self._answer(self._requests(prompt=prompt, rng=rng, **options), isinstance(prompt, (list, tuple)), emit)
+        requests, listed = self._requests(prompt=prompt, rng=rng, **options), isinstance(prompt, (list, tuple))
+        return self._answer(requests, listed, emit) if answer is None else self._likelihood(requests, listed, answer)
 
     def _requests(self, *, prompt: Any, rng: Rng | None = None, **options: Any) -> list[TextRequest]:
         prompts, _ = rows_of(prompt)
@@ -56,7 +58,7 @@ class LLM(TextModel, LanguageModel):
     def dry(self, **inputs: Any) -> dict[str, Any]:
         """Stand-ins for the outputs, for dry runs."""
         prompts, listed = rows_of(inputs.get("prompt", ""))
-        return {"text": [""] * len(prompts) if listed else "", "data": {}, "finish_reason": "", "usage": {}}
+        return self._stand_ins(len(prompts), listed, inputs.get("answer"))
 
 
 @register_block("llm/api")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core import background
 from wgtorch.core.errors import AnswerFormatError, ApiTransportError, PortError, RunCancelled
-from wgtorch.core.port import Port
+from wgtorch.core.port import Port, Spec
 from wgtorch.core.rng import Rng
 from wgtorch.core.run import in_this_context
 from wgtorch.integrations.models.backends import OnText
@@ -36,6 +37,13 @@ TEXT_PORTS: Mapping[str, Port] = {
     "finish_reason": Port(dtype="text", optional=True),
     "usage": Port(dtype="dict", optional=True),
 }
+LIKELIHOOD_PORTS: Mapping[str, Port] = {
+    "log_prob": Port(dtype="tensor", shape=("B",), optional=True),
+    "answer_tokens": Port(dtype="tensor", shape=("B",), optional=True),
+}
+"""What a model that is here says of an ``answer`` it is given: its log-probability in nats, and how many tokens it has."""
+INPUT_PORTS: Mapping[str, Port] = {**OPTION_PORTS, "answer": Port(dtype="text", optional=True)}
+OUTPUT_PORTS: Mapping[str, Port] = {**TEXT_PORTS, **LIKELIHOOD_PORTS}
 
 
 class TextModel(ModelBlock):
@@ -47,6 +55,10 @@ class TextModel(ModelBlock):
 
     Outputs: ``text``; ``data``, the value of an answer that follows the schema; ``finish_reason``; ``usage`` (tokens, and from
     an API ``cost``, ``latency``, ``calls``). A list of questions gives lists.
+
+    A model whose weights are here has one more input, ``answer``: a text for each question. It then writes nothing, and says in
+    ``log_prob`` [B] how likely it finds the answers - in nats, their ends included, with gradients - and in ``answer_tokens`` [B]
+    how long they are to it. That is what the objective ``answering`` trains.
 
     In a run with a seed every answer has a seed of its own, for models that take one.
 
@@ -97,6 +109,18 @@ class TextModel(ModelBlock):
         named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
         self._take(backend, provider, {**named, **source})
         self.batched = not self.waits
+
+    # --- ports --------------------------------------------------------------------------------------------------------
+
+    def get_input_spec(self) -> Spec:
+        return self._here(super().get_input_spec(), ("answer",))
+
+    def get_output_spec(self) -> Spec:
+        return self._here(super().get_output_spec(), LIKELIHOOD_PORTS)
+
+    def _here(self, spec: Spec, ports: Iterable[str]) -> Spec:
+        """Ports without those of models that are here, where the model is elsewhere."""
+        return spec if hasattr(self.backend, "score") else {name: port for name, port in spec.items() if name not in ports}
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -173,6 +197,19 @@ class TextModel(ModelBlock):
         answers: list[Completion] = self.backend.complete(requests, on_text)
         elapsed = time.perf_counter() - started
         return [Completion(answer.text, answer.finish_reason, {"latency": elapsed, **answer.usage}) for answer in answers]
+
+    def _likelihood(self, requests: Sequence[TextRequest], listed: bool, answer: str | Sequence[str]) -> dict[str, Any]:
+        """Outputs of a block that is given the answers."""
+        answers = per_row(answer, len(requests), f"{self.block_id}.answer")
+        log_prob, tokens = self.backend.score(requests, answers)
+        return {"text": unlisted(answers, listed), "log_prob": log_prob, "answer_tokens": tokens}
+
+    def _stand_ins(self, count: int, listed: bool, answer: Any) -> dict[str, Any]:
+        """Outputs of a dry run."""
+        text = {"text": unlisted([""] * count, listed) if count else []}
+        if answer is not None:
+            return {**text, "log_prob": torch.zeros(count), "answer_tokens": torch.ones(count, dtype=torch.long)}
+        return {**text, "data": {}, "finish_reason": "", "usage": {}}
 
     # --- requests -----------------------------------------------------------------------------------------------------
 

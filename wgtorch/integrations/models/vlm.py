@@ -13,7 +13,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.rng import Rng
 from wgtorch.integrations.models.model_block import per_row
 from wgtorch.integrations.models.requests import TextRequest
-from wgtorch.integrations.models.text import OPTION_PORTS, TEXT_PORTS, TextModel
+from wgtorch.integrations.models.text import INPUT_PORTS, OUTPUT_PORTS, TextModel
 from wgtorch.roles import VisionLanguageModel
 
 QUESTION = "Describe what is in this picture."
@@ -28,8 +28,8 @@ class VLM(TextModel, VisionLanguageModel):
 
     __doc__ += TextModel.__doc__.split("\n", 1)[1]  # type: ignore[operator, union-attr]
     kind = "vlm"
-    inputs = {"image": "image", "prompt": Port(dtype="text", optional=True), **OPTION_PORTS}
-    outputs = TEXT_PORTS
+    inputs = {"image": "image", "prompt": Port(dtype="text", optional=True), **INPUT_PORTS}
+    outputs = OUTPUT_PORTS
 
     def forward(
         self,
@@ -43,16 +43,18 @@ class VLM(TextModel, VisionLanguageModel):
         max_tokens: int | None = None,
         stop: str | list[str] | None = None,
         schema: Mapping[str, Any] | None = None,
+        answer: str | list[str] | None = None,
         rng: Rng | None = None,
         emit: Callable[..., None] | None = None,
     ) -> dict[str, Any]:
-        """One answer for a picture, or a list of them for several."""
+        """One answer for a picture, or a list of them for several; or how likely given ones are."""
         options = {
             "system": system, "context": context, "history": history, "temperature": temperature, "top_p": top_p,
             "max_tokens": max_tokens, "stop": stop, "schema": schema,
         }  # fmt: skip
         requests = self._requests(image=image, prompt=prompt, rng=rng, **options)
-        return self._answer(requests, isinstance(image, (list, tuple)) or len(requests) != 1, emit)
+        listed = isinstance(image, (list, tuple)) or len(requests) != 1
+        return self._answer(requests, listed, emit) if answer is None else self._likelihood(requests, listed, answer)
 
     def _requests(self, *, image: Any, prompt: Any = None, rng: Rng | None = None, **options: Any) -> list[TextRequest]:
         pictures = pictures_of(image, self.block_id)
@@ -68,7 +70,7 @@ class VLM(TextModel, VisionLanguageModel):
         image = inputs.get("image")
         count = len(image) if isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.dim() == 4) else 1
         listed = isinstance(image, (list, tuple)) or count != 1
-        return {"text": [""] * count if listed else "", "data": {}, "finish_reason": "", "usage": {}}
+        return self._stand_ins(count, listed, inputs.get("answer"))
 
 
 def pictures_of(image: Any, where: str) -> list[Tensor]:

@@ -15,6 +15,7 @@ from wgtorch.integrations.transformers.constraint import SchemaConstraint
 from wgtorch.integrations.transformers.conversation import context_length, fitted
 from wgtorch.integrations.transformers.generation import ends_of, generate
 from wgtorch.integrations.transformers.sampling import Sampling, sampling_defaults
+from wgtorch.integrations.transformers.scoring import score
 
 
 class LocalText:
@@ -62,6 +63,22 @@ class LocalText:
             answers.update(zip(batch, self._batch([requests[index] for index in batch], batch, on_text), strict=True))
             todo = [index for index in todo if index not in batch]
         return [answers[index] for index in range(len(requests))]
+
+    def score(self, requests: Sequence[TextRequest], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Log-probability [B] in nats of an answer to each request, its end included, and its tokens [B]; with gradients.
+
+        Raises:
+            ConfigError: a request and its answer are longer than the model reads.
+        """
+        inputs = self.encode([request.messages for request in requests])
+        own = self.tokenizer.eos_token_id
+        end = list(self.ends[:1]) if own is None else [own]
+        rows = [[*self.tokenizer(answer, add_special_tokens=False).input_ids, *end] for answer in answers]
+        limit, length = context_length(self.model, self.tokenizer), inputs["input_ids"].shape[1] + max(len(row) for row in rows)
+        if limit is not None and length > limit:
+            raise ConfigError(f"{self.where}: a question and its answer have {length} tokens; the model reads at most {limit}")
+        padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else next(iter(self.ends), 0)
+        return score(self.model, inputs, rows, padding=padding)
 
     def encode(self, conversations: Sequence[tuple[Message, ...]]) -> dict[str, Tensor]:
         """The model's inputs for a batch: ``input_ids`` and ``attention_mask`` [B, L], padded on the left, and more."""

@@ -32,7 +32,7 @@ class WorldState(Objective):
         truncate: passes that gradients run back through; all where left out.
         start: slot -> key of the batch that fills it before the first pass.
         action: key of the user's action; an action of shape [B, cycles, ...], or a list of that length, has one for each pass.
-        slots: slot (or ``slot.field``) -> key of what it should be: a tensor like it, or [cycles, ...] of them with ``each``.
+        slots: slot (or ``slot.field``) -> key of what it should be: a tensor [B, ...] like it, or [B, cycles, ...] with ``each``.
         ports: port inside by path -> key, likewise.
         each: compare after every pass, not only after the last.
         loss: ``mse``, ``l1`` or ``huber``.
@@ -77,7 +77,7 @@ class WorldState(Objective):
                 continue
             for name, key in (*self.slots.items(), *self.ports.items()):
                 found = seen[name] if name in self.ports else look_into(state, name)
-                wanted = batch[key][index] if self.each else batch[key]
+                wanted = self.wanted(batch[key], index)
                 if not isinstance(found, Tensor) or found.shape != wanted.shape:
                     shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
                     raise ConfigError(f"world_state: {name} is {shown}; expected a tensor {list(wanted.shape)}, as batch[{key!r}]")
@@ -101,6 +101,15 @@ class WorldState(Objective):
                 state = target(run, state, action=action, content=content)
                 content = run.content
             yield index, state, {name: values[-1] for name, values in watch.values.items() if values}
+
+    def wanted(self, value: Any, index: int) -> Any:
+        """What is to be there after a pass."""
+        if not self.each:
+            return value
+        if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != self.cycles:
+            shown = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(f"world_state: {shown} is given to compare with; with each, expected [B, {self.cycles}, ...]")
+        return value[:, index]
 
     def action_of(self, batch: Batch, index: int) -> Any:
         """What the user does in a pass."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wgtorch.blocks.scenes.teller import END, PAD, WordModel
+from wgtorch.blocks.scenes.teller import PAD, WordModel
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.objective import Batch, Objective, Step
@@ -43,7 +43,7 @@ class SceneTelling(Objective):
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         assert isinstance(target, WordModel)
-        tokens, answered = _rows(target, batch["prompt"], batch["answer"])
+        tokens, answered = target.rows(batch["prompt"], batch["answer"])
         logits, following = target.logits(tokens[:, :-1]).float(), tokens[:, 1:]
         wrong = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none").view_as(following)
         asked = answered[:, 1:]
@@ -62,22 +62,3 @@ class SceneTelling(Objective):
         return {
             "told": [f"{prompt}\n  {text}" + ("" if text == answer else f"\n  (the grammar: {answer})") for prompt, text, answer in pairs]
         }
-
-
-def _rows(model: WordModel, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokens [B, L] of prompts and answers one after the other with an end, padded; and which of them are answers.
-
-    Raises:
-        ConfigError: one of them is longer than the model reads.
-    """
-    rows, marks = [], []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        before, after = model.encode(prompt), [*model.encode(answer), END]
-        rows.append(torch.tensor(before + after))
-        marks.append(torch.tensor([False] * len(before) + [True] * len(after)))
-    longest = max(len(row) for row in rows)
-    if longest > model.max_length:
-        raise ConfigError(f"scene_telling: an episode has {longest} words and marks; the model's max_length is {model.max_length}")
-    device = model.embedding.weight.device
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD).to(device)
-    return tokens, torch.nn.utils.rnn.pad_sequence(marks, batch_first=True).to(device)
