@@ -222,7 +222,7 @@ def _pieces(file: Path) -> str:
     if file.name == MANIFEST:
         return ""
     if file.suffix == ".safetensors":
-        return pieces_of(*map_header(file))
+        return pieces_of(file, 0, map_header(file)[2])
     with open_source(file) as source:
         return hashlib.sha256(read(source, MANIFEST, MAX_MANIFEST)).hexdigest()
 

@@ -8,7 +8,7 @@ copied file from a half copied one; a flipped bit elsewhere is found by the hash
 from __future__ import annotations
 
 import hashlib
-import mmap
+from pathlib import Path
 from typing import Any
 
 from wgtorch.core.checkpoint.tensors import Header
@@ -25,21 +25,36 @@ class Pieces:
 
     def add(self, tensor: Any) -> None:
         """Takes the middle of a tensor's bytes (a memoryview of bytes)."""
-        start = max(0, (len(tensor) - PIECE) // 2)
-        self._hash.update(tensor[start : start + PIECE])
+        first, last = _middle(len(tensor))
+        self.take(tensor[first:last])
+
+    def take(self, piece: Any) -> None:
+        """Takes the bytes of a piece."""
+        self._hash.update(piece)
 
     def hexdigest(self) -> str:
         """The sha256 of all that was taken."""
         return self._hash.hexdigest()
 
 
-def pieces_of(buffer: mmap.mmap, start: int, header: Header) -> str:
-    """The hash of the pieces of a file that lies in ``buffer`` from ``start`` on and whose header was read."""
-    pieces = Pieces(buffer[start : start + header.size])
-    with memoryview(buffer) as view:
+def pieces_of(path: Path, start: int, header: Header) -> str:
+    """The hash of the pieces of a safetensors file whose header was read and which begins at byte ``start`` of ``path``.
+
+    They are read, not looked at in the mapping: that a page is mapped takes several times as long.
+    """
+    with path.open("rb", buffering=0) as handle:
+
+        def read(at: int, length: int) -> bytes:
+            handle.seek(start + at)
+            return handle.read(length)
+
+        pieces = Pieces(read(0, header.size))
         for entry in sorted(header.entries.values(), key=lambda entry: entry.start):
-            if entry.end > entry.start:
-                begin = start + header.size
-                with view[begin + entry.start : begin + entry.end] as tensor:
-                    pieces.add(tensor)
+            first, last = _middle(entry.end - entry.start)
+            pieces.take(read(header.size + entry.start + first, last - first))
     return pieces.hexdigest()
+
+
+def _middle(length: int) -> tuple[int, int]:
+    start = max(0, (length - PIECE) // 2)
+    return start, min(start + PIECE, length)

@@ -40,6 +40,9 @@ class Source(Protocol):
     def map(self, name: str) -> tuple[mmap.mmap, int, int]:
         """A mapping, and where in it the file begins and how long it is."""
 
+    def place(self, name: str) -> tuple[Path, int]:
+        """The file on disk that holds it, and at which byte it begins there."""
+
     def where(self, name: str) -> str:
         """The file's full name, for messages."""
 
@@ -119,6 +122,9 @@ class FolderSource:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file}: cannot be read: {error}") from error
 
+    def place(self, name: str) -> tuple[Path, int]:
+        return self._file(name)[0], 0
+
     def where(self, name: str) -> str:
         return str(self.path / name)
 
@@ -168,6 +174,9 @@ class ArchiveSource:
 
     def map(self, name: str) -> tuple[mmap.mmap, int, int]:
         return self._buffer, *self._member(name)
+
+    def place(self, name: str) -> tuple[Path, int]:
+        return self.path, self._member(name)[0]
 
     def where(self, name: str) -> str:
         return f"{self.path}:{name}"

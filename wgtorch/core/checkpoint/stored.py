@@ -33,7 +33,7 @@ def prove(source: Source, file: StoredFile, verify: bool | None) -> None:
         CheckpointError: it is missing, or not the file that was saved.
     """
     if not _proved(source, file, verify) and verify is None:
-        _prove_pieces(source, file, *_header(source, file))
+        _prove_pieces(source, file, _header(source, file)[2])
 
 
 def _proved(source: Source, file: StoredFile, verify: bool | None) -> bool:
@@ -50,8 +50,8 @@ def _proved(source: Source, file: StoredFile, verify: bool | None) -> bool:
     return bool(verify)
 
 
-def _prove_pieces(source: Source, file: StoredFile, buffer: mmap.mmap, start: int, header: Header) -> None:
-    if pieces_of(buffer, start, header) != file.pieces:
+def _prove_pieces(source: Source, file: StoredFile, header: Header) -> None:
+    if pieces_of(*source.place(file.file), header) != file.pieces:
         raise CheckpointError(
             f"{source.where(file.file)}: is not the file that was saved (its header or a tensor differs); damaged, or another file"
         )
@@ -76,7 +76,7 @@ def stored_tensors_of(source: Source, files: Iterable[StoredFile], verify: bool 
         whole = _proved(source, file, verify)
         buffer, start, header = _header(source, file)
         if not whole and verify is None:
-            _prove_pieces(source, file, buffer, start, header)
+            _prove_pieces(source, file, header)
         mapped = map_tensors(buffer, start, header)
         for name in mapped:
             if name in tensors:
@@ -94,7 +94,7 @@ def stored_file(path: Path, name: str) -> StoredFile:
     Raises:
         CheckpointError: it is called a safetensors file and is none.
     """
-    pieces = pieces_of(*map_header(path)) if path.suffix == ".safetensors" else ""
+    pieces = pieces_of(path, 0, map_header(path)[2]) if path.suffix == ".safetensors" else ""
     return StoredFile(name, path.stat().st_size, digest_of(path), pieces)
 
 
