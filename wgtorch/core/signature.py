@@ -19,7 +19,8 @@ def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters of a function or bound method, without ``self``, annotations resolved where they can be."""
     if inspect.ismethod(function):  # asked for every block of a class, so read once for all
         return list(_parameters(function.__func__)[1:])
-    return list(_parameters(function) if inspect.isclass(function) else _read_parameters(function))
+    known: Callable[..., Any] = function  # to mypy, a class may have no hash
+    return list(_parameters(known) if isinstance(function, type) else _read_parameters(function))
 
 
 @functools.lru_cache(maxsize=4096)
