@@ -66,13 +66,17 @@ def make_unet(size: str) -> Any:
     Stub.__name__ = UNet2DConditionModel.__name__  # by which a pipeline's family is told
     levels = len(SIZES[size]["block_out_channels"])
     torch.manual_seed(0)
-    return (Stub if size == "stub" else UNet2DConditionModel)(
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1 if size != "middle" else 2,
-        attention_head_dim=8,
+    common = {"in_channels": 4, "out_channels": 4, "layers_per_block": 1 if size != "middle" else 2, "attention_head_dim": 8}
+    if size == "stub":
+        kinds: dict[str, Any] = {"down_block_types": ("DownBlock2D",) * levels, "up_block_types": ("UpBlock2D",) * levels}
+        stub = Stub(**common, **kinds, mid_block_type=None, **SIZES[size]).eval()
+        for name in ("time_proj", "time_embedding", "down_blocks", "up_blocks", "conv_norm_out", "conv_act", "conv_out"):
+            delattr(stub, name)  # nobody calls them; one layer stays, to tell dtype and device by
+        return stub
+    return UNet2DConditionModel(
         down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        **common,
         **SIZES[size],
     ).eval()
 

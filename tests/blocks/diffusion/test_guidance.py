@@ -43,6 +43,13 @@ def test_rescaled_guidance_is_diffusers(share: float) -> None:
     torch.testing.assert_close(guided("cfg", {"scale": 7.5, "rescale": share}), expected)
 
 
+def test_how_much_is_rescaled_may_be_an_input() -> None:
+    expected = guided("cfg", {"scale": 7.5, "rescale": 0.4})
+    torch.testing.assert_close(guided("cfg", {"scale": 7.5, "rescale": 0.9}, rescale=0.4), expected)
+    torch.testing.assert_close(guided("cfg", {"scale": 7.5}, rescale=torch.tensor(0.4, dtype=torch.float64)), expected)
+    assert torch.equal(guided("cfg", {"scale": 7.5, "rescale": 0.9}, rescale=0.0), guided("cfg", {"scale": 7.5}))
+
+
 def test_rescaled_wholly_has_the_deviation_of_the_condition() -> None:
     found = rescale_to(3 * COND + UNCOND, COND, 1.0)
     torch.testing.assert_close(found.flatten(1).std(dim=1), COND.flatten(1).std(dim=1))

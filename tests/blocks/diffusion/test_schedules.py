@@ -304,6 +304,41 @@ def test_a_schedule_of_given_steps_has_those_only() -> None:
             schedule(num_steps=5)
 
 
+@pytest.mark.parametrize("name", ["timesteps", "sigmas"])
+def test_a_run_may_bring_its_own_steps(name: str) -> None:
+    own = {"timesteps": [900, 500, 20], "sigmas": [9.0, 2.0, 0.1, 0.0]}[name]
+    block = DiffusionSchedule(convention="euler", num_steps=7)
+    found = block.run({name: own})["progress"].grid
+    expected = DiffusionSchedule(convention="euler", **{name: own}).grid()  # type: ignore[arg-type]
+    assert (found.timesteps, found.levels, found.start_scale) == (expected.timesteps, expected.levels, expected.start_scale)
+    assert block.run({name: own})["progress"].grid is found, "made once"
+    assert len(block.run({name: own, "strength": 0.67})["progress"].grid) == 2
+    assert len(block.run({})["progress"].grid) == 7
+    other = DiffusionSchedule(convention="euler", timesteps=[800, 30])
+    assert other.run({name: own})["progress"].grid.timesteps == expected.timesteps, "instead of the constructor's"
+
+
+def test_a_run_of_a_flow_may_bring_its_own_sigmas() -> None:
+    own = [1.0, 0.7, 0.2]
+    for more, inputs in (({"shift": 2.0}, {}), ({"dynamic_shift": True}, {"mu": 0.9}), ({"convention": "trained"}, {})):
+        block = FlowSchedule(num_steps=9, **more)  # type: ignore[arg-type]
+        found = block.run({"sigmas": own, **inputs})["progress"].grid
+        expected = FlowSchedule(sigmas=own, **more).run(dict(inputs))["progress"].grid  # type: ignore[arg-type]
+        assert (found.timesteps, found.levels) == (expected.timesteps, expected.levels)
+        assert len(block.run(dict(inputs))["progress"].grid) == 9
+
+
+def test_steps_of_a_run_that_make_no_sense() -> None:
+    with pytest.raises(PortError, match=r"sigmas: got \[2.0, 1.0\]; expected numbers that fall, from at most 1 to above 0"):
+        FlowSchedule().run({"sigmas": [2.0, 1.0]})
+    with pytest.raises(PortError, match=r"sigmas: got \[0.5, 0.7, 0.2\]; expected numbers that fall"):
+        FlowSchedule().run({"sigmas": [0.5, 0.7, 0.2]})
+    with pytest.raises(PortError, match=r"timesteps: got \[\]; expected numbers that fall"):
+        DiffusionSchedule().run({"timesteps": []})
+    with pytest.raises(PortError, match="got sigmas with convention 'ddpm', which takes timesteps"):
+        DiffusionSchedule().run({"sigmas": [2.0, 0.0]})
+
+
 def test_schedules_from_plain_settings() -> None:
     built = build_schedule({"kind": "flow", "num_steps": 3, "shift": 2.0})
     assert isinstance(built, FlowSchedule) and built.config["shift"] == 2.0 and len(built.grid()) == 3

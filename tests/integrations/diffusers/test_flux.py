@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
-from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
 from wgtorch.core.errors import ConfigError, PortError, PromptTruncatedWarning
 from wgtorch.graph import Graph
 
@@ -66,6 +66,15 @@ def test_several_prompts_and_a_model_that_takes_no_scale(tmp_path: Path) -> None
     assert check_equal(same, Graph.from_diffusers(same), **call).shape == (4, 3, 16, 24)
 
 
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image"])
+@pytest.mark.parametrize("schedule", ["flow_dynamic", "flow_euler", "flow_linear"])
+def test_sigmas_of_a_runs_own(pipeline: Any, schedule: str, task: str) -> None:
+    same = as_task(pipeline, task, schedule)
+    graph = Graph.from_diffusers(same, task=task)
+    call = {**CALL, "sigmas": [1.0, 0.8, 0.65, 0.3, 0.1]}
+    check_equal(same, graph, **call, **({} if task == "text_to_image" else {"image": picture(20)}))
+
+
 def test_a_seed_holds_for_a_scheduler_that_draws_from_the_global_generator(pipeline: Any) -> None:
     graph = Graph.from_diffusers(as_task(pipeline, "text_to_image", "flow_stochastic"))
     found = graph.run(CALL, seed=1)["image"]
@@ -99,6 +108,34 @@ def test_inpainting(pipeline: Any, schedule: str, strength: float) -> None:
     graph = Graph.from_diffusers(same, task="inpaint")
     call = {"image": picture(20), "mask_image": half_mask(20), "strength": strength}
     check_equal(same, graph, **CALL, **call, negative_prompt=NEGATIVE, true_cfg_scale=2.0)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("schedule", ["flow_dynamic", "flow_euler"])
+def test_fill(tmp_path: Path, schedule: str, strength: float) -> None:
+    from diffusers import DiffusionPipeline
+
+    fill = tiny.flux(tmp_path, fill=True, schedule=schedule)
+    graph = Graph.from_diffusers(fill, task="inpaint")
+    assert "blend" not in graph.nodes and "negative_prompt" not in graph.get_input_spec()
+    call = {**CALL, "image": picture(24), "mask_image": half_mask(24), "height": 24, "width": 24, "strength": strength}
+    graph.expose_input("encoder", "noise", "posterior")
+    graph.expose_input("masked_encoder", "noise", "masked_posterior")
+    torch.manual_seed(3)
+    given = {name: torch.randn(1, 4, 12, 12) for name in ("posterior", "latents", "masked_posterior")}
+    expected = theirs(fill, **call)
+    found = ours(graph, **call, **given)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    other = {**call, "mask_image": 1 - half_mask(24)}
+    assert (ours(graph, **other, **given) - found).abs().max() > 1e-3, "the mask matters"
+    graph.to_diffusers(tmp_path / "out")
+    again = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
+    assert type(again) is type(fill)
+    torch.testing.assert_close(theirs(again, **call), expected, rtol=0, atol=1e-5)
+    with pytest.raises(
+        ConfigError, match="12 channels over latents of 4; text_to_image expects as many; this is a Fill, so take task='inp"
+    ):
+        Graph.from_diffusers(fill)
 
 
 def test_defaults_are_those_of_the_pipeline(pipeline: Any) -> None:
@@ -144,7 +181,9 @@ def test_bad_input(pipeline: Any) -> None:
         graph.run({**CALL, "prompt": "a", "prompt_2": "abcdefg h i j", "max_sequence_length": 8, "num_inference_steps": 1})
     pipeline.transformer.register_to_config(in_channels=96)
     try:
-        with pytest.raises(ConfigError, match="transformer of 96 input channels over patches of 16; .*Fill, Depth, Canny and Kontext"):
+        with pytest.raises(
+            ConfigError, match="transformer of 24 channels over latents of 4; text_to_image expects as many .Depth, Canny and Kontext"
+        ):
             Graph.from_diffusers(pipeline)
     finally:
         pipeline.transformer.register_to_config(in_channels=16)

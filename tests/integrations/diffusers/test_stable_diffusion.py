@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
-from wgtorch.blocks.diffusion import DPMpp2M
+from wgtorch.blocks.diffusion import DPMpp2M, PerturbedAttention
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, UnknownNameError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
@@ -113,6 +113,30 @@ def test_one_batch_is_the_default_and_conditions_are_encoded_once(pipeline: Any)
     assert sorted(encoded) == [1, 3]
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_keys_and_values_of_the_condition_are_made_once(pipeline: Any, batched: bool) -> None:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    graph = from_diffusers(pipeline, batched=batched)
+    layers = [module for name, module in pipeline.unet.named_modules() if name.endswith("attn2.to_k")]
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": STEPS}
+    with torch.no_grad():
+        rows: list[int] = []
+        with watched(layers[0], rows):
+            found = ours(graph, **call)
+        assert rows == ([2] if batched else [1, 1])
+    before = pipeline.unet.attn_processors
+    pipeline.unet.set_attn_processor(AttnProcessor())  # what somebody else has set stays
+    try:
+        rows.clear()
+        with watched(layers[0], rows):
+            torch.testing.assert_close(ours(graph, **call), found)
+        assert len(rows) == STEPS * (1 if batched else 2)
+        assert {type(processor) for processor in pipeline.unet.attn_processors.values()} == {AttnProcessor}
+    finally:
+        pipeline.unet.set_attn_processor(before)
+
+
 def test_several_prompts_sizes_and_pictures_for_each(pipeline: Any) -> None:
     graph = from_diffusers(pipeline)
     call = {"num_inference_steps": STEPS, "height": 32, "width": 16, "num_images_per_prompt": 2}
@@ -128,6 +152,139 @@ def test_given_latents_and_a_seed(pipeline: Any) -> None:
     found = graph.run({"latents": latents, **call}, seed=1)["image"]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert torch.equal(graph.run(call, seed=2)["image"], graph.run(call, seed=2)["image"])
+
+
+AYS = {  # Align Your Steps for Stable Diffusion 1 (Sabour et al. 2024)
+    "timesteps": [999, 850, 736, 645, 545, 455, 343, 233, 124, 24],
+    "sigmas": [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0],
+}
+
+
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
+@pytest.mark.parametrize(
+    ("schedule", "name"), [("euler", "timesteps"), ("euler", "sigmas"), ("heun", "timesteps"), ("dpmpp_2m", "timesteps")]
+)
+def test_timesteps_or_sigmas_of_a_runs_own(pipeline: Any, schedule: str, name: str, task: str) -> None:
+    import diffusers
+
+    if schedule == "heun" and task != "text_to_image":
+        pytest.skip("their pipelines take its turns for steps then, and leave most of them out")
+    same = as_task(pipeline, task, schedule)
+    if schedule == "dpmpp_2m":
+        same.scheduler = diffusers.DPMSolverMultistepScheduler(**tiny.BETAS)
+    graph = from_diffusers(same, task=task)
+    call = {"prompt": PROMPT, name: AYS[name]}
+    call |= {} if task == "text_to_image" else {"image": picture(tiny.PIXELS), "strength": 0.6}
+    call |= {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
+    check_equal(same, graph, **call)
+    turns: list[int] = []
+    with watched(graph.nodes["backbone"].model, turns):
+        ours(graph, **call)
+    asked = 10 if task == "text_to_image" else 6
+    assert len(turns) == (2 * asked - 1 if schedule == "heun" else asked)
+
+
+def test_lists_that_cannot_be_walked_are_refused(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    with pytest.raises(PortError, match=r"timesteps: got \[1.0, 5.0\]; expected numbers that fall"):
+        graph.run({"prompt": PROMPT, "timesteps": [1, 5]})
+    with pytest.raises(PortError, match="sigmas: got sigmas with convention 'ddim', which takes timesteps; expected convention 'euler'"):
+        graph.run({"prompt": PROMPT, "sigmas": [5.0, 1.0, 0.0]})
+    with pytest.raises(PortError, match="got sigmas with timesteps beside them"):
+        graph.run({"prompt": PROMPT, "sigmas": [5.0, 1.0, 0.0], "timesteps": [5, 1]})
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_guidance_rescale(pipeline: Any, batched: bool) -> None:
+    graph = from_diffusers(pipeline, batched=batched)
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS}
+    plain = check_equal(pipeline, graph, **call)
+    assert (check_equal(pipeline, graph, **call, guidance_rescale=0.7) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
+def test_a_distilled_unet_that_takes_the_scale_itself(tmp_path: Path, task: str, batched: bool) -> None:
+    distilled = tiny.stable_diffusion(tmp_path)
+    distilled.unet = tiny.unet(time_cond_proj_dim=6)
+    torch.nn.init.normal_(distilled.unet.time_embedding.cond_proj.weight)
+    same = as_task(distilled, task)
+    if task == "text_to_image":
+        import diffusers
+
+        same.scheduler = diffusers.LCMScheduler(**{**tiny.BETAS, "steps_offset": 0})
+    graph = from_diffusers(same, task=task, batched=batched)
+    call = {"prompt": [PROMPT, "a"], "num_inference_steps": 4}
+    call |= {} if task == "text_to_image" else {"image": picture(tiny.PIXELS, batch=2)}
+    call |= {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
+    found = check_equal(same, graph, **call)
+    assert (check_equal(same, graph, **call, guidance_scale=8.1) - found).abs().max() > 1e-4, "the scale matters"
+    rows: list[int] = []
+    with watched(graph.nodes["backbone"].model, rows):
+        ours(graph, **call)
+    assert set(rows) == {2}, "nothing is guided besides"
+
+
+def test_an_image_encoder_is_left_out_and_an_ip_adapter_inside_the_unet_is_refused(pipeline: Any) -> None:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    seeing = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2))
+    same = type(pipeline)(**{**pipeline.components, "image_encoder": seeing}, requires_safety_checker=False)
+    check_equal(pipeline, from_diffusers(same), prompt=PROMPT, num_inference_steps=STEPS)
+    same.unet = tiny.unet()
+    same.unet.register_to_config(encoder_hid_dim_type="ip_image_proj")  # as load_ip_adapter does
+    with pytest.raises(ConfigError, match="UNet with an IP-Adapter in it; call unload_ip_adapter"):
+        from_diffusers(same)
+
+
+def test_processors_that_diffusers_makes_anew_are_numbered_again(pipeline: Any) -> None:
+    graph = from_diffusers(pipeline)
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS}
+    found = ours(graph, **call)
+    anew = {name: type(processor)() for name, processor in pipeline.unet.attn_processors.items()}  # as unload_ip_adapter does
+    pipeline.unet.set_attn_processor(anew)
+    assert torch.equal(ours(graph, **call), found)
+    assert torch.equal(ours(from_diffusers(pipeline), **call), found)
+
+
+@pytest.mark.parametrize("guidance_scale", [5.0, 0.0])
+def test_perturbed_attention_guidance(pipeline: Any, guidance_scale: float) -> None:
+    import copy
+
+    from diffusers import StableDiffusionPAGPipeline
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    graph = from_diffusers(pipeline, batched=False)
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": guidance_scale}
+    plain = ours(graph, **call)
+    graph.replace_node("guidance", PerturbedAttention(perturbed_scale=3.0))
+    graph.add_node(graph.nodes["backbone"], "perturbed", auto_connect=False, inputs={"perturbed": ["mid"]})
+    for edge in graph.edges:
+        if edge.target_node == "backbone":
+            graph.add_edge(edge.source_node, edge.source_port, "perturbed", edge.target_port)
+    graph.add_edge("perturbed.pred", "guidance.pred_perturbed")
+    graph.validate()
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet)}
+    parts["unet"].set_attn_processor(AttnProcessor2_0())
+    same = StableDiffusionPAGPipeline(**parts, pag_applied_layers=["mid"], requires_safety_checker=False)
+    expected = theirs(same, pag_scale=3.0, **call)
+    found = ours(graph, **call)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - plain).abs().max() > 1e-3
+    with pytest.raises(PortError, match="perturbed: 'middle' is in the name of no self-attention; those are down_blocks.1.attentions.0"):
+        graph.configure_node("perturbed", inputs={"perturbed": ["middle"]})
+        graph.run(call)
+    assert torch.equal(ours(from_diffusers(pipeline, batched=False), **call), plain)
+
+
+def test_embeddings_are_given_by_their_path(pipeline: Any) -> None:
+    """As ``prompt_embeds`` and ``negative_prompt_embeds`` of the pipeline; the prompts are not asked for then."""
+    graph = from_diffusers(pipeline)
+    embeds, negative = (torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    call = {"num_inference_steps": STEPS}
+    expected = theirs(pipeline, prompt_embeds=embeds, negative_prompt_embeds=negative, **call)
+    found = ours(graph, **{"text_encoder.embedding": embeds, "negative_text_encoder.embedding": negative}, **call)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_clip_skip(pipeline: Any) -> None:
@@ -261,6 +418,19 @@ def test_runs_in_several_threads_do_not_touch_each_other(pipeline: Any, schedule
 def test_a_tokenizer_from_no_folder_cannot_be_named_in_a_config(pipeline: Any) -> None:
     with pytest.raises(ConfigError, match=r"text_to_image/tokenizer: .*from no local folder.*to_diffusers\(folder\)"):
         from_diffusers(pipeline).to_config()
+
+
+def test_a_compiled_graph_compiles_one_turn_for_all_runs(pipeline: Any) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    graph = from_diffusers(pipeline)
+    calls = [{"prompt": PROMPT, "num_inference_steps": 3}, {"prompt": "a", "num_inference_steps": 5, "guidance_scale": 4.0}]
+    expected = [ours(graph, **call) for call in calls]
+    counter = CompileCounter()
+    graph.compile(backend=counter, fullgraph=True)
+    for call, image in zip(calls, expected, strict=True):
+        torch.testing.assert_close(ours(graph, **call), image, rtol=0, atol=1e-5)
+    assert counter.frame_count == 1
 
 
 def test_gradients_reach_prompt_and_backbone(pipeline: Any) -> None:

@@ -129,6 +129,15 @@ def test_inpainting_with_a_model_that_was_trained_to(tmp_path: Path, batched: bo
     torch.testing.assert_close(ours(graph, **call, **given), theirs(same, **call), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image"])
+@pytest.mark.parametrize("schedule", ["flow_euler", "flow_dynamic", "flow_karras", "flow_linear"])
+def test_sigmas_of_a_runs_own(pipeline: Any, schedule: str, task: str) -> None:
+    same = as_task(pipeline, task, schedule)
+    graph = Graph.from_diffusers(same, task=task)
+    call = {"prompt": PROMPT, "sigmas": [1.0, 0.8, 0.65, 0.3, 0.1], **LENGTH}
+    check_equal(same, graph, **call, **({} if task == "text_to_image" else {"image": picture(16)}))
+
+
 def test_given_latents(pipeline: Any) -> None:
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     check_equal(pipeline, Graph.from_diffusers(pipeline), prompt=PROMPT, latents=latents, num_inference_steps=STEPS, **LENGTH)

@@ -72,6 +72,19 @@ def test_second_prompts_and_sizes(pipeline: Any, batched: bool) -> None:
     plain = theirs(pipeline, **call, height=24, width=32)
     found = check_equal(pipeline, graph, **call, **sizes, **negative)
     assert (found - plain).abs().max() > 1e-3, "sizes matter"
+    for left_out in negative:
+        check_equal(pipeline, graph, **call, **sizes, **{name: size for name, size in negative.items() if name != left_out})
+
+
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
+def test_guidance_rescale_and_timesteps_of_a_runs_own(pipeline: Any, task: str) -> None:
+    same = as_task(pipeline, task)
+    graph = Graph.from_diffusers(same, task=task)
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "guidance_rescale": 0.6, "timesteps": [900, 700, 400, 300, 50]}
+    call |= {} if task == "text_to_image" else {"image": picture(tiny.PIXELS), "strength": 0.8}
+    call |= {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
+    found = check_equal(same, graph, **call)
+    assert (found - ours(graph, **{**call, "guidance_rescale": 0.0})).abs().max() > 1e-3
 
 
 def test_several_prompts(pipeline: Any) -> None:
@@ -129,8 +142,58 @@ def test_a_folder_gives_what_its_pipeline_gives(pipeline: Any, tmp_path: Path) -
     assert torch.equal(ours(again, **call), ours(graph, **call))
 
 
-def test_a_refiner_is_refused(pipeline: Any) -> None:
-    same = as_task(pipeline, "image_to_image")
-    same.register_to_config(requires_aesthetics_score=True)
-    with pytest.raises(ConfigError, match="is a refiner"):
-        Graph.from_diffusers(same, task="image_to_image")
+@pytest.mark.parametrize("task", ["image_to_image", "inpaint"])
+def test_crops_of_what_is_not_wanted_on_pictures(pipeline: Any, task: str) -> None:
+    """Those pipelines take the crop of what is wanted for both."""
+    same = as_task(pipeline, task)
+    graph = Graph.from_diffusers(same, task=task)
+    call = {"prompt": PROMPT, "negative_prompt": "x", "image": picture(tiny.PIXELS), "num_inference_steps": STEPS, "strength": 0.8}
+    call |= {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
+    sizes = {"crops_coords_top_left": (4, 0), "negative_crops_coords_top_left": (99, 50), "negative_original_size": (8, 8)}
+    check_equal(same, graph, **call, **sizes)
+
+
+@pytest.fixture(scope="module")
+def refiner(pipeline: Any) -> Any:
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    torch.manual_seed(1)
+    sizes = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 12 + 5 * 4}
+    parts = {**pipeline.components, "text_encoder": None, "tokenizer": None, "unet": tiny.unet(cross_attention_dim=20, **sizes)}
+    more = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False, "add_watermarker": False}
+    return StableDiffusionXLImg2ImgPipeline(**parts, **more)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_refiner(refiner: Any, batched: bool, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    graph = Graph.from_diffusers(refiner, task="image_to_image", batched=batched)
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "image": picture(tiny.PIXELS), "num_inference_steps": 10}
+    found = check_equal(refiner, graph, **call)
+    scores = {"aesthetic_score": 9.0, "negative_aesthetic_score": 1.0, "original_size": (64, 32), "negative_crops_coords_top_left": (3, 1)}
+    assert (check_equal(refiner, graph, **call, **scores) - found).abs().max() > 1e-4
+    check_equal(refiner, graph, prompt=["a", "b"], image=picture(tiny.PIXELS, batch=2), num_inference_steps=10)
+    refiner.save_pretrained(tmp_path / "refiner")
+    folder = Graph.from_diffusers(tmp_path / "refiner", task="image_to_image", batched=batched)
+    check_equal(refiner, folder, **call)
+    folder.to_diffusers(tmp_path / "out")
+    without = {"text_encoder": None, "tokenizer": None}  # diffusers wants to be told
+    again = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True, **without)
+    check_equal(again, folder, **call, **scores)
+
+
+def test_latents_that_are_normalised_channel_by_channel(pipeline: Any) -> None:
+    parts = {**pipeline.components, "vae": tiny.autoencoder(latents_mean=[0.1, -0.3, 0.2, 0.5], latents_std=[1.2, 0.6, 0.9, 2.0])}
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS}
+    same = type(pipeline)(**parts, add_watermarker=False)
+    check_equal(same, Graph.from_diffusers(same), **call)
+    edited = as_task(same, "image_to_image")
+    check_equal(edited, Graph.from_diffusers(edited, task="image_to_image"), image=picture(tiny.PIXELS), strength=0.8, **call)
+    with pytest.raises(ConfigError, match="autoencoder with latents_mean, with which diffusers encodes otherwise than it decodes"):
+        Graph.from_diffusers(same, task="inpaint")
+
+
+def test_a_refiner_wants_a_picture(refiner: Any) -> None:
+    with pytest.raises(ConfigError, match="is a refiner, which starts from a picture; take task='image_to_image'"):
+        Graph.from_diffusers(refiner)

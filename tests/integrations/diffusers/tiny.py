@@ -177,17 +177,18 @@ def stable_diffusion_3(folder: Path, *, t5: bool = True, shift: float = 3.0, cha
     )
 
 
-def flux(folder: Path, *, guided: bool = True, schedule: str = "flow_dynamic") -> Any:
-    """A pipeline of FLUX.1; ``guided`` is one that was distilled with a guidance scale."""
-    from diffusers import FluxPipeline, FluxTransformer2DModel
+def flux(folder: Path, *, guided: bool = True, schedule: str = "flow_dynamic", fill: bool = False) -> Any:
+    """A pipeline of FLUX.1; ``guided`` is one that was distilled with a guidance scale, ``fill`` one that was trained to inpaint."""
+    from diffusers import FluxFillPipeline, FluxPipeline, FluxTransformer2DModel
 
     torch.manual_seed(0)
     width = 24
     transformer = FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+        patch_size=1, in_channels=4 * (4 + 4 + 4) if fill else 16, out_channels=16,
+        num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=width, pooled_projection_dim=16, guidance_embeds=guided, axes_dims_rope=(2, 2, 4),
     ).eval()  # fmt: skip
-    return FluxPipeline(
+    return (FluxFillPipeline if fill else FluxPipeline)(
         transformer=transformer,
         scheduler=flow_scheduler(schedule),
         vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.9),

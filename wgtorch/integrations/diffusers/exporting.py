@@ -103,6 +103,12 @@ def _clip_of(graph: Graph) -> dict[str, Any]:
     return {"image_encoder": _inner(graph, "image_encoder"), "image_processor": block.processor}
 
 
+def _xl_settings(graph: Graph) -> dict[str, Any]:
+    zeros, scored = graph.nodes["conditions"].config.get("zero_negative"), graph.nodes["sizes"].config.get("scored")
+    aesthetics = {"requires_aesthetics_score": True} if scored else {}  # text to image has no such setting
+    return {"force_zeros_for_empty_prompt": bool(zeros), "add_watermarker": False, **aesthetics}
+
+
 def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
@@ -117,14 +123,13 @@ _SD = _Written(
 )
 _SDXL = _Written(
     _classes("StableDiffusionXL"),
-    {**_UNET, **_TEXT, **_TEXT_2},
-    settings=lambda graph: {
-        "force_zeros_for_empty_prompt": bool(graph.nodes["conditions"].config.get("zero_negative")),
-        "add_watermarker": False,
-    },
+    {**_UNET, **_TEXT_2},
+    _TEXT,
+    settings=_xl_settings,
 )
 _SD3 = _Written(_classes("StableDiffusion3"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, _TEXT_3)
 _FLUX = _Written(_classes("Flux"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, is_even=True)
+_FILL = _Written({"inpaint": "FluxFillPipeline"}, _FLUX.nodes, is_even=True)
 _WAN = _Written(
     {"text_to_video": "WanPipeline", "image_to_video": "WanImageToVideoPipeline"},
     {**_TRANSFORMER, **_TEXT},
@@ -136,6 +141,8 @@ _TRANSFORMERS = {"backbone/wan_transformer": _WAN, "backbone/sd3_transformer": _
 
 def _written(graph: Graph) -> _Written:
     kind = graph.nodes["backbone"].block_type if "backbone" in graph.nodes else ""
+    if "mask_patches" in graph.nodes:
+        return _FILL
     return _TRANSFORMERS.get(kind) or (_SDXL if "text_encoder_2" in graph.nodes else _SD)
 
 

@@ -32,12 +32,18 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     ================  ================================================  ======================================================
     family            tasks                                             not supported
     ================  ================================================  ======================================================
-    Stable Diffusion  ``text_to_image``, ``image_to_image``,            refiners; UNets that take the guidance scale
+    Stable Diffusion  ``text_to_image``, ``image_to_image``,            a UNet that holds an IP-Adapter
     1, 2, XL          ``inpaint``
     SD 3              the same                                          image adapters
-    FLUX.1            the same                                          Fill, Depth, Canny, Kontext
+    FLUX.1            the same; Fill ``inpaint``                        Depth, Canny, Kontext
     Wan 2.1           ``text_to_video``, ``image_to_video``             2.2 of two stages, or with a timestep for each patch
     ================  ================================================  ======================================================
+
+    What the call of a pipeline may have instead of a prompt is given under its path: ``prompt_embeds`` as ``text_encoder.embedding``
+    (of XL and SD3 ``text_encoders.embedding``, of Flux ``text_encoder_2.embedding``), ``pooled_prompt_embeds`` as the ``pooled``
+    beside it, and likewise behind ``negative_``. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), ``eta`` is a
+    setting of ``solver/ddim``. Without a counterpart are ``denoising_start`` and ``denoising_end``, ``padding_mask_crop``,
+    ``masked_image_latents`` and SD3's guidance that skips layers.
 
     The solver is one of ours where we have that of the folder's scheduler, else the scheduler itself in ``solver/diffusers``.
     A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels. Inpainting with
@@ -70,7 +76,7 @@ def _family(source: Source, task: str) -> Any:
     classes = source.classes
     others = set(classes) - _BESIDE
     for models, build, tasks in _FAMILIES:
-        if others == set(models) and all(classes[name] == kind for name, kind in models.items() if kind):
+        if others in (set(models), {*models, _SEEING}) and all(classes[name] == kind for name, kind in models.items() if kind):
             if task not in tasks:
                 raise ConfigError(f"from_diffusers: {task} of {source.pipeline_class} is not supported; supported: {', '.join(tasks)}")
             return build
@@ -82,6 +88,8 @@ def _family(source: Source, task: str) -> Any:
 
 _BESIDE = {"safety_checker", "feature_extractor"}
 """What graphs leave out."""
+_SEEING = "image_encoder"
+"""What IP-Adapters see through: left out as well, where a family has no use for it."""
 _SD = {
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
@@ -90,6 +98,7 @@ _SD = {
     "scheduler": "",
 }
 _SDXL = {**_SD, "text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"}
+_REFINER = {name: kind for name, kind in _SDXL.items() if name not in ("text_encoder", "tokenizer")}
 _SD3 = {
     "transformer": "SD3Transformer2DModel",
     "vae": "AutoencoderKL",
@@ -120,11 +129,12 @@ _WAN_CLIP = {**_WAN, "image_encoder": "CLIPVisionModel", "image_processor": ""}
 _FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph], tuple[str, ...]], ...] = (
     (_SD, stable_diffusion, tuple(STABLE_DIFFUSION)),
     (_SDXL, stable_diffusion_xl, tuple(STABLE_DIFFUSION_XL)),
+    (_REFINER, stable_diffusion_xl, tuple(STABLE_DIFFUSION_XL)),
     (_SD3, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
     (_SD3_T5, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
     (_FLUX, flux, tuple(FLUX)),
-    (_WAN, wan, tuple(WAN)),
     (_WAN_CLIP, wan, tuple(WAN)),
+    (_WAN, wan, tuple(WAN)),
 )
 
 GraphReaders.register("diffusers", from_diffusers)

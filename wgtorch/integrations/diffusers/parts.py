@@ -46,6 +46,8 @@ class Parts:
         sides: (height, width) in pixels, where a call says nothing.
         skips_shift: the pipeline decodes without the autoencoder's shift.
         keeps_size: an image that is changed keeps its size, whatever ``sides``.
+        sees_patches: the backbone, trained to inpaint, sees the mask's pixels as channels (FLUX.1 Fill).
+        rescales: the call of the pipeline says how much guidance is rescaled.
     """
 
     graph: Graph
@@ -62,6 +64,8 @@ class Parts:
     sides: tuple[int, int] = (512, 512)
     keeps_size: bool = False
     skips_shift: bool = False
+    rescales: bool = False
+    sees_patches: bool = False
 
 
 def begin(source: Source, task: str, batched: bool, defaults: Defaults, **more: Any) -> Parts:

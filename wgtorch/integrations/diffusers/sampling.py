@@ -50,6 +50,8 @@ def scheduling(parts: Parts) -> None:
         join(graph, ("strength.strength", "schedule.strength"))
     if defaults.strength is not None:
         graph.expose_input("strength" if rounds_up else "schedule", "strength")
+    if parts.task in _TASKS:
+        _expose_lists(parts, "strength" if rounds_up else "")
     is_dynamic, is_wrapped = bool(config.get("use_dynamic_shifting")), schedule.block_type == "schedule/diffusers"
     into = "schedule"
     if is_wrapped and (is_dynamic or parts.is_even):
@@ -71,6 +73,14 @@ def scheduling(parts: Parts) -> None:
         height, width = parts.sides
         add(graph, "tokens", "diffusers/patch_count", {"factor": parts.vae.factor, "patch": parts.patch, "height": height, "width": width})
         join(graph, ("tokens.tokens", f"{into}.tokens"))
+
+
+def _expose_lists(parts: Parts, counting: str) -> None:
+    """Timesteps or sigmas of a run's own; ``counting`` is the node that counts steps."""
+    for name in ("sigmas",) if parts.is_flow else ("timesteps", "sigmas"):
+        parts.graph.expose_input("schedule", name)
+    if counting:
+        parts.graph.expose_input(counting, "sigmas")
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -145,7 +155,7 @@ def _from_masked_image(parts: Parts) -> str | None:
 
 def _sees_mask(parts: Parts) -> bool:
     """The backbone was trained to inpaint: it takes the mask and the masked picture beside the latent."""
-    return parts.backbone.model.config.in_channels == 2 * parts.vae.model.config.latent_channels + 1
+    return parts.sees_patches or parts.backbone.model.config.in_channels == 2 * parts.vae.model.config.latent_channels + 1
 
 
 _TASKS: dict[str, Callable[[Parts], str | None]] = {
@@ -169,6 +179,8 @@ def denoising(parts: Parts, extra: Mapping[str, str], seen: str | None = None) -
     graph = parts.graph
     _backbone(parts, extra, seen)
     add(graph, "guidance", "guidance/cfg", {"scale": parts.defaults.guidance_scale})
+    if parts.rescales:
+        graph.expose_input("guidance", "rescale", "guidance_rescale")
     turned = _blend(parts)
     join(
         graph,
@@ -205,8 +217,13 @@ def _backbone(parts: Parts, extra: Mapping[str, str], seen: str | None) -> None:
         add(graph, "repeat", "diffusers/repeat")
         join(graph, ("conditions.parts", "repeat.parts"))
     if seen:
-        add(graph, "channels", "diffusers/inpaint_channels")
-        join(graph, ("latent_mask.latent_mask", "channels.mask"), (seen, "channels.masked_latent"))
+        mask = "latent_mask.latent_mask"
+        if parts.sees_patches:
+            add(graph, "mask_patches", "diffusers/mask_patches", {"factor": parts.vae.factor})
+            join(graph, ("latent_mask.mask", "mask_patches.mask"))
+            mask = "mask_patches.patches"
+        add(graph, "channels", "diffusers/inpaint_channels", {"mask_last": True} if parts.sees_patches else {})
+        join(graph, (mask, "channels.mask"), (seen, "channels.masked_latent"))
         if parts.batched:
             join(graph, ("repeat.latent", "channels.latent"))
     for prefix in ("",) if parts.batched else ("", "negative_"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,6 +133,8 @@ class DiffusersSchedule(Schedule):
         "num_steps": Port(dtype="number", optional=True),
         "strength": Port(dtype="number", optional=True),
         "settings": Port(dtype="dict", optional=True),
+        "timesteps": Port(dtype="list", optional=True),
+        "sigmas": Port(dtype="list", optional=True),
     }
     outputs = {"progress": "any", "timestep": "number"}
     draws = False
@@ -156,6 +158,8 @@ class DiffusersSchedule(Schedule):
         num_steps: int | None = None,
         strength: float | None = None,
         settings: Mapping[str, Any] | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
     ) -> dict[str, Any]:
         """``progress`` for noise and solver, and the first ``timestep``.
 
@@ -164,7 +168,12 @@ class DiffusersSchedule(Schedule):
             num_steps: instead of the constructor's.
             strength: the share of the steps to make, in (0, 1], for an image to start from.
             settings: further arguments of ``set_timesteps``, for this run.
+            timesteps: of this run, whatever ``num_steps``, for a scheduler that takes such.
+            sigmas: likewise.
         """
+        lists = {name: list(given) for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
+        if lists:
+            settings = {**(settings or {}), **lists}
         scheduler = make_scheduler(self.scheduler, self.scheduler_config)
         progress = self.begun(scheduler, timestep, num_steps, strength, settings)
         return {"progress": progress, "timestep": progress.timestep}

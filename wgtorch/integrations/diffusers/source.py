@@ -27,6 +27,10 @@ class Source:
         """The block around a model."""
         raise NotImplementedError
 
+    def config_of(self, part: str) -> Mapping[str, Any]:
+        """A model's own config."""
+        raise NotImplementedError
+
     def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         """The block around a tokenizer."""
         raise NotImplementedError
@@ -66,6 +70,9 @@ class FolderSource(Source):
         settings = _own_settings(own, known)
         return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
 
+    def config_of(self, part: str) -> Mapping[str, Any]:
+        return self._json(self.folder / part / "config.json")
+
     def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         return BlockRegistry.build({"block_type": block_type, "config": {"folder": str(self.folder / part), **config}})
 
@@ -97,6 +104,9 @@ class PipelineSource(Source):
     def model(self, part: str, block_type: str, **config: Any) -> Block:
         block_class: Any = BlockRegistry.get(block_type)
         return block_class.around(self.pipeline.components[part], **config)
+
+    def config_of(self, part: str) -> Mapping[str, Any]:
+        return dict(self.pipeline.components[part].config)
 
     def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         block_class: Any = BlockRegistry.get(block_type)

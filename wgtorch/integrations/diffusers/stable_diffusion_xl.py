@@ -7,7 +7,7 @@ from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.parts import Defaults, Parts, add, finished, join
 from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.stable_diffusion import start
+from wgtorch.integrations.diffusers.stable_diffusion import expose_distilled, start
 from wgtorch.integrations.diffusers.text import conditions, encoders, second_prompt
 
 STABLE_DIFFUSION_XL = {
@@ -19,28 +19,47 @@ _SIZES = ("original_size", "crops_coords_top_left", "target_size")
 
 
 def stable_diffusion_xl(source: Source, task: str, batched: bool) -> Graph:
-    """Stable Diffusion XL as a graph.
+    """Stable Diffusion XL as a graph, or its refiner.
 
     Raises:
-        ConfigError: it is a refiner.
+        ConfigError: it is a refiner, which starts from pictures, and the task does not.
     """
-    if source.settings.get("requires_aesthetics_score"):
-        raise ConfigError(f"from_diffusers: {source.name!r} is a refiner, which is told how pleasing a picture is; not supported")
+    if task == "text_to_image" and (is_scored(source) or "text_encoder" not in source.classes):
+        raise ConfigError(f"from_diffusers: {source.name!r} is a refiner, which starts from a picture; take task='image_to_image'")
     parts = start(source, task, batched, STABLE_DIFFUSION_XL[task])
+    parts.rescales = True
+    if task == "inpaint" and parts.vae.model.config.get("latents_mean") is not None:
+        raise ConfigError(
+            f"from_diffusers: {source.name!r} has an autoencoder with latents_mean, with which diffusers encodes otherwise than it decodes "
+            "when it inpaints; expected text_to_image or image_to_image"
+        )
     _prompts(parts)
     zeros = bool(source.settings.get("force_zeros_for_empty_prompt", True))
-    conditions(parts, "text_encoders.embedding", "text_encoder_2.pooled", zero_negative=zeros)
+    embedding = "text_encoders.embedding" if "text_encoder" in source.classes else "text_encoder_2.embedding"
+    conditions(parts, embedding, "text_encoder_2.pooled", zero_negative=zeros)
     parts.graph.expose_input("conditions", "num_images_per_prompt")
     parts.graph.expose_input("conditions", "negative_prompt")
     _sizes(parts)
     sampling(parts, {"text_embeds": "conditions", "time_ids": "sizes"})
+    expose_distilled(parts)
     join(parts.graph, ("noise.latent", "sizes.latent"), ("conditions.scale", "sizes.scale"))
     return finished(parts)
 
 
+def is_scored(source: Source) -> bool:
+    """It is told how pleasing a picture is to be."""
+    return bool(source.settings.get("requires_aesthetics_score"))
+
+
 def _prompts(parts: Parts) -> None:
-    """Two tokenizers and text encoders, whose embeddings stand side by side."""
+    """Two tokenizers and text encoders, whose embeddings stand side by side; of a refiner the second alone."""
     graph = parts.graph
+    if "text_encoder" not in parts.source.classes:
+        encoders(parts, "_2", layer="penultimate", projection=True)
+        for prefix in ("", "negative_"):
+            graph.expose_input(f"{prefix}tokenizer_2", "text", f"{prefix}prompt")
+        graph.configure_node("negative_tokenizer_2", inputs={"text": ""})
+        return
     encoders(parts, layer="penultimate")
     encoders(parts, "_2", layer="penultimate", projection=True)
     second_prompt(parts, "_2")
@@ -56,6 +75,8 @@ def _prompts(parts: Parts) -> None:
 
 def _sizes(parts: Parts) -> None:
     """The sizes that the model is told."""
-    add(parts.graph, "sizes", "diffusers/picture_sizes", {"factor": parts.vae.factor, "batched": parts.batched})
-    for name in (*_SIZES, *(f"negative_{name}" for name in _SIZES)):
+    how = {"on_pictures": parts.task != "text_to_image", "scored": is_scored(parts.source)}
+    add(parts.graph, "sizes", "diffusers/picture_sizes", {"factor": parts.vae.factor, "batched": parts.batched, **how})
+    names = (*_SIZES, "aesthetic_score") if how["scored"] else _SIZES
+    for name in (*names, *(f"negative_{name}" for name in names)):
         parts.graph.expose_input("sizes", name)

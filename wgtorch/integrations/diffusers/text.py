@@ -61,4 +61,5 @@ def conditions(parts: Parts, embedding: str, pooled: str = "", *, scale: str = "
         join(graph, (f"{prefix}{embedding}", f"conditions.{prefix}embedding"))
         if pooled:
             join(graph, (f"{prefix}{pooled}", f"conditions.{prefix}pooled"))
-    graph.expose_input("conditions", "guidance_scale", scale)
+    if parts.defaults.distilled_scale is None or scale != "guidance_scale":
+        graph.expose_input("conditions", "guidance_scale", scale)

@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.roles import Guidance
 
 
-def rescale_to(guided: Tensor, pred_cond: Tensor, share: float) -> Tensor:
+def rescale_to(guided: Tensor, pred_cond: Tensor, share: float | Tensor) -> Tensor:
     """Takes back what guidance added to the deviation (Lin et al. 2023, https://arxiv.org/abs/2305.08891, sec. 3.4).
 
     Args:
@@ -67,10 +67,13 @@ class IntervalGuidance(Guidance):
         """The strength of this call."""
         return self.scale if scale is None else per_sample(scale, like)
 
-    def finished(self, guided: Tensor, pred_cond: Tensor, timestep: float | Tensor | None = None) -> dict[str, Any]:
+    def finished(
+        self, guided: Tensor, pred_cond: Tensor, timestep: float | Tensor | None = None, rescale: float | Tensor | None = None
+    ) -> dict[str, Any]:
         """``pred_guided``, rescaled where that is asked for; in compiled code ``timestep`` decides there which one it is."""
-        if self.rescale:
-            guided = rescale_to(guided, pred_cond, self.rescale)
+        share = self.rescale if rescale is None else rescale
+        if isinstance(share, Tensor) or share:
+            guided = rescale_to(guided, pred_cond, share)
         if self.interval is not None and isinstance(timestep, Tensor) and self._is_traced(timestep):
             low, high = self.interval
             moment = timestep.flatten()[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance
 from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
 
 
 def cfg(pred_cond: Tensor, pred_uncond: Tensor, scale: float | Tensor) -> Tensor:
@@ -22,8 +24,11 @@ class ClassifierFreeGuidance(IntervalGuidance):
     Args:
         scale: strength where the input ``scale`` is not fed; 1 is no guidance.
         interval: [low, high] of the timesteps that are guided; all of them when left out.
-        rescale: share of the added deviation that is taken back, in [0, 1]; see :func:`rescale_to`.
+        rescale: share of the added deviation that is taken back, in [0, 1], where the input ``rescale`` is not fed; see
+            :func:`rescale_to`.
     """
+
+    inputs: Mapping[str, Any] = {"rescale": Port(dtype="number", optional=True)}
 
     def __init__(self, *, scale: float = 2.0, interval: list[float] | None = None, rescale: float = 0.0) -> None:
         super().__init__(scale, interval, rescale)
@@ -34,8 +39,9 @@ class ClassifierFreeGuidance(IntervalGuidance):
         pred_uncond: Tensor,
         scale: float | Tensor | None = None,
         timestep: float | Tensor | None = None,
+        rescale: float | Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred_guided``, of the shape of the predictions [B, C, ...]; ``scale`` is a number or one for each sample [B]."""
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
-        return self.finished(cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond)), pred_cond, timestep)
+        return self.finished(cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond)), pred_cond, timestep, rescale)

@@ -67,6 +67,16 @@ class _Away(IntervalGuidance):
 class PerturbedAttention(_Away):
     """Perturbed-attention guidance, with or without classifier-free guidance; see :func:`perturbed_guidance`.
 
+    The third prediction comes from the same backbone at one more place, which is told there what to perturb::
+
+        graph = Graph.from_diffusers(folder, batched=False)
+        graph.replace_node("guidance", PerturbedAttention(scale=7.5, perturbed_scale=3.0))
+        graph.add_node(graph.nodes["backbone"], "perturbed", auto_connect=False, inputs={"perturbed": ["mid"]})
+        for edge in graph.edges:
+            if edge.target_node == "backbone":
+                graph.add_edge(edge.source_node, edge.source_port, "perturbed", edge.target_port)
+        graph.add_edge("perturbed.pred", "guidance.pred_perturbed")
+
     Args:
         scale: strength of classifier-free guidance where the input ``scale`` is not fed.
         perturbed_scale: strength of this, where the input of the name is not fed.

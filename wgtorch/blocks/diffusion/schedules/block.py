@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
 from wgtorch.core.block import BlockRegistry
-from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.errors import ConfigError, PortError, suggest
 from wgtorch.core.port import Port
 from wgtorch.roles import Schedule
 
@@ -30,6 +31,7 @@ class GridSchedule(Schedule):
         "timestep": Port(dtype="number", optional=True),
         "num_steps": Port(dtype="number", optional=True),
         "strength": Port(dtype="number", optional=True),
+        "sigmas": Port(dtype="list", optional=True),
     }
     outputs: Mapping[str, Any] = {"progress": "any", "timestep": "number", "alpha": "number", "sigma": "number"}
     draws = False
@@ -59,11 +61,20 @@ class GridSchedule(Schedule):
             self._grids[key] = found
         return found
 
-    def forward(
-        self, timestep: float | Tensor | None = None, num_steps: int | None = None, strength: float | None = None
-    ) -> dict[str, Any]:
-        """The start of a loop, and ``alpha`` and ``sigma`` there, or at ``timestep`` (a number or [B]) where that is given."""
-        return self.started(self.grid(num_steps), timestep, strength)
+    def grid_of(self, name: str, values: Sequence[float], **more: Any) -> Grid:
+        """The grid of timesteps or sigmas that a run gives.
+
+        Raises:
+            PortError: they do not fall.
+        """
+        known = tuple(map(float, values))
+        if not known or any(later >= earlier for earlier, later in pairwise(known)):
+            raise PortError(f"{self.block_id}.{name}: got {list(known)}; expected numbers that fall")
+        return self.grid(self.steps_of(name, known), **{name: known}, **more)
+
+    def steps_of(self, name: str, values: Sequence[float]) -> int:
+        """Steps of a grid of such values."""
+        return len(values)
 
     def started(self, grid: Grid, timestep: float | Tensor | None, strength: float | None) -> dict[str, Any]:
         """The outputs of the block for a loop over this grid."""

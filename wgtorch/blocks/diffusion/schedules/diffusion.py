@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,8 @@ from wgtorch.blocks.diffusion.schedules.grid import Grid
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
 from wgtorch.blocks.diffusion.schedules.spacing import SPACINGS
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
 
 NEARLY_PURE_NOISE = 2**-24  # alpha_bar that stands for 0 where sigma / alpha has to be finite
 SIGMA_SEQUENCES = ("trained", *SIGMAS)
@@ -50,6 +52,8 @@ class DiffusionSchedule(GridSchedule):
         original_inference_steps: steps that a model for ``lcm`` was distilled from.
         timestep_type: ``discrete``, or ``continuous`` for models that take 0.25 log sigma.
     """
+
+    inputs: Mapping[str, Any] = {"timesteps": Port(dtype="list", optional=True)}
 
     def __init__(
         self,
@@ -111,18 +115,51 @@ class DiffusionSchedule(GridSchedule):
         )
         self.grid()
 
+    def forward(
+        self,
+        timestep: float | Tensor | None = None,
+        num_steps: int | None = None,
+        strength: float | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> dict[str, Any]:
+        """The start of a loop, and ``alpha`` and ``sigma`` there.
+
+        Args:
+            timestep: where ``alpha`` and ``sigma`` are wanted instead, a number or [B].
+            num_steps: instead of the constructor's.
+            strength: the share of the grid to walk, in (0, 1], for an image to start from.
+            timesteps: of this run, falling, whatever ``num_steps``; as of the constructor.
+            sigmas: likewise.
+
+        Raises:
+            PortError: both are given, they do not fall, or the convention takes timesteps only.
+        """
+        if sigmas is not None and (timesteps is not None or self.convention != "euler"):
+            beside = "timesteps beside them" if timesteps is not None else f"convention {self.convention!r}, which takes timesteps"
+            raise PortError(f"{self.block_id}.sigmas: got sigmas with {beside}; expected convention 'euler' and one of the two")
+        if timesteps is not None:
+            grid = self.grid_of("timesteps", timesteps)
+        else:
+            grid = self.grid(num_steps) if sigmas is None else self.grid_of("sigmas", sigmas)
+        return self.started(grid, timestep, strength)
+
+    def steps_of(self, name: str, values: Sequence[float]) -> int:
+        return len(values) - (name == "sigmas")  # the end is among them
+
     def make_grid(self, num_steps: int, **more: Any) -> Grid:
-        """A new grid; a schedule of given timesteps or sigmas has one only.
+        """A new grid; a schedule of given timesteps or sigmas has one only, but for those of a run.
 
         Raises:
             ValueError: another number of steps is asked of one that has its own.
         """
-        if self._own and num_steps != self.num_steps:
+        own = {} if more else self._own
+        if own and num_steps != self.num_steps:
             raise ValueError(
                 f"{self.block_id}.num_steps: found {num_steps}, but the {next(iter(self._own))} it was given are {self.num_steps} steps; "
                 "leave num_steps out"
             )
-        return CONVENTIONS[self.convention](self.layout, num_steps, **self._own, **more)
+        return CONVENTIONS[self.convention](self.layout, num_steps, **own, **more)
 
     def level_at(self, timestep: float | Tensor) -> tuple[Any, Any]:
         """(alpha, sigma) of training at a timestep in [0, T - 1], or at each of [B]."""

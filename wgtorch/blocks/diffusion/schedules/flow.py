@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from wgtorch.blocks.diffusion.schedules.grid import Grid, as_grid
 from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu, shift_sigma, shift_sigma_by_mu, stretch_to_terminal
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 
 CONVENTIONS = ("even", "trained", "dpm_solver", "unipc")
@@ -90,6 +91,7 @@ class FlowSchedule(GridSchedule):
         strength: float | None = None,
         mu: float | None = None,
         tokens: int | None = None,
+        sigmas: Sequence[float] | None = None,
     ) -> dict[str, Any]:
         """The start of a loop, as in :class:`GridSchedule`.
 
@@ -99,41 +101,47 @@ class FlowSchedule(GridSchedule):
             strength: the share of the grid to walk, in (0, 1], for an image to start from.
             mu: log of the shift, for a dynamic shift.
             tokens: how many the latent has, to find ``mu`` from.
+            sigmas: of this run, falling, before any shift and without the end, whatever ``num_steps``.
+
+        Raises:
+            PortError: the sigmas do not fall, or are no sigmas of a flow.
         """
+        if sigmas is not None and len(sigmas) and not 0 < float(sigmas[-1]) <= float(sigmas[0]) <= 1:
+            raise PortError(f"{self.block_id}.sigmas: got {list(sigmas)}; expected numbers that fall, from at most 1 to above 0")
+        more: dict[str, float] = {}
         if self.is_dynamic:
             if mu is None and tokens is None:
                 raise ValueError(f"{self.block_id}: the shift is dynamic; feed the input mu, or tokens, how many the latent has")
-            found = float(mu) if mu is not None else dynamic_mu(int(tokens or 0), **self.dynamic)
-            return self.started(self.grid(num_steps, mu=found), timestep, strength)
-        return self.started(self.grid(num_steps), timestep, strength)
+            more["mu"] = float(mu) if mu is not None else dynamic_mu(int(tokens or 0), **self.dynamic)
+        grid = self.grid(num_steps, **more) if sigmas is None else self.grid_of("sigmas", sigmas, **more)
+        return self.started(grid, timestep, strength)
 
-    def make_grid(self, num_steps: int, mu: float | None = None, **more: Any) -> Grid:
+    def make_grid(self, num_steps: int, mu: float | None = None, sigmas: Sequence[float] | None = None, **more: Any) -> Grid:
         """A new grid."""
-        if self.own_sigmas is not None and num_steps != len(self.own_sigmas):
+        if sigmas is None and self.own_sigmas is not None and num_steps != len(self.own_sigmas):
             raise ValueError(
                 f"{self.block_id}.num_steps: found {num_steps}, but it was given {len(self.own_sigmas)} sigmas; leave num_steps out"
             )
-        even = self.convention == "even" and self.own_sigmas is None
+        given = self.own_sigmas if sigmas is None else sigmas
+        even = self.convention == "even" and given is None
         if even and mu is None and self.terminal is None and self.sequence is None:
             known = shifted_sigmas(num_steps, self.shift)
             falling, end = known[:-1], 0.0 if self.to_data else known[-2]
             return as_grid([sigma * self.scale for sigma in falling], [flow_level(sigma) for sigma in (*falling, end)])
-        sigmas = self._shifted(self._raw_sigmas(num_steps), mu)
-        if self.convention == "unipc" and abs(sigmas[0] - 1) < NOT_QUITE_NOISE:
-            sigmas[0] -= NOT_QUITE_NOISE
+        shifted = self._shifted(self._raw_sigmas(num_steps) if given is None else np.array(given, dtype=np.float32), mu)
+        if self.convention == "unipc" and abs(shifted[0] - 1) < NOT_QUITE_NOISE:
+            shifted[0] -= NOT_QUITE_NOISE
         if self.sequence is not None:
-            sigmas = SIGMAS[self.sequence](sigmas[-1].item(), sigmas[0].item(), num_steps)
-        rounded = np.array([*sigmas, 0.0 if self.to_data else sigmas[-1]], dtype=np.float32)
+            shifted = SIGMAS[self.sequence](shifted[-1].item(), shifted[0].item(), num_steps)
+        rounded = np.array([*shifted, 0.0 if self.to_data else shifted[-1]], dtype=np.float32)
         if self.convention in ("dpm_solver", "unipc"):
-            timesteps = (sigmas * self.scale).astype(np.int64).tolist()
+            timesteps = (shifted * self.scale).astype(np.int64).tolist()
         else:
             timesteps = (rounded[:-1] * np.float32(self.scale)).tolist()
         return as_grid(timesteps, [flow_level(sigma) for sigma in rounded.tolist()])
 
     def _raw_sigmas(self, num_steps: int) -> Any:
         """Sigmas before the shift, [N]."""
-        if self.own_sigmas is not None:
-            return np.array(self.own_sigmas, dtype=np.float32)
         if self.convention == "even":
             return np.linspace(1, 1 / num_steps, num_steps)
         smallest = 1 / self.scale

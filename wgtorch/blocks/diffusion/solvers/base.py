@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, add, mul
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.predictions import prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
 from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, quickened, weigh, weights_of
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, pair_of, quickened, weigh, weights_of
 from wgtorch.core.compiling import Ahead
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
@@ -135,10 +135,17 @@ class GridSolver(Solver):
         if progress.__class__ is TurnTensors:
             return self.from_tensors(latent, pred, progress, None)
         grid, turn, memory = progress or self.begin(timestep)
-        row, _, next_timestep, is_last, _, quick = self.planned(grid, turn)
+        turns = grid.memo.get(self._key)  # planned() again, without its checks where they cannot fail
+        plan = turns[turn] if turns is not None and 0 < turn < len(turns) else self.planned(grid, turn)
+        row, _, next_timestep, is_last, _, quick, pair = plan
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
-        following, memory = self.take(quick if latent.dtype is _QUICK else row, latent, pred, memory)
+        is_quick = latent.dtype is _QUICK
+        if is_quick and pair is not None:
+            weight, share = pair
+            following = add(latent if weight is None else mul(latent, weight), pred, alpha=share)
+        else:
+            following, memory = self.take(quick if is_quick else row, latent, pred, memory)
         return {
             "next_latent": following,
             "next_timestep": next_timestep,
@@ -282,7 +289,9 @@ class GridSolver(Solver):
             timesteps = [*(self.place(grid, turn)[0] for turn in range(count)), grid.end]
             matrices = [self.matrix(grid, turn) for turn in range(count)]
             rows = [tuple(tuple((k, weight) for k, weight in enumerate(weights) if weight) for weights in matrix) for matrix in matrices]
-            is_traced = torch.compiler.is_compiling()  # tensors made then must not stay
+            is_bare = torch.compiler.is_compiling() or self.literal  # tensors made while compiling must not stay
+            quick = rows if is_bare else [quickened(row) for row in rows]
+            is_plain = not (is_bare or self.keeps_x0 or self.memory)
             grid.memo[self._key] = [
                 Turn(
                     row=rows[turn],
@@ -290,7 +299,8 @@ class GridSolver(Solver):
                     next_timestep=timesteps[turn + 1],
                     is_last=turn + 1 == count,
                     is_noisy=self.stochastic and matrix[int(self.keeps_x0)][-1] != 0,
-                    quick=rows[turn] if is_traced or self.literal else quickened(rows[turn]),
+                    quick=quick[turn],
+                    pair=pair_of(quick[turn]) if is_plain else None,
                 )
                 for turn, matrix in enumerate(matrices)
             ]
@@ -324,7 +334,7 @@ class StochasticSolver(GridSolver):
         if progress.__class__ is TurnTensors:
             return self.from_tensors(latent, pred, progress, noise)
         grid, turn, memory = progress or self.begin(timestep)
-        row, _, next_timestep, is_last, is_noisy, quick = self.planned(grid, turn)
+        row, _, next_timestep, is_last, is_noisy, quick, _ = self.planned(grid, turn)
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
         if not is_noisy:

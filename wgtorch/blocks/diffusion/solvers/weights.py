@@ -36,6 +36,8 @@ class Turn(NamedTuple):
         is_last: the turn arrives at the end.
         is_noisy: noise has a weight.
         quick: as ``row``, for float32: a multiplication takes half the time when its number is a tensor already.
+        pair: of ``quick`` where it is no more than the latent and the prediction: by what the first is multiplied (None: 1), and
+            the weight of the second.
     """
 
     row: tuple[Terms, ...]
@@ -44,6 +46,7 @@ class Turn(NamedTuple):
     is_last: bool
     is_noisy: bool
     quick: tuple[Terms, ...]
+    pair: tuple[Tensor | None, float] | None = None
 
 
 class TurnTensors(NamedTuple):
@@ -98,6 +101,14 @@ def quickened(row: Sequence[tuple[tuple[int, float], ...]]) -> tuple[Terms, ...]
             tuple((place, torch.tensor(weight) if not k and weight != 1 else weight) for k, (place, weight) in enumerate(terms))
             for terms in row
         )
+
+
+def pair_of(quick: tuple[Terms, ...]) -> tuple[Tensor | None, float] | None:
+    """The weights of the latent and the prediction, where there is one output and it is made of these two."""
+    if len(quick) != 1 or [place for place, _ in quick[0]] != [0, 1]:
+        return None
+    (_, weight), (_, share) = quick[0]
+    return (weight if isinstance(weight, Tensor) else None), share
 
 
 def numbers_of(terms: Terms, count: int) -> Sequence[Any]:

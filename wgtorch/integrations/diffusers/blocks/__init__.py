@@ -12,7 +12,7 @@ from wgtorch.integrations.diffusers.blocks.flow_start import FlowSettings, Patch
 from wgtorch.integrations.diffusers.blocks.flux_transformer import FluxTransformer
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone
-from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage, WithoutShift
+from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage, MaskPatches, WithoutShift
 from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
@@ -54,6 +54,7 @@ __all__ = [
     "KnownFrames",
     "LatentMask",
     "LatentNoise",
+    "MaskPatches",
     "MaskedImage",
     "PatchCount",
     "PictureSizes",

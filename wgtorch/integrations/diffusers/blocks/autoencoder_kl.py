@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
@@ -26,7 +27,8 @@ class AutoencoderKL(ForeignModel, Codec):
         graph.add_node(vae, "encoder", auto_connect=False)
         graph.add_edge("encoder.latent", "noise.image_latent")
 
-    Latents are those that the diffusion model works on: ``(z - shift) * scale`` with the numbers of the model's config.
+    Latents are those that the diffusion model works on: ``(z - shift) * scale`` with the numbers of the model's config, or
+    ``(z - mean) * scale / deviation`` channel by channel where it has ``latents_mean``.
 
     Args:
         model: its config.
@@ -49,8 +51,6 @@ class AutoencoderKL(ForeignModel, Codec):
     ) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
         self.sample = sample
-        if self.model.config.get("latents_mean") is not None:
-            raise ConfigError("AutoencoderKL: latents that are normalised channel by channel (latents_mean) are not supported")
 
     @property
     def factor(self) -> int:
@@ -84,9 +84,9 @@ class AutoencoderKL(ForeignModel, Codec):
         settings = self.model.config
         if latent.dim() != 4 or latent.shape[1] != settings.latent_channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {settings.latent_channels}, h, w]")
-        decoded = self.model.decode(
-            latent.to(self.model.dtype) / settings.scaling_factor + (settings.shift_factor or 0), return_dict=False
-        )[0]
+        mean, deviation = self._normal(latent)
+        z = latent.to(self.model.dtype) * deviation / settings.scaling_factor + mean
+        decoded = self.model.decode(z, return_dict=False)[0]
         return (decoded / 2 + 0.5).clamp(0, 1)
 
     def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
@@ -100,4 +100,14 @@ class AutoencoderKL(ForeignModel, Codec):
             shape, like = posterior.mean.shape, posterior.mean
             drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise
             z = posterior.mean + posterior.std * drawn
-        return (z - (settings.shift_factor or 0)) * settings.scaling_factor
+        mean, deviation = self._normal(z)
+        return (z - mean) * settings.scaling_factor / deviation
+
+    def _normal(self, like: Tensor) -> tuple[Any, Any]:
+        """Mean and deviation of latents: of each channel [1, C, 1, 1], or of all of them."""
+        settings = self.model.config
+        if settings.get("latents_mean") is None:
+            return settings.shift_factor or 0, 1
+        values = (settings.latents_mean, settings.latents_std or [1.0] * settings.latent_channels)
+        mean, deviation = (torch.tensor(each, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1) for each in values)
+        return mean, deviation

@@ -1,4 +1,4 @@
-"""Cross-attention of UNets that also looks at pictures (IP-Adapter)."""
+"""Cross-attention of UNets whose keys and values were made before, of the text (once for a run) or of pictures (IP-Adapter)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Pairs = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values [B, N, W] for each cross-attention, in the order of ``unet.attn_processors``."""
+
 
 class Looked(NamedTuple):
-    """What a UNet's cross-attention looks at: the text, and keys and values of pictures for each of its layers.
+    """What a UNet's cross-attention looks at.
 
     Args:
         text: the condition, [B, T, D].
-        images: for each adapter, for each layer in the order of ``unet.attn_processors``: keys and values [B, N, W], those
-            already multiplied with the adapter's scale.
+        pairs: keys and values of the text; each layer makes its own where left out.
+        images: the same of pictures, for each adapter, with values already multiplied with the adapter's scale.
     """
 
     text: Tensor
-    images: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
+    pairs: Pairs | None = None
+    images: tuple[Pairs, ...] = ()
 
 
 class LookingProcessor(AttnProcessor2_0):
-    """The processor of diffusers, which it is where there are no pictures, and decoupled attention to pictures where there are.
+    """The processor of diffusers, which it is where it is given a text alone, and attention to :class:`Looked` where it is not.
 
     (Ye et al. 2023, "IP-Adapter": the same queries attend to text and pictures apart, and the results are added.)
 
@@ -32,7 +36,7 @@ class LookingProcessor(AttnProcessor2_0):
         layer: the layer's number among the cross-attentions of its UNet.
     """
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self, layer: int = -1) -> None:  # diffusers makes processors anew without arguments
         super().__init__()
         self.layer = layer
 
@@ -43,19 +47,26 @@ class LookingProcessor(AttnProcessor2_0):
         encoder_hidden_states: Any = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        *args: Any,
+        perturbed: Any = (),  # for self-attentions
         **kwargs: Any,
     ) -> Tensor:
         if not isinstance(encoder_hidden_states, Looked):
-            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
         query = _heads(attn, attn.to_q(hidden_states))
-        text = encoder_hidden_states.text
-        text = attn.norm_encoder_hidden_states(text) if attn.norm_cross else text
-        pairs = [(attn.to_k(text), attn.to_v(text)), *(adapter[self.layer] for adapter in encoder_hidden_states.images)]
-        found = sum(F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value)) for key, value in pairs)
-        assert isinstance(found, Tensor)
+        text, pairs, images = encoder_hidden_states
+        key, value = keys_and_values(attn, text) if pairs is None else pairs[self.layer]
+        found = F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value))
+        for adapter in images:
+            key, value = adapter[self.layer]
+            found = found + F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value))
         out = attn.to_out[1](attn.to_out[0](found.transpose(1, 2).flatten(2)))
         return (out + hidden_states if attn.residual_connection else out) / attn.rescale_output_factor
+
+
+def keys_and_values(attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's keys and values [B, T, W] of a text [B, T, D]."""
+    text = attn.norm_encoder_hidden_states(text) if attn.norm_cross else text
+    return attn.to_k(text), attn.to_v(text)
 
 
 def _heads(attn: Attention, x: Tensor) -> Tensor:
@@ -63,19 +74,30 @@ def _heads(attn: Attention, x: Tensor) -> Tensor:
     return x.unflatten(2, (attn.heads, -1)).transpose(1, 2)
 
 
-def cross_attentions(unet: nn.Module) -> list[str]:
-    """Names of a UNet's cross-attention processors, in the order that numbers them."""
-    return [name for name in unet.attn_processors if name.endswith("attn2.processor")]  # type: ignore[operator, union-attr]
+def cross_attentions(unet: nn.Module) -> tuple[Attention, ...]:
+    """A UNet's cross-attentions, in the order that numbers them."""
+    names = [name for name in unet.attn_processors if name.endswith("attn2.processor")]  # type: ignore[operator, union-attr]
+    return tuple(unet.get_submodule(name.removesuffix(".processor")) for name in names)  # type: ignore[misc]
 
 
-def let_look(unet: nn.Module) -> None:
-    """Gives a UNet's cross-attentions processors that can look at pictures; what it computes without any stays the same."""
-    processors = dict(unet.attn_processors)  # type: ignore[arg-type]
-    layers = cross_attentions(unet)
-    if not all(isinstance(processors[name], LookingProcessor) for name in layers):
-        unet.set_attn_processor({**processors, **{name: LookingProcessor(layer) for layer, name in enumerate(layers)}})  # type: ignore[operator]
+def can_look(layers: Sequence[Attention]) -> bool:
+    """True where cross-attentions do nothing but what :class:`LookingProcessor` does."""
+    return all(type(layer.processor) in (AttnProcessor2_0, LookingProcessor) and layer.spatial_norm is None for layer in layers)
 
 
-def looked(text: Tensor, images: Sequence[tuple[tuple[Tensor, Tensor], ...]]) -> Any:
-    """What to give a UNet as ``encoder_hidden_states``."""
-    return Looked(text, tuple(images)) if images else text
+def let_look(layers: Sequence[Attention]) -> None:
+    """Gives a UNet's cross-attentions processors that can look; what they compute of a text alone stays the same."""
+    for number, layer in enumerate(layers):
+        if not isinstance(layer.processor, LookingProcessor) or layer.processor.layer != number:
+            layer.set_processor(LookingProcessor(number))  # type: ignore[arg-type]
+
+
+def pairs_of(layers: Sequence[Attention], text: Tensor) -> Pairs:
+    """Keys and values of a text for all layers."""
+    return tuple(keys_and_values(layer, text) for layer in layers)
+
+
+def looked(condition: Tensor | Looked, images: Sequence[Pairs]) -> Looked:
+    """A condition with what pictures add to it."""
+    known = condition if isinstance(condition, Looked) else Looked(condition)
+    return known._replace(images=(*known.images, *images))

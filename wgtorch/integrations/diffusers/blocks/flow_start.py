@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +25,11 @@ class Strength(Block):
     """
 
     draws = False
-    inputs: Mapping[str, Any] = {"strength": Port(dtype="number", optional=True), "num_steps": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "strength": Port(dtype="number", optional=True),
+        "num_steps": Port(dtype="number", optional=True),
+        "sigmas": Port(dtype="list", optional=True),
+    }
     outputs: Mapping[str, Any] = {"strength": "number"}
 
     def __init__(self, *, strength: float, num_steps: int) -> None:
@@ -33,18 +37,19 @@ class Strength(Block):
         self.strength = strength
         self.num_steps = num_steps
 
-    def forward(self, strength: float | None = None, num_steps: int | None = None) -> dict[str, Any]:
+    def forward(self, strength: float | None = None, num_steps: int | None = None, sigmas: Sequence[float] | None = None) -> dict[str, Any]:
         """``strength`` that gives so many whole steps of a schedule that rounds down.
 
         Args:
             strength: in (0, 1].
             num_steps: of the whole schedule.
+            sigmas: of the whole schedule, whatever ``num_steps``.
 
         Raises:
             PortError: the strength is out of its range.
         """
         share = self.strength if strength is None else float(strength)
-        steps = self.num_steps if num_steps is None else int(num_steps)
+        steps = len(sigmas) if sigmas is not None else self.num_steps if num_steps is None else int(num_steps)
         if not 0 < share <= 1:
             raise PortError(f"{self.block_id}.strength: got {share:g}; expected a number above 0, at most 1")
         made = steps - int(max(steps - min(steps * share, steps), 0))

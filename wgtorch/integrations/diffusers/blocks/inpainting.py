@@ -116,17 +116,47 @@ class Blend(Block):
         return {"latent": latent, "progress": replace(progress, sample=sample)}
 
 
+@register_block("diffusers/mask_patches")
+class MaskPatches(Block):
+    """A mask whose pixels stand at their latent as channels (FLUX.1 Fill).
+
+    Args:
+        factor: pixels to a latent's side.
+    """
+
+    draws = False
+    inputs: Mapping[str, Any] = {"mask": "tensor"}
+    outputs: Mapping[str, Any] = {"patches": "tensor"}
+
+    def __init__(self, *, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, mask: Tensor) -> dict[str, Any]:
+        """``patches`` [B, factor^2, h, w] of ``mask`` [B, 1, H, W]."""
+        return {"patches": F.pixel_unshuffle(mask, self.factor)}
+
+
 @register_block("diffusers/inpaint_channels")
 class InpaintChannels(Block):
-    """What an inpainting model sees beside the latent: the mask, and the latent of the masked picture."""
+    """What an inpainting model sees beside the latent: the mask, and the latent of the masked picture.
+
+    Args:
+        mask_last: the mask comes after the masked picture (FLUX.1 Fill).
+    """
 
     draws = False
     inputs: Mapping[str, Any] = {"latent": "latent", "mask": "tensor", "masked_latent": "latent"}
     outputs: Mapping[str, Any] = {"latent": "latent"}
 
+    def __init__(self, *, mask_last: bool = False) -> None:
+        super().__init__()
+        self.mask_last = mask_last
+
     def forward(self, latent: Tensor, mask: Tensor, masked_latent: Tensor) -> dict[str, Any]:
-        """``latent`` [B, C + 1 + C, h, w] of [B, C, h, w]; the others are repeated to its rows."""
-        beside = [value.repeat(latent.shape[0] // value.shape[0], 1, 1, 1) for value in (mask, masked_latent)]
+        """``latent`` [B, C + M + C, h, w] of [B, C, h, w] and ``mask`` [n, M, h, w]; the others are repeated to its rows."""
+        order = (masked_latent, mask) if self.mask_last else (mask, masked_latent)
+        beside = [value.repeat(latent.shape[0] // value.shape[0], 1, 1, 1) for value in order]
         return {"latent": torch.cat([latent, *beside], dim=1)}
 
 

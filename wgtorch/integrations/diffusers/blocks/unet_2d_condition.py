@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
@@ -20,6 +21,9 @@ from wgtorch.roles import Backbone
 class UNet2DCondition(ForeignModel, Backbone):
     """``UNet2DConditionModel`` of diffusers: Stable Diffusion 1, 2 and XL.
 
+    In a loop the keys and values of the condition are made once, before it. For that the model's usual attention processors are
+    replaced by ones that do the same, also in the pipeline whose model it is; others that somebody has set stay.
+
     Example:
         >>> UNet2DCondition(checkpoint_ref="stable-diffusion-v1-5/unet")
 
@@ -31,72 +35,124 @@ class UNet2DCondition(ForeignModel, Backbone):
 
     model_class = "UNet2DConditionModel"
     draws = False
+    before_loop_ports = ("condition",)
     inputs: Mapping[str, Any] = {
         "text_embeds": Port(dtype="embedding", optional=True),
         "time_ids": Port(dtype="tensor", optional=True),
         "adapted": Port(dtype="any", optional=True, aggregation="list"),
+        "perturbed": Port(dtype="list", optional=True),
+        "guidance": Port(dtype="number", optional=True),
     }
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-        self._looking = 0  # which model has processors that can look at pictures
+        self._known: tuple[Any, ...] = ()  # a model, and its cross-attentions
+
+    def before_loop(self, condition: Tensor | None = None, **inputs: Any) -> dict[str, Any]:
+        """The condition's keys and values for every cross-attention: a loop's turns look at the same text.
+
+        Left to each call where that is compiled, where the model does something of its own with its condition first, or where
+        somebody has set other attention processors.
+        """
+        own = self.model.config
+        plain = own.encoder_hid_dim_type is None and own.addition_embed_type in (None, "text_time")
+        if condition is None or not plain or hasattr(self.model, "_hf_hook") or torch.compiler.is_compiling():
+            return {}
+        from wgtorch.integrations.diffusers.blocks.cross_attention import Looked, can_look, let_look, pairs_of
+
+        layers = self._layers()
+        if not layers or not can_look(layers):
+            return {}
+        let_look(layers)
+        return {"condition": Looked(condition, pairs_of(layers, condition))}
 
     def forward(
         self,
         latent: Tensor,
         timestep: float | Tensor,
-        condition: Tensor | None = None,
+        condition: Any = None,
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
         adapted: Sequence[Contribution] | None = None,
+        perturbed: Sequence[str] | None = None,
+        guidance: float | Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
         Args:
             latent: [B, C, H, W].
             timestep: of training, a number or [B].
-            condition: [B, T, D].
+            condition: [B, T, D], or what :meth:`before_loop` makes of it.
             text_embeds: pooled text [B, P], of models that were trained with it (XL).
             time_ids: sizes and crops [B, 6], of the same.
             adapted: what ControlNets, T2I-Adapters and IP-Adapters contribute; contributions of one sort are added up.
+            perturbed: names of self-attentions, or parts of them (``mid``), in which each token looks at itself alone; see
+                :class:`~wgtorch.blocks.diffusion.guidance.perturbed.PerturbedAttention`.
+            guidance: the scale of guidance that the model was distilled with (LCM), a number or [B]; of no effect for one that was not.
 
         Raises:
-            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
+            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition; or no layer
+                is named as in ``perturbed``.
         """
         channels = self.model.config.in_channels
         if latent.dim() != 4 or latent.shape[1] != channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {channels}, H, W], as the UNet takes it")
-        if condition is not None and condition.shape[0] != latent.shape[0]:
+        text = condition[0] if isinstance(condition, tuple) else condition
+        if text is not None and text.shape[0] != latent.shape[0]:
             raise PortError(
-                f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many. "
+                f"{self.block_id}.condition: got {text.shape[0]} rows for {latent.shape[0]} latents; expected as many. "
                 "Guidance in one batch repeats the latents (guidance/repeat)"
             )
-        added = {"text_embeds": text_embeds, "time_ids": time_ids}
-        added = {name: value for name, value in added.items() if value is not None}
-        pred = self.model(
-            latent,
-            timestep,
-            encoder_hidden_states=self._looked_at(condition, adapted or ()),
-            added_cond_kwargs=added or None,
-            return_dict=False,
-            **residuals(adapted or ()),
-        )[0]
-        return {"pred": pred}
+        more: dict[str, Any] = residuals(adapted) if adapted else {}
+        if text_embeds is not None or time_ids is not None:
+            added = {"text_embeds": text_embeds, "time_ids": time_ids}
+            more["added_cond_kwargs"] = {name: value for name, value in added.items() if value is not None}
+        if perturbed:
+            more["cross_attention_kwargs"] = {"perturbed": self._perturbed(perturbed)}
+        if guidance is not None and self.model.config.time_cond_proj_dim is not None:
+            more["timestep_cond"] = self._scale_embedding(guidance, latent)
+        seen = self._looked_at(condition, adapted) if adapted else condition
+        return {"pred": self.model(latent, timestep, encoder_hidden_states=seen, return_dict=False, **more)[0]}
 
-    def _looked_at(self, condition: Tensor | None, adapted: Sequence[Contribution]) -> Any:
+    def _scale_embedding(self, guidance: float | Tensor, latent: Tensor) -> Tensor:
+        """The scale as distilled models take it beside the timestep, [B, D]."""
+        scale = torch.as_tensor(guidance, dtype=torch.float64, device=latent.device)
+        return scale_embedding((scale - 1).float().expand(latent.shape[0]), self.model.config.time_cond_proj_dim).to(latent.dtype)
+
+    def _perturbed(self, wanted: Sequence[str]) -> frozenset[str]:
+        from wgtorch.integrations.diffusers.blocks.self_attention import perturbed_layers
+
+        return perturbed_layers(self.model, wanted, f"{self.block_id}.perturbed")
+
+    def _looked_at(self, condition: Any, adapted: Sequence[Contribution]) -> Any:
         """The condition, with what pictures add to it."""
         images = [each.image for each in adapted if each.image is not None]
         if not images or condition is None:
             return condition
-        from wgtorch.integrations.diffusers.blocks.cross_attention import cross_attentions, let_look, looked
+        from wgtorch.integrations.diffusers.blocks.cross_attention import let_look, looked
 
-        if self._looking != id(self.model):
-            let_look(self.model)
-            self._looking = id(self.model)
-        layers = len(cross_attentions(self.model)) if not torch.compiler.is_compiling() else len(images[0])
-        if any(len(image) != layers for image in images):
+        layers: Any = self._layers() if not torch.compiler.is_compiling() else images[0]
+        if any(len(image) != len(layers) for image in images):
             raise PortError(
                 f"{self.block_id}.adapted: an IP-Adapter brings {[len(image) for image in images]} layers, and the UNet has "
-                f"{layers} cross-attentions; it was made for another model"
+                f"{len(layers)} cross-attentions; it was made for another model"
             )
+        if not torch.compiler.is_compiling():
+            let_look(layers)
         return looked(condition, images)
+
+    def _layers(self) -> tuple[Any, ...]:
+        """The model's cross-attentions."""
+        from wgtorch.integrations.diffusers.blocks.cross_attention import cross_attentions
+
+        if not self._known or self._known[0] is not self.model:
+            self._known = (self.model, cross_attentions(self.model))
+        return self._known[1]
+
+
+def scale_embedding(w: Tensor, width: int) -> Tensor:
+    """Sines and cosines of 1000 w, [B, width] of w [B] (Luo et al. 2023, https://arxiv.org/abs/2310.04378, as in Kingma et al. 2021)."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, dtype=w.dtype, device=w.device) * -(torch.log(torch.tensor(10000.0)).item() / (half - 1)))
+    angles = (w * 1000.0)[:, None] * rates[None, :]
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))

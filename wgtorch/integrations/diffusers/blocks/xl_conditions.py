@@ -32,6 +32,10 @@ class PictureSizes(Block):
     Args:
         factor: pixels to a latent's side.
         batched: one batch for the condition with and without the prompt, as of :class:`GuidedCondition`.
+        on_pictures: as in the pipelines that start from pictures. There each negative size that is left out is the other, and
+            the negative crop is the other one, whatever is said, but for a refiner; in text to image the negative sizes count
+            where both are given.
+        scored: in place of ``target_size`` stands how pleasing the picture is to be, as the refiner was trained.
     """
 
     draws = False
@@ -41,13 +45,17 @@ class PictureSizes(Block):
         **{name: Port(dtype="list", optional=True) for name in ("original_size", "crops_coords_top_left", "target_size")},
         **{name: Port(dtype="list", optional=True) for name in ("negative_original_size", "negative_crops_coords_top_left")},
         "negative_target_size": Port(dtype="list", optional=True),
+        "aesthetic_score": Port(dtype="number", optional=True),
+        "negative_aesthetic_score": Port(dtype="number", optional=True),
     }
     outputs: Mapping[str, Any] = {"time_ids": "tensor", "negative_time_ids": Port(dtype="tensor", optional=True)}
 
-    def __init__(self, *, factor: int, batched: bool = True) -> None:
+    def __init__(self, *, factor: int, batched: bool = True, on_pictures: bool = False, scored: bool = False) -> None:
         super().__init__()
         self.factor = factor
         self.batched = batched
+        self.on_pictures = on_pictures
+        self.scored = scored
 
     def forward(
         self,
@@ -59,8 +67,10 @@ class PictureSizes(Block):
         negative_original_size: Sequence[int] | None = None,
         negative_crops_coords_top_left: Sequence[int] | None = None,
         negative_target_size: Sequence[int] | None = None,
+        aesthetic_score: float = 6.0,
+        negative_aesthetic_score: float = 2.5,
     ) -> dict[str, Any]:
-        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance.
+        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance; of a refiner [2 B, 5] or [B, 5].
 
         Args:
             latent: [B, C, h, w] that the loop starts from; says the size where none is given.
@@ -68,14 +78,22 @@ class PictureSizes(Block):
             original_size: (height, width) in pixels of the picture before it was scaled.
             crops_coords_top_left: (top, left) of the crop; (0, 0) where left out.
             target_size: (height, width) wanted.
-            negative_original_size: as ``original_size``, for what is not wanted; that one where left out, as for the next two.
-            negative_crops_coords_top_left: as ``crops_coords_top_left``.
+            negative_original_size: as ``original_size``, for what is not wanted.
+            negative_crops_coords_top_left: as ``crops_coords_top_left``, likewise.
             negative_target_size: as ``target_size``.
+            aesthetic_score: about 1 to 10, for a refiner.
+            negative_aesthetic_score: likewise, of what is not wanted.
         """
         size = (latent.shape[2] * self.factor, latent.shape[3] * self.factor)
-        wanted = (original_size or size, crops_coords_top_left or (0, 0), target_size or size)
-        given = (negative_original_size, negative_crops_coords_top_left, negative_target_size)
-        other = tuple(wanted[index] if value is None else value for index, value in enumerate(given))
+        wanted: tuple[Sequence[float], ...] = (original_size or size, crops_coords_top_left or (0, 0), target_size or size)
+        crops = negative_crops_coords_top_left or (0, 0)
+        other = wanted
+        if self.on_pictures:
+            other = (negative_original_size or wanted[0], crops if self.scored else wanted[1], negative_target_size or wanted[2])
+        elif negative_original_size is not None and negative_target_size is not None:
+            other = (negative_original_size, crops, negative_target_size)
+        if self.scored:
+            wanted, other = (*wanted[:2], (aesthetic_score,)), (*other[:2], (negative_aesthetic_score,))
         guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1
         ids = self._rows(wanted, latent)
         negative = self._rows(other, latent) if guided else ids
@@ -84,6 +102,6 @@ class PictureSizes(Block):
         return {"time_ids": torch.cat([negative, ids]) if guided else ids}
 
     @staticmethod
-    def _rows(sizes: Sequence[Sequence[int]], latent: Tensor) -> Tensor:
+    def _rows(sizes: Sequence[Sequence[float]], latent: Tensor) -> Tensor:
         numbers = [float(number) for pair in sizes for number in pair]
         return torch.tensor([numbers], dtype=latent.dtype, device=latent.device).expand(latent.shape[0], -1)
