@@ -16,6 +16,7 @@ from torch import nn
 from tests.blocks_for_tests import Affine, Scale, as_pipeline, as_stage, chain
 from tests.checkpoints.blocks import NeedsValues, Rich, assert_same, rich_graph, small_world
 from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.checkpoint import writing
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
 from wgtorch.core.errors import CheckpointError, ConfigError
 from wgtorch.core.level import Level
@@ -317,3 +318,28 @@ def test_a_checkpoint_ref_in_a_blocks_own_config(tmp_path: Path) -> None:
     block = BlockRegistry.build({"block_type": "test/affine", "config": {"checkpoint_ref": str(tmp_path / "a.safetensors")}})
     assert_same(type(block).from_config(block.config), block)
     assert_same(Block.load(block.save(tmp_path / "b")), block)
+
+
+def test_what_is_written_as_yaml_is_within_what_is_read_as_yaml(tmp_path: Path) -> None:
+    """The shortest values that a config can hold, as many as still go into YAML, and more."""
+    for count in (2_000, 10_500, 30_000):
+        graph = chain(Scale(2.0))
+        graph.metadata["deep"] = [[[[1]]]] * count
+        assert Graph.load(graph.save(tmp_path / str(count))).metadata == graph.metadata
+
+
+def test_what_no_load_would_take_is_not_saved(tmp_path: Path) -> None:
+    graph = chain(Scale(2.0))
+    path = graph.save(tmp_path / "g")
+    graph.metadata["numbers"] = list(range(600_000))
+    with pytest.raises(CheckpointError, match="the config holds more than 500000 values; keep numbers in buffers"):
+        graph.save(path)
+    assert Graph.load(path).metadata == {}
+
+
+def test_many_tensors_are_spread_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MAX_TENSORS", 2)
+    graph = rich_graph()
+    path = graph.save(tmp_path / "g")
+    assert len(list((path / "blocks").glob("n0-*"))) > 2
+    assert_same(Graph.load(path), graph)

@@ -12,7 +12,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError
 
 MAX_DEPTH = 64
-MAX_ITEMS = 60_000
+MAX_ITEMS = 40_000
 MAX_TEXT = 4 << 20  # bytes
 _YAML = "tag:yaml.org,2002:"
 _PLAIN = frozenset(f"{_YAML}{name}" for name in ("null", "bool", "int", "float"))

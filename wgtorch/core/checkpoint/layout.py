@@ -35,10 +35,12 @@ MAX_MEMBERS = 50_000
 """Files in one checkpoint."""
 HASHED = 16 << 20
 """Bytes that one load hashes in full; of larger files it compares size, header and a piece of every tensor."""
-LARGE_CONFIG = 256 << 10
+LARGE_CONFIG = 64 << 10
 """A config longer than this is written as JSON, which is read a hundred times faster than YAML."""
 SHARD = 4 << 30
 """Bytes of weights in one file."""
+MAX_TENSORS = 10_000
+"""Tensors that are written into one file; its header stays far below ``MAX_VALUES``."""
 ALIGNMENT = 64
 
 _LONGEST = 120  # characters of a file's name; the longest that file systems take is 255

@@ -25,17 +25,18 @@ from wgtorch.core.checkpoint.layout import (
     CONFIG_YAML,
     LARGE_CONFIG,
     MANIFEST,
+    MAX_TENSORS,
     SHARD,
     file_stem,
 )
-from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, dump_manifest
+from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, dump_manifest, parse_manifest
 from wgtorch.core.checkpoint.parts import Part, is_level, parts_of
 from wgtorch.core.checkpoint.pieces import Pieces
 from wgtorch.core.checkpoint.sink import ArchiveSink, FolderSink, Sink
 from wgtorch.core.checkpoint.stored import stored_file
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
 from wgtorch.core.errors import CheckpointError
-from wgtorch.core.resolve import dump_config
+from wgtorch.core.resolve import MAX_VALUES, count_values, dump_config
 from wgtorch.core.saving import write_file, write_folder
 from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
 
@@ -115,6 +116,8 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
     name = CONFIG_YAML
     if len(text) > LARGE_CONFIG:
         name, text = CONFIG_JSON, dump_config(config, json_form=True)
+        if count_values(text) > MAX_VALUES:
+            raise CheckpointError(f"the config holds more than {MAX_VALUES} values; keep numbers in buffers, which are stored as tensors")
     raw = text.encode()
     stored_config = _stored(sink.put(name, [raw], len(raw)))
     blocks = {}
@@ -130,6 +133,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
         versions={"wgtorch": _own_version(), "torch": torch.__version__},
     )
     raw = dump_manifest(manifest)
+    parse_manifest(raw, MANIFEST)  # what no load would take is not saved
     sink.put(MANIFEST, [raw], len(raw))
 
 
@@ -166,7 +170,7 @@ def _shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[st
     size = 0
     for name, tensor in tensors.items():
         length = tensor.numel() * tensor.element_size()
-        if shard and size + length > shard_bytes:
+        if shard and (size + length > shard_bytes or len(shard) == MAX_TENSORS):
             yield shard
             shard, size = {}, 0
         shard[name] = tensor
