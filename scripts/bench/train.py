@@ -1,12 +1,16 @@
 #!/usr/bin/env python
 """A training step through Trainable and Lightning against the same step written by hand, and the memory of two adapters.
 
-    python scripts/bench/train.py                     # a LoRA step and a plain one on 33 million weights, and memory
+    python scripts/bench/train.py                     # all of it: 33 and 35 million weights, about four minutes
     python scripts/bench/train.py --width 768 --what lora --steps 30
 
 The two loops do the same work on the same modules: one noised step of the backbone, backward, clipping, AdamW over the same
-parameters, and the same reading of the loss. They take turns in blocks of steps, so that whatever else the machine does falls
-on both. Times are of the processor; ratios are of medians and of minima. The losses of the two have to be equal.
+parameters, and the same reading of the loss. They take turns, so that whatever else the machine does falls on both. Times are of
+the processor; ratios are the median over neighbouring steps, and that of the two minima. The losses of the two have to be equal.
+
+``recipe`` is the loop of diffusers' examples/text_to_image/train_text_to_image_lora.py - Accelerator, UNet with peft's adapters,
+DDPMScheduler, gather, clipping, AdamW, its scheduler, and a log line - on latents and text that are ready, as everywhere here; its
+draws alone are ours, so that both see the same noise. It needs accelerate, and is left out, with a word, where that is missing.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +39,15 @@ from wgtorch.train.objective import Step
 from wgtorch.train.objectives.noising import draw_times
 from wgtorch.train.trainable import key_to_seed
 
+UNET = {
+    "sample_size": 16, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 256, "attention_head_dim": 8, "layers_per_block": 1,
+    "block_out_channels": [128, 256, 384], "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}  # fmt: skip
+"""Of Stable Diffusion's kind, with 35 million weights."""
+ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
+"""Layers that the recipe puts adapters on."""
+NOISE = {"type": "denoising", "prediction": "noise", "schedule": {"kind": "diffusion"}}
 FLOW = {"type": "denoising", "prediction": "x0", "schedule": {"kind": "flow", "num_train_timesteps": 1}}
 TARGET = 1.05
 clock = time.process_time
@@ -85,10 +100,57 @@ class Hand:
         return loss.item()
 
 
+class Recipe:
+    """The loop of diffusers' training script for LoRA, with accelerate."""
+
+    def __init__(self, block: Block, lr: float, folder: Path) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import ProjectConfiguration
+        from diffusers import DDPMScheduler, UNet2DConditionModel
+        from diffusers.optimization import get_scheduler
+        from peft import LoraConfig
+
+        ours: Any = block
+        self.accelerator = Accelerator(
+            gradient_accumulation_steps=1, cpu=True, project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder)
+        )
+        unet: Any = UNet2DConditionModel.from_config(ours.model.config)
+        unet.requires_grad_(False)
+        rank = next(layer.r["style"] for layer in ours.model.modules() if hasattr(layer, "lora_A"))
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=ATTENTION), adapter_name="style")
+        unet.load_state_dict(ours.model.state_dict())
+        self.layers = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(self.layers, lr=lr)
+        rates = get_scheduler("constant", optimizer=optimizer)
+        self.noising = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        self.unet, self.optimizer, self.rates = self.accelerator.prepare(unet.train(), optimizer, rates)
+        self.index = 0
+
+    def step(self, batch: dict[str, Tensor]) -> float:
+        generator = torch.Generator().manual_seed(key_to_seed(0, "train", 0, self.index))
+        latents, train_loss = batch["latent"], 0.0
+        with self.accelerator.accumulate(self.unet):
+            timesteps = (torch.rand(len(latents), generator=generator) * self.noising.config.num_train_timesteps).long()
+            noise = torch.randn(latents.shape, generator=generator)
+            noisy = self.noising.add_noise(latents, noise, timesteps)
+            pred = self.unet(noisy, timesteps, batch["condition"], return_dict=False)[0]
+            loss = torch.nn.functional.mse_loss(pred.float(), noise.float(), reduction="mean")
+            train_loss += self.accelerator.gather(loss.repeat(len(latents))).mean().item()
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.layers, 1.0)
+            self.optimizer.step()
+            self.rates.step()
+            self.optimizer.zero_grad()
+        self.accelerator.log({"train_loss": train_loss}, step=self.index)
+        self.index += 1
+        return train_loss
+
+
 class Turns(pl.Callback):
     """Times Lightning's steps, and lets the hand-written loop have its turn after every ``block`` of them."""
 
-    def __init__(self, hand: Hand, batch: dict[str, Tensor], block: int, warmup: int) -> None:
+    def __init__(self, hand: Hand | Recipe, batch: dict[str, Tensor], block: int, warmup: int) -> None:
         self.hand, self.batch, self.block, self.warmup = hand, batch, block, warmup
         self.theirs: list[float] = []
         self.ours: list[float] = []
@@ -116,37 +178,63 @@ def compare(what: str, args: argparse.Namespace) -> None:
     if what == "lora":
         print(str(wgtorch.lora.add(block, name="style", rank=args.rank, freeze_base=True)).splitlines()[0])
     twin = copy.deepcopy(block).train()
-    total = sum(parameter.numel() for parameter in block.parameters())
     trainable = Trainable(block, objective=FLOW, optimizer={"type": "adamw", "lr": args.lr})
-    context = wgtorch.lora.wearing(block, "style") if what == "lora" else None
     batch = {"latent": torch.rand(args.batch, 3, 64, 64), "condition": torch.rand(args.batch, 7, 8)}
     objective: Any = trainable.objective
     turns = Turns(Hand(twin, objective.schedule, objective.times, args.lr), batch, args.block, args.warmup)
-    steps = args.warmup + args.steps
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from lightning.pytorch.loggers import CSVLogger
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as worn:
+        if what == "lora":
+            worn.enter_context(wgtorch.lora.wearing(block, "style"))
+            worn.enter_context(wgtorch.lora.wearing(twin, "style"))
+        train(trainable, turns, args, Path(folder))
+    report(what, "by hand", block, turns, args)
 
-        trainer = pl.Trainer(
-            max_steps=steps, accelerator="cpu", gradient_clip_val=1.0, logger=CSVLogger(Path(folder)), enable_checkpointing=False,
+
+def recipe(args: argparse.Namespace) -> None:
+    """Prints what a LoRA step on a UNet costs through Trainable, and by diffusers' training script."""
+    if find_spec("accelerate") is None or find_spec("diffusers") is None:
+        print("recipe: left out; diffusers' training scripts need accelerate: pip install accelerate diffusers")
+        return
+    torch.manual_seed(0)
+    block = BlockRegistry.build({"block_type": "backbone/unet_2d_condition", "config": {"model": UNET}})
+    print(
+        str(wgtorch.lora.add(block, name="style", rank=args.rank, target_modules=ATTENTION, freeze_base=True)).splitlines()[0],
+    )
+    batch = {"latent": torch.randn(args.batch, 4, 16, 16), "condition": torch.randn(args.batch, 77, UNET["cross_attention_dim"])}
+    with tempfile.TemporaryDirectory() as folder, wgtorch.lora.wearing(block, "style"):
+        turns = Turns(Recipe(block, args.lr, Path(folder)), batch, args.block, args.warmup)
+        trainable = Trainable(block, objective=NOISE, optimizer={"type": "adamw", "lr": args.lr})
+        train(trainable, turns, args, Path(folder))
+    report("recipe", "diffusers", block, turns, args)
+
+
+def train(trainable: Trainable, turns: Turns, args: argparse.Namespace, folder: Path) -> None:
+    """Lightning's loop, in which the other one takes its turns."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    steps = args.warmup + args.steps
+    loader: Any = Batches(turns.batch, steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pl.Trainer(
+            max_steps=steps, accelerator="cpu", gradient_clip_val=1.0, logger=CSVLogger(folder), enable_checkpointing=False,
             enable_progress_bar=args.bar, enable_model_summary=False, log_every_n_steps=10, callbacks=[turns],
-        )  # fmt: skip
-        loader: Any = Batches(batch, steps)
-        if context is None:
-            trainer.fit(trainable, loader)
-        else:
-            with context, wgtorch.lora.wearing(twin, "style"):
-                trainer.fit(trainable, loader)
+        ).fit(trainable, loader)  # fmt: skip
+
+
+def report(what: str, other: str, block: Block, turns: Turns, args: argparse.Namespace) -> None:
+    """Prints both, after their losses have been compared."""
     worst = max(abs(mine - theirs) / abs(theirs) for mine, theirs in turns.losses)
     assert worst < 1e-4, f"the two loops do not compute the same: {worst}"
     ours, theirs = turns.ours[args.warmup :], turns.theirs[args.warmup :]
-    ratio = statistics.median(ours) / statistics.median(theirs)
+    total = sum(parameter.numel() for parameter in block.parameters())
+    ratio = statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
     least = min(ours) / min(theirs)
     print(
         f"{what}: {total / 1e6:.1f}M weights, {sum(p.numel() for p in block.trainable_parameters()) / 1e6:.2f}M train, batch {args.batch}\n"
-        f"  by hand    median {1e3 * statistics.median(theirs):7.1f} ms   least {1e3 * min(theirs):7.1f} ms\n"
+        f"  {other:<10} median {1e3 * statistics.median(theirs):7.1f} ms   least {1e3 * min(theirs):7.1f} ms\n"
         f"  Trainable  median {1e3 * statistics.median(ours):7.1f} ms   least {1e3 * min(ours):7.1f} ms\n"
-        f"  ratio      median {ratio:.3f}   least {least:.3f}   (target {TARGET})   losses equal to {worst:.0e}"
+        f"  ratio      of neighbours {ratio:.3f}   of the least {least:.3f}   (target {TARGET})   losses equal to {worst:.0e}"
     )
 
 
@@ -177,7 +265,7 @@ def memory(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=("lora", "plain", "memory", "all"), default="all")
+    parser.add_argument("--what", choices=("lora", "plain", "recipe", "memory", "all"), default="all")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--depth", type=int, default=7)
     parser.add_argument("--rank", type=int, default=8)
@@ -185,7 +273,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warmup", type=int, default=10)
-    parser.add_argument("--block", type=int, default=5, help="steps until it is the other's turn")
+    parser.add_argument("--block", type=int, default=1, help="steps until it is the other's turn")
     parser.add_argument("--bar", action="store_true", help="with Lightning's progress bar")
     args = parser.parse_args()
     if args.steps % args.block or args.warmup % args.block:
@@ -195,6 +283,8 @@ def main() -> None:
     for what in ("lora", "plain"):
         if args.what in (what, "all"):
             compare(what, args)
+    if args.what in ("recipe", "all"):
+        recipe(args)
     if args.what in ("memory", "all"):
         memory(args)
 
