@@ -52,7 +52,10 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
                 slots[step.one] = ABSENT
                 continue
             if run is None and step.plain:
-                result = children[step.key](*[slots[slot] for slot in step.args], **{name: slots[slot] for name, slot in step.kwargs})
+                if step.kwargs:
+                    result = children[step.key](*[slots[slot] for slot in step.args], **{name: slots[slot] for name, slot in step.kwargs})
+                else:
+                    result = children[step.key](*[slots[slot] for slot in step.args])
                 if type(result) is dict and len(result) >= len(step.store):  # as _store does it, where all is there
                     for port, slot in step.store:
                         if port not in result:
@@ -112,10 +115,11 @@ def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> N
     take_turn = _turn_taker(composite, loop, run)
     for carry in loop.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
+    fed_back = [(carry.slot, carry.feedback) for carry in loop.carries]
     for turn in count() if total is None else range(total):
         if turn:
-            for carry in loop.carries:  # what is fed back is never itself a carried slot, so the order does not matter
-                slots[carry.slot] = slots[carry.feedback]
+            for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
+                slots[slot] = slots[source]
             for slot in loop.turn_frees:
                 slots[slot] = ABSENT
         if run is None:
@@ -172,7 +176,11 @@ def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:
 
 
 def _is_done(loop: Loop, slots: list[Any]) -> bool:
-    return any(bool(slots[slot].all()) if isinstance(slots[slot], Tensor) else bool(slots[slot]) for slot in loop.done)
+    for slot in loop.done:
+        done = slots[slot]
+        if done is not False and bool(done.all() if isinstance(done, Tensor) else done):
+            return True
+    return False
 
 
 # --- nodes that wait --------------------------------------------------------------------------------------------------

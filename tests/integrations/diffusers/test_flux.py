@@ -75,6 +75,17 @@ def test_sigmas_of_a_runs_own(pipeline: Any, schedule: str, task: str) -> None:
     check_equal(same, graph, **call, **({} if task == "text_to_image" else {"image": picture(20)}))
 
 
+def test_embeddings_are_given_by_their_path(pipeline: Any) -> None:
+    generator = torch.Generator().manual_seed(8)
+    given = [torch.randn(shape, generator=generator) for shape in ((1, 16, 24), (1, 16, 24), (1, 16), (1, 16))]
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    paths = ("text_encoder_2.embedding", "negative_text_encoder_2.embedding", "text_encoder.pooled", "negative_text_encoder.pooled")
+    call = {name: value for name, value in CALL.items() if name not in ("prompt", "max_sequence_length")} | {"true_cfg_scale": 3.0}
+    expected = theirs(pipeline, **call, **dict(zip(names, given, strict=True)))
+    found = ours(Graph.from_diffusers(pipeline), **call, negative_prompt="", **dict(zip(paths, given, strict=True)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_a_seed_holds_for_a_scheduler_that_draws_from_the_global_generator(pipeline: Any) -> None:
     graph = Graph.from_diffusers(as_task(pipeline, "text_to_image", "flow_stochastic"))
     found = graph.run(CALL, seed=1)["image"]

@@ -138,6 +138,16 @@ def test_sigmas_of_a_runs_own(pipeline: Any, schedule: str, task: str) -> None:
     check_equal(same, graph, **call, **({} if task == "text_to_image" else {"image": picture(16)}))
 
 
+def test_embeddings_are_given_by_their_path(pipeline: Any) -> None:
+    generator = torch.Generator().manual_seed(8)
+    given = [torch.randn(shape, generator=generator) for shape in ((1, 20, 40), (1, 20, 40), (1, 24), (1, 24))]
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    paths = ("text_encoders.embedding", "negative_text_encoders.embedding", "text_encoders.pooled", "negative_text_encoders.pooled")
+    expected = theirs(pipeline, num_inference_steps=STEPS, **dict(zip(names, given, strict=True)))
+    found = ours(Graph.from_diffusers(pipeline), num_inference_steps=STEPS, **dict(zip(paths, given, strict=True)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_given_latents(pipeline: Any) -> None:
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     check_equal(pipeline, Graph.from_diffusers(pipeline), prompt=PROMPT, latents=latents, num_inference_steps=STEPS, **LENGTH)

@@ -142,6 +142,21 @@ def test_a_folder_gives_what_its_pipeline_gives(pipeline: Any, tmp_path: Path) -
     assert torch.equal(ours(again, **call), ours(graph, **call))
 
 
+def embeds(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def test_embeddings_are_given_by_their_path(pipeline: Any) -> None:
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    paths = ("text_encoders.embedding", "negative_text_encoders.embedding", "text_encoder_2.pooled", "negative_text_encoder_2.pooled")
+    given = embeds((1, 16, 36), (1, 16, 36), (1, 12), (1, 12))
+    expected = theirs(pipeline, num_inference_steps=STEPS, **dict(zip(names, given, strict=True)))
+    graph = Graph.from_diffusers(pipeline)
+    found = ours(graph, num_inference_steps=STEPS, negative_prompt="", **dict(zip(paths, given, strict=True)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("task", ["image_to_image", "inpaint"])
 def test_crops_of_what_is_not_wanted_on_pictures(pipeline: Any, task: str) -> None:
     """Those pipelines take the crop of what is wanted for both."""

@@ -39,11 +39,21 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     Wan 2.1           ``text_to_video``, ``image_to_video``             2.2 of two stages, or with a timestep for each patch
     ================  ================================================  ======================================================
 
-    What the call of a pipeline may have instead of a prompt is given under its path: ``prompt_embeds`` as ``text_encoder.embedding``
-    (of XL and SD3 ``text_encoders.embedding``, of Flux ``text_encoder_2.embedding``), ``pooled_prompt_embeds`` as the ``pooled``
-    beside it, and likewise behind ``negative_``. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), ``eta`` is a
-    setting of ``solver/ddim``. Without a counterpart are ``denoising_start`` and ``denoising_end``, ``padding_mask_crop``,
-    ``masked_image_latents`` and SD3's guidance that skips layers.
+    What the call of a pipeline may have instead of a prompt is given under its path, and the prompt left out:
+
+    ================  ==============================  ==============================
+    family            ``prompt_embeds``               ``pooled_prompt_embeds``
+    ================  ==============================  ==============================
+    1, 2, Wan         ``text_encoder.embedding``
+    XL                ``text_encoders.embedding``     ``text_encoder_2.pooled``
+    SD 3              ``text_encoders.embedding``     ``text_encoders.pooled``
+    FLUX.1            ``text_encoder_2.embedding``    ``text_encoder.pooled``
+    ================  ==============================  ==============================
+
+    The negative ones begin with ``negative_``; XL and FLUX.1 want ``negative_prompt=""`` beside them, since there none means another
+    guidance. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), ``eta`` is a setting of ``solver/ddim``.
+    Without a counterpart are ``denoising_start`` and ``denoising_end``, ``padding_mask_crop``, ``masked_image_latents`` and SD 3's
+    guidance that skips layers.
 
     The solver is one of ours where we have that of the folder's scheduler, else the scheduler itself in ``solver/diffusers``.
     A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels. Inpainting with
