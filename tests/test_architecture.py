@@ -25,13 +25,16 @@ LAYERS = (
     ("wgtorch.core",),
     ("wgtorch.roles", "wgtorch.state"),
     ("wgtorch.conditions", "wgtorch.contract", "wgtorch.storage"),
-    ("wgtorch.changes", "wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.tracing", "wgtorch.world"),
+    (
+        "wgtorch.changes", "wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.tracing",
+        "wgtorch.world",
+    ),
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),
     ("wgtorch.report", "wgtorch.serving", "wgtorch.testing"),
     ("wgtorch.cli",),
-)
+)  # fmt: skip
 
 
 def modules() -> dict[str, Path]:
