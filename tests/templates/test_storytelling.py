@@ -20,6 +20,7 @@ from wgtorch.core.template import build_template
 from wgtorch.graph import Graph
 from wgtorch.state import State
 from wgtorch.testing import Reply, ScriptedServer
+from wgtorch.train.borders import what_trains
 from wgtorch.world import World
 
 STORY = "Смотритель маяка Мара тридцать лет зажигает лампу."
@@ -297,6 +298,8 @@ def test_stages_by_an_api_and_here_go_together(server: ScriptedServer, folders: 
     for stage, place in (("author", "author/tell/tell/llm"), ("environment", "environment/development/development/llm")):
         assert list(world.find(place).parameters()) == [] and list(world.nodes[stage].trainable_parameters()) == []
     assert list(world.nodes["architect"].trainable_parameters())
+    said = what_trains(world)
+    assert "gradients stop at" in said and "author/tell/tell/llm" in said and "environment/development/development/llm" in said
     optimizer = torch.optim.SGD(world.trainable_parameters(), lr=0.1)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(world.parameters()))
 
