@@ -90,7 +90,9 @@ class ResponseHead(Block):
     def dry(self, **inputs: Any) -> dict[str, Any]:
         """Stand-ins for the outputs, for dry runs."""
         features: Tensor = inputs["features"]
-        output = features.new_zeros(len(features), self.layers[-1].out_features)  # type: ignore[arg-type]
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        output = features.new_zeros(len(features), last.out_features)
         return {"output": output, "label": ""} if self.labels else {"output": output}
 
 
