@@ -13,8 +13,11 @@ from tests.train.toys import Linear, chain
 from wgtorch import Graph, Pipeline, Stage, World
 from wgtorch.blocks.scenes.teller import END, WordModel
 from wgtorch.core.errors import ConfigError
-from wgtorch.train import Step, Trainable
 from wgtorch.train.objectives.answers import Answering
+
+pytest.importorskip("lightning")
+
+from wgtorch.train import Step, Trainable
 
 BATCH = {"prompt": ["rain", "red castle by the sea"], "answer": ["castle.", "rain by the sea."]}
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -15,9 +14,14 @@ import wgtorch
 from tests.train.toys import FLOW, QUIET, Distance, Far, Linear, Numbers, backbone, chain, turning_world
 from wgtorch import Block, Graph, Pipeline
 from wgtorch.core.errors import ConfigError, TrainingError, UnknownNameError
+from wgtorch.train.places import matches
+
+pytest.importorskip("lightning")
+
+import lightning.pytorch as pl
+
 from wgtorch.train import Step, Trainable
 from wgtorch.train.fitting import _quiet
-from wgtorch.train.places import matches
 
 
 def fitted(trainable: Trainable, steps: int = 2, **trainer: Any) -> pl.Trainer:
