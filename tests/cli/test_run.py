@@ -112,12 +112,24 @@ def test_an_interrupt_leaves_what_was_told_and_the_world_goes_on(
     argv = ["run", "default", "--seed", "3", "--out", "here", *QUICK]
     monkeypatch.setattr(living, "_panel", interrupted)
     assert main([*argv, "--steps", "3"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "interrupted" in said and "To go on, add to the same command: --out here --resume" in said
     assert Path("here/overview.png").is_file()
     assert [entry["number"] for entry in entries(Path("here"))] == [1, 2]
     monkeypatch.setattr(living, "_panel", panel)
     assert main([*argv, "--steps", "1", "--resume"]) == 0
     assert [entry["number"] for entry in entries(Path("here"))] == [1, 2, 3]
+
+
+def test_a_world_that_cannot_go_on_says_how_it_can_later(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    argv = ["run", "storytelling", "--out", "here"]
+    for more in ([], ["--resume"]):
+        assert main([*argv, "--steps", "1", *more]) == 2
+        said = capsys.readouterr().err
+        assert "found no key" in said and "raised in node storytelling/environment/development" in said
+        assert "To go on, add to the same command: --out here --resume" in said
 
 
 def test_a_world_with_a_storage_of_its_own_keeps_it() -> None:

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (WgtorchError, OSError) as error:
         print("\n".join([f"wgtorch {args.command}: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"wgtorch {args.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("\n".join([f"wgtorch {args.command}: interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
         return 130
 
 

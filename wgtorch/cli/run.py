@@ -67,9 +67,14 @@ def _run_world(world: World, args: argparse.Namespace) -> None:
         raise CommandError("--resume: goes on with an earlier run; say which with --out")
     folder = Path(args.out) if args.out else new_folder(world)
     place_states(world, folder, resume=args.resume)
-    overview = live(world, folder, steps=steps, actions=actions, seed=args.seed)
+    to_go_on = f"To go on, add to the same command: --out {folder} --resume"
+    try:
+        overview = live(world, folder, steps=steps, actions=actions, seed=args.seed)
+    except BaseException as error:
+        error.add_note(to_go_on)
+        raise
     say_where(folder, overview, world.life.seed)
-    print(f"To go on, add to the same command: --out {folder} --resume")
+    print(to_go_on)
 
 
 def actions_of(action: Any, steps: int) -> list[Any]:
