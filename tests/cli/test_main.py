@@ -43,7 +43,9 @@ def test_a_failure_inside_a_block_is_not_dressed_up_as_a_users_mistake(tmp_path:
     monkeypatch.setattr(SceneDescriber, "forward", broken)
     with pytest.raises(RuntimeError, match="the lens is cracked") as raised:
         main(["run", "default", "--steps", "1", "--set", "steps=1", "--out", str(tmp_path / "out")])
-    assert raised.value.__notes__ == ["raised in node default/philosopher/describe/describe/describer"]
+    where, to_go_on = raised.value.__notes__
+    assert where == "raised in node default/philosopher/describe/describe/describer"
+    assert to_go_on == f"To go on, add to the same command: --out {tmp_path / 'out'} --resume"
 
 
 def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
