@@ -57,14 +57,14 @@ def walk(plan: Plan, turns: int = 3) -> set[int]:
     def perform(step: Step) -> None:
         if isinstance(step, Loop):
             for carry in step.carries:
-                assert carry.start == NONE or carry.start in alive, f"the start of {carry.port} is gone"
+                assert carry.start == NONE or carry.start in alive, f"the start of {carry.ports} is gone"
                 alive.add(carry.slot)
             for turn in range(turns):
                 for inner in step.body:
                     perform(inner)
                 if turn < turns - 1:
                     for carry in step.carries:
-                        assert carry.feedback in alive, f"what {carry.port} carries is gone"
+                        assert carry.feedback in alive, f"what {carry.ports} carries is gone"
                         alive.add(carry.slot)
                     alive.difference_update(step.turn_frees)
             assert set(step.done) <= alive
@@ -209,18 +209,23 @@ def test_an_output_that_nobody_reads_gets_no_slot() -> None:
 
 def test_leading_inputs_are_passed_by_position_and_the_rest_by_name() -> None:
     shape = node("a", "p", "q?", "r", positional=("p", "q", "r"))
-    whole = calls(make_plan(structure([shape], "", "a.p a.q a.r", "a.y")))[0]
+    whole = calls(make_plan(structure([node("b"), shape], "b.y>a.q", "a.p a.r", "a.y")))[1]
     assert (len(whole.args), whole.kwargs) == (3, ())
+    unsure = calls(make_plan(structure([shape], "", "a.p a.q a.r", "a.y")))[0]
+    assert len(unsure.args) == 1
+    assert [name for name, _ in unsure.kwargs] == ["q", "r"]
     gap = calls(make_plan(structure([shape], "", "a.p a.r", "a.y")))[0]
     assert len(gap.args) == 1
     assert [name for name, _ in gap.kwargs] == ["r"]
 
 
-def test_an_input_that_may_stay_away_makes_a_call_that_looks() -> None:
-    optional = make_plan(structure([node("a", "x", "b?")], "", "a.x a.b", "a.y"))
-    assert not calls(optional)[0].plain
+def test_an_input_that_may_stay_away_is_passed_by_name_and_looked_for_where_it_must_not() -> None:
+    optional = make_plan(structure([node("a", "x", "b?", positional=("x", "b"))], "", "a.x a.b", "a.y"))
     assert optional.inputs == (("x", 0, True), ("b", 1, False))
-    assert calls(make_plan(structure([node("a", "x", "b?")], "", "a.x", "a.y")))[0].plain
+    assert calls(optional)[0].plain
+    assert (calls(optional)[0].args, calls(optional)[0].kwargs) == ((0,), (("b", 1),))
+    needed = make_plan(structure([replace(node("a"), optional_outputs=frozenset({"y"})), node("b", "x")], "a.y>b.x", "", "b.y"))
+    assert not calls(needed)[1].plain
 
 
 def test_one_name_for_several_ports_is_one_slot() -> None:
@@ -259,7 +264,7 @@ def test_a_loop_is_ordered_by_what_is_not_fed_back() -> None:
     (loop,) = make_plan(DENOISER).steps
     assert isinstance(loop, Loop)
     assert loop.nodes == ("backbone", "solver")
-    assert [carry.port for carry in loop.carries] == ["backbone.latent", "backbone.t", "solver.latent", "solver.t"]
+    assert [carry.ports for carry in loop.carries] == [("backbone.latent", "solver.latent"), ("backbone.t", "solver.t")]
     assert all(carry.start != NONE for carry in loop.carries)
 
 
@@ -278,7 +283,8 @@ def test_an_optional_port_may_be_fed_back_without_a_start() -> None:
     (loop,) = make_plan(structure(shapes, "a.y>a.memory", "a.x", "a.y")).steps
     assert isinstance(loop, Loop)
     assert loop.carries[0].start == NONE
-    assert not loop.body[0].plain
+    assert isinstance(loop.body[0], Call)
+    assert ("memory", loop.carries[0].slot) in loop.body[0].kwargs
 
 
 def test_only_what_closes_the_loop_is_cut() -> None:
@@ -288,7 +294,7 @@ def test_only_what_closes_the_loop_is_cut() -> None:
     (loop,) = make_plan(structure(shapes, edges, "writer.prompt", "critic.critique")).steps
     assert isinstance(loop, Loop)
     assert loop.nodes == ("writer", "critic")
-    assert [carry.port for carry in loop.carries] == ["writer.feedback"]
+    assert [carry.ports for carry in loop.carries] == [("writer.feedback",)]
 
 
 def test_what_joins_several_sources_waits_only_for_the_one_that_closes_the_loop() -> None:
@@ -298,7 +304,7 @@ def test_what_joins_several_sources_waits_only_for_the_one_that_closes_the_loop(
     (loop,) = make_plan(structure(shapes, edges, "a.x", "c.y")).steps
     assert isinstance(loop, Loop)
     assert loop.nodes == ("a", "join", "c")
-    assert sorted(carry.port for carry in loop.carries) == ["a.x", "join.parts"]
+    assert sorted(carry.ports for carry in loop.carries) == [("a.x",), ("join.parts",)]
 
 
 def test_two_loops_are_two_steps() -> None:

@@ -70,6 +70,8 @@ class Block(nn.Module):
     """False promises that ``forward`` never touches PyTorch's global random generator."""
     before_loop_ports: tuple[str, ...] = ()
     """Inputs of which :meth:`before_loop` makes something, where a loop does not change them."""
+    num_loop_steps: int | None = None
+    """How often a loop through the block is to turn, where the block knows that."""
     compiles: bool = True
     """False keeps the block out of the bodies of compiled loops: its ``forward`` cannot be traced, or not once for all turns."""
 

@@ -18,7 +18,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.places import call_frozen
 from wgtorch.core.plan import Call
 from wgtorch.core.port import ABSENT
-from wgtorch.core.rng import seeded_global
+from wgtorch.core.rng import GLOBAL_RNG, seeded_global
 from wgtorch.core.run import Run, in_this_context
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.wearing import worn_at
@@ -56,8 +56,11 @@ class Walked(Protocol):
 
 def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) -> Any:
     """Calls a node with everything that a place or a run may ask for; ABSENT when it was skipped."""
-    node = composite.places[step.node]
     child = composite.nodes._modules[step.key]
+    if run is None and step.draws:
+        values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT}
+        return child(*[slots[slot] for slot in step.args], **values, rng=GLOBAL_RNG)
+    node = composite.places[step.node]
     if run is not None:
         run.check(step.node)
     if node.condition is not None and (reason := composite.skip_reason(node, run)) is not None:
@@ -71,8 +74,6 @@ def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) 
 
 
 def _gather(composite: Walked, node: Node, step: Call, slots: list[Any]) -> dict[str, Any]:
-    if step.plain:
-        return {name: slots[slot] for name, slot in step.inputs}
     values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not ABSENT}
     for name, value in node.inputs.items():
         values.setdefault(name, value)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from wgtorch.core.calling import Walked
-from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Step
+from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
 from wgtorch.core.port import ABSENT
 from wgtorch.core.rng import GLOBAL_RNG, Rng, seeded_global
 from wgtorch.core.run import Run
@@ -275,7 +275,6 @@ def _cut(composite: Walked, loop: Loop, walk: Walk, compiled: Callable[[Callable
         parts[-1].append(step)  # type: ignore[union-attr]
         fresh |= set(step.writes)
     moving = {carry.slot for carry in loop.carries} | set(loop.writes)
-    origin = {carry.slot: (carry.start, carry.feedback) for carry in loop.carries}
     kept = set(loop.writes) - {slot for step in loop.body for slot in step.frees}
     found: list[Segment | Step] = []
     for index, part in enumerate(parts):
@@ -283,7 +282,7 @@ def _cut(composite: Walked, loop: Loop, walk: Walk, compiled: Callable[[Callable
             after = {
                 slot for other in parts[index + 1 :] for step in (other if isinstance(other, list) else (other,)) for slot in step.reads
             }
-            found.append(_segment(composite, part, kept | after, moving, origin, walk, compiled))
+            found.append(_segment(composite, part, kept | after, moving, walk, compiled))
         else:
             found.append(part)
     return found
@@ -307,7 +306,6 @@ def _segment(
     steps: list[Step],
     needed: set[int],
     moving: set[int],
-    origin: Mapping[int, tuple[int, int]],
     walk: Walk,
     compiled: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> Segment:
@@ -321,11 +319,7 @@ def _segment(
             foreseen.append(Foreseen(step, size, asked))
             step = _fed(step, child.turn_port, size)
             size += 1
-        body.append(step)
-    first: dict[tuple[int, int], int] = {}
-    read = sorted({slot for step in body for slot in step.reads} & set(origin))
-    same = {slot: first.setdefault(origin[slot], slot) for slot in read}
-    body = [_merged(step, same) for step in body]
+        body.append(replace(step, frees=(), simple=False))
     extra = tuple(node.slot for node in foreseen)
     reads = tuple(sorted({slot for step in body for slot in step.reads} - own - set(extra)))
     writes = tuple(sorted(own & needed))
@@ -350,18 +344,6 @@ def _segment(
         numbers=frozenset(numbers) & set(reads),
         drawing=draws[0] if draws else None,
     )
-
-
-def _merged(step: Step, same: Mapping[int, int]) -> Step:
-    """The step with one slot for all that carry the same from turn to turn: compiled code cares whether two tensors are one."""
-
-    def of(slot: int) -> int:
-        return same.get(slot, slot)
-
-    if not isinstance(step, Call):
-        return replace(step, sources=tuple(map(of, step.sources))) if isinstance(step, Combine) else step
-    inputs, kwargs = (tuple((name, of(slot)) for name, slot in pairs) for pairs in (step.inputs, step.kwargs))
-    return replace(step, inputs=inputs, kwargs=kwargs, args=tuple(map(of, step.args)), one=of(step.one), frees=(), simple=False)
 
 
 def _fed(step: Call, port: str, slot: int) -> Call:

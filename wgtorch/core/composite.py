@@ -248,18 +248,18 @@ class Composite(Wired):
 
     def _border(self, inputs: Mapping[str, Any], device: torch.device | str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
         """Checks and normalises what comes in: (values by input, values by path and port of what is given inside)."""
-        spec = self._own_specs()[0]
+        spec, where = self._own_specs()[0], self.block_id
         values, feeds = {}, {}
         for name, value in inputs.items():
             if device is not None and isinstance(value, Tensor):
                 value = value.to(device)
-            if name in spec:
-                values[name] = spec[name].check(value, self.block_id, name)
+            if (port := spec.get(name)) is not None:
+                values[name] = port.check(value, where, name)
             elif "." in name:
                 path, port_name = split_path(name)
-                feeds[path, port_name] = self._inner_port(path, port_name, name).check(value, f"{self.block_id}/{name}")
+                feeds[path, port_name] = self._inner_port(path, port_name, name).check(value, f"{where}/{name}")
             else:
-                raise PortError(f"{self.block_id}: unknown input {name!r}; {suggest(name, spec)}")
+                raise PortError(f"{where}: unknown input {name!r}; {suggest(name, spec)}")
         return values, feeds
 
     def _request(self, outputs: Sequence[str], run: Run) -> None:

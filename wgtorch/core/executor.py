@@ -42,30 +42,39 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
     step: Any = None  # a Call wherever it is plain
     try:
         for step in steps:
-            if run is None and step.simple:
-                result = children[step.key](slots[step.one])
-                if type(result) is Tensor:
-                    slots[step.only] = result
-                else:
-                    _store(step, result, children[step.key], slots)
-                result = None  # a value lives in its slot alone
-                slots[step.one] = ABSENT
-                continue
             if run is None and step.plain:
-                if step.kwargs:
-                    result = children[step.key](*[slots[slot] for slot in step.args], **{name: slots[slot] for name, slot in step.kwargs})
-                else:
-                    result = children[step.key](*[slots[slot] for slot in step.args])
-                if type(result) is dict and len(result) >= len(step.store):  # as _store does it, where all is there
-                    for port, slot in step.store:
-                        if port not in result:
-                            _store(step, result, children[step.key], slots)
-                            break
-                        slots[slot] = result[port]
+                child = children[step.key]
+                if step.simple:
+                    result = child(slots[step.one])
+                    if type(result) is Tensor:
+                        slots[step.only] = result
+                    else:
+                        _store(step, result, child, slots)
+                    result = None  # a value lives in its slot alone
+                    slots[step.one] = ABSENT
+                    continue
+                match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
+                    case (a, b):
+                        result = child(slots[a], slots[b])
+                    case (a, b, c):
+                        result = child(slots[a], slots[b], slots[c])
+                    case (a, b, c, d):
+                        result = child(slots[a], slots[b], slots[c], slots[d])
+                    case _:
+                        result = child(
+                            *[slots[slot] for slot in step.args],
+                            **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT},
+                        )
+                if type(result) is dict:
+                    try:
+                        for port, slot in step.store:
+                            slots[slot] = result[port]
+                    except KeyError:  # left out, or by another name
+                        _store(step, result, child, slots)
                 elif step.only >= 0 and type(result) is Tensor:
                     slots[step.only] = result
                 else:
-                    _store(step, result, children[step.key], slots)
+                    _store(step, result, child, slots)
                 result = None
             else:
                 _perform(composite, step, slots, run)
@@ -113,9 +122,10 @@ def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None
 def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> None:
     total = turns(composite, loop, run)
     take_turn = _turn_taker(composite, loop, run)
+    fed_back = []
     for carry in loop.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
-    fed_back = [(carry.slot, carry.feedback) for carry in loop.carries]
+        fed_back.append((carry.slot, carry.feedback))
     for turn in count() if total is None else range(total):
         if turn:
             for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
@@ -163,7 +173,8 @@ def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:
         if not isinstance(stated, int) or stated < 1:
             raise PortError(f"the loop through {', '.join(loop.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
         return stated
-    own = {node: count for node in loop.nodes if (count := getattr(composite.nodes[node], "num_loop_steps", None)) is not None}
+    children = composite.nodes._modules
+    own = {step.node: told for step in loop.body if isinstance(step, Call) and (told := children[step.key].num_loop_steps) is not None}
     if len(set(own.values())) == 1:
         return next(iter(own.values()))
     if not own and loop.done:

@@ -93,12 +93,12 @@ class Port:
         if value is None and self.optional:
             return value
         if self.aggregation == "list" and isinstance(value, (list, tuple)):
-            return [self._check_one(item, *where, str(index)) for index, item in enumerate(value)]
+            return [self._check_one(item, (*where, str(index))) for index, item in enumerate(value)]
         if self.aggregation == "dict" and isinstance(value, Mapping):
-            return {key: self._check_one(item, *where, str(key)) for key, item in value.items()}
-        return self._check_one(value, *where)
+            return {key: self._check_one(item, (*where, str(key))) for key, item in value.items()}
+        return self._check_one(value, where)
 
-    def _check_one(self, value: Any, *where: str) -> Any:
+    def _check_one(self, value: Any, where: tuple[str, ...]) -> Any:
         kind = get_kind(self.dtype)
         if not kind.accepts(value):
             raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")

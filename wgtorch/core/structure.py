@@ -106,7 +106,8 @@ class NodeShape:
         optional_outputs: those that a call may leave out.
         positional: leading inputs that may be passed by position.
         waits: its calls wait on a network.
-        special: a call needs more than handing over values: a map, a condition, an adapter, random draws...
+        special: a call needs more than handing over values: a map, an adapter, a frozen use...
+        draws: a call is told where to draw random numbers from.
         may_skip: a call may be skipped.
         prepares: inputs of which it can make something before a loop that does not change them.
     """
@@ -119,6 +120,7 @@ class NodeShape:
     positional: tuple[str, ...] = ()
     waits: bool = False
     special: bool = False
+    draws: bool = False
     may_skip: bool = False
     prepares: tuple[str, ...] = ()
 

@@ -303,7 +303,7 @@ class Wired(Level):
         outputs = child.get_output_spec()
         leaf = not isinstance(child, Level)
         waits = bool(child.waits) or node.timeout is not None
-        special = bool(node.map or node_id in self._adapted or not node.trainable or child.wants_rng)
+        special = bool(node.map or node_id in self._adapted or not node.trainable)
         return NodeShape(
             node_id=node_id,
             key=self.nodes.key(node_id),
@@ -316,8 +316,9 @@ class Wired(Level):
             positional=positional_prefix(child.forward) if leaf else (),
             waits=waits,
             special=special,
+            draws=child.wants_rng,
             may_skip=node.condition is not None,
-            prepares=() if special or waits or node.condition is not None else tuple(child.before_loop_ports),
+            prepares=() if special or child.wants_rng or waits or node.condition is not None else tuple(child.before_loop_ports),
         )
 
     def _settle(self) -> None:

@@ -184,20 +184,19 @@ class Builder:
         return before, after
 
     def _carries(self, feedback: list[Edge]) -> tuple[Carry, ...]:
-        """One carried slot for each feedback edge, filled before the first turn from the port's start."""
-        carries = []
+        """One carried slot for all feedback edges that bring the same, filled before the first turn from their ports' start."""
+        carries: dict[tuple[int, int], Carry] = {}
         for edge in feedback:
             key = (edge.target_node, edge.target_port)
             single = self._input(key).aggregation == "single"
             starts = self._plain_sources(*key) if single else []
-            slot = self._slot()
+            origin = (starts[0] if starts else NONE, self._source_slot(edge.source_node, edge.source_port))
+            carry = carries[origin] if origin in carries else Carry(self._slot(), *origin, ports=())
             if not starts or starts[0] in self.unsure:
-                self.unsure.add(slot)
-            self.carried[edge] = slot
-            carries.append(
-                Carry(slot, starts[0] if starts else NONE, self._source_slot(edge.source_node, edge.source_port), f"{key[0]}.{key[1]}")
-            )
-        return tuple(carries)
+                self.unsure.add(carry.slot)
+            self.carried[edge] = carry.slot
+            carries[origin] = replace(carry, ports=(*carry.ports, ".".join(key)))
+        return tuple(carries.values())
 
     def _input(self, key: tuple[str, str]) -> InputShape:
         return next(port for port in self.structure.nodes[key[0]].inputs if port.name == key[1])
@@ -218,13 +217,17 @@ class Builder:
             if slot != NONE:
                 inputs.append((port.name, slot))
         prefix = 0
-        while prefix < min(len(inputs), len(node.positional)) and inputs[prefix][0] == node.positional[prefix]:
+        for (name, slot), position in zip(inputs, node.positional, strict=False):
+            if name != position or slot in self.unsure:
+                break
             prefix += 1
         args = tuple(slot for _, slot in inputs[:prefix])
         kwargs = tuple(inputs[prefix:])
         store = tuple((port, self.produced[node_id, port]) for port in node.outputs if (node_id, port) in self.produced)
         lone = len(node.outputs) == 1 and len(store) == 1 and node.outputs[0] not in node.optional_outputs
-        sure = not any(slot in self.unsure for _, slot in inputs) and not any(port.filled for port in node.inputs)
+        required = tuple(port.name for port in node.inputs if port.required)
+        sure = not any(slot in self.unsure and name in required for name, slot in inputs) and not any(port.filled for port in node.inputs)
+        bare = sure and not (node.special or node.waits or node.may_skip) and (lone or not node.optional_outputs)
         call = Call(
             node=node_id,
             key=node.key or node_id,
@@ -235,8 +238,9 @@ class Builder:
             store=store,
             only=store[0][1] if lone else NONE,
             only_port=node.outputs[0] if len(node.outputs) == 1 else "",
-            plain=sure and not (node.special or node.waits or node.may_skip) and (lone or not node.optional_outputs),
-            required=tuple(port.name for port in node.inputs if port.required),
+            plain=bare and not node.draws,
+            draws=bare and node.draws,
+            required=required,
             waits=node.waits,
         )
         return [*before, call]

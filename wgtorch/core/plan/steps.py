@@ -16,11 +16,12 @@ class Call:
     Args:
         node: its id, and ``key``, what its child is called in the module that holds the children.
         inputs: (port, slot) of every fed input.
-        args: slots passed by position, then ``kwargs`` as (port, slot).
+        args: slots passed by position, which are sure to be filled, then ``kwargs`` as (port, slot), without those that are not.
         one: the slot of the only argument when there is just one, by position.
         store: (port, slot) of every output that is read.
         only: the slot of the output when the node declares just one, and its name in ``only_port``.
-        plain: nothing but values to hand over; all inputs are sure to be there.
+        plain: nothing but values to hand over; all that must be there are sure to be.
+        draws: likewise, and the generator.
         required: inputs that must be there.
         waits: the call waits on a network.
         frees: slots nobody reads after this step.
@@ -37,6 +38,7 @@ class Call:
     only: int
     only_port: str
     plain: bool
+    draws: bool
     required: tuple[str, ...]
     waits: bool
     frees: tuple[int, ...] = ()
@@ -120,12 +122,15 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """A value that a loop hands from one turn to the next: ``slot`` starts as ``start`` and then takes ``feedback``."""
+    """A value that a loop hands from one turn to the next, to all ``ports`` that start with it and are fed back the same.
+
+    ``slot`` starts as ``start`` and then takes ``feedback``.
+    """
 
     slot: int
     start: int
     feedback: int
-    port: str
+    ports: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

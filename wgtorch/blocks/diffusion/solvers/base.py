@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, add, mul
+from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import Level
 from wgtorch.blocks.diffusion.predictions import prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
 from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, pair_of, quickened, weigh, weights_of
+from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, pair_of, quickened, weigh, weigh_pair, weights_of
 from wgtorch.core.compiling import Ahead
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
@@ -110,7 +110,7 @@ class GridSolver(Solver):
         return weights_of(outputs, 2 + self.keeps_x0 + self.memory + self.stochastic)
 
     @property
-    def num_loop_steps(self) -> int | None:
+    def num_loop_steps(self) -> int | None:  # type: ignore[override]
         """Turns that a sampling loop needs, where the solver was told its number of steps."""
         return None if self.num_steps is None else self.num_turns(self.own_grid)
 
@@ -142,8 +142,7 @@ class GridSolver(Solver):
             self.check_shape(latent, pred)
         is_quick = latent.dtype is _QUICK
         if is_quick and pair is not None:
-            weight, share = pair
-            following = add(latent if weight is None else mul(latent, weight), pred, alpha=share)
+            following = weigh_pair(pair, latent, pred)
         else:
             following, memory = self.take(quick if is_quick else row, latent, pred, memory)
         return {
@@ -334,14 +333,18 @@ class StochasticSolver(GridSolver):
         if progress.__class__ is TurnTensors:
             return self.from_tensors(latent, pred, progress, noise)
         grid, turn, memory = progress or self.begin(timestep)
-        row, _, next_timestep, is_last, is_noisy, quick, _ = self.planned(grid, turn)
+        row, _, next_timestep, is_last, is_noisy, quick, pair = self.planned(grid, turn)
         if pred.shape != latent.shape:
             self.check_shape(latent, pred)
-        if not is_noisy:
-            noise = None
-        elif noise is None:
-            noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device)
-        following, memory = self.take(quick if latent.dtype is _QUICK else row, latent, pred, memory, noise)
+        is_quick = latent.dtype is _QUICK
+        if is_quick and pair is not None:  # without noise
+            following = weigh_pair(pair, latent, pred)
+        else:
+            if not is_noisy:
+                noise = None
+            elif noise is None:
+                noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device)
+            following, memory = self.take(quick if is_quick else row, latent, pred, memory, noise)
         return {
             "next_latent": following,
             "next_timestep": next_timestep,

@@ -111,6 +111,12 @@ def pair_of(quick: tuple[Terms, ...]) -> tuple[Tensor | None, float] | None:
     return (weight if isinstance(weight, Tensor) else None), share
 
 
+def weigh_pair(pair: tuple[Tensor | None, float], latent: Tensor, pred: Tensor) -> Tensor:
+    """As :func:`weigh`, of the latent and the prediction alone."""
+    weight, share = pair
+    return add(latent if weight is None else mul(latent, weight), pred, alpha=share)
+
+
 def numbers_of(terms: Terms, count: int) -> Sequence[Any]:
     """The first ``count`` weights of an output, zeros included."""
     if isinstance(terms, Tensor):

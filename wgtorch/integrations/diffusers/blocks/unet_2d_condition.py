@@ -54,14 +54,15 @@ class UNet2DCondition(ForeignModel, Backbone):
         Left to each call where that is compiled, where the model does something of its own with its condition first, or where
         somebody has set other attention processors.
         """
+        if condition is None or torch.compiler.is_compiling() or not (layers := self._layers()):
+            return {}
         own = self.model.config
         plain = own.encoder_hid_dim_type is None and own.addition_embed_type in (None, "text_time")
-        if condition is None or not plain or hasattr(self.model, "_hf_hook") or torch.compiler.is_compiling():
+        if not plain or hasattr(self.model, "_hf_hook"):
             return {}
         from wgtorch.integrations.diffusers.blocks.cross_attention import Looked, can_look, let_look, pairs_of
 
-        layers = self._layers()
-        if not layers or not can_look(layers):
+        if not can_look(layers):
             return {}
         let_look(layers)
         return {"condition": Looked(condition, pairs_of(layers, condition))}
@@ -143,10 +144,11 @@ class UNet2DCondition(ForeignModel, Backbone):
 
     def _layers(self) -> tuple[Any, ...]:
         """The model's cross-attentions."""
-        from wgtorch.integrations.diffusers.blocks.cross_attention import cross_attentions
+        model = self.model
+        if not self._known or self._known[0] is not model:
+            from wgtorch.integrations.diffusers.blocks.cross_attention import cross_attentions
 
-        if not self._known or self._known[0] is not self.model:
-            self._known = (self.model, cross_attentions(self.model))
+            self._known = (model, cross_attentions(model))
         return self._known[1]
 
 
