@@ -17,6 +17,11 @@ rounds, by the wall clock; a figure is the least of its rounds. Before that each
 | stub   | one multiplication                                            | the framework's share    |
 | tiny   | 2 to 5 million parameters, latents of 16x16                   | many small operations    |
 | middle | 30 to 60 million parameters, latents of 32x32                 | the model                |
+
+The compiled graph misses 0.6 on the tiny size where Inductor's options cannot help: two fifths of what is left are PyTorch's own
+attention over heads of 6 channels, another two its convolutions and matrix products. One thread of an AMD EPYC, PyTorch 2.13, batch 1,
+20 steps, beside diffusers: compiled 0.77; with ``torch._inductor.config.freezing`` 0.74, and ``cpp_wrapper`` 0.71, and no guards at all
+(``torch.compiler.skip_all_guards_unsafe``) 0.68. Channels-last changes nothing at this size.
 """
 
 from __future__ import annotations

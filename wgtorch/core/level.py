@@ -238,6 +238,10 @@ class Level(Block):
         when the loop runs first, which then takes as long as compiling does; ``run`` and the plain call alike use it. Callbacks
         are told of turns and not of the nodes inside compiled bodies. Neither the config nor the ``state_dict`` knows of it.
 
+        Weights stay inputs of what is compiled, so what ``load_state_dict`` brings counts from the next turn on. Inductor's freezing
+        makes constants of them: PyTorch 2.13 takes no notice of it in ``options``, only of ``torch._inductor.config.freezing`` when
+        the loop first runs, without gradients. What is loaded after that is not seen, and nothing says so: call this once more.
+
         Args:
             args: as for ``torch.compile``.
             options: likewise: ``backend``, ``mode``, ``fullgraph``, ``dynamic``, ...
