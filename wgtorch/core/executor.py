@@ -42,18 +42,20 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
     step: Any = None  # a Call wherever it is plain
     try:
         for step in steps:
+            if run is None and step.simple:
+                result = children[step.key](slots[step.one])
+                if type(result) is Tensor:
+                    slots[step.only] = result
+                else:
+                    _store(step, result, children[step.key], slots)
+                result = None  # a value lives in its slot alone
+                slots[step.one] = ABSENT
+                continue
             if run is None and step.plain:
                 child = children[step.key]
-                if step.simple:
-                    result = child(slots[step.one])
-                    if type(result) is Tensor:
-                        slots[step.only] = result
-                    else:
-                        _store(step, result, child, slots)
-                    result = None  # a value lives in its slot alone
-                    slots[step.one] = ABSENT
-                    continue
                 match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
+                    case (a,):
+                        result = child(slots[a])
                     case (a, b):
                         result = child(slots[a], slots[b])
                     case (a, b, c):
@@ -122,6 +124,7 @@ def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None
 def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> None:
     total = turns(composite, loop, run)
     take_turn = _turn_taker(composite, loop, run)
+    body, done, frees = loop.body, loop.done, loop.turn_frees
     fed_back = []
     for carry in loop.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
@@ -130,17 +133,17 @@ def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> N
         if turn:
             for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
                 slots[slot] = slots[source]
-            for slot in loop.turn_frees:
+            for slot in frees:
                 slots[slot] = ABSENT
         if run is None:
-            take_turn(composite, loop.body, slots, None)
+            take_turn(composite, body, slots, None)
         else:
             run.check(loop.node)
             run.emit("loop", None, composite.level, step=turn, total=total)
-            take_turn(composite, loop.body, slots, run.turn(turn))
-        if loop.done and _is_done(loop, slots):
+            take_turn(composite, body, slots, run.turn(turn))
+        if done and _is_done(loop, slots):
             break
-    for slot in loop.turn_frees:
+    for slot in frees:
         slots[slot] = ABSENT
 
 
