@@ -116,8 +116,9 @@ class Run:
 
     def emit(self, kind: str, node_id: str | None, level: str, **fields: Any) -> None:
         """Tells every callback; what a callback raises ends the run."""
-        path = "/".join(self.path if node_id is None else (*self.path, node_id))
-        event = Event(kind, path, level, **fields)
+        self._tell(Event(kind, "/".join(self.path if node_id is None else (*self.path, node_id)), level, **fields))
+
+    def _tell(self, event: Event) -> None:
         for callback in self.callbacks:
             callback(event)
 
@@ -131,14 +132,15 @@ class Run:
         """Makes a call that gives outputs by name, and tells callbacks of its start and of its end or error."""
         if not self.callbacks:
             return call()
-        self.emit("start", node_id, level, inputs=inputs)
+        path = "/".join((*self.path, node_id))
+        self._tell(Event("start", path, level, inputs))
         started = time.perf_counter()
         try:
             outputs = call()
         except Exception as error:
-            self.emit("error", node_id, level, inputs=inputs, elapsed=time.perf_counter() - started, error=error)
+            self._tell(Event("error", path, level, inputs, elapsed=time.perf_counter() - started, error=error))
             raise
-        self.emit("end", node_id, level, inputs=inputs, outputs=outputs, elapsed=time.perf_counter() - started)
+        self._tell(Event("end", path, level, inputs, outputs, elapsed=time.perf_counter() - started))
         return outputs
 
     def check(self, node_id: str) -> None:
