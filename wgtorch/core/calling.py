@@ -151,9 +151,14 @@ def _called(node: Node, child: nn.Module, step: Call, values: dict[str, Any], ru
             args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
         return _answer(node, child, args, values, item)
     # By position what the walk passes by position, so that hooks are told the same however a level is called.
-    order = [name for name, _ in step.inputs[: len(step.args)]]
-    if all(name in values for name in order):
-        args, values = tuple(values[name] for name in order), {name: value for name, value in values.items() if name not in order}
+    first = step.inputs[: len(step.args)]
+    try:
+        args = tuple([values[name] for name, _ in first])
+    except KeyError:  # one of them has no value: all go by name
+        pass
+    else:
+        named = {name for name, _ in first}
+        values = {} if len(values) == len(first) else {name: value for name, value in values.items() if name not in named}
     if run is not None and getattr(child, "wants_emit", False):
         values = {**values, "emit": run.emitter(node.node_id)}
     if getattr(child, "wants_rng", False):

@@ -88,14 +88,14 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
 
 
 def _perform(composite: Walked, step: Step, slots: list[Any], run: Run | None) -> None:
-    if isinstance(step, Loop):
+    if isinstance(step, Call):
+        _store(step, call_node(composite, step, slots, run), composite.nodes._modules[step.key], slots)
+    elif isinstance(step, Loop):
         _loop(composite, step, slots, run)
     elif isinstance(step, Combine):
         slots[step.slot] = combine(step, slots)
-    elif isinstance(step, Prepare):
-        _prepare(composite, step, slots, run)
     else:
-        _store(step, call_node(composite, step, slots, run), composite.nodes._modules[step.key], slots)
+        _prepare(composite, step, slots, run)
 
 
 def _store(step: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
