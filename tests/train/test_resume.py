@@ -56,8 +56,9 @@ def test_stopped_at_a_crash_and_taken_up_again(tmp_path: Path) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_more_steps_than_first_meant_go_on_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
-    plain = {"optimizer": {"type": "adamw", "lr": 0.05}}  # a cosine would depend on the number of steps
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_more_steps_than_first_meant_go_on_in_the_middle_of_the_epoch(optimizer: str, tmp_path: Path) -> None:
+    plain = {"optimizer": {"type": optimizer, "lr": 0.05}}  # a cosine would depend on the number of steps
     fit(target(), run_settings(**plain), tmp_path / "whole")
     fit(target(), run_settings(**plain, trainer={"max_steps": 8}), tmp_path / "first")
     fit(target(), run_settings(**plain), tmp_path / "second", resume=tmp_path / "first" / "checkpoints" / "last")

@@ -12,6 +12,7 @@ from torch import nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, suggest
+from wgtorch.train.muon import MuonAdamW
 from wgtorch.train.places import check_patterns, matches, names_of, trained_parameters
 from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, register_schedule
 
@@ -21,6 +22,7 @@ for _name, _optimizer in {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "adafactor": torch.optim.Adafactor,
+    "muon": MuonAdamW,
     "sgd": torch.optim.SGD,
 }.items():
     OptimizerRegistry.register(_name, _optimizer)

@@ -198,5 +198,7 @@ class _TransformerBlock(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(modulation)[:, None].chunk(6, dim=-1)
         q, k, v = self.qkv(self.norm(x) * (1 + scale1) + shift1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + gate1 * self.attend(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        # written out, as the derivative of PyTorch's fused attention takes 5 times as long on a CPU for 64 tokens in bfloat16
+        scores = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+        x = x + gate1 * self.attend((scores.to(v.dtype) @ v).transpose(1, 2).flatten(2))
         return x + gate2 * self.contract(F.gelu(self.expand(self.norm(x) * (1 + scale2) + shift2), approximate="tanh"))

@@ -29,7 +29,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 
 MAX_MANIFEST = 32 << 20
 """Bytes of a manifest that is read."""
-MAX_VALUES = 300_000
+MAX_VALUES = 200_000
 """Values that a manifest may hold, and the header of one file of weights."""
 MAX_MEMBERS = 50_000
 """Files in one checkpoint."""
