@@ -15,13 +15,10 @@ rounds, by the wall clock; a figure is the least of its rounds. Before that each
 
 | size   | UNet                                                          | shows                    |
 | stub   | one multiplication                                            | the framework's share    |
-| tiny   | 2 to 5 million parameters, latents of 16x16                   | many small operations    |
+| tiny   | 2 to 5 million parameters, latents of 8x8                     | many small operations    |
 | middle | 30 to 60 million parameters, latents of 32x32                 | the model                |
 
-The compiled graph misses 0.6 on the tiny size where Inductor's options cannot help: two fifths of what is left are PyTorch's own
-attention over heads of 6 channels, another two its convolutions and matrix products. One thread of an AMD EPYC, PyTorch 2.13, batch 1,
-20 steps, beside diffusers: compiled 0.77; with ``torch._inductor.config.freezing`` 0.74, and ``cpp_wrapper`` 0.71, and no guards at all
-(``torch.compiler.skip_all_guards_unsafe``) 0.68. Channels-last changes nothing at this size.
+@TODO
 """
 
 from __future__ import annotations
@@ -45,7 +42,13 @@ TOKENS = 77
 COLUMNS = ("diffusers", "bare", "floor", "graph", "compiled graph", "diffusers, compiled UNet")
 SIZES: dict[str, dict[str, Any]] = {
     "stub": {"sample_size": 16, "block_out_channels": (8, 8), "norm_num_groups": 4, "cross_attention_dim": 32},
-    "tiny": {"sample_size": 16, "block_out_channels": (48, 96), "norm_num_groups": 16, "cross_attention_dim": 768},
+    "tiny": {
+        "sample_size": 8,
+        "block_out_channels": (48, 96),
+        "norm_num_groups": 16,
+        "cross_attention_dim": 768,
+        "attention_head_dim": (2, 4),
+    },
     "middle": {"sample_size": 32, "block_out_channels": (128, 256, 320), "norm_num_groups": 32, "cross_attention_dim": 768},
 }
 # At most so many times the other column: (size, column, other column, limit).
@@ -73,10 +76,11 @@ def make_unet(size: str) -> Any:
     Stub.__name__ = UNet2DConditionModel.__name__  # by which a pipeline's family is told
     levels = len(SIZES[size]["block_out_channels"])
     torch.manual_seed(0)
-    common = {"in_channels": 4, "out_channels": 4, "layers_per_block": 1 if size != "middle" else 2, "attention_head_dim": 8}
+    # `attention_head_dim` is how many heads there are (https://github.com/huggingface/diffusers/issues/2011)
+    common = {"in_channels": 4, "out_channels": 4, "layers_per_block": 1 if size != "middle" else 2, "attention_head_dim": 8, **SIZES[size]}
     if size == "stub":
         kinds: dict[str, Any] = {"down_block_types": ("DownBlock2D",) * levels, "up_block_types": ("UpBlock2D",) * levels}
-        stub = Stub(**common, **kinds, mid_block_type=None, **SIZES[size]).eval()
+        stub = Stub(**common, **kinds, mid_block_type=None).eval()
         for name in ("time_proj", "time_embedding", "down_blocks", "up_blocks", "conv_norm_out", "conv_act", "conv_out"):
             delattr(stub, name)  # nobody calls them; one layer stays, to tell dtype and device by
         return stub
@@ -84,18 +88,18 @@ def make_unet(size: str) -> Any:
         down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
         **common,
-        **SIZES[size],
     ).eval()
 
 
 class Case:
     """One size and batch: every column as a function of the number of steps."""
 
-    def __init__(self, size: str, batch: int, columns: Sequence[str], channels_last: bool) -> None:
+    def __init__(self, size: str, batch: int, columns: Sequence[str], channels_last: bool, side: int | None = None) -> None:
         from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 
         from wgtorch import Graph
 
+        side = side or SIZES[size]["sample_size"]
         self.unet = make_unet(size)
         if channels_last:
             self.unet.to(memory_format=torch.channels_last)
@@ -109,7 +113,7 @@ class Case:
             return made
 
         generator = torch.Generator().manual_seed(1)
-        side, width = SIZES[size]["sample_size"], SIZES[size]["cross_attention_dim"]
+        width = SIZES[size]["cross_attention_dim"]
         self.prompt, self.negative = (torch.randn(batch, TOKENS, width, generator=generator) for _ in range(2))
         self.latents = torch.randn(batch, 4, side, side, generator=generator)
         self.pipelines = {"diffusers": pipeline(self.unet)}
@@ -251,6 +255,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of timing for one line, from the third round on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--channels-last", action="store_true", help="the UNet's weights, in all columns")
+    parser.add_argument("--side", type=int, help="of the latents, in place of the sizes' own")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -265,7 +270,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {given.threads} threads, torch {torch.__version__}; guidance in one batch, DDIM")
     for size in given.sizes:
         for batch in given.batch:
-            case = Case(size, batch, columns, given.channels_last)
+            case = Case(size, batch, columns, given.channels_last, given.side)
             for steps in given.steps:
                 figures = measure(case, steps, columns, given.rounds, given.seconds, say)
                 say("")

@@ -103,7 +103,7 @@ def test_misfits_of_a_ref_are_listed(file: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["single", "diffusers", "transformers", "sharded", "index"])
-def test_folders_as_diffusers_and_transformers_write_them(layout: str, tmp_path: Path) -> None:
+def test_folders_as_diffusers_and_transformers_write_them(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = Affine(seed=8).state_dict()
     ref = tmp_path
     if layout in ("single", "diffusers", "transformers"):
@@ -120,6 +120,10 @@ def test_folders_as_diffusers_and_transformers_write_them(layout: str, tmp_path:
     graph = referring(ref)
     assert_same(graph.nodes["a"], Affine(seed=8))
     assert_same(Graph.load(graph.save(tmp_path / "saved")), graph)
+    monkeypatch.chdir(tmp_path.parent)
+    path = referring(ref.relative_to(tmp_path.parent)).save(tmp_path / "relative")
+    monkeypatch.chdir("/")
+    assert_same(Graph.load(path), graph)
 
 
 @register_block("test/bert")

@@ -184,7 +184,7 @@ def outside_files(ref: str) -> tuple[StoredFile, ...]:
 
 
 def where_it_lies(ref: str, recorded: Sequence[StoredFile]) -> str:
-    """The ref, or else the one file that it named when it was recorded, as for a relative ref in another folder.
+    """The ref, or else what it named when it was recorded, as for a relative ref in another folder.
 
     Raises:
         CheckpointError: neither is there.
@@ -192,9 +192,13 @@ def where_it_lies(ref: str, recorded: Sequence[StoredFile]) -> str:
     try:
         resolve_checkpoint(ref)
     except CheckpointError:
-        if len(recorded) != 1 or "#" in ref or not Path(recorded[0].file).is_file():
+        files = [Path(entry.file) for entry in recorded]
+        if not files or "#" in ref or not all(file.is_file() for file in files):
             raise
-        return recorded[0].file
+        name = Path(ref).name
+        if name.endswith(".safetensors"):
+            return str(files[0])
+        return str(files[0].parent / name if name.endswith(".index.json") else files[0].parent)
     return ref
 
 

@@ -116,6 +116,19 @@ def test_a_model_in_two_graphs_is_there_once(models: dict[str, tuple[Any, Path]]
     assert graphs[0].nodes["backbone"] is graphs[1].nodes["backbone"]
 
 
+@pytest.mark.parametrize("shards", [None, "20KB"])
+def test_a_relative_folder_is_found_from_another_one(shards: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = tiny.unet()
+    unet.save_pretrained(tmp_path / "unet", **({"max_shard_size": shards} if shards else {}))
+    monkeypatch.chdir(tmp_path)
+    graph = Graph("g")
+    graph.add_node("backbone/unet_2d_condition", "backbone", config={"checkpoint_ref": "unet"})
+    path = graph.save(tmp_path / "saved")
+    monkeypatch.chdir("/")
+    found = Graph.load(path).nodes["backbone"].state_dict()
+    assert all(torch.equal(found[f"model.{name}"], value) for name, value in unet.state_dict().items())
+
+
 def test_guidance_without_a_negative_prompt_of_xl_is_zeros() -> None:
     block = GuidedCondition(zero_negative=True)
     call = {"embedding": torch.ones(1, 2, 3), "negative_embedding": torch.ones(1, 2, 3)}

@@ -167,7 +167,33 @@ def _config(source: Source, manifest: Manifest, config_path: str | os.PathLike[s
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source.where(name)}: is no text: {error}") from error
     _refuse_refs(config, source.where(name))
-    return config
+    moved = {ref: lies for ref, lies in map(_refound, manifest.blocks.values()) if lies != ref}
+    return _with_refs(config, moved) if moved else config
+
+
+def _refound(entry: StoredBlock) -> tuple[str, str]:
+    """An entry's ref, and where it lies now; that it lies nowhere is said when its weights are read."""
+    ref = entry.ref or ""
+    if not entry.outside:
+        return ref, ref
+    try:
+        now = str(resolve_environment({"ref": ref}, entry.path)["ref"])
+        lies = where_it_lies(now, entry.outside)
+    except WgtorchError:
+        return ref, ref
+    return ref, ref if lies == now else lies
+
+
+def _with_refs(value: Any, moved: Mapping[str, str]) -> Any:
+    """A config whose blocks name their weights by where they lie now."""
+    if isinstance(value, list):
+        return [_with_refs(item, moved) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: moved.get(item, item) if key == "checkpoint_ref" and isinstance(item, str) else _with_refs(item, moved)
+        for key, item in value.items()
+    }
 
 
 def _refuse_refs(value: Any, where: str, depth: int = 0) -> None:
