@@ -212,3 +212,53 @@ def test_latents_that_are_normalised_channel_by_channel(pipeline: Any) -> None:
 def test_a_refiner_wants_a_picture(refiner: Any) -> None:
     with pytest.raises(ConfigError, match="is a refiner, which starts from a picture; take task='image_to_image'"):
         Graph.from_diffusers(refiner)
+
+
+@pytest.mark.parametrize("schedule", ["ddim", "euler", "euler_ancestral", "dpmpp_2m", "unipc", "pndm"])
+def test_one_model_goes_on_where_another_leaves_off(pipeline: Any, refiner: Any, schedule: str) -> None:
+    first, second = (type(each)(**{**each.components, "scheduler": tiny.scheduler(schedule)}) for each in (pipeline, refiner))
+    second.register_to_config(**{name: refiner.config[name] for name in ("requires_aesthetics_score", "force_zeros_for_empty_prompt")})
+    for each in (first, second):
+        each.watermark = None
+        each.set_progress_bar_config(disable=True)
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": 8}
+    torch.manual_seed(3)
+    left = first(denoising_end=0.6, output_type="latent", **call).images
+    expected = theirs(second, denoising_start=0.6, image=left, **call)
+
+    torch.manual_seed(3)
+    base, refining = Graph.from_diffusers(first), Graph.from_diffusers(second, task="image_to_image")
+    turns: list[str] = []
+    latent = base.run(
+        {**call, "denoising_end": 0.6},
+        outputs=["solver.next_latent"],
+        callbacks=[lambda event: turns.append(event.path) if event.kind == "loop" else None],
+    )["solver.next_latent"]
+    assert 3 <= len(turns) < 8, "the walk ends before the data"
+    found = ours(refining, **call, **{"denoising_start": 0.6, "encoder.latent": latent})
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    whole = ours(refining, **call, **{"strength": 0.4, "encoder.latent": latent})
+    assert (whole - found).abs().max() > 1e-3, "no noise is added where the walk goes on"
+
+
+def test_a_part_of_the_way(pipeline: Any) -> None:
+    same = as_task(pipeline, "text_to_image", "heun")
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS, "denoising_end": 0.7}
+    torch.manual_seed(3)
+    left = same(output_type="latent", **call).images
+    torch.manual_seed(3)
+    mine = Graph.from_diffusers(same).run(call, outputs=["solver.next_latent"])["solver.next_latent"]
+    torch.testing.assert_close(mine * (left.norm() / mine.norm()), left, rtol=0, atol=1e-4)  # theirs is mine / alpha
+    edited = as_task(pipeline, "image_to_image", "ddim")
+    editing = Graph.from_diffusers(edited, task="image_to_image")
+    call = {"prompt": PROMPT, "num_inference_steps": 10, "encoder.latent": torch.randn(1, 4, tiny.SIDE, tiny.SIDE)}
+    found = ours(editing, **call, denoising_start=0.3, denoising_end=0.8)
+    expected = theirs(edited, prompt=PROMPT, num_inference_steps=10, image=call["encoder.latent"], denoising_start=0.3, denoising_end=0.8)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    for wrong, words in (
+        ({"denoising_end": 1.5}, r"schedule/diffusion.end: found 1.5, expected a number between 0 and 1"),
+        ({"denoising_end": 0.01}, r"no timestep .* at least 990 among .* take more steps"),
+        ({"denoising_end": 0.3, "denoising_start": 0.3}, r"end: found 0.3 with a start of 0.3, expected a number above it"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            editing.run({**call, **wrong})

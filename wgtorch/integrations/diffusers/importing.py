@@ -52,8 +52,16 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
 
     The negative ones begin with ``negative_``; XL and FLUX.1 want ``negative_prompt=""`` beside them, since there none means another
     guidance. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), ``eta`` is a setting of ``solver/ddim``.
-    Without a counterpart are ``denoising_start`` and ``denoising_end``, ``padding_mask_crop``, ``masked_image_latents`` and SD 3's
-    guidance that skips layers.
+    Without a counterpart are ``padding_mask_crop`` and SD 3's guidance that skips layers.
+
+    Latents in place of pictures are given likewise, under ``encoder.latent`` and ``masked_encoder.latent``. So one model of XL goes on
+    where another leaves off, as its refiner does:
+
+        >>> latent = base.run({**call, "denoising_end": 0.8}, outputs=["solver.next_latent"])["solver.next_latent"]
+        >>> refiner.run({**call, "denoising_start": 0.8, "encoder.latent": latent})["image"]
+
+    (Latents are alpha x0 + sigma eps whatever the solver; those of diffusers' Euler and Heun are that divided by alpha. With Heun the
+    second walk starts at the step where the first has left off; diffusers' starts one before.)
 
     The solver is one of ours where we have that of the folder's scheduler, else the scheduler itself in ``solver/diffusers``.
     A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels. Inpainting with

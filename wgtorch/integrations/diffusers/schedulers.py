@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.blocks.diffusion.schedules.block import cuts
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
@@ -82,11 +83,15 @@ class SchedulerProgress:
         scheduler: with its timesteps set.
         turn: turns made.
         sample: the latent as the scheduler keeps it, where it is known; else it is found from what the model was shown.
+        last: turns after which the walk ends; all where left out.
+        goes_on: it starts from a latent that another walk has left, as the scheduler keeps it.
     """
 
     scheduler: Any
     turn: int = 0
     sample: Tensor | None = None
+    last: int | None = None
+    goes_on: bool = False
 
     @property
     def timestep(self) -> float:
@@ -98,7 +103,9 @@ class SchedulerProgress:
         """What the model is shown first: see :meth:`~wgtorch.blocks.diffusion.schedules.grid.Progress.start`."""
         scheduler = apart(self.scheduler)
         timesteps = scheduler.timesteps[self.turn : self.turn + 1]
-        if image_latent is None:
+        if self.goes_on and image_latent is not None:
+            sample = image_latent
+        elif image_latent is None:
             sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         else:
             sample = noised(scheduler, image_latent, noise, timesteps)
@@ -135,6 +142,8 @@ class DiffusersSchedule(Schedule):
         "settings": Port(dtype="dict", optional=True),
         "timesteps": Port(dtype="list", optional=True),
         "sigmas": Port(dtype="list", optional=True),
+        "start": Port(dtype="number", optional=True),
+        "end": Port(dtype="number", optional=True),
     }
     outputs = {"progress": "any", "timestep": "number"}
     draws = False
@@ -160,6 +169,8 @@ class DiffusersSchedule(Schedule):
         settings: Mapping[str, Any] | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
+        start: float | None = None,
+        end: float | None = None,
     ) -> dict[str, Any]:
         """``progress`` for noise and solver, and the first ``timestep``.
 
@@ -170,12 +181,16 @@ class DiffusersSchedule(Schedule):
             settings: further arguments of ``set_timesteps``, for this run.
             timesteps: of this run, whatever ``num_steps``, for a scheduler that takes such.
             sigmas: likewise.
+            start: the share of the way, in (0, 1), that another walk has made already; see ``schedule/diffusion``.
+            end: where this one leaves off.
         """
         lists = {name: list(given) for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
         if lists:
             settings = {**(settings or {}), **lists}
         scheduler = make_scheduler(self.scheduler, self.scheduler_config)
-        progress = self.begun(scheduler, timestep, num_steps, strength, settings)
+        progress = self.begun(scheduler, timestep, num_steps, None if start is not None else strength, settings)
+        if start is not None or end is not None:
+            progress = self._part(progress, start, end)
         return {"progress": progress, "timestep": progress.timestep}
 
     def begun(
@@ -210,6 +225,24 @@ class DiffusersSchedule(Schedule):
         if first and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
         return SchedulerProgress(scheduler, first)
+
+
+    def _part(self, progress: SchedulerProgress, start: float | None, end: float | None) -> SchedulerProgress:
+        """The walk over a part of the way."""
+        scheduler = progress.scheduler
+        first, last = cuts(scheduler.config.num_train_timesteps, start, end, self.block_id)
+        timesteps, turn = scheduler.timesteps.tolist(), progress.turn
+        if first is not None:
+            left = sum(t < first for t in timesteps)
+            if getattr(scheduler, "order", 1) == 2 and left % 2 == 0:
+                left += 1  # not between the two turns of a step
+            turn = len(timesteps) - left
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(turn)
+        stop = len(timesteps) if last is None else turn + sum(t >= last for t in timesteps[turn:])
+        if turn >= stop:
+            raise ValueError(f"{self.block_id}: no timestep below {first} and at least {last} among {timesteps}; take more steps")
+        return replace(progress, turn=turn, last=stop, goes_on=first is not None)
 
 
 @register_block("solver/diffusers")
@@ -298,7 +331,7 @@ class DiffusersSolver(Solver):
         if self.patch > 1:
             sample = unpack(sample, size, self.patch)
         following = replace(progress, scheduler=scheduler, turn=turn + 1, sample=sample)
-        is_last = turn + 1 == len(timesteps)
+        is_last = turn + 1 == (progress.last or len(timesteps))
         return {
             "next_latent": sample if is_last else shown(scheduler, sample, timesteps[turn + 1]),
             "next_timestep": following.timestep,

@@ -41,6 +41,10 @@ def stable_diffusion_xl(source: Source, task: str, batched: bool) -> Graph:
     parts.graph.expose_input("conditions", "negative_prompt")
     _sizes(parts)
     sampling(parts, {"text_embeds": "conditions", "time_ids": "sizes"})
+    if task == "image_to_image":
+        parts.graph.expose_input("schedule", "start", "denoising_start")
+    if task != "inpaint":
+        parts.graph.expose_input("schedule", "end", "denoising_end")
     expose_distilled(parts)
     join(parts.graph, ("noise.latent", "sizes.latent"), ("conditions.scale", "sizes.scale"))
     return finished(parts)

@@ -35,6 +35,8 @@ class GridSchedule(Schedule):
     }
     outputs: Mapping[str, Any] = {"progress": "any", "timestep": "number", "alpha": "number", "sigma": "number"}
     draws = False
+    train_timesteps = 1
+    """T, of which parts are counted."""
 
     def __init__(self, num_steps: int) -> None:
         super().__init__()
@@ -76,9 +78,15 @@ class GridSchedule(Schedule):
         """Steps of a grid of such values."""
         return len(values)
 
-    def started(self, grid: Grid, timestep: float | Tensor | None, strength: float | None) -> dict[str, Any]:
+    def started(
+        self, grid: Grid, timestep: float | Tensor | None, strength: float | None, start: float | None = None, end: float | None = None
+    ) -> dict[str, Any]:
         """The outputs of the block for a loop over this grid."""
-        progress = Progress(grid if strength is None else grid.rest_for(float(strength)))
+        if start is not None or end is not None:
+            grid = grid.between(*cuts(self.train_timesteps, start, end, self.block_id))
+        elif strength is not None:
+            grid = grid.rest_for(float(strength))
+        progress = Progress(grid)
         alpha, sigma = progress.grid.levels[0] if timestep is None else self.level_at(timestep)
         return {"progress": progress, "timestep": progress.timestep, "alpha": alpha, "sigma": sigma}
 
@@ -97,6 +105,21 @@ def build_schedule(settings: Mapping[str, Any]) -> GridSchedule:
     built = BlockRegistry.build({"block_type": f"schedule/{kind}", "config": rest})
     assert isinstance(built, GridSchedule), built
     return built
+
+
+def cuts(train_timesteps: int, start: float | None, end: float | None, where: str) -> tuple[int | None, int | None]:
+    """The timesteps that parts of the way from noise (0) to data (1) are cut at.
+
+    Raises:
+        ValueError: they are no shares, or the end is not after the start.
+    """
+    for name, share in (("start", start), ("end", end)):
+        if share is not None and not 0 < share < 1:
+            raise ValueError(f"{where}.{name}: found {share}, expected a number between 0 and 1; leave it out for the whole way")
+    if start is not None and end is not None and start >= end:
+        raise ValueError(f"{where}.end: found {end} with a start of {start}, expected a number above it")
+    first, last = (None if share is None else round(train_timesteps - share * train_timesteps) for share in (start, end))
+    return first, last
 
 
 def _count(value: Any, where: str) -> int:

@@ -53,7 +53,11 @@ class DiffusionSchedule(GridSchedule):
         timestep_type: ``discrete``, or ``continuous`` for models that take 0.25 log sigma.
     """
 
-    inputs: Mapping[str, Any] = {"timesteps": Port(dtype="list", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "timesteps": Port(dtype="list", optional=True),
+        "start": Port(dtype="number", optional=True),
+        "end": Port(dtype="number", optional=True),
+    }
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class DiffusionSchedule(GridSchedule):
                 "expected convention 'euler', 'dpm_solver' or 'unipc'"
             )
         self.convention = convention
+        self.train_timesteps = num_train_timesteps if trained_betas is None else len(trained_betas)
         given = None if trained_betas is None else torch.tensor(trained_betas, dtype=torch.float32, device="cpu")
         betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end) if given is None else given
         bars = alpha_bars_of(rescale_to_zero_snr(betas) if rescale_betas_zero_snr else betas)
@@ -122,6 +127,8 @@ class DiffusionSchedule(GridSchedule):
         strength: float | None = None,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
+        start: float | None = None,
+        end: float | None = None,
     ) -> dict[str, Any]:
         """The start of a loop, and ``alpha`` and ``sigma`` there.
 
@@ -131,6 +138,9 @@ class DiffusionSchedule(GridSchedule):
             strength: the share of the grid to walk, in (0, 1], for an image to start from.
             timesteps: of this run, falling, whatever ``num_steps``; as of the constructor.
             sigmas: likewise.
+            start: the share of the way from noise to data, in (0, 1), that another walk has made already: the loop goes on from its
+                latent, to which no noise is added, whatever ``strength``.
+            end: likewise where this walk leaves off, for another to go on.
 
         Raises:
             PortError: both are given, they do not fall, or the convention takes timesteps only.
@@ -142,7 +152,7 @@ class DiffusionSchedule(GridSchedule):
             grid = self.grid_of("timesteps", timesteps)
         else:
             grid = self.grid(num_steps) if sigmas is None else self.grid_of("sigmas", sigmas)
-        return self.started(grid, timestep, strength)
+        return self.started(grid, timestep, strength, start, end)
 
     def steps_of(self, name: str, values: Sequence[float]) -> int:
         return len(values) - (name == "sigmas")  # the end is among them

@@ -24,6 +24,8 @@ class Grid:
         targets: where each step leads, [N]; where the next one starts unless told otherwise.
         start_scale: by which standard normal noise is multiplied to start from.
         total: steps of the whole grid that this one is the rest of; N when it is whole.
+        walked: steps after which a walk ends, before the data where they are fewer than N.
+        goes_on: a loop starts from a latent that another walk has left here, to which no noise is added.
     """
 
     timesteps: tuple[float, ...]
@@ -31,6 +33,8 @@ class Grid:
     targets: tuple[Level, ...] = ()
     start_scale: float = 1.0
     total: int = 0
+    walked: int = 0
+    goes_on: bool = False
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What was computed from this grid: coefficients of solvers by their settings, and rests of it."""
 
@@ -41,6 +45,8 @@ class Grid:
             object.__setattr__(self, "targets", self.levels[1:])
         if not self.total:
             object.__setattr__(self, "total", len(self.timesteps))
+        if not self.walked:
+            object.__setattr__(self, "walked", len(self.timesteps))
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -52,11 +58,26 @@ class Grid:
 
     def rest(self, start: int) -> Grid:
         """The grid from step ``start`` on; the same object each time it is asked for."""
-        if start == 0:
-            return self
-        key = ("rest", start)
+        return self._part(start, self.walked, self.goes_on) if start else self
+
+    def between(self, first: float | None, last: float | None) -> Grid:
+        """The part from the first timestep below ``first``, where another walk has left off, while timesteps are at least ``last``.
+
+        Raises:
+            ValueError: not one step is left.
+        """
+        start = 0 if first is None else next((k for k, t in enumerate(self.timesteps) if t < first), len(self))
+        stop = len(self) if last is None else sum(t >= last for t in self.timesteps)
+        if start >= stop:
+            shown = ", ".join(f"{t:g}" for t in self.timesteps)
+            raise ValueError(f"no timestep below {first} and at least {last} among {shown}; take more steps, or a larger part")
+        return self._part(start, stop, first is not None)
+
+    def _part(self, start: int, stop: int, goes_on: bool) -> Grid:
+        key = ("part", start, stop, goes_on)
         if key not in self.memo:
-            self.memo[key] = Grid(self.timesteps[start:], self.levels[start:], self.targets[start:], self.start_scale, self.total)
+            own = (self.timesteps[start:], self.levels[start:], self.targets[start:], self.start_scale, self.total)
+            self.memo[key] = Grid(*own, stop - start, goes_on)
         return self.memo[key]
 
     def rest_for(self, strength: float) -> Grid:
@@ -105,13 +126,21 @@ class Progress(NamedTuple):
         """The timestep that the grid starts at."""
         return self.grid.timesteps[0]
 
+    @property
+    def goes_on(self) -> bool:
+        """The loop starts from what another walk has left; see :class:`Grid`."""
+        return self.grid.goes_on
+
     def start(self, noise: Tensor, image_latent: Tensor | None = None) -> Tensor:
         """The latent a loop starts from.
 
         Args:
             noise: standard normal, [B, C, ...].
-            image_latent: a clean latent of the same shape to start near, instead of from noise alone.
+            image_latent: a clean latent of the same shape to start near, instead of from noise alone; where the grid goes on, the
+                latent itself.
         """
+        if image_latent is not None and self.grid.goes_on:
+            return image_latent
         if image_latent is None:
             return noise if self.grid.start_scale == 1 else noise * self.grid.start_scale
         alpha, sigma = self.grid.levels[0]

@@ -89,9 +89,13 @@ class GridSolver(Solver):
         """One turn on numbers: the next x, then what is to be remembered."""
         raise NotImplementedError
 
+    def turns_in(self, steps: int) -> int:
+        """Turns that it takes to make so many steps."""
+        return steps
+
     def num_turns(self, grid: Grid) -> int:
-        """Turns that it takes to walk a grid."""
-        return len(grid)
+        """Turns that it takes to walk a grid to its end."""
+        return self.turns_in(len(grid))
 
     def place(self, grid: Grid, turn: int) -> tuple[float, Level]:
         """Where the backbone is called in a turn: the timestep and the level."""
@@ -284,7 +288,7 @@ class GridSolver(Solver):
         if not self._key:
             self._key = f"{type(self).__module__}.{type(self).__qualname__} {sorted(self.config.items())}"
         if self._key not in grid.memo:
-            count = self.num_turns(grid)
+            count, last = self.num_turns(grid), self.turns_in(grid.walked)
             timesteps = [*(self.place(grid, turn)[0] for turn in range(count)), grid.end]
             matrices = [self.matrix(grid, turn) for turn in range(count)]
             rows = [tuple(tuple((k, weight) for k, weight in enumerate(weights) if weight) for weights in matrix) for matrix in matrices]
@@ -296,7 +300,7 @@ class GridSolver(Solver):
                     row=rows[turn],
                     matrix=matrix,
                     next_timestep=timesteps[turn + 1],
-                    is_last=turn + 1 == count,
+                    is_last=turn + 1 == last,
                     is_noisy=self.stochastic and matrix[int(self.keeps_x0)][-1] != 0,
                     quick=quick[turn],
                     pair=pair_of(quick[turn]) if is_plain else None,

@@ -47,8 +47,8 @@ class TwoStage(GridSolver):
 
     memory = 1
 
-    def num_turns(self, grid: Grid) -> int:
-        return 2 * len(grid) - 1
+    def turns_in(self, steps: int) -> int:
+        return 2 * steps - 1
 
     def place(self, grid: Grid, turn: int) -> tuple[float, Level]:
         step, second = divmod(turn, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.block import register_block
@@ -66,7 +67,7 @@ class LatentNoise(Noise):
         Args:
             condition: [B, ...]; says how many rows, their dtype and device.
             progress: of the schedule node.
-            image_latent: clean, [1 or B, C, h, w], to start near.
+            image_latent: clean, [1 or B, C, h, w], to start near; where the loop goes on from another's, that latent, without noise.
             latents: the noise itself, standard normal, [B, C, h, w], or [B, h w / patch^2, C patch^2], for ``height`` and ``width``.
             height: pixels; a multiple of the factor, and of the patch.
             width: likewise.
@@ -87,6 +88,8 @@ class LatentNoise(Noise):
         shape = (rows, self.channels, *size)
         if latents is not None and self.patch > 1 and tuple(latents.shape) == packed_shape(shape, self.patch):
             latents = unpack(latents, size, self.patch)
+        if image_latent is not None and progress.goes_on:
+            return {"latent": image_latent, "noise": torch.zeros_like(image_latent)}
         if latents is None:
             dtype = condition.dtype if condition.is_floating_point() else None
             noise = (rng or GLOBAL_RNG).normal(shape, dtype=dtype, device=condition.device)
