@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 
+# Models here are so small that more threads do not make them faster; where processors are busy, threads wait for one another.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs and notebooks that tests start
 settings.register_profile("wgtorch", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("wgtorch")
 
