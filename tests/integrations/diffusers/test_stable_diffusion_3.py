@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
+from wgtorch.blocks.diffusion import PerturbedAttention
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
 
@@ -177,3 +178,27 @@ def test_what_does_not_fit(pipeline: Any, tmp_path: Path) -> None:
             Graph.from_diffusers(tmp_path / "sd3")
     with pytest.raises(ConfigError, match="transformer of 33 input channels over latents of 16; .*expects 16; .*task='inpaint'"):
         Graph.from_diffusers(tiny.stable_diffusion_3(tmp_path, t5=False, channels=16, in_channels=33))
+
+
+def test_guidance_that_skips_layers(pipeline: Any) -> None:
+    graph = Graph.from_diffusers(pipeline, batched=False)
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": 6, **LENGTH}
+    plain = ours(graph, **call)
+    timesteps = pipeline.scheduler
+    timesteps.set_timesteps(6)
+    first, last = timesteps.timesteps[1].item(), timesteps.timesteps[2].item()  # steps 1 and 2: above 0.06 and below 3
+    graph.replace_node("guidance", PerturbedAttention(perturbed_scale=2.8, perturbed_interval=[last, first]))
+    graph.add_node(graph.nodes["backbone"], "skipping", auto_connect=False, inputs={"skip_layers": [0]})
+    for edge in graph.edges:
+        if edge.target_node == "backbone":
+            graph.add_edge(edge.source_node, edge.source_port, "skipping", edge.target_port)
+    graph.add_edge("skipping.pred", "guidance.pred_perturbed")
+    found = ours(graph, **call)
+    expected = theirs(pipeline, skip_guidance_layers=[0], skip_layer_guidance_stop=0.5, **call)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - plain).abs().max() > 1e-3
+    graph.configure_node("skipping", inputs={"skip_layers": [9]})
+    with pytest.raises(PortError, match=r"skip_layers: got \[9\]; expected numbers from 0 to 1"):
+        graph.run(call)
+    with pytest.raises(ValueError, match=r"PerturbedAttention.perturbed_interval: found \[3, 1\], expected \[low, high\]"):
+        PerturbedAttention(perturbed_interval=[3, 1])

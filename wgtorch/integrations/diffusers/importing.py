@@ -51,8 +51,8 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     ================  ==============================  ==============================
 
     The negative ones begin with ``negative_``; XL and FLUX.1 want ``negative_prompt=""`` beside them, since there none means another
-    guidance. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), ``eta`` is a setting of ``solver/ddim``.
-    Without a counterpart are ``padding_mask_crop`` and SD 3's guidance that skips layers.
+    guidance. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), SD 3's guidance that skips layers is one more place
+    of the backbone (``guidance/pag``), and ``eta`` is a setting of ``solver/ddim``. Without a counterpart is ``padding_mask_crop``.
 
     Latents in place of pictures are given likewise, under ``encoder.latent`` and ``masked_encoder.latent``. So one model of XL goes on
     where another leaves off, as its refiner does:

@@ -31,6 +31,36 @@ def per_sample(scale: float | Tensor, like: Tensor) -> float | Tensor:
     return scale
 
 
+def check_interval(interval: list[float] | None, where: str) -> None:
+    """Refuses what is no [low, high].
+
+    Raises:
+        ValueError: it is none.
+    """
+    if interval is not None and not (len(interval) == 2 and interval[0] <= interval[1]):
+        raise ValueError(f"{where}: found {interval}, expected [low, high]")
+
+
+def is_outside(interval: list[float] | None, timestep: float | Tensor | None) -> bool:
+    """True outside an interval of timesteps; False where that is only known when compiled code runs."""
+    if interval is None or timestep is None or _is_traced(timestep):
+        return False
+    moment = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
+    return not interval[0] <= float(moment) <= interval[1]
+
+
+def within(interval: list[float] | None, timestep: float | Tensor | None, inside: Tensor, outside: Tensor) -> Tensor:
+    """``inside``; in compiled code, where :func:`is_outside` cannot tell, ``timestep`` decides there which of the two."""
+    if interval is None or timestep is None or not _is_traced(timestep):
+        return inside
+    moment = timestep.flatten()[0]  # type: ignore[union-attr]
+    return torch.where((moment >= interval[0]) & (moment <= interval[1]), inside, outside)
+
+
+def _is_traced(timestep: float | Tensor) -> bool:
+    return isinstance(timestep, Tensor) and torch.compiler.is_compiling()
+
+
 class IntervalGuidance(Guidance):
     """Guidance within an interval of timesteps; outside it the conditional prediction passes unchanged.
 
@@ -48,8 +78,7 @@ class IntervalGuidance(Guidance):
     def __init__(self, scale: float, interval: list[float] | None, rescale: float) -> None:
         super().__init__()
         where = type(self).__name__
-        if interval is not None and not (len(interval) == 2 and interval[0] <= interval[1]):
-            raise ValueError(f"{where}.interval: found {interval}, expected [low, high]")
+        check_interval(interval, f"{where}.interval")
         if not 0 <= rescale <= 1:
             raise ValueError(f"{where}.rescale: found {rescale}, expected a number from 0 to 1")
         self.scale = scale
@@ -58,10 +87,7 @@ class IntervalGuidance(Guidance):
 
     def is_off(self, timestep: float | Tensor | None) -> bool:
         """True outside the interval; False where that is only known when compiled code runs."""
-        if self.interval is None or timestep is None or self._is_traced(timestep):
-            return False
-        moment = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
-        return not self.interval[0] <= float(moment) <= self.interval[1]
+        return is_outside(self.interval, timestep)
 
     def strength(self, scale: float | Tensor | None, like: Tensor) -> float | Tensor:
         """The strength of this call."""
@@ -74,12 +100,4 @@ class IntervalGuidance(Guidance):
         share = self.rescale if rescale is None else rescale
         if isinstance(share, Tensor) or share:
             guided = rescale_to(guided, pred_cond, share)
-        if self.interval is not None and isinstance(timestep, Tensor) and self._is_traced(timestep):
-            low, high = self.interval
-            moment = timestep.flatten()[0]
-            guided = torch.where((moment >= low) & (moment <= high), guided, pred_cond)
-        return {"pred_guided": guided}
-
-    @staticmethod
-    def _is_traced(timestep: float | Tensor) -> bool:
-        return isinstance(timestep, Tensor) and torch.compiler.is_compiling()
+        return {"pred_guided": within(self.interval, timestep, guided, pred_cond)}

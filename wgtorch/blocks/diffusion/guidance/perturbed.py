@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, per_sample
+from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, check_interval, is_outside, per_sample, within
 from wgtorch.blocks.diffusion.guidance.cfg import cfg
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
@@ -77,19 +78,31 @@ class PerturbedAttention(_Away):
                 graph.add_edge(edge.source_node, edge.source_port, "perturbed", edge.target_port)
         graph.add_edge("perturbed.pred", "guidance.pred_perturbed")
 
+    Of Stable Diffusion 3 whole layers are left out there instead, ``inputs={"skip_layers": [7, 8, 9]}``, in the first fifth of the
+    steps: skip-layer guidance.
+
     Args:
         scale: strength of classifier-free guidance where the input ``scale`` is not fed.
         perturbed_scale: strength of this, where the input of the name is not fed.
         interval: [low, high] of the timesteps that are guided; all of them when left out.
         rescale: share of the added deviation that is taken back, in [0, 1].
+        perturbed_interval: [low, high] of the timesteps in which this guides beside the other; all of ``interval`` when left out.
     """
 
     inputs: Mapping[str, Any] = {"pred_perturbed": "latent", "perturbed_scale": Port(dtype="number", optional=True)}
 
     def __init__(
-        self, *, scale: float = 5.0, perturbed_scale: float = 3.0, interval: list[float] | None = None, rescale: float = 0.0
+        self,
+        *,
+        scale: float = 5.0,
+        perturbed_scale: float = 3.0,
+        interval: list[float] | None = None,
+        rescale: float = 0.0,
+        perturbed_interval: list[float] | None = None,
     ) -> None:
         super().__init__(scale, perturbed_scale, interval, rescale)
+        check_interval(perturbed_interval, "PerturbedAttention.perturbed_interval")
+        self.perturbed_interval = perturbed_interval
 
     def forward(
         self,
@@ -103,8 +116,13 @@ class PerturbedAttention(_Away):
         """``pred_guided``, of the shape of the predictions [B, C, ...]; scales are numbers or one for each sample [B]."""
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
-        strengths = self.strength(scale, pred_cond), self.other(perturbed_scale, pred_cond)
-        return self.finished(perturbed_guidance(pred_cond, pred_uncond, pred_perturbed, *strengths), pred_cond, timestep)
+        strength, other = self.strength(scale, pred_cond), self.other(perturbed_scale, pred_cond)
+        if is_outside(self.perturbed_interval, timestep):
+            other = 0.0
+        elif self.perturbed_interval is not None:
+            known = torch.as_tensor(other, dtype=pred_cond.dtype, device=pred_cond.device)
+            other = within(self.perturbed_interval, timestep, known, torch.zeros_like(known))
+        return self.finished(perturbed_guidance(pred_cond, pred_uncond, pred_perturbed, strength, other), pred_cond, timestep)
 
 
 @register_block("guidance/sag")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 
@@ -25,9 +26,20 @@ class SD3Transformer(ForeignBackbone):
     """
 
     model_class = "SD3Transformer2DModel"
-    inputs: Mapping[str, Any] = {"condition": "embedding", "text_embeds": "embedding"}
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "text_embeds": "embedding",
+        "skip_layers": Port(dtype="list", optional=True),
+    }
 
-    def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, text_embeds: Tensor) -> dict[str, Any]:
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        text_embeds: Tensor,
+        skip_layers: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
         Args:
@@ -35,14 +47,19 @@ class SD3Transformer(ForeignBackbone):
             timestep: of training, a number or [B].
             condition: [B, T, D].
             text_embeds: pooled text [B, P].
+            skip_layers: numbers of blocks that are left out, for guidance away from what comes then; see
+                :class:`~wgtorch.blocks.diffusion.guidance.perturbed.PerturbedAttention`.
 
         Raises:
-            PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
-                another number of rows.
+            PortError: the latent has not as many channels as the model takes, its sides are no multiples, the condition has another
+                number of rows, or there is no such block.
         """
         own = self.model.config
+        if skip_layers and not set(skip_layers) <= set(range(own.num_layers)):
+            raise PortError(f"{self.block_id}.skip_layers: got {list(skip_layers)}; expected numbers from 0 to {own.num_layers - 1}")
         self.check(latent, condition, own.in_channels, (own.patch_size, own.patch_size))
-        pred = self.model(latent, condition, text_embeds, moments(timestep, latent).float(), return_dict=False)[0]
+        more = {"skip_layers": list(skip_layers)} if skip_layers else {}
+        pred = self.model(latent, condition, text_embeds, moments(timestep, latent).float(), return_dict=False, **more)[0]
         return {"pred": pred}
 
 
