@@ -226,7 +226,6 @@ class DiffusersSchedule(Schedule):
             scheduler.set_begin_index(first)
         return SchedulerProgress(scheduler, first)
 
-
     def _part(self, progress: SchedulerProgress, start: float | None, end: float | None) -> SchedulerProgress:
         """The walk over a part of the way."""
         scheduler = progress.scheduler
