@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import wgtorch
 from tests.core.random_structures import Sketch, dags, loop_members, loops
 from wgtorch.core.errors import ValidationError
-from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Step, make_plan, strong_components, upstream, validate_structure
+from wgtorch.core.plan import NONE, Call, Chain, Combine, Loop, Plan, Step, make_plan, strong_components, upstream, validate_structure
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
 
@@ -194,6 +194,31 @@ def test_a_chain_frees_each_value_after_its_reader() -> None:
     assert [step.frees for step in plan.steps] == [(0,), (1,), (2,)]
     assert plan.outputs == (("y", 3),)
     assert all(step.plain for step in plan.steps)
+
+
+def test_what_only_passes_a_value_on_is_joined_for_a_walk_that_nobody_watches() -> None:
+    first, second, third = (node(name, "x", positional=("x",)) for name in "abc")
+    plan = make_plan(structure([first, second, third], "a.y>b.x b.y>c.x", "a.x", "c.y"))
+    (whole,) = plan.quick
+    assert isinstance(whole, Chain)
+    assert (whole.calls, whole.one, whole.only) == (plan.steps, 0, 3)
+    last = node("c", "p", "q", positional=("p", "q"))
+    fork = make_plan(structure([first, second, last], "a.y>b.x a.y>c.p b.y>c.q", "a.x", "c.y"))
+    assert [len(step.calls) if isinstance(step, Chain) else step.node for step in fork.quick] == [1, "b", "c"]
+    two = node("a", "x", outputs=("y", "z"), positional=("x",))
+    assert isinstance(make_plan(structure([two], "", "a.x", "a.y a.z")).quick[0], Call)
+
+
+@given(st.one_of(dags(), loops()))
+def test_the_joined_walk_has_the_same_steps(sketch: Sketch) -> None:
+    def flat(steps: Iterable[Step | Chain]) -> list[Step]:
+        return [call for step in steps for call in (step.calls if isinstance(step, Chain) else (step,))]
+
+    plan = make_plan(sketch.graph()._structure())
+    assert flat(plan.quick) == list(plan.steps)
+    for step in plan.steps:
+        if isinstance(step, Loop):
+            assert flat(step.quick) == list(step.body)
 
 
 def test_a_value_is_kept_for_its_last_reader() -> None:

@@ -28,6 +28,7 @@ class Walked(Protocol):
     """What the executor needs of a composite."""
 
     level: ClassVar[str]
+    _modules: dict[str, nn.Module | None]
     metadata: dict[str, Any]
     loop_compiler: Any
     """Compiles loops, where that was asked for."""

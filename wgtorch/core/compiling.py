@@ -319,7 +319,7 @@ def _segment(
             foreseen.append(Foreseen(step, size, asked))
             step = _fed(step, child.turn_port, size)
             size += 1
-        body.append(replace(step, frees=(), simple=False))
+        body.append(replace(step, frees=()))
     extra = tuple(node.slot for node in foreseen)
     reads = tuple(sorted({slot for step in body for slot in step.reads} - own - set(extra)))
     writes = tuple(sorted(own & needed))
@@ -353,7 +353,7 @@ def _fed(step: Call, port: str, slot: int) -> Call:
     if port not in names:
         inputs.append((port, slot))
     args = tuple(old for _, old in inputs[: len(step.args)])
-    return replace(step, inputs=tuple(inputs), args=args, kwargs=tuple(inputs[len(args) :]), one=NONE, simple=False)
+    return replace(step, inputs=tuple(inputs), args=args, kwargs=tuple(inputs[len(args) :]), one=NONE)
 
 
 def _numbers(composite: Walked, steps: Sequence[Step]) -> set[int]:

@@ -21,7 +21,7 @@ from wgtorch.core.calling import Walked, call_node, outputs_of
 from wgtorch.core.compiling import LoopBody, Walk
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
 from wgtorch.core.joining import combine
-from wgtorch.core.plan import NONE, Call, Combine, Loop, Plan, Prepare, Step
+from wgtorch.core.plan import NONE, Call, Chain, Combine, Loop, Plan, Prepare, Step
 from wgtorch.core.port import ABSENT
 from wgtorch.core.recomputing import Recomputed
 from wgtorch.core.run import Run, in_this_context, locate
@@ -34,23 +34,15 @@ def execute(composite: Walked, plan: Plan, slots: list[Any], run: Run | None) ->
     if plan.waits:
         _walk_waiting(composite, plan.steps, slots, run)
     else:
-        _walk(composite, plan.steps, slots, run)
+        _walk(composite, plan.quick if run is None else plan.steps, slots, run)
 
 
-def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
-    children = composite.nodes._modules
+def _walk(composite: Walked, steps: Sequence[Step | Chain], slots: list[Any], run: Run | None) -> None:
+    children: Any = composite._modules["nodes"]._modules  # type: ignore[union-attr]  # the property costs as much as a small block
     step: Any = None  # a Call wherever it is plain
+    call: Any = None
     try:
         for step in steps:
-            if run is None and step.simple:
-                result = children[step.key](slots[step.one])
-                if type(result) is Tensor:
-                    slots[step.only] = result
-                else:
-                    _store(step, result, children[step.key], slots)
-                result = None  # a value lives in its slot alone
-                slots[step.one] = ABSENT
-                continue
             if run is None and step.plain:
                 child = children[step.key]
                 match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
@@ -67,23 +59,32 @@ def _walk(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run |
                             *[slots[slot] for slot in step.args],
                             **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT},
                         )
-                if type(result) is dict:
+                if type(result) is Tensor and step.only >= 0:
+                    slots[step.only] = result
+                elif type(result) is dict:
                     try:
                         for port, slot in step.store:
                             slots[slot] = result[port]
                     except KeyError:  # left out, or by another name
                         _store(step, result, child, slots)
-                elif step.only >= 0 and type(result) is Tensor:
-                    slots[step.only] = result
                 else:
                     _store(step, result, child, slots)
                 result = None
+            elif type(step) is Chain:
+                value, slots[step.one] = slots[step.one], ABSENT
+                for call in step.calls:
+                    value = children[call.key](value)
+                    if type(value) is not Tensor:
+                        value = outputs_of(call, value, children[call.key]).get(call.only_port, ABSENT)
+                slots[step.only] = value
+                value = None  # a value lives in its slot alone
+                continue
             else:
                 _perform(composite, step, slots, run)
             for slot in step.frees:
                 slots[slot] = ABSENT
     except Exception as error:
-        _locate(error, step, composite)
+        _locate(error, call if type(step) is Chain else step, composite)
         raise
 
 
@@ -124,7 +125,8 @@ def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None
 def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> None:
     total = turns(composite, loop, run)
     take_turn = _turn_taker(composite, loop, run)
-    body, done, frees = loop.body, loop.done, loop.turn_frees
+    body: Any = loop.quick if run is None and take_turn is _walk else loop.body
+    done, frees = loop.done, loop.turn_frees
     fed_back = []
     for carry in loop.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT

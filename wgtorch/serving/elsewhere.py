@@ -128,7 +128,7 @@ class ElsewhereLevel(Elsewhere):
     def _current_plan(self) -> Plan:
         inputs = enumerate(self._specs_there()[0].items())
         needed = tuple((name, slot, not port.optional) for slot, (name, port) in inputs)
-        return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), waits=True)
+        return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), quick=(), waits=True)
 
     def _own_specs(self) -> tuple[Spec, Spec]:
         return self._specs_there()

@@ -10,13 +10,14 @@ somebody reads, the combination of several, or what a loop carries from turn to 
 
 from wgtorch.core.plan.build import make_plan
 from wgtorch.core.plan.checks import validate_structure
-from wgtorch.core.plan.steps import NONE, Call, Carry, Combine, Loop, Plan, Prepare, Step
+from wgtorch.core.plan.steps import NONE, Call, Carry, Chain, Combine, Loop, Plan, Prepare, Step
 from wgtorch.core.plan.wiring import strong_components, upstream
 
 __all__ = [
     "NONE",
     "Call",
     "Carry",
+    "Chain",
     "Combine",
     "Loop",
     "Plan",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
-from wgtorch.core.plan.steps import NONE, Call, Carry, Combine, Loop, Plan, Prepare, Step
+from wgtorch.core.plan.steps import NONE, Call, Carry, Chain, Combine, Loop, Plan, Prepare, Step
 from wgtorch.core.plan.wiring import Wiring, upstream, wire
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
@@ -115,6 +115,7 @@ class Builder:
             feeds=tuple((node, port, slot) for (node, port), slot in self.given.items()),
             outputs=outputs,
             steps=steps_freed,
+            quick=joined(steps_freed),
             waits=any(step.waits for step in steps_freed),
         )
 
@@ -318,8 +319,7 @@ def _with_frees(steps: Sequence[Step], keep: set[int]) -> tuple[Step, ...]:
         if isinstance(step, Loop):
             step = _free_in_turns(step, alive)
         alive |= set(step.reads)
-        simple = isinstance(step, Call) and step.plain and step.only != NONE and frees == (step.one,)
-        freed.append(replace(step, frees=frees, simple=simple))
+        freed.append(replace(step, frees=frees))
     return tuple(reversed(freed))
 
 
@@ -328,4 +328,17 @@ def _free_in_turns(loop: Loop, alive_after: set[int]) -> Loop:
     fed_back = {carry.feedback for carry in loop.carries}
     body = _with_frees(loop.body, set(loop.reads) | fed_back | set(loop.done) | (set(loop.writes) & alive_after))
     own = (fed_back | set(loop.done)) & set(loop.writes)
-    return replace(loop, body=body, turn_frees=tuple(sorted(own - alive_after)))
+    return replace(loop, body=body, quick=joined(body), turn_frees=tuple(sorted(own - alive_after)))
+
+
+def joined(steps: Iterable[Step]) -> tuple[Step | Chain, ...]:
+    """Steps with the calls that only pass a value on joined to chains."""
+    parts: list[Step | list[Call]] = []
+    for step in steps:
+        if not (isinstance(step, Call) and step.passes_on):
+            parts.append(step)
+        elif parts and isinstance(parts[-1], list) and parts[-1][-1].only == step.one:
+            parts[-1].append(step)
+        else:
+            parts.append([step])
+    return tuple(Chain(tuple(part), part[0].one, part[-1].only) if isinstance(part, list) else part for part in parts)

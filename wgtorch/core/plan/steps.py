@@ -25,7 +25,6 @@ class Call:
         required: inputs that must be there.
         waits: the call waits on a network.
         frees: slots nobody reads after this step.
-        simple: plain, one value in that nobody reads after, one value out.
     """
 
     node: str
@@ -42,7 +41,6 @@ class Call:
     required: tuple[str, ...]
     waits: bool
     frees: tuple[int, ...] = ()
-    simple: bool = False
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -53,6 +51,27 @@ class Call:
     def writes(self) -> tuple[int, ...]:
         """Slots this step fills."""
         return tuple(slot for _, slot in self.store)
+
+    @property
+    def passes_on(self) -> bool:
+        """True where it is plain, takes one value, which nobody reads after, and gives one."""
+        return self.plain and self.only != NONE and self.frees == (self.one,)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Calls that pass one value on, each to the next and to nobody else; for a walk that nobody watches.
+
+    Args:
+        calls: in order.
+        one: the slot of the first one's argument.
+        only: the slot of the last one's output.
+    """
+
+    calls: tuple[Call, ...]
+    one: int
+    only: int
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +95,6 @@ class Combine:
     outside: frozenset[int] = frozenset()
     frees: tuple[int, ...] = ()
     plain: bool = False
-    simple: bool = False
     waits: bool = False
 
     @property
@@ -106,7 +124,6 @@ class Prepare:
     store: tuple[tuple[str, int], ...]
     frees: tuple[int, ...] = ()
     plain: bool = False
-    simple: bool = False
     waits: bool = False
 
     @property
@@ -135,7 +152,10 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Repeats ``body``; ``done`` are slots of boolean outputs that end it early, ``turn_frees`` are emptied each turn."""
+    """Repeats ``body``; ``done`` are slots of boolean outputs that end it early, ``turn_frees`` are emptied each turn.
+
+    ``quick`` is the body as a walk takes it that nobody watches.
+    """
 
     nodes: tuple[str, ...]
     body: tuple[Step, ...]
@@ -144,9 +164,9 @@ class Loop:
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     turn_frees: tuple[int, ...] = ()
+    quick: tuple[Step | Chain, ...] = ()
     frees: tuple[int, ...] = ()
     plain: bool = False
-    simple: bool = False
     waits: bool = False
 
     @property
@@ -168,6 +188,7 @@ class Plan:
         feeds: (node, port, slot) of outputs whose value is given instead of computed.
         outputs: (name, slot).
         steps: the walk.
+        quick: the same for a run that nobody watches, with chains of calls joined.
         waits: some node waits on a network.
         unread: exposed inputs that this plan has no use for.
     """
@@ -177,6 +198,7 @@ class Plan:
     feeds: tuple[tuple[str, str, int], ...]
     outputs: tuple[tuple[str, int], ...]
     steps: tuple[Step, ...]
+    quick: tuple[Step | Chain, ...]
     waits: bool
     unread: frozenset[str] = frozenset()
 
