@@ -18,7 +18,11 @@ rounds, by the wall clock; a figure is the least of its rounds. Before that each
 | tiny   | 2 to 5 million parameters, latents of 8x8                     | many small operations    |
 | middle | 30 to 60 million parameters, latents of 32x32                 | the model                |
 
-@TODO
+Attention of the tiny size is over heads of 24 channels, as wide models have them rather than the 6 that its width would give with
+eight heads. With ``--side 16`` its convolutions and matrix products are most of the time, in which nobody differs: the compiled graph
+takes 0.74 of diffusers there, and 0.58 at its own size. Compiled loops check before each turn that the model is as it was compiled,
+0.5 to 1 ms; whoever knows that it is may leave the checks out (``guard_filter_fn`` of ``torch.compile``): 0.50. A step of the middle
+size takes half a second, so few rounds fit into ``--seconds``, and its ratios say little below 3%; ``--steps 3`` gives more of them.
 """
 
 from __future__ import annotations
