@@ -196,10 +196,20 @@ def where_it_lies(ref: str, recorded: Sequence[StoredFile]) -> str:
         if not files or "#" in ref or not all(file.is_file() for file in files):
             raise
         name = Path(ref).name
-        if name.endswith(".safetensors"):
-            return str(files[0])
-        return str(files[0].parent / name if name.endswith(".index.json") else files[0].parent)
+        whole = str(files[0].parent / name if name.endswith(".index.json") else files[0].parent)
+        if not name.endswith(".safetensors") and _leads_to(whole, files):
+            return whole
+        if len(files) != 1:
+            raise
+        return str(files[0])
     return ref
+
+
+def _leads_to(ref: str, files: Sequence[Path]) -> bool:
+    try:
+        return resolve_checkpoint(ref) == list(files)
+    except CheckpointError:
+        return False
 
 
 def is_unchanged(ref: str, recorded: Sequence[StoredFile], verify: bool | None) -> bool:

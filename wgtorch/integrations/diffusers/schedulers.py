@@ -240,7 +240,8 @@ class DiffusersSchedule(Schedule):
                 scheduler.set_begin_index(turn)
         stop = len(timesteps) if last is None else turn + sum(t >= last for t in timesteps[turn:])
         if turn >= stop:
-            raise ValueError(f"{self.block_id}: no timestep below {first} and at least {last} among {timesteps}; take more steps")
+            bounds = [f"below {first}"] * (first is not None) + [f"at least {last}"] * (last is not None)
+            raise ValueError(f"{self.block_id}: no timestep {' and '.join(bounds)} among {timesteps}; take more steps")
         return replace(progress, turn=turn, last=stop, goes_on=first is not None)
 
 

@@ -70,7 +70,8 @@ class Grid:
         stop = len(self) if last is None else sum(t >= last for t in self.timesteps)
         if start >= stop:
             shown = ", ".join(f"{t:g}" for t in self.timesteps)
-            raise ValueError(f"no timestep below {first} and at least {last} among {shown}; take more steps, or a larger part")
+            bounds = [f"below {first}"] * (first is not None) + [f"at least {last}"] * (last is not None)
+            raise ValueError(f"no timestep {' and '.join(bounds)} among {shown}; take more steps, or a larger part")
         return self._part(start, stop, first is not None)
 
     def _part(self, start: int, stop: int, goes_on: bool) -> Grid:
