@@ -257,7 +257,7 @@ def test_a_part_of_the_way(pipeline: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     for wrong, words in (
         ({"denoising_end": 1.5}, r"schedule/diffusion.end: found 1.5, expected a number between 0 and 1"),
-        ({"denoising_end": 0.01}, r"no timestep .* at least 990 among .* take more steps"),
+        ({"denoising_end": 0.01}, r"no timestep at least 990 among .* take more steps"),
         ({"denoising_end": 0.3, "denoising_start": 0.3}, r"end: found 0.3 with a start of 0.3, expected a number above it"),
     ):
         with pytest.raises(ValueError, match=words):
