@@ -108,6 +108,21 @@ def test_conditions_of_xl_reach_the_unet() -> None:
     assert (small - large).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("tokens", [5, 16, 77])
+def test_keys_and_values_made_ahead_give_the_same_prediction_and_gradients(tokens: int) -> None:
+    torch.manual_seed(0)
+    unet = tiny.unet().requires_grad_(False).eval()
+    block = UNet2DCondition.around(unet)
+    text = torch.randn(2, tokens, 16, requires_grad=True)
+    ahead = block.before_loop(condition=text)["condition"]
+    assert {key.shape[1] for key, _ in ahead.pairs} == {{5: 16, 16: 16, 77: 80}[tokens]}  # PyTorch's attention is quick for those
+    expected = unet(LATENT, 7, encoder_hidden_states=text).sample
+    found = block(LATENT, 7, ahead)["pred"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    wanted, got = (torch.autograd.grad(pred.square().sum(), text)[0] for pred in (expected, found))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_a_model_in_two_graphs_is_there_once(models: dict[str, tuple[Any, Path]]) -> None:
     pool, ref = Pool(), str(models["backbone/unet_2d_condition"][1])
     graphs = [Graph("a"), Graph("b")]

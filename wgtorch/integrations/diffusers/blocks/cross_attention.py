@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Pairs = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values [B, N, W] for each cross-attention, in the order of ``unet.attn_processors``."""
+
+KEYS_AT_ONCE = 16  # PyTorch 2.13's attention on a CPU: the 77 tokens of CLIP take it up to twice as long as 80
 
 
 class Looked(NamedTuple):
@@ -19,11 +22,13 @@ class Looked(NamedTuple):
     Args:
         text: the condition, [B, T, D].
         pairs: keys and values of the text; each layer makes its own where left out.
+        mask: what is added to the scores of ``pairs``, [1, 1, 1, N]: minus infinity for those that only fill up.
         images: the same of pictures, for each adapter, with values already multiplied with the adapter's scale.
     """
 
     text: Tensor
     pairs: Pairs | None = None
+    mask: Tensor | None = None
     images: tuple[Pairs, ...] = ()
 
 
@@ -53,9 +58,9 @@ class LookingProcessor(AttnProcessor2_0):
         if not isinstance(encoder_hidden_states, Looked):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
         query = _heads(attn, attn.to_q(hidden_states))
-        text, pairs, images = encoder_hidden_states
+        text, pairs, mask, images = encoder_hidden_states
         key, value = keys_and_values(attn, text) if pairs is None else pairs[self.layer]
-        found = F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value))
+        found = F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value), attn_mask=mask)
         for adapter in images:
             key, value = adapter[self.layer]
             found = found + F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value))
@@ -92,9 +97,17 @@ def let_look(layers: Sequence[Attention]) -> None:
             layer.set_processor(LookingProcessor(number))  # type: ignore[arg-type]
 
 
-def pairs_of(layers: Sequence[Attention], text: Tensor) -> Pairs:
-    """Keys and values of a text for all layers."""
-    return tuple(keys_and_values(layer, text) for layer in layers)
+def looked_ahead(layers: Sequence[Attention], text: Tensor) -> Looked:
+    """A text [B, T, D] with its keys and values for all layers, on a CPU filled up to a number that is quick to attend to."""
+    pairs = tuple(keys_and_values(layer, text) for layer in layers)
+    tokens = text.shape[1]
+    missing = -tokens % KEYS_AT_ONCE if text.device.type == "cpu" else 0
+    if not missing:
+        return Looked(text, pairs)
+    filled = tuple((F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))) for key, value in pairs)
+    mask = pairs[0][0].new_zeros(1, 1, 1, tokens + missing)
+    mask[..., tokens:] = -torch.inf
+    return Looked(text, filled, mask)
 
 
 def looked(condition: Tensor | Looked, images: Sequence[Pairs]) -> Looked:

@@ -60,12 +60,12 @@ class UNet2DCondition(ForeignModel, Backbone):
         plain = own.encoder_hid_dim_type is None and own.addition_embed_type in (None, "text_time")
         if not plain or hasattr(self.model, "_hf_hook"):
             return {}
-        from wgtorch.integrations.diffusers.blocks.cross_attention import Looked, can_look, let_look, pairs_of
+        from wgtorch.integrations.diffusers.blocks.cross_attention import can_look, let_look, looked_ahead
 
         if not can_look(layers):
             return {}
         let_look(layers)
-        return {"condition": Looked(condition, pairs_of(layers, condition))}
+        return {"condition": looked_ahead(layers, condition)}
 
     def forward(
         self,
