@@ -11,10 +11,14 @@ Text is encoded beforehand and no picture is decoded, so a run is conditions and
 guidance in one batch. ``floor`` is a loop in plain Python over the graph's own blocks, which does what the graph does: the conditions
 joined, the schedule looked up, the keys and values of the condition made once before the loop, the same calls in every turn. What it
 leaves out is the graph's: inputs checked, modules put into eval, values handed on by a plan. ``bare`` is a loop over the UNet alone,
-with everything else written out, and without the keys and values made before. All columns are timed in one process, in interleaved
-rounds, by the wall clock; a figure is the least of its rounds. Before that each must arrive at the diffusers pipeline's latent.
-With ``--neighbours`` the columns take turns after every step, and a ratio is the median over steps that were next to each other: where
-a step takes half a second few rounds fit into any time, and a machine's other work comes and goes between them.
+with everything else written out, and without the keys and values made before. ``compiled, channels-last`` has a UNet of its own,
+whose weights lie as compiled convolutions read them.
+
+All columns are timed in one process, in interleaved rounds, by the wall clock, and each must first arrive at the diffusers pipeline's
+latent. The time shown is the least of the rounds; a ratio is the median over runs of the same round, as a machine's other work comes
+and goes, with its standard error. With ``--neighbours`` the columns take turns after every step, and a ratio is the median over
+neighbouring steps: where a step takes half a second, few rounds fit into any time. It costs a little for each step, since every
+column finds another one's data in the caches.
 
 | size   | UNet                                                          | shows                    |
 | stub   | one multiplication                                            | the framework's share    |
@@ -23,13 +27,14 @@ a step takes half a second few rounds fit into any time, and a machine's other w
 
 Attention of the tiny size is over heads of 24 channels, as wide models have them rather than the 6 that its width would give with
 eight heads. With ``--side 16`` its convolutions and matrix products are most of the time, in which nobody differs: the compiled graph
-takes 0.66 of diffusers there, and 0.55 at its own size. Compiled loops check before each turn that the model is as it was compiled,
-0.5 to 1 ms; whoever knows that it is may leave the checks out (``guard_filter_fn`` of ``torch.compile``).
+takes 0.69 of diffusers there (channels-last 0.64), and 0.54 (0.50) at its own size. Compiled loops check before each turn that the
+model is as it was compiled, 0.5 to 1 ms; whoever knows that it is may leave the checks out (``guard_filter_fn`` of ``torch.compile``).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import ctypes
 import logging
 import platform
@@ -52,7 +57,7 @@ from torch import Tensor
 SCALE = 7.5
 TOKENS = 77
 M_ARENA_MAX = -8  # of glibc's malloc.h
-COLUMNS = ("diffusers", "bare", "floor", "graph", "compiled graph", "diffusers, compiled UNet")
+COLUMNS = ("diffusers", "bare", "floor", "graph", "compiled graph", "compiled, channels-last", "diffusers, compiled UNet")
 SIZES: dict[str, dict[str, Any]] = {
     "stub": {"sample_size": 16, "block_out_channels": (8, 8), "norm_num_groups": 4, "cross_attention_dim": 32},
     "tiny": {
@@ -72,6 +77,7 @@ TARGETS = (
     ("middle", "graph", "floor", 1.02),
     ("middle", "graph", "diffusers", 1.0),
     ("tiny", "compiled graph", "diffusers", 0.6),
+    ("tiny", "compiled, channels-last", "diffusers", 0.6),
     ("tiny", "compiled graph", "diffusers, compiled UNet", 1.0),
     ("middle", "compiled graph", "diffusers, compiled UNet", 1.0),
     ("stub", "compiled graph", "diffusers, compiled UNet", 1.0),
@@ -133,8 +139,12 @@ class Case:
         if "diffusers, compiled UNet" in columns:
             self.pipelines["diffusers, compiled UNet"] = pipeline(torch.compile(self.unet))
         self.graph = denoising(Graph.from_diffusers(pipeline(self.unet)))
-        self.compiled = denoising(Graph.from_diffusers(pipeline(self.unet)))
-        self.compiled.compile(fullgraph=True)
+        self.compiled = {}
+        for column in ("compiled graph", "compiled, channels-last"):
+            if column in columns:
+                own = copy.deepcopy(self.unet).to(memory_format=torch.channels_last) if "channels-last" in column else self.unet
+                self.compiled[column] = denoising(Graph.from_diffusers(pipeline(own)))
+                self.compiled[column].compile(fullgraph=True)
         self.schedule, self.solver = self.graph.nodes["schedule"], self.graph.nodes["solver"]
         self.parameters = sum(p.numel() for p in self.unet.parameters())
 
@@ -159,7 +169,7 @@ class Case:
             return self.bare(steps, turn)
         if column == "floor":
             return self.by_hand(steps, turn)
-        graph = self.graph if column == "graph" else self.compiled
+        graph = self.compiled.get(column, self.graph)
         inputs = {"embedding": self.prompt, "negative_embedding": self.negative, "latents": self.latents}
         callbacks = [] if turn is None else [lambda event: turn() if event.kind == "loop" else None]
         return graph.run({**inputs, "num_inference_steps": steps, "guidance_scale": SCALE}, callbacks=callbacks)["next_latent"]
@@ -227,26 +237,20 @@ def denoising(graph: Any) -> Any:
 
 @dataclass
 class Figure:
-    """Seconds of a run, the least of its rounds, and of the first; and of its steps, where columns took turns."""
+    """Seconds of the first run, of the quickest later one, and of what took turns with the other columns: runs, or steps."""
 
-    least: float = float("inf")
     first: float = 0.0
+    least: float = float("inf")
     laps: list[float] = field(default_factory=list)
 
-    def over(self, other: Figure) -> float:
-        """How many times the other one's time: the median of neighbouring steps, or the least of rounds."""
-        return statistics.median(self._ratios(other)) if self.laps else self.least / other.least
+    def over(self, other: Figure) -> tuple[float, float]:
+        """How many times the other one's time, as the median over neighbours, and the median's standard error.
 
-    def doubt(self, other: Figure) -> float:
-        """The standard error of that median (as of a normal distribution with the same quartiles); 0 for the least of rounds."""
-        if not self.laps:
-            return 0.0
-        ratios = self._ratios(other)
-        low, _, high = statistics.quantiles(ratios, n=4)
-        return 0.93 * (high - low) / len(ratios) ** 0.5
-
-    def _ratios(self, other: Figure) -> list[float]:
-        return [mine / theirs for mine, theirs in zip(self.laps, other.laps, strict=True)]
+        The error is that of a normal distribution with the same quartiles.
+        """
+        ratios = [mine / theirs for mine, theirs in zip(self.laps, other.laps, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        return middle, 0.93 * (high - low) / len(ratios) ** 0.5
 
 
 class Turns:
@@ -329,7 +333,8 @@ def measure(case: Case, steps: int, columns: Sequence[str], rounds: int, seconds
             say(f"round {count + 1} of {rounds}: {column}")
             since = time.perf_counter()
             case.run(column, steps)
-            figures[column].least = min(figures[column].least, time.perf_counter() - since)
+            figures[column].laps.append(time.perf_counter() - since)
+            figures[column].least = min(figures[column].laps)
     return figures
 
 
@@ -355,12 +360,11 @@ def show(name: str, size: str, figures: dict[str, Figure]) -> None:
     print(f"\n{name}")
     for column, figure in figures.items():
         first = f"   first run {figure.first:.1f} s" if "compiled" in column else ""
-        print(f"  {column:28}{figure.least * 1e3:12.2f} ms{figure.over(base):8.2f}{first}")
+        print(f"  {column:28}{figure.least * 1e3:12.2f} ms{figure.over(base)[0]:8.2f}{first}")
     for where, column, other, limit in TARGETS:
         if where == size and column in figures and other in figures:
-            ratio, doubt = figures[column].over(figures[other]), figures[column].doubt(figures[other])
-            near = f" (±{doubt:.3f})" if doubt else ""
-            print(f"    [{'reached' if ratio <= limit else 'MISSED '}] {column} / {other}: {ratio:.3f}{near}, at most {limit}")
+            ratio, error = figures[column].over(figures[other])
+            print(f"    [{'reached' if ratio <= limit else 'MISSED '}] {column} / {other}: {ratio:.3f} (±{error:.3f}), at most {limit}")
 
 
 def main() -> None:

@@ -102,6 +102,18 @@ def read_ref(ref: str) -> tuple[dict[str, Tensor], str]:
     return tensors, str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
 
 
+def read_ref_for(block: nn.Module, ref: str) -> dict[str, Tensor]:
+    """The tensors of a ref as a block has them: under its names, in its dtypes.
+
+    Raises:
+        CheckpointError: it cannot be found or read.
+    """
+    tensors, _ = read_ref(ref)
+    part = _split(ref)[1] if not ref.startswith(_PREFIX) else ""
+    prefix = "" if part else getattr(type(block), "ref_module", "")  # parts of checkpoints are stored under the block's names
+    return to_dtypes_of(block, {f"{prefix}.{name}" if prefix else name: tensor for name, tensor in tensors.items()})
+
+
 def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """The header of a safetensors file and its tensors, mapped.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,26 @@ def test_diffusers_loads_what_was_written(pipelines: dict[str, Any], tmp_path: P
     sizes = {"height": 16, "width": 16} if family == "flux" else {}
     more = sizes | ({"max_sequence_length": 16} if family in ("sd3", "flux") else {})
     check_equal(loaded(tmp_path / "out"), graph, prompt=PROMPT, num_inference_steps=STEPS, **images, **masks, **more)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_go_from_graph_to_graph_however_they_lie(pipelines: dict[str, Any], tmp_path: Path, layout: Any) -> None:
+    pipelines["sd"].save_pretrained(tmp_path / "one")
+    one = Graph.from_diffusers(tmp_path / "one")
+    call = {"prompt": PROMPT, "num_inference_steps": STEPS}
+    expected = one.run(call, seed=1)["image"]
+    one.to(memory_format=layout)
+    torch.testing.assert_close(one.run(call, seed=1)["image"], expected, rtol=0, atol=1e-5)
+    other = Graph.from_diffusers(one.to_diffusers(tmp_path / "two")).to(memory_format=layout)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    one.save(tmp_path / "named")  # its weights by the names of their files
+    one.save_checkpoint(tmp_path / "whole.zip", "archive", self_contained=True)
+    for saved in ("named", "whole.zip"):
+        fresh = deepcopy(other)
+        assert fresh.load_weights(tmp_path / saved) == ()
+        torch.testing.assert_close(fresh.run(call, seed=1)["image"], expected, rtol=0, atol=1e-5)
+        assert fresh.nodes["backbone"].model.conv_in.weight.is_contiguous(memory_format=layout)
 
 
 def test_changed_weights_and_another_solver_are_in_the_folder(pipelines: dict[str, Any], tmp_path: Path) -> None:

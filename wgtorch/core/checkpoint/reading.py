@@ -25,7 +25,7 @@ from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
 from wgtorch.core.wearing import adapters_on, is_merged
-from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref, ref_of, resolve_checkpoint, where_it_lies
+from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 from wgtorch.core.yaml_text import MAX_DEPTH
 
 
@@ -90,7 +90,7 @@ def load_weights(
                 continue
             if is_merged(one.block):
                 raise CheckpointError(f"{source.path}: {name}: an adapter is merged into it; unmerge it first (wgtorch.lora.unmerge)")
-            tensors = _tensors_of(source, entry, verify)
+            tensors = _tensors_of(source, entry, verify, one.block)
             wrong = misfits(one.block, tensors, name)
             findings += wrong
             bad = {item.where for item in wrong}
@@ -299,15 +299,15 @@ def _weights(source: Source, entry: StoredBlock | None, part: Part, verify: bool
         return None if ref is None else _Weights(None, ref=ref)
     adapters = {name: _adapter(source, entry, name, verify) for name in entry.adapters}
     if entry.ref is None:
-        return _Weights(entry, _tensors_of(source, entry, verify) if entry.files else None, adapters=adapters)
+        return _Weights(entry, _tensors_of(source, entry, verify, part.block) if entry.files else None, adapters=adapters)
     if ref_of(part.block) is None:  # a base that only the manifest names
-        return _Weights(entry, _tensors_of(source, entry, verify), adapters=adapters)
+        return _Weights(entry, _tensors_of(source, entry, verify, part.block), adapters=adapters)
     return _Weights(entry, ref=_outside(source, entry, part, verify), adapters=adapters)
 
 
-def _tensors_of(source: Source, entry: StoredBlock, verify: bool | None) -> dict[str, Tensor]:
+def _tensors_of(source: Source, entry: StoredBlock, verify: bool | None, block: Any) -> dict[str, Tensor]:
     if entry.ref is not None:
-        return read_ref(_outside(source, entry, None, verify))[0]
+        return read_ref_for(block, _outside(source, entry, None, verify))
     return stored_tensors_of(source, entry.files, verify)
 
 
