@@ -103,15 +103,16 @@ def read_ref(ref: str) -> tuple[dict[str, Tensor], str]:
 
 
 def read_ref_for(block: nn.Module, ref: str) -> dict[str, Tensor]:
-    """The tensors of a ref as a block has them: under its names, in its dtypes.
+    """The tensors of a ref under the names that a block has for them.
 
     Raises:
         CheckpointError: it cannot be found or read.
     """
     tensors, _ = read_ref(ref)
-    part = _split(ref)[1] if not ref.startswith(_PREFIX) else ""
-    prefix = "" if part else getattr(type(block), "ref_module", "")  # parts of checkpoints are stored under the block's names
-    return to_dtypes_of(block, {f"{prefix}.{name}" if prefix else name: tensor for name, tensor in tensors.items()})
+    prefix = getattr(type(block), "ref_module", "")
+    if not prefix or (not ref.startswith(_PREFIX) and _split(ref)[1]):  # parts of checkpoints are stored under the block's names
+        return tensors
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
@@ -162,11 +163,9 @@ def is_as_referred(block: nn.Module, ref: str, own: Mapping[str, Tensor]) -> boo
     if dtypes is None:
         return False
     try:
-        tensors, _ = read_ref(ref)
+        named = read_ref_for(block, ref)
     except CheckpointError:
         return False
-    prefix = getattr(type(block), "ref_module", "")
-    named = {f"{prefix}.{name}" if prefix else name: tensor for name, tensor in tensors.items()}
     present = {id(tensor) for name, tensor in own.items() if name in named}
     if any(name not in own for name in named):
         return False

@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import picture
+from wgtorch import lora
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.core.pool import Pool
@@ -142,6 +143,26 @@ def test_a_relative_folder_is_found_from_another_one(shards: str | None, tmp_pat
     monkeypatch.chdir("/")
     found = Graph.load(path).nodes["backbone"].state_dict()
     assert all(torch.equal(found[f"model.{name}"], value) for name, value in unet.state_dict().items())
+
+
+def test_an_adapted_model_named_by_its_folder_takes_its_weights_back(models: dict[str, tuple[Any, Path]], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    ref = str(models["backbone/unet_2d_condition"][1])
+
+    def made() -> Graph:
+        graph = Graph("g")
+        graph.add_node("backbone/unet_2d_condition", "backbone", config={"checkpoint_ref": ref, "dtype": "bfloat16"}, auto_connect=False)
+        lora.add(graph, "style", rank=2, target_modules=["to_q"])
+        return graph
+
+    saved, fresh = made(), made()
+    path = saved.save(tmp_path / "saved")
+    assert [file.name for file in path.rglob("*.safetensors")] == ["adapter_model.safetensors"]
+    for parameter in fresh.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert fresh.load_weights(path) == ()
+    found = fresh.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in saved.state_dict().items())
 
 
 def test_guidance_without_a_negative_prompt_of_xl_is_zeros() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.schedules.block import cuts
+from wgtorch.blocks.diffusion.schedules.grid import none_between
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
@@ -240,8 +241,7 @@ class DiffusersSchedule(Schedule):
                 scheduler.set_begin_index(turn)
         stop = len(timesteps) if last is None else turn + sum(t >= last for t in timesteps[turn:])
         if turn >= stop:
-            bounds = [f"below {first}"] * (first is not None) + [f"at least {last}"] * (last is not None)
-            raise ValueError(f"{self.block_id}: no timestep {' and '.join(bounds)} among {timesteps}; take more steps")
+            raise ValueError(f"{self.block_id}: {none_between(first, last, timesteps)}")
         return replace(progress, turn=turn, last=stop, goes_on=first is not None)
 
 

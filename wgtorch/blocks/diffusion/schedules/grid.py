@@ -69,9 +69,7 @@ class Grid:
         start = 0 if first is None else next((k for k, t in enumerate(self.timesteps) if t < first), len(self))
         stop = len(self) if last is None else sum(t >= last for t in self.timesteps)
         if start >= stop:
-            shown = ", ".join(f"{t:g}" for t in self.timesteps)
-            bounds = [f"below {first}"] * (first is not None) + [f"at least {last}"] * (last is not None)
-            raise ValueError(f"no timestep {' and '.join(bounds)} among {shown}; take more steps, or a larger part")
+            raise ValueError(none_between(first, last, self.timesteps))
         return self._part(start, stop, first is not None)
 
     def _part(self, start: int, stop: int, goes_on: bool) -> Grid:
@@ -151,3 +149,9 @@ class Progress(NamedTuple):
 def as_grid(timesteps: Sequence[float], levels: Sequence[Level], **more: Any) -> Grid:
     """A grid of any sequences; timesteps become Python numbers."""
     return Grid(tuple(timesteps), tuple(levels), **more)
+
+
+def none_between(first: float | None, last: float | None, timesteps: Sequence[float]) -> str:
+    """What to say where a part of the way has no step in it."""
+    bounds = [f"{words} {t:g}" for words, t in (("below", first), ("at least", last)) if t is not None]
+    return f"no timestep {' and '.join(bounds)} among {', '.join(f'{t:g}' for t in timesteps)}; take more steps, or a larger part"
