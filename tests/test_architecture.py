@@ -23,12 +23,9 @@ HEAVY = {
 # From the inside out. A module may import from its own layer and those before it.
 LAYERS = (
     ("wgtorch.core",),
-    ("wgtorch.roles", "wgtorch.state"),
-    ("wgtorch.conditions", "wgtorch.contract", "wgtorch.storage"),
-    (
-        "wgtorch.changes", "wgtorch.cycle", "wgtorch.graph", "wgtorch.living", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.tracing",
-        "wgtorch.world",
-    ),
+    ("wgtorch.roles", "wgtorch.world_runtime.state"),
+    ("wgtorch.world_runtime.conditions", "wgtorch.world_runtime.contract", "wgtorch.storage"),
+    ("wgtorch.graph", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world", "wgtorch.world_runtime"),
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),

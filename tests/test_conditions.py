@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.world_blocks import FULL
-from wgtorch.conditions import ConditionRegistry, check_condition, register_condition, slot_findings, unmet
 from wgtorch.core.errors import StateError, UnknownNameError
-from wgtorch.state import CANONICAL_SLOTS, State
+from wgtorch.world_runtime.conditions import ConditionRegistry, check_condition, register_condition, slot_findings, unmet
+from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
 
 SLOTS = st.sets(st.sampled_from(CANONICAL_SLOTS))
 

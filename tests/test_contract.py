@@ -9,11 +9,11 @@ import torch
 
 from tests.blocks_for_tests import block_of
 from tests.world_blocks import FULL, around, assert_same
-from wgtorch.contract import MergeRegistry, StateContract, matching_reads, matching_writes, register_merge
 from wgtorch.core.errors import PortTypeError, StateError, UnknownNameError
-from wgtorch.core.run import Run
+from wgtorch.core.run.context import Run
 from wgtorch.stage import Stage
-from wgtorch.state import State
+from wgtorch.world_runtime.contract import MergeRegistry, StateContract, matching_reads, matching_writes, register_merge
+from wgtorch.world_runtime.state import State
 
 
 def echo(text: str) -> dict[str, Any]:

@@ -26,12 +26,12 @@ from tests.world_blocks import (
 from wgtorch.blocks.scenes.drawing import draw
 from wgtorch.blocks.scenes.scene import Scene, parse
 from wgtorch.core.errors import RunCancelled, RunTimeoutError, StateError
-from wgtorch.core.run import Run
-from wgtorch.cycle import WorldStep, advance, one_pass
+from wgtorch.core.run.context import Run
 from wgtorch.stage import Stage
-from wgtorch.state import CANONICAL_SLOTS, State
 from wgtorch.storage.base import Life
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import WorldStep, advance, one_pass
+from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
 
 TABLE = [
     # given, philosopher runs, author runs, world update runs

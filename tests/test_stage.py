@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tests.blocks_for_tests import Affine, Dropout, KeyedNoise, Scale, as_pipeline, block_of, chain
 from tests.world_blocks import FULL, Recorder, around, assert_same
-from wgtorch.conditions import register_condition
 from wgtorch.core.block import Block
 from wgtorch.core.errors import (
     ConfigError,
@@ -27,7 +26,8 @@ from wgtorch.core.errors import (
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
-from wgtorch.state import State
+from wgtorch.world_runtime.conditions import register_condition
+from wgtorch.world_runtime.state import State
 
 
 @register_condition("test_is_loud")

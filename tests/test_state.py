@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.world_blocks import FULL, assert_same
 from wgtorch.core.errors import StateError
-from wgtorch.state import CANONICAL_SLOTS, State, holds_something, look_up
+from wgtorch.world_runtime.state import CANONICAL_SLOTS, State, holds_something, look_up
 
 
 def test_slots_by_name_attribute_and_number():

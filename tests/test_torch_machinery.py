@@ -27,8 +27,8 @@ from wgtorch.core.level import Level
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.state import State
 
 WIDTH = 4
 SLOTS = ("recipe", "artifacts", "outcome")

@@ -30,9 +30,9 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, StateError, StorageError, StructureError, ValidationError
 from wgtorch.core.port import Port
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.storage import MemoryStorage
 from wgtorch.world import World
+from wgtorch.world_runtime.state import State
 
 WORLDS = pytest.mark.parametrize("make", [tiny_world, default_world])
 

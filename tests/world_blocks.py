@@ -12,14 +12,14 @@ from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
-from wgtorch.core.run import Event
-from wgtorch.cycle import WorldStep
+from wgtorch.core.run.context import Event
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import WorldStep
+from wgtorch.world_runtime.state import State
 
 CYCLE = ("philosopher", "author", "environment", "architect", "creator")
 FULL: Mapping[str, Any] = {

@@ -1,21 +1,21 @@
 """wgtorch: diffusion models, language models and whole generated worlds, composed from one kind of part."""
 
 from wgtorch.catalogue import install as _install
-from wgtorch.conditions import register_condition
-from wgtorch.contract import register_merge
 from wgtorch.core.block import Block, BlockRegistry, register_block
+from wgtorch.core.config.template import register_template
 from wgtorch.core.errors import WgtorchError
 from wgtorch.core.kinds import Kind, register_kind
 from wgtorch.core.pool import Pool
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
-from wgtorch.core.run import Event
-from wgtorch.core.template import register_template
+from wgtorch.core.run.context import Event
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.conditions import register_condition
+from wgtorch.world_runtime.contract import register_merge
+from wgtorch.world_runtime.state import State
 
 __version__ = "0.1.0"
 

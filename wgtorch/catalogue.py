@@ -6,8 +6,8 @@ from functools import partial
 from importlib import import_module
 
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.config.template import TemplateRegistry
 from wgtorch.core.registry import RemoteRegistry
-from wgtorch.core.template import TemplateRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
 from wgtorch.world import WorldReports
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from wgtorch.core.autoconnect import RoleEdges, RoleNode, edges_beside, edges_by_role
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
+from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.errors import Finding
 from wgtorch.core.pool import Pool
 from wgtorch.core.registry import Registry

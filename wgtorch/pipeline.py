@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from wgtorch.core.block import Block
-from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
+from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.graph import Graph
 
 

@@ -9,19 +9,19 @@ from typing import Any, ClassVar
 
 import torch
 
-from wgtorch.conditions import Condition, check_condition, slot_findings, unmet
-from wgtorch.contract import StateContract, matching_reads, matching_writes
 from wgtorch.core.block import Block
-from wgtorch.core.building import LevelRegistry
 from wgtorch.core.composite import Composite
-from wgtorch.core.dryrun import dry_run_of
+from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.errors import Finding, PortTypeError, StateError
-from wgtorch.core.modes import mode_for_run
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run import Callback, Run, located, new_run
+from wgtorch.core.run.context import Callback, Run, located, new_run
+from wgtorch.core.run.dry_run import dry_run_of
+from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
-from wgtorch.state import CANONICAL_SLOTS, State, changed_at, holds_something
+from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
+from wgtorch.world_runtime.contract import StateContract, matching_reads, matching_writes
+from wgtorch.world_runtime.state import CANONICAL_SLOTS, State, changed_at, holds_something
 
 
 class Stage(Composite):

@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from wgtorch.contract import OUTSIDE
 from wgtorch.core.block import Block
-from wgtorch.core.building import LevelRegistry
+from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.errors import Finding, StateError, StructureError
 from wgtorch.core.registry import Registry
 from wgtorch.core.signature import copy_plain
-from wgtorch.living import Living
 from wgtorch.stage import Stage
-from wgtorch.state import CANONICAL_SLOTS
+from wgtorch.world_runtime.contract import OUTSIDE
+from wgtorch.world_runtime.runner import Living
+from wgtorch.world_runtime.state import CANONICAL_SLOTS
 
 WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds")
 """What shows a world's history, by the form it has; the report adds its own."""

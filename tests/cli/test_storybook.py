@@ -14,7 +14,7 @@ from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder, write_pict
 from wgtorch.core.errors import StorageError
 from wgtorch.graph import Graph
 from wgtorch.report.words import rows
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 
 def episode(number: int, pictures: int = 1, **slots: object) -> Episode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wgtorch.cli.main import main
-from wgtorch.core.template import TemplateRegistry, register_template
+from wgtorch.core.config.template import TemplateRegistry, register_template
 from wgtorch.graph import Graph
 
 

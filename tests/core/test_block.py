@@ -12,7 +12,7 @@ from tests.blocks_for_tests import Affine, Scale, Split
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, MissingInputError, PortError, PortTypeError, StructureError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 
 
 class Undecided(Block):

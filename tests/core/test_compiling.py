@@ -16,7 +16,7 @@ from torch._dynamo.testing import EagerAndRecordGraphs
 import wgtorch.catalogue  # noqa: F401
 from tests.blocks_for_tests import Affine, as_pipeline, as_stage, chain, counter
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.graph import Graph
 from wgtorch.roles import Backbone
 from wgtorch.world import World

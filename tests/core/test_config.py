@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from tests.blocks_for_tests import Affine, Scale, Secret, Shout, as_pipeline, as_stage, block_of, chain, counter
 from tests.core.random_structures import Sketch, dags, loops
-from wgtorch.core.building import dump_config
+from wgtorch.core.config.schema import LEVELS, level_schema
+from wgtorch.core.config.serialization import dump_config
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError
-from wgtorch.core.schema import LEVELS, level_schema
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 
 def small() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tests.blocks_for_tests import (
 from wgtorch.core.block import Block
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 
 def ones(*shape: int) -> Tensor:

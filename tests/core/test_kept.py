@@ -9,11 +9,11 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from wgtorch.core import background
 from wgtorch.core.block import Block
-from wgtorch.core.kept import Kept
 from wgtorch.core.port import ABSENT
-from wgtorch.core.run import Run
+from wgtorch.core.run import background
+from wgtorch.core.run.context import Run
+from wgtorch.core.run.result_cache import Kept
 from wgtorch.graph import Graph
 
 

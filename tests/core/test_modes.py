@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.blocks_for_tests import Affine, Dropout, block_of, chain
 from wgtorch.core.block import Block
-from wgtorch.core.modes import mode_for_run
+from wgtorch.core.run.modes import mode_for_run
 
 
 class Gate(nn.Module):

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.blocks_for_tests import Affine, Scale, as_pipeline, chain
 from wgtorch.core.block import Block
-from wgtorch.core.places import call_frozen
+from wgtorch.core.run.detached import call_frozen
 from wgtorch.graph import Graph
 
 WAYS = list(itertools.product([True, False], repeat=2))

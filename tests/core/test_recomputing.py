@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.blocks_for_tests import as_pipeline, counter
 from wgtorch.core.block import Block
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.graph import Graph
 
 WIDTH = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wgtorch.core.rng import Rng, key_to_seed, seeded_global
+from wgtorch.core.run.rng import Rng, key_to_seed, seeded_global
 
 
 def test_rows_of_a_batch_do_not_depend_on_its_size() -> None:

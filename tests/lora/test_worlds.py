@@ -20,7 +20,7 @@ from wgtorch.core.errors import StructureError
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from tests.world_blocks import FULL, failing_once, stage_of, tiny_world
-from wgtorch.changes import changes
 from wgtorch.core.errors import StorageError
 from wgtorch.report.chapters import chapters_of
 from wgtorch.report.report import report_of_folder
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.changes import changes
+from wgtorch.world_runtime.state import State
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 
 

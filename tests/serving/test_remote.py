@@ -27,8 +27,8 @@ from wgtorch.serving.endpoint import Endpoint
 from wgtorch.serving.remote import RemoteBlock, RemoteGraph, RemotePipeline, RemoteStage
 from wgtorch.serving.server import serving
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.state import State
 
 X = torch.arange(6.0).view(3, 2)
 

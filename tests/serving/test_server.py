@@ -28,7 +28,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import StateError
 from wgtorch.serving.server import Limits, serving
 from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE, body, frames
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 
 from tests.world_blocks import FULL, assert_same, tiny_world
 from wgtorch.core.errors import StateError, StorageError, UnknownNameError
-from wgtorch.state import State
 from wgtorch.storage import DirectoryStorage, MemoryStorage, StorageRegistry, make_storage, register_storage
 from wgtorch.storage.base import History, Life
+from wgtorch.world_runtime.state import State
 
 
 def test_make_storage(tmp_path):

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from tests.world_blocks import FULL, assert_same, default_world, record_of, tiny_world
 from wgtorch.core.errors import StorageError
 from wgtorch.core.kinds import image_to_tensor
-from wgtorch.state import State
 from wgtorch.storage import DirectoryStorage
 from wgtorch.storage.base import History, Life
 from wgtorch.storage.directory import read_life, write_life
+from wgtorch.world_runtime.state import State
 
 
 def files_of(folder: Path) -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.world_blocks import FULL
-from wgtorch.state import State
 from wgtorch.storage import DirectoryStorage
 from wgtorch.storage.base import Life
+from wgtorch.world_runtime.state import State
 
 ROOT = Path(__file__).parents[2]
 

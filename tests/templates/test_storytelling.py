@@ -15,13 +15,13 @@ pytest.importorskip("openai")
 from tests.world_blocks import CYCLE, Recorder
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import AnswerFormatError, ApiError, ConfigError
-from wgtorch.core.template import build_template
 from wgtorch.graph import Graph
-from wgtorch.state import State
 from wgtorch.testing import Reply, ScriptedServer
 from wgtorch.train.borders import what_trains
 from wgtorch.world import World
+from wgtorch.world_runtime.state import State
 
 STORY = "Смотритель маяка Мара тридцать лет зажигает лампу."
 PAINTER = {"template": "text_to_image", "params": {"steps": 1}}

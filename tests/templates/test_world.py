@@ -8,11 +8,11 @@ import torch
 
 from tests.world_blocks import CYCLE, Recorder, assert_same, default_world, difference, record_of
 from wgtorch.blocks.scenes.scene import parse
+from wgtorch.core.config.template import templates
 from wgtorch.core.errors import ConfigError, UnknownNameError
-from wgtorch.core.template import templates
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.state import State
 
 CONTRACTS = {
     # role: slots before, slots after, condition, ports <- sources

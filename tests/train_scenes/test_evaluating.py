@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wgtorch.blocks.scenes.pretrained import load_pretrained
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, parse
-from wgtorch.core.template import build_template
+from wgtorch.core.config.template import build_template
 from wgtorch.graph import Graph
 from wgtorch.train.scenes.drawings import DrawnScenes, gather
 from wgtorch.train.scenes.evaluating import (

@@ -12,8 +12,8 @@ from torch import Tensor
 from wgtorch.blocks.scenes import SceneBackbone, SceneDescriber, SceneTextEncoder, WordModel
 from wgtorch.blocks.scenes.text import condition_from_labels
 from wgtorch.core.block import Block
+from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.template import build_template
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Objective, Step
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build

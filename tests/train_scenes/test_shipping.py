@@ -13,8 +13,8 @@ import yaml
 pytest.importorskip("lightning")
 
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import CheckpointError
-from wgtorch.core.template import build_template
 from wgtorch.train.fitting import fit
 from wgtorch.train.scenes.shipping import ship
 

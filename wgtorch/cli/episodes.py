@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from wgtorch.core.run import Callback
-from wgtorch.cycle import WorldStep
-from wgtorch.state import State
+from wgtorch.core.run.context import Callback
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import WorldStep
+from wgtorch.world_runtime.state import State
 
 
 @dataclass(frozen=True, slots=True)

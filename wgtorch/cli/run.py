@@ -18,8 +18,8 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.stage import Stage
 from wgtorch.storage.encoding import images_in
-from wgtorch.tracing import plain
 from wgtorch.world import World
+from wgtorch.world_runtime.trace import plain
 
 _STEPS = 3
 _STATES = "states"  # folder, inside that of the run, where a world without a storage of its own keeps its states

@@ -23,7 +23,7 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.level import Level
 from wgtorch.report.words import rows, words
 from wgtorch.storage.encoding import images_in, write_png
-from wgtorch.tracing import plain
+from wgtorch.world_runtime.trace import plain
 
 PICTURE = 512  # pixels that a small picture is enlarged to
 AT_A_GLANCE = 24  # episodes in the overview

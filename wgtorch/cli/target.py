@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.building import LevelRegistry
 from wgtorch.core.checkpoint.source import open_source
 from wgtorch.core.checkpoint.stored import read_manifest
+from wgtorch.core.config.resolve import read_config
+from wgtorch.core.config.schema import LEVELS
+from wgtorch.core.config.serialization import LevelRegistry
+from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import CheckpointError, ConfigError, UnknownNameError, WgtorchError, suggest
 from wgtorch.core.level import Level
-from wgtorch.core.resolve import read_config
-from wgtorch.core.schema import LEVELS
-from wgtorch.core.template import TemplateRegistry, build_template
 
 _ORDER = ("world", "graph", "pipeline", "stage")
 """Where a template's bare name is looked for."""

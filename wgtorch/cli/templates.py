@@ -7,7 +7,7 @@ import argparse
 
 def command(args: argparse.Namespace) -> int:
     """Lists the templates, their summaries, and their parameters with defaults."""
-    from wgtorch.core.template import templates
+    from wgtorch.core.config.template import templates
 
     for template in templates(args.level):
         print(f"{template.level}/{template.name}: {template.summary}")

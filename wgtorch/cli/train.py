@@ -18,8 +18,8 @@ import torch
 
 from wgtorch.cli.target import CommandError, level_from
 from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.config.resolve import resolve_refs
 from wgtorch.core.errors import ConfigError, UnknownNameError, WgtorchError, require, suggest
-from wgtorch.core.resolve import resolve_refs
 
 TARGETS = ("world", "stage", "pipeline", "graph", "block")
 """Groups of configs one of which is what is trained."""

@@ -12,18 +12,18 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from wgtorch.core.checking import check_inputs, named_outputs
 from wgtorch.core.checkpoint.filling import build_empty
 from wgtorch.core.checkpoint.layout import SHARD
 from wgtorch.core.checkpoint.reading import load_checkpoint_of, load_weights
 from wgtorch.core.checkpoint.writing import save_checkpoint
+from wgtorch.core.config.resolve import dump_config, resolve_environment
+from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
 from wgtorch.core.errors import ConfigError, Finding, StructureError, WgtorchError
 from wgtorch.core.kinds import describe
 from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
 from wgtorch.core.port import Port, Spec, make_spec
 from wgtorch.core.registry import Registry
-from wgtorch.core.resolve import dump_config, resolve_environment
-from wgtorch.core.schema import SCHEMA_VERSION, check_block_config
+from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
 from wgtorch.core.weights import load_checkpoint, note_ref
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
     ``forward`` is called with values by port name and returns a mapping by output name, or the bare value when there is
     one output. It must not change its inputs. A parameter named ``rng`` is no port: the engine passes an
-    :class:`~wgtorch.core.rng.Rng` there; nor is ``emit``, a function that tells callbacks of parts of an output before all of
+    :class:`~wgtorch.core.run.rng.Rng` there; nor is ``emit``, a function that tells callbacks of parts of an output before all of
     it is there (``emit(text="Once")``), None where nobody listens. A block whose ``forward`` is ``async``, or
     that sets ``waits = True``, waits on a network: the engine lets other nodes run meanwhile.
 

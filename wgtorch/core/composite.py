@@ -9,16 +9,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from wgtorch.core.compiling import LoopBody, LoopCompiler, has_loops
-from wgtorch.core.dryrun import dry_run_of
 from wgtorch.core.errors import MissingInputError, PortError, UnknownNameError, WgtorchError, suggest
-from wgtorch.core.executor import execute, traced_loops
-from wgtorch.core.modes import mode_for_run
+from wgtorch.core.graph_builder import Wired
 from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import ABSENT, Port
-from wgtorch.core.run import Callback, Run, located, new_run, split_path
+from wgtorch.core.run.context import Callback, Run, located, new_run, split_path
+from wgtorch.core.run.dry_run import dry_run_of
+from wgtorch.core.run.executor import execute, traced_loops
+from wgtorch.core.run.loop_compiler import LoopBody, LoopCompiler, has_loops
+from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.structure import Exposed, Node, Structure
-from wgtorch.core.wired import Wired
 
 
 class Composite(Wired):
@@ -91,14 +91,14 @@ class Composite(Wired):
             training: with gradients and as in ``train``; else without and as in ``eval``. Modules keep their own mode.
             seed: every node draws from its own generator, keyed by (seed, path, loop step, sample).
             device: where input tensors are moved.
-            callbacks: called with an :class:`~wgtorch.core.run.Event` at each node's start and end and each loop step.
+            callbacks: called with an :class:`~wgtorch.core.run.context.Event` at each node's start and end and each loop step.
             dry_run: True checks order and availability and computes nothing; ``"fake"`` also runs with fake tensors and
                 reports shapes, memory and API calls.
             timeout: seconds the run may take.
             cancelled: asked between nodes and loop steps; true stops the run.
 
         Returns:
-            Values by output name, or a :class:`~wgtorch.core.dryrun.DryRun`.
+            Values by output name, or a :class:`~wgtorch.core.run.dry_run.DryRun`.
 
         Raises:
             PortError: an input is unknown, missing or of the wrong kind.

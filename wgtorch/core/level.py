@@ -13,19 +13,20 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from wgtorch.core import background, building
 from wgtorch.core.adapters.attaching import adopt_below
 from wgtorch.core.block import Block
-from wgtorch.core.checkpoint.parts import levels_of
+from wgtorch.core.config import serialization as building
+from wgtorch.core.config.template import build_template
 from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
 from wgtorch.core.pool import Pool, now_building
 from wgtorch.core.pool import building as building_now
-from wgtorch.core.run import in_this_context
+from wgtorch.core.run import background
+from wgtorch.core.run.context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
-from wgtorch.core.template import build_template
+from wgtorch.core.tree import levels_of
 from wgtorch.core.wearing import Adapter, canonical, missing_here
 
 
@@ -365,7 +366,7 @@ class Level(Block):
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """The JSON Schema of this level's configs."""
-        from wgtorch.core.schema import level_schema
+        from wgtorch.core.config.schema import level_schema
 
         return level_schema(cls.level)
 

@@ -22,8 +22,8 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import nn
 
-from wgtorch.core.checkpoint.parts import is_level, levels_of
 from wgtorch.core.errors import StructureError, suggest
+from wgtorch.core.tree import is_level, levels_of
 
 Adapter = str | Mapping[str, float] | Sequence[str | None]
 """What a place can wear: an adapter, several with weights, or one (or None) for each sample of the batch."""

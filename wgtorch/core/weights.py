@@ -23,8 +23,8 @@ from wgtorch.core.checkpoint.pieces import pieces_of
 from wgtorch.core.checkpoint.source import open_source, read
 from wgtorch.core.checkpoint.stored import digest_of, map_header, read_manifest, stored_file, stored_part
 from wgtorch.core.checkpoint.tensors import Header, map_tensors
+from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, suggest
-from wgtorch.core.resolve import resolve_environment
 
 PACKAGED = Path(__file__).parents[1] / "weights"
 _PREFIX = "wgtorch:"

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from wgtorch.core.adapters import attaching
 from wgtorch.core.checkpoint.adapters import attach, config_from, config_text, stored_tensors
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
-from wgtorch.core.checkpoint.parts import is_level
 from wgtorch.core.checkpoint.reading import stored_adapters
 from wgtorch.core.errors import CheckpointError, StructureError, suggest
 from wgtorch.core.saving import write_folder
+from wgtorch.core.tree import is_level
 from wgtorch.core.wearing import adapters_on, gate_of, wearer_of
 from wgtorch.lora.adding import Adapted, Report
 from wgtorch.lora.foreign import Stored, read_adapters

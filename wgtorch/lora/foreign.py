@@ -14,8 +14,8 @@ from torch import Tensor
 
 from wgtorch.core.checkpoint.adapters import PREFIX
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, require
-from wgtorch.core.resolve import read_config
 from wgtorch.core.weights import read_file
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"

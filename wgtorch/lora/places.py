@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from wgtorch.core.adapters.attaching import layers_of
-from wgtorch.core.checkpoint.parts import is_level, levels_of
 from wgtorch.core.errors import StructureError
+from wgtorch.core.tree import is_level, levels_of
 from wgtorch.core.wearing import wearer_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wgtorch.core.adapters.attaching import adopt_below
-from wgtorch.core.checkpoint.parts import is_level, levels_of
 from wgtorch.core.errors import StructureError
+from wgtorch.core.tree import is_level, levels_of
 from wgtorch.core.wearing import Adapter, adapters_on, as_worn, canonical, cell, missing_here, names_of, worn_as
 from wgtorch.lora.places import places_of
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wgtorch.changes import Change, changes
-from wgtorch.state import State
 from wgtorch.storage.base import History, Life
+from wgtorch.world_runtime.changes import Change, changes
+from wgtorch.world_runtime.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from wgtorch.report.chapters import Chapter
 from wgtorch.report.words import rows, words
 from wgtorch.storage.encoding import images_in, write_png
-from wgtorch.tracing import plain
+from wgtorch.world_runtime.trace import plain
 
 _LARGEST = 1024  # pixels; larger pictures are made smaller
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -37,7 +37,7 @@ def rows(slots: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _is_pictures(value: Any) -> bool:
-    """True for pictures, and for what :func:`wgtorch.tracing.plain` makes of them."""
+    """True for pictures, and for what :func:`wgtorch.world_runtime.trace.plain` makes of them."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(_is_pictures(item) for item in value)
     return isinstance(value, Tensor) or (isinstance(value, Mapping) and set(value) == {"tensor"})

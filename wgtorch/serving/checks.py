@@ -10,7 +10,7 @@ from wgtorch.core.errors import Finding, PortError, RequestError, suggest
 from wgtorch.core.kinds import describe, get_kind
 from wgtorch.core.port import Port
 from wgtorch.stage import Stage
-from wgtorch.state import State, changed_at
+from wgtorch.world_runtime.state import State, changed_at
 
 
 def check_values(inputs: Mapping[str, Any], spec: Mapping[str, Port], where: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from wgtorch.core.config.schema import config_error
 from wgtorch.core.errors import ConfigError, Finding, StateError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port, Spec, make_spec
-from wgtorch.core.schema import config_error
 from wgtorch.serving.wire import FORMAT
 from wgtorch.stage import Stage
 from wgtorch.world import World

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from wgtorch.core.checking import check_inputs
 from wgtorch.core.errors import EndpointError, Finding, MissingInputError, StructureError, UnknownNameError
 from wgtorch.core.kinds import get_kind
 from wgtorch.core.nodes import Nodes
 from wgtorch.core.plan import Plan
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run import Event, Run
+from wgtorch.core.run.context import Event, Run
+from wgtorch.core.run.port_checks import check_inputs
 from wgtorch.core.signature import copy_plain
 from wgtorch.serving.borders import end_gradients
 from wgtorch.serving.contracts import spec_from

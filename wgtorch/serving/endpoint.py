@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import ConfigError, EndpointError, RequestError, require
-from wgtorch.core.resolve import resolve_environment
 from wgtorch.serving.faults import raise_fault
 from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE, body, frames, unpack
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wgtorch.conditions import check_condition, unmet
-from wgtorch.contract import StateContract
 from wgtorch.core.block import Block
 from wgtorch.core.errors import (
     ConfigError,
@@ -21,8 +19,8 @@ from wgtorch.core.errors import (
 )
 from wgtorch.core.port import Port
 from wgtorch.core.registry import RemoteRegistry
-from wgtorch.core.rng import Rng
-from wgtorch.core.run import Run
+from wgtorch.core.run.context import Run
+from wgtorch.core.run.rng import Rng
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
@@ -30,7 +28,9 @@ from wgtorch.serving.contracts import check_contract, port_from, spec_from
 from wgtorch.serving.elsewhere import Elsewhere, ElsewhereLevel, place_of
 from wgtorch.serving.endpoint import Endpoint
 from wgtorch.stage import Stage
-from wgtorch.state import State
+from wgtorch.world_runtime.conditions import check_condition, unmet
+from wgtorch.world_runtime.contract import StateContract
+from wgtorch.world_runtime.state import State
 
 _OPTIONS = ("contract", "api_key_env", "timeout", "retries")
 

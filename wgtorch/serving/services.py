@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from wgtorch.core.block import Block
-from wgtorch.core.checking import named_outputs
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError, StateError
-from wgtorch.core.modes import mode_for_run
-from wgtorch.core.rng import GLOBAL_RNG, Rng, seeded_global
-from wgtorch.core.run import Callback, Event, Run, located, split_path
-from wgtorch.cycle import WorldStep
+from wgtorch.core.run.context import Callback, Event, Run, located, split_path
+from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.port_checks import named_outputs
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng, seeded_global
 from wgtorch.serving.checks import check_values, refuse_path_slots, refuse_paths
 from wgtorch.serving.contracts import contract_of
 from wgtorch.serving.requests import StageRequest, TaskRequest, WorldRequest, _Request, read_request
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import WorldStep
+from wgtorch.world_runtime.state import State
 
 Tell = Callable[[dict[str, Any]], None]
 """Sends a message of a stream."""

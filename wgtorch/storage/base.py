@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 
 from wgtorch.core.errors import StorageError, suggest
 from wgtorch.core.registry import Registry
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 
 @dataclass(slots=True)

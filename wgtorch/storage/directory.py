@@ -27,9 +27,9 @@ from torch import Tensor
 
 from wgtorch.core.errors import StorageError
 from wgtorch.core.saving import sync, write_folder
-from wgtorch.state import State
 from wgtorch.storage.base import Life, register_storage
 from wgtorch.storage.encoding import decode, encode, images_in, write_png
+from wgtorch.world_runtime.state import State
 
 FORMAT_VERSION = "1.0"
 _TRACES = "traces"

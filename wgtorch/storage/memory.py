@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from wgtorch.state import State
 from wgtorch.storage.base import Life, register_storage
+from wgtorch.world_runtime.state import State
 
 
 @register_storage("memory")

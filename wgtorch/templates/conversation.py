@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.block import BlockRegistry
-from wgtorch.core.template import register_template
+from wgtorch.core.config.template import register_template
 from wgtorch.graph import Graph
 
 

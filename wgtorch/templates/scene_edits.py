@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.config.template import register_template
 from wgtorch.core.pool import building
-from wgtorch.core.template import register_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.templates.scenes import SIZE, text_to_image

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from wgtorch.core.config.template import register_template
 from wgtorch.core.pool import building
-from wgtorch.core.template import register_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.templates.scene_edits import image_to_image

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.config.template import register_template
 from wgtorch.core.pool import building
-from wgtorch.core.template import register_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 

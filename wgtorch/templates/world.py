@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wgtorch.core.template import build_template, register_template
+from wgtorch.core.config.template import build_template, register_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from wgtorch.core.config.schema import check_block_config
 from wgtorch.core.errors import ConfigError, WgtorchError, suggest
 from wgtorch.core.registry import Registry
-from wgtorch.core.schema import check_block_config
 
 T = TypeVar("T")
 

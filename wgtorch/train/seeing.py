@@ -8,7 +8,7 @@ from typing import Any
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import UnknownNameError, suggest
-from wgtorch.core.run import Event, Run, split_path
+from wgtorch.core.run.context import Event, Run, split_path
 
 
 def see(target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num_loop_steps: int | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.kinds import describe
-from wgtorch.core.rng import key_to_seed
+from wgtorch.core.run.rng import key_to_seed
 from wgtorch.graph import Graph
 from wgtorch.lora.training import check_optimizer, worn_alone
 from wgtorch.train.averaging import Averaging

@@ -18,7 +18,7 @@ import diffusers
 from tests.blocks.diffusion.against_diffusers import SHAPE, make_model, noises_for, relative
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.schedulers import scheduler_class, scheduler_names
 from wgtorch.roles import Backbone

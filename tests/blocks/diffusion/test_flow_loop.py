@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.world_blocks import Recorder
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.roles import Backbone
 

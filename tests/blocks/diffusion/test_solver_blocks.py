@@ -16,7 +16,7 @@ from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, 
 from wgtorch.blocks.diffusion.solvers import DDIM, DPMpp2M, Euler, FlowEuler, GridSolver, StochasticSolver
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import PortError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.roles import Backbone, Codec, Conditioner, Encoder, Tokenizer
 

@@ -11,7 +11,7 @@ from wgtorch.blocks.grammar import GrammarArchitect, GrammarAuthor, GrammarDevel
 from wgtorch.blocks.scenes.scene import parse
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 
 CONTENT = {
     "story": "It began.",

@@ -13,7 +13,7 @@ from wgtorch.blocks.scenes.drawing import draw  # noqa: E402
 from wgtorch.blocks.scenes.pretrained import WEIGHTS, load_pretrained  # noqa: E402
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, Scene, caption, parse  # noqa: E402
 from wgtorch.blocks.scenes.text import condition_from_labels  # noqa: E402
-from wgtorch.core.rng import Rng  # noqa: E402
+from wgtorch.core.run.rng import Rng  # noqa: E402
 
 
 @pytest.fixture(scope="module")

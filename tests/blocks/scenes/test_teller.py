@@ -8,7 +8,7 @@ import torch
 from wgtorch.blocks.scenes.teller import END, PAD, UNKNOWN, WordModel, split
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 
 WORDS = ["a", "castle", "night", "at", ".", ",", "Told", ":"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.integrations.api.waiting import wait_until
 from wgtorch import BlockRegistry, Graph
 from wgtorch.core.errors import AnswerFormatError, ApiRequestError, ApiTransportError, ConfigError, PortError, UnknownNameError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import UsageMeter, clients, register_provider, set_price
 from wgtorch.integrations.api.media import audio_of, wav_of
 from wgtorch.integrations.api.prices import price_of

@@ -11,7 +11,7 @@ import torch
 
 from wgtorch import Graph
 from wgtorch.core.errors import ApiContentError, ApiTransportError, ConfigError, ReplayError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import Cassette, UsageMeter, cassette
 from wgtorch.testing import Reply, ScriptedServer, refusal
 

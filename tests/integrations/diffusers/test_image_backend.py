@@ -40,6 +40,6 @@ def test_it_paints_what_the_graph_of_the_folder_paints_and_repeats_with_the_seed
 
 
 def block_seed(seed: int) -> int:
-    from wgtorch.core.rng import Rng
+    from wgtorch.core.run.rng import Rng
 
     return Rng(seed, "g/paint", ()).seed()

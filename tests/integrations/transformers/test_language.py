@@ -16,7 +16,7 @@ from tests.integrations.transformers import tiny
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import AnswerFormatError, CheckpointError, ConfigError, PromptTruncatedWarning
 from wgtorch.core.pool import Pool
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 
 PROMPTS = ["A storm comes.", "The lamp of the harbour is dark and the keeper climbs.", "Смотритель"]

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from tests.integrations.transformers import tiny
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 
 TEXTS = ["The lamp", "A storm comes from the sea", "Смотритель"]
 

@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.transformers import tiny
 from wgtorch.core.block import BlockRegistry
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 
 PICTURES = torch.rand(3, 3, 20, 24, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from wgtorch.blocks.diffusion.schedules.grid import Progress
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Noise
 
 

@@ -9,7 +9,7 @@ from wgtorch.blocks.grammar.story import intent_of, next_scene, outcome_of, upda
 from wgtorch.blocks.scenes.scene import parse, sentence
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 
 _TRAVELLER = "the traveller"
 

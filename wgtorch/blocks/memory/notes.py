@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wgtorch.state import holds_something
+from wgtorch.world_runtime.state import holds_something
 
 
 @dataclass(frozen=True, slots=True)

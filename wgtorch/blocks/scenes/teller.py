@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import LanguageModel
 
 PAD, UNKNOWN, END = 0, 1, 2

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, VOCABULARY, Scene, words
 from wgtorch.core.block import Block, register_block
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.roles import Conditioner, Tokenizer
 
 PAD, UNKNOWN = 0, 1

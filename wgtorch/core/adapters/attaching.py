@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.adapters.recomputing import as_before, keep_when_recomputed
-from wgtorch.core.checkpoint.parts import is_level
 from wgtorch.core.errors import StructureError, require, suggest
+from wgtorch.core.tree import is_level
 from wgtorch.core.wearing import adapters_on, blocks_below, wearer_of
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")

@@ -12,8 +12,8 @@ from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile
 from wgtorch.core.checkpoint.source import Source, open_source
 from wgtorch.core.checkpoint.stored import prove, read_manifest
 from wgtorch.core.checkpoint.tensors import read_header
+from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError
-from wgtorch.core.resolve import resolve_environment
 from wgtorch.core.weights import is_unchanged, where_it_lies
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wgtorch.core.checkpoint.layout import FORMAT, FORMAT_VERSION, MAX_VALUES, checked_name
+from wgtorch.core.config.resolve import MAX_NODES, count_values
 from wgtorch.core.errors import CheckpointError, suggest
-from wgtorch.core.resolve import MAX_NODES, count_values
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,16 @@ from wgtorch.core.checkpoint.adapters import adapter_findings, attach, base_tens
 from wgtorch.core.checkpoint.filling import assign, copy_into, misfit_error, misfits
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
-from wgtorch.core.checkpoint.parts import Part, dotted, levels_of, parts_of
 from wgtorch.core.checkpoint.source import Source, open_source, read
 from wgtorch.core.checkpoint.stored import prove, read_manifest, stored_tensors_of
+from wgtorch.core.config.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
+from wgtorch.core.config.yaml_text import MAX_DEPTH
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
-from wgtorch.core.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
+from wgtorch.core.tree import Part, dotted, levels_of, parts_of
 from wgtorch.core.wearing import adapters_on, is_merged
 from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
-from wgtorch.core.yaml_text import MAX_DEPTH
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.checkpoint.layout import MAX_VALUES
+from wgtorch.core.config.resolve import count_values
 from wgtorch.core.errors import CheckpointError
-from wgtorch.core.resolve import count_values
 
 MAX_HEADER = 32 << 20
 _MAX_RANK = 64

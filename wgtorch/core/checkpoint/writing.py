@@ -30,14 +30,14 @@ from wgtorch.core.checkpoint.layout import (
     file_stem,
 )
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, dump_manifest, parse_manifest
-from wgtorch.core.checkpoint.parts import Part, is_level, parts_of
 from wgtorch.core.checkpoint.pieces import Pieces
 from wgtorch.core.checkpoint.sink import ArchiveSink, FolderSink, Sink
 from wgtorch.core.checkpoint.stored import stored_file
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
+from wgtorch.core.config.resolve import MAX_VALUES, count_values, dump_config
 from wgtorch.core.errors import CheckpointError
-from wgtorch.core.resolve import MAX_VALUES, count_values, dump_config
 from wgtorch.core.saving import write_file, write_folder
+from wgtorch.core.tree import Part, is_level, parts_of
 from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
 
 _OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life", "training"))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core import background
 from wgtorch.core.errors import ApiAnswerError, ApiError, BudgetError, ConfigError, RunCancelled, suggest
+from wgtorch.core.run import background
 from wgtorch.integrations.api.answers import Answer, Question, digest
 from wgtorch.integrations.api.cassette import MODES, Cassette, Mode, cassette_now
 from wgtorch.integrations.api.client import Address, Client, Stop, client_at

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from wgtorch.core import background
 from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
+from wgtorch.core.run import background
 from wgtorch.integrations.api.answers import Answer, Question
 from wgtorch.integrations.api.failures import Failure, failure_of
 from wgtorch.integrations.api.line import Line

@@ -17,7 +17,7 @@ from wgtorch.blocks.diffusion.schedules.grid import none_between
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng, seeded_global
+from wgtorch.core.run.rng import Rng, seeded_global
 from wgtorch.integrations.diffusers.patches import pack, unpack
 from wgtorch.roles import Schedule, Solver
 

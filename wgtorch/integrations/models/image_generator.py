@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, rows_of, seed_of
 from wgtorch.integrations.models.requests import ImageRequest
 from wgtorch.integrations.models.vlm import pictures_of

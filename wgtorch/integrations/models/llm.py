@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wgtorch.core.block import register_block
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import rows_of
 from wgtorch.integrations.models.requests import TextRequest
 from wgtorch.integrations.models.text import INPUT_PORTS, OUTPUT_PORTS, TextModel

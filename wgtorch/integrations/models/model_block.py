@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import PortError
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.backends import build_backend
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core import background
 from wgtorch.core.errors import AnswerFormatError, ApiTransportError, PortError, RunCancelled
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.rng import Rng
-from wgtorch.core.run import in_this_context
+from wgtorch.core.run import background
+from wgtorch.core.run.context import in_this_context
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.backends import OnText
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of, unlisted
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ApiAnswerError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import ModelBlock, rows_of, seed_of
 from wgtorch.integrations.models.requests import SpeakRequest
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import per_row
 from wgtorch.integrations.models.requests import TextRequest
 from wgtorch.integrations.models.text import INPUT_PORTS, OUTPUT_PORTS, TextModel

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import Rng, seeded_global
+from wgtorch.core.run.rng import Rng, seeded_global
 from wgtorch.integrations.models.backends import register_backend
 from wgtorch.integrations.models.requests import SpeakRequest, Spoken
 from wgtorch.integrations.transformers.folder import dtype_of, model_folder, read_model, read_tokenizer

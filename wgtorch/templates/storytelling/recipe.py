@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
-from wgtorch.core.building import LevelRegistry, child_from
+from wgtorch.core.config.resolve import read_config
+from wgtorch.core.config.serialization import LevelRegistry, child_from
+from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.port import Spec
-from wgtorch.core.resolve import read_config
-from wgtorch.core.template import TemplateRegistry, build_template
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.templates.world import around, single

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wgtorch.core.config.template import register_template
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.pool import building
-from wgtorch.core.template import register_template
 from wgtorch.templates.storytelling import stages
 from wgtorch.templates.storytelling.recipe import SHIPPED, creator_of, painter_notes
 from wgtorch.world import World

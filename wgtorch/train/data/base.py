@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import key_to_seed
+from wgtorch.core.run.rng import key_to_seed
 
 
 class Data:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.rng import key_to_seed
+from wgtorch.core.run.rng import key_to_seed
 from wgtorch.train.data.base import Data
 from wgtorch.train.registries import register_data
 

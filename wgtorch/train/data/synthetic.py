@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.core.rng import key_to_seed
+from wgtorch.core.run.rng import key_to_seed
 from wgtorch.train.data.base import Data
 from wgtorch.train.registries import register_data
 

@@ -15,7 +15,7 @@ from wgtorch.blocks.diffusion.solvers.base import GridSolver
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
-from wgtorch.core.rng import Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.core.wearing import worn_at
 from wgtorch.graph import Graph
 

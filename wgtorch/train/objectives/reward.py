@@ -10,15 +10,15 @@ from torch import Tensor
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
-from wgtorch.cycle import one_pass
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
 from wgtorch.train.objectives.world_state import look_into
 from wgtorch.train.registries import RewardRegistry, register_objective, register_reward
 from wgtorch.train.seeing import Watch, see
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import one_pass
+from wgtorch.world_runtime.state import State
 
 BASELINES = ("running", "leave_one_out", "none")
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.cycle import one_pass
 from wgtorch.stage import Stage
-from wgtorch.state import State
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.reconstruction import distance_of
 from wgtorch.train.registries import register_objective
 from wgtorch.train.seeing import Watch
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import one_pass
+from wgtorch.world_runtime.state import State
 
 
 @register_objective("world_state")

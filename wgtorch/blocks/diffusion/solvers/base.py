@@ -14,10 +14,10 @@ from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
 from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
 from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, pair_of, quickened, weigh, weigh_pair, weights_of
-from wgtorch.core.compiling import Ahead
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.loop_compiler import Ahead
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Solver
 
 _QUICK = torch.float32

@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Codec
 

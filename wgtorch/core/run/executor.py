@@ -1,7 +1,7 @@
 """The executor: walks a plan's steps over the slots of one run.
 
 The common case - a node that only takes values and gives values - costs little more than calling the module. All else
-(callbacks, seeds, maps, conditions, frozen places, limits) goes through :func:`~wgtorch.core.calling.call_node`.
+(callbacks, seeds, maps, conditions, frozen places, limits) goes through :func:`~wgtorch.core.run.node_call.call_node`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgtorch.core import background
-from wgtorch.core.calling import Walked, call_node, outputs_of
-from wgtorch.core.compiling import LoopBody, Walk
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
-from wgtorch.core.joining import combine
 from wgtorch.core.plan import NONE, Call, Chain, Combine, Loop, Plan, Prepare, Step
 from wgtorch.core.port import ABSENT
-from wgtorch.core.recomputing import Recomputed
-from wgtorch.core.run import Run, in_this_context, locate
+from wgtorch.core.run import background
+from wgtorch.core.run.aggregate import combine
+from wgtorch.core.run.context import Run, in_this_context, locate
+from wgtorch.core.run.gradient_checkpointing import Recomputed
+from wgtorch.core.run.loop_compiler import LoopBody, Walk
+from wgtorch.core.run.node_call import Walked, call_node, outputs_of
 
 _POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
 

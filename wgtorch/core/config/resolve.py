@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wgtorch.core.config.yaml_text import MAX_DEPTH, parse_yaml
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.kinds import describe
-from wgtorch.core.yaml_text import MAX_DEPTH, parse_yaml
 
 MAX_BYTES = 64 << 20
 """The largest config file that is read."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.config.resolve import dump_config, read_config, resolve_refs
+from wgtorch.core.config.schema import LEVELS, SCHEMA_VERSION, check_endpoint_config, check_level_config
+from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import ConfigError, StructureError
 from wgtorch.core.pool import Pool, building, names_a_model
 from wgtorch.core.registry import LevelRegistry, RemoteRegistry
-from wgtorch.core.resolve import dump_config, read_config, resolve_refs
-from wgtorch.core.schema import LEVELS, SCHEMA_VERSION, check_endpoint_config, check_level_config
 from wgtorch.core.signature import ensure_plain
 from wgtorch.core.structure import Node
-from wgtorch.core.template import TemplateRegistry, build_template
 
 _PLACE_DEFAULTS = Node("_")
 _IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from wgtorch.core.errors import RunCancelled, RunTimeoutError
-from wgtorch.core.kept import Kept
-from wgtorch.core.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.result_cache import Kept
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.core.wearing import keeping
 
 

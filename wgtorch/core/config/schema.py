@@ -8,9 +8,9 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from wgtorch.core.config.resolve import MAX_NODES
 from wgtorch.core.errors import ConfigError, Finding, suggest
 from wgtorch.core.kinds import describe
-from wgtorch.core.resolve import MAX_NODES
 from wgtorch.core.structure import _NODE_ID
 
 SCHEMA_VERSION = "1.0"

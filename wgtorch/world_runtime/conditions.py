@@ -7,11 +7,11 @@ from typing import Any
 
 from wgtorch.core.errors import Finding, StateError, suggest
 from wgtorch.core.registry import Registry
-from wgtorch.state import State
+from wgtorch.world_runtime.state import State
 
 Condition = str | list[str | int] | tuple[str | int, ...] | Callable[[State], bool]
 
-ConditionRegistry: Registry[Any] = Registry("condition", group="wgtorch.conditions")
+ConditionRegistry: Registry[Any] = Registry("condition", group="wgtorch.world_runtime.conditions")
 
 
 def register_condition(name: str) -> Callable[[Callable[[State], bool]], Callable[[State], bool]]:

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import torch
 
-from wgtorch.core.places import call_frozen
-from wgtorch.core.run import Run, locate
+from wgtorch.core.run.context import Run, locate
+from wgtorch.core.run.detached import call_frozen
 from wgtorch.core.structure import Node
 from wgtorch.core.wearing import worn_at
-from wgtorch.state import State
 from wgtorch.storage.base import Life
+from wgtorch.world_runtime.state import State
 
 
 @dataclass(frozen=True, slots=True)

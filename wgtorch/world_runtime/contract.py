@@ -9,7 +9,7 @@ from typing import Any
 from wgtorch.core.errors import Finding, StateError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
-from wgtorch.state import State, holds_something, look_up
+from wgtorch.world_runtime.state import State, holds_something, look_up
 
 OUTSIDE = ("action", "content")
 """Sources beside the slots: the user's action and the world's content. A stage may also write ``content``."""

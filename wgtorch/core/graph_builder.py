@@ -11,7 +11,7 @@ from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureErro
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream, validate_structure
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run import split_path
+from wgtorch.core.run.context import split_path
 from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 from wgtorch.core.wearing import adapters_on, missing_here

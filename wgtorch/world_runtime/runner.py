@@ -10,20 +10,20 @@ from typing import Any, Self
 
 import torch
 
-from wgtorch.core.dryrun import DryRun, dry_run_of
 from wgtorch.core.errors import Finding, StateError, StorageError, StructureError, ValidationError
-from wgtorch.core.kept import Kept
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
-from wgtorch.core.modes import mode_for_run
-from wgtorch.core.run import Callback, Run, located, new_run
+from wgtorch.core.run.context import Callback, Run, located, new_run
+from wgtorch.core.run.dry_run import DryRun, dry_run_of
+from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.result_cache import Kept
 from wgtorch.core.signature import copy_plain, ensure_plain
-from wgtorch.cycle import Call, WorldStep, advance, one_pass
-from wgtorch.state import CANONICAL_SLOTS, State
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.directory import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
-from wgtorch.tracing import StageTrace
+from wgtorch.world_runtime.cycle import Call, WorldStep, advance, one_pass
+from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
+from wgtorch.world_runtime.trace import StageTrace
 
 
 class Living(Level):
@@ -197,7 +197,7 @@ class Living(Level):
         world there; the next ``run`` goes on from that stage.
 
         Yields:
-            A :class:`~wgtorch.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass.
+            A :class:`~wgtorch.world_runtime.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass.
         """
         self._require_cycle()
         call = Call(state, self._actions(action, num_steps), self._life.passes)

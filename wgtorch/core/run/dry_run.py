@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
-from wgtorch.core.executor import turns
 from wgtorch.core.plan import Call, Combine, Loop, Prepare, Step
-from wgtorch.core.run import Event, Run
+from wgtorch.core.run.context import Event, Run
+from wgtorch.core.run.executor import turns
 
 
 @dataclass(slots=True)

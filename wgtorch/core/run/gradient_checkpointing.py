@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from wgtorch.core.calling import Walked
-from wgtorch.core.compiling import Walk
-from wgtorch.core.modes import modes_again
 from wgtorch.core.plan import Loop, Step
 from wgtorch.core.port import ABSENT
-from wgtorch.core.run import Run
+from wgtorch.core.run.context import Run
+from wgtorch.core.run.loop_compiler import Walk
+from wgtorch.core.run.modes import modes_again
+from wgtorch.core.run.node_call import Walked
 from wgtorch.core.wearing import keeping
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.changes import changes
 from wgtorch.core.kinds import describe
-from wgtorch.core.run import Event, Run
-from wgtorch.cycle import WorldStep
-from wgtorch.state import State, holds_something, look_up
+from wgtorch.core.run.context import Event, Run
+from wgtorch.world_runtime.changes import changes
+from wgtorch.world_runtime.cycle import WorldStep
+from wgtorch.world_runtime.state import State, holds_something, look_up
 
 LONGEST = 4000  # letters of one text
 _DEEPEST = 8  # mappings in mappings

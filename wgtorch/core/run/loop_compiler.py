@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from wgtorch.core.calling import Walked
 from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
 from wgtorch.core.port import ABSENT
-from wgtorch.core.rng import GLOBAL_RNG, Rng, seeded_global
-from wgtorch.core.run import Run
+from wgtorch.core.run.context import Run
+from wgtorch.core.run.node_call import Walked
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng, seeded_global
 
 Walk = Callable[[Walked, Sequence[Step], list[Any], Run | None], None]
 

@@ -10,16 +10,16 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from wgtorch.core import background
 from wgtorch.core.block import Block
-from wgtorch.core.checking import named_outputs
 from wgtorch.core.errors import MissingInputError, PortError
 from wgtorch.core.kinds import describe
-from wgtorch.core.places import call_frozen
 from wgtorch.core.plan import Call
 from wgtorch.core.port import ABSENT
-from wgtorch.core.rng import GLOBAL_RNG, seeded_global
-from wgtorch.core.run import Run, in_this_context
+from wgtorch.core.run import background
+from wgtorch.core.run.context import Run, in_this_context
+from wgtorch.core.run.detached import call_frozen
+from wgtorch.core.run.port_checks import named_outputs
+from wgtorch.core.run.rng import GLOBAL_RNG, seeded_global
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.wearing import worn_at
 

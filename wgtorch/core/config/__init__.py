@@ -1,0 +1,1 @@
+"""Configs: schemas, refs, and levels from plain data and back."""
