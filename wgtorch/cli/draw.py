@@ -10,9 +10,9 @@ _BY_ENDING = {".svg": "svg", ".dot": "dot", ".gv": "dot"}
 
 def command(args: argparse.Namespace) -> int:
     """Prints the drawing, or writes it to ``--out``."""
-    from wgtorch.cli.target import open_level, values
+    from wgtorch.cli.target import open_level, trust_in, values
 
-    level = open_level(args.target, values(args.set))
+    level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if args.out is None:
         print(level.draw(args.format or "mermaid"))
         return 0

@@ -39,7 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     pairs: dict[str, Any] = {"action": "append", "default": [], "type": _pair, "metavar": "NAME=VALUE"}
 
-    about_level = argparse.ArgumentParser(add_help=False)
+    of_files = argparse.ArgumentParser(add_help=False)
+    of_files.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="environment variable (NAME, PREFIX_*) that a file may read beside WGTORCH_*, or an address that a provider's own key may "
+        "be sent to; repeatable",
+    )
+    about_level = argparse.ArgumentParser(add_help=False, parents=[of_files])
     about_level.add_argument("target", help=_TARGET)
     about_level.add_argument("--set", help="a parameter of the template; repeatable", **pairs)
 
@@ -77,14 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--max-batch", type=int, default=1, metavar="N", help="rows of concurrent requests that may share a pass (1)")
     serve.add_argument("--device", help="where the model runs (cuda)")
 
-    report = commands.add_parser("report", help="write what a world has lived through as one HTML page")
+    report = commands.add_parser("report", parents=[of_files], help="write what a world has lived through as one HTML page")
     report.add_argument("path", help="a folder of wgtorch run, a world's state_dir, or a folder written by World.save()")
     report.add_argument("-o", "--out", metavar="FILE", help="report.html in that folder by default")
 
     inspect = commands.add_parser("inspect", help="look into a checkpoint: tree, sizes, who shares what, versions, hashes")
     inspect.add_argument("path", help="a folder or archive written by save_checkpoint")
 
-    models = commands.add_parser("models", help="list the models that some levels use: each once, its memory, its places")
+    models = commands.add_parser(
+        "models", parents=[of_files], help="list the models that some levels use: each once, its memory, its places"
+    )
     models.add_argument("targets", nargs="+", metavar="target", help=_TARGET)
     return parser
 

@@ -10,9 +10,10 @@ from wgtorch.core.checkpoint.layout import MANIFEST
 
 def command(args: argparse.Namespace) -> int:
     """Writes the page, and says where."""
+    from wgtorch.cli.target import trust_in
     from wgtorch.report.report import report_of_folder
 
-    report = report_of_folder(args.path)
+    report = report_of_folder(args.path, trust=trust_in(args.trust))
     path = report.save(args.out or beside(Path(args.path)))
     print(f"{report}: {path}")
     return 0

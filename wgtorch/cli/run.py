@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wgtorch.cli.living import live
 from wgtorch.cli.storybook import new_folder, write_pictures
-from wgtorch.cli.target import CommandError, open_level, values
+from wgtorch.cli.target import CommandError, open_level, trust_in, values
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import PortError, suggest
 from wgtorch.core.kinds import describe
@@ -28,7 +28,7 @@ _MAY_BE_PICTURES = ("image", "list", "dict", "any")  # kinds of ports
 
 def command(args: argparse.Namespace) -> int:
     """Runs what ``args.target`` names, and says where everything is."""
-    level = open_level(args.target, values(args.set))
+    level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if isinstance(level, World):
         _refuse(level, input=args.input)
         _run_world(level, args)

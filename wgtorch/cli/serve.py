@@ -7,7 +7,7 @@ import os
 from ipaddress import ip_address
 from typing import Any
 
-from wgtorch.cli.target import CommandError, open_level, values
+from wgtorch.cli.target import CommandError, open_level, trust_in, values
 from wgtorch.core.errors import require
 from wgtorch.core.level import Level
 
@@ -22,7 +22,7 @@ def command(args: argparse.Namespace) -> int:
     from wgtorch.serving.server import Limits, serve
 
     key = api_key(args.api_key_env, args.host, is_open=args.open)
-    level = open_level(args.target, values(args.set))
+    level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if args.device is not None:
         level.to(args.device)
     limits = Limits(

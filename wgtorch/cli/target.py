@@ -16,6 +16,7 @@ from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import CheckpointError, ConfigError, UnknownNameError, WgtorchError, suggest
 from wgtorch.core.level import Level
+from wgtorch.core.trust import Trust, from_file
 
 _ORDER = ("world", "graph", "pipeline", "stage")
 """Where a template's bare name is looked for."""
@@ -25,12 +26,13 @@ class CommandError(WgtorchError, ValueError):
     """The options of a command do not go together."""
 
 
-def open_level(target: str, params: Mapping[str, Any] | None = None) -> Level:
+def open_level(target: str, params: Mapping[str, Any] | None = None, *, trust: Trust | None = None) -> Level:
     """The level that a command is about.
 
     Args:
         target: a template's name, bare or as ``graph/text_to_image``, a YAML or JSON config, or a folder written by ``save``.
         params: parameters of the template.
+        trust: what a file may do beyond being data.
 
     Raises:
         UnknownNameError: there is nothing of that name.
@@ -48,9 +50,10 @@ def open_level(target: str, params: Mapping[str, Any] | None = None) -> Level:
         if key is not None:
             level, name = key.split("/", 1)
             return build_template(level, name, params or {})
-        if path.is_dir() or zipfile.is_zipfile(path):
-            return _saved(path)
-        return level_from(read_config(path), base=path.parent, where=str(path))
+        with from_file(path, trust):
+            if path.is_dir() or zipfile.is_zipfile(path):
+                return _saved(path)
+            return level_from(read_config(path), base=path.parent, where=str(path))
     except WgtorchError:
         raise
     except ValueError as error:  # what a block's constructor says of a value it cannot take
@@ -73,6 +76,12 @@ def level_from(config: Mapping[str, Any], *, base: str | Path | None = None, whe
     if config.get("kind") not in LEVELS:
         raise ConfigError(f"{where}: kind is {config.get('kind')!r}; expected one of {list(LEVELS)}, or a 'template'")
     return LevelRegistry.get(config["kind"]).from_config(config, base=base)
+
+
+def trust_in(allowed: Iterable[str]) -> Trust:
+    """What ``--trust`` allows: addresses, and names of variables of the environment."""
+    addresses = [entry for entry in allowed if "://" in entry]
+    return Trust(tuple(entry for entry in allowed if entry not in addresses), tuple(addresses))
 
 
 def values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

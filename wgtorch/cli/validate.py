@@ -7,9 +7,9 @@ import argparse
 
 def command(args: argparse.Namespace) -> int:
     """Prints the findings; 1 when there are errors among them."""
-    from wgtorch.cli.target import open_level, values
+    from wgtorch.cli.target import open_level, trust_in, values
 
-    level = open_level(args.target, values(args.set))
+    level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     result = level.validate(strict=False, deep=True)
     print(f"{level.level} {level.block_id}: {'valid' if result.is_valid else 'not valid'}")
     for name, findings in (("error", result.errors), ("warning", result.warnings)):

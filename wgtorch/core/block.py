@@ -25,6 +25,7 @@ from wgtorch.core.port import Port, Spec, make_spec
 from wgtorch.core.registry import Registry
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
+from wgtorch.core.trust import Trust, from_file
 from wgtorch.core.weights import load_checkpoint, note_ref
 
 
@@ -220,9 +221,9 @@ class Block(nn.Module):
         return save_checkpoint(self, directory)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], *, pool: Pool | None = None) -> Self:
+    def load(cls, directory: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Self:
         """Gives back what :meth:`save` wrote; see :meth:`load_from_checkpoint`."""
-        return cls.load_from_checkpoint(directory, pool=pool)
+        return cls.load_from_checkpoint(directory, pool=pool, trust=trust)
 
     def save_checkpoint(
         self,
@@ -262,6 +263,7 @@ class Block(nn.Module):
         strict: bool = True,
         device: torch.device | str | None = None,
         verify: bool | None = None,
+        trust: Trust | bool | None = None,
     ) -> Self:
         """Builds from a checkpoint: structure without memory, then the weights, mapped from the file without a copy.
 
@@ -277,13 +279,15 @@ class Block(nn.Module):
             device: where the weights go.
             verify: True reads every byte to compare its hash; None those of adapters and of 16 MiB of weights, and of
                 larger files their size, their header and a piece of every tensor; False none.
+            trust: what its config may do beyond being data, as ``Trust(env=("MY_LLM_KEY",))``; True for everything.
 
         Raises:
             CheckpointError: a file is missing, truncated, foreign, damaged or of an unknown version, or weights do not
                 fit; lists all that do not.
-            ConfigError: the config describes nothing that can be built.
+            ConfigError: the config describes nothing that can be built, or asks for what it may not have.
         """
-        return load_checkpoint_of(cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify)
+        with from_file(path, trust):
+            return load_checkpoint_of(cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify)
 
     def load_weights(
         self, path: str | os.PathLike[str], *, part: str | None = None, strict: bool = True, verify: bool | None = None

@@ -27,6 +27,7 @@ from wgtorch.core.run import background
 from wgtorch.core.run.context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.tree import levels_of
+from wgtorch.core.trust import Trust
 from wgtorch.core.wearing import Adapter, canonical, missing_here
 
 
@@ -340,23 +341,42 @@ class Level(Block):
         return building.to_config(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, pool: Pool | None = None) -> Self:
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        base: str | os.PathLike[str] | None = None,
+        pool: Pool | None = None,
+        trust: Trust | bool | None = None,
+    ) -> Self:
         """Builds a level from its config. Nodes that name the same model (``checkpoint_ref``) share one instance of it.
 
         Args:
             config: plain data; any sub-config may be ``{"ref": "file.yaml"}``.
             base: the folder that refs are relative to, and may not leave; the working folder by default.
             pool: where models are looked for, so that levels built apart share them too.
+            trust: what files that refs name may do beyond being data; the config itself is the caller's own.
 
         Raises:
             ConfigError: lists everything that is wrong, each with its path in the config.
         """
-        return building.from_config(cls, config, base=base, pool=pool)
+        return building.from_config(cls, config, base=base, pool=pool, trust=trust)
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], *, pool: Pool | None = None) -> Self:
-        """Builds a level from a YAML or JSON file; ``pool`` as for :meth:`from_config`."""
-        return building.from_yaml(cls, path, pool=pool)
+    def from_yaml(cls, path: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Self:
+        """Builds a level from a YAML or JSON file.
+
+        The file may read ``WGTORCH_*`` of the environment, and send a provider's own key to that provider's own address.
+
+        Args:
+            path: the file; refs in it are relative to its folder.
+            pool: as for :meth:`from_config`.
+            trust: what it may do beside, as ``Trust(env=("MY_LLM_KEY",))``; True for everything.
+
+        Raises:
+            ConfigError: as for :meth:`from_config`; or it asks for what it may not have.
+        """
+        return building.from_yaml(cls, path, pool=pool, trust=trust)
 
     @classmethod
     def from_template(cls, name: str, **params: Any) -> Self:

@@ -13,6 +13,7 @@ from typing import Any
 from wgtorch.core.checkpoint.layout import MANIFEST
 from wgtorch.core.errors import StorageError
 from wgtorch.core.saving import write_file
+from wgtorch.core.trust import Trust
 from wgtorch.report.chapters import Chapter, chapters_of
 from wgtorch.report.page import page
 from wgtorch.report.words import words
@@ -61,8 +62,12 @@ def report_of(world: World) -> Report:
     return _report(_title(initial, world.content) or world.world_id, world.history, world.life, initial)
 
 
-def report_of_folder(path: str | os.PathLike[str]) -> Report:
+def report_of_folder(path: str | os.PathLike[str], *, trust: Trust | None = None) -> Report:
     """The storyboard of what lies in a folder: one of ``wgtorch run``, a world's ``state_dir``, or one written by ``World.save``.
+
+    Args:
+        path: the folder.
+        trust: what the config of a saved world may do beyond being data.
 
     Raises:
         StorageError: the folder holds no world's history.
@@ -70,7 +75,7 @@ def report_of_folder(path: str | os.PathLike[str]) -> Report:
     """
     folder = Path(path)
     if (folder / MANIFEST).is_file():
-        return report_of(World.load(folder))
+        return report_of(World.load(folder, trust=trust))
     states = next((place for place in (folder / _STATES, folder) if _is_storage(place)), None)
     if states is None:
         raise StorageError(

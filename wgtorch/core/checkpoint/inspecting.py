@@ -14,6 +14,7 @@ from wgtorch.core.checkpoint.stored import prove, read_manifest
 from wgtorch.core.checkpoint.tensors import read_header
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.core.trust import from_file
 from wgtorch.core.weights import is_unchanged, where_it_lies
 
 
@@ -72,7 +73,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> Inspection:
     Raises:
         CheckpointError: there is no checkpoint, or its manifest cannot be read.
     """
-    with open_source(path) as source:
+    with open_source(path) as source, from_file(path):
         manifest = read_manifest(source)
         damage = _damage(source, manifest.files())
         known = {MANIFEST, *(file.file for file in manifest.files())}

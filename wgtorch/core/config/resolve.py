@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from wgtorch.core.config.yaml_text import MAX_DEPTH, parse_yaml
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.kinds import describe
+from wgtorch.core.trust import check_read
 
 MAX_BYTES = 64 << 20
 """The largest config file that is read."""
@@ -19,6 +20,7 @@ MAX_NODES = 8_000
 MAX_VALUES = 500_000
 """Values that a JSON config may hold."""
 _HOLDERS = (dict, list, tuple, Mapping)
+_ONLY = "only ${oc.env:NAME} is resolved here, and NAME must be set"
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -76,9 +78,10 @@ def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
 class _Budget:
     """Values that one config may still hold, refs followed and aliases counted at every place."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: dict[int, str]) -> None:
         self.values = 2_000_000
         self.nodes = MAX_NODES
+        self.read = read
 
     def spend(self, value: Mapping[str, Any] | list | tuple, where: str) -> None:
         self.values -= 1 + len(value)
@@ -90,19 +93,22 @@ class _Budget:
             raise ConfigError(f"{where}: the config holds more values than can be meant; is something repeated without end?")
 
 
-def resolve_refs(config: Any, base: str | os.PathLike[str] | None = None, *, root: Path | None = None) -> Any:
+def resolve_refs(
+    config: Any, base: str | os.PathLike[str] | None = None, *, root: Path | None = None, read: dict[int, str] | None = None
+) -> Any:
     """Puts the files that ``{"ref": "file.yaml"}`` names in place of the refs.
 
     Args:
         config: plain data.
         base: the folder that refs are relative to.
         root: the folder that no ref may leave; ``base`` by default.
+        read: is told the file of every mapping that a ref brought, by the mapping's ``id``.
 
     Raises:
         ConfigError: a ref names itself, leaves its folder, or cannot be read.
     """
     folder = Path(base or ".")
-    return _resolve(config, folder, root or folder, (), "config", 0, _Budget())
+    return _resolve(config, folder, root or folder, (), "config", 0, _Budget({} if read is None else read))
 
 
 def _resolve(value: Any, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int, budget: _Budget) -> Any:
@@ -135,26 +141,57 @@ def _follow(ref: str, folder: Path, root: Path, stack: tuple[Path, ...], where: 
     if path in stack:
         circle = " -> ".join(entry.name for entry in (*stack[stack.index(path) :], path))
         raise ConfigError(f"{where}: refs go in a circle: {circle}")
-    return _resolve(read_config(path), path.parent, root, (*stack, path), where, depth + 1, budget)
+    brought = _resolve(read_config(path), path.parent, root, (*stack, path), where, depth + 1, budget)
+    budget.read[id(brought)] = str(path)
+    return brought
 
 
 def resolve_environment(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Puts values of the environment in place of ``${oc.env:NAME}``.
+    """Puts values of the environment in place of ``${oc.env:NAME}`` and ``${oc.env:NAME,default}``.
+
+    No other resolver is called, whoever registered it, nor one of that name.
 
     Raises:
-        ConfigError: the variable is not set, or the interpolation is of another sort.
+        ConfigError: the variable is not set, a file may not read it, or the interpolation is of another sort.
     """
     if not _mentions(config, "${"):
         return config
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    return {str(key): _interpolated(value, f"{where}: {key}") for key, value in config.items()}
 
+
+def _interpolated(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _interpolated(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_interpolated(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.grammar_parser import parse
+    from omegaconf.grammar_visitor import GrammarVisitor
+
+    def refuse(key: str, memo: object = None) -> NoReturn:
+        raise ConfigError(f"{where}: ${{{key}}} is not resolved; {_ONLY}")
+
+    def environment(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> str | None:
+        if name != "oc.env" or len(args) not in (1, 2) or not isinstance(args[0], str):
+            refuse(f"{name}:{','.join(args_str)}"[:200])
+        variable, *default = args
+        check_read(variable, where)
+        if variable in os.environ:
+            return os.environ[variable]
+        if not default:
+            raise ConfigError(f"{where}: environment variable {variable!r} not found; {_ONLY}")
+        return None if default[0] is None else str(default[0])
+
+    visitor = GrammarVisitor(node_interpolation_callback=refuse, resolver_interpolation_callback=environment, memo=set())
     try:
-        resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}; only ${{oc.env:NAME}} is resolved here, and NAME must be set") from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+        return visitor.visit(parse(value))
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, RecursionError, TypeError, ValueError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error).split("\n", 1)[0][:500]
+        raise ConfigError(f"{where}: {reason}; {_ONLY}") from error
 
 
 def _mentions(value: Any, mark: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,37 @@ from wgtorch.core.pool import Pool, building, names_a_model
 from wgtorch.core.registry import LevelRegistry, RemoteRegistry
 from wgtorch.core.signature import ensure_plain
 from wgtorch.core.structure import Node
+from wgtorch.core.trust import Trust, at_node, from_file, in_code
 
 _PLACE_DEFAULTS = Node("_")
 _IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")
 
 
-def from_config(cls: type[Any], config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, pool: Pool | None = None) -> Any:
+def from_config(
+    cls: type[Any],
+    config: Mapping[str, Any],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    pool: Pool | None = None,
+    trust: Trust | bool | None = None,
+) -> Any:
     """Builds a level; see :meth:`wgtorch.core.level.Level.from_config`."""
-    tree = resolve_refs(config, base)
+    files: dict[int, str] = {}
+    tree = resolve_refs(config, base, read=files)
+    builder = _Builder(files, trust)
     if isinstance(tree, Mapping) and "endpoint_url" in tree:
-        return remote_from(tree, cls)
+        with builder.place(tree, cls.level):
+            return remote_from(tree, cls)
     _check_version(tree, cls)
     check_level_config(tree, cls.level, BlockRegistry.get)
-    with building(pool):
-        return _Builder().level(cls, tree)
+    with building(pool), builder.place(tree, tree[cls.id_key]):
+        return builder.level(cls, tree)
 
 
-def from_yaml(cls: type[Any], path: str | os.PathLike[str], *, pool: Pool | None = None) -> Any:
+def from_yaml(cls: type[Any], path: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Any:
     """Builds a level from a file; its refs are relative to the file's folder."""
-    return from_config(cls, read_config(path), base=Path(path).parent, pool=pool)
+    with from_file(path, trust):
+        return from_config(cls, read_config(path), base=Path(path).parent, pool=pool)
 
 
 def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: type[Any]) -> Any:
@@ -167,24 +180,54 @@ def _place_config(node: Node, level: Any) -> dict[str, Any]:
 
 
 class _Builder:
-    """Builds children from checked configs; what is shared is built once."""
+    """Builds children from checked configs; what is shared is built once.
 
-    def __init__(self) -> None:
+    Args:
+        files: which mappings of the config came from files, though the config itself was written in code.
+        trust: in them.
+    """
+
+    def __init__(self, files: Mapping[int, str], trust: Trust | bool | None) -> None:
         self.shared: dict[str, Any] = {}
+        self.files = files
+        self.trust = trust
 
     def level(self, cls: type[Any], tree: Mapping[str, Any]) -> Any:
         level = cls(tree[cls.id_key], metadata=tree.get("metadata"))
         if cls.level == "world":
             for node_id, entry in tree["stages"].items():
-                stage = self.once(entry.get("share"), lambda entry=entry: self.stage(entry))
+                with self.place(entry, node_id):
+                    stage = self.once(entry.get("share"), lambda entry=entry: self.stage(entry))
                 level.add_child(stage, node_id, **tree.get("places", {}).get(node_id, {}))
         else:
             for entry in tree["nodes"]:
-                child = self.once(entry.get("share"), lambda entry=entry: self.child(entry, cls.child_class))
+                with self.place(entry, entry["node_id"]):
+                    child = self.once(entry.get("share"), lambda entry=entry: self.child(entry, cls.child_class))
                 place = {name: entry[name] for name in _IN_CONFIG if name in entry}
                 level.add_child(child, entry["node_id"], **place)
         level.apply_config(tree)
         return level
+
+    @contextmanager
+    def place(self, entry: Mapping[str, Any], node_id: str) -> Iterator[None]:
+        """Around what is built at a node: says where it stands, and that it is a file's where a ref brought some of it."""
+        with ExitStack() as around:
+            if self.files and in_code() and (file := self._file_of(entry)) is not None:
+                around.enter_context(from_file(file, self.trust))
+            around.enter_context(at_node(node_id))
+            yield
+
+    def _file_of(self, value: Any, in_level: bool = True) -> str | None:
+        """The file that brought a part of an entry; nodes of a level have places of their own."""
+        if isinstance(value, (list, tuple)):
+            return next((file for item in value if (file := self._file_of(item, in_level)) is not None), None)
+        if not isinstance(value, Mapping):
+            return None
+        if id(value) in self.files:
+            return self.files[id(value)]
+        in_level = in_level and "block_type" not in value and "template" not in value
+        inside = [item for key, item in value.items() if not (in_level and key in ("nodes", "stages"))]
+        return self._file_of(inside, in_level)
 
     def once(self, label: str | None, build: Any) -> Any:
         if label is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import ApiAnswerError, ApiError, BudgetError, ConfigError, RunCancelled, suggest
 from wgtorch.core.run import background
+from wgtorch.core.trust import check_key
 from wgtorch.integrations.api.answers import Answer, Question, digest
 from wgtorch.integrations.api.cassette import MODES, Cassette, Mode, cassette_now
 from wgtorch.integrations.api.client import Address, Client, Stop, client_at
@@ -47,7 +48,8 @@ class ApiBackend:
         model_id: the model's name there.
         endpoint_url: the address, if not the provider's own.
         api_key_env: variable of the environment that holds the key. At an address other than the provider's own there is
-            none unless it is named, so that a config cannot send a key elsewhere.
+            none unless it is named. A config from a file names ``WGTORCH_*``, or the provider's own at the provider's own
+            address; anything else as ``trust=`` allows it.
         limits: ``in_flight``, ``requests_per_minute``, ``tokens_per_minute``.
         budget: ``calls``, ``tokens``, ``money``.
         timeout: seconds of one try.
@@ -91,6 +93,8 @@ class ApiBackend:
         endpoint = check_endpoint(endpoint_url, where) if endpoint_url else provider_class.endpoint
         is_home = host_of(endpoint) == host_of(provider_class.endpoint) and endpoint.startswith("https:")
         variable = api_key_env or (provider_class.key_variable if is_home else None)
+        if variable is not None:
+            check_key(variable, endpoint, where, own=variable == provider_class.key_variable, at_home=is_home)
         self.address = Address(provider_class, model_id, endpoint, variable)
         patience = Patience(_number(timeout, f"{where}.timeout", 1e-3), int(_number(retries, f"{where}.retries")),
                             _number(backoff, f"{where}.backoff"), _number(max_wait, f"{where}.max_wait"))  # fmt: skip

@@ -110,7 +110,7 @@ def _level(source: Any) -> Graph | Pipeline:
     if path.is_file():
         config = read_config(path)
         if config.get("kind") in ("graph", "pipeline"):
-            return LevelRegistry.get(config["kind"]).from_config(config, base=path.parent)
+            return LevelRegistry.get(config["kind"]).from_yaml(path)
     known = [name.split("/", 1)[1] for name in TemplateRegistry.names() if name.startswith(("graph/", "pipeline/"))]
     raise ConfigError(
         f"storytelling.creator: {str(source)!r} is no template and no file of a graph; {suggest(source, dict.fromkeys(known))}"
