@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from wgtorch.core.errors import UnknownNameError, suggest
+from wgtorch.core.tree import is_level
 
 NEWLINE = r"\n"
 FORMATS = ("mermaid", "dot", "svg")
@@ -41,7 +42,7 @@ Link = tuple[str, str, str]
 
 def _caption(level: Any, node_id: str, times: Mapping[str, float]) -> list[str]:
     child = level.nodes[node_id]
-    rows = [node_id, child.block_type or getattr(child, "level", "") or type(child).__name__]
+    rows = [node_id, child.block_type or (child.level if is_level(child) else type(child).__name__)]
     seconds = times.get(f"{level.block_id}/{node_id}", times.get(node_id))
     return rows if seconds is None else [*rows, f"{seconds * 1000:.1f} ms"]
 

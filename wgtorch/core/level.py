@@ -26,7 +26,7 @@ from wgtorch.core.pool import building as building_now
 from wgtorch.core.run import background
 from wgtorch.core.run.context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
-from wgtorch.core.tree import levels_of
+from wgtorch.core.tree import levels
 from wgtorch.core.trust import Trust
 from wgtorch.core.wearing import Adapter, canonical, missing_here
 
@@ -143,7 +143,7 @@ class Level(Block):
         level._require_node(node_id)
         place = {name: getattr(level._places[node_id], name) for name in _PLACE_FIELDS}
         level._places[node_id] = level._node(node_id, level.nodes[node_id], {**place, "adapter": adapter})
-        for changed in levels_of(level):  # plans of what stood there before it had adapters hand values over alone
+        for changed in levels(level):  # plans of what stood there before it had adapters hand values over alone
             changed.look_again()
 
     def look_again(self) -> None:

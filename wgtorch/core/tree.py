@@ -1,16 +1,61 @@
-"""The blocks of a level, each once however many places use it."""
+"""The tree of levels and blocks: the one traversal that everything else uses."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-_MOST_USERS = 100_000  # paths that are listed; levels shared inside shared levels could give any number
+_REPEATS = 100_000  # levels shared inside shared levels could give any number
+
+
+def is_level(child: Any) -> bool:
+    """True for what holds other executables."""
+    return getattr(child, "level", "block") != "block"
+
+
+def walk(root: Any, *, repeats: int = _REPEATS) -> Iterator[tuple[str, Any, Any]]:
+    """Every place below a root, depth first in the order of nodes: (path, child, the level it stands in).
+
+    A block is its own only place: ``("", block, None)``.
+
+    Args:
+        root: a level or a block.
+        repeats: what lies in a level that stands at several places comes again for each of them, at most so many times in
+            all; 0 gives the inside of every level once, under the first path that leads to it.
+    """
+    if not is_level(root):
+        yield "", root, None
+        return
+    seen = {id(root)}
+    stack = [(root, "", iter(root.nodes.items()), True)]
+    while stack:
+        level, prefix, children, is_first = stack[-1]
+        for node_id, child in children:
+            if not is_first:
+                if repeats <= 0:
+                    stack.pop()
+                    break
+                repeats -= 1
+            yield f"{prefix}{node_id}", child, level
+            if is_level(child) and (id(child) not in seen or repeats > 0):
+                stack.append((child, f"{prefix}{node_id}/", iter(child.nodes.items()), id(child) not in seen))
+                seen.add(id(child))
+                break
+        else:
+            stack.pop()
+
+
+def levels(root: Any) -> list[Any]:
+    """The root and all levels below, each once; none for a block."""
+    if not is_level(root):
+        return []
+    return list({id(level): level for level in (root, *(child for _, child, _ in walk(root, repeats=0) if is_level(child)))}.values())
 
 
 @dataclass(slots=True)
-class Part:
-    """One unique block.
+class UniqueBlock:
+    """A block, with the places it stands at.
 
     Args:
         block: the block.
@@ -28,54 +73,21 @@ class Part:
         return self.users[0]
 
 
-def is_level(child: Any) -> bool:
-    """True for what holds other executables."""
-    return getattr(child, "level", "block") != "block"
-
-
-def parts_of(root: Any) -> dict[str, Part]:
-    """Unique blocks by the first path they stand at; a block alone stands at ``block``."""
+def unique_blocks(root: Any) -> dict[str, UniqueBlock]:
+    """Blocks below, each once, by the first path they stand at; a block alone stands at ``block``."""
     if not is_level(root):
-        return {"block": Part(root, ["block"])}
-    found: dict[int, Part] = {}
-    seen: set[int] = set()
-    left = _MOST_USERS
-
-    def walk(level: Any, prefix: str) -> None:
-        nonlocal left
-        first = id(level) not in seen
-        seen.add(id(level))
-        for node_id, child in level.nodes.items():
-            path = f"{prefix}{node_id}"
-            if not first and left <= 0:
-                return  # everything below is known by its first path
-            if is_level(child):
-                walk(child, f"{path}.")
-                continue
-            part = found.setdefault(id(child), Part(child))
-            part.users.append(path)
-            left -= 1
-            if first:
-                part.holders.append((level, node_id))
-
-    walk(root, "")
-    return {part.path: part for part in found.values()}
-
-
-def levels_of(root: Any) -> list[Any]:
-    """All levels of a tree, each once."""
-    found: dict[int, Any] = {}
-
-    def walk(level: Any) -> None:
-        if id(level) not in found:
-            found[id(level)] = level
-            for child in level.nodes.values():
-                if is_level(child):
-                    walk(child)
-
-    if is_level(root):
-        walk(root)
-    return list(found.values())
+        return {"block": UniqueBlock(root, ["block"])}
+    found: dict[int, UniqueBlock] = {}
+    held: set[tuple[int, str]] = set()
+    for path, child, parent in walk(root):
+        if not is_level(child):
+            unique = found.setdefault(id(child), UniqueBlock(child))
+            unique.users.append(dotted(path))
+            node_id = path.rpartition("/")[2]
+            if (id(parent), node_id) not in held:
+                held.add((id(parent), node_id))
+                unique.holders.append((parent, node_id))
+    return {unique.path: unique for unique in found.values()}
 
 
 def dotted(path: str) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from wgtorch.core.errors import StructureError, suggest
-from wgtorch.core.tree import is_level, levels_of
+from wgtorch.core.tree import is_level, walk
 
 Adapter = str | Mapping[str, float] | Sequence[str | None]
 """What a place can wear: an adapter, several with weights, or one (or None) for each sample of the batch."""
@@ -231,22 +231,14 @@ def gate_of(wearer: nn.Module) -> Gate:
     return wearer.__dict__.setdefault("_adapter_gate", Gate()) if gate is None else gate
 
 
-def blocks_below(level: Any) -> Iterator[Any]:
-    """Blocks at the places of a level and of the levels in it; one that stands at several may come several times."""
-    return (child for inner in levels_of(level) for child in inner.nodes.values() if not is_level(child))
-
-
 def missing_here(child: Any, adapter: Any) -> str | None:
     """What is wrong with an adapter at a place of this child, in words; None when the child has all that is named."""
     wanted = names_of(adapter)
     known: set[str] = set()
-    if is_level(child):
-        for block in blocks_below(child):
-            known.update(adapters_on(block))
-            if known.issuperset(wanted):
-                return None
-    else:
-        known.update(adapters_on(child))
+    for _, block, _ in walk(child, repeats=0):
+        known.update({} if is_level(block) else adapters_on(block))
+        if known.issuperset(wanted):
+            return None
     for name in wanted:
         if name not in known:
             there = f"{type(child).__name__} {child.block_id!r}"

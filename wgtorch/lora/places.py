@@ -12,7 +12,7 @@ from torch import nn
 
 from wgtorch.core.adapters.attaching import layers_of
 from wgtorch.core.errors import StructureError
-from wgtorch.core.tree import is_level, levels_of
+from wgtorch.core.tree import is_level, levels, walk
 from wgtorch.core.wearing import wearer_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -40,28 +40,14 @@ def places_of(target: Any, nodes: Iterable[str] | None = None) -> list[Place]:
             raise StructureError(f"{target.block_id}: is a block and has no nodes {list(nodes)}; leave nodes out")
         return [Place(None, "", target.block_id, target)]
     found: dict[tuple[int, str], Place] = {}
-    if nodes is None:
-        _collect(target, "", found, set())
-    for path in [nodes] if isinstance(nodes, str) else nodes or ():
-        child = target.find(path)
-        if is_level(child):
-            _collect(child, f"{path}/", found, set())
-        else:
-            above, _, node_id = path.rpartition("/")
-            level = target.find(above) if above else target
-            found.setdefault((id(level), node_id), Place(level, node_id, path, child))
+    for start in ("",) if nodes is None else [nodes] if isinstance(nodes, str) else nodes:
+        above = start.rpartition("/")[0]
+        for below, child, level in walk(target.find(start) if start else target, repeats=0):
+            path = f"{start}/{below}".strip("/")
+            level, node_id = level or (target.find(above) if above else target), path.rpartition("/")[2]
+            if not is_level(child):
+                found.setdefault((id(level), node_id), Place(level, node_id, path, child))
     return list(found.values())
-
-
-def _collect(level: Any, prefix: str, found: dict[tuple[int, str], Place], seen: set[int]) -> None:
-    if id(level) in seen:
-        return
-    seen.add(id(level))
-    for node_id, child in level.nodes.items():
-        if is_level(child):
-            _collect(child, f"{prefix}{node_id}/", found, seen)
-        else:
-            found.setdefault((id(level), node_id), Place(level, node_id, f"{prefix}{node_id}", child))
 
 
 def unique_blocks(places: Iterable[Place]) -> list[Place]:
@@ -71,7 +57,7 @@ def unique_blocks(places: Iterable[Place]) -> list[Place]:
 
 def look_again(target: Any) -> None:
     """Has levels plan anew where blocks got their first adapter or lost their last."""
-    for level in levels_of(target):
+    for level in levels(target):
         level.look_again()
 
 

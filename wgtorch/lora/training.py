@@ -8,7 +8,7 @@ from typing import Any
 
 from wgtorch.core.adapters.attaching import tensors_of
 from wgtorch.core.errors import TrainingError
-from wgtorch.core.tree import is_level, levels_of
+from wgtorch.core.tree import is_level, levels
 from wgtorch.core.wearing import adapters_on, cell, names_of
 from wgtorch.lora.places import places_of
 from wgtorch.lora.wear import wearing
@@ -32,12 +32,11 @@ def check_optimizer(target: Any, optimizer: Any) -> None:
     optimizers = optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]
     held = {id(parameter) for each in optimizers for group in each.param_groups for parameter in group["params"]}
     trained = {id(parameter) for parameter in target.trainable_parameters()}
-    levels = levels_of(target)
-    worn = {name for level in levels for place in level.places.values() for name in names_of(place.adapter)}
+    worn = {name for level in levels(target) for place in level.places.values() for name in names_of(place.adapter)}
     missing = {
         f"{place.path}: adapter {name!r}: {key}"
         for place in places_of(target)
-        for name in _known(place.block, worn if levels else None)
+        for name in _known(place.block, worn if is_level(target) else None)
         for key, parameter in tensors_of(place.block, name).items()
         if parameter.requires_grad and id(parameter) in trained and id(parameter) not in held
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from wgtorch.core.adapters.attaching import adopt_below
 from wgtorch.core.errors import StructureError
-from wgtorch.core.tree import is_level, levels_of
+from wgtorch.core.tree import is_level, levels
 from wgtorch.core.wearing import Adapter, adapters_on, as_worn, canonical, cell, missing_here, names_of, worn_as
 from wgtorch.lora.places import places_of
 
@@ -32,7 +32,7 @@ def wear(target: Any, adapter: Adapter | None) -> list[str]:
     if (wrong := missing_here(target, adapter)) is not None:
         raise StructureError(f"{target.block_id}: {wrong}")
     if adapter is None:
-        for level in levels_of(target):
+        for level in levels(target):
             for node_id, place in level.places.items():
                 if place.adapter is not None:
                     level.set_adapter(node_id, None)
@@ -81,7 +81,7 @@ def adapters(target: Any) -> dict[str, list[str]]:
 
 def without(target: Any, name: str) -> None:
     """No place below wears an adapter any more, alone or among others."""
-    for level in levels_of(target):
+    for level in levels(target):
         for node_id, place in level.places.items():
             if name in names_of(place.adapter):
                 level.set_adapter(node_id, _part_of(place.adapter, set(names_of(place.adapter)) - {name}))

@@ -53,7 +53,7 @@ def remote_child(config: Mapping[str, Any], child_class: type[Any]) -> Any:
     contract = options.pop("contract", None)
     endpoint = Endpoint(config["endpoint_url"], **options)
     contract = endpoint.contract() if contract is None else contract
-    contract = check_contract(contract, f"{endpoint.url}: contract", getattr(child_class, "level", "block"))
+    contract = check_contract(contract, f"{endpoint.url}: contract", child_class.level)
     remote_class = _CLASSES.get(contract["level"])
     if remote_class is None or not issubclass(remote_class, child_class):
         raise ConfigError(f"{endpoint.url}: serves a {contract['level']}; a {child_class.__name__} is needed here")

@@ -10,18 +10,14 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream
-from wgtorch.train.places import places_of, trained_parameters
+from wgtorch.train.places import blocks_at, trained_parameters
 
 _SHOWN = 8
 
 
 def borders_in(target: Block) -> list[str]:
     """Paths of blocks that wait on a network and have no weights here: what comes before them gets no gradient."""
-    return [
-        path or block.block_id
-        for path, _, _, block in places_of(target)
-        if not isinstance(block, Level) and block.waits and not any(True for _ in block.parameters())
-    ]
+    return [path or block.block_id for path, block in blocks_at(target) if block.waits and not any(True for _ in block.parameters())]
 
 
 def places_before(target: Block, border: str) -> set[str]:
@@ -37,11 +33,7 @@ def places_before(target: Block, border: str) -> set[str]:
             break
         for node_id in before:
             path = f"{way}{node_id}"
-            child = level.nodes[node_id]
-            inside = (
-                [below for below, _, _, block in places_of(child, path) if not isinstance(block, Level)] if isinstance(child, Level) else []
-            )
-            found |= {path, *inside}
+            found |= {path, *(f"{path}/{below}".rstrip("/") for below, _ in blocks_at(level.nodes[node_id]))}
         way, level = f"{way}{part}/", level.nodes[part]
     return found
 
@@ -50,8 +42,8 @@ def what_trains(target: Block) -> str:
     """Which parameters train, by the place they are at, and where gradients stop: a line for a log."""
     left = {id(parameter): parameter.numel() for parameter in trained_parameters(target)}
     total, places = sum(left.values()), []
-    for path, _, _, block in places_of(target):
-        if not isinstance(block, Level) and (count := sum(left.pop(id(parameter), 0) for parameter in block.parameters())):
+    for path, block in blocks_at(target):
+        if count := sum(left.pop(id(parameter), 0) for parameter in block.parameters()):
             places.append(f"{path or block.block_id} ({count:,})")
     more = f" and {len(places) - _SHOWN} more places" if len(places) > _SHOWN else ""
     text = f"{target.block_id}: {total:,} parameters train: {', '.join(places[:_SHOWN])}{more}"
@@ -79,11 +71,10 @@ def check_gradients(target: Block, trained: Collection[int]) -> None:
         TrainingError: a place stands before a border, where no gradient comes.
     """
     missed = {}
-    for path, _, _, block in places_of(target):
-        if not isinstance(block, Level):
-            mine = [parameter for parameter in block.parameters() if id(parameter) in trained]
-            if mine and all(parameter.grad is None for parameter in mine):
-                missed[path or block.block_id] = block
+    for path, block in blocks_at(target):
+        mine = [parameter for parameter in block.parameters() if id(parameter) in trained]
+        if mine and all(parameter.grad is None for parameter in mine):
+            missed[path or block.block_id] = block
     if not missed:
         return
     for border in borders_in(target):

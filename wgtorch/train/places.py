@@ -13,28 +13,20 @@ from torch import nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError, suggest
-from wgtorch.core.level import Level
+from wgtorch.core.tree import is_level, walk
 
 
-def places_of(target: Block, path: str = "") -> Iterator[tuple[str, Level | None, str, Block]]:
-    """All places: (path, the level it is in, node id there, child). A target that is a block is one place, with path ''."""
-    if not isinstance(target, Level):
-        if not path:
-            yield "", None, "", target
-        return
-    for node_id, child in target.nodes.items():
-        below = f"{path}/{node_id}" if path else node_id
-        yield below, target, node_id, child
-        yield from places_of(child, below)
+def blocks_at(target: Block) -> Iterator[tuple[str, Block]]:
+    """Blocks with their paths, at every place; see :func:`wgtorch.core.tree.walk`."""
+    return ((path, child) for path, child, _ in walk(target) if not is_level(child))
 
 
 def names_of(target: Block) -> dict[int, list[str]]:
     """``path:name`` of every parameter by its ``id``; one that stands at several places has several."""
     found: dict[int, list[str]] = {}
-    for path, _, _, block in places_of(target):
-        if not isinstance(block, Level):
-            for name, parameter in block.named_parameters():
-                found.setdefault(id(parameter), []).append(f"{path}:{name}")
+    for path, block in blocks_at(target):
+        for name, parameter in block.named_parameters():
+            found.setdefault(id(parameter), []).append(f"{path}:{name}")
     return found
 
 
@@ -54,7 +46,7 @@ def check_patterns(target: Block, patterns: Sequence[str], where: str) -> None:
     Raises:
         TrainingError: one of them means nothing in this target.
     """
-    paths = [path for path, *_ in places_of(target)]
+    paths = [path for path, *_ in walk(target)]
     names = [name for each in names_of(target).values() for name in each]
     for pattern in patterns:
         known = names if ":" in pattern else paths
@@ -72,12 +64,12 @@ def freeze(target: Block, patterns: Sequence[str], where: str = "freeze") -> Non
     """
     check_patterns(target, patterns, where)
     for pattern in patterns:
-        if ":" in pattern or not isinstance(target, Level):
+        if ":" in pattern or not is_level(target):
             _freeze_parameters(target, pattern)
             continue
-        for path, level, node_id, _ in list(places_of(target)):
-            if level is not None and matches(pattern, path):
-                level.set_trainable(node_id, False)
+        for path, _, level in list(walk(target)):
+            if matches(pattern, path):
+                level.set_trainable(path.rpartition("/")[2], False)
 
 
 def train_only(target: Block, patterns: Sequence[str], where: str = "train_only") -> None:
@@ -87,11 +79,11 @@ def train_only(target: Block, patterns: Sequence[str], where: str = "train_only"
         TrainingError: a pattern means nothing; nothing has changed then.
     """
     check_patterns(target, patterns, where)
-    for path, level, node_id, child in list(places_of(target)):
-        holds_weights = not isinstance(child, Level) and any(True for _ in child.parameters())
+    for path, child, level in list(walk(target)):
+        holds_weights = not is_level(child) and any(True for _ in child.parameters())
         wanted = [pattern for pattern in patterns if matches(pattern.partition(":")[0], path)]
         if level is not None and holds_weights and not wanted:
-            level.set_trainable(node_id, False)
+            level.set_trainable(path.rpartition("/")[2], False)
     if any(":" in pattern for pattern in patterns):
         names = names_of(target)
         for parameter in target.parameters():
@@ -115,7 +107,7 @@ def trained_parameters(target: Block) -> list[nn.Parameter]:
     found = list(target.trainable_parameters())
     if not found:
         every = list(target.parameters())
-        waiting = [path or block.block_id for path, _, _, block in places_of(target) if not isinstance(block, Level) and block.waits]
+        waiting = [path or block.block_id for path, block in blocks_at(target) if block.waits]
         if every:
             reason = f"all {len(every)} parameters are frozen; unfreeze places with set_trainable or take them out of freeze"
         elif waiting:

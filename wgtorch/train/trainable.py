@@ -14,6 +14,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.rng import key_to_seed
+from wgtorch.core.tree import levels
 from wgtorch.graph import Graph
 from wgtorch.lora.training import check_optimizer, worn_alone
 from wgtorch.train.averaging import Averaging
@@ -21,8 +22,8 @@ from wgtorch.train.borders import check_gradients, unreachable_reason, what_trai
 from wgtorch.train.objective import Objective, Step, check_batch
 from wgtorch.train.optimization import Plan
 from wgtorch.train.places import freeze as freeze_places
-from wgtorch.train.places import places_of, trained_parameters
 from wgtorch.train.places import train_only as train_only_places
+from wgtorch.train.places import trained_parameters
 from wgtorch.train.randomness import Generators
 from wgtorch.train.registries import ObjectiveRegistry, build
 
@@ -173,7 +174,6 @@ class Trainable(pl.LightningModule):
 
 
 def _recompute_loops(target: Block) -> None:
-    graphs = [target, *(child for _, _, _, child in places_of(target))]
-    for graph in graphs:
+    for graph in levels(target):
         if isinstance(graph, Graph):
             graph.metadata["gradient_checkpointing"] = True

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from wgtorch.core.adapters.recomputing import as_before, keep_when_recomputed
 from wgtorch.core.errors import StructureError, require, suggest
-from wgtorch.core.tree import is_level
-from wgtorch.core.wearing import adapters_on, blocks_below, wearer_of
+from wgtorch.core.tree import is_level, walk
+from wgtorch.core.wearing import adapters_on, wearer_of
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 ALLOWED = (
@@ -126,8 +126,8 @@ def adopt(block: nn.Module) -> None:
 
 def adopt_below(child: Any) -> None:
     """:func:`adopt` for a block, or for all blocks of a level, that have adapters."""
-    for block in blocks_below(child) if is_level(child) else (child,):
-        if adapters_on(block):
+    for _, block, _ in walk(child, repeats=0):
+        if not is_level(block) and adapters_on(block):
             adopt(block)
 
 

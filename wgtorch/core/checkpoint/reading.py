@@ -24,7 +24,7 @@ from wgtorch.core.config.yaml_text import MAX_DEPTH
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
-from wgtorch.core.tree import Part, dotted, levels_of, parts_of
+from wgtorch.core.tree import UniqueBlock, dotted, unique_blocks, walk
 from wgtorch.core.wearing import adapters_on, is_merged
 from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 
@@ -79,10 +79,10 @@ def load_weights(
     with open_source(path) as source:
         manifest = read_manifest(source)
         entries = _entries(manifest, dotted(part) if part else "", source)
-        parts = parts_of(target)
+        parts = unique_blocks(target)
         findings: list[Finding] = []
-        found: list[tuple[Part, dict[str, Tensor]]] = []
-        adapters: list[tuple[Part, str, dict[str, Tensor]]] = []
+        found: list[tuple[UniqueBlock, dict[str, Tensor]]] = []
+        adapters: list[tuple[UniqueBlock, str, dict[str, Tensor]]] = []
         for name, one in parts.items():
             entry = _entry_for(one, entries)
             if entry is None:
@@ -220,9 +220,9 @@ def _give(
 ) -> None:
     """Finds and checks the weights of all blocks, then sets them."""
     entries = _entries(manifest, prefix, source)
-    parts = parts_of(target)
+    parts = unique_blocks(target)
     findings: list[Finding] = []
-    plan: list[tuple[Part, _Weights]] = []
+    plan: list[tuple[UniqueBlock, _Weights]] = []
     for path, part in parts.items():
         entry = _entry_for(part, entries)
         weights = _weights(source, entry, part, verify)
@@ -239,12 +239,12 @@ def _give(
     shared = pool or Pool()
     for part, weights in plan:
         _settle(part, weights, shared if _may_share(part, weights, pool) else None, source, device)
-    for level in levels_of(target):
-        for node_id, child in level.nodes.items():
-            shared.note_place(level, node_id, child)
+    for path, child, level in walk(target, repeats=0):
+        if level is not None:
+            shared.note_place(level, path.rpartition("/")[2], child)
 
 
-def _settle(part: Part, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
+def _settle(part: UniqueBlock, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
     """Fills a block, or puts the pool's instance of the same model in its place."""
 
     def fill() -> Any:
@@ -274,14 +274,14 @@ def _fill(block: Any, weights: _Weights, source: Source, device: torch.device | 
         block.to(device)
 
 
-def _may_share(part: Part, weights: _Weights, pool: Pool | None) -> bool:
+def _may_share(part: UniqueBlock, weights: _Weights, pool: Pool | None) -> bool:
     """Refs are shared within a load as when building; stored weights only where the caller gave a pool."""
     if any(not level.places[node_id].reuse for level, node_id in part.holders) or not part.holders:
         return False
     return weights.ref is not None or (pool is not None and weights.tensors is not None)
 
 
-def _identity(part: Part, weights: _Weights, source: Source, device: torch.device | str | None) -> str:
+def _identity(part: UniqueBlock, weights: _Weights, source: Source, device: torch.device | str | None) -> str:
     block = part.block
     config = resolve_environment(dict(getattr(block, "_config", {})), part.path)
     if weights.ref is not None:
@@ -293,7 +293,7 @@ def _identity(part: Part, weights: _Weights, source: Source, device: torch.devic
     return identity(block.block_type, type(block), config, str(source.path.resolve()), part.path, hashes, str(device))
 
 
-def _weights(source: Source, entry: StoredBlock | None, part: Part, verify: bool | None) -> _Weights | None:
+def _weights(source: Source, entry: StoredBlock | None, part: UniqueBlock, verify: bool | None) -> _Weights | None:
     if entry is None:
         ref = ref_of(part.block)
         return None if ref is None else _Weights(None, ref=ref)
@@ -311,7 +311,7 @@ def _tensors_of(source: Source, entry: StoredBlock, verify: bool | None, block: 
     return stored_tensors_of(source, entry.files, verify)
 
 
-def _outside(source: Source, entry: StoredBlock, part: Part | None, verify: bool | None) -> str:
+def _outside(source: Source, entry: StoredBlock, part: UniqueBlock | None, verify: bool | None) -> str:
     """The ref of a block whose weights lie outside, once its files are known to be those of the save.
 
     The files are looked for where the ref points now, and else where they lay then.
@@ -359,7 +359,7 @@ def _entries(manifest: Manifest, prefix: str, source: Source) -> dict[str, Store
     return found
 
 
-def _entry_for(part: Part, entries: Mapping[str, StoredBlock]) -> StoredBlock | None:
+def _entry_for(part: UniqueBlock, entries: Mapping[str, StoredBlock]) -> StoredBlock | None:
     return next((entries[user] for user in part.users if user in entries), None)
 
 

@@ -37,7 +37,7 @@ from wgtorch.core.checkpoint.tensors import bytes_of, make_header
 from wgtorch.core.config.resolve import MAX_VALUES, count_values, dump_config
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.saving import write_file, write_folder
-from wgtorch.core.tree import Part, is_level, parts_of
+from wgtorch.core.tree import UniqueBlock, unique_blocks
 from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
 
 _OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life", "training"))
@@ -121,12 +121,12 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
     raw = text.encode()
     stored_config = _stored(sink.put(name, [raw], len(raw)))
     blocks = {}
-    for path, part in parts_of(target).items():
+    for path, part in unique_blocks(target).items():
         entry = _write_block(part, sink, choose)
         if entry is not None:
             blocks[path] = entry
     manifest = Manifest(
-        kind=target.level if is_level(target) else "block",
+        kind=target.level,
         config=stored_config,
         blocks=blocks,
         extra=extra,
@@ -137,7 +137,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
     sink.put(MANIFEST, [raw], len(raw))
 
 
-def _write_block(part: Part, sink: Sink, choose: _Choice) -> StoredBlock | None:
+def _write_block(part: UniqueBlock, sink: Sink, choose: _Choice) -> StoredBlock | None:
     block, path = part.block, part.path
     adapters = {}
     for name, (adapter_config, state) in adapters_of(block).items():

@@ -18,6 +18,7 @@ from wgtorch.core.pool import Pool, building, names_a_model
 from wgtorch.core.registry import LevelRegistry, RemoteRegistry
 from wgtorch.core.signature import ensure_plain
 from wgtorch.core.structure import Node
+from wgtorch.core.tree import is_level, walk
 from wgtorch.core.trust import Trust, at_node, from_file, in_code
 
 _PLACE_DEFAULTS = Node("_")
@@ -72,7 +73,7 @@ def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: 
 
 def remote_from(config: Mapping[str, Any], child_class: type[Any]) -> Any:
     """A child that runs at another endpoint, from ``{"endpoint_url": ..., "endpoint": {...}}``."""
-    check_endpoint_config(config, getattr(child_class, "level", "block"))
+    check_endpoint_config(config, child_class.level)
     return RemoteRegistry.get("http")(config, child_class)
 
 
@@ -92,7 +93,7 @@ def to_config(level: Any) -> dict[str, Any]:
     counts: dict[int, int] = {}
     models: dict[str, int] = {}
     apart: set[int] = set()
-    for child in _children(level):
+    for _, child, _ in walk(level, repeats=0):
         counts[id(child)] = counts.get(id(child), 0) + 1
         model = _model(child)
         if model is not None and models.setdefault(model, id(child)) != id(child):
@@ -105,16 +106,6 @@ def _model(child: Any) -> str | None:
     """What a pool would know a block by."""
     config = getattr(child, "_config", None)
     return json.dumps([child.block_type, config], sort_keys=True, default=str) if config and names_a_model(config) else None
-
-
-def _children(level: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    """Children at every place below; what stands inside a shared level counts once."""
-    seen = set() if seen is None else seen
-    for child in level.nodes.values():
-        yield child
-        if hasattr(child, "nodes") and id(child) not in seen:
-            seen.add(id(child))
-            yield from _children(child, seen)
 
 
 class _Writer:
@@ -151,7 +142,7 @@ class _Writer:
             entry["share"] = label
         if not label or id(child) not in self.written:
             self.written.add(id(child))
-            if hasattr(child, "nodes") and not child.remote:
+            if is_level(child) and not child.remote:
                 entry["config"] = self.level(child)
             else:
                 try:
@@ -247,7 +238,7 @@ class _Builder:
         if "block_type" in entry:
             return BlockRegistry.build(entry)
         if "template" in entry:
-            level = getattr(child_class, "level", "block")
+            level = child_class.level
             return build_template("graph" if level == "block" else level, entry["template"], entry.get("params", {}))
         nested = entry.get("config")
         if not nested or "kind" not in nested:

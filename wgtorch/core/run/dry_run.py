@@ -15,6 +15,7 @@ from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
 from wgtorch.core.plan import Call, Combine, Loop, Prepare, Step
 from wgtorch.core.run.context import Event, Run
 from wgtorch.core.run.executor import turns
+from wgtorch.core.tree import is_level
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values
             calls += inner_calls * _turns_or_one(composite, step, run)
         elif isinstance(step, Call):
             child, path = composite.nodes[step.node], f"{prefix}/{step.node}"
-            if hasattr(child, "nodes") and not child.remote:
+            if is_level(child) and not child.remote:
                 below = run.child(step.node, exposed=tuple(port for port, _ in step.store))
                 inner, inner_calls = _walk(child, child.plan_for(below).steps, path, below, {})
             else:

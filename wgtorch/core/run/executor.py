@@ -25,6 +25,7 @@ from wgtorch.core.run.context import Run, in_this_context, locate
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import LoopBody, Walk
 from wgtorch.core.run.node_call import Walked, call_node, outputs_of
+from wgtorch.core.tree import is_level
 
 _POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
 
@@ -266,7 +267,7 @@ def _locate(error: BaseException, step: Step | None, composite: Walked) -> None:
     """Notes the node that failed; inside a loop, or a level below, the path is longer by then."""
     if isinstance(step, Loop) or step is None:
         return
-    below = isinstance(step, Call) and hasattr(composite.nodes[step.node], "nodes")
+    below = isinstance(step, Call) and is_level(composite.nodes[step.node])
     locate(error, step.node, below=below)
 
 

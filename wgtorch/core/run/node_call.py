@@ -21,6 +21,7 @@ from wgtorch.core.run.detached import call_frozen
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG, seeded_global
 from wgtorch.core.structure import Edge, Exposed, Node
+from wgtorch.core.tree import is_level
 from wgtorch.core.wearing import worn_at
 
 
@@ -135,7 +136,7 @@ def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
     if run is not None and run.dry and hasattr(child, "dry"):
         return child.dry(**values)  # type: ignore[operator]
-    if run is None or run.kept is None or not step.waits or hasattr(child, "nodes") or torch.is_grad_enabled():
+    if run is None or run.kept is None or not step.waits or is_level(child) or torch.is_grad_enabled():
         return _called(node, child, step, values, run, item)
     key = (run.seed, *run.path, node.node_id, run.turns, run.sample, item)
     known = run.kept.find(key, child, values)
@@ -147,7 +148,7 @@ def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: 
 
 def _called(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
     args: tuple[Any, ...] = ()
-    if getattr(child, "level", "block") != "block":
+    if is_level(child):
         if run is not None:
             args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
         return _answer(node, child, args, values, item)
@@ -190,7 +191,7 @@ _NO_RUN = Run(())
 
 
 def _level(child: nn.Module) -> str:
-    return getattr(child, "level", "block")
+    return str(child.level) if is_level(child) else "block"
 
 
 def outputs_of(step: Call, result: Any, child: nn.Module) -> dict[str, Any]:

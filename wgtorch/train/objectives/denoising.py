@@ -12,6 +12,7 @@ from wgtorch.blocks.diffusion.schedules import GridSchedule, build_schedule
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
+from wgtorch.core.tree import levels
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
@@ -208,7 +209,7 @@ class Denoising(Objective):
 
 def _version(place: Block) -> int:
     """Changes with the structure of a level and of those inside it."""
-    return place._version + sum(_version(child) for child in place.child_levels()) if isinstance(place, Level) else 0
+    return sum(level._version for level in levels(place))
 
 
 def _worn(place: Block) -> list[Any]:

@@ -16,6 +16,7 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.run.rng import Rng
+from wgtorch.core.tree import walk
 from wgtorch.core.wearing import worn_at
 from wgtorch.graph import Graph
 
@@ -56,14 +57,9 @@ def denoising_graph(target: Block, at: str | None) -> Block:
     raise ConfigError(f"denoising: {target.block_id} has several graphs with a backbone; choose one with at: {' or '.join(found)}")
 
 
-def graphs_in(level: Level, path: str = "") -> Iterator[tuple[str, Graph]]:
+def graphs_in(level: Level) -> Iterator[tuple[str, Graph]]:
     """Graphs at any depth, with their paths."""
-    for node_id, child in level.nodes.items():
-        below = f"{path}/{node_id}" if path else node_id
-        if isinstance(child, Graph):
-            yield below, child
-        if isinstance(child, Level):
-            yield from graphs_in(child, below)
+    return ((path, child) for path, child, _ in walk(level) if isinstance(child, Graph))
 
 
 @contextmanager
