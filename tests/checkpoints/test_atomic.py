@@ -161,7 +161,7 @@ def test_without_an_exchange_the_old_one_is_found_after_a_kill(tmp_path: Path, m
     assert_same(Graph.load(path), one)
     two.save(path)
     assert_same(Graph.load(path), two)
-    assert not (tmp_path / ".it.old").exists() or json.loads((path / "manifest.json").read_text())
+    assert not (tmp_path / ".it.wgtorch-old").exists() or json.loads((path / "manifest.json").read_text())
 
 
 def test_a_failing_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,8 +268,9 @@ def test_files_and_folders_do_not_replace_each_other(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, other = tmp_path / ".out.0123.new", tmp_path / ".outer.0123.new"
-    for folder in (left, other):
+    left, other = tmp_path / ".out.0123456789ab.new", tmp_path / ".outer.0123456789ab.new"
+    users = [tmp_path / name for name in (".out.backup.new", ".out.new", ".out.old")]
+    for folder in (left, other, *users):
         folder.mkdir()
     saving.write_folder(tmp_path / "out", fill)
     assert left.exists(), "so new a name may belong to a writer that has not locked it yet"
@@ -280,3 +281,4 @@ def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds
     saving.write_folder(tmp_path / "out", fill)
     assert not left.exists()
     assert other.exists(), "it is another target's"
+    assert all(folder.exists() for folder in users), "no writer gives such names"

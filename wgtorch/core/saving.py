@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -18,16 +19,17 @@ _AT_FDCWD = -100
 _FRESH = 10.0  # seconds in which a new name may not be locked yet by the writer that made it
 
 
-def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None]) -> Path:
+def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None], *, token: str = "") -> Path:
     """Fills a new folder and puts it in place of the old one only when it is whole and on disk.
 
     The two change places in one step where the system can do that (Linux), so that a kill at any moment leaves either.
-    Elsewhere there is a moment in which only ``.<name>.old`` is there: :func:`recovered` finds it.
+    Elsewhere there is a moment in which only ``.<name>.wgtorch-old`` is there: :func:`recovered` finds it. A ``token`` is put into the
+    name of the unfinished folder, for who must know it as its own after a kill.
     """
     target = Path(os.path.realpath(directory))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a file stands where the folder is to be written", str(target))
-    fresh = _beside(target)
+    fresh = _beside(target, token)
     fresh.mkdir()
     with _held(fresh):
         try:
@@ -50,12 +52,12 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None]
     return Path(directory)
 
 
-def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None]) -> Path:
+def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None], *, token: str = "") -> Path:
     """Fills a new file and puts it in place of the old one only when it is whole and on disk."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder stands where the file is to be written", str(target))
-    fresh = _beside(target)
+    fresh = _beside(target, token)
     fresh.touch()
     with _held(fresh):
         try:
@@ -86,14 +88,15 @@ def sync(path: Path) -> None:
 
 def remove_leftovers(target: Path) -> None:
     """Takes away what killed writers of the same target left beside it; what a living one holds stays."""
-    for left in target.parent.glob(f".{_literal(target.name)}.*.new"):
+    ours = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]+\.)?[0-9a-f]{{12}}\.new")
+    for left in filter(lambda left: ours.fullmatch(left.name), target.parent.iterdir()):
         with _held(left) as free:
             if free and time.time() - left.stat().st_ctime > _FRESH:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _aside(target: Path) -> Path:
-    return target.parent / f".{target.name}.old"
+    return target.parent / f".{target.name}.wgtorch-old"
 
 
 def _step_aside(fresh: Path, target: Path) -> None:
@@ -147,12 +150,8 @@ def _held(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _beside(target: Path) -> Path:
+def _beside(target: Path, token: str) -> Path:
     """A new name beside the target, once what killed writers left there is gone."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
-    return target.parent / f".{target.name}.{secrets.token_hex(6)}.new"
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+    return target.parent / f".{target.name}.{token and f'{token}.'}{secrets.token_hex(6)}.new"
