@@ -228,9 +228,9 @@ class Pause(Block):
         return {"y": x}
 
 
-def block_of(function: Callable[..., Any], *, waits: bool = False, **outputs: str | Port) -> Block:
+def block_of(function: Callable[..., Any], *, is_async: bool = False, **outputs: str | Port) -> Block:
     """A block around a function; outputs are named with their kinds, ``y="any"`` by default."""
-    return Block.wrap(function, outputs=outputs or {"y": "any"}, waits=waits)
+    return Block.wrap(function, outputs=outputs or {"y": "any"}, is_async=is_async)
 
 
 def probe(seen: list[Any]) -> Block:

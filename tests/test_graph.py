@@ -591,7 +591,7 @@ def test_a_deep_nest_of_shared_levels_is_looked_at_once() -> None:
         outer.infer_exposed_ports()
         graph = outer
     assert graph.validate(deep=False).is_valid
-    assert not graph.waits
+    assert not graph.is_async
     assert list(graph.trainable_parameters()) == list(graph.find("/".join(["left"] * 40)).trainable_parameters())
     assert not graph.eval().find("/".join(["right"] * 40)).training
 

@@ -222,7 +222,7 @@ def test_independent_branches_that_wait_run_at_the_same_time() -> None:
     meet = threading.Barrier(2, timeout=5)
     pipeline = Pipeline("p")
     for name in ("a", "b"):
-        pipeline.add_graph(chain(block_of(lambda x: (meet.wait(), x)[1], waits=True), name=name), name)
+        pipeline.add_graph(chain(block_of(lambda x: (meet.wait(), x)[1], is_async=True), name=name), name)
         pipeline.expose_input(name, "x", "x")
         pipeline.expose_output(name, "y", name)
     assert pipeline.run({"x": 1}) == {"a": 1, "b": 1}

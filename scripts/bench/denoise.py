@@ -186,7 +186,7 @@ class Case:
             start["progress"], start["timestep"], given["condition"], given["parts"], given["scale"],
         )  # fmt: skip
         latent = noise(given["prompt_embeds"], progress, latents=self.latents)["latent"]
-        condition = backbone.before_loop(condition=condition).get("condition", condition)
+        condition = backbone.precompute_invariants(condition=condition).get("condition", condition)
         done = False
         while not done:
             pred = backbone(repeat(latent, parts), timestep, condition)["pred"]

@@ -43,10 +43,10 @@ class Mix(Block):
         ports: aggregation by input; a name ending in ``?`` is optional.
     """
 
-    def __init__(self, salt: int, ports: dict[str, str], outputs: int, waits: bool = False) -> None:
+    def __init__(self, salt: int, ports: dict[str, str], outputs: int, is_async: bool = False) -> None:
         super().__init__()
         self.salt = salt
-        self.waits = waits
+        self.is_async = is_async
         self.inputs = {name.rstrip("?"): Port(dtype="any", aggregation=how, optional=name.endswith("?")) for name, how in ports.items()}  # type: ignore[arg-type]
         self.outputs = {f"o{index}": "any" for index in range(outputs)}
         self.num_loop_steps = None
@@ -79,7 +79,7 @@ class Sketch:
     counts: tuple[int, ...]
     outputs: tuple[tuple[int, int], ...]
     order: tuple[int, ...]
-    waits: frozenset[int] = frozenset()
+    is_async: frozenset[int] = frozenset()
     inputs: Mapping[str, int] = field(default_factory=dict)
     """Values of the exposed inputs that are given."""
     steps: int = 1
@@ -105,7 +105,7 @@ class Sketch:
                 f"n{node}",
                 inputs=tuple(InputShape(port.name, not port.optional, port.how, port.value is not None) for port in self.ports[node]),
                 outputs=tuple(f"o{index}" for index in range(self.counts[node])),
-                waits=node in self.waits,
+                is_async=node in self.is_async,
             )
             for node in self.order
         }
@@ -118,7 +118,7 @@ class Sketch:
         for node in self.order:
             ports = {port.name + "?" * port.optional: port.how for port in self.ports[node]}
             held = {port.name: port.value if plain else torch.tensor(port.value) for port in self.ports[node] if port.value is not None}
-            graph.add_node(Mix(node + 1, ports, self.counts[node], node in self.waits), f"n{node}", inputs=held)
+            graph.add_node(Mix(node + 1, ports, self.counts[node], node in self.is_async), f"n{node}", inputs=held)
         for edge in self.edges():
             graph.add_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)
         inputs, outputs = self.exposed()
@@ -188,7 +188,7 @@ def reference(sketch: Sketch, given: Mapping[tuple[int, int], int] | None = None
 
 
 @st.composite
-def dags(draw: st.DrawFn, max_nodes: int = 7, waits: bool = False) -> Sketch:
+def dags(draw: st.DrawFn, max_nodes: int = 7, is_async: bool = False) -> Sketch:
     """Random DAGs: several outputs, shared inputs, held values, aggregations, any order of building."""
     count = draw(st.integers(1, max_nodes))
     counts = tuple(draw(st.integers(1, 3)) for _ in range(count))
@@ -204,7 +204,7 @@ def dags(draw: st.DrawFn, max_nodes: int = 7, waits: bool = False) -> Sketch:
         counts=counts,
         outputs=tuple(draw(st.lists(st.sampled_from(all_outputs), min_size=1, max_size=4, unique=True))),
         order=tuple(draw(st.permutations(range(count)))),
-        waits=frozenset(draw(st.sets(st.sampled_from(range(count))))) if waits else frozenset(),
+        is_async=frozenset(draw(st.sets(st.sampled_from(range(count))))) if is_async else frozenset(),
         inputs={name: 1000 + draw(st.integers(0, 99)) for name in sorted(names - left_out)},
         steps=1,
     )
@@ -231,9 +231,9 @@ def _ports(draw: st.DrawFn, node: int, index: int, counts: tuple[int, ...]) -> S
 
 
 @st.composite
-def loops(draw: st.DrawFn, max_nodes: int = 6, waits: bool = False) -> Sketch:
+def loops(draw: st.DrawFn, max_nodes: int = 6, is_async: bool = False) -> Sketch:
     """Random graphs with feedback: into ports that have a start of their own, and from a node to an optional port of itself."""
-    sketch = draw(dags(max_nodes, waits))
+    sketch = draw(dags(max_nodes, is_async))
     ports = [list(node) for node in sketch.ports]
     for _ in range(draw(st.integers(1, 3))):
         node = draw(st.integers(0, len(ports) - 1))

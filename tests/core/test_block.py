@@ -269,9 +269,9 @@ def test_an_async_function_waits() -> None:
     async def fetch(x: str) -> str:
         return x
 
-    assert Block.wrap(fetch).waits
-    assert not Block.wrap(lambda x: x, outputs={"y": "any"}).waits
-    assert Block.wrap(lambda x: x, outputs={"y": "any"}, waits=True).waits
+    assert Block.wrap(fetch).is_async
+    assert not Block.wrap(lambda x: x, outputs={"y": "any"}).is_async
+    assert Block.wrap(lambda x: x, outputs={"y": "any"}, is_async=True).is_async
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

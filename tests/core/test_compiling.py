@@ -27,7 +27,7 @@ SOLVERS = ("ddim", "dpmpp_2m_sde", "heun", "unipc", "flow_euler")
 class Net(Backbone):
     """A small convolutional backbone that knows the time."""
 
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, width: int = 6) -> None:
         super().__init__()

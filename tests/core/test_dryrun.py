@@ -166,7 +166,7 @@ def test_a_fake_run_calls_no_network() -> None:
 
     class Ask(Block):
         outputs = {"text": "text"}
-        waits = True
+        is_async = True
 
         def forward(self, text: str) -> str:
             called.append(text)

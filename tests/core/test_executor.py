@@ -79,7 +79,7 @@ def test_a_run_that_is_watched_and_seeded_is_the_same_computation(sketch: Sketch
     check_against_reference(sketch, lambda graph: graph.run(sketch.tensors(), seed=1, callbacks=[lambda event: None], timeout=60))
 
 
-@given(loops(max_nodes=5, waits=True))
+@given(loops(max_nodes=5, is_async=True))
 def test_waiting_nodes_change_no_value(sketch: Sketch) -> None:
     check_against_reference(sketch, lambda graph: graph.run(sketch.tensors()))
 
@@ -447,7 +447,7 @@ def test_a_map_keeps_the_order_when_calls_wait() -> None:
 
 def test_mapped_calls_that_wait_do_so_together() -> None:
     meet = threading.Barrier(3, timeout=5)
-    graph = mapped(block_of(lambda x: (meet.wait(), x)[1], waits=True))
+    graph = mapped(block_of(lambda x: (meet.wait(), x)[1], is_async=True))
     assert graph.run({"x": [1, 2, 3]})["y"] == [1, 2, 3]
 
 
@@ -810,10 +810,10 @@ def failing(x: Any) -> Any:
     raise Odd("inside the block")
 
 
-@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("watched", [False, True])
-def test_a_failure_keeps_its_type_and_carries_the_path(waits: bool, watched: bool) -> None:
-    inner = chain(Scale(), block_of(failing, waits=waits), name="t2i")
+def test_a_failure_keeps_its_type_and_carries_the_path(is_async: bool, watched: bool) -> None:
+    inner = chain(Scale(), block_of(failing, is_async=is_async), name="t2i")
     pipeline = as_pipeline(inner, "first", "p")
     with pytest.raises(Odd, match="inside the block") as caught:
         pipeline.run({"x": ones()}, callbacks=[lambda event: None] if watched else ())
@@ -838,9 +838,9 @@ def test_a_failure_in_a_plain_call_carries_the_path() -> None:
 
 
 def test_a_failure_in_a_mapped_call_keeps_its_type() -> None:
-    for waits in (False, True):
+    for is_async in (False, True):
         with pytest.raises(Odd) as caught:
-            mapped(block_of(failing, waits=waits)).run({"x": [1, 2]})
+            mapped(block_of(failing, is_async=is_async)).run({"x": [1, 2]})
         assert caught.value.__notes__ == ["raised in node g/a"]
 
 
@@ -853,8 +853,8 @@ def test_a_failure_among_waiting_nodes_names_the_one_that_failed() -> None:
         assert gate.wait(5)
         raise Odd("late")
 
-    graph.add_node(block_of(fails_late, waits=True), "bad")
-    graph.add_node(block_of(lambda x: (gate.set(), x)[1], waits=True), "good")
+    graph.add_node(block_of(fails_late, is_async=True), "bad")
+    graph.add_node(block_of(lambda x: (gate.set(), x)[1], is_async=True), "good")
     graph.add_node(Gather("list"), "join")
     for node_id in ("bad", "good"):
         graph.expose_input(node_id, "x", "x")
@@ -946,11 +946,11 @@ def test_a_run_takes_no_longer_than_its_limit_while_a_node_waits() -> None:
         chain(Pause(30)).run({"x": 1}, timeout=0.05)
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_node_takes_no_longer_than_its_own_limit(waits: bool) -> None:
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_node_takes_no_longer_than_its_own_limit(is_async: bool) -> None:
     release = threading.Event()
     graph = Graph("g")
-    graph.add_node(block_of(lambda x: (release.wait(30), x)[1], waits=waits), "slow", timeout=0.05)
+    graph.add_node(block_of(lambda x: (release.wait(30), x)[1], is_async=is_async), "slow", timeout=0.05)
     graph.infer_exposed_ports()
     try:
         with pytest.raises(RunTimeoutError, match=r"slow took longer than its limit of 0.05 s") as caught:
@@ -994,7 +994,7 @@ def side_by_side(make: Callable[[], Block], count: int) -> Graph:
 
 def test_waiting_nodes_wait_together_in_threads() -> None:
     meet = threading.Barrier(8, timeout=5)
-    graph = side_by_side(lambda: block_of(lambda x: (meet.wait(), x)[1], waits=True), 8)
+    graph = side_by_side(lambda: block_of(lambda x: (meet.wait(), x)[1], is_async=True), 8)
     assert graph.run({"x": 3})["y"] == [3] * 8
 
 
@@ -1025,7 +1025,7 @@ def test_eight_pauses_take_little_more_than_one() -> None:
 
 def test_arun_overlaps_its_nodes_and_leaves_the_event_loop_free() -> None:
     meet = threading.Barrier(4, timeout=5)
-    graph = side_by_side(lambda: block_of(lambda x: (meet.wait(), x)[1], waits=True), 4)
+    graph = side_by_side(lambda: block_of(lambda x: (meet.wait(), x)[1], is_async=True), 4)
     other = chain(Pause(0.05))
 
     async def main() -> tuple[list, int]:
@@ -1078,7 +1078,7 @@ def test_arun_raises_what_the_run_raises() -> None:
 def test_other_nodes_compute_while_one_waits() -> None:
     computed = threading.Event()
     graph = Graph("g")
-    graph.add_node(block_of(lambda x: {"y": computed.wait(5)}, waits=True), "wait")
+    graph.add_node(block_of(lambda x: {"y": computed.wait(5)}, is_async=True), "wait")
     graph.add_node(block_of(lambda x: {"y": computed.set()}), "compute")
     graph.add_node(Gather("list"), "join")
     for node_id in ("wait", "compute"):
@@ -1092,8 +1092,8 @@ def test_what_does_not_need_the_waiting_node_goes_on_two_steps() -> None:
     """A chain beside a waiting node is not held back at its second link."""
     done = threading.Event()
     graph = Graph("g")
-    graph.add_node(block_of(lambda x: {"y": done.wait(5)}, waits=True), "wait")
-    graph.add_node(block_of(lambda x: x, waits=True), "first")
+    graph.add_node(block_of(lambda x: {"y": done.wait(5)}, is_async=True), "wait")
+    graph.add_node(block_of(lambda x: x, is_async=True), "first")
     graph.add_node(block_of(lambda x: {"y": done.set()}), "second")
     graph.add_edge("first.y", "second.x")
     graph.add_node(Gather("list"), "join")
@@ -1109,14 +1109,14 @@ def test_graphs_that_wait_overlap_in_a_pipeline() -> None:
     meet = threading.Barrier(3, timeout=5)
     pipeline = Pipeline("p")
     for index in range(3):
-        pipeline.add_graph(chain(block_of(lambda x: (meet.wait(), x)[1], waits=True), Scale()), f"g{index}")
+        pipeline.add_graph(chain(block_of(lambda x: (meet.wait(), x)[1], is_async=True), Scale()), f"g{index}")
         pipeline.expose_input(f"g{index}", "x", "x")
         pipeline.expose_output(f"g{index}", "y", f"y{index}")
     assert len(pipeline.run({"x": ones()})) == 3
 
 
 def test_a_waiting_node_keeps_grad_mode_and_gradient() -> None:
-    graph = chain(Block.wrap(lambda x: x * 3, outputs={"y": "tensor"}, waits=True), Scale(2.0))
+    graph = chain(Block.wrap(lambda x: x * 3, outputs={"y": "tensor"}, is_async=True), Scale(2.0))
     x = torch.ones(2, requires_grad=True)
     graph.run({"x": x}, training=True)["y"].sum().backward()
     assert torch.equal(x.grad, 6 * ones())  # type: ignore[arg-type]
@@ -1237,14 +1237,14 @@ class Watch:
         self.made: list[tuple[str, weakref.ref]] = []
         self.alive: dict[str, list[str]] = {}
 
-    def block(self, name: str, waits: bool = False) -> Block:
+    def block(self, name: str, is_async: bool = False) -> Block:
         def work(x: Tensor) -> dict[str, Tensor]:
             self.alive[name] = [other for other, ref in self.made if ref() is not None]
             y = x + 1
             self.made.append((name, weakref.ref(y)))
             return {"y": y}
 
-        return block_of(work, y="tensor", waits=waits)
+        return block_of(work, y="tensor", is_async=is_async)
 
 
 @pytest.mark.parametrize("options", [{}, {"seed": 1}, {"timeout": 60}], ids=str)
@@ -1294,7 +1294,7 @@ def test_an_output_that_nobody_reads_is_freed_at_once() -> None:
 
 def test_values_of_waiting_nodes_are_freed_after_their_last_reader() -> None:
     watch = Watch()
-    blocks = [watch.block("n0", waits=True), watch.block("n1"), watch.block("n2"), watch.block("n3", waits=True), watch.block("n4")]
+    blocks = [watch.block("n0", is_async=True), watch.block("n1"), watch.block("n2"), watch.block("n3", is_async=True), watch.block("n4")]
     chain(*blocks).run({"x": ones()})
     assert watch.alive == {"n0": [], "n1": ["n0"], "n2": ["n1"], "n3": ["n2"], "n4": ["n3"]}
 

@@ -165,7 +165,7 @@ def test_a_run_inside_a_run_in_the_other_mode_when_it_was_started_by_a_waiting_n
         seen.append(inner.run({"x": x}, training=True))
         return x
 
-    outer = chain(Block.wrap(ask, outputs={"y": "tensor"}, waits=True))
+    outer = chain(Block.wrap(ask, outputs={"y": "tensor"}, is_async=True))
     outer.add_node(inner, "inner")
     outer.expose_input("inner", "x", "z")
     outer.expose_output("inner", "y", "w")

@@ -139,11 +139,11 @@ def test_ready_nodes_run_as_they_were_added() -> None:
 
 
 def test_waiting_nodes_start_as_early_as_they_can() -> None:
-    nodes = [node("a", "x"), node("b", "x"), node("w", "x", waits=True), node("c", "p", "q")]
+    nodes = [node("a", "x"), node("b", "x"), node("w", "x", is_async=True), node("c", "p", "q")]
     plan = make_plan(structure(nodes, "b.y>c.p w.y>c.q a.y>w.x", "a.x b.x", "c.y"))
     assert plan.order() == ("a", "w", "b", "c")
-    assert plan.waits
-    assert not make_plan(CHAIN).waits
+    assert plan.is_async
+    assert not make_plan(CHAIN).is_async
 
 
 @given(

@@ -82,7 +82,7 @@ class Counts(Block):
     """Counts its calls, how many are inside at once, and the rows of each; each call waits for ``meeting`` or a moment."""
 
     outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self) -> None:
         super().__init__()

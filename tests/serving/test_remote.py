@@ -144,7 +144,7 @@ def test_calls_that_wait_overlap(serve: Any) -> None:
         block.meeting = meeting  # neither goes on before the other is there
         pipeline.add_graph(serve(graph_of(block, f"g{index}")), f"g{index}")
     pipeline.infer_exposed_ports()
-    assert pipeline.waits
+    assert pipeline.is_async
     answers = pipeline.run(dict.fromkeys(pipeline.get_input_spec(), X))
     assert len(answers) == 2 and all(torch.equal(value, X + 1) for value in answers.values())
 

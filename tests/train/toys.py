@@ -50,7 +50,7 @@ class Far(Block):
 
     inputs = {"x": "tensor"}
     outputs = {"y": "tensor"}
-    waits = True
+    is_async = True
 
     def forward(self, x: Tensor) -> dict:
         return {"y": x.detach() * 2}

@@ -38,9 +38,9 @@ class Block(nn.Module):
 
     ``forward`` is called with values by port name and returns a mapping by output name, or the bare value when there is
     one output. It must not change its inputs. A parameter named ``rng`` is no port: the engine passes an
-    :class:`~wgtorch.core.run.rng.Rng` there; nor is ``emit``, a function that tells callbacks of parts of an output before all of
-    it is there (``emit(text="Once")``), None where nobody listens. A block whose ``forward`` is ``async``, or
-    that sets ``waits = True``, waits on a network: the engine lets other nodes run meanwhile.
+    :class:`~wgtorch.core.run.rng.Rng` there; nor is ``stream``, a function that tells callbacks of parts of an output before all of
+    it is there (``stream(text="Once")``), None where nobody listens. A block whose ``forward`` is ``async``, or
+    that sets ``is_async = True``, waits on a network: the engine lets other nodes run meanwhile.
 
     Example:
         >>> class Scale(Block):
@@ -61,16 +61,16 @@ class Block(nn.Module):
     role: str = ""
     ref_module: ClassVar[str] = ""
     """The submodule whose weights ``checkpoint_ref`` names; the block itself when empty."""
-    waits: bool = False
+    is_async: bool = False
     """True when ``forward`` spends its time waiting, as a call over a network does."""
     batched: bool = False
     """True when a mapped port may be given the whole list in one call; outputs are then lists of the same length."""
     remote: ClassVar[bool] = False
     """True when the block stands for one that runs at another endpoint."""
-    draws: bool = True
+    uses_global_rng: bool = True
     """False promises that ``forward`` never touches PyTorch's global random generator."""
-    before_loop_ports: tuple[str, ...] = ()
-    """Inputs of which :meth:`before_loop` makes something, where a loop does not change them."""
+    invariant_ports: tuple[str, ...] = ()
+    """Inputs of which :meth:`precompute_invariants` makes something, where a loop does not change them."""
     num_loop_steps: int | None = None
     """How often a loop through the block is to turn, where the block knows that."""
     compiles: bool = True
@@ -78,8 +78,8 @@ class Block(nn.Module):
 
     wants_rng: bool = False
     """True when ``forward`` has a parameter ``rng``; derived."""
-    wants_emit: bool = False
-    """True when ``forward`` has a parameter ``emit``; derived."""
+    wants_stream: bool = False
+    """True when ``forward`` has a parameter ``stream``; derived."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -89,9 +89,9 @@ class Block(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.wants_rng = takes_argument(cls.forward, "rng")
-        cls.wants_emit = takes_argument(cls.forward, "emit")
+        cls.wants_stream = takes_argument(cls.forward, "stream")
         if inspect.iscoroutinefunction(cls.forward):
-            cls.waits = True
+            cls.is_async = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Block(nn.Module):
         return merged
 
     @classmethod
-    def turns(cls, source: str, target: str) -> bool:
+    def converts(cls, source: str, target: str) -> bool:
         """True when the class declares an input of kind ``source``, needs no other, and has an output of kind ``target``."""
         try:
             inputs = input_spec_of(cls.forward, make_spec(cls._class_declared("inputs"), "in")).values()
@@ -185,8 +185,8 @@ class Block(nn.Module):
         needed = [port.dtype for port in inputs if not port.optional and port.name != "self"]
         return needed == [source] and target in [port.dtype for port in outputs]
 
-    def before_loop(self, **inputs: Any) -> Mapping[str, Any]:
-        """Told once, before a loop that it stands in, the inputs of ``before_loop_ports`` that no turn of it changes.
+    def precompute_invariants(self, **inputs: Any) -> Mapping[str, Any]:
+        """Told once, before a loop that it stands in, the inputs of ``invariant_ports`` that no turn of it changes.
 
         Not called at a place that maps, may be skipped, is frozen or has adapters, nor for a dry run.
 
@@ -368,7 +368,7 @@ class Block(nn.Module):
         *,
         inputs: Mapping[str, str | Port] | None = None,
         outputs: Mapping[str, str | Port] | None = None,
-        waits: bool = False,
+        is_async: bool = False,
     ) -> Block:
         """Makes a block of any module or function.
 
@@ -376,12 +376,12 @@ class Block(nn.Module):
             target: an ``nn.Module`` or a function.
             inputs: ports for what the signature does not tell; ``{"x": "tensor"}`` names the first argument ``x``.
             outputs: ports of what it returns; needed unless the return annotation is a single value.
-            waits: the call spends its time waiting on a network.
+            is_async: the call spends its time waiting on a network.
 
         Example:
             >>> Block.wrap(torch.nn.Linear(4, 4), inputs={"x": "tensor"}, outputs={"y": "tensor"})
         """
-        return WrappedBlock(target, inputs=inputs, outputs=outputs, waits=waits)
+        return WrappedBlock(target, inputs=inputs, outputs=outputs, is_async=is_async)
 
 
 class WrappedBlock(Block):
@@ -395,14 +395,14 @@ class WrappedBlock(Block):
         *,
         inputs: Mapping[str, str | Port] | None = None,
         outputs: Mapping[str, str | Port] | None = None,
-        waits: bool = False,
+        is_async: bool = False,
     ) -> None:
         super().__init__()
         if not callable(target):
             raise TypeError(f"Block.wrap: got {describe(target)}; expected an nn.Module or a function")
         function = target.forward if isinstance(target, nn.Module) else target
         self.target = target
-        self.waits = waits or inspect.iscoroutinefunction(function)
+        self.is_async = is_async or inspect.iscoroutinefunction(function)
         self.wants_rng = takes_argument(function, "rng")
         own = [parameter.name for parameter in parameters_of(function) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
         given = dict(inputs or {})
@@ -469,7 +469,7 @@ class _BlockRegistry(Registry[type[Block]]):
 
     def converting(self, source: str, target: str) -> list[str]:
         """Types of registered blocks with an input of kind ``source`` and an output of kind ``target``."""
-        return sorted(name for name, block_class in self._entries.items() if block_class.turns(source, target))
+        return sorted(name for name, block_class in self._entries.items() if block_class.converts(source, target))
 
 
 def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping[str, Any], *, empty: bool) -> Block:

@@ -143,9 +143,9 @@ class Composite(Wired):
         return self
 
     @property
-    def waits(self) -> bool:  # type: ignore[override]
+    def is_async(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
-        return any(child.waits for child in {id(child): child for child in self.nodes.values()}.values())
+        return any(child.is_async for child in {id(child): child for child in self.nodes.values()}.values())
 
     def skip_reason(self, node: Node, run: Run | None) -> str | None:
         """Why a node is to be skipped now; levels with conditions answer."""

@@ -302,7 +302,7 @@ class Wired(Level):
         child, node = self.nodes[node_id], self._places[node_id]
         outputs = child.get_output_spec()
         leaf = not isinstance(child, Level)
-        waits = bool(child.waits) or node.timeout is not None
+        is_async = bool(child.is_async) or node.timeout is not None
         special = bool(node.map or node_id in self._adapted or not node.trainable)
         return NodeShape(
             node_id=node_id,
@@ -314,11 +314,11 @@ class Wired(Level):
             outputs=tuple(outputs),
             optional_outputs=frozenset(name for name, port in outputs.items() if port.optional),
             positional=positional_prefix(child.forward) if leaf else (),
-            waits=waits,
+            is_async=is_async,
             special=special,
             draws=child.wants_rng,
             may_skip=node.condition is not None,
-            prepares=() if special or child.wants_rng or waits or node.condition is not None else tuple(child.before_loop_ports),
+            prepares=() if special or child.wants_rng or is_async or node.condition is not None else tuple(child.invariant_ports),
         )
 
     def _settle(self) -> None:

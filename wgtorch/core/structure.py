@@ -105,7 +105,7 @@ class NodeShape:
         outputs: names of its output ports.
         optional_outputs: those that a call may leave out.
         positional: leading inputs that may be passed by position.
-        waits: its calls wait on a network.
+        is_async: its calls wait on a network.
         special: a call needs more than handing over values: a map, an adapter, a frozen use...
         draws: a call is told where to draw random numbers from.
         may_skip: a call may be skipped.
@@ -118,7 +118,7 @@ class NodeShape:
     outputs: tuple[str, ...] = ()
     optional_outputs: frozenset[str] = frozenset()
     positional: tuple[str, ...] = ()
-    waits: bool = False
+    is_async: bool = False
     special: bool = False
     draws: bool = False
     may_skip: bool = False

@@ -193,7 +193,7 @@ def adopt(target: Any) -> list[str]:
 
 def _eligible(block: Any, target_modules: str | Sequence[str] | None) -> tuple[str, list[str]]:
     """(why a block gets no adapter, empty when it does; the layers that are meant)."""
-    if block.waits:
+    if block.is_async:
         return "it waits on an API or another process, so its weights are not here", []
     if next(block.parameters(), None) is None:
         return "it has no weights", []
@@ -214,7 +214,7 @@ def _check_all_matched(target_modules: str | Sequence[str], chosen: Sequence[tup
     for word in words:
         meant = word if isinstance(target_modules, str) else [word]
         if not any(matches(path, meant) for path in paths):
-            known = {path.rsplit(".", 1)[-1] for place in places if not place.block.waits for path in adaptable(place.block)}
+            known = {path.rsplit(".", 1)[-1] for place in places if not place.block.is_async for path in adaptable(place.block)}
             raise StructureError(f"lora.add: target_modules {word!r} matches no layer of any block; {suggest(word, sorted(known))}")
 
 

@@ -27,7 +27,7 @@ from wgtorch.serving.endpoint import Endpoint
 class Elsewhere:
     """What remote children of all levels have in common."""
 
-    waits: bool = True
+    is_async: bool = True
     remote: ClassVar[bool] = True
     endpoint: Endpoint
     contract: dict[str, Any]
@@ -128,7 +128,7 @@ class ElsewhereLevel(Elsewhere):
     def _current_plan(self) -> Plan:
         inputs = enumerate(self._specs_there()[0].items())
         needed = tuple((name, slot, not port.optional) for slot, (name, port) in inputs)
-        return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), quick=(), waits=True)
+        return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), quick=(), is_async=True)
 
     def _own_specs(self) -> tuple[Spec, Spec]:
         return self._specs_there()

@@ -64,7 +64,7 @@ class RemoteBlock(Elsewhere, Block):
     """A block that runs at another endpoint."""
 
     _takes_config = False
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, endpoint: Endpoint, contract: dict[str, Any]) -> None:
         Block.__init__(self)

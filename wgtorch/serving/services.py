@@ -156,7 +156,7 @@ class BlockService(Service):
         with self._running(run):
             if block.wants_rng:
                 result = block(**values, rng=rng)
-            elif rng.keyed and block.draws and not block.waits:
+            elif rng.keyed and block.uses_global_rng and not block.is_async:
                 with seeded_global(rng):
                     result = block(**values)
             else:
@@ -238,7 +238,7 @@ def _tell_event(tell: Tell, event: Event) -> None:
     """An event without the values in it, which may be large; what a model used, and pieces of its text, go along."""
     told = {name: getattr(event, name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason")}
     outputs = event.outputs or {}
-    shown = dict(outputs) if event.kind == "part" else {name: outputs[name] for name in ("usage",) if name in outputs}
+    shown = dict(outputs) if event.kind == "chunk" else {name: outputs[name] for name in ("usage",) if name in outputs}
     tell({"event": {**told, "outputs": shown} if shown else told})
 
 

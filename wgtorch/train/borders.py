@@ -17,7 +17,7 @@ _SHOWN = 8
 
 def borders_in(target: Block) -> list[str]:
     """Paths of blocks that wait on a network and have no weights here: what comes before them gets no gradient."""
-    return [path or block.block_id for path, block in blocks_at(target) if block.waits and not any(True for _ in block.parameters())]
+    return [path or block.block_id for path, block in blocks_at(target) if block.is_async and not any(True for _ in block.parameters())]
 
 
 def places_before(target: Block, border: str) -> set[str]:

@@ -107,7 +107,7 @@ def trained_parameters(target: Block) -> list[nn.Parameter]:
     found = list(target.trainable_parameters())
     if not found:
         every = list(target.parameters())
-        waiting = [path or block.block_id for path, block in blocks_at(target) if block.waits]
+        waiting = [path or block.block_id for path, block in blocks_at(target) if block.is_async]
         if every:
             reason = f"all {len(every)} parameters are frozen; unfreeze places with set_trainable or take them out of freeze"
         elif waiting:

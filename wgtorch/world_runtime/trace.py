@@ -60,7 +60,7 @@ class StageTrace:
 
     def watched(self, run: Run) -> Run:
         """The run, its calls that wait on a network noted. Other stages are left as they are: being told of every node has a price."""
-        return replace(run, callbacks=(*run.callbacks, self._note)) if self.stage.waits else run
+        return replace(run, callbacks=(*run.callbacks, self._note)) if self.stage.is_async else run
 
     def done(self, step: WorldStep) -> dict[str, Any]:
         """The trace of a stage that is through."""

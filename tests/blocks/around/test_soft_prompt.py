@@ -115,7 +115,7 @@ class FarJudge(Block):
 
     inputs = {"embedding": "embedding"}
     outputs = {"score": "tensor"}
-    waits = True
+    is_async = True
 
     def forward(self, embedding: Tensor) -> dict[str, Any]:
         return {"score": -(embedding.detach()[:, 0] - torch.tensor([0.5, -0.5])).square().sum(1)}

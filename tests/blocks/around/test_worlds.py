@@ -26,7 +26,7 @@ class Oracle(Block):
 
     inputs = {"prompt": "text"}
     outputs = {"answer": "text"}
-    waits = True
+    is_async = True
 
     def forward(self, prompt: str | list[str]) -> dict[str, Any]:
         texts = [prompt] if isinstance(prompt, str) else prompt

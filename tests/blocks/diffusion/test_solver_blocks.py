@@ -55,7 +55,7 @@ class Mean(Conditioner):
 class Field(Backbone):
     """A smooth made-up model with one weight."""
 
-    draws = False
+    uses_global_rng = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -97,8 +97,8 @@ def test_callbacks_are_told_of_a_text_as_it_comes(server: ScriptedServer, build,
     graph.infer_exposed_ports()
     events = []
     out = graph.run({"prompt": "a storm comes"}, callbacks=[events.append])
-    assert [event.kind for event in events] == ["start", "part", "part", "part", "end"]
-    parts = [event.outputs["text"] for event in events if event.kind == "part"]
+    assert [event.kind for event in events] == ["start", "chunk", "chunk", "chunk", "end"]
+    parts = [event.outputs["text"] for event in events if event.kind == "chunk"]
     assert "".join(parts) == out["text"] == "a storm comes" and {event.path for event in events} == {"chat/llm"}
 
 
@@ -205,7 +205,7 @@ def test_building_connects_to_nothing_and_needs_no_key() -> None:
     before = clients()
     for block_type in ("llm", "llm/openai", "llm/anthropic", "llm/api", "vlm", "embedder", "image_generator", "speech_to_text"):
         block = BlockRegistry.build({"block_type": block_type, "config": {"model_id": "m", "endpoint_url": "http://127.0.0.1:9/v1"}})
-        assert block.waits and not list(block.parameters())
+        assert block.is_async and not list(block.parameters())
         assert type(block).from_config(block.config).config == block.config
     assert clients() == before
 

@@ -98,7 +98,7 @@ def test_a_truncated_stream_is_asked_for_again(server: ScriptedServer, build, bl
     graph.infer_exposed_ports()
     server.script(Reply("one two three", cut=4), "one two three")
     parts = []
-    out = graph.run({"prompt": "x"}, callbacks=[lambda event: parts.append(event.outputs) if event.kind == "part" else None])
+    out = graph.run({"prompt": "x"}, callbacks=[lambda event: parts.append(event.outputs) if event.kind == "chunk" else None])
     assert out["text"] == "one two three"
     begun = [part["restart"] for part in parts].index(True)
     assert "".join(part["text"] for part in parts[begun:]) == "one two three" and begun > 0

@@ -104,7 +104,7 @@ def test_it_streams_the_text_that_it_answers(served, build, tmp_path: Path) -> N
     parts: list[str] = []
     with cassette(tmp_path / "tape.sqlite", mode="record"):
         text = graph.run(
-            {"prompt": "the sea"}, seed=3, callbacks=[lambda event: parts.append(event.outputs["text"]) if event.kind == "part" else None]
+            {"prompt": "the sea"}, seed=3, callbacks=[lambda event: parts.append(event.outputs["text"]) if event.kind == "chunk" else None]
         )["text"]
     assert "".join(parts) == text
     with cassette(tmp_path / "tape.sqlite", mode="replay"):

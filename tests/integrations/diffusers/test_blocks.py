@@ -115,7 +115,7 @@ def test_keys_and_values_made_ahead_give_the_same_prediction_and_gradients(token
     unet = tiny.unet().requires_grad_(False).eval()
     block = UNet2DCondition.around(unet)
     text = torch.randn(2, tokens, 16, requires_grad=True)
-    ahead = block.before_loop(condition=text)["condition"]
+    ahead = block.precompute_invariants(condition=text)["condition"]
     assert {key.shape[1] for key, _ in ahead.pairs} == {{5: 16, 16: 16, 77: 80}[tokens]}  # PyTorch's attention is quick for those
     expected = unet(LATENT, 7, encoder_hidden_states=text).sample
     found = block(LATENT, 7, ahead)["pred"]

@@ -31,7 +31,7 @@ def test_it_paints_what_the_graph_of_the_folder_paints_and_repeats_with_the_seed
     graph.expose_output("paint", "image")
     first, second = (graph.run({"prompt": ["a cat", "a dog"]}, seed=3)["image"] for _ in range(2))
     assert first.shape == (2, 3, 16, 16) and torch.equal(first, second) and not torch.equal(first[0], first[1])
-    assert float(first.min()) >= 0 and float(first.max()) <= 1 and not block.waits
+    assert float(first.min()) >= 0 and float(first.max()) <= 1 and not block.is_async
     assert any(name.startswith("model.") for name in block.state_dict())
     direct = Graph.from_diffusers(str(folder)).run({"prompt": "a cat", "width": 16, "height": 16, **options}, seed=block_seed(3))
     torch.testing.assert_close(direct["image"], first[:1])

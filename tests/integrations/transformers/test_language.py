@@ -107,7 +107,7 @@ def test_callbacks_hear_the_text_as_it_comes(llm_folder: Path) -> None:
     graph.infer_exposed_ports()
     events: list[Any] = []
     text = graph.run({"prompt": PROMPTS[0]}, seed=4, callbacks=[events.append])["text"]
-    pieces = [event.outputs["text"] for event in events if event.kind == "part"]
+    pieces = [event.outputs["text"] for event in events if event.kind == "chunk"]
     assert "".join(pieces) == text and len(pieces) > 3
 
 

@@ -29,7 +29,7 @@ class HashedEmbedder(Embedder):
 
     inputs: Mapping[str, Any] = {"text": "text"}
     outputs: Mapping[str, Any] = {"embedding": Port(dtype="embedding", shape=("B", None))}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, dimensions: int = 256, longest: int = 2) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ class PromptAdapter(Block):
         "entropy": Port(dtype="tensor", shape=("B",)),
         "choice": Port(dtype="tensor", shape=("B", 2)),
     }
-    draws = False
+    uses_global_rng = False
     compiles = False  # texts are chosen by numbers that a trace does not know
 
     def __init__(self, *, prefixes: Sequence[str] = (), suffixes: Sequence[str] = (), join: str = " ", sample: bool = False) -> None:

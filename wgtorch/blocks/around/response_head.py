@@ -60,7 +60,7 @@ class ResponseHead(Block):
         if not 0 <= dropout < 1:
             raise ValueError(f"ResponseHead.dropout: found {dropout}, expected a number in [0, 1)")
         self.in_features, self.labels = in_features, tuple(labels)
-        self.draws = dropout > 0
+        self.uses_global_rng = dropout > 0
         layers: list[nn.Module] = [nn.LayerNorm(in_features)] if normalise else []
         for inner, outer in zip(widths, hidden, strict=False):
             layers += [nn.Linear(inner, outer), nn.GELU(), nn.Dropout(dropout)]

@@ -44,7 +44,7 @@ class SoftPrompt(Block):
         "attention_mask": Port(dtype="tensor", optional=True),
         "log_prob": Port(dtype="tensor", optional=True),
     }
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, length: int, width: int, noise: float = 0.0, scale: float = 0.02) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from wgtorch.roles import Codec, Encoder
 class PixelCodec(Codec):
     """Pictures of models that work on pixels: [-1, 1] to [0, 1]."""
 
-    draws = False
+    uses_global_rng = False
 
     def forward(self, latent: Tensor) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent`` [B, 3, H, W] in [-1, 1]; what is outside is cut."""
@@ -25,7 +25,7 @@ class PixelCodec(Codec):
 class PixelEncoder(Encoder):
     """The way back: pictures [0, 1] to [-1, 1]."""
 
-    draws = False
+    uses_global_rng = False
 
     def forward(self, image: Tensor) -> dict[str, Any]:
         """``latent`` [B, 3, H, W] in [-1, 1] of ``image`` in [0, 1]; one picture [3, H, W] is a batch of one."""

@@ -32,7 +32,7 @@ class StartingNoise(Noise):
         "num_steps": Port(dtype="number", optional=True),
     }
     outputs: Mapping[str, Any] = {"timestep": "number"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, timestep: float | None, schedule: Mapping[str, Any] | None) -> None:
         super().__init__()

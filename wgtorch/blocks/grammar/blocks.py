@@ -24,7 +24,7 @@ class GrammarDevelopment(Block):
 
     inputs = {"content": Port(dtype="dict", aggregation="first"), "action": "any"}
     outputs = {"intent": "text"}
-    draws = False
+    uses_global_rng = False
 
     def forward(self, content: Mapping[str, Any], action: Any = None, rng: Rng | None = None) -> dict[str, Any]:
         """The intent, one sentence or two, for ``content`` and an action that is text or None."""
@@ -50,7 +50,7 @@ class GrammarArchitect(Block):
 
     inputs = {"intent": "text", "content": "dict"}
     outputs = {"recipe": "dict"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, pictures: int = 1) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class GrammarAuthor(Block):
 
     inputs = {"description": "any", "intent": "text", "content": "dict"}
     outputs = {"outcome": "text"}
-    draws = False
+    uses_global_rng = False
 
     def forward(self, description: Any, intent: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The outcome for a description, a text or a list of texts of which the first leads."""
@@ -97,7 +97,7 @@ class GrammarWorldUpdate(Block):
 
     inputs = {"content": "dict", "description": "any", "outcome": "text"}
     outputs = {"content": "dict"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, memory: int = 6) -> None:
         super().__init__()

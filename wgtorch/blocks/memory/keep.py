@@ -36,7 +36,7 @@ class Keep(Block):
         "records": Port(dtype="any", optional=True),
     }
     outputs: Mapping[str, Any] = {"content": "dict"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(
         self,

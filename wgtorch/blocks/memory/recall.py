@@ -45,7 +45,7 @@ class Memory(Block):
         "query": Port(dtype="any", optional=True),
     }
     outputs: Mapping[str, Any] = {"context": "text", "tokens": "number", "left_out": "number"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(
         self,

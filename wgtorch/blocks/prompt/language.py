@@ -25,7 +25,7 @@ class ContentLanguage(Block):
 
     inputs: Mapping[str, Any] = {"content": Port(dtype="dict", optional=True, aggregation="first")}
     outputs: Mapping[str, Any] = {"language": "text"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class Prompt(Block):
     """
 
     outputs: Mapping[str, Any] = {"prompt": "text", "system": Port(dtype="text", optional=True)}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, prompt: str, system: str | None = None, optional: Sequence[str] = ()) -> None:
         super().__init__()

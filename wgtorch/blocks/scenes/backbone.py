@@ -47,7 +47,7 @@ class SceneBackbone(Backbone):
 
     inputs = {"latent": "latent", "condition": "embedding"}
     outputs = {"pred": "tensor"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class SceneDescriber(VisionLanguageModel):
 
     inputs = {"image": "image"}
     outputs = {"text": "text", "attributes": "dict", "confidence": "number"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, width: int = 24, image_size: int = 64):
         super().__init__()

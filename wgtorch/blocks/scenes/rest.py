@@ -19,7 +19,7 @@ class SceneRest(Block):
     The probability of "unspecified" in each token is spread as the same token of ``rest`` is, so gradients pass through both.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"embedding": "embedding", "rest": "embedding"}
     outputs: Mapping[str, Any] = {"embedding": "embedding"}
 

@@ -44,7 +44,7 @@ class WordModel(LanguageModel):
         "log_prob": Port(dtype="tensor", shape=("B",), optional=True),
         "answer_tokens": Port(dtype="tensor", shape=("B",), optional=True),
     }
-    draws = False
+    uses_global_rng = False
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class SceneTokenizer(Tokenizer):
     """
 
     outputs = {"tokens": "tokens"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, max_length: int = 48):
         super().__init__()
@@ -69,7 +69,7 @@ class SceneTextEncoder(Conditioner):
 
     inputs = {"tokens": "tokens"}
     outputs = {"embedding": "embedding"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, *, vocabulary_size: int = len(VOCABULARY) + 2, width: int = 96, depth: int = 3):
         super().__init__()

@@ -26,7 +26,7 @@ class SceneUpscaler(Block):
         depth: residual blocks.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": "image"}
     outputs: Mapping[str, Any] = {"image": "image"}
 

@@ -16,7 +16,7 @@ from wgtorch.core.port import Port
 class RepeatFrames(Block):
     """Each row of a batch once for each frame, one row's frames after the other's."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"latent": "latent", "frames": "number"}
     outputs: Mapping[str, Any] = {"latent": "latent"}
 
@@ -29,7 +29,7 @@ class RepeatFrames(Block):
 class JoinFrames(Block):
     """Pictures in a row to videos."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": "image", "frames": "number"}
     outputs: Mapping[str, Any] = {"video": Port(dtype="video")}
 
@@ -48,7 +48,7 @@ class JoinFrames(Block):
 class SplitFrames(Block):
     """Videos to pictures in a row."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"video": Port(dtype="video")}
     outputs: Mapping[str, Any] = {"image": "image", "frames": "number"}
 

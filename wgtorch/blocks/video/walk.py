@@ -21,7 +21,7 @@ class Walk(Block):
         frames: T where the input ``num_frames`` is not fed.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"start": "embedding", "end": "embedding", "num_frames": Port(dtype="number", optional=True)}
     outputs: Mapping[str, Any] = {"embedding": "embedding", "frames": "number"}
 

@@ -116,7 +116,7 @@ class Builder:
             outputs=outputs,
             steps=steps_freed,
             quick=joined(steps_freed),
-            waits=any(step.waits for step in steps_freed),
+            is_async=any(step.is_async for step in steps_freed),
         )
 
     def _slot(self) -> int:
@@ -138,7 +138,7 @@ class Builder:
         """Components in data order; among those that are ready, waiting ones first, then as they were added."""
         wiring = self.wiring
         position = {node: index for index, node in enumerate(self.structure.nodes)}
-        rank = [(not any(self.structure.nodes[node].waits for node in members), position[members[0]]) for members in wiring.components]
+        rank = [(not any(self.structure.nodes[node].is_async for node in members), position[members[0]]) for members in wiring.components]
         needs = {(wiring.component[e.source_node], wiring.component[e.target_node]) for e in self.structure.edges if not wiring.inside(e)}
         return [wiring.components[index] for index in _ordered(range(len(wiring.components)), needs, rank)]
 
@@ -150,7 +150,7 @@ class Builder:
         carries = self._carries([edge for edge in inner if edge in wiring.feedback])
         spot = {node: index for index, node in enumerate(members)}
         needs = {(spot[e.source_node], spot[e.target_node]) for e in inner if e not in wiring.feedback}
-        rank = [(not shapes[node].waits, index) for index, node in enumerate(members)]
+        rank = [(not shapes[node].is_async, index) for index, node in enumerate(members)]
         ordered = [members[index] for index in _ordered(range(len(members)), needs, rank)]
         body = [step for node in ordered for step in self._node_steps(node)]
         done = tuple(self.produced[node, "done"] for node in ordered if (node, "done") in self.produced)
@@ -166,7 +166,7 @@ class Builder:
             done=done,
             reads=tuple(sorted(outside)),
             writes=tuple(sorted(writes)),
-            waits=any(step.waits for step in body),
+            is_async=any(step.is_async for step in body),
         )
         return [*before, loop]
 
@@ -228,7 +228,7 @@ class Builder:
         lone = len(node.outputs) == 1 and len(store) == 1 and node.outputs[0] not in node.optional_outputs
         required = tuple(port.name for port in node.inputs if port.required)
         sure = not any(slot in self.unsure and name in required for name, slot in inputs) and not any(port.filled for port in node.inputs)
-        bare = sure and not (node.special or node.waits or node.may_skip) and (lone or not node.optional_outputs)
+        bare = sure and not (node.special or node.is_async or node.may_skip) and (lone or not node.optional_outputs)
         call = Call(
             node=node_id,
             key=node.key or node_id,
@@ -242,7 +242,7 @@ class Builder:
             plain=bare and not node.draws,
             draws=bare and node.draws,
             required=required,
-            waits=node.waits,
+            is_async=node.is_async,
         )
         return [*before, call]
 

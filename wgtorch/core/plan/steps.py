@@ -23,7 +23,7 @@ class Call:
         plain: nothing but values to hand over; all that must be there are sure to be.
         draws: likewise, and the generator.
         required: inputs that must be there.
-        waits: the call waits on a network.
+        is_async: the call waits on a network.
         frees: slots nobody reads after this step.
     """
 
@@ -39,7 +39,7 @@ class Call:
     plain: bool
     draws: bool
     required: tuple[str, ...]
-    waits: bool
+    is_async: bool
     frees: tuple[int, ...] = ()
 
     @property
@@ -95,7 +95,7 @@ class Combine:
     outside: frozenset[int] = frozenset()
     frees: tuple[int, ...] = ()
     plain: bool = False
-    waits: bool = False
+    is_async: bool = False
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -124,7 +124,7 @@ class Prepare:
     store: tuple[tuple[str, int], ...]
     frees: tuple[int, ...] = ()
     plain: bool = False
-    waits: bool = False
+    is_async: bool = False
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -167,7 +167,7 @@ class Loop:
     quick: tuple[Step | Chain, ...] = ()
     frees: tuple[int, ...] = ()
     plain: bool = False
-    waits: bool = False
+    is_async: bool = False
 
     @property
     def node(self) -> str:
@@ -189,7 +189,7 @@ class Plan:
         outputs: (name, slot).
         steps: the walk.
         quick: the same for a run that nobody watches, with chains of calls joined.
-        waits: some node waits on a network.
+        is_async: some node waits on a network.
         unread: exposed inputs that this plan has no use for.
     """
 
@@ -199,7 +199,7 @@ class Plan:
     outputs: tuple[tuple[str, int], ...]
     steps: tuple[Step, ...]
     quick: tuple[Step | Chain, ...]
-    waits: bool
+    is_async: bool
     unread: frozenset[str] = frozenset()
 
     def order(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class Event:
     """What a callback is told.
 
     Args:
-        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``part`` where a block tells of an output that is not whole yet.
+        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``chunk`` where a block tells of an output that is not whole yet.
         path: the node's path, from the outermost composite's id (``architect/plan/first/a``).
         level: ``world``, ``stage``, ``pipeline``, ``graph`` or ``block``.
         inputs: values the node was called with.
@@ -126,7 +126,7 @@ class Run:
         """What a block at ``node_id`` tells callbacks with, of parts of its outputs; None where there are none."""
         if not self.callbacks:
             return None
-        return lambda **outputs: self.emit("part", node_id, "block", outputs=outputs)
+        return lambda **outputs: self.emit("chunk", node_id, "block", outputs=outputs)
 
     def watch(self, node_id: str, level: str, inputs: Mapping[str, Any], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Makes a call that gives outputs by name, and tells callbacks of its start and of its end or error."""

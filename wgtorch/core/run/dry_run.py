@@ -85,7 +85,7 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values
                 below = run.child(step.node, exposed=tuple(port for port, _ in step.store))
                 inner, inner_calls = _walk(child, child.plan_for(below).steps, path, below, {})
             else:
-                inner, inner_calls = (path,), int(child.waits)
+                inner, inner_calls = (path,), int(child.is_async)
             order += inner
             calls += inner_calls * _items(composite, step, values)
         else:

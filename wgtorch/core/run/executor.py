@@ -32,7 +32,7 @@ _POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
 
 def execute(composite: Walked, plan: Plan, slots: list[Any], run: Run | None) -> None:
     """Runs all steps of a plan. ``slots`` holds the inputs and, afterwards, the outputs."""
-    if plan.waits:
+    if plan.is_async:
         _walk_waiting(composite, plan.steps, slots, run)
     else:
         _walk(composite, plan.quick if run is None else plan.steps, slots, run)
@@ -115,7 +115,7 @@ def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None
     """Asks a node of a loop what it makes of inputs that stay the same in all turns; what it does not make stays as it is."""
     values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not ABSENT}
     child: Any = composite.nodes._modules[step.key]
-    made = {} if run is not None and run.dry else child.before_loop(**values)
+    made = {} if run is not None and run.dry else child.precompute_invariants(**values)
     for port, slot in step.store:
         slots[slot] = made.get(port, values.get(port, ABSENT))
 
@@ -152,7 +152,7 @@ def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> N
 
 def _turn_taker(composite: Walked, loop: Loop, run: Run | None) -> Walk:
     """What goes through a loop's body: the plain walk, the body as it was compiled, either of them recomputed for gradients."""
-    if loop.waits:
+    if loop.is_async:
         return _walk_waiting
     if run is not None and run.dry:
         return _walk
@@ -169,7 +169,7 @@ def _turn_taker(composite: Walked, loop: Loop, run: Run | None) -> Walk:
 
 def traced_loops(composite: Walked, plan: Plan) -> dict[tuple[str, ...], LoopBody]:
     """Bodies of a plan's loops, by their nodes, for when the composite is part of what is being compiled."""
-    return {step.nodes: LoopBody(composite, step, _walk, None) for step in plan.steps if isinstance(step, Loop) and not step.waits}
+    return {step.nodes: LoopBody(composite, step, _walk, None) for step in plan.steps if isinstance(step, Loop) and not step.is_async}
 
 
 def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:
@@ -231,7 +231,7 @@ def _walk_waiting(composite: Walked, steps: Sequence[Step], slots: list[Any], ru
             for step in todo:
                 if not unready.isdisjoint(step.reads):
                     later.append(step)
-                elif step.waits and isinstance(step, Call):
+                elif step.is_async and isinstance(step, Call):
                     call = in_this_context(partial(call_node, composite, step, slots, run))
                     flying[background.start(call)] = (step, time.monotonic())
                 else:

@@ -291,9 +291,9 @@ def _cut(composite: Walked, loop: Loop, walk: Walk, compiled: Callable[[Callable
 def _stays_out(composite: Walked, step: Step, fresh: set[int]) -> bool:
     """True for what is called as it is: it waits, cannot be traced, or has to know what the turn has not given yet."""
     if not isinstance(step, Call):
-        return step.waits
+        return step.is_async
     child = composite.nodes._modules[step.key]
-    if step.waits or not getattr(child, "compiles", True):
+    if step.is_async or not getattr(child, "compiles", True):
         return True
     if isinstance(child, Foresees):
         slots = dict(step.inputs)
@@ -332,7 +332,7 @@ def _segment(
         return tuple([slots[slot] for slot in writes])
 
     numbers = _numbers(composite, body)
-    draws = [s.node for s in body if isinstance(s, Call) and getattr(composite.nodes._modules[s.key], "draws", False)]
+    draws = [s.node for s in body if isinstance(s, Call) and getattr(composite.nodes._modules[s.key], "uses_global_rng", False)]
     return Segment(
         function=compiled(function),
         plain=function,

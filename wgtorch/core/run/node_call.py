@@ -111,7 +111,7 @@ def _invoke(node: Node, child: nn.Module, step: Call, values: dict[str, Any], ru
         return _in_items(outputs_of(step, _one(node, child, step, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
     calls = [lambda index=index, item=item: _one(node, child, step, item, run, index) for index, item in enumerate(items_of)]
-    results = _together(calls) if step.waits else [call() for call in calls]
+    results = _together(calls) if step.is_async else [call() for call in calls]
     ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
     named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
     return {port.name: [result.get(port.name) for result in named] for port in ports}
@@ -136,7 +136,7 @@ def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
     if run is not None and run.dry and hasattr(child, "dry"):
         return child.dry(**values)  # type: ignore[operator]
-    if run is None or run.kept is None or not step.waits or is_level(child) or torch.is_grad_enabled():
+    if run is None or run.kept is None or not step.is_async or is_level(child) or torch.is_grad_enabled():
         return _called(node, child, step, values, run, item)
     key = (run.seed, *run.path, node.node_id, run.turns, run.sample, item)
     known = run.kept.find(key, child, values)
@@ -161,11 +161,11 @@ def _called(node: Node, child: nn.Module, step: Call, values: dict[str, Any], ru
     else:
         named = {name for name, _ in first}
         values = {} if len(values) == len(first) else {name: value for name, value in values.items() if name not in named}
-    if run is not None and getattr(child, "wants_emit", False):
-        values = {**values, "emit": run.emitter(node.node_id)}
+    if run is not None and getattr(child, "wants_stream", False):
+        values = {**values, "stream": run.emitter(node.node_id)}
     if getattr(child, "wants_rng", False):
         values = {**values, "rng": (run or _NO_RUN).rng(node.node_id, item=item)}
-    elif run is not None and run.seed is not None and isinstance(child, Block) and child.draws and not child.waits:
+    elif run is not None and run.seed is not None and isinstance(child, Block) and child.uses_global_rng and not child.is_async:
         with seeded_global(run.rng(node.node_id, item=item)):
             return _answer(node, child, args, values, item)
     return _answer(node, child, args, values, item)

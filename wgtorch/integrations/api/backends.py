@@ -60,7 +60,7 @@ class ApiBackend:
         options: what else the model takes, put into the request's body as it is.
     """
 
-    waits = True
+    is_async = True
     model = None
     call = "complete"
 

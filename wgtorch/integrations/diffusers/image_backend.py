@@ -28,7 +28,7 @@ class LocalImageBackend:
         dtype: of the weights; that of the folder where left out.
     """
 
-    waits = False
+    is_async = False
 
     def __init__(self, *, checkpoint_ref: str, task: str = "text_to_image", dtype: str | None = None) -> None:
         if dtype is not None and dtype not in _DTYPES:

@@ -147,7 +147,7 @@ class DiffusersSchedule(Schedule):
         "end": Port(dtype="number", optional=True),
     }
     outputs = {"progress": "any", "timestep": "number"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ class DiffusersSolver(Solver):
 
     inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
     outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
-    draws = False  # but what ``rng`` gives
+    uses_global_rng = False  # but what ``rng`` gives
     compiles = False  # schedulers count their steps in Python
 
     def __init__(

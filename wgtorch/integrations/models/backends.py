@@ -33,7 +33,7 @@ void. What it raises stops the answers."""
 class Backend(Protocol):
     """What every backend has."""
 
-    waits: bool
+    is_async: bool
     """True when asking it is waiting, as for an answer from a network."""
     model: nn.Module | None
     """The weights, where they are here; the block makes them its submodule ``model``."""
@@ -99,7 +99,7 @@ def register_backend(*names: str) -> Callable[[T], T]:
     Example:
         >>> @register_backend("llm/mine")
         ... class Mine:
-        ...     waits, model = False, None
+        ...     is_async, model = False, None
         ...     def __init__(self, *, checkpoint_ref: str | None = None): ...
         ...     def complete(self, requests, on_text=None): ...
     """

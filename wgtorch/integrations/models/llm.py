@@ -40,7 +40,7 @@ class LLM(TextModel, LanguageModel):
         schema: Mapping[str, Any] | None = None,
         answer: str | list[str] | None = None,
         rng: Rng | None = None,
-        emit: Callable[..., None] | None = None,
+        stream: Callable[..., None] | None = None,
     ) -> dict[str, Any]:
         """One answer for a prompt, or a list of them for a list of prompts; or how likely given ones are."""
         options = {
@@ -48,7 +48,7 @@ class LLM(TextModel, LanguageModel):
             "max_tokens": max_tokens, "stop": stop, "schema": schema,
         }  # fmt: skip
         requests, listed = self._requests(prompt=prompt, rng=rng, **options), isinstance(prompt, (list, tuple))
-        return self._answer(requests, listed, emit) if answer is None else self._likelihood(requests, listed, answer)
+        return self._answer(requests, listed, stream) if answer is None else self._likelihood(requests, listed, answer)
 
     def _requests(self, *, prompt: Any, rng: Rng | None = None, **options: Any) -> list[TextRequest]:
         prompts, _ = rows_of(prompt)

@@ -21,14 +21,14 @@ class ModelBlock(Block):
     default_backend: ClassVar[str] = "api"
     default_provider: ClassVar[str | None] = None
     ref_module = "model"
-    draws = False
+    uses_global_rng = False
     model: Any
 
     def _take(self, backend: str | None, provider: str | None, source: Mapping[str, Any]) -> None:
         """Builds the backend and takes over what it says of itself."""
         self.backend = build_backend(self.kind, backend or self.default_backend, {"provider": provider or self.default_provider, **source})
         self.model = self.backend.model
-        self.waits = self.backend.waits
+        self.is_async = self.backend.is_async
 
 
 def rows_of(value: Any) -> tuple[list[Any], bool]:

@@ -58,7 +58,7 @@ class SpeechToText(ModelBlock):
         self.sampling_rate, self.language, self.prompt = sampling_rate, language, prompt
         named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
         self._take(backend, provider, {**named, **source})
-        self.batched = not self.waits
+        self.batched = not self.is_async
 
     def forward(self, audio: Tensor | list[Tensor], sampling_rate: int | None = None) -> dict[str, Any]:
         """One text for a recording, or a list of them for several."""

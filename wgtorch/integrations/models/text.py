@@ -69,7 +69,7 @@ class TextModel(ModelBlock):
         endpoint_url: where the API is, if not at the provider's own address.
         checkpoint_ref: folder of a local model.
         system, temperature, top_p, max_tokens, stop, schema: defaults of the inputs.
-        stream: tell callbacks of the text as it comes, with events of kind ``part``, whose
+        stream: tell callbacks of the text as it comes, with events of kind ``chunk``, whose
             ``outputs`` are ``text``, ``index`` (of the question), and ``restart``, true where what came so far is void.
         source: what else the backend takes.
 
@@ -108,7 +108,7 @@ class TextModel(ModelBlock):
         self.streams = stream
         named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
         self._take(backend, provider, {**named, **source})
-        self.batched = not self.waits
+        self.batched = not self.is_async
 
     # --- ports --------------------------------------------------------------------------------------------------------
 
@@ -162,11 +162,11 @@ class TextModel(ModelBlock):
     def _requests(self, *args: Any, **inputs: Any) -> list[TextRequest]:
         raise NotImplementedError
 
-    def _answer(self, requests: Sequence[TextRequest], listed: bool, emit: Callable[..., None] | None) -> dict[str, Any]:
+    def _answer(self, requests: Sequence[TextRequest], listed: bool, stream: Callable[..., None] | None) -> dict[str, Any]:
         """Outputs of the block for its requests."""
         if not requests:
             return {"text": [], "data": [], "finish_reason": [], "usage": []}
-        on_text = _telling(emit) if self.streams and emit is not None else None
+        on_text = _telling(stream) if self.streams and stream is not None else None
         answers, data = self._ask(requests, on_text)
         columns: dict[str, list[Any]] = {
             "text": [answer.text for answer in answers],
@@ -240,9 +240,9 @@ class TextModel(ModelBlock):
         return [{name: column[index] for name, column in rows.items()} for index in range(count)]
 
 
-def _telling(emit: Callable[..., None]) -> OnText:
+def _telling(stream: Callable[..., None]) -> OnText:
     def on_text(index: int, piece: str | None) -> None:
-        emit(text=piece or "", index=index, restart=piece is None)
+        stream(text=piece or "", index=index, restart=piece is None)
 
     return on_text
 

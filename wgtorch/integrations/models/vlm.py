@@ -45,7 +45,7 @@ class VLM(TextModel, VisionLanguageModel):
         schema: Mapping[str, Any] | None = None,
         answer: str | list[str] | None = None,
         rng: Rng | None = None,
-        emit: Callable[..., None] | None = None,
+        stream: Callable[..., None] | None = None,
     ) -> dict[str, Any]:
         """One answer for a picture, or a list of them for several; or how likely given ones are."""
         options = {
@@ -54,7 +54,7 @@ class VLM(TextModel, VisionLanguageModel):
         }  # fmt: skip
         requests = self._requests(image=image, prompt=prompt, rng=rng, **options)
         listed = isinstance(image, (list, tuple)) or len(requests) != 1
-        return self._answer(requests, listed, emit) if answer is None else self._likelihood(requests, listed, answer)
+        return self._answer(requests, listed, stream) if answer is None else self._likelihood(requests, listed, answer)
 
     def _requests(self, *, image: Any, prompt: Any = None, rng: Rng | None = None, **options: Any) -> list[TextRequest]:
         pictures = pictures_of(image, self.block_id)

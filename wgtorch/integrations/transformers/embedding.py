@@ -31,7 +31,7 @@ class LocalEmbedder:
         normalize: scale vectors to length 1; where left out, as the folder's ``modules.json`` says, and yes where there is none.
     """
 
-    waits = False
+    is_async = False
 
     def __init__(
         self,

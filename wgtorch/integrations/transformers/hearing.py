@@ -28,7 +28,7 @@ class LocalTranscriber:
         max_tokens: longest text of one recording, in tokens; the model's own limit where left out.
     """
 
-    waits = False
+    is_async = False
 
     def __init__(self, *, checkpoint_ref: str, dtype: str | None = None, device: str | None = None, max_tokens: int | None = None) -> None:
         folder = model_folder(checkpoint_ref, "speech_to_text")

@@ -25,7 +25,7 @@ class LocalVoice:
         device: where the weights go (``cuda:0``); a level's ``.to`` moves them as well.
     """
 
-    waits = False
+    is_async = False
 
     def __init__(self, *, checkpoint_ref: str, dtype: str | None = None, device: str | None = None) -> None:
         folder = model_folder(checkpoint_ref, "text_to_speech")

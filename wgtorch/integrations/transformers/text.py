@@ -30,7 +30,7 @@ class LocalText:
         where: what messages call it.
     """
 
-    waits = False
+    is_async = False
 
     def __init__(
         self,

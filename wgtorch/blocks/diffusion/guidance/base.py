@@ -73,7 +73,7 @@ class IntervalGuidance(Guidance):
     """
 
     inputs: Mapping[str, Any] = {"timestep": "number"}
-    draws = False
+    uses_global_rng = False
 
     def __init__(self, scale: float, interval: list[float] | None, rescale: float) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class GridSchedule(Schedule):
         "sigmas": Port(dtype="list", optional=True),
     }
     outputs: Mapping[str, Any] = {"progress": "any", "timestep": "number", "alpha": "number", "sigma": "number"}
-    draws = False
+    uses_global_rng = False
     train_timesteps = 1
     """T, of which parts are counted."""
 

@@ -45,7 +45,7 @@ class GridSolver(Solver):
 
     inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
     outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
-    draws = False
+    uses_global_rng = False
 
     schedule_kind = "diffusion"
     memory = 0

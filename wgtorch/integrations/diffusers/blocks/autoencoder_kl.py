@@ -38,7 +38,7 @@ class AutoencoderKL(ForeignModel, Codec):
     """
 
     model_class = "AutoencoderKL"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": Port(dtype="latent", optional=True),
         "image": Port(dtype="image", optional=True),

@@ -33,7 +33,7 @@ class AutoencoderKLWan(ForeignModel, Block):
 
     role = "codec"
     model_class = "AutoencoderKLWan"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", optional=True), "video": Port(dtype="video", optional=True)}
     outputs: Mapping[str, Any] = {"video": Port(dtype="video", optional=True), "latent": Port(dtype="latent", optional=True)}
 

@@ -33,7 +33,7 @@ class GuidedCondition(Block):
         only_negative: without a negative prompt there is no guidance (Flux).
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "embedding": "embedding",
         "negative_embedding": "embedding",
@@ -116,7 +116,7 @@ class GuidedCondition(Block):
 class JoinedConditions(Block):
     """Embeddings of two text encoders side by side, and the pooled text of the second (Stable Diffusion XL)."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"embedding": "embedding", "second_embedding": "embedding"}
     outputs: Mapping[str, Any] = {"embedding": "embedding"}
 
@@ -130,7 +130,7 @@ class Repeat(Block):
     """The latents, once for each part of a guided batch."""
 
     role = "repeat"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"latent": "latent", "parts": "number"}
     outputs: Mapping[str, Any] = {"latent": "latent"}
 
@@ -143,7 +143,7 @@ class Repeat(Block):
 class SplitPrediction(Block):
     """A guided batch of predictions taken apart again; without guidance both are the prompt's."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"pred": "latent", "parts": "number"}
     outputs: Mapping[str, Any] = {"pred_cond": "latent", "pred_uncond": "latent"}
 

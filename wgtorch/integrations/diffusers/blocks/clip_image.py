@@ -30,7 +30,7 @@ class CLIPImage(ForeignModel, Embedder):
 
     library = "transformers"
     model_class = "CLIPVisionModelWithProjection"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": "image"}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

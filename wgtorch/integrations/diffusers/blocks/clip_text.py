@@ -29,7 +29,7 @@ class CLIPText(ForeignModel, Conditioner):
     """
 
     library = "transformers"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "tokens": "tokens",
         "attention_mask": Port(dtype="tokens", optional=True),

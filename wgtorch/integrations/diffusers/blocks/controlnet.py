@@ -36,7 +36,7 @@ class ControlNet(ForeignModel, Adapter):
     """
 
     model_class = "ControlNetModel"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": "latent",
         "timestep": "number",

@@ -24,7 +24,7 @@ class Strength(Block):
         num_steps: likewise.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "strength": Port(dtype="number", optional=True),
         "num_steps": Port(dtype="number", optional=True),
@@ -68,7 +68,7 @@ class PatchCount(Block):
         width: likewise.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": Port(dtype="image", optional=True),
         "latents": Port(dtype="latent", optional=True),
@@ -117,7 +117,7 @@ class FlowSettings(Block):
         even: sigmas 1, 1 - 1/N, ..., 1/N, instead of the scheduler's own.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "num_steps": Port(dtype="number", optional=True),
         "tokens": Port(dtype="number", optional=True),

@@ -22,7 +22,7 @@ class ForeignBackbone(ForeignModel, Backbone):
         dtype: of its weights.
     """
 
-    draws = False
+    uses_global_rng = False
     axes: Sequence[str] = ("H", "W")
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

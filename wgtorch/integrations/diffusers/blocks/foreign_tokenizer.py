@@ -21,7 +21,7 @@ class ForeignTokenizer(Tokenizer):
     """
 
     outputs = {"attention_mask": "tokens"}
-    draws = False
+    uses_global_rng = False
     tokenizer_class = ""
 
     def __init__(self, *, folder: str) -> None:

@@ -24,7 +24,7 @@ class LatentMask(Block):
         factor: pixels to a latent's side.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"mask_image": "image", "image": "image"}
     outputs: Mapping[str, Any] = {"mask": "tensor", "latent_mask": "tensor"}
 
@@ -52,7 +52,7 @@ class LatentMask(Block):
 class MaskedImage(Block):
     """A picture that is grey where the mask is 1."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": "image", "mask": "tensor"}
     outputs: Mapping[str, Any] = {"image": "image"}
 
@@ -68,7 +68,7 @@ class Blend(Block):
     (For models that know nothing of masks; Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865, without resampling.)
     """
 
-    draws = False
+    uses_global_rng = False
     compiles = False  # where the loop is, it asks the grid
     inputs: Mapping[str, Any] = {
         "latent": "latent",
@@ -124,7 +124,7 @@ class MaskPatches(Block):
         factor: pixels to a latent's side.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"mask": "tensor"}
     outputs: Mapping[str, Any] = {"patches": "tensor"}
 
@@ -145,7 +145,7 @@ class InpaintChannels(Block):
         mask_last: the mask comes after the masked picture (FLUX.1 Fill).
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"latent": "latent", "mask": "tensor", "masked_latent": "latent"}
     outputs: Mapping[str, Any] = {"latent": "latent"}
 
@@ -170,7 +170,7 @@ class WithoutShift(Block):
         shift: ``shift_factor * scaling_factor`` of the autoencoder.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"latent": "latent"}
     outputs: Mapping[str, Any] = {"latent": "latent"}
 

@@ -40,7 +40,7 @@ class IPAdapter(Adapter):
         scale: of what it contributes, where the input ``scale`` is not fed.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": "image",
         "condition": Port(dtype="embedding", optional=True),

@@ -29,7 +29,7 @@ class KnownFrames(Block):
         num_frames: where the input is not fed.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": "image",
         "last_image": Port(dtype="image", optional=True),
@@ -70,7 +70,7 @@ class FramesCondition(Block):
         frames: frames to a latent's, after the first, which stands for as many.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"latent": "latent", "known": "tensor"}
     outputs: Mapping[str, Any] = {"condition": "latent"}
 

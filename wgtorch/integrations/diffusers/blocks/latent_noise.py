@@ -32,7 +32,7 @@ class LatentNoise(Noise):
             patches too.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "condition": "embedding",
         "progress": "any",

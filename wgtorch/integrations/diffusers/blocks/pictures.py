@@ -24,7 +24,7 @@ class FitPicture(Block):
         width: likewise.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": "image",
         "height": Port(dtype="number", optional=True),

@@ -71,7 +71,7 @@ class SD3Conditions(Block):
         width: of the embeddings that the transformer takes.
     """
 
-    draws = False
+    uses_global_rng = False
     length = 256
     inputs: Mapping[str, Any] = {
         "embedding": "embedding",

@@ -32,7 +32,7 @@ class T2IAdapter(ForeignModel, Adapter):
     """
 
     model_class = "T2IAdapter"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": "image",
         "condition": Port(dtype="embedding", optional=True),

@@ -24,7 +24,7 @@ class T5Text(ForeignModel, Conditioner):
 
     library = "transformers"
     model_class = "T5EncoderModel"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"tokens": "tokens"}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

@@ -25,7 +25,7 @@ class UMT5Text(ForeignModel, Conditioner):
 
     library = "transformers"
     model_class = "UMT5EncoderModel"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"tokens": "tokens", "attention_mask": Port(dtype="tokens", optional=True)}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

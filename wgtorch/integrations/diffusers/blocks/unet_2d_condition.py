@@ -34,8 +34,8 @@ class UNet2DCondition(ForeignModel, Backbone):
     """
 
     model_class = "UNet2DConditionModel"
-    draws = False
-    before_loop_ports = ("condition",)
+    uses_global_rng = False
+    invariant_ports = ("condition",)
     inputs: Mapping[str, Any] = {
         "text_embeds": Port(dtype="embedding", optional=True),
         "time_ids": Port(dtype="tensor", optional=True),
@@ -48,7 +48,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
         self._known: tuple[Any, ...] = ()  # a model, and its cross-attentions
 
-    def before_loop(self, condition: Tensor | None = None, **inputs: Any) -> dict[str, Any]:
+    def precompute_invariants(self, condition: Tensor | None = None, **inputs: Any) -> dict[str, Any]:
         """The condition's keys and values for every cross-attention: a loop's turns look at the same text.
 
         Left to each call where that is compiled, where the model does something of its own with its condition first, or where
@@ -83,7 +83,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         Args:
             latent: [B, C, H, W].
             timestep: of training, a number or [B].
-            condition: [B, T, D], or what :meth:`before_loop` makes of it.
+            condition: [B, T, D], or what :meth:`precompute_invariants` makes of it.
             text_embeds: pooled text [B, P], of models that were trained with it (XL).
             time_ids: sizes and crops [B, 6], of the same.
             adapted: what ControlNets, T2I-Adapters and IP-Adapters contribute; contributions of one sort are added up.

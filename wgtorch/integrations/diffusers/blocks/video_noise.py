@@ -28,7 +28,7 @@ class VideoNoise(Noise):
         width: likewise.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "condition": "embedding",
         "progress": "any",

@@ -30,7 +30,7 @@ class WanImage(ForeignModel, Conditioner):
 
     library = "transformers"
     model_class = "CLIPVisionModel"
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": "image", "last_image": Port(dtype="image", optional=True)}
 
     def __init__(

@@ -16,7 +16,7 @@ from wgtorch.core.port import Port
 class SecondPrompt(Block):
     """The text for the second encoder: one of its own, else that of the first."""
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {"text": "text", "second": Port(dtype="text", optional=True)}
     outputs: Mapping[str, Any] = {"text": "text"}
 
@@ -38,7 +38,7 @@ class PictureSizes(Block):
         scored: in place of ``target_size`` stands how pleasing the picture is to be, as the refiner was trained.
     """
 
-    draws = False
+    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": "latent",
         "scale": "number",

@@ -19,7 +19,7 @@ class Told(Block):
     """Adds a projection of ``told`` to x; the projection is made before a loop where it can be."""
 
     outputs = {"y": "tensor"}
-    before_loop_ports = ("told", "bias")
+    invariant_ports = ("told", "bias")
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Told(Block):
         self.projected = 0
         self.asked: list[dict[str, Any]] = []
 
-    def before_loop(self, **inputs: Any) -> dict[str, Any]:
+    def precompute_invariants(self, **inputs: Any) -> dict[str, Any]:
         self.asked.append(inputs)
         return {"told": (self._of(inputs["told"]),)} if "told" in inputs else {}
 
