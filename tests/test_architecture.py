@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,15 @@ def test_the_planner_knows_nothing_of_torch() -> None:
             for alias in node.names
         }
         assert not any(name == "torch" or name.startswith("torch.") for name in names), path
+
+
+def test_core_names_no_implementation_of_adapters() -> None:
+    hook = PACKAGE / "core" / "adapter_hook.py"
+    texts = {path: path.read_text(encoding="utf-8") for path in (PACKAGE / "core").rglob("*.py")}
+    code = ast.parse(texts[hook])
+    assert isinstance(code.body.pop(0), ast.Expr), "the docstring, which may say who answers"
+    texts[hook] = ast.unparse(code)
+    assert [path for path, text in texts.items() if re.search(r"peft|\blora", text, flags=re.IGNORECASE)] == []
 
 
 def test_a_bare_import_loads_nothing_heavy() -> None:

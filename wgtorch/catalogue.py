@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from importlib import import_module
 
+from wgtorch.core import adapter_hook
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import TemplateRegistry
 from wgtorch.core.registry import RemoteRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
+from wgtorch.lora.hook import LoraHook
 from wgtorch.world import WorldReports
 
 _BLOCKS = {
@@ -70,4 +72,5 @@ def install() -> None:
     GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")
     GraphWriters.provide(partial(import_module, "wgtorch.integrations.diffusers.exporting"), "diffusers")
     WorldReports.provide(partial(import_module, "wgtorch.report.report"), "html")
+    adapter_hook.install(LoraHook())
     RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")

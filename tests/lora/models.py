@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.blocks_for_tests import Affine, chain
-from wgtorch.core.adapters.attaching import tensors_of
 from wgtorch.core.block import Block, register_block
-from wgtorch.core.wearing import adapters_on, keeping
 from wgtorch.graph import Graph
+from wgtorch.lora.context import adapters_on, keeping
+from wgtorch.lora.peft_model import tensors_of
 from wgtorch.lora.places import places_of, unique_blocks
 
 

@@ -16,9 +16,9 @@ import peft
 from tests.blocks_for_tests import chain
 from tests.lora.models import ALL_KINDS, Body, Layers, fill, snapshot
 from wgtorch import lora
-from wgtorch.core.adapters.attaching import adopt, tensors_of
 from wgtorch.core.errors import StructureError
 from wgtorch.graph import Graph
+from wgtorch.lora.peft_model import adopt, tensors_of
 
 IDS = torch.randint(7, (4, 6), generator=torch.Generator().manual_seed(0))
 

@@ -17,8 +17,8 @@ from tests.blocks_for_tests import Affine, as_pipeline, chain
 from tests.lora.models import Body, by_hand, fill, gradients, leaves, twice
 from wgtorch import lora
 from wgtorch.core.errors import PortError, StructureError, UnknownNameError
-from wgtorch.core.wearing import cell
 from wgtorch.graph import Graph
+from wgtorch.lora.context import cell
 from wgtorch.pipeline import Pipeline
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

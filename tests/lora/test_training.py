@@ -19,10 +19,10 @@ from tests.blocks_for_tests import as_pipeline
 from tests.lora.models import Body, by_hand, fill, leaves, twice
 from tests.train.toys import BACKBONE, QUIET, Linear, Numbers, chain
 from wgtorch import Graph, World, lora
-from wgtorch.core.adapters.attaching import base_state
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import TrainingError
+from wgtorch.lora.peft_model import base_state
 from wgtorch.train import Step, Trainable
 from wgtorch.train.fitting import fit
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build

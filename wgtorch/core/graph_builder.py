@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Self
 
+from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, UnknownNameError, suggest
 from wgtorch.core.level import Level
@@ -14,7 +15,6 @@ from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import split_path
 from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
-from wgtorch.core.wearing import adapters_on, missing_here
 
 
 class Wired(Level):
@@ -279,7 +279,7 @@ class Wired(Level):
             if reason is not None:
                 errors.append(Finding(f"{self.block_id}: edge {edge}", reason))
         for node_id, node in self._places.items():
-            if node.adapter is not None and (wrong := missing_here(self.nodes[node_id], node.adapter)) is not None:
+            if node.adapter is not None and (wrong := adapter_hook.hook.missing(node.adapter, self.nodes[node_id])) is not None:
                 errors.append(Finding(f"{self.block_id}/{node_id}", wrong))
         return errors, warnings
 
@@ -290,7 +290,9 @@ class Wired(Level):
 
     def _with_adapters(self) -> frozenset[str]:
         """Nodes whose calls must say what is worn, if only that it is nothing."""
-        return frozenset(node_id for node_id, child in self.nodes.items() if self._places[node_id].adapter or adapters_on(child))
+        return frozenset(
+            node_id for node_id, child in self.nodes.items() if self._places[node_id].adapter or adapter_hook.hook.names(child)
+        )
 
     def _structure(self) -> Structure:
         if (adapted := self._with_adapters()) != self._adapted:

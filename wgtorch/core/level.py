@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from wgtorch.core.adapters.attaching import adopt_below
+from wgtorch.core import adapter_hook
+from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.block import Block
 from wgtorch.core.config import serialization as building
 from wgtorch.core.config.template import build_template
@@ -28,7 +29,6 @@ from wgtorch.core.run.context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.tree import levels
 from wgtorch.core.trust import Trust
-from wgtorch.core.wearing import Adapter, canonical, missing_here
 
 
 class Level(Block):
@@ -188,12 +188,9 @@ class Level(Block):
         for name in [*place["map"], *place.get("inputs", {})]:
             if name not in spec:
                 raise UnknownNameError(f"{self.block_id}/{node_id}: no input {name!r}; {suggest(name, spec)}")
-        if (adapter := canonical(place.pop("adapter", None), f"{self.block_id}/{node_id}")) is not None:
-            place["adapter"] = adapter
-            # What is being built gets its adapters with its weights; validate() and the run look again.
-            if now_building().pool is None and (wrong := missing_here(child, adapter)) is not None:
-                raise StructureError(f"{self.block_id}/{node_id}: {wrong}")
-            adopt_below(child)
+        if "adapter" in place:  # what is being built gets its adapters with its weights; validate() and the run check them
+            check = now_building().pool is None
+            place["adapter"] = adapter_hook.hook.resolve(place["adapter"], child, f"{self.block_id}/{node_id}", check=check)
         return Node(node_id, **place)
 
     def _free_id(self, wish: str) -> str:

@@ -10,8 +10,8 @@ PEFT makes the layers and its files; it is loaded when the first of these is cal
 place wears nothing, unless ``with wgtorch.lora.wearing(block, "winter"):`` says so.
 """
 
-from wgtorch.core.wearing import keeping
 from wgtorch.lora.adding import Adapted, Report, Skipped, add, adopt, detach, remove
+from wgtorch.lora.context import keeping
 from wgtorch.lora.files import load, save
 from wgtorch.lora.merging import merge, unmerge
 from wgtorch.lora.training import check_optimizer

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wgtorch.core.adapters import attaching
-from wgtorch.core.adapters.attaching import ALLOWED, adopt_below, check_name, inject, is_adopted, layers_of, tensors_of
 from wgtorch.core.errors import StructureError, require, suggest
-from wgtorch.core.wearing import adapters_on, gate_of, wearer_of
+from wgtorch.lora import peft_model
+from wgtorch.lora.context import adapters_on, gate_of, wearer_of
 from wgtorch.lora.freezing import freeze, settle_mode, thaw
+from wgtorch.lora.peft_model import ALLOWED, adopt_below, check_name, inject, is_adopted, layers_of, tensors_of
 from wgtorch.lora.places import Place, adaptable, as_peft_says, chosen_layers, look_again, matches, places_of, unique_blocks
 from wgtorch.lora.wear import without
 
@@ -154,7 +154,7 @@ def remove(target: Any, name: str) -> None:
     without(target, name)
     for place in holders:
         with gate_of(wearer_of(place.block)).change():
-            attaching.detach(place.block, name)
+            peft_model.detach(place.block, name)
     for place in unique_blocks(places):
         thaw(place.block, name, target.training)
     look_again(target)
@@ -247,7 +247,7 @@ def _inject_all(
             adapted.append(Adapted(place.path, kind, len(layers), size))
     except Exception:
         for place in done:
-            attaching.detach(place.block, name)
+            peft_model.detach(place.block, name)
         raise
     return adapted
 

@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from wgtorch.core.adapters import attaching
-from wgtorch.core.checkpoint.adapters import attach, config_from, config_text, stored_tensors
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
 from wgtorch.core.checkpoint.reading import stored_adapters
 from wgtorch.core.errors import CheckpointError, StructureError, suggest
 from wgtorch.core.saving import write_folder
 from wgtorch.core.tree import is_level
-from wgtorch.core.wearing import adapters_on, gate_of, wearer_of
+from wgtorch.lora import peft_model
 from wgtorch.lora.adding import Adapted, Report
+from wgtorch.lora.context import adapters_on, gate_of, wearer_of
 from wgtorch.lora.foreign import Stored, read_adapters
+from wgtorch.lora.peft_files import attach, config_from, config_text, stored_tensors
 from wgtorch.lora.places import Place, adaptable, look_again, places_of, unique_blocks
 
 _FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
@@ -43,6 +41,8 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style") -> Pa
         raise StructureError(f"{target.block_id}: no block below has an adapter {name!r}; {suggest(name, known)}")
     folder = Path(folder)
     _check_folder(folder)
+
+    from safetensors.torch import save_file
 
     def fill(fresh: Path) -> None:
         for place in holders:
@@ -176,7 +176,7 @@ def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
                 _replace(place, adapter, stored)
     except Exception:
         for place, adapter in done:
-            attaching.detach(place.block, adapter)
+            peft_model.detach(place.block, adapter)
         raise
 
 
@@ -185,11 +185,11 @@ def _replace(place: Place, name: str, stored: Stored) -> None:
     old, new = adapters_on(place.block)[name], config_from(stored.config, f"{stored.source}: adapter {name!r}")
     fields = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
     differing = [field for field in fields if getattr(old, field) != getattr(new, field)]
-    wrong = attaching.misfits(place.block, name, stored.tensors)
+    wrong = peft_model.misfits(place.block, name, stored.tensors)
     if differing or wrong:
         raise CheckpointError(
             f"{stored.source}: cannot take the place of adapter {name!r} on {place.path}: {'; '.join(differing + wrong)[:500]}. "
             "Load it under another name, let places wear that, and remove the old one"
         )
     with gate_of(wearer_of(place.block)).change():
-        attaching.set_tensors(place.block, name, stored.tensors)
+        peft_model.set_tensors(place.block, name, stored.tensors)

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.adapters import PREFIX
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, require
 from wgtorch.core.weights import read_file
+from wgtorch.lora.peft_files import PREFIX
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 _METADATA = "lora_adapter_metadata"

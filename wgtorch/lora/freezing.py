@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgtorch.core.adapters.attaching import base_parameters
-from wgtorch.core.wearing import adapters_on
+from wgtorch.lora.context import adapters_on
+from wgtorch.lora.peft_model import base_parameters
 
 _RECORD = "_frozen_by"
 """Attribute of a block: for each adapter that froze its base, (names of what had trained, whether the block itself was not frozen)."""

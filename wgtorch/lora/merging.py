@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from wgtorch.core.adapters.attaching import layers_of
+from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.errors import StructureError
-from wgtorch.core.wearing import Adapter, PerSample, Weighted, adapters_on, as_worn, canonical, gate_of, missing_here, wearer_of
+from wgtorch.lora.context import PerSample, Weighted, adapters_on, as_worn, canonical, gate_of, missing_here, wearer_of
+from wgtorch.lora.peft_model import layers_of
 from wgtorch.lora.places import Place, places_of, unique_blocks
 
 

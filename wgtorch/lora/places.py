@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from wgtorch.core.adapters.attaching import layers_of
 from wgtorch.core.errors import StructureError
 from wgtorch.core.tree import is_level, levels, walk
-from wgtorch.core.wearing import wearer_of
+from wgtorch.lora.context import wearer_of
+from wgtorch.lora.peft_model import layers_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from wgtorch.core.adapters.attaching import tensors_of
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.tree import is_level, levels
-from wgtorch.core.wearing import adapters_on, cell, names_of
+from wgtorch.lora.context import adapters_on, cell, names_of
+from wgtorch.lora.peft_model import tensors_of
 from wgtorch.lora.places import places_of
 from wgtorch.lora.wear import wearing
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgtorch.core.adapters.attaching import adopt_below
+from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.errors import StructureError
 from wgtorch.core.tree import is_level, levels
-from wgtorch.core.wearing import Adapter, adapters_on, as_worn, canonical, cell, missing_here, names_of, worn_as
+from wgtorch.lora.context import adapters_on, as_worn, canonical, cell, missing_here, names_of, worn_as
+from wgtorch.lora.peft_model import adopt_below
 from wgtorch.lora.places import places_of
 
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import torch
 
+from wgtorch.core import adapter_hook
 from wgtorch.core.run.context import Run, locate
 from wgtorch.core.run.detached import call_frozen
 from wgtorch.core.structure import Node
-from wgtorch.core.wearing import worn_at
 from wgtorch.storage.base import Life
 from wgtorch.world_runtime.state import State
 
@@ -139,7 +139,7 @@ def _stage(
 def _outputs(world: Cyclic, stage_id: str, stage: Any, inner: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     state, others = given["state"], {"action": given["action"], "content": given["content"]}
     place = world.places[stage_id]
-    with worn_at(place.adapter, stage, stage_id) or nullcontext():
+    with adapter_hook.hook.context(place.adapter, stage, stage_id) or nullcontext():
         if place.trainable or not torch.is_grad_enabled():
             after = stage(inner, state, **others)
         else:

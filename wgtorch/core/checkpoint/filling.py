@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from wgtorch.core.adapters.attaching import base_state
+from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.tensors import can_store
 from wgtorch.core.errors import CheckpointError, Finding
 
@@ -143,7 +143,7 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
         path: the block's, for messages.
         strict: missing and unexpected names are findings too.
     """
-    own = base_state(module)
+    own = adapter_hook.hook.base_state(module)
     ties = _ties(own)
     found: list[Finding] = []
     if strict and tensors.keys() != own.keys():
@@ -205,7 +205,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def copy_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copies checked tensors into the module's own, which stay the objects that optimizers hold."""
     with torch.no_grad():
-        for name, value in base_state(module).items():
+        for name, value in adapter_hook.hook.base_state(module).items():
             if name in tensors:
                 value.copy_(tensors[name])
 

@@ -5,7 +5,7 @@ dir/
   config.yaml                      structure (config.json when it is large)
   blocks/<path>.safetensors        weights of one unique block, under the first path it stands at
   blocks/<path>-00001-of-00003.safetensors    the same in shards
-  adapters/<path>/<name>/          one adapter of one block, in PEFT's own layout
+  adapters/<path>/<name>/          one adapter of one block, in the layout of the library that made it
   life/ ...                        what a level writes beside (a world's life)
   training/ ...                    what a training needs to go on
 

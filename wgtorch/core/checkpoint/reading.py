@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.checkpoint.adapters import adapter_findings, attach, base_tensors, differs, give
+from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.filling import assign, copy_into, misfit_error, misfits
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
@@ -25,7 +25,6 @@ from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNa
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.tree import UniqueBlock, dotted, unique_blocks, walk
-from wgtorch.core.wearing import adapters_on, is_merged
 from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 
 
@@ -86,17 +85,15 @@ def load_weights(
         for name, one in parts.items():
             entry = _entry_for(one, entries)
             if entry is None:
-                findings += [Finding(name, "its weights are missing")] if base_tensors(one.block) else []
+                findings += [Finding(name, "its weights are missing")] if adapter_hook.hook.base_state(one.block) else []
                 continue
-            if is_merged(one.block):
-                raise CheckpointError(f"{source.path}: {name}: an adapter is merged into it; unmerge it first (wgtorch.lora.unmerge)")
             tensors = _tensors_of(source, entry, verify, one.block)
             wrong = misfits(one.block, tensors, name)
             findings += wrong
             bad = {item.where for item in wrong}
             found.append((one, {key: value for key, value in tensors.items() if f"{name}.{key}" not in bad}))
             stored = {adapter: _adapter(source, entry, adapter, verify)[1] for adapter in entry.adapters}
-            wrong = adapter_findings(one.block, stored, name)
+            wrong = adapter_hook.hook.misfits(one.block, stored, name)
             findings += wrong
             bad = {item.where for item in wrong}
             adapters += [(one, adapter, state) for adapter, state in stored.items() if f"{name}: adapter {adapter!r}" not in bad]
@@ -107,12 +104,12 @@ def load_weights(
         for one, tensors in found:
             copy_into(one.block, tensors)
         for one, adapter, state in adapters:
-            give(one.block, adapter, state)
+            adapter_hook.hook.copy_into(one.block, adapter, state)
     return tuple(findings)
 
 
 def stored_adapters(path: str | os.PathLike[str], verify: bool | None = None) -> list[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
-    """Adapters that a checkpoint holds: (path of the block, name, config, tensors under PEFT's names)."""
+    """Adapters that a checkpoint holds: (path of the block, name, config, tensors), as ``AdapterHook.attach`` takes them."""
     with open_source(path) as source:
         manifest = read_manifest(source)
         return [(entry.path, name, *_adapter(source, entry, name, verify)) for entry in manifest.blocks.values() for name in entry.adapters]
@@ -227,7 +224,9 @@ def _give(
         entry = _entry_for(part, entries)
         weights = _weights(source, entry, part, verify)
         if weights is None:
-            findings += [Finding(path, "its weights are missing", mend="Save the level again.")] if base_tensors(part.block) else []
+            findings += (
+                [Finding(path, "its weights are missing", mend="Save the level again.")] if adapter_hook.hook.base_state(part.block) else []
+            )
             continue
         if weights.tensors is not None:
             findings += misfits(part.block, weights.tensors, path)
@@ -253,12 +252,11 @@ def _settle(part: UniqueBlock, weights: _Weights, pool: Pool | None, source: Sou
 
     ref = str(weights.ref or source.where(part.path))
     block = fill() if pool is None else pool.get(_identity(part, weights, source, device), fill, ref=ref)
-    theirs = adapters_on(block)
-    if any(name in theirs and differs(block, name, tensors) for name, (_, tensors) in weights.adapters.items()):
-        block, theirs = fill(), {}  # one base cannot hold two adapters of one name
+    if any(adapter_hook.hook.differs(block, name, tensors) for name, (_, tensors) in weights.adapters.items()):
+        block = fill()  # one base cannot hold two adapters of one name
     for name, (config, tensors) in weights.adapters.items():
-        if name not in theirs:
-            attach(block, name, config, tensors, str(source.path))
+        if name not in adapter_hook.hook.names(block):
+            adapter_hook.hook.attach(block, name, config, tensors, str(source.path))
     for level, node_id in part.holders:
         if block is not part.block:
             level.put_child(node_id, block)

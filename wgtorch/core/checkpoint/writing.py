@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.checkpoint.adapters import adapters_of, base_tensors
+from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.filling import split_aliases
 from wgtorch.core.checkpoint.layout import (
     ADAPTER_CONFIG,
@@ -140,12 +140,12 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
 def _write_block(part: UniqueBlock, sink: Sink, choose: _Choice) -> StoredBlock | None:
     block, path = part.block, part.path
     adapters = {}
-    for name, (adapter_config, state) in adapters_of(block).items():
+    for name, (adapter_config, state) in adapter_hook.hook.stored(block).items():
         folder = f"{ADAPTERS}/{file_stem(path)}/{name}"
         raw = adapter_config.encode()
         files = [_stored(sink.put(f"{folder}/{ADAPTER_CONFIG}", [raw], len(raw)))]
         adapters[name] = (*files, _put_tensors(sink, f"{folder}/{ADAPTER_WEIGHTS}", state, {"format": "pt"}))
-    state = base_tensors(block)
+    state = adapter_hook.hook.base_state(block)
     if not state and not adapters:
         return None
     entry = StoredBlock(path, users=tuple(part.users), block_type=getattr(block, "block_type", ""), adapters=adapters)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from wgtorch.core import adapter_hook
 from wgtorch.core.errors import RunCancelled, RunTimeoutError
 from wgtorch.core.run.result_cache import Kept
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
-from wgtorch.core.wearing import keeping
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ def _below(feeds: Mapping[tuple[Path, str], Any], node_id: str) -> Mapping[tuple
 def in_this_context(function: Callable[[], Any]) -> Callable[[], Any]:
     """The function as it would run here, in whatever thread calls it: same context variables, adapters, grad mode and autocast."""
     context = contextvars.copy_context()
-    function = keeping(function)
+    function = adapter_hook.hook.preserve(function)
     grad = torch.is_grad_enabled()
     inference = torch.is_inference_mode_enabled()
     autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")

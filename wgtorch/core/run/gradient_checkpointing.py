@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Loop, Step
 from wgtorch.core.port import ABSENT
 from wgtorch.core.run.context import Run
 from wgtorch.core.run.loop_compiler import Walk
 from wgtorch.core.run.modes import modes_again
 from wgtorch.core.run.node_call import Walked
-from wgtorch.core.wearing import keeping
 
 
 class Recomputed:
@@ -72,7 +72,7 @@ class Recomputed:
             with modes_again(self.root, self.modes):
                 return turn(None if run is None else _again(run), *values)
 
-        return keeping(told)
+        return adapter_hook.hook.preserve(told)
 
 
 def _modes(composite: Walked, loop: Loop) -> list[tuple[Any, bool]]:

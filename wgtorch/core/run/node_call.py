@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block
 from wgtorch.core.errors import MissingInputError, PortError
 from wgtorch.core.kinds import describe
@@ -22,7 +23,6 @@ from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG, seeded_global
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
-from wgtorch.core.wearing import worn_at
 
 
 class Walked(Protocol):
@@ -172,10 +172,10 @@ def _called(node: Node, child: nn.Module, step: Call, values: dict[str, Any], ru
 
 
 def _answer(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any], item: int | None) -> Any:
-    worn = worn_at(node.adapter, child, node.node_id, item)
-    if worn is None:
+    context = adapter_hook.hook.context(node.adapter, child, node.node_id, item)
+    if context is None:
         return _result(node, child, args, values)
-    with worn:
+    with context:
         return _result(node, child, args, values)
 
 

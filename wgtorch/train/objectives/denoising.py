@@ -18,12 +18,12 @@ from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
 from wgtorch.train.objectives.parts import (
     Denoiser,
+    adapters_on_the_way,
     denoiser_of,
     denoising_graph,
     encoder_in,
     prediction_in,
     schedule_in,
-    worn_on_the_way,
 )
 from wgtorch.train.registries import register_objective
 
@@ -98,7 +98,7 @@ class Denoising(Objective):
         wide = [level.to(x0).view(-1, *[1] * (x0.dim() - 1)) for level in (alpha, sigma)]
         values = self.conditions(denoiser, batch, step)
         values |= {denoiser.latent: wide[0] * x0 + wide[1] * eps, denoiser.timestep: timestep}
-        with worn_on_the_way(target, denoiser.graph, self.at):
+        with adapters_on_the_way(target, denoiser.graph, self.at):
             pred = denoiser.call(**values)["pred"]
         wanted = target_of(prediction, x0, eps, *wide)
         if pred.shape != wanted.shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.schedules import GridSchedule, build_schedule
 from wgtorch.blocks.diffusion.solvers.base import GridSolver
+from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.run.rng import Rng
 from wgtorch.core.tree import walk
-from wgtorch.core.wearing import worn_at
 from wgtorch.graph import Graph
 
 
@@ -63,7 +63,7 @@ def graphs_in(level: Level) -> Iterator[tuple[str, Graph]]:
 
 
 @contextmanager
-def worn_on_the_way(target: Block, place: Block | None, at: str | None) -> Iterator[None]:
+def adapters_on_the_way(target: Block, place: Block | None, at: str | None) -> Iterator[None]:
     """Inside, what is called wears what the places on the way to it say, as in a run of the whole target.
 
     Args:
@@ -77,8 +77,8 @@ def worn_on_the_way(target: Block, place: Block | None, at: str | None) -> Itera
         level: Any = target
         for node_id in path.split("/") if path else ():
             child = level.nodes[node_id]
-            if (worn := worn_at(level.places[node_id].adapter, child, f"{level.block_id}/{node_id}")) is not None:
-                stack.enter_context(worn)
+            context = adapter_hook.hook.context(level.places[node_id].adapter, child, f"{level.block_id}/{node_id}")
+            stack.enter_context(context or nullcontext())
             level = child
         yield
 

@@ -25,9 +25,6 @@ from torch import nn
 from wgtorch.core.errors import StructureError, suggest
 from wgtorch.core.tree import is_level, walk
 
-Adapter = str | Mapping[str, float] | Sequence[str | None]
-"""What a place can wear: an adapter, several with weights, or one (or None) for each sample of the batch."""
-
 
 @dataclass(frozen=True, slots=True)
 class PerSample:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgtorch.core.errors import PortError, StructureError
-from wgtorch.core.wearing import PerSample, cell, current_task, unknown_again
+from wgtorch.lora.context import PerSample, cell, current_task, unknown_again
 
 
 class WornLayer:

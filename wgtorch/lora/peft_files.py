@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wgtorch.core.adapters.attaching import base_state, check_config, detach, inject, is_adopted, misfits, set_tensors, tensors_of
 from wgtorch.core.errors import CheckpointError, Finding, StructureError, require
-from wgtorch.core.wearing import adapters_on
+from wgtorch.lora.context import adapters_on, is_merged
+from wgtorch.lora.peft_model import base_state, check_config, detach, inject, is_adopted, misfits, set_tensors, tensors_of
 
 PREFIX = "base_model.model."
 """What PEFT puts before every name in its files."""
@@ -96,6 +96,8 @@ def config_from(config: Mapping[str, Any], where: str) -> Any:
 
 def adapter_findings(block: nn.Module, stored: Mapping[str, Mapping[str, Tensor]], path: str) -> list[Finding]:
     """What of stored adapters, tensors by name, does not fit those that a block has."""
+    if is_merged(block):
+        raise CheckpointError(f"{path}: an adapter is merged into it; unmerge it first (wgtorch.lora.unmerge)")
     has = adapters_on(block)
     found = [Finding(f"{path}: adapter {name!r}", "missing from the checkpoint") for name in has if name not in stored]
     for name, tensors in stored.items():

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgtorch.core.adapters.recomputing import as_before, keep_when_recomputed
 from wgtorch.core.errors import StructureError, require, suggest
 from wgtorch.core.tree import is_level, walk
-from wgtorch.core.wearing import adapters_on, wearer_of
+from wgtorch.lora.context import adapters_on, wearer_of
+from wgtorch.lora.gradient_checkpointing import as_before, keep_when_recomputed
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 ALLOWED = (
@@ -109,7 +109,7 @@ def adopt(block: nn.Module) -> None:
     Raises:
         StructureError: there is a layer of a kind that cannot.
     """
-    from wgtorch.core.adapters.layers import KINDS, WornLayer
+    from wgtorch.lora.layers import KINDS, WornLayer
 
     found = [(path, layer) for path, layer in layers_of(wearer_of(block)) if not isinstance(layer, WornLayer)]
     for path, layer in found:
@@ -133,7 +133,7 @@ def adopt_below(child: Any) -> None:
 
 def is_adopted(block: nn.Module) -> bool:
     """False while a block has layers that PEFT put in and that know nothing of places."""
-    return all(type(layer).__module__ == "wgtorch.core.adapters.layers" for _, layer in layers_of(wearer_of(block)))
+    return all(type(layer).__module__ == "wgtorch.lora.layers" for _, layer in layers_of(wearer_of(block)))
 
 
 def detach(block: nn.Module, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wgtorch.core.wearing import keeping
+from wgtorch.lora.context import keeping
 
 _FUNCTION = "_gradient_checkpointing_func"
 _SETTER = "_set_gradient_checkpointing"

@@ -1,1 +1,0 @@
-"""Adapters inside models: PEFT makes the layers, the call says which of them count."""
