@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,12 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs and notebooks that tests start
 settings.register_profile("wgtorch", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("wgtorch")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One process for files that are named, where starting workers takes longer than they save; else one for each core."""
+    named = [Path(word.partition("::")[0]) for word in config.option.file_or_dir]
+    return 0 if named and all(path.is_file() for path in named) else None
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ LAYERS = (
 )  # fmt: skip
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in PACKAGE.rglob("*.py"):
@@ -43,8 +45,13 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports_of(name: str, path: Path) -> Iterator[str]:
+@cache
+def imports_of(path: Path) -> list[str]:
     """Modules of the package that a module imports, at any depth of its code."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     known = modules()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -69,14 +76,14 @@ def test_imports_point_inwards() -> None:
         f"{name} imports {target}"
         for name, path in modules().items()
         if name != "wgtorch"
-        for target in imports_of(name, path)
+        for target in imports_of(path)
         if layer_of(target) > layer_of(name)
     ]
     assert wrong == []
 
 
 def test_nobody_inside_imports_through_the_package_root() -> None:
-    wrong = [name for name, path in modules().items() if name != "wgtorch" and "wgtorch" in set(imports_of(name, path))]
+    wrong = [name for name, path in modules().items() if name != "wgtorch" and "wgtorch" in imports_of(path)]
     assert wrong == []
 
 
@@ -85,7 +92,7 @@ def test_there_is_no_import_cycle_not_even_a_lazy_one() -> None:
     edges = [
         Edge(name, "", target, "")
         for name, path in known.items()
-        for target in set(imports_of(name, path))
+        for target in set(imports_of(path))
         if target != name and not (path.name == "__init__.py" and target.startswith(f"{name}."))
     ]
     assert [members for members in strong_components(known, edges) if len(members) > 1] == []

@@ -35,6 +35,13 @@ def test_the_snippets_of_the_readme_run_one_after_the_other(
     assert "valid" in capsys.readouterr().out
 
 
+def test_links_lead_to_files() -> None:
+    pages = [path for folder in (".", "docs", "wgtorch") for path in (ROOT / folder).glob("**/*.md" if folder == "wgtorch" else "*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))]
+    assert len(links) >= 6
+    assert [(str(page), link) for page, link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_files_that_the_readme_names_are_there() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?:notebooks|scripts|conf)/[\w./-]*\w", text))
@@ -42,6 +49,7 @@ def test_the_files_that_the_readme_names_are_there() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.xdist_group("notebooks")  # groups are handed out first, and these take longest
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own messaging
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +159,7 @@ def test_ci_checks_all_in_a_fresh_environment_and_leaves_nothing(call, clone: Pa
         "python: pip install --editable .[dev]",
         "ruff: check",
         "mypy: ",
+        "python: -m pytest tests/test_docs.py -k not notebook",
         "python: -m pytest",
     ]
     assert sorted(clone.rglob("*")) == before
@@ -178,11 +178,10 @@ def test_the_demo_from_a_bare_clone(tmp_path: Path) -> None:
             shutil.copy(ROOT / name, tmp_path / name)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     for number in ("001", "002"):
-        started = time.monotonic()
         done = subprocess.run(
             ["scripts/demo.sh", "--steps", "1"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         assert f"Overview: outputs/default/{number}/overview.png" in done.stdout
         assert (tmp_path / "outputs/default" / number / "overview.png").is_file()
-    assert time.monotonic() - started < 60, "the second start does not install again"
+    assert "Installing" not in done.stdout, "the second start does not install again"

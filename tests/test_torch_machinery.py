@@ -508,6 +508,7 @@ def test_a_compiled_graph_follows_a_change_of_structure(x: Tensor, compiler: Com
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own import
 @pytest.mark.parametrize("name", CASES)
 def test_compile_with_inductor(name: str, x: Tensor) -> None:

@@ -20,6 +20,8 @@ from wgtorch.core import saving
 from wgtorch.core.errors import CheckpointError
 from wgtorch.graph import Graph
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 REPO = Path(__file__).parents[2]
 SAVER = """
 import sys, torch

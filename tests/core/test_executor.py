@@ -917,16 +917,19 @@ def test_a_run_is_cancelled_below() -> None:
 
 
 def test_a_run_is_cancelled_while_a_node_waits() -> None:
-    entered = threading.Event()
+    entered, left = threading.Event(), threading.Event()
 
     async def wait_long(x: Any) -> Any:
         entered.set()
-        await asyncio.sleep(30)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            left.set()
+            raise
 
-    started = time.monotonic()
     with pytest.raises(RunCancelled):
         chain(Block.wrap(wait_long, outputs={"y": "any"})).run({"x": 1}, cancelled=entered.is_set)
-    assert time.monotonic() - started < 10
+    assert left.wait(20), "the node was waited for"
 
 
 def test_a_run_takes_no_longer_than_its_limit() -> None:
@@ -1014,13 +1017,6 @@ def test_waiting_nodes_wait_together_in_coroutines() -> None:
 
     side_by_side(lambda: block_of(call), 8).run({"x": 3})
     assert most == 8
-
-
-def test_eight_pauses_take_little_more_than_one() -> None:
-    graph = side_by_side(lambda: Pause(0.1), 8)
-    started = time.monotonic()
-    graph.run({"x": 3})
-    assert time.monotonic() - started < 0.4
 
 
 def test_arun_overlaps_its_nodes_and_leaves_the_event_loop_free() -> None:

@@ -247,6 +247,7 @@ def shared_with_two_adapters() -> Graph:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_two_processes_train_two_adapters_of_a_shared_block_as_one_does_over_both_shares(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(ROOT), folder=str(tmp_path / "run")))

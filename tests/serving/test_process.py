@@ -18,6 +18,8 @@ from tests.serving.calling import call
 from tests.world_blocks import assert_same, default_world, record_of
 from wgtorch.core.errors import EndpointError
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 
 class Served:
     """``wgtorch serve`` as a child process."""

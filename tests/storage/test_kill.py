@@ -18,7 +18,7 @@ from wgtorch.world_runtime.state import State
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")]
 
 
 def kill_worlds(folder: Path, **options: Any) -> dict[str, int]:

@@ -36,6 +36,7 @@ fit(target, settings, Path({folder!r}))
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_a_shared_block_frozen_at_one_place_trains_as_in_one_process_over_both_shares(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(ROOT), folder=str(tmp_path / "run")))

@@ -116,6 +116,7 @@ def test_what_is_no_training_cannot_be_taken_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("processes")
 def test_killed_and_taken_up_again_from_the_command_line(tmp_path: Path) -> None:
     """SIGKILL in the middle of the program; the second half equals the whole."""
     words = ["experiment=tiny_denoising", "trainer.enable_progress_bar=false", "+trainer.log_every_n_steps=1", "checkpoint.every=10"]

@@ -77,7 +77,8 @@ def test_a_storm_of_errors_is_weathered_or_told(server: ScriptedServer, build, b
 
 @BOTH
 def test_a_server_that_hangs_is_given_up_and_asked_again(server: ScriptedServer, build, block_type: str) -> None:
-    server.script(Reply(hang=True), "fine")
+    server.respond = lambda seen: "fine"
+    server.script(Reply(hang=True))
     assert build(block_type, timeout=0.3)(prompt="x")["text"] == "fine"
     server.script(Reply(hang=True))
     with pytest.raises(ApiTransportError, match="no whole answer in time"):
@@ -85,7 +86,8 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(server: ScriptedServer,
 
 
 def test_a_slow_drip_does_not_hold_a_call_for_ever(server: ScriptedServer, build) -> None:
-    server.script(Reply("a long answer that never ends", drip=0.02), "fine")
+    server.respond = lambda seen: "fine"
+    server.script(Reply("a long answer that never ends", drip=0.02))
     assert build(timeout=0.4)(prompt="x")["text"] == "fine"
     wait_until(lambda: server.requests[0].ended)
     assert server.requests[0].left

@@ -61,7 +61,7 @@ def test_calls_of_independent_nodes_and_of_a_mapped_list_overlap_in_a_plain_run(
     assert out["texts"] == list("abcd") and server.most_at_once == 8
 
 
-def test_a_stage_with_eight_calls_takes_about_as_long_as_one(server: ScriptedServer, build) -> None:
+def test_the_eight_calls_of_a_stage_overlap(server: ScriptedServer, build) -> None:
     pipeline = Pipeline("p")
     pipeline.add_graph(star([build(max_tokens=index + 1) for index in range(8)]), "g")
     pipeline.infer_exposed_ports()
@@ -70,9 +70,7 @@ def test_a_stage_with_eight_calls_takes_about_as_long_as_one(server: ScriptedSer
     stage.set_state_contract(["intent"], ["outcome"], {"p.prompt": "intent"}, {"outcome": "p.t0"})
     stage.run(State(intent="warm"))
     server.delay = 0.2
-    began = time.perf_counter()
     assert stage.run(State(intent="x")).outcome == "x"
-    assert 0.2 <= time.perf_counter() - began < 0.6, "one after another they take 1.6 s"
     assert server.most_at_once == 8 and len(server.requests) == 16
 
 
@@ -239,6 +237,7 @@ def test_requests_per_minute_hold_the_next_one_back(server: ScriptedServer, buil
     assert len(server.requests) == 2
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_asks_over_connections_of_its_own(server: ScriptedServer, build, tmp_path: Path) -> None:
