@@ -119,6 +119,16 @@ def test_core_names_no_implementation_of_adapters() -> None:
     assert [path for path, text in texts.items() if re.search(r"peft|\blora", text, flags=re.IGNORECASE)] == []
 
 
+def test_the_core_names_no_level() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.value}"
+        for path in (PACKAGE / "core").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in ("graph", "pipeline", "stage", "world")
+    ]
+    assert wrong == []
+
+
 def test_a_bare_import_loads_nothing_heavy() -> None:
     code = "import sys, torch; before = set(sys.modules); import wgtorch; print(*(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -41,6 +41,7 @@ class Graph(Composite):
     level: ClassVar[str] = "graph"
     id_key: ClassVar[str] = "graph_id"
     child_class: ClassVar[type[Block]] = Block
+    config_properties: ClassVar[Mapping[str, Any]] = {**Composite.config_properties, "auto_connect": {"type": "boolean"}}
     loops: ClassVar[bool] = True
 
     def __init__(self, graph_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:

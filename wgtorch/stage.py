@@ -11,6 +11,7 @@ import torch
 
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
+from wgtorch.core.config import schema
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.port import Port, Spec
@@ -20,7 +21,7 @@ from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
-from wgtorch.world_runtime.contract import StateContract, matching_reads, matching_writes
+from wgtorch.world_runtime.contract import CONTRACT_SCHEMA, StateContract, matching_reads, matching_writes
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State, changed_at, holds_something
 
 
@@ -39,6 +40,13 @@ class Stage(Composite):
     level: ClassVar[str] = "stage"
     id_key: ClassVar[str] = "stage_id"
     child_class: ClassVar[type[Block]] = Pipeline
+    config_properties: ClassVar[Mapping[str, Any]] = {
+        **Composite.config_properties,
+        "role": schema.TEXT,
+        "share": schema.TEXT,
+        "state_contract": CONTRACT_SCHEMA,
+        "execution_condition": schema.one_of(schema.CONDITION, schema.NULL),
+    }
 
     def __init__(self, stage_id: str | None = None, *, role: str | None = None, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(stage_id, metadata=metadata)

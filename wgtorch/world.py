@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from wgtorch.core.block import Block
+from wgtorch.core.config import schema
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.errors import Finding, StateError, StructureError
 from wgtorch.core.registry import Registry
@@ -37,6 +38,13 @@ class World(Living):
     level: ClassVar[str] = "world"
     id_key: ClassVar[str] = "world_id"
     child_class: ClassVar[type[Block]] = Stage
+    nodes_key: ClassVar[str] = "stages"
+    config_properties: ClassVar[Mapping[str, Any]] = {
+        "cycle": schema.TEXTS,
+        "state_schema": schema.TEXTS,
+        "storage": schema.one_of(schema.DATA, schema.NULL),
+        "initial_content": schema.DATA,
+    }
 
     def __init__(self, world_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(world_id, metadata=metadata)
@@ -110,6 +118,39 @@ class World(Living):
         if path is not None:
             made.save(path)
         return made
+
+    @classmethod
+    def nodes_schema(cls, node: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+        place = schema.closed({name: schema.PLACE[name] for name in ("trainable", "adapter")})
+        remote = schema.closed({**schema.ENDPOINT, "share": schema.TEXT}, ("endpoint_url",))
+        stage = {"if": {"type": "object", "required": ["endpoint_url"]}, "then": remote, "else": child}
+        return {
+            cls.nodes_key: {"type": "object", "additionalProperties": stage},
+            "places": {"type": "object", "additionalProperties": place},
+        }
+
+    @classmethod
+    def nodes_in_config(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        stages, places = config.get(cls.nodes_key), config.get("places")
+        for stage_id, stage in stages.items() if isinstance(stages, Mapping) else ():
+            if isinstance(stage, Mapping):
+                place = places.get(stage_id) if isinstance(places, Mapping) else None
+                share = {"share": stage["share"]} if "share" in stage else {}
+                yield f"{cls.nodes_key}.{stage_id}", {"node_id": stage_id, "config": stage, **share, **(place or {})}
+
+    def nodes_to_config(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        stages: dict[str, Any] = {}
+        places: dict[str, Any] = {}
+        for entry in entries:
+            place = dict(entry)
+            stage = self.nodes[place.pop("node_id")]
+            config: dict[str, Any] = {name: place.pop(name) for name in ("endpoint_url", "endpoint") if name in place}
+            again = {"kind": stage.level, stage.id_key: stage.block_id, stage.nodes_key: []}  # one that was written before
+            config |= place.pop("config", {} if config else again)
+            config |= {"share": place.pop("share")} if "share" in place else {}
+            stages[entry["node_id"]] = config
+            places |= {entry["node_id"]: place} if place else {}
+        return {self.nodes_key: stages, **({"places": places} if places else {})}
 
     def own_config(self) -> dict[str, Any]:
         return {

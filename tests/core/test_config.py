@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.blocks_for_tests import Affine, Scale, Secret, Shout, as_pipeline, as_stage, block_of, chain, counter
 from tests.core.random_structures import Sketch, dags, loops
-from wgtorch.core.config.schema import LEVELS, level_schema
+from wgtorch.core.config.schema import level_schema
 from wgtorch.core.config.serialization import dump_config
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
@@ -290,10 +290,71 @@ def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
 
 def test_a_config_nested_without_end_is_refused(tmp_path: Path) -> None:
     data: Any = 1
-    for _ in range(200):
+    for _ in range(5_000):
         data = {"more": data}
-    with pytest.raises(ConfigError, match="nested deeper than 64 levels"):
+    with pytest.raises(ConfigError, match=r"config.metadata.more.*nested 501 deep; expected at most 500. Set WGTORCH_FILE_LIMITS=10 to"):
         Graph.from_config(small() | {"metadata": data})
+
+
+def test_limits_of_files_are_lifted_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = small() | {"metadata": {"numbers": list(range(600_000))}}
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps(graph))
+    with pytest.raises(ConfigError, match=r"g.json: holds 600\d+ values; expected at most 500000. Set WGTORCH_FILE_LIMITS=10 to read ten"):
+        Graph.from_yaml(path)
+    monkeypatch.setenv("WGTORCH_FILE_LIMITS", "2")
+    assert len(Graph.from_yaml(path).metadata["numbers"]) == 600_000
+    monkeypatch.setenv("WGTORCH_FILE_LIMITS", "0.5")
+    with pytest.raises(ConfigError, match="expected at most 250000"):
+        Graph.from_yaml(path)
+    monkeypatch.setenv("WGTORCH_FILE_LIMITS", "much")
+    with pytest.raises(ConfigError, match="WGTORCH_FILE_LIMITS='much': expected a number such as 10"):
+        Graph.from_yaml(path)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_hundred_levels_in_each_other_are_written_and_read(suffix: str, tmp_path: Path) -> None:
+    graph = nested(100)
+    path = graph.save_config(tmp_path / f"g{suffix}")
+    again = Graph.from_yaml(path)
+    assert again.to_config() == graph.to_config()
+    assert float(again.run({"x": torch.ones(())})["y"]) == 2.0
+
+
+def test_what_nests_deeper_than_is_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nested 501 deep; expected at most 500"):
+        nested(180).save_config(tmp_path / "g.json")
+    assert not (tmp_path / "g.json").exists()
+
+
+def test_what_is_wrong_a_hundred_levels_below_is_found_with_its_path() -> None:
+    config = inner = nested(100).to_config()
+    for _ in range(99):
+        inner = inner["nodes"][0]["config"]
+    inner["nodes"][0]["config"] = {"factr": 2.0}
+    inner["nods"] = []
+    message = error_of(Graph, config)
+    assert message.count("nodes[0].config") >= 2 * 99
+    assert "config.nods: unknown key. Did you mean 'nodes'" in message
+    assert "config.factr: unknown key. Did you mean 'factor'" in message
+
+
+@pytest.mark.parametrize("wrong", [{"nodes": 3}, {"edges": [{}]}, {"metadata": 1}, {"exposed_inputs": [{"node_id": "s"}]}])
+def test_a_graph_in_a_graph_is_checked_as_one_alone(wrong: dict[str, Any]) -> None:
+    config = nested(2).to_config()
+    config["nodes"][0]["config"] |= wrong
+    assert "nodes[0].config." in error_of(Graph, config)
+
+
+def nested(depth: int) -> Graph:
+    """A graph in a graph in a graph."""
+    graph = chain(Scale(2.0))
+    for _ in range(depth - 1):
+        outer = Graph()
+        outer.add_node(graph, "inner")
+        outer.infer_exposed_ports()
+        graph = outer
+    return graph
 
 
 # --- the environment --------------------------------------------------------------------------------------------------
@@ -469,7 +530,7 @@ def test_something_else_than_a_mapping(config: Any) -> None:
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ["graph", "pipeline", "stage", "world"])
 def test_schemas_are_schemas_and_stand_alone(level: str) -> None:
     schema = level_schema(level)
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -11,7 +11,6 @@ from typing import Any
 from wgtorch.core.checkpoint.source import open_source
 from wgtorch.core.checkpoint.stored import read_manifest
 from wgtorch.core.config.resolve import read_config
-from wgtorch.core.config.schema import LEVELS
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import CheckpointError, ConfigError, UnknownNameError, WgtorchError, suggest
@@ -73,8 +72,8 @@ def level_from(config: Mapping[str, Any], *, base: str | Path | None = None, whe
         if unknown:
             raise ConfigError(f"{where}: unknown key {unknown[0]!r} beside 'template'; {suggest(unknown[0], ('level', 'params'))}")
         return build_template(config.get("level", "world"), config["template"], config.get("params") or {})
-    if config.get("kind") not in LEVELS:
-        raise ConfigError(f"{where}: kind is {config.get('kind')!r}; expected one of {list(LEVELS)}, or a 'template'")
+    if config.get("kind") not in LevelRegistry.names():
+        raise ConfigError(f"{where}: kind is {config.get('kind')!r}; expected one of {LevelRegistry.names()}, or a 'template'")
     return LevelRegistry.get(config["kind"]).from_config(config, base=base)
 
 
@@ -99,6 +98,6 @@ def _value(text: str) -> Any:
 def _saved(path: Path) -> Level:
     with open_source(path) as source:
         kind = read_manifest(source).kind
-    if kind not in LEVELS:
-        raise CheckpointError(f"{path}: holds a {kind}; expected one of {list(LEVELS)}")
+    if kind not in LevelRegistry:
+        raise CheckpointError(f"{path}: holds a {kind}; expected one of {LevelRegistry.names()}")
     return LevelRegistry.get(kind).load_from_checkpoint(path)

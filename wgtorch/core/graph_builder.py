@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.config.schema import EDGE, EXPOSED, listed
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, UnknownNameError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream, validate_structure
@@ -21,6 +22,11 @@ class Wired(Level):
     """Edges between children, and the ports of children that are shown as its own."""
 
     loops: ClassVar[bool] = False
+    config_properties: ClassVar[Mapping[str, Any]] = {
+        "edges": listed(EDGE),
+        "exposed_inputs": listed(EXPOSED),
+        "exposed_outputs": listed(EXPOSED),
+    }
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(level_id, metadata=metadata)

@@ -17,6 +17,7 @@ from wgtorch.core import adapter_hook
 from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.block import Block
 from wgtorch.core.config import serialization as building
+from wgtorch.core.config.schema import listed
 from wgtorch.core.config.template import build_template
 from wgtorch.core.drawing import Drawing, draw
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
@@ -42,6 +43,8 @@ class Level(Block):
     level: ClassVar[str]
     id_key: ClassVar[str]
     child_class: ClassVar[type[Block]]
+    nodes_key: ClassVar[str] = "nodes"
+    config_properties: ClassVar[Mapping[str, Any]] = {}
     _takes_config = False
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -402,6 +405,25 @@ class Level(Block):
             return building.from_config(cls, config, base=base)
 
     # --- what configs hold of a level beside its nodes ------------------------------------------------------------------
+
+    # A level says what its config looks like: ``config_properties`` is the JSON Schema of what own_config gives, and the three
+    # methods below are how its nodes are written, under ``nodes_key``.
+
+    @classmethod
+    def nodes_schema(cls, node: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+        """The JSON Schema of what :meth:`nodes_to_config` gives, from those of a node's entry and of a child's config."""
+        return {cls.nodes_key: listed(node)}
+
+    @classmethod
+    def nodes_in_config(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Entries of nodes in a config, each with the path of the child's config; what is malformed is left out."""
+        nodes = config.get(cls.nodes_key)
+        if isinstance(nodes, (list, tuple)):
+            yield from ((f"{cls.nodes_key}[{index}].config", entry) for index, entry in enumerate(nodes) if isinstance(entry, Mapping))
+
+    def nodes_to_config(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """What a config holds of the nodes."""
+        return {self.nodes_key: entries}
 
     def own_config(self) -> dict[str, Any]:
         """Entries of the config that belong to this kind of level."""

@@ -25,6 +25,7 @@ from wgtorch.core.checkpoint.stored import digest_of, map_header, read_manifest,
 from wgtorch.core.checkpoint.tensors import Header, map_tensors
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, suggest
+from wgtorch.core.limits import check_limit
 
 PACKAGED = Path(__file__).parents[1] / "weights"
 _PREFIX = "wgtorch:"
@@ -285,8 +286,7 @@ def _files_in(folder: Path, ref: str) -> list[Path]:
 
 def _sharded(index: Path, ref: str) -> list[Path]:
     try:
-        if index.stat().st_size > _MAX_INDEX:
-            raise CheckpointError(f"{index}: {index.stat().st_size} bytes; expected at most {_MAX_INDEX}")
+        check_limit(index.stat().st_size, _MAX_INDEX, "{} bytes", str(index), CheckpointError)
         content = json.loads(index.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):

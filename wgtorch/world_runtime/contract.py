@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wgtorch.core.config.schema import TEXT, TEXTS, closed, one_of
 from wgtorch.core.errors import Finding, StateError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
@@ -13,6 +14,18 @@ from wgtorch.world_runtime.state import State, holds_something, look_up
 
 OUTSIDE = ("action", "content")
 """Sources beside the slots: the user's action and the world's content. A stage may also write ``content``."""
+
+CONTRACT_SCHEMA = closed(
+    {
+        "inputs": TEXTS,
+        "outputs": TEXTS,
+        "mapping_input": {"type": "object", "additionalProperties": TEXT},
+        "mapping_output": {"type": "object", "additionalProperties": one_of(TEXT, TEXTS)},
+        "merge": {"type": "object", "additionalProperties": TEXT},
+        "new_state": {"type": "boolean"},
+    }
+)
+"""The JSON Schema of :meth:`StateContract.to_config`."""
 
 MergeRegistry: Registry[Callable[[Any, Any], Any]] = Registry("merge rule", group="wgtorch.merges")
 MergeRegistry.register("replace", lambda before, value: value)

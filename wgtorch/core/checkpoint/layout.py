@@ -29,8 +29,14 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 
 MAX_MANIFEST = 32 << 20
 """Bytes of a manifest that is read."""
-MAX_VALUES = 200_000
-"""Values that a manifest may hold, and the header of one file of weights."""
+MAX_VALUES = 500_000
+"""Values that a manifest may hold."""
+MAX_HEADER_VALUES = 200_000
+"""Values that the header of one file of weights may hold."""
+DEEPEST_YAML = 64
+"""A config that nests deeper is written as JSON: PyYAML recurses."""
+YAML_VALUES = 40_000
+"""Values that a config may hold as YAML; what is larger is saved as JSON."""
 MAX_MEMBERS = 50_000
 """Files in one checkpoint."""
 HASHED = 16 << 20
@@ -40,7 +46,7 @@ LARGE_CONFIG = 64 << 10
 SHARD = 4 << 30
 """Bytes of weights in one file."""
 MAX_TENSORS = 10_000
-"""Tensors that are written into one file; its header stays far below ``MAX_VALUES``."""
+"""Tensors that are written into one file; its header stays far below ``MAX_HEADER_VALUES``."""
 ALIGNMENT = 64
 
 _LONGEST = 120  # characters of a file's name; the longest that file systems take is 255

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wgtorch.core.checkpoint.layout import FORMAT, FORMAT_VERSION, MAX_VALUES, checked_name
-from wgtorch.core.config.resolve import MAX_NODES, count_values
+from wgtorch.core.config.resolve import count_values
 from wgtorch.core.errors import CheckpointError, suggest
+from wgtorch.core.limits import check_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     Raises:
         CheckpointError: it is foreign, of a version that is not known here, damaged, or names files outside.
     """
-    if count_values(raw) > MAX_VALUES:
-        raise CheckpointError(f"{where}: holds more than {MAX_VALUES} values, which no checkpoint needs")
+    check_limit(count_values(raw), MAX_VALUES, "holds {} values", where, CheckpointError)
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -163,8 +163,6 @@ def _block_dict(block: StoredBlock) -> dict[str, Any]:
 def _manifest(content: dict[str, Any], version: str, where: str) -> Manifest:
     _closed(content, ("format", "format_version", "kind", "wgtorch", "torch", "config", "blocks", "extra"), where)
     blocks = _of(content.get("blocks"), dict, f"{where}: blocks")
-    if len(blocks) > MAX_NODES:
-        raise CheckpointError(f"{where}: names {len(blocks)} blocks; a config holds at most {MAX_NODES} nodes")
     return Manifest(
         kind=_of(content.get("kind"), str, f"{where}: kind"),
         config=_file(content.get("config"), f"{where}: config"),

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.filling import assign, copy_into, misfit_error, misfits
-from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, checked_name
+from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, YAML_VALUES, checked_name
 from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
 from wgtorch.core.checkpoint.source import Source, open_source, read
 from wgtorch.core.checkpoint.stored import prove, read_manifest, stored_tensors_of
-from wgtorch.core.config.resolve import MAX_BYTES, parse_config, read_config, resolve_environment
-from wgtorch.core.config.yaml_text import MAX_DEPTH
+from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, path_text, read_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
@@ -160,12 +159,16 @@ def _config(source: Source, manifest: Manifest, config_path: str | os.PathLike[s
     prove(source, manifest.config, verify)
     raw = read(source, name, MAX_BYTES)
     try:
-        config = parse_config(raw.decode("utf-8"), source.where(name), json_form=name == CONFIG_JSON)
+        config = parse_config(raw.decode("utf-8"), source.where(name), json_form=name == CONFIG_JSON, most_in_yaml=YAML_VALUES)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source.where(name)}: is no text: {error}") from error
     _refuse_refs(config, source.where(name))
     moved = {ref: lies for ref, lies in map(_refound, manifest.blocks.values()) if lies != ref}
-    return _with_refs(config, moved) if moved else config
+    for _, held in holders(config) if moved else ():
+        ref = held.get("checkpoint_ref") if isinstance(held, dict) else None
+        if isinstance(ref, str):
+            held["checkpoint_ref"] = moved.get(ref, ref)
+    return config
 
 
 def _refound(entry: StoredBlock) -> tuple[str, str]:
@@ -181,32 +184,13 @@ def _refound(entry: StoredBlock) -> tuple[str, str]:
     return ref, ref if lies == now else lies
 
 
-def _with_refs(value: Any, moved: Mapping[str, str]) -> Any:
-    """A config whose blocks name their weights by where they lie now."""
-    if isinstance(value, list):
-        return [_with_refs(item, moved) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: moved.get(item, item) if key == "checkpoint_ref" and isinstance(item, str) else _with_refs(item, moved)
-        for key, item in value.items()
-    }
-
-
-def _refuse_refs(value: Any, where: str, depth: int = 0) -> None:
+def _refuse_refs(config: Any, where: str) -> None:
     """A saved config is whole: one that names other files was not written by us."""
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{where[:200]}: nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        if set(value) == {"ref"} and isinstance(value["ref"], str):
-            raise ConfigError(f"{where}: names another file, {value['ref'][:80]!r}; the config of a checkpoint holds everything itself")
-        for key, item in value.items():
-            if isinstance(item, (dict, list)):
-                _refuse_refs(item, f"{where}.{key}", depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            if isinstance(item, (dict, list)):
-                _refuse_refs(item, where, depth + 1)
+    for path, held in holders(config):
+        if isinstance(held, dict) and set(held) == {"ref"} and isinstance(held["ref"], str):
+            raise ConfigError(
+                f"{path_text(path, where)}: names another file, {held['ref'][:80]!r}; the config of a checkpoint holds everything itself"
+            )
 
 
 # --- giving weights ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 
 from wgtorch.core.checkpoint.layout import HASHED, MANIFEST, MAX_MANIFEST, MAX_MEMBERS, checked_name
 from wgtorch.core.errors import CheckpointError
+from wgtorch.core.limits import check_limit
 from wgtorch.core.saving import recovered
 
 _EOCD = struct.Struct("<4s4H2LH")
@@ -72,8 +73,7 @@ def read(source: Source, name: str, limit: int) -> bytes:
     Raises:
         CheckpointError: it is larger than ``limit``.
     """
-    if source.size(name) > limit:
-        raise CheckpointError(f"{source.where(name)}: {source.size(name)} bytes; expected at most {limit}")
+    check_limit(source.size(name), limit, "{} bytes", source.where(name), CheckpointError)
     if not source.size(name):
         return b""
     buffer, start, length = source.map(name)
@@ -108,7 +108,7 @@ class FolderSource:
             for name in files:
                 found.add(f"{inside}/{name}" if inside else name)
                 if len(found) > MAX_MEMBERS:
-                    raise CheckpointError(f"{self.path}: more than {MAX_MEMBERS} files")
+                    check_limit(len(found), MAX_MEMBERS, "holds {} files", str(self.path), CheckpointError)
         return frozenset(found)
 
     def size(self, name: str) -> int:
@@ -245,5 +245,5 @@ def _check_directory(path: Path, buffer: mmap.mmap, length: int) -> None:
         magic, *_, count, size, _ = _EOCD64.unpack_from(buffer, where)
         if magic != b"PK\x06\x06":
             raise CheckpointError(f"{path}: its zip directory is damaged")
-    if count > MAX_MEMBERS or size > MAX_MANIFEST:
-        raise CheckpointError(f"{path}: announces {count} members and a directory of {size} bytes; more than a checkpoint has")
+    check_limit(count, MAX_MEMBERS, "announces {} members", str(path), CheckpointError)
+    check_limit(size, MAX_MANIFEST, "announces a directory of {} bytes", str(path), CheckpointError)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.checkpoint.layout import MAX_VALUES
+from wgtorch.core.checkpoint.layout import MAX_HEADER_VALUES
 from wgtorch.core.config.resolve import count_values
 from wgtorch.core.errors import CheckpointError
+from wgtorch.core.limits import check_limit
 
 MAX_HEADER = 32 << 20
 _MAX_RANK = 64
@@ -94,8 +95,8 @@ def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
             f"{' (it looks like a pickle or zip written by torch.save)' if _looks_like_pickle(buffer[start : start + 4]) else ''}"
         )
     raw = bytes(buffer[start + 8 : start + 8 + size])
-    if count_values(raw) > MAX_VALUES:
-        raise CheckpointError(f"{where}: its header holds more than {MAX_VALUES} values; spread the tensors over several files")
+    count = count_values(raw)
+    check_limit(count, MAX_HEADER_VALUES, "its header holds {} values", where, CheckpointError, "Spread the tensors over several files")
     try:
         content = json.loads(raw, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:

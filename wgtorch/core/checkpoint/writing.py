@@ -23,6 +23,7 @@ from wgtorch.core.checkpoint.layout import (
     BLOCKS,
     CONFIG_JSON,
     CONFIG_YAML,
+    DEEPEST_YAML,
     LARGE_CONFIG,
     MANIFEST,
     MAX_TENSORS,
@@ -34,8 +35,8 @@ from wgtorch.core.checkpoint.pieces import Pieces
 from wgtorch.core.checkpoint.sink import ArchiveSink, FolderSink, Sink
 from wgtorch.core.checkpoint.stored import stored_file
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
-from wgtorch.core.config.resolve import MAX_VALUES, count_values, dump_config
-from wgtorch.core.errors import CheckpointError
+from wgtorch.core.config.resolve import dump_config, nesting, parse_config
+from wgtorch.core.errors import CheckpointError, ConfigError
 from wgtorch.core.saving import write_file, write_folder
 from wgtorch.core.tree import UniqueBlock, unique_blocks
 from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
@@ -112,13 +113,14 @@ def _check_target(path: Path, format: str) -> None:
 
 
 def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredFile, ...], choose: _Choice) -> None:
-    text = dump_config(config)
-    name = CONFIG_YAML
-    if len(text) > LARGE_CONFIG:
-        name, text = CONFIG_JSON, dump_config(config, json_form=True)
-        if count_values(text) > MAX_VALUES:
-            raise CheckpointError(f"the config holds more than {MAX_VALUES} values; keep numbers in buffers, which are stored as tensors")
-    raw = text.encode()
+    try:
+        raw = dump_config(config, json_form=True).encode()
+        parse_config(raw.decode(), "the config", json_form=True)  # what no load would take is not saved
+    except ConfigError as error:
+        raise CheckpointError(f"{error}. Keep many numbers in buffers, which are stored as tensors") from error
+    name = CONFIG_JSON
+    if len(raw) <= LARGE_CONFIG and nesting(config) <= DEEPEST_YAML:
+        name, raw = CONFIG_YAML, dump_config(config).encode()
     stored_config = _stored(sink.put(name, [raw], len(raw)))
     blocks = {}
     for path, part in unique_blocks(target).items():

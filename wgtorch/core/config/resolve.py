@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wgtorch.core.config.yaml_text import MAX_DEPTH, parse_yaml
+from wgtorch.core.config.yaml_text import MAX_DEPTH, MAX_VALUES, parse_yaml
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.kinds import describe
+from wgtorch.core.limits import check_limit
 from wgtorch.core.trust import check_read
 
 MAX_BYTES = 64 << 20
 """The largest config file that is read."""
-MAX_NODES = 8_000
-"""Nodes that one config may hold."""
-MAX_VALUES = 500_000
-"""Values that a JSON config may hold."""
+_MAX_RESOLVED = 2_000_000  # values of a config once its refs are followed
 _HOLDERS = (dict, list, tuple, Mapping)
 _ONLY = "only ${oc.env:NAME} is resolved here, and NAME must be set"
 
@@ -34,23 +33,23 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: is no file; expected a YAML or JSON file")
         if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; expected at most {MAX_BYTES}")
+            check_limit(path.stat().st_size, MAX_BYTES, "{} bytes", str(path), ConfigError)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a config: {error}") from error
     return parse_config(text, str(path), json_form=path.suffix == ".json")
 
 
-def parse_config(text: str, where: str, *, json_form: bool = False) -> dict[str, Any]:
-    """The mapping that a text of YAML or JSON holds.
+def parse_config(text: str, where: str, *, json_form: bool = False, most_in_yaml: int | None = None) -> dict[str, Any]:
+    """The mapping that a text of YAML or JSON holds; ``most_in_yaml`` is how many values it may hold as YAML.
 
     Raises:
         ConfigError: it holds something else, or nests deeper or grows larger than a config may.
     """
-    if json_form and count_values(text) > MAX_VALUES:
-        raise ConfigError(f"{where}: holds more than {MAX_VALUES} values, which no config needs")
+    if json_form:
+        check_limit(count_values(text), MAX_VALUES, "holds {} values", where, ConfigError)
     try:
-        content = json.loads(text) if json_form else parse_yaml(text)
+        content = json.loads(text) if json_form else parse_yaml(text, most_in_yaml)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{where}: not a valid config file: {reason}") from error
@@ -66,31 +65,88 @@ def count_values(text: str | bytes) -> int:
 
 
 def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
-    """A config as YAML or JSON text."""
+    """A config as YAML or JSON text.
+
+    Raises:
+        ConfigError: it nests deeper than is read again.
+    """
     import yaml
 
+    nesting(config)
     if json_form:
         return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(dict(config), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
+    try:
+        return yaml.dump(dict(config), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
+    except RecursionError as error:  # PyYAML recurses twice for every nesting
+        raise ConfigError("nested too deep to be written as YAML; save it as JSON, to a path that ends in .json") from error
 
 
-class _Budget:
-    """Values that one config may still hold, refs followed and aliases counted at every place."""
+_Path = tuple[Any, ...]  # (path of what holds it, key or index); written out only for messages
 
-    def __init__(self, read: dict[int, str]) -> None:
-        self.values = 2_000_000
-        self.nodes = MAX_NODES
-        self.read = read
 
-    def spend(self, value: Mapping[str, Any] | list | tuple, where: str) -> None:
-        self.values -= 1 + len(value)
-        if "node_id" in value:
-            self.nodes -= 1
-        if self.nodes < 0:
-            raise ConfigError(f"{where}: the config holds more than {MAX_NODES} nodes")
-        if self.values < 0:
-            raise ConfigError(f"{where}: the config holds more values than can be meant; is something repeated without end?")
+def path_text(path: _Path, root: str = "config") -> str:
+    """A place in a config: ``config.nodes[0].config``."""
+    text = ""
+    while path:
+        path, part = path
+        text = f"[{part}]{text}" if isinstance(part, int) else f".{part}{text}"
+    return f"{root}{text}"
+
+
+def holders(value: Any) -> Iterator[tuple[_Path, Any]]:
+    """Mappings and lists in plain data, with their places, from the outside in.
+
+    Raises:
+        ConfigError: they lie deeper in each other than a config may nest.
+    """
+    stack: list[tuple[_Path, Any, int]] = [((), value, 0)]
+    while stack:
+        path, value, depth = stack.pop()
+        check_depth(depth, path)
+        yield path, value
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        stack += reversed([((path, key), item, depth + 1) for key, item in items if isinstance(item, _HOLDERS)])
+
+
+def _items(held: Any) -> Any:
+    return held.values() if isinstance(held, Mapping) else held
+
+
+def nesting(value: Any) -> int:
+    """How deep mappings and lists lie in each other.
+
+    Raises:
+        ConfigError: deeper than a config may nest.
+    """
+    depth, layer = 0, [value]
+    while layer := [item for held in layer for item in _items(held) if isinstance(item, _HOLDERS)]:
+        depth += 1
+        check_depth(depth, ())
+    return depth
+
+
+def check_depth(depth: int, path: _Path) -> None:
+    """Refuses what lies deeper than a config may nest.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if depth > MAX_DEPTH:
+        check_limit(depth, MAX_DEPTH, "nested {} deep", path_text(path), ConfigError)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A value that is to be put where it belongs, once refs in it are followed."""
+
+    into: Any
+    key: Any
+    value: Any
+    path: _Path
+    depth: int
+    folder: Path
+    files: tuple[Path, ...] = ()
 
 
 def resolve_refs(
@@ -108,42 +164,49 @@ def resolve_refs(
         ConfigError: a ref names itself, leaves its folder, or cannot be read.
     """
     folder = Path(base or ".")
-    return _resolve(config, folder, root or folder, (), "config", 0, _Budget({} if read is None else read))
+    whole = [config]
+    stack = [_Open(whole, 0, config, (), 0, folder)]
+    count = 0
+    while stack:
+        here = stack.pop()
+        check_depth(here.depth, here.path)
+        value, brought = here.value, None
+        while isinstance(value, Mapping) and set(value) == {"ref"} and isinstance(value["ref"], str):
+            file = _ref_file(value["ref"], here, root or folder)
+            value, here.folder, here.files = read_config(file), file.parent, (*here.files, file)
+            brought = brought or str(file)
+        if not isinstance(value, _HOLDERS):
+            continue
+        count += 1 + len(value)  # refs followed, and aliases counted at every place
+        if count > _MAX_RESOLVED:
+            check_limit(count, _MAX_RESOLVED, "{} values, refs and aliases counted wherever they stand", path_text(here.path), ConfigError)
+        made: Any = dict(value) if isinstance(value, Mapping) else list(value)
+        here.into[here.key] = made
+        if brought is not None and read is not None:
+            read[id(made)] = brought
+        items = made.items() if isinstance(made, dict) else enumerate(made)
+        stack += reversed(
+            [
+                _Open(made, key, item, (here.path, key), here.depth + 1, here.folder, here.files)
+                for key, item in items
+                if isinstance(item, _HOLDERS)
+            ]
+        )
+    return whole[0]
 
 
-def _resolve(value: Any, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int, budget: _Budget) -> Any:
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{where[:200]}: nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        budget.spend(value, where)
-        if set(value) == {"ref"} and isinstance(value["ref"], str):
-            return _follow(value["ref"], folder, root, stack, where, depth, budget)
-        return {
-            key: _resolve(item, folder, root, stack, f"{where}.{key}", depth + 1, budget) if isinstance(item, _HOLDERS) else item
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        budget.spend(value, where)
-        return [
-            _resolve(item, folder, root, stack, f"{where}[{index}]", depth + 1, budget) if isinstance(item, _HOLDERS) else item
-            for index, item in enumerate(value)
-        ]
-    return value
-
-
-def _follow(ref: str, folder: Path, root: Path, stack: tuple[Path, ...], where: str, depth: int, budget: _Budget) -> Any:
+def _ref_file(ref: str, here: _Open, root: Path) -> Path:
+    where = path_text(here.path)
     try:
-        path = (folder / ref).resolve()
+        path = (here.folder / ref).resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{where}: ref {ref[:200]!r} is no path: {error}") from error
     if not path.is_relative_to(root.resolve()):
         raise ConfigError(f"{where}: ref {ref!r} leaves the folder of the config; put the file inside it")
-    if path in stack:
-        circle = " -> ".join(entry.name for entry in (*stack[stack.index(path) :], path))
+    if path in here.files:
+        circle = " -> ".join(entry.name for entry in (*here.files[here.files.index(path) :], path))
         raise ConfigError(f"{where}: refs go in a circle: {circle}")
-    brought = _resolve(read_config(path), path.parent, root, (*stack, path), where, depth + 1, budget)
-    budget.read[id(brought)] = str(path)
-    return brought
+    return path
 
 
 def resolve_environment(config: dict[str, Any], where: str) -> dict[str, Any]:
@@ -194,9 +257,5 @@ def _interpolated(value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {reason}; {_ONLY}") from error
 
 
-def _mentions(value: Any, mark: str) -> bool:
-    if isinstance(value, str):
-        return mark in value
-    if isinstance(value, Mapping):
-        return any(_mentions(item, mark) for item in value.values())
-    return isinstance(value, (list, tuple)) and any(_mentions(item, mark) for item in value)
+def _mentions(config: Any, mark: str) -> bool:
+    return any(isinstance(item, str) and mark in item for _, held in holders(config) for item in _items(held))

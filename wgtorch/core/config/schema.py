@@ -8,142 +8,120 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from wgtorch.core.config.resolve import MAX_NODES
 from wgtorch.core.errors import ConfigError, Finding, suggest
 from wgtorch.core.kinds import describe
+from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.structure import _NODE_ID
 
 SCHEMA_VERSION = "1.0"
-LEVELS = ("graph", "pipeline", "stage", "world")
-_CHILD = {"graph": "block", "pipeline": "graph", "stage": "pipeline", "world": "stage"}
 _SHOWN = 20  # findings in one message
 _MOST = 100  # findings that are looked for
 _LONGEST = 300  # letters of what jsonschema says, which holds the value
 
-_TEXT: dict[str, Any] = {"type": "string"}
-_ID: dict[str, Any] = {"type": "string", "pattern": f"^{_NODE_ID.pattern}$"}
-_ID_OR_NULL: dict[str, Any] = {"type": ["string", "null"]}
-_ADAPTER: dict[str, Any] = {
-    "anyOf": [
-        {"type": ["string", "null"]},
-        {"type": "object", "additionalProperties": {"type": "number"}},
-        {"type": "array", "items": {"type": ["string", "null"]}},
-    ]
-}
-_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
-_SLOTS: dict[str, Any] = {"type": "array", "items": {"type": ["string", "integer"]}}
-_DATA: dict[str, Any] = {"type": "object"}
-_PLACE: dict[str, Any] = {
-    "node_id": _ID,
-    "trainable": {"type": "boolean"},
-    "adapter": _ADAPTER,
-    "inputs": _DATA,
-    "map": {"anyOf": [_TEXT, _TEXTS]},
-    "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
-    "condition": {"anyOf": [_TEXT, _SLOTS]},
-    "reuse": {"type": "boolean"},
-    "share": _TEXT,
-}
+# --- what schemas of levels are made of -------------------------------------------------------------------------------
 
 
-def _closed(properties: dict[str, Any], required: Iterable[str]) -> dict[str, Any]:
+def closed(properties: dict[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
+    """The schema of a mapping with these keys and no others."""
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-_EDGE = _closed(
-    dict.fromkeys(("source_node", "source_port", "target_node", "target_port"), _TEXT),
+def listed(items: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def one_of(*options: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what fits one of several."""
+    return {"anyOf": list(options)}
+
+
+TEXT: dict[str, Any] = {"type": "string"}
+TEXTS = listed(TEXT)
+DATA: dict[str, Any] = {"type": "object"}
+NULL: dict[str, Any] = {"type": "null"}
+CONDITION = one_of(TEXT, listed({"type": ["string", "integer"]}))
+EDGE = closed(
+    dict.fromkeys(("source_node", "source_port", "target_node", "target_port"), TEXT),
     ("source_node", "source_port", "target_node", "target_port"),
 )
-_EXPOSED = _closed(dict.fromkeys(("node_id", "port_name", "name"), _TEXT), ("node_id", "port_name"))
-
-
-_ENDPOINT: dict[str, Any] = {
-    "endpoint_url": _TEXT,
-    "endpoint": _closed(
+EXPOSED = closed(dict.fromkeys(("node_id", "port_name", "name"), TEXT), ("node_id", "port_name"))
+_ID: dict[str, Any] = {"type": "string", "pattern": f"^{_NODE_ID.pattern}$"}
+_NAME: dict[str, Any] = {"type": ["string", "null"]}
+PLACE: dict[str, Any] = {
+    "node_id": _ID,
+    "trainable": {"type": "boolean"},
+    "adapter": one_of(_NAME, {"type": "object", "additionalProperties": {"type": "number"}}, listed(_NAME)),
+    "inputs": DATA,
+    "map": one_of(TEXT, TEXTS),
+    "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+    "condition": CONDITION,
+    "reuse": {"type": "boolean"},
+    "share": TEXT,
+}
+"""What a config says of a node beside what stands there."""
+ENDPOINT: dict[str, Any] = {
+    "endpoint_url": TEXT,
+    "endpoint": closed(
         {
-            "contract": _DATA,
-            "api_key_env": {"type": ["string", "null"]},
+            "contract": DATA,
+            "api_key_env": _NAME,
             "timeout": {"type": "number", "exclusiveMinimum": 0},
             "retries": {"type": "integer", "minimum": 0},
-        },
-        (),
+        }
     ),
 }
 """What stands in place of a child that runs at another endpoint."""
 
 
-def _node(level: str) -> dict[str, Any]:
-    child = _CHILD[level]
-    properties = {**_PLACE, "template": _TEXT, "params": _DATA, **_ENDPOINT}
-    if level == "graph":
-        properties |= {"block_type": _TEXT, "config": _DATA}
-    else:
-        properties |= {"config": {"$ref": f"#/$defs/{child}"}}
-    return _closed(properties, ("node_id",))
-
-
-def _stage_or_endpoint() -> dict[str, Any]:
-    elsewhere = _closed({**_ENDPOINT, "share": _TEXT}, ("endpoint_url",))
-    return {"if": {"type": "object", "required": ["endpoint_url"]}, "then": elsewhere, "else": {"$ref": "#/$defs/stage"}}
-
-
-def _level(level: str) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "schema_version": _TEXT,
-        "kind": {"const": level},
-        f"{level}_id": _ID,
-        "metadata": _DATA,
-    }
-    required = ["kind", f"{level}_id"]
-    if level == "world":
-        properties |= {
-            "stages": {"type": "object", "additionalProperties": _stage_or_endpoint()},
-            "places": {"type": "object", "additionalProperties": _closed({name: _PLACE[name] for name in ("trainable", "adapter")}, ())},
-            "cycle": _TEXTS,
-            "state_schema": _TEXTS,
-            "storage": {"anyOf": [_DATA, {"type": "null"}]},
-            "initial_content": _DATA,
-        }
-        return _closed(properties, [*required, "stages"])
-    properties |= {
-        "nodes": {"type": "array", "items": {"$ref": f"#/$defs/{level}_node"}, "maxItems": MAX_NODES},
-        "edges": {"type": "array", "items": _EDGE},
-        "exposed_inputs": {"type": "array", "items": _EXPOSED},
-        "exposed_outputs": {"type": "array", "items": _EXPOSED},
-    }
-    if level == "graph":
-        properties["auto_connect"] = {"type": "boolean"}
-    if level == "stage":
-        properties |= {
-            "role": _TEXT,
-            "share": _TEXT,
-            "state_contract": _closed(
-                {
-                    "inputs": _TEXTS,
-                    "outputs": _TEXTS,
-                    "mapping_input": {"type": "object", "additionalProperties": _TEXT},
-                    "mapping_output": {"type": "object", "additionalProperties": {"anyOf": [_TEXT, _TEXTS]}},
-                    "merge": {"type": "object", "additionalProperties": _TEXT},
-                    "new_state": {"type": "boolean"},
-                },
-                (),
-            ),
-            "execution_condition": {"anyOf": [_TEXT, _SLOTS, {"type": "null"}]},
-        }
-    return _closed(properties, [*required, "nodes"])
+# --- levels -----------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def level_schema(level: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one level's configs; configs of the levels below are in ``$defs``."""
-    below = LEVELS[: LEVELS.index(level) + 1]
-    definitions = {name: _level(name) for name in below} | {f"{name}_node": _node(name) for name in below if name != "world"}
+    top = LevelRegistry.get(level)
+    definitions: dict[str, Any] = {}
+    cls = top
+    while _is_level(cls):
+        definitions |= {cls.level: _level(cls), f"{cls.level}_node": _node(cls)}
+        cls = cls.child_class
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"wgtorch {level}",
-        **_level(level),
+        **_level(top),
         "$defs": definitions,
     }
+
+
+@functools.cache
+def _flat_schema(level: str) -> dict[str, Any]:
+    """The schema of a level without what is below it."""
+    cls = LevelRegistry.get(level)
+    return {**_level(cls, DATA), "$defs": {f"{cls.level}_node": _node(cls, DATA)}}
+
+
+def _level(cls: type[Any], child: dict[str, Any] | None = None) -> dict[str, Any]:
+    child = child or {"$ref": f"#/$defs/{cls.child_class.level}"}
+    nodes = cls.nodes_schema({"$ref": f"#/$defs/{cls.level}_node"}, child)
+    properties = {"schema_version": TEXT, "kind": {"const": cls.level}, cls.id_key: _ID, "metadata": DATA, **nodes, **cls.config_properties}
+    return closed(properties, ("kind", cls.id_key, cls.nodes_key))
+
+
+def _node(cls: type[Any], child: dict[str, Any] | None = None) -> dict[str, Any]:
+    properties = {**PLACE, "template": TEXT, "params": DATA, **ENDPOINT}
+    if _is_level(cls.child_class):
+        properties["config"] = child or {"$ref": f"#/$defs/{cls.child_class.level}"}
+    else:
+        properties |= {"block_type": TEXT, "config": DATA}
+    return closed(properties, ("node_id",))
+
+
+def _is_level(cls: type[Any]) -> bool:
+    return cls.level in LevelRegistry
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
 
 
 def block_schema(block_class: type) -> dict[str, Any]:
@@ -170,7 +148,7 @@ def _block_schema(block_class: type) -> dict[str, Any]:
                 required.append(name)
     # Any block's weights may come from a file that its config refers to.
     properties.setdefault("checkpoint_ref", {"type": ["string", "null"]})
-    schema = _closed(properties, required)
+    schema = closed(properties, required)
     schema["additionalProperties"] = is_open
     return schema
 
@@ -208,26 +186,48 @@ def check_endpoint_config(config: Mapping[str, Any], where: str) -> None:
     Raises:
         ConfigError: lists everything that does not fit.
     """
-    findings = _schema_findings(config, _closed(_ENDPOINT, ("endpoint_url",)), where)
+    findings = _schema_findings(config, closed(ENDPOINT, ("endpoint_url",)), where)
     if findings:
         raise config_error("config of an endpoint", findings)
 
 
-def check_level_config(config: Any, level: str, class_of: Callable[[str], type]) -> None:
-    """Checks a level's config, with refs resolved, and the configs of all blocks in it.
+def check_level_config(config: Any, cls: type[Any], class_of: Callable[[str], type]) -> None:
+    """Checks a level's config, with refs resolved, and those of all levels and blocks in it.
 
     Args:
         config: plain data.
-        level: its kind.
+        cls: the level's class.
         class_of: the class of a block type; raises KeyError with a message for unknown ones.
 
     Raises:
         ConfigError: lists everything that does not fit, each with its path in the config.
     """
-    findings = _schema_findings(config, level_schema(level), "")
-    findings += _block_findings(config, "", class_of)
+    findings: list[Finding] = []
+    stack = [(cls, config, "")]
+    while stack and len(findings) < _MOST:
+        level, tree, where = stack.pop()
+        if (version := tree.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{where or level.level} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. "
+                "Update wgtorch, or write the config anew."
+            )
+        findings += _schema_findings(tree, _flat_schema(level.level), where)
+        below: list[tuple[type[Any], Any, str]] = []
+        for path, entry in level.nodes_in_config(tree):
+            if len(findings) >= _MOST:
+                break
+            path = f"{where}.{path}" if where else path
+            if isinstance(entry.get("block_type"), str) and not _is_level(level.child_class):
+                findings += _block_findings(entry, path.removesuffix(".config"), class_of)
+            elif isinstance(inner := entry.get("config"), Mapping) and "endpoint_url" not in entry:
+                child = level.child_class
+                if not _is_level(child) and isinstance(inner.get("kind"), str) and inner["kind"] in LevelRegistry:
+                    child = LevelRegistry.get(inner["kind"])
+                if _is_level(child):
+                    below.append((child, inner, path))
+        stack += reversed(below)
     if findings:
-        raise config_error(f"{level} config", findings)
+        raise config_error(f"{cls.level} config", findings)
 
 
 def config_error(subject: str, findings: list[Finding]) -> ConfigError:
@@ -240,27 +240,15 @@ def config_error(subject: str, findings: list[Finding]) -> ConfigError:
     return error
 
 
-def _block_findings(value: Any, where: str, class_of: Callable[[str], type]) -> list[Finding]:
-    findings: list[Finding] = []
-    if isinstance(value, Mapping):
-        block_type = value.get("block_type")
-        if isinstance(block_type, str) and "node_id" in value:
-            try:
-                block_class = class_of(block_type)
-            except KeyError as error:
-                return [Finding(f"{where}.block_type", str(error))]
-            config = value.get("config") or {}
-            if isinstance(config, Mapping) and not _holds_interpolation(config):
-                findings += _schema_findings(config, block_schema(block_class), f"{where}.config")
-            return findings
-        for key, item in value.items():
-            if len(findings) < _MOST:
-                findings += _block_findings(item, f"{where}.{key}" if where else str(key), class_of)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if len(findings) < _MOST:
-                findings += _block_findings(item, f"{where}[{index}]", class_of)
-    return findings
+def _block_findings(entry: Mapping[str, Any], where: str, class_of: Callable[[str], type]) -> list[Finding]:
+    try:
+        block_class = class_of(entry["block_type"])
+    except KeyError as error:
+        return [Finding(f"{where}.block_type", str(error))]
+    config = entry.get("config") or {}
+    if not isinstance(config, Mapping) or _holds_interpolation(config):
+        return []
+    return _schema_findings(config, block_schema(block_class), f"{where}.config")
 
 
 def _holds_interpolation(config: Mapping[str, Any]) -> bool:

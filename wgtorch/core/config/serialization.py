@@ -11,7 +11,7 @@ from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.resolve import dump_config, read_config, resolve_refs
-from wgtorch.core.config.schema import LEVELS, SCHEMA_VERSION, check_endpoint_config, check_level_config
+from wgtorch.core.config.schema import SCHEMA_VERSION, check_endpoint_config, check_level_config
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import ConfigError, StructureError
 from wgtorch.core.pool import Pool, building, names_a_model
@@ -40,10 +40,13 @@ def from_config(
     if isinstance(tree, Mapping) and "endpoint_url" in tree:
         with builder.place(tree, cls.level):
             return remote_from(tree, cls)
-    _check_version(tree, cls)
-    check_level_config(tree, cls.level, BlockRegistry.get)
+    _check_kind(tree, cls)
+    check_level_config(tree, cls, BlockRegistry.get)
     with building(pool), builder.place(tree, tree[cls.id_key]):
-        return builder.level(cls, tree)
+        try:
+            return builder.level(cls, tree)
+        except RecursionError as error:
+            raise ConfigError(f"{tree[cls.id_key]}: holds levels or data nested too deep to be built") from error
 
 
 def from_yaml(cls: type[Any], path: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Any:
@@ -99,7 +102,10 @@ def to_config(level: Any) -> dict[str, Any]:
         if model is not None and models.setdefault(model, id(child)) != id(child):
             apart.add(id(child))  # the same model, held twice: building must not make one of the two
     labels = {identity: f"shared-{number}" for number, identity in enumerate((i for i, count in counts.items() if count > 1), start=1)}
-    return _Writer(labels, apart).level(level)
+    try:
+        return _Writer(labels, apart).level(level)
+    except RecursionError as error:
+        raise ConfigError(f"{level.block_id}: holds levels or data nested too deep to be written as a config") from error
 
 
 def _model(child: Any) -> str | None:
@@ -116,24 +122,10 @@ class _Writer:
 
     def level(self, level: Any) -> dict[str, Any]:
         config: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": level.level, level.id_key: level.block_id}
-        if level.level == "world":
-            config["stages"] = {node_id: self.stage(child) for node_id, child in level.nodes.items()}
-            places = {node_id: place for node_id in level.nodes if (place := _place_config(level.places[node_id], level))}
-            if places:
-                config["places"] = places
-        else:
-            config["nodes"] = [self.node(level, node_id, child) for node_id, child in level.nodes.items()]
+        config |= level.nodes_to_config([self.node(level, node_id, child) for node_id, child in level.nodes.items()])
         config |= level.own_config()
         config["metadata"] = ensure_plain(level.metadata, f"{level.block_id}.metadata")
         return config
-
-    def stage(self, child: Any) -> dict[str, Any]:
-        label = self.labels.get(id(child))
-        if label and id(child) in self.written:
-            return {"kind": "stage", "stage_id": child.block_id, "nodes": [], "share": label}
-        self.written.add(id(child))
-        config = child.to_config() if child.remote else self.level(child)
-        return {**config, "share": label} if label else config
 
     def node(self, level: Any, node_id: str, child: Any) -> dict[str, Any]:
         entry: dict[str, Any] = {"node_id": node_id}
@@ -165,7 +157,7 @@ def _place_config(node: Node, level: Any) -> dict[str, Any]:
                     f"{level.block_id}/{node.node_id}: the condition is a bare function; register it with register_condition and name it"
                 )
             place[name] = ensure_plain(dict(value) if name == "inputs" else value, f"{level.block_id}/{node.node_id}.{name}")
-    if level.level == "graph":
+    if not is_level(level.child_class):
         place.setdefault("trainable", True)
     return place
 
@@ -182,20 +174,19 @@ class _Builder:
         self.shared: dict[str, Any] = {}
         self.files = files
         self.trust = trust
+        self.nodes_keys = {LevelRegistry.get(name).nodes_key for name in LevelRegistry.names()}
 
     def level(self, cls: type[Any], tree: Mapping[str, Any]) -> Any:
         level = cls(tree[cls.id_key], metadata=tree.get("metadata"))
-        if cls.level == "world":
-            for node_id, entry in tree["stages"].items():
-                with self.place(entry, node_id):
-                    stage = self.once(entry.get("share"), lambda entry=entry: self.stage(entry))
-                level.add_child(stage, node_id, **tree.get("places", {}).get(node_id, {}))
-        else:
-            for entry in tree["nodes"]:
+        for _, entry in cls.nodes_in_config(tree):
+            label = entry.get("share")
+            child = None if label is None else self.shared.get(label)
+            if child is None:
                 with self.place(entry, entry["node_id"]):
-                    child = self.once(entry.get("share"), lambda entry=entry: self.child(entry, cls.child_class))
-                place = {name: entry[name] for name in _IN_CONFIG if name in entry}
-                level.add_child(child, entry["node_id"], **place)
+                    child = self.child(entry, cls)
+                if label is not None:
+                    self.shared[label] = child
+            level.add_child(child, entry["node_id"], **{name: entry[name] for name in _IN_CONFIG if name in entry})
         level.apply_config(tree)
         return level
 
@@ -217,32 +208,21 @@ class _Builder:
         if id(value) in self.files:
             return self.files[id(value)]
         in_level = in_level and "block_type" not in value and "template" not in value
-        inside = [item for key, item in value.items() if not (in_level and key in ("nodes", "stages"))]
+        inside = [item for key, item in value.items() if not (in_level and key in self.nodes_keys)]
         return self._file_of(inside, in_level)
 
-    def once(self, label: str | None, build: Any) -> Any:
-        if label is None:
-            return build()
-        if label not in self.shared:
-            self.shared[label] = build()
-        return self.shared[label]
-
-    def stage(self, entry: Mapping[str, Any]) -> Any:
-        stage_class = LevelRegistry.get("stage")
-        return remote_from(_endpoint_of(entry), stage_class) if "endpoint_url" in entry else self.level(stage_class, entry)
-
-    def child(self, entry: Mapping[str, Any], child_class: type[Any]) -> Any:
-        where = f"node {entry['node_id']!r}"
-        if "endpoint_url" in entry:
-            return remote_from(_endpoint_of(entry), child_class)
+    def child(self, entry: Mapping[str, Any], cls: type[Any]) -> Any:
+        """What stands at a node of a level of this class."""
+        nested = entry.get("config") or {}
         if "block_type" in entry:
             return BlockRegistry.build(entry)
+        if "endpoint_url" in entry or "endpoint_url" in nested:
+            return remote_from(_endpoint_of(entry if "endpoint_url" in entry else nested), cls.child_class)
         if "template" in entry:
-            level = child_class.level
-            return build_template("graph" if level == "block" else level, entry["template"], entry.get("params", {}))
-        nested = entry.get("config")
-        if not nested or "kind" not in nested:
-            raise ConfigError(f"{where}: has neither block_type, template, share, endpoint_url nor the config of a level")
+            level = cls.child_class if is_level(cls.child_class) else cls
+            return build_template(level.level, entry["template"], entry.get("params", {}))
+        if "kind" not in nested:
+            raise ConfigError(f"node {entry['node_id']!r}: has neither block_type, template, share, endpoint_url nor the config of a level")
         return self.level(LevelRegistry.get(nested["kind"]), nested)
 
 
@@ -250,29 +230,10 @@ def _endpoint_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry[name] for name in ("endpoint_url", "endpoint") if name in entry}
 
 
-def _check_version(tree: Mapping[str, Any], cls: type[Any]) -> None:
+def _check_kind(tree: Mapping[str, Any], cls: type[Any]) -> None:
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{cls.level} config: got {type(tree).__name__}; expected a mapping")
-    for where, version in _versions(tree, cls.level):
-        if version != SCHEMA_VERSION:
-            raise ConfigError(
-                f"{where} config: schema_version {version!r} is not known here; this version reads {SCHEMA_VERSION!r}. "
-                "Update wgtorch, or write the config anew."
-            )
     kind = tree.get("kind", cls.level)
     if kind != cls.level:
-        name = str(kind).capitalize() if kind in LEVELS else "another class"
+        name = LevelRegistry.get(kind).__name__ if isinstance(kind, str) and kind in LevelRegistry else "another class"
         raise ConfigError(f"config of kind {kind!r} given to {cls.__name__}.from_config; use {name}.from_config")
-
-
-def _versions(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every schema_version in a config, of the levels inside it too, each with its path."""
-    if isinstance(value, Mapping):
-        if "kind" in value and "schema_version" in value:
-            yield where, value["schema_version"]
-        for key, item in value.items():
-            if key not in ("metadata", "initial_content", "inputs"):
-                yield from _versions(item, f"{where}.{key}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _versions(item, f"{where}[{index}]")

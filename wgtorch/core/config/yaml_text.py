@@ -10,16 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.limits import check_limit
 
-MAX_DEPTH = 64
-MAX_ITEMS = 40_000
-MAX_TEXT = 4 << 20  # bytes
+MAX_DEPTH = 500
+"""How deep values of a config may lie in each other: three times as deep as its levels."""
+MAX_VALUES = 500_000
+"""Values that one file of a config may hold."""
+MAX_TEXT = 16 << 20
+"""Characters of YAML."""
 _YAML = "tag:yaml.org,2002:"
 _PLAIN = frozenset(f"{_YAML}{name}" for name in ("null", "bool", "int", "float"))
 _ALLOWED = _PLAIN | {f"{_YAML}{name}" for name in ("str", "map", "seq")}
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, most: int | None = None) -> Any:
     """Reads one YAML document of mappings, lists, text, numbers, booleans and null.
 
     Raises:
@@ -27,13 +31,12 @@ def parse_yaml(text: str) -> Any:
     """
     import yaml
 
-    if len(text) > MAX_TEXT:
-        raise ConfigError(f"{len(text)} characters of YAML; expected at most {MAX_TEXT}. Write a config this large as JSON.")
+    check_limit(len(text), MAX_TEXT, "{} characters", "YAML", ConfigError, "Write a config this large as JSON")
     try:
-        return _Reader(yaml).read(text)
+        return _Reader(yaml, most or MAX_VALUES).read(text)
     except yaml.YAMLError as error:
         if "nesting depth" in str(error):  # libyaml counts too, and may give up before us
-            raise ConfigError(f"nested deeper than {MAX_DEPTH} levels") from error
+            raise ConfigError(f"nested deeper than libyaml reads: {error}") from error
         raise ConfigError(f"not valid YAML: {error}") from error
     except (ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
@@ -59,8 +62,9 @@ _MERGE = object()
 
 
 class _Reader:
-    def __init__(self, yaml: Any) -> None:
+    def __init__(self, yaml: Any, most: int) -> None:
         self.yaml = yaml
+        self.most = most
         self.resolver = yaml.resolver.Resolver()
         self.constructor = yaml.constructor.SafeConstructor()
         self.anchors: dict[str, tuple[Any, int]] = {}
@@ -80,7 +84,7 @@ class _Reader:
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self.check_tag(event)
                 if len(self.stack) >= MAX_DEPTH:
-                    raise ConfigError(f"{_place(event)}: nested deeper than {MAX_DEPTH} levels")
+                    check_limit(len(self.stack) + 1, MAX_DEPTH, "nested {} deep", _place(event), ConfigError)
                 empty: dict | list = {} if kind is yaml.MappingStartEvent else []
                 self.stack.append(_Open(empty, event.anchor, self.count))
                 self.spend(1, event)
@@ -128,8 +132,9 @@ class _Reader:
 
     def spend(self, size: int, event: Any) -> None:
         self.count += size
-        if self.count > MAX_ITEMS:
-            raise ConfigError(f"{_place(event)}: more than {MAX_ITEMS} values, aliases counted as what they stand for")
+        if self.count > self.most:
+            what = "holds {} values, aliases counted as what they stand for"
+            check_limit(self.count, self.most, what, _place(event), ConfigError, "Write a config this large as JSON")
 
     def remember(self, anchor: str | None, value: Any, size: int) -> None:
         if anchor is not None:
