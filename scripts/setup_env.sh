@@ -6,12 +6,13 @@
 #   WGTORCH_TORCH    what to install as PyTorch, before all else and alone; "torch==2.13.0" by default. Further words are
 #                    options of pip.
 #   WGTORCH_PYTHON   the Python to use; by default the first one of version 3.11 or newer that is found.
+#   WGTORCH_VENV     the folder of the environment; .venv by default.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 extras=${1:-}
 torch=${WGTORCH_TORCH:-torch==2.13.0}
-venv=$PWD/.venv
+venv=${WGTORCH_VENV:-$PWD/.venv}
 stamp=$venv/.wgtorch-${extras:-plain}
 
 fail() {
@@ -47,7 +48,7 @@ fi
 
 if ! is_new_enough "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
-    echo "Making .venv with $("$python" --version) ..."
+    echo "Making ${venv#"$PWD"/} with $("$python" --version) ..."
     rm -rf "$venv"
     # Some systems ship Python without ensurepip; the pip beside it then serves the new environment.
     if ! "$python" -m venv "$venv" >/dev/null 2>&1; then

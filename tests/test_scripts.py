@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("bash", "env", "cat", "cksum", "dirname", "rm", "mkdir", "mktemp", "tar", "cp")
+TOOLS = ("bash", "env", "cat", "cksum", "dirname", "rm", "mkdir", "mktemp", "tar", "cp", "sed", "grep", "awk", "sort", "tr", "tail")
 
 STAND_IN = r"""#!/bin/bash
 case "$*" in
@@ -36,7 +37,7 @@ fi
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "a clone"
-    for name in ("scripts/setup_env.sh", "scripts/demo.sh", "scripts/test.sh", ".ci/run", "pyproject.toml"):
+    for name in ("scripts/setup_env.sh", "scripts/demo.sh", "scripts/test.sh", "scripts/test_all.sh", ".ci/run", "pyproject.toml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     return folder
@@ -164,6 +165,40 @@ def test_ci_checks_all_in_a_fresh_environment_and_leaves_nothing(call, clone: Pa
     ]
     assert sorted(clone.rglob("*")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a clone", "bin", "log"]
+
+
+def test_each_heavy_lane_has_an_environment_of_its_own_and_a_line(call, clone: Path) -> None:
+    done, calls = call("scripts/test_all.sh", "slow", "compile", "gpu", FAILS="not inductor")
+    assert done.returncode == 1
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["slow", "FAILED"], ["compile", "passed"], ["gpu", "passed"]]
+    assert [line for line in calls if "-m venv" in line] == [
+        f"python3: -m venv {clone}/outputs/lanes/{name}" for name in ("slow", "compile", "gpu")
+    ]
+    assert [line for line in calls if "-m pytest" in line or "gpu_smoke" in line] == [
+        "python: -m pytest -m slow and not network and not gpu -k not inductor",
+        "python: -m pytest -n 0 -m slow and not network and not gpu -k inductor",
+        "python: scripts/gpu_smoke.py",
+        "python: -m pytest -n 0 -m gpu",
+    ]
+    again, calls = call("scripts/test_all.sh", "slow")
+    assert again.returncode == 0 and [line for line in calls if "install" in line] == []
+
+
+def test_the_lane_of_the_oldest_versions_holds_each_dependency_at_its_least(call, clone: Path) -> None:
+    done, calls = call("scripts/test_all.sh", "minimum")
+    assert done.returncode == 0, (clone / "outputs/lanes/minimum.log").read_text()
+    project = tomllib.loads((clone / "pyproject.toml").read_text())["project"]
+    declared = [word for words in (project["dependencies"], *project["optional-dependencies"].values()) for word in words]
+    held = dict(line.split("==") for line in (clone / "outputs/lanes/oldest.txt").read_text().splitlines())
+    assert {word.partition(">=")[0] for word in declared if ">=" in word} == set(held)
+    assert held["torch"] == "2.6" and held["transformers"] == "4.56", "of two bounds, the higher one"
+    assert calls[1:] == ["python: pip install torch==2.6", "python: pip install --editable .[dev]", "python: -m pytest"]
+
+
+def test_a_lane_that_is_not_there_is_told(call) -> None:
+    done, calls = call("scripts/test_all.sh", "slow", "brwser")
+    assert (done.returncode, calls) == (2, [])
+    assert done.stderr == "test_all: no lane 'brwser'; there are: suite slow compile minimum browser ray network gpu\n"
 
 
 @pytest.mark.slow

@@ -508,7 +508,6 @@ def test_a_compiled_graph_follows_a_change_of_structure(x: Tensor, compiler: Com
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own import
 @pytest.mark.parametrize("name", CASES)
 def test_compile_with_inductor(name: str, x: Tensor) -> None:
@@ -562,6 +561,7 @@ def train_on_one_rank(rank: int, folder: str) -> None:
     os._exit(0)  # gloo's threads and the end of a DistributedDataParallel can wait for each other without end
 
 
+@pytest.mark.xdist_group("processes")
 def test_distributed_data_parallel_averages_the_gradients(tmp_path: Path) -> None:
     mp.spawn(train_on_one_rank, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
