@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,22 @@ def test_a_lane_that_is_not_there_is_told(call) -> None:
     done, calls = call("scripts/test_all.sh", "slow", "brwser")
     assert (done.returncode, calls) == (2, [])
     assert done.stderr == "test_all: no lane 'brwser'; there are: suite slow compile minimum browser ray network gpu\n"
+
+
+def test_gpu_smoke_prints_a_row_for_each_check() -> None:
+    def rows(*words: str) -> tuple[list[str], int]:
+        command = [sys.executable, str(ROOT / "scripts/gpu_smoke.py"), *words]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines(), done.returncode
+
+    found, code = rows()
+    assert (code, found[0].split()) == (0, ["check", "result", "detail"])
+    names = [line.split()[0] for line in found[1:]]
+    assert set(names) >= {"draws", "generators", "autocast", "compile", "fsdp2", "offload"}
+    assert all(line.split()[1:3] == ["no", "GPU"] for line in found[1:])
+    found, code = rows("--device", "cpu", "--only", "draws", "offload", "fsdp2")
+    assert code == 0 and [line.split()[:2] for line in found[1:-1]] == [["draws", "ok"], ["offload", "ok"], ["fsdp2", "ok"]]
 
 
 @pytest.mark.slow
