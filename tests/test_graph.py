@@ -598,7 +598,7 @@ def test_a_deep_nest_of_shared_levels_is_looked_at_once() -> None:
 
 def test_an_adapter_that_nothing_can_wear_is_refused_and_nothing_is_added() -> None:
     graph = chain(Scale(), name="g")
-    with pytest.raises(StructureError, match=r"g/styled: no adapter 'ink': Scale .* has none to wear; leave adapter out"):
+    with pytest.raises(StructureError, match=r"g/styled: no adapter 'ink': Scale .* has no adapters; leave adapter out"):
         graph.add_node(Scale(), "styled", adapter="ink")
     with pytest.raises(StructureError, match=r"g/n0: no adapter 'ink'"):
         graph.configure_node("n0", adapter="ink")

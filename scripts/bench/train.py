@@ -184,8 +184,8 @@ def compare(what: str, args: argparse.Namespace) -> None:
     turns = Turns(Hand(twin, objective.schedule, objective.times, args.lr), batch, args.block, args.warmup)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as worn:
         if what == "lora":
-            worn.enter_context(wgtorch.lora.wearing(block, "style"))
-            worn.enter_context(wgtorch.lora.wearing(twin, "style"))
+            worn.enter_context(wgtorch.lora.use_adapter(block, "style"))
+            worn.enter_context(wgtorch.lora.use_adapter(twin, "style"))
         train(trainable, turns, args, Path(folder))
     report(what, "by hand", block, turns, args)
 
@@ -201,7 +201,7 @@ def recipe(args: argparse.Namespace) -> None:
         str(wgtorch.lora.add(block, name="style", rank=args.rank, target_modules=ATTENTION, freeze_base=True)).splitlines()[0],
     )
     batch = {"latent": torch.randn(args.batch, 4, 16, 16), "condition": torch.randn(args.batch, 77, UNET["cross_attention_dim"])}
-    with tempfile.TemporaryDirectory() as folder, wgtorch.lora.wearing(block, "style"):
+    with tempfile.TemporaryDirectory() as folder, wgtorch.lora.use_adapter(block, "style"):
         turns = Turns(Recipe(block, args.lr, Path(folder)), batch, args.block, args.warmup)
         trainable = Trainable(block, objective=NOISE, optimizer={"type": "adamw", "lr": args.lr})
         train(trainable, turns, args, Path(folder))

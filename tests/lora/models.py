@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from tests.blocks_for_tests import Affine, chain
 from wgtorch.core.block import Block, register_block
 from wgtorch.graph import Graph
-from wgtorch.lora.context import adapters_on, keeping
-from wgtorch.lora.peft_model import tensors_of
-from wgtorch.lora.places import places_of, unique_blocks
+from wgtorch.lora.adapted_module import adapters_on, tensors_of
+from wgtorch.lora.context import preserve_adapter_context
+from wgtorch.lora.places import places_of, unique_models
 
 
 @register_block("test_lora/body")
@@ -38,7 +38,7 @@ class Body(Block):
     def forward(self, x: Tensor) -> Tensor:
         if not self.again:
             return self.body(x)
-        return checkpoint(keeping(self.body) if self.again == "kept" else self.body, x, use_reentrant=False)
+        return checkpoint(preserve_adapter_context(self.body) if self.again == "kept" else self.body, x, use_reentrant=False)
 
 
 class Layers(Block):
@@ -69,7 +69,7 @@ def fill(target: Any, seed: int = 0) -> None:
     """Gives all adapters below values that differ from each other and from nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for place in unique_blocks(places_of(target)):
+        for place in unique_models(places_of(target)):
             for name in sorted(adapters_on(place.block)):
                 for parameter in tensors_of(place.block, name).values():
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)

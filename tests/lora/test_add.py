@@ -116,7 +116,7 @@ def test_a_block_alone() -> None:
     lora.add(body, "one", rank=2)
     fill(body)
     assert torch.equal(body(X), before)
-    with lora.wearing(body, "one"):
+    with lora.use_adapter(body, "one"):
         assert not torch.equal(body(X), before)
     with pytest.raises(StructureError, match="is a block and has no nodes"):
         lora.add(body, "two", nodes=["x"])

@@ -258,7 +258,7 @@ def test_what_diffusers_saves_we_read(pipe: Any, style: str, tmp_path: Path) -> 
     }
     assert {name: set(paths) for name, paths in lora.adapters(graph).items()} == {"theirs": places}
     assert graph.places[unet].adapter == "theirs"
-    with lora.wearing(graph, "theirs"):
+    with lora.use_adapter(graph, "theirs"):
         torch.testing.assert_close(painted(graph.nodes[unet].model), painted(pipe.unet))
         if style != "adapter":
             torch.testing.assert_close(read(graph.nodes[text].model), read(pipe.text_encoder))
@@ -279,12 +279,12 @@ def test_what_we_save_diffusers_reads(pipe: Any, tmp_path: Path) -> None:
         for key in load_file(folder / "adapter_model.safetensors")
     )
     model = peft.PeftModel.from_pretrained(pipe.unet, str(folder))
-    with lora.wearing(graph, "ours"):
+    with lora.use_adapter(graph, "ours"):
         torch.testing.assert_close(painted(graph.nodes[unet].model), painted(model.base_model.model))
     again = tiny.stable_diffusion(tmp_path / "sd3").unet
     state = {key.removeprefix("base_model.model."): value for key, value in load_file(folder / "adapter_model.safetensors").items()}
     again.load_lora_adapter(state, prefix=None, adapter_name="ours", metadata=json.loads((folder / "adapter_config.json").read_text()))
-    with lora.wearing(graph, "ours"):
+    with lora.use_adapter(graph, "ours"):
         torch.testing.assert_close(painted(graph.nodes[unet].model), painted(again))
 
 
@@ -294,14 +294,14 @@ def test_a_pipeline_that_wears_one_already(pipe: Any, tmp_path: Path) -> None:
     expected = painted(pipe.unet)
     block = graph.nodes[unet]
     with pytest.raises(
-        CheckpointError, match=r"has adapters \['x'\] that PEFT put in itself, worn at every place; call wgtorch.lora.adopt"
+        CheckpointError, match=r"has adapters \['x'\] that PEFT put in itself, active at every place; call wgtorch.lora.from_peft"
     ):
         block.save(tmp_path / "saved")
-    assert {unet, text} <= set(lora.adopt(graph)) and graph.places[unet].adapter == graph.places[text].adapter == "x"
-    with lora.wearing(graph, "x"):
+    assert {unet, text} <= set(lora.from_peft(graph)) and graph.places[unet].adapter == graph.places[text].adapter == "x"
+    with lora.use_adapter(graph, "x"):
         torch.testing.assert_close(painted(block.model), expected, rtol=0, atol=0)
     loaded = type(block).load(block.save(tmp_path / "saved"))
-    with lora.wearing(loaded, "x"):
+    with lora.use_adapter(loaded, "x"):
         torch.testing.assert_close(painted(loaded.model), expected, rtol=0, atol=0)
 
 
@@ -344,9 +344,9 @@ def test_light_variants_hold_their_adapter_and_name_their_base(tmp_path: Path) -
     lora.load(graph, tmp_path / "winter", "winter")
     lora.load(graph, tmp_path / "summer", "summer")
     for name, y in outputs.items():
-        lora.wear(graph, name)
+        lora.set_adapter(graph, name)
         torch.testing.assert_close(graph(x=X)["y"], y, rtol=0, atol=0)
-    lora.wear(graph, None)
+    lora.set_adapter(graph, None)
     torch.testing.assert_close(graph(x=X)["y"], base(x=X)["y"], rtol=0, atol=0)
 
 

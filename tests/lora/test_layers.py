@@ -18,7 +18,8 @@ from tests.lora.models import ALL_KINDS, Body, Layers, fill, snapshot
 from wgtorch import lora
 from wgtorch.core.errors import StructureError
 from wgtorch.graph import Graph
-from wgtorch.lora.peft_model import adopt, tensors_of
+from wgtorch.lora.adapted_module import tensors_of
+from wgtorch.lora.injection import convert_layers
 
 IDS = torch.randint(7, (4, 6), generator=torch.Generator().manual_seed(0))
 
@@ -126,7 +127,7 @@ def test_weights_scale_what_an_adapter_adds() -> None:
 def test_variants_are_worn_whole_and_alike() -> None:
     graph, _ = pair(use_dora=True)
     graph.set_adapter("n0", {"one": 0.5})
-    with pytest.raises(StructureError, match=r"'one' is no plain LoRA .* cannot be worn with weight 0.5"):
+    with pytest.raises(StructureError, match=r"'one' is no plain LoRA .* cannot be used with weight 0.5"):
         graph(ids=IDS)
     graph.set_adapter("n0", ["one", "two", None, "one"])
     with pytest.raises(StructureError, match="cannot differ within a batch"):
@@ -157,7 +158,7 @@ def test_layers_that_peft_put_in_are_taken_over() -> None:
     x = torch.randn(2, 4)
     worn = graph(x=x)["y"]
     assert not torch.equal(worn, plain(x))
-    assert lora.adopt(graph) == ["n0"] and graph.places["n0"].adapter == "mine"
+    assert lora.from_peft(graph) == ["n0"] and graph.places["n0"].adapter == "mine"
     torch.testing.assert_close(graph(x=x)["y"], worn, rtol=0, atol=0)
     torch.testing.assert_close(body(x), plain(x), rtol=0, atol=0)
     lora.remove(graph, "mine")
@@ -168,8 +169,10 @@ def test_kinds_that_cannot_are_said_to_be_so() -> None:
     body = Body()
     body.attention = nn.MultiheadAttention(4, 2)
     peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["attention"]), body, "mine")
-    with pytest.raises(StructureError, match=r"attention is a MultiheadAttention of PEFT, which cannot wear different adapters"):
-        adopt(body)
+    with pytest.raises(
+        StructureError, match=r"attention is a MultiheadAttention of PEFT, whose adapters cannot differ from place to place"
+    ):
+        convert_layers(body)
 
 
 def test_rows_of_fake_tensors_are_not_kept() -> None:

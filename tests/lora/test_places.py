@@ -18,7 +18,7 @@ from tests.lora.models import Body, by_hand, fill, gradients, leaves, twice
 from wgtorch import lora
 from wgtorch.core.errors import PortError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
-from wgtorch.lora.context import cell
+from wgtorch.lora.context import current
 from wgtorch.pipeline import Pipeline
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -278,19 +278,19 @@ def test_a_block_called_outside_of_places_wears_what_it_is_told() -> None:
     body = graph.nodes["n1"]
     weights = leaves(body)
     torch.testing.assert_close(body(X), by_hand(X, weights, {}))
-    with lora.wearing(body, "two"):
+    with lora.use_adapter(body, "two"):
         torch.testing.assert_close(body(X), by_hand(X, weights, {"two": 1.0}, 1.5))
-        with lora.wearing(body, None):
+        with lora.use_adapter(body, None):
             torch.testing.assert_close(body(X), by_hand(X, weights, {}))
             y = graph(x=X)["y"]
         torch.testing.assert_close(body(X), by_hand(X, weights, {"two": 1.0}, 1.5))
-    assert cell.worn is None and cell.around == ()
+    assert current.active is None and current.outer == ()
     torch.testing.assert_close(y, wanted(graph, {}, {})[0])
-    with pytest.raises(StructureError, match="no adapter 'tow' on Body .*did you mean 'two'"), lora.wearing(body, "tow"):
+    with pytest.raises(StructureError, match="no adapter 'tow' on Body .*did you mean 'two'"), lora.use_adapter(body, "tow"):
         pass
-    with pytest.raises(ZeroDivisionError), lora.wearing(body, "two"):
+    with pytest.raises(ZeroDivisionError), lora.use_adapter(body, "two"):
         1 / 0  # noqa: B018
-    assert cell.worn is None
+    assert current.active is None
 
 
 def test_an_error_inside_a_place_leaves_nothing_worn() -> None:
@@ -298,7 +298,7 @@ def test_an_error_inside_a_place_leaves_nothing_worn() -> None:
     graph.set_adapter("n1", "one")
     with pytest.raises(RuntimeError):
         graph(x=torch.randn(3, 5))
-    assert cell.worn is None and cell.around == () and cell.inside == ()
+    assert current.active is None and current.outer == () and current.gates == ()
 
 
 # --- what places say --------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_an_adapter_that_is_not_there_is_an_error_with_the_nearest_names() -> No
         graph.set_adapter("n1", "wintre")
     with pytest.raises(StructureError, match=r"n1: no adapter 'spring'"):
         graph.set_adapter("n1", {"winter": 1, "spring": 1})
-    with pytest.raises(StructureError, match=r"twice/n0: no adapter 'winter': Affine .* has none to wear; leave adapter out"):
+    with pytest.raises(StructureError, match=r"twice/n0: no adapter 'winter': Affine .* has no adapters; leave adapter out"):
         graph.configure_node("n0", adapter="winter")
     with pytest.raises(UnknownNameError, match="did you mean 'n1'"):
         graph.set_adapter("n11", "winter")

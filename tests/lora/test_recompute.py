@@ -50,7 +50,7 @@ def test_turns_of_a_loop(around: Any) -> None:
         again = copy.deepcopy(graph)
         if recomputed:
             again.gradient_checkpointing()
-        with lora.wearing(again, around) if around else torch.enable_grad():
+        with lora.use_adapter(again, around) if around else torch.enable_grad():
             y = again(x=X)["y"]
         y.square().sum().backward()
         found.append((y, grads(again)))
@@ -74,7 +74,7 @@ def test_compiled_loops(how: str) -> None:
     for one, around in (("a", None), (None, None), (None, "b")):
         graph.set_adapter("one", one)
         plain.set_adapter("one", one)
-        with torch.no_grad(), lora.wearing(graph, around) if around else torch.no_grad():
+        with torch.no_grad(), lora.use_adapter(graph, around) if around else torch.no_grad():
             torch.testing.assert_close(compiled(x=X)["y"], plain(x=X)["y"])
 
 
@@ -83,7 +83,7 @@ def test_raw_checkpointing_inside_a_block_is_an_error_and_never_a_wrong_result()
     lora.add(graph, "one", rank=2)
     fill(graph)
     y = graph(x=X)["y"]
-    with pytest.raises(StructureError, match=r"computed again in the backward pass.*checkpoint\(wgtorch.lora.keeping"):
+    with pytest.raises(StructureError, match=r"computed again in the backward pass.*checkpoint\(wgtorch.lora.preserve_adapter_context"):
         y.sum().backward()
 
 

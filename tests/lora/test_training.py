@@ -22,7 +22,7 @@ from wgtorch import Graph, World, lora
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import TrainingError
-from wgtorch.lora.peft_model import base_state
+from wgtorch.lora.adapted_module import base_state
 from wgtorch.train import Step, Trainable
 from wgtorch.train.fitting import fit
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build
@@ -88,14 +88,14 @@ def test_a_block_alone_trains_its_adapters() -> None:
     assert grads(block) == {"one"} and block.layer.base_layer.weight.grad is None
     lora.add(block, "two", rank=2)
     fill(block)
-    with lora.wearing(block, {"one": 1.0, "two": 1.0}):
+    with lora.use_adapter(block, {"one": 1.0, "two": 1.0}):
         both = trainable.loss(batch, step())["loss"]
     torch.testing.assert_close(trainable.loss(batch, step())["loss"], both, rtol=0, atol=0)
-    with lora.wearing(block, "two"):  # what the caller says goes before
+    with lora.use_adapter(block, "two"):  # what the caller says goes before
         block.zero_grad()
         trainable.loss(batch, step())["loss"].backward()
     assert grads(block) == {"two"}
-    with lora.wearing(block, None):
+    with lora.use_adapter(block, None):
         assert not trainable.loss(batch, step())["loss"].requires_grad
 
 
@@ -157,7 +157,7 @@ def test_the_painter_trains_the_adapter_that_its_place_wears_now(objective: str)
         same = {**batch, "latent": 2 * batch["image"] - 1}  # so that nothing is drawn for an encoder
         graph.set_adapter("backbone", "summer")
         at_its_place = own(graph, same, step(3))["loss"]
-        with lora.wearing(block, "summer"):
+        with lora.use_adapter(block, "summer"):
             torch.testing.assert_close(own(block, same, step(3))["loss"], at_its_place)
 
 

@@ -34,7 +34,7 @@ def picture(world: World) -> Tensor:
         "timestep": 0.5,
         "condition": torch.rand(1, 7, 8, generator=generator),
     }
-    with torch.no_grad(), lora.wearing(backbone, world.find("creator/paint/t2i").places["backbone"].adapter):
+    with torch.no_grad(), lora.use_adapter(backbone, world.find("creator/paint/t2i").places["backbone"].adapter):
         return backbone(**inputs)["pred"]
 
 
@@ -125,7 +125,7 @@ def test_variants_change_while_the_world_runs() -> None:
     for thread in threads:
         thread.start()
     for turn in range(20):
-        lora.wear(graph, ("winter", "summer")[turn % 2])
+        lora.set_adapter(graph, ("winter", "summer")[turn % 2])
         seen = len(found)
         while len(found) < seen + 4 and not errors:  # at least one call has begun since
             time.sleep(0.001)
@@ -189,12 +189,12 @@ def test_wear_chooses_for_each_block_what_it_has() -> None:
     graph.add_node(Body(seed=2), "b")
     lora.add(graph, "one", rank=2, nodes=["a"], wear=False)
     lora.add(graph, "two", rank=2, nodes=["b"], wear=False)
-    assert lora.wear(graph, {"one": 0.5, "two": 2.0}) == ["a", "b"]
+    assert lora.set_adapter(graph, {"one": 0.5, "two": 2.0}) == ["a", "b"]
     assert graph.places["a"].adapter == {"one": 0.5} and graph.places["b"].adapter == {"two": 2.0}
-    assert lora.wear(graph, "two") == ["b"] and graph.places["a"].adapter == {"one": 0.5}
-    lora.wear(graph, None)
+    assert lora.set_adapter(graph, "two") == ["b"] and graph.places["a"].adapter == {"one": 0.5}
+    lora.set_adapter(graph, None)
     assert graph.places["a"].adapter is None and graph.places["b"].adapter is None
     with pytest.raises(StructureError, match="g: no adapter 'three'"):
-        lora.wear(graph, "three")
-    with pytest.raises(StructureError, match="is a block; what it wears is said by its place"):
-        lora.wear(graph.nodes["a"], "one")
+        lora.set_adapter(graph, "three")
+    with pytest.raises(StructureError, match="is a block; which adapter it uses is said by its place"):
+        lora.set_adapter(graph.nodes["a"], "one")

@@ -9,15 +9,17 @@ from typing import Any
 
 from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
 from wgtorch.core.checkpoint.reading import stored_adapters
-from wgtorch.core.errors import CheckpointError, StructureError, suggest
+from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.core.saving import write_folder
 from wgtorch.core.tree import is_level
-from wgtorch.lora import peft_model
-from wgtorch.lora.adding import Adapted, Report
-from wgtorch.lora.context import adapters_on, gate_of, wearer_of
-from wgtorch.lora.foreign import Stored, read_adapters
-from wgtorch.lora.peft_files import attach, config_from, config_text, stored_tensors
-from wgtorch.lora.places import Place, adaptable, look_again, places_of, unique_blocks
+from wgtorch.lora.adapted_module import misfits, set_tensors
+from wgtorch.lora.context import changing
+from wgtorch.lora.foreign_formats import Stored, read_adapters
+from wgtorch.lora.injection import eject
+from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
+from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
+from wgtorch.lora.report import Adapted, Report
+from wgtorch.lora.target_modules import adaptable
 
 _FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
 
@@ -35,10 +37,7 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style") -> Pa
         StructureError: no block below has it.
         CheckpointError: the folder holds something else.
     """
-    holders = [place for place in unique_blocks(places_of(target)) if name in adapters_on(place.block)]
-    if not holders:
-        known = sorted({other for place in places_of(target) for other in adapters_on(place.block)})
-        raise StructureError(f"{target.block_id}: no block below has an adapter {name!r}; {suggest(name, known)}")
+    holders = holders_of(target, name)
     folder = Path(folder)
     _check_folder(folder)
 
@@ -48,9 +47,9 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style") -> Pa
         for place in holders:
             into = fresh / place.path.replace("/", ".") if is_level(target) else fresh
             into.mkdir(exist_ok=True)
-            (into / ADAPTER_CONFIG).write_text(config_text(adapters_on(place.block)[name]), encoding="utf-8")
-            tensors = {key: value.cpu().contiguous() for key, value in stored_tensors(place.block, name).items()}
-            save_file(tensors, into / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+            config, tensors = stored_adapter(place.block, name)
+            (into / ADAPTER_CONFIG).write_text(config, encoding="utf-8")
+            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, into / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
     return write_folder(folder, fill)
 
@@ -75,7 +74,7 @@ def load(
         path: the file or folder.
         name: the adapter's name here; ``style`` when left out, or those that a checkpoint has for its adapters.
         nodes: path of the block; or paths by what the files call their models (``{"unet": "backbone"}``).
-        wear: the places wear it from now on.
+        wear: the places select it from now on.
         replace: an adapter of that name may be there and gets the new weights, between two calls of its block.
 
     Raises:
@@ -93,16 +92,14 @@ def load(
         found = [(name or "style", stored) for stored in read_adapters(path)]
     plan = [(_place_for(target, stored, nodes), adapter, stored) for adapter, stored in found]
     for place, adapter, _ in plan:
-        if adapter in adapters_on(place.block) and not replace:
+        if adapter in place.adapters and not replace:
             raise StructureError(f"{place.path}: has an adapter {adapter!r} already; pass replace=True, or another name")
     _put_all(plan)
-    if wear:
-        worn = {(id(wearer_of(place.block)), adapter): None for place, adapter, _ in plan}
-        for place in places_of(target):
-            for block, adapter in worn:
-                if place.level is not None and id(wearer_of(place.block)) == block:
-                    place.level.set_adapter(place.node_id, adapter)
-    look_again(target)
+    for place in places_of(target) if wear else ():
+        for loaded, adapter, _ in plan:
+            if place.module is loaded.module:
+                place.select(adapter)
+    refresh_plans(target)
     adapted = [
         Adapted(place.path, place.block.block_type, len(stored.layers()), sum(value.numel() for value in stored.tensors.values()))
         for place, _, stored in plan
@@ -124,16 +121,13 @@ def _check_folder(folder: Path) -> None:
 
 
 def _from_checkpoint(path: Path) -> list[tuple[str, Stored]]:
-    return [
-        (name, Stored(str(path), block, config, {key.removeprefix("base_model.model."): value for key, value in tensors.items()}))
-        for block, name, config, tensors in stored_adapters(path)
-    ]
+    return [(name, Stored(str(path), block, config, own_names(tensors))) for block, name, config, tensors in stored_adapters(path)]
 
 
 def _place_for(target: Any, stored: Stored, nodes: str | Mapping[str, str] | None) -> Place:
     """The block that an adapter is for."""
     wanted = nodes.get(stored.model) if isinstance(nodes, Mapping) else nodes
-    candidates = unique_blocks(places_of(target, None if wanted is None else [wanted]))
+    candidates = unique_models(places_of(target, None if wanted is None else [wanted]))
     if (wanted is None and "." in stored.model) or stored.model in {place.path for place in candidates}:
         candidates = [place for place in candidates if place.path == stored.model.replace(".", "/")] or candidates
     fitting = [place for place in candidates if stored.layers() <= adaptable(place.block).keys()]
@@ -168,7 +162,7 @@ def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
     done: list[tuple[Place, str]] = []
     try:
         for place, adapter, stored in plan:
-            if adapter not in adapters_on(place.block):
+            if adapter not in place.adapters:
                 attach(place.block, adapter, stored.config, stored.tensors, stored.source)
                 done.append((place, adapter))
         for place, adapter, stored in plan:
@@ -176,20 +170,20 @@ def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
                 _replace(place, adapter, stored)
     except Exception:
         for place, adapter in done:
-            peft_model.detach(place.block, adapter)
+            eject(place.block, adapter)
         raise
 
 
 def _replace(place: Place, name: str, stored: Stored) -> None:
     """Gives an adapter that is there other weights, when no call of its block runs."""
-    old, new = adapters_on(place.block)[name], config_from(stored.config, f"{stored.source}: adapter {name!r}")
+    old, new = place.adapters[name], config_from(stored.config, f"{stored.source}: adapter {name!r}")
     fields = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
     differing = [field for field in fields if getattr(old, field) != getattr(new, field)]
-    wrong = peft_model.misfits(place.block, name, stored.tensors)
+    wrong = misfits(place.block, name, stored.tensors)
     if differing or wrong:
         raise CheckpointError(
             f"{stored.source}: cannot take the place of adapter {name!r} on {place.path}: {'; '.join(differing + wrong)[:500]}. "
-            "Load it under another name, let places wear that, and remove the old one"
+            "Load it under another name, let places select that, and remove the old one"
         )
-    with gate_of(wearer_of(place.block)).change():
-        peft_model.set_tensors(place.block, name, stored.tensors)
+    with changing(place.block):
+        set_tensors(place.block, name, stored.tensors)

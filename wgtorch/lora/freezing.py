@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgtorch.lora.context import adapters_on
-from wgtorch.lora.peft_model import base_parameters
+from wgtorch.lora.adapted_module import adapters_on, base_parameters
 
 _RECORD = "_frozen_by"
 """Attribute of a block: for each adapter that froze its base, (names of what had trained, whether the block itself was not frozen)."""

@@ -1,4 +1,4 @@
-"""PEFT's LoRA layers (Hu et al. 2021, https://arxiv.org/abs/2106.09685) that read what the call wears.
+"""PEFT's LoRA layers (Hu et al. 2021, https://arxiv.org/abs/2106.09685) that read the adapter context.
 
 Each is PEFT's own layer with another ``forward``; parameters, names, ``merge`` and ``state_dict`` stay PEFT's. An adapted
 layer gives ``W x + sum_k w_k s_k B_k A_k x`` with the weights w_k of the call and PEFT's scalings s_k = alpha / rank.
@@ -19,39 +19,43 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgtorch.core.errors import PortError, StructureError
-from wgtorch.lora.context import PerSample, cell, current_task, unknown_again
+from wgtorch.lora.context import current, current_graph_task
+from wgtorch.lora.selection import PerSample
 
 
-class WornLayer:
+class ContextLoraLayer:
     """What adapted layers of all kinds share."""
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The base layer's output with what the call's adapters add."""
-        worn = cell.worn
-        if not torch.compiler.is_compiling() and cell.task != current_task():
-            unknown_again()
+        active = current.active
+        if not torch.compiler.is_compiling() and current.graph_task != current_graph_task():
+            raise StructureError(
+                "an adapted layer is computed again in the backward pass (gradient checkpointing), and nothing says which adapter was "
+                "active. Wrap what is checkpointed: checkpoint(wgtorch.lora.preserve_adapter_context(function), ...)"
+            )
         result: Tensor = self.base_layer(x, *args, **kwargs)
-        if not worn:
+        if not active:
             return result
         dtype = result.dtype
-        if type(worn) is tuple:
-            for name, weight in worn:
+        if type(active) is tuple:
+            for name, weight in active:
                 if name in self.scaling and name not in self.merged_adapters:
                     result = self._added(x, result, name, weight)
             return result.to(dtype)
-        return self._added_per_sample(x, result, worn).to(dtype)
+        return self._added_per_sample(x, result, active).to(dtype)
 
     def _added(self: Any, x: Tensor, result: Tensor, name: str, weight: float) -> Tensor:
         if name in self.lora_variant:
             if weight != 1.0:
                 raise StructureError(
-                    f"adapter {name!r} is no plain LoRA (DoRA or another variant), so it cannot be worn with weight {weight}"
+                    f"adapter {name!r} is no plain LoRA (DoRA or another variant), so it cannot be used with weight {weight}"
                 )
             return self.lora_variant[name].forward(self, active_adapter=name, x=x, result=result)
         return result + self._delta(x, name) * (self.scaling[name] * weight)
 
-    def _added_per_sample(self: Any, x: Tensor, result: Tensor, worn: PerSample) -> Tensor:
-        names = worn.names
+    def _added_per_sample(self: Any, x: Tensor, result: Tensor, active: PerSample) -> Tensor:
+        names = active.names
         own = tuple(dict.fromkeys(name for name in names if name in self.scaling and name not in self.merged_adapters))
         if x.shape[0] != len(names):
             raise PortError(
@@ -85,7 +89,7 @@ class WornLayer:
         raise NotImplementedError
 
 
-class WornLinear(WornLayer, lora.Linear):
+class ContextLoraLinear(ContextLoraLayer, lora.Linear):
     """``nn.Linear`` with adapters: x [B, ..., in] to [B, ..., out]."""
 
     def _stacked(self: Any, x: Tensor, names: Sequence[str], mask: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ class WornLinear(WornLayer, lora.Linear):
         return F.linear(inner * mask, up)
 
 
-class _WornConv(WornLayer):
+class _ContextLoraConv(ContextLoraLayer):
     """A convolution with adapters: x [B, in, ...] to [B, out, ...]."""
 
     def get_delta_weight(self: Any, adapter: str) -> Tensor:
@@ -110,7 +114,7 @@ class _WornConv(WornLayer):
         return (up.flatten(1) @ down.flatten(1)).view(base.weight.shape) * self.scaling[adapter]
 
     def _stacks(self: Any, names: Sequence[str]) -> bool:
-        return self.get_base_layer().groups == 1 and WornLayer._stacks(self, names)
+        return self.get_base_layer().groups == 1 and ContextLoraLayer._stacks(self, names)
 
     def _stacked(self: Any, x: Tensor, names: Sequence[str], mask: Tensor) -> Tensor:
         down = torch.cat([self.lora_A[name].weight for name in names])  # [R, in, ...]
@@ -119,19 +123,19 @@ class _WornConv(WornLayer):
         return self.lora_B[names[0]]._conv_forward(inner * mask.view(*mask.shape, *[1] * (x.dim() - 2)), up, None)
 
 
-class WornConv1d(_WornConv, lora.Conv1d):
+class ContextLoraConv1d(_ContextLoraConv, lora.Conv1d):
     """``nn.Conv1d`` with adapters."""
 
 
-class WornConv2d(_WornConv, lora.Conv2d):
+class ContextLoraConv2d(_ContextLoraConv, lora.Conv2d):
     """``nn.Conv2d`` with adapters."""
 
 
-class WornConv3d(_WornConv, lora.Conv3d):
+class ContextLoraConv3d(_ContextLoraConv, lora.Conv3d):
     """``nn.Conv3d`` with adapters."""
 
 
-class WornEmbedding(WornLayer, lora.Embedding):
+class ContextLoraEmbedding(ContextLoraLayer, lora.Embedding):
     """``nn.Embedding`` with adapters: ids [B, ...] to [B, ..., width]."""
 
     def _delta(self: Any, x: Tensor, name: str) -> Tensor:
@@ -149,14 +153,14 @@ class WornEmbedding(WornLayer, lora.Embedding):
         return added if scale is None else added * scale.to(added.dtype)
 
 
-KINDS: dict[type, type] = {
-    lora.Linear: WornLinear,
-    lora.Conv1d: WornConv1d,
-    lora.Conv2d: WornConv2d,
-    lora.Conv3d: WornConv3d,
-    lora.Embedding: WornEmbedding,
+CONTEXT_LAYERS: dict[type, type] = {
+    lora.Linear: ContextLoraLinear,
+    lora.Conv1d: ContextLoraConv1d,
+    lora.Conv2d: ContextLoraConv2d,
+    lora.Conv3d: ContextLoraConv3d,
+    lora.Embedding: ContextLoraEmbedding,
 }
-"""For each of PEFT's layers the one that reads what the call wears."""
+"""For each of PEFT's layers the one that reads the context."""
 
 
 def _mask_of(

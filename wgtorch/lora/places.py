@@ -1,21 +1,17 @@
-"""Which places and blocks are meant, and which layers of a block take an adapter."""
+"""Places of blocks below a target, with what adapters need to know of each."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from wgtorch.core.errors import StructureError
+from wgtorch.core.errors import StructureError, suggest
 from wgtorch.core.tree import is_level, levels, walk
-from wgtorch.lora.context import wearer_of
-from wgtorch.lora.peft_model import layers_of
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from wgtorch.lora.adapted_module import adapted_module, adapters_on
+from wgtorch.lora.selection import Canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +22,26 @@ class Place:
     node_id: str
     path: str
     block: Any
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose layers are adapted."""
+        return adapted_module(self.block)
+
+    @property
+    def adapters(self) -> Mapping[str, Any]:
+        """PEFT's configs of the block's adapters, by name."""
+        return adapters_on(self.block)
+
+    @property
+    def selected(self) -> Canonical:
+        """What the place selects."""
+        return None if self.level is None else self.level.places[self.node_id].adapter
+
+    def select(self, adapter: Canonical) -> None:
+        """Has the place select an adapter; a block that was given alone has no place that could."""
+        if self.level is not None:
+            self.level.set_adapter(self.node_id, adapter)
 
 
 def places_of(target: Any, nodes: Iterable[str] | None = None) -> list[Place]:
@@ -50,80 +66,25 @@ def places_of(target: Any, nodes: Iterable[str] | None = None) -> list[Place]:
     return list(found.values())
 
 
-def unique_blocks(places: Iterable[Place]) -> list[Place]:
-    """The first place of every model; blocks that stand around one model count once."""
-    return list({id(wearer_of(place.block)): place for place in reversed(list(places))}.values())[::-1]
+def unique_models(places: Iterable[Place]) -> list[Place]:
+    """The first place of every adapted module; blocks that stand around one model count once."""
+    return list({id(place.module): place for place in reversed(list(places))}.values())[::-1]
 
 
-def look_again(target: Any) -> None:
+def holders_of(target: Any, name: str) -> list[Place]:
+    """The first place of every model below that has an adapter.
+
+    Raises:
+        StructureError: there is none.
+    """
+    places = places_of(target)
+    if holders := [place for place in unique_models(places) if name in place.adapters]:
+        return holders
+    known = {other for place in places for other in place.adapters}
+    raise StructureError(f"{target.block_id}: no block below has an adapter {name!r}; {suggest(name, sorted(known))}")
+
+
+def refresh_plans(target: Any) -> None:
     """Has levels plan anew where blocks got their first adapter or lost their last."""
     for level in levels(target):
         level.look_again()
-
-
-# --- layers -----------------------------------------------------------------------------------------------------------
-
-
-def adaptable(block: Any) -> dict[str, nn.Module]:
-    """Layers of a block that can take an adapter, by their path in the model."""
-    model = wearer_of(block)
-    adapted = dict(layers_of(model))
-    closed = [f"{path}." for path in adapted]
-    closed += [f"{path}." if path else "" for path, part in model.named_modules() if isinstance(part, nn.MultiheadAttention)]
-    found: dict[str, nn.Module] = {}
-    for path, part in model.named_modules():
-        inner = adapted[path].get_base_layer() if path in adapted else part
-        if path and _takes_one(inner) and not any(path.startswith(prefix) for prefix in closed):
-            found[path] = inner
-    return found
-
-
-def chosen_layers(block: Any, target_modules: str | Sequence[str] | None) -> list[str]:
-    """Paths of the layers that are meant: by default linear ones (attention's among them), without a language model's head.
-
-    Args:
-        block: the block.
-        target_modules: names that a path is or ends with, or one regular expression for whole paths, as in PEFT.
-    """
-    layers = adaptable(block)
-    if target_modules is None or target_modules == "all-linear":
-        heads = {id(head) for head in _heads(wearer_of(block))}
-        return [path for path, layer in layers.items() if _is_linear(layer) and id(layer) not in heads]
-    return [path for path in layers if matches(path, target_modules)]
-
-
-def matches(path: str, target_modules: str | Sequence[str]) -> bool:
-    """True when PEFT would take a layer for meant."""
-    if isinstance(target_modules, str):
-        return re.fullmatch(target_modules, path) is not None
-    return any(path == name or path.endswith(f".{name}") for name in target_modules)
-
-
-def as_peft_says(block: Any, chosen: Sequence[str], target_modules: str | Sequence[str] | None) -> str | set[str]:
-    """What names exactly these layers to PEFT: the user's own words where they do."""
-    others = {path for path, _ in wearer_of(block).named_modules()} - set(chosen)
-    for words in (target_modules if target_modules != "all-linear" else None, list(chosen)):
-        if words and all(matches(path, words) for path in chosen) and not any(matches(path, words) for path in others):
-            return words if isinstance(words, str) else set(words)
-    return "|".join(re.escape(path) for path in chosen)
-
-
-def _takes_one(layer: nn.Module) -> bool:
-    return _is_linear(layer) or isinstance(layer, (*_CONVOLUTIONS, nn.Embedding))
-
-
-def _is_linear(layer: nn.Module) -> bool:
-    transformers = sys.modules.get("transformers.pytorch_utils")  # its Conv1D is a linear layer written the other way round
-    return isinstance(layer, nn.Linear) or (transformers is not None and isinstance(layer, transformers.Conv1D))
-
-
-def _heads(model: nn.Module) -> Iterator[nn.Module]:
-    """Output layers of language models, whose weights are often those of the embedding."""
-    for part in model.modules():
-        ask: Any = getattr(type(part), "get_output_embeddings", None)
-        try:
-            head = None if ask is None else ask(part)
-        except (AttributeError, NotImplementedError):
-            continue
-        if isinstance(head, nn.Module):
-            yield head

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, require, suggest
-from wgtorch.lora.adding import add as add_lora
+from wgtorch.lora.add_remove import add as add_lora
 from wgtorch.train.data.base import Data
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
 from wgtorch.train.registries import DataRegistry, build

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.lora.training import worn_alone
+from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.train.randomness import kept_generators
 from wgtorch.train.trainable import Trainable
 
@@ -63,7 +63,7 @@ class Samples(pl.Callback):
         with kept_generators(trainable.seed), torch.no_grad(), averaging.applied() if averaging is not None else nullcontext():
             trainable.eval()
             try:
-                with worn_alone(trainable.target):
+                with trained_adapters_active(trainable.target):
                     found = trainable.objective.samples(trainable.target, batch, trainable.step_of(0, training=False))
             finally:
                 for module, mode in modes.items():

@@ -16,7 +16,8 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.run.rng import key_to_seed
 from wgtorch.core.tree import levels
 from wgtorch.graph import Graph
-from wgtorch.lora.training import check_optimizer, worn_alone
+from wgtorch.lora.switching import trained_adapters_active
+from wgtorch.lora.training import check_optimizer
 from wgtorch.train.averaging import Averaging
 from wgtorch.train.borders import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.objective import Objective, Step, check_batch
@@ -110,7 +111,7 @@ class Trainable(pl.LightningModule):
         """
         what = f"objective {type(self.objective).__name__}"
         check_batch(batch, self.objective.needed(), what)
-        with worn_alone(self.target):
+        with trained_adapters_active(self.target):
             found = self.objective(self.target, batch, step)
         named = dict(found) if isinstance(found, Mapping) else {"loss": found}
         if not isinstance(named.get("loss"), Tensor) or named["loss"].dim():

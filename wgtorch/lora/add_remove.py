@@ -1,71 +1,21 @@
-"""Adapters put on blocks below a level and taken away again, and the report of which got one."""
+"""Adapters put on blocks below a level and taken away again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from wgtorch.core.errors import StructureError, require, suggest
-from wgtorch.lora import peft_model
-from wgtorch.lora.context import adapters_on, gate_of, wearer_of
+from wgtorch.lora.adapted_module import adapters_on, layers_of, tensors_of
+from wgtorch.lora.context import changing
 from wgtorch.lora.freezing import freeze, settle_mode, thaw
-from wgtorch.lora.peft_model import ALLOWED, adopt_below, check_name, inject, is_adopted, layers_of, tensors_of
-from wgtorch.lora.places import Place, adaptable, as_peft_says, chosen_layers, look_again, matches, places_of, unique_blocks
-from wgtorch.lora.wear import without
+from wgtorch.lora.injection import OPTIONS, check_name, check_not_merged, convert_layers, eject, inject, is_converted
+from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
+from wgtorch.lora.report import Adapted, Report, Skipped
+from wgtorch.lora.switching import deselect
+from wgtorch.lora.target_modules import adaptable, as_peft_says, chosen_layers, matches
 
-_OPTIONS = ("rank", "alpha", "target_modules", "freeze_base", "nodes", "dropout", "wear")
-
-
-@dataclass(frozen=True, slots=True)
-class Adapted:
-    """A block that got an adapter: the path of its first place, its type, how many layers and numbers."""
-
-    path: str
-    block_type: str
-    layers: int
-    parameters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A block that got none, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What :func:`add` did.
-
-    Args:
-        name: the adapter's.
-        adapted: blocks that got one, each once however many places it stands at.
-        skipped: those that did not.
-        frozen: numbers of the base that were trainable before and are not now.
-    """
-
-    name: str
-    adapted: tuple[Adapted, ...]
-    skipped: tuple[Skipped, ...]
-    frozen: int = 0
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that the adapters hold."""
-        return sum(block.parameters for block in self.adapted)
-
-    @property
-    def layers(self) -> int:
-        """Layers that were adapted."""
-        return sum(block.layers for block in self.adapted)
-
-    def __str__(self) -> str:
-        rows = [f"  {block.path}  {block.block_type}: {block.layers} layers, {block.parameters:,} parameters" for block in self.adapted]
-        rows += [f"  {block.path}  skipped: {block.reason}" for block in self.skipped]
-        head = f"adapter {self.name!r}: {self.parameters:,} parameters on {len(self.adapted)} blocks, {len(self.skipped)} skipped"
-        return "\n".join([head + (f", {self.frozen:,} of the base frozen" if self.frozen else ""), *rows])
+_ARGUMENTS = ("rank", "alpha", "target_modules", "freeze_base", "nodes", "dropout", "wear")
 
 
 def add(
@@ -96,7 +46,7 @@ def add(
         freeze_base: nothing below the target trains but adapters, until this one is removed.
         nodes: only blocks at or below these paths.
         dropout: probability of dropping what goes into A, in training.
-        wear: the places wear it from now on; else they say so themselves (``set_adapter``).
+        wear: the places select it from now on; else they say so themselves (``set_adapter``).
         options: of ``peft.LoraConfig``: ``use_rslora``, ``use_dora``, ``init_lora_weights``, ``rank_pattern``, ...
 
     Returns:
@@ -107,19 +57,19 @@ def add(
             would change the base itself. Nothing was changed then.
     """
     check_name(name)
-    unknown = [option for option in options if option not in ALLOWED]
+    unknown = [option for option in options if option not in OPTIONS]
     if unknown:
-        raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], (*_OPTIONS, *ALLOWED))}")
+        raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], (*_ARGUMENTS, *OPTIONS))}")
     if rank < 1:
         raise StructureError(f"lora.add: rank {rank}; expected a whole number from 1")
     places = places_of(target, nodes)
     chosen: list[tuple[Place, list[str]]] = []
     skipped: list[Skipped] = []
-    for place in unique_blocks(places):
+    for place in unique_models(places):
         reason, layers = _eligible(place.block, target_modules)
         if reason:
             skipped.append(Skipped(place.path, reason))
-        elif name in adapters_on(place.block):
+        elif name in place.adapters:
             raise StructureError(f"{place.path}: has an adapter {name!r} already; remove it first, or choose another name")
         else:
             chosen.append((place, layers))
@@ -128,63 +78,53 @@ def add(
     adapted = _inject_all(chosen, name, rank, alpha, target_modules, dropout, options)
     for place, _ in chosen:
         settle_mode(place.block, target.training)
-    frozen = sum(freeze(place.block, name, target.training) for place in unique_blocks(places_of(target))) if freeze_base else 0
-    if wear:
-        _wear(places, name)
-    look_again(target)
+    frozen = sum(freeze(place.block, name, target.training) for place in unique_models(places_of(target))) if freeze_base else 0
+    for place in places if wear else ():
+        if name in place.adapters:
+            place.select(name)
+    refresh_plans(target)
     return Report(name, tuple(adapted), tuple(skipped), frozen)
 
 
 def remove(target: Any, name: str) -> None:
-    """Takes an adapter out of all blocks below; places stop wearing it.
+    """Takes an adapter out of all blocks below; places stop selecting it.
 
     A base that it had frozen trains again, and a block without adapters is, module for module, what it was.
 
     Raises:
         StructureError: no block below has it, or it is merged; nothing was changed then.
     """
-    places = places_of(target)
-    holders = [place for place in unique_blocks(places) if name in adapters_on(place.block)]
-    if not holders:
-        known = {other for place in places for other in adapters_on(place.block)}
-        raise StructureError(f"{target.block_id}: no block below has an adapter {name!r}; {suggest(name, sorted(known))}")
+    holders = holders_of(target, name)
     for place in holders:
-        if any(name in layer.merged_adapters for _, layer in layers_of(wearer_of(place.block))):
-            raise StructureError(f"{place.path}: adapter {name!r} is merged into the base; unmerge it first")
-    without(target, name)
+        check_not_merged(place.block, name, place.path)
+    deselect(target, name)
     for place in holders:
-        with gate_of(wearer_of(place.block)).change():
-            peft_model.detach(place.block, name)
-    for place in unique_blocks(places):
+        with changing(place.block):
+            eject(place.block, name)
+    for place in unique_models(places_of(target)):
         thaw(place.block, name, target.training)
-    look_again(target)
+    refresh_plans(target)
 
 
-def detach(target: Any, name: str) -> None:
-    """The same as :func:`remove`."""
-    remove(target, name)
+def from_peft(target: Any) -> list[str]:
+    """Takes over adapters that PEFT (or diffusers, or transformers) put in: from now on places say where they are active.
 
-
-def adopt(target: Any) -> list[str]:
-    """Takes over adapters that PEFT (or diffusers, or transformers) put in: from now on places say where they are worn.
-
-    Places below wear what was active in the model, so outputs of levels stay as they are.
+    Places below select what was active in the model, so outputs of levels stay as they are.
 
     Returns:
         Paths of the places.
     """
     taken: list[tuple[Place, Any]] = []
     for place in places_of(target):
-        if not adapters_on(place.block) or is_adopted(place.block):
-            continue
-        layer = next(iter(layers_of(wearer_of(place.block))))[1]
-        active = [] if layer.disable_adapters else [entry for entry in layer.active_adapters if entry in adapters_on(place.block)]
-        taken.append((place, active[0] if len(active) == 1 else dict.fromkeys(active, 1.0)))
-    adopt_below(target)
+        if place.adapters and not is_converted(place.block):
+            layer = next(layer for _, layer in layers_of(place.module))
+            active = [] if layer.disable_adapters else [name for name in layer.active_adapters if name in place.adapters]
+            taken.append((place, active[0] if len(active) == 1 else dict.fromkeys(active, 1.0)))
+    convert_layers(target)
     for place, active in taken:
-        if place.level is not None and active:
-            place.level.set_adapter(place.node_id, active)
-    look_again(target)
+        if active:
+            place.select(active)
+    refresh_plans(target)
     return [place.path for place, _ in taken]
 
 
@@ -197,8 +137,8 @@ def _eligible(block: Any, target_modules: str | Sequence[str] | None) -> tuple[s
         return "it waits on an API or another process, so its weights are not here", []
     if next(block.parameters(), None) is None:
         return "it has no weights", []
-    if adapters_on(block) and not is_adopted(block):
-        return "it has adapters that PEFT put in; wgtorch.lora.adopt takes them over", []
+    if adapters_on(block) and not is_converted(block):
+        return "it has adapters that PEFT put in; wgtorch.lora.from_peft takes them over", []
     layers = chosen_layers(block, target_modules)
     if layers:
         return "", layers
@@ -247,12 +187,6 @@ def _inject_all(
             adapted.append(Adapted(place.path, kind, len(layers), size))
     except Exception:
         for place in done:
-            peft_model.detach(place.block, name)
+            eject(place.block, name)
         raise
     return adapted
-
-
-def _wear(places: Sequence[Place], name: str) -> None:
-    for place in places:
-        if place.level is not None and name in adapters_on(place.block):
-            place.level.set_adapter(place.node_id, name)

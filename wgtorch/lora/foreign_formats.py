@@ -16,7 +16,7 @@ from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, require
 from wgtorch.core.weights import read_file
-from wgtorch.lora.peft_files import PREFIX
+from wgtorch.lora.peft_format import PREFIX, own_names
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 _METADATA = "lora_adapter_metadata"
@@ -72,7 +72,7 @@ def read_adapters(path: Path) -> list[Stored]:
 def _from_peft(folder: Path, model: str) -> Stored:
     config = read_config(folder / ADAPTER_CONFIG)
     _, tensors = read_file(folder / ADAPTER_WEIGHTS)
-    return Stored(str(folder), model, config, {key.removeprefix(PREFIX): value for key, value in tensors.items()})
+    return Stored(str(folder), model, config, own_names(tensors))
 
 
 def _from_diffusers(file: Path) -> Iterator[Stored]:

@@ -1,8 +1,7 @@
-"""Adapters of blocks, apart from their base: files in PEFT's own layout, so that PEFT reads them and one base serves many.
+"""Adapters of blocks as PEFT's files hold them, apart from their base, so that PEFT reads them and one base serves many.
 
-PEFT puts its layers inside a module: ``linear.weight`` becomes ``linear.base_layer.weight`` beside ``linear.lora_A.<name>``.
-A checkpoint holds the base under the names it has without them, and each adapter as PEFT itself would save it. Where a
-block stands for a model of another library (``ref_module``), names are the model's, so that PEFT finds them there.
+Each adapter is a config (``adapter_config.json``) and tensors under the names that PEFT itself would save. Where a block stands
+for a model of another library (``ref_module``), names are the model's, so that PEFT finds them there.
 """
 
 from __future__ import annotations
@@ -14,43 +13,39 @@ from typing import Any
 from torch import Tensor, nn
 
 from wgtorch.core.errors import CheckpointError, Finding, StructureError, require
-from wgtorch.lora.context import adapters_on, is_merged
-from wgtorch.lora.peft_model import base_state, check_config, detach, inject, is_adopted, misfits, set_tensors, tensors_of
+from wgtorch.lora.adapted_module import adapters_on, merged_into, misfits, set_tensors, tensors_of
+from wgtorch.lora.injection import check_config, eject, inject, is_converted
 
 PREFIX = "base_model.model."
 """What PEFT puts before every name in its files."""
 _SET_LISTS = ("target_modules", "exclude_modules")
 
 
-def adapters_of(block: nn.Module) -> dict[str, tuple[str, dict[str, Tensor]]]:
+def stored_adapters_of(block: nn.Module) -> dict[str, tuple[str, dict[str, Tensor]]]:
     """For each adapter inside a block by name: its config as JSON, and its tensors under PEFT's names.
 
     Raises:
-        CheckpointError: PEFT put one in and nothing says where it is worn, which loading could not bring back.
+        CheckpointError: PEFT put one in and nothing says where it is active, which loading could not bring back.
     """
     configs = adapters_on(block)
-    if configs and not is_adopted(block):
+    if configs and not is_converted(block):
         raise CheckpointError(
-            f"{getattr(block, 'block_id', type(block).__name__)}: has adapters {list(configs)} that PEFT put in itself, worn at every "
-            "place; call wgtorch.lora.adopt(target), then places say what they wear, and save that"
+            f"{getattr(block, 'block_id', type(block).__name__)}: has adapters {list(configs)} that PEFT put in itself, active at every "
+            "place; call wgtorch.lora.from_peft(target), then places say which they use, and save that"
         )
-    return {name: (config_text(config), stored_tensors(block, name)) for name, config in configs.items()}
+    return {name: stored_adapter(block, name) for name in configs}
 
 
-def config_text(config: Any) -> str:
-    """A config of PEFT as the text of its ``adapter_config.json``."""
-    plain = {key: _plain(value) for key, value in config.to_dict().items()}
-    return json.dumps(plain, indent=2, sort_keys=True) + "\n"
+def stored_adapter(block: nn.Module, name: str) -> tuple[str, dict[str, Tensor]]:
+    """One adapter as its two files hold it: the config's text, and tensors under PEFT's names."""
+    config = {key: _plain(value) for key, value in adapters_on(block)[name].to_dict().items()}
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    return text, {f"{PREFIX}{key}": value.detach() for key, value in tensors_of(block, name).items()}
 
 
-def stored_tensors(block: nn.Module, name: str) -> dict[str, Tensor]:
-    """An adapter's tensors under the names they have in PEFT's files."""
-    return {f"{PREFIX}{key}": value.detach() for key, value in tensors_of(block, name).items()}
-
-
-def base_tensors(block: nn.Module) -> dict[str, Any]:
-    """``state_dict`` as it is without adapters."""
-    return base_state(block)
+def own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors under the names that the model has, without PEFT's prefix."""
+    return {key.removeprefix(PREFIX): value for key, value in tensors.items()}
 
 
 def attach(block: nn.Module, name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> None:
@@ -60,13 +55,13 @@ def attach(block: nn.Module, name: str, config: Mapping[str, Any], tensors: Mapp
         CheckpointError: the config is foreign, or a tensor matched nothing of the block.
     """
     made = config_from(config, f"{where}: adapter {name!r}")
-    state = {key.removeprefix(PREFIX): value for key, value in tensors.items()}
     try:
         inject(block, name, made)
     except StructureError as error:
         raise CheckpointError(f"{where}: adapter {name!r} cannot be attached: {error}") from error
+    state = own_names(tensors)
     if wrong := misfits(block, name, state):
-        detach(block, name)
+        eject(block, name)
         raise CheckpointError(f"{where}: adapter {name!r} does not fit {type(block).__name__}: {'; '.join(wrong[:20])}")
     set_tensors(block, name, state)
 
@@ -94,9 +89,13 @@ def config_from(config: Mapping[str, Any], where: str) -> Any:
     return made
 
 
-def adapter_findings(block: nn.Module, stored: Mapping[str, Mapping[str, Tensor]], path: str) -> list[Finding]:
-    """What of stored adapters, tensors by name, does not fit those that a block has."""
-    if is_merged(block):
+def findings(block: nn.Module, stored: Mapping[str, Mapping[str, Tensor]], path: str) -> list[Finding]:
+    """What of stored adapters, tensors by name, does not fit those that a block has.
+
+    Raises:
+        CheckpointError: an adapter is merged into the base, whose weights cannot be changed then.
+    """
+    if merged_into(block) is not None:
         raise CheckpointError(f"{path}: an adapter is merged into it; unmerge it first (wgtorch.lora.unmerge)")
     has = adapters_on(block)
     found = [Finding(f"{path}: adapter {name!r}", "missing from the checkpoint") for name in has if name not in stored]
@@ -104,22 +103,18 @@ def adapter_findings(block: nn.Module, stored: Mapping[str, Mapping[str, Tensor]
         where = f"{path}: adapter {name!r}"
         if name not in has:
             found.append(Finding(where, "the block has none of that name", mend="Attach it with wgtorch.lora.load."))
-        elif wrong := misfits(block, name, {key.removeprefix(PREFIX): value for key, value in tensors.items()}):
+        elif wrong := misfits(block, name, own_names(tensors)):
             found.append(Finding(where, "; ".join(wrong[:20])))
     return found
 
 
-def give(block: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Copies an adapter's stored tensors, known to fit, into the block's own."""
-    set_tensors(block, name, {key.removeprefix(PREFIX): value for key, value in tensors.items()})
-
-
 def differs(block: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """True when a block's adapter of that name is not bit for bit the stored one."""
-    state = {key.removeprefix(PREFIX): value for key, value in tensors.items()}
-    own = tensors_of(block, name)
-    return own.keys() != state.keys() or any(
-        value.shape != state[key].shape or not bool((value.detach() == state[key].to(value.device)).all()) for key, value in own.items()
+    """True when a block has an adapter of that name that is not bit for bit the stored one."""
+    if name not in adapters_on(block):
+        return False
+    own, stored = tensors_of(block, name), own_names(tensors)
+    return own.keys() != stored.keys() or any(
+        value.shape != stored[key].shape or not bool((value.detach() == stored[key].to(value.device)).all()) for key, value in own.items()
     )
 
 

@@ -1,0 +1,118 @@
+"""What PEFT's layers make of a module: its adapters, their tensors under PEFT's names, and the base as it is without them.
+
+PEFT puts its layers inside a module: ``linear.weight`` becomes ``linear.base_layer.weight`` beside ``linear.lora_A.<name>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from wgtorch.lora.selection import Weighted
+
+_MERGED = "_merged_adapters"
+
+
+def adapted_module(block: nn.Module) -> nn.Module:
+    """The module whose layers are adapted: the model that a block stands for (``ref_module``), or the block itself."""
+    name = getattr(type(block), "ref_module", "")
+    return cast(nn.Module, block._modules[name]) if name and name in block._modules else block
+
+
+def adapters_on(block: nn.Module) -> Mapping[str, Any]:
+    """PEFT's configs of a block's adapters, by name."""
+    return adapted_module(block).__dict__.get("peft_config") or {}
+
+
+def merged_into(block: nn.Module) -> Weighted | None:
+    """Adapters that are counted into a block's base weights now, None when there are none."""
+    return adapted_module(block).__dict__.get(_MERGED)
+
+
+def set_merged(block: nn.Module, merged: Weighted | None) -> None:
+    """Notes what :func:`merged_into` says."""
+    adapted_module(block).__dict__.pop(_MERGED, None)
+    if merged is not None:
+        adapted_module(block).__dict__[_MERGED] = merged
+
+
+def layers_of(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """PEFT's LoRA layers inside a module: (path, layer)."""
+    return ((path, part) for path, part in module.named_modules() if "lora_A" in part._modules and "base_layer" in part._modules)
+
+
+def tensors_of(block: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """An adapter's parameters under the names that PEFT gives them in files, without its prefix ``base_model.model.``."""
+    found: dict[str, nn.Parameter] = {}
+    for path, layer in layers_of(adapted_module(block)):
+        for kind in layer.adapter_layer_names:
+            holder = getattr(layer, kind, None)
+            if holder is None or name not in holder:
+                continue
+            if isinstance(holder[name], nn.Parameter):
+                found[f"{path}.{kind}"] = holder[name]
+            elif kind == "lora_magnitude_vector":  # DoRA's only parameter, whose own name PEFT leaves out
+                found[f"{path}.{kind}"] = next(holder[name].parameters())
+            else:
+                found |= {f"{path}.{kind}.{key}": value for key, value in holder[name].named_parameters()}
+    return found
+
+
+def set_tensors(block: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Copies values, named as by :func:`tensors_of`, into an adapter; in the dtype that they have."""
+    with torch.no_grad():
+        for key, parameter in tensors_of(block, name).items():
+            value = tensors[key].detach()
+            if parameter.dtype != value.dtype:
+                parameter.data = value.to(parameter.device).clone()
+            else:
+                parameter.copy_(value)
+
+
+def misfits(block: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """What of tensors named as by :func:`tensors_of` does not fit an adapter, in words."""
+    expected = tensors_of(block, name)
+    wrong = [f"{key} matched nothing" for key in tensors if key not in expected]
+    wrong += [f"{key} is missing" for key in expected if key not in tensors]
+    return wrong + [
+        f"{key} has shape {list(tensors[key].shape)}, expected {list(parameter.shape)}"
+        for key, parameter in expected.items()
+        if key in tensors and tensors[key].shape != parameter.shape
+    ]
+
+
+def base_state(block: nn.Module) -> dict[str, Any]:
+    """``state_dict`` as it is without adapters, and not merged with any; values are the parameters themselves."""
+    state: dict[str, Any] = block.state_dict(keep_vars=True)
+    layers = dict(layers_of(block))
+    if not layers:
+        return state
+    base = {}
+    for name, value in state.items():
+        found = _plain_name(name, layers)
+        if found is not None:
+            plain, layer, inside = found
+            base[plain] = value if layer is None else layer.__dict__.get("_unmerged", {}).get(inside, value)
+    return base
+
+
+def base_parameters(block: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that are no adapter's, under the names they have without adapters."""
+    layers = dict(layers_of(block))
+    named = ((_plain_name(name, layers), parameter) for name, parameter in block.named_parameters(remove_duplicate=False))
+    return {found[0]: parameter for found, parameter in named if found is not None}
+
+
+def _plain_name(name: str, layers: Mapping[str, Any]) -> tuple[str, Any, str] | None:
+    """(a name as it is without adapters, the adapted layer it is in, its name there); None for what an adapter brought."""
+    at = name.rfind(".")
+    while at > 0:
+        path, inside = name[:at], name[at + 1 :]
+        if path in layers:
+            plain = inside.removeprefix("base_layer.")
+            return (f"{path}.{plain}", layers[path], plain) if plain != inside else None
+        at = name.rfind(".", 0, at)
+    return name, None, ""
