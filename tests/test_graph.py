@@ -324,7 +324,8 @@ def broken() -> Graph:
     graph.add_edge("p.y", "add.a")
     graph.expose_input("r", "x", "x")
     graph.expose_input("s", "x", "x")
-    graph._edges += [graph._edge(("r.y", "add.b")), graph._edge(("s.y", "add.b"))]
+    for source in ("r.y", "s.y"):  # behind the check of a second source
+        graph._edges.add(graph._edge((source, "add.b")))
     graph.add_node(Scale(), "lost")
     graph.expose_output("add", "y")
     return graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,7 +46,9 @@ class Graph(Composite):
 
     def __init__(self, graph_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(graph_id, metadata=metadata)
-        self._derived = RoleEdges((), (), {})
+        self._derived: RoleEdges | None = None
+        self._all_edges: tuple[Edge, ...] | None = None
+        self._with_role: dict[str, None] = {}
         self._refused: set[Edge] = set()
         self._by_hand: set[str] = set()
 
@@ -110,111 +112,123 @@ class Graph(Composite):
         node_id = self.add_child(block, node_id, **place)
         if not auto_connect:
             self._by_hand.add(node_id)
-        self.connect_by_role()
-        if auto_connect:
+        else:
             for port, name in getattr(self.nodes[node_id], "exposes", {}).items():
                 self.expose_input(node_id, port, name)
         return node_id
 
-    def add_edge(self, *ends: str) -> Edge:
-        self._edges = self._own_edges()  # the user's own edge comes before one that a rule would put into the same port
-        try:
-            return super().add_edge(*ends)
-        finally:
-            self._derived = RoleEdges((), (), {})
-            self.connect_by_role()
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """All edges: those that were added, in their order, then those that roles give."""
+        if self._all_edges is None:
+            by_role = self._by_role()
+            self._all_edges = (*self._edges, *(edge for edge in (*by_role.edges, *by_role.feedback) if self._is_joined(edge)))
+        return self._all_edges
+
+    def _is_joined(self, edge: Edge) -> bool:
+        """True when an edge that roles give counts."""
+        return edge not in self._refused and edge not in self._edges and self._mismatch(edge) is None
 
     def remove_edge(self, *ends: str) -> None:
-        super().remove_edge(*ends)
-        self._refused.add(self._edge(ends))
-        self.connect_by_role()
-
-    def remove_node(self, node_id: str) -> Block:
-        child = super().remove_node(node_id)
-        self.connect_by_role()
-        return child
-
-    def replace_node(self, node_id: str, child: Any) -> list[str]:
-        lost = super().replace_node(node_id, child)
-        self.connect_by_role()
-        return lost
+        edge = self._edge(ends)
+        if edge in self._edges or edge not in self.edges:
+            super().remove_edge(*ends)
+        self._refused.add(edge)
+        self._changed()
 
     def infer_exposed_ports(self) -> None:
         """As for every composite; a loop that roles closed starts from inputs named as its ports (``latent``, ``timestep``)."""
-        feedback = set(self._derived.feedback)
-        for edge in self._derived.feedback:
-            port = self.nodes[edge.target_node].get_input_spec()[edge.target_port]
+        edges, feedback = set(self.edges), dict.fromkeys(self._by_role().feedback)
+        started = {(edge.target_node, edge.target_port) for edge in edges if edge not in feedback}
+        started |= {(entry.node_id, entry.port_name) for entry in self._inputs}
+        for edge in feedback:
+            port = self._port(edge.target_node, edge.target_port, "input")
             into = (edge.target_node, edge.target_port)
-            has_start = (
-                any((other.target_node, other.target_port) == into for other in self._edges if other not in feedback)
-                or any((entry.node_id, entry.port_name) == into for entry in self._inputs)
+            starts = (
+                into in started
                 or edge.target_port in self._places[edge.target_node].inputs
                 or (port.optional and edge.source_node == edge.target_node)  # what a node sends itself starts absent
             )
-            if edge in self._edges and not has_start:
+            if edge in edges and not starts:
                 self.expose_input(*into)
+                started.add(into)
         super().infer_exposed_ports()
 
-    def connect_by_role(self) -> None:
-        """Derives the edges that roles give, anew from all nodes, so that the order of calls does not matter."""
-        own = self._own_edges()
-        roles = {node_id: child.role for node_id, child in self.nodes.items()}
-        nodes = [
-            RoleNode(node_id, roles[node_id], frozenset(child.get_input_spec()), frozenset(child.get_output_spec()))
-            for node_id, child in self.nodes.items()
-            if roles[node_id] and node_id not in self._by_hand
-        ]
-        taken: dict[tuple[str, str], set[str]] = {}
-        for edge in own:
-            taken.setdefault((edge.target_node, edge.target_port), set()).add(roles[edge.source_node])
-        for node_id, node in self._places.items():
-            for port in node.inputs:
-                taken.setdefault((node_id, port), set()).add("")
-        combining = {
-            (n.node_id, port.name)
-            for n in nodes
-            for port in self.nodes[n.node_id].get_input_spec().values()
-            if port.aggregation != "single"
-        }
-        self._derived = edges_by_role(nodes, ROLE_RULES, taken, combining)
-        if any(rule.role in roles.values() for rule in BESIDE_RULES):
-            self._derived = self._with_beside(own, roles, frozenset(node.node_id for node in nodes))
-        self._edges = own + [
-            edge
-            for edge in (*self._derived.edges, *self._derived.feedback)
-            if edge not in self._refused and edge not in own and self._mismatch(edge) is None
-        ]
-        self._changed()
+    def _set_child(self, node_id: str, child: Block) -> None:
+        super()._set_child(node_id, child)
+        if child.role:
+            self._with_role[node_id] = None
+        else:
+            self._with_role.pop(node_id, None)
 
-    def _with_beside(self, own: list[Edge], roles: Mapping[str, str], put: frozenset[str]) -> RoleEdges:
+    def remove_node(self, node_id: str) -> Block:
+        child = super().remove_node(node_id)
+        self._with_role.pop(node_id, None)
+        return child
+
+    def _edges_at(self, node_id: str) -> list[Edge]:
+        by_role = self._by_role()
+        derived = [edge for edge in (*by_role.edges, *by_role.feedback) if node_id in (edge.source_node, edge.target_node)]
+        return super()._edges_at(node_id) + [edge for edge in derived if self._is_joined(edge)]
+
+    def _changed(self) -> None:
+        super()._changed()
+        self._derived = self._all_edges = None
+
+    def _by_role(self) -> RoleEdges:
+        """The edges that roles give, derived anew from all nodes when they are asked for after a change.
+
+        So the order of calls does not matter, and what is built step by step is derived once.
+        """
+        if self._derived is None:
+            self._derived = self._derive()
+        return self._derived
+
+    def _derive(self) -> RoleEdges:
+        roles = {node_id: self.nodes[node_id].role for node_id in self._with_role}
+        nodes, combining = self._role_nodes([node_id for node_id in roles if node_id not in self._by_hand])
+        if not nodes:
+            return RoleEdges((), (), {})
+        taken: dict[tuple[str, str], set[str]] = {}
+        for edge in self._edges:
+            taken.setdefault((edge.target_node, edge.target_port), set()).add(roles.get(edge.source_node, ""))
+        for node_id in roles:
+            for port in self._places[node_id].inputs:
+                taken.setdefault((node_id, port), set()).add("")
+        derived = edges_by_role(nodes, ROLE_RULES, taken, combining)
+        if any(rule.role in roles.values() for rule in BESIDE_RULES):
+            derived = self._with_beside(derived, list(roles), frozenset(node.node_id for node in nodes))
+        return derived
+
+    def _role_nodes(self, node_ids: Sequence[str]) -> tuple[list[RoleNode], set[tuple[str, str]]]:
+        """Nodes as the rules see them, and the ports of theirs that combine several sources."""
+        inputs = {node_id: self.nodes[node_id].get_input_spec() for node_id in node_ids}
+        nodes = [
+            RoleNode(node_id, self.nodes[node_id].role, frozenset(spec), frozenset(self.nodes[node_id].get_output_spec()))
+            for node_id, spec in inputs.items()
+        ]
+        return nodes, {(node_id, port.name) for node_id, spec in inputs.items() for port in spec.values() if port.aggregation != "single"}
+
+    def _with_beside(self, derived: RoleEdges, node_ids: Sequence[str], put: frozenset[str]) -> RoleEdges:
         """What roles gave, and what joins adapters to the backbone whoever joined that."""
-        derived = self._derived
-        ports = {node_id: self.nodes[node_id].get_input_spec() for node_id in self.nodes}
-        nodes = [RoleNode(each, roles[each], frozenset(ports[each]), frozenset(self.nodes[each].get_output_spec())) for each in ports]
-        combining = {(each, port.name) for each in ports for port in ports[each].values() if port.aggregation != "single"}
-        beside = edges_beside(nodes, BESIDE_RULES, [*own, *derived.edges, *derived.feedback], put, combining)
-        there = {*own, *derived.edges, *derived.feedback}
+        nodes, combining = self._role_nodes(node_ids)
+        there = dict.fromkeys((*self._edges, *derived.edges, *derived.feedback))
+        beside = edges_beside(nodes, BESIDE_RULES, list(there), put, combining)
         return RoleEdges(
             (*derived.edges, *(edge for edge in beside.edges if edge not in there)),
             derived.feedback,
             {**derived.undecided, **beside.undecided},
         )
 
-    def _own_edges(self) -> list[Edge]:
-        derived = {*self._derived.edges, *self._derived.feedback}
-        return [edge for edge in self._edges if edge not in derived]
-
     def apply_config(self, config: Mapping[str, Any]) -> None:
         if not config.get("auto_connect"):
             self._by_hand |= set(self._places)
         super().apply_config(config)
-        if config.get("auto_connect"):
-            self.connect_by_role()
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = super()._findings()
-        fed = {(e.target_node, e.target_port) for e in self._edges} | {(e.node_id, e.port_name) for e in self._inputs}
-        for (node_id, port), candidates in self._derived.undecided.items():
+        fed = {(e.target_node, e.target_port) for e in self.edges} | {(e.node_id, e.port_name) for e in self._inputs}
+        for (node_id, port), candidates in self._by_role().undecided.items():
             if node_id in self._places and (node_id, port) not in fed:
                 found = Finding(
                     f"{self.block_id}/{node_id}.{port}",

@@ -13,6 +13,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.config import schema
 from wgtorch.core.config.serialization import LevelRegistry
+from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, Run, located, new_run
@@ -126,15 +127,14 @@ class Stage(Composite):
             self._port_at(port, "input")
         for port in (port for ports in contract.writes.values() for port in ports):
             self._port_at(port, "output")
-        self._contract, self._inputs, self._outputs = contract, [], []
-        with self._in_one_go():
-            for port, source in contract.reads.items():
+        self._contract, self._inputs, self._outputs = contract, ExposedPorts(), ExposedPorts()
+        for port, source in contract.reads.items():
+            node_id, name = port.split(".")
+            self.expose_input(node_id, name, source)
+        for slot, ports in contract.writes.items():
+            for port in ports:
                 node_id, name = port.split(".")
-                self.expose_input(node_id, name, source)
-            for slot, ports in contract.writes.items():
-                for port in ports:
-                    node_id, name = port.split(".")
-                    self.expose_output(node_id, name, contract.written_as(slot, port))
+                self.expose_output(node_id, name, contract.written_as(slot, port))
 
     def set_execution_condition(self, condition: Condition | None, node_id: str | None = None) -> None:
         """Says when the stage, or one pipeline inside it, runs.

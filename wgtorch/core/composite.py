@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
-from wgtorch.core.errors import MissingInputError, PortError, UnknownNameError, WgtorchError, suggest
-from wgtorch.core.graph_builder import Wired
+from wgtorch.core.errors import MissingInputError, PortError, UnknownNameError, suggest
+from wgtorch.core.graph_builder import GraphBuilder
 from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import ABSENT, Port
 from wgtorch.core.run.context import Callback, Run, located, new_run, split_path
@@ -21,7 +22,7 @@ from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.structure import Exposed, Node, Structure
 
 
-class Composite(Wired):
+class Composite(GraphBuilder):
     """Children joined by edges, run as one. It is a block itself: its ports are the ports of its children that it exposes.
 
     The plan of a run is made once and kept until the structure changes. Nothing about a run is kept: two threads may
@@ -153,21 +154,18 @@ class Composite(Wired):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _changed(self) -> None:
-        planned = self._plan is not None
-        super()._changed()
-        if planned:  # what was compiled finds the new plan made
-            self._settle()
-
-    def _forget(self) -> None:
-        super()._forget()
+    def _invalidate_plan(self) -> None:
+        super()._invalidate_plan()
         self._plans, self._plan = {}, None
         self.traced_loops = {}
         if self.loop_compiler is not None:
             self.loop_compiler.forget()
 
     def _current_plan(self) -> Plan:
-        self._look_below()
+        if is_dynamo_compiling():
+            self._plan_while_traced()
+        else:
+            self._look_below()
         plan = self._plan
         if plan is None:
             plan = make_plan(self._structure())
@@ -175,13 +173,12 @@ class Composite(Wired):
             self._plan = plan
         return plan
 
-    def _settle(self) -> None:
-        """Plans now if that can be done, so that ``torch.compile`` finds the plan made."""
-        if self._outputs and not self._building:
-            try:
-                self._current_plan()
-            except WgtorchError:
-                self._plan = None  # not whole yet; the run or validate() will say why
+    def _plan_while_traced(self) -> None:
+        """Makes the plan when ``torch.compile`` comes here first, which then finds it made: it calls this instead of tracing it."""
+        self._current_plan()
+
+    # What torch.compiler.assume_constant_result sets, which would import the compiler with this package.
+    _plan_while_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def plan_for(self, run: Run) -> Plan:
         """The plan for what a run wants of this composite, with the values it gives."""
@@ -190,7 +187,7 @@ class Composite(Wired):
         fed = tuple((path[0], port) for path, port in run.feeds if len(path) == 1)
         deep = frozenset(run.feeds)
         if run.wanted is None:
-            wanted, also = self._outputs, set()
+            wanted, also = list(self._outputs), set()
         else:
             local = [Exposed(path[0], port, f"{path[0]}.{port}") for path, port in sorted(run.wanted) if len(path) == 1]
             wanted = [entry for entry in self._outputs if entry.name in run.exposed] + local

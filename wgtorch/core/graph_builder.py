@@ -1,14 +1,14 @@
-"""Wired: children joined by edges, some of their ports exposed. How a composite is built; it does not run."""
+"""GraphBuilder: children joined by edges, some of their ports exposed. How a composite is built; it does not run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.schema import EDGE, EXPOSED, listed
+from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, UnknownNameError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream, validate_structure
@@ -18,7 +18,7 @@ from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
 
-class Wired(Level):
+class GraphBuilder(Level):
     """Edges between children, and the ports of children that are shown as its own."""
 
     loops: ClassVar[bool] = False
@@ -30,13 +30,12 @@ class Wired(Level):
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(level_id, metadata=metadata)
-        self._edges: list[Edge] = []
-        self._inputs: list[Exposed] = []
-        self._outputs: list[Exposed] = []
+        self._edges = Edges()
+        self._inputs = ExposedPorts()
+        self._outputs = ExposedPorts()
         self._watched: tuple[tuple[Level, int], ...] | None = None
         self._specs: tuple[Spec, Spec] | None = None
         self._adapted: frozenset[str] = frozenset()
-        self._building = 0
 
     # --- edges and exposed ports --------------------------------------------------------------------------------------
 
@@ -67,7 +66,7 @@ class Wired(Level):
         if edge in self._edges:
             return edge
         self._check_edge(edge)
-        self._edges.append(edge)
+        self._edges.add(edge)
         self._changed()
         return edge
 
@@ -75,16 +74,16 @@ class Wired(Level):
         """Removes an edge."""
         edge = self._edge(ends)
         if edge not in self._edges:
-            raise UnknownNameError(f"{self.block_id}: there is no edge {edge}; {suggest(edge, self._edges)}")
-        self._edges.remove(edge)
+            raise UnknownNameError(f"{self.block_id}: there is no edge {edge}; {suggest(edge, self.edges)}")
+        self._edges.remove([edge])
         self._changed()
 
     def remove_node(self, node_id: str) -> Block:
         """Takes a node, its edges and its exposed ports out, and returns its child."""
         self._require_node(node_id)
-        self._edges = [edge for edge in self._edges if node_id not in (edge.source_node, edge.target_node)]
-        self._inputs = [entry for entry in self._inputs if entry.node_id != node_id]
-        self._outputs = [entry for entry in self._outputs if entry.node_id != node_id]
+        self._edges.remove(self._edges.find("node", node_id))
+        self._inputs.remove(self._inputs.find("node", node_id))
+        self._outputs.remove(self._outputs.find("node", node_id))
         return super().remove_node(node_id)
 
     def replace_node(self, node_id: str, child: Any) -> list[str]:
@@ -96,80 +95,66 @@ class Wired(Level):
         self._require_node(node_id)
         child = self._as_child(child)
         inputs, outputs = child.get_input_spec(), child.get_output_spec()
-        lost: list[str] = []
-
-        def stays(entry: Edge | Exposed) -> bool:
-            if isinstance(entry, Exposed):
-                fits = entry.node_id != node_id or entry.port_name in (inputs if entry in self._inputs else outputs)
-            else:
-                fits = self._fits(entry, node_id, inputs, outputs)
-            if not fits:
-                lost.append(str(entry))
-            return fits
-
-        self._edges = [edge for edge in self._edges if stays(edge)]
-        self._inputs, self._outputs = [e for e in self._inputs if stays(e)], [e for e in self._outputs if stays(e)]
+        edges = self._edges_at(node_id)
+        hidden = [entry for entry in self._inputs.find("node", node_id) if entry.port_name not in inputs]
+        silent = [entry for entry in self._outputs.find("node", node_id) if entry.port_name not in outputs]
         kept = {name: value for name, value in self._places[node_id].inputs.items() if name in inputs}
-        self.nodes.put(node_id, child)
-        lost += [str(edge) for edge in self._edges if self._mismatch(edge) is not None]
-        self._edges = [edge for edge in self._edges if self._mismatch(edge) is None]
+        self._set_child(node_id, child)
+        lost = [edge for edge in edges if not self._fits(edge, node_id, inputs, outputs) or self._mismatch(edge) is not None]
+        self._edges.remove(edge for edge in lost if edge in self._edges)
+        self._inputs.remove(hidden)
+        self._outputs.remove(silent)
         self.configure_node(node_id, inputs=kept, map=tuple(name for name in self._places[node_id].map if name in inputs))
-        return lost
+        return [str(entry) for entry in (*lost, *hidden, *silent)]
 
     def expose_input(self, node_id: str, port_name: str, name: str | None = None) -> str:
         """Shows a child's input as this composite's own. One name may be given to several ports: one value feeds them all."""
-        self._port(node_id, port_name, "input")
+        port = self._port(node_id, port_name, "input")
         entry = Exposed(node_id, port_name, name or port_name)
         if entry not in self._inputs:
-            others = [self._port(e.node_id, e.port_name, "input") for e in self._inputs if e.name == entry.name]
-            for other in others:
-                if (reason := self._port(node_id, port_name, "input").why_not(other)) and other.why_not(
-                    self._port(node_id, port_name, "input")
-                ):
+            kinds = self._kinds_of_input(entry.name)
+            for other in kinds.values():
+                if (reason := port.why_not(other)) and other.why_not(port):
                     raise PortTypeError(f"{self.block_id}: input {entry.name!r} cannot feed {node_id}.{port_name} as well: {reason}")
-            self._inputs.append(entry)
+            self._inputs.add(entry)
             self._changed()
-            self._settle()
+            kinds.setdefault(port.dtype, port)
         return entry.name
 
     def expose_output(self, node_id: str, port_name: str, name: str | None = None) -> str:
         """Shows a child's output as this composite's own."""
         self._port(node_id, port_name, "output")
         entry = Exposed(node_id, port_name, name or port_name)
-        taken = {other.name: other for other in self._outputs}
-        if entry.name in taken and taken[entry.name] != entry:
-            raise StructureError(f"{self.block_id}: output {entry.name!r} already shows {taken[entry.name]}; give this one another name")
+        for other in self._outputs.find("name", entry.name):
+            if other != entry:
+                raise StructureError(f"{self.block_id}: output {entry.name!r} already shows {other}; give this one another name")
         if entry not in self._outputs:
-            self._outputs.append(entry)
+            self._outputs.add(entry)
             self._changed()
-            self._settle()
         return entry.name
 
     def hide_input(self, name: str) -> None:
         """Shows an input no longer; raises UnknownNameError where there is none of that name."""
-        self._inputs = self._without(name, self._inputs, "input")
-        self._changed()
-        self._settle()
+        self._hide(name, self._inputs, "input")
 
     def hide_output(self, name: str) -> None:
         """Shows an output no longer; raises UnknownNameError where there is none of that name."""
-        self._outputs = self._without(name, self._outputs, "output")
-        self._changed()
-        self._settle()
+        self._hide(name, self._outputs, "output")
 
-    def _without(self, name: str, entries: Sequence[Exposed], direction: str) -> list[Exposed]:
-        left = [entry for entry in entries if entry.name != name]
-        if len(left) == len(entries):
+    def _hide(self, name: str, entries: ExposedPorts, direction: str) -> None:
+        if not (shown := entries.find("name", name)):
             raise UnknownNameError(f"{self.block_id}: no {direction} {name!r} is shown; {suggest(name, [entry.name for entry in entries])}")
-        return left
+        entries.remove(shown)
+        self._changed()
 
     def infer_exposed_ports(self) -> None:
         """Exposes every required input that nothing feeds, and every output that nothing reads.
 
         A port's own name is used where it is free; else ``node_port``.
         """
-        fed = {(e.target_node, e.target_port) for e in self._edges} | {(e.node_id, e.port_name) for e in self._inputs}
-        read = {(e.source_node, e.source_port) for e in self._edges} | {(e.node_id, e.port_name) for e in self._outputs}
+        edges = self.edges
+        fed = {(e.target_node, e.target_port) for e in edges} | {(e.node_id, e.port_name) for e in self._inputs}
+        read = {(e.source_node, e.source_port) for e in edges} | {(e.node_id, e.port_name) for e in self._outputs}
         free_inputs = [
             (node_id, port.name)
             for node_id, child in self.nodes.items()
@@ -182,11 +167,10 @@ class Wired(Level):
             for name in child.get_output_spec()
             if (node_id, name) not in read and not (self.loops and name == "done")  # a loop reads it itself
         ]
-        with self._in_one_go():
-            for (node_id, port_name), name in _free_names(free_inputs, {e.name for e in self._inputs}):
-                self.expose_input(node_id, port_name, name)
-            for (node_id, port_name), name in _free_names(loose, {e.name for e in self._outputs}):
-                self.expose_output(node_id, port_name, name)
+        for (node_id, port_name), name in _free_names(free_inputs, {e.name for e in self._inputs}):
+            self.expose_input(node_id, port_name, name)
+        for (node_id, port_name), name in _free_names(loose, {e.name for e in self._outputs}):
+            self.expose_output(node_id, port_name, name)
 
     def get_input_spec(self) -> Spec:
         """Exposed inputs by name, in the order they were exposed."""
@@ -209,17 +193,17 @@ class Wired(Level):
         starts = self._chosen(inputs, self._inputs, "input") if inputs else list(self._inputs)
         ends = self._chosen(outputs, self._outputs, "output") if outputs else list(self._outputs)
         cut = {(entry.node_id, entry.port_name) for entry in starts}
-        edges = [edge for edge in self._edges if (edge.target_node, edge.target_port) not in cut]
+        edges = [edge for edge in self.edges if (edge.target_node, edge.target_port) not in cut]
         structure = Structure(self.block_id, self._structure().nodes, tuple(edges))
         needed = upstream(structure, {entry.node_id for entry in ends})
         part = type(self)(self.block_id, metadata=self.metadata)
         for node_id in self._places:
             if node_id in needed:
-                part.nodes.put(node_id, self.nodes[node_id])
+                part._set_child(node_id, self.nodes[node_id])
                 part._places[node_id] = self._places[node_id]
-        part._edges = [edge for edge in edges if {edge.source_node, edge.target_node} <= needed]
-        part._inputs = [entry for entry in starts if entry.node_id in needed]
-        part._outputs = ends
+        part._edges = Edges(edge for edge in edges if {edge.source_node, edge.target_node} <= needed)
+        part._inputs = ExposedPorts(entry for entry in starts if entry.node_id in needed)
+        part._outputs = ExposedPorts(ends)
         part._changed()
         return part
 
@@ -228,7 +212,7 @@ class Wired(Level):
         links = [(f">{entry.name}", entry.node_id, entry.port_name) for entry in self._inputs]
         links += [
             (e.source_node, e.target_node, e.source_port if e.source_port == e.target_port else f"{e.source_port} > {e.target_port}")
-            for e in self._edges
+            for e in self.edges
         ]
         return links + [(entry.node_id, f"{entry.name}>", entry.port_name) for entry in self._outputs]
 
@@ -236,28 +220,27 @@ class Wired(Level):
 
     def own_config(self) -> dict[str, Any]:
         return {
-            "edges": [{name: getattr(edge, name) for name in Edge.__dataclass_fields__} for edge in self._edges],
+            "edges": [{name: getattr(edge, name) for name in Edge.__dataclass_fields__} for edge in self.edges],
             "exposed_inputs": [{name: getattr(entry, name) for name in Exposed.__dataclass_fields__} for entry in self._inputs],
             "exposed_outputs": [{name: getattr(entry, name) for name in Exposed.__dataclass_fields__} for entry in self._outputs],
         }
 
     def apply_config(self, config: Mapping[str, Any]) -> None:
-        with self._in_one_go():
-            for edge in config.get("edges", ()):
-                self.add_edge(*(edge[name] for name in Edge.__dataclass_fields__))
-            for entry in config.get("exposed_inputs", ()):
-                self.expose_input(entry["node_id"], entry["port_name"], entry.get("name"))
-            for entry in config.get("exposed_outputs", ()):
-                self.expose_output(entry["node_id"], entry["port_name"], entry.get("name"))
+        for edge in config.get("edges", ()):
+            self.add_edge(*(edge[name] for name in Edge.__dataclass_fields__))
+        for entry in config.get("exposed_inputs", ()):
+            self.expose_input(entry["node_id"], entry["port_name"], entry.get("name"))
+        for entry in config.get("exposed_outputs", ()):
+            self.expose_output(entry["node_id"], entry["port_name"], entry.get("name"))
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
         super()._changed()
-        self._forget()
+        self._invalidate_plan()
 
-    def _forget(self) -> None:
-        """Drops what was derived from the structure."""
+    def _invalidate_plan(self) -> None:
+        """Drops what was derived from the structure; it is derived anew when it is needed."""
         self._specs = None
         self._watched = None
 
@@ -268,7 +251,7 @@ class Wired(Level):
             return
         for child, version in self._watched:
             if child._version != version:
-                self._forget()
+                self._invalidate_plan()
                 self._watch()
                 break
 
@@ -277,7 +260,7 @@ class Wired(Level):
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = validate_structure(self._structure())
-        for edge in self._edges:
+        for edge in self.edges:
             try:
                 reason = self._mismatch(edge)
             except UnknownNameError:  # a port that is gone is among the errors already
@@ -292,7 +275,6 @@ class Wired(Level):
     def look_again(self) -> None:
         if self._adapted != self._with_adapters():
             self._changed()
-            self._settle()
 
     def _with_adapters(self) -> frozenset[str]:
         """Nodes whose calls must say what is worn, if only that it is nothing."""
@@ -304,7 +286,7 @@ class Wired(Level):
         if (adapted := self._with_adapters()) != self._adapted:
             self._adapted = adapted
         shapes = {node_id: self._shape(node_id) for node_id in self._places}
-        return Structure(self.block_id, shapes, tuple(self._edges), tuple(self._inputs), tuple(self._outputs), self.loops)
+        return Structure(self.block_id, shapes, self.edges, tuple(self._inputs), tuple(self._outputs), self.loops)
 
     def _shape(self, node_id: str) -> NodeShape:
         child, node = self.nodes[node_id], self._places[node_id]
@@ -329,18 +311,13 @@ class Wired(Level):
             prepares=() if special or child.wants_rng or is_async or node.condition is not None else tuple(child.invariant_ports),
         )
 
-    def _settle(self) -> None:
-        """Told when a change of exposed ports is through."""
-
-    @contextmanager
-    def _in_one_go(self) -> Iterator[None]:
-        """Many changes with one plan at the end."""
-        self._building += 1
-        try:
-            yield
-        finally:
-            self._building -= 1
-        self._settle()
+    def _kinds_of_input(self, name: str) -> dict[str, Port]:
+        """For each kind among the ports that an exposed input feeds, one of those ports."""
+        kinds = self._inputs.kinds
+        if name not in kinds:
+            ports = [self._port(entry.node_id, entry.port_name, "input") for entry in self._inputs.find("name", name)]
+            kinds[name] = {port.dtype: port for port in ports}
+        return kinds[name]
 
     def _own_specs(self) -> tuple[Spec, Spec]:
         self._look_below()
@@ -365,10 +342,10 @@ class Wired(Level):
         optional = port.optional or entry.port_name in place.inputs
         return Port(entry.name, "in", "list" if mapped else port.dtype, optional, port.aggregation, None if mapped else port.shape)
 
-    def _chosen(self, names: Sequence[str], exposed: Sequence[Exposed], direction: str) -> list[Exposed]:
+    def _chosen(self, names: Sequence[str], exposed: ExposedPorts, direction: str) -> list[Exposed]:
         chosen = []
         for name in names:
-            found = [entry for entry in exposed if entry.name == name]
+            found = list(exposed.find("name", name))
             if not found:
                 path, port = split_path(name)
                 if len(path) != 1:
@@ -380,6 +357,9 @@ class Wired(Level):
                 found = [Exposed(path[0], port, port)]
             chosen += found
         return chosen
+
+    def _edges_at(self, node_id: str) -> list[Edge]:
+        return list(self._edges.find("node", node_id))
 
     def _edge(self, ends: Sequence[str]) -> Edge:
         if len(ends) == 2 and all(isinstance(end, str) and end.count(".") == 1 for end in ends):
@@ -409,7 +389,7 @@ class Wired(Level):
         reason = self._mismatch(edge)
         if reason is not None:
             raise PortTypeError(f"{self.block_id}: cannot join {edge}: {reason}. {self._what_fits(edge)}")
-        into = [other for other in self._edges if (other.target_node, other.target_port) == (edge.target_node, edge.target_port)]
+        into = list(self._edges.find("into", edge.target_node, edge.target_port))
         target = self._port(edge.target_node, edge.target_port, "input")
         if into and target.aggregation == "single" and (not self.loops or len(into) > 1):
             raise PortError(

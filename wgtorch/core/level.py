@@ -52,6 +52,7 @@ class Level(Block):
         self._block_id = check_node_id(level_id) if level_id is not None else self.level
         self._modules["nodes"] = Nodes()
         self._places: dict[str, Node] = {}
+        self._id_counts: dict[str, int] = {}
         self.metadata: dict[str, Any] = dict(metadata or {})
         self._version = 0
 
@@ -86,7 +87,7 @@ class Level(Block):
                 "choose another, or use replace_node"
             )
         node = self._node(node_id, child, place)
-        self.nodes.put(node_id, child)
+        self._set_child(node_id, child)
         self._places[node_id] = node
         if (pool := now_building().pool) is not None:
             pool.note_place(self, node_id, child)
@@ -98,7 +99,7 @@ class Level(Block):
         self._require_node(node_id)
         child = self._as_child(child)
         before = self.nodes[node_id]
-        self.nodes.put(node_id, child)
+        self._set_child(node_id, child)
         self._changed()
         return before
 
@@ -114,7 +115,7 @@ class Level(Block):
         """Gives this place a copy of its child, so that it trains apart from the other places; returns the copy."""
         self._require_node(node_id)
         clone = copy.deepcopy(self.nodes[node_id])
-        self.nodes.put(node_id, clone)
+        self._set_child(node_id, clone)
         self.configure_node(node_id, reuse=False)
         return clone
 
@@ -124,7 +125,6 @@ class Level(Block):
         current = {name: getattr(self._places[node_id], name) for name in _PLACE_FIELDS}
         self._places[node_id] = self._node(node_id, self.nodes[node_id], {**current, **place})
         self._changed()
-        self._settle()
 
     def set_adapter(self, node_path: str, adapter: Adapter | None) -> None:
         """Says what the child at a place wears there; a run that goes on meanwhile takes it from its next call of the node.
@@ -167,7 +167,7 @@ class Level(Block):
 
     def put_child(self, node_id: str, child: Block) -> None:
         """Puts an instance with the same ports in a child's place; edges and plans stay."""
-        self.nodes.put(node_id, child)
+        self._set_child(node_id, child)
         self._changed()
 
     def _as_child(self, child: Any) -> Block:
@@ -179,6 +179,20 @@ class Level(Block):
             f"{self.block_id}: got {describe_child(child)}; expected a {self.child_class.__name__}, its config, "
             "a path to one, or a template's name"
         )
+
+    def _set_child(self, node_id: str, child: Block) -> None:
+        """Puts a child at a node.
+
+        Raises:
+            StructureError: the child is this level, or holds it.
+        """
+        if any(module is self for module in child.modules()):
+            what = "itself" if child is self else f"{describe_child(child)}, which holds it"
+            raise StructureError(
+                f"{self.block_id}/{node_id}: {self.block_id} cannot hold {what}; "
+                "add what both need as a node of its own, or a copy (copy.deepcopy) of what is to stand inside"
+            )
+        self.nodes.put(node_id, child)
 
     def _node(self, node_id: str, child: Block, place: Mapping[str, Any]) -> Node:
         unknown = [name for name in place if name not in _PLACE_FIELDS]
@@ -201,10 +215,10 @@ class Level(Block):
             "".join(letter if (letter.isalnum() and letter.isascii()) or letter in "_-" else "_" for letter in wish)
             or self.child_class.__name__.lower()
         )
-        node_id, count = wish, 1
+        node_id = wish
         while node_id in self._places:
-            count += 1
-            node_id = f"{wish}_{count}"
+            self._id_counts[wish] = self._id_counts.get(wish, 1) + 1
+            node_id = f"{wish}_{self._id_counts[wish]}"
         return node_id
 
     def _require_node(self, node_id: str) -> None:
@@ -214,9 +228,6 @@ class Level(Block):
     def _changed(self) -> None:
         """Told after every change of structure."""
         self._version += 1
-
-    def _settle(self) -> None:
-        """Told when a change that needs no other is through."""
 
     # --- running ------------------------------------------------------------------------------------------------------
 

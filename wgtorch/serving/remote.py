@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.block import Block
+from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import (
     ConfigError,
     EndpointError,
@@ -129,8 +130,10 @@ class RemoteStage(ElsewhereLevel, Stage):
         for direction, ports in (("input", self._contract.reads), ("output", [port for written in writes.values() for port in written])):
             for port in ports:
                 self._port_at(port, direction)
-        self._inputs = [_exposed(port, source) for port, source in self._contract.reads.items()]
-        self._outputs = [_exposed(port, self._contract.written_as(slot, port)) for slot, ports in writes.items() for port in ports]
+        self._inputs = ExposedPorts(_exposed(port, source) for port, source in self._contract.reads.items())
+        self._outputs = ExposedPorts(
+            _exposed(port, self._contract.written_as(slot, port)) for slot, ports in writes.items() for port in ports
+        )
 
     def forward(self, *args: Any, state: State | None = None, action: Any = None, content: Mapping[str, Any] | None = None) -> State:  # type: ignore[override]
         """Calls the endpoint, unless the condition does not hold."""
