@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,9 +17,8 @@ settings.load_profile("wgtorch")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One process for files that are named, where starting workers takes longer than they save; else one for each core."""
-    named = [Path(word.partition("::")[0]) for word in config.option.file_or_dir]
-    return 0 if named and all(path.is_file() for path in named) else None
+    """A worker for each core for the whole suite; one process for tests that are named, where starting workers takes longer."""
+    return 0 if config.option.file_or_dir else None
 
 
 @pytest.fixture(autouse=True)
