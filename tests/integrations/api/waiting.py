@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 def wait_until(holds: Callable[[], object]) -> None:
     """Waits, not for ever, until something holds."""
-    for _ in range(500):
+    for _ in range(3000):
         if holds():
             return
         time.sleep(0.01)
