@@ -173,7 +173,7 @@ class Graph(Composite):
 
     def _changed(self) -> None:
         super()._changed()
-        self._derived = self._all_edges = None
+        self.__dict__.update(_derived=None, _all_edges=None)
 
     def _by_role(self) -> RoleEdges:
         """The edges that roles give, derived anew from all nodes when they are asked for after a change.

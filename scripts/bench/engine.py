@@ -2,7 +2,7 @@
 """What the engine costs: CPU microseconds a node, beside other ways to run the same work, and whether the targets are reached.
 
     python scripts/bench/engine.py                      # everything, about a minute on one core
-    python scripts/bench/engine.py --only chain loop    # some of: chain dag loop memory
+    python scripts/bench/engine.py --only chain loop    # some of: chain dag loop memory building
     python scripts/bench/engine.py --rounds 100
 
 Nodes do next to nothing (identity, or one sum of two tensors of four numbers), so what is timed is the walk from node to
@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wgtorch import Block, Event, Graph
+from wgtorch import Block, Event, Graph, register_block
 
 INPUT = "x"
-CASES = ("chain", "dag", "loop", "memory")
+CASES = ("chain", "dag", "loop", "memory", "building")
 SAMPLE_NS = 2_000_000  # CPU time of one sample: many calls of a fast way, one call of a slow one
 SLOW_NS = 20_000_000  # a way whose one call takes longer is timed in FEW rounds
 FEW = 5
@@ -49,6 +49,7 @@ class Sum(nn.Module):
         return a + b
 
 
+@register_block("bench/identity")
 class IdentityBlock(Block):
     """What nn.Identity is, with ports."""
 
@@ -542,6 +543,48 @@ def flat_memory(lengths: tuple[int, int] = (4, 40)) -> Verdict:
     )
 
 
+def grown(length: int) -> Graph:
+    """A chain with an exposed input and output from the beginning, to which node after node is added and joined."""
+    graph = Graph("grown")
+    graph.add_node(IdentityBlock(), "n0")
+    graph.expose_input("n0", "a")
+    graph.expose_output("n0", "y")
+    for k in range(1, length):
+        graph.add_node(IdentityBlock(), f"n{k}")
+        graph.add_edge(f"n{k - 1}.y", f"n{k}.a")
+    return graph
+
+
+def cpu_seconds(call: Callable[[], Any], rounds: int = FEW) -> float:
+    """The least CPU time of a few calls."""
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def linear_building(few: int = 100, many: int = 1_600, limit: float = 20.0) -> Verdict:
+    short, long = (cpu_seconds(lambda n=length: grown(n)) for length in (few, many))
+    return Verdict(
+        f"growing an exposed graph from {few} to {many} nodes costs at most {limit:g} times as much",
+        long <= limit * short,
+        f"{short * 1e3:.1f} -> {long * 1e3:.1f} ms, {long / short:.1f}x; {long / many * 1e6:.0f} us a node and its edge",
+    )
+
+
+def built_from_config(length: int = 10_000, limit: float = 3.0) -> Verdict:
+    config = grown(length).to_config()
+    seconds = cpu_seconds(lambda: Graph.from_config(config), rounds=2)
+    bare = cpu_seconds(lambda: [IdentityBlock() for _ in range(length)], rounds=2)
+    return Verdict(
+        f"Graph.from_config of {length} nodes takes at most {limit:g} s",
+        seconds <= limit,
+        f"{seconds:.2f} s, {seconds / bare:.0f} times what making its blocks alone takes",
+    )
+
+
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
@@ -568,6 +611,8 @@ def main() -> None:
         found += verdicts(figures)
     if "memory" in options.only:
         found += [never_copied(), flat_memory()]
+    if "building" in options.only:
+        found += [linear_building(), built_from_config()]
     print("targets", *found, sep="\n")
 
 

@@ -156,8 +156,7 @@ class Composite(GraphBuilder):
 
     def _invalidate_plan(self) -> None:
         super()._invalidate_plan()
-        self._plans, self._plan = {}, None
-        self.traced_loops = {}
+        self.__dict__.update(_plans={}, _plan=None, traced_loops={})
         if self.loop_compiler is not None:
             self.loop_compiler.forget()
 

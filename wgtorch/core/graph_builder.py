@@ -241,8 +241,7 @@ class GraphBuilder(Level):
 
     def _invalidate_plan(self) -> None:
         """Drops what was derived from the structure; it is derived anew when it is needed."""
-        self._specs = None
-        self._watched = None
+        self.__dict__.update(_specs=None, _watched=None)  # nn.Module's own way costs an edit twice as much
 
     def _look_below(self) -> None:
         """Drops what was derived when a child level's own structure has changed since."""
@@ -390,8 +389,8 @@ class GraphBuilder(Level):
         if reason is not None:
             raise PortTypeError(f"{self.block_id}: cannot join {edge}: {reason}. {self._what_fits(edge)}")
         into = list(self._edges.find("into", edge.target_node, edge.target_port))
-        target = self._port(edge.target_node, edge.target_port, "input")
-        if into and target.aggregation == "single" and (not self.loops or len(into) > 1):
+        one = into and self._port(edge.target_node, edge.target_port, "input").aggregation == "single"
+        if one and (not self.loops or len(into) > 1):
             raise PortError(
                 f"{self.block_id}: {edge.target_node}.{edge.target_port} takes one source and already has {into[0]}; "
                 "remove that edge, or give the port an aggregation (concat, sum, first, dict, list)"

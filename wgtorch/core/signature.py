@@ -28,6 +28,11 @@ def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     return _read_parameters(function)
 
 
+@functools.lru_cache(maxsize=4096)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
 def _read_parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     try:
         return tuple(inspect.signature(function, eval_str=True).parameters.values())
@@ -107,7 +112,7 @@ def config_of_call(init: Callable[..., Any], owner: type, args: tuple[Any, ...],
     Raises:
         TypeError: the arguments do not fit; Python's own message, with the class in front.
     """
-    signature = inspect.signature(init)
+    signature = _signature(init)
     try:
         bound = signature.bind(None, *args, **kwargs)
     except TypeError as error:
