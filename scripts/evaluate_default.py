@@ -21,8 +21,8 @@ import torch
 
 from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.checkpoint.refs import PACKAGED
 from wgtorch.core.config.template import build_template
-from wgtorch.core.weights import PACKAGED
 from wgtorch.graph import Graph
 from wgtorch.train.scenes.disturbing import disturb
 from wgtorch.train.scenes.evaluating import (

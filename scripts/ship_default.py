@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from wgtorch.core.checkpoint.refs import PACKAGED
 from wgtorch.core.errors import WgtorchError
-from wgtorch.core.weights import PACKAGED
 from wgtorch.train.scenes.shipping import ship
 
 

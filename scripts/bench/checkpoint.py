@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch import Block, Graph, lora, register_block
-from wgtorch.core.checkpoint.stored import digest_of
+from wgtorch.core.checkpoint.manifest import digest_of
 
 WIDTH = 2048
 

@@ -14,10 +14,10 @@ from tests.blocks_for_tests import Affine, chain
 from tests.checkpoints.blocks import assert_same, rich_graph
 from tests.checkpoints.mutations import read_tree, seal, write_tree, write_zip
 from wgtorch import lora
-from wgtorch.core import weights
-from wgtorch.core.checkpoint import source, stored
-from wgtorch.core.checkpoint.inspecting import inspect_checkpoint
-from wgtorch.core.checkpoint.pieces import PIECE
+from wgtorch.core.checkpoint import io as files
+from wgtorch.core.checkpoint import manifest, refs
+from wgtorch.core.checkpoint.tensors import PIECE
+from wgtorch.core.checkpoint.verify import inspect_checkpoint
 from wgtorch.core.errors import CheckpointError
 from wgtorch.graph import Graph
 
@@ -27,8 +27,8 @@ LARGE = "blocks/n0.safetensors"
 
 @pytest.fixture
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "HASHED", 0)
-    monkeypatch.setattr(weights, "HASHED", 0)
+    monkeypatch.setattr(files, "HASHED", 0)
+    monkeypatch.setattr(refs, "HASHED", 0)
 
 
 def put(path: Path, tree: dict[str, bytes], format: str) -> Path:
@@ -89,15 +89,15 @@ def test_one_bit_elsewhere_is_found_when_all_is_asked_for(tmp_path: Path) -> Non
 def test_a_load_hashes_as_much_as_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = chain(*[Affine(WIDTH, seed=seed) for seed in range(4)]).save(tmp_path / "g")
     hashed: list[str] = []
-    true = stored.digest
+    true = manifest.digest
 
     def counting(source: Any, name: str) -> str:
         hashed.append(name)
         return true(source, name)
 
-    monkeypatch.setattr(stored, "digest", counting)
+    monkeypatch.setattr(manifest, "digest", counting)
     size = (path / LARGE).stat().st_size
-    monkeypatch.setattr(source, "HASHED", (path / "config.yaml").stat().st_size + 2 * size + size // 2)
+    monkeypatch.setattr(files, "HASHED", (path / "config.yaml").stat().st_size + 2 * size + size // 2)
     Graph.load(path)
     assert hashed == ["config.yaml", LARGE, "blocks/n1.safetensors"]
 
@@ -121,7 +121,7 @@ def test_adapters_are_hashed_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyP
     graph = chain(Affine(WIDTH))
     lora.add(graph, "mine", rank=16, target_modules=["linear"])
     tree = read_tree(graph.save(tmp_path / "g"))
-    monkeypatch.setattr(source, "HASHED", 0)
+    monkeypatch.setattr(files, "HASHED", 0)
     name = "adapters/n0/mine/adapter_model.safetensors"
     at = middle_of(tree[name], "base_model.model.linear.lora_A.weight") + PIECE
     with pytest.raises(CheckpointError, match=r"adapter_model.safetensors: .*its hash differs"):

@@ -16,9 +16,9 @@ from tests.blocks_for_tests import Affine
 from tests.checkpoints.blocks import Rich, assert_same, rich_graph
 from wgtorch import lora
 from wgtorch.core.block import Block, BlockRegistry, register_block
+from wgtorch.core.checkpoint.refs import load_checkpoint
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.pool import now_building
-from wgtorch.core.weights import load_checkpoint
 from wgtorch.graph import Graph
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from tests.blocks_for_tests import Affine, Scale, as_pipeline, as_stage, chain
 from tests.checkpoints.blocks import NeedsValues, Rich, assert_same, rich_graph, small_world
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.checkpoint import writing
+from wgtorch.core.checkpoint import save
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
 from wgtorch.core.errors import CheckpointError, ConfigError
 from wgtorch.core.level import Level
@@ -364,7 +364,7 @@ def test_a_hundred_levels_in_each_other_are_saved_and_loaded(tmp_path: Path) -> 
 
 
 def test_many_tensors_are_spread_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "MAX_TENSORS", 2)
+    monkeypatch.setattr(save, "MAX_TENSORS", 2)
     graph = rich_graph()
     path = graph.save(tmp_path / "g")
     assert len(list((path / "blocks").glob("n0-*"))) > 2

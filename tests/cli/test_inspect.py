@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.blocks_for_tests import Affine
 from tests.checkpoints.blocks import rich_graph, small_world
 from wgtorch.cli.main import main
-from wgtorch.core.checkpoint.inspecting import inspect_checkpoint
+from wgtorch.core.checkpoint.verify import inspect_checkpoint
 from wgtorch.graph import Graph
 
 

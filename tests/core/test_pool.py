@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from tests.blocks_for_tests import Affine, as_pipeline, as_stage
 from wgtorch.core.block import Block, BlockRegistry, register_block
+from wgtorch.core.checkpoint.refs import ref_of
 from wgtorch.core.pool import Pool, now_building
-from wgtorch.core.weights import ref_of
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.world import World

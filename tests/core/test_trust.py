@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tests.blocks_for_tests import Secret
 from wgtorch import Block, Graph, Pipeline, World
 from wgtorch.cli.main import main
-from wgtorch.core.checkpoint.inspecting import inspect_checkpoint
+from wgtorch.core.checkpoint.verify import inspect_checkpoint
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.registry import LevelRegistry

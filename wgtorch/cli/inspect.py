@@ -7,7 +7,7 @@ import argparse
 
 def command(args: argparse.Namespace) -> int:
     """Prints a checkpoint's tree, sizes, sharing, adapters and versions, and checks all hashes; 1 when one differs."""
-    from wgtorch.core.checkpoint.inspecting import inspect_checkpoint
+    from wgtorch.core.checkpoint.verify import inspect_checkpoint
 
     found = inspect_checkpoint(args.path)
     print(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wgtorch.core.checkpoint.layout import MANIFEST
+from wgtorch.core.checkpoint.io import MANIFEST
 
 
 def command(args: argparse.Namespace) -> int:

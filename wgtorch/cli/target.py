@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.source import open_source
-from wgtorch.core.checkpoint.stored import read_manifest
+from wgtorch.core.checkpoint.io import open_source
+from wgtorch.core.checkpoint.manifest import read_manifest
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.config.template import TemplateRegistry, build_template

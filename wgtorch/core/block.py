@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from wgtorch.core.checkpoint.filling import build_empty
-from wgtorch.core.checkpoint.layout import SHARD
-from wgtorch.core.checkpoint.reading import load_checkpoint_of, load_weights
-from wgtorch.core.checkpoint.writing import save_checkpoint
+from wgtorch.core.checkpoint.assign import build_empty
+from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
+from wgtorch.core.checkpoint.refs import load_checkpoint, note_ref
+from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
 from wgtorch.core.errors import ConfigError, Finding, StructureError, WgtorchError
@@ -26,7 +26,6 @@ from wgtorch.core.registry import Registry
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
 from wgtorch.core.trust import Trust, from_file
-from wgtorch.core.weights import load_checkpoint, note_ref
 
 
 class Block(nn.Module):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from wgtorch.core.weights import identity_of
+from wgtorch.core.checkpoint.refs import identity_of
 
 _NAMING = ("checkpoint_ref", "model_id")
 """Config entries that name a model; a block without one is nobody else's."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
-from wgtorch.core.checkpoint.reading import stored_adapters
+from wgtorch.core.checkpoint.io import MANIFEST, write_folder
+from wgtorch.core.checkpoint.load import stored_adapters
+from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.errors import CheckpointError, StructureError
-from wgtorch.core.saving import write_folder
 from wgtorch.core.tree import is_level
 from wgtorch.lora.adapted_module import misfits, set_tensors
 from wgtorch.lora.context import changing

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, require
-from wgtorch.core.weights import read_file
 from wgtorch.lora.peft_format import PREFIX, own_names
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -10,9 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.layout import MANIFEST
+from wgtorch.core.checkpoint.io import MANIFEST, write_file
 from wgtorch.core.errors import StorageError
-from wgtorch.core.saving import write_file
 from wgtorch.core.trust import Trust
 from wgtorch.report.chapters import Chapter, chapters_of
 from wgtorch.report.page import page

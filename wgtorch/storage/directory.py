@@ -30,8 +30,8 @@ from typing import Any
 
 from torch import Tensor
 
+from wgtorch.core.checkpoint.io import sync, write_file, write_folder
 from wgtorch.core.errors import StorageError
-from wgtorch.core.saving import sync, write_file, write_folder
 from wgtorch.storage.base import Life, register_storage
 from wgtorch.storage.encoding import decode, encode, images_in, write_png
 from wgtorch.world_runtime.state import State

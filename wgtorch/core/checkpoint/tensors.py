@@ -5,20 +5,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wgtorch.core.checkpoint.layout import MAX_HEADER_VALUES
 from wgtorch.core.config.resolve import count_values
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.limits import check_limit
+
+MAX_HEADER_VALUES = 200_000
+"""Values that the header of one file of weights may hold."""
+
 
 MAX_HEADER = 32 << 20
 _MAX_RANK = 64
@@ -168,6 +173,28 @@ def map_tensors(buffer: mmap.mmap, start: int, header: Header) -> dict[str, Tens
     return {name: _map_one(buffer, start + header.size, entry) for name, entry in header.entries.items()}
 
 
+Shard = tuple[str, mmap.mmap, int, Header]
+"""(name of a file for messages, its mapping, where in that it begins, its header)."""
+
+
+def joined(shards: Iterable[Shard]) -> dict[str, Tensor]:
+    """The tensors of several files, mapped; a name that a file gives as another's (``alias:name``) is the same tensor.
+
+    Raises:
+        CheckpointError: two files hold a tensor of one name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for where, buffer, start, header in shards:
+        mapped = map_tensors(buffer, start, header)
+        if twice := [name for name in mapped if name in tensors]:
+            raise CheckpointError(f"{where}: tensor {twice[0][:200]!r} is in another shard as well")
+        tensors.update(mapped)
+        for key, target in header.metadata.items():
+            if key.startswith("alias:") and target in tensors:
+                tensors[key.removeprefix("alias:")] = tensors[target]
+    return tensors
+
+
 def _map_one(buffer: mmap.mmap, start: int, entry: Entry) -> Tensor:
     length = entry.end - entry.start
     if not length:
@@ -217,3 +244,53 @@ def bytes_of(tensors: Sequence[Tensor]) -> Iterator[memoryview]:
             if flat.is_conj() or flat.is_neg():
                 flat = flat.resolve_conj().resolve_neg()
             yield memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+# --- a hash of a little of a large file ---------------------------------------------------------------------------------
+
+
+PIECE = 256
+"""Bytes from the middle of each tensor."""
+
+
+class Pieces:
+    """Takes a header and then the bytes of one tensor after the other, in the order of the file; empty ones are left out."""
+
+    def __init__(self, header: bytes) -> None:
+        self._hash = hashlib.sha256(header)
+
+    def add(self, tensor: Any) -> None:
+        """Takes the middle of a tensor's bytes (a memoryview of bytes)."""
+        first, last = _middle(len(tensor))
+        self.take(tensor[first:last])
+
+    def take(self, piece: Any) -> None:
+        """Takes the bytes of a piece."""
+        self._hash.update(piece)
+
+    def hexdigest(self) -> str:
+        """The sha256 of all that was taken."""
+        return self._hash.hexdigest()
+
+
+def pieces_of(path: Path, start: int, header: Header) -> str:
+    """The hash of the pieces of a safetensors file whose header was read and which begins at byte ``start`` of ``path``.
+
+    They are read, not looked at in the mapping: that a page is mapped takes several times as long.
+    """
+    with path.open("rb", buffering=0) as handle:
+
+        def read(at: int, length: int) -> bytes:
+            handle.seek(start + at)
+            return handle.read(length)
+
+        pieces = Pieces(read(0, header.size))
+        for entry in sorted(header.entries.values(), key=lambda entry: entry.start):
+            first, last = _middle(entry.end - entry.start)
+            pieces.take(read(header.size + entry.start + first, last - first))
+    return pieces.hexdigest()
+
+
+def _middle(length: int) -> tuple[int, int]:
+    start = max(0, (length - PIECE) // 2)
+    return start, min(start + PIECE, length)

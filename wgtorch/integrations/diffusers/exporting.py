@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wgtorch.core.checkpoint.io import write_folder
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, ValidationError, require
-from wgtorch.core.saving import write_folder
 from wgtorch.graph import Graph, GraphWriters
 from wgtorch.integrations.diffusers.importing import from_diffusers
 from wgtorch.integrations.diffusers.source import INDEX

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from wgtorch.core.block import Block
+from wgtorch.core.checkpoint.io import write_file
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.level import Level
-from wgtorch.core.saving import write_file
 from wgtorch.graph import Graph
 
 SHIPPED: dict[str, tuple[str, str]] = {

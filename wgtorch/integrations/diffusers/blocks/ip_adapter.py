@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.block import register_block
+from wgtorch.core.checkpoint.refs import read_ref
 from wgtorch.core.errors import CheckpointError, PortError
 from wgtorch.core.port import Port
-from wgtorch.core.weights import read_ref
 from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.controlnet import rows_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -90,21 +90,7 @@ _FILLING = frozenset(
 )
 
 
-def is_empty(module: nn.Module) -> bool:
-    """True when a parameter or persistent buffer has no memory yet."""
-    return any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in module.state_dict(keep_vars=True).values())
-
-
 # --- what a module stores ---------------------------------------------------------------------------------------------
-
-
-def stored_tensors(module: nn.Module, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of ``state_dict``, each memory once, and for every other name of it the name it is stored under.
-
-    Raises:
-        CheckpointError: there is something that safetensors cannot hold.
-    """
-    return split_aliases(module.state_dict(keep_vars=True), where)
 
 
 def split_aliases(state: Mapping[str, Any], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -144,12 +130,12 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
         strict: missing and unexpected names are findings too.
     """
     own = adapter_hook.hook.base_state(module)
-    ties = _ties(own)
     found: list[Finding] = []
     if strict and tensors.keys() != own.keys():
-        given = tensors.keys() | {tie for name in tensors for tie in ties.get(name, ())}
-        first = {names[0] for names in ties.values()} | (own.keys() - ties.keys())
-        missing = {name: tensor for name, tensor in own.items() if name in first and name not in given}
+        ties = _ties(own.items())
+        given = {*tensors, *(name for names in ties if not tensors.keys().isdisjoint(names) for name in names)}
+        again = {name for names in ties for name in names[1:]}
+        missing = {name: tensor for name, tensor in own.items() if name not in given and name not in again}
         found += [Finding(f"{path}.{name}", "missing", _words(tensor)) for name, tensor in missing.items()]
         found += [Finding(f"{path}.{name}", f"unexpected {_words(tensor)}") for name, tensor in tensors.items() if name not in own]
     for name, tensor in tensors.items():
@@ -177,25 +163,27 @@ def _converts(source: torch.dtype, target: torch.dtype) -> bool:
     return source == target or (source.is_floating_point and target.is_floating_point) or (source.is_complex and target.is_complex)
 
 
-def _ties(own: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """For each name of ``state_dict`` that shares its tensor, the others that do."""
+def _ties(own: Iterable[tuple[str, Any]]) -> list[list[str]]:
+    """Names that are one tensor, where there are several."""
     by_identity: dict[int, list[str]] = {}
-    for name, value in own.items():
+    for name, value in own:
         by_identity.setdefault(id(value), []).append(name)
-    return {name: tuple(names) for names in by_identity.values() if len(names) > 1 for name in names}
+    return [names for names in by_identity.values() if len(names) > 1]
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Makes checked tensors the module's own, without copying; what was one parameter under two names stays one."""
     own = module.state_dict(keep_vars=True)
-    groups = list(_named_groups(module, own))
+    buffers = dict(module.named_buffers(remove_duplicate=False))  # those that are not in state_dict may be tied as well
+    ties = _ties({**own, **{name: tensor for name, tensor in buffers.items() if name not in own}}.items())
     full = dict(tensors)
-    for name, others in _ties(own).items():
-        if name not in full:
-            full[name] = next(full[other] for other in others if other in full)
+    for names in ties:
+        given = next((full[name] for name in names if name in full), None)
+        full.update({name: given for name in names if name in own and name not in full and given is not None})
     module.load_state_dict(full, strict=True, assign=True)
-    for names in groups:
-        first = _get(module, names[0])
+    for names in ties:
+        owner, _, attribute = names[0].rpartition(".")
+        first = getattr(module.get_submodule(owner), attribute)
         for name in names[1:]:
             owner, _, attribute = name.rpartition(".")
             holder = module.get_submodule(owner)
@@ -214,19 +202,3 @@ def to_dtypes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, 
     """The tensors in the dtypes that the module was built with."""
     own = module.state_dict(keep_vars=True)
     return {name: tensor.to(own[name].dtype) if name in own else tensor for name, tensor in tensors.items()}
-
-
-def _named_groups(module: nn.Module, own: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Names that are one tensor: those of ``state_dict`` first, then buffers that are not in it."""
-    by_identity: dict[int, list[str]] = {}
-    for name, tensor in own.items():
-        by_identity.setdefault(id(tensor), []).append(name)
-    for name, tensor in module.named_buffers(remove_duplicate=False):
-        if name not in own:
-            by_identity.setdefault(id(tensor), []).append(name)
-    return (names for names in by_identity.values() if len(names) > 1)
-
-
-def _get(module: nn.Module, name: str) -> Any:
-    owner, _, attribute = name.rpartition(".")
-    return getattr(module.get_submodule(owner), attribute)

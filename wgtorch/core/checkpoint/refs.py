@@ -16,18 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wgtorch.core.checkpoint.filling import assign, misfit_error, misfits, to_dtypes_of
-from wgtorch.core.checkpoint.layout import HASHED, MANIFEST, MAX_MANIFEST, checked_name
-from wgtorch.core.checkpoint.manifest import StoredFile
-from wgtorch.core.checkpoint.pieces import pieces_of
-from wgtorch.core.checkpoint.source import open_source, read
-from wgtorch.core.checkpoint.stored import digest_of, map_header, read_manifest, stored_file, stored_part
-from wgtorch.core.checkpoint.tensors import Header, map_tensors
+from wgtorch.core.checkpoint.assign import assign, misfit_error, misfits, to_dtypes_of
+from wgtorch.core.checkpoint.io import HASHED, MANIFEST, MAX_MANIFEST, checked_name, open_source, read
+from wgtorch.core.checkpoint.manifest import StoredFile, digest_of, map_header, read_manifest, stored_file, stored_part
+from wgtorch.core.checkpoint.tensors import Header, joined, map_tensors, pieces_of
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.limits import check_limit
 
-PACKAGED = Path(__file__).parents[1] / "weights"
+PACKAGED = Path(__file__).parents[2] / "weights"
 _PREFIX = "wgtorch:"
 _USUAL = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _MAX_INDEX = 64 << 20
@@ -92,14 +89,7 @@ def read_ref(ref: str) -> tuple[dict[str, Tensor], str]:
     if part:
         with open_source(Path(outer).expanduser()) as source:
             return stored_part(source, read_manifest(source), part), ref
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        header, mapped = read_file(file)
-        twice = [name for name in mapped if name in tensors]
-        if twice:
-            raise CheckpointError(f"{file}: tensor {twice[0]!r} is in another shard as well")
-        tensors.update(mapped)
-        tensors.update({name: tensors[target] for name, target in aliases_of(header.metadata).items() if target in tensors})
+    tensors = joined((str(file), *map_header(file)) for file in files)
     return tensors, str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
 
 
@@ -124,11 +114,6 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """
     buffer, start, header = map_header(path)
     return header, map_tensors(buffer, start, header)
-
-
-def aliases_of(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Names that a file gives for tensors stored under another name."""
-    return {key.removeprefix("alias:"): target for key, target in metadata.items() if key.startswith("alias:")}
 
 
 def load_checkpoint(block: nn.Module, ref: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,31 +16,38 @@ import torch
 from torch import Tensor
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.checkpoint.filling import split_aliases
-from wgtorch.core.checkpoint.layout import (
+from wgtorch.core.checkpoint.assign import split_aliases
+from wgtorch.core.checkpoint.io import MANIFEST, ArchiveSink, FolderSink, Sink, write_file, write_folder
+from wgtorch.core.checkpoint.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     ADAPTERS,
     BLOCKS,
     CONFIG_JSON,
     CONFIG_YAML,
-    DEEPEST_YAML,
-    LARGE_CONFIG,
-    MANIFEST,
-    MAX_TENSORS,
-    SHARD,
-    file_stem,
+    Manifest,
+    StoredBlock,
+    StoredFile,
+    dump_manifest,
+    parse_manifest,
+    stored_file,
 )
-from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, dump_manifest, parse_manifest
-from wgtorch.core.checkpoint.pieces import Pieces
-from wgtorch.core.checkpoint.sink import ArchiveSink, FolderSink, Sink
-from wgtorch.core.checkpoint.stored import stored_file
-from wgtorch.core.checkpoint.tensors import bytes_of, make_header
+from wgtorch.core.checkpoint.refs import holds, is_as_referred, outside_files, ref_of
+from wgtorch.core.checkpoint.tensors import Pieces, bytes_of, make_header
 from wgtorch.core.config.resolve import dump_config, nesting, parse_config
 from wgtorch.core.errors import CheckpointError, ConfigError
-from wgtorch.core.saving import write_file, write_folder
 from wgtorch.core.tree import UniqueBlock, unique_blocks
-from wgtorch.core.weights import holds, is_as_referred, outside_files, ref_of
+
+LARGE_CONFIG = 64 << 10
+"""A config longer than this is written as JSON, which is read a hundred times faster than YAML."""
+DEEPEST_YAML = 64
+"""A config that nests deeper is written as JSON: PyYAML recurses."""
+SHARD = 4 << 30
+"""Bytes of weights in one file."""
+MAX_TENSORS = 10_000
+"""Tensors that are written into one file; its header stays far below ``MAX_HEADER_VALUES``."""
+_LONGEST = 120  # characters of a file's name; the longest that file systems take is 255
+
 
 _OURS = frozenset((MANIFEST, CONFIG_YAML, CONFIG_JSON, BLOCKS, ADAPTERS, "life", "training"))
 FORMATS = ("dir", "archive")
@@ -121,7 +129,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
     name = CONFIG_JSON
     if len(raw) <= LARGE_CONFIG and nesting(config) <= DEEPEST_YAML:
         name, raw = CONFIG_YAML, dump_config(config).encode()
-    stored_config = _stored(sink.put(name, [raw], len(raw)))
+    stored_config = _put(sink, name, [raw], len(raw))
     blocks = {}
     for path, part in unique_blocks(target).items():
         entry = _write_block(part, sink, choose)
@@ -145,7 +153,7 @@ def _write_block(part: UniqueBlock, sink: Sink, choose: _Choice) -> StoredBlock 
     for name, (adapter_config, state) in adapter_hook.hook.stored(block).items():
         folder = f"{ADAPTERS}/{file_stem(path)}/{name}"
         raw = adapter_config.encode()
-        files = [_stored(sink.put(f"{folder}/{ADAPTER_CONFIG}", [raw], len(raw)))]
+        files = [_put(sink, f"{folder}/{ADAPTER_CONFIG}", [raw], len(raw))]
         adapters[name] = (*files, _put_tensors(sink, f"{folder}/{ADAPTER_WEIGHTS}", state, {"format": "pt"}))
     state = adapter_hook.hook.base_state(block)
     if not state and not adapters:
@@ -184,7 +192,7 @@ def _shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[st
 def _put_tensors(sink: Sink, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> StoredFile:
     header, order, size = make_header(tensors, metadata)
     pieces = Pieces(header)
-    return replace(_stored(sink.put(name, _chunks(header, order, pieces), size)), pieces=pieces.hexdigest())
+    return replace(_put(sink, name, _chunks(header, order, pieces), size), pieces=pieces.hexdigest())
 
 
 def _chunks(header: bytes, order: list[Tensor], pieces: Pieces) -> Iterator[Any]:
@@ -194,8 +202,8 @@ def _chunks(header: bytes, order: list[Tensor], pieces: Pieces) -> Iterator[Any]
         yield tensor
 
 
-def _stored(entry: Mapping[str, Any]) -> StoredFile:
-    return StoredFile(entry["file"], entry["bytes"], entry["sha256"])
+def _put(sink: Sink, name: str, chunks: Iterable[Any], size: int) -> StoredFile:
+    return StoredFile(name, size, sink.put(name, chunks, size))
 
 
 def _put_file(sink: Sink, file: Path, folder: Path) -> StoredFile:
@@ -213,3 +221,10 @@ def _own_version() -> str:
         return version("wgtorch")
     except PackageNotFoundError:  # used from a source tree that is not installed
         return "unknown"
+
+
+def file_stem(path: str) -> str:
+    """A file's name, without its ending, for the block at a path (``creator.paint.t2i.backbone``)."""
+    if len(path) <= _LONGEST:
+        return path
+    return f"{path[: _LONGEST - 17]}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"

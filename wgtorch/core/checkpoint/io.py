@@ -1,23 +1,264 @@
-"""Where a checkpoint is read from: a folder or an archive. Names are checked, files mapped, sizes known before reading."""
+"""Files and folders that are put in place whole or not at all, and what checkpoints are written to and read from.
+
+A :class:`Sink` takes the files of a checkpoint and a :class:`Source` gives them, in a folder or in one zip. Names are checked, files
+mapped, sizes known before anything is read.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import mmap
 import os
+import re
+import secrets
+import shutil
 import stat
 import struct
+import sys
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
 
-from wgtorch.core.checkpoint.layout import HASHED, MANIFEST, MAX_MANIFEST, MAX_MEMBERS, checked_name
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.limits import check_limit
-from wgtorch.core.saving import recovered
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 32 << 20
+"""Bytes of a manifest that is read."""
+MAX_MEMBERS = 50_000
+"""Files in one checkpoint."""
+HASHED = 16 << 20
+"""Bytes that one load hashes in full; of larger files it compares size, header and a piece of every tensor."""
+ALIGNMENT = 64
+
+
+# --- atomic writing -----------------------------------------------------------------------------------------------------
+
+
+_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
+_AT_FDCWD = -100
+_FRESH = 10.0  # seconds in which a new name may not be locked yet by the writer that made it
+
+
+def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None], *, token: str = "") -> Path:
+    """Fills a new folder and puts it in place of the old one only when it is whole and on disk.
+
+    The two change places in one step where the system can do that (Linux), so that a kill at any moment leaves either.
+    Elsewhere there is a moment in which only ``.<name>.wgtorch-old`` is there: :func:`recovered` finds it. A ``token`` is put into the
+    name of the unfinished folder, for who must know it as its own after a kill.
+    """
+    target = Path(os.path.realpath(directory))
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file stands where the folder is to be written", str(target))
+    fresh = _beside(target, token)
+    fresh.mkdir()
+    with _held(fresh):
+        try:
+            fill(fresh)
+            for folder, _, files in os.walk(fresh, topdown=False):
+                for name in files:
+                    sync(Path(folder, name))
+                sync(Path(folder))
+            if not target.exists():
+                fresh.rename(target)
+                shutil.rmtree(_aside(target), ignore_errors=True)
+            elif _exchange(fresh, target):
+                shutil.rmtree(fresh, ignore_errors=True)
+            else:
+                _step_aside(fresh, target)
+            sync(target.parent)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    return Path(directory)
+
+
+def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None], *, token: str = "") -> Path:
+    """Fills a new file and puts it in place of the old one only when it is whole and on disk."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder stands where the file is to be written", str(target))
+    fresh = _beside(target, token)
+    fresh.touch()
+    with _held(fresh):
+        try:
+            fill(fresh)
+            sync(fresh)
+            os.replace(fresh, target)
+            sync(target.parent)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+    return Path(path)
+
+
+def recovered(path: Path) -> Path:
+    """The folder to read: ``path``, or the one that stood there when a kill struck between two renames."""
+    aside = _aside(path)
+    return aside if not path.exists() and aside.is_dir() else path
+
+
+def sync(path: Path) -> None:
+    """Has a file or folder on disk before going on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Takes away what killed writers of the same target left beside it; what a living one holds stays."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]+\.)?[0-9a-f]{{12}}\.new")
+    for left in filter(lambda left: ours.fullmatch(left.name), target.parent.iterdir()):
+        with _held(left) as free:
+            if free and time.time() - left.stat().st_ctime > _FRESH:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.wgtorch-old"
+
+
+def _step_aside(fresh: Path, target: Path) -> None:
+    aside = _aside(target)
+    shutil.rmtree(aside, ignore_errors=True)
+    target.rename(aside)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Has two paths change places in one step; False where the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Locks a file or folder for as long as this process lives and works on it; False when another one has it locked."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no leftovers are ever taken away
+        yield False
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)
+
+
+def _beside(target: Path, token: str) -> Path:
+    """A new name beside the target, once what killed writers left there is gone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    return target.parent / f".{target.name}.{token and f'{token}.'}{secrets.token_hex(6)}.new"
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------
+
+
+_CHUNK = 8 << 20
+_PADDING = 0x5747  # "GW": id of the extra field that fills up to the next aligned byte
+_TIME = (1980, 1, 1, 0, 0, 0)  # the same tree gives the same archive
+
+
+class Sink(Protocol):
+    """Takes the files of a checkpoint."""
+
+    def put(self, name: str, chunks: Iterable[Any], size: int) -> str:
+        """Writes a file of ``size`` bytes; returns its sha256."""
+
+
+class FolderSink:
+    """Files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, name: str, chunks: Iterable[Any], size: int) -> str:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb", buffering=0) as handle:
+            return _write(handle, name, chunks, size)
+
+
+class ArchiveSink:
+    """Stored members of one zip, each beginning at a multiple of 64 bytes."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+
+    def put(self, name: str, chunks: Iterable[Any], size: int) -> str:
+        info = zipfile.ZipInfo(name, _TIME)
+        info.external_attr = 0o644 << 16
+        info.file_size = size
+        large = size * 1.05 > zipfile.ZIP64_LIMIT  # as zipfile decides; it then puts 20 bytes in front of our field
+        begin = self.archive.fp.tell() + 30 + len(name.encode()) + (20 if large else 0) + 4  # type: ignore[union-attr]
+        gap = -begin % ALIGNMENT
+        info.extra = struct.pack("<HH", _PADDING, gap) + bytes(gap)
+        with self.archive.open(info, "w", force_zip64=large) as handle:
+            return _write(handle, name, chunks, size)
+
+
+def _write(handle: Any, name: str, chunks: Iterable[Any], size: int) -> str:
+    """Writes and hashes at the same time: both let other threads run."""
+    hashed = hashlib.sha256()
+    written = 0
+    with ThreadPoolExecutor(1) as hashing:
+        pending = None
+        for chunk in chunks:
+            view = memoryview(chunk).cast("B")
+            for start in range(0, len(view), _CHUNK):
+                part = view[start : start + _CHUNK]
+                if pending is not None:
+                    pending.result()
+                pending = hashing.submit(hashed.update, part)
+                _write_all(handle, part)
+                written += len(part)
+        if pending is not None:
+            pending.result()
+    assert written == size, f"{name}: wrote {written} bytes of {size}"
+    return hashed.hexdigest()
+
+
+def _write_all(handle: Any, part: memoryview) -> None:
+    while len(part):
+        part = part[handle.write(part) :]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------
+
 
 _EOCD = struct.Struct("<4s4H2LH")
 _EOCD64 = struct.Struct("<4sQ2H2L4Q")
@@ -247,3 +488,18 @@ def _check_directory(path: Path, buffer: mmap.mmap, length: int) -> None:
             raise CheckpointError(f"{path}: its zip directory is damaged")
     check_limit(count, MAX_MEMBERS, "announces {} members", str(path), CheckpointError)
     check_limit(size, MAX_MANIFEST, "announces a directory of {} bytes", str(path), CheckpointError)
+
+
+def checked_name(name: object, where: str) -> str:
+    """A name inside a checkpoint, once it is known that it stays inside.
+
+    Raises:
+        CheckpointError: it is absolute, climbs with ``..``, or is no plain relative path.
+    """
+    if not isinstance(name, str) or not name or len(name) > 1024:
+        raise CheckpointError(f"{where}: {str(name)[:80]!r} is no file name")
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") and len(part) <= 255 for part in parts)
+    if not plain or re.search(r"[\x00-\x1f\\:]", name) or PurePosixPath(name).is_absolute():
+        raise CheckpointError(f"{where}: {name!r} leaves the checkpoint or is no plain path; expected one such as 'blocks/a.safetensors'")
+    return name

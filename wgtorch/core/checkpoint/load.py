@@ -14,17 +14,28 @@ import torch
 from torch import Tensor
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.checkpoint.filling import assign, copy_into, misfit_error, misfits
-from wgtorch.core.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_JSON, CONFIG_YAML, YAML_VALUES, checked_name
-from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock
-from wgtorch.core.checkpoint.source import Source, open_source, read
-from wgtorch.core.checkpoint.stored import prove, read_manifest, stored_tensors_of
+from wgtorch.core.checkpoint.assign import assign, copy_into, misfit_error, misfits
+from wgtorch.core.checkpoint.io import Source, checked_name, open_source, read
+from wgtorch.core.checkpoint.manifest import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG_JSON,
+    CONFIG_YAML,
+    Manifest,
+    StoredBlock,
+    prove,
+    read_manifest,
+    stored_tensors_of,
+)
+from wgtorch.core.checkpoint.refs import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, path_text, read_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.tree import UniqueBlock, dotted, unique_blocks, walk
-from wgtorch.core.weights import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
+
+YAML_VALUES = 40_000
+"""Values that a config may hold as YAML; what is larger is saved as JSON."""
 
 
 @dataclass(slots=True)

@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wgtorch.core.checkpoint.layout import MANIFEST
-from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile
-from wgtorch.core.checkpoint.source import Source, open_source
-from wgtorch.core.checkpoint.stored import prove, read_manifest
+from wgtorch.core.checkpoint.io import MANIFEST, Source, open_source
+from wgtorch.core.checkpoint.manifest import Manifest, StoredBlock, StoredFile, prove, read_manifest
+from wgtorch.core.checkpoint.refs import is_unchanged, where_it_lies
 from wgtorch.core.checkpoint.tensors import read_header
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError
 from wgtorch.core.trust import from_file
-from wgtorch.core.weights import is_unchanged, where_it_lies
 
 
 @dataclass(frozen=True, slots=True)
