@@ -50,7 +50,7 @@ class StoredFile:
         file: its name in the checkpoint, or a path outside.
         bytes: how long it is.
         sha256: of all its bytes.
-        pieces: of its header and a piece of every tensor (see :mod:`wgtorch.core.checkpoint.pieces`); empty for files that
+        pieces: of its header and a piece of every tensor (see :class:`wgtorch.core.checkpoint.tensors.Pieces`); empty for files that
             are no weights, and in checkpoints of format 1.0.
     """
 
