@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wgtorch.core.errors import PortTypeError
+from wgtorch.core.errors import PortTypeError, UnknownNameError
 from wgtorch.core.kinds import Kind, describe, get_kind, kind_of_annotation, kinds, mismatch, register_kind
 from wgtorch.core.port import Port
 
@@ -98,6 +98,29 @@ def test_a_user_adds_a_kind() -> None:
     assert register_kind(even) is even
     with pytest.raises(PortTypeError, match="already registered with another meaning"):
         register_kind(Kind("test-even", lambda value: True, "something else"))
+
+
+TENSORS = {"tensor", "tokens", "image", "video", "audio", "latent", "embedding"}
+OTHERS = {"text", "number", "dict", "list"}
+
+
+@pytest.mark.parametrize("source", sorted({"any"} | TENSORS | OTHERS))
+def test_what_feeds_what(source: str) -> None:
+    fed = {target for target in {"any"} | TENSORS | OTHERS if mismatch(source, target) is None}
+    if source == "any":
+        assert fed == {"any"} | TENSORS | OTHERS
+    elif source == "tensor":  # may hold any tensor, one number among them
+        assert fed == {"any", "number"} | TENSORS
+    elif source in TENSORS:
+        assert fed == {"any", "tensor", source}
+    else:
+        assert fed == {"any", source}
+
+
+def test_why_one_does_not_feed_the_other() -> None:
+    assert mismatch("image", "number") == "'image' does not feed 'number'"
+    with pytest.raises(UnknownNameError, match="unknown kind of value 'imgae'; did you mean 'image'"):
+        mismatch("text", "imgae")
 
 
 def test_describe_never_shows_a_long_value_whole() -> None:
