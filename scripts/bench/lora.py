@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What it costs that a place wears an adapter: switching between places, and different adapters within one batch.
+"""What it costs that a place uses an adapter: switching between places, and different adapters within one batch.
 
     python scripts/bench/lora.py                 # all, about a minute on one core
     python scripts/bench/lora.py --only switch   # some of: switch mixed memory
@@ -13,7 +13,7 @@ rounds. Before that all must give the same numbers.
 - mixed: a batch with another adapter for every other sample, beside one adapter for all, and beside PEFT's ``adapter_names``.
   Target: at most 1.1 of one adapter for all.
 - memory: weights of two places with two adapters, beside one model and two copies of it; and what is allocated when a place is told
-  to wear another adapter, which is nothing.
+  to use another adapter, which is nothing.
 """
 
 from __future__ import annotations
@@ -121,10 +121,10 @@ def switch(arguments: argparse.Namespace) -> None:
         found = interleaved(ways, arguments.rounds)
     print(f"switching place, a call ({count} adapted layers in the UNet):")
     row("engine, a node without adapters", found["no adapter"] / calls)
-    row("engine, a node that wears the same as the last", found["one adapter"] / calls)
-    row("engine, a node that wears another than the last", found["in turn"] / calls)
+    row("engine, a node that uses the same as the last", found["one adapter"] / calls)
+    row("engine, a node that uses another than the last", found["in turn"] / calls)
     cost = (found["in turn"] - found["no adapter"]) / calls
-    print(f"  a place that wears another costs {cost * 1e6:.1f} us more (target 50 us: {'reached' if cost <= 50e-6 else 'MISSED'})")
+    print(f"  a place that uses another costs {cost * 1e6:.1f} us more (target 50 us: {'reached' if cost <= 50e-6 else 'MISSED'})")
     row("PEFT's set_adapter on the UNet", found["PEFT to winter"])
 
 
@@ -209,7 +209,7 @@ def memory(arguments: argparse.Namespace) -> None:
             graph.set_adapter(node, name)
         sizes[words] = held(graph)
         if second is block:
-            print(f"telling a place to wear another adapter allocates {allocated(graph)} bytes of tensors")
+            print(f"telling a place to use another adapter allocates {allocated(graph)} bytes of tensors")
         for name in lora.adapters(graph):
             lora.remove(graph, name)
     print("memory of weights:")
@@ -219,7 +219,7 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def allocated(graph: Graph) -> int:
-    """Bytes of tensors that are made when a place is told to wear another adapter."""
+    """Bytes of tensors that are made when a place is told to use another adapter."""
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for name in NAMES * 2:
             graph.set_adapter("first", name)

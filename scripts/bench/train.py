@@ -182,10 +182,10 @@ def compare(what: str, args: argparse.Namespace) -> None:
     batch = {"latent": torch.rand(args.batch, 3, 64, 64), "condition": torch.rand(args.batch, 7, 8)}
     objective: Any = trainable.objective
     turns = Turns(Hand(twin, objective.schedule, objective.times, args.lr), batch, args.block, args.warmup)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as worn:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as contexts:
         if what == "lora":
-            worn.enter_context(wgtorch.lora.use_adapter(block, "style"))
-            worn.enter_context(wgtorch.lora.use_adapter(twin, "style"))
+            contexts.enter_context(wgtorch.lora.use_adapter(block, "style"))
+            contexts.enter_context(wgtorch.lora.use_adapter(twin, "style"))
         train(trainable, turns, args, Path(folder))
     report(what, "by hand", block, turns, args)
 

@@ -288,7 +288,7 @@ def test_what_we_save_diffusers_reads(pipe: Any, tmp_path: Path) -> None:
         torch.testing.assert_close(painted(graph.nodes[unet].model), painted(again))
 
 
-def test_a_pipeline_that_wears_one_already(pipe: Any, tmp_path: Path) -> None:
+def test_a_pipeline_that_has_one_already(pipe: Any, tmp_path: Path) -> None:
     theirs(pipe, "folder", tmp_path / "lora")
     graph, unet, text = text_to_image(pipe)
     expected = painted(pipe.unet)
@@ -308,7 +308,7 @@ def test_a_pipeline_that_wears_one_already(pipe: Any, tmp_path: Path) -> None:
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_brings_back_what_each_place_wears(tmp_path: Path) -> None:
+def test_a_checkpoint_brings_back_what_each_place_selects(tmp_path: Path) -> None:
     graph = twice(Body())
     lora.add(graph, "one", rank=2, nodes=["n1"])
     lora.add(graph, "two", rank=3, nodes=["n3"])

@@ -124,7 +124,7 @@ def test_weights_scale_what_an_adapter_adds() -> None:
     torch.testing.assert_close(outputs[3], outputs[0] - 2 * added)
 
 
-def test_variants_are_worn_whole_and_alike() -> None:
+def test_variants_are_used_whole_and_alike() -> None:
     graph, _ = pair(use_dora=True)
     graph.set_adapter("n0", {"one": 0.5})
     with pytest.raises(StructureError, match=r"'one' is no plain LoRA .* cannot be used with weight 0.5"):
@@ -156,10 +156,10 @@ def test_layers_that_peft_put_in_are_taken_over() -> None:
         body.first.lora_B["mine"].weight.normal_()
     graph = chain(body, name="g")
     x = torch.randn(2, 4)
-    worn = graph(x=x)["y"]
-    assert not torch.equal(worn, plain(x))
+    adapted = graph(x=x)["y"]
+    assert not torch.equal(adapted, plain(x))
     assert lora.from_peft(graph) == ["n0"] and graph.places["n0"].adapter == "mine"
-    torch.testing.assert_close(graph(x=x)["y"], worn, rtol=0, atol=0)
+    torch.testing.assert_close(graph(x=x)["y"], adapted, rtol=0, atol=0)
     torch.testing.assert_close(body(x), plain(x), rtol=0, atol=0)
     lora.remove(graph, "mine")
     assert snapshot(body)[2] == snapshot(plain)[2]

@@ -29,7 +29,7 @@ def assert_as_before(graph: Graph, before: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("adapter", ["one", {"one": 0.5, "two": -1.0}])
 @pytest.mark.parametrize("lora_bias", [False, True])
-def test_merged_is_as_worn_and_unmerged_bit_for_bit_as_before(adapter: object, lora_bias: bool) -> None:
+def test_merged_is_as_active_and_unmerged_bit_for_bit_as_before(adapter: object, lora_bias: bool) -> None:
     graph = chain(Layers(), name="g", ports=("ids", "y")).eval()
     words = ALL_KINDS[1:] if lora_bias else ALL_KINDS
     for name in ("one", "two"):
@@ -37,20 +37,20 @@ def test_merged_is_as_worn_and_unmerged_bit_for_bit_as_before(adapter: object, l
     fill(graph)
     ids = torch.randint(7, (4, 6))
     graph.set_adapter("n0", adapter)
-    before, worn = snapshot(graph)[1], graph(ids=ids)["y"]
+    before, adapted = snapshot(graph)[1], graph(ids=ids)["y"]
     assert lora.merge(graph, adapter) == ["n0"]
-    torch.testing.assert_close(graph(ids=ids)["y"], worn, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(graph.nodes["n0"](ids), worn, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(graph(ids=ids)["y"], adapted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(graph.nodes["n0"](ids), adapted, rtol=1e-4, atol=1e-5)
     assert not torch.equal(graph.nodes["n0"].out.base_layer.weight, before["nodes.n0.out.base_layer.weight"])
     clone = copy.deepcopy(graph)
     for each in (graph, clone):
         assert lora.unmerge(each) == ["n0"]
         assert all(torch.equal(value, before[name]) for name, value in each.state_dict().items())
-        assert torch.equal(each(ids=ids)["y"], worn)
+        assert torch.equal(each(ids=ids)["y"], adapted)
     assert lora.unmerge(graph) == []
 
 
-def test_places_that_wear_something_else_would_feel_it() -> None:
+def test_places_that_select_something_else_would_feel_it() -> None:
     graph = twice(Body())
     lora.add(graph, "one", rank=2, nodes=["n1"])
     fill(graph)

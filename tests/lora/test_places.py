@@ -25,7 +25,7 @@ X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
 
 def adapted(body: Body | None = None, *names: str, freeze: bool = True) -> Graph:
-    """The block twice in a graph, with adapters that nothing wears yet."""
+    """The block twice in a graph, with adapters that no place selects yet."""
     graph = twice(body or Body())
     for name in names or ("one", "two"):
         lora.add(graph, name, rank=2, alpha=3, nodes=["n1"], wear=False)
@@ -221,7 +221,7 @@ def test_an_adapter_for_each_sample_when_it_is_computed_again_or_compiled(how: s
 # --- levels, samples, calls outside of places -------------------------------------------------------------------------
 
 
-def test_what_a_level_wears_holds_for_all_blocks_below() -> None:
+def test_what_a_level_selects_holds_for_all_blocks_below() -> None:
     body = Body()
     graph = chain(body, name="g")
     lora.add(graph, "one", rank=2)
@@ -256,7 +256,7 @@ def test_an_adapter_for_each_sample() -> None:
         graph(x=X[:2])
 
 
-def test_a_mapped_node_wears_one_for_each_item() -> None:
+def test_a_mapped_node_uses_one_for_each_item() -> None:
     graph = Graph("g")
     graph.add_node(Body(), "body", map="x")
     graph.infer_exposed_ports()
@@ -272,7 +272,7 @@ def test_a_mapped_node_wears_one_for_each_item() -> None:
         graph.run({"x": [X] * 4})
 
 
-def test_a_block_called_outside_of_places_wears_what_it_is_told() -> None:
+def test_a_block_called_outside_of_places_uses_what_it_is_told() -> None:
     graph = adapted()
     graph.set_adapter("n1", "one")
     body = graph.nodes["n1"]
@@ -293,7 +293,7 @@ def test_a_block_called_outside_of_places_wears_what_it_is_told() -> None:
     assert current.active is None
 
 
-def test_an_error_inside_a_place_leaves_nothing_worn() -> None:
+def test_an_error_inside_a_place_leaves_nothing_active() -> None:
     graph = adapted()
     graph.set_adapter("n1", "one")
     with pytest.raises(RuntimeError):
@@ -323,7 +323,7 @@ def test_an_adapter_that_is_not_there_is_an_error_with_the_nearest_names() -> No
 
 
 @pytest.mark.parametrize("adapter", ["one", {"one": 0.5, "two": 2.0}, ("one", None, "two")])
-def test_configs_say_what_is_worn_and_the_run_looks_for_it(adapter: Any) -> None:
+def test_configs_say_what_is_selected_and_the_run_looks_for_it(adapter: Any) -> None:
     graph = adapted()
     graph.set_adapter("n1", adapter)
     again = Graph.from_config(graph.to_config())
@@ -339,7 +339,7 @@ def test_configs_say_what_is_worn_and_the_run_looks_for_it(adapter: Any) -> None
     torch.testing.assert_close(again(x=X), graph(x=X), rtol=0, atol=0)
 
 
-def test_a_copy_wears_for_itself() -> None:
+def test_a_copy_selects_for_itself() -> None:
     graph = adapted()
     graph.set_adapter("n1", "one")
     clone = copy.deepcopy(graph)
@@ -353,7 +353,7 @@ def test_a_copy_wears_for_itself() -> None:
     torch.testing.assert_close(graph(x=X)["y"], wanted(graph, {"one": 1.0}, {"two": 1.0})[0])
 
 
-def test_a_plan_made_before_there_were_adapters_wears_nothing() -> None:
+def test_a_plan_made_before_there_were_adapters_uses_none() -> None:
     body = Body()
     left, right = twice(body), chain(body, name="right")
     before = left(x=X)["y"]
@@ -364,7 +364,7 @@ def test_a_plan_made_before_there_were_adapters_wears_nothing() -> None:
     assert not torch.equal(left(x=X)["y"], before)
 
 
-def test_waiting_nodes_and_threads_take_along_what_is_worn() -> None:
+def test_waiting_nodes_and_threads_take_along_what_is_active() -> None:
     from tests.blocks_for_tests import Pause
 
     body = Body()

@@ -1,4 +1,4 @@
-"""What is computed again in the backward pass wears what it wore: loops of the engine, models of diffusers and transformers."""
+"""What is computed again in the backward pass has the adapters it had: loops of the engine, models of diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
 
 def looped(steps: int = 3) -> Graph:
-    """A loop through a block that wears an adapter, another block that wears another, and one that has one and wears none."""
+    """A loop through a block that uses an adapter, another block that uses another, and one that has one and uses none."""
     graph = Graph("loop", metadata={"num_loop_steps": steps})
     graph.add_node(Body(seed=1), "one")
     graph.add_node(Body(seed=2), "two")

@@ -1,4 +1,4 @@
-"""Adapters trained by Lightning: at the places that wear them, of blocks alone, in light worlds, in two processes."""
+"""Adapters trained by Lightning: at the places that use them, of blocks alone, in light worlds, in two processes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def small_painter() -> Graph:
 
 
 @pytest.mark.parametrize("objective", ["scene_painting", "denoising"])
-def test_the_painter_trains_the_adapter_that_its_place_wears_now(objective: str) -> None:
+def test_the_painter_trains_the_adapter_that_its_place_selects_now(objective: str) -> None:
     """Also when the place is told something else after the objective has looked at the graph."""
     graph = small_painter()
     block = graph.nodes["backbone"]
@@ -151,7 +151,7 @@ def test_the_painter_trains_the_adapter_that_its_place_wears_now(objective: str)
             continue
         loss.backward()
         assert grads(block) == {name}
-    if objective == "scene_painting":  # at its place and alone, the loss of a worn adapter is the same
+    if objective == "scene_painting":  # at its place and alone, the loss of an active adapter is the same
         schedule = {"kind": "flow", "num_train_timesteps": 1}
         own = build(ObjectiveRegistry, {**PAINTING, "prediction": "x0", "schedule": schedule}, "objective")
         same = {**batch, "latent": 2 * batch["image"] - 1}  # so that nothing is drawn for an encoder
@@ -161,8 +161,8 @@ def test_the_painter_trains_the_adapter_that_its_place_wears_now(objective: str)
             torch.testing.assert_close(own(block, same, step(3))["loss"], at_its_place)
 
 
-def test_what_a_level_around_the_painter_wears_is_trained() -> None:
-    """The outermost place decides, as in a run; and a backbone that is named by its path wears what its own place says."""
+def test_what_a_level_around_the_painter_selects_is_trained() -> None:
+    """The outermost place decides, as in a run; and a backbone that is named by its path uses what its own place says."""
     graph = small_painter()
     block = graph.nodes["backbone"]
     with torch.no_grad():

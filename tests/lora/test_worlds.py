@@ -48,15 +48,15 @@ def test_the_default_world_as_a_light_one(tmp_path: Path) -> None:
     assert {id(parameter) for parameter in trained} == {id(p) for n, p in world.named_parameters() if "lora_" in n}
     assert len({id(parameter) for parameter in trained}) == len(trained) and sum(p.numel() for p in trained) == report.parameters
     fill(world)
-    worn = picture(world)
-    assert not torch.equal(worn, plain)
+    adapted = picture(world)
+    assert not torch.equal(adapted, plain)
 
     path = world.save(tmp_path / "light")
     assert not (path / "blocks").exists(), "the base is the one that ships"
     stored = json.loads((path / "manifest.json").read_text())["blocks"]
     assert all(entry["ref"] and not entry["files"] for entry in stored.values() if entry.get("adapters"))
     loaded = World.load(path)
-    assert torch.equal(picture(loaded), worn)
+    assert torch.equal(picture(loaded), adapted)
     assert loaded.find("creator/paint/t2i").places["backbone"].adapter == "style"
 
     state = world.run(num_steps=1, seed=4)
@@ -84,7 +84,7 @@ def small_world(body: Body) -> World:
     return world
 
 
-def test_stages_wear_adapters_of_their_own() -> None:
+def test_stages_use_adapters_of_their_own() -> None:
     body = Body()
     world = small_world(body)
     for name in ("a", "b"):
@@ -183,7 +183,7 @@ def test_removing_waits_for_calls_and_is_refused_from_inside_one() -> None:
     assert lora.adapters(graph) == {"season": ["n0"]}
 
 
-def test_wear_chooses_for_each_block_what_it_has() -> None:
+def test_set_adapter_chooses_for_each_block_what_it_has() -> None:
     graph = Graph("g")
     graph.add_node(Body(seed=1), "a")
     graph.add_node(Body(seed=2), "b")

@@ -276,7 +276,7 @@ class GraphBuilder(Level):
             self._changed()
 
     def _with_adapters(self) -> frozenset[str]:
-        """Nodes whose calls must say what is worn, if only that it is nothing."""
+        """Nodes whose calls must say which adapters are active, if only that none is."""
         return frozenset(
             node_id for node_id, child in self.nodes.items() if self._places[node_id].adapter or adapter_hook.hook.names(child)
         )

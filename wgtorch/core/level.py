@@ -127,10 +127,10 @@ class Level(Block):
         self._changed()
 
     def set_adapter(self, node_path: str, adapter: Adapter | None) -> None:
-        """Says what the child at a place wears there; a run that goes on meanwhile takes it from its next call of the node.
+        """Says which adapter the child at a place uses there; a run that goes on meanwhile takes it from its next call of the node.
 
         Args:
-            node_path: a node, here or below (``creator/paint/t2i/backbone``). What a level wears holds for every block
+            node_path: a node, here or below (``creator/paint/t2i/backbone``). What a level's place says holds for every block
                 below that has it, whatever their own places say.
             adapter: a name; ``{name: weight}`` for several at once; a list with a name or None for each sample of the
                 batch (for each item, where the node maps over a list); None for the base alone.

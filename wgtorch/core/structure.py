@@ -30,8 +30,8 @@ class Node:
     Args:
         node_id: unique in its composite.
         trainable: False lets gradients through this use of the child and adds none to its weights.
-        adapter: what the child wears here: an adapter's name, weights by name, or a name or None for each sample of the
-            batch. What a level wears holds for all blocks below that have it.
+        adapter: which adapters of the child are active here: a name, weights by name, or a name or None for each sample of the
+            batch. What is said of a level holds for all blocks below that have it.
         inputs: values for ports that nothing feeds.
         map: input ports at which a list arrives that the child runs over, item by item.
         timeout: seconds that one call may take.

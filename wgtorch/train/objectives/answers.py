@@ -25,7 +25,7 @@ class Answering(Objective):
 
     For models of text that say how likely they find an answer: ``llm`` and ``vlm`` where their weights are here, whatever their
     tokens are, and ``llm/words``. Where the model stands in a graph, the graph asks as it does when it runs: with the prompt it
-    makes, and with the adapter that the model wears there.
+    makes, and with the adapter that is active there.
 
     Example:
         >>> Trainable(chat, objective={"type": "answering", "at": "llm"})  # batches of prompt and answer

@@ -172,7 +172,7 @@ class Denoising(Objective):
     # --- found in the target ------------------------------------------------------------------------------------------
 
     def denoiser(self, target: Block) -> Denoiser:
-        """The part of the target that predicts once; made anew when the graph's structure, or what its places wear, has changed."""
+        """The part of the target that predicts once; made anew when the graph's structure, or an adapter of its places, has changed."""
         place = denoising_graph(target, self.at)
         key = (id(place), _version(place), _worn(place))
         if self._part is None or self._part[0] != key:
@@ -213,5 +213,5 @@ def _version(place: Block) -> int:
 
 
 def _worn(place: Block) -> list[Any]:
-    """What a level's own places wear: a part that was cut out of it keeps what they wore then."""
+    """The adapters that a level's own places select: a part that was cut out of it keeps those of then."""
     return [node.adapter for node in place.places.values()] if isinstance(place, Level) else []

@@ -64,7 +64,7 @@ def graphs_in(level: Level) -> Iterator[tuple[str, Graph]]:
 
 @contextmanager
 def adapters_on_the_way(target: Block, place: Block | None, at: str | None) -> Iterator[None]:
-    """Inside, what is called wears what the places on the way to it say, as in a run of the whole target.
+    """Inside, the adapters that places on the way to what is called select are active, as in a run of the whole target.
 
     Args:
         target: a level, or a block, which has no way.

@@ -68,7 +68,7 @@ class ScenePainting(Denoising):
         self._bare: tuple[Denoiser, Denoiser] | None = None
 
     def denoiser(self, target: Block) -> Denoiser:
-        """The backbone at its place, with the adapter that it wears there, and nothing before it: words do not come into it."""
+        """The backbone at its place, with the adapter that is active there, and nothing before it: words do not come into it."""
         found = {id(block): block for block in target.modules() if isinstance(block, SceneBackbone)}
         if len(found) != 1:
             raise ConfigError(f"scene_painting: {target.block_id} holds {len(found)} painters; expected one block of type 'backbone/scene'")
