@@ -77,6 +77,19 @@ def test_the_report_says_which_blocks_got_it_and_why_others_did_not() -> None:
     assert [graph.places[node].adapter for node in "abcde"] == ["one", None, None, None, "one"]
 
 
+def test_the_report_is_exact() -> None:
+    graph = twice(Body())
+    again = lora.add(graph, "one", rank=1, nodes=["n1"])
+    assert again == lora.Report("one", (lora.Adapted("n1", "test_lora/body", 2, 2 * 1 * 8),), (), frozen=0)
+    assert str(again) == "adapter 'one': 16 parameters on 1 blocks, 0 skipped\n  n1  test_lora/body: 2 layers, 16 parameters"
+    held = sum(parameter.numel() for name, parameter in graph.named_parameters() if "lora_" not in name)
+    froze = lora.add(graph, "two", rank=2, target_modules=["first"], freeze_base=True, nodes=["n1", "n0"])
+    skipped = (lora.Skipped("n0", "none of its layers matches ['first']"),)
+    assert froze == lora.Report("two", (lora.Adapted("n1", "test_lora/body", 1, 16),), skipped, frozen=held)
+    assert str(froze).splitlines()[0] == f"adapter 'two': 16 parameters on 1 blocks, 1 skipped, {held:,} of the base frozen"
+    assert lora.add(graph, "three", nodes=["n1"], freeze_base=True).frozen == 0, "it was frozen already"
+
+
 def test_models_behind_a_provider_are_skipped_and_reported() -> None:
     """The same type of block, here and far away: only the one with weights gets an adapter."""
     pytest.importorskip("openai")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ import peft
 from tests.blocks_for_tests import chain
 from tests.lora.models import Body, fill, snapshot, twice
 from wgtorch import lora
+from wgtorch.core.block import Block
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
@@ -107,6 +109,47 @@ def test_blocks_are_found_by_layers_and_shapes_or_named(tmp_path: Path) -> None:
     wide = chain(Body(seed=1), Body(width=8), name="g")
     lora.load(wide, tmp_path / "one")
     assert lora.adapters(wide) == {"style": ["n0"]}
+
+
+class Holds(Block):
+    """One layer."""
+
+    outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        (nn.Linear, (4, 6), (6, 4)),
+        (nn.Linear, (4, 6), (4, 5)),
+        (nn.Linear, (4, 6), (5, 6)),
+        (nn.Embedding, (4, 6), (6, 4)),
+        (nn.Embedding, (4, 6), (4, 5)),
+        (nn.Embedding, (4, 6), (5, 6)),
+        (nn.Conv2d, (4, 6, 3), (6, 4, 3)),
+        ("Conv1D", (4, 6), (6, 4)),
+        ("Conv1D", (4, 6), (5, 6)),
+    ],
+)
+def test_widths_tell_blocks_apart(kind: Any, first: tuple[int, ...], second: tuple[int, ...], tmp_path: Path) -> None:
+    if kind == "Conv1D":  # of transformers, a linear layer written the other way round
+        kind = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    for number, sizes in enumerate((first, second)):
+        source = Holds(kind(*sizes))
+        lora.add(source, "one", rank=2, target_modules=["layer"])
+        lora.save(source, tmp_path / str(number), "one")
+        graph = Graph("g")
+        for node_id, own in (("n0", first), ("n1", second)):
+            graph.add_node(Holds(kind(*own)), node_id)
+        lora.load(graph, tmp_path / str(number))
+        assert lora.adapters(graph) == {"style": [f"n{number}"]}
 
 
 def test_the_folder_a_level_is_saved_to_holds_nothing_else(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wgtorch.core.errors import StructureError, require, suggest
-from wgtorch.lora.adapted_module import adapters_on, layers_of, tensors_of
+from wgtorch.lora.adapted_module import adapters_on, layers_of, merged_into, tensors_of
 from wgtorch.lora.context import changing
 from wgtorch.lora.freezing import freeze, settle_mode, thaw
-from wgtorch.lora.injection import OPTIONS, check_name, check_not_merged, convert_layers, eject, inject, is_converted
+from wgtorch.lora.injection import OPTIONS, check_name, convert_layers, eject, inject, is_converted
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report, Skipped
 from wgtorch.lora.switching import deselect
@@ -75,7 +75,8 @@ def add(
             chosen.append((place, layers))
     if target_modules is not None:
         _check_all_matched(target_modules, chosen, places)
-    adapted = _inject_all(chosen, name, rank, alpha, target_modules, dropout, options)
+    arguments = {"r": rank, "lora_alpha": rank if alpha is None else alpha, "lora_dropout": dropout, **options}
+    adapted = _inject_all(chosen, name, target_modules, arguments)
     for place, _ in chosen:
         settle_mode(place.block, target.training)
     frozen = sum(freeze(place.block, name, target.training) for place in unique_models(places_of(target))) if freeze_base else 0
@@ -96,7 +97,11 @@ def remove(target: Any, name: str) -> None:
     """
     holders = holders_of(target, name)
     for place in holders:
-        check_not_merged(place.block, name, place.path)
+        if name in dict(merged_into(place.block) or ()):
+            raise StructureError(
+                f"{place.path}: adapter {name!r} is merged into the base; take it out of the weights first with wgtorch.lora.unmerge, or "
+                "leave it in them for good with wgtorch.lora.fuse"
+            )
     deselect(target, name)
     for place in holders:
         with changing(place.block):
@@ -158,29 +163,15 @@ def _check_all_matched(target_modules: str | Sequence[str], chosen: Sequence[tup
             raise StructureError(f"lora.add: target_modules {word!r} matches no layer of any block; {suggest(word, sorted(known))}")
 
 
-def _inject_all(
-    chosen: Sequence[tuple[Place, list[str]]],
-    name: str,
-    rank: int,
-    alpha: float | None,
-    target_modules: str | Sequence[str] | None,
-    dropout: float,
-    options: dict[str, Any],
-) -> list[Adapted]:
+def _inject_all(chosen: Sequence[tuple[Place, list[str]]], name: str, target_modules: Any, arguments: dict[str, Any]) -> list[Adapted]:
     """All blocks get the adapter, or none."""
     done: list[Place] = []
     adapted = []
     peft: Any = require("peft", "train") if chosen else None
     try:
         for place, layers in chosen:
-            config = peft.LoraConfig(
-                r=rank,
-                lora_alpha=rank if alpha is None else alpha,
-                target_modules=as_peft_says(place.block, layers, target_modules),
-                lora_dropout=dropout,
-                **options,
-            )
-            inject(place.block, name, config)
+            words = as_peft_says(place.block, layers, target_modules)
+            inject(place.block, name, peft.LoraConfig(target_modules=words, **arguments))
             done.append(place)
             size = sum(parameter.numel() for parameter in tensors_of(place.block, name).values())
             kind = getattr(place.block, "block_type", "") or type(place.block).__name__

@@ -19,7 +19,7 @@ from wgtorch.lora.injection import eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report
-from wgtorch.lora.target_modules import adaptable
+from wgtorch.lora.target_modules import adaptable, sizes
 
 _FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
 
@@ -147,12 +147,13 @@ def _place_for(target: Any, stored: Stored, nodes: str | Mapping[str, str] | Non
 
 
 def _shapes_fit(place: Place, stored: Stored) -> bool:
-    layers: dict[str, Any] = dict(adaptable(place.block))
+    layers = adaptable(place.block)
     for key, value in stored.tensors.items():
-        layer, _, rest = key.partition(".lora_")
-        weight = layers[layer].weight
-        size = value.shape[-1] if rest.startswith("embedding_A") else value.shape[1] if rest.startswith("A") else value.shape[0]
-        if rest[0] in "AB" and size != weight.shape[1 if rest[0] == "A" else 0] and size != weight.shape[0 if rest[0] == "A" else 1]:
+        path, _, kind = key.partition(".lora_")
+        inwards, outwards = sizes(layers[path])
+        if kind.startswith(("A", "embedding_A")) and value.shape[1] != inwards:
+            return False
+        if kind.startswith(("B", "embedding_B")) and value.shape[0] != outwards:
             return False
     return True
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from wgtorch.core.errors import StructureError, require, suggest
+from wgtorch.core.errors import StructureError, require
 from wgtorch.core.tree import is_level, walk
-from wgtorch.lora.adapted_module import adapted_module, adapters_on, layers_of, tensors_of
+from wgtorch.lora.adapted_module import adapted_module, adapters_on, layers_of, merged_into, tensors_of
 from wgtorch.lora.gradient_checkpointing import preserve_when_recomputed, restore_checkpointing
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -69,8 +69,8 @@ def inject(block: nn.Module, name: str, config: Any) -> None:
     module = adapted_module(block)
     before = dict(adapters_on(block))
     if check_name(name) in before:
-        raise StructureError(f"{_named(block)}: has an adapter {name!r} already; remove it first, or choose another name")
-    check_config(config, f"{_named(block)}: adapter {name!r}")
+        raise StructureError(f"{block.block_id}: has an adapter {name!r} already; remove it first, or choose another name")
+    check_config(config, f"{block.block_id}: adapter {name!r}")
     grads = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     # PEFT writes the model's configs anew each time, with a warning where there are some: it is shown none.
     _set_configs(module, {})
@@ -84,7 +84,7 @@ def inject(block: nn.Module, name: str, config: Any) -> None:
         _take_out(module, name)
         if not isinstance(error, (ValueError, TypeError, RuntimeWarning)):
             raise
-        raise StructureError(f"{_named(block)}: adapter {name!r} cannot be put in: {error}") from error
+        raise StructureError(f"{block.block_id}: adapter {name!r} cannot be put in: {error}") from error
     finally:
         _set_configs(module, before)
         for parameter, grad in grads:
@@ -116,34 +116,14 @@ def is_converted(block: nn.Module) -> bool:
 
 
 def eject(block: nn.Module, name: str) -> None:
-    """Takes an adapter out; with the last one the block's modules are those it had before there was any.
-
-    Raises:
-        StructureError: the block has no such adapter, or it is merged.
-    """
+    """Takes an adapter out; with the last one the block's modules are those it had before there was any."""
+    assert name not in dict(merged_into(block) or ()), name
     module = adapted_module(block)
-    configs = dict(adapters_on(block))
-    if name not in configs:
-        raise StructureError(f"{_named(block)}: has no adapter {name!r}; {suggest(name, configs)}")
-    check_not_merged(block, name, _named(block))
     _take_out(module, name)
-    del configs[name]
+    configs = {other: config for other, config in adapters_on(block).items() if other != name}
     _set_configs(module, configs)
     if not configs:
         restore_checkpointing(module)
-
-
-def check_not_merged(block: nn.Module, name: str, where: str) -> None:
-    """Says what to do with an adapter that is counted into the base weights, so that it cannot be taken out.
-
-    Raises:
-        StructureError: it is.
-    """
-    if any(name in layer.merged_adapters for _, layer in layers_of(adapted_module(block))):
-        raise StructureError(
-            f"{where}: adapter {name!r} is merged into the base; take it out of the weights first with wgtorch.lora.unmerge, or leave "
-            "it in them for good with wgtorch.lora.fuse"
-        )
 
 
 def _convert(block: nn.Module) -> None:
@@ -153,7 +133,7 @@ def _convert(block: nn.Module) -> None:
     for path, layer in found:
         if type(layer) not in CONTEXT_LAYERS:
             raise StructureError(
-                f"{_named(block)}: {path} is a {type(layer).__name__} of PEFT, whose adapters cannot differ from place to place; "
+                f"{block.block_id}: {path} is a {type(layer).__name__} of PEFT, whose adapters cannot differ from place to place; "
                 f"adapters go on {', '.join(sorted(kind.__name__ for kind in CONTEXT_LAYERS))}"
             )
     for _, layer in found:
@@ -174,7 +154,3 @@ def _take_out(module: nn.Module, name: str) -> None:
         if not layer.scaling:
             parent, _, attribute = path.rpartition(".")
             setattr(module.get_submodule(parent), attribute, layer.base_layer)
-
-
-def _named(block: Any) -> str:
-    return str(getattr(block, "block_id", type(block).__name__))

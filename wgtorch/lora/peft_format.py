@@ -30,7 +30,7 @@ def stored_adapters_of(block: nn.Module) -> dict[str, tuple[str, dict[str, Tenso
     configs = adapters_on(block)
     if configs and not is_converted(block):
         raise CheckpointError(
-            f"{getattr(block, 'block_id', type(block).__name__)}: has adapters {list(configs)} that PEFT put in itself, active at every "
+            f"{block.block_id}: has adapters {list(configs)} that PEFT put in itself, active at every "
             "place; call wgtorch.lora.from_peft(target), then places say which they use, and save that"
         )
     return {name: stored_adapter(block, name) for name in configs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -56,6 +56,12 @@ def as_peft_says(block: Any, chosen: Sequence[str], target_modules: str | Sequen
         if words and all(matches(path, words) for path in chosen) and not any(matches(path, words) for path in others):
             return words if isinstance(words, str) else set(words)
     return "|".join(re.escape(path) for path in chosen)
+
+
+def sizes(layer: nn.Module) -> tuple[int, int]:
+    """(width of what goes into a layer that takes an adapter, width of what comes out)."""
+    first, second = cast(Any, layer).weight.shape[:2]
+    return (second, first) if isinstance(layer, (nn.Linear, *_CONVOLUTIONS)) else (first, second)  # embeddings, transformers' Conv1D
 
 
 def _takes_one(layer: nn.Module) -> bool:
