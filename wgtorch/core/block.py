@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from wgtorch.core.checkpoint.assign import build_empty
+from wgtorch.core.checkpoint.io import is_mapped
 from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
-from wgtorch.core.checkpoint.refs import load_checkpoint, note_ref
+from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint
 from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
@@ -220,9 +221,11 @@ class Block(nn.Module):
         return save_checkpoint(self, directory)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Self:
+    def load(
+        cls, directory: str | os.PathLike[str], *, pool: Pool | None = None, map: bool = True, trust: Trust | bool | None = None
+    ) -> Self:
         """Gives back what :meth:`save` wrote; see :meth:`load_from_checkpoint`."""
-        return cls.load_from_checkpoint(directory, pool=pool, trust=trust)
+        return cls.load_from_checkpoint(directory, pool=pool, map=map, trust=trust)
 
     def save_checkpoint(
         self,
@@ -262,12 +265,15 @@ class Block(nn.Module):
         strict: bool = True,
         device: torch.device | str | None = None,
         verify: bool | None = None,
+        map: bool = True,
         trust: Trust | bool | None = None,
     ) -> Self:
         """Builds from a checkpoint: structure without memory, then the weights, mapped from the file without a copy.
 
-        The files stay mapped: do not write into them while the result lives (saving over them is safe, it makes new
-        ones). Weights that are changed become the process's own, page by page.
+        Mapped weights are the file's own pages, read when they are first used and shared with other processes that map them.
+        Whoever writes into the file changes them in the running model; whoever cuts it short ends the process when it touches
+        what is gone (SIGBUS). Replacing or removing the file is harmless, and so is saving over it, which makes a new one.
+        Weights that are changed become the process's own, page by page. ``map=False`` reads them into memory instead.
 
         Args:
             path: a folder or an archive.
@@ -278,6 +284,7 @@ class Block(nn.Module):
             device: where the weights go.
             verify: True reads every byte to compare its hash; None those of adapters and of 16 MiB of weights, and of
                 larger files their size, their header and a piece of every tensor; False none.
+            map: False copies the weights, of files that refs name too, so that what becomes of the files later changes nothing.
             trust: what its config may do beyond being data, as ``Trust(env=("MY_LLM_KEY",))``; True for everything.
 
         Raises:
@@ -285,8 +292,14 @@ class Block(nn.Module):
                 fit; lists all that do not.
             ConfigError: the config describes nothing that can be built, or asks for what it may not have.
         """
-        with from_file(path, trust):
-            return load_checkpoint_of(cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify)
+        token = is_mapped.set(map)
+        try:
+            with from_file(path, trust):
+                return load_checkpoint_of(
+                    cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify
+                )
+        finally:
+            is_mapped.reset(token)
 
     def load_weights(
         self, path: str | os.PathLike[str], *, part: str | None = None, strict: bool = True, verify: bool | None = None
@@ -484,8 +497,8 @@ def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping
         raise ConfigError(f"{block_class.block_type}: {error}") from error
     if ref is not None and not empty:
         load_checkpoint(block, ref)
-    elif by_itself and config.get("checkpoint_ref") is not None and not empty:
-        note_ref(block)
+    elif by_itself and config.get("checkpoint_ref") is not None and not empty and "_ref_dtypes" not in block.__dict__:
+        check_own_reading(block, config["checkpoint_ref"])
     if written != plain:
         block._config.update(written)  # as it was written: what came from the environment stays there
     return block

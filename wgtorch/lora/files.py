@@ -10,6 +10,7 @@ from typing import Any
 from wgtorch.core.checkpoint.io import MANIFEST, write_folder
 from wgtorch.core.checkpoint.load import stored_adapters
 from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.core.tree import is_level
 from wgtorch.lora.adapted_module import misfits, set_tensors
@@ -41,15 +42,13 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style") -> Pa
     folder = Path(folder)
     _check_folder(folder)
 
-    from safetensors.torch import save_file
-
     def fill(fresh: Path) -> None:
         for place in holders:
             into = fresh / place.path.replace("/", ".") if is_level(target) else fresh
             into.mkdir(exist_ok=True)
             config, tensors = stored_adapter(place.block, name)
             (into / ADAPTER_CONFIG).write_text(config, encoding="utf-8")
-            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, into / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+            write_tensors(into / ADAPTER_WEIGHTS, tensors, {"format": "pt"})
 
     return write_folder(folder, fill)
 

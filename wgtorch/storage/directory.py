@@ -31,6 +31,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.checkpoint.io import sync, write_file, write_folder
+from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, register_storage
 from wgtorch.storage.encoding import decode, encode, images_in, write_png
@@ -416,10 +417,8 @@ def _read_entry(path: Path) -> dict[str, Any]:
 
 
 def _write_tensors(folder: Path, tensors: dict[str, Tensor], name: str = "tensors.safetensors") -> None:
-    from safetensors.torch import save_file
-
     if tensors:
-        save_file(tensors, folder / name)
+        write_tensors(folder / name, tensors)
 
 
 def _read_tensors(folder: Path, name: str = "tensors.safetensors") -> dict[str, Tensor]:

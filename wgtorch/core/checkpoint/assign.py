@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.tensors import can_store
@@ -93,21 +94,38 @@ _FILLING = frozenset(
 # --- what a module stores ---------------------------------------------------------------------------------------------
 
 
-def split_aliases(state: Mapping[str, Any], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, each memory once; the name stored for every other name of one)."""
-    tensors: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    seen: dict[Any, str] = {}
+def check_storable(state: Mapping[str, Any], where: str) -> None:
+    """Refuses what safetensors cannot hold.
+
+    Raises:
+        CheckpointError: with the block, the tensor and what it is.
+    """
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"{where}.{name}: state_dict holds a {type(value).__name__}; a checkpoint holds tensors. "
                 "Keep plain values in the block's config, or return a tensor from get_extra_state"
             )
+        if is_traceable_wrapper_subclass(value):
+            raise CheckpointError(
+                f"{where}.{name}: is a {type(value).__name__}, which has no memory of its own to be stored; expected a plain tensor. "
+                "Save on one process what full_tensor() gives where it is distributed, and convert it where it is of another sort"
+            )
         if value.is_meta:
             raise CheckpointError(f"{where}.{name}: has no memory (it is on the meta device), so there is nothing to save")
-        if not can_store(value.dtype) or value.is_sparse or value.is_quantized:
-            raise CheckpointError(f"{where}.{name}: {value.dtype} {value.layout} cannot be stored in safetensors")
+        if not can_store(value.dtype) or value.layout is not torch.strided or value.is_quantized:
+            layout = "" if value.layout is torch.strided else f" of layout {str(value.layout).removeprefix('torch.')}"
+            raise CheckpointError(
+                f"{where}.{name}: {value.dtype}{layout} cannot be stored in safetensors; expected a dense tensor (to_dense())"
+            )
+
+
+def split_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, each memory once; the name stored for every other name of one)."""
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[Any, str] = {}
+    for name, value in state.items():
         key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device) if value.numel() else id(value)
         if key in seen:
             aliases[name] = seen[key]

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
@@ -429,9 +430,23 @@ class ArchiveSource:
         return self._members[name]
 
 
+is_mapped: ContextVar[bool] = ContextVar("wgtorch_mapped", default=True)
+"""False where files are read into memory, so that what becomes of them later changes nothing."""
+
+
 def map_file(handle: BinaryIO) -> mmap.mmap:
-    """Maps a file so that writing to the mapping changes this process's copy alone."""
-    return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+    """Maps a file so that writing to the mapping changes this process's copy alone; or gives a copy of it (``is_mapped``)."""
+    if is_mapped.get():
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+    size = os.fstat(handle.fileno()).st_size
+    copy, at = mmap.mmap(-1, size), 0
+    with memoryview(copy) as view, open(handle.fileno(), "rb", buffering=0, closefd=False) as raw:
+        raw.seek(0)
+        while at < size and (read := raw.readinto(view[at:])):
+            at += read
+    if at < size:
+        raise OSError(errno.EIO, f"ends after {at} of {size} bytes: it was cut short while it was read")
+    return copy
 
 
 def _members(path: Path, buffer: mmap.mmap, handle: BinaryIO, length: int) -> dict[str, tuple[int, int]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.assign import assign, copy_into, misfit_error, misfits
-from wgtorch.core.checkpoint.io import Source, checked_name, open_source, read
+from wgtorch.core.checkpoint.io import Source, checked_name, is_mapped, open_source, read
 from wgtorch.core.checkpoint.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -278,12 +278,12 @@ def _identity(part: UniqueBlock, weights: _Weights, source: Source, device: torc
     block = part.block
     config = resolve_environment(dict(getattr(block, "_config", {})), part.path)
     if weights.ref is not None:
-        more: tuple[Any, ...] = () if device is None else (str(device),)
+        more = (*(() if device is None else (str(device),)), *(() if is_mapped.get() else ("copied",)))
         return identity(block.block_type, type(block), {**config, "checkpoint_ref": weights.ref}, *more)
     assert weights.entry is not None
     hashes = [file.sha256 for file in (*weights.entry.files, *weights.entry.outside)]
     config = {name: value for name, value in config.items() if name != "checkpoint_ref"}
-    return identity(block.block_type, type(block), config, str(source.path.resolve()), part.path, hashes, str(device))
+    return identity(block.block_type, type(block), config, str(source.path.resolve()), part.path, hashes, str(device), is_mapped.get())
 
 
 def _weights(source: Source, entry: StoredBlock | None, part: UniqueBlock, verify: bool | None) -> _Weights | None:

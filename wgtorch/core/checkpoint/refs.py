@@ -131,6 +131,27 @@ def load_checkpoint(block: nn.Module, ref: str) -> None:
     note_ref(block)
 
 
+def check_own_reading(block: nn.Module, ref: str) -> None:
+    """Looks whether a block that takes ``checkpoint_ref`` itself has the weights that it names, and gives them where it has not.
+
+    One whose class says which part of it stands for the ref's model (``ref_module``) is believed, since it may have converted them.
+
+    Raises:
+        CheckpointError: it has other weights, and those of the ref do not fit.
+    """
+    note_ref(block)
+    state = {name: value for name, value in block.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    if getattr(type(block), "ref_module", "") or not state or is_as_referred(block, ref, state):
+        return
+    try:
+        load_checkpoint(block, ref)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{type(block).__name__}: takes checkpoint_ref and does not hold the weights that it names: {error}. Where the constructor "
+            "reads it into a part of the block, name that part with ref_module"
+        ) from error
+
+
 def note_ref(block: nn.Module) -> None:
     """Remembers that a block was just given the weights of its ref, and in which dtypes."""
     block.__dict__["_ref_dtypes"] = {

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.checkpoint.assign import split_aliases
+from wgtorch.core.checkpoint.assign import build_empty, check_storable, split_aliases
 from wgtorch.core.checkpoint.io import MANIFEST, ArchiveSink, FolderSink, Sink, write_file, write_folder
 from wgtorch.core.checkpoint.manifest import (
     ADAPTER_CONFIG,
@@ -34,8 +34,9 @@ from wgtorch.core.checkpoint.manifest import (
 )
 from wgtorch.core.checkpoint.refs import holds, is_as_referred, outside_files, ref_of
 from wgtorch.core.checkpoint.tensors import Pieces, bytes_of, make_header
-from wgtorch.core.config.resolve import dump_config, nesting, parse_config
+from wgtorch.core.config.resolve import dump_config, holders, nesting, parse_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.core.signature import takes_argument
 from wgtorch.core.tree import UniqueBlock, unique_blocks
 
 LARGE_CONFIG = 64 << 10
@@ -84,7 +85,13 @@ def save_checkpoint(
     _check_target(path, format)
     if base is not None and Path(base).resolve() == path.resolve():
         raise CheckpointError(f"save_checkpoint: {path} cannot be its own base")
+    if self_contained and base is not None:
+        raise CheckpointError("save_checkpoint: self_contained stores everything, and base names what is not stored; give one of them")
     config = target.saved_config()
+    for name, part in unique_blocks(target).items():
+        check_storable(adapter_hook.hook.base_state(part.block), name)
+    if self_contained:
+        _remove_refs(config, target)
     choose = _Choice(self_contained, None if base is None else str(Path(base).resolve()), shard_bytes)
 
     def fill_folder(folder: Path) -> None:
@@ -103,6 +110,29 @@ def save_checkpoint(
             _write(target, config, sink, tuple(stored), choose)
 
     return write_folder(path, fill_folder) if format == "dir" else write_file(path, fill_archive)
+
+
+def _remove_refs(config: dict[str, Any], target: Any) -> None:
+    """Takes refs out of a config whose weights are stored all.
+
+    A block that reads more than weights from its ref (a model's own config, a tokenizer) cannot be built without, and keeps it.
+    """
+    classes = {unique.block.block_type: type(unique.block) for unique in unique_blocks(target).values()}
+    for _, held in holders(config):
+        if isinstance(held, dict) and held.get("block_type") in classes and "checkpoint_ref" in (held.get("config") or {}):
+            without = {name: value for name, value in held["config"].items() if name != "checkpoint_ref"}
+            if not _needs_ref(classes[held["block_type"]], without):
+                held["config"] = without
+
+
+def _needs_ref(block_class: type[Any], config: Mapping[str, Any]) -> bool:
+    if not takes_argument(block_class, "checkpoint_ref"):
+        return False
+    try:
+        build_empty(lambda: block_class.from_config(resolve_environment(dict(config), block_class.block_type)))
+    except Exception:  # whatever it is that it cannot do without
+        return True
+    return False
 
 
 def _check_target(path: Path, format: str) -> None:
@@ -164,7 +194,7 @@ def _write_block(part: UniqueBlock, sink: Sink, choose: _Choice) -> StoredBlock 
         return replace(entry, ref=block.config["checkpoint_ref"], outside=outside_files(ref))
     if choose.base is not None and ref is None and holds(f"{choose.base}#{path}", state):
         return replace(entry, ref=f"{choose.base}#{path}", outside=outside_files(f"{choose.base}#{path}"))
-    tensors, aliases = split_aliases(state, path)
+    tensors, aliases = split_aliases(state)
     metadata = {"format": "pt", **{f"alias:{name}": target for name, target in aliases.items()}}
     shards = list(_shards(tensors, choose.shard_bytes))
     files = []

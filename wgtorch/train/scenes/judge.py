@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
+from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.train.scenes.disturbing import disturb
 from wgtorch.train.scenes.drawings import DrawnScenes, gather, store
 
@@ -94,7 +95,6 @@ def train_judge(
 def kept_judge(root: Path, **training: int | float) -> SceneJudge:
     """The judge under `root`, trained with :func:`train_judge` when there is none or it was trained otherwise."""
     from safetensors import safe_open
-    from safetensors.torch import save_file
 
     path, made = root / "judge.safetensors", json.dumps({"seed": SEED, **training}, sort_keys=True)
     if path.exists():
@@ -106,10 +106,6 @@ def kept_judge(root: Path, **training: int | float) -> SceneJudge:
     started = time.process_time()
     judge = train_judge(root=root, **training)  # type: ignore[arg-type]
     part = path.with_suffix(".part")
-    save_file(
-        judge.state_dict(),
-        part,
-        metadata={"made": made, "cpu_seconds": f"{time.process_time() - started:.0f}"},
-    )
+    write_tensors(part, judge.state_dict(), {"made": made, "cpu_seconds": f"{time.process_time() - started:.0f}"})
     part.replace(path)
     return judge

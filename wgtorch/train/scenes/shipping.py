@@ -10,6 +10,7 @@ import torch
 
 from wgtorch.core.block import Block
 from wgtorch.core.checkpoint.io import write_file
+from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.level import Level
@@ -38,14 +39,12 @@ def ship(run: Path, folder: Path, *, checkpoint: str = "last") -> Path:
     Raises:
         CheckpointError: the folder holds no such run.
     """
-    from safetensors.torch import save_file
-
     settings = _settings(run)
     node, name = SHIPPED[settings["name"]]
     path = run / "checkpoints" / checkpoint
     target: Block = Graph.load(path) if node else Block.load(path)
     block = target.find(node) if isinstance(target, Level) else target
-    weights = {key: value.half().contiguous() for key, value in block.state_dict().items()}
+    weights = {key: value.half() for key, value in block.state_dict().items()}
     metadata = {
         "format": "pt",
         "block_type": block.block_type,
@@ -54,7 +53,7 @@ def ship(run: Path, folder: Path, *, checkpoint: str = "last") -> Path:
         "trained_on": f"{_words(settings['data'])}; {_steps(path)} steps; seed {settings['seed']}",
         "license": "Apache-2.0",
     }
-    return write_file(folder / f"{name}.safetensors", lambda part: save_file(weights, part, metadata=metadata))
+    return write_file(folder / f"{name}.safetensors", lambda part: write_tensors(part, weights, metadata))
 
 
 def _settings(run: Path) -> dict[str, Any]:
