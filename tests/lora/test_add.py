@@ -299,11 +299,17 @@ def test_adapters_missing_from_the_optimizer_are_an_error() -> None:
         lora.check_optimizer(graph, early)
     late = torch.optim.SGD([p for n, p in graph.named_parameters() if ".one." in n], lr=0.1)
     lora.check_optimizer(graph, late)
+    lora.check_optimizer(graph, [torch.optim.SGD([p], lr=0.1) for n, p in graph.named_parameters() if ".one." in n])
+    with pytest.raises(TrainingError, match=r"^2 adapter parameters .*: n0: adapter 'one': second.lora_A.weight; [^;]*. Make"):
+        lora.check_optimizer(graph, torch.optim.SGD([p for n, p in graph.named_parameters() if "first" in n], lr=0.1))
     lora.check_optimizer(graph, [early, late])
     lora.check_optimizer(graph.nodes["n0"], torch.optim.SGD(graph.parameters(), lr=0.1))
     with pytest.raises(TrainingError, match="'idle'"):
         lora.check_optimizer(graph.nodes["n0"], late)
     graph.set_trainable("n0", False)
+    lora.check_optimizer(graph, early)
+    graph.set_trainable("n0", True)
+    graph.nodes["n0"].requires_grad_(False)
     lora.check_optimizer(graph, early)
 
 
@@ -321,3 +327,24 @@ def test_a_step_moves_the_adapters_and_nothing_else() -> None:
     moved = {name for name, value in graph.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and all("lora_" in name for name in moved)
     assert {name.split(".")[-2] for name in moved} == {"one", "two"}
+
+
+def test_of_many_missing_parameters_the_first_are_shown() -> None:
+    graph = chain(Body(seed=1), Body(seed=2), Body(seed=3), name="g")
+    early = torch.optim.SGD(graph.parameters(), lr=0.1)
+    lora.add(graph, "one", rank=2, nodes=["n0", "n1"])
+    with pytest.raises(TrainingError, match=r"^8 adapter parameters .*n1: adapter 'one': second.lora_B.weight. Make"):
+        lora.check_optimizer(graph, early)
+    lora.add(graph, "two", rank=2, nodes=["n2"], target_modules=["first"])
+    with pytest.raises(TrainingError, match=r"^10 adapter parameters .*n1: adapter 'one': second.lora_B.weight and 2 more. Make"):
+        lora.check_optimizer(graph, early)
+
+
+def test_alpha_is_the_rank_unless_it_is_said() -> None:
+    body = Body()
+    for name, options in (("one", {}), ("two", {"alpha": 8}), ("three", {"alpha": 0})):
+        lora.add(body, name, rank=4, **options)
+    assert dict(body.first.scaling) == {"one": 1.0, "two": 2.0, "three": 0.0}
+    assert {name: type(part).__name__ for name, part in body.first.lora_dropout.items()} == dict.fromkeys(
+        ("one", "two", "three"), "Identity"
+    )

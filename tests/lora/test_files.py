@@ -25,6 +25,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
+from wgtorch.lora.adapted_module import layers_of, tensors_of
 from wgtorch.pipeline import Pipeline
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -286,6 +287,30 @@ def theirs(pipe: Any, style: str, folder: Path) -> Path:
     layers = {f"{model}_lora_layers": state for model, state in states.items()}
     type(pipe).save_lora_weights(folder, **layers, **metadata)
     return folder / "pytorch_lora_weights.safetensors" if style == "file" else folder
+
+
+def test_a_file_of_tensors_alone_says_ranks_and_alphas(tmp_path: Path) -> None:
+    """Layers of unlike rank; alpha is the rank where no ``.alpha`` says otherwise."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = {"first": 2, "inner.third": 2, "inner.fourth": 3}
+    state = {
+        f"{layer}.lora_{half}.weight": torch.randn((rank, 4) if half == "A" else (4, rank), generator=generator)
+        for layer, rank in sizes.items()
+        for half in "AB"
+    }
+    save_file({**state, "inner.third.alpha": torch.tensor(5.0)}, tmp_path / "bare.safetensors")
+
+    class Nested(Body):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.ModuleDict({"third": nn.Linear(4, 4), "fourth": nn.Linear(4, 4), "first": nn.Linear(4, 4)})
+
+    graph = chain(Nested(), name="g")
+    report = lora.load(graph, tmp_path / "bare.safetensors", "bare")
+    assert (report.layers, report.parameters, report.frozen) == (3, 2 * 4 * (2 + 2 + 3), 0) and report.skipped == ()
+    found = {path: (layer.r["bare"], layer.scaling["bare"]) for path, layer in layers_of(graph.nodes["n0"])}
+    assert found == {"first": (2, 1.0), "inner.third": (2, 2.5), "inner.fourth": (3, 1.0)}
+    assert all(torch.equal(value, state[name]) for name, value in tensors_of(graph.nodes["n0"], "bare").items())
 
 
 @pytest.mark.parametrize("style", ["adapter", "folder", "file", "script", "kohya"])

@@ -20,7 +20,7 @@ from wgtorch.lora.injection import eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report
-from wgtorch.lora.target_modules import adaptable, sizes
+from wgtorch.lora.target_modules import adaptable, as_peft_says, sizes
 
 _FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
 
@@ -163,7 +163,8 @@ def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
     try:
         for place, adapter, stored in plan:
             if adapter not in place.adapters:
-                attach(place.block, adapter, stored.config, stored.tensors, stored.source)
+                words = stored.config.get("target_modules") or as_peft_says(place.block, sorted(stored.layers()), None)
+                attach(place.block, adapter, {**stored.config, "target_modules": words}, stored.tensors, stored.source)
                 done.append((place, adapter))
         for place, adapter, stored in plan:
             if (place, adapter) not in done:

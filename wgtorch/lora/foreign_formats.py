@@ -104,7 +104,10 @@ def _metadata(text: str | None, file: Path) -> dict[str, Any]:
 
 
 def _config_of(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """What the shapes tell: the rank of each layer; alpha is the rank where nothing says otherwise."""
+    """What the shapes tell: the rank of each layer; alpha is the rank where nothing says otherwise.
+
+    Which words name these layers and no others, a block knows: ``target_modules`` is left to it.
+    """
     ranks, alpha_of = {}, {}
     for key, value in state.items():
         if key.endswith((".lora_A.weight", ".lora_embedding_A")):
@@ -117,7 +120,6 @@ def _config_of(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict
     return {
         "r": rank,
         "lora_alpha": alpha,
-        "target_modules": sorted(ranks),
         "rank_pattern": {f"^{re.escape(layer)}": value for layer, value in ranks.items() if value != rank},
         "alpha_pattern": {f"^{re.escape(layer)}": value for layer, value in alpha_of.items() if value != alpha},
     }
