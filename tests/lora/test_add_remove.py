@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 pytest.importorskip("peft")
 
+import peft
+
 from tests.blocks_for_tests import Affine, Pause, Scale, as_pipeline, as_stage, chain
 from tests.lora.models import Body, Layers, fill, snapshot, twice
 from wgtorch import lora
 from wgtorch.core.block import Block
 from wgtorch.core.errors import StructureError, TrainingError, UnknownNameError
 from wgtorch.graph import Graph
+from wgtorch.lora.adapted_module import layers_of
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -348,3 +351,61 @@ def test_alpha_is_the_rank_unless_it_is_said() -> None:
     assert {name: type(part).__name__ for name, part in body.first.lora_dropout.items()} == dict.fromkeys(
         ("one", "two", "three"), "Identity"
     )
+
+
+class Deep(Body):
+    """Layers in a list, as PEFT counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.ModuleDict({"query": nn.Linear(4, 4)}) for _ in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"alpha_pattern": {"first": 4}}, {"first": (2, 2.0), "second": (2, 1.0)}),
+        ({"rank_pattern": {"first": 1}}, {"first": (1, 2.0), "second": (2, 1.0)}),
+        ({"use_rslora": True}, {"first": (2, 2**0.5), "second": (2, 2**0.5)}),
+        ({"exclude_modules": ["first"]}, {"second": (2, 1.0)}),
+        ({"fan_in_fan_out": False}, {"first": (2, 1.0), "second": (2, 1.0)}),
+        ({"use_dora": True}, {"first": (2, 1.0), "second": (2, 1.0)}),
+        ({"lora_bias": True}, {"first": (2, 1.0), "second": (2, 1.0)}),
+        ({"init_lora_weights": False}, {"first": (2, 1.0), "second": (2, 1.0)}),
+        ({"init_lora_weights": "gaussian"}, {"first": (2, 1.0), "second": (2, 1.0)}),
+        ({"init_lora_weights": "orthogonal"}, {"first": (2, 1.0), "second": (2, 1.0)}),
+        ({"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": "layers"}, {"layers.1.query": (2, 1.0)}),
+    ],
+)
+def test_options_of_peft(options: dict[str, Any], found: dict[str, tuple[int, float]]) -> None:
+    graph = chain(Deep() if "layers_pattern" in options else Body(), name="g")
+    y = graph(x=X)["y"]
+    report = lora.add(graph, "one", **{"rank": 2, "target_modules": ["first", "second"], **options})
+    assert report.layers == len(found), "what PEFT left out is not counted"
+    layers = dict(layers_of(graph.nodes["n0"]))
+    assert {path: (layer.r["one"], pytest.approx(layer.scaling["one"])) for path, layer in layers.items()} == found
+    assert all(layer.use_dora.get("one", False) is options.get("use_dora", False) for layer in layers.values())
+    assert all(layer.lora_bias["one"] is options.get("lora_bias", False) for layer in layers.values())
+    assert torch.allclose(graph(x=X)["y"], y) is (options.get("init_lora_weights") not in (False,))
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+@pytest.mark.parametrize(("active", "selected"), [(["x"], "x"), (["y"], "y"), (["x", "y"], {"x": 1.0, "y": 1.0}), ([], None), (None, None)])
+def test_what_was_active_in_peft_is_selected(active: list[str] | None, selected: Any) -> None:
+    body = Body()
+    for name in ("x", "y"):
+        peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False), body, name)
+    for _, layer in layers_of(body):
+        layer.set_adapter(active or [])
+        if active is None:
+            layer.enable_adapters(False)
+    graph = chain(Scale(), body, body, name="g")
+    y = graph(x=X)["y"]
+    skipped = lora.add(graph, "z").skipped
+    assert [(block.path, block.reason) for block in skipped if block.path == "n1"] == [
+        ("n1", "it has adapters that PEFT put in; wgtorch.lora.from_peft takes them over")
+    ]
+    assert lora.from_peft(graph) == ["n1", "n2"]
+    assert [graph.places[node].adapter for node in graph.nodes] == [None, selected, selected]
+    torch.testing.assert_close(graph(x=X)["y"], y)
+    assert lora.from_peft(graph) == []

@@ -270,6 +270,11 @@ def test_a_mapped_node_uses_one_for_each_item() -> None:
         torch.testing.assert_close(y, by_hand(X, weights, names))
     with pytest.raises(StructureError, match="item 3 of a mapped list, and adapters for 3 samples"):
         graph.run({"x": [X] * 4})
+    for adapter in ("two", {"one": 0.5, "two": 2.0}):
+        graph.set_adapter("body", adapter)
+        active = {adapter: 1.0} if isinstance(adapter, str) else adapter
+        for y in graph.run({"x": [X, X]})["y"]:
+            torch.testing.assert_close(y, by_hand(X, weights, active))
 
 
 def test_a_block_called_outside_of_places_uses_what_it_is_told() -> None:

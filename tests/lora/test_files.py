@@ -185,7 +185,29 @@ def rename(folder: Path, old: str, new: str) -> None:
         (lambda folder: spoil(folder, init_lora_weights="pissa"), "init_lora_weights is 'pissa', which changes the base itself"),
         (lambda folder: spoil(folder, bias="all"), "bias is 'all'"),
         (lambda folder: spoil(folder, modules_to_save=["first"]), "modules_to_save"),
-        (lambda folder: spoil(folder, something_new=3), r"unknown \['something_new'\]"),
+        (lambda folder: spoil(folder, something_new=3), "unknown 'something_new': 3; expected fields of peft.LoraConfig"),
+        (lambda folder: spoil(folder, megatron_config={"tp": 1}, megatron_core="os"), r"unknown 'megatron_config': \{'tp': 1\}"),
+        (lambda folder: spoil(folder, use_qalora=True), "unknown 'use_qalora': True"),
+        (
+            lambda folder: spoil(folder, r="2", lora_alpha=True),
+            "lora_alpha is 'True'; expected a number; r is '2'; expected a whole number from 1",
+        ),
+        (lambda folder: spoil(folder, r=0), "r is '0'; expected a whole number from 1"),
+        (lambda folder: spoil(folder, r=2.0), "r is '2.0'; expected a whole number from 1"),
+        (lambda folder: spoil(folder, lora_dropout=[]), r"lora_dropout is '\[\]'; expected a number"),
+        (lambda folder: spoil(folder, lora_alpha=float("inf")), "lora_alpha is 'inf'; expected a number|Infinity"),
+        (lambda folder: spoil(folder, target_modules={"first": 1}), "target_modules is .*; expected words, or an expression"),
+        (lambda folder: spoil(folder, target_modules=["first", 2]), "target_modules is .*; expected words, or an expression"),
+        (lambda folder: spoil(folder, rank_pattern=[2]), r"rank_pattern is '\[2\]'; expected whole numbers by layer"),
+        (lambda folder: spoil(folder, rank_pattern={"first": 2.5}), "rank_pattern is .*; expected whole numbers by layer"),
+        (lambda folder: spoil(folder, alpha_pattern={"first": "2"}), "alpha_pattern is .*; expected numbers by layer"),
+        (lambda folder: spoil(folder, layers_to_transform=["a"]), "layers_to_transform is .*; expected whole numbers"),
+        (lambda folder: spoil(folder, init_lora_weights=3), "init_lora_weights is '3'; expected true, false or a word"),
+        (lambda folder: spoil(folder, use_dora="yes"), "use_dora is 'yes'; expected true or false"),
+        (lambda folder: spoil(folder, lora_bias=1), "lora_bias is '1'; expected true or false"),
+        (lambda folder: spoil(folder, task_type=3), "task_type is '3'; expected text"),
+        (lambda folder: spoil(folder, r=10**12), "rank 1000000000000, and none of its tensors is so wide .the widest has 4"),
+        (lambda folder: spoil(folder, rank_pattern={"first": 5}), "rank 5, and none of its tensors is so wide"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"PK"), "truncated"),
         (lambda folder: (folder / "adapter_config.json").write_text("[1"), "adapter_config.json"),
         (lambda folder: shutil.rmtree(folder), "no adapter; expected a folder with"),
@@ -201,6 +223,38 @@ def test_files_that_do_not_fit_change_nothing(harm: Any, words: str, tmp_path: P
     assert type(caught.value).__module__ == "wgtorch.core.errors"
     after = snapshot(graph)
     assert after[0] == before[0] and after[2:] == before[2:] and graph.places["n0"].adapter is None
+
+
+def test_what_peft_writes_beside_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields that say nothing of the adapter, or name code, never reach PEFT."""
+    folder = lora.save(adapted().nodes["n0"], tmp_path / "one", "one")
+    spoil(
+        folder,
+        megatron_core="no.such.module",
+        auto_mapping={"base_model_class": "x", "parent_library": "os"},
+        r=4,
+        rank_pattern={"first": 2},
+    )
+    file = folder / "adapter_model.safetensors"
+    wide = {key: torch.ones(4, 4) if "second" in key else value for key, value in load_file(file).items()}
+    save_file(wide, file)
+    given: dict[str, Any] = {}
+    made = peft.LoraConfig
+    fields = made.__dataclass_fields__
+
+    def config(**arguments: Any) -> Any:
+        given.update(arguments)
+        return made(**arguments)
+
+    monkeypatch.setattr(peft, "LoraConfig", config)
+    graph = chain(Body(), name="g")
+    lora.load(graph, folder)
+    assert (
+        given["r"] == 4
+        and not {"megatron_core", "megatron_config", "auto_mapping", "runtime_config"} & set(given)
+        and set(given) < set(fields)
+    )
+    assert dict(graph.nodes["n0"].first.r) == {"style": 2} and dict(graph.nodes["n0"].second.r) == {"style": 4}
 
 
 def test_other_weights_under_the_same_name(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def _inject_all(chosen: Sequence[tuple[Place, list[str]]], name: str, target_mod
             done.append(place)
             size = sum(parameter.numel() for parameter in tensors_of(place.block, name).values())
             kind = getattr(place.block, "block_type", "") or type(place.block).__name__
-            adapted.append(Adapted(place.path, kind, len(layers), size))
+            adapted.append(Adapted(place.path, kind, sum(name in layer.scaling for _, layer in layers_of(place.module)), size))
     except Exception:
         for place in done:
             eject(place.block, name)

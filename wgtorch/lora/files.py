@@ -163,8 +163,11 @@ def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
     try:
         for place, adapter, stored in plan:
             if adapter not in place.adapters:
-                words = stored.config.get("target_modules") or as_peft_says(place.block, sorted(stored.layers()), None)
-                attach(place.block, adapter, {**stored.config, "target_modules": words}, stored.tensors, stored.source)
+                config = dict(stored.config)
+                if not config.get("target_modules"):
+                    words = as_peft_says(place.block, sorted(stored.layers()), None)
+                    config["target_modules"] = words if isinstance(words, str) else sorted(words)
+                attach(place.block, adapter, config, stored.tensors, stored.source)
                 done.append((place, adapter))
         for place, adapter, stored in plan:
             if (place, adapter) not in done:

@@ -7,7 +7,8 @@ for a model of another library (``ref_module``), names are the model's, so that 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,49 @@ from wgtorch.lora.injection import check_config, eject, inject, is_converted
 PREFIX = "base_model.model."
 """What PEFT puts before every name in its files."""
 _SET_LISTS = ("target_modules", "exclude_modules")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: fits(value) or (isinstance(value, list) and all(map(fits, value)))
+
+
+def _by_layer(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(fits, value.values()))
+
+
+_TEXT, _FLAG, _WORDS = (
+    ("text", _is_text),
+    ("true or false", lambda value: type(value) is bool),
+    ("words, or an expression", _each(_is_text)),
+)
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "r": ("a whole number from 1", lambda value: _is_whole(value) and value > 0),
+    "lora_alpha": ("a number", _is_number),
+    "lora_dropout": ("a number", _is_number),
+    "rank_pattern": ("whole numbers by layer", _by_layer(_is_whole)),
+    "alpha_pattern": ("numbers by layer", _by_layer(_is_number)),
+    "layers_to_transform": ("whole numbers", _each(_is_whole)),
+    "init_lora_weights": ("true, false or a word", lambda value: isinstance(value, (bool, str))),
+    **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _WORDS),
+    **dict.fromkeys(("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias"), _FLAG),
+    **dict.fromkeys(("bias", "task_type", "base_model_name_or_path", "revision"), _TEXT),
+}
+"""Fields of ``adapter_config.json`` that are read, with what they may hold, in words and as a test."""
+_UNUSED = frozenset(("peft_type", "peft_version", "auto_mapping", "inference_mode", "megatron_core", "qalora_group_size", "runtime_config"))
+"""Fields that PEFT writes into every file, or that say nothing of the adapter itself. Nothing is done with them."""
+_EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 
 
 def stored_adapters_of(block: nn.Module) -> dict[str, tuple[str, dict[str, Tensor]]]:
@@ -55,6 +99,9 @@ def attach(block: nn.Module, name: str, config: Mapping[str, Any], tensors: Mapp
         CheckpointError: the config is foreign, or a tensor matched nothing of the block.
     """
     made = config_from(config, f"{where}: adapter {name!r}")
+    rank, widest = max([made.r, *made.rank_pattern.values()]), max((max(value.shape, default=0) for value in tensors.values()), default=0)
+    if rank > widest:  # before memory is taken for it
+        raise CheckpointError(f"{where}: adapter {name!r} has rank {rank}, and none of its tensors is so wide (the widest has {widest})")
     try:
         inject(block, name, made)
     except StructureError as error:
@@ -67,22 +114,27 @@ def attach(block: nn.Module, name: str, config: Mapping[str, Any], tensors: Mapp
 
 
 def config_from(config: Mapping[str, Any], where: str) -> Any:
-    """PEFT's config from what ``adapter_config.json`` holds; fields that this version of PEFT does not know must be empty.
+    """PEFT's config from what ``adapter_config.json`` holds. Only fields that :data:`_FIELDS` knows are handed on to PEFT.
 
     Raises:
-        CheckpointError: it is none, or its adapter would change the base.
+        CheckpointError: it is none, a field has a value of another type, or one that is not known here is not empty.
     """
     peft: Any = require("peft", "train")
-    known = {name: value for name, value in config.items() if name in peft.LoraConfig.__dataclass_fields__}
-    unknown = {name: value for name, value in config.items() if name not in known and value not in (None, False, [], {}, "")}
+    kind = str(config.get("peft_type") or "LORA").removeprefix("PeftType.")
+    wrong = [] if kind == "LORA" else [f"peft_type is {kind[:80]!r}; expected 'LORA'"]
+    for name, value in config.items():
+        if name in _FIELDS:
+            words, fits = _FIELDS[name]
+            wrong += [] if value is None or fits(value) else [f"{name} is {str(value)[:80]!r}; expected {words}"]
+        elif name not in _UNUSED and value not in _EMPTY:
+            wrong.append(f"unknown {name[:80]!r}: {str(value)[:80]}; expected fields of peft.LoraConfig that leave the base as it is")
+    if wrong:
+        raise CheckpointError(f"{where}: its config cannot be used: {'; '.join(wrong[:20])}")
+    known = {name: value for name, value in config.items() if name in _FIELDS and value is not None}
     try:
-        if str(config.get("peft_type", "LORA")).removeprefix("PeftType.") != "LORA":
-            raise ValueError(f"peft_type is {config['peft_type']!r}; expected 'LORA'")
-        if unknown:
-            raise ValueError(f"unknown {sorted(unknown)}; expected fields of peft.LoraConfig")
-        lists = {name: set(value) for name, value in known.items() if name in _SET_LISTS and isinstance(value, list)}
-        runtime = {} if known.get("runtime_config") is None else {"runtime_config": None}
-        made = peft.LoraConfig(**{**known, **lists, **runtime, "inference_mode": False})
+        made = peft.LoraConfig(
+            **{name: set(value) if name in _SET_LISTS and isinstance(value, list) else value for name, value in known.items()}
+        )
         check_config(made, where)
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{where}: its config cannot be used: {error}") from error
