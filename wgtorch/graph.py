@@ -13,7 +13,9 @@ from wgtorch.core.autoconnect import RoleEdges, RoleNode, edges_beside, edges_by
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.composite import Composite
 from wgtorch.core.config.serialization import LevelRegistry
-from wgtorch.core.errors import Finding
+from wgtorch.core.errors import Finding, StructureError, StructureTypeError
+from wgtorch.core.kinds import describe
+from wgtorch.core.level import check_place, describe_child
 from wgtorch.core.pool import Pool
 from wgtorch.core.registry import Registry
 from wgtorch.core.structure import Edge
@@ -105,7 +107,17 @@ class Graph(Composite):
         Returns:
             The node's id.
         """
+        if not isinstance(config, Mapping | None):
+            raise StructureTypeError(f"{self.block_id}: config is {describe(config)}; expected a mapping of constructor arguments")
+        if config and not isinstance(block, str):
+            raise StructureError(
+                f"{self.block_id}: config= is given beside {describe_child(block)}, which is made already; "
+                "give the arguments to its constructor, or name a block type: add_node('role/name', config={...})"
+            )
+        if isinstance(block, type):
+            block = self._as_child(block)
         if isinstance(block, str):
+            check_place(place, f"{self.block_id}/{node_id or block}")
             block = BlockRegistry.build({"block_type": block, "config": config or {}, "reuse": place.get("reuse", True)}, pool=pool)
         elif not isinstance(block, (Block, Mapping)) and callable(block):
             block = Block.wrap(block)

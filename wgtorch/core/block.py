@@ -19,10 +19,10 @@ from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint
 from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
-from wgtorch.core.errors import ConfigError, Finding, StructureError, WgtorchError
+from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureTypeError, WgtorchError
 from wgtorch.core.kinds import describe
 from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
-from wgtorch.core.port import Port, Spec, make_spec
+from wgtorch.core.port import Port, Spec, check_declared, make_spec
 from wgtorch.core.registry import Registry
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
@@ -88,6 +88,10 @@ class Block(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for which in ("inputs", "outputs"):
+            if isinstance(declared := cls.__dict__.get(which, {}), property):
+                continue
+            check_declared(declared, f"{cls.__name__}.{which}")
         cls.wants_rng = takes_argument(cls.forward, "rng")
         cls.wants_stream = takes_argument(cls.forward, "stream")
         if inspect.iscoroutinefunction(cls.forward):
@@ -162,6 +166,20 @@ class Block(nn.Module):
             )
         return spec
 
+    def check_ports(self) -> None:
+        """Refuses a block that was never set up, or whose ports cannot be told.
+
+        Raises:
+            StructureError: ``__init__`` does not call ``super().__init__()``, or the block declares no outputs.
+            PortError: a port is declared as something else than a kind.
+        """
+        if "_frozen" not in self.__dict__:
+            name = type(self).__name__
+            raise StructureError(f"{name}.__init__ does not call super().__init__(); write that call as its first line")
+        if "outputs" in self.__dict__ or "inputs" in self.__dict__:
+            for which in ("inputs", "outputs"):
+                check_declared(self._declared(which), f"{type(self).__name__}.{which}")
+
     def _declared(self, which: str) -> dict[str, str | Port]:
         """The instance's own declaration where it has one, else the class's."""
         return self.__dict__[which] if which in self.__dict__ else self._class_declared(which)
@@ -210,6 +228,7 @@ class Block(nn.Module):
             PortError: an input is unknown, missing or of the wrong kind, or ``forward`` returned something else than
                 it declares.
         """
+        self.check_ports()
         where = self.block_id
         checked = check_inputs(inputs or {}, self.get_input_spec(), where)
         return named_outputs(self(**checked), tuple(self.get_output_spec().values()), where)
@@ -410,8 +429,14 @@ class WrappedBlock(Block):
         is_async: bool = False,
     ) -> None:
         super().__init__()
+        if isinstance(target, type) and issubclass(target, nn.Module):
+            raise StructureTypeError(
+                f"Block.wrap: got the class {target.__name__}; expected an instance: write {target.__name__}(...) with its arguments"
+            )
         if not callable(target):
-            raise TypeError(f"Block.wrap: got {describe(target)}; expected an nn.Module or a function")
+            raise StructureTypeError(f"Block.wrap: got {describe(target)}; expected an nn.Module or a function")
+        for which, declared in (("inputs", inputs), ("outputs", outputs)):
+            check_declared({} if declared is None else declared, f"Block.wrap: {which}=")
         function = target.forward if isinstance(target, nn.Module) else target
         self.target = target
         self.is_async = is_async or inspect.iscoroutinefunction(function)

@@ -20,6 +20,7 @@ from wgtorch.core.run.executor import execute, traced_loops
 from wgtorch.core.run.loop_compiler import LoopBody, LoopCompiler, has_loops
 from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.structure import Exposed, Node, Structure
+from wgtorch.core.tree import is_level, walk
 
 
 class Composite(GraphBuilder):
@@ -146,7 +147,7 @@ class Composite(GraphBuilder):
     @property
     def is_async(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
-        return any(child.is_async for child in {id(child): child for child in self.nodes.values()}.values())
+        return any(child.is_async for _, child, _ in walk(self, repeats=0) if child.remote or not is_level(child))
 
     def skip_reason(self, node: Node, run: Run | None) -> str | None:
         """Why a node is to be skipped now; levels with conditions answer."""

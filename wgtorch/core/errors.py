@@ -34,6 +34,10 @@ class StructureError(WgtorchError, ValueError):
     """A composite cannot be built this way: a clashing id, a bad name, an edge that cannot be."""
 
 
+class StructureTypeError(StructureError, TypeError):
+    """What a structure is built from is of another type than expected."""
+
+
 class ConfigError(WgtorchError, ValueError):
     """A config does not describe something that can be built."""
 

@@ -9,7 +9,7 @@ from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.schema import EDGE, EXPOSED, listed
 from wgtorch.core.edge_index import Edges, ExposedPorts
-from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, UnknownNameError, suggest
+from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream, validate_structure
 from wgtorch.core.port import Port, Spec
@@ -110,7 +110,7 @@ class GraphBuilder(Level):
     def expose_input(self, node_id: str, port_name: str, name: str | None = None) -> str:
         """Shows a child's input as this composite's own. One name may be given to several ports: one value feeds them all."""
         port = self._port(node_id, port_name, "input")
-        entry = Exposed(node_id, port_name, name or port_name)
+        entry = self._shown_as(node_id, port_name, name)
         if entry not in self._inputs:
             kinds = self._kinds_of_input(entry.name)
             for other in kinds.values():
@@ -124,7 +124,7 @@ class GraphBuilder(Level):
     def expose_output(self, node_id: str, port_name: str, name: str | None = None) -> str:
         """Shows a child's output as this composite's own."""
         self._port(node_id, port_name, "output")
-        entry = Exposed(node_id, port_name, name or port_name)
+        entry = self._shown_as(node_id, port_name, name)
         for other in self._outputs.find("name", entry.name):
             if other != entry:
                 raise StructureError(f"{self.block_id}: output {entry.name!r} already shows {other}; give this one another name")
@@ -363,9 +363,20 @@ class GraphBuilder(Level):
     def _edge(self, ends: Sequence[str]) -> Edge:
         if len(ends) == 2 and all(isinstance(end, str) and end.count(".") == 1 for end in ends):
             return Edge(*ends[0].split("."), *ends[1].split("."))
-        if len(ends) == 4:
+        if len(ends) == 4 and all(isinstance(end, str) for end in ends):
             return Edge(*ends)
-        raise StructureError(f"{self.block_id}: add_edge{tuple(ends)}; expected ('a', 'y', 'b', 'x') or ('a.y', 'b.x')")
+        raise StructureTypeError(
+            f"{self.block_id}: got the ends {', '.join(map(repr, ends))}; expected ('a', 'y', 'b', 'x') or ('a.y', 'b.x'), "
+            "for a node a with an output y and a node b with an input x"
+        )
+
+    def _shown_as(self, node_id: str, port_name: str, name: str | None) -> Exposed:
+        name = port_name if name is None else name
+        if not isinstance(name, str) or not name:
+            raise StructureTypeError(
+                f"{self.block_id}: {node_id}.{port_name} is to be exposed as {name!r}; expected a name, or nothing to call it {port_name!r}"
+            )
+        return Exposed(node_id, port_name, name)
 
     def _port(self, node_id: str, port_name: str, direction: str) -> Port:
         self._require_node(node_id)

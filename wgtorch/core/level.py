@@ -20,7 +20,7 @@ from wgtorch.core.config import serialization as building
 from wgtorch.core.config.schema import listed
 from wgtorch.core.config.template import build_template
 from wgtorch.core.drawing import Drawing, draw
-from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
+from wgtorch.core.errors import StructureError, StructureTypeError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
 from wgtorch.core.pool import Pool, now_building
@@ -53,6 +53,10 @@ class Level(Block):
         self._modules["nodes"] = Nodes()
         self._places: dict[str, Node] = {}
         self._id_counts: dict[str, int] = {}
+        if not isinstance(metadata, Mapping | None):
+            raise StructureError(
+                f"{self.block_id}: metadata is {describe(metadata)}; expected a mapping of plain data, such as {{'num_loop_steps': 20}}"
+            )
         self.metadata: dict[str, Any] = dict(metadata or {})
         self._version = 0
 
@@ -172,9 +176,14 @@ class Level(Block):
 
     def _as_child(self, child: Any) -> Block:
         if isinstance(child, self.child_class):
+            child.check_ports()
             return child
         if isinstance(child, (str, os.PathLike, Mapping)):
             return building.child_from(child, self.child_class)
+        if isinstance(child, type):
+            raise StructureError(
+                f"{self.block_id}: got the class {child.__name__}; expected an instance: write {child.__name__}(...) with its arguments"
+            )
         raise StructureError(
             f"{self.block_id}: got {describe_child(child)}; expected a {self.child_class.__name__}, its config, "
             "a path to one, or a template's name"
@@ -195,12 +204,7 @@ class Level(Block):
         self.nodes.put(node_id, child)
 
     def _node(self, node_id: str, child: Block, place: Mapping[str, Any]) -> Node:
-        unknown = [name for name in place if name not in _PLACE_FIELDS]
-        if unknown:
-            raise StructureError(f"{self.block_id}/{node_id}: unknown {unknown[0]!r}; {suggest(unknown[0], _PLACE_FIELDS)}")
-        place = {name: value for name, value in place.items() if value is not None}
-        mapped = place.get("map", ())
-        place["map"] = (mapped,) if isinstance(mapped, str) else tuple(mapped)
+        place = check_place(place, f"{self.block_id}/{node_id}")
         spec = child.get_input_spec() if place["map"] or place.get("inputs") else {}
         for name in [*place["map"], *place.get("inputs", {})]:
             if name not in spec:
@@ -452,6 +456,43 @@ class Level(Block):
 
 
 _PLACE_FIELDS = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")
+
+
+def check_place(place: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What is said of a node's place, without what is None, and names of mapped ports as a tuple.
+
+    Raises:
+        StructureError: a field is unknown.
+        StructureTypeError: a value is of another type than the field takes.
+    """
+    for name in place:
+        if name not in _PLACE_FIELDS:
+            raise StructureError(
+                f"{where}: unknown {name!r}; {suggest(name, _PLACE_FIELDS)}. What the block itself is built from goes to its "
+                f"constructor, or into config={{{name!r}: ...}} beside a block type"
+            )
+    place = {name: value for name, value in place.items() if value is not None}
+    mapped = place.get("map", ())
+    place["map"] = (mapped,) if isinstance(mapped, str) else mapped
+    timeout = place.get("timeout", 1.0)
+    expected = {
+        "trainable": (isinstance(place.get("trainable", True), bool), "True or False"),
+        "reuse": (isinstance(place.get("reuse", True), bool), "True or False"),
+        "inputs": (isinstance(place.get("inputs", {}), Mapping), "a mapping of values by input, such as inputs={'scale': 2.0}"),
+        "map": (
+            isinstance(place["map"], (tuple, list)) and all(isinstance(name, str) for name in place["map"]),
+            "the name of an input, or a list of names",
+        ),
+        "timeout": (
+            isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0,
+            "seconds as a number above 0, such as timeout=1.5",
+        ),
+    }
+    for name, (fits, words) in expected.items():
+        if not fits:
+            raise StructureTypeError(f"{where}: {name}={place[name]!r} is {describe(place[name])}; expected {words}")
+    place["map"] = tuple(place["map"])
+    return place
 
 
 def describe_child(child: object) -> str:

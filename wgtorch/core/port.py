@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from wgtorch.core.errors import PortError, PortTypeError
+from wgtorch.core.errors import PortError, PortTypeError, UnknownNameError
 from wgtorch.core.kinds import describe, get_kind, mismatch
 
 AGGREGATIONS = ("single", "concat", "sum", "first", "dict", "list")
@@ -120,6 +120,27 @@ def make_spec(declared: dict[str, str | Port], direction: Literal["in", "out"]) 
             raise PortError(f"port {name!r}: declared as {describe(port)}; expected the name of a kind or a Port")
         spec[name] = port.named(name, direction)
     return spec
+
+
+def check_declared(declared: Any, where: str) -> None:
+    """Refuses a declaration of ports that is no mapping name -> kind or Port.
+
+    Raises:
+        PortTypeError: it is of another type.
+        UnknownNameError: it names an unknown kind; the message has the nearest names.
+    """
+    if not isinstance(declared, Mapping):
+        raise PortTypeError(f"{where} is {describe(declared)}; expected a mapping of kinds by port, such as {{'y': 'tensor'}}")
+    for name, port in declared.items():
+        if not isinstance(name, str):
+            raise PortTypeError(f"{where}: a port is called {name!r}; expected a name as text")
+        if isinstance(port, str):
+            try:
+                get_kind(port)
+            except UnknownNameError as error:
+                raise UnknownNameError(f"{where}[{name!r}]: {error}") from None
+        elif not isinstance(port, Port):
+            raise PortTypeError(f"{where}[{name!r}] is {describe(port)}; expected the name of a kind, such as 'tensor', or a Port")
 
 
 def _fits(shape: tuple[int, ...], pattern: tuple[int | str | None, ...]) -> bool:
