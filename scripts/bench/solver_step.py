@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from wgtorch import BlockRegistry
-from wgtorch.blocks.diffusion.schedules import Progress
+from wgtorch.blocks.diffusion.schedules import SamplerState
 
 TARGET = 0.25
 SETTINGS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -122,7 +122,7 @@ class Race:
     def ours(self) -> tuple[Tensor, float]:
         """The end, and nanoseconds per turn of the block's call."""
         solver, pred, clock = self.solver, self.pred, time.perf_counter_ns
-        progress = Progress(self.grid)
+        progress = SamplerState(self.grid)
         latent, timestep, spent, turns, done = progress.start(self.start), progress.timestep, 0, 0, False
         more = {"noise": self.noise} if self.pair.noisy else {}
         while not done:
@@ -136,7 +136,7 @@ class Race:
     def bare(self) -> tuple[Tensor, float]:
         """The end, and nanoseconds per turn of the tensors' part alone."""
         solver, pred, clock = self.solver, self.pred, time.perf_counter_ns
-        latent, memory, spent = Progress(self.grid).start(self.start), (), 0
+        latent, memory, spent = SamplerState(self.grid).start(self.start), (), 0
         rows = [turn.quick for turn in solver.turns_over(self.grid)]  # those that the block takes for float32
         for row in rows:
             begun = clock()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tests.train.toys import FLOW, BothWays, backbone
 from wgtorch import Block, Graph, register_block
-from wgtorch.blocks.diffusion.levels import Level
+from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import to_x0
 from wgtorch.blocks.diffusion.schedules import build_schedule
 from wgtorch.core.errors import ConfigError
@@ -99,7 +99,7 @@ def test_targets_and_scales_belong_to_the_predictions_of_the_solvers(prediction:
     alpha, sigma = torch.tensor(0.8, dtype=torch.float64), torch.tensor(0.6, dtype=torch.float64)
     x = alpha * x0 + sigma * eps
     told = target_of(prediction, x0, eps, alpha, sigma)
-    torch.testing.assert_close(to_x0(prediction, x, told, Level(0.8, 0.6)), x0)
+    torch.testing.assert_close(to_x0(prediction, x, told, NoiseLevel(0.8, 0.6)), x0)
     # the same x with an error d in x0
     wrong = target_of(prediction, x0 + d, (x - alpha * (x0 + d)) / sigma, alpha, sigma)
     torch.testing.assert_close((wrong - told) ** 2, error_scale(prediction, alpha, sigma) * d**2)

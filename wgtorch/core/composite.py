@@ -16,8 +16,8 @@ from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import ABSENT, Port
 from wgtorch.core.run.context import Callback, Run, located, new_run, split_path
 from wgtorch.core.run.dry_run import dry_run_of
-from wgtorch.core.run.executor import execute, traced_loops
-from wgtorch.core.run.loop_compiler import LoopBody, LoopCompiler, has_loops
+from wgtorch.core.run.executor import execute
+from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.structure import Exposed, Node, Structure
 from wgtorch.core.tree import is_level, walk
@@ -35,7 +35,6 @@ class Composite(GraphBuilder):
         self._plans: dict[Any, Plan] = {}
         self._plan: Plan | None = None
         self.loop_compiler: LoopCompiler | None = None
-        self.traced_loops: dict[tuple[str, ...], LoopBody] = {}
 
     def forward(self, *args: Any, **inputs: Any) -> dict[str, Any]:
         """The computation itself, in the grad mode and train or eval mode that the caller has set.
@@ -157,7 +156,7 @@ class Composite(GraphBuilder):
 
     def _invalidate_plan(self) -> None:
         super()._invalidate_plan()
-        self.__dict__.update(_plans={}, _plan=None, traced_loops={})
+        self.__dict__.update(_plans={}, _plan=None)
         if self.loop_compiler is not None:
             self.loop_compiler.forget()
 
@@ -169,7 +168,6 @@ class Composite(GraphBuilder):
         plan = self._plan
         if plan is None:
             plan = make_plan(self._structure())
-            self.traced_loops = traced_loops(self, plan)
             self._plan = plan
         return plan
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wgtorch.blocks.diffusion.levels import DATA, Level, flow_level, variance_from, vp_level
+from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, flow_level, variance_from, vp_level
 from wgtorch.blocks.diffusion.predictions import PREDICTIONS, epsilon_of, from_x0, prediction_name, to_epsilon, to_x0
 
 X0, EPS = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()
 LEVELS = [vp_level(0.1), vp_level(14.6), flow_level(0.3), flow_level(0.99)]
 
 
-def said(prediction: str, level: Level) -> torch.Tensor:
+def said(prediction: str, level: NoiseLevel) -> torch.Tensor:
     """What a perfect model predicts, by the definition in its paper."""
     return {"epsilon": EPS, "sample": X0, "v_prediction": level.alpha * EPS - level.sigma * X0, "flow": EPS - X0}[prediction]
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_predictions_say_the_same(prediction: str, level: Level) -> None:
+def test_predictions_say_the_same(prediction: str, level: NoiseLevel) -> None:
     x = level.alpha * X0 + level.sigma * EPS
     pred = said(prediction, level)
     torch.testing.assert_close(to_x0(prediction, x, pred, level), X0)
@@ -30,13 +30,13 @@ def test_predictions_say_the_same(prediction: str, level: Level) -> None:
 
 @pytest.mark.parametrize("prediction", ["sample", "v_prediction", "flow"])
 def test_pure_noise_is_no_trouble_for_those_that_speak_of_data(prediction: str) -> None:
-    noise = Level(0.0, 1.0)
+    noise = NoiseLevel(0.0, 1.0)
     torch.testing.assert_close(to_x0(prediction, EPS, said(prediction, noise), noise), X0)
 
 
 def test_pure_noise_and_a_model_of_noise() -> None:
     with pytest.raises(ValueError, match=r"prediction 'epsilon' at alpha = 0: .* has no value there; use a v_prediction model"):
-        to_x0("epsilon", EPS, EPS, Level(0.0, 1.0))
+        to_x0("epsilon", EPS, EPS, NoiseLevel(0.0, 1.0))
 
 
 def test_data_and_a_model_of_data() -> None:
@@ -52,10 +52,10 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_levels(level: Level) -> None:
+def test_levels(level: NoiseLevel) -> None:
     assert level.ratio == pytest.approx(level.sigma / level.alpha)
     assert level.log_snr == pytest.approx(-torch.tensor(level.ratio, dtype=torch.float64).log().item())
-    assert Level(0.0, 1.0).log_snr == -float("inf") and DATA.log_snr == float("inf") and Level(0.0, 1.0).ratio == float("inf")
+    assert NoiseLevel(0.0, 1.0).log_snr == -float("inf") and DATA.log_snr == float("inf") and NoiseLevel(0.0, 1.0).ratio == float("inf")
 
 
 @pytest.mark.parametrize("make", [vp_level, lambda ratio: flow_level(ratio / (1 + ratio))])

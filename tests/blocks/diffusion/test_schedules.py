@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgtorch.blocks.diffusion.levels import DATA, Level, flow_level
-from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, Grid, Progress, build_schedule, shifted_sigmas
+from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, flow_level
+from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, SamplerState, TimeGrid, build_schedule, shifted_sigmas
 from wgtorch.blocks.diffusion.schedules.betas import alpha_bars_of, make_betas, rescale_to_zero_snr
 from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu, shift_sigma, shift_sigma_by_mu, stretch_to_terminal
 from wgtorch.blocks.diffusion.schedules.sigmas import (
@@ -139,42 +139,42 @@ def test_dynamic_shift_is_that_of_flux() -> None:
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 
-def small_grid() -> Grid:
-    return Grid((3.0, 2.0, 1.0), (Level(0.1, 0.9), Level(0.5, 0.5), Level(0.8, 0.2), DATA))
+def small_grid() -> TimeGrid:
+    return TimeGrid((3.0, 2.0, 1.0), (NoiseLevel(0.1, 0.9), NoiseLevel(0.5, 0.5), NoiseLevel(0.8, 0.2), DATA))
 
 
 def test_the_rest_of_a_grid() -> None:
     grid = small_grid()
-    assert grid.rest(0) is grid and grid.rest(1) is grid.rest(1)
-    rest = grid.rest(1)
+    assert grid.slice(0) is grid and grid.slice(1) is grid.slice(1)
+    rest = grid.slice(1)
     assert (rest.timesteps, rest.levels, rest.targets) == ((2.0, 1.0), grid.levels[1:], grid.levels[2:])
     assert (len(rest), rest.total, grid.total) == (2, 3, 3)
-    assert grid.rest_for(1.0) is grid and len(grid.rest_for(0.99)) == 2 and len(grid.rest_for(0.34)) == 1
+    assert grid.slice_for(1.0) is grid and len(grid.slice_for(0.99)) == 2 and len(grid.slice_for(0.34)) == 1
     for strength in (0.2, 0.0, 1.1, -1.0):
         with pytest.raises(ValueError, match=rf"strength: found {strength} with 3 steps, expected a number from 0.333 to 1"):
-            grid.rest_for(strength)
+            grid.slice_for(strength)
 
 
 def test_a_grid_from_a_timestep() -> None:
     grid = small_grid()
-    assert grid.rest_from(2.0, "here") is grid.rest(1)
+    assert grid.slice_from(2.0, "here") is grid.slice(1)
     with pytest.raises(
         PortError, match=r"here\.timestep: found 2.5, expected one of this solver's own 3 timesteps 3, 2, 1, .*Start the loop at 3"
     ):
-        grid.rest_from(2.5, "here")
+        grid.slice_from(2.5, "here")
 
 
 def test_a_grid_needs_a_level_more_than_timesteps() -> None:
-    with pytest.raises(ValueError, match="Grid: 1 timesteps and 1 levels; expected N >= 1 and N \\+ 1"):
-        Grid((1.0,), (DATA,))
+    with pytest.raises(ValueError, match="TimeGrid: 1 timesteps and 1 levels; expected N >= 1 and N \\+ 1"):
+        TimeGrid((1.0,), (DATA,))
 
 
 def test_a_start_is_noise_or_an_image_noised() -> None:
     noise, image = torch.randn(2, 1, 3)
-    grid = Grid((1.0,), (Level(0.6, 0.8), DATA), start_scale=0.5)
-    assert torch.equal(Progress(small_grid()).start(noise), noise)
-    assert torch.equal(Progress(grid).start(noise), noise * 0.5)
-    torch.testing.assert_close(Progress(grid).start(noise, image), 0.6 * image + 0.8 * noise)
+    grid = TimeGrid((1.0,), (NoiseLevel(0.6, 0.8), DATA), start_scale=0.5)
+    assert torch.equal(SamplerState(small_grid()).start(noise), noise)
+    assert torch.equal(SamplerState(grid).start(noise), noise * 0.5)
+    torch.testing.assert_close(SamplerState(grid).start(noise, image), 0.6 * image + 0.8 * noise)
 
 
 @pytest.mark.parametrize("convention", ["ddpm", "ddim", "lcm", "euler", "dpm_solver", "unipc"])

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import DATA, Level, vp_level
-from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, Grid, Progress, shifted_sigmas
-from wgtorch.blocks.diffusion.solvers import DDIM, DPMpp2M, Euler, FlowEuler, GridSolver, StochasticSolver
+from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, vp_level
+from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, SamplerState, TimeGrid, shifted_sigmas
+from wgtorch.blocks.diffusion.solvers import DDIM, Euler, FlowEuler, GridSolver, StochasticSolver
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.run.rng import Rng
@@ -87,7 +87,7 @@ def six_nodes(solver: str, schedule: dict[str, Any] | None = None, **config: Any
     return graph
 
 
-def walked(solver: GridSolver, progress: Progress, latent: Tensor, backbone: Block, condition: Tensor, noises: Any = None) -> Tensor:
+def walked(solver: GridSolver, progress: SamplerState, latent: Tensor, backbone: Block, condition: Tensor, noises: Any = None) -> Tensor:
     """The loop by hand."""
     timestep, done = progress.timestep, False
     while not done:
@@ -188,7 +188,7 @@ def test_five_nodes_start_from_latents(name: str) -> None:
     if isinstance(solver, StochasticSolver):
         noises = iter(Rng(1, "text_to_image/solver", (turn,)).normal((2, *SHAPE)) for turn in range(4))
     with torch.no_grad():
-        expected = walked(solver, Progress(grid), latent, graph.nodes["backbone"], torch.zeros(2, 1), noises)
+        expected = walked(solver, SamplerState(grid), latent, graph.nodes["backbone"], torch.zeros(2, 1), noises)
     torch.testing.assert_close(found, expected)
 
 
@@ -211,11 +211,11 @@ def test_image_to_image_from_parts() -> None:
     turns: list[bool] = []
     found = graph.run({"image": image}, seed=0, outputs=["image", "noise.latent"], callbacks=[lambda e: turns.append(e.kind == "loop")])
     assert sum(turns) == 3
-    grid = DiffusionSchedule(num_steps=6).grid().rest(3)
+    grid = DiffusionSchedule(num_steps=6).grid().slice(3)
     noise = Rng(0, "image_to_image/noise", ()).normal((1, 3, 4, 4))
     torch.testing.assert_close(found["noise.latent"], grid.levels[0].alpha * (image * 2 - 1) + grid.levels[0].sigma * noise)
     with torch.no_grad():
-        expected = walked(graph.nodes["solver"], Progress(grid), found["noise.latent"], graph.nodes["backbone"], torch.zeros(1, 1))
+        expected = walked(graph.nodes["solver"], SamplerState(grid), found["noise.latent"], graph.nodes["backbone"], torch.zeros(1, 1))
     assert torch.equal(found["image"], expected)
     assert not torch.equal(graph.run({"image": image, "strength": 1.0}, seed=0)["image"], expected)
 
@@ -280,7 +280,8 @@ def test_solvers_are_their_config(name: str) -> None:
     solver = build(f"solver/{name}", num_steps=3)
     for again in (type(solver).from_config(solver.config), copy.deepcopy(solver), pickle.loads(pickle.dumps(solver))):
         assert again.config == solver.config and again.num_loop_steps == solver.num_loop_steps
-        assert again.turns_over(again.own_grid) == solver.turns_over(solver.own_grid)
+        tables = [each.coefficients_over(each.own_grid, torch.zeros(1)).table for each in (again, solver)]
+        assert torch.equal(*tables)
     assert solver.state_dict() == {} and solver.role == "solver"
     assert list(solver.get_input_spec())[:4] == ["latent", "timestep", "pred", "progress"]
     assert list(solver.get_output_spec()) == ["next_latent", "next_timestep", "progress", "done"]
@@ -289,7 +290,8 @@ def test_solvers_are_their_config(name: str) -> None:
 def test_solvers_of_other_settings_keep_apart_what_they_make_of_a_grid() -> None:
     grid, latent, pred = DiffusionSchedule(num_steps=4).grid(), torch.randn(1, *SHAPE), torch.randn(1, *SHAPE)
     ends = [
-        solver(latent, 999, pred, progress=Progress(grid))["next_latent"] for solver in (DDIM(), DDIM(prediction="sample"), Euler(), DDIM())
+        solver(latent, 999, pred, progress=SamplerState(grid))["next_latent"]
+        for solver in (DDIM(), DDIM(prediction="sample"), Euler(), DDIM())
     ]
     assert torch.equal(ends[0], ends[3]) and not torch.allclose(ends[0], ends[1])
     torch.testing.assert_close(ends[0], ends[2])  # on one grid, deterministic DDIM is Euler's method
@@ -318,7 +320,7 @@ def test_nothing_is_drawn_where_noise_has_no_weight(name: str) -> None:
     grid = DiffusionSchedule(num_steps=6, timestep_spacing="leading").grid()
     turn, memory = len(grid) - 1, tuple(torch.randn(solver.memory, 1, *SHAPE))
     before = torch.get_rng_state()
-    solver(torch.zeros(1, *SHAPE), 0, torch.zeros(1, *SHAPE), progress=Progress(grid, turn, memory))
+    solver(torch.zeros(1, *SHAPE), 0, torch.zeros(1, *SHAPE), progress=SamplerState(grid, turn, memory))
     after = torch.get_rng_state()
     assert torch.equal(before, after)
     assert build("solver/ddim").wants_rng is False and build("solver/ddim", eta=0.5).wants_rng is True
@@ -353,48 +355,21 @@ def test_latents_keep_their_dtype(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_table_of_weights_makes_the_same_turns(name: str) -> None:
-    """What a compiled loop uses: a row of one tensor, and zeros for what is not yet remembered."""
+def test_an_iteration_told_by_a_tensor_is_the_same(name: str) -> None:
+    """What a compiled loop is: its counter is a tensor, which says where in the table of coefficients to look."""
     solver = build(f"solver/{name}")
-    grid = (FlowSchedule if name.startswith("flow") else DiffusionSchedule)(num_steps=5).grid()
-    table = solver.tensor_table(grid, dtype=torch.float64)
-    assert len(table) == solver.num_turns(grid)
-    latent = dense = torch.randn(1, *SHAPE, dtype=torch.float64)
-    progress, memory = Progress(grid), [torch.zeros_like(latent)] * solver.memory
-    noise = torch.randn_like(latent) if isinstance(solver, StochasticSolver) else None
-    for row in table:
-        pred = torch.randn_like(latent)
-        more = {} if noise is None else {"noise": noise}
-        found = solver(latent, 0, pred, progress=progress, **more)
-        latent, progress = found["next_latent"], found["progress"]
-        dense, memory = solver.take(row, dense, pred, memory, noise)
-        torch.testing.assert_close(dense, latent)
-
-
-def test_a_compiled_loop_body_is_compiled_once() -> None:
-    torch.compiler.reset()
-    solver, grid = DPMpp2M(), DiffusionSchedule(num_steps=6).grid()
-    table, compiled = solver.tensor_table(grid, dtype=torch.float32), []
-
-    def backend(module: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
-        compiled.append(module)
-        return module.forward
-
-    @torch.compile(backend=backend, fullgraph=True)
-    def turn(latent: Tensor, memory: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        following, (memory,) = solver.take(row, latent, torch.tanh(latent), (memory,))
-        return following, memory
-
-    latent = start = torch.randn(1, *SHAPE)
-    memory = torch.zeros_like(latent)
-    for row in table:
-        latent, memory = turn(latent, memory, row)
-    progress, expected, done = Progress(grid), start, False
+    progress = (FlowSchedule if name.startswith("flow") else DiffusionSchedule)(num_steps=5)()["progress"]
+    latent, timestep, done = torch.randn(1, *SHAPE, dtype=torch.float64), progress.timestep, False
+    more = {"noise": torch.randn_like(latent)} if isinstance(solver, StochasticSolver) else {}
+    traced = solver.initial_state(latent, timestep, progress)
     while not done:
-        found = solver(expected, 0, torch.tanh(expected), progress=progress)
-        expected, progress, done = found["next_latent"], found["progress"], found["done"]
-    torch.testing.assert_close(latent, expected, rtol=1e-5, atol=1e-5)
-    assert len(compiled) == 1
+        inputs = {"latent": latent, "timestep": timestep, "pred": torch.randn_like(latent), **more}
+        found = solver(**inputs, progress=progress)
+        again = solver(**inputs, progress=traced._replace(iteration=torch.tensor(traced.iteration)))
+        for port in ("next_latent", "next_timestep", "done"):
+            torch.testing.assert_close(again[port], torch.as_tensor(found[port], dtype=again[port].dtype), rtol=0, atol=0)
+        latent, timestep, progress, done = (found[key] for key in ("next_latent", "next_timestep", "progress", "done"))
+        traced = again["progress"]._replace(iteration=int(again["progress"].iteration))
 
 
 @pytest.mark.parametrize("name", ["ddim", "unipc", "heun", "flow_euler"])
@@ -418,7 +393,7 @@ def test_the_block_itself_compiles_without_a_break(name: str) -> None:
 
 
 def test_a_painter_of_data_takes_the_formula_as_it_is_written() -> None:
-    """Bit for bit: x + (s' - s) ((x - x0) / s)."""
+    """x + (s' - s) ((x - x0) / s)."""
     solver = FlowEuler(num_steps=12, prediction="x0")
     latent = torch.randn(2, *SHAPE)
     expected, progress, sigmas = latent, None, shifted_sigmas(12)
@@ -427,7 +402,8 @@ def test_a_painter_of_data_takes_the_formula_as_it_is_written() -> None:
         found = solver(latent, sigmas[turn], pred, progress=progress)
         expected = expected + (sigmas[turn + 1] - sigmas[turn]) * ((expected - pred) / sigmas[turn])
         latent, progress = found["next_latent"], found["progress"]
-        assert torch.equal(latent, expected) and found["next_timestep"] == sigmas[turn + 1] and found["done"] is (turn == 11)
+        torch.testing.assert_close(latent, expected, rtol=1e-6, atol=1e-6)
+        assert found["next_timestep"] == sigmas[turn + 1] and found["done"] is (turn == 11)
 
 
 def test_a_last_step_may_lead_nowhere() -> None:
@@ -435,7 +411,7 @@ def test_a_last_step_may_lead_nowhere() -> None:
     progress = FlowSchedule(num_steps=3, num_train_timesteps=1, final_sigmas_type="sigma_min")()["progress"]
     latent, pred = torch.randn(2, 1, *SHAPE)
     for prediction in ("sample", "flow"):
-        last = Progress(progress.grid, 2)
+        last = SamplerState(progress.grid, 2)
         assert torch.equal(FlowEuler(prediction=prediction)(latent, 1 / 3, pred, progress=last)["next_latent"], latent)
 
 
@@ -460,7 +436,7 @@ def test_one_turn_too_many() -> None:
     solver, zeros = FlowEuler(num_steps=1), torch.zeros(1, *SHAPE)
     found = solver(zeros, 1.0, zeros)
     assert found["done"] is True
-    with pytest.raises(PortError, match="the grid of 1 turns is walked to its end; expected the loop to stop at `done`"):
+    with pytest.raises(PortError, match="the grid of 1 iterations is walked to its end; expected the loop to stop at `done`"):
         solver(zeros, 0.0, zeros, progress=found["progress"])
 
 
@@ -551,11 +527,13 @@ def test_starts_that_contradict_themselves() -> None:
     with pytest.raises(PortError, match="nothing says where the loop starts; give it a schedule, or add a schedule node"):
         build("noise/image")(image_latent=torch.zeros(1, *SHAPE))
     with pytest.raises(PortError, match="got strength, but has no schedule of its own"):
-        build("noise/image")(image_latent=torch.zeros(1, *SHAPE), strength=0.5, progress=Progress(Grid((1.0,), (vp_level(1.0), DATA))))
+        build("noise/image")(
+            image_latent=torch.zeros(1, *SHAPE), strength=0.5, progress=SamplerState(TimeGrid((1.0,), (vp_level(1.0), DATA)))
+        )
 
 
 def test_an_image_start_beside_a_schedule_node() -> None:
-    progress = Progress(Grid((1.0,), (Level(0.6, 0.8), DATA)))
+    progress = SamplerState(TimeGrid((1.0,), (NoiseLevel(0.6, 0.8), DATA)))
     image, noise = torch.randn(2, 1, *SHAPE)
     found = build("noise/image")(image_latent=image, progress=progress, noise=noise)
     torch.testing.assert_close(found["latent"], 0.6 * image + 0.8 * noise)

@@ -13,25 +13,34 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 
 from tests.blocks.diffusion.against_diffusers import SHAPE, noises_for, scheduler_of, stepping
-from wgtorch.blocks.diffusion.levels import DATA, Level, flow_level, vp_level
-from wgtorch.blocks.diffusion.solvers import (
-    consistency,
+from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, flow_level, vp_level
+from wgtorch.blocks.diffusion.steps import (
+    consistency_coefficients,
+    ddim_coefficients,
     ddim_step,
     ddpm_step,
-    dpmpp_1_sde_step,
-    dpmpp_1_step,
+    dpmpp_1_coefficients,
+    dpmpp_2m_coefficients,
+    dpmpp_2m_sde_coefficients,
     dpmpp_2m_sde_step,
     dpmpp_2m_step,
+    euler_ancestral_coefficients,
     euler_ancestral_step,
+    euler_coefficients,
     euler_step,
     flow_euler_step,
+    heun_coefficients,
+    heun_correction,
     heun_step,
     lcm_step,
+    linear_combination,
+    posterior_mean_coefficients,
+    posterior_variance,
     unipc_correct,
+    unipc_corrector_coefficients,
     unipc_predict,
+    unipc_predictor_coefficients,
 )
-from wgtorch.blocks.diffusion.solvers.ddpm import posterior_variance
-from wgtorch.blocks.diffusion.solvers.heun import mended_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -50,11 +59,21 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def bar(scheduler: Any, timestep: int) -> Level:
+def exact(level: NoiseLevel) -> NoiseLevel:
+    """The level of tensors []."""
+    return NoiseLevel(*torch.tensor(level, dtype=torch.float64))
+
+
+def exploded(sigma: float) -> NoiseLevel:
+    """x0 + sigma eps."""
+    return exact(NoiseLevel(1.0, sigma))
+
+
+def bar(scheduler: Any, timestep: int) -> NoiseLevel:
     if timestep < 0:
-        return DATA
+        return exact(DATA)
     found = float(scheduler.alphas_cumprod[timestep])
-    return Level(found**0.5, (1 - found) ** 0.5)
+    return exact(NoiseLevel(found**0.5, (1 - found) ** 0.5))
 
 
 def stepped(scheduler: Any, index: int, x: Tensor, pred: Tensor, **options: Any) -> Tensor:
@@ -74,7 +93,7 @@ def test_ddim(index: int, eta: float) -> None:
     t = int(scheduler.timesteps[index])
     now, to = bar(scheduler, t), bar(scheduler, t - 100)
     eps = (X - now.alpha * PRED) / now.sigma
-    close(ddim_step(PRED, eps, Z, now, to, eta), stepped(scheduler, index, X, PRED, eta=eta))
+    close(ddim_step(PRED, eps, Z, *ddim_coefficients(now, to, eta)), stepped(scheduler, index, X, PRED, eta=eta))
 
 
 @pytest.mark.parametrize("index", [0, 3, 8])
@@ -82,14 +101,16 @@ def test_ddpm(index: int) -> None:
     scheduler = scheduler_of("DDPMScheduler", clip_sample=False, prediction_type="sample")
     scheduler.set_timesteps(10)
     now, to = bar(scheduler, int(scheduler.timesteps[index])), bar(scheduler, int(scheduler.timesteps[index + 1]))
-    close(ddpm_step(X, PRED, Z, now, to, posterior_variance(now, to)), stepped(scheduler, index, X, PRED))
+    close(
+        ddpm_step(X, PRED, Z, *posterior_mean_coefficients(now, to), posterior_variance(now, to).sqrt()), stepped(scheduler, index, X, PRED)
+    )
 
 
 def test_ddim_with_all_its_noise_is_ddpm() -> None:
-    now, to = vp_level(3.0), vp_level(1.1)
-    x0 = PRED
-    eps = (X - now.alpha * x0) / now.sigma
-    torch.testing.assert_close(ddim_step(x0, eps, Z, now, to, 1.0), ddpm_step(X, x0, Z, now, to, posterior_variance(now, to)))
+    now, to = exact(vp_level(3.0)), exact(vp_level(1.1))
+    eps = (X - now.alpha * PRED) / now.sigma
+    ddpm = ddpm_step(X, PRED, Z, *posterior_mean_coefficients(now, to), posterior_variance(now, to).sqrt())
+    torch.testing.assert_close(ddim_step(PRED, eps, Z, *ddim_coefficients(now, to, 1.0)), ddpm)
 
 
 @pytest.mark.parametrize("index", [0, 5, 9])
@@ -97,7 +118,8 @@ def test_euler(index: int) -> None:
     scheduler = scheduler_of("EulerDiscreteScheduler", prediction_type="epsilon")
     scheduler.set_timesteps(10)
     sigmas = scheduler.sigmas.tolist()
-    close(euler_step(X, PRED, sigmas[index], sigmas[index + 1]), stepped(scheduler, index, X, PRED))
+    numbers = euler_coefficients(exploded(sigmas[index]), exploded(sigmas[index + 1]))
+    close(euler_step(X, PRED, *numbers), stepped(scheduler, index, X, PRED))
 
 
 @pytest.mark.parametrize("index", [0, 5, 9])
@@ -105,7 +127,8 @@ def test_euler_ancestral(index: int) -> None:
     scheduler = scheduler_of("EulerAncestralDiscreteScheduler", prediction_type="epsilon")
     scheduler.set_timesteps(10)
     sigmas = scheduler.sigmas.tolist()
-    close(euler_ancestral_step(X, PRED, Z, sigmas[index], sigmas[index + 1]), stepped(scheduler, index, X, PRED))
+    numbers = euler_ancestral_coefficients(exploded(sigmas[index]), exploded(sigmas[index + 1]))
+    close(euler_ancestral_step(X, PRED, Z, *numbers), stepped(scheduler, index, X, PRED))
 
 
 def test_heun() -> None:
@@ -113,10 +136,13 @@ def test_heun() -> None:
     scheduler.set_timesteps(10)
     sigma, following = float(scheduler.sigmas[0]), float(scheduler.sigmas[1])
     led = stepped(scheduler, 0, X, PRED)
-    close(euler_step(X, PRED, sigma, following), led)
-    mended = stepped(scheduler, 1, led, OTHER)
-    close(heun_step(X, PRED, OTHER, sigma, following), mended)
-    close(mended_step(led, PRED, OTHER, sigma, following), mended)
+    scale, change = euler_coefficients(exploded(sigma), exploded(following))
+    close(euler_step(X, PRED, scale, change), led)
+    corrected = stepped(scheduler, 1, led, OTHER)
+    close(heun_correction(led, OTHER, PRED, change / 2), corrected)
+    first, second = zip(*[column[:2] for column in heun_coefficients(scale.repeat(2), change.repeat(2))], strict=True)
+    close(heun_step(X, PRED, OTHER, *first), led)
+    close(heun_step(led, OTHER, PRED, *second), corrected)
 
 
 @pytest.mark.parametrize("index", [0, 5, 9])
@@ -124,7 +150,9 @@ def test_flow_euler(index: int) -> None:
     scheduler = scheduler_of("FlowMatchEulerDiscreteScheduler", shift=3.0)
     scheduler.set_timesteps(10)
     sigmas = scheduler.sigmas.tolist()
-    close(flow_euler_step(X, PRED, sigmas[index], sigmas[index + 1]), stepped(scheduler, index, X, PRED))
+    close(
+        flow_euler_step(X, PRED, torch.tensor(sigmas[index + 1] - sigmas[index], dtype=torch.float64)), stepped(scheduler, index, X, PRED)
+    )
 
 
 @pytest.mark.parametrize("index", [0, 2])
@@ -132,15 +160,17 @@ def test_lcm(index: int) -> None:
     scheduler = scheduler_of("LCMScheduler", prediction_type="sample")
     scheduler.set_timesteps(4)
     t, following = scheduler.timesteps[index].item(), scheduler.timesteps[index + 1].item()
-    close(lcm_step(consistency(X, PRED, t, 10.0), Z, bar(scheduler, following)), stepped(scheduler, index, X, PRED))
+    alpha, sigma = bar(scheduler, following)
+    c_skip, c_out = consistency_coefficients(torch.tensor(t, dtype=torch.float64), 10.0)
+    close(lcm_step(X, PRED, Z, alpha * c_skip, alpha * c_out, sigma), stepped(scheduler, index, X, PRED))
 
 
-def multistep(name: str, flow: bool, **config: Any) -> tuple[Any, list[Level]]:
+def multistep(name: str, flow: bool, **config: Any) -> tuple[Any, list[NoiseLevel]]:
     """A scheduler in the middle of its grid, with two predictions made, and its levels."""
     scheduler = scheduler_of(name, prediction_type="sample", use_flow_sigmas=flow, **config)
     scheduler.set_timesteps(10)
     sigmas = scheduler.sigmas.tolist()
-    return scheduler, [flow_level(sigma) if flow else vp_level(sigma) for sigma in sigmas]
+    return scheduler, [exact(flow_level(sigma) if flow else vp_level(sigma)) for sigma in sigmas]
 
 
 @pytest.mark.parametrize("flow", [False, True])
@@ -155,11 +185,13 @@ def test_dpm_solver(algorithm: str, variant: str, flow: bool) -> None:
             first = scheduler.dpm_solver_first_order_update(PRED, sample=X, noise=Z)
             second = scheduler.multistep_dpm_solver_second_order_update([OTHER, PRED], sample=X, noise=Z)
         if algorithm == "dpmsolver++":
-            close(dpmpp_1_step(X, PRED, now, to), first)
-            close(dpmpp_2m_step(X, PRED, OTHER, before, now, to, variant), second)
+            for order, theirs in ((1, first), (2, second)):
+                close(dpmpp_2m_step(X, PRED, OTHER, *dpmpp_2m_coefficients(before, now, to, torch.tensor(order == 1), variant)), theirs)
+            close(linear_combination(*zip(dpmpp_1_coefficients(now, to), (X, PRED), strict=True)), first)
         else:
-            close(dpmpp_1_sde_step(X, PRED, Z, now, to), first)
-            close(dpmpp_2m_sde_step(X, PRED, OTHER, Z, before, now, to, variant), second)
+            for order, theirs in ((1, first), (2, second)):
+                numbers = dpmpp_2m_sde_coefficients(before, now, to, torch.tensor(order == 1), variant)
+                close(dpmpp_2m_sde_step(X, PRED, OTHER, Z, *numbers), theirs)
 
 
 @pytest.mark.parametrize("flow", [False, True])
@@ -174,15 +206,16 @@ def test_unipc(order: int, variant: str, flow: bool) -> None:
         predicted = scheduler.multistep_uni_p_bh_update(PRED, sample=X, order=order)
         scheduler.model_outputs = [OLDER, OTHER]
         corrected = scheduler.multistep_uni_c_bh_update(PRED, last_sample=X, this_sample=Z, order=order)
-    close(unipc_predict(X, (PRED, OTHER)[:order], (now, before)[:order], to, variant), predicted)
-    close(unipc_correct(X, PRED, (OTHER, OLDER)[:order], (before, older)[:order], now, variant), corrected)
+    which = torch.tensor(order)
+    close(unipc_predict(X, PRED, OTHER, *unipc_predictor_coefficients(before, now, to, which, variant)), predicted)
+    close(unipc_correct(PRED, X, (OTHER, OLDER), *unipc_corrector_coefficients(older, before, now, which, variant)), corrected)
 
 
 def test_steps_take_gradients() -> None:
     """They are plain functions: nothing in them cuts a gradient or changes its arguments."""
-    now, to = vp_level(3.0), vp_level(1.1)
+    levels = [exact(vp_level(ratio)) for ratio in (5.0, 3.0, 1.1)]
     tensors = [tensor.clone().requires_grad_() for tensor in (X, PRED, OTHER)]
     before = [tensor.detach().clone() for tensor in tensors]
-    end = dpmpp_2m_step(*tensors, vp_level(5.0), now, to)
+    end = dpmpp_2m_step(*tensors, *dpmpp_2m_coefficients(*levels, torch.tensor(False)))
     assert all(gradient.abs().min() > 0 for gradient in torch.autograd.grad(end.sum(), tensors))
     assert all(torch.equal(tensor.detach(), kept) for tensor, kept in zip(tensors, before, strict=True))

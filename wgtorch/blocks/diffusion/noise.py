@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
-from wgtorch.blocks.diffusion.schedules.grid import Progress
+from wgtorch.blocks.diffusion.schedules.grid import SamplerState
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
@@ -16,7 +16,7 @@ from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Noise
 
 
-class StartingNoise(Noise):
+class NoiseSource(Noise):
     """What blocks that start a loop share: the grid of the loop, from ``schedule`` or from the input ``progress``.
 
     With a schedule of its own the block gives ``progress`` to the solver and the first ``timestep`` to backbone and solver, so
@@ -43,7 +43,7 @@ class StartingNoise(Noise):
         if self.schedule is not None:
             self.outputs = {"latent": "latent", "timestep": "number", "progress": "any"}
 
-    def started(self, progress: Progress | None, num_steps: int | None, strength: float | None = None) -> Progress | None:
+    def started(self, progress: SamplerState | None, num_steps: int | None, strength: float | None = None) -> SamplerState | None:
         """The start of the loop's grid, where there is one.
 
         Raises:
@@ -59,14 +59,14 @@ class StartingNoise(Noise):
             )
         return progress
 
-    def outputs_of(self, latent: Tensor, progress: Progress | None) -> dict[str, Any]:
+    def outputs_of(self, latent: Tensor, progress: SamplerState | None) -> dict[str, Any]:
         """The outputs of the block."""
         found: dict[str, Any] = {"latent": latent, "timestep": self.timestep if progress is None else progress.timestep}
         return found if self.schedule is None else {**found, "progress": progress}
 
 
 @register_block("noise/gaussian")
-class GaussianNoise(StartingNoise):
+class GaussianNoise(NoiseSource):
     """Standard normal noise, one row for each condition, and the timestep that the loop starts at.
 
     Example:
@@ -89,7 +89,7 @@ class GaussianNoise(StartingNoise):
     def forward(
         self,
         condition: Tensor,
-        progress: Progress | None = None,
+        progress: SamplerState | None = None,
         num_steps: int | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class GaussianNoise(StartingNoise):
 
 
 @register_block("noise/image")
-class ImageNoise(StartingNoise):
+class ImageNoise(NoiseSource):
     """A clean latent, noised to where the loop starts: for image to image.
 
     Args:
@@ -128,7 +128,7 @@ class ImageNoise(StartingNoise):
     def forward(
         self,
         image_latent: Tensor,
-        progress: Progress | None = None,
+        progress: SamplerState | None = None,
         num_steps: int | None = None,
         strength: float | None = None,
         noise: Tensor | None = None,

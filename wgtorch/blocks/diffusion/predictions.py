@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgtorch.blocks.diffusion.levels import Level
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.core.errors import suggest
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow")
@@ -33,7 +35,7 @@ def prediction_name(name: str, where: str) -> str:
     return known
 
 
-def to_x0(prediction: str, x: Any, pred: Any, level: Level) -> Any:
+def to_x0(prediction: str, x: Any, pred: Any, level: NoiseLevel) -> Any:
     """The data x0 that ``pred`` says ``x`` at ``level`` comes from.
 
     Raises:
@@ -50,7 +52,7 @@ def to_x0(prediction: str, x: Any, pred: Any, level: Level) -> Any:
     return (x - sigma * pred) / (alpha + sigma)
 
 
-def to_epsilon(prediction: str, x: Any, pred: Any, level: Level) -> Any:
+def to_epsilon(prediction: str, x: Any, pred: Any, level: NoiseLevel) -> Any:
     """The noise eps that ``pred`` says is in ``x`` at ``level``.
 
     Raises:
@@ -66,14 +68,14 @@ def to_epsilon(prediction: str, x: Any, pred: Any, level: Level) -> Any:
     return (x + alpha * pred) / (alpha + sigma)
 
 
-def epsilon_of(x: Any, x0: Any, level: Level) -> Any:
+def epsilon_of(x: Any, x0: Any, level: NoiseLevel) -> Any:
     """eps = (x - alpha x0) / sigma."""
     alpha, sigma = level
     _needs(sigma, "sigma", "sample", "eps = (x - alpha x0) / sigma", "a grid whose last step starts above the data")
     return (x - alpha * x0) / sigma
 
 
-def from_x0(prediction: str, x: Any, x0: Any, level: Level) -> Any:
+def from_x0(prediction: str, x: Any, x0: Any, level: NoiseLevel) -> Any:
     """The prediction that says that ``x`` at ``level`` comes from ``x0``; undoes :func:`to_x0`."""
     alpha, sigma = level
     if prediction == "sample":
@@ -84,6 +86,6 @@ def from_x0(prediction: str, x: Any, x0: Any, level: Level) -> Any:
     return alpha * eps - sigma * x0 if prediction == "v_prediction" else eps - x0
 
 
-def _needs(value: float, name: str, prediction: str, formula: str, instead: str) -> None:
-    if not value:
+def _needs(value: Any, name: str, prediction: str, formula: str, instead: str) -> None:
+    if not isinstance(value, Tensor) and not value:
         raise ValueError(f"prediction {prediction!r} at {name} = 0: {formula} has no value there; use {instead}")

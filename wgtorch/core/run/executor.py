@@ -23,7 +23,7 @@ from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.context import Run, in_this_context, locate
 from wgtorch.core.run.gradient_checkpointing import Recomputed
-from wgtorch.core.run.loop_compiler import LoopBody, Walk
+from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.node_call import Walked, call_node, outputs_of
 from wgtorch.core.tree import is_level
 
@@ -125,6 +125,10 @@ def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None
 
 def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> None:
     total = turns(composite, loop, run)
+    if torch.compiler.is_compiling() and not (loop.is_async or _recomputes(composite)) and scan_loop(composite, loop, slots, total, _walk):
+        for slot in loop.turn_frees:
+            slots[slot] = ABSENT
+        return
     take_turn = _turn_taker(composite, loop, run)
     body: Any = loop.quick if run is None and take_turn is _walk else loop.body
     done, frees = loop.done, loop.turn_frees
@@ -157,19 +161,15 @@ def _turn_taker(composite: Walked, loop: Loop, run: Run | None) -> Walk:
     if run is not None and run.dry:
         return _walk
     take: Walk = _walk
-    if torch.compiler.is_compiling():
-        body = composite.traced_loops.get(loop.nodes)
-        take = body if body is not None and body.loop is loop and body.in_regions() else _walk
-    elif composite.loop_compiler is not None:
+    if composite.loop_compiler is not None and not torch.compiler.is_compiling():
         take = composite.loop_compiler.body(composite, loop, _walk)
-    if composite.metadata.get("gradient_checkpointing") and torch.is_grad_enabled():
+    if _recomputes(composite):
         take = Recomputed(composite, loop, take)
     return take
 
 
-def traced_loops(composite: Walked, plan: Plan) -> dict[tuple[str, ...], LoopBody]:
-    """Bodies of a plan's loops, by their nodes, for when the composite is part of what is being compiled."""
-    return {step.nodes: LoopBody(composite, step, _walk, None) for step in plan.steps if isinstance(step, Loop) and not step.is_async}
+def _recomputes(composite: Walked) -> bool:
+    return bool(composite.metadata.get("gradient_checkpointing")) and torch.is_grad_enabled()
 
 
 def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:

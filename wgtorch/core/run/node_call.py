@@ -33,8 +33,6 @@ class Walked(Protocol):
     metadata: dict[str, Any]
     loop_compiler: Any
     """Compiles loops, where that was asked for."""
-    traced_loops: dict[tuple[str, ...], Any]
-    """Bodies of loops, by their nodes, for when the composite is part of what is being compiled."""
 
     @property
     def nodes(self) -> Any:

@@ -78,33 +78,33 @@ def apart(scheduler: Any) -> Any:
 
 @dataclass(frozen=True)
 class SchedulerProgress:
-    """What travels from turn to turn: a scheduler that has come so far. No step changes it; each gives a new one.
+    """What travels from iteration to iteration: a scheduler that has come so far. No step changes it; each gives a new one.
 
     Args:
         scheduler: with its timesteps set.
-        turn: turns made.
+        iteration: iterations made.
         sample: the latent as the scheduler keeps it, where it is known; else it is found from what the model was shown.
-        last: turns after which the walk ends; all where left out.
-        goes_on: it starts from a latent that another walk has left, as the scheduler keeps it.
+        last: iterations after which the walk ends; all where left out.
+        is_continuation: it starts from a latent that another walk has left, as the scheduler keeps it.
     """
 
     scheduler: Any
-    turn: int = 0
+    iteration: int = 0
     sample: Tensor | None = None
     last: int | None = None
-    goes_on: bool = False
+    is_continuation: bool = False
 
     @property
     def timestep(self) -> float:
-        """The timestep of this turn, 0 after the last."""
+        """The timestep of this iteration, 0 after the last."""
         timesteps = self.scheduler.timesteps
-        return timesteps[self.turn].item() if self.turn < len(timesteps) else 0
+        return timesteps[self.iteration].item() if self.iteration < len(timesteps) else 0
 
     def start(self, noise: Tensor, image_latent: Tensor | None = None) -> Tensor:
-        """What the model is shown first: see :meth:`~wgtorch.blocks.diffusion.schedules.grid.Progress.start`."""
+        """What the model is shown first: see :meth:`~wgtorch.blocks.diffusion.schedules.grid.SamplerState.start`."""
         scheduler = apart(self.scheduler)
-        timesteps = scheduler.timesteps[self.turn : self.turn + 1]
-        if self.goes_on and image_latent is not None:
+        timesteps = scheduler.timesteps[self.iteration : self.iteration + 1]
+        if self.is_continuation and image_latent is not None:
             sample = image_latent
         elif image_latent is None:
             sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -207,11 +207,11 @@ class DiffusersSchedule(Schedule):
         steps = self.num_steps if num_steps is None else int(num_steps)
         given = {"timesteps", "sigmas"} & set(arguments)
         scheduler.set_timesteps(**(arguments if given else {"num_inference_steps": steps, **arguments}))
-        turns, first = len(scheduler.timesteps), 0
+        iterations, first = len(scheduler.timesteps), 0
         if strength is not None:
             order = getattr(scheduler, "order", 1)
-            # A share of the steps asked for: PNDM makes more turns than those.
-            total = (turns + order - 1) // order if given else steps
+            # A share of the steps asked for: PNDM makes more iterations than those.
+            total = (iterations + order - 1) // order if given else steps
             made = min(int(total * float(strength)), total)
             if not 0 < strength <= 1 or made < 1:
                 raise ValueError(f"strength: found {strength} with {steps} steps, expected a number from {1 / steps:.3g} to 1")
@@ -221,7 +221,7 @@ class DiffusersSchedule(Schedule):
             found = (scheduler.timesteps.double() - value).abs() <= 1e-4 * max(1.0, abs(value))
             if not bool(found.any()):
                 known = ", ".join(f"{t:g}" for t in scheduler.timesteps[:4].tolist())
-                raise PortError(f"{self.block_id}.timestep: found {value:g}, expected one of the {turns} timesteps {known}, ...")
+                raise PortError(f"{self.block_id}.timestep: found {value:g}, expected one of the {iterations} timesteps {known}, ...")
             first = int(found.nonzero()[0])
         if first and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
@@ -231,18 +231,18 @@ class DiffusersSchedule(Schedule):
         """The walk over a part of the way."""
         scheduler = progress.scheduler
         first, last = cuts(scheduler.config.num_train_timesteps, start, end, self.block_id)
-        timesteps, turn = scheduler.timesteps.tolist(), progress.turn
+        timesteps, iteration = scheduler.timesteps.tolist(), progress.iteration
         if first is not None:
             left = sum(t < first for t in timesteps)
             if getattr(scheduler, "order", 1) == 2 and left % 2 == 0:
-                left += 1  # not between the two turns of a step
-            turn = len(timesteps) - left
+                left += 1  # not between the two iterations of a step
+            iteration = len(timesteps) - left
             if hasattr(scheduler, "set_begin_index"):
-                scheduler.set_begin_index(turn)
-        stop = len(timesteps) if last is None else turn + sum(t >= last for t in timesteps[turn:])
-        if turn >= stop:
+                scheduler.set_begin_index(iteration)
+        stop = len(timesteps) if last is None else iteration + sum(t >= last for t in timesteps[iteration:])
+        if iteration >= stop:
             raise ValueError(f"{self.block_id}: {none_between(first, last, timesteps)}")
-        return replace(progress, turn=turn, last=stop, goes_on=first is not None)
+        return replace(progress, iteration=iteration, last=stop, is_continuation=first is not None)
 
 
 @register_block("solver/diffusers")
@@ -250,8 +250,8 @@ class DiffusersSolver(Solver):
     """A step of any scheduler of diffusers.
 
     The scheduler comes with ``progress`` from a ``schedule/diffusers`` node, so another one needs a change there only. Where no
-    ``progress`` is fed, the block makes a scheduler of its own at the first turn. Either way it travels through ``progress``, each
-    turn's apart from the last: nothing of a run is kept here. The latent on the edges is what the model is shown
+    ``progress`` is fed, the block makes a scheduler of its own at the first iteration. Either way it travels through ``progress``, each
+    iteration's apart from the last: nothing of a run is kept here. The latent on the edges is what the model is shown
     (``scale_model_input``); the last one is the scheduler's own.
 
     Args:
@@ -289,16 +289,16 @@ class DiffusersSolver(Solver):
         progress: SchedulerProgress | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
-        """One turn.
+        """One iteration.
 
         Args:
             latent: what the model was shown, [B, C, ...].
             timestep: what it was called with.
             pred: what it predicted, like ``latent``.
-            progress: of the turn before, or of a schedule node.
+            progress: of the iteration before, or of a schedule node.
 
         Raises:
-            PortError: nothing says which scheduler, ``timestep`` is not one of its timesteps, or all turns are made.
+            PortError: nothing says which scheduler, ``timestep`` is not one of its timesteps, or all iterations are made.
         """
         if progress is None:
             if self.start is None:
@@ -306,10 +306,10 @@ class DiffusersSolver(Solver):
                     f"{self.block_id}: which scheduler? Give it scheduler='...', or feed progress from a schedule/diffusers node"
                 )
             progress = self.start(timestep=timestep)["progress"]
-        turn, timesteps = progress.turn, progress.scheduler.timesteps
-        if turn >= len(timesteps):
-            raise PortError(f"{self.block_id}: all {len(timesteps)} turns are made; expected the loop to stop at `done`")
-        scheduler, now = apart(progress.scheduler), timesteps[turn]
+        iteration, timesteps = progress.iteration, progress.scheduler.timesteps
+        if iteration >= len(timesteps):
+            raise PortError(f"{self.block_id}: all {len(timesteps)} iterations are made; expected the loop to stop at `done`")
+        scheduler, now = apart(progress.scheduler), timesteps[iteration]
         sample = progress.sample
         first = shown(scheduler, torch.ones((), dtype=latent.dtype) if sample is None else sample, now)
         if sample is None:
@@ -330,10 +330,10 @@ class DiffusersSolver(Solver):
             sample = scheduler.step(pred, now, sample, return_dict=False, **options)[0]
         if self.patch > 1:
             sample = unpack(sample, size, self.patch)
-        following = replace(progress, scheduler=scheduler, turn=turn + 1, sample=sample)
-        is_last = turn + 1 == (progress.last or len(timesteps))
+        following = replace(progress, scheduler=scheduler, iteration=iteration + 1, sample=sample)
+        is_last = iteration + 1 == (progress.last or len(timesteps))
         return {
-            "next_latent": sample if is_last else shown(scheduler, sample, timesteps[turn + 1]),
+            "next_latent": sample if is_last else shown(scheduler, sample, timesteps[iteration + 1]),
             "next_timestep": following.timestep,
             "progress": following,
             "done": is_last,

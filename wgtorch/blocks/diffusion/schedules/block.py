@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
+from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError, PortError, suggest
 from wgtorch.core.port import Port
@@ -41,9 +41,9 @@ class GridSchedule(Schedule):
     def __init__(self, num_steps: int) -> None:
         super().__init__()
         self.num_steps = _count(num_steps, f"{type(self).__name__}.num_steps")
-        self._grids: dict[Any, Grid] = {}  # what make_grid gave, by its arguments
+        self._grids: dict[Any, TimeGrid] = {}  # what make_grid gave, by its arguments
 
-    def make_grid(self, num_steps: int, **more: Any) -> Grid:
+    def make_grid(self, num_steps: int, **more: Any) -> TimeGrid:
         """A new grid of so many steps."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class GridSchedule(Schedule):
         """(alpha, sigma) of training at a timestep, or at each of a batch of them [B]."""
         raise NotImplementedError
 
-    def grid(self, num_steps: int | None = None, **more: Any) -> Grid:
+    def grid(self, num_steps: int | None = None, **more: Any) -> TimeGrid:
         """The grid of so many steps: the same object while it is kept, so that solvers find what they made of it."""
         steps = self.num_steps if num_steps is None else _count(num_steps, f"{self.block_id}.num_steps")
         key = (steps, tuple(sorted(more.items())))
@@ -63,7 +63,7 @@ class GridSchedule(Schedule):
             self._grids[key] = found
         return found
 
-    def grid_of(self, name: str, values: Sequence[float], **more: Any) -> Grid:
+    def grid_of(self, name: str, values: Sequence[float], **more: Any) -> TimeGrid:
         """The grid of timesteps or sigmas that a run gives.
 
         Raises:
@@ -79,14 +79,14 @@ class GridSchedule(Schedule):
         return len(values)
 
     def started(
-        self, grid: Grid, timestep: float | Tensor | None, strength: float | None, start: float | None = None, end: float | None = None
+        self, grid: TimeGrid, timestep: float | Tensor | None, strength: float | None, start: float | None = None, end: float | None = None
     ) -> dict[str, Any]:
         """The outputs of the block for a loop over this grid."""
         if start is not None or end is not None:
             grid = grid.between(*cuts(self.train_timesteps, start, end, self.block_id))
         elif strength is not None:
-            grid = grid.rest_for(float(strength))
-        progress = Progress(grid)
+            grid = grid.slice_for(float(strength))
+        progress = SamplerState(grid)
         alpha, sigma = progress.grid.levels[0] if timestep is None else self.level_at(timestep)
         return {"progress": progress, "timestep": progress.timestep, "alpha": alpha, "sigma": sigma}
 

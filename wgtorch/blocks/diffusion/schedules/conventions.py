@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wgtorch.blocks.diffusion.levels import DATA, Level, vp_level
-from wgtorch.blocks.diffusion.schedules.grid import Grid, as_grid
+from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, vp_level
+from wgtorch.blocks.diffusion.schedules.grid import TimeGrid, time_grid
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS, sigma_to_timestep
 from wgtorch.blocks.diffusion.schedules.spacing import spaced_timesteps
 
@@ -49,12 +49,12 @@ class Layout:
         """T."""
         return len(self.alpha_bars)
 
-    def level(self, timestep: int) -> Level:
+    def level(self, timestep: int) -> NoiseLevel:
         """The level of training at a timestep; before the first one, the end of the grid."""
         if timestep < 0:
             return DATA if self.to_data else self.level(0)
         bar = float(self.alpha_bars[timestep])
-        return Level(bar**0.5, (1 - bar) ** 0.5)
+        return NoiseLevel(bar**0.5, (1 - bar) ** 0.5)
 
     def spaced(self, num_steps: int, **more: Any) -> NDArray[np.float64]:
         """:func:`spaced_timesteps` of these settings."""
@@ -63,21 +63,21 @@ class Layout:
         return spaced_timesteps(self.spacing, num_steps, self.total, offset=self.offset, **more)
 
 
-def ddpm_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> Grid:
+def ddpm_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> TimeGrid:
     """Whole timesteps; each step leads to the next one (Ho et al. 2020)."""
     whole = [int(t) for t in (layout.spaced(num_steps).round() if timesteps is None else timesteps)]
-    return as_grid(whole, [*(layout.level(t) for t in whole), layout.level(-1)])
+    return time_grid(whole, [*(layout.level(t) for t in whole), layout.level(-1)])
 
 
-def ddim_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> Grid:
+def ddim_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> TimeGrid:
     """Whole timesteps; each step leads T // num_steps timesteps down, wherever the next one starts (Song et al. 2020)."""
     grid = ddpm_grid(layout, num_steps, timesteps)
     stride = layout.total // len(grid)
     targets = tuple(layout.level(int(t) - stride) for t in grid.timesteps)
-    return Grid(grid.timesteps, grid.levels, targets)
+    return TimeGrid(grid.timesteps, grid.levels, targets)
 
 
-def lcm_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> Grid:
+def lcm_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> TimeGrid:
     """Timesteps that the model was distilled at, as evenly as they allow (Luo et al. 2023)."""
     if timesteps is None:
         original = (np.arange(1, layout.original_steps + 1) * (layout.total // layout.original_steps) - 1)[::-1]
@@ -87,7 +87,7 @@ def lcm_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = N
     return ddpm_grid(layout, num_steps, timesteps)
 
 
-def euler_grid(layout: Layout, num_steps: int, timesteps: Sequence[float] | None = None, sigmas: Sequence[float] | None = None) -> Grid:
+def euler_grid(layout: Layout, num_steps: int, timesteps: Sequence[float] | None = None, sigmas: Sequence[float] | None = None) -> TimeGrid:
     """Timesteps between those of training where they fall there; sigmas go with them (Karras et al. 2022, k-diffusion)."""
     trained = layout.ratios
     ratios: Any
@@ -108,22 +108,22 @@ def euler_grid(layout: Layout, num_steps: int, timesteps: Sequence[float] | None
     else:
         shown = times.astype(np.float32).tolist()
     levels = [vp_level(ratio) for ratio in rounded[:-1].tolist()]
-    end = Level(1.0, float(rounded[-1]))  # x0 + sigma eps, as Karras et al. have it
+    end = NoiseLevel(1.0, float(rounded[-1]))  # x0 + sigma eps, as Karras et al. have it
     scale = 1.0 if layout.spacing == "leading" else levels[0].sigma
-    return as_grid(shown, [*levels, end], start_scale=scale)
+    return time_grid(shown, [*levels, end], start_scale=scale)
 
 
-def dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> Grid:
+def dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> TimeGrid:
     """Whole timesteps, of which the data stands for the last (Lu et al. 2022)."""
     return _dpm_solver_grid(layout, num_steps, timesteps)
 
 
-def unipc_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> Grid:
+def unipc_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> TimeGrid:
     """As for DPM-Solver; other sequences of sigmas end at their own smallest (Zhao et al. 2023)."""
     return _dpm_solver_grid(layout, num_steps, timesteps, own_end=True)
 
 
-def _dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None, *, own_end: bool = False) -> Grid:
+def _dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None, *, own_end: bool = False) -> TimeGrid:
     trained = layout.ratios
     last = 0.0 if layout.to_data else float(trained[0])
     if layout.sigmas == "trained" or timesteps is not None:
@@ -136,7 +136,7 @@ def _dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | 
         times = (between.round() if layout.sigmas == "karras" else between).astype(np.int64)
         last = float(ratios[-1]) if own_end and not layout.to_data else last
     rounded = np.array([*ratios, last], dtype=np.float32)
-    return as_grid(times.tolist(), [vp_level(ratio) for ratio in rounded.tolist()])
+    return time_grid(times.tolist(), [vp_level(ratio) for ratio in rounded.tolist()])
 
 
 def _sequence(layout: Layout, smallest: float, largest: float, count: int) -> NDArray[np.float64]:
@@ -144,7 +144,7 @@ def _sequence(layout: Layout, smallest: float, largest: float, count: int) -> ND
     return SIGMAS[layout.sigmas](smallest if low is None else low, largest if high is None else high, count)
 
 
-CONVENTIONS: dict[str, Callable[..., Grid]] = {
+CONVENTIONS: dict[str, Callable[..., TimeGrid]] = {
     "ddpm": ddpm_grid,
     "ddim": ddim_grid,
     "lcm": lcm_grid,

@@ -12,7 +12,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.schedules.betas import alpha_bars_of, make_betas, rescale_to_zero_snr
 from wgtorch.blocks.diffusion.schedules.block import GridSchedule
 from wgtorch.blocks.diffusion.schedules.conventions import CONVENTIONS, Layout
-from wgtorch.blocks.diffusion.schedules.grid import Grid
+from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
 from wgtorch.blocks.diffusion.schedules.spacing import SPACINGS
 from wgtorch.core.block import register_block
@@ -157,7 +157,7 @@ class DiffusionSchedule(GridSchedule):
     def steps_of(self, name: str, values: Sequence[float]) -> int:
         return len(values) - (name == "sigmas")  # the end is among them
 
-    def make_grid(self, num_steps: int, **more: Any) -> Grid:
+    def make_grid(self, num_steps: int, **more: Any) -> TimeGrid:
         """A new grid; a schedule of given timesteps or sigmas has one only, but for those of a run.
 
         Raises:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import flow_level
 from wgtorch.blocks.diffusion.schedules.block import GridSchedule
-from wgtorch.blocks.diffusion.schedules.grid import Grid, as_grid
+from wgtorch.blocks.diffusion.schedules.grid import TimeGrid, time_grid
 from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu, shift_sigma, shift_sigma_by_mu, stretch_to_terminal
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
 from wgtorch.core.block import register_block
@@ -116,7 +116,7 @@ class FlowSchedule(GridSchedule):
         grid = self.grid(num_steps, **more) if sigmas is None else self.grid_of("sigmas", sigmas, **more)
         return self.started(grid, timestep, strength)
 
-    def make_grid(self, num_steps: int, mu: float | None = None, sigmas: Sequence[float] | None = None, **more: Any) -> Grid:
+    def make_grid(self, num_steps: int, mu: float | None = None, sigmas: Sequence[float] | None = None, **more: Any) -> TimeGrid:
         """A new grid."""
         if sigmas is None and self.own_sigmas is not None and num_steps != len(self.own_sigmas):
             raise ValueError(
@@ -127,7 +127,7 @@ class FlowSchedule(GridSchedule):
         if even and mu is None and self.terminal is None and self.sequence is None:
             known = shifted_sigmas(num_steps, self.shift)
             falling, end = known[:-1], 0.0 if self.to_data else known[-2]
-            return as_grid([sigma * self.scale for sigma in falling], [flow_level(sigma) for sigma in (*falling, end)])
+            return time_grid([sigma * self.scale for sigma in falling], [flow_level(sigma) for sigma in (*falling, end)])
         shifted = self._shifted(self._raw_sigmas(num_steps) if given is None else np.array(given, dtype=np.float32), mu)
         if self.convention == "unipc" and abs(shifted[0] - 1) < NOT_QUITE_NOISE:
             shifted[0] -= NOT_QUITE_NOISE
@@ -138,7 +138,7 @@ class FlowSchedule(GridSchedule):
             timesteps = (shifted * self.scale).astype(np.int64).tolist()
         else:
             timesteps = (rounded[:-1] * np.float32(self.scale)).tolist()
-        return as_grid(timesteps, [flow_level(sigma) for sigma in rounded.tolist()])
+        return time_grid(timesteps, [flow_level(sigma) for sigma in rounded.tolist()])
 
     def _raw_sigmas(self, num_steps: int) -> Any:
         """Sigmas before the shift, [N]."""

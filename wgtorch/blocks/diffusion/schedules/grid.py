@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import Level
+from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.core.errors import PortError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Grid:
+class TimeGrid:
     """Steps from noise to data: what the model is called with at each, and the levels between which it leads.
 
     Latents are kept as x = alpha x0 + sigma eps, so they are what the model is to be called with, whatever the solver.
@@ -24,43 +25,53 @@ class Grid:
         targets: where each step leads, [N]; where the next one starts unless told otherwise.
         start_scale: by which standard normal noise is multiplied to start from.
         total: steps of the whole grid that this one is the rest of; N when it is whole.
-        walked: steps after which a walk ends, before the data where they are fewer than N.
-        goes_on: a loop starts from a latent that another walk has left here, to which no noise is added.
+        stop: steps after which a loop ends, before the data where they are fewer than N.
+        is_continuation: the loop starts from a latent that another one has left here, to which no noise is added.
     """
 
     timesteps: tuple[float, ...]
-    levels: tuple[Level, ...]
-    targets: tuple[Level, ...] = ()
+    levels: tuple[NoiseLevel, ...]
+    targets: tuple[NoiseLevel, ...] = ()
     start_scale: float = 1.0
     total: int = 0
-    walked: int = 0
-    goes_on: bool = False
+    stop: int = 0
+    is_continuation: bool = False
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """What was computed from this grid: coefficients of solvers by their settings, and rests of it."""
+    """What was computed from this grid: coefficients of solvers by their settings, and slices of it."""
 
     def __post_init__(self) -> None:
         if not self.timesteps or len(self.levels) != len(self.timesteps) + 1:
-            raise ValueError(f"Grid: {len(self.timesteps)} timesteps and {len(self.levels)} levels; expected N >= 1 and N + 1")
+            raise ValueError(f"TimeGrid: {len(self.timesteps)} timesteps and {len(self.levels)} levels; expected N >= 1 and N + 1")
         if not self.targets:
             object.__setattr__(self, "targets", self.levels[1:])
         if not self.total:
             object.__setattr__(self, "total", len(self.timesteps))
-        if not self.walked:
-            object.__setattr__(self, "walked", len(self.timesteps))
+        if not self.stop:
+            object.__setattr__(self, "stop", len(self.timesteps))
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    @property
+    def starts(self) -> NoiseLevel:
+        """Where each step starts, as tensors [N], float64 on the CPU."""
+        return stacked(self.levels[:-1])
+
+    @property
+    def ends(self) -> NoiseLevel:
+        """Where each step leads, likewise."""
+        return stacked(self.targets)
 
     @property
     def end(self) -> float:
         """The timestep that stands for the end."""
         return type(self.timesteps[0])(0)
 
-    def rest(self, start: int) -> Grid:
+    def slice(self, start: int) -> TimeGrid:
         """The grid from step ``start`` on; the same object each time it is asked for."""
-        return self._part(start, self.walked, self.goes_on) if start else self
+        return self._part(start, self.stop, self.is_continuation) if start else self
 
-    def between(self, first: float | None, last: float | None) -> Grid:
+    def between(self, first: float | None, last: float | None) -> TimeGrid:
         """The part from the first timestep below ``first``, where another walk has left off, while timesteps are at least ``last``.
 
         Raises:
@@ -72,14 +83,14 @@ class Grid:
             raise ValueError(none_between(first, last, self.timesteps))
         return self._part(start, stop, first is not None)
 
-    def _part(self, start: int, stop: int, goes_on: bool) -> Grid:
-        key = ("part", start, stop, goes_on)
+    def _part(self, start: int, stop: int, is_continuation: bool) -> TimeGrid:
+        key = ("part", start, stop, is_continuation)
         if key not in self.memo:
             own = (self.timesteps[start:], self.levels[start:], self.targets[start:], self.start_scale, self.total)
-            self.memo[key] = Grid(*own, stop - start, goes_on)
+            self.memo[key] = TimeGrid(*own, stop - start, is_continuation)
         return self.memo[key]
 
-    def rest_for(self, strength: float) -> Grid:
+    def slice_for(self, strength: float) -> TimeGrid:
         """The last ``strength`` of the grid, in (0, 1]: where an image that is to be changed so much is noised to.
 
         Raises:
@@ -88,9 +99,9 @@ class Grid:
         steps = min(int(len(self) * strength), len(self))
         if not 0 < strength <= 1 or steps < 1:
             raise ValueError(f"strength: found {strength} with {len(self)} steps, expected a number from {1 / len(self):.3g} to 1")
-        return self.rest(len(self) - steps)
+        return self.slice(len(self) - steps)
 
-    def rest_from(self, timestep: float, where: str) -> Grid:
+    def slice_from(self, timestep: float, where: str) -> TimeGrid:
         """The grid from the step whose timestep this is.
 
         Raises:
@@ -104,21 +115,24 @@ class Grid:
                 f"{where}.timestep: found {timestep:g}, expected one of this solver's own {len(self)} timesteps {shown}, ... "
                 f"Start the loop at {self.timesteps[0]:g}, or feed `progress` from a noise or schedule node, so that both agree."
             )
-        return self.rest(near)
+        return self.slice(near)
 
 
-class Progress(NamedTuple):
-    """What travels from turn to turn of a sampling loop: a value of the run, never kept in a module.
+class SamplerState(NamedTuple):
+    """What travels from iteration to iteration of a sampling loop: a value of the run, never kept in a module.
 
     Args:
         grid: the grid that is walked.
-        turn: turns made; a solver with two stages takes two turns for a step.
-        history: what a solver with memory keeps of the turns before, tensors [B, C, ...].
+        iteration: iterations made, a number; a tensor [] where the loop is one operation of a compiled graph. A solver with two
+            stages takes two iterations for a step.
+        history: what a multistep solver keeps of the iterations before, tensors [B, C, ...].
+        coefficients: of the solver's formula, in the latents' precision; the solver adds them in its first iteration.
     """
 
-    grid: Grid
-    turn: int = 0
+    grid: TimeGrid
+    iteration: Any = 0
     history: tuple[Tensor, ...] = ()
+    coefficients: Any = None
 
     @property
     def timestep(self) -> float:
@@ -126,9 +140,9 @@ class Progress(NamedTuple):
         return self.grid.timesteps[0]
 
     @property
-    def goes_on(self) -> bool:
-        """The loop starts from what another walk has left; see :class:`Grid`."""
-        return self.grid.goes_on
+    def is_continuation(self) -> bool:
+        """The loop starts from what another walk has left; see :class:`TimeGrid`."""
+        return self.grid.is_continuation
 
     def start(self, noise: Tensor, image_latent: Tensor | None = None) -> Tensor:
         """The latent a loop starts from.
@@ -138,7 +152,7 @@ class Progress(NamedTuple):
             image_latent: a clean latent of the same shape to start near, instead of from noise alone; where the grid goes on, the
                 latent itself.
         """
-        if image_latent is not None and self.grid.goes_on:
+        if image_latent is not None and self.grid.is_continuation:
             return image_latent
         if image_latent is None:
             return noise if self.grid.start_scale == 1 else noise * self.grid.start_scale
@@ -146,9 +160,14 @@ class Progress(NamedTuple):
         return alpha * image_latent + sigma * noise
 
 
-def as_grid(timesteps: Sequence[float], levels: Sequence[Level], **more: Any) -> Grid:
+def stacked(levels: Sequence[NoiseLevel]) -> NoiseLevel:
+    """Levels as one of tensors [N], float64 on the CPU."""
+    return NoiseLevel(*torch.tensor(levels, dtype=torch.float64, device="cpu").unbind(1))
+
+
+def time_grid(timesteps: Sequence[float], levels: Sequence[NoiseLevel], **more: Any) -> TimeGrid:
     """A grid of any sequences; timesteps become Python numbers."""
-    return Grid(tuple(timesteps), tuple(levels), **more)
+    return TimeGrid(tuple(timesteps), tuple(levels), **more)
 
 
 def none_between(first: float | None, last: float | None, timesteps: Sequence[float]) -> str:

@@ -1,44 +1,105 @@
-"""What all solvers share: they walk a grid, and nothing of a walk is kept in them."""
+"""What all solvers share: they walk a grid, and nothing of a run is kept in them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import Level
-from wgtorch.blocks.diffusion.predictions import prediction_name, to_x0
+from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.predictions import prediction_name
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
-from wgtorch.blocks.diffusion.schedules.grid import Grid, Progress
-from wgtorch.blocks.diffusion.solvers.guess import Guess, limit_x0
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, Turn, TurnTensors, pair_of, quickened, weigh, weigh_pair, weights_of
+from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid, stacked
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.run.loop_compiler import Ahead
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.roles import Solver
 
-_QUICK = torch.float32
+Timestep = float | Tensor
+
+
+class Iteration(NamedTuple):
+    """What a solver needs to know of one iteration.
+
+    Args:
+        level: where the backbone is called, numbers or tensors [].
+        numbers: the coefficients of the step's formula, tensors [].
+        next_timestep: what the backbone is to be called with next; 0 after the last iteration.
+        is_last: the iteration arrives at the end.
+        is_noisy: noise has a weight.
+    """
+
+    level: NoiseLevel
+    numbers: Sequence[Tensor]
+    next_timestep: Timestep
+    is_last: Any
+    is_noisy: bool
+
+
+class Coefficients:
+    """The coefficients of a solver's formula over all iterations of a grid, for latents of one dtype on one device.
+
+    Args:
+        owner: the solver's settings.
+        table: alpha, sigma and the coefficients, float64 [N, K]; of a solver that is stochastic the last one is the noise's.
+        timesteps: what the backbone is called with in each iteration, and the end, [N + 1].
+        stop: iterations after which a loop ends.
+        latent: says the dtype and the device.
+    """
+
+    def __init__(self, owner: str, table: Tensor, timesteps: Sequence[float], stop: int, latent: Tensor, is_stochastic: bool) -> None:
+        self.owner, self.stop, self.count = owner, stop, len(table)
+        self.dtype, self.device = latent.dtype, latent.device
+        self.table = table.to(step_dtype(latent.dtype)).to(latent.device)
+        number = torch.float64 if isinstance(timesteps[0], float) else torch.int64
+        self.timesteps = torch.tensor(timesteps, dtype=number, device="cpu")
+        self.iterations: list[Iteration] = []
+        if not torch.compiler.is_compiling():
+            noisy = (table[:, -1] != 0).tolist() if is_stochastic else [False] * len(table)
+            self.iterations = [
+                Iteration(NoiseLevel(*row[:2]), row[2:], timesteps[k + 1], k + 1 == stop, noisy[k])
+                for k, row in enumerate(tuple(row.unbind()) for row in self.table)
+            ]
+
+    def at(self, iteration: Any, where: str) -> Iteration:
+        """One iteration's, by its number or a tensor [] of it.
+
+        Raises:
+            PortError: the grid is walked to its end.
+        """
+        if isinstance(iteration, Tensor):
+            row = self.table.index_select(0, iteration.view(1).to(self.table.device))[0].unbind()
+            following = self.timesteps.index_select(0, (iteration + 1).view(1))[0]
+            return Iteration(NoiseLevel(*row[:2]), row[2:], following, iteration + 1 == self.stop, True)
+        if iteration >= self.count:
+            raise PortError(
+                f"{where}: the grid of {self.count} iterations is walked to its end; expected the loop to stop at `done`. "
+                "Leave num_loop_steps out, or give it at most that"
+            )
+        if self.iterations:
+            return self.iterations[iteration]
+        row = self.table[iteration].unbind()
+        return Iteration(NoiseLevel(*row[:2]), row[2:], self.timesteps[iteration + 1], iteration + 1 == self.stop, True)
 
 
 class GridSolver(Solver):
     """A solver that walks a grid.
 
-    The grid comes with ``progress``, from a schedule or noise node, and travels on with the turn it has come to. Nothing of a
+    The grid comes with ``progress``, from a schedule or noise node, and travels on with the iteration it has come to. Nothing of a
     run is kept here, so two runs may share the block. Where no ``progress`` is fed, the block begins a grid of its own at
     ``timestep`` and sends it to itself. Latents are x = alpha x0 + sigma eps throughout: the backbone takes them as they are,
     whatever the solver. (What other libraries call ``scale_model_input`` and ``init_noise_sigma`` is inside the step, and in
     the grid's ``start_scale``.)
 
-    A subclass answers :meth:`step`, and says how much it remembers. Turn by turn its arguments are x, the prediction, x0
-    where it ``keeps_x0``, what it remembers, and noise where it is stochastic.
+    A subclass answers :meth:`coefficients`, once for a grid, and :meth:`step`, with a formula of :mod:`~wgtorch.blocks.diffusion.steps`.
 
     Args:
-        num_steps: of its own grid; the loop then turns for it. Left out, the loop ends when ``done`` says so.
+        num_steps: of its own grid; the loop then runs for it. Left out, the loop ends when ``done`` says so.
         prediction: what the backbone predicts; see :mod:`~wgtorch.blocks.diffusion.predictions`.
-        clip: limit of |x0|; see :func:`limit_x0`.
+        clip: limit of |x0|; see :func:`~wgtorch.blocks.diffusion.model_prediction.limit_x0`.
         threshold: ``{"ratio": 0.995, "max": 1.0}`` for dynamic thresholding.
         schedule: settings of its own grid, as for :func:`build_schedule`.
     """
@@ -46,26 +107,25 @@ class GridSolver(Solver):
     inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
     outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
     uses_global_rng = False
+    compiles_alone = False  # a step is a few operations; its counters stay Python's
 
     schedule_kind = "diffusion"
     memory = 0
-    """How many tensors it remembers from turn to turn."""
-    keeps_x0 = False
-    """True when x0 is an argument of its own, since it is remembered; else only where it is limited."""
+    """How many tensors it remembers from iteration to iteration."""
     stochastic = False
-    literal = False
-    """True when :meth:`take_literally` makes the turns."""
+    learns_variance = False
+    """True when a prediction is of twice the latent's channels."""
     rederives = True
     """True when the noise is derived anew from a limited x0."""
 
     def __init__(
         self,
         *,
-        num_steps: int | None,
-        prediction: str,
-        schedule: Mapping[str, Any] | None,
+        num_steps: int | None = None,
+        prediction: str = "epsilon",
         clip: float | None = None,
-        threshold: Mapping[str, float] | None = None,
+        threshold: dict[str, float] | None = None,
+        schedule: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         where = type(self).__name__
@@ -76,246 +136,143 @@ class GridSolver(Solver):
             raise ValueError(f"{where}.threshold: found {dict(threshold)}, expected {{'ratio': ..., 'max': ...}}")
         self.clip = clip
         self.threshold = None if threshold is None else dict(threshold)
-        self.limits = clip is not None or threshold is not None
-        self.keeps_x0 = self.keeps_x0 or self.limits
         self.num_steps = num_steps
         own = {"kind": self.schedule_kind, **(schedule or {})}
         self.own_grid = build_schedule(own if num_steps is None else {**own, "num_steps": num_steps}).grid()
-        self._key = ""
+        self._key = f"{type(self).__module__}.{type(self).__qualname__} {sorted(self.config.items())}"
 
     # --- what a solver is ---------------------------------------------------------------------------------------------
 
-    def step(self, grid: Grid, turn: int, x: Any, guess: Guess, memory: Sequence[Any], z: Any) -> tuple[Any, ...]:
-        """One turn on numbers: the next x, then what is to be remembered."""
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        """What the step's formula multiplies by, one for each iteration [N], float64 on the CPU; the noise's last."""
         raise NotImplementedError
 
-    def turns_in(self, steps: int) -> int:
-        """Turns that it takes to make so many steps."""
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The formula: the next x, and what is to be remembered."""
+        raise NotImplementedError
+
+    def iterations_in(self, steps: int) -> int:
+        """Iterations that it takes to make so many steps."""
         return steps
 
-    def num_turns(self, grid: Grid) -> int:
-        """Turns that it takes to walk a grid to its end."""
-        return self.turns_in(len(grid))
-
-    def place(self, grid: Grid, turn: int) -> tuple[float, Level]:
-        """Where the backbone is called in a turn: the timestep and the level."""
-        return grid.timesteps[turn], grid.levels[turn]
-
-    def matrix(self, grid: Grid, turn: int) -> Matrix:
-        """The weights of a turn [outputs, arguments]: x0 where it is an argument, the next x, what is remembered."""
-        level = self.place(grid, turn)[1]
-
-        def outputs(x: float, pred: float, *rest: float) -> tuple[float, ...]:
-            given, rest = (rest[0], rest[1:]) if self.keeps_x0 else (None, rest)
-            guess = Guess(self.prediction, x, pred, level, given, self.rederives)
-            found = self.step(grid, turn, x, guess, rest[: self.memory], rest[-1] if self.stochastic else 0.0)
-            return (to_x0(self.prediction, x, pred, level), *found) if self.keeps_x0 else found
-
-        return weights_of(outputs, 2 + self.keeps_x0 + self.memory + self.stochastic)
+    def places(self, grid: TimeGrid) -> tuple[Sequence[float], Sequence[NoiseLevel]]:
+        """Where the backbone is called in each iteration: timesteps and levels."""
+        return grid.timesteps, grid.levels[:-1]
 
     @property
     def num_loop_steps(self) -> int | None:  # type: ignore[override]
-        """Turns that a sampling loop needs, where the solver was told its number of steps."""
-        return None if self.num_steps is None else self.num_turns(self.own_grid)
+        """Iterations that a sampling loop needs, where the solver was told its number of steps."""
+        return None if self.num_steps is None else self.iterations_in(len(self.own_grid))
 
     # --- walking ------------------------------------------------------------------------------------------------------
 
-    def forward(self, latent: Tensor, timestep: float | Tensor, pred: Tensor, progress: Progress | None = None) -> dict[str, Any]:
-        """One turn.
+    def forward(self, latent: Tensor, timestep: Timestep, pred: Tensor, progress: SamplerState | None = None) -> dict[str, Any]:
+        """One iteration.
 
         Args:
             latent: [B, C, ...].
             timestep: what the backbone was called with.
             pred: what it predicted, like ``latent``.
-            progress: what this block gave in the turn before, or where a schedule or noise node says to start.
+            progress: what this block gave in the iteration before, or where a schedule or noise node says to start.
 
         Returns:
-            ``next_latent``, ``next_timestep``, ``progress``, and ``done``: true after the last turn.
+            ``next_latent``, ``next_timestep``, ``progress``, and ``done``: true after the last iteration.
 
         Raises:
             PortError: ``timestep`` is not on the solver's own grid, the grid is already walked to its end, or it has another number
                 of steps than the solver was told.
         """
-        if progress.__class__ is TurnTensors:
-            return self.from_tensors(latent, pred, progress, None)
-        grid, turn, memory = progress or self.begin(timestep)
-        turns = grid.memo.get(self._key)  # planned() again, without its checks where they cannot fail
-        plan = turns[turn] if turns is not None and 0 < turn < len(turns) else self.planned(grid, turn)
-        row, _, next_timestep, is_last, _, quick, pair = plan
-        if pred.shape != latent.shape:
+        return self.iterate(latent, timestep, pred, progress, None, GLOBAL_RNG)
+
+    def iterate(
+        self, latent: Tensor, timestep: Timestep, pred: Tensor, progress: SamplerState | None, noise: Tensor | None, rng: Rng
+    ) -> dict[str, Any]:
+        """As :meth:`forward`, with the noise of a stochastic solver, or where it is drawn from."""
+        known = None if progress is None else progress.coefficients
+        if known is None or known.owner != self._key or known.dtype != latent.dtype or known.device != latent.device:
+            progress = self.initial_state(latent, timestep, progress)
+            known = progress.coefficients
+        grid, iteration, history, _ = progress  # type: ignore[misc]
+        level, numbers, next_timestep, is_last, is_noisy = known.at(iteration, self.block_id)
+        if pred.shape != latent.shape or self.learns_variance:
             self.check_shape(latent, pred)
-        is_quick = latent.dtype is _QUICK
-        if is_quick and pair is not None:
-            following = weigh_pair(pair, latent, pred)
-        else:
-            following, memory = self.take(quick if is_quick else row, latent, pred, memory)
+        if not (self.stochastic and is_noisy):
+            noise = None
+        elif noise is None:
+            noise = rng.normal(latent.shape, dtype=latent.dtype, device=latent.device)
+        dtype, x = latent.dtype, latent
+        if dtype != (wide := step_dtype(dtype)):  # half precision would round the coefficients
+            x, pred = x.to(wide), pred.to(wide)
+        model = ModelPrediction(self.prediction, x, pred, level, self.clip, self.threshold, self.rederives)
+        x, history = self.step(x, model, history, noise, numbers)
+        if dtype != wide:
+            x, history = x.to(dtype), tuple([kept.to(dtype) for kept in history])
         return {
-            "next_latent": following,
+            "next_latent": x,
             "next_timestep": next_timestep,
-            "progress": tuple.__new__(Progress, (grid, turn + 1, memory)),
+            "progress": SamplerState(grid, iteration + 1, history, known),
             "done": is_last,
         }
 
-    # --- compiled loops -------------------------------------------------------------------------------------------------
+    def initial_state(self, latent: Tensor, timestep: Timestep, progress: SamplerState | None = None) -> SamplerState:
+        """Where a loop starts: ``progress``, or its own grid at ``timestep``; with the coefficients, and zeros for what is not yet
+        remembered.
 
-    turn_port = "progress"
-    turn_needs = ("latent", "timestep")
-
-    def before_turn(self, inputs: Mapping[str, Any], rng: Rng) -> Ahead:
-        """What a compiled loop body is told of a turn: its weights as a tensor, so that one compilation serves all turns.
-
-        Args:
-            inputs: ``latent``, ``timestep``, and ``progress`` where there is any.
-            rng: where noise is drawn from.
+        Raises:
+            PortError: the grid has another number of steps than the solver was told, or no such timestep.
         """
-        latent: Tensor = inputs["latent"]
-        grid, turn, memory = inputs.get("progress") or self.begin(inputs["timestep"])
-        plan = self.planned(grid, turn)
-        tensors = self._turn_tensors(grid, turn, latent)
-        if self.memory and not memory:
-            memory = tuple([torch.zeros_like(latent) for _ in range(self.memory)])
-        if self.stochastic and "noise" not in inputs:
-            shape = latent.shape
-            noise = rng.normal(shape, dtype=latent.dtype, device=latent.device) if plan.is_noisy else torch.zeros_like(latent)
-            tensors = tensors._replace(noise=noise)
+        if progress is None:
+            value = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+            progress = SamplerState(self.own_grid.slice_from(value, self.block_id))
+        grid = progress.grid
+        if self.num_steps is not None and grid.total != self.num_steps:
+            raise PortError(
+                f"{self.block_id}: the solver was told num_steps = {self.num_steps}, but progress brings a grid of {grid.total} steps; "
+                "leave num_steps out of one of them, or make them equal"
+            )
+        history = progress.history or tuple([torch.zeros_like(latent) for _ in range(self.memory)])
+        return SamplerState(grid, progress.iteration, history, self.coefficients_over(grid, latent))
 
-        def finish(outputs: Mapping[str, Any]) -> dict[str, Any]:
-            following = Progress(grid, turn + 1, outputs.get("progress", ()))
-            return {"progress": following, "next_timestep": plan.next_timestep, "done": plan.is_last}
+    def iterations_left(self, state: SamplerState) -> int:
+        """Iterations until ``done``, of a state that :meth:`initial_state` gave."""
+        return state.coefficients.stop - state.iteration
 
-        return Ahead(tensors._replace(memory=memory), finish)
-
-    def _turn_tensors(self, grid: Grid, turn: int, latent: Tensor) -> TurnTensors:
-        dtype = torch.float64 if latent.dtype == torch.float64 else torch.float32
-        if torch.compiler.is_compiling():  # what is made while compiling must not stay in the grid
-            plan = self.turns_over(grid)[turn]
-            row = torch.tensor(plan.matrix, dtype=dtype, device=latent.device)
-            return TurnTensors(row, torch.tensor(plan.next_timestep), torch.tensor(plan.is_last))
-        key = (self._key, dtype, latent.device)
+    def coefficients_over(self, grid: TimeGrid, latent: Tensor) -> Coefficients:
+        """The coefficients of all iterations over a grid, for such latents; made once."""
+        key = (self._key, latent.dtype, latent.device)
         found = grid.memo.get(key)
         if found is None:
             with torch.inference_mode(False):  # a run with gradients may be the next to need them
-                table = self.tensor_table(grid, dtype=dtype, device=latent.device)
-                plans = self.turns_over(grid)
-                number = torch.float64 if isinstance(plans[0].next_timestep, float) else torch.int64
-                timesteps = torch.tensor([plan.next_timestep for plan in plans], dtype=number)
-                ends = torch.tensor([plan.is_last for plan in plans])
-                found = grid.memo[key] = [TurnTensors(*tensors) for tensors in zip(table, timesteps, ends, strict=True)]
-        return found[turn]
+                found = self._tabulated(grid, latent)
+            if not torch.compiler.is_compiling():  # what is made while compiling must not stay
+                grid.memo[key] = found
+        return found
 
-    def from_tensors(self, latent: Tensor, pred: Tensor, known: TurnTensors, noise: Tensor | None) -> dict[str, Any]:
-        """The tensors' part of a turn, as it is compiled."""
-        if pred.shape != latent.shape:
-            self.check_shape(latent, pred)
-        following, memory = self.take(known.row, latent, pred, known.memory, known.noise if noise is None else noise)
-        return {"next_latent": following, "next_timestep": known.next_timestep, "progress": memory, "done": known.is_last}
-
-    def take(
-        self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
-    ) -> tuple[Any, tuple[Any, ...]]:
-        """The tensors of one turn: the next latent and what is to be remembered.
-
-        Args:
-            row: of :meth:`turns_over`; or of :meth:`tensor_table`, where a loop is compiled.
-            latent: [B, C, ...].
-            pred: like it.
-            memory: what the turn before remembered; empty in the first.
-            noise: standard normal and like ``latent``.
-        """
-        if self.literal:
-            return self.take_literally(row, latent, pred, memory, noise)
-        if not (self.keeps_x0 or self.memory):
-            return weigh(row[0], (latent, pred, noise)), ()
-        tensors: list[Any] = [latent, pred, *(memory or (None,) * self.memory)]
-        if self.stochastic:
-            tensors.append(noise)
-        if not self.keeps_x0 and self.memory == 1:
-            return weigh(row[0], tensors), (weigh(row[1], tensors),)
-        first = 0
-        if self.keeps_x0:
-            tensors.insert(2, None)
-            x0 = weigh(row[0], tensors)
-            tensors[2] = limit_x0(x0, self.clip, self.threshold) if self.limits else x0
-            first = 1
-        following = weigh(row[first], tensors)
-        return following, tuple([weigh(row[first + 1 + index], tensors) for index in range(self.memory)])
-
-    def take_literally(
-        self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
-    ) -> tuple[Any, tuple[Any, ...]]:
-        """As :meth:`take`, of a solver that does more with the weights than weigh."""
-        raise NotImplementedError
+    def _tabulated(self, grid: TimeGrid, latent: Tensor) -> Coefficients:
+        timesteps, levels = self.places(grid)
+        level = stacked(levels)
+        columns = [*level, *self.coefficients(grid)]
+        table = torch.stack(columns, dim=1)
+        for k in [k for k, (alpha, sigma) in enumerate(levels) if not (alpha and sigma)]:
+            # The formula on zeros says whether it can be had where there is no data, or no noise.
+            zeros = torch.zeros(1, 2, dtype=torch.float64)
+            model = ModelPrediction(self.prediction, zeros, zeros, levels[k], self.clip, self.threshold, self.rederives)
+            self.step(zeros, model, (zeros,) * self.memory, zeros, table[k, 2:].unbind())
+        stop = self.iterations_in(grid.stop)
+        return Coefficients(self._key, table, [*timesteps, grid.end], stop, latent, self.stochastic)
 
     def check_shape(self, latent: Tensor, pred: Tensor) -> None:
-        """Called where a prediction has another shape than the latent.
+        """Called where a prediction has another shape than the latent, or a variance is predicted.
 
         Raises:
-            PortError: always, unless the solver knows what to do with it.
+            PortError: it is not what the solver takes.
         """
         raise PortError(
             f"{self.block_id}.pred: found shape {list(pred.shape)} for a latent of {list(latent.shape)}; expected the same. "
             "A model that also predicts a variance has twice the channels: take solver/ddpm with variance='learned_range'"
         )
-
-    def planned(self, grid: Grid, turn: int) -> Turn:
-        """What was made of the grid for a turn.
-
-        Raises:
-            PortError: the grid is walked to its end, or has another number of steps than the solver was told.
-        """
-        if not turn and self.num_steps is not None and grid.total != self.num_steps:
-            raise PortError(
-                f"{self.block_id}: the solver was told num_steps = {self.num_steps}, but progress brings a grid of {grid.total} steps; "
-                "leave num_steps out of one of them, or make them equal"
-            )
-        turns = grid.memo.get(self._key) or self.turns_over(grid)
-        if turn >= len(turns):
-            raise PortError(
-                f"{self.block_id}: the grid of {len(turns)} turns is walked to its end; expected the loop to stop at `done`. "
-                "Leave num_loop_steps out, or give it at most that"
-            )
-        return turns[turn]
-
-    def begin(self, timestep: float | Tensor) -> Progress:
-        """The start of the solver's own grid at ``timestep``."""
-        value = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
-        return Progress(self.own_grid.rest_from(value, self.block_id))
-
-    # --- tables -------------------------------------------------------------------------------------------------------
-
-    def turns_over(self, grid: Grid) -> list[Turn]:
-        """All turns over a grid, made once."""
-        if not self._key:
-            self._key = f"{type(self).__module__}.{type(self).__qualname__} {sorted(self.config.items())}"
-        if self._key not in grid.memo:
-            count, last = self.num_turns(grid), self.turns_in(grid.walked)
-            timesteps = [*(self.place(grid, turn)[0] for turn in range(count)), grid.end]
-            matrices = [self.matrix(grid, turn) for turn in range(count)]
-            rows = [tuple(tuple((k, weight) for k, weight in enumerate(weights) if weight) for weights in matrix) for matrix in matrices]
-            is_bare = torch.compiler.is_compiling() or self.literal  # tensors made while compiling must not stay
-            quick = rows if is_bare else [quickened(row) for row in rows]
-            is_plain = not (is_bare or self.keeps_x0 or self.memory)
-            grid.memo[self._key] = [
-                Turn(
-                    row=rows[turn],
-                    matrix=matrix,
-                    next_timestep=timesteps[turn + 1],
-                    is_last=turn + 1 == last,
-                    is_noisy=self.stochastic and matrix[int(self.keeps_x0)][-1] != 0,
-                    quick=quick[turn],
-                    pair=pair_of(quick[turn]) if is_plain else None,
-                )
-                for turn, matrix in enumerate(matrices)
-            ]
-        return grid.memo[self._key]
-
-    def tensor_table(self, grid: Grid, **options: Any) -> Tensor:
-        """The weights of all turns as one tensor [turns, outputs, arguments]; ``options`` as for ``torch.tensor``.
-
-        A compiled loop body is given one row of it as an input, for :meth:`take`, and zeros for what is not yet remembered: then one
-        compilation serves all turns.
-        """
-        return torch.tensor([turn.matrix for turn in self.turns_over(grid)], **options)
 
 
 class StochasticSolver(GridSolver):
@@ -327,31 +284,34 @@ class StochasticSolver(GridSolver):
     def forward(  # type: ignore[override]
         self,
         latent: Tensor,
-        timestep: float | Tensor,
+        timestep: Timestep,
         pred: Tensor,
-        progress: Progress | None = None,
+        progress: SamplerState | None = None,
         noise: Tensor | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
-        """One turn, as of every solver; ``noise`` is standard normal and like ``latent``."""
-        if progress.__class__ is TurnTensors:
-            return self.from_tensors(latent, pred, progress, noise)
-        grid, turn, memory = progress or self.begin(timestep)
-        row, _, next_timestep, is_last, is_noisy, quick, pair = self.planned(grid, turn)
-        if pred.shape != latent.shape:
-            self.check_shape(latent, pred)
-        is_quick = latent.dtype is _QUICK
-        if is_quick and pair is not None:  # without noise
-            following = weigh_pair(pair, latent, pred)
-        else:
-            if not is_noisy:
-                noise = None
-            elif noise is None:
-                noise = (rng or GLOBAL_RNG).normal(latent.shape, dtype=latent.dtype, device=latent.device)
-            following, memory = self.take(quick if is_quick else row, latent, pred, memory, noise)
-        return {
-            "next_latent": following,
-            "next_timestep": next_timestep,
-            "progress": tuple.__new__(Progress, (grid, turn + 1, memory)),
-            "done": is_last,
-        }
+        """One iteration, as of every solver; ``noise`` is standard normal and like ``latent``."""
+        return self.iterate(latent, timestep, pred, progress, noise, rng or GLOBAL_RNG)
+
+
+def step_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a step of latents of this dtype is computed in."""
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def one_before(level: NoiseLevel) -> NoiseLevel:
+    """The levels [N] of the step before; the first one's own, where there is none."""
+    return NoiseLevel(*[torch.cat([value[:1], value[:-1]]) for value in level])
+
+
+def check_data(grid: TimeGrid, where: str) -> None:
+    """Refuses grids that start at pure noise, for solvers in sigma / alpha.
+
+    Raises:
+        ValueError: a level has no data, so x cannot be scaled to have it once.
+    """
+    if not all(level.alpha for level in grid.levels[:-1]):
+        raise ValueError(
+            f"{where}: the grid starts at pure noise (alpha = 0), where sigma / alpha has no value; "
+            "use a solver without it (solver/flow_euler for flows, solver/ddim), or another schedule"
+        )

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from wgtorch.blocks.diffusion.levels import Level
-from wgtorch.blocks.diffusion.schedules.grid import Grid
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
-from wgtorch.blocks.diffusion.solvers.ddpm import posterior_variance
-from wgtorch.blocks.diffusion.solvers.guess import Guess
+from wgtorch.blocks.diffusion.steps import ddim_coefficients, ddim_step
 from wgtorch.core.block import register_block
-
-
-def ddim_step(x0: Any, eps: Any, z: Any, now: Level, to: Level, eta: float = 0.0) -> Any:
-    """x_s = alpha_s x0 + sqrt(sigma_s^2 - s^2) eps + s z, with s = eta times the posterior's deviation.
-
-    (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12 and 16.)
-
-    Args:
-        x0: data, [B, C, ...].
-        eps: noise, like it.
-        z: new standard normal noise, like it.
-        now: where x = alpha x0 + sigma eps is.
-        to: s, nearer to the data.
-        eta: 0 is deterministic, 1 is DDPM.
-    """
-    variance = eta**2 * posterior_variance(now, to) if eta else 0.0
-    return to.alpha * x0 + math.sqrt(max(to.sigma**2 - variance, 0.0)) * eps + math.sqrt(variance) * z
 
 
 @register_block("solver/ddim")
@@ -61,7 +44,12 @@ class DDIM(StochasticSolver):
             raise ValueError(f"DDIM.eta: found {eta}, expected a number from 0 to 1")
         self.eta = eta
         self.rederives = rederive_epsilon
-        self.wants_rng = eta > 0
+        self.wants_rng = self.stochastic = eta > 0
 
-    def step(self, grid: Grid, turn: int, x: Any, guess: Guess, memory: Sequence[Any], z: Any) -> tuple[Any, ...]:
-        return (ddim_step(guess.x0, guess.eps, z, grid.levels[turn], grid.targets[turn], self.eta),)
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        return ddim_coefficients(grid.starts, grid.ends, self.eta)
+
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return ddim_step(model.x0, model.eps, z, *numbers), ()

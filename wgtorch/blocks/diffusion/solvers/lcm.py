@@ -5,33 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wgtorch.blocks.diffusion.levels import Level
-from wgtorch.blocks.diffusion.schedules.grid import Grid
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
-from wgtorch.blocks.diffusion.solvers.guess import Guess
+from wgtorch.blocks.diffusion.steps import consistency_coefficients, lcm_step
 from wgtorch.core.block import register_block
-
-SIGMA_DATA = 0.5  # the deviation of data that the model was distilled with
-
-
-def consistency(x: Any, x0: Any, timestep: float, timestep_scaling: float) -> Any:
-    """f(x, t) = c_skip x + c_out x0, which is x at t = 0 (Song et al. 2023, https://arxiv.org/abs/2303.01469, app. C).
-
-    Args:
-        x: [B, C, ...].
-        x0: data predicted from it, like it.
-        timestep: t.
-        timestep_scaling: by which t is multiplied.
-    """
-    scaled = timestep * timestep_scaling
-    c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
-    c_out = scaled / (scaled**2 + SIGMA_DATA**2) ** 0.5
-    return c_out * x0 + c_skip * x
-
-
-def lcm_step(denoised: Any, z: Any, to: Level) -> Any:
-    """x_s = alpha_s denoised + sigma_s z (Luo et al. 2023, https://arxiv.org/abs/2310.04378)."""
-    return to.alpha * denoised + to.sigma * z
 
 
 @register_block("solver/lcm")
@@ -41,7 +22,7 @@ class LCM(StochasticSolver):
     Args:
         num_steps: see :class:`GridSolver`.
         prediction: what the backbone predicts.
-        timestep_scaling: see :func:`consistency`.
+        timestep_scaling: see :func:`~wgtorch.blocks.diffusion.steps.consistency_coefficients`.
         clip: limit of |x0|.
         threshold: for dynamic thresholding.
         schedule: settings of its own grid; of convention ``lcm`` where left out.
@@ -61,6 +42,15 @@ class LCM(StochasticSolver):
         super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=own)
         self.timestep_scaling = timestep_scaling
 
-    def step(self, grid: Grid, turn: int, x: Any, guess: Guess, memory: Sequence[Any], z: Any) -> tuple[Any, ...]:
-        denoised = consistency(x, guess.x0, grid.timesteps[turn], self.timestep_scaling)
-        return (denoised if turn == len(grid) - 1 else lcm_step(denoised, z, grid.targets[turn]),)
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        timesteps = torch.tensor(grid.timesteps, dtype=torch.float64, device="cpu")
+        c_skip, c_out = consistency_coefficients(timesteps, self.timestep_scaling)
+        alpha, sigma = grid.ends
+        is_last = torch.arange(len(grid), device="cpu") == len(grid) - 1  # which is the jump itself, wherever the grid ends
+        alpha, sigma = torch.where(is_last, 1.0, alpha), torch.where(is_last, 0.0, sigma)
+        return alpha * c_skip, alpha * c_out, sigma
+
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return lcm_step(x, model.x0, z, *numbers), ()

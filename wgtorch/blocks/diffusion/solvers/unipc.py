@@ -2,87 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import Level
-from wgtorch.blocks.diffusion.predictions import to_x0
-from wgtorch.blocks.diffusion.schedules.grid import Grid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver
-from wgtorch.blocks.diffusion.solvers.guess import limit_x0
-from wgtorch.blocks.diffusion.solvers.weights import Matrix, Row, weigh, weights_of
+from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
+from wgtorch.blocks.diffusion.solvers.base import GridSolver, one_before
+from wgtorch.blocks.diffusion.steps import (
+    linear_combination,
+    unipc_correct,
+    unipc_corrector_coefficients,
+    unipc_predict,
+    unipc_predictor_coefficients,
+)
 from wgtorch.core.block import register_block
 
 VARIANTS = ("bh1", "bh2")
-
-
-def unipc_predict(x: Any, m: Sequence[Any], levels: Sequence[Level], to: Level, variant: str = "bh2") -> Any:
-    """UniP of order len(m), data prediction (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, algorithm 2).
-
-    Args:
-        x: x_s at ``levels[0]``, [B, C, ...].
-        m: data predicted at ``levels``, the latest first; one or two, like x.
-        levels: where they were predicted.
-        to: t.
-        variant: B(h) = h (``bh1``) or e^h - 1 (``bh2``).
-    """
-    x = _first_order(x, m[0], levels[0], to)
-    if len(m) == 1:
-        return x
-    slope = (m[1] - m[0]) / _share(levels, to)
-    return x - to.alpha * _b(levels[0], to, variant) * 0.5 * slope
-
-
-def unipc_correct(x: Any, next_m: Any, m: Sequence[Any], levels: Sequence[Level], to: Level, variant: str = "bh2") -> Any:
-    """UniC of order len(m), data prediction (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, algorithm 1).
-
-    Args:
-        x: x_s at ``levels[0]``, [B, C, ...].
-        next_m: data predicted at ``to``, like it.
-        m: data predicted at ``levels``, the latest first; one or two, like x.
-        levels: where they were predicted.
-        to: t, which the predictor has already reached.
-        variant: as of the predictor.
-    """
-    h = to.log_snr - levels[0].log_snr
-    b = _b(levels[0], to, variant)
-    x = _first_order(x, m[0], levels[0], to)
-    if len(m) == 1:
-        return x - to.alpha * b * 0.5 * (next_m - m[0])
-    # rho solves [[1, 1], [r, 1]] rho = [b1, b2], eq. 5 with the data's h -> -h
-    phi1 = math.expm1(-h) / -h - 1
-    phi2 = phi1 / -h - 0.5
-    b1, b2 = phi1 / b, 2 * phi2 / b
-    r = _share(levels, to)
-    rho1 = (b1 - b2) / (1 - r)
-    rho2 = b1 - rho1
-    return x - to.alpha * b * (rho1 / r * (m[1] - m[0]) + rho2 * (next_m - m[0]))
-
-
-def _first_order(x: Any, m: Any, now: Level, to: Level) -> Any:
-    return to.sigma / now.sigma * x - to.alpha * math.expm1(now.log_snr - to.log_snr) * m
-
-
-def _share(levels: Sequence[Level], to: Level) -> float:
-    """r_1 = (lambda_before - lambda_s) / h, below 0."""
-    return (levels[1].log_snr - levels[0].log_snr) / (to.log_snr - levels[0].log_snr)
-
-
-def _b(now: Level, to: Level, variant: str) -> float:
-    """B(-h)."""
-    h = to.log_snr - now.log_snr
-    return -h if variant == "bh1" else math.expm1(-h)
 
 
 @register_block("solver/unipc")
 class UniPC(GridSolver):
     """Unified predictor-corrector (Zhao et al. 2023, https://arxiv.org/abs/2302.04867).
 
-    A turn first corrects x with the prediction made there, then predicts the next x. It remembers the corrected x and the
-    data predicted in this turn and the one before.
+    An iteration first corrects x with the prediction made there, then predicts the next x. It remembers the corrected x and the
+    data predicted in this iteration and the one before.
 
     Args:
         num_steps: see :class:`GridSolver`.
@@ -122,36 +68,30 @@ class UniPC(GridSolver):
         self.lower_order_final = lower_order_final
         self.without_corrector = frozenset(without_corrector or ())
 
-    def order_at(self, grid: Grid, turn: int) -> int:
-        """The order of a step: what is remembered allows no more at the start, nor does the end."""
-        left = len(grid) - turn if self.lower_order_final or not grid.targets[turn].sigma else self.order
-        return min(self.order, turn + 1, left)
+    def orders(self, grid: TimeGrid) -> Tensor:
+        """The order of each step [N]: what is remembered allows no more at the start, nor does the end."""
+        left = torch.arange(len(grid), 0, -1, device="cpu")
+        is_bounded = grid.ends.sigma == 0 if not self.lower_order_final else torch.ones(len(grid), dtype=torch.bool, device="cpu")
+        ahead = torch.where(is_bounded, left, self.order)
+        return torch.minimum(left.flip(0), ahead).clamp(max=self.order)
 
-    def matrix(self, grid: Grid, turn: int) -> Matrix:
-        """Weights over (x, pred, x0, corrected x, and what is remembered: corrected x, x0, x0 before): of x0, the corrected x,
-        the next x; the memory needs none."""
-        now, to, levels = grid.levels[turn], grid.targets[turn], grid.levels
-        skipped = grid.total - len(grid) + turn - 1 in self.without_corrector
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        """Of an x that is not corrected; of the corrector; of the predictor."""
+        now, orders = grid.starts, self.orders(grid)
+        before = one_before(now)
+        made = range(grid.total - len(grid) - 1, grid.total - 1)  # steps of the whole grid before the one that leads to x
+        skipped = torch.tensor([not k or step in self.without_corrector for k, step in enumerate(made)], device="cpu")
+        corrector = unipc_corrector_coefficients(one_before(before), before, now, orders.roll(1), self.variant)
+        return (
+            skipped.double(),
+            *[torch.where(skipped, 0.0, value) for value in corrector],
+            *unipc_predictor_coefficients(before, now, grid.ends, orders, self.variant),
+        )
 
-        def outputs(
-            x: float, pred: float, x0: float, corrected: float, last_x: float, last_x0: float, older_x0: float
-        ) -> tuple[float, ...]:
-            better = x
-            if turn and not skipped:
-                count = self.order_at(grid, turn - 1)
-                before = (levels[turn - 1], levels[turn - 2])[:count]
-                better = unipc_correct(last_x, x0, (last_x0, older_x0)[:count], before, now, self.variant)
-            count = self.order_at(grid, turn)
-            following = unipc_predict(corrected, (x0, last_x0)[:count], (now, levels[turn - 1])[:count], to, self.variant)
-            return to_x0(self.prediction, x, pred, now), better, following
-
-        return weights_of(outputs, 7)
-
-    def take(
-        self, row: Row, latent: Tensor, pred: Tensor, memory: Sequence[Tensor | None], noise: Tensor | None = None
-    ) -> tuple[Any, tuple[Any, ...]]:
-        tensors: list[Any] = [latent, pred, None, None, *(memory or (None,) * 3)]
-        x0 = weigh(row[0], tensors)
-        tensors[2] = x0 = limit_x0(x0, self.clip, self.threshold) if self.limits else x0
-        tensors[3] = corrected = weigh(row[1], tensors)
-        return weigh(row[2], tensors), (corrected, x0, tensors[5])
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        last_x, last_x0, older_x0 = history
+        corrected = unipc_correct(model.x0, last_x, (last_x0, older_x0), *numbers[1:5])
+        x = linear_combination(corrected, (numbers[0], x))
+        return unipc_predict(x, model.x0, last_x0, *numbers[5:]), (x, model.x0, last_x0)

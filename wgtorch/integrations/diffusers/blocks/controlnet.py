@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from wgtorch.blocks.diffusion.schedules.grid import Progress
+from wgtorch.blocks.diffusion.schedules.grid import SamplerState
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.port import Port
@@ -75,7 +75,7 @@ class ControlNet(ForeignModel, Adapter):
         conditioning_scale: float | None = None,
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
-        progress: Progress | None = None,
+        progress: SamplerState | None = None,
     ) -> dict[str, Any]:
         """``adapted``: residuals of the skip connections and of the middle block.
 
@@ -113,10 +113,10 @@ class ControlNet(ForeignModel, Adapter):
             batch = F.interpolate(batch, size=size)
         return rows_for(batch, latent.shape[0], f"{self.block_id}.image").to(latent)
 
-    def _scale(self, scale: float, progress: Progress | None) -> float:
+    def _scale(self, scale: float, progress: SamplerState | None) -> float:
         if progress is None or (self.start == 0 and self.end == 1):
             return scale
-        turn, turns = progress.turn, len(progress.grid)
+        turn, turns = progress.iteration, len(progress.grid)
         return 0.0 if turn / turns < self.start or (turn + 1) / turns > self.end else scale
 
 

@@ -109,7 +109,7 @@ class Blend(Block):
         assert sample is not None, "the solver has made a turn"
         known = image_latent
         if not done:
-            now = scheduler.timesteps[progress.turn]
+            now = scheduler.timesteps[progress.iteration]
             known = noised(scheduler, image_latent, noise, now.reshape(1))
         sample = (1 - mask) * known + mask * sample
         latent = sample if done else shown(scheduler, sample, now)

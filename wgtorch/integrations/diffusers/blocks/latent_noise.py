@@ -88,7 +88,7 @@ class LatentNoise(Noise):
         shape = (rows, self.channels, *size)
         if latents is not None and self.patch > 1 and tuple(latents.shape) == packed_shape(shape, self.patch):
             latents = unpack(latents, size, self.patch)
-        if image_latent is not None and progress.goes_on:
+        if image_latent is not None and progress.is_continuation:
             return {"latent": image_latent, "noise": torch.zeros_like(image_latent)}
         if latents is None:
             dtype = condition.dtype if condition.is_floating_point() else None
@@ -100,7 +100,7 @@ class LatentNoise(Noise):
         else:
             noise = latents.to(condition.device)
         grid = getattr(progress, "grid", None)
-        whole = progress.turn == 0 if grid is None else len(grid) == grid.total
+        whole = progress.iteration == 0 if grid is None else len(grid) == grid.total
         near = None if self.whole_from_noise and whole else image_latent
         return {"latent": progress.start(noise, near), "noise": noise}
 
