@@ -294,32 +294,82 @@ def test_a_failing_backend_says_what_compiled(latent: Tensor) -> None:
 # --- torch.compile of the whole ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
-def test_the_whole_holds_the_body_once(solver: str, latent: Tensor) -> None:
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own import, for gradients of a scan
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "heun", "unipc", "flow_euler", "euler_ancestral"])
+def test_the_whole_holds_the_body_once(solver: str, training: bool, latent: Tensor) -> None:
+    """With gradients and without, the graph is as large for sixteen steps as for fifty."""
     found = {}
-    for steps in (5, 9):
+    for steps in (16, 50):
         torch._dynamo.reset()
         graph, seen = sampler(solver, steps), EagerAndRecordGraphs()
         whole = torch.compile(graph, fullgraph=True, backend=seen)
-        with torch.no_grad():
-            expected = graph(latent=latent)["latent"]
+        with torch.set_grad_enabled(training):
             got = whole(latent=latent)["latent"]
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-        found[steps] = {name: count for name, count in sizes(seen.graphs).items() if name != "0"}
-    assert found[5] == found[9] != {}, "the body's operations are there once, however many the turns"
+        if solver != "euler_ancestral":  # which draws
+            expected = graph.run({"latent": latent})["latent"]
+            torch.testing.assert_close(got.detach(), expected, rtol=1e-5, atol=1e-4 * float(expected.abs().max()))
+        found[steps] = sizes(seen.graphs)
+    assert found[16] == found[50]
+    assert len(found[16]) == 2, "the whole, and the body in it"
 
 
-def test_gradients_of_the_whole(latent: Tensor) -> None:
-    graph = sampler()
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("solver", ["ddim", "unipc"])
+def test_gradients_of_the_whole(solver: str, latent: Tensor) -> None:
+    graph = sampler(solver)
     graph(latent=latent)["latent"].square().sum().backward()
     expected = [p.grad.clone() for p in graph.parameters()]  # type: ignore[union-attr]
-    for donated in (True, False):
+    graph.zero_grad()
+    torch.compile(graph, fullgraph=True, backend="aot_eager")(latent=latent)["latent"].square().sum().backward()
+    for mine, theirs in zip(graph.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine.grad, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_noise_in_the_whole_is_drawn_anew_in_every_iteration() -> None:
+    graph = Graph("g", metadata={"num_loop_steps": 4})
+    graph.add_node(Pump(), "pump")
+    graph.add_edge("pump.y", "pump.x")
+    graph.expose_input("pump", "x")
+    graph.expose_output("pump", "y")
+    drawn = []
+    with torch.no_grad():
+        for steps in (3, 4):
+            graph.metadata["num_loop_steps"] = steps
+            torch._dynamo.reset()
+            torch.manual_seed(1)
+            drawn.append(torch.compile(graph, fullgraph=True, backend="eager")(x=torch.zeros(6))["y"])
+    torch.manual_seed(1)
+    noises = [torch.randn(6) for _ in range(4)]
+    torch.testing.assert_close(drawn, [sum(noises[:3]), sum(noises)])
+
+
+def rings(steps: int) -> Graph:
+    """Two nodes in a loop without a solver, of which one gives more than what travels."""
+    graph = Graph("g", metadata={"num_loop_steps": steps})
+    for name, block in (("a", Affine(4, seed=1)), ("b", Affine(4, seed=2))):
+        graph.add_node(block, name)
+    graph.add_edge("a.y", "b.x")
+    graph.add_edge("b.y", "a.x")
+    graph.expose_input("a", "x")
+    graph.expose_output("a", "y", "middle")
+    graph.expose_output("b", "y")
+    return graph
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("training", [False, True])
+def test_a_loop_without_a_solver_is_one_operation_too(training: bool) -> None:
+    x, found = torch.ones(2, 4), {}
+    for steps in (1, 2, 3, 20, 40):
         torch._dynamo.reset()
-        graph.zero_grad()
-        with torch._functorch.config.patch(donated_buffer=donated):
-            torch.compile(graph, fullgraph=True, backend="aot_eager")(latent=latent)["latent"].square().sum().backward()
-        for mine, theirs in zip(graph.parameters(), expected, strict=True):
-            torch.testing.assert_close(mine.grad, theirs, rtol=1e-4, atol=1e-4)
+        seen = EagerAndRecordGraphs()
+        with torch.set_grad_enabled(training):
+            got = torch.compile(rings(steps), fullgraph=True, backend=seen)(x=x)
+        torch.testing.assert_close(got, dict(rings(steps)(x=x)))
+        found[steps] = sizes(seen.graphs)
+    assert found[3] == found[20] == found[40]
+    assert len(found[1]) == 1 and len(found[20]) == 2
 
 
 class Counting(Block):
@@ -331,7 +381,7 @@ class Counting(Block):
         return {"y": x + count, "count": count + 1}
 
 
-def test_what_is_no_tensor_unrolls_the_loop() -> None:
+def test_numbers_travel_as_tensors() -> None:
     graph = Graph("g", metadata={"num_loop_steps": 12})
     graph.add_node(Counting(), "c")
     graph.add_edge("c.y", "c.x")
@@ -341,6 +391,33 @@ def test_what_is_no_tensor_unrolls_the_loop() -> None:
     with torch.no_grad():
         found = torch.compile(graph, fullgraph=True, backend="eager")(x=torch.zeros(2))["y"]
     assert found.tolist() == [66.0, 66.0]
+
+
+class Growing(Block):
+    """Its output is longer than its input."""
+
+    outputs = {"y": "tensor"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x.sum(0, keepdim=True)])
+
+
+def test_what_changes_its_shape_is_unrolled() -> None:
+    graph = Graph("g", metadata={"num_loop_steps": 3})
+    graph.add_node(Growing(), "grow")
+    graph.add_edge("grow.y", "grow.x")
+    graph.expose_input("grow", "x")
+    graph.expose_output("grow", "y")
+    found = torch.compile(graph, fullgraph=True, backend="eager")(x=torch.ones(1))["y"]
+    assert found.tolist() == [1.0, 1.0, 2.0, 4.0]
+
+
+def test_done_ends_the_whole_before_the_number_of_iterations_does(latent: Tensor) -> None:
+    graph = sampler("ddim", 3)
+    graph.metadata["num_loop_steps"] = 5
+    with torch.no_grad():
+        got = torch.compile(graph, fullgraph=True, backend="eager")(latent=latent)["latent"]
+        torch.testing.assert_close(got, graph(latent=latent)["latent"])
 
 
 @pytest.mark.slow

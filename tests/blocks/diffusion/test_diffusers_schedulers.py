@@ -191,7 +191,7 @@ def test_a_turn_can_be_made_again() -> None:
     for _ in range(3):
         pred = MODEL(latent, progress.timestep)
         first, again = (solver(latent, progress.timestep, pred, progress=progress) for _ in range(2))
-        assert torch.equal(first["next_latent"], again["next_latent"]) and first["progress"].turn == progress.turn + 1
+        assert torch.equal(first["next_latent"], again["next_latent"]) and first["progress"].iteration == progress.iteration + 1
         latent, progress = first["next_latent"], first["progress"]
 
 
@@ -242,5 +242,5 @@ def test_what_is_refused() -> None:
     begun = build("schedule/diffusers", scheduler="DDIMScheduler", num_steps=1)()
     found = build("solver/diffusers")(NOISE, 0, NOISE, progress=begun["progress"])
     assert found["done"] is True and found["next_timestep"] == 0
-    with pytest.raises(PortError, match="all 1 turns are made; expected the loop to stop at `done`"):
+    with pytest.raises(PortError, match="all 1 iterations are made; expected the loop to stop at `done`"):
         build("solver/diffusers")(NOISE, 0, NOISE, progress=found["progress"])

@@ -75,27 +75,40 @@ def ddim_step(x0: Tensor, eps: Tensor, z: Tensor | None, alpha: Tensor, directio
 # --- Euler and Heun ---------------------------------------------------------------------------------------------------
 
 
-def euler_coefficients(now: NoiseLevel, to: NoiseLevel) -> tuple[Tensor, Tensor]:
-    """A step of dx/dsigma = eps in the x / alpha = x0 + (sigma / alpha) eps of Karras et al. 2022 (https://arxiv.org/abs/2206.00364,
-    algorithm 1), scaled back: (alpha_t / alpha_s, alpha_t (ratio_t - ratio_s))."""
-    return to.alpha / now.alpha, to.alpha * (to.ratio - now.ratio)
+def euler_coefficients(now: NoiseLevel, to: NoiseLevel, *, of_data: bool = False, down: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A step of dx/dsigma = eps in the x / alpha = x0 + (sigma / alpha) eps of Karras et al. 2022, scaled back:
+    (alpha_t / alpha_s, alpha_t (ratio_t - ratio_s)).
+
+    (https://arxiv.org/abs/2206.00364, algorithm 1.)
+
+    Args:
+        now: s.
+        to: t.
+        of_data: of x and x0 instead, by eps = (x - alpha_s x0) / sigma_s: what a model of data predicts keeps its digits where
+            alpha_s is next to nothing.
+        down: the ratio to step to, where it is not that of ``to``.
+    """
+    ratio = to.ratio if down is None else down
+    if of_data:
+        return to.alpha / now.alpha * (ratio / now.ratio), to.alpha * (1 - ratio / now.ratio)
+    return to.alpha / now.alpha, to.alpha * (ratio - now.ratio)
 
 
-def euler_step(x: Tensor, eps: Tensor, scale: Tensor, change: Tensor) -> Tensor:
-    """x_t = scale x + change eps."""
-    return linear_combination((scale, x), (change, eps))
+def euler_step(x: Tensor, known: Tensor, scale: Tensor, change: Tensor) -> Tensor:
+    """x_t = scale x + change eps, or x0 in place of eps."""
+    return linear_combination((scale, x), (change, known))
 
 
-def euler_ancestral_coefficients(now: NoiseLevel, to: NoiseLevel) -> tuple[Tensor, Tensor, Tensor]:
+def euler_ancestral_coefficients(now: NoiseLevel, to: NoiseLevel, *, of_data: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Euler's step down to ratio_down, and ratio_up of noise on top, which is ratio_t together (k-diffusion)."""
     up = (to.ratio**2 * (now.ratio**2 - to.ratio**2) / now.ratio**2).sqrt()
     down = (to.ratio**2 - up**2).sqrt()
-    return to.alpha / now.alpha, to.alpha * (down - now.ratio), to.alpha * up
+    return *euler_coefficients(now, to, of_data=of_data, down=down), to.alpha * up
 
 
-def euler_ancestral_step(x: Tensor, eps: Tensor, z: Tensor | None, scale: Tensor, change: Tensor, s: Tensor) -> Tensor:
-    """x_t = scale x + change eps + s z."""
-    return linear_combination((scale, x), (change, eps), (s, z))
+def euler_ancestral_step(x: Tensor, known: Tensor, z: Tensor | None, scale: Tensor, change: Tensor, s: Tensor) -> Tensor:
+    """x_t = scale x + change eps + s z, or x0 in place of eps."""
+    return linear_combination((scale, x), (change, known), (s, z))
 
 
 def heun_correction(x: Tensor, d: Tensor, before_d: Tensor, half: Tensor) -> Tensor:

@@ -321,11 +321,11 @@ def _scan(composite: Walked, loop: Loop, own: list[Any], count: int, walk: Walk)
         for (slot, _), value in zip(fed_back, first, strict=True):
             inner[slot] = _rebuilt(value, left)
         walk(composite, body, inner, None)
-        following = [leaf for _, feedback in fed_back for leaf in _leaves(inner[feedback])]
+        following = [leaf for (_, slot), like in zip(fed_back, first, strict=True) for leaf in _leaves(inner[slot], like)]
         # What is given has to be in memory of its own.
         return tuple([leaf.clone() for leaf in following]), tuple([torch.as_tensor(inner[slot]).clone() for slot in seen])
 
-    carried, last = scan(iteration, tuple([leaf for value in first for leaf in _leaves(value)]), torch.arange(count))
+    carried, last = scan(iteration, tuple([leaf for value in first for leaf in _leaves(value, value)]), torch.arange(count))
     left = list(carried)
     for (slot, feedback), value in zip(fed_back, first, strict=True):
         own[slot] = own[feedback] = _rebuilt(value, left)
@@ -340,29 +340,34 @@ def _is_scannable(child: Any) -> bool:
     )
 
 
-def _leaves(value: Any) -> list[Tensor]:
-    """The tensors in a value, and its numbers as tensors."""
-    if isinstance(value, Tensor):
+def _leaves(value: Any, like: Any) -> list[Tensor]:
+    """The tensors in a value that is made as ``like`` is, and where that has numbers, those as float64: ``scan`` differentiates by all."""
+    if isinstance(like, Tensor):
         return [value]
-    if isinstance(value, (bool, int, float)):
-        return [torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)]
-    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (tuple, list)) else []
+    if isinstance(like, (bool, int, float)):
+        return [torch.as_tensor(value).double()]
+    return [leaf for pair in zip(value, like, strict=True) for leaf in _leaves(*pair)] if isinstance(like, (tuple, list)) else []
 
 
-def _rebuilt(value: Any, leaves: list[Tensor]) -> Any:
-    """The value with other leaves, which are taken from the front of the list."""
-    if isinstance(value, (Tensor, bool, int, float)):
+def _rebuilt(like: Any, leaves: list[Tensor]) -> Any:
+    """A value that is made as ``like`` is, of leaves that are taken from the front of the list; numbers become tensors []."""
+    if isinstance(like, Tensor):
         return leaves.pop(0)
-    if isinstance(value, (tuple, list)):
-        items = [_rebuilt(item, leaves) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+    if isinstance(like, (bool, int)):
+        return leaves.pop(0).to(torch.bool if isinstance(like, bool) else torch.int64)
+    if isinstance(like, float):
+        return leaves.pop(0)
+    if isinstance(like, (tuple, list)):
+        items = [_rebuilt(item, leaves) for item in like]
+        return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
+    return like
 
 
 def _is_alike(before: Any, after: Any) -> bool:
     """True when both are tensors, or tuples and lists of them, of the same shapes; or numbers of the same type."""
     if isinstance(before, Tensor):
-        return isinstance(after, Tensor) and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
+        alike = isinstance(after, Tensor) and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
+        return alike and (before.dtype.is_floating_point or not torch.is_grad_enabled())  # scan's gradients take no other
     if isinstance(before, (tuple, list)):
         return type(before) is type(after) and len(before) == len(after) and all(map(_is_alike, before, after))
     return isinstance(before, (bool, int, float)) and type(before) is type(after)

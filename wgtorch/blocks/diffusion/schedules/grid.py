@@ -162,7 +162,8 @@ class SamplerState(NamedTuple):
 
 def stacked(levels: Sequence[NoiseLevel]) -> NoiseLevel:
     """Levels as one of tensors [N], float64 on the CPU."""
-    return NoiseLevel(*torch.tensor(levels, dtype=torch.float64, device="cpu").unbind(1))
+    numbers = [number for level in levels for number in level]  # a compiled graph has no other constants
+    return NoiseLevel(*torch.tensor(numbers, dtype=torch.float64, device="cpu").view(-1, 2).unbind(1))
 
 
 def time_grid(timesteps: Sequence[float], levels: Sequence[NoiseLevel], **more: Any) -> TimeGrid:

@@ -136,6 +136,7 @@ class GridSolver(Solver):
             raise ValueError(f"{where}.threshold: found {dict(threshold)}, expected {{'ratio': ..., 'max': ...}}")
         self.clip = clip
         self.threshold = None if threshold is None else dict(threshold)
+        self.is_of_data = self.prediction != "epsilon" or clip is not None or threshold is not None
         self.num_steps = num_steps
         own = {"kind": self.schedule_kind, **(schedule or {})}
         self.own_grid = build_schedule(own if num_steps is None else {**own, "num_steps": num_steps}).grid()

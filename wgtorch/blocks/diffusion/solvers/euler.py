@@ -19,9 +19,9 @@ class Euler(GridSolver):
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         check_data(grid, self.block_id)
-        return euler_coefficients(grid.starts, grid.ends)
+        return euler_coefficients(grid.starts, grid.ends, of_data=self.is_of_data)
 
     def step(
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return euler_step(x, model.eps, *numbers), ()
+        return euler_step(x, model.x0 if self.is_of_data else model.eps, *numbers), ()

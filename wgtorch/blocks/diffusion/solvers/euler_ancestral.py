@@ -19,9 +19,9 @@ class EulerAncestral(StochasticSolver):
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         check_data(grid, self.block_id)
-        return euler_ancestral_coefficients(grid.starts, grid.ends)
+        return euler_ancestral_coefficients(grid.starts, grid.ends, of_data=self.is_of_data)
 
     def step(
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return euler_ancestral_step(x, model.eps, z, *numbers), ()
+        return euler_ancestral_step(x, model.x0 if self.is_of_data else model.eps, z, *numbers), ()
