@@ -47,12 +47,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 
 SCALE = 7.5
 TOKENS = 77
@@ -201,18 +203,27 @@ class Case:
     @torch.no_grad()
     def bare(self, steps: int, told: Callable[[], None] | None) -> Tensor:
         """The loop as somebody writes it who wants this one and no other: no blocks, the solver as two numbers."""
-        grid = self.schedule.grid(steps)
-        turns = self.solver.turns_over(grid)
         condition, latent, unet = torch.cat([self.negative, self.prompt]), self.latents, self.unet
-        for timestep, turn in zip(grid.timesteps, turns, strict=True):
+        for timestep, w, share in turns_of(self.solver, self.schedule.grid(steps)):
             pred = unet(torch.cat([latent, latent]), timestep, encoder_hidden_states=condition, return_dict=False)[0]
             uncond, cond = pred.chunk(2)
             guided = uncond + SCALE * (cond - uncond)
-            w, share, *_ = turn.matrix[0]
             latent = torch.add(latent * w, guided, alpha=share)
             if told is not None:
                 told()
         return latent
+
+
+@cache
+def turns_of(solver: Any, grid: Any) -> list[tuple[float, float, float]]:
+    """The solver as two numbers a turn: what its step, which is linear in them, makes of the latent and of the prediction."""
+    one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+
+    def weight(at: Any, x: Tensor, pred: Tensor) -> float:
+        return float(solver.step(x, ModelPrediction(solver.prediction, x, pred, at.level), (), None, at.numbers)[0])
+
+    iterations = solver.coefficients_over(grid, one).iterations
+    return [(t, weight(at, one, none), weight(at, none, one)) for t, at in zip(grid.timesteps, iterations, strict=True)]
 
 
 def text(size: str) -> tuple[Any, Any]:

@@ -285,8 +285,7 @@ def scan_loop(composite: Walked, loop: Loop, slots: list[Any], total: int | None
         ends[dict(step.store).get("done", NONE)] = children[step.key].iterations_left(state)
     if not set(loop.done) <= set(ends):
         return False
-    counts = [ends[slot] for slot in loop.done] + ([] if total is None else [total])
-    count = min(counts)
+    count = min([ends[slot] for slot in loop.done] + ([] if total is None else [total]))
     if any(left < count for left in ends.values()):  # the solver says what is wrong
         return False
     states = {dict(step.inputs)["progress"] for step in recurrent}
@@ -316,21 +315,21 @@ def _scan(composite: Walked, loop: Loop, own: list[Any], count: int, walk: Walk)
     seen = [slot for slot in loop.writes if slot not in freed]
     first = [own[slot] for slot, _ in fed_back]
 
-    def iteration(carried: tuple[Tensor, ...], _: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def iteration(carried: tuple[Tensor, ...], index: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         inner, left = list(own), list(carried)
-        for (slot, _), value in zip(fed_back, first, strict=True):
-            inner[slot] = _rebuilt(value, left)
+        for (slot, _), like in zip(fed_back, first, strict=True):
+            inner[slot] = _rebuilt(like, left)
         walk(composite, body, inner, None)
-        following = [leaf for (_, slot), like in zip(fed_back, first, strict=True) for leaf in _leaves(inner[slot], like)]
+        following = [leaf for (_, back), like in zip(fed_back, first, strict=True) for leaf in _leaves(inner[back], like)]
         # What is given has to be in memory of its own.
         return tuple([leaf.clone() for leaf in following]), tuple([torch.as_tensor(inner[slot]).clone() for slot in seen])
 
     carried, last = scan(iteration, tuple([leaf for value in first for leaf in _leaves(value, value)]), torch.arange(count))
     left = list(carried)
-    for (slot, feedback), value in zip(fed_back, first, strict=True):
-        own[slot] = own[feedback] = _rebuilt(value, left)
-    for slot, stacked in zip(seen, last, strict=True):
-        own[slot] = stacked[-1]
+    for (slot, feedback), like in zip(fed_back, first, strict=True):
+        own[slot] = own[feedback] = _rebuilt(like, left)
+    for slot, values in zip(seen, last, strict=True):
+        own[slot] = values[-1]
 
 
 def _is_scannable(child: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import NoiseLevel
-from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.model_prediction import Limits, ModelPrediction
 from wgtorch.blocks.diffusion.predictions import prediction_name
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid, stacked
@@ -52,8 +52,9 @@ class Coefficients:
 
     def __init__(self, owner: str, table: Tensor, timesteps: Sequence[float], stop: int, latent: Tensor, is_stochastic: bool) -> None:
         self.owner, self.stop, self.count = owner, stop, len(table)
-        self.dtype, self.device = latent.dtype, latent.device
-        self.table = table.to(step_dtype(latent.dtype)).to(latent.device)
+        self.is_stochastic = is_stochastic
+        self.step_dtype = torch.float64 if latent.dtype == torch.float64 else torch.float32
+        self.table = table.to(self.step_dtype).to(latent.device)
         number = torch.float64 if isinstance(timesteps[0], float) else torch.int64
         self.timesteps = torch.tensor(timesteps, dtype=number, device="cpu")
         self.iterations: list[Iteration] = []
@@ -73,16 +74,16 @@ class Coefficients:
         if isinstance(iteration, Tensor):
             row = self.table.index_select(0, iteration.view(1).to(self.table.device))[0].unbind()
             following = self.timesteps.index_select(0, (iteration + 1).view(1))[0]
-            return Iteration(NoiseLevel(*row[:2]), row[2:], following, iteration + 1 == self.stop, True)
-        if iteration >= self.count:
+        elif iteration >= self.count:
             raise PortError(
                 f"{where}: the grid of {self.count} iterations is walked to its end; expected the loop to stop at `done`. "
                 "Leave num_loop_steps out, or give it at most that"
             )
-        if self.iterations:
+        elif self.iterations:
             return self.iterations[iteration]
-        row = self.table[iteration].unbind()
-        return Iteration(NoiseLevel(*row[:2]), row[2:], self.timesteps[iteration + 1], iteration + 1 == self.stop, True)
+        else:  # where a loop is unrolled into a compiled graph
+            row, following = self.table[iteration].unbind(), self.timesteps[iteration + 1]
+        return Iteration(NoiseLevel(*row[:2]), row[2:], following, iteration + 1 == self.stop, self.is_stochastic)
 
 
 class GridSolver(Solver):
@@ -99,7 +100,7 @@ class GridSolver(Solver):
     Args:
         num_steps: of its own grid; the loop then runs for it. Left out, the loop ends when ``done`` says so.
         prediction: what the backbone predicts; see :mod:`~wgtorch.blocks.diffusion.predictions`.
-        clip: limit of |x0|; see :func:`~wgtorch.blocks.diffusion.model_prediction.limit_x0`.
+        clip: limit of |x0|; see :class:`~wgtorch.blocks.diffusion.model_prediction.Limits`.
         threshold: ``{"ratio": 0.995, "max": 1.0}`` for dynamic thresholding.
         schedule: settings of its own grid, as for :func:`build_schedule`.
     """
@@ -134,9 +135,8 @@ class GridSolver(Solver):
             raise ValueError(f"{where}.clip: found {clip}, expected a number above 0")
         if threshold is not None and set(threshold) != {"ratio", "max"}:
             raise ValueError(f"{where}.threshold: found {dict(threshold)}, expected {{'ratio': ..., 'max': ...}}")
-        self.clip = clip
-        self.threshold = None if threshold is None else dict(threshold)
-        self.is_of_data = self.prediction != "epsilon" or clip is not None or threshold is not None
+        self.limits = None if clip is None and threshold is None else Limits(clip, None if threshold is None else dict(threshold))
+        self.is_of_data = self.prediction != "epsilon" or self.limits is not None
         self.num_steps = num_steps
         own = {"kind": self.schedule_kind, **(schedule or {})}
         self.own_grid = build_schedule(own if num_steps is None else {**own, "num_steps": num_steps}).grid()
@@ -192,28 +192,28 @@ class GridSolver(Solver):
     ) -> dict[str, Any]:
         """As :meth:`forward`, with the noise of a stochastic solver, or where it is drawn from."""
         known = None if progress is None else progress.coefficients
-        if known is None or known.owner != self._key or known.dtype != latent.dtype or known.device != latent.device:
+        if known is None or known.owner != self._key:
             progress = self.initial_state(latent, timestep, progress)
-            known = progress.coefficients
-        grid, iteration, history, _ = progress  # type: ignore[misc]
+        grid, iteration, history, known = progress  # type: ignore[misc]
         level, numbers, next_timestep, is_last, is_noisy = known.at(iteration, self.block_id)
         if pred.shape != latent.shape or self.learns_variance:
             self.check_shape(latent, pred)
-        if not (self.stochastic and is_noisy):
+        if not is_noisy:
             noise = None
         elif noise is None:
             noise = rng.normal(latent.shape, dtype=latent.dtype, device=latent.device)
-        dtype, x = latent.dtype, latent
-        if dtype != (wide := step_dtype(dtype)):  # half precision would round the coefficients
-            x, pred = x.to(wide), pred.to(wide)
-        model = ModelPrediction(self.prediction, x, pred, level, self.clip, self.threshold, self.rederives)
-        x, history = self.step(x, model, history, noise, numbers)
-        if dtype != wide:
-            x, history = x.to(dtype), tuple([kept.to(dtype) for kept in history])
+        dtype = latent.dtype
+        is_narrow = dtype is not known.step_dtype  # half precision would round the coefficients
+        if is_narrow:
+            latent, pred = latent.to(known.step_dtype), pred.to(known.step_dtype)
+        model = ModelPrediction(self.prediction, latent, pred, level, self.limits, self.rederives)
+        following, history = self.step(latent, model, history, noise, numbers)
+        if is_narrow:
+            following, history = following.to(dtype), tuple([kept.to(dtype) for kept in history])
         return {
-            "next_latent": x,
+            "next_latent": following,
             "next_timestep": next_timestep,
-            "progress": SamplerState(grid, iteration + 1, history, known),
+            "progress": tuple.__new__(SamplerState, (grid, iteration + 1, history, known)),
             "done": is_last,
         }
 
@@ -259,7 +259,7 @@ class GridSolver(Solver):
         for k in [k for k, (alpha, sigma) in enumerate(levels) if not (alpha and sigma)]:
             # The formula on zeros says whether it can be had where there is no data, or no noise.
             zeros = torch.zeros(1, 2, dtype=torch.float64)
-            model = ModelPrediction(self.prediction, zeros, zeros, levels[k], self.clip, self.threshold, self.rederives)
+            model = ModelPrediction(self.prediction, zeros, zeros, levels[k], self.limits, self.rederives)
             self.step(zeros, model, (zeros,) * self.memory, zeros, table[k, 2:].unbind())
         stop = self.iterations_in(grid.stop)
         return Coefficients(self._key, table, [*timesteps, grid.end], stop, latent, self.stochastic)
@@ -293,11 +293,6 @@ class StochasticSolver(GridSolver):
     ) -> dict[str, Any]:
         """One iteration, as of every solver; ``noise`` is standard normal and like ``latent``."""
         return self.iterate(latent, timestep, pred, progress, noise, rng or GLOBAL_RNG)
-
-
-def step_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What a step of latents of this dtype is computed in."""
-    return dtype if dtype == torch.float64 else torch.float32
 
 
 def one_before(level: NoiseLevel) -> NoiseLevel:

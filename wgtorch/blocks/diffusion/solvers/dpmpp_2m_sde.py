@@ -24,4 +24,4 @@ class DPMpp2MSDE(MultistepDPM, StochasticSolver):
     def step(
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return dpmpp_2m_sde_step(x, model.x0, *history, z, *numbers), (model.x0,)
+        return dpmpp_2m_sde_step(x, model.x0, history[0], z, *numbers), (model.x0,)
