@@ -16,6 +16,7 @@ import torch
 
 from tests.blocks_for_tests import Affine, chain
 from tests.checkpoints.blocks import assert_same, rich_graph
+from wgtorch.core.checkpoint import atomic
 from wgtorch.core.checkpoint import io as files
 from wgtorch.core.errors import CheckpointError
 from wgtorch.graph import Graph
@@ -75,7 +76,7 @@ def test_killed_at_random_moments_one_of_the_two_is_whole(format: str, tmp_path:
 
 @pytest.mark.parametrize("format", ["dir", "archive"])
 def test_leftovers_of_the_killed_are_taken_away(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_FRESH", -1.0)
+    monkeypatch.setattr(atomic, "_FRESH", -1.0)
     graph = chain(Affine())
     graph.save_checkpoint(tmp_path / "it", format)
     left = tmp_path / ".it.0123456789ab.new"
@@ -86,14 +87,14 @@ def test_leftovers_of_the_killed_are_taken_away(format: str, tmp_path: Path, mon
 
 
 def test_what_a_living_writer_holds_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_FRESH", -1.0)
+    monkeypatch.setattr(atomic, "_FRESH", -1.0)
     seen = []
 
     def fill(folder: Path) -> None:
         chain(Affine()).save(tmp_path / "it")
         seen.append(folder.is_dir())
 
-    files.write_folder(tmp_path / "it", fill)
+    atomic.write_folder(tmp_path / "it", fill)
     assert seen == [True]
 
 
@@ -140,7 +141,7 @@ def test_failing_at_any_write_the_previous_one_stays_whole(
 
 def test_without_an_exchange_the_old_one_is_found_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where folders cannot change places in one step: the process dies between the two renames."""
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     path = tmp_path / "it"
     one, two = the_two()
     one.save(path)
@@ -165,7 +166,7 @@ def test_without_an_exchange_the_old_one_is_found_after_a_kill(tmp_path: Path, m
 
 
 def test_a_failing_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     path = tmp_path / "it"
     one, two = the_two()
     one.save(path)

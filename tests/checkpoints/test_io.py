@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.blocks_for_tests import Affine, Relu, Scale, as_pipeline, as_stage, block_of, chain, counter
-from wgtorch.core.checkpoint import io as files
+from wgtorch.core.checkpoint import atomic
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.core.level import Level
 from wgtorch.graph import Graph
@@ -169,7 +169,7 @@ def broken_fill(folder: Path) -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to put a folder in place of another."""
     if request.param == "two renames":
-        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     return request.param
 
 
@@ -178,7 +178,7 @@ def test_a_folder_is_put_in_place_of_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "old.txt").write_text("old")
-    assert files.write_folder(target, fill) == target
+    assert atomic.write_folder(target, fill) == target
     assert files_of(tmp_path) == {"out/deep/a.txt": b"new"}
 
 
@@ -188,14 +188,14 @@ def test_a_folder_that_cannot_be_filled_leaves_the_old_one_and_nothing_else(tmp_
     target.mkdir()
     (target / "old.txt").write_text("old")
     with pytest.raises(OSError, match="disk full"):
-        files.write_folder(target, broken_fill)
+        atomic.write_folder(target, broken_fill)
     assert files_of(tmp_path) == {"out/old.txt": b"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_rename_that_fails_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out"
-    files.write_folder(target, fill)
+    atomic.write_folder(target, fill)
     rename = Path.rename
 
     def fail(self: Path, other: Path) -> Path:
@@ -203,10 +203,10 @@ def test_a_rename_that_fails_puts_the_old_one_back(tmp_path: Path, monkeypatch: 
             raise OSError("interrupted")
         return rename(self, other)
 
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="interrupted"):
-        files.write_folder(target, lambda folder: (folder / "b.txt").write_text("never"))
+        atomic.write_folder(target, lambda folder: (folder / "b.txt").write_text("never"))
     monkeypatch.undo()
     assert files_of(tmp_path) == {"out/deep/a.txt": b"new"}
 
@@ -216,8 +216,8 @@ def test_a_kill_between_two_renames_leaves_what_recovered_finds(tmp_path: Path, 
         pass
 
     target = tmp_path / "out"
-    files.write_folder(target, fill)
-    assert files.recovered(target) == target
+    atomic.write_folder(target, fill)
+    assert atomic.recovered(target) == target
     rename = Path.rename
 
     def die(self: Path, other: Path) -> Path:
@@ -225,27 +225,27 @@ def test_a_kill_between_two_renames_leaves_what_recovered_finds(tmp_path: Path, 
             return rename(self, other)
         raise Killed
 
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", die)
     with pytest.raises(Killed):
-        files.write_folder(target, fill)
+        atomic.write_folder(target, fill)
     monkeypatch.undo()
     assert not target.exists()
-    assert files_of(files.recovered(target)) == {"deep/a.txt": b"new"}
+    assert files_of(atomic.recovered(target)) == {"deep/a.txt": b"new"}
 
 
 def test_a_file_is_put_in_place_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a" / "f.txt"
-    files.write_file(target, lambda path: path.write_text("first"))
+    atomic.write_file(target, lambda path: path.write_text("first"))
 
     def half(path: Path) -> None:
         path.write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        files.write_file(target, half)
+        atomic.write_file(target, half)
     assert files_of(tmp_path) == {"a/f.txt": b"first"}
-    files.write_file(target, lambda path: path.write_text("second"))
+    atomic.write_file(target, lambda path: path.write_text("second"))
     assert files_of(tmp_path) == {"a/f.txt": b"second"}
 
 
@@ -253,7 +253,7 @@ def test_a_link_stays_a_link_to_what_is_written(tmp_path: Path) -> None:
     real, link = tmp_path / "real", tmp_path / "link"
     real.mkdir()
     link.symlink_to(real)
-    files.write_folder(link, fill)
+    atomic.write_folder(link, fill)
     assert link.is_symlink()
     assert files_of(real) == {"deep/a.txt": b"new"}
 
@@ -262,9 +262,9 @@ def test_files_and_folders_do_not_replace_each_other(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(NotADirectoryError, match="a file stands where the folder is to be written"):
-        files.write_folder(tmp_path / "file", fill)
+        atomic.write_folder(tmp_path / "file", fill)
     with pytest.raises(IsADirectoryError, match="a folder stands where the file is to be written"):
-        files.write_file(tmp_path / "folder", lambda path: None)
+        atomic.write_file(tmp_path / "folder", lambda path: None)
 
 
 def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,13 +272,13 @@ def test_what_a_killed_writer_left_is_taken_away_and_not_what_a_living_one_holds
     users = [tmp_path / name for name in (".out.backup.new", ".out.new", ".out.old")]
     for folder in (left, other, *users):
         folder.mkdir()
-    files.write_folder(tmp_path / "out", fill)
+    atomic.write_folder(tmp_path / "out", fill)
     assert left.exists(), "so new a name may belong to a writer that has not locked it yet"
-    monkeypatch.setattr(files, "_FRESH", -1.0)
-    with files._held(left):
-        files.write_folder(tmp_path / "out", fill)
+    monkeypatch.setattr(atomic, "_FRESH", -1.0)
+    with atomic._held(left):
+        atomic.write_folder(tmp_path / "out", fill)
         assert left.exists(), "its writer lives"
-    files.write_folder(tmp_path / "out", fill)
+    atomic.write_folder(tmp_path / "out", fill)
     assert not left.exists()
     assert other.exists(), "it is another target's"
     assert all(folder.exists() for folder in users), "no writer gives such names"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.blocks_for_tests import Affine, Scale, Secret, Shout, as_pipeline, as_stage, block_of, chain, counter
 from tests.core.random_structures import Sketch, dags, loops
+from wgtorch.core.config.resolve import dump_config
 from wgtorch.core.config.schema import level_schema
-from wgtorch.core.config.serialization import dump_config
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from wgtorch.core.checkpoint.assign import build_empty
+from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.checkpoint.io import is_mapped
 from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
 from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint
@@ -342,9 +343,9 @@ class Block(nn.Module):
     def save_config(self, path: str | os.PathLike[str]) -> Path:
         """Writes the config as YAML, or as JSON where the path ends so."""
         path = Path(path)
+        text = dump_config(self.saved_config(), json_form=path.suffix == ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dump_config(self.saved_config(), json_form=path.suffix == ".json"), encoding="utf-8")
-        return path
+        return write_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 
     def saved_config(self) -> dict[str, Any]:
         """The config that checkpoints hold."""

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import nn
@@ -404,10 +403,6 @@ class Level(Block):
         from wgtorch.core.config.schema import level_schema
 
         return level_schema(cls.level)
-
-    def save_config(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the config as YAML, or as JSON where the path ends so."""
-        return building.save_config(self, path)
 
     def saved_config(self) -> dict[str, Any]:
         """The config that checkpoints hold."""

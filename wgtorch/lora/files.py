@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.io import MANIFEST, write_folder
+from wgtorch.core.checkpoint.atomic import write_folder
+from wgtorch.core.checkpoint.io import MANIFEST
 from wgtorch.core.checkpoint.load import stored_adapters
 from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.checkpoint.tensors import write_tensors

@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.io import MANIFEST, write_file
+from wgtorch.core.checkpoint.atomic import write_file
+from wgtorch.core.checkpoint.io import MANIFEST
 from wgtorch.core.errors import StorageError
 from wgtorch.core.trust import Trust
 from wgtorch.report.chapters import Chapter, chapters_of

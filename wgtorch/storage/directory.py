@@ -30,7 +30,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.io import sync, write_file, write_folder
+from wgtorch.core.checkpoint.atomic import sync, write_file, write_folder
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, register_storage

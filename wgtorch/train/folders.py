@@ -23,7 +23,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from wgtorch.core.checkpoint.io import recovered
+from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.checkpoint.save import save_checkpoint
 from wgtorch.core.errors import CheckpointError
 from wgtorch.train.trainable import Trainable

@@ -1,4 +1,4 @@
-"""Files and folders that are put in place whole or not at all, and what checkpoints are written to and read from.
+"""What checkpoints are written to and read from.
 
 A :class:`Sink` takes the files of a checkpoint and a :class:`Source` gives them, in a folder or in one zip. Names are checked, files
 mapped, sizes known before anything is read.
@@ -6,20 +6,15 @@ mapped, sizes known before anything is read.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import mmap
 import os
 import re
-import secrets
-import shutil
 import stat
 import struct
-import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
+from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.limits import check_limit
 
@@ -38,152 +34,6 @@ MAX_MEMBERS = 50_000
 HASHED = 16 << 20
 """Bytes that one load hashes in full; of larger files it compares size, header and a piece of every tensor."""
 ALIGNMENT = 64
-
-
-# --- atomic writing -----------------------------------------------------------------------------------------------------
-
-
-_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
-_AT_FDCWD = -100
-_FRESH = 10.0  # seconds in which a new name may not be locked yet by the writer that made it
-
-
-def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], None], *, token: str = "") -> Path:
-    """Fills a new folder and puts it in place of the old one only when it is whole and on disk.
-
-    The two change places in one step where the system can do that (Linux), so that a kill at any moment leaves either.
-    Elsewhere there is a moment in which only ``.<name>.wgtorch-old`` is there: :func:`recovered` finds it. A ``token`` is put into the
-    name of the unfinished folder, for who must know it as its own after a kill.
-    """
-    target = Path(os.path.realpath(directory))
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "a file stands where the folder is to be written", str(target))
-    fresh = _beside(target, token)
-    fresh.mkdir()
-    with _held(fresh):
-        try:
-            fill(fresh)
-            for folder, _, files in os.walk(fresh, topdown=False):
-                for name in files:
-                    sync(Path(folder, name))
-                sync(Path(folder))
-            if not target.exists():
-                fresh.rename(target)
-                shutil.rmtree(_aside(target), ignore_errors=True)
-            elif _exchange(fresh, target):
-                shutil.rmtree(fresh, ignore_errors=True)
-            else:
-                _step_aside(fresh, target)
-            sync(target.parent)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
-    return Path(directory)
-
-
-def write_file(path: str | os.PathLike[str], fill: Callable[[Path], None], *, token: str = "") -> Path:
-    """Fills a new file and puts it in place of the old one only when it is whole and on disk."""
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "a folder stands where the file is to be written", str(target))
-    fresh = _beside(target, token)
-    fresh.touch()
-    with _held(fresh):
-        try:
-            fill(fresh)
-            sync(fresh)
-            os.replace(fresh, target)
-            sync(target.parent)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-    return Path(path)
-
-
-def recovered(path: Path) -> Path:
-    """The folder to read: ``path``, or the one that stood there when a kill struck between two renames."""
-    aside = _aside(path)
-    return aside if not path.exists() and aside.is_dir() else path
-
-
-def sync(path: Path) -> None:
-    """Has a file or folder on disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_leftovers(target: Path) -> None:
-    """Takes away what killed writers of the same target left beside it; what a living one holds stays."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]+\.)?[0-9a-f]{{12}}\.new")
-    for left in filter(lambda left: ours.fullmatch(left.name), target.parent.iterdir()):
-        with _held(left) as free:
-            if free and time.time() - left.stat().st_ctime > _FRESH:
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-
-
-def _aside(target: Path) -> Path:
-    return target.parent / f".{target.name}.wgtorch-old"
-
-
-def _step_aside(fresh: Path, target: Path) -> None:
-    aside = _aside(target)
-    shutil.rmtree(aside, ignore_errors=True)
-    target.rename(aside)
-    try:
-        fresh.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Has two paths change places in one step; False where the system or the file system cannot."""
-    if sys.platform != "linux":
-        return False
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(second))
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[bool]:
-    """Locks a file or folder for as long as this process lives and works on it; False when another one has it locked."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no leftovers are ever taken away
-        yield False
-        return
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(handle)
-
-
-def _beside(target: Path, token: str) -> Path:
-    """A new name beside the target, once what killed writers left there is gone."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    return target.parent / f".{target.name}.{token and f'{token}.'}{secrets.token_hex(6)}.new"
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.checkpoint.assign import build_empty, check_storable, split_aliases
-from wgtorch.core.checkpoint.io import MANIFEST, ArchiveSink, FolderSink, Sink, write_file, write_folder
+from wgtorch.core.checkpoint.atomic import write_file, write_folder
+from wgtorch.core.checkpoint.io import MANIFEST, ArchiveSink, FolderSink, Sink
 from wgtorch.core.checkpoint.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

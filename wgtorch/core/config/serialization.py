@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.config.resolve import dump_config, read_config, resolve_refs
+from wgtorch.core.config.resolve import read_config, resolve_refs
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_endpoint_config, check_level_config
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import ConfigError, StructureError
@@ -78,14 +78,6 @@ def remote_from(config: Mapping[str, Any], child_class: type[Any]) -> Any:
     """A child that runs at another endpoint, from ``{"endpoint_url": ..., "endpoint": {...}}``."""
     check_endpoint_config(config, child_class.level)
     return RemoteRegistry.get("http")(config, child_class)
-
-
-def save_config(level: Any, path: str | os.PathLike[str]) -> Path:
-    """Writes a level's config as YAML or JSON."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_config(level.to_config(), json_form=path.suffix == ".json"), encoding="utf-8")
-    return path
 
 
 def to_config(level: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.io import write_folder
+from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, ValidationError, require
 from wgtorch.graph import Graph, GraphWriters
 from wgtorch.integrations.diffusers.importing import from_diffusers

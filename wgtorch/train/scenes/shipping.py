@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wgtorch.core.block import Block
-from wgtorch.core.checkpoint.io import write_file
+from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError, suggest
