@@ -321,6 +321,12 @@ def test_a_hundred_levels_in_each_other_are_written_and_read(suffix: str, tmp_pa
     assert float(again.run({"x": torch.ones(())})["y"]) == 2.0
 
 
+def test_only_a_node_says_that_its_child_is_at_an_endpoint() -> None:
+    config = as_pipeline(chain(Scale(2.0))).to_config()
+    config["nodes"][0]["config"]["endpoint_url"] = "http://127.0.0.1:1"
+    assert "nodes[0].config.endpoint_url: unknown key" in error_of(Pipeline, config)
+
+
 def test_what_nests_deeper_than_is_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nested 501 deep; expected at most 500"):
         nested(180).save_config(tmp_path / "g.json")

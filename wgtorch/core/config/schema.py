@@ -219,7 +219,7 @@ def check_level_config(config: Any, cls: type[Any], class_of: Callable[[str], ty
             path = f"{where}.{path}" if where else path
             if isinstance(entry.get("block_type"), str) and not _is_level(level.child_class):
                 findings += _block_findings(entry, path.removesuffix(".config"), class_of)
-            elif isinstance(inner := entry.get("config"), Mapping) and "endpoint_url" not in {*entry, *inner}:
+            elif isinstance(inner := entry.get("config"), Mapping) and "endpoint_url" not in (entry if path.endswith(".config") else inner):
                 child = level.child_class
                 if not _is_level(child) and isinstance(inner.get("kind"), str) and inner["kind"] in LevelRegistry:
                     child = LevelRegistry.get(inner["kind"])
