@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -43,7 +43,7 @@ class NoiseSource(Noise):
         if self.schedule is not None:
             self.outputs = {"latent": "latent", "timestep": "number", "progress": "any"}
 
-    def started(self, progress: SamplerState | None, num_steps: int | None, strength: float | None = None) -> SamplerState | None:
+    def initial_state(self, progress: SamplerState | None, num_steps: int | None, strength: float | None = None) -> SamplerState | None:
         """The start of the loop's grid, where there is one.
 
         Raises:
@@ -63,6 +63,12 @@ class NoiseSource(Noise):
         """The outputs of the block."""
         found: dict[str, Any] = {"latent": latent, "timestep": self.timestep if progress is None else progress.timestep}
         return found if self.schedule is None else {**found, "progress": progress}
+
+
+def noise_for(condition: Tensor, shape: Sequence[int], rng: Rng | None) -> Tensor:
+    """Standard normal noise [B, *shape] for ``condition`` [B, ...], of its device, and its dtype where that can hold it."""
+    dtype = condition.dtype if condition.is_floating_point() else None
+    return (rng or GLOBAL_RNG).normal((condition.shape[0], *shape), dtype=dtype, device=condition.device)
 
 
 @register_block("noise/gaussian")
@@ -100,9 +106,8 @@ class GaussianNoise(NoiseSource):
             progress: of a schedule node: where to start.
             num_steps: of its own schedule.
         """
-        start = self.started(progress, num_steps)
-        dtype = condition.dtype if condition.is_floating_point() else None
-        noise = (rng or GLOBAL_RNG).normal((condition.shape[0], *self.shape), dtype=dtype, device=condition.device)
+        start = self.initial_state(progress, num_steps)
+        noise = noise_for(condition, self.shape, rng)
         return self.outputs_of(noise if start is None else start.start(noise), start)
 
 
@@ -147,7 +152,7 @@ class ImageNoise(NoiseSource):
             PortError: neither a schedule of its own nor ``progress``.
         """
         own = self.strength if strength is None and progress is None and self.schedule is not None else strength
-        start = self.started(progress, num_steps, own)
+        start = self.initial_state(progress, num_steps, own)
         if start is None:
             raise PortError(f"{self.block_id}: nothing says where the loop starts; give it a schedule, or add a schedule node")
         if noise is None:

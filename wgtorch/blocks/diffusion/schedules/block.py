@@ -21,7 +21,7 @@ class GridSchedule(Schedule):
     """A schedule that lays out grids. Subclasses answer :meth:`make_grid` and :meth:`level_at`.
 
     The block stands before the loop: ``progress`` goes to the solver (and to the noise, whose scale it tells), ``timestep``
-    to backbone and solver, on their first turn.
+    to backbone and solver, in their first iteration.
 
     Args:
         num_steps: where the input ``num_steps`` is not fed.
@@ -78,7 +78,7 @@ class GridSchedule(Schedule):
         """Steps of a grid of such values."""
         return len(values)
 
-    def started(
+    def initial_state(
         self, grid: TimeGrid, timestep: float | Tensor | None, strength: float | None, start: float | None = None, end: float | None = None
     ) -> dict[str, Any]:
         """The outputs of the block for a loop over this grid."""

@@ -152,7 +152,7 @@ class DiffusionSchedule(GridSchedule):
             grid = self.grid_of("timesteps", timesteps)
         else:
             grid = self.grid(num_steps) if sigmas is None else self.grid_of("sigmas", sigmas)
-        return self.started(grid, timestep, strength, start, end)
+        return self.initial_state(grid, timestep, strength, start, end)
 
     def steps_of(self, name: str, values: Sequence[float]) -> int:
         return len(values) - (name == "sigmas")  # the end is among them

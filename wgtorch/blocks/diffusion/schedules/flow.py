@@ -114,7 +114,7 @@ class FlowSchedule(GridSchedule):
                 raise ValueError(f"{self.block_id}: the shift is dynamic; feed the input mu, or tokens, how many the latent has")
             more["mu"] = float(mu) if mu is not None else dynamic_mu(int(tokens or 0), **self.dynamic)
         grid = self.grid(num_steps, **more) if sigmas is None else self.grid_of("sigmas", sigmas, **more)
-        return self.started(grid, timestep, strength)
+        return self.initial_state(grid, timestep, strength)
 
     def make_grid(self, num_steps: int, mu: float | None = None, sigmas: Sequence[float] | None = None, **more: Any) -> TimeGrid:
         """A new grid."""

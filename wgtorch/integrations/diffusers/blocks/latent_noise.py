@@ -2,22 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wgtorch.blocks.diffusion.noise import noise_for
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.diffusers.patches import packed_shape, unpack
 from wgtorch.roles import Noise
 
 
+class SizedNoise(Noise):
+    """Noise for what is so many pixels large.
+
+    Args:
+        channels: of the latents.
+        factor: pixels to a latent's side.
+        patch: latents to a side of what the backbone takes as one.
+        height: in pixels, where the input is not fed.
+        width: likewise.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "progress": "any",
+        "latents": Port(dtype="latent", optional=True),
+        "height": Port(dtype="number", optional=True),
+        "width": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"noise": "latent"}
+
+    def __init__(self, *, channels: int, factor: int, patch: int, height: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.factor = factor
+        self.patch = patch
+        self.height = height
+        self.width = width
+
+    def side(self, name: str, given: float | None) -> int:
+        """``height`` or ``width`` in latents, of pixels.
+
+        Raises:
+            PortError: they are no multiple of the factor, and of the patch.
+        """
+        pixels, multiple = getattr(self, name) if given is None else int(given), self.factor * self.patch
+        if pixels < multiple or pixels % multiple:
+            raise PortError(f"{self.block_id}.{name}: got {pixels} pixels; expected a multiple of {multiple}")
+        return pixels // self.factor
+
+    def noise(self, condition: Tensor, latents: Tensor | None, shape: Sequence[Any], words: str, rng: Rng | None) -> Tensor:
+        """The noise that is given, or drawn for each sample by its own generator, [B, *shape].
+
+        Raises:
+            PortError: what is given has another shape than is expected for ``words``.
+        """
+        if latents is None:
+            return noise_for(condition, shape, rng)
+        expected = [condition.shape[0], *shape]
+        if list(latents.shape) != expected:
+            raise PortError(f"{self.block_id}.latents: got shape {list(latents.shape)}; expected {expected} for {words}")
+        return latents.to(condition.device)
+
+
 @register_block("noise/latents")
-class LatentNoise(Noise):
+class LatentNoise(SizedNoise):
     """Noise for pictures of a size in pixels, or an image noised to where the loop starts.
 
     The noise is given, or drawn for each sample by its own generator.
@@ -32,24 +87,10 @@ class LatentNoise(Noise):
             patches too.
     """
 
-    uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "progress": "any",
-        "image_latent": Port(dtype="latent", optional=True),
-        "latents": Port(dtype="latent", optional=True),
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
-    }
-    outputs: Mapping[str, Any] = {"noise": "latent"}
+    inputs: Mapping[str, Any] = {"image_latent": Port(dtype="latent", optional=True)}
 
     def __init__(self, *, channels: int, factor: int, height: int, width: int, whole_from_noise: bool = False, patch: int = 1) -> None:
-        super().__init__()
-        self.patch = patch
-        self.channels = channels
-        self.factor = factor
-        self.height = height
-        self.width = width
+        super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
         self.whole_from_noise = whole_from_noise
 
     def forward(
@@ -84,28 +125,16 @@ class LatentNoise(Noise):
         elif latents is not None and latents.dim() > 3 and height is None and width is None:
             size = tuple(latents.shape[2:])
         else:
-            size = (self._side("height", height, self.height), self._side("width", width, self.width))
+            size = (self.side("height", height), self.side("width", width))
         shape = (rows, self.channels, *size)
         if latents is not None and self.patch > 1 and tuple(latents.shape) == packed_shape(shape, self.patch):
             latents = unpack(latents, size, self.patch)
         if image_latent is not None and progress.is_continuation:
             return {"latent": image_latent, "noise": torch.zeros_like(image_latent)}
-        if latents is None:
-            dtype = condition.dtype if condition.is_floating_point() else None
-            noise = (rng or GLOBAL_RNG).normal(shape, dtype=dtype, device=condition.device)
-        elif tuple(latents.shape) != shape or len(size) != 2:
-            expected = [rows, self.channels, *(size if len(size) == 2 else ("h", "w"))]
-            words = "the image" if image_latent is not None else f"{rows} prompts"
-            raise PortError(f"{self.block_id}.latents: got shape {list(latents.shape)}; expected {expected} for {words}")
-        else:
-            noise = latents.to(condition.device)
+        words = "the image" if image_latent is not None else f"{rows} prompts"
+        sides = size if latents is None or len(size) == 2 else ("h", "w")
+        noise = self.noise(condition, latents, [self.channels, *sides], words, rng)
         grid = getattr(progress, "grid", None)
         whole = progress.iteration == 0 if grid is None else len(grid) == grid.total
         near = None if self.whole_from_noise and whole else image_latent
         return {"latent": progress.start(noise, near), "noise": noise}
-
-    def _side(self, name: str, given: Any, own: int) -> int:
-        pixels, multiple = own if given is None else int(given), self.factor * self.patch
-        if pixels < multiple or pixels % multiple:
-            raise PortError(f"{self.block_id}.{name}: got {pixels} pixels; expected a multiple of {multiple}")
-        return pixels // self.factor

@@ -10,12 +10,12 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.run.rng import GLOBAL_RNG, Rng
-from wgtorch.roles import Noise
+from wgtorch.core.run.rng import Rng
+from wgtorch.integrations.diffusers.blocks.latent_noise import SizedNoise
 
 
 @register_block("noise/video_latents")
-class VideoNoise(Noise):
+class VideoNoise(SizedNoise):
     """Noise for videos of a size in pixels and frames; given, or drawn for each sample by its own generator.
 
     Args:
@@ -28,24 +28,12 @@ class VideoNoise(Noise):
         width: likewise.
     """
 
-    uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "progress": "any",
-        "latents": Port(dtype="latent", optional=True),
-        **{name: Port(dtype="number", optional=True) for name in ("num_frames", "height", "width")},
-    }
-    outputs: Mapping[str, Any] = {"noise": "latent"}
+    inputs: Mapping[str, Any] = {"num_frames": Port(dtype="number", optional=True)}
 
     def __init__(self, *, channels: int, factor: int, frames: int, patch: int = 1, num_frames: int, height: int, width: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.factor = factor
+        super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
         self.frames = frames
-        self.patch = patch
         self.num_frames = num_frames
-        self.height = height
-        self.width = width
 
     def forward(
         self,
@@ -70,19 +58,11 @@ class VideoNoise(Noise):
         Raises:
             PortError: they fit neither each other nor the model.
         """
-        rows = condition.shape[0]
         if latents is not None and latents.dim() == 5 and num_frames is None and height is None and width is None:
             size = tuple(latents.shape[2:])
         else:
-            size = (self._count(num_frames), self._side("height", height, self.height), self._side("width", width, self.width))
-        shape = (rows, self.channels, *size)
-        if latents is None:
-            dtype = condition.dtype if condition.is_floating_point() else None
-            noise = (rng or GLOBAL_RNG).normal(shape, dtype=dtype, device=condition.device)
-        elif tuple(latents.shape) != shape:
-            raise PortError(f"{self.block_id}.latents: got shape {list(latents.shape)}; expected {list(shape)} for {rows} prompts")
-        else:
-            noise = latents.to(condition.device)
+            size = (self._count(num_frames), self.side("height", height), self.side("width", width))
+        noise = self.noise(condition, latents, [self.channels, *size], f"{condition.shape[0]} prompts", rng)
         return {"latent": progress.start(noise), "noise": noise}
 
     def _count(self, given: int | None) -> int:
@@ -93,9 +73,3 @@ class VideoNoise(Noise):
                 f"{self.block_id}.num_frames: got {count}; expected 1 + a multiple of {self.frames}, such as {near} or {near + self.frames}"
             )
         return (count - 1) // self.frames + 1
-
-    def _side(self, name: str, given: int | None, own: int) -> int:
-        pixels, multiple = own if given is None else int(given), self.factor * self.patch
-        if pixels < multiple or pixels % multiple:
-            raise PortError(f"{self.block_id}.{name}: got {pixels} pixels; expected a multiple of {multiple}")
-        return pixels // self.factor
