@@ -225,6 +225,46 @@ def test_files_that_do_not_fit_change_nothing(harm: Any, words: str, tmp_path: P
     assert after[0] == before[0] and after[2:] == before[2:] and graph.places["n0"].adapter is None
 
 
+def test_all_blocks_get_their_adapter_or_none(tmp_path: Path) -> None:
+    graph = chain(Body(seed=1), Body(seed=2), name="g")
+    lora.add(graph, "one", rank=2)
+    lora.save(graph, tmp_path / "saved", "one")
+    spoil(tmp_path / "saved" / "n1", r=3)
+    fresh = chain(Body(seed=1), Body(seed=2), name="g")
+    before = snapshot(fresh)
+    with pytest.raises(CheckpointError, match=r"has shape \[2, 4\], expected \[3, 4\]"):
+        lora.load(fresh, tmp_path / "saved", "one")
+    after = snapshot(fresh)
+    assert after[0] == before[0] and after[2:] == before[2:] and lora.adapters(fresh) == {}
+    lora.add(fresh, "one", rank=2, nodes=["n1"])
+    before = snapshot(fresh)
+    with pytest.raises(CheckpointError, match="cannot take the place of adapter 'one' on n1: r. Load it under another name"):
+        lora.load(fresh, tmp_path / "saved", "one", replace=True)
+    after = snapshot(fresh)
+    assert after[0] == before[0] and after[2:] == before[2:] and lora.adapters(fresh) == {"one": ["n1"]}
+
+
+def test_which_file_of_a_folder_is_read(tmp_path: Path) -> None:
+    lora.save(adapted().nodes["n0"], tmp_path / "one", "one")
+    tensors = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    (home := tmp_path / "home").mkdir()
+    save_file(tensors, home / "first.safetensors")
+    graph = chain(Body(), name="g")
+    lora.load(graph, home, "alone", wear=False)
+    save_file(tensors, home / "second.safetensors")
+    with pytest.raises(CheckpointError, match=r"no adapter; expected a folder with adapter_config.json \(PEFT\)"):
+        lora.load(graph, home, "several")
+    doubled = {key: value * 2 for key, value in tensors.items()}
+    save_file(doubled, home / "pytorch_lora_weights.safetensors")
+    lora.load(graph, home, "named", wear=False)
+    own = [tensors_of(graph.nodes["n0"], name) for name in ("alone", "named")]
+    assert list(lora.adapters(graph)) == ["alone", "named"] and all(torch.equal(own[1][key], 2 * own[0][key]) for key in own[0])
+    with pytest.raises(CheckpointError, match="pickles are never read, convert it"):
+        lora.load(graph, home / "lora.bin")
+    with pytest.raises(CheckpointError, match="or a checkpoint$"):
+        lora.load(graph, home / "lora.safetensors")
+
+
 def test_what_peft_writes_beside_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fields that say nothing of the adapter, or name code, never reach PEFT."""
     folder = lora.save(adapted().nodes["n0"], tmp_path / "one", "one")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("peft")
 
 from tests.blocks_for_tests import chain
 from tests.lora.models import ALL_KINDS, Body, Layers, fill, snapshot, twice
 from wgtorch import lora
+from wgtorch.core.block import Block
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.graph import Graph
 
@@ -33,7 +35,7 @@ def test_merged_is_as_active_and_unmerged_bit_for_bit_as_before(adapter: object,
     graph = chain(Layers(), name="g", ports=("ids", "y")).eval()
     words = ALL_KINDS[1:] if lora_bias else ALL_KINDS
     for name in ("one", "two"):
-        lora.add(graph, name, rank=2, target_modules=words, lora_bias=lora_bias)
+        lora.add(graph, name, rank=2, alpha=3, target_modules=words, lora_bias=lora_bias)
     fill(graph)
     ids = torch.randint(7, (4, 6))
     graph.set_adapter("n0", adapter)
@@ -48,6 +50,29 @@ def test_merged_is_as_active_and_unmerged_bit_for_bit_as_before(adapter: object,
         assert all(torch.equal(value, before[name]) for name, value in each.state_dict().items())
         assert torch.equal(each(ids=ids)["y"], adapted)
     assert lora.unmerge(graph) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*groups > 1")
+@pytest.mark.parametrize("adapter", ["one", {"one": 0.5}])
+def test_convolutions_in_groups(adapter: object) -> None:
+    class Grouped(Block):
+        outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv1d(4, 6, 3, groups=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    graph = chain(Grouped(), name="g")
+    lora.add(graph, "one", rank=2, alpha=3, target_modules=["layer"])
+    fill(graph)
+    graph.set_adapter("n0", adapter)
+    before = snapshot(graph)
+    with pytest.raises(StructureError, match="n0: layer is a convolution in groups"):
+        lora.merge(graph, adapter)
+    assert_as_before(graph, before)
 
 
 def test_places_that_select_something_else_would_feel_it() -> None:

@@ -109,8 +109,6 @@ class _ContextLoraConv(ContextLoraLayer):
         (PEFT takes a three-dimensional kernel of size 1 for a two-dimensional one.)
         """
         base, down, up = self.get_base_layer(), self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        if base.groups > 1:
-            return super().get_delta_weight(adapter)  # type: ignore[misc]
         return (up.flatten(1) @ down.flatten(1)).view(base.weight.shape) * self.scaling[adapter]
 
     def _stacks(self: Any, names: Sequence[str]) -> bool:

@@ -122,6 +122,11 @@ def _check(place: Place, places: list[Place], chosen: Weighted) -> None:
                 f"{place.path}: {path} shares its weight with another layer (tied weights), which would feel what is merged into it; let "
                 "places select the adapter instead, or give the layer a weight of its own"
             )
+        if getattr(layer.get_base_layer(), "groups", 1) > 1 and any(name in layer.scaling for name, _ in chosen):
+            raise StructureError(
+                f"{place.path}: {path} is a convolution in groups, and what an adapter adds joins all its channels, so it cannot be in "
+                "the weights; let places select the adapter instead"
+            )
         for name, weight in chosen:
             if name in layer.lora_variant and weight != 1.0:
                 raise StructureError(
