@@ -256,6 +256,33 @@ def test_an_adapter_for_each_sample() -> None:
         graph(x=X[:2])
 
 
+def test_a_level_selects_for_each_sample_what_its_blocks_have() -> None:
+    """A block leaves out the names that it has not; one that has none of them goes by its own place."""
+    graph = Graph("inner")
+    bodies = [Body(seed=1), Body(seed=2), Body(seed=3)]
+    for number, body in enumerate(bodies):
+        graph.add_node(body, f"n{number}")
+    graph.add_edge("n0.y", "n1.x")
+    graph.add_edge("n1.y", "n2.x")
+    graph.infer_exposed_ports()
+    lora.add(graph, "one", rank=2, nodes=["n0"], target_modules=["first"])
+    lora.add(graph, "two", rank=2, nodes=["n0", "n1"], wear=False)
+    lora.add(graph, "own", rank=2, nodes=["n2"])
+    fill(graph)
+    pipeline = Pipeline("p")
+    pipeline.add_graph(graph, "only", adapter=["one", "two", None])
+    pipeline.infer_exposed_ports()
+    rows = []
+    for x, name in zip(X.split(1), ("one", "two", None), strict=True):
+        for body, has in zip(bodies, (("one", "two"), ("two",), ()), strict=True):
+            names: Any = "own" if not has else name if name in has else None
+            with lora.use_adapter(body, names):
+                x = body(x)
+        rows.append(x)
+    torch.testing.assert_close(pipeline.run({"x": X})["y"], torch.cat(rows))
+    assert lora.set_adapter(Graph("empty"), None) == []
+
+
 def test_a_mapped_node_uses_one_for_each_item() -> None:
     graph = Graph("g")
     graph.add_node(Body(), "body", map="x")

@@ -265,6 +265,91 @@ def test_which_file_of_a_folder_is_read(tmp_path: Path) -> None:
         lora.load(graph, home / "lora.safetensors")
 
 
+def save_bare(file: Path, *prefixes: str, metadata: dict[str, str] | None = None) -> Path:
+    """Tensors for both layers of a Body, once under each prefix."""
+    shapes = {"A": (2, 4), "B": (4, 2)}
+    names = [
+        (f"{prefix}{layer}.lora_{half}.weight", shape)
+        for prefix in prefixes
+        for layer in ("first", "second")
+        for half, shape in shapes.items()
+    ]
+    save_file({name: torch.full(shape, 0.5) for name, shape in names}, file, metadata=metadata)
+    return file
+
+
+def test_what_a_file_calls_its_models_chooses_among_blocks_that_fit(tmp_path: Path) -> None:
+    graph = Graph("g")
+    for node_id in ("other", "unet", "text_encoder"):
+        graph.add_node(Body(), node_id)
+    lora.load(graph, save_bare(tmp_path / "one.safetensors", "unet."), "one")
+    lora.load(graph, save_bare(tmp_path / "two.safetensors", "unet.", "text_encoder."), "two")
+    lora.load(graph, tmp_path / "two.safetensors", "three", nodes={"unet": "other"})
+    assert lora.adapters(graph) == {"one": ["unet"], "two": ["unet", "text_encoder"], "three": ["other", "text_encoder"]}
+    with pytest.raises(CheckpointError, match=r"fits several blocks: \['other', 'unet', 'text_encoder'\]"):
+        lora.load(graph, save_bare(tmp_path / "vae.safetensors", "vae."))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"lora_adapter_metadata": "{"}, "its lora_adapter_metadata is no JSON"),
+        ({"lora_adapter_metadata": "[1]"}, "is a list; expected a mapping"),
+    ],
+)
+def test_damaged_metadata(metadata: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        lora.load(chain(Body(), name="g"), save_bare(tmp_path / "one.safetensors", "unet.", metadata=metadata))
+
+
+def test_a_file_without_ranks(tmp_path: Path) -> None:
+    save_file({"first.lora_B.weight": torch.zeros(4, 2)}, tmp_path / "half.safetensors")
+    with pytest.raises(CheckpointError, match=r"no LoRA tensors among \['first.lora_B.weight'\]; expected names such as"):
+        lora.load(chain(Body(), name="g"), tmp_path / "half.safetensors")
+
+
+def test_checkpoints_without_adapters_or_with_several(tmp_path: Path) -> None:
+    plain, graph = chain(Body(), name="g"), adapted()
+    plain.save(tmp_path / "plain")
+    with pytest.raises(CheckpointError, match="plain: holds no adapters"):
+        lora.load(chain(Body(), name="g"), tmp_path / "plain")
+    lora.add(graph, "two", rank=2)
+    graph.save(tmp_path / "two")
+    with pytest.raises(CheckpointError, match="holds several adapters for one block; leave name out"):
+        lora.load(chain(Body(), name="g"), tmp_path / "two", "mine")
+    lora.load(plain, tmp_path / "two")
+    assert list(lora.adapters(plain)) == ["one", "two"]
+
+
+def test_a_name_that_no_adapter_can_have(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"adapter 'a.b' cannot be attached: adapter name 'a.b': expected letters"):
+        lora.load(chain(Body(), name="g"), save_bare(tmp_path / "one.safetensors", ""), "a.b")
+
+
+def test_adapters_have_the_dtype_of_their_file(tmp_path: Path) -> None:
+    lora.save(adapted().nodes["n0"], tmp_path / "one", "one")
+    file = tmp_path / "one" / "adapter_model.safetensors"
+    half = {key: value.to(torch.bfloat16) for key, value in load_file(file).items()}
+    save_file(half, file)
+    graph = chain(Body(), name="g")
+    lora.load(graph, tmp_path / "one", "one")
+    own = tensors_of(graph.nodes["n0"], "one")
+    assert all(torch.equal(value, half[f"base_model.model.{key}"]) and value.dtype == torch.bfloat16 for key, value in own.items())
+    assert graph(x=X)["y"].dtype == torch.float32
+
+
+def test_weights_that_do_not_fit_an_adapter_that_is_there(tmp_path: Path) -> None:
+    graph = adapted()
+    graph.save(tmp_path / "saved")
+    wide = chain(Body(), name="g")
+    lora.add(wide, "one", rank=3)
+    with pytest.raises(CheckpointError, match=r"n0: adapter 'one': first.lora_A.weight has shape \[2, 4\], expected \[3, 4\]"):
+        wide.load_weights(tmp_path / "saved")
+    lora.add(graph, "more", rank=2)
+    found = graph.load_weights(tmp_path / "saved", strict=False)
+    assert [str(finding) for finding in found] == ["n0: adapter 'more': missing from the checkpoint"]
+
+
 def test_what_peft_writes_beside_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fields that say nothing of the adapter, or name code, never reach PEFT."""
     folder = lora.save(adapted().nodes["n0"], tmp_path / "one", "one")

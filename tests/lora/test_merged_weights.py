@@ -19,6 +19,7 @@ from wgtorch import lora
 from wgtorch.core.block import Block
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.graph import Graph
+from wgtorch.lora.adapted_module import layers_of
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -225,3 +226,24 @@ def test_only_plain_adapters_are_merged_with_a_weight() -> None:
     y = graph(x=X)["y"]
     lora.merge(graph, "one")
     torch.testing.assert_close(graph(x=X)["y"], y)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_is_broken_is_merged_nowhere(value: float, use_dora: bool) -> None:
+    graph = chain(Body(seed=1), Body(seed=2), name="g")
+    lora.add(graph, "one", rank=2, use_dora=use_dora)
+    fill(graph)
+    with torch.no_grad():
+        graph.nodes["n1"].second.lora_B["one"].weight[0, 0] = value
+    before = [parameter.clone() for parameter in graph.nodes["n0"].parameters()]
+    with pytest.raises(ValueError, match="NaN"):  # ours, or that of PEFT's variants
+        lora.merge(graph, "one")
+    assert lora.unmerge(graph) == []
+    assert all(torch.equal(now, then) for now, then in zip(graph.nodes["n0"].parameters(), before, strict=True))
+    assert not any(layer.merged_adapters for _, layer in layers_of(graph))
+    if not use_dora:
+        graph.set_adapter("n0", {"one": 0.5})
+        graph.set_adapter("n1", {"one": 0.5})
+        with pytest.raises(StructureError, match=r"n1: second: with \{'one': 0.5\} merged its weights are not finite"):
+            lora.merge(graph, {"one": 0.5})

@@ -48,9 +48,6 @@ def check_config(config: Any, where: str) -> None:
     Raises:
         StructureError: names the field, and the values it may have.
     """
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
-    if kind != "LORA":
-        raise StructureError(f"{where}: an adapter of type {kind}; expected LORA")
     for field, fine in _CHANGING.items():
         value = getattr(config, field, fine[0])
         if value not in fine:
@@ -63,13 +60,12 @@ def inject(block: nn.Module, name: str, config: Any) -> None:
     """Puts a new adapter, a ``peft.LoraConfig``, into a block; no place selects it yet.
 
     Raises:
-        StructureError: the name is taken, or PEFT cannot adapt a layer that the config names; nothing was changed then.
+        StructureError: no adapter can have the name, or PEFT cannot adapt a layer that the config names; nothing was changed then.
     """
     peft: Any = require("peft", "train")
     module = adapted_module(block)
     before = dict(adapters_on(block))
-    if check_name(name) in before:
-        raise StructureError(f"{block.block_id}: has an adapter {name!r} already; remove it first, or choose another name")
+    assert check_name(name) not in before, name
     check_config(config, f"{block.block_id}: adapter {name!r}")
     grads = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     # PEFT writes the model's configs anew each time, with a warning where there are some: it is shown none.

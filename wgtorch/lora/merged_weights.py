@@ -43,8 +43,8 @@ def merge(target: Any, adapter: Adapter) -> list[str]:
             own = _own(merged, place)
             with changing(place.block), torch.no_grad():
                 set_merged(place.block, own)
-                for _, layer in layers_of(place.module):
-                    _merge_layer(layer, own)
+                for path, layer in layers_of(place.module):
+                    _merge_layer(layer, own, f"{place.path}: {path}")
     except Exception:
         for place in blocks:
             _restore(place)
@@ -146,7 +146,7 @@ def _check(place: Place, places: list[Place], chosen: Weighted) -> None:
             )
 
 
-def _merge_layer(layer: Any, merged: Weighted) -> None:
+def _merge_layer(layer: Any, merged: Weighted, where: str) -> None:
     own = [(name, weight) for name, weight in merged if name in layer.scaling]
     if not own:
         return
@@ -154,13 +154,17 @@ def _merge_layer(layer: Any, merged: Weighted) -> None:
     changed = ("weight", "bias") if any(layer.lora_bias[name] for name, _ in own) else ("weight",)
     layer.__dict__["_unmerged"] = {key: getattr(base, key).data for key in changed}
     for name, weight in own:
-        if weight == 1.0:
+        if name in layer.lora_variant:
             layer.merge(safe_merge=True, adapter_names=[name])  # into a copy, which becomes the weight
-        else:
-            base.weight.data = base.weight.data + weight * layer.get_delta_weight(name).to(base.weight.dtype)
-            if layer.lora_bias[name]:
-                base.bias.data = base.bias.data + weight * layer.scaling[name] * layer.lora_B[name].bias
-            layer.merged_adapters.append(name)
+            continue
+        base.weight.data = base.weight.data + weight * layer.get_delta_weight(name).to(base.weight.dtype)
+        if layer.lora_bias[name]:
+            base.bias.data = base.bias.data + weight * layer.scaling[name] * layer.lora_B[name].bias
+        layer.merged_adapters.append(name)
+    if not all(bool(torch.isfinite(getattr(base, key)).all()) for key in changed):
+        raise StructureError(
+            f"{where}: with {dict(own)} merged its weights are not finite; the adapter, or the base, holds NaN or infinity"
+        )
     layer.__dict__["_merged_state"] = (base.weight.data_ptr(), base.weight._version)
 
 
