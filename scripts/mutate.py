@@ -52,7 +52,7 @@ class Mutant:
     file: str
     kind: str
     line: int
-    lines: range  # of the statement around it, as far as its own lines go
+    lines: range  # of the statement around it, as far as its own lines go; none where it runs at import, within whatever test comes first
     start: int
     end: int
     text: str
@@ -100,7 +100,8 @@ class Sites(ast.NodeVisitor):
         for line in source.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
         self.found: list[Mutant] = []
-        self.lines = range(1, 2)
+        self.lines = range(0)
+        self.in_function = False
         self.visit(ast.parse(source))
 
     def add(self, kind: str, node: ast.expr | ast.stmt, text: str) -> None:
@@ -117,7 +118,7 @@ class Sites(ast.NodeVisitor):
         if isinstance(node, ast.stmt):
             body = getattr(node, "body", None)
             last = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno or node.lineno
-            outer, self.lines = self.lines, range(node.lineno, max(last, node.lineno) + 1)
+            outer, self.lines = self.lines, range(node.lineno, max(last, node.lineno) + 1) if self.in_function else range(0)
             super().visit(node)
             self.lines = outer
         else:
@@ -129,8 +130,10 @@ class Sites(ast.NodeVisitor):
         for default in [*node.args.defaults, *node.args.kw_defaults]:
             if default is not None:
                 self.visit(default)
+        outer, self.in_function = self.in_function, True
         for statement in node.body:
             self.visit(statement)
+        self.in_function = outer
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -406,7 +409,7 @@ class TestMap:
         tests: set[str] = set()
         if self.unchanged(mutant.file):
             tests = {test for line in mutant.lines for test in contexts.get(line, []) if test}
-        if not tests:  # run when the module is imported, or nowhere, or at another line by now
+        if not tests:  # run at import, or nowhere, or at another line by now
             tests = {test for line in contexts for test in contexts[line] if test}
         files: dict[str, list[str]] = {}
         for test in sorted(tests - self.failing):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.blocks_for_tests import Scale
-from wgtorch.core.autoconnect import RoleNode, RoleRule, edges_by_role
+from wgtorch.core.autoconnect import BesideRule, RoleNode, RoleRule, edges_beside, edges_by_role
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.structure import Edge
@@ -282,3 +282,25 @@ def test_a_rule_is_silent_when_another_role_stands_between() -> None:
     nodes = [role_node("s", "source", outputs=["out"]), role_node("t", "target", ["in"])]
     assert edges_by_role(nodes, [rule], {}).edges
     assert not edges_by_role([*nodes, role_node("m", "between")], [rule], {}).edges
+
+
+def test_what_stands_beside_gives_to_the_one_it_stands_beside() -> None:
+    rule = BesideRule("control", "backbone", frozenset({"latent"}), gives=True)
+    backbone = RoleNode("net", "backbone", frozenset({"latent", "residuals"}), frozenset({"pred"}))
+    controls = [RoleNode(name, "control", frozenset({"latent"}), frozenset({"residuals"})) for name in ("edges", "depth")]
+    fed = Edge("start", "latent", "net", "latent")
+
+    one = edges_beside([backbone, controls[0]], [rule], [fed], {"edges"})
+    assert set(one.edges) == {Edge("start", "latent", "edges", "latent"), Edge("edges", "residuals", "net", "residuals")}
+    assert not one.undecided
+
+    both = edges_beside([backbone, *controls], [rule], [fed], {"edges", "depth"})
+    assert set(both.edges) == {Edge("start", "latent", name, "latent") for name in ("edges", "depth")}
+    assert dict(both.undecided) == {("net", "residuals"): ("edges.residuals", "depth.residuals")}
+
+    gathers = edges_beside([backbone, *controls], [rule], [fed], {"edges", "depth"}, combining={("net", "residuals")})
+    assert {Edge(name, "residuals", "net", "residuals") for name in ("edges", "depth")} < set(gathers.edges)
+    assert not gathers.undecided
+
+    taken = Edge("mine", "y", "net", "residuals")
+    assert set(edges_beside([backbone, controls[0]], [rule], [fed, taken], {"edges"}).edges) == {Edge("start", "latent", "edges", "latent")}

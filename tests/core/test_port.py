@@ -56,6 +56,17 @@ def test_check_names_place_value_and_kind() -> None:
     assert isinstance(caught.value, (TypeError, ValueError))
 
 
+def test_check_looks_at_every_item_of_what_is_gathered() -> None:
+    ones = [torch.ones(1), torch.ones(1)]
+    checked = Port(dtype="tensor", aggregation="list").check(ones, "g/a.xs")
+    assert [a is b for a, b in zip(checked, ones, strict=True)] == [True, True]
+    with pytest.raises(PortTypeError, match=r"^g/a.xs.1: got str 'b'; expected a torch.Tensor"):
+        Port(dtype="tensor", aggregation="list").check([torch.ones(1), "b"], "g/a.xs")
+    assert Port(dtype="number", aggregation="dict").check({"a": 1, "b": 2}, "g/a.xs") == {"a": 1, "b": 2}
+    with pytest.raises(PortTypeError, match=r"^g/a.xs.b: got str '2'; expected"):
+        Port(dtype="number", aggregation="dict").check({"a": 1, "b": "2"}, "g/a.xs")
+
+
 def test_an_optional_port_takes_none_and_a_required_one_does_not() -> None:
     assert Port(dtype="tensor", optional=True).check(None, "x") is None
     with pytest.raises(PortTypeError, match="expected a torch.Tensor"):
