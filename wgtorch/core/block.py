@@ -264,7 +264,8 @@ class Block(nn.Module):
         Args:
             path: a folder (new, empty, or with a checkpoint), or the file of an archive.
             format: ``"dir"``, or ``"archive"`` for the same tree in one zip.
-            self_contained: store weights that refs name too.
+            self_contained: store weights that refs name too, and leave the refs out of the config. A block whose constructor reads more
+                than weights from its ref (a tokenizer, the model's own config) keeps it.
             base: another checkpoint; blocks that are bit for bit what it holds at the same path are named, not stored.
             shard_bytes: weights of a block larger than this go to several files.
 
