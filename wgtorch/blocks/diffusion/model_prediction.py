@@ -19,10 +19,12 @@ class Limits(NamedTuple):
         clip: cut to [-clip, clip].
         threshold: dynamic thresholding (Saharia et al. 2022, https://arxiv.org/abs/2205.11487): each sample is cut at its
             own ``ratio`` quantile of |x0|, kept within [1, ``max``], and divided by it.
+        rederives: the noise is what limited data leave of x, instead of the predicted one.
     """
 
     clip: float | None = None
     threshold: Mapping[str, float] | None = None
+    rederives: bool = True
 
     def applied(self, x0: Tensor) -> Tensor:
         """x0 [B, C, ...] within the limits."""
@@ -42,18 +44,16 @@ class ModelPrediction:
         pred: what it predicted, like x.
         level: where x is.
         limits: of the data.
-        rederives: the noise is what limited data leave of x, instead of the predicted one.
     """
 
-    __slots__ = ("_x0", "kind", "level", "limits", "pred", "rederives", "x")
+    __slots__ = ("_x0", "kind", "level", "limits", "pred", "x")
 
-    def __init__(self, kind: str, x: Tensor, pred: Tensor, level: NoiseLevel, limits: Limits | None = None, rederives: bool = True) -> None:
+    def __init__(self, kind: str, x: Tensor, pred: Tensor, level: NoiseLevel, limits: Limits | None = None) -> None:
         self.kind = kind
         self.x = x
         self.pred = pred
         self.level = level
         self.limits = limits
-        self.rederives = rederives
         self._x0: Tensor | None = None
 
     @property
@@ -74,6 +74,6 @@ class ModelPrediction:
     @property
     def eps(self) -> Tensor:
         """The noise."""
-        if self.limits is not None and self.rederives:
+        if self.limits is not None and self.limits.rederives:
             return epsilon_of(self.x, self.x0, self.level)
         return to_epsilon(self.kind, self.x, self.pred, self.level)

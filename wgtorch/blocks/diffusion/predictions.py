@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import NoiseLevel
@@ -44,7 +45,7 @@ def to_x0(prediction: str, x: Any, pred: Any, level: NoiseLevel) -> Any:
     alpha, sigma = level
     if prediction == "epsilon":
         _needs(alpha, "alpha", prediction, "x0 = (x - sigma eps) / alpha", "a v_prediction model, or a schedule without zero terminal SNR")
-        return (x - sigma * pred) / alpha
+        return _less_noise(x, sigma, pred) / alpha
     if prediction == "sample":
         return pred
     if prediction == "v_prediction":
@@ -84,6 +85,11 @@ def from_x0(prediction: str, x: Any, x0: Any, level: NoiseLevel) -> Any:
     if prediction == "epsilon":
         return eps
     return alpha * eps - sigma * x0 if prediction == "v_prediction" else eps - x0
+
+
+def _less_noise(x: Any, sigma: Any, eps: Any) -> Any:
+    """x - sigma eps; one operation where sigma is a tensor []."""
+    return torch.addcmul(x, eps, sigma, value=-1) if isinstance(sigma, Tensor) and not sigma.dim() else x - sigma * eps
 
 
 def _needs(value: Any, name: str, prediction: str, formula: str, instead: str) -> None:

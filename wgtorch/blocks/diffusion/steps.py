@@ -126,19 +126,19 @@ def heun_correction(x: Tensor, d: Tensor, before_d: Tensor, half: Tensor) -> Ten
 
 
 def heun_coefficients(scale: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x, the slope and the one before, for both stages of N steps of Euler's coefficients, [2 N - 1]: the last has one stage.
+    """Scale, change and half for both stages of N steps of Euler's coefficients, [2 N - 1]: the last has one stage.
 
     The first stage is Euler's; the second is :func:`heun_correction`, with half of what the first multiplied its slope by.
     """
     one, none = torch.ones_like(scale), torch.zeros_like(scale)
-    stages = ((scale, one), (change, change / 2), (none, -change / 2))
-    of_x, of_d, of_before = (torch.stack(pair, dim=1).flatten()[:-1] for pair in stages)
-    return of_x, of_d, of_before
+    stages = ((scale, one), (change, none), (none, change / 2))
+    first, second, third = (torch.stack(pair, dim=1).flatten()[:-1] for pair in stages)
+    return first, second, third
 
 
-def heun_step(x: Tensor, d: Tensor, before_d: Tensor, of_x: Tensor, of_d: Tensor, of_before: Tensor) -> Tensor:
-    """Either stage of a step: x_t = of_x x + of_d d + of_before d before."""
-    return linear_combination((of_x, x), (of_d, d), (of_before, before_d))
+def heun_step(x: Tensor, d: Tensor, before_d: Tensor, scale: Tensor, change: Tensor, half: Tensor) -> Tensor:
+    """Either stage of a step: Euler's (half = 0), or :func:`heun_correction` (scale = 1, change = 0)."""
+    return heun_correction(linear_combination((scale, x), (change, d)), d, before_d, half)
 
 
 def flow_euler_step(x: Tensor, u: Tensor, change: Tensor) -> Tensor:

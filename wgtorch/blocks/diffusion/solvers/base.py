@@ -65,7 +65,7 @@ class Coefficients:
                 for k, row in enumerate(tuple(row.unbind()) for row in self.table)
             ]
 
-    def at(self, iteration: Any, where: str) -> Iteration:
+    def at(self, iteration: Any, solver: Solver) -> Iteration:
         """One iteration's, by its number or a tensor [] of it.
 
         Raises:
@@ -76,7 +76,7 @@ class Coefficients:
             following = self.timesteps.index_select(0, (iteration + 1).view(1))[0]
         elif iteration >= self.count:
             raise PortError(
-                f"{where}: the grid of {self.count} iterations is walked to its end; expected the loop to stop at `done`. "
+                f"{solver.block_id}: the grid of {self.count} iterations is walked to its end; expected the loop to stop at `done`. "
                 "Leave num_loop_steps out, or give it at most that"
             )
         elif self.iterations:
@@ -116,8 +116,6 @@ class GridSolver(Solver):
     stochastic = False
     learns_variance = False
     """True when a prediction is of twice the latent's channels."""
-    rederives = True
-    """True when the noise is derived anew from a limited x0."""
 
     def __init__(
         self,
@@ -195,7 +193,7 @@ class GridSolver(Solver):
         if known is None or known.owner != self._key:
             progress = self.initial_state(latent, timestep, progress)
         grid, iteration, history, known = progress  # type: ignore[misc]
-        level, numbers, next_timestep, is_last, is_noisy = known.at(iteration, self.block_id)
+        level, numbers, next_timestep, is_last, is_noisy = known.at(iteration, self)
         if pred.shape != latent.shape or self.learns_variance:
             self.check_shape(latent, pred)
         if not is_noisy:
@@ -206,7 +204,7 @@ class GridSolver(Solver):
         is_narrow = dtype is not known.step_dtype  # half precision would round the coefficients
         if is_narrow:
             latent, pred = latent.to(known.step_dtype), pred.to(known.step_dtype)
-        model = ModelPrediction(self.prediction, latent, pred, level, self.limits, self.rederives)
+        model = ModelPrediction(self.prediction, latent, pred, level, self.limits)
         following, history = self.step(latent, model, history, noise, numbers)
         if is_narrow:
             following, history = following.to(dtype), tuple([kept.to(dtype) for kept in history])
@@ -259,7 +257,7 @@ class GridSolver(Solver):
         for k in [k for k, (alpha, sigma) in enumerate(levels) if not (alpha and sigma)]:
             # The formula on zeros says whether it can be had where there is no data, or no noise.
             zeros = torch.zeros(1, 2, dtype=torch.float64)
-            model = ModelPrediction(self.prediction, zeros, zeros, levels[k], self.limits, self.rederives)
+            model = ModelPrediction(self.prediction, zeros, zeros, levels[k], self.limits)
             self.step(zeros, model, (zeros,) * self.memory, zeros, table[k, 2:].unbind())
         stop = self.iterations_in(grid.stop)
         return Coefficients(self._key, table, [*timesteps, grid.end], stop, latent, self.stochastic)

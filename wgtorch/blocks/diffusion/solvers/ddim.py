@@ -43,7 +43,8 @@ class DDIM(StochasticSolver):
         if not 0 <= eta <= 1:
             raise ValueError(f"DDIM.eta: found {eta}, expected a number from 0 to 1")
         self.eta = eta
-        self.rederives = rederive_epsilon
+        if self.limits is not None:
+            self.limits = self.limits._replace(rederives=rederive_epsilon)
         self.wants_rng = self.stochastic = eta > 0
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:

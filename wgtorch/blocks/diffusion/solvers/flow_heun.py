@@ -21,7 +21,8 @@ class FlowHeun(FlowSolver, TwoStage):
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         changes = self.changes(grid)
-        return heun_coefficients(torch.ones_like(changes), changes)[1:]
+        _, change, half = heun_coefficients(torch.ones_like(changes), changes)
+        return change + half, -half
 
     def step(
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
