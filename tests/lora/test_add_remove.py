@@ -18,7 +18,7 @@ from wgtorch import lora
 from wgtorch.core.block import Block
 from wgtorch.core.errors import StructureError, TrainingError, UnknownNameError
 from wgtorch.graph import Graph
-from wgtorch.lora.adapted_module import layers_of
+from wgtorch.lora.adapted_module import layers_of, tensors_of
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -409,3 +409,29 @@ def test_what_was_active_in_peft_is_selected(active: list[str] | None, selected:
     assert [graph.places[node].adapter for node in graph.nodes] == [None, selected, selected]
     torch.testing.assert_close(graph(x=X)["y"], y)
     assert lora.from_peft(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["query"], {"query"}),
+        ("layers.*query", "layers.*query"),
+        (None, {"first", "second", "layers.0.query", "layers.1.query"}),
+        ("all-linear", {"first", "second", "layers.0.query", "layers.1.query"}),
+    ],
+)
+def test_configs_keep_the_words_of_the_user_where_they_name_the_layers(words: Any, kept: Any) -> None:
+    graph = chain(Deep(), name="g")
+    lora.add(graph, "one", rank=2, target_modules=words)
+    assert graph.nodes["n0"].peft_config["one"].target_modules == kept
+
+
+def test_removing_one_adapter_leaves_what_trains_of_the_others() -> None:
+    body = Body()
+    for name in ("one", "two", "three"):
+        lora.add(body, name, rank=2)
+    for parameter in tensors_of(body, "one").values():
+        parameter.requires_grad_(False)
+    for name in ("three", "two"):
+        lora.remove(body, name)
+        assert not any(parameter.requires_grad for parameter in tensors_of(body, "one").values())

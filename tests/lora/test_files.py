@@ -18,7 +18,7 @@ pytest.importorskip("peft")
 
 import peft
 
-from tests.blocks_for_tests import chain
+from tests.blocks_for_tests import Scale, chain
 from tests.lora.models import Body, fill, snapshot, twice
 from wgtorch import lora
 from wgtorch.core.block import Block
@@ -319,6 +319,19 @@ def test_checkpoints_without_adapters_or_with_several(tmp_path: Path) -> None:
         lora.load(chain(Body(), name="g"), tmp_path / "two", "mine")
     lora.load(plain, tmp_path / "two")
     assert list(lora.adapters(plain)) == ["one", "two"]
+
+
+def test_a_checkpoint_says_which_of_equal_blocks_had_it(tmp_path: Path) -> None:
+    graph = chain(Body(seed=1), Body(seed=2), Body(seed=3), name="g")
+    lora.add(graph, "one", rank=2, nodes=["n1"])
+    graph.save(tmp_path / "saved")
+    fresh = chain(Body(seed=1), Body(seed=2), Body(seed=3), name="g")
+    lora.load(fresh, tmp_path / "saved")
+    assert lora.adapters(fresh) == {"one": ["n1"]} and [fresh.places[node].adapter for node in fresh.nodes] == [None, "one", None]
+    with pytest.raises(
+        CheckpointError, match=r"^\S+saved: the adapter of 'n1' on \['first', 'second'\]... fits no block of \['n0'\]: of its 2"
+    ):
+        lora.load(chain(Scale(), name="g"), tmp_path / "saved")
 
 
 def test_a_name_that_no_adapter_can_have(tmp_path: Path) -> None:
