@@ -14,61 +14,64 @@ from wgtorch.core.port import Port
 
 
 class Backbone(Block):
-    """One model prediction - noise, x0, velocity or flow - without a step in time.
-
-    Shapes: ``latent`` [B, C, ...], ``timestep`` a number or [B], ``condition`` [B, T, D]; ``pred`` as ``latent``.
-    """
+    """One model prediction - noise, x0, velocity or flow - without a step in time."""
 
     role = "backbone"
     inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "timestep": "number",
-        "condition": Port(dtype="embedding", optional=True),
+        "latent": Port(dtype="latent", description="the noisy latents [B, C, ...]"),
+        "timestep": Port(dtype="number", description="one for all, or [B]; in the units of the model's schedule"),
+        "condition": Port(dtype="embedding", optional=True, description="what the prediction depends on [B, T, D]"),
     }
-    outputs: Mapping[str, Any] = {"pred": "latent"}
+    outputs: Mapping[str, Any] = {"pred": Port(dtype="latent", description="noise, x0, velocity or flow, in the shape of the latents")}
 
 
 class Solver(Block):
     """One step of a discretisation of the reverse process.
 
-    ``timestep`` is what the backbone was called with; ``next_timestep`` is what it is to be called with next. A solver
-    that knows how many steps it takes says so in ``num_loop_steps``.
+    A solver that knows how many steps it takes says so in ``num_loop_steps``.
     """
 
     role = "solver"
-    inputs: Mapping[str, Any] = {"latent": "latent", "timestep": "number", "pred": "latent"}
-    outputs: Mapping[str, Any] = {"next_latent": "latent", "next_timestep": "number"}
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="the latents before the step [B, C, ...]"),
+        "timestep": Port(dtype="number", description="what the backbone was called with"),
+        "pred": Port(dtype="latent", description="what the backbone predicted"),
+    }
+    outputs: Mapping[str, Any] = {
+        "next_latent": Port(dtype="latent", description="the latents after the step"),
+        "next_timestep": Port(dtype="number", description="what the backbone is to be called with next"),
+    }
 
 
 class Encoder(Block):
-    """The half of a codec that makes latents of images: ``image`` [B, 3, H, W] in [0, 1] to ``latent``."""
+    """The half of a codec that makes latents of images."""
 
     role = "encoder"
-    inputs: Mapping[str, Any] = {"image": "image"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {"image": Port(dtype="image", description="[B, 3, H, W] in [0, 1]")}
+    outputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="[B, C, H / f, W / f], scaled as the backbone takes them")}
 
 
 class Codec(Block):
-    """The half of a codec that makes images of latents: ``latent`` to ``image`` [B, 3, H, W] in [0, 1]."""
+    """The half of a codec that makes images of latents."""
 
     role = "codec"
-    inputs: Mapping[str, Any] = {"latent": "latent"}
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="[B, C, h, w], as the loop leaves them")}
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", description="[B, 3, H, W] in [0, 1]")}
 
 
 class Tokenizer(Block):
-    """Text to ids: ``tokens`` [B, L], integers, padded."""
+    """Text to ids."""
 
     role = "tokenizer"
-    inputs: Mapping[str, Any] = {"text": "text"}
-    outputs: Mapping[str, Any] = {"tokens": "tokens"}
+    inputs: Mapping[str, Any] = {"text": Port(dtype="text", description="one text, or a list with one for each sample")}
+    outputs: Mapping[str, Any] = {"tokens": Port(dtype="tokens", description="integers [B, L], padded")}
 
 
 class Conditioner(Block):
-    """Encodes a condition: ``embedding`` [B, T, D]. What it encodes - tokens, text, an image - is its own choice."""
+    """Encodes a condition. What it encodes - tokens, text, an image - is its own choice."""
 
     role = "conditioner"
-    outputs: Mapping[str, Any] = {"embedding": "embedding"}
+    outputs: Mapping[str, Any] = {"embedding": Port(dtype="embedding", description="the encoded condition [B, T, D]")}
 
 
 class Adapter(Block):
@@ -89,48 +92,48 @@ class Guidance(Block):
 
     role = "guidance"
     inputs: Mapping[str, Any] = {
-        "pred_cond": "latent",
-        "pred_uncond": "latent",
-        "scale": Port(dtype="number", optional=True),
+        "pred_cond": Port(dtype="latent", description="the prediction with the condition"),
+        "pred_uncond": Port(dtype="latent", description="the prediction without it, or with the negative one"),
+        "scale": Port(dtype="number", optional=True, description="how far to go beyond the conditional prediction; 1 is that prediction"),
     }
-    outputs: Mapping[str, Any] = {"pred_guided": "latent"}
+    outputs: Mapping[str, Any] = {"pred_guided": Port(dtype="latent", description="what the solver takes for the prediction")}
 
 
 class Schedule(Block):
     """A noise schedule: ``sigma`` and ``alpha`` at a timestep."""
 
     role = "schedule"
-    inputs: Mapping[str, Any] = {"timestep": "number"}
+    inputs: Mapping[str, Any] = {"timestep": Port(dtype="number", description="where in the schedule to look")}
 
 
 class Noise(Block):
     """The latent a loop starts from, and the timestep it starts at."""
 
     role = "noise"
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    outputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="where the loop starts [B, C, ...]")}
 
 
 class LanguageModel(Block):
     """One completion."""
 
     role = "llm"
-    inputs: Mapping[str, Any] = {"prompt": "text"}
-    outputs: Mapping[str, Any] = {"text": "text"}
+    inputs: Mapping[str, Any] = {"prompt": Port(dtype="text", description="what to answer; a list is answered item by item")}
+    outputs: Mapping[str, Any] = {"text": Port(dtype="text", description="the completion, or a list of them")}
 
 
 class VisionLanguageModel(Block):
-    """Looking at a picture: words about ``image``."""
+    """Looking at a picture."""
 
     role = "vlm"
-    inputs: Mapping[str, Any] = {"image": "image"}
-    outputs: Mapping[str, Any] = {"text": "text"}
+    inputs: Mapping[str, Any] = {"image": Port(dtype="image", description="the picture to look at, in [0, 1]")}
+    outputs: Mapping[str, Any] = {"text": Port(dtype="text", description="words about it")}
 
 
 class Embedder(Block):
-    """A vector for a text or an image: ``embedding`` [B, D]."""
+    """A vector for a text or an image."""
 
     role = "embedder"
-    outputs: Mapping[str, Any] = {"embedding": "embedding"}
+    outputs: Mapping[str, Any] = {"embedding": Port(dtype="embedding", description="[B, D]")}
 
 
 ROLE_RULES: tuple[RoleRule, ...] = (

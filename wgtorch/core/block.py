@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,6 +25,7 @@ from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureT
 from wgtorch.core.kinds import describe
 from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
 from wgtorch.core.port import Port, Spec, check_declared, make_spec
+from wgtorch.core.port_docs import DocWithPorts
 from wgtorch.core.registry import Registry
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
@@ -93,6 +95,7 @@ class Block(nn.Module):
             if isinstance(declared := cls.__dict__.get(which, {}), property):
                 continue
             check_declared(declared, f"{cls.__name__}.{which}")
+        cls.__doc__ = DocWithPorts(cls.__dict__.get("__doc__"))  # type: ignore[assignment]
         cls.wants_rng = takes_argument(cls.forward, "rng")
         cls.wants_stream = takes_argument(cls.forward, "stream")
         if inspect.iscoroutinefunction(cls.forward):
@@ -168,10 +171,10 @@ class Block(nn.Module):
         return spec
 
     def check_ports(self) -> None:
-        """Refuses a block that was never set up, or whose ports cannot be told.
+        """Refuses a block that was never set up, or that declares its own ports wrongly.
 
         Raises:
-            StructureError: ``__init__`` does not call ``super().__init__()``, or the block declares no outputs.
+            StructureError: ``__init__`` does not call ``super().__init__()``.
             PortError: a port is declared as something else than a kind.
         """
         if "_frozen" not in self.__dict__:
@@ -187,22 +190,33 @@ class Block(nn.Module):
 
     @classmethod
     def _class_declared(cls, which: str) -> dict[str, str | Port]:
-        """Declarations of all base classes, the most special last."""
+        """Declarations of all base classes, the most special last; what a base says a port is holds until another says it anew."""
         merged: dict[str, str | Port] = {}
         for base in reversed(cls.__mro__):
-            merged.update(base.__dict__.get(which, {}))
+            for name, port in base.__dict__.get(which, {}).items():
+                before = merged.get(name)
+                if isinstance(before, Port) and before.description:
+                    port = Port(dtype=port) if isinstance(port, str) else port
+                    port = port if port.description else replace(port, description=before.description)
+                merged[name] = port
         return merged
+
+    @classmethod
+    def class_ports(cls) -> tuple[Spec, Spec]:
+        """Input and output ports as far as the class tells them; an instance may have others."""
+        declared = make_spec(cls._class_declared("inputs"), "in")
+        try:
+            inputs = {name: port for name, port in input_spec_of(cls.forward, declared).items() if name != "self"}
+        except (StructureError, AttributeError, TypeError):  # an abstract class has no forward that takes them
+            inputs = declared
+        return inputs, make_spec(cls._class_declared("outputs"), "out") or output_spec_of(cls.forward)
 
     @classmethod
     def converts(cls, source: str, target: str) -> bool:
         """True when the class declares an input of kind ``source``, needs no other, and has an output of kind ``target``."""
-        try:
-            inputs = input_spec_of(cls.forward, make_spec(cls._class_declared("inputs"), "in")).values()
-            outputs = make_spec(cls._class_declared("outputs"), "out").values()
-        except (StructureError, AttributeError, TypeError):
-            return False
-        needed = [port.dtype for port in inputs if not port.optional and port.name != "self"]
-        return needed == [source] and target in [port.dtype for port in outputs]
+        inputs, outputs = cls.class_ports()
+        needed = [port.dtype for port in inputs.values() if not port.optional]
+        return needed == [source] and target in [port.dtype for port in outputs.values()]
 
     def precompute_invariants(self, **inputs: Any) -> Mapping[str, Any]:
         """Told once, before a loop that it stands in, the inputs of ``invariant_ports`` that no turn of it changes.

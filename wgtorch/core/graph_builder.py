@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 from wgtorch.core import adapter_hook
@@ -12,7 +13,7 @@ from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream, validate_structure
-from wgtorch.core.port import Port, Spec
+from wgtorch.core.port import ABSENT, Port, Spec
 from wgtorch.core.run.context import split_path
 from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
@@ -336,10 +337,11 @@ class GraphBuilder(Level):
         """A child's port as this composite shows it: a mapped one as a list, one that the place fills as optional."""
         port, place = self._port(entry.node_id, entry.port_name, direction), self._places[entry.node_id]
         if direction == "output":
-            return Port(entry.name, "out", "list" if place.map else port.dtype, port.optional, shape=None if place.map else port.shape)
-        mapped = entry.port_name in place.map
+            port = replace(port, name=entry.name, aggregation="single", default=ABSENT)
+            return replace(port, dtype="list", shape=None) if place.map else port
         optional = port.optional or entry.port_name in place.inputs
-        return Port(entry.name, "in", "list" if mapped else port.dtype, optional, port.aggregation, None if mapped else port.shape)
+        port = replace(port, name=entry.name, optional=optional, default=ABSENT)
+        return replace(port, dtype="list", shape=None) if entry.port_name in place.map else port
 
     def _chosen(self, names: Sequence[str], exposed: ExposedPorts, direction: str) -> list[Exposed]:
         chosen = []
@@ -433,7 +435,8 @@ def _joined(ports: Sequence[Port]) -> Port:
     """The port that a name given to several ports shows: required when one of them is, of their narrowest kind."""
     narrow = next((port for port in ports if port.dtype != "any"), ports[0])
     aggregation = narrow.aggregation if len({port.aggregation for port in ports}) == 1 else "single"
-    return Port(narrow.name, "in", narrow.dtype, all(port.optional for port in ports), aggregation, narrow.shape)
+    description = next((port.description for port in ports if port.description), "")
+    return replace(narrow, optional=all(port.optional for port in ports), aggregation=aggregation, description=description)
 
 
 def _free_names(ports: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[tuple[str, str], str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -52,9 +52,10 @@ class Port:
         shape: pattern of a tensor's shape, e.g. ``("B", 3, None, None)``: a number must match, a letter must match
             itself within the pattern, None matches anything.
         default: value of an unfed input; its presence makes the port optional.
+        description: what the value is, with its unit and range; ``help()`` of the block shows it.
 
     Example:
-        >>> Port(dtype="image", shape=("B", 3, "S", "S"))
+        >>> Port(dtype="image", shape=("B", 3, "S", "S"), description="the pictures to enlarge, in [0, 1]")
     """
 
     name: str = ""
@@ -64,6 +65,7 @@ class Port:
     aggregation: Aggregation = "single"
     shape: tuple[int | str | None, ...] | None = None
     default: Any = ABSENT
+    description: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         get_kind(self.dtype)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from wgtorch.core.errors import ConfigError, StructureError
@@ -164,7 +165,7 @@ def ensure_plain(value: Any, where: str) -> Any:
 
 
 def _optional(port: Port) -> Port:
-    return Port(port.name, port.direction, port.dtype, True, port.aggregation, port.shape, ABSENT)
+    return replace(port, optional=True, default=ABSENT)
 
 
 def _named(function: Callable[..., Any]) -> str:

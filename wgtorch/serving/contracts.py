@@ -17,7 +17,7 @@ from wgtorch.world import World
 
 LEVELS = ("block", "graph", "pipeline", "stage", "world")
 _KNOWN = ("format", "level", "id", "role", "inputs", "outputs", "batched", "num_loop_steps", "stage", "state_schema", "cycle", "digest")
-_PORT = ("dtype", "optional", "aggregation", "shape")
+_PORT = ("dtype", "optional", "aggregation", "shape", "description")
 
 
 def contract_of(level: Any) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Ports are stated once, and ``help()`` shows them."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+
+from torch import Tensor
+
+from tests.blocks_for_tests import Scale
+from wgtorch import Block, Graph, Port
+from wgtorch.roles import Backbone
+
+
+class Blend(Block):
+    """Mixes two things."""
+
+    inputs = {"a": Port(dtype="tensor", shape=("B", None), description="the first, in [0, 1]"), "many": Port(aggregation="sum")}
+    outputs = {"y": Port(dtype="tensor", description="the mixture")}
+
+    def forward(self, a: Tensor, many: Tensor, share: float = 0.5) -> Tensor:
+        return a * share + many
+
+
+class Half(Blend):
+    inputs = {"a": "latent"}
+
+
+class Other(Half):
+    """Mixes otherwise."""
+
+    outputs = {"y": Port(dtype="tensor", description="something else")}
+
+
+def test_help_shows_the_ports_in_the_order_of_forward() -> None:
+    assert inspect.getdoc(Blend) == (
+        "Mixes two things.\n\nPorts:\n"
+        "    in  a (tensor [B, *]): the first, in [0, 1]\n"
+        "    in  many (any, sum of several)\n"
+        "    in  share (number, optional)\n"
+        "    out y (tensor): the mixture"
+    )
+    assert "in  a (tensor [B, *]): the first, in [0, 1]" in pydoc.render_doc(Blend)
+    assert Blend().__doc__ == Blend.__doc__
+
+
+def test_what_a_base_says_of_a_port_need_not_be_said_again() -> None:
+    spec = Half().get_input_spec()
+    assert (spec["a"].dtype, spec["a"].description) == ("latent", "the first, in [0, 1]")
+    text = inspect.getdoc(Half) or ""
+    assert text.startswith("Mixes two things.\n\nPorts:\n    in  a (latent): the first, in [0, 1]") and text.count("Ports:") == 1
+    assert (inspect.getdoc(Other) or "").startswith("Mixes otherwise.\n\nPorts:")
+    assert "out y (tensor): something else" in (Other.__doc__ or "")
+
+
+def test_a_class_without_a_forward_or_without_ports_has_a_docstring_too() -> None:
+    assert "in  condition (embedding, optional): what the prediction depends on [B, T, D]" in (Backbone.__doc__ or "")
+    assert "Ports:" not in (Graph.__doc__ or "")
+
+
+def test_a_text_made_of_a_base_s_has_the_ports_once() -> None:
+    made = type("Made", (Blend,), {"__doc__": f"Made of this. {Blend.__doc__}"})
+    assert (made.__doc__ or "").count("Ports:") == 1
+
+
+def test_a_description_goes_with_the_port_and_compares_with_nothing() -> None:
+    graph = Graph("g")
+    graph.add_node(Blend(), "blend")
+    graph.add_node(Scale(), "scale", map="x")
+    graph.expose_input("blend", "a", "first")
+    graph.expose_input("scale", "x", "first")
+    graph.expose_output("blend", "y")
+    assert graph.get_input_spec()["first"].description == "the first, in [0, 1]"
+    assert graph.get_output_spec()["y"] == Port("y", "out", "tensor")
+    assert graph.get_output_spec()["y"].description == "the mixture"
