@@ -421,6 +421,7 @@ def test_done_ends_the_whole_before_the_number_of_iterations_does(latent: Tensor
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # that dynamo looks at
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own import
 def test_inductor_gives_the_same(latent: Tensor) -> None:
     graph = sampler()
