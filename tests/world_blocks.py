@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -243,6 +244,7 @@ def failing_once(block_class: type[Block], error: Exception) -> Iterator[None]:
     forward: Callable[..., Any] = block_class.forward
     left = [error]
 
+    @wraps(forward)  # its ports are those of the signature, which may be read meanwhile
     def broken(self: Block, *args: Any, **values: Any) -> Any:
         if left:
             raise left.pop()

@@ -29,6 +29,8 @@ from wgtorch.core.errors import CheckpointError, ConfigError, WgtorchError
 from wgtorch.graph import Graph
 from wgtorch.world import World
 
+pytestmark = pytest.mark.xdist_group("hostile")  # the count of what was tried is of all of them
+
 EXAMPLES = 60
 
 
