@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,3 +175,36 @@ def test_a_pipeline_never_comes_to_stand_inside_itself() -> None:
     with pytest.raises(StructureError, match="p/again: p cannot hold Graph 'g', which holds it"):
         pipeline.add_graph(graph, "again")
     assert not len(pipeline.nodes)
+
+
+# --- depth ------------------------------------------------------------------------------------------------------------
+
+
+def deep(depth: int = 100) -> Graph:
+    graph = chain_of(1)
+    for _ in range(depth - 1):
+        outer = Graph("outer")
+        outer.add_node(graph, "in")
+        outer.infer_exposed_ports()
+        graph = outer
+    return graph
+
+
+DEEP_USES: dict[str, Callable[[Graph, Path], Any]] = {
+    "config": lambda graph, folder: Graph.from_config(graph.to_config()),
+    "yaml": lambda graph, folder: (graph.save_config(folder / "deep.yaml"), Graph.from_yaml(folder / "deep.yaml"))[1],
+    "json": lambda graph, folder: (graph.save_config(folder / "deep.json"), Graph.from_yaml(folder / "deep.json"))[1],
+    "checkpoint": lambda graph, folder: (graph.save(folder / "deep"), Graph.load(folder / "deep"))[1],
+    "state_dict": lambda graph, folder: (graph.load_state_dict(graph.state_dict()), graph)[1],
+    "draw": lambda graph, folder: ([graph.draw(form) for form in ("mermaid", "dot", "svg")], graph)[1],
+    "validate": lambda graph, folder: (graph.validate(deep=True), graph)[1],
+    "dry run": lambda graph, folder: (graph.run({"x": torch.ones(1)}, dry_run=True), graph)[1],
+    "set_adapter": lambda graph, folder: (graph.set_adapter("/".join(["in"] * 99 + ["n0"]), None), graph)[1],
+}
+
+
+@pytest.mark.parametrize("use", DEEP_USES)
+def test_a_hundred_graphs_inside_each_other(use: str, tmp_path: Path) -> None:
+    graph = DEEP_USES[use](deep(), tmp_path)
+    assert isinstance(graph.find("/".join(["in"] * 99 + ["n0"])), Scale)
+    assert graph.run({"x": torch.ones(1)})["y"] == 2

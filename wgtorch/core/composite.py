@@ -164,7 +164,7 @@ class Composite(GraphBuilder):
         if is_dynamo_compiling():
             self._plan_while_traced()
         else:
-            self._look_below()
+            self._refresh_below()
         plan = self._plan
         if plan is None:
             plan = make_plan(self._structure())
@@ -191,7 +191,7 @@ class Composite(GraphBuilder):
             wanted = [entry for entry in self._outputs if entry.name in run.exposed] + local
             also = {path[0] for path, _ in run.wanted if len(path) > 1}
         key = (tuple(wanted), frozenset(also), deep)
-        self._look_below()
+        self._refresh_below()
         plan = self._plans.get(key)
         if plan is None:
             structure = self._without_spared_inputs(run)

@@ -244,7 +244,7 @@ class GraphBuilder(Level):
         """Drops what was derived from the structure; it is derived anew when it is needed."""
         self.__dict__.update(_specs=None, _watched=None)  # nn.Module's own way costs an edit twice as much
 
-    def _look_below(self) -> None:
+    def _refresh_below(self) -> None:
         """Drops what was derived when a child level's own structure has changed since."""
         if self._watched is None:
             self._watch()
@@ -272,7 +272,7 @@ class GraphBuilder(Level):
                 errors.append(Finding(f"{self.block_id}/{node_id}", wrong))
         return errors, warnings
 
-    def look_again(self) -> None:
+    def refresh_plan(self) -> None:
         if self._adapted != self._with_adapters():
             self._changed()
 
@@ -320,7 +320,7 @@ class GraphBuilder(Level):
         return kinds[name]
 
     def _own_specs(self) -> tuple[Spec, Spec]:
-        self._look_below()
+        self._refresh_below()
         specs = self._specs
         if specs is None:
             inputs: dict[str, list[Port]] = {}

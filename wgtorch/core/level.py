@@ -150,9 +150,9 @@ class Level(Block):
         place = {name: getattr(level._places[node_id], name) for name in _PLACE_FIELDS}
         level._places[node_id] = level._node(node_id, level.nodes[node_id], {**place, "adapter": adapter})
         for changed in levels(level):  # plans of what stood there before it had adapters hand values over alone
-            changed.look_again()
+            changed.refresh_plan()
 
-    def look_again(self) -> None:
+    def refresh_plan(self) -> None:
         """Told when blocks below were given adapters, or lost their last."""
 
     def find(self, path: str) -> Block:

@@ -87,4 +87,4 @@ def holders_of(target: Any, name: str) -> list[Place]:
 def refresh_plans(target: Any) -> None:
     """Has levels plan anew where blocks got their first adapter or lost their last."""
     for level in levels(target):
-        level.look_again()
+        level.refresh_plan()
