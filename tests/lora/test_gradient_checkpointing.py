@@ -58,6 +58,7 @@ def test_turns_of_a_loop(around: Any) -> None:
     torch.testing.assert_close(found[1], found[0])
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # what PyTorch imports for its scan
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # PyTorch's own look at it while compiling
 @pytest.mark.parametrize("how", ["body", "whole"])
 def test_compiled_loops(how: str) -> None:
