@@ -10,7 +10,7 @@ import torch
 from tests.blocks_for_tests import block_of
 from tests.world_blocks import FULL, around, assert_same
 from wgtorch.core.errors import PortTypeError, StateError, UnknownNameError
-from wgtorch.core.run.context import Run
+from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.stage import Stage
 from wgtorch.world_runtime.contract import MergeRegistry, StateContract, matching_reads, matching_writes, register_merge
 from wgtorch.world_runtime.state import State
@@ -153,8 +153,8 @@ def test_a_field_of_a_slot_and_of_the_content_can_be_written():
     )
     recipe, content = {"words": {"old": 1}, "size": 3}, {"sizes": {"first": 1}, "style": "ink"}
     state = State(intent="rain", recipe=recipe)
-    run = Run(("painter",), content=content)
-    after = stage(run, state)
+    run = RunContext(RunOptions("painter"))
+    after = stage(state, content=content, run_context=run)
     assert after.recipe == {"words": {"old": 1, "main": "rain"}, "size": 3}
     assert run.content == {"sizes": {"first": 1, "last": 4}, "style": "ink"}
     assert recipe == {"words": {"old": 1}, "size": 3} and content == {"sizes": {"first": 1}, "style": "ink"}

@@ -540,7 +540,7 @@ def test_a_required_parent_that_gave_nothing_is_an_error_with_the_path() -> None
     pipeline = as_pipeline(chain(Maybe(), Scale(), name="g"), "first", "p")
     with pytest.raises(MissingInputError, match=r"n1.x: required, but no value arrived from n0.y") as caught:
         pipeline.run({"x": -ones()})
-    assert caught.value.__notes__ == ["raised in node p/first/n1"]
+    assert caught.value.__notes__ == ["raised in node first/n1 of p"]
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

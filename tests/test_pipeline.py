@@ -174,12 +174,12 @@ def test_events_carry_the_path_through_levels() -> None:
     events: list[Event] = []
     twice(counter(1)).run({"x": ones()}, callbacks=[events.append])
     assert [(event.kind, event.path) for event in events if event.kind != "end"] == [
-        ("start", "p/first"),
-        ("loop", "p/first"),
-        ("start", "p/first/double"),
-        ("start", "p/again"),
-        ("loop", "p/again"),
-        ("start", "p/again/double"),
+        ("start", "first"),
+        ("loop", "first"),
+        ("start", "first/double"),
+        ("start", "again"),
+        ("loop", "again"),
+        ("start", "again/double"),
     ]
 
 
@@ -237,7 +237,7 @@ def test_an_error_carries_the_path_through_levels() -> None:
     pipeline.infer_exposed_ports()
     with pytest.raises(ZeroDivisionError) as caught:
         pipeline.run({"x": ones()})
-    assert caught.value.__notes__ == ["raised in node p/first/n1/n0"]
+    assert caught.value.__notes__ == ["raised in node first/n1/n0 of p"]
 
 
 def test_a_graph_whose_output_stayed_away_is_missed_downstream() -> None:

@@ -99,7 +99,7 @@ def test_a_skipped_stage_passes_the_state_and_says_why(condition, state, reason)
     assert stage.run(state, callbacks=[recorder]) is state
     assert stage(state) is state
     assert stage.why_skipped(state) == reason
-    assert [(event.kind, event.path, event.level, event.reason) for event in recorder.events] == [("skip", "architect", "stage", reason)]
+    assert [(event.kind, event.path, event.level, event.reason) for event in recorder.events] == [("skip", "", "stage", reason)]
 
 
 @pytest.mark.parametrize("condition", [None, [], "always", ["intent"], ["!recipe"], "test_is_loud", is_loud])
@@ -107,7 +107,7 @@ def test_a_condition_that_holds(condition):
     recorder = Recorder()
     assert architect(condition).run(State(intent="x!"), callbacks=[recorder]).recipe == "X!"
     assert recorder.paths("skip") == []
-    assert recorder.paths("end", "block") == ["architect/plan/p/p"]
+    assert recorder.paths("end", "block") == ["plan/p/p"]
 
 
 def test_a_condition_can_be_taken_away():
@@ -150,8 +150,8 @@ def test_a_pipeline_inside_is_skipped_alone(condition):
     state = two_pipelines(condition).run(State(intent="x", recipe="as it was"), callbacks=[recorder])
     assert (state.recipe, state.outcome) == ("as it was", "x?")
     (skip,) = [event for event in recorder.events if event.kind == "skip"]
-    assert (skip.path, skip.level) == ("s/first", "pipeline") and skip.reason
-    assert recorder.paths("end", "pipeline") == ["s/second"]
+    assert (skip.path, skip.level) == ("first", "pipeline") and skip.reason
+    assert recorder.paths("end", "pipeline") == ["second"]
 
 
 def test_a_pipeline_inside_runs_when_its_condition_holds():
@@ -182,7 +182,7 @@ def test_a_pipeline_that_needs_a_skipped_one_says_so():
     stage.set_state_contract(["intent"], ["outcome"], {"first.text": "intent"}, {"outcome": "second.y"})
     with pytest.raises(MissingInputError, match=r"second\.text: required, but no value arrived from first\.y \(skipped") as caught:
         stage.run(State(intent="x"))
-    assert caught.value.__notes__ == ["raised in node s/second"]
+    assert caught.value.__notes__ == ["raised in node second of s"]
 
 
 def test_an_unknown_condition_is_refused_when_it_is_set():
@@ -285,8 +285,8 @@ def test_a_failure_inside_keeps_its_type_and_gets_the_path():
     recorder = Recorder()
     with pytest.raises(ZeroDivisionError, match="inside") as caught:
         architect(function=broken).run(State(intent="x"), callbacks=[recorder])
-    assert caught.value.__notes__ == ["raised in node architect/plan/p/p"]
-    assert recorder.paths("error", "block") == ["architect/plan/p/p"]
+    assert caught.value.__notes__ == ["raised in node plan/p/p of architect"]
+    assert recorder.paths("error", "block") == ["plan/p/p"]
 
 
 def test_a_callbacks_failure_ends_the_run():
@@ -298,16 +298,16 @@ def test_a_callbacks_failure_ends_the_run():
 
 
 def test_it_can_be_stopped():
-    with pytest.raises(RunCancelled, match="cancelled before architect/plan"):
+    with pytest.raises(RunCancelled, match="cancelled before plan of architect"):
         architect().run(State(intent="x"), cancelled=lambda: True)
-    with pytest.raises(RunTimeoutError, match="time limit passed before architect/plan"):
+    with pytest.raises(RunTimeoutError, match="time limit passed before plan of architect"):
         architect().run(State(intent="x"), timeout=-1.0)
 
 
 def test_a_dry_run_runs_nothing():
     stage = architect(function=lambda text: pytest.fail("it ran"))
     report = stage.run(State(intent="x"), dry_run=True)
-    assert report.order == ("architect/plan/p/p",) and report.is_valid
+    assert report.order == ("plan/p/p",) and report.is_valid
     report = stage.run(State(), dry_run=True)
     assert [finding.where for finding in report.findings] == ["architect.intent"]
 

@@ -534,7 +534,7 @@ def test_export_of_a_dag(make: Callable[[], Any], x: Tensor) -> None:
 def test_export_with_a_batch_of_any_size(x: Tensor) -> None:
     graph = make_graph().module
     batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(graph, args=(x,), dynamic_shapes={"args": ({0: batch},)}).module()
+    program = torch.export.export(graph, args=(x,), dynamic_shapes={"x": {0: batch}}).module()
     wide = torch.randn(17, WIDTH)
     torch.testing.assert_close(program(wide)["y"], graph(x=wide)["y"])
 

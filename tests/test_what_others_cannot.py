@@ -111,11 +111,7 @@ def test_any_latent_is_read_or_replaced_by_its_path(painter: Graph) -> None:
     painter.run(
         PROMPT,
         seed=1,
-        callbacks=[
-            lambda event: (
-                seen.append(event.outputs["next_latent"]) if event.path == "text_to_image/solver" and event.kind == "end" else None
-            )
-        ],
+        callbacks=[lambda event: seen.append(event.outputs["next_latent"]) if event.path == "solver" and event.kind == "end" else None],
     )
     assert len(seen) == STEPS
     assert torch.equal(painter.run(PROMPT, outputs=["solver.next_latent"], seed=1)["solver.next_latent"], seen[-1])

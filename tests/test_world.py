@@ -168,12 +168,12 @@ def test_a_dry_run_tells_the_order_and_lives_nothing():
     world = tiny_world()
     report = world.run(dry_run=True, num_steps=3)
     assert report.order == (
-        "tiny/philosopher/work/work/work",
-        "tiny/author/work/work/work",
-        "tiny/environment/world_update/world_update/world_update",
-        "tiny/environment/development/development/development",
-        "tiny/architect/work/work/work",
-        "tiny/creator/work/work/work",
+        "philosopher/work/work/work",
+        "author/work/work/work",
+        "environment/world_update/world_update/world_update",
+        "environment/development/development/development",
+        "architect/work/work/work",
+        "creator/work/work/work",
     )
     assert report.is_valid and report.api_calls == 0 and report.weight_bytes == 4
     assert world.life.is_new and world.life.seed is None

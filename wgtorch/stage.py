@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
-
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.config import schema
@@ -16,9 +14,9 @@ from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run.context import Callback, Run, located, new_run
+from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import dry_run_of
-from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.running import Running
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
@@ -164,26 +162,39 @@ class Stage(Composite):
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def forward(self, *args: Any, state: State | None = None, action: Any = None, content: Mapping[str, Any] | None = None) -> State:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self,
+        state: State,
+        *,
+        action: Any = None,
+        content: Mapping[str, Any] | None = None,
+        run_context: RunContext | None = None,
+    ) -> State:
         """The computation itself, in the grad mode and train or eval mode that the caller has set.
+
+        Args:
+            state: is never changed.
+            action: the user's action, for ports mapped to it.
+            content: the world's content, for ports mapped to it.
+            run_context: the run that it is part of; given by the engine, and told the content after the stage.
 
         Returns:
             A new State; the one given where the condition does not hold.
         """
-        run = args[0] if args and isinstance(args[0], Run) else None
-        given = [value for value in args if value is not run]
-        state = given[0] if given else state
         if not isinstance(state, State):
             raise StateError(f"{self.block_id}: got {type(state).__name__}; expected a State, as stage(State(intent=...))")
-        run = run or Run((self.block_id,))
-        run.state = state
-        content = run.content if content is None else content
-        if unmet(self._condition, state) is not None:
-            return state
-        self._check_filled(state)
-        outputs = super().forward(run, **self._contract.read(state, action, content, self.block_id))
-        state, run.content = self._contract.write(state, outputs, content)
+        if unmet(self._condition, state) is None:
+            state, content = self.step(state, action, content, run_context or RunContext(RunOptions(self.block_id)))
+        if run_context is not None:
+            run_context.content = content
         return state
+
+    def step(self, state: State, action: Any, content: Mapping[str, Any] | None, run: RunContext) -> tuple[State, Mapping[str, Any] | None]:
+        """The State and the content after the stage, whose condition holds."""
+        run.state = state
+        self._check_filled(state)
+        outputs = super().forward(run_context=run, **self._contract.read(state, action, content, self.block_id))
+        return self._contract.write(state, outputs, content)
 
     def run(  # type: ignore[override]
         self,
@@ -191,13 +202,14 @@ class Stage(Composite):
         *,
         action: Any = None,
         content: Mapping[str, Any] | None = None,
-        training: bool = False,
-        seed: int | None = None,
+        training: bool | None = None,
+        seed: int | Sequence[int] | None = None,
         num_loop_steps: int | None = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool | str = False,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
     ) -> Any:
         """Runs the stage over a State.
 
@@ -205,23 +217,33 @@ class Stage(Composite):
             state: is never changed.
             action: the user's action, for ports mapped to it.
             content: the world's content, for ports mapped to it.
-            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled: as in :meth:`Composite.run`.
+            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled, debug: as in :meth:`Composite.run`.
 
         Returns:
             A new State. If the condition fails the stage is skipped, callbacks are told, and the state passes unchanged.
         """
         if not isinstance(state, State):
             raise StateError(f"{self.block_id}: got {type(state).__name__}; expected a State, as stage.run(State(intent=...))")
-        run = new_run(self.block_id, seed, callbacks, num_loop_steps, timeout, cancelled)
-        run.content, run.state = content, state
+        run = new_run(
+            self.block_id,
+            seed=seed,
+            callbacks=callbacks,
+            num_loop_steps=num_loop_steps,
+            timeout=timeout,
+            cancelled=cancelled,
+            training=training,
+            debug=debug,
+        )
+        run.state, run.options.is_dry = state, bool(dry_run)
         if dry_run:
             return dry_run_of(self, self._contract.read(state, action, content, self.block_id), run, fake=dry_run == "fake")
         if (reason := unmet(self._condition, state)) is not None:
             run.emit("skip", None, self.level, reason=reason)
             return state
         state = self.normalised(state, strict=True)
-        with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-            return self(run, state, action=action, content=content)
+        with Running(self, run, training):
+            after: State = self(state, action=action, content=content, run_context=run)
+        return after
 
     def normalised(self, state: State, *, strict: bool = False) -> State:
         """The State with values in the form that the ports see: a picture from a file or of PIL as a tensor.
@@ -232,15 +254,16 @@ class Stage(Composite):
         for entry in self._inputs:
             root, *fields = entry.name.split(".")
             if root in state:
-                value = changed_at(state[root], fields, partial(self._normalised, entry, strict))
-                state = state if value is state[root] else state.replace(**{root: value})
+                before = state[root]
+                value = changed_at(before, fields, partial(self._normalised, entry, strict))
+                state = state if value is before else state.replace(**{root: value})
         return state
 
     def why_skipped(self, state: State) -> str | None:
         """Why the stage would be skipped for this state, or None."""
         return unmet(self._condition, state)
 
-    def skip_reason(self, node: Node, run: Run | None) -> str | None:
+    def skip_reason(self, node: Node, run: RunContext | None) -> str | None:
         if node.condition is None or run is None or run.state is None:
             return None
         return unmet(node.condition, run.state)

@@ -62,7 +62,7 @@ def test_a_world_whose_cycle_begins_with_the_new_state_needs_no_extra_stage() ->
     found = list(episodes(world, 2, callbacks=[note]))
     assert [episode.number for episode in found] == [1, 2]
     assert all(episode.state.complete for episode in found)
-    assert started == ["toy/scribe", "toy/painter", "toy/looker"] * 2
+    assert started == ["scribe", "painter", "looker"] * 2
 
 
 def test_without_a_stage_that_starts_a_state_each_pass_is_an_episode() -> None:

@@ -44,7 +44,7 @@ def test_a_failure_inside_a_block_is_not_dressed_up_as_a_users_mistake(tmp_path:
     with pytest.raises(RuntimeError, match="the lens is cracked") as raised:
         main(["run", "default", "--steps", "1", "--set", "steps=1", "--out", str(tmp_path / "out")])
     where, to_go_on = raised.value.__notes__
-    assert where == "raised in node default/philosopher/describe/describe/describer"
+    assert where == "raised in node philosopher/describe/describe/describer of default"
     assert to_go_on == f"To go on, add to the same command: --out {tmp_path / 'out'} --resume"
 
 

@@ -175,8 +175,8 @@ def reference(sketch: Sketch, given: Mapping[tuple[int, int], int] | None = None
     def arriving(node: int, port: SketchPort, turn: int) -> Any:
         if port.back is not None and turn > 0:
             return read(node, *port.back, turn - 1)
-        found = [read(node, *edge, turn) for edge in port.edges]
-        found += [sketch.inputs[name] for name in port.exposed if name in sketch.inputs]
+        found = [read(node, *edge, turn) for edge in sorted(port.edges)]
+        found += [sketch.inputs[name] for name in sorted(port.exposed) if name in sketch.inputs]
         if not found:
             return port.value
         return {"single": found[0], "first": found[0], "sum": sum(found), "list": found}[port.how]

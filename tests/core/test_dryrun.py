@@ -53,19 +53,19 @@ def test_order_by_path_through_all_levels() -> None:
     pipeline.add_edge("first.y", "again.x")
     pipeline.infer_exposed_ports()
     report = pipeline.run({"x": ones(2)}, dry_run=True)
-    assert report.order == ("p/first/n0", "p/first/n1", "p/again/n0", "p/again/n1")
+    assert report.order == ("first/n0", "first/n1", "again/n0", "again/n1")
     assert report.is_valid
 
 
 def test_a_partial_dry_run_lists_only_what_would_run() -> None:
     graph = chain(Scale(), Scale(), Scale(), name="g")
-    assert graph.run({"x": ones(1)}, outputs=["n1.y"], dry_run=True).order == ("g/n0", "g/n1")
-    assert graph.run({"n0.y": ones(1)}, dry_run=True).order == ("g/n1", "g/n2")
+    assert graph.run({"x": ones(1)}, outputs=["n1.y"], dry_run=True).order == ("n0", "n1")
+    assert graph.run({"n0.y": ones(1)}, dry_run=True).order == ("n1", "n2")
 
 
 def test_a_partial_dry_run_through_levels_lists_only_what_would_run() -> None:
     pipeline = as_pipeline(chain(Scale(), Scale(), name="g"), "first", "p")
-    assert pipeline.run({"x": ones(1)}, outputs=["first/n0.y"], dry_run=True).order == ("p/first/n0",)
+    assert pipeline.run({"x": ones(1)}, outputs=["first/n0.y"], dry_run=True).order == ("first/n0",)
 
 
 def test_a_missing_input_is_a_finding_and_not_an_error() -> None:
@@ -116,9 +116,9 @@ def test_fake_runs_report_shapes() -> None:
         graph.add_edge(*ends.split())
     graph.infer_exposed_ports()
     report = graph.run({"x": ones(3, 4)}, dry_run="fake")
-    assert report.shapes == {"g/a.y": (3, 4), "g/b.double": (3, 4), "g/b.square": (3, 4), "g/c.y": (3, 8)}
+    assert report.shapes == {"a.y": (3, 4), "b.double": (3, 4), "b.square": (3, 4), "c.y": (3, 8)}
     assert report.is_valid
-    assert "g/c.y: [3, 8]" in str(report)
+    assert "c.y: [3, 8]" in str(report)
 
 
 def test_fake_runs_find_shapes_that_do_not_fit() -> None:
@@ -152,7 +152,7 @@ def test_a_fake_run_costs_no_memory() -> None:
     with FakeTensorMode():
         terabyte = torch.empty(2**19, 2**19)
     report = graph.run({"x": terabyte}, dry_run="fake")
-    assert report.shapes["chain/n1.y"] == (2**19, 2**19)
+    assert report.shapes["n1.y"] == (2**19, 2**19)
 
 
 def test_shapes_that_depend_on_data_are_a_finding() -> None:
@@ -194,11 +194,11 @@ def test_a_fake_run_keeps_modes_and_leaves_the_inputs() -> None:
 
 def test_a_loop_in_a_fake_run() -> None:
     report = counter(4).run({"x": ones(2, 3)}, dry_run="fake")
-    assert report.shapes == {"counter/double.y": (2, 3)}
+    assert report.shapes == {"double.y": (2, 3)}
 
 
 def test_a_stage_in_a_dry_run() -> None:
     stage = as_stage(chain(Scale(), name="g"))
     report = stage.run(State(recipe=ones(2)), dry_run=True)
-    assert report.order == ("stage/work/only/n0",)
+    assert report.order == ("work/only/n0",)
     assert report.is_valid

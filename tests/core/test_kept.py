@@ -12,13 +12,13 @@ import torch
 from wgtorch.core.block import Block
 from wgtorch.core.port import ABSENT
 from wgtorch.core.run import background
-from wgtorch.core.run.context import Run
-from wgtorch.core.run.result_cache import Kept
+from wgtorch.core.run.context import RunContext, RunOptions
+from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.graph import Graph
 
 
 def test_a_result_is_given_again_only_for_the_same_call() -> None:
-    kept, child = Kept(), object()
+    kept, child = ResultCache(), object()
     kept.keep(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}, "result")
     assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) == "result"
     assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 2}]}) is ABSENT
@@ -49,12 +49,12 @@ def test_siblings_of_a_failed_node_come_home_and_are_not_asked_twice() -> None:
         graph.add_node(Ask(), name)
         graph.expose_input(name, "x", name=name)
         graph.expose_output(name, "y", name=f"{name}_y")
-    run = Run(("g",), seed=1, kept=Kept())
+    run = RunContext(RunOptions("g", results=ResultCache()), key=1)
     with torch.no_grad():
         with pytest.raises(ValueError, match="no answer"):
-            graph(run, one="bad", two="slow")
+            graph(run_context=run, one="bad", two="slow")
         graph.nodes["one"].wrong = ""
-        assert graph(run, one="bad", two="slow") == {"one_y": "BAD", "two_y": "SLOW"}
+        assert graph(run_context=run, one="bad", two="slow") == {"one_y": "BAD", "two_y": "SLOW"}
     assert graph.nodes["one"].asked == ["bad", "bad"] and graph.nodes["two"].asked == ["slow"]
 
 

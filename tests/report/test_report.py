@@ -199,7 +199,7 @@ def test_a_failure_leaves_its_trace_and_the_try_after_it_takes_its_place() -> No
         assert world.history.traces[-1]["error"] == {
             "type": "RuntimeError",
             "message": "the brush broke",
-            "node": "tiny/creator/work/work/work",
+            "node": "creator/work/work/work",
         }
         world.run(seed=1)
     assert [entry.get("error") for entry in world.history.traces] == [None] * 5

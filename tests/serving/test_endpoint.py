@@ -53,7 +53,7 @@ def test_tries_come_to_an_end_and_the_error_names_node_and_url() -> None:
         pipeline.infer_exposed_ports()
         with pytest.raises(EndpointError, match=f"no answer from {peer.url} after 2 retries") as raised:
             pipeline.run({"x": X}, seed=1)
-        assert str(raised.value).startswith("p/far: ") and raised.value.__notes__ == ["raised in node p/far"]
+        assert str(raised.value).startswith("far: ") and raised.value.__notes__ == ["raised in node far of p"]
         assert len(peer.requests) == 3
     with pytest.raises(EndpointError, match="Connection refused. Is its server running"):
         pipeline.run({"x": X})

@@ -132,7 +132,7 @@ def test_a_level_that_calls_an_endpoint_is_served_itself_and_tells_which_one_fai
     outer.infer_exposed_ports()
     with pytest.raises(EndpointError, match="the lens is cracked") as raised:
         outer.run({"x": X})
-    assert raised.value.__notes__ == ["raised in node outer/inner"]
+    assert raised.value.__notes__ == ["raised in node inner of outer"]
     assert inner.nodes["far"].endpoint.url in str(raised.value) and outer.nodes["inner"].endpoint.url in str(raised.value)
 
 
@@ -198,7 +198,7 @@ def test_dry_runs_and_partial_runs_say_what_they_can(serve: Any) -> None:
     pipeline.add_edge("a.y", "b.x")
     pipeline.infer_exposed_ports()
     dry = pipeline.run({"x": X}, dry_run=True)
-    assert (dry.order, dry.api_calls) == (("p/a", "p/b/node"), 1)
+    assert (dry.order, dry.api_calls) == (("a", "b/node"), 1)
     assert "does not say of what shape" in str(pipeline.run({"x": X}, dry_run="fake").findings)
     assert_same(pipeline.run({"x": X}, outputs=["a.y"]), {"a.y": X * 2})
     with pytest.raises(UnknownNameError, match=r"no node 'node' here: its level runs at http"):
@@ -263,5 +263,5 @@ def test_what_a_model_over_there_used_is_told_here(serve: Any) -> None:
     heard = Recorder()
     pipeline.run({"x": X}, callbacks=[heard])
     ended = {event.path: event.outputs for event in heard.events if event.kind == "end"}
-    assert ended["p/far/node"] == {"usage": {"prompt_tokens": 3}}, "and nothing that is large"
-    assert set(ended["p/far"] or ()) == {"y", "usage"}
+    assert ended["far/node"] == {"usage": {"prompt_tokens": 3}}, "and nothing that is large"
+    assert set(ended["far"] or ()) == {"y", "usage"}

@@ -205,8 +205,8 @@ def test_the_recipes_options_reach_the_painter(server: ScriptedServer) -> None:
     world = world_of(server, options=["negative_prompt", "guidance_scale"])
     server.script("i", json.dumps({"prompts": ["A tent."], "negative_prompt": "a ship", "guidance_scale": 3}))
     tokens = {event.path: event.inputs for event in recorded(world)}
-    assert tokens["storytelling/creator/paint/t2i/negative_tokenizer"]["text"] == "a ship"
-    assert tokens["storytelling/creator/paint/t2i/guidance"]["scale"] == 3
+    assert tokens["creator/paint/t2i/negative_tokenizer"]["text"] == "a ship"
+    assert tokens["creator/paint/t2i/guidance"]["scale"] == 3
 
 
 def test_the_architect_knows_what_the_small_painter_can(server: ScriptedServer) -> None:

@@ -65,7 +65,7 @@ class _Bar:
         elif event.kind == "loop" and event.total:
             turned = (event.step or 0) / event.total
         elif event.kind in ("start", "skip") and event.level == "stage":
-            self.stage = self.cycle.index(event.path.rsplit("/", 1)[1])
+            self.stage = self.cycle.index(event.path.rsplit("/", 1)[-1])
         else:
             return
         # A stage may run its loop several times; a bar that went back would only puzzle.

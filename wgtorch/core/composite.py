@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import types
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -10,17 +13,19 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from wgtorch.core.errors import MissingInputError, PortError, UnknownNameError, suggest
+from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, UnknownNameError, suggest
 from wgtorch.core.graph_builder import GraphBuilder
+from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import ABSENT, Port
-from wgtorch.core.run.context import Callback, Run, located, new_run, split_path
+from wgtorch.core.run.context import Callback, RunContext, active_call, check_seeds_fit, new_run, requested, split_path
 from wgtorch.core.run.dry_run import dry_run_of
-from wgtorch.core.run.executor import execute
+from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
-from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.running import Running
 from wgtorch.core.structure import Exposed, Node, Structure
-from wgtorch.core.tree import is_level, walk
+from wgtorch.core.tree import is_level
+from wgtorch.core.tree import walk as walk_tree
 
 
 class Composite(GraphBuilder):
@@ -35,19 +40,49 @@ class Composite(GraphBuilder):
         self._plans: dict[Any, Plan] = {}
         self._plan: Plan | None = None
         self.loop_compiler: LoopCompiler | None = None
+        self._sign_forward()
 
-    def forward(self, *args: Any, **inputs: Any) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("forward", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._sign_forward()
+
+    def _sign_forward(self) -> None:
+        """Gives ``forward`` the exposed inputs as its signature: what ``torch.export``, editors and ``help`` go by."""
+        if type(self).forward is Composite.forward:
+            own = types.FunctionType(
+                Composite.forward.__code__, Composite.forward.__globals__, "forward", None, Composite.forward.__closure__
+            )
+            own.__kwdefaults__, own.__doc__, own.__module__ = (
+                Composite.forward.__kwdefaults__,
+                Composite.forward.__doc__,
+                type(self).__module__,
+            )
+            own.__qualname__ = f"{type(self).__name__}.forward"
+            own.__signature__ = InputSignature(self)  # type: ignore[attr-defined]
+            self.__dict__["forward"] = types.MethodType(own, self)
+
+    def forward(self, *args: Any, run_context: RunContext | None = None, **inputs: Any) -> dict[str, Any]:
         """The computation itself, in the grad mode and train or eval mode that the caller has set.
+
+        Its signature, as ``inspect.signature`` tells it, is that of the exposed inputs.
 
         Args:
             inputs: values by exposed input; unnamed ones are taken in the order of the spec.
+            run_context: the run that it is part of; given by the engine.
 
         Returns:
             Values by exposed output.
         """
-        run = None
+        run = run_context
+        if run is None and not torch.compiler.is_compiling() and (outer := active_call()) is not None:
+            run = outer.child()  # called inside a block of a run, it is part of that
         if args:
-            run, inputs = self._positional(args, inputs)
+            inputs = self._positional(args, inputs)
         plan = self._current_plan() if run is None else self.plan_for(run)
         slots: list[Any] = [ABSENT] * plan.size
         used = 0
@@ -61,10 +96,15 @@ class Composite(GraphBuilder):
                 )
         if used < len(inputs):
             self._check_names(inputs)
-        if run is not None:
+        if run is not None and run.feeds:
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
-        execute(self, plan, slots, run)
+        for node_id, port, slot in plan.fills:
+            slots[slot] = self._places[node_id].inputs[port]
+        if plan.units:
+            walk_async(self, plan.units, slots, run)
+        else:
+            walk(self, plan.steps if run is not None and run.options.is_watched else plan.fast_steps, slots, run)
         outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not ABSENT}
         return outputs if run is None or run.wanted is None else self._take(run, outputs)
 
@@ -72,53 +112,70 @@ class Composite(GraphBuilder):
         self,
         inputs: Mapping[str, Any] | None = None,
         *,
-        outputs: Sequence[str] | None = None,
+        outputs: str | Sequence[str] | None = None,
         num_loop_steps: int | None = None,
-        training: bool = False,
-        seed: int | None = None,
+        training: bool | None = None,
+        seed: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool | str = False,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
+        **unknown: Any,
     ) -> Any:
         """Runs with checking, seeds, callbacks and limits.
+
+        A run inside the call of a node of another run takes gradient mode, train or eval, seed, callbacks, limits and cancellation
+        from that one, as far as it is not told otherwise here.
 
         Args:
             inputs: values by exposed input; a value under a port's path (``"a.y"``, ``"first/a.y"``) is taken in place of
                 what that node would compute.
             outputs: exposed outputs or ports by path (``"a.y"``) to compute; only what they need is run.
-            num_loop_steps: turns of every loop.
+            num_loop_steps: iterations of every loop.
             training: with gradients and as in ``train``; else without and as in ``eval``. Modules keep their own mode.
-            seed: every node draws from its own generator, keyed by (seed, path, loop step, sample).
+            seed: every node draws from its own generator, keyed by (seed, path, loop iteration, sample): an int, or a list with
+                one for each sample of the batch, of which sample k is what ``seed=[that one]`` gives alone.
             device: where input tensors are moved.
             callbacks: called with an :class:`~wgtorch.core.run.context.Event` at each node's start and end and each loop step.
             dry_run: True checks order and availability and computes nothing; ``"fake"`` also runs with fake tensors and
                 reports shapes, memory and API calls.
             timeout: seconds the run may take.
             cancelled: asked between nodes and loop steps; true stops the run.
+            debug: find inputs that a block changes in place, and outputs of a wrong kind.
 
         Returns:
             Values by output name, or a :class:`~wgtorch.core.run.dry_run.DryRun`.
 
         Raises:
             PortError: an input is unknown, missing or of the wrong kind.
+            TypeError: an option is unknown, or of another kind than it has to be.
             ValidationError: the structure cannot be run.
             RunCancelled, RunTimeoutError: it was stopped.
         """
-        values, feeds = self._border(inputs or {}, device)
-        plain = not (feeds or callbacks or dry_run) and seed is num_loop_steps is timeout is cancelled is outputs is None
-        if plain:  # nothing of this run matters to how nodes are called, so the executor may hand over values alone
-            with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-                return self(**values)
-        run = new_run(self.block_id, seed, callbacks, num_loop_steps, timeout, cancelled)
-        run.feeds, run.dry = feeds, bool(dry_run)
+        if unknown:
+            self._refuse_options(unknown)
+        values, feeds = self._border({} if inputs is None else inputs, device)
+        run = new_run(
+            self.block_id,
+            seed=seed,
+            callbacks=callbacks,
+            num_loop_steps=num_loop_steps,
+            timeout=timeout,
+            cancelled=cancelled,
+            training=training,
+            debug=debug,
+        )
+        check_seeds_fit(run.key, values, self.block_id)
+        run.feeds, run.options.is_dry = feeds, bool(dry_run)
         if outputs is not None:
+            outputs = requested(outputs, self.block_id)
             self._request(outputs, run)
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
-        with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-            found = self(run, **values)
+        with Running(self, run, training):
+            found = self(run_context=run, **values)
         return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
 
     def compile_loops(self, options: Mapping[str, Any]) -> bool:
@@ -146,9 +203,9 @@ class Composite(GraphBuilder):
     @property
     def is_async(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
-        return any(child.is_async for _, child, _ in walk(self, repeats=0) if child.remote or not is_level(child))
+        return any(child.is_async for _, child, _ in walk_tree(self, repeats=0) if child.remote or not is_level(child))
 
-    def skip_reason(self, node: Node, run: Run | None) -> str | None:
+    def skip_reason(self, node: Node, run: RunContext | None) -> str | None:
         """Why a node is to be skipped now; levels with conditions answer."""
         return None
 
@@ -178,12 +235,12 @@ class Composite(GraphBuilder):
     # What torch.compiler.assume_constant_result sets, which would import the compiler with this package.
     _plan_while_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-    def plan_for(self, run: Run) -> Plan:
+    def plan_for(self, run: RunContext) -> Plan:
         """The plan for what a run wants of this composite, with the values it gives."""
         if not run.feeds and run.wanted is None:
             return self._current_plan()
-        fed = tuple((path[0], port) for path, port in run.feeds if len(path) == 1)
-        deep = frozenset(run.feeds)
+        fed = tuple((path[0], port) for path, port in run.feeds or () if len(path) == 1)
+        deep = frozenset(run.feeds or ())
         if run.wanted is None:
             wanted, also = list(self._outputs), set()
         else:
@@ -198,11 +255,11 @@ class Composite(GraphBuilder):
             plan = self._plans[key] = make_plan(structure, wanted=wanted, fed=fed, also=also)
         return plan
 
-    def _without_spared_inputs(self, run: Run) -> Structure:
+    def _without_spared_inputs(self, run: RunContext) -> Structure:
         """The structure without inputs of child levels that values given inside them make needless."""
         structure = self._structure()
         shapes = dict(structure.nodes)
-        for node_id in {path[0] for path, _ in run.feeds if len(path) > 1}:
+        for node_id in {path[0] for path, _ in run.feeds or () if len(path) > 1}:
             child = self.nodes[node_id]
             below = child.plan_for(replace(run.child(node_id, exposed=tuple(child.get_output_spec())), wanted=None))
             needed = {name for name, _, _ in below.inputs}
@@ -214,26 +271,33 @@ class Composite(GraphBuilder):
             inputs=tuple(entry for entry in structure.inputs if entry.port_name in {port.name for port in shapes[entry.node_id].inputs}),
         )
 
-    def _take(self, run: Run, outputs: dict[str, Any]) -> dict[str, Any]:
+    def _take(self, run: RunContext, outputs: dict[str, Any]) -> dict[str, Any]:
         """Keeps values wanted from inside for whoever asked, and returns the exposed ones."""
         exposed = {entry.name for entry in self._outputs}
         for name, value in outputs.items():
             if name not in exposed:
                 path, port = split_path(name)
-                run.taken[(*run.path, *path), port] = value
+                assert run.options.taken is not None
+                run.options.taken[(*run.path, *path), port] = value
         return {name: value for name, value in outputs.items() if name in exposed}
 
-    def _positional(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[Run | None, dict[str, Any]]:
-        run = args[0] if isinstance(args[0], Run) else None
-        values = args if run is None else args[1:]
-        names = list(self.get_input_spec()) if values else []
+    def _positional(self, values: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
+        """Inputs by name, the unnamed ones taken in the order of the spec."""
+        names = list(self.get_input_spec())
         if len(values) > len(names):
             raise PortError(f"{self.block_id}: {len(values)} unnamed inputs; it has {names}")
         for name, value in zip(names, values, strict=False):
             if name in inputs:
                 raise PortError(f"{self.block_id}: input {name!r} is given twice, unnamed and by name")
             inputs[name] = value
-        return run, inputs
+        return inputs
+
+    def _refuse_options(self, unknown: Mapping[str, Any]) -> None:
+        name = next(iter(unknown))
+        if name in self.get_input_spec():
+            raise TypeError(f"{self.block_id}: run() takes inputs in a mapping; write run({{{name!r}: ...}})")
+        options = [option for option in inspect.signature(Composite.run).parameters if option not in ("self", "unknown")]
+        raise TypeError(f"{self.block_id}: run() has no option {name!r}; {suggest(name, options)}")
 
     def _check_names(self, inputs: Mapping[str, Any]) -> None:
         known = {entry.name for entry in self._inputs}
@@ -244,6 +308,9 @@ class Composite(GraphBuilder):
     def _border(self, inputs: Mapping[str, Any], device: torch.device | str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
         """Checks and normalises what comes in: (values by input, values by path and port of what is given inside)."""
         spec, where = self._own_specs()[0], self.block_id
+        if not isinstance(inputs, Mapping):
+            name = next(iter(spec), "x")
+            raise PortTypeError(f"{where}: inputs are {describe(inputs)}; expected a mapping by name, as run({{{name!r}: value}})")
         values, feeds = {}, {}
         for name, value in inputs.items():
             if device is not None and isinstance(value, Tensor):
@@ -257,7 +324,7 @@ class Composite(GraphBuilder):
                 raise PortError(f"{where}: unknown input {name!r}; {suggest(name, spec)}")
         return values, feeds
 
-    def _request(self, outputs: Sequence[str], run: Run) -> None:
+    def _request(self, outputs: Sequence[str], run: RunContext) -> None:
         spec = self._own_specs()[1]
         inner = [split_path(name) for name in outputs if name not in spec]
         for (path, port), name in zip(inner, [name for name in outputs if name not in spec], strict=True):
@@ -266,15 +333,16 @@ class Composite(GraphBuilder):
                     f"{self.block_id}: unknown output {name!r}; {suggest(name, spec)}. Ports inside are asked for by path, as 'node.port'."
                 )
             self._inner_port(path, port, name)
-        run.wanted = frozenset(inner)
+        run.wanted, run.options.taken = frozenset(inner), {}
         run.exposed = tuple(name for name in outputs if name in spec)
 
-    def _requested(self, name: str, found: Mapping[str, Any], run: Run) -> Any:
+    def _requested(self, name: str, found: Mapping[str, Any], run: RunContext) -> Any:
         if name in found:
             return found[name]
         path, port = split_path(name)
-        if (run.path + path, port) in run.taken:
-            return run.taken[run.path + path, port]
+        taken = run.options.taken or {}
+        if (run.path + path, port) in taken:
+            return taken[run.path + path, port]
         raise MissingInputError(f"{self.block_id}: output {name!r} has no value: its node was skipped or left it out")
 
     def _inner_port(self, path: Sequence[str], port: str, name: str) -> Port:
@@ -283,3 +351,31 @@ class Composite(GraphBuilder):
         if port not in spec:
             raise UnknownNameError(f"{self.block_id}: {name!r} names no output; {'/'.join(path)} has {list(spec)}")
         return spec[port]
+
+
+class InputSignature(inspect.Signature):
+    """The signature of a composite's ``forward``: its exposed inputs as they are when it is asked for."""
+
+    __slots__ = ("_composite",)
+
+    def __init__(self, composite: Composite) -> None:
+        super().__init__()
+        self._composite = weakref.ref(composite)
+
+    def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
+        """An ordinary signature with some of it changed."""
+        parameters = changes.get("parameters", self.parameters.values())
+        return inspect.Signature(parameters, return_annotation=changes.get("return_annotation", self.return_annotation))
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:  # type: ignore[override]
+        """By name; optional inputs are None where they are left out."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        found = {"self": inspect.Parameter("self", kind)}
+        composite = self._composite()
+        spec = {} if composite is None else composite.get_input_spec()
+        ordered = sorted(spec.values(), key=lambda port: port.optional)
+        for port in ordered:
+            if port.name.isidentifier():
+                found[port.name] = inspect.Parameter(port.name, kind, default=None if port.optional else inspect.Parameter.empty)
+        return types.MappingProxyType(found)

@@ -12,7 +12,7 @@ from wgtorch.core.config.schema import EDGE, EXPOSED, listed
 from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level
-from wgtorch.core.plan import upstream, validate_structure
+from wgtorch.core.plan import FROZEN, LEVEL, RNG, SURROUNDED, upstream, validate_structure
 from wgtorch.core.port import ABSENT, Port, Spec
 from wgtorch.core.run.context import split_path
 from wgtorch.core.signature import positional_prefix
@@ -185,15 +185,17 @@ class GraphBuilder(Level):
         """Cuts a part out that shares the children.
 
         Args:
-            inputs: ports (``"b.x"``) or exposed inputs where values come in; edges into them are cut.
+            inputs: ports (``"b.x"``) or exposed inputs where values come in; edges into them are cut, and into no others. Exposed
+                inputs that the part needs beside them stay its inputs.
             outputs: ports (``"a.y"``) or exposed outputs where values go out.
 
         Returns:
             A composite with the nodes between, its inputs and outputs named as asked (``b.x`` as ``x``).
         """
-        starts = self._chosen(inputs, self._inputs, "input") if inputs else list(self._inputs)
+        starts = self._chosen(inputs, self._inputs, "input")
         ends = self._chosen(outputs, self._outputs, "output") if outputs else list(self._outputs)
         cut = {(entry.node_id, entry.port_name) for entry in starts}
+        starts += [entry for entry in self._inputs if (entry.node_id, entry.port_name) not in cut]
         edges = [edge for edge in self.edges if (edge.target_node, edge.target_port) not in cut]
         structure = Structure(self.block_id, self._structure().nodes, tuple(edges))
         needed = upstream(structure, {entry.node_id for entry in ends})
@@ -291,9 +293,10 @@ class GraphBuilder(Level):
     def _shape(self, node_id: str) -> NodeShape:
         child, node = self.nodes[node_id], self._places[node_id]
         outputs = child.get_output_spec()
-        leaf = not isinstance(child, Level)
+        is_level = isinstance(child, Level)
         is_async = bool(child.is_async) or node.timeout is not None
-        special = bool(node.map or node_id in self._adapted or not node.trainable)
+        surrounded = bool(node.map or node_id in self._adapted)
+        needs = LEVEL * is_level | FROZEN * (not node.trainable) | RNG * child.wants_rng | SURROUNDED * surrounded
         return NodeShape(
             node_id=node_id,
             key=self.nodes.key(node_id),
@@ -303,12 +306,11 @@ class GraphBuilder(Level):
             ),
             outputs=tuple(outputs),
             optional_outputs=frozenset(name for name, port in outputs.items() if port.optional),
-            positional=positional_prefix(child.forward) if leaf else (),
+            positional=() if is_level else positional_prefix(child.forward),
             is_async=is_async,
-            special=special,
-            draws=child.wants_rng,
+            needs=needs,
             may_skip=node.condition is not None,
-            prepares=() if special or child.wants_rng or is_async or node.condition is not None else tuple(child.invariant_ports),
+            hoistable=() if needs or is_async or node.condition is not None else tuple(child.invariant_ports),
         )
 
     def _kinds_of_input(self, name: str) -> dict[str, Port]:

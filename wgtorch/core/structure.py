@@ -106,10 +106,9 @@ class NodeShape:
         optional_outputs: those that a call may leave out.
         positional: leading inputs that may be passed by position.
         is_async: its calls wait on a network.
-        special: a call needs more than handing over values: a map, an adapter, a frozen use...
-        draws: a call is told where to draw random numbers from.
+        needs: bits of what a call needs beside values, see :mod:`wgtorch.core.plan.steps`.
         may_skip: a call may be skipped.
-        prepares: inputs of which it can make something before a loop that does not change them.
+        hoistable: inputs of which it can make something before a loop that does not change them.
     """
 
     node_id: str
@@ -119,10 +118,9 @@ class NodeShape:
     optional_outputs: frozenset[str] = frozenset()
     positional: tuple[str, ...] = ()
     is_async: bool = False
-    special: bool = False
-    draws: bool = False
+    needs: int = 0
     may_skip: bool = False
-    prepares: tuple[str, ...] = ()
+    hoistable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

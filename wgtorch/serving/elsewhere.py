@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,8 +16,9 @@ from wgtorch.core.kinds import get_kind
 from wgtorch.core.nodes import Nodes
 from wgtorch.core.plan import Plan
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run.context import Event, Run
+from wgtorch.core.run.context import Event, RunContext
 from wgtorch.core.run.port_checks import check_inputs
+from wgtorch.core.run.rng import Key
 from wgtorch.core.signature import copy_plain
 from wgtorch.serving.borders import end_gradients
 from wgtorch.serving.contracts import spec_from
@@ -58,14 +59,15 @@ class Elsewhere:
     def _outputs_there(self) -> Spec:
         return spec_from(self.contract["outputs"], "out")
 
-    def _ask(self, message: dict[str, Any], given: Any, run: Run | None, where: str) -> dict[str, Any]:
+    def _ask(self, message: dict[str, Any], given: Any, run: RunContext | None, where: str) -> dict[str, Any]:
         """Sends a message for a place in a run, tells its callbacks, and gives the answer with tensors where those given are."""
         tell = None
         left = None
         if run is not None:
-            left = None if run.deadline is None else run.deadline - time.monotonic()
-            tell = partial(_tell, run) if run.callbacks else None
-            message |= place_of(run.path, run.seed, run.turns, run.sample)
+            deadline = run.options.deadline
+            left = None if deadline is None else deadline - time.monotonic()
+            tell = partial(_tell, run) if run.options.callbacks else None
+            message |= place_of(run.path, run.key, run.iterations, run.sample)
             message |= {} if run.num_loop_steps is None else {"num_loop_steps": run.num_loop_steps}
             message |= {} if left is None else {"timeout": max(left, 0.001)}
         if "digest" in self.contract:
@@ -111,24 +113,25 @@ class ElsewhereLevel(Elsewhere):
         """
         raise StructureError(f"{self.block_id}: runs at {self.endpoint.url}; nodes are added there")
 
-    def forward(self, *args: Any, **inputs: Any) -> dict[str, Any]:
+    def forward(self, *args: Any, run_context: RunContext | None = None, **inputs: Any) -> dict[str, Any]:
         """Calls the endpoint."""
-        run, inputs = self._positional(args, dict(inputs)) if args else (None, inputs)  # type: ignore[attr-defined]
+        run = run_context
+        inputs = self._positional(args, dict(inputs)) if args else inputs  # type: ignore[attr-defined]
         where = self.block_id if run is None else "/".join(run.path)
-        inner = [] if run is None else [f"{'/'.join(path)}.{port}" for path, port in (*run.feeds, *(run.wanted or ())) if path]
+        inner = [] if run is None else [f"{'/'.join(path)}.{port}" for path, port in (*(run.feeds or ()), *(run.wanted or ())) if path]
         if inner:
             raise UnknownNameError(f"{where}: {inner} lie inside {self.endpoint.url}, which shows {list(self._outputs_there())}")
         check_inputs(inputs, self._specs_there()[0], where)
         return self._outputs_of(self._ask({"inputs": inputs}, inputs, run, where), where)
 
-    def plan_for(self, run: Run) -> Plan:
+    def plan_for(self, run: RunContext) -> Plan:
         """What must be given; the walk itself is at the endpoint."""
         return self._current_plan()
 
     def _current_plan(self) -> Plan:
         inputs = enumerate(self._specs_there()[0].items())
         needed = tuple((name, slot, not port.optional) for slot, (name, port) in inputs)
-        return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), quick=(), is_async=True)
+        return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), fast_steps=())
 
     def _own_specs(self) -> tuple[Spec, Spec]:
         return self._specs_there()
@@ -151,22 +154,21 @@ class _NoNodes(Nodes):
         raise UnknownNameError(f"there is no node {node_id!r} here: its level runs at {self.url}, which shows only its ports")
 
 
-def place_of(path: Any, seed: Any, turns: Any, sample: Any) -> dict[str, Any]:
+def place_of(path: Sequence[str], key: Key | None, iterations: Sequence[int], sample: Sequence[int]) -> dict[str, Any]:
     """Which place in which run a request is made for."""
-    named = {"path": list(path), "seed": seed, "turns": list(turns), "sample": list(sample)}
+    draws = [] if key is None else [key] if isinstance(key, int) else list(key)
+    named = {"path": list(path), "draws": draws, "iterations": list(iterations), "sample": list(sample)}
     return {name: value for name, value in named.items() if value not in (None, [])}
 
 
-def _tell(run: Run, entry: Mapping[str, Any]) -> None:
+def _tell(run: RunContext, entry: Mapping[str, Any]) -> None:
     """Hands an event of the endpoint on to the callbacks here; its path is that of the place here already."""
     fields = entry.get("event")
     if isinstance(fields, Mapping):
         told: dict[str, Any] = {
             name: fields.get(name) for name in ("kind", "path", "level", "step", "total", "elapsed", "reason", "outputs")
         }
-        event = Event(**told)
-        for callback in run.callbacks:
-            callback(event)
+        run.tell(Event(**told, root=run.options.root))
 
 
 def _is_of(value: Any, port: Port) -> bool:

@@ -14,13 +14,12 @@ from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import (
     ConfigError,
     EndpointError,
-    StateError,
     UnknownNameError,
     suggest,
 )
 from wgtorch.core.port import Port
 from wgtorch.core.registry import RemoteRegistry
-from wgtorch.core.run.context import Run
+from wgtorch.core.run.context import RunContext, active_call
 from wgtorch.core.run.rng import Rng
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.graph import Graph
@@ -29,7 +28,7 @@ from wgtorch.serving.contracts import check_contract, port_from, spec_from
 from wgtorch.serving.elsewhere import Elsewhere, ElsewhereLevel, place_of
 from wgtorch.serving.endpoint import Endpoint
 from wgtorch.stage import Stage
-from wgtorch.world_runtime.conditions import check_condition, unmet
+from wgtorch.world_runtime.conditions import check_condition
 from wgtorch.world_runtime.contract import StateContract
 from wgtorch.world_runtime.state import State
 
@@ -78,10 +77,9 @@ class RemoteBlock(Elsewhere, Block):
         """Calls the endpoint; draws there are keyed by the place here."""
         message: dict[str, Any] = {"inputs": inputs}
         where = self.block_id
-        if rng is not None and rng.keyed:
-            seed, path, turns = rng.key
-            where = str(path)
-            message |= place_of(where.split("/"), seed, turns, rng.sample)
+        if (outer := active_call()) is not None:
+            where = outer.where()
+            message |= place_of(where.split("/"), None if rng is None else rng.key, outer.run.iterations, () if rng is None else rng.sample)
         return self._outputs_of(self._ask(message, inputs, None, where), where)
 
 
@@ -101,7 +99,7 @@ class RemotePipeline(ElsewhereLevel, Pipeline):
         self._stand_for(endpoint, contract)
 
 
-class RemoteStage(ElsewhereLevel, Stage):
+class RemoteStage(ElsewhereLevel, Stage):  # type: ignore[misc]
     """A stage that runs at another endpoint. Its condition is looked at here, so that a stage that is skipped costs no call."""
 
     def __init__(self, endpoint: Endpoint, contract: dict[str, Any]) -> None:
@@ -135,18 +133,10 @@ class RemoteStage(ElsewhereLevel, Stage):
             _exposed(port, self._contract.written_as(slot, port)) for slot, ports in writes.items() for port in ports
         )
 
-    def forward(self, *args: Any, state: State | None = None, action: Any = None, content: Mapping[str, Any] | None = None) -> State:  # type: ignore[override]
-        """Calls the endpoint, unless the condition does not hold."""
-        run = args[0] if args and isinstance(args[0], Run) else None
-        given = [value for value in args if value is not run]
-        state = given[0] if given else state
-        if not isinstance(state, State):
-            raise StateError(f"{self.block_id}: got {type(state).__name__}; expected a State, as stage(State(intent=...))")
-        content = run.content if run is not None and content is None else content
-        if unmet(self._condition, state) is not None:
-            return state
+    def step(self, state: State, action: Any, content: Mapping[str, Any] | None, run: RunContext) -> tuple[State, Mapping[str, Any] | None]:
+        """Calls the endpoint."""
         self._check_filled(state)
-        where = self.block_id if run is None else "/".join(run.path)
+        where = "/".join(run.path) or self.block_id
         slots = {slot: state[slot] for slot in state.schema if state[slot] is not None}
         message: dict[str, Any] = {"state": slots, "state_schema": list(state.schema)}
         sources = {source.split(".")[0] for source in (*self._contract.reads.values(), *self._contract.writes)}
@@ -158,9 +148,7 @@ class RemoteStage(ElsewhereLevel, Stage):
         writable |= set(state.schema) if self._contract.new_state else set()
         if not isinstance(changed, dict) or not set(changed) <= writable or (after is not None and "content" not in writable):
             raise EndpointError(f"{where}: {self.endpoint.url} broke its contract: wrote other slots than {sorted(writable)}")
-        if after is not None and run is not None:
-            run.content = after
-        return state.replace(**changed)
+        return state.replace(**changed), content if after is None else after
 
     def _port(self, node_id: str, port_name: str, direction: str) -> Port:
         ports = self._ports_there[direction]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from wgtorch.core.errors import Finding, RequestError
 
-_DEEPEST = 256  # path parts, turns of loops in loops, places in lists of lists
+_DEEPEST = 256  # path parts, iterations of loops in loops, places in lists of lists
 _SEED = 2**63
 
 
@@ -24,8 +24,10 @@ class _Request(BaseModel):
     timeout: float | None = Field(None, gt=0)
     """Seconds that the caller waits for."""
     path: list[StrictStr] = Field([], max_length=_DEEPEST)
-    """Ids from the outermost level of the caller's run to the place that this is run for; draws are keyed by it."""
-    turns: list[StrictInt] = Field([], max_length=_DEEPEST)
+    """Ids from below the level that the caller runs to the place that this is run for."""
+    draws: list[StrictInt] = Field([], max_length=100_000)
+    """What draws at the place are keyed by: one number, or one for each sample of the batch."""
+    iterations: list[StrictInt] = Field([], max_length=_DEEPEST)
     sample: list[StrictInt] = Field([], max_length=_DEEPEST)
     num_loop_steps: StrictInt | None = Field(None, ge=1, le=1_000_000)
 

@@ -16,10 +16,11 @@ from torch.utils._pytree import tree_map
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError, StateError
-from wgtorch.core.run.context import Callback, Event, Run, located, split_path
+from wgtorch.core.run.context import ActiveCall, Callback, Event, RunContext, RunOptions, enter_call, leave_call, located, split_path
+from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.modes import mode_for_run
 from wgtorch.core.run.port_checks import named_outputs
-from wgtorch.core.run.rng import GLOBAL_RNG, Rng, seeded_global
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng, check_seed
 from wgtorch.serving.checks import check_values, refuse_path_slots, refuse_paths
 from wgtorch.serving.contracts import contract_of
 from wgtorch.serving.requests import StageRequest, TaskRequest, WorldRequest, _Request, read_request
@@ -79,22 +80,22 @@ class Service:
             )
             raise RequestError("the contract of this endpoint has changed", [found], status=409)
 
-    def _run_for(self, request: _Request, callbacks: tuple[Callback, ...], cancelled: Callable[[], bool] | None) -> Run:
+    def _run_for(self, request: _Request, callbacks: tuple[Callback, ...], cancelled: Callable[[], bool] | None) -> RunContext:
         """The run that a request continues; its own when it names no place."""
-        return Run(
-            path=tuple(request.path) or (self.level.block_id,),
-            seed=request.seed,
-            callbacks=callbacks,
+        given = tuple(request.draws)
+        return RunContext(
+            RunOptions(self.level.block_id, callbacks, cancelled, _deadline(self.timeout, request.timeout)),
+            path=tuple(request.path),
+            key=given if len(given) > 1 else given[0] if given else check_seed(request.seed, self.level.block_id),
             num_loop_steps=request.num_loop_steps,
-            cancelled=cancelled,
-            deadline=_deadline(self.timeout, request.timeout),
-            turns=tuple(request.turns),
+            iterations=tuple(request.iterations),
             sample=tuple(request.sample),
         )
 
     @contextmanager
-    def _running(self, run: Run) -> Iterator[None]:
-        with located("/".join(run.path)), torch.set_grad_enabled(False), mode_for_run(self.level, False):
+    def _running(self, run: RunContext) -> Iterator[None]:
+        root = "/".join(run.path) or run.options.root
+        with located(root), torch.set_grad_enabled(False), mode_for_run(self.level, False), serving(run.key is not None):
             yield
 
     def _here(self, values: Any) -> Any:
@@ -132,7 +133,8 @@ class TaskService(Service):
             )
         run = self._run_for(request, callbacks, cancelled)
         with self._running(run):
-            return level(run, **values)
+            found: dict[str, Any] = level(run_context=run, **values)
+            return found
 
 
 class BlockService(Service):
@@ -152,15 +154,13 @@ class BlockService(Service):
         refuse_paths(given, block.get_input_spec(), block.block_id)
         values = check_values(given, block.get_input_spec(), block.block_id)
         run = self._run_for(request, (), None)
-        rng = GLOBAL_RNG if run.seed is None else Rng(run.seed, "/".join(run.path), run.turns, sample=run.sample)
+        rng = GLOBAL_RNG if run.key is None else Rng.of(run.key, run.sample)
         with self._running(run):
-            if block.wants_rng:
-                result = block(**values, rng=rng)
-            elif rng.keyed and block.uses_global_rng and not block.is_async:
-                with seeded_global(rng):
-                    result = block(**values)
-            else:
-                result = block(**values)
+            token = enter_call(ActiveCall(run))
+            try:
+                result = block(**values, rng=rng) if block.wants_rng else block(**values)
+            finally:
+                leave_call(token)
         named = named_outputs(result, tuple(block.get_output_spec().values()), block.block_id)
         return {name: value for name, value in named.items() if request.outputs is None or name in request.outputs}
 
@@ -179,12 +179,12 @@ class StageService(Service):
         state = stage.normalised(State(schema=state.schema, **self._here(dict(state))), strict=True)
         content = self._here(request.content)
         run = self._run_for(request, () if tell is None else (partial(_tell_event, tell),), cancelled)
-        run.content, run.state = content, state
+        run.state = state
         if (reason := stage.why_skipped(state)) is not None:
             return {"state": {}, "skipped": reason}
         with self._running(run):
-            after = stage(run, state, action=request.action, content=content)
-        answer: dict[str, Any] = {"state": {slot: after[slot] for slot in after.schema if after[slot] is not state[slot]}}
+            after = stage(state, action=request.action, content=content, run_context=run)
+        answer: dict[str, Any] = {"state": {slot: after[slot] for slot in after.schema if not after.is_same(slot, state)}}
         if run.content is not None and run.content is not content:
             answer["content"] = run.content
         return answer

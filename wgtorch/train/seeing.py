@@ -8,7 +8,7 @@ from typing import Any
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import UnknownNameError, suggest
-from wgtorch.core.run.context import Event, Run, split_path
+from wgtorch.core.run.context import Event, RunContext, RunOptions, split_path
 
 
 def see(target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num_loop_steps: int | None = None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Watch:
         self._wanted: dict[str, list[tuple[str, str]]] = {}
         for name in ports:
             path, port = split_path(name)
-            self._wanted.setdefault("/".join((root, *path)), []).append((name, port))
+            self._wanted.setdefault("/".join(path), []).append((name, port))
 
     def __call__(self, event: Event) -> None:
         if event.kind == "end" and event.path in self._wanted and event.outputs is not None:
@@ -60,6 +60,6 @@ class Watch:
                 if port in event.outputs:
                     self.values[name].append(event.outputs[port])
 
-    def run(self, root: str) -> Run:
+    def run(self, root: str) -> RunContext:
         """A run that tells this watch."""
-        return Run((root,), callbacks=(self,) if self._wanted else ())
+        return RunContext(RunOptions(root, (self,) if self._wanted else ()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.run.context import Run, locate
+from wgtorch.core.run.context import RunContext, locate
 from wgtorch.core.run.detached import call_frozen
 from wgtorch.core.structure import Node
 from wgtorch.storage.base import Life
@@ -69,7 +69,7 @@ class Call:
         )
 
 
-class Cyclic(Protocol):
+class CycleHost(Protocol):
     """What the cycle needs of a world."""
 
     @property
@@ -92,12 +92,12 @@ class Cyclic(Protocol):
         """Keeps a complete state."""
 
 
-def advance(world: Cyclic, life: Life, action: Any, run: Run) -> WorldStep:
+def advance(world: CycleHost, life: Life, action: Any, run: RunContext) -> WorldStep:
     """Runs the stage that is next and moves the life past it; on an error the life is as it was."""
     stage_id = world.cycle[life.stage]
     state = life.state if life.state is not None else State(schema=world.state_schema)
     started = time.perf_counter()
-    after, content, skipped = _stage(world, stage_id, state, action, life.content, replace(run, turns=(life.passes,)))
+    after, content, skipped = _stage(world, stage_id, state, action, life.content, run.iteration(life.passes))
     applied = content is not life.content and state.complete
     stored = world.store(state, content) if applied else None
     if not applied and _ends_unstored(world, life, after):
@@ -108,7 +108,7 @@ def advance(world: Cyclic, life: Life, action: Any, run: Run) -> WorldStep:
     )
 
 
-def one_pass(world: Cyclic, state: State, action: Any, content: Mapping[str, Any], run: Run) -> tuple[State, Mapping[str, Any]]:
+def one_pass(world: CycleHost, state: State, action: Any, content: Mapping[str, Any], run: RunContext) -> tuple[State, Mapping[str, Any]]:
     """All stages once, with nothing stored: the State and the content after."""
     for stage_id in world.cycle:
         state, content, _ = _stage(world, stage_id, state, action, content, run)
@@ -116,7 +116,7 @@ def one_pass(world: Cyclic, state: State, action: Any, content: Mapping[str, Any
 
 
 def _stage(
-    world: Cyclic, stage_id: str, state: State, action: Any, content: Mapping[str, Any], run: Run
+    world: CycleHost, stage_id: str, state: State, action: Any, content: Mapping[str, Any], run: RunContext
 ) -> tuple[State, Mapping[str, Any], str | None]:
     """One stage: the State after, the content after, and why it was skipped."""
     stage = world.nodes[stage_id]
@@ -126,28 +126,31 @@ def _stage(
         run.emit("skip", stage_id, stage.level, reason=skipped)
         return state, content, skipped
     inner = run.child(stage_id)
-    inner.content = content
     given = {"state": state, "action": action, "content": content}
+    started = time.perf_counter()
     try:
-        outputs = run.watch(stage_id, stage.level, given, lambda: _outputs(world, stage_id, stage, inner, given))
+        run.emit("start", stage_id, stage.level, inputs=given)
+        outputs = _outputs(world, stage_id, stage, inner, given)
+        run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)
     except Exception as error:
+        run.emit("error", stage_id, stage.level, inputs=given, error=error, elapsed=time.perf_counter() - started)
         locate(error, stage_id, below=True)
         raise
     return outputs["state"], outputs["content"], None
 
 
-def _outputs(world: Cyclic, stage_id: str, stage: Any, inner: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    state, others = given["state"], {"action": given["action"], "content": given["content"]}
+def _outputs(world: CycleHost, stage_id: str, stage: Any, inner: RunContext, given: Mapping[str, Any]) -> dict[str, Any]:
+    values = {"action": given["action"], "content": given["content"], "run_context": inner}
     place = world.places[stage_id]
     with adapter_hook.hook.context(place.adapter, stage, stage_id) or nullcontext():
         if place.trainable or not torch.is_grad_enabled():
-            after = stage(inner, state, **others)
+            state = stage(given["state"], **values)
         else:
-            after = call_frozen(stage, (inner, state), others)
-    return {"state": after, "content": given["content"] if inner.content is None else inner.content}
+            state = call_frozen(stage, (given["state"],), values)
+    return {"state": state, "content": inner.content}
 
 
-def _ends_unstored(world: Cyclic, life: Life, after: State) -> bool:
+def _ends_unstored(world: CycleHost, life: Life, after: State) -> bool:
     """True at the end of a pass with a complete state, in a world where no stage updates the content."""
     is_last = life.stage == len(world.cycle) - 1
     return is_last and after.complete and not any(stage.state_contract.writes_content for stage in world.nodes.values())

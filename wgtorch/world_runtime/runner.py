@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from wgtorch.core.errors import Finding, StateError, StorageError, StructureError, ValidationError
+from wgtorch.core.errors import Finding, PortTypeError, StateError, StorageError, StructureError, ValidationError
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
-from wgtorch.core.run.context import Callback, Run, located, new_run
+from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
-from wgtorch.core.run.modes import mode_for_run
-from wgtorch.core.run.result_cache import Kept
+from wgtorch.core.run.result_cache import ResultCache
+from wgtorch.core.run.rng import check_seed
+from wgtorch.core.run.running import Running
 from wgtorch.core.signature import copy_plain, ensure_plain
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.directory import read_life, write_life
@@ -38,7 +40,7 @@ class Living(Level):
         self._storage: Storage = MemoryStorage()
         self._life = Life()
         self._failed: Call | None = None
-        self._kept: tuple[Any, Kept] = (None, Kept())
+        self._kept: tuple[Any, ResultCache] = (None, ResultCache())
 
     @property
     def cycle(self) -> tuple[str, ...]:
@@ -129,21 +131,19 @@ class Living(Level):
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def forward(self, *args: Any, state: State | None = None, action: Any = None) -> State:
+    def forward(self, state: State | None = None, action: Any = None, *, run_context: RunContext | None = None) -> State:
         """One pass of the cycle in the caller's grad mode and train or eval mode; the world's life is not touched.
 
         Args:
             state: where the pass starts; an empty State when left out.
             action: the user's action.
+            run_context: the run that it is part of; given by the engine.
 
         Returns:
             The State after the pass, tensors attached to their graph.
         """
-        run = args[0] if args and isinstance(args[0], Run) else None
-        given = [value for value in args if value is not run]
-        state = given[0] if given else state
         start = State(schema=self._schema) if state is None else state
-        return one_pass(self, start, action, self.content, run or Run((self.block_id,)))[0]
+        return one_pass(self, start, action, self.content, run_context or RunContext(RunOptions(self.block_id)))[0]
 
     def run(  # type: ignore[override]
         self,
@@ -152,8 +152,8 @@ class Living(Level):
         action: Any = None,
         num_steps: int = 1,
         seed: int | None = None,
-        training: bool = False,
-        callbacks: Iterable[Callback] = (),
+        training: bool | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool | str = False,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -174,7 +174,7 @@ class Living(Level):
         """
         options = {"action": action, "num_steps": num_steps, "seed": seed, "training": training, "callbacks": callbacks}
         if dry_run:
-            return self._dry_run(new_run(self.block_id, seed, callbacks, None, timeout, cancelled))
+            return self._dry_run(new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled))
         for _ in self.stream(state, **options, timeout=timeout, cancelled=cancelled):
             pass
         return self._life.state
@@ -186,8 +186,8 @@ class Living(Level):
         action: Any = None,
         num_steps: int = 1,
         seed: int | None = None,
-        training: bool = False,
-        callbacks: Iterable[Callback] = (),
+        training: bool | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Generator[WorldStep, None, None]:
@@ -201,12 +201,13 @@ class Living(Level):
         """
         self._require_cycle()
         call = Call(state, self._actions(action, num_steps), self._life.passes)
+        run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
         with self._storage.hold():
             self._start(call, seed)
             self._storage.keep_life(self._life)
-            run = new_run(self.block_id, self._life.seed, callbacks, None, timeout, cancelled)
+            run.key = check_seed(self._life.seed, self.block_id)
             try:
                 for index in range(self._life.passes - call.begun, num_steps):
                     run.emit("loop", None, self.level, step=index, total=num_steps)
@@ -215,15 +216,17 @@ class Living(Level):
                 self._failed = call
                 raise
 
-    def _one_pass(self, action: Any, run: Run, training: bool) -> Iterator[WorldStep]:
+    def _one_pass(self, action: Any, run: RunContext, training: bool | None) -> Iterator[WorldStep]:
         """What is left of a pass, stage by stage."""
         while self._life.stage < len(self._cycle):
             trace = self._trace(action)
             try:
-                with located(self.block_id), torch.set_grad_enabled(training), mode_for_run(self, training):
-                    run.kept = self._kept_here()
-                    step = advance(self, self._life, action, trace.watched(run))
-                    self._kept = (None, Kept())
+                with Running(self, run, training):
+                    watched = trace.watched(run)
+                    if self._is_async_stage():
+                        watched.options = replace(watched.options, results=self._kept_here())
+                    step = advance(self, self._life, action, watched)
+                    self._kept = (None, ResultCache())
             except Exception as error:
                 with suppress(OSError):  # the error that stopped the stage is the one to tell of
                     self._keep_trace(trace.failed(error))
@@ -264,11 +267,15 @@ class Living(Level):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _kept_here(self) -> Kept:
+    def _is_async_stage(self) -> bool:
+        """True when the stage that is next waits on a network somewhere."""
+        return bool(self.nodes[self._cycle[self._life.stage]].is_async)
+
+    def _kept_here(self) -> ResultCache:
         """What nodes that wait brought in this stage of this pass, in a try before."""
         here = (self._life.id, self._life.passes, self._life.stage)
         if self._kept[0] != here:
-            self._kept = (here, Kept())
+            self._kept = (here, ResultCache())
         return self._kept[1]
 
     def _cycle_findings(self) -> list[Finding]:
@@ -315,6 +322,8 @@ class Living(Level):
         return state
 
     def _actions(self, action: Any, num_steps: int) -> list[Any]:
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int):
+            raise PortTypeError(f"{self.block_id}: num_steps is {describe(num_steps)}; expected a whole number of passes, 0 or more")
         if num_steps < 0:
             raise StateError(f"{self.block_id}: num_steps is {num_steps}; expected 0 or more")
         if not isinstance(action, (list, tuple)):
@@ -326,7 +335,7 @@ class Living(Level):
             )
         return list(action)
 
-    def _dry_run(self, run: Run) -> DryRun:
+    def _dry_run(self, run: RunContext) -> DryRun:
         self._require_cycle()
         reports = []
         for stage_id in self._cycle:
@@ -334,11 +343,7 @@ class Living(Level):
             values = dict.fromkeys(stage.get_input_spec())
             reports.append(dry_run_of(stage, values, run.child(stage_id), fake=False))
         return DryRun(
-            order=tuple(
-                "/".join((self.block_id, stage_id, *path.split("/")[1:]))
-                for stage_id, report in zip(self._cycle, reports, strict=True)
-                for path in report.order
-            ),
+            order=tuple(path for report in reports for path in report.order),
             findings=tuple(found for report in reports for found in report.findings),
             api_calls=sum(report.api_calls for report in reports),
             weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*self.parameters(), *self.buffers())),

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.context import Event, Run
+from wgtorch.core.run.context import Event, RunContext, RunOptions
 from wgtorch.world_runtime.changes import changes
 from wgtorch.world_runtime.cycle import WorldStep
 from wgtorch.world_runtime.state import State, holds_something, look_up
@@ -58,9 +58,11 @@ class StageTrace:
             self.entry["action"] = plain(action)
         self._reads = self._read(state, action, content)
 
-    def watched(self, run: Run) -> Run:
+    def watched(self, run: RunContext) -> RunContext:
         """The run, its calls that wait on a network noted. Other stages are left as they are: being told of every node has a price."""
-        return replace(run, callbacks=(*run.callbacks, self._note)) if self.stage.is_async else run
+        if not self.stage.is_async:
+            return run
+        return replace(run, options=replace(run.options, callbacks=(*run.options.callbacks, self._note)))
 
     def done(self, step: WorldStep) -> dict[str, Any]:
         """The trace of a stage that is through."""
@@ -69,7 +71,7 @@ class StageTrace:
             return {**entry, "begins": False}
         nodes = {node_id: reason for node_id in self.stage.places if (reason := self._why(node_id)) is not None}
         after = step.state
-        changed = [] if after is None else [slot for slot in after.schema if after[slot] is not self.before[slot]]
+        changed = [] if after is None else [slot for slot in after.schema if not after.is_same(slot, self.before)]
         entry |= {
             "reads": self._reads,
             "writes": {slot: plain(after[slot]) for slot in changed if after is not None and holds_something(after[slot])},
@@ -102,7 +104,7 @@ class StageTrace:
         return found
 
     def _why(self, node_id: str) -> str | None:
-        reason: str | None = self.stage.skip_reason(self.stage.places[node_id], Run((), state=self.before))
+        reason: str | None = self.stage.skip_reason(self.stage.places[node_id], RunContext(RunOptions(""), state=self.before))
         return reason
 
     def _note(self, event: Event) -> None:

@@ -98,7 +98,7 @@ def test_a_straight_flow_arrives_at_the_data(prediction, num_steps):
 def test_the_backbone_is_called_at_the_shifted_sigmas(shift):
     recorder = Recorder()
     sampler(Field(), num_steps=6, shift=shift).run({"condition": CONDITION}, callbacks=[recorder])
-    times = [float(event.inputs["timestep"]) for event in recorder.events if event.kind == "start" and event.path == "sampler/backbone"]
+    times = [float(event.inputs["timestep"]) for event in recorder.events if event.kind == "start" and event.path == "backbone"]
     assert times == pytest.approx(grid(6, shift)[:-1], abs=1e-6)
     assert times[0] == 1.0 and sorted(times, reverse=True) == times
     if shift != 1:

@@ -187,7 +187,7 @@ def test_guidance_stands_between_backbone_and_solver_and_hears_the_time() -> Non
     times: list[float] = []
 
     def watch(event: Any) -> None:
-        if event.kind == "start" and event.path == "sampler/guidance":
+        if event.kind == "start" and event.path == "guidance":
             times.append(event.inputs["timestep"])
 
     graph.run({"condition": torch.zeros(1, 1)}, seed=0, callbacks=[watch])

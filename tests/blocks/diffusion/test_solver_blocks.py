@@ -16,7 +16,8 @@ from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, 
 from wgtorch.blocks.diffusion.solvers import DDIM, Euler, FlowEuler, GridSolver, StochasticSolver
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import PortError
-from wgtorch.core.run.rng import Rng
+from wgtorch.core.run.context import RunContext, RunOptions
+from wgtorch.core.run.rng import Rng, check_seed
 from wgtorch.graph import Graph
 from wgtorch.roles import Backbone, Codec, Conditioner, Encoder, Tokenizer
 
@@ -27,6 +28,14 @@ TYPES = (
     "ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "euler", "euler_ancestral", "flow_euler", "flow_heun", "heun", "lcm", "unipc",
 )  # fmt: skip
 NOISY = ("ddpm", "dpmpp_2m_sde", "euler_ancestral", "lcm")
+
+
+def draws_of(seed: int, node: str, *iterations: int) -> Rng:
+    """Draws of a node of a seeded run."""
+    run = RunContext(RunOptions("g"), key=check_seed(seed, "g"))
+    for index in iterations:
+        run = run.iteration(index)
+    return run.rng(node)
 
 
 def build(block_type: str, **config: Any) -> Any:
@@ -109,7 +118,7 @@ def test_text_to_image_is_five_nodes_and_noise(name: str) -> None:
     solver, schedule = graph.nodes["solver"], graph.nodes["noise"].schedule
     noises = None
     if isinstance(solver, StochasticSolver):
-        noises = iter(Rng(3, "text_to_image/solver", (turn,)).normal((1, *SHAPE)) for turn in range(6))
+        noises = iter(draws_of(3, "solver", turn).normal((1, *SHAPE)) for turn in range(6))
     with torch.no_grad():
         progress = schedule()["progress"]
         expected = walked(solver, progress, found["noise.latent"], graph.nodes["backbone"], found["conditioner.embedding"], noises)
@@ -121,7 +130,7 @@ def test_text_to_image_is_five_nodes_and_noise(name: str) -> None:
 def test_the_engine_hands_over_values_alone(name: str) -> None:
     """Every turn of a solver without noise takes the short way through the executor: its inputs are sure to be there."""
     (loop,) = [step for step in six_nodes(name)._current_plan().steps if hasattr(step, "body")]
-    assert all(step.plain for step in loop.body)
+    assert not any(step.needs for step in loop.body)
 
 
 def test_the_number_of_steps_may_be_an_input() -> None:
@@ -186,7 +195,7 @@ def test_five_nodes_start_from_latents(name: str) -> None:
     assert steps == [(turn, turns) for turn in range(turns)] and solver.num_loop_steps == turns
     noises = None
     if isinstance(solver, StochasticSolver):
-        noises = iter(Rng(1, "text_to_image/solver", (turn,)).normal((2, *SHAPE)) for turn in range(4))
+        noises = iter(draws_of(1, "solver", turn).normal((2, *SHAPE)) for turn in range(4))
     with torch.no_grad():
         expected = walked(solver, SamplerState(grid), latent, graph.nodes["backbone"], torch.zeros(2, 1), noises)
     torch.testing.assert_close(found, expected)
@@ -212,7 +221,7 @@ def test_image_to_image_from_parts() -> None:
     found = graph.run({"image": image}, seed=0, outputs=["image", "noise.latent"], callbacks=[lambda e: turns.append(e.kind == "loop")])
     assert sum(turns) == 3
     grid = DiffusionSchedule(num_steps=6).grid().slice(3)
-    noise = Rng(0, "image_to_image/noise", ()).normal((1, 3, 4, 4))
+    noise = draws_of(0, "noise").normal((1, 3, 4, 4))
     torch.testing.assert_close(found["noise.latent"], grid.levels[0].alpha * (image * 2 - 1) + grid.levels[0].sigma * noise)
     with torch.no_grad():
         expected = walked(graph.nodes["solver"], SamplerState(grid), found["noise.latent"], graph.nodes["backbone"], torch.zeros(1, 1))

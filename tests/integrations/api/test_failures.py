@@ -168,7 +168,7 @@ def test_an_error_names_the_node(server: ScriptedServer, build) -> None:
     server.script(refusal())
     with pytest.raises(ApiContentError) as caught:
         graph.run({"prompt": "x"})
-    assert caught.value.__notes__ == ["raised in node chat/author"]
+    assert caught.value.__notes__ == ["raised in node author of chat"]
 
 
 def test_nobody_listens_at_the_address(build) -> None:

@@ -40,6 +40,7 @@ def test_it_paints_what_the_graph_of_the_folder_paints_and_repeats_with_the_seed
 
 
 def block_seed(seed: int) -> int:
-    from wgtorch.core.run.rng import Rng
+    from wgtorch.core.run.context import RunContext, RunOptions
+    from wgtorch.core.run.rng import check_seed
 
-    return Rng(seed, "g/paint", ()).seed()
+    return RunContext(RunOptions("g"), key=check_seed(seed, "g")).rng("paint").seed()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
-from wgtorch.core.plan.steps import NONE, Call, Carry, Chain, Combine, Loop, Plan, Prepare, Step
-from wgtorch.core.plan.wiring import Wiring, upstream, wire
+from wgtorch.core.plan.steps import NONE, SURROUNDED, Call, Carry, Chain, Combine, Hoisted, Loop, Plan, Step, Unit
+from wgtorch.core.plan.wiring import Wiring, natural, upstream, wire
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
 
@@ -32,6 +33,7 @@ def make_plan(
         ValidationError: the structure cannot be run; lists all findings.
     """
     wanted = structure.outputs if wanted is None else tuple(wanted)
+    structure = _in_order(structure)
     fed = tuple(dict.fromkeys(fed))
     cut = _cut_down(structure, wanted, fed, also)
     errors = dangling(cut)
@@ -42,6 +44,20 @@ def make_plan(
         raise ValidationError(structure.name, errors)
     plan = Builder(wiring, wanted, fed).build()
     return replace(plan, unread=frozenset(entry.name for entry in structure.inputs) - {name for name, _, _ in plan.inputs})
+
+
+def _in_order(structure: Structure) -> Structure:
+    """The structure with everything by name: in which order it was built tells nothing."""
+    return replace(
+        structure,
+        nodes={node_id: structure.nodes[node_id] for node_id in sorted(structure.nodes, key=natural)},
+        edges=tuple(sorted(structure.edges, key=_edge_order)),
+        inputs=tuple(sorted(structure.inputs, key=lambda entry: (natural(entry.name), natural(entry.node_id), entry.port_name))),
+    )
+
+
+def _edge_order(edge: Edge) -> tuple[Any, ...]:
+    return natural(edge.source_node), natural(edge.source_port), natural(edge.target_node), natural(edge.target_port)
 
 
 def _cut_down(structure: Structure, wanted: Sequence[Exposed], fed: Sequence[tuple[str, str]], also: Iterable[str]) -> Structure:
@@ -76,6 +92,7 @@ class Builder:
         self.wanted = wanted
         self.size = 0
         self.unsure: set[int] = set()  # slots that may stay empty
+        self.fills: list[tuple[str, str, int]] = []
         self.given = {key: self._slot() for key in fed}
         self.exposed: dict[str, int] = {}
         self.required: dict[str, bool] = {}
@@ -115,8 +132,9 @@ class Builder:
             feeds=tuple((node, port, slot) for (node, port), slot in self.given.items()),
             outputs=outputs,
             steps=steps_freed,
-            quick=joined(steps_freed),
-            is_async=any(step.is_async for step in steps_freed),
+            fast_steps=joined(steps_freed),
+            fills=tuple(self.fills),
+            units=_units(steps_freed, keep),
         )
 
     def _slot(self) -> int:
@@ -135,10 +153,12 @@ class Builder:
         return self.given[key] if key in self.given else self.produced[key]
 
     def _component_order(self) -> list[list[str]]:
-        """Components in data order; among those that are ready, waiting ones first, then as they were added."""
+        """Components in data order; among those that are ready, async ones first, then by the nodes' ids."""
         wiring = self.wiring
-        position = {node: index for index, node in enumerate(self.structure.nodes)}
-        rank = [(not any(self.structure.nodes[node].is_async for node in members), position[members[0]]) for members in wiring.components]
+        rank = [
+            (not any(self.structure.nodes[node].is_async for node in members), natural(min(members, key=natural)))
+            for members in wiring.components
+        ]
         needs = {(wiring.component[e.source_node], wiring.component[e.target_node]) for e in self.structure.edges if not wiring.inside(e)}
         return [wiring.components[index] for index in _ordered(range(len(wiring.components)), needs, rank)]
 
@@ -150,13 +170,13 @@ class Builder:
         carries = self._carries([edge for edge in inner if edge in wiring.feedback])
         spot = {node: index for index, node in enumerate(members)}
         needs = {(spot[e.source_node], spot[e.target_node]) for e in inner if e not in wiring.feedback}
-        rank = [(not shapes[node].is_async, index) for index, node in enumerate(members)]
+        rank = [(not shapes[node].is_async, natural(node)) for node in members]
         ordered = [members[index] for index in _ordered(range(len(members)), needs, rank)]
         body = [step for node in ordered for step in self._node_steps(node)]
         done = tuple(self.produced[node, "done"] for node in ordered if (node, "done") in self.produced)
         writes = {slot for step in body for slot in step.writes}
         carried = {carry.slot for carry in carries}
-        before, body = self._prepared(body, writes | carried)
+        before, body = self._hoisted(body, writes | carried)
         reads = {slot for step in body for slot in step.reads} | {carry.start for carry in carries if carry.start != NONE}
         outside = reads - writes - carried
         loop = Loop(
@@ -170,27 +190,30 @@ class Builder:
         )
         return [*before, loop]
 
-    def _prepared(self, body: Sequence[Step], changing: set[int]) -> tuple[list[Step], list[Step]]:
-        """What nodes of a loop make of inputs that no turn changes, and the loop's body that reads that instead."""
+    def _hoisted(self, body: Sequence[Step], changing: set[int]) -> tuple[list[Step], list[Step]]:
+        """What nodes of a loop make of inputs that no iteration changes, and the loop's body that reads that instead."""
         before: list[Step] = []
         after: list[Step] = []
         for step in body:
-            if isinstance(step, Call) and (ports := self.structure.nodes[step.node].prepares):
+            if isinstance(step, Call) and (ports := self.structure.nodes[step.node].hoistable):
                 inputs = tuple((port, slot) for port, slot in step.inputs if port in ports)
                 if inputs and not any(slot in changing for _, slot in inputs):
                     store = tuple((port, self._slot()) for port, _ in inputs)
-                    before.append(Prepare(step.node, step.key, inputs, store))
+                    before.append(Hoisted(step.node, step.key, inputs, store))
                     step = _reading(step, dict(store))
             after.append(step)
         return before, after
 
     def _carries(self, feedback: list[Edge]) -> tuple[Carry, ...]:
-        """One carried slot for all feedback edges that bring the same, filled before the first turn from their ports' start."""
+        """One carried slot for all feedback edges that bring the same, filled before the first iteration from their ports' start."""
         carries: dict[tuple[int, int], Carry] = {}
         for edge in feedback:
             key = (edge.target_node, edge.target_port)
             single = self._input(key).aggregation == "single"
             starts = self._plain_sources(*key) if single else []
+            if single and not starts and self._input(key).filled:
+                self.fills.append((*key, self._slot()))
+                starts = [self.fills[-1][2]]
             origin = (starts[0] if starts else NONE, self._source_slot(edge.source_node, edge.source_port))
             carry = carries[origin] if origin in carries else Carry(self._slot(), *origin, ports=())
             if not starts or starts[0] in self.unsure:
@@ -203,7 +226,7 @@ class Builder:
         return next(port for port in self.structure.nodes[key[0]].inputs if port.name == key[1])
 
     def _plain_sources(self, node_id: str, port: str) -> list[int]:
-        """Slots of a port's sources outside its loop or earlier in the turn."""
+        """Slots of a port's sources outside its loop or earlier in the iteration."""
         slots = [self._source_slot(edge.source_node, edge.source_port) for edge in self._forward_edges(node_id, port)]
         return slots + [self.exposed[entry.name] for entry in self.wiring.exposed_into.get((node_id, port), ())]
 
@@ -227,21 +250,22 @@ class Builder:
         store = tuple((port, self.produced[node_id, port]) for port in node.outputs if (node_id, port) in self.produced)
         lone = len(node.outputs) == 1 and len(store) == 1 and node.outputs[0] not in node.optional_outputs
         required = tuple(port.name for port in node.inputs if port.required)
-        sure = not any(slot in self.unsure and name in required for name, slot in inputs) and not any(port.filled for port in node.inputs)
-        bare = sure and not (node.special or node.is_async or node.may_skip) and (lone or not node.optional_outputs)
+        unsure = tuple(slot for name, slot in inputs if slot in self.unsure and name in required)
+        # A value of the node's own that stands in for one that may not come is looked for when it is known.
+        falls_back = any(port.filled and slot in self.unsure for port in node.inputs for name, slot in inputs if name == port.name)
         call = Call(
             node=node_id,
             key=node.key or node_id,
             inputs=tuple(inputs),
             args=args,
             kwargs=kwargs,
-            one=args[0] if len(args) == 1 and not kwargs else NONE,
+            arg_slot=args[0] if len(args) == 1 and not kwargs else NONE,
             store=store,
-            only=store[0][1] if lone else NONE,
-            only_port=node.outputs[0] if len(node.outputs) == 1 else "",
-            plain=bare and not node.draws,
-            draws=bare and node.draws,
+            out_slot=store[0][1] if lone else NONE,
+            out_port=node.outputs[0] if len(node.outputs) == 1 else "",
+            needs=node.needs | (SURROUNDED if node.is_async or node.may_skip or falls_back else 0),
             required=required,
+            unsure=unsure,
             is_async=node.is_async,
         )
         return [*before, call]
@@ -250,6 +274,9 @@ class Builder:
         """The slot a port reads, and the step that combines its sources when it has several."""
         key = (node.node_id, port.name)
         edges = self.wiring.edges_into.get(key, ())
+        if port.filled and not edges and key not in self.wiring.exposed_into:
+            self.fills.append((*key, self._slot()))
+            return self.fills[-1][2], []
         feedback = [edge for edge in edges if edge in self.wiring.feedback]
         if port.aggregation == "single" and feedback:
             return self.carried[feedback[0]], []
@@ -279,7 +306,7 @@ def _reading(call: Call, instead: dict[str, int]) -> Call:
     inputs = tuple((port, instead.get(port, slot)) for port, slot in call.inputs)
     args = tuple(slot for _, slot in inputs[: len(call.args)])
     kwargs = inputs[len(args) :]
-    return replace(call, inputs=inputs, args=args, kwargs=kwargs, one=args[0] if len(args) == 1 and not kwargs else NONE)
+    return replace(call, inputs=inputs, args=args, kwargs=kwargs, arg_slot=args[0] if len(args) == 1 and not kwargs else NONE)
 
 
 def _keys(sources: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
@@ -317,18 +344,19 @@ def _with_frees(steps: Sequence[Step], keep: set[int]) -> tuple[Step, ...]:
         touched = {*step.reads, *step.writes}
         frees = tuple(sorted(touched - alive))
         if isinstance(step, Loop):
-            step = _free_in_turns(step, alive)
+            step = _free_in_iterations(step, alive)
         alive |= set(step.reads)
         freed.append(replace(step, frees=frees))
     return tuple(reversed(freed))
 
 
-def _free_in_turns(loop: Loop, alive_after: set[int]) -> Loop:
-    """Frees inside a loop's body: values of this turn that neither the next turn nor anybody after the loop reads."""
+def _free_in_iterations(loop: Loop, alive_after: set[int]) -> Loop:
+    """Frees inside a loop's body: values of this iteration that neither the next one nor anybody after the loop reads."""
     fed_back = {carry.feedback for carry in loop.carries}
     body = _with_frees(loop.body, set(loop.reads) | fed_back | set(loop.done) | (set(loop.writes) & alive_after))
     own = (fed_back | set(loop.done)) & set(loop.writes)
-    return replace(loop, body=body, quick=joined(body), turn_frees=tuple(sorted(own - alive_after)))
+    kept = set(loop.reads) | set(loop.writes) | fed_back
+    return replace(loop, body=body, fast_body=joined(body), units=_units(body, kept), iteration_frees=tuple(sorted(own - alive_after)))
 
 
 def joined(steps: Iterable[Step]) -> tuple[Step | Chain, ...]:
@@ -337,8 +365,59 @@ def joined(steps: Iterable[Step]) -> tuple[Step | Chain, ...]:
     for step in steps:
         if not (isinstance(step, Call) and step.passes_on):
             parts.append(step)
-        elif parts and isinstance(parts[-1], list) and parts[-1][-1].only == step.one:
+        elif parts and isinstance(parts[-1], list) and parts[-1][-1].out_slot == step.arg_slot:
             parts[-1].append(step)
         else:
             parts.append([step])
-    return tuple(Chain(tuple(part), part[0].one, part[-1].only) if isinstance(part, list) else part for part in parts)
+    return tuple([Chain(tuple(part), part[0].arg_slot, part[-1].out_slot) if isinstance(part, list) else part for part in parts])
+
+
+def _units(steps: Sequence[Step], keep: set[int]) -> tuple[Unit, ...]:
+    """Steps grouped by the async calls that come before and after them; none where no call is async.
+
+    Steps of a group are ready together and go on one after the other; async calls whose values are there run meanwhile.
+    """
+    numbers = {
+        index: 1 << count for count, index in enumerate(i for i, step in enumerate(steps) if isinstance(step, Call) and step.is_async)
+    }
+    if not numbers:
+        return ()
+    writer = {slot: index for index, step in enumerate(steps) for slot in step.writes}
+    needs = [{writer[slot] for slot in step.reads if slot in writer and writer[slot] != index} for index, step in enumerate(steps)]
+    before, after = [0] * len(steps), [0] * len(steps)
+    for index in range(len(steps)):
+        for source in needs[index]:
+            before[index] |= before[source] | numbers.get(source, 0)
+    for index in reversed(range(len(steps))):
+        for source in needs[index]:
+            after[source] |= after[index] | numbers.get(index, 0)
+    groups: dict[tuple[int, int, int], list[int]] = {}
+    for index in range(len(steps)):
+        groups.setdefault((before[index], after[index], numbers.get(index, 0)), []).append(index)
+    unit_of = {index: number for number, group in enumerate(groups.values()) for index in group}
+    reads = [{slot for index in group for slot in steps[index].reads} for group in groups.values()]
+    readers: dict[int, int] = {}
+    for group_reads in reads:
+        for slot in group_reads:
+            readers[slot] = readers.get(slot, 0) + 1
+    waits_for = [{unit_of[source] for index in group for source in needs[index]} - {number} for number, group in enumerate(groups.values())]
+    then: list[list[int]] = [[] for _ in groups]
+    for other, sources in enumerate(waits_for):
+        for source in sources:
+            then[source].append(other)
+    units = []
+    for number, group in enumerate(groups.values()):
+        own = [steps[index] for index in group]
+        touched = {slot for step in own for slot in (*step.reads, *step.writes)}
+        parts = _with_frees(own, {slot for slot in touched if slot in keep or readers.get(slot, 0) > (slot in reads[number])})
+        units.append(
+            Unit(
+                steps=parts,
+                fast_steps=joined(parts),
+                call=parts[0] if group[0] in numbers and isinstance(parts[0], Call) else None,
+                waits_for=len(waits_for[number]),
+                then=tuple(then[number]),
+                crossing=tuple(sorted(slot for slot in reads[number] if readers[slot] > 1 and slot not in keep)),
+            )
+        )
+    return tuple(units)

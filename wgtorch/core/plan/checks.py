@@ -110,6 +110,21 @@ def cycle_findings(wiring: Wiring) -> list[Finding]:
                 "Expose that input, add an edge from outside the loop, or give the node a default for it.",
             )
         )
+    for members in wiring.unordered:
+        ports = [
+            f"{edge.target_node}.{edge.target_port}"
+            for edge in structure.edges
+            if edge.source_node in members and edge.target_node in members and edge not in wiring.feedback
+        ]
+        findings.append(
+            Finding(
+                f"{structure.name}/{members[0]}",
+                f"nothing says which node of the loop through {', '.join(members)} is first: each can do without what the other sends",
+                f"a start for exactly one of {', '.join(sorted(dict.fromkeys(ports)))}",
+                "Give the node that is to be first a start there: expose that input, add an edge from outside the loop, or fill it "
+                "(inputs={port: value}).",
+            )
+        )
     return findings
 
 

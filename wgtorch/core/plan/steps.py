@@ -9,6 +9,11 @@ NONE = -1
 """The slot number that stands for no slot."""
 
 
+LEVEL, FROZEN, RNG, SURROUNDED = 1, 2, 4, 8
+"""What the call of a node needs beside values: the run's context, where the child is a level; a detached twin, where gradients are
+recorded; a source of random draws; more than that (map, adapter, condition, stream, another thread)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Runs one node.
@@ -17,12 +22,12 @@ class Call:
         node: its id, and ``key``, what its child is called in the module that holds the children.
         inputs: (port, slot) of every fed input.
         args: slots passed by position, which are sure to be filled, then ``kwargs`` as (port, slot), without those that are not.
-        one: the slot of the only argument when there is just one, by position.
+        arg_slot: the slot of the only argument when there is just one, by position.
         store: (port, slot) of every output that is read.
-        only: the slot of the output when the node declares just one, and its name in ``only_port``.
-        plain: nothing but values to hand over; all that must be there are sure to be.
-        draws: likewise, and the generator.
+        out_slot: the slot of the output when the node declares just one, and its name in ``out_port``.
+        needs: bits that say what the call needs beside values; 0 where handing them over is all.
         required: inputs that must be there.
+        unsure: slots of those that may turn out empty.
         is_async: the call waits on a network.
         frees: slots nobody reads after this step.
     """
@@ -32,46 +37,45 @@ class Call:
     inputs: tuple[tuple[str, int], ...]
     args: tuple[int, ...]
     kwargs: tuple[tuple[str, int], ...]
-    one: int
+    arg_slot: int
     store: tuple[tuple[str, int], ...]
-    only: int
-    only_port: str
-    plain: bool
-    draws: bool
+    out_slot: int
+    out_port: str
+    needs: int
     required: tuple[str, ...]
+    unsure: tuple[int, ...]
     is_async: bool
     frees: tuple[int, ...] = ()
 
     @property
     def reads(self) -> tuple[int, ...]:
         """Slots this step reads."""
-        return tuple(slot for _, slot in self.inputs)
+        return tuple([slot for _, slot in self.inputs])
 
     @property
     def writes(self) -> tuple[int, ...]:
         """Slots this step fills."""
-        return tuple(slot for _, slot in self.store)
+        return tuple([slot for _, slot in self.store])
 
     @property
     def passes_on(self) -> bool:
-        """True where it is plain, takes one value, which nobody reads after, and gives one."""
-        return self.plain and self.only != NONE and self.frees == (self.one,)
+        """True where it needs nothing but one value, which nobody reads after, and gives one."""
+        return not self.needs and self.arg_slot != NONE and self.out_slot != NONE and self.frees == (self.arg_slot,)
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Calls that pass one value on, each to the next and to nobody else; for a walk that nobody watches.
+    """Calls that pass one value on, each to the next and to nobody else.
 
     Args:
         calls: in order.
-        one: the slot of the first one's argument.
-        only: the slot of the last one's output.
+        arg_slot: the slot of the first one's argument.
+        out_slot: the slot of the last one's output.
     """
 
     calls: tuple[Call, ...]
-    one: int
-    only: int
-    plain: bool = False
+    arg_slot: int
+    out_slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,6 @@ class Combine:
     slot: int
     outside: frozenset[int] = frozenset()
     frees: tuple[int, ...] = ()
-    plain: bool = False
     is_async: bool = False
 
     @property
@@ -109,7 +112,7 @@ class Combine:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
+class Hoisted:
     """Lets a node of a loop make something, before the loop, of inputs that stay the same in it.
 
     Args:
@@ -123,7 +126,6 @@ class Prepare:
     inputs: tuple[tuple[str, int], ...]
     store: tuple[tuple[str, int], ...]
     frees: tuple[int, ...] = ()
-    plain: bool = False
     is_async: bool = False
 
     @property
@@ -139,7 +141,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """A value that a loop hands from one turn to the next, to all ``ports`` that start with it and are fed back the same.
+    """A value that a loop hands from one iteration to the next, to all ``ports`` that start with it and are fed back the same.
 
     ``slot`` starts as ``start`` and then takes ``feedback``.
     """
@@ -152,9 +154,9 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Repeats ``body``; ``done`` are slots of boolean outputs that end it early, ``turn_frees`` are emptied each turn.
+    """Repeats ``body``; ``done`` are slots of boolean outputs that end it early, ``iteration_frees`` are emptied each time.
 
-    ``quick`` is the body as a walk takes it that nobody watches.
+    ``fast_body`` is the body as a walk takes it that nobody watches; ``units`` are its parts where some of its nodes are async.
     """
 
     nodes: tuple[str, ...]
@@ -163,10 +165,10 @@ class Loop:
     done: tuple[int, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-    turn_frees: tuple[int, ...] = ()
-    quick: tuple[Step | Chain, ...] = ()
+    iteration_frees: tuple[int, ...] = ()
+    fast_body: tuple[Step | Chain, ...] = ()
+    units: tuple[Unit, ...] = ()
     frees: tuple[int, ...] = ()
-    plain: bool = False
     is_async: bool = False
 
     @property
@@ -175,7 +177,28 @@ class Loop:
         return self.nodes[0]
 
 
-Step = Call | Combine | Loop | Prepare
+Step = Call | Combine | Loop | Hoisted
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Part of a plan with async nodes: one async call, or steps that are all ready once the same async calls have returned.
+
+    Args:
+        steps: what it walks; a single call where it is async.
+        fast_steps: the same for a walk that nobody watches.
+        call: the async call.
+        waits_for: how many units come before it.
+        then: numbers of the units that wait for it.
+        crossing: slots it reads that other units read too; emptied by the last of them.
+    """
+
+    steps: tuple[Step, ...]
+    fast_steps: tuple[Step | Chain, ...]
+    call: Call | None
+    waits_for: int
+    then: tuple[int, ...]
+    crossing: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +211,9 @@ class Plan:
         feeds: (node, port, slot) of outputs whose value is given instead of computed.
         outputs: (name, slot).
         steps: the walk.
-        quick: the same for a run that nobody watches, with chains of calls joined.
-        is_async: some node waits on a network.
+        fast_steps: the same for a run that nobody watches, with chains of calls joined.
+        fills: (node, port, slot) of inputs whose value the node itself holds.
+        units: parts of the plan that wait for different async calls; empty where no node is async.
         unread: exposed inputs that this plan has no use for.
     """
 
@@ -198,8 +222,9 @@ class Plan:
     feeds: tuple[tuple[str, str, int], ...]
     outputs: tuple[tuple[str, int], ...]
     steps: tuple[Step, ...]
-    quick: tuple[Step | Chain, ...]
-    is_async: bool
+    fast_steps: tuple[Step | Chain, ...]
+    fills: tuple[tuple[str, str, int], ...] = ()
+    units: tuple[Unit, ...] = ()
     unread: frozenset[str] = frozenset()
 
     def order(self) -> tuple[str, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from wgtorch.core.structure import Edge, Exposed, Structure
+
+_DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(slots=True)
@@ -20,6 +23,7 @@ class Wiring:
     own_tail: set[str] = field(default_factory=set)
     feedback: set[Edge] = field(default_factory=set)
     stuck: list[list[str]] = field(default_factory=list)
+    unordered: list[list[str]] = field(default_factory=list)
 
     def is_loop(self, index: int) -> bool:
         members = self.components[index]
@@ -44,8 +48,14 @@ def wire(structure: Structure) -> Wiring:
     return wiring
 
 
+def natural(text: str) -> tuple[tuple[int, str], ...]:
+    """A key that sorts names as people do: ``frame_2`` before ``frame_10``."""
+    return tuple([(int(part), "") if part.isdigit() else (-1, part) for part in _DIGITS.split(text)])
+
+
 def _cut_loops(wiring: Wiring) -> None:
-    """Finds the feedback edges: those whose target has a start of its own, then those whose target can do without."""
+    """Finds the feedback edges: those whose target has a start of its own, then those that close a cycle of which all other edges
+    bring what has to be there. Cycles that are left over have no start, or nothing in them says which node is first."""
     structure = wiring.structure
     ports = {(node.node_id, port.name): port for node in structure.nodes.values() for port in node.inputs}
 
@@ -62,18 +72,27 @@ def _cut_loops(wiring: Wiring) -> None:
     wiring.feedback = {edge for edge in within if started(edge)}
     rest = [edge for edge in within if edge not in wiring.feedback]
     cyclic = _on_cycles(structure.nodes, rest)
-    # What a port can do without is cut only where it closes a cycle over what it cannot do without; edges that go
-    # forward in the order of the nodes come first, so a value of this turn is preferred to one of the last.
-    place = {node: index for index, node in enumerate(structure.nodes)}
-    kept = [edge for edge in rest if edge not in cyclic or not can_do_without(edge)]
-    loose = [edge for edge in cyclic if can_do_without(edge)]
-    for edge in sorted(loose, key=lambda edge: (place[edge.source_node] >= place[edge.target_node], place[edge.source_node])):
-        if edge.source_node == edge.target_node or _leads(edge.target_node, edge.source_node, kept):
-            wiring.feedback.add(edge)
-        else:
-            kept.append(edge)
-    left = {edge.source_node for edge in _on_cycles(structure.nodes, kept)}
-    wiring.stuck = [members for members in strong_components(structure.nodes, kept) if left & set(members)]
+    loose = {edge for edge in cyclic if can_do_without(edge)}
+    firm = [edge for edge in rest if edge not in loose]
+    left = {edge.source_node for edge in _on_cycles(structure.nodes, firm)}
+    wiring.stuck = [members for members in strong_components(structure.nodes, firm) if left & set(members)]
+    if wiring.stuck:
+        return
+    while True:
+        closing = {edge for edge in loose if edge.source_node == edge.target_node or _leads(edge.target_node, edge.source_node, firm)}
+        wiring.feedback |= closing
+        loose -= closing
+        # What lies on no cycle any more brings the value of this iteration, and may show of others that they close one.
+        still = _on_cycles(structure.nodes, [*firm, *loose])
+        settled = {edge for edge in loose if edge not in still}
+        if not closing and not settled:
+            break
+        loose -= settled
+        firm += settled
+    if loose:
+        left = {edge.source_node for edge in loose} | {edge.target_node for edge in loose}
+        wiring.unordered = [sorted(set(members) & left, key=natural) for members in strong_components(structure.nodes, [*firm, *loose])]
+        wiring.unordered = [members for members in wiring.unordered if len(members) > 1]
 
 
 def _leads(start: str, end: str, edges: Sequence[Edge]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ from typing import Any
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _owner = 0  # the process whose loop it is: a forked one has no thread of it
+_idle_owner = 0
 _here = threading.local()
 _LOOP_THREAD = "wgtorch-async"
 
@@ -49,25 +51,62 @@ class Task(Future[Any]):
 def start(function: Callable[[], Any]) -> Future[Any]:
     """Calls a blocking function in a thread of its own.
 
-    A thread for each call, not a pool: calls nest (a composite that waits holds nodes that wait), and nested calls in a
-    bounded pool can all wait for a place.
+    A thread for each call that goes on, not a pool of so many: calls nest (a composite that waits holds nodes that wait), and
+    nested calls in a bounded pool can all wait for a place.
     """
     task = Task()
-
-    def work() -> None:
-        if not task.set_running_or_notify_cancel():
-            return
-        _here.task = task
-        try:
-            result = function()
-        except BaseException as error:
-            task.set_exception(error)
-        else:
-            task.set_result(result)
-
     _note(task)
-    threading.Thread(target=work, name="wgtorch-node", daemon=True).start()
+    worker = _idle_worker()
+    worker.put((task, function))
     return task
+
+
+_idle: list[queue.SimpleQueue[tuple[Task, Callable[[], Any]]]] = []
+"""What threads that have nothing to do wait at, the last one that became idle last."""
+_MOST_IDLE = 64
+
+
+def _idle_worker() -> queue.SimpleQueue[tuple[Task, Callable[[], Any]]]:
+    """What a thread without work waits at; a new one's where there is none. A forked process has none of its parent's threads."""
+    global _idle, _idle_owner
+    if _idle_owner != os.getpid():
+        _idle, _idle_owner = [], os.getpid()
+    try:
+        return _idle.pop()
+    except IndexError:
+        work: queue.SimpleQueue[tuple[Task, Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=_work, args=(work,), name="wgtorch-node", daemon=True).start()
+        return work
+
+
+def _work(work: queue.SimpleQueue[tuple[Task, Callable[[], Any]]]) -> None:
+    while True:
+        task, function = work.get()
+        if task.set_running_or_notify_cancel():
+            _here.task = task
+            result: Any = None
+            failure: BaseException | None = None
+            try:
+                result = function()
+            except BaseException as error:
+                failure = error
+            del function  # what it holds is not kept until the thread has other work
+            _here.task = None
+            if len(_idle) < _MOST_IDLE:
+                _idle.append(work)
+                is_last = False
+            else:
+                is_last = True
+            if failure is None:
+                task.set_result(result)
+            else:
+                task.set_exception(failure)
+            del task, result, failure
+            if is_last:
+                return
+        else:
+            _idle.append(work)
+            del task, function
 
 
 def submit(coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:

@@ -1,21 +1,26 @@
-"""What belongs to one run and to nothing else: seed, callbacks, limits, given and wanted values."""
+"""What belongs to one run and to nothing else: its options, its path, its draws' key, given and wanted values."""
 
 from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.errors import RunCancelled, RunTimeoutError
-from wgtorch.core.run.result_cache import Kept
-from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError
+from wgtorch.core.kinds import describe
+from wgtorch.core.run.foreign_draws import is_serving, serve_from, serving
+from wgtorch.core.run.result_cache import ResultCache
+from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key
+
+Path = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -24,15 +29,16 @@ class Event:
 
     Args:
         kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``chunk`` where a block tells of an output that is not whole yet.
-        path: the node's path, from the outermost composite's id (``architect/plan/first/a``).
+        path: the node's path below the level that runs (``architect/plan/first/a``); empty for that level itself.
         level: ``world``, ``stage``, ``pipeline``, ``graph`` or ``block``.
         inputs: values the node was called with.
         outputs: values it gave.
-        step: turn of the loop, or pass of the world, from 0.
-        total: how many turns or passes there will be, where that is known.
+        step: iteration of the loop, or pass of the world, from 0.
+        total: how many iterations or passes there will be, where that is known.
         elapsed: seconds since the node started.
         reason: why a node was skipped.
         error: the exception a node ended with.
+        root: id of the level that runs.
     """
 
     kind: str
@@ -45,103 +51,136 @@ class Event:
     elapsed: float | None = None
     reason: str | None = None
     error: BaseException | None = None
+    root: str = ""
 
 
 Callback = Callable[[Event], None]
-Path = tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Run:
-    """One run's own things, handed from level to level.
+class RunOptions:
+    """What holds for a whole run, at every level of it.
 
     Args:
-        path: ids from the outermost composite to the one that runs.
-        seed: root of all random draws; None draws from PyTorch's global generator.
+        root: id of the level that runs.
         callbacks: called with every :class:`Event`.
-        num_loop_steps: turns of every loop.
         cancelled: true when the run should stop.
         deadline: time of ``time.monotonic`` at which the run is too late.
-        turns: turns of the loops and passes around the node that runs; part of every draw's key.
-        sample: places in mapped lists around the node that runs; part of every draw's key.
-        feeds: given outputs by (path below this composite, port).
-        wanted: outputs asked for below this composite by (path, port); None asks for all that is exposed.
-        exposed: with ``wanted``, the exposed outputs that are read.
-        taken: where wanted values from below are collected, by (path from the root, port).
-        state: the State a stage runs over; conditions of its nodes look at it.
-        content: a world's content.
-        dry: values are stand-ins; blocks are asked for ``dry`` where they have it.
-        kept: what nodes that wait brought, here and in a try of the same pass before.
+        training: nodes run as in ``train``, with gradients.
+        debug: look for values changed in place and for wrong kinds on inner edges.
+        is_dry: values are stand-ins; blocks are asked for ``dry`` where they have it.
+        results: outputs of I/O-bound nodes, here and in a try of the same pass before.
+        taken: where wanted values from below are collected, by (path, port).
     """
 
-    path: Path
-    seed: int | None = None
+    root: str
     callbacks: tuple[Callback, ...] = ()
-    num_loop_steps: int | None = None
     cancelled: Callable[[], bool] | None = None
     deadline: float | None = None
-    turns: tuple[int, ...] = ()
+    training: bool = False
+    debug: bool = False
+    is_dry: bool = False
+    results: ResultCache | None = None
+    taken: dict[tuple[Path, str], Any] | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """True when every call of a node has to be told of or looked at."""
+        return bool(self.callbacks) or self.debug or self.is_dry or self.results is not None
+
+    @property
+    def is_limited(self) -> bool:
+        """True when the run may be stopped before a node."""
+        return self.cancelled is not None or self.deadline is not None
+
+
+@dataclass(slots=True)
+class RunContext:
+    """One run as one level of it sees it, handed from level to level.
+
+    Args:
+        options: what holds for the whole run.
+        path: ids from below the level that runs to this one.
+        key: what draws here are keyed by; None draws from PyTorch's global generator.
+        num_loop_steps: iterations of every loop.
+        iterations: iterations of the loops, and passes, around the node that runs.
+        sample: places in mapped lists around the node that runs; part of every draw's key.
+        feeds: given outputs by (path below this level, port).
+        wanted: outputs asked for below this level by (path, port); None asks for all that is exposed.
+        exposed: with ``wanted``, the exposed outputs that are read.
+        state: the State a stage runs over; conditions of its nodes look at it.
+        content: a world's content after the stage that ran here.
+    """
+
+    options: RunOptions
+    path: Path = ()
+    key: Key | None = None
+    num_loop_steps: int | None = None
+    iterations: tuple[int, ...] = ()
     sample: tuple[int, ...] = ()
-    feeds: Mapping[tuple[Path, str], Any] = field(default_factory=dict)
+    feeds: Mapping[tuple[Path, str], Any] | None = None
     wanted: frozenset[tuple[Path, str]] | None = None
     exposed: tuple[str, ...] = ()
-    taken: dict[tuple[Path, str], Any] = field(default_factory=dict)
     state: Any = None
     content: Mapping[str, Any] | None = None
-    dry: bool = False
-    kept: Kept | None = None
 
-    def child(self, node_id: str, *, item: int | None = None, exposed: tuple[str, ...] = ()) -> Run:
+    def child(self, node_id: str, *, item: int | None = None, exposed: tuple[str, ...] = ()) -> RunContext:
         """The run as a child at ``node_id`` sees it; ``item`` is its place in a mapped list."""
-        run = _copy(self)
-        run.path = (*self.path, node_id)
-        run.sample = self.sample if item is None else (*self.sample, item)
-        run.feeds = _below(self.feeds, node_id)
-        run.wanted = None if self.wanted is None else frozenset((path[1:], port) for path, port in self.wanted if path[:1] == (node_id,))
-        run.exposed = exposed
-        return run
+        feeds, wanted = self.feeds, self.wanted
+        return RunContext(
+            self.options,
+            (*self.path, node_id),
+            None if self.key is None else mix(self.key, name_key(node_id)),
+            self.num_loop_steps,
+            self.iterations,
+            self.sample if item is None else (*self.sample, item),
+            feeds and {(path[1:], port): value for (path, port), value in feeds.items() if path[:1] == (node_id,)},
+            None if wanted is None else frozenset([(path[1:], port) for path, port in wanted if path[:1] == (node_id,)]),
+            exposed,
+        )
 
-    def turn(self, index: int) -> Run:
-        """The run in turn ``index`` of a loop."""
-        run = _copy(self)
-        run.turns = (*self.turns, index)
-        return run
+    def iteration(self, index: int) -> RunContext:
+        """The run in iteration ``index`` of a loop."""
+        return RunContext(
+            self.options,
+            self.path,
+            None if self.key is None else key_of_iteration(self.key, index),
+            self.num_loop_steps,
+            (*self.iterations, index),
+            self.sample,
+            self.feeds,
+            self.wanted,
+            self.exposed,
+            self.state,
+        )
 
     def rng(self, node_id: str, *, item: int | None = None) -> Rng:
         """Random draws of the node at ``node_id``."""
-        if self.seed is None:
+        if self.key is None:
             return GLOBAL_RNG
-        sample = self.sample if item is None else (*self.sample, item)
-        return Rng(self.seed, "/".join((*self.path, node_id)), self.turns, sample=sample)
+        return Rng.of(mix(self.key, name_key(node_id)), self.sample if item is None else (*self.sample, item))
+
+    def where(self, node_id: str) -> str:
+        """A node's path."""
+        return "/".join((*self.path, node_id))
 
     def emit(self, kind: str, node_id: str | None, level: str, **fields: Any) -> None:
         """Tells every callback; what a callback raises ends the run."""
-        self._tell(Event(kind, "/".join(self.path if node_id is None else (*self.path, node_id)), level, **fields))
+        if not self.options.callbacks:
+            return
+        path = "/".join(self.path) if node_id is None else self.where(node_id)
+        self.tell(Event(kind, path, level, root=self.options.root, **fields))
 
-    def _tell(self, event: Event) -> None:
-        for callback in self.callbacks:
+    def tell(self, event: Event) -> None:
+        """Tells every callback."""
+        for callback in self.options.callbacks:
             callback(event)
 
     def emitter(self, node_id: str) -> Callable[..., None] | None:
         """What a block at ``node_id`` tells callbacks with, of parts of its outputs; None where there are none."""
-        if not self.callbacks:
+        if not self.options.callbacks:
             return None
         return lambda **outputs: self.emit("chunk", node_id, "block", outputs=outputs)
-
-    def watch(self, node_id: str, level: str, inputs: Mapping[str, Any], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Makes a call that gives outputs by name, and tells callbacks of its start and of its end or error."""
-        if not self.callbacks:
-            return call()
-        path = "/".join((*self.path, node_id))
-        self._tell(Event("start", path, level, inputs))
-        started = time.perf_counter()
-        try:
-            outputs = call()
-        except Exception as error:
-            self._tell(Event("error", path, level, inputs, elapsed=time.perf_counter() - started, error=error))
-            raise
-        self._tell(Event("end", path, level, inputs, outputs, elapsed=time.perf_counter() - started))
-        return outputs
 
     def check(self, node_id: str) -> None:
         """Stops the run here when it was cancelled or is late.
@@ -150,56 +189,231 @@ class Run:
             RunCancelled: it was cancelled.
             RunTimeoutError: it is late.
         """
-        if self.cancelled is not None and self.cancelled():
-            raise RunCancelled(f"the run was cancelled before {'/'.join((*self.path, node_id))}")
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise RunTimeoutError(f"the run's time limit passed before {'/'.join((*self.path, node_id))}")
+        options = self.options
+        if options.cancelled is not None and options.cancelled():
+            raise RunCancelled(f"the run was cancelled before {self.where(node_id)} of {options.root}")
+        if options.deadline is not None and time.monotonic() > options.deadline:
+            raise RunTimeoutError(f"the run's time limit passed before {self.where(node_id)} of {options.root}")
 
 
-_fields = attrgetter(*Run.__dataclass_fields__)
+# --- the call that a thread is in -------------------------------------------------------------------------------------
 
 
-def _copy(run: Run) -> Run:
-    """A run that shares everything with another; dataclasses.replace takes three times as long, but can be compiled."""
-    return replace(run) if torch.compiler.is_compiling() else Run(*_fields(run))
+class ActiveCall:
+    """The call of a node that goes on: what a run inside it takes after, and whose draws are served.
+
+    Args:
+        run: of the level whose node is called.
+        step: of the plan, whose node is called; the walk moves it on from node to node. None where the run is that of one block.
+        item: its place in a mapped list.
+    """
+
+    __slots__ = ("draws", "item", "run", "step")
+
+    def __init__(self, run: RunContext, step: Any = None, item: int | None = None) -> None:
+        self.run, self.step, self.item = run, step, item
+        self.draws = 0
+
+    def child(self) -> RunContext:
+        """The run as a level that is called inside the node sees it: all of it is wanted, nothing is given."""
+        inner = replace(self.run) if self.step is None else self.run.child(self.step.node, item=self.item)
+        inner.feeds, inner.wanted, inner.num_loop_steps = None, None, None
+        return inner
+
+    def next_draw(self) -> Rng | None:
+        """Draws of the next operator that draws in this call; None where the run has no seed."""
+        if self.run.key is None:
+            return None
+        if self.step is None:
+            rng = Rng.of(self.run.key, self.run.sample)
+        else:
+            rng = self.run.rng(self.step.node, item=self.item)
+        rng.key = key_of_draw(rng.key, self.draws)  # type: ignore[arg-type]
+        self.draws += 1
+        return rng
+
+    def where(self) -> str:
+        """The node's path."""
+        return "/".join(self.run.path) if self.step is None else self.run.where(self.step.node)
+
+
+class drawing_from:
+    """While it lasts, operators of this thread that draw without naming a generator draw from ``rng``; felt by no other thread.
+
+    Example:
+        >>> with drawing_from(Rng(7)):
+        ...     torch.randn(3)
+    """
+
+    __slots__ = ("_serving", "_token", "rng")
+
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
+
+    def __enter__(self) -> None:
+        self._token = enter_call(ActiveCall(RunContext(RunOptions(""), key=self.rng.key, sample=self.rng.sample)))
+        self._serving = serving(self.rng.keyed)
+        self._serving.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._serving.__exit__(kind, error, traceback)
+        leave_call(self._token)
+
+
+_active: contextvars.ContextVar[ActiveCall | None] = contextvars.ContextVar("active call", default=None)
+active_call = _active.get
+"""The call of a node that goes on here, if one does."""
+enter_call, leave_call = _active.set, _active.reset
+serve_from(active_call)
+
+
+# --- beginning a run --------------------------------------------------------------------------------------------------
 
 
 def new_run(
     root: str,
-    seed: int | None,
-    callbacks: Iterable[Callback],
-    num_loop_steps: int | None,
-    timeout: float | None,
-    cancelled: Callable[[], bool] | None,
-) -> Run:
-    """A run that starts now at the level called ``root``; ``timeout`` in seconds."""
-    return Run(
-        path=(root,),
-        seed=seed,
-        callbacks=tuple(callbacks),
-        num_loop_steps=num_loop_steps,
-        cancelled=cancelled,
-        deadline=None if timeout is None else time.monotonic() + timeout,
+    *,
+    seed: Any = None,
+    callbacks: Callback | Iterable[Callback] | None = None,
+    num_loop_steps: int | None = None,
+    timeout: float | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    training: bool | None = None,
+    debug: bool = False,
+) -> RunContext:
+    """A run that starts now at the level called ``root``.
+
+    Inside the call of a node of another run it goes on with that one's path, draws, callbacks, limits and mode, as far as it is
+    not told otherwise.
+
+    Raises:
+        PortTypeError: an option is of another kind than it has to be.
+    """
+    key = check_seed(seed, root)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
+    if cancelled is not None and not callable(cancelled):
+        raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
+    told = None if callbacks is None else _callbacks(callbacks, root)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if (outer := active_call()) is None:
+        options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug)
+        return RunContext(options, key=key, num_loop_steps=num_loop_steps)
+    inner = outer.child()
+    around = inner.options
+    stops = around.cancelled if cancelled is None else cancelled if around.cancelled is None else _either(cancelled, around.cancelled)
+    inner.options = replace(
+        around,
+        callbacks=around.callbacks if told is None else told,
+        cancelled=stops,
+        deadline=min([limit for limit in (deadline, around.deadline) if limit is not None], default=None),
+        training=around.training if training is None else training,
+        debug=debug or around.debug,
+        taken=None,
     )
+    inner.num_loop_steps = num_loop_steps
+    if key is not None:
+        inner.key = key
+    return inner
 
 
-def _below(feeds: Mapping[tuple[Path, str], Any], node_id: str) -> Mapping[tuple[Path, str], Any]:
-    return {(path[1:], port): value for (path, port), value in feeds.items() if path[:1] == (node_id,)} if feeds else feeds
+def _callbacks(callbacks: Any, root: str) -> tuple[Callback, ...]:
+    if callable(callbacks) and not isinstance(callbacks, (list, tuple)):
+        return (callbacks,)
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, (str, bytes, Mapping)):
+        raise PortTypeError(f"{root}: callbacks is {describe(callbacks)}; expected functions of an event, as callbacks=[f]")
+    found = tuple(callbacks)
+    for callback in found:
+        if not callable(callback):
+            raise PortTypeError(f"{root}: a callback is {describe(callback)}; expected a function of an event, as callbacks=[f]")
+    return found
 
 
-def in_this_context(function: Callable[[], Any]) -> Callable[[], Any]:
-    """The function as it would run here, in whatever thread calls it: same context variables, adapters, grad mode and autocast."""
+def _either(first: Callable[[], bool], second: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: bool(first() or second())
+
+
+def check_seeds_fit(key: Key | None, values: Mapping[str, Any], where: str) -> None:
+    """Refuses seeds of another number than there are samples, as far as the inputs tell.
+
+    Raises:
+        PortError: names both numbers.
+    """
+    if type(key) is not tuple:
+        return
+    sizes = {
+        name: len(value)
+        for name, value in values.items()
+        if isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.dim())
+    }
+    if sizes and len(key) not in sizes.values():
+        raise PortError(f"{where}: {len(key)} seeds, and the inputs hold {sizes} samples; give one seed for each sample, or a single one")
+
+
+# --- threads and errors -----------------------------------------------------------------------------------------------
+
+_DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
+
+
+def _autocast_states() -> list[tuple[str, bool, torch.dtype]]:
+    """Autocast of every device type that PyTorch can tell of: (device type, is on, its dtype)."""
+    return [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST_TYPES]
+
+
+def _has_autocast(kind: str) -> bool:
+    try:
+        torch.get_autocast_dtype(kind)
+    except RuntimeError:
+        return False
+    return True
+
+
+_AUTOCAST_TYPES = tuple(kind for kind in _DEVICE_TYPES if _has_autocast(kind))
+
+
+class _autocast_as:
+    """Sets autocast of every device type, in a thread that begins; the state is the thread's own, so there is nothing to warn of."""
+
+    def __init__(self, states: list[tuple[str, bool, torch.dtype]]) -> None:
+        self.states = states
+
+    def __enter__(self) -> None:
+        self.before, self.cache = _autocast_states(), torch.is_autocast_cache_enabled()
+        torch.autocast_increment_nesting()
+        self._set(self.states)
+
+    def __exit__(self, *exception: object) -> None:
+        self._set(self.before)
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+
+    @staticmethod
+    def _set(states: list[tuple[str, bool, torch.dtype]]) -> None:
+        for kind, enabled, dtype in states:
+            torch.set_autocast_enabled(kind, enabled)
+            torch.set_autocast_dtype(kind, dtype)
+
+
+def in_this_context(function: Callable[[], Any], call: ActiveCall | None = None) -> Callable[[], Any]:
+    """The function as it would run here, in whatever thread calls it: same context variables, adapters, grad mode and autocast.
+
+    Args:
+        function: what to call.
+        call: the call of a node that it is, where it is one.
+    """
     context = contextvars.copy_context()
+    if call is not None:
+        context.run(enter_call, call)
     function = adapter_hook.hook.preserve(function)
-    grad = torch.is_grad_enabled()
-    inference = torch.is_inference_mode_enabled()
-    autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    autocast: Any = _autocast_as(_autocast_states()) if torch._C._is_any_autocast_enabled() else nullcontext()
+    serves = is_serving()
 
-    def call() -> Any:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", enabled=autocast[0], dtype=autocast[1]):
+    def called() -> Any:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad), autocast, serving(serves):
             return context.run(function)
 
-    return call
+    return called
 
 
 def locate(error: BaseException, node_id: str, *, below: bool = False) -> None:
@@ -211,17 +425,20 @@ def locate(error: BaseException, node_id: str, *, below: bool = False) -> None:
         below: the node is a level, so the path of what failed inside it is there already.
     """
     inner = getattr(error, "node_path", None) if below else None
-    path = f"{node_id}/{inner}" if inner else node_id
+    _note_path(error, f"{node_id}/{inner}" if inner else node_id, "")
+
+
+def _note_path(error: BaseException, path: str, root: str) -> None:
     try:
         error.node_path = path  # type: ignore[attr-defined]
     except AttributeError:  # an exception with __slots__
         return
     notes = [note for note in getattr(error, "__notes__", []) if not note.startswith("raised in node ")]
-    error.__notes__ = [*notes, f"raised in node {path}"]
+    error.__notes__ = [*notes, f"raised in node {path}{f' of {root}' if root else ''}"]
 
 
 class located:
-    """Puts the id of the level that a run started at in front of the path of a failing node."""
+    """Names the level that a run started at beside the path of a failing node."""
 
     __slots__ = ("root",)
 
@@ -233,10 +450,26 @@ class located:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, Exception) and hasattr(error, "node_path"):
-            locate(error, self.root, below=True)
+            _note_path(error, error.node_path, self.root)
 
 
 def split_path(name: str) -> tuple[Path, str]:
     """The path and the port of what users write: ``first/a.y`` is (("first", "a"), "y")."""
     path, _, port = name.rpartition(".")
     return tuple(part for part in path.split("/") if part), port
+
+
+def requested(outputs: str | Sequence[str], where: str) -> list[str]:
+    """Names of outputs as a list; one name alone is meant as one.
+
+    Raises:
+        PortTypeError: it is something else.
+    """
+    if isinstance(outputs, str):
+        return [outputs]
+    names = list(outputs) if isinstance(outputs, Iterable) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise PortTypeError(
+            f"{where}: outputs is {describe(outputs)}; expected names, as outputs=['image'], or ports inside, as 'node.port'"
+        )
+    return names

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
-from wgtorch.core.plan import Call, Combine, Loop, Prepare, Step
-from wgtorch.core.run.context import Event, Run
-from wgtorch.core.run.executor import turns
+from wgtorch.core.plan import Call, Combine, Hoisted, Loop, Step
+from wgtorch.core.run.context import Event, RunContext
+from wgtorch.core.run.executor import loop_steps
 from wgtorch.core.tree import is_level
 
 
@@ -51,7 +51,7 @@ class DryRun:
         return "\n".join(rows + [f"would fail: {finding}" for finding in self.findings])
 
 
-def dry_run_of(composite: Any, values: Mapping[str, Any], run: Run, *, fake: bool) -> DryRun:
+def dry_run_of(composite: Any, values: Mapping[str, Any], run: RunContext, *, fake: bool) -> DryRun:
     """A dry run; see ``dry_run`` of :meth:`wgtorch.core.composite.Composite.run`."""
     report = DryRun(order=(), weight_bytes=_weight_bytes(composite))
     try:
@@ -62,15 +62,15 @@ def dry_run_of(composite: Any, values: Mapping[str, Any], run: Run, *, fake: boo
     missing = [name for name, _, required in plan.inputs if required and name not in values]
     report.findings = tuple(Finding(f"{composite.block_id}.{name}", "missing input") for name in missing)
     if composite.remote:
-        report.order, report.api_calls = (composite.block_id,), 1
+        report.order, report.api_calls = ("/".join(run.path) or composite.block_id,), 1
     else:
-        report.order, report.api_calls = _walk(composite, plan.steps, composite.block_id, run, values)
+        report.order, report.api_calls = _walk(composite, plan.steps, "/".join(run.path), run, values)
     if fake and not missing:
         _run_fake(composite, values, run, report)
     return report
 
 
-def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: RunContext, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """Paths in order, and how many calls wait on a network; ``values`` are the composite's inputs as far as known."""
     order: list[str] = []
     calls = 0
@@ -78,9 +78,9 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values
         if isinstance(step, Loop):
             inner, inner_calls = _walk(composite, step.body, prefix, run, values)
             order += inner
-            calls += inner_calls * _turns_or_one(composite, step, run)
+            calls += inner_calls * _steps_or_one(composite, step, run)
         elif isinstance(step, Call):
-            child, path = composite.nodes[step.node], f"{prefix}/{step.node}"
+            child, path = composite.nodes[step.node], f"{prefix}/{step.node}".lstrip("/")
             if is_level(child) and not child.remote:
                 below = run.child(step.node, exposed=tuple(port for port, _ in step.store))
                 inner, inner_calls = _walk(child, child.plan_for(below).steps, path, below, {})
@@ -89,7 +89,7 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: Run, values
             order += inner
             calls += inner_calls * _items(composite, step, values)
         else:
-            assert isinstance(step, (Combine, Prepare))
+            assert isinstance(step, (Combine, Hoisted))
     return tuple(order), calls
 
 
@@ -101,24 +101,24 @@ def _items(composite: Any, step: Call, values: Mapping[str, Any]) -> int:
     return len(lists[0]) if lists else 1
 
 
-def _turns_or_one(composite: Any, loop: Loop, run: Run) -> int:
+def _steps_or_one(composite: Any, loop: Loop, run: RunContext) -> int:
     try:
-        return turns(composite, loop, run) or 1
+        return loop_steps(composite, loop, run) or 1
     except WgtorchError:
         return 1
 
 
-def _run_fake(composite: Any, values: Mapping[str, Any], run: Run, report: DryRun) -> None:
+def _run_fake(composite: Any, values: Mapping[str, Any], run: RunContext, report: DryRun) -> None:
     """Runs with fake tensors, which have a shape and no data."""
     from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
     meter = _Meter(report)
-    run.callbacks = (*run.callbacks, meter)
+    run.options.callbacks = (*run.options.callbacks, meter)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake_values = tree_map(lambda value: mode.from_tensor(value) if isinstance(value, Tensor) else value, dict(values))
     try:
         with mode, torch.no_grad():
-            composite(run, **fake_values)
+            composite(run_context=run, **fake_values)
     except DataDependentOutputException as error:
         where = getattr(error, "node_path", composite.block_id)
         report.findings += (Finding(f"{composite.block_id}/{where}", "shapes depend on data from here on, so the rest was not looked at"),)

@@ -1,14 +1,18 @@
 """The executor: walks a plan's steps over the slots of one run.
 
-The common case - a node that only takes values and gives values - costs little more than calling the module. All else
-(callbacks, seeds, maps, conditions, frozen places, limits) goes through :func:`~wgtorch.core.run.node_call.call_node`.
+The plan says what the call of each node needs. Where that is handing over values, perhaps with a source of random draws, the
+walk makes the call itself, at little more than the price of the call; all else is in :mod:`wgtorch.core.run.node_call`.
+
+    Composite.forward -> walk -> child                      a node that takes values and gives values
+    Composite.forward -> walk -> call_node -> _called -> child
 """
 
 from __future__ import annotations
 
+import queue
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from itertools import count
 from typing import Any
@@ -17,105 +21,128 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
-from wgtorch.core.plan import NONE, Call, Chain, Combine, Loop, Plan, Prepare, Step
+from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, SURROUNDED, Call, Chain, Combine, Hoisted, Loop, Step, Unit
 from wgtorch.core.port import ABSENT
 from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
-from wgtorch.core.run.context import Run, in_this_context, locate
+from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, in_this_context, leave_call, locate
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
-from wgtorch.core.run.node_call import Walked, call_node, outputs_of
+from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of
+from wgtorch.core.run.rng import GLOBAL_RNG
 from wgtorch.core.tree import is_level
 
 _POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
 
 
-def execute(composite: Walked, plan: Plan, slots: list[Any], run: Run | None) -> None:
-    """Runs all steps of a plan. ``slots`` holds the inputs and, afterwards, the outputs."""
-    if plan.is_async:
-        _walk_waiting(composite, plan.steps, slots, run)
-    else:
-        _walk(composite, plan.quick if run is None else plan.steps, slots, run)
-
-
-def _walk(composite: Walked, steps: Sequence[Step | Chain], slots: list[Any], run: Run | None) -> None:
+def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any], run: RunContext | None) -> None:
+    """Takes steps one after the other."""
     children: Any = composite._modules["nodes"]._modules  # type: ignore[union-attr]  # the property costs as much as a small block
-    step: Any = None  # a Call wherever it is plain
+    step: Any = None  # a Call wherever it needs nothing
     call: Any = None
+    # What makes a call more than handing over values, in this walk.
+    special = SURROUNDED | RNG | (FROZEN if torch.is_grad_enabled() else 0)
+    active: Any = None
+    is_limited = is_watched = only_told = False
+    if run is not None:
+        special |= LEVEL
+        options = run.options
+        is_limited, is_watched = options.is_limited, options.is_watched
+        only_told = is_watched and not (options.debug or options.is_dry or options.results is not None)
+        active = ActiveCall(run)
+    token = None if active is None or torch.compiler.is_compiling() else enter_call(active)
     try:
         for step in steps:
-            if run is None and step.plain:
-                child = children[step.key]
-                match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
-                    case (a,):
-                        result = child(slots[a])
-                    case (a, b):
-                        result = child(slots[a], slots[b])
-                    case (a, b, c):
-                        result = child(slots[a], slots[b], slots[c])
-                    case (a, b, c, d):
-                        result = child(slots[a], slots[b], slots[c], slots[d])
-                    case _:
-                        result = child(
-                            *[slots[slot] for slot in step.args],
-                            **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT},
-                        )
-                if type(result) is Tensor and step.only >= 0:
-                    slots[step.only] = result
+            if type(step) is Call:
+                if is_limited:
+                    run.check(step.node)  # type: ignore[union-attr]
+                if active is not None:
+                    active.step, active.draws = step, 0
+                needs = step.needs & special
+                if is_watched:
+                    if only_told and not needs and not step.unsure and not getattr(children[step.key], "wants_stream", False):
+                        result = call_told(run, step, children[step.key], slots)  # type: ignore[arg-type]
+                    else:
+                        result = call_node(composite, step, slots, run)
+                elif not needs:
+                    child = children[step.key]
+                    if step.unsure and any(slots[slot] is ABSENT for slot in step.unsure):
+                        call_node(composite, step, slots, run)  # says what is missing
+                    match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
+                        case (a,):
+                            result = child(slots[a])
+                        case (a, b):
+                            result = child(slots[a], slots[b])
+                        case (a, b, c):
+                            result = child(slots[a], slots[b], slots[c])
+                        case (a, b, c, d):
+                            result = child(slots[a], slots[b], slots[c], slots[d])
+                        case _:
+                            result = child(
+                                *[slots[slot] for slot in step.args],
+                                **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT},
+                            )
+                elif needs == RNG and not step.unsure:
+                    values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT}
+                    rng = GLOBAL_RNG if run is None else run.rng(step.node)
+                    result = children[step.key](*[slots[slot] for slot in step.args], **values, rng=rng)
+                elif needs == LEVEL and not step.unsure and run.wanted is None:  # type: ignore[union-attr]
+                    values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not ABSENT}
+                    result = children[step.key](**values, run_context=run.child(step.node))  # type: ignore[union-attr]
+                else:
+                    result = call_node(composite, step, slots, run)
+                if type(result) is Tensor and step.out_slot >= 0:
+                    slots[step.out_slot] = result
                 elif type(result) is dict:
                     try:
                         for port, slot in step.store:
                             slots[slot] = result[port]
                     except KeyError:  # left out, or by another name
-                        _store(step, result, child, slots)
+                        _store(step, result, children[step.key], slots)
                 else:
-                    _store(step, result, child, slots)
-                result = None
+                    _store(step, result, children[step.key], slots)
+                result = None  # a value lives in its slot alone
             elif type(step) is Chain:
-                value, slots[step.one] = slots[step.one], ABSENT
+                value, slots[step.arg_slot] = slots[step.arg_slot], ABSENT
                 for call in step.calls:
+                    if active is not None:
+                        if is_limited:
+                            run.check(call.node)  # type: ignore[union-attr]
+                        active.step, active.draws = call, 0
                     value = children[call.key](value)
                     if type(value) is not Tensor:
-                        value = outputs_of(call, value, children[call.key]).get(call.only_port, ABSENT)
-                slots[step.only] = value
-                value = None  # a value lives in its slot alone
+                        value = outputs_of(call, value, children[call.key]).get(call.out_port, ABSENT)
+                slots[step.out_slot] = value
+                value = None
                 continue
+            elif type(step) is Loop:
+                loop(composite, step, slots, run)
+            elif type(step) is Combine:
+                slots[step.slot] = combine(step, slots)
             else:
-                _perform(composite, step, slots, run)
+                _hoist(composite, step, slots, run)
             for slot in step.frees:
                 slots[slot] = ABSENT
     except Exception as error:
         _locate(error, call if type(step) is Chain else step, composite)
         raise
+    finally:
+        if token is not None:
+            leave_call(token)
 
 
-def _perform(composite: Walked, step: Step, slots: list[Any], run: Run | None) -> None:
-    if isinstance(step, Call):
-        _store(step, call_node(composite, step, slots, run), composite.nodes._modules[step.key], slots)
-    elif isinstance(step, Loop):
-        _loop(composite, step, slots, run)
-    elif isinstance(step, Combine):
-        slots[step.slot] = combine(step, slots)
-    else:
-        _prepare(composite, step, slots, run)
-
-
-def _store(step: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
+def _store(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
     """Puts what a node gave into the slots that are read."""
-    if result is ABSENT:  # skipped
-        for _, slot in step.store:
-            slots[slot] = ABSENT
-        return
-    named = outputs_of(step, result, child)
-    for port, slot in step.store:
+    named = {} if result is ABSENT else outputs_of(call, result, child)  # it was skipped
+    for port, slot in call.store:
         slots[slot] = named.get(port, ABSENT)
 
 
-def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None) -> None:
-    """Asks a node of a loop what it makes of inputs that stay the same in all turns; what it does not make stays as it is."""
+def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunContext | None) -> None:
+    """Asks a node of a loop what it makes of inputs that stay the same in all iterations; what it does not make stays as it is."""
     values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not ABSENT}
     child: Any = composite.nodes._modules[step.key]
-    made = {} if run is not None and run.dry else child.precompute_invariants(**values)
+    made = {} if run is not None and run.options.is_dry else child.precompute_invariants(**values)
     for port, slot in step.store:
         slots[slot] = made.get(port, values.get(port, ABSENT))
 
@@ -123,180 +150,214 @@ def _prepare(composite: Walked, step: Prepare, slots: list[Any], run: Run | None
 # --- loops ------------------------------------------------------------------------------------------------------------
 
 
-def _loop(composite: Walked, loop: Loop, slots: list[Any], run: Run | None) -> None:
-    total = turns(composite, loop, run)
-    if torch.compiler.is_compiling() and not (loop.is_async or _recomputes(composite)) and scan_loop(composite, loop, slots, total, _walk):
-        for slot in loop.turn_frees:
+def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None) -> None:
+    """Goes through a loop's iterations."""
+    total = loop_steps(composite, step, run)
+    if torch.compiler.is_compiling() and not (step.units or _recomputes(composite)) and scan_loop(composite, step, slots, total, walk):
+        for slot in step.iteration_frees:
             slots[slot] = ABSENT
         return
-    take_turn = _turn_taker(composite, loop, run)
-    body: Any = loop.quick if run is None and take_turn is _walk else loop.body
-    done, frees = loop.done, loop.turn_frees
+    take, body = _iteration_of(composite, step, run)
+    done, frees = step.done, step.iteration_frees
     fed_back = []
-    for carry in loop.carries:
+    for carry in step.carries:
         slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
         fed_back.append((carry.slot, carry.feedback))
-    for turn in count() if total is None else range(total):
-        if turn:
+    # Without draws, watchers or kept results nobody asks which iteration it is.
+    counts = run is not None and (run.key is not None or run.options.is_watched)
+    for index in count() if total is None else range(total):
+        if index:
             for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
                 slots[slot] = slots[source]
             for slot in frees:
                 slots[slot] = ABSENT
-        if run is None:
-            take_turn(composite, body, slots, None)
+        if counts:
+            if run.options.callbacks:  # type: ignore[union-attr]
+                run.check(step.node)  # type: ignore[union-attr]
+                run.emit("loop", None, composite.level, step=index, total=total)  # type: ignore[union-attr]
+            take(composite, body, slots, run.iteration(index))  # type: ignore[union-attr]
         else:
-            run.check(loop.node)
-            run.emit("loop", None, composite.level, step=turn, total=total)
-            take_turn(composite, body, slots, run.turn(turn))
-        if done and _is_done(loop, slots):
+            take(composite, body, slots, run)
+        if done and _is_done(step, slots):
             break
     for slot in frees:
         slots[slot] = ABSENT
 
 
-def _turn_taker(composite: Walked, loop: Loop, run: Run | None) -> Walk:
-    """What goes through a loop's body: the plain walk, the body as it was compiled, either of them recomputed for gradients."""
-    if loop.is_async:
-        return _walk_waiting
-    if run is not None and run.dry:
-        return _walk
-    take: Walk = _walk
+def _iteration_of(composite: ExecutorHost, step: Loop, run: RunContext | None) -> tuple[Walk, Any]:
+    """What goes through a loop's body, and the body as that takes it: the walk, the compiled body, either recomputed for gradients."""
+    if step.units:
+        return walk_async, step.units
+    if run is not None and run.options.is_watched:
+        body: Any = step.body
+    else:
+        body = step.fast_body
+    if run is not None and run.options.is_dry:
+        return walk, body
+    take: Walk = walk
     if composite.loop_compiler is not None and not torch.compiler.is_compiling():
-        take = composite.loop_compiler.body(composite, loop, _walk)
+        take = composite.loop_compiler.body(composite, step, walk)
+    if take is not walk:
+        body = step.body
     if _recomputes(composite):
-        take = Recomputed(composite, loop, take)
-    return take
+        take, body = Recomputed(composite, step, take), step.body
+    return take, body
 
 
-def _recomputes(composite: Walked) -> bool:
+def _recomputes(composite: ExecutorHost) -> bool:
     return bool(composite.metadata.get("gradient_checkpointing")) and torch.is_grad_enabled()
 
 
-def turns(composite: Walked, loop: Loop, run: Run | None) -> int | None:
-    """How often a loop turns: the call's word, else the metadata's, else its nodes'; None turns until ``done``."""
+def loop_steps(composite: ExecutorHost, step: Loop, run: RunContext | None) -> int | None:
+    """How many iterations a loop takes: the call's word, else the metadata's, else its nodes'; None until ``done``."""
     stated = composite.metadata.get("num_loop_steps") if run is None or run.num_loop_steps is None else run.num_loop_steps
     if stated is not None:
         if not isinstance(stated, int) or stated < 1:
-            raise PortError(f"the loop through {', '.join(loop.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
+            raise PortError(f"the loop through {', '.join(step.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
         return stated
     children = composite.nodes._modules
-    own = {step.node: told for step in loop.body if isinstance(step, Call) and (told := children[step.key].num_loop_steps) is not None}
+    own = {each.node: told for each in step.body if isinstance(each, Call) and (told := children[each.key].num_loop_steps) is not None}
     if len(set(own.values())) == 1:
         return next(iter(own.values()))
-    if not own and loop.done:
+    if not own and step.done:
         return None
-    found = f"its nodes disagree: {own}" if own else "neither the call, the metadata nor a node of the loop says how often"
+    found = f"its nodes disagree: {own}" if own else "neither the call, the metadata nor a node of the loop says how many"
     raise PortError(
-        f"the loop through {', '.join(loop.nodes)} has no number of turns: {found}. "
+        f"the loop through {', '.join(step.nodes)} has no number of iterations: {found}. "
         "Pass num_loop_steps=, or set metadata['num_loop_steps']."
     )
 
 
-def _is_done(loop: Loop, slots: list[Any]) -> bool:
-    for slot in loop.done:
+def _is_done(step: Loop, slots: list[Any]) -> bool:
+    for slot in step.done:
         done = slots[slot]
         if done is not False and bool(done.all() if isinstance(done, Tensor) else done):
             return True
     return False
 
 
-# --- nodes that wait --------------------------------------------------------------------------------------------------
+# --- async nodes ------------------------------------------------------------------------------------------------------
+
+Flying = dict[int, tuple[Future[Any], float]]
+"""Async calls on their way, by the number of their unit: the future, and when it was begun."""
 
 
-def _walk_waiting(composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
-    """Walks steps some of which wait on a network: those run aside while whatever is ready goes on.
-
-    The order of the plan is kept as far as values allow; slots are freed when their last reader is through.
-    """
+def walk_async(composite: ExecutorHost, units: Any, slots: list[Any], run: RunContext | None) -> None:
+    """Walks a plan some of whose nodes are async: their calls go on in threads of their own while whatever is ready is walked."""
+    is_watched = run is not None and run.options.is_watched
+    waits_for = [unit.waits_for for unit in units]
     readers: dict[int, int] = {}
-    for step in steps:
-        for slot in step.reads:
+    for unit in units:
+        for slot in unit.crossing:
             readers[slot] = readers.get(slot, 0) + 1
-    freed = {slot for step in steps for slot in step.frees}
-    unready = {slot for step in steps for slot in step.writes}
-    flying: dict[Future[Any], tuple[Call, float]] = {}
-
-    def through(step: Step) -> None:
-        unready.difference_update(step.writes)
-        for slot in step.reads:
-            readers[slot] -= 1
-            if not readers[slot] and slot in freed:
-                slots[slot] = ABSENT
-
-    todo = list(steps)
-    at: Step | None = None
+    landed: queue.SimpleQueue[int] = queue.SimpleQueue()
+    flying: Flying = {}
+    ready = [number for number, unit in enumerate(units) if not unit.waits_for]
+    at: Call | None = None
     try:
-        while todo or flying:
-            later = []
-            for step in todo:
-                if not unready.isdisjoint(step.reads):
-                    later.append(step)
-                elif step.is_async and isinstance(step, Call):
-                    call = in_this_context(partial(call_node, composite, step, slots, run))
-                    flying[background.start(call)] = (step, time.monotonic())
-                else:
-                    at = step
-                    _perform(composite, step, slots, run)
-                    through(step)
-            todo, at = later, None
-            for future in _landed(composite, flying, run):
-                landed, _ = flying.pop(future)
-                at = landed
-                _store(landed, future.result(), composite.nodes._modules[landed.key], slots)
-                through(landed)
-                del future
+        while ready or flying:
+            for number in ready:
+                if (at := units[number].call) is not None:
+                    if run is not None:
+                        run.check(at.node)
+                    here = None if run is None else ActiveCall(run, at)
+                    future = background.start(in_this_context(partial(call_node, composite, at, slots, run), here))
+                    flying[number] = (future, time.monotonic())
+                    future.add_done_callback(partial(_has_landed, landed, number))
+                    del future  # it holds the result
+            ready = [number for number in ready if number not in flying]
+            if ready and landed.empty():
+                at, number = None, ready.pop(0)
+                walk(composite, units[number].steps if is_watched else units[number].fast_steps, slots, run)
+            else:
+                number = _next_landed(composite, units, flying, landed, run)
+                at = units[number].call
+                assert at is not None
+                _store(at, flying.pop(number)[0].result(), composite.nodes._modules[at.key], slots)  # type: ignore[arg-type]
+                for slot in at.frees:
+                    slots[slot] = ABSENT
+            for slot in units[number].crossing:
+                readers[slot] -= 1
+                if not readers[slot]:
+                    slots[slot] = ABSENT
+            for other in units[number].then:
+                waits_for[other] -= 1
+                if not waits_for[other]:
+                    ready.append(other)
     except Exception as error:
-        _end_others(composite, flying, run, cut=isinstance(error, (RunCancelled, RunTimeoutError, CancelledError)))
+        _end_others(composite, units, flying, landed, run, is_stopped=isinstance(error, (RunCancelled, RunTimeoutError, CancelledError)))
         _locate(error, at, composite)
         raise
 
 
-def _end_others(composite: Walked, flying: dict[Future[Any], tuple[Call, float]], run: Run | None, *, cut: bool) -> None:
-    """After a node failed: lets those on their way come home, so that what they bring is kept; cancels them when time is up."""
-    try:
-        while flying and not cut:
-            for future in _landed(composite, flying, run):
-                del flying[future]
-    except (RunCancelled, RunTimeoutError):
-        pass
-    for future in flying:
-        future.cancel()
+def _has_landed(landed: queue.SimpleQueue[int], number: int, future: Future[Any]) -> None:
+    landed.put(number)
 
 
-def _locate(error: BaseException, step: Step | None, composite: Walked) -> None:
-    """Notes the node that failed; inside a loop, or a level below, the path is longer by then."""
-    if isinstance(step, Loop) or step is None:
-        return
-    below = isinstance(step, Call) and is_level(composite.nodes[step.node])
-    locate(error, step.node, below=below)
-
-
-def _landed(composite: Walked, flying: Mapping[Future[Any], tuple[Call, float]], run: Run | None) -> list[Future[Any]]:
-    """Waits until a call has landed.
+def _next_landed(
+    composite: ExecutorHost, units: Sequence[Unit], flying: Flying, landed: queue.SimpleQueue[int], run: RunContext | None
+) -> int:
+    """Waits until a call has landed: the number of its unit.
 
     Raises:
         RunTimeoutError: a call, or the run, took longer than it may.
         RunCancelled: the run was cancelled.
     """
-    while flying:
+    limits = [
+        (started + timeout, number)
+        for number, (_, started) in flying.items()
+        if (timeout := composite.places[_call_of(units, number).node].timeout) is not None
+    ]
+    options = None if run is None else run.options
+    while True:
         now = time.monotonic()
-        limits = []
-        for step, started in flying.values():
-            timeout = composite.places[step.node].timeout
-            if timeout is not None:
-                limits.append(started + timeout)
-                if now >= started + timeout and not all(future.done() for future, (other, _) in flying.items() if other is step):
-                    error = RunTimeoutError(f"{step.node} took longer than its limit of {timeout} s")
-                    locate(error, step.node)
-                    raise error
-        if run is not None and run.deadline is not None:
-            limits.append(run.deadline)
-        pause = max(0.0, min(limits) - now) if limits else None
-        if run is not None and run.cancelled is not None:
+        ends = [end for end, _ in limits] + ([options.deadline] if options is not None and options.deadline is not None else [])
+        pause = max(0.0, min(ends) - now) if ends else None
+        if options is not None and options.cancelled is not None:
             pause = _POLL if pause is None else min(_POLL, pause)
-        done, _ = wait(flying, timeout=pause, return_when=FIRST_COMPLETED)
-        if done:
-            return [future for future in flying if future in done]
+        try:
+            return landed.get(timeout=pause)
+        except queue.Empty:
+            pass
+        now = time.monotonic()
+        for end, number in limits:
+            if now >= end and not flying[number][0].done():
+                node = _call_of(units, number).node
+                error = RunTimeoutError(f"{node} took longer than its limit of {composite.places[node].timeout} s")
+                locate(error, node)
+                raise error
         if run is not None:
-            run.check(next(iter(flying.values()))[0].node)
-    return []
+            run.check(_call_of(units, next(iter(flying))).node)
+
+
+def _call_of(units: Sequence[Unit], number: int) -> Call:
+    call = units[number].call
+    assert call is not None
+    return call
+
+
+def _end_others(
+    composite: ExecutorHost,
+    units: Sequence[Unit],
+    flying: Flying,
+    landed: queue.SimpleQueue[int],
+    run: RunContext | None,
+    *,
+    is_stopped: bool,
+) -> None:
+    """After a node failed: lets those on their way come home, so that what they bring is kept; cancels them when time is up."""
+    try:
+        while flying and not is_stopped:
+            flying.pop(_next_landed(composite, units, flying, landed, run), None)
+    except (RunCancelled, RunTimeoutError):
+        pass
+    for future, _ in flying.values():
+        future.cancel()
+
+
+def _locate(error: BaseException, step: Step | None, composite: ExecutorHost) -> None:
+    """Notes the node that failed; inside a loop, or a level below, the path is longer by then."""
+    if isinstance(step, Loop) or step is None:
+        return
+    below = isinstance(step, Call) and is_level(composite.nodes[step.node])
+    locate(error, step.node, below=below)

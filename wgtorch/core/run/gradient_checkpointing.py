@@ -17,10 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Loop, Step
 from wgtorch.core.port import ABSENT
-from wgtorch.core.run.context import Run
+from wgtorch.core.run.context import RunContext
+from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.loop_compiler import Walk
 from wgtorch.core.run.modes import modes_again
-from wgtorch.core.run.node_call import Walked
+from wgtorch.core.run.node_call import ExecutorHost
 
 
 class Recomputed:
@@ -35,7 +36,7 @@ class Recomputed:
         take: goes through one turn.
     """
 
-    def __init__(self, composite: Walked, loop: Loop, take: Walk) -> None:
+    def __init__(self, composite: ExecutorHost, loop: Loop, take: Walk) -> None:
         self.take = take
         self.reads = tuple(sorted({slot for step in loop.body for slot in step.reads} - set(loop.writes)))
         self.writes = loop.writes
@@ -44,10 +45,10 @@ class Recomputed:
         # A composite that is being compiled keeps its modes: what they are is compiled in.
         self.modes = None if torch.compiler.is_compiling() else _modes(composite, loop)
 
-    def __call__(self, composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
+    def __call__(self, composite: ExecutorHost, steps: Sequence[Step], slots: list[Any], run: RunContext | None) -> None:
         size = len(slots)
 
-        def turn(run: Run | None, *values: Any) -> tuple[Any, ...]:
+        def turn(run: RunContext | None, *values: Any) -> tuple[Any, ...]:
             own: list[Any] = [ABSENT] * size
             for slot, value in zip(self.reads, values, strict=True):
                 own[slot] = value
@@ -65,20 +66,21 @@ class Recomputed:
         """A turn that knows whether it is computed for the first time."""
         times = count()
 
-        def told(run: Run | None, *values: Any) -> tuple[Any, ...]:
+        def told(run: RunContext | None, *values: Any) -> tuple[Any, ...]:
             if next(times) == 0:
                 return turn(run, *values)
             assert self.modes is not None
-            with modes_again(self.root, self.modes):
+            with modes_again(self.root, self.modes), serving(run is not None and run.key is not None):
                 return turn(None if run is None else _again(run), *values)
 
         return adapter_hook.hook.preserve(told)
 
 
-def _modes(composite: Walked, loop: Loop) -> list[tuple[Any, bool]]:
+def _modes(composite: ExecutorHost, loop: Loop) -> list[tuple[Any, bool]]:
     children = {id(child): child for child in (composite.nodes[node] for node in loop.nodes)}
     return [(module, module.training) for child in children.values() for module in child.modules()]
 
 
-def _again(run: Run) -> Run:
-    return replace(run, callbacks=(), cancelled=None, deadline=None, taken={})
+def _again(run: RunContext) -> RunContext:
+    quiet = replace(run.options, callbacks=(), cancelled=None, deadline=None, debug=False, results=None, taken=None)
+    return replace(run, options=quiet)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,11 +23,10 @@ from torch._higher_order_ops.scan import scan
 
 from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
 from wgtorch.core.port import ABSENT
-from wgtorch.core.run.context import Run
-from wgtorch.core.run.node_call import Walked
-from wgtorch.core.run.rng import seeded_global
+from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
+from wgtorch.core.run.node_call import ExecutorHost
 
-Walk = Callable[[Walked, Sequence[Step], list[Any], Run | None], None]
+Walk = Callable[[ExecutorHost, Sequence[Step], list[Any], RunContext | None], None]
 
 
 class LoopCompiler:
@@ -45,7 +43,7 @@ class LoopCompiler:
     def __reduce__(self) -> Any:
         return LoopCompiler, (self.options,)
 
-    def body(self, composite: Walked, loop: Loop, walk: Walk) -> LoopBody:
+    def body(self, composite: ExecutorHost, loop: Loop, walk: Walk) -> LoopBody:
         """The compiled body of a loop."""
         with self._lock:
             found = self._bodies.get(id(loop))
@@ -69,12 +67,12 @@ class LoopBody:
         options: for ``torch.compile``.
     """
 
-    def __init__(self, composite: Walked, loop: Loop, walk: Walk, options: Mapping[str, Any]) -> None:
+    def __init__(self, composite: ExecutorHost, loop: Loop, walk: Walk, options: Mapping[str, Any]) -> None:
         self.loop = loop  # held, so that its id is not given away
         self.walk = walk
         self.parts = tuple(part if isinstance(part, Segment) else (part,) for part in _cut(composite, loop, walk, options))
 
-    def __call__(self, composite: Walked, steps: Sequence[Step], slots: list[Any], run: Run | None) -> None:
+    def __call__(self, composite: ExecutorHost, steps: Sequence[Step], slots: list[Any], run: RunContext | None) -> None:
         for part in self.parts:
             if isinstance(part, Segment):
                 part(composite, slots, run)
@@ -106,7 +104,7 @@ class Segment:
         frees: slots that nobody reads after it.
         moving: those of ``reads`` that may differ from iteration to iteration.
         numbers: those of ``reads`` that only go to ports that take numbers.
-        drawing: the node whose key seeds PyTorch's generator, where some node may draw from it.
+        drawing: the call by whose key the draws of all its nodes are made, where some node may draw without asking.
     """
 
     function: Callable[..., Sequence[Any]]
@@ -115,9 +113,9 @@ class Segment:
     frees: tuple[int, ...]
     moving: frozenset[int]
     numbers: frozenset[int]
-    drawing: str | None
+    drawing: Call | None
 
-    def __call__(self, composite: Walked, slots: list[Any], run: Run | None) -> None:
+    def __call__(self, composite: ExecutorHost, slots: list[Any], run: RunContext | None) -> None:
         """One iteration of it."""
         # What is absent is left out, not passed: which values are there is then compiled in.
         values = {slot: slots[slot] for slot in self.reads if slots[slot] is not ABSENT}
@@ -133,13 +131,10 @@ class Segment:
         for slot, value in zip(self.writes, results, strict=True):
             slots[slot] = value
 
-    def _result(self, composite: Walked, values: dict[int, Any], run: Run | None) -> Sequence[Any]:
-        seeded: Any = nullcontext()
-        if self.drawing is not None and run is not None and run.seed is not None:
-            seeded = seeded_global(run.rng(self.drawing))
+    def _result(self, composite: ExecutorHost, values: dict[int, Any], run: RunContext | None) -> Sequence[Any]:
+        token = None if run is None or self.drawing is None else enter_call(ActiveCall(run, self.drawing))
         try:
-            with seeded:
-                return self.function(composite, values)
+            return self.function(composite, values)
         except Exception as error:
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 error.add_note(
@@ -147,6 +142,9 @@ class Segment:
                     "compile(backend='aot_eager') does without. A block that cannot be compiled says compiles = False"
                 )
             raise
+        finally:
+            if token is not None:
+                leave_call(token)
 
 
 def _steady(value: Any) -> Any:
@@ -164,7 +162,7 @@ def _number(value: Any, is_moving: bool) -> Any:
 # --- cutting an iteration ---------------------------------------------------------------------------------------------
 
 
-def _cut(composite: Walked, loop: Loop, walk: Walk, options: Mapping[str, Any]) -> list[Segment | Step]:
+def _cut(composite: ExecutorHost, loop: Loop, walk: Walk, options: Mapping[str, Any]) -> list[Segment | Step]:
     parts: list[list[Step] | Step] = []
     for step in loop.body:
         if _stays_out(composite, step):
@@ -187,7 +185,7 @@ def _cut(composite: Walked, loop: Loop, walk: Walk, options: Mapping[str, Any]) 
     return found
 
 
-def _stays_out(composite: Walked, step: Step) -> bool:
+def _stays_out(composite: ExecutorHost, step: Step) -> bool:
     """True for what is called as it is: it waits, cannot be traced, draws in Python, or says that it is better left out."""
     if not isinstance(step, Call):
         return step.is_async
@@ -197,7 +195,7 @@ def _stays_out(composite: Walked, step: Step) -> bool:
 
 
 def _segment(
-    composite: Walked,
+    composite: ExecutorHost,
     steps: list[Step],
     needed: set[int],
     moving: set[int],
@@ -210,7 +208,7 @@ def _segment(
     reads = tuple(sorted({slot for step in body for slot in step.reads} - own))
     writes = tuple(sorted(own & needed))
 
-    def function(composite: Walked, values: dict[int, Any]) -> tuple[Any, ...]:
+    def function(composite: ExecutorHost, values: dict[int, Any]) -> tuple[Any, ...]:
         slots: list[Any] = [ABSENT] * size
         for slot, value in values.items():
             slots[slot] = value
@@ -218,7 +216,7 @@ def _segment(
         return tuple([slots[slot] for slot in writes])
 
     numbers = _numbers(composite, body)
-    draws = [s.node for s in body if isinstance(s, Call) and getattr(composite.nodes._modules[s.key], "uses_global_rng", False)]
+    draws = [s for s in body if isinstance(s, Call) and getattr(composite.nodes._modules[s.key], "uses_global_rng", False)]
     return Segment(
         function=_compiled(function, options),
         reads=reads,
@@ -230,7 +228,7 @@ def _segment(
     )
 
 
-def _numbers(composite: Walked, steps: Sequence[Step]) -> set[int]:
+def _numbers(composite: ExecutorHost, steps: Sequence[Step]) -> set[int]:
     """Slots that are only read by ports that take numbers."""
     takes: dict[int, bool] = {}
     for step in steps:
@@ -254,7 +252,7 @@ class Recurrent(Protocol):
         """Iterations until ``done``."""
 
 
-def scan_loop(composite: Walked, loop: Loop, slots: list[Any], total: int | None, walk: Walk) -> bool:
+def scan_loop(composite: ExecutorHost, loop: Loop, slots: list[Any], total: int | None, walk: Walk) -> bool:
     """Runs a loop as one operation of the graph that is being traced, its body traced once; False when it has to be unrolled.
 
     It has to be where something other than tensors and numbers travels around the loop, or changes its shape on the way.
@@ -308,7 +306,7 @@ def scan_loop(composite: Walked, loop: Loop, slots: list[Any], total: int | None
     return True
 
 
-def _scan(composite: Walked, loop: Loop, own: list[Any], count: int, walk: Walk) -> None:
+def _scan(composite: ExecutorHost, loop: Loop, own: list[Any], count: int, walk: Walk) -> None:
     body = [replace(step, frees=()) for step in loop.body]
     fed_back = [(carry.slot, carry.feedback) for carry in loop.carries]
     freed = {slot for step in loop.body for slot in step.frees} | {feedback for _, feedback in fed_back} | set(loop.done)

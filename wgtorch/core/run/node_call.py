@@ -1,9 +1,11 @@
-"""One call of one node, with everything that its place and the run may ask for."""
+"""One call of one node, with everything that surrounds it: condition, watching, map, kept results, adapter, draws, detached use."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import nullcontext
 from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol
 
@@ -11,21 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.block import Block
 from wgtorch.core.errors import MissingInputError, PortError
 from wgtorch.core.kinds import describe
-from wgtorch.core.plan import Call
+from wgtorch.core.plan import LEVEL, Call
 from wgtorch.core.port import ABSENT
 from wgtorch.core.run import background
-from wgtorch.core.run.context import Run, in_this_context
+from wgtorch.core.run.context import ActiveCall, Event, RunContext, enter_call, in_this_context, leave_call
+from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached import call_frozen
 from wgtorch.core.run.port_checks import named_outputs
-from wgtorch.core.run.rng import GLOBAL_RNG, seeded_global
+from wgtorch.core.run.rng import GLOBAL_RNG
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
 
 
-class Walked(Protocol):
+class ExecutorHost(Protocol):
     """What the executor needs of a composite."""
 
     level: ClassVar[str]
@@ -50,40 +52,67 @@ class Walked(Protocol):
     def exposed_inputs(self) -> tuple[Exposed, ...]:
         """Inputs from outside."""
 
-    def skip_reason(self, node: Node, run: Run | None) -> str | None:
+    def skip_reason(self, node: Node, run: RunContext | None) -> str | None:
         """Why a node is to be skipped now, or None."""
 
 
-def call_node(composite: Walked, step: Call, slots: list[Any], run: Run | None) -> Any:
-    """Calls a node with everything that a place or a run may ask for; ABSENT when it was skipped."""
-    child = composite.nodes._modules[step.key]
-    if run is None and step.draws:
-        values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT}
-        return child(*[slots[slot] for slot in step.args], **values, rng=GLOBAL_RNG)
-    node = composite.places[step.node]
-    if run is not None:
-        run.check(step.node)
+def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunContext | None) -> Any:
+    """Calls a node with everything that its place and the run ask for; ABSENT when it was skipped."""
+    child, node = composite.nodes._modules[call.key], composite.places[call.node]
     if node.condition is not None and (reason := composite.skip_reason(node, run)) is not None:
-        if run is not None and run.callbacks:
-            run.emit("skip", step.node, _level(child), reason=reason)
+        if run is not None and run.options.callbacks:
+            run.emit("skip", call.node, _level(child), reason=reason)
         return ABSENT
-    values = _gather(composite, node, step, slots)
-    if run is None or not run.callbacks:
-        return _invoke(node, child, step, values, run)
-    return run.watch(step.node, _level(child), values, lambda: outputs_of(step, _invoke(node, child, step, values, run), child))
-
-
-def _gather(composite: Walked, node: Node, step: Call, slots: list[Any]) -> dict[str, Any]:
-    values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not ABSENT}
+    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not ABSENT}
     for name, value in node.inputs.items():
         values.setdefault(name, value)
-    for name in step.required:
+    for name in call.required:
         if name not in values:
-            raise MissingInputError(f"{step.node}.{name}: required, but no value arrived from {_sources(composite, step.node, name)}")
-    return values
+            raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
+    make = _mapped if node.map else _called
+    if run is None or not (run.options.callbacks or run.options.debug):
+        return make(node, child, call, values, run)
+    snapshot = Snapshot(values) if run.options.debug else None
+    root, path, level = run.options.root, run.where(call.node), _level(child)
+    run.tell(Event("start", path, level, values, root=root))
+    started = time.perf_counter()
+    try:
+        outputs = outputs_of(call, make(node, child, call, values, run), child)
+        if snapshot is not None:
+            snapshot.check(path, outputs, None if node.map else child.get_output_spec())
+    except Exception as error:
+        run.tell(Event("error", path, level, values, elapsed=time.perf_counter() - started, error=error, root=root))
+        raise
+    run.tell(Event("end", path, level, values, outputs, elapsed=time.perf_counter() - started, root=root))
+    return outputs
 
 
-def _sources(composite: Walked, node_id: str, port: str) -> str:
+def call_told(run: RunContext, call: Call, child: nn.Module, slots: list[Any]) -> Any:
+    """Calls a node that needs nothing but values, and tells callbacks."""
+    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not ABSENT}
+    root, path, level = run.options.root, run.where(call.node), "block"
+    callbacks = run.options.callbacks
+    event = Event("start", path, level, values, None, None, None, None, None, None, root)
+    for callback in callbacks:
+        callback(event)
+    started = time.perf_counter()
+    try:
+        if call.kwargs:
+            args, named = _by_position(call, values)
+            result = child(*args, **named)
+        else:
+            result = child(*[slots[slot] for slot in call.args])
+        outputs = outputs_of(call, result, child)
+    except Exception as error:
+        run.tell(Event("error", path, level, values, elapsed=time.perf_counter() - started, error=error, root=root))
+        raise
+    event = Event("end", path, level, values, outputs, None, None, time.perf_counter() - started, None, None, root)
+    for callback in callbacks:
+        callback(event)
+    return outputs
+
+
+def _sources(composite: ExecutorHost, node_id: str, port: str) -> str:
     names = [
         f"{e.source_node}.{e.source_port} (skipped, or gave no such output)"
         for e in composite.edges
@@ -93,10 +122,8 @@ def _sources(composite: Walked, node_id: str, port: str) -> str:
     return " or ".join(names) or "anywhere"
 
 
-def _invoke(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None) -> Any:
-    """One call of a child, or one for each item of a mapped list."""
-    if not node.map:
-        return _one(node, child, step, values, run, None)
+def _mapped(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None) -> Any:
+    """One call of a child for each item of a mapped list, or one for the whole list where the child takes it."""
     lists = {name: values[name] for name in node.map if name in values}
     for name, items in lists.items():
         if not isinstance(items, (list, tuple)):
@@ -106,10 +133,10 @@ def _invoke(node: Node, child: nn.Module, step: Call, values: dict[str, Any], ru
         raise PortError(f"{node.node_id}: the mapped inputs differ in length: {lengths}")
     count = next(iter(lengths.values()), 0)
     if getattr(child, "batched", False):
-        return _in_items(outputs_of(step, _one(node, child, step, values, run, None), child), count, node.node_id)
+        return _in_items(outputs_of(call, _called(node, child, call, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
-    calls = [lambda index=index, item=item: _one(node, child, step, item, run, index) for index, item in enumerate(items_of)]
-    results = _together(calls) if step.is_async else [call() for call in calls]
+    calls = [lambda index=index, item=item: _called(node, child, call, item, run, index) for index, item in enumerate(items_of)]
+    results = _together(calls, call, run) if call.is_async else [one() for one in calls]
     ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
     named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
     return {port.name: [result.get(port.name) for result in named] for port in ports}
@@ -124,82 +151,76 @@ def _in_items(outputs: Mapping[str, Any], count: int, where: str) -> dict[str, l
     return {name: list(value) for name, value in items.items()}
 
 
-def _together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+def _together(calls: Sequence[Callable[[], Any]], call: Call, run: RunContext | None) -> list[Any]:
     """Results of calls made at once. When one fails the others are still heard, so that what they bring is kept."""
-    futures = [background.start(in_this_context(call)) for call in calls]
+    active = [None if run is None else ActiveCall(run, call, index) for index in range(len(calls))]
+    futures = [background.start(in_this_context(one, here)) for one, here in zip(calls, active, strict=True)]
     wait(futures)
     return [future.result() for future in futures]
 
 
-def _one(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
-    if run is not None and run.dry and hasattr(child, "dry"):
-        return child.dry(**values)  # type: ignore[operator]
-    if run is None or run.kept is None or not step.is_async or is_level(child) or torch.is_grad_enabled():
-        return _called(node, child, step, values, run, item)
-    key = (run.seed, *run.path, node.node_id, run.turns, run.sample, item)
-    known = run.kept.find(key, child, values)
-    if known is ABSENT:
-        known = _called(node, child, step, values, run, item)
-        run.kept.keep(key, child, values, known)
-    return known
+def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None = None) -> Any:
+    """One call of a child, with the place's adapter around it, as a detached use where the place is frozen.
 
-
-def _called(node: Node, child: nn.Module, step: Call, values: dict[str, Any], run: Run | None, item: int | None) -> Any:
+    A result that was kept from a try before is given in its place.
+    """
+    results = None
+    if run is not None:
+        if run.options.is_dry and hasattr(child, "dry"):
+            return child.dry(**values)  # type: ignore[operator]
+        results = None if not call.is_async or call.needs & LEVEL or torch.is_grad_enabled() else run.options.results
+    key = None if results is None or run is None else (run.key, *run.path, node.node_id, run.iterations, run.sample, item)
+    if results is not None and key is not None and (known := results.find(key, child, values)) is not ABSENT:
+        return known
+    given = values
     args: tuple[Any, ...] = ()
-    if is_level(child):
+    if call.needs & LEVEL:
         if run is not None:
-            args = (run.child(node.node_id, item=item, exposed=tuple(port for port, _ in step.store)),)
-        return _answer(node, child, args, values, item)
-    # By position what the walk passes by position, so that hooks are told the same however a level is called.
-    first = step.inputs[: len(step.args)]
+            values = {**values, "run_context": run.child(node.node_id, item=item, exposed=tuple([port for port, _ in call.store]))}
+    else:
+        args, values = _by_position(call, values)
+        if run is not None and getattr(child, "wants_stream", False):
+            values = {**values, "stream": run.emitter(node.node_id)}
+        if getattr(child, "wants_rng", False):
+            values = {**values, "rng": GLOBAL_RNG if run is None else run.rng(node.node_id, item=item)}
+    token = None if run is None or torch.compiler.is_compiling() else enter_call(ActiveCall(run, call, item))
     try:
-        args = tuple([values[name] for name, _ in first])
-    except KeyError:  # one of them has no value: all go by name
-        pass
-    else:
-        named = {name for name, _ in first}
-        values = {} if len(values) == len(first) else {name: value for name, value in values.items() if name not in named}
-    if run is not None and getattr(child, "wants_stream", False):
-        values = {**values, "stream": run.emitter(node.node_id)}
-    if getattr(child, "wants_rng", False):
-        values = {**values, "rng": (run or _NO_RUN).rng(node.node_id, item=item)}
-    elif run is not None and run.seed is not None and isinstance(child, Block) and child.uses_global_rng and not child.is_async:
-        with seeded_global(run.rng(node.node_id, item=item)):
-            return _answer(node, child, args, values, item)
-    return _answer(node, child, args, values, item)
+        frozen = not node.trainable and torch.is_grad_enabled()
+        with adapter_hook.hook.context(node.adapter, child, node.node_id, item) or _NOTHING:
+            result = call_frozen(child, args, values) if frozen else child(*args, **values)
+        if iscoroutine(result):
+            result = background.submit(result).result()
+    finally:
+        if token is not None:
+            leave_call(token)
+    if results is not None and key is not None:
+        results.keep(key, child, given, result)
+    return result
 
 
-def _answer(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any], item: int | None) -> Any:
-    context = adapter_hook.hook.context(node.adapter, child, node.node_id, item)
-    if context is None:
-        return _result(node, child, args, values)
-    with context:
-        return _result(node, child, args, values)
+_NOTHING = nullcontext()
 
 
-def _result(node: Node, child: nn.Module, args: tuple[Any, ...], values: Mapping[str, Any]) -> Any:
-    if node.trainable or not torch.is_grad_enabled():
-        result = child(*args, **values)
-    else:
-        result = call_frozen(child, args, values)
-    return background.submit(result).result() if iscoroutine(result) else result
-
-
-_NO_RUN = Run(())
+def _by_position(call: Call, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """By position what the walk passes by position, so that hooks are told the same however a level is called."""
+    first = [name for name, _ in call.inputs[: len(call.args)]]
+    if not first or not all(name in values for name in first):
+        return (), values
+    return tuple([values[name] for name in first]), {name: value for name, value in values.items() if name not in first}
 
 
 def _level(child: nn.Module) -> str:
     return str(child.level) if is_level(child) else "block"
 
 
-def outputs_of(step: Call, result: Any, child: nn.Module) -> dict[str, Any]:
+def outputs_of(call: Call, result: Any, child: nn.Module) -> dict[str, Any]:
     """What a node gave, by output name."""
     if type(result) is dict:
-        for port, _ in step.store:
+        for port, _ in call.store:
             if port not in result:
                 break
         else:
             return result
-    elif step.only_port and not isinstance(result, Mapping):
-        return {step.only_port: result}
-    return named_outputs(result, tuple(child.get_output_spec().values()), step.node)  # type: ignore[operator]
+    elif call.out_port and not isinstance(result, Mapping):
+        return {call.out_port: result}
+    return named_outputs(result, tuple(child.get_output_spec().values()), call.node)  # type: ignore[operator]

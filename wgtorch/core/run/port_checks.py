@@ -31,16 +31,20 @@ def check_inputs(inputs: Mapping[str, Any], spec: Mapping[str, Port], where: str
 def named_outputs(result: Any, ports: tuple[Port, ...], where: str) -> dict[str, Any]:
     """What ``forward`` returned as a mapping by output name.
 
+    A mapping is always one by output name, whatever its ports hold; anything else is the value of the only output.
+
     Raises:
         PortError: a bare value where there are several outputs, an output missing or undeclared.
     """
-    if isinstance(result, Mapping) and not (len(ports) == 1 and ports[0].dtype == "dict" and ports[0].name not in result):
+    if isinstance(result, Mapping):
         unknown = [name for name in result if name not in {port.name for port in ports}]
         missing = [port.name for port in ports if port.name not in result and not port.optional]
         if unknown or missing:
-            raise PortError(
-                f"{where}: forward returned {sorted(map(str, result))}; expected {[port.name for port in ports]}, as declared in outputs"
-            )
+            mend = ""
+            if len(ports) == 1 and ports[0].name not in result:
+                mend = f". A mapping is always one by output name; where it is the value itself, return {{{ports[0].name!r}: value}}"
+            expected = [port.name for port in ports]
+            raise PortError(f"{where}: forward returned {sorted(map(str, result))}; expected {expected}, as declared in outputs{mend}")
         return dict(result)
     if len(ports) != 1:
         raise PortError(f"{where}: forward returned {describe(result)}; expected a mapping with {[port.name for port in ports]}")

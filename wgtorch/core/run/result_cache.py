@@ -1,4 +1,4 @@
-"""What nodes that wait brought in a pass that failed, so that the pass made again does not ask for it twice."""
+"""Outputs of I/O-bound nodes, kept so that a retried step does not call them again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from wgtorch.core.port import ABSENT
 
 
-class Kept:
-    """Results of calls by place, turn and sample, each with what it was called with.
+class ResultCache:
+    """Results of calls by place, iteration and sample, each with what it was called with.
 
     A result is given again only to the same child, called with the same values: what was edited after the failure is
     asked for anew. May be used from several threads.

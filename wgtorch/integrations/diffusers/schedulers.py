@@ -17,7 +17,8 @@ from wgtorch.blocks.diffusion.schedules.grid import none_between
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
-from wgtorch.core.run.rng import Rng, seeded_global
+from wgtorch.core.run.context import drawing_from
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.diffusers.patches import pack, unpack
 from wgtorch.roles import Schedule, Solver
 
@@ -320,9 +321,9 @@ class DiffusersSolver(Solver):
             # Flow matching with noise takes a generator and draws from the global one all the same.
             is_deaf = scheduler.config.get("stochastic_sampling", False)
             if "generator" in inspect.signature(scheduler.step).parameters and not is_deaf:
-                options["generator"] = [rng.generator(index) for index in range(len(latent))]
+                options["generator"] = [rng.generator(index, len(latent)) for index in range(len(latent))]
             else:
-                drawing = seeded_global(rng)
+                drawing = drawing_from(rng)
         size = sample.shape[2:]
         if self.patch > 1:
             pred, sample = pack(pred, self.patch), pack(sample, self.patch)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.run.rng import Rng, seeded_global
+from wgtorch.core.run.context import drawing_from
+from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.backends import register_backend
 from wgtorch.integrations.models.requests import SpeakRequest, Spoken
 from wgtorch.integrations.transformers.folder import dtype_of, model_folder, read_model, read_tokenizer
@@ -44,7 +42,7 @@ class LocalVoice:
         if ids.shape[-1] == 0:
             raise ConfigError(f"text_to_speech: the voice knows no letter of {request.text[:60]!r}; expected text in its language")
         rng = Rng() if request.seed is None else Rng(request.seed)
-        with seeded_global(rng), _seeded_device(self.model.device, rng):  # these models draw from PyTorch's global generators
+        with drawing_from(rng):  # these models take no generator
             waveform = self.model(input_ids=ids, **self._speaker(request)).waveform
         rate = int(self.model.config.sampling_rate)
         return Spoken(waveform.float().reshape(1, -1).clamp(-1, 1), rate, {"prompt_tokens": ids.shape[-1]})
@@ -58,19 +56,3 @@ class LocalVoice:
             expected = f"a number from 0 to {count - 1}" if count > 1 else "none, since it has one"
             raise ConfigError(f"text_to_speech.voice: found {request.voice!r}; this model expects {expected}")
         return {"speaker_id": int(request.voice)}
-
-
-@contextmanager
-def _seeded_device(device: torch.device, rng: Rng) -> Iterator[None]:
-    """Seeds the global generator of an accelerator, and puts it back after."""
-    if device.type == "cpu":
-        yield
-        return
-    module = torch.get_device_module(device)
-    where = () if device.type == "mps" else (device,)  # there is one of those, and it takes no name
-    before = module.get_rng_state(*where)
-    module.set_rng_state(torch.Generator(device).manual_seed(rng.seed()).get_state(), *where)
-    try:
-        yield
-    finally:
-        module.set_rng_state(before, *where)

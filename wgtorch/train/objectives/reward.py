@@ -111,7 +111,7 @@ class Reward(Objective):
         if isinstance(target, World):
             state, _ = one_pass(target, State(schema=target.state_schema, **given), action, target.content, run)
         else:
-            state = target(run, State(**given), action=action, content={})
+            state = target(State(**given), action=action, content={}, run_context=run)
         found = {name: look_into(state, name) for name in slots}
         for name, seen in watch.values.items():
             if not seen:

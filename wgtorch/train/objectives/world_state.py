@@ -97,9 +97,8 @@ class WorldState(Objective):
             if isinstance(target, World):
                 state, content = one_pass(target, state, action, content, run)
             else:
-                run.content = content
-                state = target(run, state, action=action, content=content)
-                content = run.content
+                state = target(state, action=action, content=content, run_context=run)
+                content = run.content or content
             yield index, state, {name: values[-1] for name, values in watch.values.items() if values}
 
     def wanted(self, value: Any, index: int) -> Any:

@@ -1,0 +1,498 @@
+"""What holds of every run: parts compute what the whole does, order tells nothing, runs inside runs inherit, a seed is local."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import multiprocessing
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.core.random_structures import Sketch, dags, loops
+from wgtorch import Block, Graph, Pipeline, Port, Stage, State
+from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError, ValidationError
+from wgtorch.core.plan import make_plan
+
+
+class Add(Block):
+    outputs = {"y": "tensor"}
+
+    def __init__(self, k: float = 1.0) -> None:
+        super().__init__()
+        self.k = k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.k
+
+
+class Noise(Block):
+    """Draws without asking for a generator."""
+
+    outputs = {"y": "tensor"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class Owner(Block):
+    """Runs a graph of its own."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self, inner: Any = None, **options: Any) -> None:
+        super().__init__()
+        self.inner, self.options = inner, options
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.run({"x": x}, **self.options)["y"]
+
+
+class Calls(Owner):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x=x)["y"]
+
+
+def ring(a: Block, b: Block, **options: Any) -> Graph:
+    g = Graph("g", **options)
+    g.add_node(a, "a")
+    g.add_node(b, "b")
+    g.add_edge("a.y", "b.x")
+    g.add_edge("b.y", "a.x")
+    g.expose_input("a", "x")
+    g.expose_output("b", "y")
+    return g
+
+
+def one(block: Block, name: str = "g") -> Graph:
+    g = Graph(name)
+    g.add_node(block, "n")
+    g.infer_exposed_ports()
+    return g
+
+
+def linear() -> Graph:
+    return one(Block.wrap(nn.Linear(2, 2), inputs={"x": "tensor"}, outputs={"y": "tensor"}), "inner")
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_of_a_loop_computes_what_the_loop_does() -> None:
+    g = ring(Add(1), Add(2), metadata={"num_loop_steps": 5})
+    x = {"x": torch.zeros(1)}
+    assert g.run(x)["y"].item() == g.select(outputs=["y"]).run(x)["y"].item() == 15
+
+
+@given(st.one_of(dags(), loops()), st.data())
+def test_a_part_of_any_graph_computes_what_the_whole_does(sketch: Sketch, data: st.DataObject) -> None:
+    graph = sketch.graph()
+    names = [entry.name for entry in graph.exposed_outputs]
+    wanted = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    whole = graph.run(sketch.tensors())
+    part = graph.select(outputs=wanted)
+    given_there = {name: value for name, value in sketch.tensors().items() if name in part.get_input_spec()}
+    found = part.run(given_there)
+    assert {name: int(value) for name, value in found.items()} == {name: int(whole[name]) for name in wanted}
+
+
+def test_only_the_ports_that_are_named_are_cut() -> None:
+    g = ring(Add(1), Add(2), metadata={"num_loop_steps": 5})
+    assert g.select(inputs=["b.x"]).run({"x": torch.zeros(1)})["y"].item() == 2
+
+
+# --- order of building ------------------------------------------------------------------------------------------------
+
+
+@given(st.one_of(dags(), loops()), st.data())
+def test_in_which_order_a_graph_is_built_tells_nothing(sketch: Sketch, data: st.DataObject) -> None:
+    structure = sketch.structure()
+    nodes = data.draw(st.permutations(list(structure.nodes)))
+    other = type(structure)(
+        structure.name,
+        {node: structure.nodes[node] for node in nodes},
+        tuple(data.draw(st.permutations(structure.edges))),
+        tuple(data.draw(st.permutations(structure.inputs))),
+        structure.outputs,
+    )
+    assert make_plan(other) == make_plan(structure)
+
+
+class Optional(Block):
+    outputs = {"y": "any"}
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        self.k = k
+
+    def forward(self, h: int | None = None) -> int:
+        return (h or 0) * 2 + self.k
+
+
+def mutual(order: str, **inputs: Any) -> Graph:
+    g = Graph("g", metadata={"num_loop_steps": 2})
+    for n in order:
+        g.add_node(Optional({"a": 1, "b": 10}[n]), n, auto_connect=False, inputs=inputs.get(n))
+    g.add_edge("a.y", "b.h")
+    g.add_edge("b.y", "a.h")
+    g.expose_output("a", "y")
+    return g
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_loop_in_which_nothing_says_who_is_first_is_a_finding(order: str) -> None:
+    with pytest.raises(ValidationError, match=r"which node of the loop through a, b is first.*exactly one of a\.h, b\.h"):
+        mutual(order).run({})
+    assert mutual(order, a={"h": 0}).run({})["y"] == 25
+
+
+# --- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_seeded_run_is_nobody_elses_business() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(x: Tensor) -> Tensor:
+        entered.set()
+        leave.wait(10)
+        return x + torch.randn(3)
+
+    g = one(Block.wrap(slow, outputs={"y": "tensor"}))
+    torch.manual_seed(0)
+    expected = torch.randn(3)
+    torch.manual_seed(0)
+    thread = threading.Thread(target=lambda: g.run({"x": torch.zeros(3)}, seed=1))
+    thread.start()
+    assert entered.wait(10)
+    found = torch.randn(3)
+    leave.set()
+    thread.join()
+    assert torch.equal(found, expected)
+
+
+def test_seeded_runs_of_several_threads_overlap() -> None:
+    meet = threading.Barrier(4, timeout=10)
+
+    def forward(x: Tensor) -> Tensor:
+        meet.wait()
+        return x + torch.randn(3)
+
+    g = one(Block.wrap(forward, outputs={"y": "tensor"}))
+    found: list[Tensor] = []
+    threads = [threading.Thread(target=lambda: found.append(g.run({"x": torch.zeros(3)}, seed=1)["y"])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and all(torch.equal(one, found[0]) for one in found)
+
+
+def _draw_in_a_child(queue: Any) -> None:
+    queue.put(one(Noise()).run({"x": torch.zeros(2, 3)}, seed=1)["y"].tolist())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_child_that_is_forked_meanwhile_runs() -> None:
+    context = multiprocessing.get_context("fork")
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(x: Tensor) -> Tensor:
+        entered.set()
+        leave.wait(20)
+        return x
+
+    thread = threading.Thread(target=lambda: one(Block.wrap(slow, outputs={"y": "tensor"})).run({"x": torch.zeros(3)}, seed=1))
+    thread.start()
+    assert entered.wait(10)
+    queue = context.Queue()
+    child = context.Process(target=_draw_in_a_child, args=(queue,))
+    child.start()
+    try:
+        assert queue.get(timeout=60) == one(Noise()).run({"x": torch.zeros(2, 3)}, seed=1)["y"].tolist()
+    finally:
+        leave.set()
+        thread.join()
+        child.join()
+
+
+def test_sample_k_of_a_list_of_seeds_is_what_its_seed_gives_alone() -> None:
+    x = torch.arange(6.0).view(3, 2)
+    for block in (Noise(), Block.wrap(nn.Dropout(0.5), inputs={"x": "tensor"}, outputs={"y": "tensor"})):
+        g = one(block)
+        whole = g.run({"x": x}, seed=[5, 6, 7], training=True)["y"]
+        for k, seed in enumerate((5, 6, 7)):
+            assert torch.equal(g.run({"x": x[k : k + 1]}, seed=[seed], training=True)["y"], whole[k : k + 1])
+    assert torch.equal(one(Noise()).run({"x": x[:1]}, seed=5)["y"], one(Noise()).run({"x": x[:1]}, seed=[5])["y"])
+    with pytest.raises(PortError, match="g: 2 seeds, and the inputs hold {'x': 3} samples"):
+        g.run({"x": x}, seed=[1, 2])
+
+
+def test_the_first_of_a_batch_is_what_it_is_alone_and_names_have_no_part() -> None:
+    x = torch.zeros(4, 3)
+    whole = one(Noise()).run({"x": x}, seed=3)["y"]
+    assert torch.equal(one(Noise()).run({"x": x[:1]}, seed=3)["y"], whole[:1])
+    assert torch.equal(one(Noise(), "another").run({"x": x}, seed=3)["y"], whole)
+    assert not torch.equal(one(Noise()).run({"x": x}, seed=4)["y"], whole)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_no_generator_of_the_process_is_read_or_written(is_async: bool) -> None:
+    g = Graph("g", metadata={"num_loop_steps": 3})
+    g.add_node(Noise(), "a", timeout=30 if is_async else None)
+    g.add_edge("a.y", "a.x")
+    g.expose_input("a", "x")
+    g.expose_output("a", "y")
+    before = torch.get_rng_state()
+    first = g.run({"x": torch.zeros(3)}, seed=1)["y"]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(123)
+    assert torch.equal(g.run({"x": torch.zeros(3)}, seed=1)["y"], first)
+
+
+def test_dropout_under_gradient_checkpointing_draws_what_it_drew() -> None:
+    def loop() -> Graph:
+        torch.manual_seed(0)
+        g = Graph("g", metadata={"num_loop_steps": 3})
+        g.add_node(Block.wrap(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), inputs={"x": "tensor"}, outputs={"y": "tensor"}), "a")
+        g.add_edge("a.y", "a.x")
+        g.expose_input("a", "x")
+        g.expose_output("a", "y")
+        return g
+
+    gradients = []
+    for graph in (loop(), loop().gradient_checkpointing()):
+        graph.run({"x": torch.ones(2, 4)}, seed=1, training=True)["y"].sum().backward()
+        gradients.append([parameter.grad for parameter in graph.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)  # type: ignore[arg-type]
+
+
+# --- runs inside runs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("owner", [Owner, Calls])
+def test_a_run_inside_a_block_takes_mode_and_gradients_from_the_run_around_it(owner: type[Owner]) -> None:
+    seen: list[bool] = []
+    inner = linear()
+    inner.nodes["n"].target.register_forward_hook(lambda module, args, output: seen.append(module.training))
+    g = one(owner(inner))
+    assert g.run({"x": torch.ones(1, 2)}, training=True)["y"].requires_grad
+    assert not g.run({"x": torch.ones(1, 2)})["y"].requires_grad
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize("owner", [Owner, Calls])
+def test_a_run_inside_a_block_takes_seed_callbacks_and_stops(owner: type[Owner]) -> None:
+    g = one(owner(one(Noise(), "inner")))
+    x = torch.zeros(2, 3)
+    before = torch.get_rng_state()
+    assert torch.equal(g.run({"x": x}, seed=1)["y"], g.run({"x": x}, seed=1)["y"])
+    assert not torch.equal(g.run({"x": x}, seed=1)["y"], g.run({"x": x}, seed=2)["y"])
+    assert torch.equal(torch.get_rng_state(), before)
+    paths: list[str] = []
+    g.run({"x": x}, callbacks=lambda event: paths.append(f"{event.kind} {event.path} of {event.root}"))
+    assert paths == ["start n of g", "start n/n of g", "end n/n of g", "end n of g"]
+    asked: list[int] = []
+    with pytest.raises(RunCancelled, match="before n/n of g"):
+        g.run({"x": x}, cancelled=lambda: asked.append(1) is None and len(asked) > 1)
+
+    def late(x: Tensor) -> Tensor:
+        threading.Event().wait(0.05)
+        return x
+
+    with pytest.raises(RunTimeoutError, match="n/b of g"):
+        inner = Graph("inner")
+        inner.add_node(Block.wrap(late, outputs={"y": "tensor"}), "a")
+        inner.add_node(Add(), "b")
+        inner.add_edge("a.y", "b.x")
+        inner.infer_exposed_ports()
+        one(owner(inner)).run({"x": x}, timeout=0.02)
+
+
+def test_a_run_inside_a_block_does_what_it_is_told() -> None:
+    g = one(Owner(linear(), training=False))
+    assert not g.run({"x": torch.ones(1, 2)}, training=True)["y"].requires_grad
+    fixed = one(Owner(one(Noise(), "inner"), seed=9))
+    x = torch.zeros(2, 3)
+    assert torch.equal(fixed.run({"x": x}, seed=1)["y"], fixed.run({"x": x}, seed=2)["y"])
+    heard: list[Any] = []
+    one(Owner(one(Noise(), "inner"), callbacks=[])).run({"x": x}, callbacks=[heard.append])
+    assert [event.path for event in heard] == ["n", "n"]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "xpu"])
+@pytest.mark.parametrize("way", ["async", "timeout", "map"])
+def test_autocast_of_every_device_is_carried_into_nodes_that_run_aside(kind: str, way: str) -> None:
+    seen: list[Any] = []
+
+    def forward(x: Any) -> Any:
+        seen.append((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)))
+        return x
+
+    g = Graph("g")
+    place: dict[str, Any] = {"timeout": {"timeout": 30}, "map": {"map": "x"}}.get(way, {})
+    g.add_node(Block.wrap(forward, outputs={"y": "any"}, is_async=way != "timeout"), "n", **place)
+    g.infer_exposed_ports()
+    before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    x = [1, 2] if way == "map" else 1
+    try:
+        torch.set_autocast_enabled(kind, True)
+        torch.set_autocast_dtype(kind, torch.float16)
+        g.run({"x": x})
+    finally:
+        torch.set_autocast_enabled(kind, before[0])
+        torch.set_autocast_dtype(kind, before[1])
+    g.run({"x": x})
+    count = len(seen) // 2
+    assert seen == [(True, torch.float16)] * count + [before] * count
+
+
+# --- values that are changed, and what they are -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        (["a"], lambda x: x.append("m")),
+        ({"k": 1}, lambda x: x.update(k=2)),
+        ([["a"]], lambda x: x[0].append("m")),
+        ({"k": [1]}, lambda x: x["k"].clear()),
+        (["a"], lambda x: x.__setitem__(0, "b")),
+        (["b", "a"], lambda x: x.sort()),
+    ],
+)
+def test_a_state_that_is_handed_in_cannot_be_changed_at_any_depth(value: Any, change: Any) -> None:
+    def forward(x: Any) -> str:
+        change(x)
+        return "r"
+
+    pipeline = Pipeline("p")
+    pipeline.add_graph(one(Block.wrap(forward, outputs={"y": "any"})), "g")
+    pipeline.infer_exposed_ports()
+    stage = Stage("s")
+    stage.add_pipeline(pipeline, "p")
+    stage.set_state_contract(["artifacts"], ["recipe"], {"p.x": "artifacts"}, {"recipe": "p.y"})
+    state = State(artifacts=value)
+    before = repr(value)
+    assert repr(state.artifacts) == before
+    assert stage.run(state).recipe == "r"
+    change(state.artifacts)
+    assert repr(state.artifacts) == before
+    change(value)
+    assert repr(state.artifacts) == before, "the caller's own list is another one"
+    with pytest.raises(PortError, match=r"p/g/n\.x: the block changed its input in place"):
+        stage.run(state, debug=True)
+
+
+def test_a_dict_is_always_a_mapping_by_output() -> None:
+    def whole(x: Any) -> Any:
+        return {"k": 1}
+
+    with pytest.raises(PortError, match=r"forward returned \['k'\]; expected \['y'\].*return {'y': value}"):
+        one(Block.wrap(whole, outputs={"y": "dict"})).run({"x": 1})
+    assert one(Block.wrap(lambda x: {"y": {"y": 1}}, outputs={"y": "dict"})).run({"x": 1}) == {"y": {"y": 1}}
+
+
+@pytest.mark.parametrize(
+    ("block", "word"),
+    [
+        (Block.wrap(lambda x: (x.append(1), "r")[1], outputs={"y": "any"}), r"n\.x: the block changed its input in place"),
+        (Block.wrap(lambda x: (x[0].add_(1), "r")[1], outputs={"y": "any"}), r"n\.x: the block changed its input in place"),
+        (Block.wrap(lambda x: "words", outputs={"y": "tensor"}), r"n\.y \(output\): got"),
+    ],
+)
+def test_debug_finds_what_is_changed_in_place_and_of_a_wrong_kind(block: Block, word: str) -> None:
+    g = one(block)
+    g.run({"x": [torch.ones(2)]})
+    with pytest.raises(PortError, match=word):
+        g.run({"x": [torch.ones(2)]}, debug=True)
+
+
+# --- the signature and the frames -------------------------------------------------------------------------------------
+
+
+def test_forward_has_the_exposed_inputs_as_its_signature() -> None:
+    class Biased(Block):
+        outputs = {"y": "tensor"}
+
+        def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+            return x if bias is None else x + bias
+
+    g = Graph("g")
+    g.add_node(Biased(), "a")
+    g.expose_input("a", "bias")
+    g.expose_input("a", "x", "picture")
+    g.expose_output("a", "y")
+    assert str(inspect.signature(g.forward)) == "(picture, bias=None)"
+    g.hide_input("bias")
+    assert list(inspect.signature(g.forward).parameters) == ["picture"]
+    x = torch.ones(2, 4)
+    program = torch.export.export(g, (), {"picture": x}, dynamic_shapes={"picture": {0: torch.export.Dim("b", min=2, max=64)}}).module()
+    wide = torch.randn(9, 4)
+    assert torch.equal(program(picture=wide)["y"], g(picture=wide)["y"])
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 1}, {"timeout": 60}, {"callbacks": [lambda event: None]}], ids=str)
+def test_how_many_frames_of_ours_a_level_takes(options: dict[str, Any]) -> None:
+    depths: list[int] = []
+
+    def forward(x: Tensor) -> Tensor:
+        frame, count = inspect.currentframe(), 0
+        while frame is not None:
+            count += "wgtorch" in frame.f_code.co_filename.split("tests")[0] and "/wgtorch/" in frame.f_code.co_filename
+            frame = frame.f_back
+        depths.append(count)
+        return x
+
+    level: Any = one(Block.wrap(forward, outputs={"y": "tensor"}))
+    level.run({"x": torch.ones(1)}, **options)
+    for index in range(3):
+        outer = Graph(f"outer{index}")
+        outer.add_node(level, "n")
+        outer.infer_exposed_ports()
+        level = outer
+        level.run({"x": torch.ones(1)}, **options)
+    steps = [after - before for before, after in itertools.pairwise(depths)]
+    assert max(steps) <= 4 and depths[0] <= 5, depths
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_in_a_run_are_told_where_they_are_made() -> None:
+    g = one(Add())
+    with pytest.raises(TypeError, match=r"g: inputs are .*; expected a mapping by name, as run\({'x': value}\)"):
+        g.run(torch.ones(2))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"g: run\(\) takes inputs in a mapping; write run\({'x': \.\.\.}\)"):
+        g.run(x=torch.ones(2))
+    with pytest.raises(TypeError, match=r"g: run\(\) has no option 'sed'; did you mean 'seed'"):
+        g.run({"x": torch.ones(2)}, sed=1)
+    assert list(g.run({"x": torch.ones(2)}, outputs="y")) == ["y"]
+    with pytest.raises(TypeError, match="g: outputs is .*; expected names"):
+        g.run({"x": torch.ones(2)}, outputs=3)  # type: ignore[arg-type]
+    heard: list[Any] = []
+    g.run({"x": torch.ones(2)}, callbacks=heard.append)
+    assert len(heard) == 2
+    with pytest.raises(TypeError, match="g: callbacks is str 'print'; expected functions of an event"):
+        g.run({"x": torch.ones(2)}, callbacks="print")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"g: timeout is str '1' .*; expected seconds as a number"):
+        g.run({"x": torch.ones(2)}, timeout="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"g: cancelled is bool .*; expected a function"):
+        g.run({"x": torch.ones(2)}, cancelled=True)  # type: ignore[arg-type]
+
+
+def test_a_port_that_is_optional_stays_so_through_levels() -> None:
+    class Maybe(Block):
+        outputs = {"y": "any", "z": Port(dtype="any", optional=True)}
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            return {"y": x}
+
+    assert one(Maybe()).run({"x": 1}) == {"y": 1}

@@ -1,0 +1,197 @@
+"""Draws of modules that do not ask for a generator - dropout in training, ``torch.randn`` inside - served from a run's key.
+
+PyTorch has one default generator for each device and process; seeding it would be felt by every thread. Here operators that
+draw are given a generator of their own while a thread runs a seeded run. They are found through a dispatch key that nothing
+else uses: its kernels, registered for just these operators, are reached only by a thread that has the key switched on
+(dispatch keys: https://pytorch.org/docs/stable/torch.library.html), and cost all other operators nothing.
+
+    aten::bernoulli_(x)  --[key on in this thread]-->  aten::bernoulli_(x[k], generator=that of sample k)
+
+Rows of the first dimension are samples, each with its own draws, as in :class:`~wgtorch.core.run.rng.Rng`.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.run.rng import Rng
+
+_KEY_NAME = "TESTING_ONLY_GenericMode"
+_MOST_ROWS = 4096  # rows with draws of their own; more are drawn as one
+_FACTORIES = ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like")
+_UNSERVED = ("_cudnn_rnn", "miopen_rnn", "_lstm_mps")
+"""Kernels that draw from a state of their own and take no generator."""
+
+_lock = threading.Lock()
+_kernels: list[torch.library.Library] = []
+_key: Any = None
+
+
+class Source(Protocol):
+    """Whose draws are served: the call that a thread is in."""
+
+    def next_draw(self) -> Rng | None:
+        """Draws by the next key of the call; None leaves them to the global generator."""
+
+    def where(self) -> str:
+        """The call's path."""
+
+
+_source: Callable[[], Source | None] = lambda: None  # noqa: E731
+
+
+class served_draws:
+    """While it lasts, draws of this thread that name no generator are served from the call the thread is in."""
+
+    __slots__ = ("_guard",)
+
+    def __enter__(self) -> None:
+        if _key is None:
+            _register()
+        self._guard = torch._C._IncludeDispatchKeyGuard(_key)
+        self._guard.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._guard.__exit__(kind, error, traceback)
+
+
+def is_serving() -> bool:
+    """True where draws of this thread are served."""
+    return _key is not None and torch._C._dispatch_tls_is_dispatch_key_included(_key)
+
+
+def serving(is_seeded: bool) -> AbstractContextManager[None]:
+    """:class:`served_draws` for a run that has a seed."""
+    return served_draws() if is_seeded else nullcontext()
+
+
+def serve_from(source: Callable[[], Source | None]) -> None:
+    """Says how the call that the thread is in is found."""
+    global _source
+    _source = source
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def _register() -> None:
+    global _key
+    with _lock:
+        if _key is not None:
+            return
+        fallthrough = torch.library.Library("_", "IMPL")
+        fallthrough.fallback(torch.library.fallthrough_kernel, dispatch_key=_KEY_NAME)
+        aten = torch.library.Library("aten", "IMPL")
+        for schema in torch._C._jit_get_all_schemas():
+            if not schema.name.startswith("aten::"):
+                continue
+            name, overload = schema.name[6:], schema.overload_name or "default"
+            op = getattr(getattr(torch.ops.aten, name, None), overload, None)
+            if op is None or torch.Tag.nondeterministic_seeded not in op.tags or any(a.is_out for a in schema.arguments):
+                continue
+            if (kernel := _kernel_of(op, name, {argument.name for argument in schema.arguments})) is not None:
+                aten.impl(op, kernel, dispatch_key=_KEY_NAME)
+        _kernels.extend((fallthrough, aten))
+        _key = torch._C._parse_dispatch_key(_KEY_NAME)
+
+
+def _kernel_of(op: Any, name: str, arguments: set[str]) -> Callable[..., Any] | None:
+    """What an operator that draws is replaced by while draws are served; None where it is made of others that are."""
+    if name in _FACTORIES and "generator" in arguments:
+        return None  # the overload for a generator that is named
+    if "generator" in arguments:
+        return _drawing(op, op, name)
+    if name in _FACTORIES:
+        suffixes = {"default": "generator", "low": "low_generator", "low_dtype": "low_generator_dtype", "Tensor": "Tensor_generator"}
+        with_generator = getattr(getattr(torch.ops.aten, name), suffixes[op._overloadname], None)
+        return None if with_generator is None else _drawing(op, with_generator, name)
+    if name == "native_dropout":
+        return _native_dropout
+    if name == "scaled_dot_product_attention":
+        return _attention(op)
+    return _unserved(op, name) if name in _UNSERVED else None
+
+
+def _passes(op: Any, args: Any, kwargs: Any) -> Any:
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_key)):
+        return op(*args, **kwargs)
+
+
+def _drawing(op: Any, with_generator: Any, name: str) -> Callable[..., Any]:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        source = _source()
+        given = kwargs.get("generator") is not None or any(isinstance(value, torch.Generator) for value in args)
+        # While something is traced its draws are not made: what is compiled draws when it runs.
+        if given or source is None or torch._guards.TracingContext.try_get() is not None or (rng := source.next_draw()) is None:
+            return _passes(op, args, kwargs)
+        kwargs.pop("generator", None)
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_key)):
+            return _by_rows(with_generator, name, rng, args, kwargs)
+
+    return kernel
+
+
+def _by_rows(op: Any, name: str, rng: Rng, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operator for each row of the first dimension, from that sample's generator."""
+    first = args[0] if args else None
+    if isinstance(first, Tensor):
+        device, shape = first.device, tuple(first.shape)
+    else:
+        device = torch.device(kwargs.get("device") or "cpu")
+        at = next((index for index, value in enumerate(args) if isinstance(value, (list, tuple))), None)
+        shape = () if at is None else tuple(args[at])
+    rows = shape[0] if shape else 0
+    in_rows = 1 < rows <= _MOST_ROWS and all(not isinstance(value, Tensor) or tuple(value.shape[:1]) == shape[:1] for value in args)
+    if not in_rows:
+        return op(*args, generator=rng.generator(0, 1 if type(rng.key) is int or rows <= 1 else rows, device), **kwargs)
+    generators = [rng.generator(index, rows, device) for index in range(rows)]
+    if isinstance(first, Tensor):
+        parts = [
+            op(*[value[index] if isinstance(value, Tensor) else value for value in args], generator=generator, **kwargs)
+            for index, generator in enumerate(generators)
+        ]
+        return first if name.endswith("_") else torch.stack(parts)
+    row = [list(shape[1:]) if index == at else value for index, value in enumerate(args)]
+    return torch.stack([op(*row, generator=generator, **kwargs) for generator in generators])
+
+
+def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+    """The fused dropout of accelerators, which takes no generator, from a mask that has one."""
+    if train is False or p == 0:
+        return x, torch.ones_like(x, dtype=torch.bool)
+    kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p)
+    return x * kept * (0.0 if p == 1 else 1 / (1 - p)), kept
+
+
+def _attention(op: Any) -> Callable[..., Any]:
+    """Attention with dropout as its formula: the fused kernels draw from a generator that cannot be given."""
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, *args: Any, **kwargs: Any) -> Any:
+        if dropout_p == 0.0 or _source() is None:
+            return _passes(op, (query, key, value, attn_mask, dropout_p, *args), kwargs)
+        options = dict(zip(("is_causal",), args, strict=False)) | kwargs
+        return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, **options)[0]
+
+    return kernel
+
+
+def _unserved(op: Any, name: str) -> Callable[..., Any]:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        source = _source()
+        if source is not None and source.next_draw() is not None:
+            warnings.warn(
+                f"{source.where()}: {name} draws from a state of its own and takes no generator, so the node does not repeat under a seed; "
+                "set its dropout to 0, or switch the fused kernel off (torch.backends.cudnn.enabled = False)",
+                stacklevel=2,
+            )
+        return _passes(op, args, kwargs)
+
+    return kernel
