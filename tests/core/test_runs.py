@@ -439,7 +439,7 @@ def test_forward_has_the_exposed_inputs_as_its_signature() -> None:
     assert torch.equal(program(picture=wide)["y"], g(picture=wide)["y"])
 
 
-@pytest.mark.parametrize("options", [{}, {"seed": 1}, {"timeout": 60}, {"callbacks": [lambda event: None]}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"seed": 1}, {"timeout": 60}, {"callbacks": [lambda event: None]}])
 def test_how_many_frames_of_ours_a_level_takes(options: dict[str, Any]) -> None:
     depths: list[int] = []
 

@@ -16,12 +16,14 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from wgtorch.core.run import rng
 from wgtorch.core.run.rng import Rng
 
 _KEY_NAME = "TESTING_ONLY_GenericMode"
@@ -101,6 +103,7 @@ def _register() -> None:
                 aten.impl(op, kernel, dispatch_key=_KEY_NAME)
         _kernels.extend((fallthrough, aten))
         _key = torch._C._parse_dispatch_key(_KEY_NAME)
+        rng.unserved = partial(torch._C._ExcludeDispatchKeyGuard, torch._C.DispatchKeySet(_key))
 
 
 def _kernel_of(op: Any, name: str, arguments: set[str]) -> Callable[..., Any] | None:
@@ -130,16 +133,16 @@ def _drawing(op: Any, with_generator: Any, name: str) -> Callable[..., Any]:
         source = _source()
         given = kwargs.get("generator") is not None or any(isinstance(value, torch.Generator) for value in args)
         # While something is traced its draws are not made: what is compiled draws when it runs.
-        if given or source is None or torch._guards.TracingContext.try_get() is not None or (rng := source.next_draw()) is None:
+        if given or source is None or torch._guards.TracingContext.try_get() is not None or (drawn := source.next_draw()) is None:
             return _passes(op, args, kwargs)
         kwargs.pop("generator", None)
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_key)):
-            return _by_rows(with_generator, name, rng, args, kwargs)
+            return _by_rows(with_generator, name, drawn, args, kwargs)
 
     return kernel
 
 
-def _by_rows(op: Any, name: str, rng: Rng, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _by_rows(op: Any, name: str, draws: Rng, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operator for each row of the first dimension, from that sample's generator."""
     first = args[0] if args else None
     if isinstance(first, Tensor):
@@ -151,8 +154,8 @@ def _by_rows(op: Any, name: str, rng: Rng, args: tuple[Any, ...], kwargs: dict[s
     rows = shape[0] if shape else 0
     in_rows = 1 < rows <= _MOST_ROWS and all(not isinstance(value, Tensor) or tuple(value.shape[:1]) == shape[:1] for value in args)
     if not in_rows:
-        return op(*args, generator=rng.generator(0, 1 if type(rng.key) is int or rows <= 1 else rows, device), **kwargs)
-    generators = [rng.generator(index, rows, device) for index in range(rows)]
+        return op(*args, generator=draws.generator(0, 1 if type(draws.key) is int or rows <= 1 else rows, device), **kwargs)
+    generators = [draws.generator(index, rows, device) for index in range(rows)]
     if isinstance(first, Tensor):
         parts = [
             op(*[value[index] if isinstance(value, Tensor) else value for value in args], generator=generator, **kwargs)

@@ -13,6 +13,7 @@ import hashlib
 import operator
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -95,6 +96,10 @@ def _root(seed: Any, where: str) -> int:
     )
 
 
+unserved: Callable[[], AbstractContextManager[Any]] = nullcontext
+"""Around draws that name their generator, which so need no looking at where draws are served (see ``foreign_draws``)."""
+
+
 class Rng:
     """Where a block draws its random numbers from. A ``forward`` that names a parameter ``rng`` is given one.
 
@@ -173,12 +178,13 @@ class Rng:
         if self.key is None:
             return draw(shape, dtype=dtype, device=device)
         rows = shape[0]
-        if rows == 1:
-            drawn = draw(shape, generator=self.generator(0, 1), dtype=dtype)
-        elif not rows:
-            drawn = torch.empty(shape, dtype=dtype)
-        else:
-            drawn = torch.stack([draw(shape[1:], generator=self.generator(index, rows), dtype=dtype) for index in range(rows)])
+        with unserved():
+            if rows == 1:
+                drawn = draw(shape, generator=self.generator(0, 1), dtype=dtype)
+            elif not rows:
+                drawn = torch.empty(shape, dtype=dtype)
+            else:
+                drawn = torch.stack([draw(shape[1:], generator=self.generator(index, rows), dtype=dtype) for index in range(rows)])
         return drawn.to(device) if device is not None else drawn
 
 
