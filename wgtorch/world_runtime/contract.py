@@ -10,7 +10,7 @@ from wgtorch.core.config.schema import TEXT, TEXTS, closed, one_of
 from wgtorch.core.errors import Finding, StateError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
-from wgtorch.world_runtime.state import State, holds_something, look_up
+from wgtorch.world_runtime.state import State, copied, holds_something, look_up
 
 OUTSIDE = ("action", "content")
 """Sources beside the slots: the user's action and the world's content. A stage may also write ``content``."""
@@ -108,14 +108,14 @@ class StateContract:
         return slot if len(self.writes[slot]) == 1 else f"{slot} from {port}"
 
     def read(self, state: State, action: Any, content: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
-        """Values by source; a source that holds nothing is left out."""
+        """Values by source, lists and dicts copied, so that no block holds the State's own; none that holds nothing."""
         values = {}
         outside = {"action": action, "content": content}
         for source in dict.fromkeys(self.reads.values()):
             root, *fields = source.split(".")
             value = look_up(outside[root] if root in outside else state[root], fields, f"{where}: {source}")
             if holds_something(value):
-                values[source] = value
+                values[source] = copied(value)
         return values
 
     def write(self, state: State, outputs: Mapping[str, Any], content: Mapping[str, Any] | None) -> tuple[State, Mapping[str, Any] | None]:

@@ -127,13 +127,15 @@ def _stage(
         return state, content, skipped
     inner = run.child(stage_id)
     given = {"state": state, "action": action, "content": content}
-    started = time.perf_counter()
+    started = time.perf_counter() if run.options.callbacks else 0.0
     try:
         run.emit("start", stage_id, stage.level, inputs=given)
         outputs = _outputs(world, stage_id, stage, inner, given)
-        run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)
+        if run.options.callbacks:
+            run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)
     except Exception as error:
-        run.emit("error", stage_id, stage.level, inputs=given, error=error, elapsed=time.perf_counter() - started)
+        if run.options.callbacks:
+            run.emit("error", stage_id, stage.level, inputs=given, error=error, elapsed=time.perf_counter() - started)
         locate(error, stage_id, below=True)
         raise
     return outputs["state"], outputs["content"], None

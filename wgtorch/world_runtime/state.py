@@ -17,9 +17,6 @@ CANONICAL_SLOTS = ("intent", "recipe", "artifacts", "description", "outcome")
 class State(Mapping[str, Any]):
     """What travels the cycle: five slots, or those of a world's own schema. It never changes; ``replace`` gives a new one.
 
-    Lists and dicts that it is made of, at any depth, are copied when it is made and when they are read, so nobody holds one that is
-    the State's own. Tensors and other objects are not copied.
-
     ======  ===========  ==================================================
     number  slot         holds
     ======  ===========  ==================================================
@@ -47,7 +44,7 @@ class State(Mapping[str, Any]):
         for name in slots:
             if name not in self._schema:
                 raise StateError(f"State has no slot {name!r}; {suggest(name, self._schema)}")
-        object.__setattr__(self, "_values", {name: _own(slots.get(name)) for name in self._schema})
+        object.__setattr__(self, "_values", {name: slots.get(name) for name in self._schema})
 
     @property
     def schema(self) -> tuple[str, ...]:
@@ -66,16 +63,7 @@ class State(Mapping[str, Any]):
 
     def replace(self, **slots: Any) -> State:
         """A new State with some slots changed."""
-        for name in slots:
-            self.slot_name(name)
-        state = object.__new__(State)
-        object.__setattr__(state, "_schema", self._schema)
-        object.__setattr__(state, "_values", {**self._values, **{name: _own(value) for name, value in slots.items()}})
-        return state
-
-    def is_same(self, slot: str, other: State) -> bool:
-        """True when another State holds the very value of this one in a slot, as where it was made by :meth:`replace`."""
-        return self._values[slot] is other._values[slot]
+        return State(schema=self._schema, **{**self._values, **slots})
 
     def slot_name(self, key: str | int) -> str:
         """The slot's name, from its name or its number from 1.
@@ -90,12 +78,12 @@ class State(Mapping[str, Any]):
         raise StateError(f"State has no slot {key!r}; {suggest(key, self._schema)}, or numbers 1 to {len(self._schema)}")
 
     def __getitem__(self, key: str | int) -> Any:
-        return _own(self._values[self.slot_name(key)])
+        return self._values[self.slot_name(key)]
 
     def __getattr__(self, name: str) -> Any:
         values = object.__getattribute__(self, "_values")
         if name in values:
-            return _own(values[name])
+            return values[name]
         raise AttributeError(f"State has no slot or attribute {name!r}; {suggest(name, values)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -124,16 +112,6 @@ class State(Mapping[str, Any]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def _own(value: Any) -> Any:
-    """The value, with lists, dicts and tuples copied at all depths."""
-    kind = type(value)
-    if kind is list:
-        return [_own(item) for item in value]
-    if kind is dict:
-        return {key: _own(item) for key, item in value.items()}
-    return tuple([_own(item) for item in value]) if kind is tuple else value
-
-
 def _equal(first: Any, second: Any) -> bool:
     """True for equal values; tensors are equal bit for bit."""
     if isinstance(first, Tensor) or isinstance(second, Tensor):
@@ -157,6 +135,16 @@ def holds_something(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.numel() > 0
     return len(value) > 0 if hasattr(value, "__len__") else True
+
+
+def copied(value: Any) -> Any:
+    """The value, with lists, dicts and tuples copied at all depths; tensors and other objects are what they were."""
+    kind = type(value)
+    if kind is list:
+        return [copied(item) for item in value]
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return tuple([copied(item) for item in value]) if kind is tuple else value
 
 
 def look_up(value: Any, fields: list[str], where: str) -> Any:

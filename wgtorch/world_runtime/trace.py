@@ -71,7 +71,7 @@ class StageTrace:
             return {**entry, "begins": False}
         nodes = {node_id: reason for node_id in self.stage.places if (reason := self._why(node_id)) is not None}
         after = step.state
-        changed = [] if after is None else [slot for slot in after.schema if not after.is_same(slot, self.before)]
+        changed = [] if after is None else [slot for slot in after.schema if after[slot] is not self.before[slot]]
         entry |= {
             "reads": self._reads,
             "writes": {slot: plain(after[slot]) for slot in changed if after is not None and holds_something(after[slot])},
