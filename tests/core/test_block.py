@@ -228,9 +228,10 @@ def test_an_output_that_was_not_declared_is_an_error(returned: Any) -> None:
         block.run({"x": torch.ones(1)})
 
 
-def test_a_dict_is_a_value_for_a_single_dict_output() -> None:
-    block = Block.wrap(lambda: {"a": 1}, outputs={"recipe": "dict"})
-    assert block.run() == {"recipe": {"a": 1}}
+def test_a_dict_is_a_mapping_by_output_also_for_a_single_dict_output() -> None:
+    assert Block.wrap(lambda: {"recipe": {"a": 1}}, outputs={"recipe": "dict"}).run() == {"recipe": {"a": 1}}
+    with pytest.raises(PortError, match=r"forward returned \['a'\]; expected \['recipe'\].*return {'recipe': value}"):
+        Block.wrap(lambda: {"a": 1}, outputs={"recipe": "dict"}).run()
 
 
 # --- wrapping ---------------------------------------------------------------------------------------------------------

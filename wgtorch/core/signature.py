@@ -13,7 +13,7 @@ from wgtorch.core.errors import ConfigError, StructureError
 from wgtorch.core.kinds import describe, kind_of_annotation
 from wgtorch.core.port import ABSENT, Port, Spec
 
-RESERVED = ("rng", "stream")
+RESERVED = ("rng", "stream", "run_context")
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -115,7 +115,7 @@ class StateContract:
             root, *fields = source.split(".")
             value = look_up(outside[root] if root in outside else state[root], fields, f"{where}: {source}")
             if holds_something(value):
-                values[source] = copied(value)
+                values[source] = value if root in outside else copied(value)
         return values
 
     def write(self, state: State, outputs: Mapping[str, Any], content: Mapping[str, Any] | None) -> tuple[State, Mapping[str, Any] | None]:
