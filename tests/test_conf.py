@@ -21,8 +21,7 @@ from omegaconf import OmegaConf
 from wgtorch.cli.main import _parser
 from wgtorch.cli.run import actions_of
 from wgtorch.cli.target import level_from, open_level
-from wgtorch.core.config.resolve import read_config
-from wgtorch.core.config.serialization import dump_config
+from wgtorch.core.config.resolve import dump_config, read_config
 from wgtorch.core.config.template import build_template
 from wgtorch.storage.base import make_storage
 from wgtorch.world import World

@@ -128,7 +128,7 @@ def test_a_world_that_cannot_go_on_says_how_it_can_later(monkeypatch: pytest.Mon
     for more in ([], ["--resume"]):
         assert main([*argv, "--steps", "1", *more]) == 2
         said = capsys.readouterr().err
-        assert "found no key" in said and "raised in node environment/development of storytelling" in said
+        assert "found no key" in said and "raised in node environment/development" in said
         assert "To go on, add to the same command: --out here --resume" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 import multiprocessing
@@ -254,6 +255,18 @@ def test_no_generator_of_the_process_is_read_or_written(is_async: bool) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(123)
     assert torch.equal(g.run({"x": torch.zeros(3)}, seed=1)["y"], first)
+
+
+def test_draws_of_a_coroutine_are_served_too() -> None:
+    async def forward(x: Tensor) -> Tensor:
+        await asyncio.sleep(0)
+        return x + torch.randn_like(x)
+
+    g = one(Block.wrap(forward, outputs={"y": "tensor"}))
+    before = torch.get_rng_state()
+    first, again = (g.run({"x": torch.zeros(3)}, seed=1)["y"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_dropout_under_gradient_checkpointing_draws_what_it_drew() -> None:

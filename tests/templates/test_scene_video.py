@@ -36,7 +36,7 @@ def test_the_upscaler_beats_bicubic_enlargement() -> None:
 def test_a_picture_turns_into_what_the_prompt_says(castle: Scene) -> None:
     picture = drawn(castle, 64)
     graph = Graph.from_template("image_to_video", frames=3)
-    video = graph.run({"image": picture, "prompt": "at night in the snow"}, seed=5)["video"]
+    video = graph.run({"image": picture, "prompt": "at night in the snow"}, seed=1)["video"]
     assert video.shape == (1, 3, 3, 64, 64)
     look = Graph.from_template("caption")
     first, last = (look.run({"image": video[:, frame]})["attributes"] for frame in (0, -1))

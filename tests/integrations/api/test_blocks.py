@@ -99,7 +99,7 @@ def test_callbacks_are_told_of_a_text_as_it_comes(server: ScriptedServer, build,
     out = graph.run({"prompt": "a storm comes"}, callbacks=[events.append])
     assert [event.kind for event in events] == ["start", "chunk", "chunk", "chunk", "end"]
     parts = [event.outputs["text"] for event in events if event.kind == "chunk"]
-    assert "".join(parts) == out["text"] == "a storm comes" and {event.path for event in events} == {"chat/llm"}
+    assert "".join(parts) == out["text"] == "a storm comes" and {event.path for event in events} == {"llm"}
 
 
 def test_leaving_a_stream_hangs_up(server: ScriptedServer, build) -> None:
@@ -255,9 +255,9 @@ def test_usage_is_summed_by_node_and_priced(server: ScriptedServer, build) -> No
     meter = UsageMeter()
     out = graph.run({"one": "x", "many": ["y", "z"]}, callbacks=[meter])
     assert out == {"a": "fine", "b": ["fine", "fine"]}
-    assert (meter.nodes["two/first"].calls, meter.nodes["two/second"].calls, meter.total.prompt_tokens) == (1, 2, 3000)
-    assert meter.total.cost == pytest.approx(3 * (1000 * 2 + 100 * 10) / 1e6) and meter.under("two").calls == 3
-    assert meter.models["openai/tiny"].calls == 3 and "two/first: 1 calls" in str(meter)
+    assert (meter.nodes["first"].calls, meter.nodes["second"].calls, meter.total.prompt_tokens) == (1, 2, 3000)
+    assert meter.total.cost == pytest.approx(3 * (1000 * 2 + 100 * 10) / 1e6) and meter.under("second").calls == 2
+    assert meter.models["openai/tiny"].calls == 3 and "first: 1 calls" in str(meter)
     spent = clients()[0].spent
     assert (spent.calls, spent.tokens) == (3, 3300) and spent.money == pytest.approx(meter.total.cost)
 

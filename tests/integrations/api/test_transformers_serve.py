@@ -151,5 +151,5 @@ def test_a_world_lives_on_it(served, build, server, tmp_path: Path) -> None:
     meter = UsageMeter()
     second.resume().run(num_steps=2, callbacks=[meter])
     assert len(second.history) == 1 and second.history[0].intent == first.state.intent and second.state.artifacts
-    assert meter.models[f"transformers_serve/{model}"].completion_tokens > 0 and meter.under("storytelling/author").calls == 1
-    assert meter.under("storytelling/architect").calls == len(server.requests) == 2
+    assert meter.models[f"transformers_serve/{model}"].completion_tokens > 0 and meter.under("author").calls == 1
+    assert meter.under("architect").calls == len(server.requests) == 2

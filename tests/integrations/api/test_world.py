@@ -41,7 +41,7 @@ def test_a_world_runs_and_a_replayed_one_is_the_same_bit_for_bit_without_a_conne
     with cassette(tmp_path / "tape.sqlite", mode="record"):
         recorded.run(num_steps=2, seed=7, callbacks=[meter])
     assert len(recorded.state.artifacts) == 3 and meter.total.calls == len(server.requests)
-    assert meter.under("talking/creator").calls == 6 and meter.under("talking/philosopher").calls == 3
+    assert meter.under("creator").calls == 6 and meter.under("philosopher").calls == 3
     connections = server.connections
     replayed = world_of(build)
     with cassette(tmp_path / "tape.sqlite", mode="replay"):

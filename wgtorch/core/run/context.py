@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -394,6 +394,43 @@ class _autocast_as:
             torch.set_autocast_dtype(kind, dtype)
 
 
+class SteppedHere(Coroutine[Any, Any, Any]):
+    """A coroutine, each of whose steps has the grad mode, autocast and served draws of where it was made.
+
+    The thread of its event loop serves other runs between the steps.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+        self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        self.autocast, self.serves = _autocast_states(), is_serving()
+
+    def _modes(self) -> AbstractContextManager[Any]:
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode(self.inference))
+        stack.enter_context(torch.set_grad_enabled(self.grad))
+        stack.enter_context(_autocast_as(self.autocast))
+        stack.enter_context(serving(self.serves))
+        return stack
+
+    def send(self, value: Any) -> Any:
+        """One step."""
+        with self._modes():
+            return self.coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """One step that begins with an exception."""
+        with self._modes():
+            return self.coroutine.throw(*error)
+
+    def close(self) -> None:
+        """Ends it."""
+        self.coroutine.close()
+
+    def __await__(self) -> Any:
+        return (yield from self.coroutine.__await__())
+
+
 def in_this_context(function: Callable[[], Any], call: ActiveCall | None = None) -> Callable[[], Any]:
     """The function as it would run here, in whatever thread calls it: same context variables, adapters, grad mode and autocast.
 
@@ -406,7 +443,7 @@ def in_this_context(function: Callable[[], Any], call: ActiveCall | None = None)
         context.run(enter_call, call)
     function = adapter_hook.hook.preserve(function)
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    autocast: Any = _autocast_as(_autocast_states()) if torch._C._is_any_autocast_enabled() else nullcontext()
+    autocast: Any = _autocast_as(_autocast_states()) if any(on for _, on, _ in _autocast_states()) else nullcontext()
     serves = is_serving()
 
     def called() -> Any:

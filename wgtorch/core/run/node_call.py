@@ -18,7 +18,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.plan import LEVEL, Call
 from wgtorch.core.port import ABSENT
 from wgtorch.core.run import background
-from wgtorch.core.run.context import ActiveCall, Event, RunContext, enter_call, in_this_context, leave_call
+from wgtorch.core.run.context import ActiveCall, Event, RunContext, SteppedHere, enter_call, in_this_context, leave_call
 from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached import call_frozen
 from wgtorch.core.run.port_checks import named_outputs
@@ -189,7 +189,7 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
         with adapter_hook.hook.context(node.adapter, child, node.node_id, item) or _NOTHING:
             result = call_frozen(child, args, values) if frozen else child(*args, **values)
         if iscoroutine(result):
-            result = background.submit(result).result()
+            result = background.submit(SteppedHere(result)).result()
     finally:
         if token is not None:
             leave_call(token)

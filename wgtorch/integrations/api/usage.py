@@ -83,7 +83,7 @@ class UsageMeter:
                     used.add(usage)
 
     def under(self, path: str) -> Used:
-        """What a level and everything below it used: ``under("storytelling/author")``."""
+        """What a level and everything below it used: ``under("author")``."""
         found = Used()
         with self._lock:
             for name, used in self.nodes.items():
