@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -177,6 +177,13 @@ class Graph(Composite):
         child = super().remove_node(node_id)
         self._with_role.pop(node_id, None)
         return child
+
+    def select(self, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Self:
+        """As for every composite; roles join nothing anew in the part."""
+        part = super().select(inputs, outputs)
+        part._by_hand = set(part._places)
+        part._changed()
+        return part
 
     def _edges_at(self, node_id: str) -> list[Edge]:
         by_role = self._by_role()

@@ -108,6 +108,27 @@ def test_only_the_ports_that_are_named_are_cut() -> None:
     assert g.select(inputs=["b.x"]).run({"x": torch.zeros(1)})["y"].item() == 2
 
 
+def test_a_part_joins_nothing_anew_by_roles() -> None:
+    graph = Graph.from_template("text_to_image", steps=2)
+    graph.remove_edge("guidance.pred_guided", "solver.pred")
+    graph.add_edge("backbone.pred", "solver.pred")
+    part = graph.select(outputs=["solver.next_latent"])
+    assert set(part.edges) <= set(graph.edges)
+    values = {"prompt": "a castle"}
+    assert torch.equal(
+        part.run(values, seed=1)["next_latent"], graph.run(values, seed=1, outputs=["solver.next_latent"])["solver.next_latent"]
+    )
+
+
+def test_two_values_for_one_port_in_an_iteration_are_a_finding() -> None:
+    g = ring(Add(1), Add(2), metadata={"num_loop_steps": 2})
+    g.add_node(Add(3), "c")
+    g.add_edge("b.y", "c.x")
+    g.add_edge("c.y", "b.x")
+    with pytest.raises(ValidationError, match=r"g/b\.x: in each iteration .* two values arrive: from a\.y, and fed back from c\.y"):
+        g.run({"x": torch.zeros(1)})
+
+
 # --- order of building ------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,18 @@ def source_findings(wiring: Wiring) -> list[Finding]:
                         f"expose_input({node.node_id!r}, {port.name!r}), or give it a value.",
                     )
                 )
+            inner = [edge for edge in forward if wiring.inside(edge)]
+            if port.aggregation == "single" and inner and len(forward) < len(edges):
+                back = next(edge for edge in edges if edge in wiring.feedback)
+                findings.append(
+                    Finding(
+                        where,
+                        f"in each iteration of its loop two values arrive: from {inner[0].source_node}.{inner[0].source_port}, "
+                        f"and fed back from {back.source_node}.{back.source_port}",
+                        "one source inside the loop",
+                        f"Remove one: remove_edge('{inner[0].source_node}.{inner[0].source_port}', '{node.node_id}.{port.name}').",
+                    )
+                )
             if port.aggregation == "single" and (len(forward) + len(exposed) > 1 or len(edges) - len(forward) > 1):
                 names = ", ".join([str(edge) for edge in edges] + [f"input {entry.name!r}" for entry in exposed])
                 findings.append(
