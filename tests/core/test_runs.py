@@ -6,8 +6,10 @@ import asyncio
 import inspect
 import itertools
 import multiprocessing
+import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import wgtorch
 from tests.core.random_structures import Sketch, dags, loops
-from wgtorch import Block, Graph, Pipeline, Port, Stage, State
+from wgtorch import Block, Graph, Pipeline, Port, Stage, State, World
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError, ValidationError
 from wgtorch.core.plan import make_plan
+from wgtorch.core.tree import walk
+
+PACKAGE = str(Path(wgtorch.__file__).parent) + os.sep
 
 
 class Add(Block):
@@ -477,7 +483,7 @@ def test_how_many_frames_of_ours_a_level_takes(options: dict[str, Any]) -> None:
     def forward(x: Tensor) -> Tensor:
         frame, count = inspect.currentframe(), 0
         while frame is not None:
-            count += "wgtorch" in frame.f_code.co_filename.split("tests")[0] and "/wgtorch/" in frame.f_code.co_filename
+            count += frame.f_code.co_filename.startswith(PACKAGE)
             frame = frame.f_back
         depths.append(count)
         return x
@@ -492,6 +498,20 @@ def test_how_many_frames_of_ours_a_level_takes(options: dict[str, Any]) -> None:
         level.run({"x": torch.ones(1)}, **options)
     steps = [after - before for before, after in itertools.pairwise(depths)]
     assert max(steps) <= 4 and depths[0] <= 5, depths
+
+
+def test_how_many_frames_of_ours_lie_between_a_world_and_a_backbone() -> None:
+    world, depths = World.from_template("default", larger=False, steps=1), []
+
+    def look(module: nn.Module, args: Any) -> None:
+        frames = [frame for frame in inspect.stack(0) if frame.filename.startswith(PACKAGE)]
+        depths.append(len(frames))
+
+    for _, child, _ in walk(world):
+        if getattr(child, "role", "") == "backbone":
+            child.register_forward_pre_hook(look)
+    world.run(num_steps=1, seed=1)
+    assert depths and max(depths) <= 20
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import nullcontext
+from functools import partial
 from inspect import iscoroutine
 from typing import Any, ClassVar, Protocol
 
@@ -135,7 +136,7 @@ def _mapped(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     if getattr(child, "batched", False):
         return _in_items(outputs_of(call, _called(node, child, call, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
-    calls = [lambda index=index, item=item: _called(node, child, call, item, run, index) for index, item in enumerate(items_of)]
+    calls = [partial(_called, node, child, call, item, run, index) for index, item in enumerate(items_of)]
     results = _together(calls, call, run) if call.is_async else [one() for one in calls]
     ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
     named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
