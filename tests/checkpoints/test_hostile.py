@@ -29,8 +29,6 @@ from wgtorch.core.errors import CheckpointError, ConfigError, WgtorchError
 from wgtorch.graph import Graph
 from wgtorch.world import World
 
-pytestmark = pytest.mark.xdist_group("hostile")  # the count of what was tried is of all of them
-
 EXAMPLES = 60
 
 
@@ -43,8 +41,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="module")
 def count() -> Iterator[Count]:
-    yield (count := Count())
-    assert count.tried > 500, f"only {count.tried} hostile checkpoints were tried"
+    yield (count := Count())  # of those that this process has tried
     print(f"\n{count.tried} hostile checkpoints: {count.refused} refused, slowest {count.slowest:.2f} s")
 
 
@@ -58,7 +55,11 @@ def test_damage(name: str, sealed: bool, good: Tree, count: Count, tmp_path_fact
         attempt(good, tmp_path_factory.mktemp("bad"), name, seed, sealed=sealed, archive=archive, count=count)
 
     damaged()
-    assert count.tried - before >= EXAMPLES // 2
+    assert count.tried - before >= EXAMPLES * 2 // 3, f"only {count.tried - before} hostile checkpoints were tried"
+
+
+def test_how_many_hostile_checkpoints_are_tried() -> None:
+    assert (len(PLAIN) + len(SEALED)) * EXAMPLES * 2 // 3 > 500
 
 
 def test_truncated_at_every_byte(good: Tree, tmp_path: Path) -> None:
