@@ -16,9 +16,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from wgtorch import World
-from wgtorch.cli.living import live
 from wgtorch.cli.run import actions_of, say_where
 from wgtorch.cli.target import level_from
+from wgtorch.cli.world_session import live
 from wgtorch.core.errors import ConfigError, WgtorchError, require
 
 

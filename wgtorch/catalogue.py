@@ -14,7 +14,7 @@ from wgtorch.lora.hook import LoraHook
 from wgtorch.world import WorldReports
 
 _BLOCKS = {
-    "wgtorch.blocks.around": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
+    "wgtorch.blocks.api_adapters": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
     "wgtorch.blocks.diffusion": (
         "codec/pixels", "encoder/pixels", "noise/gaussian", "noise/image", "schedule/diffusion", "schedule/flow",
         "guidance/cfg", "guidance/pag", "guidance/perp_neg", "guidance/sag",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wgtorch.core.autoconnect import BesideRule, RoleRule
+from wgtorch.core.autoconnect import RoleRule, SideBranchRule
 from wgtorch.core.block import Block
 from wgtorch.core.port import Port
 
@@ -169,9 +169,9 @@ ROLE_RULES: tuple[RoleRule, ...] = (
 )
 """Which port feeds which. ``loops`` rules stand beside a start: noise, an encoded image, or an exposed input."""
 
-BESIDE_RULES: tuple[BesideRule, ...] = (
-    BesideRule("adapter", "backbone", frozenset(("latent", "timestep", "condition", "text_embeds", "time_ids")), gives=True),
-    BesideRule("adapter", "solver", frozenset(("progress",))),
-    BesideRule("adapter", "repeat", frozenset(("parts",))),
+BESIDE_RULES: tuple[SideBranchRule, ...] = (
+    SideBranchRule("adapter", "backbone", frozenset(("latent", "timestep", "condition", "text_embeds", "time_ids")), gives=True),
+    SideBranchRule("adapter", "solver", frozenset(("progress",))),
+    SideBranchRule("adapter", "repeat", frozenset(("parts",))),
 )
 """Who stands beside whom: an adapter sees what the backbone sees, how far the solver is, and how a guided batch is divided."""

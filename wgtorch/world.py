@@ -14,7 +14,7 @@ from wgtorch.core.registry import Registry
 from wgtorch.core.signature import copy_plain
 from wgtorch.stage import Stage
 from wgtorch.world_runtime.contract import OUTSIDE
-from wgtorch.world_runtime.runner import Living
+from wgtorch.world_runtime.runner import WorldRunner
 from wgtorch.world_runtime.state import CANONICAL_SLOTS
 
 WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds")
@@ -22,7 +22,7 @@ WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds")
 CANONICAL_CYCLE = ("philosopher", "author", "environment", "architect", "creator")
 
 
-class World(Living):
+class World(WorldRunner):
     """A cycle of stages over a State, with a content that grows.
 
     ``philosopher -> author -> environment -> architect -> creator -> (again)``; worlds with another cycle or other

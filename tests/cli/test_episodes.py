@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.cli.toy import toy_world
-from wgtorch.cli.episodes import Episode, episodes
+from wgtorch.cli.episode_text import Episode, episodes
 from wgtorch.core.run.context import Event
 from wgtorch.report.words import words
 

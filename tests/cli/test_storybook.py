@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wgtorch.cli.episodes import Episode
+from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder, write_pictures
 from wgtorch.core.errors import StorageError
 from wgtorch.graph import Graph

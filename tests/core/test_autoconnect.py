@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.blocks_for_tests import Scale
-from wgtorch.core.autoconnect import BesideRule, RoleNode, RoleRule, edges_beside, edges_by_role
+from wgtorch.core.autoconnect import RoleNode, RoleRule, SideBranchRule, edges_beside, edges_by_role
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.structure import Edge
@@ -285,7 +285,7 @@ def test_a_rule_is_silent_when_another_role_stands_between() -> None:
 
 
 def test_what_stands_beside_gives_to_the_one_it_stands_beside() -> None:
-    rule = BesideRule("control", "backbone", frozenset({"latent"}), gives=True)
+    rule = SideBranchRule("control", "backbone", frozenset({"latent"}), gives=True)
     backbone = RoleNode("net", "backbone", frozenset({"latent", "residuals"}), frozenset({"pred"}))
     controls = [RoleNode(name, "control", frozenset({"latent"}), frozenset({"residuals"})) for name in ("edges", "depth")]
     fed = Edge("start", "latent", "net", "latent")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.blocks_for_tests import Affine, Dropout, block_of, chain
 from wgtorch.core.block import Block
-from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.modes import training_mode
 
 
 class Gate(nn.Module):
@@ -128,7 +128,7 @@ def test_the_last_of_overlapping_runs_gives_the_mode_back() -> None:
     seen = []
 
     def hold(index: int) -> None:
-        with mode_for_run(module, False):
+        with training_mode(module, False):
             gates[index][0].set()
             assert gates[index][1].wait(5)
             seen.append((index, module.training))
@@ -149,8 +149,8 @@ def test_the_last_of_overlapping_runs_gives_the_mode_back() -> None:
 
 def test_a_run_inside_a_run_may_want_the_other_mode() -> None:
     module = nn.Dropout()
-    with mode_for_run(module, False):
-        with mode_for_run(module, True):
+    with training_mode(module, False):
+        with training_mode(module, True):
             assert module.training
         assert not module.training
     assert module.training

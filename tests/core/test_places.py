@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.blocks_for_tests import Affine, Scale, as_pipeline, chain
 from wgtorch.core.block import Block
-from wgtorch.core.run.detached import call_frozen
+from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.graph import Graph
 
 WAYS = list(itertools.product([True, False], repeat=2))
@@ -149,7 +149,7 @@ def test_training_in_another_thread_meanwhile_keeps_its_gradients() -> None:
             assert go_on.wait(10)
             return self.body(x)
 
-    frozen = threading.Thread(target=lambda: call_frozen(Slow(), (), {"x": torch.randn(2, 4)}))
+    frozen = threading.Thread(target=lambda: call_detached(Slow(), (), {"x": torch.randn(2, 4)}))
     frozen.start()
     assert inside.wait(10)
     body(torch.randn(2, 4)).sum().backward()  # while the frozen use is inside the same module
@@ -163,7 +163,7 @@ def test_a_frozen_use_follows_what_the_module_becomes() -> None:
     x = torch.randn(3, 4)
 
     def frozen() -> Tensor:
-        y = call_frozen(body, (), {"x": x.to(next(body.parameters()).dtype)})
+        y = call_detached(body, (), {"x": x.to(next(body.parameters()).dtype)})
         assert not y.requires_grad
         torch.testing.assert_close(y, body(x.to(y.dtype)).detach(), rtol=0, atol=0)
         return y
@@ -211,7 +211,7 @@ def test_attributes_methods_lists_and_buffers_are_the_modules_own() -> None:
     twin.load_state_dict(block.state_dict())
     x = torch.randn(5, 4, requires_grad=True)
 
-    y = call_frozen(block, (), {"x": x})
+    y = call_detached(block, (), {"x": x})
     expected = twin(x)
     torch.testing.assert_close(y, expected, rtol=0, atol=0)
     torch.testing.assert_close(block.norm.running_mean, twin.norm.running_mean, rtol=0, atol=0)
@@ -221,12 +221,12 @@ def test_attributes_methods_lists_and_buffers_are_the_modules_own() -> None:
     assert all(weight.grad is None for weight in block.parameters())
     assert x.grad is not None and x.grad.abs().sum() > 0
     block.eval()
-    torch.testing.assert_close(call_frozen(block, (), {"x": x}), block(x), rtol=0, atol=0)
+    torch.testing.assert_close(call_detached(block, (), {"x": x}), block(x), rtol=0, atol=0)
 
 
 def test_a_frozen_use_keeps_no_module_alive() -> None:
     block = Body()
-    call_frozen(block, (), {"x": torch.randn(1, 4)})
+    call_detached(block, (), {"x": torch.randn(1, 4)})
     gone = weakref.ref(block)
     del block
     gc.collect()

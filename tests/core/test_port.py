@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wgtorch.core.errors import PortError, PortTypeError, UnknownNameError
-from wgtorch.core.port import ABSENT, Port, make_spec
+from wgtorch.core.port import MISSING, Port, make_spec
 
 
 def test_a_port_gives_a_reason_and_not_a_bool() -> None:
@@ -104,7 +104,7 @@ def test_a_spec_takes_kinds_and_ports_and_refuses_the_rest() -> None:
 
 
 def test_absent_stays_itself_when_copied() -> None:
-    assert copy.deepcopy(ABSENT) is ABSENT
-    assert copy.copy(ABSENT) is ABSENT
-    assert pickle.loads(pickle.dumps(ABSENT)) is ABSENT
-    assert not ABSENT
+    assert copy.deepcopy(MISSING) is MISSING
+    assert copy.copy(MISSING) is MISSING
+    assert pickle.loads(pickle.dumps(MISSING)) is MISSING
+    assert not MISSING

@@ -19,7 +19,7 @@ from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import AnswerFormatError, ApiError, ConfigError
 from wgtorch.graph import Graph
 from wgtorch.testing import Reply, ScriptedServer
-from wgtorch.train.borders import what_trains
+from wgtorch.train.gradient_boundaries import what_trains
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 

@@ -14,7 +14,7 @@ import wgtorch
 from tests.train.toys import FLOW, QUIET, Distance, Far, Linear, Numbers, backbone, chain, turning_world
 from wgtorch import Block, Graph, Pipeline
 from wgtorch.core.errors import ConfigError, TrainingError, UnknownNameError
-from wgtorch.train.places import matches
+from wgtorch.train.patterns import matches
 
 pytest.importorskip("lightning")
 

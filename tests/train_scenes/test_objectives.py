@@ -18,7 +18,7 @@ from wgtorch.graph import Graph
 from wgtorch.train.objective import Objective, Step
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build
 from wgtorch.train.scenes.episodes import story_words
-from wgtorch.train.scenes.painting import ScenePainting
+from wgtorch.train.scenes.painter import ScenePainting
 
 TINY = {"width": 16, "heads": 2, "depth": 1, "conv_width": 8, "map_width": 4, "condition_width": 8}
 FLOW = {"kind": "flow", "num_train_timesteps": 1}

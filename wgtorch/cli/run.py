@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.cli.living import live
 from wgtorch.cli.storybook import new_folder, write_pictures
 from wgtorch.cli.target import CommandError, open_level, trust_in, values
+from wgtorch.cli.world_session import live
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import PortError, suggest
 from wgtorch.core.kinds import describe

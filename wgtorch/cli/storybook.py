@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.cli.episodes import Episode
+from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.overview import Card, draw_overview
 from wgtorch.core.errors import StorageError
 from wgtorch.core.level import Level

@@ -163,11 +163,11 @@ def program(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     again = [argument.removeprefix("rerun=") for argument in given if argument.startswith("rerun=")]
     if again:
-        kept = Path(again[-1])
-        if not (kept / "config.yaml").is_file():
-            sys.exit(f"train: rerun={kept}: holds no config.yaml; expected the folder of a run")
+        run_folder = Path(again[-1])
+        if not (run_folder / "config.yaml").is_file():
+            sys.exit(f"train: rerun={run_folder}: holds no config.yaml; expected the folder of a run")
         rest = [argument for argument in given if not argument.startswith("rerun=")]
-        given = ["--config-path", str(kept.resolve()), "--config-name", "config", *_FOLDERS, *rest]
+        given = ["--config-path", str(run_folder.resolve()), "--config-name", "config", *_FOLDERS, *rest]
     sweep = [argument for argument in given if argument in ("-m", "--multirun")]  # argparse wants options before all overrides
     given = [*sweep, *(argument for argument in given if argument not in sweep)]
     sys.argv = [sys.argv[0], *given]

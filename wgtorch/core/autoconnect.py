@@ -30,7 +30,7 @@ class RoleRule:
 
 
 @dataclass(frozen=True, slots=True)
-class BesideRule:
+class SideBranchRule:
     """A node of one role stands beside those of another: it is fed what they are fed, and what it gives goes to them.
 
     Args:
@@ -113,7 +113,7 @@ def edges_by_role(
 
 def edges_beside(
     nodes: Sequence[RoleNode],
-    rules: Sequence[BesideRule],
+    rules: Sequence[SideBranchRule],
     edges: Sequence[Edge],
     put: Collection[str],
     combining: Collection[tuple[str, str]] = (),

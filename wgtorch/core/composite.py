@@ -17,7 +17,7 @@ from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, Unk
 from wgtorch.core.graph_builder import GraphBuilder
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Plan, make_plan
-from wgtorch.core.port import ABSENT, Port
+from wgtorch.core.port import MISSING, Port
 from wgtorch.core.run.context import Callback, RunContext, active_call, check_seeds_fit, new_run, requested, split_path
 from wgtorch.core.run.dry_run import dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
@@ -84,7 +84,7 @@ class Composite(GraphBuilder):
         if args:
             inputs = self._positional(args, inputs)
         plan = self._current_plan() if run is None else self.plan_for(run)
-        slots: list[Any] = [ABSENT] * plan.size
+        slots: list[Any] = [MISSING] * plan.size
         used = 0
         for name, slot, required in plan.inputs:
             if name in inputs:
@@ -105,7 +105,7 @@ class Composite(GraphBuilder):
             walk_async(self, plan.units, slots, run)
         else:
             walk(self, plan.steps if run is not None and run.options.is_watched else plan.fast_steps, slots, run)
-        outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not ABSENT}
+        outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
         return outputs if run is None or run.wanted is None else self._take(run, outputs)
 
     def run(

@@ -13,7 +13,7 @@ from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level
 from wgtorch.core.plan import FROZEN, LEVEL, RNG, SURROUNDED, upstream, validate_structure
-from wgtorch.core.port import ABSENT, Port, Spec
+from wgtorch.core.port import MISSING, Port, Spec
 from wgtorch.core.run.context import split_path
 from wgtorch.core.signature import positional_prefix
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
@@ -99,13 +99,13 @@ class GraphBuilder(Level):
         edges = self._edges_at(node_id)
         hidden = [entry for entry in self._inputs.find("node", node_id) if entry.port_name not in inputs]
         silent = [entry for entry in self._outputs.find("node", node_id) if entry.port_name not in outputs]
-        kept = {name: value for name, value in self._places[node_id].inputs.items() if name in inputs}
+        remaining = {name: value for name, value in self._places[node_id].inputs.items() if name in inputs}
         self._set_child(node_id, child)
         lost = [edge for edge in edges if not self._fits(edge, node_id, inputs, outputs) or self._mismatch(edge) is not None]
         self._edges.remove(edge for edge in lost if edge in self._edges)
         self._inputs.remove(hidden)
         self._outputs.remove(silent)
-        self.configure_node(node_id, inputs=kept, map=tuple(name for name in self._places[node_id].map if name in inputs))
+        self.configure_node(node_id, inputs=remaining, map=tuple(name for name in self._places[node_id].map if name in inputs))
         return [str(entry) for entry in (*lost, *hidden, *silent)]
 
     def expose_input(self, node_id: str, port_name: str, name: str | None = None) -> str:
@@ -339,10 +339,10 @@ class GraphBuilder(Level):
         """A child's port as this composite shows it: a mapped one as a list, one that the place fills as optional."""
         port, place = self._port(entry.node_id, entry.port_name, direction), self._places[entry.node_id]
         if direction == "output":
-            port = replace(port, name=entry.name, aggregation="single", default=ABSENT)
+            port = replace(port, name=entry.name, aggregation="single", default=MISSING)
             return replace(port, dtype="list", shape=None) if place.map else port
         optional = port.optional or entry.port_name in place.inputs
-        port = replace(port, name=entry.name, optional=optional, default=ABSENT)
+        port = replace(port, name=entry.name, optional=optional, default=MISSING)
         return replace(port, dtype="list", shape=None) if entry.port_name in place.map else port
 
     def _chosen(self, names: Sequence[str], exposed: ExposedPorts, direction: str) -> list[Exposed]:

@@ -15,7 +15,7 @@ AGGREGATIONS = ("single", "concat", "sum", "first", "dict", "list")
 Aggregation = Literal["single", "concat", "sum", "first", "dict", "list"]
 
 
-class _Absent:
+class _Missing:
     """The mark of a value that is not there; falsy, one of a kind, also after copying."""
 
     __slots__ = ()
@@ -26,17 +26,17 @@ class _Absent:
     def __bool__(self) -> bool:
         return False
 
-    def __copy__(self) -> _Absent:
+    def __copy__(self) -> _Missing:
         return self
 
-    def __deepcopy__(self, memo: dict) -> _Absent:
+    def __deepcopy__(self, memo: dict) -> _Missing:
         return self
 
     def __reduce__(self) -> str:
         return "ABSENT"
 
 
-ABSENT = _Absent()
+MISSING = _Missing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class Port:
     optional: bool = False
     aggregation: Aggregation = "single"
     shape: tuple[int | str | None, ...] | None = None
-    default: Any = ABSENT
+    default: Any = MISSING
     description: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         get_kind(self.dtype)
         if self.aggregation not in AGGREGATIONS:
             raise PortError(f"port {self.name!r}: unknown aggregation {self.aggregation!r}; one of {AGGREGATIONS}")
-        if self.default is not ABSENT:
+        if self.default is not MISSING:
             object.__setattr__(self, "optional", True)
 
     def named(self, name: str, direction: Literal["in", "out"] | None = None) -> Port:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError, StructureError
 from wgtorch.core.kinds import describe, kind_of_annotation
-from wgtorch.core.port import ABSENT, Port, Spec
+from wgtorch.core.port import MISSING, Port, Spec
 
 RESERVED = ("rng", "stream", "run_context")
 
@@ -165,7 +165,7 @@ def ensure_plain(value: Any, where: str) -> Any:
 
 
 def _optional(port: Port) -> Port:
-    return replace(port, optional=True, default=ABSENT)
+    return replace(port, optional=True, default=MISSING)
 
 
 def _named(function: Callable[..., Any]) -> str:

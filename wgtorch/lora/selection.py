@@ -67,6 +67,6 @@ def restricted(adapter: Canonical, names: Collection[str]) -> Canonical:
     if adapter is None or isinstance(adapter, str):
         return adapter if adapter in names else None
     if isinstance(adapter, tuple):
-        kept = tuple(name if name in names else None for name in adapter)
-        return kept if any(kept) else None
+        known = tuple(name if name in names else None for name in adapter)
+        return known if any(known) else None
     return {name: weight for name, weight in adapter.items() if name in names} or None

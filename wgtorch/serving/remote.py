@@ -25,8 +25,8 @@ from wgtorch.core.structure import Exposed, Node
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.serving.contracts import check_contract, port_from, spec_from
-from wgtorch.serving.elsewhere import Elsewhere, ElsewhereLevel, place_of
 from wgtorch.serving.endpoint import Endpoint
+from wgtorch.serving.remote_node import RemoteLevel, RemoteNode, place_of
 from wgtorch.stage import Stage
 from wgtorch.world_runtime.conditions import check_condition
 from wgtorch.world_runtime.contract import StateContract
@@ -60,7 +60,7 @@ def remote_child(config: Mapping[str, Any], child_class: type[Any]) -> Any:
     return remote_class(endpoint, contract)
 
 
-class RemoteBlock(Elsewhere, Block):
+class RemoteBlock(RemoteNode, Block):
     """A block that runs at another endpoint."""
 
     _takes_config = False
@@ -83,7 +83,7 @@ class RemoteBlock(Elsewhere, Block):
         return self._outputs_of(self._ask(message, inputs, None, where), where)
 
 
-class RemoteGraph(ElsewhereLevel, Graph):
+class RemoteGraph(RemoteLevel, Graph):
     """A graph that runs at another endpoint."""
 
     def __init__(self, endpoint: Endpoint, contract: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class RemoteGraph(ElsewhereLevel, Graph):
         self._stand_for(endpoint, contract)
 
 
-class RemotePipeline(ElsewhereLevel, Pipeline):
+class RemotePipeline(RemoteLevel, Pipeline):
     """A pipeline that runs at another endpoint."""
 
     def __init__(self, endpoint: Endpoint, contract: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class RemotePipeline(ElsewhereLevel, Pipeline):
         self._stand_for(endpoint, contract)
 
 
-class RemoteStage(ElsewhereLevel, Stage):  # type: ignore[misc]
+class RemoteStage(RemoteLevel, Stage):  # type: ignore[misc]
     """A stage that runs at another endpoint. Its condition is looked at here, so that a stage that is skipped costs no call."""
 
     def __init__(self, endpoint: Endpoint, contract: dict[str, Any]) -> None:

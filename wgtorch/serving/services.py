@@ -18,7 +18,7 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError, StateError
 from wgtorch.core.run.context import ActiveCall, Callback, Event, RunContext, RunOptions, enter_call, leave_call, located, split_path
 from wgtorch.core.run.foreign_draws import serving
-from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.modes import training_mode
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng, check_seed
 from wgtorch.serving.checks import check_values, refuse_path_slots, refuse_paths
@@ -95,7 +95,7 @@ class Service:
     @contextmanager
     def _running(self, run: RunContext) -> Iterator[None]:
         root = "/".join(run.path) or run.options.root
-        with located(root), torch.set_grad_enabled(False), mode_for_run(self.level, False), serving(run.key is not None):
+        with located(root), torch.set_grad_enabled(False), training_mode(self.level, False), serving(run.key is not None):
             yield
 
     def _here(self, values: Any) -> Any:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wgtorch.train.catalogue import install as _install
 from wgtorch.train.data import Data
 from wgtorch.train.objective import Objective, Step
+from wgtorch.train.recording import forward_outputs
+from wgtorch.train.registered import install as _install
 from wgtorch.train.registries import register_data, register_objective, register_optimizer, register_reward, register_schedule
-from wgtorch.train.seeing import see
 
 if TYPE_CHECKING:
     from wgtorch.train.trainable import Trainable as Trainable
@@ -26,7 +26,7 @@ __all__ = [
     "register_optimizer",
     "register_reward",
     "register_schedule",
-    "see",
+    "forward_outputs",
 ]
 
 _install()

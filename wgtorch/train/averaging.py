@@ -62,7 +62,7 @@ class Averaging(pl.Callback):
             yield
             return
         with torch.no_grad():
-            kept = [parameter.detach().clone() for parameter in self._weights]
+            backup = [parameter.detach().clone() for parameter in self._weights]
             for parameter, average in zip(self._weights, self._averages.module.parameters(), strict=True):
                 parameter.copy_(average)
         self._inside += 1
@@ -71,7 +71,7 @@ class Averaging(pl.Callback):
         finally:
             self._inside -= 1
             with torch.no_grad():
-                for parameter, weight in zip(self._weights, kept, strict=True):
+                for parameter, weight in zip(self._weights, backup, strict=True):
                     parameter.copy_(weight)
 
     # --- Lightning's hooks --------------------------------------------------------------------------------------------

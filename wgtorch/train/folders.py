@@ -48,11 +48,11 @@ class CheckpointFolders(CheckpointIO):
         weights = checkpoint["state_dict"]
         doubled = trainable.trained_names() if averaging is not None else set()
         # Copies, since these are the very tensors that hold the averages while the model is written.
-        kept = {name: value.clone() for name, value in weights.items() if not name.startswith("target.") or name in doubled}
+        remaining = {name: value.clone() for name, value in weights.items() if not name.startswith("target.") or name in doubled}
 
         def write_state(folder: Path) -> None:
             (folder / _TRAINING).mkdir()
-            torch.save({**checkpoint, "state_dict": kept}, folder / _TRAINING / _STATE)
+            torch.save({**checkpoint, "state_dict": remaining}, folder / _TRAINING / _STATE)
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with averaging.applied() if averaging is not None else nullcontext():

@@ -51,7 +51,7 @@ class Objective(nn.Module):
         ... class Brightness(Objective):
         ...     needs = ("prompt",)
         ...     def forward(self, target, batch, step):
-        ...         values = see(target, {"prompt": batch["prompt"]}, ["backbone.pred", "image"])
+        ...         values = forward_outputs(target, {"prompt": batch["prompt"]}, ["backbone.pred", "image"])
         ...         return {"loss": (values["image"].mean() - 0.5) ** 2, "brightness": values["image"].mean()}
     """
 

@@ -13,7 +13,7 @@ from torch import nn
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, suggest
 from wgtorch.train.muon import MuonAdamW
-from wgtorch.train.places import check_patterns, matches, names_of, trained_parameters
+from wgtorch.train.patterns import check_patterns, matches, names_of, trained_parameters
 from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, register_schedule
 
 Factor = Callable[[int], float]

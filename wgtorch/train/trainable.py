@@ -19,12 +19,12 @@ from wgtorch.graph import Graph
 from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.lora.training import check_optimizer
 from wgtorch.train.averaging import Averaging
-from wgtorch.train.borders import check_gradients, unreachable_reason, what_trains
+from wgtorch.train.gradient_boundaries import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.objective import Objective, Step, check_batch
 from wgtorch.train.optimization import Plan
-from wgtorch.train.places import freeze as freeze_places
-from wgtorch.train.places import train_only as train_only_places
-from wgtorch.train.places import trained_parameters
+from wgtorch.train.patterns import freeze as freeze_places
+from wgtorch.train.patterns import train_only as train_only_places
+from wgtorch.train.patterns import trained_parameters
 from wgtorch.train.randomness import Generators
 from wgtorch.train.registries import ObjectiveRegistry, build
 
@@ -48,7 +48,7 @@ class Trainable(pl.LightningModule):
         objective: an :class:`~wgtorch.train.objective.Objective`, a registered name, or ``{"type": name, ...}``.
         optimizer: a registered name, or ``{"type": name, "lr": ..., "schedule": {"type": ...}, "nodes": {pattern: {...}}}``; see
             :class:`~wgtorch.train.optimization.Plan`.
-        freeze: patterns of places and parameters that do not train; see :mod:`wgtorch.train.places`.
+        freeze: patterns of places and parameters that do not train; see :mod:`wgtorch.train.patterns`.
         train_only: patterns of the only ones that do.
         ema: settings of :class:`~wgtorch.train.averaging.Averaging`; None for none.
         gradient_checkpointing: the turns of every loop are computed again in the backward pass, so that memory does not grow

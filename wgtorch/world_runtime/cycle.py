@@ -12,7 +12,7 @@ import torch
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.run.context import RunContext, locate
-from wgtorch.core.run.detached import call_frozen
+from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.structure import Node
 from wgtorch.storage.base import Life
 from wgtorch.world_runtime.state import State
@@ -46,7 +46,7 @@ class WorldStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RunRequest:
     """A call that lets a world live on, kept when it fails: made again, it goes on where it stopped.
 
     Args:
@@ -59,7 +59,7 @@ class Call:
     actions: list[Any]
     begun: int
 
-    def is_same(self, other: Call) -> bool:
+    def is_same(self, other: RunRequest) -> bool:
         """True when the other asks for the same."""
         pairs = zip(self.actions, other.actions, strict=False)
         return (
@@ -148,7 +148,7 @@ def _outputs(world: CycleHost, stage_id: str, stage: Any, inner: RunContext, giv
         if place.trainable or not torch.is_grad_enabled():
             state = stage(given["state"], **values)
         else:
-            state = call_frozen(stage, (given["state"],), values)
+            state = call_detached(stage, (given["state"],), values)
     return {"state": state, "content": inner.content}
 
 

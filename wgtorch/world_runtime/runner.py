@@ -23,12 +23,12 @@ from wgtorch.core.signature import copy_plain, ensure_plain
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.directory import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
-from wgtorch.world_runtime.cycle import Call, WorldStep, advance, one_pass
+from wgtorch.world_runtime.cycle import RunRequest, WorldStep, advance, one_pass
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
 from wgtorch.world_runtime.trace import StageTrace
 
 
-class Living(Level):
+class WorldRunner(Level):
     """Stages that run in a cycle over a State, with a content that grows and a history that is kept."""
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -39,7 +39,7 @@ class Living(Level):
         self._storage_config: dict[str, Any] | None = None
         self._storage: Storage = MemoryStorage()
         self._life = Life()
-        self._failed: Call | None = None
+        self._failed: RunRequest | None = None
         self._kept: tuple[Any, ResultCache] = (None, ResultCache())
 
     @property
@@ -200,7 +200,7 @@ class Living(Level):
             A :class:`~wgtorch.world_runtime.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass.
         """
         self._require_cycle()
-        call = Call(state, self._actions(action, num_steps), self._life.passes)
+        call = RunRequest(state, self._actions(action, num_steps), self._life.passes)
         run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
@@ -288,7 +288,7 @@ class Living(Level):
         if findings := self._cycle_findings():
             raise ValidationError(self.block_id, findings)
 
-    def _start(self, call: Call, seed: int | None) -> None:
+    def _start(self, call: RunRequest, seed: int | None) -> None:
         self._check_storage()
         if call.state is not None and call is not self._failed:
             state = self._own_state(call.state)
@@ -303,14 +303,14 @@ class Living(Level):
 
     def _check_storage(self) -> None:
         """Refuses to write over what the storage keeps of another life, or of this one further on."""
-        kept = self._storage.read_life()
-        if kept is None or (kept.id == self._life.id and (kept.passes, kept.stage) <= (self._life.passes, self._life.stage)):
+        stored = self._storage.read_life()
+        if stored is None or (stored.id == self._life.id and (stored.passes, stored.stage) <= (self._life.passes, self._life.stage)):
             return
-        if kept.id == self._life.id:
+        if stored.id == self._life.id:
             here = f"this world is at pass {self._life.passes}, stage {self._life.stage}"
-            found = f"this life up to pass {kept.passes}, stage {kept.stage}; {here}"
+            found = f"this life up to pass {stored.passes}, stage {stored.stage}; {here}"
         else:
-            found = f"the history of another life, up to pass {kept.passes}"
+            found = f"the history of another life, up to pass {stored.passes}"
         raise StorageError(
             f"{self.block_id}: the storage holds {found}. Call world.resume() to go on with it, or choose another state_dir."
         )

@@ -25,7 +25,7 @@ class Recalled:
 
     text: str
     tokens: int
-    kept: tuple[Note, ...] = ()
+    included: tuple[Note, ...] = ()
     left_out: tuple[Note, ...] = ()
     cut: tuple[str, ...] = ()
 
@@ -101,8 +101,8 @@ def recall(
     draft.budget = budget
     for section in (section for section in draft.order if section in lists):
         _summarise(draft, [note for note in free if note.section == section and note not in draft.notes], summarise, reserve // len(lists))
-    kept = {(note.section, note.index) for note in draft.notes}
-    left_out = tuple(note for note in notes if (note.section, note.index) not in kept)
+    included = {(note.section, note.index) for note in draft.notes}
+    left_out = tuple(note for note in notes if (note.section, note.index) not in included)
     text = draft.text()
     return Recalled(text, count(text), tuple(draft.notes), left_out, tuple(cut))
 

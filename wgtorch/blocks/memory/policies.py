@@ -95,12 +95,12 @@ def lead(texts: Sequence[str], limit: int, count: Count) -> str:
 @register_summarise("newest")
 def newest(texts: Sequence[str], limit: int, count: Count) -> str:
     """As many whole sentences from the end as fit."""
-    kept: list[str] = []
+    tail: list[str] = []
     for sentence in reversed([sentence for text in texts for sentence in sentences(text)]):
-        if count(" ".join([sentence, *kept])) > limit:
+        if count(" ".join([sentence, *tail])) > limit:
             break
-        kept.insert(0, sentence)
-    return " ".join(kept)
+        tail.insert(0, sentence)
+    return " ".join(tail)
 
 
 @register_summarise("nothing")

@@ -232,13 +232,13 @@ def _give(
         raise misfit_error(str(source.path), findings)
     shared = pool or Pool()
     for part, weights in plan:
-        _settle(part, weights, shared if _may_share(part, weights, pool) else None, source, device)
+        _finalize(part, weights, shared if _may_share(part, weights, pool) else None, source, device)
     for path, child, level in walk(target, repeats=0):
         if level is not None:
             shared.note_place(level, path.rpartition("/")[2], child)
 
 
-def _settle(part: UniqueBlock, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
+def _finalize(part: UniqueBlock, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
     """Fills a block, or puts the pool's instance of the same model in its place."""
 
     def fill() -> Any:

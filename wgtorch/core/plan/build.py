@@ -355,8 +355,8 @@ def _free_in_iterations(loop: Loop, alive_after: set[int]) -> Loop:
     fed_back = {carry.feedback for carry in loop.carries}
     body = _with_frees(loop.body, set(loop.reads) | fed_back | set(loop.done) | (set(loop.writes) & alive_after))
     own = (fed_back | set(loop.done)) & set(loop.writes)
-    kept = set(loop.reads) | set(loop.writes) | fed_back
-    return replace(loop, body=body, fast_body=joined(body), units=_units(body, kept), iteration_frees=tuple(sorted(own - alive_after)))
+    live = set(loop.reads) | set(loop.writes) | fed_back
+    return replace(loop, body=body, fast_body=joined(body), units=_units(body, live), iteration_frees=tuple(sorted(own - alive_after)))
 
 
 def joined(steps: Iterable[Step]) -> tuple[Step | Chain, ...]:

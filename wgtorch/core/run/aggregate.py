@@ -11,16 +11,16 @@ from torch import Tensor
 from wgtorch.core.errors import PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Combine
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 
 
 def combine(step: Combine, slots: list[Any]) -> Any:
     """Combines what several sources brought to one port; sources without a value are left out."""
-    there = [(key, slot) for key, slot in zip(step.keys, step.sources, strict=True) if slots[slot] is not ABSENT]
+    there = [(key, slot) for key, slot in zip(step.keys, step.sources, strict=True) if slots[slot] is not MISSING]
     present = [part for key, slot in there for part in _parts(step, key, slot, slots[slot])]
     values = [value for _, value in present]
     if not there:
-        return ABSENT
+        return MISSING
     if step.how == "dict":
         return dict(present)
     if step.how == "list":

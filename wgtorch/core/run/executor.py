@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
 from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, SURROUNDED, Call, Chain, Combine, Hoisted, Loop, Step, Unit
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, in_this_context, leave_call, locate
@@ -66,7 +66,7 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                         result = call_node(composite, step, slots, run)
                 elif not needs:
                     child = children[step.key]
-                    if step.unsure and any(slots[slot] is ABSENT for slot in step.unsure):
+                    if step.unsure and any(slots[slot] is MISSING for slot in step.unsure):
                         call_node(composite, step, slots, run)  # says what is missing
                     match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
                         case (a,):
@@ -80,14 +80,14 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                         case _:
                             result = child(
                                 *[slots[slot] for slot in step.args],
-                                **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT},
+                                **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING},
                             )
                 elif needs == RNG and not step.unsure:
-                    values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not ABSENT}
+                    values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING}
                     rng = GLOBAL_RNG if run is None else run.rng(step.node)
                     result = children[step.key](*[slots[slot] for slot in step.args], **values, rng=rng)
                 elif needs == LEVEL and not step.unsure and run.wanted is None:  # type: ignore[union-attr]
-                    values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not ABSENT}
+                    values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not MISSING}
                     result = children[step.key](**values, run_context=run.child(step.node))  # type: ignore[union-attr]
                 else:
                     result = call_node(composite, step, slots, run)
@@ -103,7 +103,7 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                     _store(step, result, children[step.key], slots)
                 result = None  # a value lives in its slot alone
             elif type(step) is Chain:
-                value, slots[step.arg_slot] = slots[step.arg_slot], ABSENT
+                value, slots[step.arg_slot] = slots[step.arg_slot], MISSING
                 for call in step.calls:
                     if active is not None:
                         if is_limited:
@@ -111,7 +111,7 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                         active.step, active.draws = call, 0
                     value = children[call.key](value)
                     if type(value) is not Tensor:
-                        value = outputs_of(call, value, children[call.key]).get(call.out_port, ABSENT)
+                        value = outputs_of(call, value, children[call.key]).get(call.out_port, MISSING)
                 slots[step.out_slot] = value
                 value = None
                 continue
@@ -122,7 +122,7 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
             else:
                 _hoist(composite, step, slots, run)
             for slot in step.frees:
-                slots[slot] = ABSENT
+                slots[slot] = MISSING
     except Exception as error:
         _locate(error, call if type(step) is Chain else step, composite)
         raise
@@ -133,18 +133,18 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
 
 def _store(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
     """Puts what a node gave into the slots that are read."""
-    named = {} if result is ABSENT else outputs_of(call, result, child)  # it was skipped
+    named = {} if result is MISSING else outputs_of(call, result, child)  # it was skipped
     for port, slot in call.store:
-        slots[slot] = named.get(port, ABSENT)
+        slots[slot] = named.get(port, MISSING)
 
 
 def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunContext | None) -> None:
     """Asks a node of a loop what it makes of inputs that stay the same in all iterations; what it does not make stays as it is."""
-    values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not ABSENT}
+    values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not MISSING}
     child: Any = composite.nodes._modules[step.key]
     made = {} if run is not None and run.options.is_dry else child.precompute_invariants(**values)
     for port, slot in step.store:
-        slots[slot] = made.get(port, values.get(port, ABSENT))
+        slots[slot] = made.get(port, values.get(port, MISSING))
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
@@ -155,13 +155,13 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
     total = loop_steps(composite, step, run)
     if torch.compiler.is_compiling() and not (step.units or _recomputes(composite)) and scan_loop(composite, step, slots, total, walk):
         for slot in step.iteration_frees:
-            slots[slot] = ABSENT
+            slots[slot] = MISSING
         return
     take, body = _iteration_of(composite, step, run)
     done, frees = step.done, step.iteration_frees
     fed_back = []
     for carry in step.carries:
-        slots[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
+        slots[carry.slot] = slots[carry.start] if carry.start != NONE else MISSING
         fed_back.append((carry.slot, carry.feedback))
     # Without draws, watchers or kept results nobody asks which iteration it is.
     counts = run is not None and (run.key is not None or run.options.is_watched)
@@ -170,7 +170,7 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
             for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
                 slots[slot] = slots[source]
             for slot in frees:
-                slots[slot] = ABSENT
+                slots[slot] = MISSING
         if counts:
             if run.options.callbacks:  # type: ignore[union-attr]
                 run.check(step.node)  # type: ignore[union-attr]
@@ -181,7 +181,7 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
         if done and _is_done(step, slots):
             break
     for slot in frees:
-        slots[slot] = ABSENT
+        slots[slot] = MISSING
 
 
 def _iteration_of(composite: ExecutorHost, step: Loop, run: RunContext | None) -> tuple[Walk, Any]:
@@ -275,11 +275,11 @@ def walk_async(composite: ExecutorHost, units: Any, slots: list[Any], run: RunCo
                 assert at is not None
                 _store(at, flying.pop(number)[0].result(), composite.nodes._modules[at.key], slots)  # type: ignore[arg-type]
                 for slot in at.frees:
-                    slots[slot] = ABSENT
+                    slots[slot] = MISSING
             for slot in units[number].crossing:
                 readers[slot] -= 1
                 if not readers[slot]:
-                    slots[slot] = ABSENT
+                    slots[slot] = MISSING
             for other in units[number].then:
                 waits_for[other] -= 1
                 if not waits_for[other]:

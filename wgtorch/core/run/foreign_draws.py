@@ -170,8 +170,8 @@ def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Te
     """The fused dropout of accelerators, which takes no generator, from a mask that has one."""
     if train is False or p == 0:
         return x, torch.ones_like(x, dtype=torch.bool)
-    kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p)
-    return x * kept * (0.0 if p == 1 else 1 / (1 - p)), kept
+    mask = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p)
+    return x * mask * (0.0 if p == 1 else 1 / (1 - p)), mask
 
 
 def _attention(op: Any) -> Callable[..., Any]:

@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Loop, Step
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.loop_compiler import Walk
-from wgtorch.core.run.modes import modes_again
+from wgtorch.core.run.modes import restore_modes
 from wgtorch.core.run.node_call import ExecutorHost
 
 
@@ -49,7 +49,7 @@ class Recomputed:
         size = len(slots)
 
         def turn(run: RunContext | None, *values: Any) -> tuple[Any, ...]:
-            own: list[Any] = [ABSENT] * size
+            own: list[Any] = [MISSING] * size
             for slot, value in zip(self.reads, values, strict=True):
                 own[slot] = value
             self.take(composite, steps, own, run)
@@ -58,7 +58,7 @@ class Recomputed:
         traced = self.modes is None
         results = checkpoint(turn if traced else self._told_apart(turn), run, *[slots[slot] for slot in self.reads], use_reentrant=False)
         for slot in self.frees:
-            slots[slot] = ABSENT
+            slots[slot] = MISSING
         for slot, value in zip(self.writes, results, strict=True):
             slots[slot] = value
 
@@ -70,7 +70,7 @@ class Recomputed:
             if next(times) == 0:
                 return turn(run, *values)
             assert self.modes is not None
-            with modes_again(self.root, self.modes), serving(run is not None and run.key is not None):
+            with restore_modes(self.root, self.modes), serving(run is not None and run.key is not None):
                 return turn(None if run is None else _again(run), *values)
 
         return adapter_hook.hook.preserve(told)

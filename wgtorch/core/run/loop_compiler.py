@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
 from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
 from wgtorch.core.run.node_call import ExecutorHost
 
@@ -118,7 +118,7 @@ class Segment:
     def __call__(self, composite: ExecutorHost, slots: list[Any], run: RunContext | None) -> None:
         """One iteration of it."""
         # What is absent is left out, not passed: which values are there is then compiled in.
-        values = {slot: slots[slot] for slot in self.reads if slots[slot] is not ABSENT}
+        values = {slot: slots[slot] for slot in self.reads if slots[slot] is not MISSING}
         for slot in self.moving:
             if slot in values:
                 values[slot] = _steady(values[slot])
@@ -126,7 +126,7 @@ class Segment:
             if slot in values:
                 values[slot] = _number(values[slot], slot in self.moving)
         for slot in self.frees:
-            slots[slot] = ABSENT
+            slots[slot] = MISSING
         results = self._result(composite, values, run)
         for slot, value in zip(self.writes, results, strict=True):
             slots[slot] = value
@@ -172,14 +172,14 @@ def _cut(composite: ExecutorHost, loop: Loop, walk: Walk, options: Mapping[str, 
         else:
             parts.append([step])
     moving = {carry.slot for carry in loop.carries} | set(loop.writes)
-    kept = set(loop.writes) - {slot for step in loop.body for slot in step.frees}
+    live = set(loop.writes) - {slot for step in loop.body for slot in step.frees}
     found: list[Segment | Step] = []
     for index, part in enumerate(parts):
         if isinstance(part, list):
             after = {
                 slot for other in parts[index + 1 :] for step in (other if isinstance(other, list) else (other,)) for slot in step.reads
             }
-            found.append(_segment(composite, part, kept | after, moving, walk, options))
+            found.append(_segment(composite, part, live | after, moving, walk, options))
         else:
             found.append(part)
     return found
@@ -209,7 +209,7 @@ def _segment(
     writes = tuple(sorted(own & needed))
 
     def function(composite: ExecutorHost, values: dict[int, Any]) -> tuple[Any, ...]:
-        slots: list[Any] = [ABSENT] * size
+        slots: list[Any] = [MISSING] * size
         for slot, value in values.items():
             slots[slot] = value
         walk(composite, body, slots, None)
@@ -269,16 +269,16 @@ def scan_loop(composite: ExecutorHost, loop: Loop, slots: list[Any], total: int 
         return False
     own = list(slots)
     for carry in loop.carries:
-        own[carry.slot] = slots[carry.start] if carry.start != NONE else ABSENT
+        own[carry.slot] = slots[carry.start] if carry.start != NONE else MISSING
     recurrent = [step for step in loop.body if isinstance(step, Call) and isinstance(children[step.key], Recurrent)]
     ends: dict[int, int] = {}  # slots that say that the loop is done, and after how many iterations they will
     for step in recurrent:
         read = dict(step.inputs)
-        needed = [own[read[port]] if port in read else ABSENT for port in ("latent", "timestep")]
-        if "progress" not in read or any(value is ABSENT for value in needed):
+        needed = [own[read[port]] if port in read else MISSING for port in ("latent", "timestep")]
+        if "progress" not in read or any(value is MISSING for value in needed):
             return False
         given = own[read["progress"]]
-        state = children[step.key].initial_state(*needed, None if given is ABSENT else given)
+        state = children[step.key].initial_state(*needed, None if given is MISSING else given)
         own[read["progress"]] = state
         ends[dict(step.store).get("done", NONE)] = children[step.key].iterations_left(state)
     if not set(loop.done) <= set(ends):
@@ -292,13 +292,13 @@ def scan_loop(composite: ExecutorHost, loop: Loop, slots: list[Any], total: int 
             return False
         walk(composite, [replace(step, frees=()) for step in loop.body], own, None)
         count -= 1
-        before = [slots[carry.start] if carry.start != NONE else ABSENT for carry in loop.carries]
+        before = [slots[carry.start] if carry.start != NONE else MISSING for carry in loop.carries]
         for carry, value in zip(loop.carries, before, strict=True):
             own[carry.slot] = own[carry.feedback]
             if not _is_alike(value, own[carry.slot]):
                 return False
     elif any(
-        own[carry.slot] is ABSENT or not (carry.slot in states or _is_alike(own[carry.slot], own[carry.slot])) for carry in loop.carries
+        own[carry.slot] is MISSING or not (carry.slot in states or _is_alike(own[carry.slot], own[carry.slot])) for carry in loop.carries
     ):
         return False
     _scan(composite, loop, own, count, walk)

@@ -14,13 +14,13 @@ from wgtorch.core.structure import Node
 
 _lock = threading.Lock()
 _changed = threading.Condition(_lock)
-_active: list[mode_for_run] = []
-_waiting: list[mode_for_run] = []
-_outer: ContextVar[tuple[mode_for_run, ...]] = ContextVar("outer runs", default=())
+_active: list[training_mode] = []
+_waiting: list[training_mode] = []
+_outer: ContextVar[tuple[training_mode, ...]] = ContextVar("outer runs", default=())
 """Runs that the current one runs inside of, in whatever thread."""
 
 
-class mode_for_run:
+class training_mode:
     """Puts all modules under ``root`` into train or eval and gives each its own mode back after.
 
     Modules are shared between runs of several threads. Runs that want the same mode share it; one that wants the other
@@ -81,7 +81,7 @@ class mode_for_run:
         """Each module with the mode that it is to have."""
         return _wanted_modes(self.root, self.training)
 
-    def _conflicts(self, other: mode_for_run) -> bool:
+    def _conflicts(self, other: training_mode) -> bool:
         """True when the two want one module in different modes."""
         if not (self.training or other.training):
             return False
@@ -91,14 +91,14 @@ class mode_for_run:
     def _hand_over(self) -> None:
         """Leaves modules that another run still needs as they are to that run, which gives them back in its turn."""
         for name, mode in (("from_train", False), ("from_eval", True)):
-            kept: list[dict[str, Any]] = []
+            own_list: list[dict[str, Any]] = []
             for own in getattr(self, name):
                 heir = next((other for other in _active if other._all_modes().get(id(own)) is mode), None)
-                (kept if heir is None else getattr(heir, name)).append(own)
-            setattr(self, name, kept)
+                (own_list if heir is None else getattr(heir, name)).append(own)
+            setattr(self, name, own_list)
 
 
-class modes_again(mode_for_run):
+class restore_modes(training_mode):
     """Gives modules the modes back that they had at another time, for as long as it lasts.
 
     Args:

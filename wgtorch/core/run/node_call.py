@@ -17,11 +17,11 @@ from wgtorch.core import adapter_hook
 from wgtorch.core.errors import MissingInputError, PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import LEVEL, Call
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.context import ActiveCall, Event, RunContext, SteppedHere, enter_call, in_this_context, leave_call
 from wgtorch.core.run.debugging import Snapshot
-from wgtorch.core.run.detached import call_frozen
+from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG
 from wgtorch.core.structure import Edge, Exposed, Node
@@ -63,8 +63,8 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     if node.condition is not None and (reason := composite.skip_reason(node, run)) is not None:
         if run is not None and run.options.callbacks:
             run.emit("skip", call.node, _level(child), reason=reason)
-        return ABSENT
-    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not ABSENT}
+        return MISSING
+    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not MISSING}
     for name, value in node.inputs.items():
         values.setdefault(name, value)
     for name in call.required:
@@ -90,7 +90,7 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
 
 def call_told(run: RunContext, call: Call, child: nn.Module, slots: list[Any]) -> Any:
     """Calls a node that needs nothing but values, and tells callbacks."""
-    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not ABSENT}
+    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not MISSING}
     root, path, level = run.options.root, run.where(call.node), "block"
     callbacks = run.options.callbacks
     event = Event("start", path, level, values, None, None, None, None, None, None, root)
@@ -171,7 +171,7 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
             return child.dry(**values)  # type: ignore[operator]
         results = None if not call.is_async or call.needs & LEVEL or torch.is_grad_enabled() else run.options.results
     key = None if results is None or run is None else (run.key, *run.path, node.node_id, run.iterations, run.sample, item)
-    if results is not None and key is not None and (known := results.find(key, child, values)) is not ABSENT:
+    if results is not None and key is not None and (known := results.find(key, child, values)) is not MISSING:
         return known
     given = values
     args: tuple[Any, ...] = ()
@@ -188,7 +188,7 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     try:
         frozen = not node.trainable and torch.is_grad_enabled()
         with adapter_hook.hook.context(node.adapter, child, node.node_id, item) or _NOTHING:
-            result = call_frozen(child, args, values) if frozen else child(*args, **values)
+            result = call_detached(child, args, values) if frozen else child(*args, **values)
         if iscoroutine(result):
             result = background.submit(SteppedHere(result)).result()
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 
 
 class ResultCache:
@@ -25,7 +25,7 @@ class ResultCache:
         """The result of this call, or ABSENT."""
         known = self._results.get(key)
         if known is None or known[0] is not child or not _same(known[1], values):
-            return ABSENT
+            return MISSING
         return known[2]
 
     def keep(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any], result: Any) -> None:

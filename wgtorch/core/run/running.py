@@ -10,7 +10,7 @@ import torch
 
 from wgtorch.core.run.context import RunContext, active_call, located
 from wgtorch.core.run.foreign_draws import serving
-from wgtorch.core.run.modes import mode_for_run
+from wgtorch.core.run.modes import training_mode
 
 
 class Running:
@@ -34,7 +34,7 @@ class Running:
             stack.enter_context(located(self.run.options.root))
             if not keeps_grad:
                 stack.enter_context(torch.set_grad_enabled(is_training))
-            stack.enter_context(mode_for_run(self.level, is_training))
+            stack.enter_context(training_mode(self.level, is_training))
             if self.run.key is not None:
                 stack.enter_context(serving(True))
             self._stack = stack.pop_all()

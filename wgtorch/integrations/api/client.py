@@ -16,11 +16,11 @@ from typing import Any
 from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
 from wgtorch.core.run import background
 from wgtorch.integrations.api.answers import Answer, Question
+from wgtorch.integrations.api.budget import BudgetGuard, Spent
 from wgtorch.integrations.api.failures import Failure, failure_of
-from wgtorch.integrations.api.line import Line
 from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider
-from wgtorch.integrations.api.purse import Purse, Spent
+from wgtorch.integrations.api.rate_limiter import RateLimiter
 from wgtorch.integrations.api.secrets import Secret, read_key, scrubbed
 from wgtorch.integrations.api.terms import Budget, Patience, Terms, budget_now
 
@@ -75,15 +75,15 @@ class Client:
         self.address = address
         self._key = key
         self.provider = address.provider(address.endpoint, key)
-        self.line = Line()
-        self.purse = Purse(address.provider.name, address.model)
+        self.line = RateLimiter()
+        self.guard = BudgetGuard(address.provider.name, address.model)
         self._kept: OrderedDict[tuple[str, str], Answer] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def spent(self) -> Spent:
         """What was spent in this process."""
-        return self.purse.spent
+        return self.guard.spent
 
     async def ask(self, question: Question, terms: Terms, on_piece: Any = None, stop: Stop | None = None) -> Answer:
         """One answer, however many tries it takes.
@@ -100,7 +100,7 @@ class Client:
         started = time.monotonic()
         budget = budget_now(self.address.provider.name, self.address.model, terms.budget)
         share = self._share(question, budget)
-        await self.purse.take(share, budget)
+        await self.guard.take(share, budget)
         answer: Answer | None = None
         try:
             answer = await self._tries(question, terms, on_piece, stop, started)
@@ -110,7 +110,7 @@ class Client:
                 stop.error = stop.error or error
             raise
         finally:
-            self.purse.settle(share, None if answer is None else self._took(answer, share))
+            self.guard.charge(share, None if answer is None else self._took(answer, share))
 
     async def _tries(self, question: Question, terms: Terms, on_piece: Any, stop: Stop | None, started: float) -> Answer:
         patience, tokens = terms.patience, sum(question.estimated_tokens())

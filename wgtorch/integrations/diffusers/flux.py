@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.assembly import Defaults, begin, finished
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
-from wgtorch.integrations.diffusers.parts import Defaults, begin, finished
 from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.stable_diffusion import expose_distilled

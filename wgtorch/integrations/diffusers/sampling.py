@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wgtorch.integrations.diffusers.parts import Parts, add, join
+from wgtorch.integrations.diffusers.assembly import Parts, add, join
 from wgtorch.integrations.diffusers.translation import DYNAMIC, blocks_for
 
 

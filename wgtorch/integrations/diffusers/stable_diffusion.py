@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.parts import Defaults, Parts, begin, finished
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, begin, finished
 from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import conditions, encoders

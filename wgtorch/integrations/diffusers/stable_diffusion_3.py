@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.parts import Defaults, Parts, add, begin, finished, join
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, begin, finished, join
 from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.stable_diffusion import check_channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgtorch.integrations.diffusers.parts import Parts, add, join
+from wgtorch.integrations.diffusers.assembly import Parts, add, join
 
 
 def encoders(parts: Parts, which: str = "", **config: Any) -> None:

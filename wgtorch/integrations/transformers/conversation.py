@@ -28,9 +28,9 @@ def templated(renderer: Any, messages: Sequence[Message], options: Mapping[str, 
     """
     from jinja2 import TemplateError
 
-    for turns in (messages, _system_in_first_user_turn(messages)):
+    for chosen in (messages, _system_in_first_user_turn(messages)):
         try:
-            conversation = [{"role": turn.role, "content": _parts(turn) if parts else turn.text} for turn in turns]
+            conversation = [{"role": turn.role, "content": _parts(turn) if parts else turn.text} for turn in chosen]
             return renderer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True, **options)
         except TemplateError as error:  # some templates know no system role
             refused = error
@@ -42,8 +42,8 @@ def labelled(messages: Sequence[Message], image_token: str = "") -> str:
     texts = [image_token * len(turn.images) + turn.text for turn in messages]
     if len(messages) == 1:
         return texts[0]
-    turns = [f"{_LABELS[turn.role]}: {text}" if turn.role in _LABELS else text for turn, text in zip(messages, texts, strict=True)]
-    return "\n\n".join([*turns, "Assistant:"])
+    chosen = [f"{_LABELS[turn.role]}: {text}" if turn.role in _LABELS else text for turn, text in zip(messages, texts, strict=True)]
+    return "\n\n".join([*chosen, "Assistant:"])
 
 
 def context_length(model: Any, tokenizer: Any) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from wgtorch.core.errors import require
 from wgtorch.integrations.transformers.constraint import SchemaConstraint
 from wgtorch.integrations.transformers.sampling import DrawEachRow, Sampling
-from wgtorch.integrations.transformers.watching import GrowingText, WatchRows
+from wgtorch.integrations.transformers.text_stream import GrowingText, WatchRows
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,8 @@ class DrawEachRow:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [B, V] that are 0 for the drawn token and -inf for all others."""
-        kept = restricted(scores.float() / self.sampling.temperature, self.sampling)
-        cumulative = kept.softmax(-1).double().cumsum(-1)  # [B, V]
+        restricted_scores = restricted(scores.float() / self.sampling.temperature, self.sampling)
+        cumulative = restricted_scores.softmax(-1).double().cumsum(-1)  # [B, V]
         total = cumulative[:, -1:].contiguous()
         uniform = [torch.rand((), generator=generator, dtype=torch.float64) for generator in self.generators]
         target = torch.stack(uniform).to(scores.device).unsqueeze(-1) * total

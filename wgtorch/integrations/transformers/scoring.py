@@ -37,7 +37,7 @@ def score(model: Any, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[i
     known = inspect.signature(model.forward).parameters
     if "position_ids" in known and set(whole) == {"input_ids", "attention_mask"}:  # models of pictures count in their own way
         whole["position_ids"] = (whole["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    kept = {"logits_to_keep": longest + 1} if "logits_to_keep" in known else {}
-    logits: Tensor = model(**whole, **kept, use_cache=False).logits[:, -longest - 1 : -1].float()
+    logits_option = {"logits_to_keep": longest + 1} if "logits_to_keep" in known else {}
+    logits: Tensor = model(**whole, **logits_option, use_cache=False).logits[:, -longest - 1 : -1].float()
     found = logits.log_softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
     return (found * told).sum(1), told.sum(1)

@@ -92,7 +92,7 @@ class LocalText:
         conversations = [request.messages for request in requests]
         if limit is not None:
             room = limit - min(sampling.max_tokens, limit // 2)
-            conversations = [fitted(turns, self._length, self.tokenizer, room, self.where) for turns in conversations]
+            conversations = [fitted(messages, self._length, self.tokenizer, room, self.where) for messages in conversations]
         inputs = self.encode(conversations)
         if limit is not None:
             sampling = replace(sampling, max_tokens=min(sampling.max_tokens, limit - inputs["input_ids"].shape[1]))

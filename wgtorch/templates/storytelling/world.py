@@ -71,7 +71,7 @@ def storytelling(
     stages.check_model(llm, "llm")
     notes = painter_notes(creator) if painter is None else painter
     seen = _vision(llm) if vlm is None else vlm
-    recall, kept = dict(memory or {}), dict(keep or {})
+    recall, memory_policy = dict(memory or {}), dict(keep or {})
     world = World("storytelling")
     with building():  # the same model at several places is one
         paint = creator_of(creator)
@@ -83,7 +83,7 @@ def storytelling(
         records = None if update == "plain" else stages.model("llm", llm if update is None else update, "update")  # type: ignore[arg-type]
         world.add_stage(stages.philosopher(stages.model("vlm", seen, "vlm")))
         world.add_stage(stages.author(written["author"], recall, temperature))
-        world.add_stage(stages.environment(written["development"], records, recall, kept, temperature))
+        world.add_stage(stages.environment(written["development"], records, recall, memory_policy, temperature))
         world.add_stage(
             stages.architect(
                 written["architect"],

@@ -55,10 +55,10 @@ class CaptionedImages(Data):
             )
         self.size, self.mirror, self.seed = size, mirror, seed
         self.pairs = captions_in(Path(folder), prompt)
-        kept = int(held_out) if held_out >= 1 else int(held_out * len(self.pairs))
-        if kept >= len(self.pairs):
+        held_back = int(held_out) if held_out >= 1 else int(held_out * len(self.pairs))
+        if held_back >= len(self.pairs):
             raise ConfigError(f"data.held_out: found {held_out} of {len(self.pairs)} pictures; expected fewer than all of them")
-        self.held = set(range(0, len(self.pairs), len(self.pairs) // kept)[:kept]) if kept else set()
+        self.held = set(range(0, len(self.pairs), len(self.pairs) // held_back)[:held_back]) if held_back else set()
 
     def train(self) -> Dataset[Any]:
         return _Pictures([pair for index, pair in enumerate(self.pairs) if index not in self.held], self.size, self.mirror, self.seed)

@@ -29,16 +29,16 @@ class Tensors(Data):
     def __init__(self, *, folder: str, held_out: float = 0.0, batch_size: int = 8, workers: int = 0) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.rows = _Rows(Path(folder))
-        kept = int(held_out) if held_out >= 1 else int(held_out * len(self.rows))
-        if held_out < 0 or kept >= len(self.rows):
+        held_back = int(held_out) if held_out >= 1 else int(held_out * len(self.rows))
+        if held_out < 0 or held_back >= len(self.rows):
             raise ConfigError(f"data.held_out: found {held_out} of {len(self.rows)} items; expected fewer than all of them")
-        self.kept = kept
+        self.held_back = held_back
 
     def train(self) -> Dataset[Any]:
-        return _Part(self.rows, 0, len(self.rows) - self.kept)
+        return _Part(self.rows, 0, len(self.rows) - self.held_back)
 
     def validation(self) -> Dataset[Any] | None:
-        return _Part(self.rows, len(self.rows) - self.kept, self.kept) if self.kept else None
+        return _Part(self.rows, len(self.rows) - self.held_back, self.held_back) if self.held_back else None
 
 
 class _Rows(Dataset[Any]):

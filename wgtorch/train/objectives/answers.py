@@ -12,8 +12,8 @@ from wgtorch.core.errors import ConfigError
 from wgtorch.core.level import Level
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Objective, Step
+from wgtorch.train.objectives.denoiser import check_way
 from wgtorch.train.objectives.inputs import inputs_of
-from wgtorch.train.objectives.parts import check_way
 from wgtorch.train.registries import register_objective
 
 _LIKELIHOOD = ("log_prob", "answer_tokens")

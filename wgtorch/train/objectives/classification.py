@@ -12,8 +12,8 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
+from wgtorch.train.recording import forward_outputs
 from wgtorch.train.registries import register_objective
-from wgtorch.train.seeing import see
 
 
 @register_objective("classification")
@@ -46,7 +46,7 @@ class Classification(Objective):
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         """``loss``; ``accuracy``: the share of labels that were the likeliest, over all heads."""
-        found = see(target, inputs_of(target, batch, self.inputs, "classification"), list(self.heads))
+        found = forward_outputs(target, inputs_of(target, batch, self.inputs, "classification"), list(self.heads))
         losses, right, learned = [], torch.tensor(0.0), torch.tensor(0.0)
         for port, key in self.heads.items():
             logits, labels = found[port], batch[key]

@@ -15,8 +15,7 @@ from wgtorch.core.level import Level
 from wgtorch.core.tree import levels
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Objective, Step
-from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
-from wgtorch.train.objectives.parts import (
+from wgtorch.train.objectives.denoiser import (
     Denoiser,
     adapters_on_the_way,
     denoiser_of,
@@ -25,6 +24,7 @@ from wgtorch.train.objectives.parts import (
     prediction_in,
     schedule_in,
 )
+from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
 from wgtorch.train.registries import register_objective
 
 

@@ -13,8 +13,8 @@ from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
+from wgtorch.train.recording import forward_outputs
 from wgtorch.train.registries import register_objective
-from wgtorch.train.seeing import see
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 
@@ -87,7 +87,7 @@ class Reconstruction(Objective):
             latent = target(image=batch[self.image])["latent"]
             return target(latent=latent)["image"], latent
         wanted = [self.output, *([self.latent] if self.latent else [])]
-        found = see(target, inputs_of(target, batch, {}, "reconstruction"), wanted)
+        found = forward_outputs(target, inputs_of(target, batch, {}, "reconstruction"), wanted)
         return found[self.output], found.get(self.latent) if self.latent else None
 
     def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:

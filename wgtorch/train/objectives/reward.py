@@ -14,8 +14,8 @@ from wgtorch.stage import Stage
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
 from wgtorch.train.objectives.world_state import look_into
+from wgtorch.train.recording import ActivationRecorder, forward_outputs
 from wgtorch.train.registries import RewardRegistry, register_objective, register_reward
-from wgtorch.train.seeing import Watch, see
 from wgtorch.world import World
 from wgtorch.world_runtime.cycle import one_pass
 from wgtorch.world_runtime.state import State
@@ -103,9 +103,9 @@ class Reward(Objective):
     def values(self, target: Block, batch: Batch, names: list[str]) -> dict[str, Any]:
         """Values of one run by name, whatever the level."""
         if not isinstance(target, (World, Stage)):
-            return see(target, inputs_of(target, batch, self.inputs, "reward"), names)
+            return forward_outputs(target, inputs_of(target, batch, self.inputs, "reward"), names)
         slots = [name for name in names if name.split(".")[0] in (target.state_schema if isinstance(target, World) else State().schema)]
-        watch = Watch(target.block_id, [name for name in names if name not in slots])
+        watch = ActivationRecorder(target.block_id, [name for name in names if name not in slots])
         run, given = watch.run(target.block_id), {name: batch[key] for name, key in self.inputs.items()}
         action = given.pop("action", None)
         if isinstance(target, World):

@@ -11,8 +11,8 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
+from wgtorch.train.recording import forward_outputs
 from wgtorch.train.registries import register_objective
-from wgtorch.train.seeing import see
 
 
 @register_objective("next_token")
@@ -52,7 +52,7 @@ class NextToken(Objective):
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         """``loss`` in nats per token; ``accuracy``: the share of tokens that were the likeliest."""
         tokens = batch[self.tokens]
-        logits = see(target, inputs_of(target, batch, self.inputs, "next_token"), [self.logits])[self.logits]
+        logits = forward_outputs(target, inputs_of(target, batch, self.inputs, "next_token"), [self.logits])[self.logits]
         if logits.dim() != 3 or logits.shape[:2] != tokens.shape:
             raise ConfigError(f"next_token: logits {list(logits.shape)} for tokens {list(tokens.shape)}; expected [B, L, V] for [B, L]")
         wanted, said = tokens[:, 1:], logits[:, :-1].float()

@@ -13,8 +13,8 @@ from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.stage import Stage
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.reconstruction import distance_of
+from wgtorch.train.recording import ActivationRecorder
 from wgtorch.train.registries import register_objective
-from wgtorch.train.seeing import Watch
 from wgtorch.world import World
 from wgtorch.world_runtime.cycle import one_pass
 from wgtorch.world_runtime.state import State
@@ -92,7 +92,7 @@ class WorldState(Objective):
         for index in range(self.cycles):
             if self.truncate is not None and index and index % self.truncate == 0:
                 state, content = detached(state), detached(content)
-            watch = Watch(target.block_id, list(self.ports))
+            watch = ActivationRecorder(target.block_id, list(self.ports))
             run, action = watch.run(target.block_id), self.action_of(batch, index)
             if isinstance(target, World):
                 state, content = one_pass(target, state, action, content, run)

@@ -29,10 +29,10 @@ class Episode:
         before = Scene.sample(rng).attributes()
         meant = next_scene(before, {}, {}, rng)
         intent = intent_of(meant, before, _TRAVELLER, rng.random() < 0.3, "", rng)
-        kept = {name: value for name, value in meant.items() if rng.random() > _MISSED}
+        noticed = {name: value for name, value in meant.items() if rng.random() > _MISSED}
         if rng.random() < _NOTHING_THERE:
-            kept = {name: value for name, value in kept.items() if name not in ("color", "place")} | {"landmark": "none"}
-        seen = Scene.complete(kept, rng).attributes()
+            noticed = {name: value for name, value in noticed.items() if name not in ("color", "place")} | {"landmark": "none"}
+        seen = Scene.complete(noticed, rng).attributes()
         return cls(
             prompt=f"Before: {sentence(before)} Meant: {intent} Seen: {sentence(seen)} Told:",
             answer=outcome_of(seen, parse(intent), before, _TRAVELLER),

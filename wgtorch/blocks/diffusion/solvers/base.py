@@ -207,7 +207,7 @@ class GridSolver(Solver):
         model = ModelPrediction(self.prediction, latent, pred, level, self.limits)
         following, history = self.step(latent, model, history, noise, numbers)
         if is_narrow:
-            following, history = following.to(dtype), tuple([kept.to(dtype) for kept in history])
+            following, history = following.to(dtype), tuple([past.to(dtype) for past in history])
         return {
             "next_latent": following,
             "next_timestep": next_timestep,

@@ -116,8 +116,8 @@ class ControlNet(ForeignModel, Adapter):
     def _scale(self, scale: float, progress: SamplerState | None) -> float:
         if progress is None or (self.start == 0 and self.end == 1):
             return scale
-        turn, turns = progress.iteration, len(progress.grid)
-        return 0.0 if turn / turns < self.start or (turn + 1) / turns > self.end else scale
+        iteration, num_iterations = progress.iteration, len(progress.grid)
+        return 0.0 if iteration / num_iterations < self.start or (iteration + 1) / num_iterations > self.end else scale
 
 
 def rows_for(value: Tensor, rows: int, where: str) -> Tensor:

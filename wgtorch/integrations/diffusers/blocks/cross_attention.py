@@ -16,7 +16,7 @@ Pairs = tuple[tuple[Tensor, Tensor], ...]
 KEYS_AT_ONCE = 16  # PyTorch 2.13's attention on a CPU: the 77 tokens of CLIP take it up to twice as long as 80
 
 
-class Looked(NamedTuple):
+class CachedKV(NamedTuple):
     """What a UNet's cross-attention looks at.
 
     Args:
@@ -32,8 +32,8 @@ class Looked(NamedTuple):
     images: tuple[Pairs, ...] = ()
 
 
-class LookingProcessor(AttnProcessor2_0):
-    """The processor of diffusers, which it is where it is given a text alone, and attention to :class:`Looked` where it is not.
+class CachedKVProcessor(AttnProcessor2_0):
+    """The processor of diffusers, which it is where it is given a text alone, and attention to :class:`CachedKV` where it is not.
 
     (Ye et al. 2023, "IP-Adapter": the same queries attend to text and pictures apart, and the results are added.)
 
@@ -55,7 +55,7 @@ class LookingProcessor(AttnProcessor2_0):
         perturbed: Any = (),  # for self-attentions
         **kwargs: Any,
     ) -> Tensor:
-        if not isinstance(encoder_hidden_states, Looked):
+        if not isinstance(encoder_hidden_states, CachedKV):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
         query = _heads(attn, attn.to_q(hidden_states))
         text, pairs, mask, images = encoder_hidden_states
@@ -86,31 +86,31 @@ def cross_attentions(unet: nn.Module) -> tuple[Attention, ...]:
 
 
 def can_look(layers: Sequence[Attention]) -> bool:
-    """True where cross-attentions do nothing but what :class:`LookingProcessor` does."""
-    return all(type(layer.processor) in (AttnProcessor2_0, LookingProcessor) and layer.spatial_norm is None for layer in layers)
+    """True where cross-attentions do nothing but what :class:`CachedKVProcessor` does."""
+    return all(type(layer.processor) in (AttnProcessor2_0, CachedKVProcessor) and layer.spatial_norm is None for layer in layers)
 
 
-def let_look(layers: Sequence[Attention]) -> None:
+def install_kv_processors(layers: Sequence[Attention]) -> None:
     """Gives a UNet's cross-attentions processors that can look; what they compute of a text alone stays the same."""
     for number, layer in enumerate(layers):
-        if not isinstance(layer.processor, LookingProcessor) or layer.processor.layer != number:
-            layer.set_processor(LookingProcessor(number))  # type: ignore[arg-type]
+        if not isinstance(layer.processor, CachedKVProcessor) or layer.processor.layer != number:
+            layer.set_processor(CachedKVProcessor(number))  # type: ignore[arg-type]
 
 
-def looked_ahead(layers: Sequence[Attention], text: Tensor) -> Looked:
+def looked_ahead(layers: Sequence[Attention], text: Tensor) -> CachedKV:
     """A text [B, T, D] with its keys and values for all layers, on a CPU filled up to a number that is quick to attend to."""
     pairs = tuple(keys_and_values(layer, text) for layer in layers)
     tokens = text.shape[1]
     missing = -tokens % KEYS_AT_ONCE if text.device.type == "cpu" else 0
     if not missing:
-        return Looked(text, pairs)
+        return CachedKV(text, pairs)
     filled = tuple((F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))) for key, value in pairs)
     mask = pairs[0][0].new_zeros(1, 1, 1, tokens + missing)
     mask[..., tokens:] = -torch.inf
-    return Looked(text, filled, mask)
+    return CachedKV(text, filled, mask)
 
 
-def looked(condition: Tensor | Looked, images: Sequence[Pairs]) -> Looked:
+def looked(condition: Tensor | CachedKV, images: Sequence[Pairs]) -> CachedKV:
     """A condition with what pictures add to it."""
-    known = condition if isinstance(condition, Looked) else Looked(condition)
+    known = condition if isinstance(condition, CachedKV) else CachedKV(condition)
     return known._replace(images=(*known.images, *images))

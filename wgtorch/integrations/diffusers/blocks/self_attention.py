@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from wgtorch.core.errors import PortError
-from wgtorch.integrations.diffusers.blocks.cross_attention import can_look, cross_attentions, let_look
+from wgtorch.integrations.diffusers.blocks.cross_attention import can_look, cross_attentions, install_kv_processors
 
 
 class PerturbedProcessor(AttnProcessor2_0):
@@ -67,7 +67,7 @@ def perturbed_layers(unet: nn.Module, wanted: Sequence[str], where: str) -> froz
     kinds = {type(attn.processor) for attn in (*layers.values(), *others)} - {AttnProcessor2_0, PerturbedProcessor}
     if kinds or not can_look(crossing):
         raise PortError(f"{where}: the UNet has attention processors of its own ({kinds or 'of its cross-attentions'}); expected the usual")
-    let_look(crossing)
+    install_kv_processors(crossing)
     for name, attn in unet.named_modules():
         if isinstance(attn, Attention) and attn not in crossing and getattr(attn.processor, "layer", None) != name:
             attn.set_processor(PerturbedProcessor(name))  # type: ignore[arg-type]

@@ -60,11 +60,11 @@ class UNet2DCondition(ForeignModel, Backbone):
         plain = own.encoder_hid_dim_type is None and own.addition_embed_type in (None, "text_time")
         if not plain or hasattr(self.model, "_hf_hook"):
             return {}
-        from wgtorch.integrations.diffusers.blocks.cross_attention import can_look, let_look, looked_ahead
+        from wgtorch.integrations.diffusers.blocks.cross_attention import can_look, install_kv_processors, looked_ahead
 
         if not can_look(layers):
             return {}
-        let_look(layers)
+        install_kv_processors(layers)
         return {"condition": looked_ahead(layers, condition)}
 
     def forward(
@@ -130,7 +130,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         images = [each.image for each in adapted if each.image is not None]
         if not images or condition is None:
             return condition
-        from wgtorch.integrations.diffusers.blocks.cross_attention import let_look, looked
+        from wgtorch.integrations.diffusers.blocks.cross_attention import install_kv_processors, looked
 
         layers: Any = self._layers() if not torch.compiler.is_compiling() else images[0]
         if any(len(image) != len(layers) for image in images):
@@ -139,7 +139,7 @@ class UNet2DCondition(ForeignModel, Backbone):
                 f"{len(layers)} cross-attentions; it was made for another model"
             )
         if not torch.compiler.is_compiling():
-            let_look(layers)
+            install_kv_processors(layers)
         return looked(condition, images)
 
     def _layers(self) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ A frozen use must let gradients pass through the block's computation and add non
 same block in the same backward pass trains it. ``requires_grad`` cannot say that: it belongs to the weight, not to the use.
 ``torch.func.functional_call`` swaps weights inside the module while the call lasts: another thread that trains through the
 module meanwhile would lose its gradients, and what is computed again during backward (gradient checkpointing) would meet
-the true weights. So a frozen use calls a *shadow*: the same tree of modules with the same buffers and attributes, whose
+the true weights. So a frozen use calls a *twin*: the same tree of modules with the same buffers and attributes, whose
 parameters are detached views of the same memory.
 """
 
@@ -21,14 +21,14 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-_shadows: weakref.WeakKeyDictionary[nn.Module, _Shadow] = weakref.WeakKeyDictionary()
+_twins: weakref.WeakKeyDictionary[nn.Module, DetachedTwin] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
 _TREE = ("_parameters", "_modules")
 _ATOMS = (str, int, float, bool, type(None), torch.Tensor, types.FunctionType, type, torch.dtype, torch.device)
 _DEEP = 4
 
 
-def call_frozen(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def call_detached(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Calls a module so that gradients pass through its computation and none reach its weights.
 
     ``requires_grad`` is not touched, and nothing inside the module is: other uses, in this thread or another, train.
@@ -39,14 +39,14 @@ def call_frozen(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     if not any(weight.requires_grad for weight in module.parameters()):
         return module(*args, **kwargs)
     with _guard:
-        shadow = _shadows.get(module)
-        if shadow is None or not shadow.is_of(module):
-            shadow = _shadows[module] = _Shadow(module)
-        shadow.follow()
+        twin = _twins.get(module)
+        if twin is None or not twin.is_of(module):
+            twin = _twins[module] = DetachedTwin(module)
+        twin.follow()
     try:
-        return shadow.root(*args, **kwargs)
+        return twin.root(*args, **kwargs)
     finally:
-        shadow.give_back()
+        twin.give_back()
 
 
 def _detached(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -63,7 +63,7 @@ def _detached(module: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-class _Shadow:
+class DetachedTwin:
     """A module's tree again, with detached parameters. It holds no module of the original tree alive."""
 
     def __init__(self, module: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from wgtorch.integrations.api.line import Counts
+from wgtorch.integrations.api.rate_limiter import Counts
 from wgtorch.integrations.api.terms import Limits
 
 

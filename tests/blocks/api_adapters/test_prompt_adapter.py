@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wgtorch import Block, Graph, Rng
-from wgtorch.blocks.around import PromptAdapter
+from wgtorch.blocks.api_adapters import PromptAdapter
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError
 

@@ -6,9 +6,9 @@
              learns by reward     no derivative                     learns by loss
 """
 
-from wgtorch.blocks.around.hashed_embedder import HashedEmbedder
-from wgtorch.blocks.around.prompt_adapter import PromptAdapter
-from wgtorch.blocks.around.response_head import ResponseHead
-from wgtorch.blocks.around.soft_prompt import SoftPrompt
+from wgtorch.blocks.api_adapters.hashed_embedder import HashedEmbedder
+from wgtorch.blocks.api_adapters.prompt_adapter import PromptAdapter
+from wgtorch.blocks.api_adapters.response_head import ResponseHead
+from wgtorch.blocks.api_adapters.soft_prompt import SoftPrompt
 
 __all__ = ["HashedEmbedder", "PromptAdapter", "ResponseHead", "SoftPrompt"]

@@ -1,4 +1,4 @@
-"""Values of a target by path: of any port, at any level."""
+"""Values of any port of a target by path, at any level: computed on demand, or recorded while it runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from wgtorch.core.errors import UnknownNameError, suggest
 from wgtorch.core.run.context import Event, RunContext, RunOptions, split_path
 
 
-def see(target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num_loop_steps: int | None = None) -> dict[str, Any]:
+def forward_outputs(
+    target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num_loop_steps: int | None = None
+) -> dict[str, Any]:
     """Runs a block, graph or pipeline in the mode it is in, with gradients where they are on.
 
     Args:
         target: what to run.
         inputs: values by input; by path (``"a.y"``) in place of what a node inside would compute.
         outputs: outputs, or ports inside by path (``"first/a.y"``); only what they need is run.
-        num_loop_steps: turns of every loop.
+        num_loop_steps: iterations of every loop.
 
     Returns:
         Values by the names asked for.
@@ -39,7 +41,7 @@ def see(target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num
     return {name: found[name] for name in outputs}
 
 
-class Watch:
+class ActivationRecorder:
     """A callback that keeps the values of some ports of a world or stage while it runs, one for each time they came.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wgtorch import Block, Graph, Rng, register_block
-from wgtorch.blocks.around import SoftPrompt
+from wgtorch.blocks.api_adapters import SoftPrompt
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.train import Step, register_reward

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wgtorch import Graph
-from wgtorch.blocks.around import HashedEmbedder, ResponseHead
+from wgtorch.blocks.api_adapters import HashedEmbedder, ResponseHead
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError, PortError
 

@@ -14,8 +14,8 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Step
+from wgtorch.train.objectives.denoiser import Denoiser
 from wgtorch.train.objectives.denoising import Denoising
-from wgtorch.train.objectives.parts import Denoiser
 from wgtorch.train.registries import register_objective
 
 

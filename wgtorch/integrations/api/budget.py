@@ -32,7 +32,7 @@ class Spent:
         self.money += sign * share.money
 
 
-class Purse:
+class BudgetGuard:
     """Counts for all callers of one client; budgets come with each caller. Used inside one event loop only.
 
     Args:
@@ -62,7 +62,7 @@ class Purse:
                 self._settled.clear()
                 await self._settled.wait()
 
-    def settle(self, share: Spent, took: Spent | None) -> None:
+    def charge(self, share: Spent, took: Spent | None) -> None:
         """Puts what a call took in place of its share; nothing for a call that failed."""
         self._aside.add(share, -1)
         self.spent.add(share, -1)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from wgtorch import Block, Graph, Pipeline, Stage, State, World, register_block
 from wgtorch.train import Data, Step, register_data, register_reward
-from wgtorch.train.borders import what_trains
+from wgtorch.train.gradient_boundaries import what_trains
 from wgtorch.train.objectives.reward import Reward
 from wgtorch.train.objectives.world_state import WorldState
 

@@ -75,7 +75,7 @@ class Counts:
         return 0.0
 
 
-class Line:
+class RateLimiter:
     """Callers in the order they came; used inside one event loop only."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -15,9 +15,9 @@ _OBJECTIVES = {
     "wgtorch.train.objectives.classification": ("classification",),
     "wgtorch.train.objectives.world_state": ("world_state",),
     "wgtorch.train.objectives.reward": ("reward",),
-    "wgtorch.train.scenes.painting": ("scene_painting",),
-    "wgtorch.train.scenes.reading": ("scene_describing", "scene_reading"),
-    "wgtorch.train.scenes.telling": ("scene_telling",),
+    "wgtorch.train.scenes.painter": ("scene_painting",),
+    "wgtorch.train.scenes.captioner": ("scene_describing", "scene_reading"),
+    "wgtorch.train.scenes.describer": ("scene_telling",),
     "wgtorch.train.scenes.upscaling": ("upscaling",),
 }
 _DATA = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wgtorch.cli.episodes import Episode, beginning, episodes
+from wgtorch.cli.episode_text import Episode, beginning, episodes
 from wgtorch.cli.storybook import Storybook
 from wgtorch.core.run.context import Event
 from wgtorch.report.words import rows, words

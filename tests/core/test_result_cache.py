@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wgtorch.core.block import Block
-from wgtorch.core.port import ABSENT
+from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.result_cache import ResultCache
@@ -21,10 +21,10 @@ def test_a_result_is_given_again_only_for_the_same_call() -> None:
     kept, child = ResultCache(), object()
     kept.keep(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}, "result")
     assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) == "result"
-    assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 2}]}) is ABSENT
-    assert kept.find(("a",), child, {"x": torch.zeros(2), "words": ["sea", {"n": 1}]}) is ABSENT
-    assert kept.find(("a",), object(), {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) is ABSENT
-    assert kept.find(("b",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) is ABSENT
+    assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 2}]}) is MISSING
+    assert kept.find(("a",), child, {"x": torch.zeros(2), "words": ["sea", {"n": 1}]}) is MISSING
+    assert kept.find(("a",), object(), {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) is MISSING
+    assert kept.find(("b",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) is MISSING
 
 
 class Ask(Block):

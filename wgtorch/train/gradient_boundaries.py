@@ -10,7 +10,7 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream
-from wgtorch.train.places import blocks_at, trained_parameters
+from wgtorch.train.patterns import blocks_at, trained_parameters
 
 _SHOWN = 8
 

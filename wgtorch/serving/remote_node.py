@@ -20,12 +20,12 @@ from wgtorch.core.run.context import Event, RunContext
 from wgtorch.core.run.port_checks import check_inputs
 from wgtorch.core.run.rng import Key
 from wgtorch.core.signature import copy_plain
-from wgtorch.serving.borders import end_gradients
 from wgtorch.serving.contracts import spec_from
 from wgtorch.serving.endpoint import Endpoint
+from wgtorch.serving.gradient_barrier import end_gradients
 
 
-class Elsewhere:
+class RemoteNode:
     """What remote children of all levels have in common."""
 
     is_async: bool = True
@@ -95,7 +95,7 @@ class Elsewhere:
         return found
 
 
-class ElsewhereLevel(Elsewhere):
+class RemoteLevel(RemoteNode):
     """A level whose nodes are at another endpoint: it shows their ports, and none of them."""
 
     block_id: str
