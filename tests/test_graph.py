@@ -472,8 +472,8 @@ def test_replacing_keeps_what_is_true_of_the_place() -> None:
     graph.add_node(Scale(), "a", trainable=False, timeout=5.0, inputs={"bias": ones()})
     graph.infer_exposed_ports()
     graph.replace_node("a", Scale(3.0))
-    assert graph.places["a"].trainable is False
-    assert graph.places["a"].timeout == 5.0
+    assert graph.node_specs["a"].trainable is False
+    assert graph.node_specs["a"].timeout == 5.0
     assert torch.equal(graph.run({"x": ones()})["y"], 4 * ones())
 
 
@@ -604,4 +604,4 @@ def test_an_adapter_that_nothing_can_wear_is_refused_and_nothing_is_added() -> N
     with pytest.raises(StructureError, match=r"g/n0: no adapter 'ink'"):
         graph.configure_node("n0", adapter="ink")
     assert list(graph.nodes) == ["n0"]
-    assert graph.places["n0"].adapter is None
+    assert graph.node_specs["n0"].adapter is None

@@ -158,7 +158,7 @@ class Graph(Composite):
             into = (edge.target_node, edge.target_port)
             starts = (
                 into in started
-                or edge.target_port in self._places[edge.target_node].inputs
+                or edge.target_port in self._node_specs[edge.target_node].inputs
                 or (port.optional and edge.source_node == edge.target_node)  # what a node sends itself starts absent
             )
             if edge in edges and not starts:
@@ -181,7 +181,7 @@ class Graph(Composite):
     def select(self, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Self:
         """As for every composite; roles join nothing anew in the part."""
         part = super().select(inputs, outputs)
-        part._by_hand = set(part._places)
+        part._by_hand = set(part._node_specs)
         part._changed()
         return part
 
@@ -212,7 +212,7 @@ class Graph(Composite):
         for edge in self._edges:
             taken.setdefault((edge.target_node, edge.target_port), set()).add(roles.get(edge.source_node, ""))
         for node_id in roles:
-            for port in self._places[node_id].inputs:
+            for port in self._node_specs[node_id].inputs:
                 taken.setdefault((node_id, port), set()).add("")
         derived = edges_by_role(nodes, ROLE_RULES, taken, combining)
         if any(rule.role in roles.values() for rule in BESIDE_RULES):
@@ -241,14 +241,14 @@ class Graph(Composite):
 
     def apply_config(self, config: Mapping[str, Any]) -> None:
         if not config.get("auto_connect"):
-            self._by_hand |= set(self._places)
+            self._by_hand |= set(self._node_specs)
         super().apply_config(config)
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = super()._findings()
         fed = {(e.target_node, e.target_port) for e in self.edges} | {(e.node_id, e.port_name) for e in self._inputs}
         for (node_id, port), candidates in self._by_role().undecided.items():
-            if node_id in self._places and (node_id, port) not in fed:
+            if node_id in self._node_specs and (node_id, port) not in fed:
                 found = Finding(
                     f"{self.block_id}/{node_id}.{port}",
                     f"{' and '.join(candidates)} could feed it, so nothing was joined",

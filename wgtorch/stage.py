@@ -292,7 +292,7 @@ class Stage(Composite):
     # --- private steps ------------------------------------------------------------------------------------------------
 
     def _normalised(self, entry: Exposed, strict: bool, value: Any) -> Any:
-        mapped = entry.port_name in self._places[entry.node_id].map
+        mapped = entry.port_name in self._node_specs[entry.node_id].map
         if not holds_something(value) or (mapped and not isinstance(value, (list, tuple))):
             return value
         port, items = self._port(entry.node_id, entry.port_name, "input"), value if mapped else [value]
@@ -335,7 +335,7 @@ class Stage(Composite):
         """Slots that the contract or the conditions name and the schema does not have."""
         findings = self._contract.slot_findings(schema, self.block_id)
         findings += slot_findings(self._condition, schema, self.block_id)
-        for node_id, node in self._places.items():
+        for node_id, node in self._node_specs.items():
             findings += slot_findings(node.condition, schema, f"{self.block_id}/{node_id}")
         return findings
 

@@ -34,7 +34,7 @@ def test_a_place_cannot_name_one() -> None:
     graph = chain(Affine(seed=1))
     with pytest.raises(StructureError, match="chain/n0: adapter is 'winter', and no implementation of adapters is installed"):
         graph.set_adapter("n0", "winter")
-    assert graph.places["n0"].adapter is None
+    assert graph.node_specs["n0"].adapter is None
 
 
 def test_a_checkpoint_that_holds_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_places_come_back() -> None:
     graph.infer_exposed_ports()
     twin = Graph.from_config(graph.to_config())
     for node_id in ("a", "b"):
-        assert twin.places[node_id] == graph.places[node_id]
+        assert twin.node_specs[node_id] == graph.node_specs[node_id]
     assert twin.run({"x": []})["text"] == "HELLO!"
 
 

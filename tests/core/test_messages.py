@@ -137,4 +137,4 @@ def test_what_says_nothing_is_no_mistake() -> None:
     built = graph()
     built.add_node(Named(), "b", config={})
     built.configure_node("b", timeout=None, map="x", inputs=None)
-    assert built.places["b"].timeout is None and built.places["b"].map == ("x",)
+    assert built.node_specs["b"].timeout is None and built.node_specs["b"].map == ("x",)

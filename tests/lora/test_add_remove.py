@@ -53,14 +53,14 @@ def test_nothing_is_left_when_the_last_adapter_goes(freeze_base: bool) -> None:
         fill(graph)
     assert not torch.equal(graph(x=X)["y"], y)
     lora.remove(graph, "one")
-    assert graph.places["n1"].adapter == "two" and set(lora.adapters(graph)) == {"two"}
+    assert graph.node_specs["n1"].adapter == "two" and set(lora.adapters(graph)) == {"two"}
     assert any(parameter.requires_grad for name, parameter in graph.named_parameters() if "lora" not in name) is not freeze_base
     lora.remove(graph, "two")
     same(graph, before)
     assert torch.equal(graph(x=X)["y"], y)
     allowed = {"_adapter_gate"}
     assert [set(part.__dict__) - allowed for part in graph.modules()] == attributes
-    assert graph.places["n1"].adapter is None
+    assert graph.node_specs["n1"].adapter is None
 
 
 def test_the_report_says_which_blocks_got_it_and_why_others_did_not() -> None:
@@ -77,7 +77,7 @@ def test_the_report_says_which_blocks_got_it_and_why_others_did_not() -> None:
     }
     assert report.parameters == 48 and report.layers == 2
     assert "adapter 'one': 48 parameters on 1 blocks, 3 skipped" in str(report) and "c  skipped: it waits on an API" in str(report)
-    assert [graph.places[node].adapter for node in "abcde"] == ["one", None, None, None, "one"]
+    assert [graph.node_specs[node].adapter for node in "abcde"] == ["one", None, None, None, "one"]
 
 
 def test_the_report_is_exact() -> None:
@@ -217,7 +217,7 @@ def test_a_second_adapter_leaves_the_first_and_the_base_training() -> None:
     lora.add(graph, "two", rank=4, wear=False)
     grads = {name: parameter.requires_grad for name, parameter in graph.named_parameters()}
     assert grads.pop("nodes.n0.second.base_layer.bias") is False and all(grads.values())
-    assert graph.places["n0"].adapter == "one"
+    assert graph.node_specs["n0"].adapter == "one"
 
 
 def test_new_layers_are_in_the_mode_of_their_model() -> None:
@@ -406,7 +406,7 @@ def test_what_was_active_in_peft_is_selected(active: list[str] | None, selected:
         ("n1", "it has adapters that PEFT put in; wgtorch.lora.from_peft takes them over")
     ]
     assert lora.from_peft(graph) == ["n1", "n2"]
-    assert [graph.places[node].adapter for node in graph.nodes] == [None, selected, selected]
+    assert [graph.node_specs[node].adapter for node in graph.nodes] == [None, selected, selected]
     torch.testing.assert_close(graph(x=X)["y"], y)
     assert lora.from_peft(graph) == []
 

@@ -158,7 +158,7 @@ def test_two_threads_at_once() -> None:
     for name, graph in graphs.items():
         lora.add(graph, name, rank=2)
     fill(graphs["one"])
-    assert {name: graph.places["n0"].adapter for name, graph in graphs.items()} == {"one": "one", "two": "two"}
+    assert {name: graph.node_specs["n0"].adapter for name, graph in graphs.items()} == {"one": "one", "two": "two"}
     found: dict[str, list[Tensor]] = {"one": [], "two": []}
 
     def work(name: str) -> None:
@@ -187,7 +187,7 @@ def test_one_block_in_two_graphs_in_one_backward_pass(how: str) -> None:
     for name, graph in zip(("one", "two"), graphs, strict=True):
         lora.add(graph, name, rank=2, alpha=3, nodes=["n1"])
     fill(graphs[0])
-    assert [graph.places["n1"].adapter for graph in graphs] == ["one", "two"]
+    assert [graph.node_specs["n1"].adapter for graph in graphs] == ["one", "two"]
     calls: list[Any] = [torch.compile(graph, fullgraph=True, backend="aot_eager") if how == "compiled" else graph for graph in graphs]
     x = X.clone().requires_grad_()
     ys = [
@@ -349,9 +349,9 @@ def test_an_adapter_that_is_not_there_is_an_error_with_the_nearest_names() -> No
     for wrong in ({"winter": float("nan")}, {"winter": "1"}, 3, []):
         with pytest.raises(StructureError, match="adapter"):
             graph.set_adapter("n1", wrong)
-    assert graph.places["n1"].adapter is None
+    assert graph.node_specs["n1"].adapter is None
     graph.add_node(graph.nodes["n1"], "third", adapter="summer")
-    assert graph.places["third"].adapter == "summer"
+    assert graph.node_specs["third"].adapter == "summer"
 
 
 @pytest.mark.parametrize("adapter", ["one", {"one": 0.5, "two": 2.0}, ("one", None, "two")])
@@ -359,7 +359,7 @@ def test_configs_say_what_is_selected_and_the_run_looks_for_it(adapter: Any) -> 
     graph = adapted()
     graph.set_adapter("n1", adapter)
     again = Graph.from_config(graph.to_config())
-    assert again.places["n1"].adapter == adapter and again.to_config() == graph.to_config()
+    assert again.node_specs["n1"].adapter == adapter and again.to_config() == graph.to_config()
     findings = again.validate(strict=False).errors
     assert any("no adapter 'one'" in str(finding) for finding in findings)
     with pytest.raises(StructureError, match="n1: no adapter 'one'"):
@@ -377,7 +377,7 @@ def test_a_copy_selects_for_itself() -> None:
     clone = copy.deepcopy(graph)
     torch.testing.assert_close(clone(x=X), graph(x=X), rtol=0, atol=0)
     lora.remove(clone, "one")
-    assert graph.places["n1"].adapter == "one" and lora.adapters(clone) == {"two": ["n1", "n3"]}
+    assert graph.node_specs["n1"].adapter == "one" and lora.adapters(clone) == {"two": ["n1", "n3"]}
     torch.testing.assert_close(graph(x=X)["y"], wanted(graph, {"one": 1.0}, {})[0])
     own = graph.clone_node("n3")
     graph.set_adapter("n3", "two")

@@ -76,7 +76,7 @@ def test_what_peft_saves_we_read(options: dict[str, Any], tmp_path: Path) -> Non
     model.save_pretrained(tmp_path / "theirs")
     graph = chain(Body(), name="g")
     report = lora.load(graph, tmp_path / "theirs", "mine")
-    assert graph.places["n0"].adapter == "mine" and report.layers == 2 and report.adapted[0].path == "n0"
+    assert graph.node_specs["n0"].adapter == "mine" and report.layers == 2 and report.adapted[0].path == "n0"
     torch.testing.assert_close(graph(x=X)["y"], model(X), rtol=0, atol=0)
     assert graph.nodes["n0"].first.lora_A["mine"].weight.requires_grad
 
@@ -106,7 +106,7 @@ def test_blocks_are_found_by_layers_and_shapes_or_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"fits several blocks: \['n0', 'n1'\]; say which with nodes="):
         lora.load(graph, tmp_path / "one")
     lora.load(graph, tmp_path / "one", nodes="n1")
-    assert lora.adapters(graph) == {"style": ["n1"]} and graph.places["n0"].adapter is None
+    assert lora.adapters(graph) == {"style": ["n1"]} and graph.node_specs["n0"].adapter is None
     wide = chain(Body(seed=1), Body(width=8), name="g")
     lora.load(wide, tmp_path / "one")
     assert lora.adapters(wide) == {"style": ["n0"]}
@@ -222,7 +222,7 @@ def test_files_that_do_not_fit_change_nothing(harm: Any, words: str, tmp_path: P
         lora.load(graph, folder)
     assert type(caught.value).__module__ == "wgtorch.core.errors"
     after = snapshot(graph)
-    assert after[0] == before[0] and after[2:] == before[2:] and graph.places["n0"].adapter is None
+    assert after[0] == before[0] and after[2:] == before[2:] and graph.node_specs["n0"].adapter is None
 
 
 def test_all_blocks_get_their_adapter_or_none(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_checkpoint_says_which_of_equal_blocks_had_it(tmp_path: Path) -> None:
     graph.save(tmp_path / "saved")
     fresh = chain(Body(seed=1), Body(seed=2), Body(seed=3), name="g")
     lora.load(fresh, tmp_path / "saved")
-    assert lora.adapters(fresh) == {"one": ["n1"]} and [fresh.places[node].adapter for node in fresh.nodes] == [None, "one", None]
+    assert lora.adapters(fresh) == {"one": ["n1"]} and [fresh.node_specs[node].adapter for node in fresh.nodes] == [None, "one", None]
     with pytest.raises(
         CheckpointError, match=r"^\S+saved: the adapter of 'n1' on \['first', 'second'\]... fits no block of \['n0'\]: of its 2"
     ):
@@ -517,7 +517,7 @@ def test_what_diffusers_saves_we_read(pipe: Any, style: str, tmp_path: Path) -> 
         node for node, child in graph.nodes.items() if child is graph.nodes[unet] or (style != "adapter" and child is graph.nodes[text])
     }
     assert {name: set(paths) for name, paths in lora.adapters(graph).items()} == {"theirs": places}
-    assert graph.places[unet].adapter == "theirs"
+    assert graph.node_specs[unet].adapter == "theirs"
     with lora.use_adapter(graph, "theirs"):
         torch.testing.assert_close(painted(graph.nodes[unet].model), painted(pipe.unet))
         if style != "adapter":
@@ -557,7 +557,7 @@ def test_a_pipeline_that_has_one_already(pipe: Any, tmp_path: Path) -> None:
         CheckpointError, match=r"has adapters \['x'\] that PEFT put in itself, active at every place; call wgtorch.lora.from_peft"
     ):
         block.save(tmp_path / "saved")
-    assert {unet, text} <= set(lora.from_peft(graph)) and graph.places[unet].adapter == graph.places[text].adapter == "x"
+    assert {unet, text} <= set(lora.from_peft(graph)) and graph.node_specs[unet].adapter == graph.node_specs[text].adapter == "x"
     with lora.use_adapter(graph, "x"):
         torch.testing.assert_close(painted(block.model), expected, rtol=0, atol=0)
     loaded = type(block).load(block.save(tmp_path / "saved"))
@@ -576,7 +576,7 @@ def test_a_checkpoint_brings_back_what_each_place_selects(tmp_path: Path) -> Non
     fill(graph)
     path = graph.save(tmp_path / "g")
     loaded = Graph.load(path)
-    assert loaded.places["n1"].adapter == {"one": 0.5, "two": 1.0} and loaded.places["n3"].adapter == "two"
+    assert loaded.node_specs["n1"].adapter == {"one": 0.5, "two": 1.0} and loaded.node_specs["n3"].adapter == "two"
     assert loaded.nodes["n1"] is loaded.nodes["n3"]
     torch.testing.assert_close(loaded(x=X), graph(x=X), rtol=0, atol=0)
     loaded(x=X)["y"].sum().backward()

@@ -158,7 +158,7 @@ def test_layers_that_peft_put_in_are_taken_over() -> None:
     x = torch.randn(2, 4)
     adapted = graph(x=x)["y"]
     assert not torch.equal(adapted, plain(x))
-    assert lora.from_peft(graph) == ["n0"] and graph.places["n0"].adapter == "mine"
+    assert lora.from_peft(graph) == ["n0"] and graph.node_specs["n0"].adapter == "mine"
     torch.testing.assert_close(graph(x=x)["y"], adapted, rtol=0, atol=0)
     torch.testing.assert_close(body(x), plain(x), rtol=0, atol=0)
     lora.remove(graph, "mine")

@@ -145,7 +145,7 @@ def test_fused_is_in_the_base_for_good_and_leaves_no_trace(adapter: object, merg
     assert lora.fuse(graph, adapter) == ["n1"]
     torch.testing.assert_close(graph(x=X)["y"], y)
     assert list(lora.adapters(graph)) == (["other"] if isinstance(adapter, dict) else ["two", "other"])
-    assert [graph.places[node].adapter for node in graph.nodes] == [None] * 4
+    assert [graph.node_specs[node].adapter for node in graph.nodes] == [None] * 4
     graph.set_adapter("n1", "other")
     assert not torch.allclose(graph(x=X)["y"], y), "the other adapter still counts, on the new base"
     for name in list(lora.adapters(graph)):

@@ -34,7 +34,7 @@ def picture(world: World) -> Tensor:
         "timestep": 0.5,
         "condition": torch.rand(1, 7, 8, generator=generator),
     }
-    with torch.no_grad(), lora.use_adapter(backbone, world.find("creator/paint/t2i").places["backbone"].adapter):
+    with torch.no_grad(), lora.use_adapter(backbone, world.find("creator/paint/t2i").node_specs["backbone"].adapter):
         return backbone(**inputs)["pred"]
 
 
@@ -57,7 +57,7 @@ def test_the_default_world_as_a_light_one(tmp_path: Path) -> None:
     assert all(entry["ref"] and not entry["files"] for entry in stored.values() if entry.get("adapters"))
     loaded = World.load(path)
     assert torch.equal(picture(loaded), adapted)
-    assert loaded.find("creator/paint/t2i").places["backbone"].adapter == "style"
+    assert loaded.find("creator/paint/t2i").node_specs["backbone"].adapter == "style"
 
     state = world.run(num_steps=1, seed=4)
     assert loaded.run(num_steps=1, seed=4)["artifacts"][0].equal(state["artifacts"][0])
@@ -98,7 +98,7 @@ def test_stages_use_adapters_of_their_own() -> None:
     torch.testing.assert_close(state["recipe"], first.detach())
     torch.testing.assert_close(state["artifacts"], by_hand(first, weights, {"b": 1.0}).detach())
     again = World.from_config(world.to_config())
-    assert again.places["one"].adapter == "a" and again.find("two/work/only").places["n0"].adapter == "b"
+    assert again.node_specs["one"].adapter == "a" and again.find("two/work/only").node_specs["n0"].adapter == "b"
     with pytest.raises(StructureError, match="one: no adapter 'a'"):
         again.run(state=State(intent=X, schema=("intent", "recipe", "artifacts")), num_steps=1)
 
@@ -190,10 +190,10 @@ def test_set_adapter_chooses_for_each_block_what_it_has() -> None:
     lora.add(graph, "one", rank=2, nodes=["a"], wear=False)
     lora.add(graph, "two", rank=2, nodes=["b"], wear=False)
     assert lora.set_adapter(graph, {"one": 0.5, "two": 2.0}) == ["a", "b"]
-    assert graph.places["a"].adapter == {"one": 0.5} and graph.places["b"].adapter == {"two": 2.0}
-    assert lora.set_adapter(graph, "two") == ["b"] and graph.places["a"].adapter == {"one": 0.5}
+    assert graph.node_specs["a"].adapter == {"one": 0.5} and graph.node_specs["b"].adapter == {"two": 2.0}
+    assert lora.set_adapter(graph, "two") == ["b"] and graph.node_specs["a"].adapter == {"one": 0.5}
     lora.set_adapter(graph, None)
-    assert graph.places["a"].adapter is None and graph.places["b"].adapter is None
+    assert graph.node_specs["a"].adapter is None and graph.node_specs["b"].adapter is None
     with pytest.raises(StructureError, match="g: no adapter 'three'"):
         lora.set_adapter(graph, "three")
     with pytest.raises(StructureError, match="is a block; which adapter it uses is said by its place"):

@@ -189,7 +189,7 @@ def test_a_recipe_that_the_creator_cannot_take_is_repaired_or_refused(server: Sc
 
 def test_recipes_say_what_the_creator_takes(server: ScriptedServer) -> None:
     def schema_of(**params: Any) -> dict[str, Any]:
-        return world_of(server, **params).nodes["architect"].nodes["plan"].nodes["plan"].places["llm"].inputs["schema"]
+        return world_of(server, **params).nodes["architect"].nodes["plan"].nodes["plan"].node_specs["llm"].inputs["schema"]
 
     assert list(schema_of()["properties"]) == ["prompts"]
     assert list(schema_of(options=["negative_prompt", "guidance_scale"])["properties"]) == ["prompts", "negative_prompt", "guidance_scale"]

@@ -99,7 +99,7 @@ def test_freezing_is_part_of_the_targets_config_and_shared_weights_train_through
     shared = Linear()
     graph = chain(shared, Linear(), shared)
     Trainable(graph, objective="train_toys/mse", freeze=["c"])
-    assert Graph.from_config(graph.to_config()).places["c"].trainable is False
+    assert Graph.from_config(graph.to_config()).node_specs["c"].trainable is False
     batch = {"x": torch.randn(3, 4), "wanted": torch.zeros(3, 4)}
     graph.train()
     Distance()(graph, batch, Step(0, torch.Generator())).backward()

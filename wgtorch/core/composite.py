@@ -100,7 +100,7 @@ class Composite(GraphBuilder):
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
         for node_id, port, slot in plan.fills:
-            slots[slot] = self._places[node_id].inputs[port]
+            slots[slot] = self._node_specs[node_id].inputs[port]
         if plan.units:
             walk_async(self, plan.units, slots, run)
         else:

@@ -27,7 +27,7 @@ def draw(level: Any, format: str = "mermaid", times: Mapping[str, float] | None 
     """Draws a level; see :meth:`wgtorch.core.composite.Composite.draw`."""
     if format not in FORMATS:
         raise UnknownNameError(f"unknown format {format!r}; {suggest(format, FORMATS)}")
-    names = {node_id: _caption(level, node_id, times or {}) for node_id in level.places}
+    names = {node_id: _caption(level, node_id, times or {}) for node_id in level.node_specs}
     links = list(level.links())
     svg = _svg(names, links)
     text = {"mermaid": _mermaid, "dot": _dot}[format](names, links) if format != "svg" else svg

@@ -99,13 +99,13 @@ class GraphBuilder(Level):
         edges = self._edges_at(node_id)
         hidden = [entry for entry in self._inputs.find("node", node_id) if entry.port_name not in inputs]
         silent = [entry for entry in self._outputs.find("node", node_id) if entry.port_name not in outputs]
-        remaining = {name: value for name, value in self._places[node_id].inputs.items() if name in inputs}
+        remaining = {name: value for name, value in self._node_specs[node_id].inputs.items() if name in inputs}
         self._set_child(node_id, child)
         lost = [edge for edge in edges if not self._fits(edge, node_id, inputs, outputs) or self._mismatch(edge) is not None]
         self._edges.remove(edge for edge in lost if edge in self._edges)
         self._inputs.remove(hidden)
         self._outputs.remove(silent)
-        self.configure_node(node_id, inputs=remaining, map=tuple(name for name in self._places[node_id].map if name in inputs))
+        self.configure_node(node_id, inputs=remaining, map=tuple(name for name in self._node_specs[node_id].map if name in inputs))
         return [str(entry) for entry in (*lost, *hidden, *silent)]
 
     def expose_input(self, node_id: str, port_name: str, name: str | None = None) -> str:
@@ -160,7 +160,7 @@ class GraphBuilder(Level):
             (node_id, port.name)
             for node_id, child in self.nodes.items()
             for port in child.get_input_spec().values()
-            if (node_id, port.name) not in fed and not port.optional and port.name not in self._places[node_id].inputs
+            if (node_id, port.name) not in fed and not port.optional and port.name not in self._node_specs[node_id].inputs
         ]
         loose = [
             (node_id, name)
@@ -200,10 +200,10 @@ class GraphBuilder(Level):
         structure = Structure(self.block_id, self._structure().nodes, tuple(edges))
         needed = upstream(structure, {entry.node_id for entry in ends})
         part = type(self)(self.block_id, metadata=self.metadata)
-        for node_id in self._places:
+        for node_id in self._node_specs:
             if node_id in needed:
                 part._set_child(node_id, self.nodes[node_id])
-                part._places[node_id] = self._places[node_id]
+                part._node_specs[node_id] = self._node_specs[node_id]
         part._edges = Edges(edge for edge in edges if {edge.source_node, edge.target_node} <= needed)
         part._inputs = ExposedPorts(entry for entry in starts if entry.node_id in needed)
         part._outputs = ExposedPorts(ends)
@@ -269,7 +269,7 @@ class GraphBuilder(Level):
                 continue
             if reason is not None:
                 errors.append(Finding(f"{self.block_id}: edge {edge}", reason))
-        for node_id, node in self._places.items():
+        for node_id, node in self._node_specs.items():
             if node.adapter is not None and (wrong := adapter_hook.hook.missing(node.adapter, self.nodes[node_id])) is not None:
                 errors.append(Finding(f"{self.block_id}/{node_id}", wrong))
         return errors, warnings
@@ -281,17 +281,17 @@ class GraphBuilder(Level):
     def _with_adapters(self) -> frozenset[str]:
         """Nodes whose calls must say which adapters are active, if only that none is."""
         return frozenset(
-            node_id for node_id, child in self.nodes.items() if self._places[node_id].adapter or adapter_hook.hook.names(child)
+            node_id for node_id, child in self.nodes.items() if self._node_specs[node_id].adapter or adapter_hook.hook.names(child)
         )
 
     def _structure(self) -> Structure:
         if (adapted := self._with_adapters()) != self._adapted:
             self._adapted = adapted
-        shapes = {node_id: self._shape(node_id) for node_id in self._places}
+        shapes = {node_id: self._shape(node_id) for node_id in self._node_specs}
         return Structure(self.block_id, shapes, self.edges, tuple(self._inputs), tuple(self._outputs), self.loops)
 
     def _shape(self, node_id: str) -> NodeShape:
-        child, node = self.nodes[node_id], self._places[node_id]
+        child, node = self.nodes[node_id], self._node_specs[node_id]
         outputs = child.get_output_spec()
         is_level = isinstance(child, Level)
         is_async = bool(child.is_async) or node.timeout is not None
@@ -337,7 +337,7 @@ class GraphBuilder(Level):
 
     def _shown(self, entry: Exposed, direction: Literal["input", "output"]) -> Port:
         """A child's port as this composite shows it: a mapped one as a list, one that the place fills as optional."""
-        port, place = self._port(entry.node_id, entry.port_name, direction), self._places[entry.node_id]
+        port, place = self._port(entry.node_id, entry.port_name, direction), self._node_specs[entry.node_id]
         if direction == "output":
             port = replace(port, name=entry.name, aggregation="single", default=MISSING)
             return replace(port, dtype="list", shape=None) if place.map else port
@@ -393,8 +393,8 @@ class GraphBuilder(Level):
     def _mismatch(self, edge: Edge) -> str | None:
         source = self._port(edge.source_node, edge.source_port, "output")
         target = self._port(edge.target_node, edge.target_port, "input")
-        if edge.source_node in self._places and (
-            self._places[edge.source_node].map or edge.target_port in self._places[edge.target_node].map
+        if edge.source_node in self._node_specs and (
+            self._node_specs[edge.source_node].map or edge.target_port in self._node_specs[edge.target_node].map
         ):
             return None  # lists of values travel here
         return target.why_not(source)

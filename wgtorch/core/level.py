@@ -50,7 +50,7 @@ class Level(Block):
         super().__init__()
         self._block_id = check_node_id(level_id) if level_id is not None else self.level
         self._modules["nodes"] = Nodes()
-        self._places: dict[str, Node] = {}
+        self._node_specs: dict[str, Node] = {}
         self._id_counts: dict[str, int] = {}
         if not isinstance(metadata, Mapping | None):
             raise StructureError(
@@ -67,9 +67,9 @@ class Level(Block):
         return self._modules["nodes"]  # type: ignore[return-value]  # nn.Module.__getattr__ finds it too, at ten times the cost
 
     @property
-    def places(self) -> Mapping[str, Node]:
+    def node_specs(self) -> Mapping[str, Node]:
         """What is true of each node's place, by node id."""
-        return self._places
+        return self._node_specs
 
     def add_child(self, child: Any, node_id: str | None = None, **place: Any) -> str:
         """Adds a child at a new node; ``place`` are fields of :class:`~wgtorch.core.structure.Node`.
@@ -84,14 +84,14 @@ class Level(Block):
         if node_id is None:
             own_id = child.role if child.role and not isinstance(child, Level) else child.block_id
             node_id = self._free_id(own_id.rsplit("/", 1)[-1])
-        elif check_node_id(node_id) in self._places:
+        elif check_node_id(node_id) in self._node_specs:
             raise StructureError(
                 f"{self.block_id}: node id {node_id!r} is taken by {describe_child(self.nodes[node_id])}; "
                 "choose another, or use replace_node"
             )
         node = self._node(node_id, child, place)
         self._set_child(node_id, child)
-        self._places[node_id] = node
+        self._node_specs[node_id] = node
         if (pool := now_building().pool) is not None:
             pool.note_place(self, node_id, child)
         self._changed()
@@ -110,7 +110,7 @@ class Level(Block):
         """Takes a node and all that joins it out, and returns its child."""
         self._require_node(node_id)
         child: Any = self.nodes.remove(node_id)
-        del self._places[node_id]
+        del self._node_specs[node_id]
         self._changed()
         return child
 
@@ -125,8 +125,8 @@ class Level(Block):
     def configure_node(self, node_id: str, **place: Any) -> None:
         """Changes what is true of a node's place: ``inputs``, ``map``, ``timeout``, ``condition``, ``adapter``, ``trainable``."""
         self._require_node(node_id)
-        current = {name: getattr(self._places[node_id], name) for name in _PLACE_FIELDS}
-        self._places[node_id] = self._node(node_id, self.nodes[node_id], {**current, **place})
+        current = {name: getattr(self._node_specs[node_id], name) for name in _PLACE_FIELDS}
+        self._node_specs[node_id] = self._node(node_id, self.nodes[node_id], {**current, **place})
         self._changed()
 
     def set_adapter(self, node_path: str, adapter: Adapter | None) -> None:
@@ -147,8 +147,8 @@ class Level(Block):
         if not isinstance(level, Level):
             raise UnknownNameError(f"{node_path!r}: {level.block_id} is a block and has no nodes, so no {node_id!r}")
         level._require_node(node_id)
-        place = {name: getattr(level._places[node_id], name) for name in _PLACE_FIELDS}
-        level._places[node_id] = level._node(node_id, level.nodes[node_id], {**place, "adapter": adapter})
+        place = {name: getattr(level._node_specs[node_id], name) for name in _PLACE_FIELDS}
+        level._node_specs[node_id] = level._node(node_id, level.nodes[node_id], {**place, "adapter": adapter})
         for changed in levels(level):  # plans of what stood there before it had adapters hand values over alone
             changed.refresh_plan()
 
@@ -219,14 +219,14 @@ class Level(Block):
             or self.child_class.__name__.lower()
         )
         node_id = wish
-        while node_id in self._places:
+        while node_id in self._node_specs:
             self._id_counts[wish] = self._id_counts.get(wish, 1) + 1
             node_id = f"{wish}_{self._id_counts[wish]}"
         return node_id
 
     def _require_node(self, node_id: str) -> None:
-        if node_id not in self._places:
-            raise UnknownNameError(f"{self.block_id}: there is no node {node_id!r}; {suggest(node_id, self._places)}")
+        if node_id not in self._node_specs:
+            raise UnknownNameError(f"{self.block_id}: there is no node {node_id!r}; {suggest(node_id, self._node_specs)}")
 
     def _changed(self) -> None:
         """Told after every change of structure."""
@@ -341,7 +341,7 @@ class Level(Block):
         return self
 
     def _trained_children(self) -> list[Block]:
-        return list({id(child): child for node_id, child in self.nodes.items() if self._places[node_id].trainable}.values())
+        return list({id(child): child for node_id, child in self.nodes.items() if self._node_specs[node_id].trainable}.values())
 
     # --- config and files ---------------------------------------------------------------------------------------------
 

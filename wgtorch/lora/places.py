@@ -36,7 +36,7 @@ class Place:
     @property
     def selected(self) -> Canonical:
         """What the place selects."""
-        return None if self.level is None else self.level.places[self.node_id].adapter
+        return None if self.level is None else self.level.node_specs[self.node_id].adapter
 
     def select(self, adapter: Canonical) -> None:
         """Has the place select an adapter; a block that was given alone has no place that could."""

@@ -35,7 +35,7 @@ def set_adapter(target: Any, adapter: Adapter | None) -> list[str]:
     chosen = _checked(target, adapter)
     if chosen is None:
         for level in levels(target):
-            for node_id, place in level.places.items():
+            for node_id, place in level.node_specs.items():
                 if place.adapter is not None:
                     level.set_adapter(node_id, None)
         return []
@@ -80,7 +80,7 @@ def adapters(target: Any) -> dict[str, list[str]]:
 def deselect(target: Any, name: str) -> None:
     """No place below selects an adapter any more, alone or among others."""
     for level in levels(target):
-        for node_id, place in level.places.items():
+        for node_id, place in level.node_specs.items():
             if name in (names := names_of(place.adapter)):
                 level.set_adapter(node_id, restricted(place.adapter, set(names) - {name}))
 

@@ -29,7 +29,7 @@ def check_optimizer(target: Any, optimizer: Any) -> None:
     optimizers = optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]
     held = {id(parameter) for each in optimizers for group in each.param_groups for parameter in group["params"]}
     trained = {id(parameter) for parameter in target.trainable_parameters()}
-    selected = {name for level in levels(target) for place in level.places.values() for name in names_of(place.adapter)}
+    selected = {name for level in levels(target) for place in level.node_specs.values() for name in names_of(place.adapter)}
     missing = {
         f"{place.path}: adapter {name!r}: {key}"
         for place in places_of(target)

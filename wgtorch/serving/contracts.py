@@ -102,7 +102,7 @@ def _ports(spec: Spec) -> dict[str, Any]:
 def _stage(stage: Stage) -> dict[str, Any]:
     """The stage's contract, its conditions, and the ports of its pipelines that slots are joined to."""
     nodes: dict[str, Any] = {}
-    for node_id, place in stage.places.items():
+    for node_id, place in stage.node_specs.items():
         nodes[node_id] = {"map": list(place.map), "condition": place.condition}
         if callable(place.condition):
             raise StateError(

@@ -113,7 +113,7 @@ class RemoteStage(RemoteLevel, Stage):  # type: ignore[misc]
                 for way, ports in stage["ports"].items()
             }
             for node_id, place in stage["nodes"].items():
-                self._places[node_id] = Node(node_id, map=tuple(place["map"]), condition=check_condition(place["condition"], where))
+                self._node_specs[node_id] = Node(node_id, map=tuple(place["map"]), condition=check_condition(place["condition"], where))
             self._condition = check_condition(stage["execution_condition"], where)
             self._take_over(stage["state_contract"])
         except (KeyError, TypeError, AttributeError, IndexError) as error:

@@ -77,7 +77,7 @@ class CycleHost(Protocol):
         """Stages by id."""
 
     @property
-    def places(self) -> Mapping[str, Node]:
+    def node_specs(self) -> Mapping[str, Node]:
         """What is true of each stage's place, by id."""
 
     @property
@@ -143,7 +143,7 @@ def _stage(
 
 def _outputs(world: CycleHost, stage_id: str, stage: Any, inner: RunContext, given: Mapping[str, Any]) -> dict[str, Any]:
     values = {"action": given["action"], "content": given["content"], "run_context": inner}
-    place = world.places[stage_id]
+    place = world.node_specs[stage_id]
     with adapter_hook.hook.context(place.adapter, stage, stage_id) or nullcontext():
         if place.trainable or not torch.is_grad_enabled():
             state = stage(given["state"], **values)

@@ -69,7 +69,7 @@ class StageTrace:
         entry = {**self.entry, "seconds": round(step.elapsed, 6), "skipped": step.skipped, "stored": step.stored}
         if step.skipped is not None:
             return {**entry, "begins": False}
-        nodes = {node_id: reason for node_id in self.stage.places if (reason := self._why(node_id)) is not None}
+        nodes = {node_id: reason for node_id in self.stage.node_specs if (reason := self._why(node_id)) is not None}
         after = step.state
         changed = [] if after is None else [slot for slot in after.schema if after[slot] is not self.before[slot]]
         entry |= {
@@ -104,7 +104,7 @@ class StageTrace:
         return found
 
     def _why(self, node_id: str) -> str | None:
-        reason: str | None = self.stage.skip_reason(self.stage.places[node_id], RunContext(RunOptions(""), state=self.before))
+        reason: str | None = self.stage.skip_reason(self.stage.node_specs[node_id], RunContext(RunOptions(""), state=self.before))
         return reason
 
     def _note(self, event: Event) -> None:

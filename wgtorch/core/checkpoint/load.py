@@ -269,7 +269,7 @@ def _fill(block: Any, weights: _Weights, source: Source, device: torch.device | 
 
 def _may_share(part: UniqueBlock, weights: _Weights, pool: Pool | None) -> bool:
     """Refs are shared within a load as when building; stored weights only where the caller gave a pool."""
-    if any(not level.places[node_id].reuse for level, node_id in part.holders) or not part.holders:
+    if any(not level.node_specs[node_id].reuse for level, node_id in part.holders) or not part.holders:
         return False
     return weights.ref is not None or (pool is not None and weights.tensors is not None)
 

@@ -133,7 +133,7 @@ class _Writer:
                     entry |= child.to_config()
                 except (StructureError, ConfigError) as error:
                     raise type(error)(f"{level.block_id}/{node_id}: {error}") from None
-        entry |= _place_config(level.places[node_id], level)
+        entry |= _place_config(level.node_specs[node_id], level)
         if id(child) in self.apart:
             entry["reuse"] = False
         return entry

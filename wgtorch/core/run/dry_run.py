@@ -95,7 +95,7 @@ def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: RunContext,
 
 def _items(composite: Any, step: Call, values: Mapping[str, Any]) -> int:
     """How often a node is called: once for each item of a list that is there, once where none is known."""
-    mapped = composite.places[step.node].map
+    mapped = composite.node_specs[step.node].map
     names = [entry.name for entry in composite.exposed_inputs if entry.node_id == step.node and entry.port_name in mapped]
     lists = [values[name] for name in names if isinstance(values.get(name), (list, tuple))]
     return len(lists[0]) if lists else 1

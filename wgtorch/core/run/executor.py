@@ -306,7 +306,7 @@ def _next_landed(
     limits = [
         (started + timeout, number)
         for number, (_, started) in flying.items()
-        if (timeout := composite.places[_call_of(units, number).node].timeout) is not None
+        if (timeout := composite.node_specs[_call_of(units, number).node].timeout) is not None
     ]
     options = None if run is None else run.options
     while True:
@@ -323,7 +323,7 @@ def _next_landed(
         for end, number in limits:
             if now >= end and not flying[number][0].done():
                 node = _call_of(units, number).node
-                error = RunTimeoutError(f"{node} took longer than its limit of {composite.places[node].timeout} s")
+                error = RunTimeoutError(f"{node} took longer than its limit of {composite.node_specs[node].timeout} s")
                 locate(error, node)
                 raise error
         if run is not None:

@@ -166,7 +166,7 @@ def _wanted_modes(root: nn.Module, training: bool) -> list[tuple[nn.Module, bool
         found[id(module)] = (module, mode)
         if module._modules:
             # A level's children hang one module below it, in its Nodes; those that train nowhere in it stay in eval.
-            below = _idle_children(own["_places"], module._modules["nodes"]) if mode and "_places" in own else ()
+            below = _idle_children(own["_node_specs"], module._modules["nodes"]) if mode and "_node_specs" in own else ()
             todo += [(child, mode and id(child) not in idle, below) for child in module._modules.values() if child is not None]
     return list(found.values())
 

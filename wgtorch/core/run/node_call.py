@@ -42,7 +42,7 @@ class ExecutorHost(Protocol):
         """Children by node id."""
 
     @property
-    def places(self) -> Mapping[str, Node]:
+    def node_specs(self) -> Mapping[str, Node]:
         """What is true of each node's place."""
 
     @property
@@ -59,7 +59,7 @@ class ExecutorHost(Protocol):
 
 def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunContext | None) -> Any:
     """Calls a node with everything that its place and the run ask for; ABSENT when it was skipped."""
-    child, node = composite.nodes._modules[call.key], composite.places[call.node]
+    child, node = composite.nodes._modules[call.key], composite.node_specs[call.node]
     if node.condition is not None and (reason := composite.skip_reason(node, run)) is not None:
         if run is not None and run.options.callbacks:
             run.emit("skip", call.node, _level(child), reason=reason)

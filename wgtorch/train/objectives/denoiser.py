@@ -77,7 +77,7 @@ def adapters_on_the_way(target: Block, place: Block | None, at: str | None) -> I
         level: Any = target
         for node_id in path.split("/") if path else ():
             child = level.nodes[node_id]
-            context = adapter_hook.hook.context(level.places[node_id].adapter, child, f"{level.block_id}/{node_id}")
+            context = adapter_hook.hook.context(level.node_specs[node_id].adapter, child, f"{level.block_id}/{node_id}")
             stack.enter_context(context or nullcontext())
             level = child
         yield
@@ -199,8 +199,8 @@ def check_way(target: Block, path: str) -> None:
         if not isinstance(level, Level):
             raise ConfigError(f"{path!r}: {level.block_id} is a block and has nothing inside")
         way = f"{way}/{part}" if way else part
-        if part not in level.places:
-            raise ConfigError(f"{path!r}: {level.block_id} has no node {part!r}; {suggest(part, level.places)}")
-        if not level.places[part].trainable:
+        if part not in level.node_specs:
+            raise ConfigError(f"{path!r}: {level.block_id} has no node {part!r}; {suggest(part, level.node_specs)}")
+        if not level.node_specs[part].trainable:
             raise ConfigError(f"{path!r}: {way} is set not to train; call set_trainable, or take it out of freeze")
         level = level.nodes[part]

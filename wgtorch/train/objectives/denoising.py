@@ -214,4 +214,4 @@ def _version(place: Block) -> int:
 
 def _worn(place: Block) -> list[Any]:
     """The adapters that a level's own places select: a part that was cut out of it keeps those of then."""
-    return [node.adapter for node in place.places.values()] if isinstance(place, Level) else []
+    return [node.adapter for node in place.node_specs.values()] if isinstance(place, Level) else []
