@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wgtorch.cli import living
+from wgtorch.cli import world_session
 from wgtorch.cli.main import main
 from wgtorch.cli.run import actions_of
 from wgtorch.cli.target import CommandError
@@ -101,7 +101,7 @@ def test_an_interrupt_leaves_what_was_told_and_the_world_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[int] = []
-    panel = living._panel
+    panel = world_session._panel
 
     def interrupted(episode, pictures):
         calls.append(episode.number)
@@ -110,13 +110,13 @@ def test_an_interrupt_leaves_what_was_told_and_the_world_goes_on(
         return panel(episode, pictures)
 
     argv = ["run", "default", "--seed", "3", "--out", "here", *QUICK]
-    monkeypatch.setattr(living, "_panel", interrupted)
+    monkeypatch.setattr(world_session, "_panel", interrupted)
     assert main([*argv, "--steps", "3"]) == 130
     said = capsys.readouterr().err
     assert "interrupted" in said and "To go on, add to the same command: --out here --resume" in said
     assert Path("here/overview.png").is_file()
     assert [entry["number"] for entry in entries(Path("here"))] == [1, 2]
-    monkeypatch.setattr(living, "_panel", panel)
+    monkeypatch.setattr(world_session, "_panel", panel)
     assert main([*argv, "--steps", "1", "--resume"]) == 0
     assert [entry["number"] for entry in entries(Path("here"))] == [1, 2, 3]
 

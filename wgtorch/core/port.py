@@ -21,7 +21,7 @@ class _Missing:
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "ABSENT"
+        return "MISSING"
 
     def __bool__(self) -> bool:
         return False
@@ -33,7 +33,7 @@ class _Missing:
         return self
 
     def __reduce__(self) -> str:
-        return "ABSENT"
+        return "MISSING"
 
 
 MISSING = _Missing()

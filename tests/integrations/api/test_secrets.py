@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integrations.api.living import respond, world_of
+from tests.integrations.api.answering_world import respond, world_of
 from wgtorch import BlockRegistry, Event
 from wgtorch.core.errors import ApiAuthenticationError, ConfigError
 from wgtorch.integrations.api import cassette, clients

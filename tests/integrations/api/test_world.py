@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integrations.api.living import respond, world_of
+from tests.integrations.api.answering_world import respond, world_of
 from wgtorch import BlockRegistry, World
 from wgtorch.core.errors import (
     AnswerFormatError,

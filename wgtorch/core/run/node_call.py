@@ -58,7 +58,7 @@ class ExecutorHost(Protocol):
 
 
 def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunContext | None) -> Any:
-    """Calls a node with everything that its place and the run ask for; ABSENT when it was skipped."""
+    """Calls a node with everything that its place and the run ask for; MISSING when it was skipped."""
     child, node = composite.nodes._modules[call.key], composite.node_specs[call.node]
     if node.condition is not None and (reason := composite.skip_reason(node, run)) is not None:
         if run is not None and run.options.callbacks:

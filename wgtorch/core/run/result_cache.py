@@ -22,7 +22,7 @@ class ResultCache:
         self._results: dict[tuple[Any, ...], tuple[Any, dict[str, Any], Any]] = {}
 
     def find(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any]) -> Any:
-        """The result of this call, or ABSENT."""
+        """The result of this call, or MISSING."""
         known = self._results.get(key)
         if known is None or known[0] is not child or not _same(known[1], values):
             return MISSING
