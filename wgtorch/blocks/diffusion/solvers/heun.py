@@ -25,7 +25,7 @@ class TwoStage(GridSolver):
     def iterations_in(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def node_specs(self, grid: TimeGrid) -> tuple[Sequence[float], Sequence[NoiseLevel]]:
+    def places(self, grid: TimeGrid) -> tuple[Sequence[float], Sequence[NoiseLevel]]:
         following = (*grid.timesteps[1:], grid.end)
         timesteps = [t for pair in zip(grid.timesteps, following, strict=True) for t in pair]
         levels = [level for pair in zip(grid.levels[:-1], grid.targets, strict=True) for level in pair]
