@@ -1,0 +1,48 @@
+"""What a picture is to show, as data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wgtorch.blocks.simulation.scene_plan import BACK, FRONT, LARGEST, Look, ScenePlan, Thing
+
+LOOK = Look("red", "hood", "white", "small")
+PLAN = ScenePlan(
+    "dusk",
+    "rain",
+    "forest",
+    (Thing("landmark", "tower", BACK[0], "red", "burnt", "Elderwood"), Thing("hero", "person", FRONT[2], name="Storm", look=LOOK)),
+    palette="evening",
+    motion=("rain",),
+    place="Elderwood",
+    unpainted=("honey",),
+)
+
+
+def test_a_plan_goes_through_json_and_back() -> None:
+    data = json.loads(json.dumps(PLAN.to_data()))
+    assert ScenePlan.from_data(data) == PLAN
+    assert data["things"][1] == {
+        "role": "hero", "kind": "person", "slot": "front_middle", "state": "whole", "name": "Storm",
+        "look": {"coat": "red", "hat": "hood", "hair": "white", "build": "small"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ScenePlan("noon", "rain", "forest"), "ScenePlan.time: found 'noon', expected one of dawn"),
+        (lambda: Thing("landmark", "tower", "front_left"), "Thing.slot: found 'front_left', expected one of back_left"),
+        (lambda: Thing("object", "lamp", "front_left", look=LOOK), "things have none"),
+        (lambda: ScenePlan("day", "rain", "sea", tuple(Thing("object", "lamp", FRONT[0]) for _ in range(2))), "slot 'front_far_left'"),
+        (lambda: ScenePlan("day", "rain", "sea", (Thing("object", "lamp", FRONT[0]),) * (LARGEST + 1)), "expected at most 5"),
+        (lambda: ScenePlan.from_data({"time": "day", "sky": "blue"}), "unknown key 'sky'"),
+        (lambda: Look("pink"), "Look.coat: found 'pink'"),
+    ],
+    ids=["time", "slot", "look", "twice", "many", "key", "coat"],
+)
+def test_what_cannot_be_painted_so_is_refused(make, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
