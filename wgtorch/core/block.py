@@ -68,6 +68,9 @@ class Block(nn.Module):
     """True when ``forward`` spends its time waiting, as a call over a network does."""
     batched: bool = False
     """True when a mapped port may be given the whole list in one call; outputs are then lists of the same length."""
+    rows_are_samples: bool = False
+    """True promises that dimension 0 of all tensors that go in and come out is the batch, that a sample's outputs depend on its own
+    row alone, and that as many rows come out as went in. ``batch`` then makes one call for several items."""
     remote: ClassVar[bool] = False
     """True when the block stands for one that runs at another endpoint."""
     uses_global_rng: bool = True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import types
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -18,11 +18,27 @@ from wgtorch.core.graph_builder import GraphBuilder
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import MISSING, Port
-from wgtorch.core.run.context import Callback, RunContext, active_call, check_seeds_fit, new_run, requested, split_path
+from wgtorch.core.run import background
+from wgtorch.core.run.batch import check_items, run_items, seeds_of, takes_several
+from wgtorch.core.run.context import (
+    Callback,
+    Event,
+    RunContext,
+    active_call,
+    callbacks_of,
+    check_seeds_fit,
+    in_this_context,
+    new_run,
+    requested,
+    split_path,
+    told_of_item,
+)
 from wgtorch.core.run.dry_run import dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.running import Running
+from wgtorch.core.run.stream import events_of, refuse_in_stream
+from wgtorch.core.signature import InputSignature
 from wgtorch.core.structure import Exposed, Node, Structure
 from wgtorch.core.tree import is_level
 from wgtorch.core.tree import walk as walk_tree
@@ -177,6 +193,65 @@ class Composite(GraphBuilder):
         with Running(self, run, training):
             found = self(run_context=run, **values)
         return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
+
+    def stream(self, *inputs: Any, callbacks: Any = None, cancelled: Callable[[], bool] | None = None, **options: Any) -> Iterator[Event]:
+        """A run as an iterator over the events of callbacks, of this level and all below, as they come.
+
+        The run waits while the loop's body works, and goes on when the next event is asked for. Leaving the loop stops it there: what is
+        being computed is waited for, calls over a network are cancelled. Blocks that tell of parts of an output, as language models do
+        of tokens, give events of kind ``chunk``.
+
+        Args:
+            inputs, callbacks, cancelled, options: as of :meth:`run`.
+
+        Yields:
+            :class:`~wgtorch.core.run.context.Event`; the last one is this level's own ``end``, with the run's ``outputs``.
+
+        Example:
+            >>> for event in graph.stream({"prompt": "the sea"}, seed=7):
+            ...     if event.kind == "loop":
+            ...         print(event.step, event.total)
+            >>> event.outputs["image"]
+        """
+        refuse_in_stream(options, self.block_id)
+        run = partial(self.run, *inputs, **options)
+        return events_of(run, self.level, self.block_id, callbacks, cancelled)
+
+    def batch(
+        self, inputs: Sequence[Any], *, seed: int | Sequence[int] | None = None, batch_size: int = 64, callbacks: Any = None, **options: Any
+    ) -> list[Any]:
+        """Runs several items; where blocks take several samples in one call (``batched``, ``rows_are_samples``) they get them in one.
+
+        Item k gives what ``run(inputs[k], seed=seed[k])`` gives. Events of callbacks say which ``item`` they tell of.
+
+        Args:
+            inputs: for each item what :meth:`run` takes.
+            seed: one for all items, or a list with one for each.
+            batch_size: how many items go on at once; each holds its values meanwhile.
+            callbacks, options: as of :meth:`run`; the same for all items.
+
+        Returns:
+            What :meth:`run` returns, for each item. **In the place of an item that failed stands its exception**; the others are not lost.
+
+        Example:
+            >>> results = graph.batch([{"prompt": "a"}, {"prompt": "b"}], seed=[7, 8])
+            >>> failed = [k for k, result in enumerate(results) if isinstance(result, Exception)]
+        """
+        items = check_items(inputs, self.block_id)
+        seeds = seeds_of(seed, len(items), self.block_id)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise PortTypeError(f"{self.block_id}: batch_size is {batch_size!r}; expected how many items go on at once, from 1")
+        told = () if callbacks is None else callbacks_of(callbacks, self.block_id)
+        runs = [
+            partial(self.run, item, seed=own, callbacks=[told_of_item(index, told)] if told else None, **options)
+            for index, (item, own) in enumerate(zip(items, seeds, strict=True))
+        ]
+        joins = any(takes_several(child) for _, child, _ in walk_tree(self, repeats=0) if not is_level(child)) or self.is_async
+        return [
+            result
+            for first in range(0, len(runs), batch_size)
+            for result in run_items(runs[first : first + batch_size], lambda run: background.start(in_this_context(run)), joins)
+        ]
 
     def compile_loops(self, options: Mapping[str, Any]) -> bool:
         if not has_loops(self._current_plan()):
@@ -351,31 +426,3 @@ class Composite(GraphBuilder):
         if port not in spec:
             raise UnknownNameError(f"{self.block_id}: {name!r} names no output; {'/'.join(path)} has {list(spec)}")
         return spec[port]
-
-
-class InputSignature(inspect.Signature):
-    """The signature of a composite's ``forward``: its exposed inputs as they are when it is asked for."""
-
-    __slots__ = ("_composite",)
-
-    def __init__(self, composite: Composite) -> None:
-        super().__init__()
-        self._composite = weakref.ref(composite)
-
-    def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
-        """An ordinary signature with some of it changed."""
-        parameters = changes.get("parameters", self.parameters.values())
-        return inspect.Signature(parameters, return_annotation=changes.get("return_annotation", self.return_annotation))
-
-    @property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:  # type: ignore[override]
-        """By name; optional inputs are None where they are left out."""
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        found = {"self": inspect.Parameter("self", kind)}
-        composite = self._composite()
-        spec = {} if composite is None else composite.get_input_spec()
-        ordered = sorted(spec.values(), key=lambda port: port.optional)
-        for port in ordered:
-            if port.name.isidentifier():
-                found[port.name] = inspect.Parameter(port.name, kind, default=None if port.optional else inspect.Parameter.empty)
-        return types.MappingProxyType(found)

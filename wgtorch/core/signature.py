@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -174,3 +176,31 @@ def _named(function: Callable[..., Any]) -> str:
 
 def _without_self(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class InputSignature(inspect.Signature):
+    """The signature of a composite's ``forward``: its exposed inputs as they are when it is asked for."""
+
+    __slots__ = ("_composite",)
+
+    def __init__(self, composite: Any) -> None:
+        super().__init__()
+        self._composite = weakref.ref(composite)
+
+    def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
+        """An ordinary signature with some of it changed."""
+        parameters = changes.get("parameters", self.parameters.values())
+        return inspect.Signature(parameters, return_annotation=changes.get("return_annotation", self.return_annotation))
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:  # type: ignore[override]
+        """By name; optional inputs are None where they are left out."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        found = {"self": inspect.Parameter("self", kind)}
+        composite = self._composite()
+        spec = {} if composite is None else composite.get_input_spec()
+        ordered = sorted(spec.values(), key=lambda port: port.optional)
+        for port in ordered:
+            if port.name.isidentifier():
+                found[port.name] = inspect.Parameter(port.name, kind, default=None if port.optional else inspect.Parameter.empty)
+        return types.MappingProxyType(found)

@@ -15,6 +15,7 @@ class PixelCodec(Codec):
     """Pictures of models that work on pixels: [-1, 1] to [0, 1]."""
 
     uses_global_rng = False
+    rows_are_samples = True
 
     def forward(self, latent: Tensor) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent`` [B, 3, H, W] in [-1, 1]; what is outside is cut."""

@@ -48,6 +48,7 @@ class SceneBackbone(Backbone):
     inputs = {"latent": "latent", "condition": "embedding"}
     outputs = {"pred": "tensor"}
     uses_global_rng = False
+    rows_are_samples = True
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class SceneTextEncoder(Conditioner):
     inputs = {"tokens": "tokens"}
     outputs = {"embedding": "embedding"}
     uses_global_rng = False
+    rows_are_samples = True
 
     def __init__(self, *, vocabulary_size: int = len(VOCABULARY) + 2, width: int = 96, depth: int = 3):
         super().__init__()

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 _lock = threading.Lock()
@@ -107,6 +107,11 @@ def _work(work: queue.SimpleQueue[tuple[Task, Callable[[], Any]]]) -> None:
         else:
             _idle.append(work)
             del task, function
+
+
+def settled(future: Future[Any]) -> None:
+    """Waits until a call is over, however it ends."""
+    wait([future])
 
 
 def submit(coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from wgtorch.core import adapter_hook
 from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError
 from wgtorch.core.kinds import describe
+from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.foreign_draws import is_serving, serve_from, serving
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key
@@ -39,6 +40,7 @@ class Event:
         reason: why a node was skipped.
         error: the exception a node ended with.
         root: id of the level that runs.
+        item: number of the item, in a batch of runs.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Event:
     reason: str | None = None
     error: BaseException | None = None
     root: str = ""
+    item: int | None = None
 
 
 Callback = Callable[[Event], None]
@@ -71,6 +74,7 @@ class RunOptions:
         is_dry: values are stand-ins; blocks are asked for ``dry`` where they have it.
         results: outputs of I/O-bound nodes, here and in a try of the same pass before.
         taken: where wanted values from below are collected, by (path, port).
+        batch: where the items of a batch of runs meet, and which of them this is.
     """
 
     root: str
@@ -82,11 +86,17 @@ class RunOptions:
     is_dry: bool = False
     results: ResultCache | None = None
     taken: dict[tuple[Path, str], Any] | None = None
+    batch: Any = None
 
     @property
     def is_watched(self) -> bool:
         """True when every call of a node has to be told of or looked at."""
-        return bool(self.callbacks) or self.debug or self.is_dry or self.results is not None
+        return bool(self.callbacks) or self.is_surrounded
+
+    @property
+    def is_surrounded(self) -> bool:
+        """True when every call of a node has more around it than callbacks."""
+        return self.debug or self.is_dry or self.results is not None or self.batch is not None
 
     @property
     def is_limited(self) -> bool:
@@ -294,10 +304,10 @@ def new_run(
         raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
     if cancelled is not None and not callable(cancelled):
         raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
-    told = None if callbacks is None else _callbacks(callbacks, root)
+    told = None if callbacks is None else callbacks_of(callbacks, root)
     deadline = None if timeout is None else time.monotonic() + timeout
     if (outer := active_call()) is None:
-        options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug)
+        options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug, batch=meeting.get())
         return RunContext(options, key=key, num_loop_steps=num_loop_steps)
     inner = outer.child()
     around = inner.options
@@ -317,7 +327,12 @@ def new_run(
     return inner
 
 
-def _callbacks(callbacks: Any, root: str) -> tuple[Callback, ...]:
+def callbacks_of(callbacks: Any, root: str) -> tuple[Callback, ...]:
+    """What is called with events: one function, or several.
+
+    Raises:
+        PortTypeError: it is something else.
+    """
     if callable(callbacks) and not isinstance(callbacks, (list, tuple)):
         return (callbacks,)
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, (str, bytes, Mapping)):
@@ -327,6 +342,17 @@ def _callbacks(callbacks: Any, root: str) -> tuple[Callback, ...]:
         if not callable(callback):
             raise PortTypeError(f"{root}: a callback is {describe(callback)}; expected a function of an event, as callbacks=[f]")
     return found
+
+
+def told_of_item(item: int, callbacks: tuple[Callback, ...]) -> Callback:
+    """A callback that tells others which item of a batch an event is of."""
+
+    def tell(event: Event) -> None:
+        event.item = item
+        for callback in callbacks:
+            callback(event)
+
+    return tell
 
 
 def _either(first: Callable[[], bool], second: Callable[[], bool]) -> Callable[[], bool]:

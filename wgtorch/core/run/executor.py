@@ -48,7 +48,7 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
         special |= LEVEL
         options = run.options
         is_limited, is_watched = options.is_limited, options.is_watched
-        only_told = is_watched and not (options.debug or options.is_dry or options.results is not None)
+        only_told = is_watched and not options.is_surrounded
         active = ActiveCall(run)
     token = None if active is None or torch.compiler.is_compiling() else enter_call(active)
     try:

@@ -19,6 +19,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.plan import LEVEL, Call
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
+from wgtorch.core.run.batch import Arrival, takes_several
 from wgtorch.core.run.context import ActiveCall, Event, RunContext, SteppedHere, enter_call, in_this_context, leave_call
 from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
@@ -70,7 +71,7 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     for name in call.required:
         if name not in values:
             raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
-    make = _mapped if node.map else _called
+    make = _mapped if node.map else _maker(run)
     if run is None or not (run.options.callbacks or run.options.debug):
         return make(node, child, call, values, run)
     snapshot = Snapshot(values) if run.options.debug else None
@@ -133,10 +134,11 @@ def _mapped(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     if len(set(lengths.values())) > 1:
         raise PortError(f"{node.node_id}: the mapped inputs differ in length: {lengths}")
     count = next(iter(lengths.values()), 0)
+    make = _maker(run)
     if getattr(child, "batched", False):
-        return _in_items(outputs_of(call, _called(node, child, call, values, run, None), child), count, node.node_id)
+        return _in_items(outputs_of(call, make(node, child, call, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
-    calls = [partial(_called, node, child, call, item, run, index) for index, item in enumerate(items_of)]
+    calls = [partial(make, node, child, call, item, run, index) for index, item in enumerate(items_of)]
     results = _together(calls, call, run) if call.is_async else [one() for one in calls]
     ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
     named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
@@ -160,6 +162,11 @@ def _together(calls: Sequence[Callable[[], Any]], call: Call, run: RunContext | 
     return [future.result() for future in futures]
 
 
+def _maker(run: RunContext | None) -> Callable[..., Any]:
+    """What makes the calls of a run: the call alone, where the run has nothing to put around it."""
+    return _made if run is None or not run.options.is_surrounded else _called
+
+
 def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None = None) -> Any:
     """One call of a child, with the place's adapter around it, as a detached use where the place is frozen.
 
@@ -173,7 +180,19 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     key = None if results is None or run is None else (run.key, *run.path, node.node_id, run.iterations, run.sample, item)
     if results is not None and key is not None and (known := results.find(key, child, values)) is not MISSING:
         return known
-    given = values
+    if run is not None and run.options.batch is not None and not call.is_async and takes_several(child):
+        joined, number = run.options.batch
+        place = (run.path, node.node_id, run.sample, item)
+        result = joined.call(Arrival(number, child, place, values, run, partial(_made, node, child, call, item=item)))
+    else:
+        result = _made(node, child, call, values, run, item)
+    if results is not None and key is not None:
+        results.keep(key, child, values, result)
+    return result
+
+
+def _made(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None = None) -> Any:
+    """The call itself, with its adapter, its draws and its own context."""
     args: tuple[Any, ...] = ()
     if call.needs & LEVEL:
         if run is not None:
@@ -194,8 +213,6 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     finally:
         if token is not None:
             leave_call(token)
-    if results is not None and key is not None:
-        results.keep(key, child, given, result)
     return result
 
 

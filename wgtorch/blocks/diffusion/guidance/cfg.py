@@ -28,6 +28,7 @@ class ClassifierFreeGuidance(IntervalGuidance):
             :func:`rescale_to`.
     """
 
+    rows_are_samples = True
     inputs: Mapping[str, Any] = {"rescale": Port(dtype="number", optional=True)}
 
     def __init__(self, *, scale: float = 2.0, interval: list[float] | None = None, rescale: float = 0.0) -> None:

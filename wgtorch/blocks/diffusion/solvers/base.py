@@ -108,6 +108,7 @@ class GridSolver(Solver):
     inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
     outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
     uses_global_rng = False
+    rows_are_samples = True
     compiles_alone = False  # a step is a few operations; its counters stay Python's
 
     schedule_kind = "diffusion"

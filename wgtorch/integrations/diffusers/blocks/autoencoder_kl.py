@@ -39,6 +39,7 @@ class AutoencoderKL(ForeignModel, Codec):
 
     model_class = "AutoencoderKL"
     uses_global_rng = False
+    rows_are_samples = True
     inputs: Mapping[str, Any] = {
         "latent": Port(dtype="latent", optional=True),
         "image": Port(dtype="image", optional=True),

@@ -30,6 +30,7 @@ class CLIPText(ForeignModel, Conditioner):
 
     library = "transformers"
     uses_global_rng = False
+    rows_are_samples = True
     inputs: Mapping[str, Any] = {
         "tokens": "tokens",
         "attention_mask": Port(dtype="tokens", optional=True),

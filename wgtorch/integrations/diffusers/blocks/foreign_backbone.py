@@ -23,6 +23,7 @@ class ForeignBackbone(ForeignModel, Backbone):
     """
 
     uses_global_rng = False
+    rows_are_samples = True
     axes: Sequence[str] = ("H", "W")
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

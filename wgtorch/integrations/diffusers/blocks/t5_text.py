@@ -25,6 +25,7 @@ class T5Text(ForeignModel, Conditioner):
     library = "transformers"
     model_class = "T5EncoderModel"
     uses_global_rng = False
+    rows_are_samples = True
     inputs: Mapping[str, Any] = {"tokens": "tokens"}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

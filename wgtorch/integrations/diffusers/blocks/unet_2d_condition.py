@@ -35,6 +35,7 @@ class UNet2DCondition(ForeignModel, Backbone):
 
     model_class = "UNet2DConditionModel"
     uses_global_rng = False
+    rows_are_samples = True
     invariant_ports = ("condition",)
     inputs: Mapping[str, Any] = {
         "text_embeds": Port(dtype="embedding", optional=True),

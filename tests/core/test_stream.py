@@ -1,0 +1,184 @@
+"""``stream``: the events of a run as they come, at the pace of whoever reads them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.core.test_runs import Add, ring
+from wgtorch import Block, Graph, Pipeline, Stage, State
+from wgtorch.core.errors import MissingInputError, PortTypeError
+
+
+class Counts(Add):
+    """Counts its calls."""
+
+    def __init__(self, k: float = 1.0) -> None:
+        super().__init__(k)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Tells(Block):
+    """Tells its words one by one."""
+
+    outputs = {"text": "text"}
+
+    def forward(self, prompt: str, stream: Any = None) -> str:
+        for word in prompt.split():
+            if stream is not None:
+                stream(text=word)
+        return prompt.upper()
+
+
+class Fails(Block):
+    outputs = {"y": "tensor"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ArithmeticError("no")
+
+
+class Gate(Block):
+    """Waits for a coroutine that only ends when it is cancelled."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.cancelled = threading.Event(), threading.Event()
+
+    async def forward(self, x: Tensor) -> Tensor:
+        import asyncio
+
+        self.begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return x
+
+
+def chain(*blocks: Block) -> Graph:
+    graph = Graph("g")
+    for index, block in enumerate(blocks):
+        graph.add_node(block, f"n{index}", auto_connect=False)
+        if index:
+            graph.add_edge(f"n{index - 1}.y", f"n{index}.x")
+    graph.expose_input("n0", "x")
+    graph.expose_output(f"n{len(blocks) - 1}", "y")
+    return graph
+
+
+def telling() -> Pipeline:
+    graph = Graph("words")
+    graph.add_node(Tells(), "llm")
+    graph.infer_exposed_ports()
+    pipeline = Pipeline("p")
+    pipeline.add_graph(graph, "g")
+    pipeline.infer_exposed_ports()
+    return pipeline
+
+
+def test_a_stream_gives_what_callbacks_are_told_and_then_the_outputs() -> None:
+    graph = ring(Add(1), Add(2), metadata={"num_loop_steps": 2})
+    told: list[Any] = []
+    graph.run({"x": torch.zeros(1)}, callbacks=told.append)
+    events = list(graph.stream({"x": torch.zeros(1)}))
+    assert [(e.kind, e.path, e.level, e.step) for e in events[:-1]] == [(e.kind, e.path, e.level, e.step) for e in told]
+    last = events[-1]
+    assert (last.kind, last.path, last.level, last.root) == ("end", "", "graph", "g")
+    assert torch.equal(last.outputs["y"], graph.run({"x": torch.zeros(1)})["y"])
+    assert last.elapsed >= 0
+
+
+def test_words_of_nested_blocks_come_as_they_are_told() -> None:
+    pieces = [(event.path, event.outputs["text"]) for event in telling().stream({"prompt": "the grey sea"}) if event.kind == "chunk"]
+    assert pieces == [("g/llm", "the"), ("g/llm", "grey"), ("g/llm", "sea")]
+
+
+def test_a_stage_streams_as_well_and_ends_with_the_state() -> None:
+    stage = Stage("s", role="s")
+    stage.add_pipeline(telling(), "p")
+    stage.set_state_contract(["intent"], ["recipe"], {"p.prompt": "intent"}, {"recipe": "p.text"})
+    events = list(stage.stream(State(intent="a b")))
+    assert [event.outputs["text"] for event in events if event.kind == "chunk"] == ["a", "b"]
+    assert events[-1].outputs["state"].recipe == "A B"
+
+
+def test_the_run_waits_for_the_reader() -> None:
+    blocks = [Counts() for _ in range(4)]
+    events = chain(*blocks).stream({"x": torch.zeros(1)})
+    for event in events:
+        number = int(event.path[1:])
+        assert [block.calls for block in blocks] == [int(k < number or (k == number and event.kind == "end")) for k in range(4)]
+        if number == 3 and event.kind == "end":
+            break
+    events.close()
+
+
+def test_nothing_runs_before_the_first_event_is_asked_for() -> None:
+    block = Counts()
+    events = chain(block).stream({"x": torch.zeros(1)})
+    assert block.calls == 0
+    events.close()
+    assert block.calls == 0
+
+
+def test_leaving_the_loop_stops_the_run() -> None:
+    blocks = [Counts() for _ in range(3)]
+    graph = chain(*blocks)
+    for event in graph.stream({"x": torch.zeros(1)}):
+        if (event.kind, event.path) == ("start", "n1"):
+            break
+    assert [block.calls for block in blocks] == [1, 0, 0]
+    assert all(module.training for module in graph.modules()), "modes are given back"
+    assert graph.run({"x": torch.zeros(1)})["y"].item() == 3
+
+
+def test_leaving_the_loop_cancels_what_waits_on_a_network() -> None:
+    gate = Gate()
+    graph = chain(gate)
+    events = graph.stream({"x": torch.zeros(1)})
+    assert next(events).kind == "start"
+
+    leaver = threading.Timer(0, lambda: None)
+    leaver.start()
+    events.close()
+    assert not gate.begun.is_set() or gate.cancelled.wait(10)
+
+
+def test_what_fails_is_told_and_raised() -> None:
+    kinds = []
+    with pytest.raises(ArithmeticError) as raised:
+        for event in chain(Add(), Fails()).stream({"x": torch.zeros(1)}):
+            kinds.append((event.kind, event.path))
+    assert kinds[-1] == ("error", "n1")
+    assert "raised in node n1 of g" in raised.value.__notes__
+
+
+def test_callbacks_cancelled_seed_and_the_gradient_mode_hold() -> None:
+    told: list[Any] = []
+    graph = chain(Add(), Add())
+    events = list(graph.stream({"x": torch.zeros(1, requires_grad=True)}, callbacks=told.append, training=True, seed=3))
+    assert [event.kind for event in told] == [event.kind for event in events[:-1]]
+    assert events[-1].outputs["y"].requires_grad
+
+
+def test_errors_of_the_call_are_those_of_run() -> None:
+    graph = chain(Add())
+    with pytest.raises(MissingInputError, match="x"):
+        list(graph.stream({}))
+    with pytest.raises(TypeError, match="no option 'sed'"):
+        list(graph.stream({"x": torch.zeros(1)}, sed=1))
+    with pytest.raises(TypeError, match="a dry run has no events"):
+        graph.stream({"x": torch.zeros(1)}, dry_run=True)
+    with pytest.raises(PortTypeError, match="callbacks"):
+        list(graph.stream({"x": torch.zeros(1)}, callbacks=3))

@@ -1,0 +1,100 @@
+"""A run as an iterator over its events: it goes on while the reader asks for the next one, and stops when the reader leaves."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from wgtorch.core.errors import RunCancelled
+from wgtorch.core.run import background
+from wgtorch.core.run.context import Callback, Event, callbacks_of, in_this_context
+
+
+class _HandOver:
+    """Where the threads of a run leave events one at a time, and wait until the reader asks for the next."""
+
+    def __init__(self) -> None:
+        self._offered: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._one_at_a_time = threading.Lock()
+        self._taken = threading.Semaphore(0)
+        self._is_waited_for = False
+        self.is_left = False
+
+    def offer(self, event: Event) -> None:
+        """Gives an event and waits until the next one is asked for.
+
+        Raises:
+            RunCancelled: nobody reads any more.
+        """
+        with self._one_at_a_time:
+            if not self.is_left:
+                self._offered.put(event)
+                self._taken.acquire()
+        if self.is_left:
+            raise RunCancelled("nobody reads the events of the run any more")
+
+    def take(self) -> Event | None:
+        """The next event, once the run has come to it; None at its end."""
+        if self._is_waited_for:
+            self._taken.release()
+        event = self._offered.get()
+        self._is_waited_for = event is not None
+        return event
+
+    def end(self, *_: Any) -> None:
+        """Tells the reader that no event comes any more."""
+        self._offered.put(None)
+
+    def leave(self) -> None:
+        """Lets whoever waits go on, to find that nobody reads."""
+        self.is_left = True
+        self._taken.release()
+
+
+def events_of(
+    run: Callable[..., Any],
+    level: str,
+    root: str,
+    callbacks: Any = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Generator[Event, None, None]:
+    """The events of a run, as they come, and one more that holds its outputs.
+
+    Args:
+        run: starts it; takes ``callbacks`` and ``cancelled``.
+        level: what kind of level runs, and its id in ``root``, for the last event.
+        callbacks: called as well, with each event before it is read.
+        cancelled: stops the run as well.
+    """
+    told: tuple[Callback, ...] = callbacks_of(callbacks, root) if callbacks is not None else ()
+    hand = _HandOver()
+    started = time.perf_counter()
+    work = in_this_context(
+        lambda: run(callbacks=(*told, hand.offer), cancelled=lambda: hand.is_left or bool(cancelled is not None and cancelled()))
+    )
+    future = background.start(work)
+    future.add_done_callback(hand.end)
+    try:
+        while (event := hand.take()) is not None:
+            yield event
+        result = future.result()
+        outputs = result if isinstance(result, dict) else {"state": result}
+        yield Event("end", "", level, outputs=outputs, elapsed=time.perf_counter() - started, root=root)
+    finally:
+        hand.leave()
+        future.cancel()
+        background.settled(future)
+
+
+def refuse_in_stream(options: Mapping[str, Any], where: str) -> None:
+    """Refuses options of a run that its events say nothing of.
+
+    Raises:
+        TypeError: names the option.
+    """
+    for name in ("dry_run",):
+        if options.get(name):
+            raise TypeError(f"{where}: stream() has no option {name!r}; a dry run has no events: write run(..., {name}=True)")
