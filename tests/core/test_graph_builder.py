@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tests.blocks_for_tests import Scale
-from wgtorch import Block, Graph, Pipeline
-from wgtorch.core.errors import StructureError
+from wgtorch import Block, Graph, Pipeline, Stage, State
+from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError
 from wgtorch.core.plan import build
 
 
@@ -208,3 +210,28 @@ def test_a_hundred_graphs_inside_each_other(use: str, tmp_path: Path) -> None:
     graph = DEEP_USES[use](deep(), tmp_path)
     assert isinstance(graph.find("/".join(["in"] * 99 + ["n0"])), Scale)
     assert graph.run({"x": torch.ones(1)})["y"] == 2
+
+
+def test_a_change_deep_below_reaches_every_level_above() -> None:
+    inner = Graph("inner")
+    inner.add_node(Scale(2.0), "a")
+    inner.infer_exposed_ports()
+    middle = Pipeline("middle")
+    middle.add_graph(inner, "inner")
+    middle.infer_exposed_ports()
+    outer = Stage("outer")
+    outer.add_pipeline(middle, "middle")
+    outer.set_state_contract(["intent"], ["outcome"], {"middle.x": "intent"}, {"outcome": "middle.y"})
+    before = State(intent=torch.ones(1))
+    assert outer.run(before).outcome.item() == 2.0
+    inner.remove_node("a")
+    inner.add_node(Scale(3.0), "a")
+    inner.add_node(Scale(5.0), "b", auto_connect=False)
+    inner.add_edge("a.y", "b.x")
+    inner.expose_input("a", "x")
+    inner.expose_output("b", "y", name="y")
+    for level in (copy.deepcopy(outer), pickle.loads(pickle.dumps(outer)), outer):
+        assert level.run(before).outcome.item() == 15.0
+        level.find("middle/inner").remove_node("a")
+        with pytest.raises((ValidationError, UnknownNameError)):  # the pipeline exposes an input that is gone
+            level.run(before)

@@ -55,6 +55,7 @@ class Composite(GraphBuilder):
         super().__init__(level_id, metadata=metadata)
         self._plans: dict[Any, Plan] = {}
         self._plan: Plan | None = None
+        self._is_async: bool | None = None
         self.loop_compiler: LoopCompiler | None = None
         self._sign_forward()
 
@@ -64,7 +65,7 @@ class Composite(GraphBuilder):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__({**state, "_seen": -1})  # edits are counted from 0 in every process
         self._sign_forward()
 
     def _sign_forward(self) -> None:
@@ -278,7 +279,10 @@ class Composite(GraphBuilder):
     @property
     def is_async(self) -> bool:  # type: ignore[override]
         """True when some child waits on a network."""
-        return any(child.is_async for _, child, _ in walk_tree(self, repeats=0) if child.remote or not is_level(child))
+        self.refresh_below()
+        if self._is_async is None:
+            self._is_async = any(child.is_async for _, child, _ in walk_tree(self, repeats=0) if child.remote or not is_level(child))
+        return self._is_async
 
     def skip_reason(self, node: Node, run: RunContext | None) -> str | None:
         """Why a node is to be skipped now; levels with conditions answer."""
@@ -288,7 +292,7 @@ class Composite(GraphBuilder):
 
     def _invalidate_plan(self) -> None:
         super()._invalidate_plan()
-        self.__dict__.update(_plans={}, _plan=None)
+        self.__dict__.update(_plans={}, _plan=None, _is_async=None)
         if self.loop_compiler is not None:
             self.loop_compiler.forget()
 
@@ -296,7 +300,7 @@ class Composite(GraphBuilder):
         if is_dynamo_compiling():
             self._plan_while_traced()
         else:
-            self._refresh_below()
+            self.refresh_below()
         plan = self._plan
         if plan is None:
             plan = make_plan(self._structure())
@@ -323,7 +327,7 @@ class Composite(GraphBuilder):
             wanted = [entry for entry in self._outputs if entry.name in run.exposed] + local
             also = {path[0] for path, _ in run.wanted if len(path) > 1}
         key = (tuple(wanted), frozenset(also), deep)
-        self._refresh_below()
+        self.refresh_below()
         plan = self._plans.get(key)
         if plan is None:
             structure = self._without_spared_inputs(run)

@@ -11,7 +11,7 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.schema import EDGE, EXPOSED, listed
 from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
-from wgtorch.core.level import Level
+from wgtorch.core.level import Level, edits
 from wgtorch.core.plan import FROZEN, LEVEL, RNG, SURROUNDED, upstream, validate_structure
 from wgtorch.core.port import MISSING, Port, Spec
 from wgtorch.core.run.context import split_path
@@ -34,7 +34,8 @@ class GraphBuilder(Level):
         self._edges = Edges()
         self._inputs = ExposedPorts()
         self._outputs = ExposedPorts()
-        self._watched: tuple[tuple[Level, int], ...] | None = None
+        self._seen = -1  # the count of edits up to which levels below have been looked at
+        self._versions_below: tuple[int, ...] = ()
         self._specs: tuple[Spec, Spec] | None = None
         self._adapted: frozenset[str] = frozenset()
 
@@ -244,21 +245,20 @@ class GraphBuilder(Level):
 
     def _invalidate_plan(self) -> None:
         """Drops what was derived from the structure; it is derived anew when it is needed."""
-        self.__dict__.update(_specs=None, _watched=None)  # nn.Module's own way costs an edit twice as much
+        self.__dict__.update(_specs=None)  # nn.Module's own way costs an edit twice as much
 
-    def _refresh_below(self) -> None:
-        """Drops what was derived when a child level's own structure has changed since."""
-        if self._watched is None:
-            self._watch()
+    def refresh_below(self) -> None:
+        if self._seen == (now := edits.value):
             return
-        for child, version in self._watched:
-            if child._version != version:
-                self._invalidate_plan()
-                self._watch()
-                break
-
-    def _watch(self) -> None:
-        self._watched = tuple((child, child._version) for child in self.child_levels())
+        children = [child for child in self._modules["nodes"]._modules.values() if isinstance(child, Level)]  # type: ignore[union-attr]
+        for child in children:
+            child.refresh_below()
+        versions = tuple([child._version for child in children])
+        if versions != self._versions_below:
+            self._invalidate_plan()
+            self._versions_below = versions
+            self._version += 1  # the level above asks for it next
+        self._seen = now  # last: another thread that sees it has to find the rest done
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors, warnings = validate_structure(self._structure())
@@ -322,7 +322,7 @@ class GraphBuilder(Level):
         return kinds[name]
 
     def _own_specs(self) -> tuple[Spec, Spec]:
-        self._refresh_below()
+        self.refresh_below()
         specs = self._specs
         if specs is None:
             inputs: dict[str, list[Port]] = {}

@@ -31,6 +31,22 @@ from wgtorch.core.tree import levels
 from wgtorch.core.trust import Trust
 
 
+class EditCount:
+    """How many structural edits this process has made: while it stands still, nothing derived from a structure is out of date."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Counts one more."""
+        with self._lock:
+            self.value += 1
+
+
+edits = EditCount()
+
+
 class Level(Block):
     """Children under node ids, and all that does not depend on how they run: building, configs, saving, training.
 
@@ -231,6 +247,10 @@ class Level(Block):
     def _changed(self) -> None:
         """Told after every change of structure."""
         self._version += 1
+        edits.add()
+
+    def refresh_below(self) -> None:
+        """Drops what was derived from the structure when a level below, however deep, has changed since."""
 
     # --- running ------------------------------------------------------------------------------------------------------
 

@@ -219,11 +219,11 @@ class WorldRunner(Level):
     def _one_pass(self, action: Any, run: RunContext, training: bool | None) -> Iterator[WorldStep]:
         """What is left of a pass, stage by stage."""
         while self._life.stage < len(self._cycle):
-            trace = self._trace(action)
+            trace, stage = self._trace(action), self.nodes[self._cycle[self._life.stage]]
             try:
-                with Running(self, run, training):
+                with Running(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
                     watched = trace.watched(run)
-                    if self._is_async_stage():
+                    if stage.is_async:
                         watched.options = replace(watched.options, results=self._kept_here())
                     step = advance(self, self._life, action, watched)
                     self._kept = (None, ResultCache())
@@ -266,10 +266,6 @@ class WorldRunner(Level):
             self._life = read_life(directory / "life")
 
     # --- private steps ------------------------------------------------------------------------------------------------
-
-    def _is_async_stage(self) -> bool:
-        """True when the stage that is next waits on a network somewhere."""
-        return bool(self.nodes[self._cycle[self._life.stage]].is_async)
 
     def _kept_here(self) -> ResultCache:
         """What nodes that wait brought in this stage of this pass, in a try before."""

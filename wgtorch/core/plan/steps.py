@@ -59,8 +59,8 @@ class Call:
 
     @property
     def passes_on(self) -> bool:
-        """True where it needs nothing but one value, which nobody reads after, and gives one."""
-        return not self.needs and self.arg_slot != NONE and self.out_slot != NONE and self.frees == (self.arg_slot,)
+        """True where it needs nothing but one value, which nobody reads after, and gives one; the place may be frozen."""
+        return not self.needs & ~FROZEN and self.arg_slot != NONE and self.out_slot != NONE and self.frees == (self.arg_slot,)
 
 
 @dataclass(frozen=True, slots=True)

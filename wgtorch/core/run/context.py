@@ -512,8 +512,14 @@ class located:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if isinstance(error, Exception) and hasattr(error, "node_path"):
-            _note_path(error, error.node_path, self.root)
+        if isinstance(error, Exception):
+            name_root(error, self.root)
+
+
+def name_root(error: Exception, root: str) -> None:
+    """Names the level that a run started at beside the path of the failing node."""
+    if hasattr(error, "node_path"):
+        _note_path(error, error.node_path, root)
 
 
 def split_path(name: str) -> tuple[Path, str]:

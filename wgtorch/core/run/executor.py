@@ -26,6 +26,7 @@ from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, in_this_context, leave_call, locate
+from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of
@@ -68,24 +69,28 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                     child = children[step.key]
                     if step.unsure and any(slots[slot] is MISSING for slot in step.unsure):
                         call_node(composite, step, slots, run)  # says what is missing
-                    match step.args if not step.kwargs else ():  # written out: building a list costs half as much as a small block
-                        case (a,):
-                            result = child(slots[a])
-                        case (a, b):
-                            result = child(slots[a], slots[b])
-                        case (a, b, c):
-                            result = child(slots[a], slots[b], slots[c])
-                        case (a, b, c, d):
-                            result = child(slots[a], slots[b], slots[c], slots[d])
-                        case _:
-                            result = child(
-                                *[slots[slot] for slot in step.args],
-                                **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING},
-                            )
+                    if step.arg_slot >= 0:  # written out: building a list costs half as much as a small block
+                        result = child(slots[step.arg_slot])
+                    else:
+                        match step.args if not step.kwargs else ():
+                            case (a, b):
+                                result = child(slots[a], slots[b])
+                            case (a, b, c):
+                                result = child(slots[a], slots[b], slots[c])
+                            case (a, b, c, d):
+                                result = child(slots[a], slots[b], slots[c], slots[d])
+                            case _:
+                                result = child(
+                                    *[slots[slot] for slot in step.args],
+                                    **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING},
+                                )
                 elif needs == RNG and not step.unsure:
                     values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING}
                     rng = GLOBAL_RNG if run is None else run.rng(step.node)
                     result = children[step.key](*[slots[slot] for slot in step.args], **values, rng=rng)
+                elif needs == FROZEN and not step.unsure:
+                    values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING}
+                    result = call_detached(children[step.key], tuple([slots[slot] for slot in step.args]), values)
                 elif needs == LEVEL and not step.unsure and run.wanted is None:  # type: ignore[union-attr]
                     values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not MISSING}
                     result = children[step.key](**values, run_context=run.child(step.node))  # type: ignore[union-attr]
@@ -109,9 +114,13 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                         if is_limited:
                             run.check(call.node)  # type: ignore[union-attr]
                         active.step, active.draws = call, 0
-                    value = children[call.key](value)
+                    child = children[call.key]
+                    if call.needs & special and (child._parameters or child._modules):  # a frozen place, where gradients are recorded
+                        value = call_detached(child, (value,), {})
+                    else:
+                        value = child(value)
                     if type(value) is not Tensor:
-                        value = outputs_of(call, value, children[call.key]).get(call.out_port, MISSING)
+                        value = outputs_of(call, value, child).get(call.out_port, MISSING)
                 slots[step.out_slot] = value
                 value = None
                 continue

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from wgtorch.core.run.context import RunContext, active_call, located
-from wgtorch.core.run.foreign_draws import serving
+from wgtorch.core.run.context import RunContext, active_call, name_root
+from wgtorch.core.run.foreign_draws import served_draws
 from wgtorch.core.run.modes import training_mode
 
 
@@ -22,7 +21,7 @@ class Running:
         training: what the caller said; None inside another run keeps that one's gradient mode.
     """
 
-    __slots__ = ("_stack", "level", "run", "training")
+    __slots__ = ("_grad", "_mode", "_serving", "level", "run", "training")
 
     def __init__(self, level: Any, run: RunContext, training: bool | None) -> None:
         self.level, self.run, self.training = level, run, training
@@ -30,14 +29,19 @@ class Running:
     def __enter__(self) -> None:
         is_training = self.run.options.training
         keeps_grad = self.training is None and active_call() is not None
-        with ExitStack() as stack:
-            stack.enter_context(located(self.run.options.root))
-            if not keeps_grad:
-                stack.enter_context(torch.set_grad_enabled(is_training))
-            stack.enter_context(training_mode(self.level, is_training))
-            if self.run.key is not None:
-                stack.enter_context(serving(True))
-            self._stack = stack.pop_all()
+        self._mode = training_mode(self.level, is_training)
+        self._mode.__enter__()  # may wait for another run, and so be interrupted
+        self._grad = torch.is_grad_enabled()
+        if not keeps_grad:
+            torch.set_grad_enabled(is_training)
+        self._serving = None if self.run.key is None else served_draws()
+        if self._serving is not None:
+            self._serving.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._stack.__exit__(kind, error, traceback)
+        if self._serving is not None:
+            self._serving.__exit__(kind, error, traceback)
+        torch.set_grad_enabled(self._grad)
+        self._mode.__exit__(kind, error, traceback)
+        if isinstance(error, Exception):
+            name_root(error, self.run.options.root)
