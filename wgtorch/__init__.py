@@ -49,4 +49,8 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return import_module(f"wgtorch.{name}")
+    if name == "evaluate":
+        from wgtorch.evaluation import evaluate
+
+        return evaluate
     raise AttributeError(f"module 'wgtorch' has no attribute {name!r}")

@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("path", help="a folder of wgtorch run, a world's state_dir, or a folder written by World.save()")
     report.add_argument("-o", "--out", metavar="FILE", help="report.html in that folder by default")
 
+    evaluate = commands.add_parser("evaluate", parents=[of_files], help="measure what a world has lived through")
+    evaluate.add_argument("path", help="as for report; a folder written by World.save() can also be run again")
+    evaluate.add_argument("--only", action="append", metavar="NAME", help="an evaluator; repeatable; all by default")
+    evaluate.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
     inspect = commands.add_parser("inspect", help="look into a checkpoint: tree, sizes, who shares what, versions, hashes")
     inspect.add_argument("path", help="a folder or archive written by save_checkpoint")
 

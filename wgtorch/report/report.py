@@ -74,17 +74,30 @@ def report_of_folder(path: str | os.PathLike[str], *, trust: Trust | None = None
         CheckpointError: a saved world cannot be read.
     """
     folder = Path(path)
+    world, history = past_in(folder, trust=trust)
+    if world is not None:
+        return report_of(world)
+    life = history.storage.read_life()
+    content = life.content if life is not None else history.content(-1) if len(history) else {}
+    return _report(_title_in(folder) or _title({}, content) or folder.resolve().name, history, life, None)
+
+
+def past_in(folder: Path, *, trust: Trust | bool | None = None) -> tuple[World | None, History]:
+    """The history that a folder holds, and the world where all of it was saved.
+
+    Raises:
+        StorageError: the folder holds no world's history.
+        CheckpointError: a saved world cannot be read.
+    """
     if (folder / MANIFEST).is_file():
-        return report_of(World.load(folder, trust=trust))
+        world = World.load(folder, trust=trust)
+        return world, world.history
     states = next((place for place in (folder / _STATES, folder) if _is_storage(place)), None)
     if states is None:
         raise StorageError(
             f"{folder}: holds no world's history; expected a folder of wgtorch run, a world's state_dir, or one written by World.save"
         )
-    storage = DirectoryStorage(states)
-    history, life = History(storage), storage.read_life()
-    content = life.content if life is not None else history.content(-1) if len(history) else {}
-    return _report(_title_in(folder) or _title({}, content) or folder.resolve().name, history, life, None)
+    return None, History(DirectoryStorage(states))
 
 
 def _report(title: str, history: History, life: Life | None, initial: Mapping[str, Any] | None) -> Report:

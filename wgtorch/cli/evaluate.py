@@ -1,0 +1,15 @@
+"""``wgtorch evaluate``: the registered measures of a world's history."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def command(args: argparse.Namespace) -> int:
+    """Prints the table, or JSON."""
+    from wgtorch.cli.target import trust_in
+    from wgtorch.evaluation import evaluate_folder
+
+    found = evaluate_folder(args.path, args.only, trust=trust_in(args.trust))
+    print(found.to_json() if args.json else found)
+    return 0

@@ -1,0 +1,36 @@
+"""The registry of evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+
+from wgtorch.core.errors import WgtorchError
+from wgtorch.core.registry import Registry
+
+Evaluator = Callable[..., Mapping[str, float]]
+"""Takes a :class:`~wgtorch.evaluation.past.Past` and options by keyword; gives numbers by name."""
+
+EvaluatorRegistry: Registry[Evaluator] = Registry("evaluator", group="wgtorch.evaluators")
+
+_PROVIDED = {
+    "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
+    "wgtorch.evaluation.revisit": ("revisit",),
+    "wgtorch.evaluation.cost": ("cost",),
+}
+for _module, _names in _PROVIDED.items():
+    EvaluatorRegistry.provide(partial(import_module, _module), *_names)
+
+
+class NotMeasured(WgtorchError):
+    """Raised by an evaluator that finds nothing to measure in a world; the table says why."""
+
+
+def register_evaluator(name: str) -> Callable[[Evaluator], Evaluator]:
+    """Decorator: makes an evaluator known to :func:`wgtorch.evaluate` under ``name``; its first line of docstring is shown beside it."""
+
+    def decorate(evaluator: Evaluator) -> Evaluator:
+        return EvaluatorRegistry.register(name, evaluator)
+
+    return decorate
