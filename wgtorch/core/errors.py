@@ -123,7 +123,7 @@ class ApiTransportError(ApiError, ConnectionError):
 
 
 class ApiAnswerError(ApiError):
-    """An answer came that is none: not JSON, or without what it must hold."""
+    """An answer came that cannot be used: empty, cut, not in the protocol's form, or without what it must hold."""
 
 
 class BudgetError(ApiError):
@@ -134,7 +134,7 @@ class ReplayError(ApiError):
     """A replay asks for an answer that the cassette does not hold, or the cassette cannot be read."""
 
 
-class AnswerFormatError(WgtorchError, ValueError):
+class AnswerFormatError(ApiAnswerError, ValueError):
     """A model's answer does not follow the schema, after one attempt to repair it."""
 
 

@@ -49,7 +49,7 @@ def test_a_prompt_and_its_options_travel_in_openais_words(server: ScriptedServer
 
 def test_the_same_block_speaks_anthropics_protocol(server: ScriptedServer, build) -> None:
     server.script(Reply("Blue", tokens=(11, 2), finish="length"))
-    llm = build("llm/anthropic", system="Be brief.", temperature=0.5, stop="END")
+    llm = build("llm/anthropic", system="Be brief.", temperature=0.5, stop="END", allow_cut=True)
     out = llm(prompt="Name a colour.")
     seen = server.requests[0]
     assert seen.path == "/v1/messages" and seen.body["system"] == "Be brief." and seen.body["stop_sequences"] == ["END"]

@@ -87,7 +87,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 @pytest.mark.parametrize("provider", ["openai", "transformers_serve"])
 def test_it_answers_in_chat(served, build, provider: str) -> None:
     url, model = served
-    llm = build(provider=provider, endpoint_url=url, model_id=model, max_tokens=8, system="Tell.")
+    llm = build(provider=provider, endpoint_url=url, model_id=model, max_tokens=8, allow_cut=True, system="Tell.")
     out = llm(prompt=["a storm comes", "the sea"])
     assert len(out["text"]) == 2 and all(isinstance(text, str) for text in out["text"])
     for usage in out["usage"]:
@@ -96,7 +96,7 @@ def test_it_answers_in_chat(served, build, provider: str) -> None:
 
 def test_it_streams_the_text_that_it_answers(served, build, tmp_path: Path) -> None:
     url, model = served
-    llm = build(endpoint_url=url, model_id=model, max_tokens=12, temperature=0.0, stream=True)
+    llm = build(endpoint_url=url, model_id=model, max_tokens=12, allow_cut=True, temperature=0.0, stream=True)
     whole = llm(prompt="a storm comes")["text"]
     pieces = list(llm.stream(prompt="a storm comes"))
     assert "".join(pieces) == whole and len(pieces) > 1
@@ -132,7 +132,7 @@ def test_a_world_lives_on_it(served, build, server, tmp_path: Path) -> None:
     def world_of(**architect: Any) -> World:
         world = World.from_template(
             "storytelling",
-            llm={"provider": "transformers_serve", "endpoint_url": url, "model_id": model, "max_tokens": 6},
+            llm={"provider": "transformers_serve", "endpoint_url": url, "model_id": model, "max_tokens": 6, "allow_cut": True},
             vlm={"block_type": "vlm/scene", "config": {"checkpoint_ref": "wgtorch:scene_describer"}},
             creator={"template": "text_to_image", "params": {"steps": 1}},
             update="plain",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from wgtorch.core.errors import AnswerFormatError, CheckpointError, ConfigError,
 from wgtorch.core.pool import Pool
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
+from wgtorch.integrations.models import attempts
 
 PROMPTS = ["A storm comes.", "The lamp of the harbour is dark and the keeper climbs.", "Смотритель"]
 SCHEMA = {
@@ -136,14 +138,19 @@ def test_even_a_random_model_writes_json_that_fits(llm_folder: Path, temperature
         validate(data, SCHEMA)
 
 
-def test_json_that_is_cut_is_asked_for_once_more_and_then_refused(llm_folder: Path) -> None:
+def test_json_that_is_cut_is_asked_for_once_more_with_more_room(llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jsonschema import validate
+
     llm = llm_of(llm_folder, max_tokens=4)
     asked: list[Any] = []
     complete = llm.backend.complete
     llm.backend.complete = lambda requests, on_text=None: asked.append(requests) or complete(requests, on_text)
-    with pytest.raises(AnswerFormatError, match=r"(?s)does not follow the schema, after one repair.*cut at max_tokens"):
+    validate(llm(prompt=PROMPTS[0], schema=SCHEMA, rng=Rng(1))["data"], SCHEMA)
+    assert asked[0][0].max_tokens == 4 and asked[1][0].max_tokens >= 16
+    assert asked[1][0].messages == asked[0][0].messages and len(asked) == 2
+    monkeypatch.setattr(attempts, "with_more_room", lambda request, answer: replace(request, max_tokens=5))
+    with pytest.raises(AnswerFormatError, match=r"(?s)does not follow the schema, after one repair.*it was cut"):
         llm(prompt=PROMPTS[0], schema=SCHEMA, rng=Rng(1))
-    assert len(asked) == 2 and len(asked[1][0].messages) == len(asked[0][0].messages) + 2
 
 
 def test_a_schema_that_no_grammar_can_hold_is_refused(llm_folder: Path) -> None:

@@ -18,12 +18,14 @@ class Answer:
 
     Args:
         text: of a model that writes.
-        finish_reason: why it ended.
+        finish_reason: why it ended: ``stop``, ``length``, ``tools``, or the provider's own word.
         pieces: the text as it came in a stream; empty where it was not streamed.
         blob: bytes of a picture (PNG), a recording (WAV) or vectors (float32).
         shape: of the vectors [B, D].
         prompt_tokens, completion_tokens: as the provider counted; None where it did not say.
         left_out: options that the provider does not have.
+        thoughts: of a model that tells them beside its text.
+        cached_tokens: of the prompt, that the provider had read before.
     """
 
     text: str = ""
@@ -34,6 +36,8 @@ class Answer:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     left_out: tuple[str, ...] = ()
+    thoughts: str = ""
+    cached_tokens: int | None = None
 
     @property
     def tokens(self) -> int | None:

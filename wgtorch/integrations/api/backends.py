@@ -143,6 +143,8 @@ class ApiBackend:
             "latency": latency,
             "replayed": replayed,
         }
+        if answer.cached_tokens is not None:
+            usage["cached_tokens"] = answer.cached_tokens
         if answer.left_out:
             usage["left_out"] = list(answer.left_out)
         return usage
@@ -248,7 +250,8 @@ class ApiTextBackend(ApiBackend):
 
     def complete(self, requests: Sequence[TextRequest], on_text: OnText | None = None) -> list[Completion]:
         """One answer for each request, in order; calls overlap."""
-        return [Completion(answer.text, answer.finish_reason, usage) for answer, usage in self.answers(requests, on_text)]
+        answered = self.answers(requests, on_text)
+        return [Completion(answer.text, answer.finish_reason, usage, answer.thoughts) for answer, usage in answered]
 
 
 @register_backend("embedder/api")

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -17,6 +17,7 @@ from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
 from wgtorch.core.run import background
 from wgtorch.integrations.api.answers import Answer, Question
 from wgtorch.integrations.api.budget import BudgetGuard, Spent
+from wgtorch.integrations.api.capabilities import forget
 from wgtorch.integrations.api.failures import Failure, failure_of
 from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider
@@ -140,7 +141,9 @@ class Client:
     async def _try(self, question: Question, patience: Patience, on_piece: OnPiece | None) -> Answer | Failure:
         call = getattr(self.provider, question.kind)
         try:
-            async with asyncio.timeout(patience.timeout):
+            async with asyncio.timeout(patience.timeout) as clock:
+                if isinstance(on_piece, _Watched):  # of a stream, each byte gives it more time
+                    on_piece.alive = lambda: clock.reschedule(asyncio.get_running_loop().time() + patience.timeout)
                 return await call(question.model, question.request, question.options, on_piece)
         except Exception as error:
             failure = failure_of(error, self.provider.sdk)
@@ -214,15 +217,18 @@ class Client:
 
 
 class _Watched:
-    """Passes pieces on, and says when they are void."""
+    """Passes pieces on, says when they are void, and hears of everything that comes."""
 
     def __init__(self, on_piece: Any) -> None:
+        self.alive: Callable[[], None] = lambda: None
         self._on_piece = on_piece
         self._said = False
 
     def __call__(self, piece: str) -> None:
-        self._said = True
-        self._on_piece(piece)
+        self.alive()
+        if piece:
+            self._said = True
+            self._on_piece(piece)
 
     def restart(self) -> None:
         if self._said:
@@ -273,10 +279,11 @@ def client_at(address: Address) -> Client:
 
 
 def close_clients() -> None:
-    """Ends all connections and forgets what was spent; the next call makes its client anew."""
+    """Ends all connections and forgets what was spent and learnt; the next call makes its client anew."""
     closing = clients()
     with _clients_lock:
         _clients.clear()
+    forget()
     for client in closing:
         background.submit(client.provider.close()).result()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import email.utils
+import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ from wgtorch.core.errors import (
     ApiRequestError,
     ApiTransportError,
 )
+from wgtorch.integrations.api.capabilities import Refusal
 
 _POLICY_CODES = ("content_filter", "content_policy_violation", "moderation_blocked", "responsibleaipolicyviolation", "refusal")
 _CREDIT_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_error", "credit_balance_too_low")
@@ -81,7 +84,10 @@ def failure_of(error: BaseException, sdk: ModuleType) -> Failure | None:
     if isinstance(error, sdk.APIError):  # an error told inside a stream
         return _in_stream(error)
     if isinstance(error, (OSError, EOFError)) or type(error).__module__.split(".")[0] in _NETWORK:
-        return Failure(ApiTransportError, f"the connection broke: {type(error).__name__}: {error}", again=True)
+        late = "nothing came in time" if "Timeout" in type(error).__name__ else "the connection broke"
+        return Failure(ApiTransportError, f"{late}: {type(error).__name__}: {error}", again=True)
+    if isinstance(error, (AttributeError, TypeError, KeyError, IndexError)):  # an answer in a form that nobody expects
+        return Failure(ApiAnswerError, f"the answer cannot be understood: {type(error).__name__}: {error}", again=True)
     return None
 
 
@@ -92,7 +98,7 @@ def _of_status(error: Any) -> Failure:
         return Failure(ApiContentError, words, status)
     if status == 402 or any(code in _CREDIT_CODES for code in codes):
         return Failure(ApiQuotaError, words, status)
-    if status in (401, 403):
+    if status in (401, 403) or re.search(r"api.?key.{0,20}(invalid|not valid|incorrect|missing)", words.lower()):
         return Failure(ApiAuthenticationError, words, status)
     if status == 429:
         return Failure(ApiQuotaError, words, status, again=True, after=after)
@@ -109,26 +115,94 @@ def _in_stream(error: Any) -> Failure:
     return Failure(ApiQuotaError if limited else ApiTransportError, words, again=True)
 
 
+_LONGEST = 500  # characters of a provider's words
+_SAYING = ("message", "msg", "detail", "error", "error_description", "reason", "title", "errors", "raw", "description")
+
+
+def is_about_the_request(error: Any) -> bool:
+    """False where the key, the credit, a limit or the content is what a server refuses; true where it may be the form."""
+    found = _of_status(error)
+    return found.kind is ApiRequestError or (found.kind is ApiTransportError and error.status_code >= 500)
+
+
+def refusal_of(error: Any) -> Refusal:
+    """What a server says of a request that it does not take, and which entries of it it names."""
+    named = [getattr(error, "param", None), *_places(_content(error))]
+    return Refusal(error.status_code, _words(error).lower(), tuple(str(name) for name in named if name))
+
+
 def _words(error: Any) -> str:
-    body = _body(error)
-    said = body.get("message") or getattr(error, "message", None) or str(error)
-    return str(said)[:500]
+    """What the provider wrote, in whatever shape."""
+    found = _said(_content(error)) or getattr(error, "message", None) or str(error)
+    return found if len(found) <= _LONGEST else f"{found[:_LONGEST]}..."
+
+
+def _said(value: Any) -> str:
+    """The text in an error's body: of the entry that says most, with the places that it speaks of."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] in ("{", "["):
+            try:
+                return _said(json.loads(text)) or text
+            except ValueError:
+                return text
+        if text[:1] == "<":  # a page of a proxy
+            return " ".join(re.sub(r"(?s)<(script|style).*?</\1>|<[^>]+>", " ", text).split())
+        return text
+    if isinstance(value, (list, tuple)):
+        return "; ".join(filter(None, map(_said, value)))
+    if not isinstance(value, Mapping):
+        return ""
+    said = next((text for name in _SAYING if (text := _said(value.get(name)))), "")
+    place = ".".join(str(part) for part in value.get("loc") or () if part != "body") if isinstance(value.get("loc"), (list, tuple)) else ""
+    inner = _said((value.get("metadata") or {}).get("raw")) if isinstance(value.get("metadata"), Mapping) else ""
+    said = f"{said} ({inner})" if inner and inner not in said else said
+    return f"{place}: {said}" if place else said
+
+
+def _places(value: Any) -> Iterator[str]:
+    """Entries of the request that an error's body names, as ``param`` or by their place."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("param"), str):
+            yield value["param"]
+        if isinstance(value.get("loc"), (list, tuple)):
+            yield from (part for part in value["loc"] if isinstance(part, str) and part != "body")
+        for entry in value.values():
+            yield from _places(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _places(entry)
 
 
 def _codes(error: Any) -> list[str]:
     """Every code and type in the body, in lower case."""
-    body = _body(error)
-    inner = body.get("innererror") or body.get("details") or {}
-    found = [body.get("code"), body.get("type"), getattr(error, "code", None), getattr(error, "error_code", None)]
-    found += [inner.get("code"), inner.get("error_code")] if isinstance(inner, Mapping) else []
+    found = [getattr(error, "code", None), getattr(error, "error_code", None), *_named_codes(_content(error), 3)]
     return [str(code).lower() for code in found if code]
 
 
-def _body(error: Any) -> Mapping[str, Any]:
-    body = getattr(error, "body", None)
-    if isinstance(body, Mapping) and isinstance(body.get("error"), Mapping):
-        body = body["error"]
-    return body if isinstance(body, Mapping) else {}
+def _named_codes(value: Any, depth: int) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)) and depth:
+        for entry in value:
+            yield from _named_codes(entry, depth - 1)
+    elif isinstance(value, Mapping):
+        yield from (value[name] for name in ("code", "type", "error_code") if isinstance(value.get(name), (str, int)))
+        for name in ("error", "innererror", "details", "errors") if depth else ():
+            yield from _named_codes(value.get(name), depth - 1)
+
+
+def _content(error: Any) -> Any:
+    """The body of an error, as JSON where it is; what the SDK kept of it where it cannot be read again."""
+    response = getattr(error, "response", None)
+    try:
+        text = "" if response is None else response.text
+    except Exception:  # a stream's body that was not read
+        text = ""
+    if text.strip():
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return getattr(error, "body", None)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

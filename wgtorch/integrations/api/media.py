@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import wave
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from wgtorch.core.kinds import image_to_tensor
+from wgtorch.integrations.api.failures import not_an_answer
+
+_LARGEST = 64 << 20  # bytes of a picture that is fetched
 
 
 def png_of(image: Tensor) -> bytes:
@@ -90,3 +97,40 @@ def audio_of(content: bytes) -> tuple[Tensor, int]:
     whole = len(frames) - len(frames) % (2 * channels)
     samples = torch.frombuffer(bytearray(frames[:whole]), dtype=torch.int16).view(-1, channels).T.to(torch.float32) / 32768
     return samples.mean(0, keepdim=True), rate
+
+
+async def fetched(url: str, client: Any, *, near: str) -> bytes:
+    """The bytes at an address that a server gave for a picture. No key is sent there.
+
+    Args:
+        url: http, https or data.
+        client: of httpx.
+        near: the server's own address. An address inside a private network is followed only where that is in one too.
+
+    Raises:
+        BadAnswer: it is not followed, cannot be read, or holds more than 64 MiB.
+    """
+    if url.startswith("data:"):
+        return base64.b64decode(url.partition(",")[2])
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or (await _is_private(url) and not await _is_private(near)):
+        raise not_an_answer(f"the answer's picture is at {url:.100}, which is not followed")
+    content = bytearray()
+    async with client.stream("GET", url, headers={"Accept": "image/*"}, follow_redirects=False) as response:
+        if response.status_code != 200:
+            raise not_an_answer(f"the answer's picture at {url:.100} cannot be had: status {response.status_code}")
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > _LARGEST:
+                raise not_an_answer(f"the answer's picture at {url:.100} has more than {_LARGEST >> 20} MiB")
+    return bytes(content)
+
+
+async def _is_private(url: str) -> bool:
+    """True where an address is this machine's, or inside a private network."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except OSError:
+        return False
+    return any(not ip_address(str(entry[4][0]).partition("%")[0]).is_global for entry in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from ipaddress import ip_address
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
@@ -85,3 +86,12 @@ def check_endpoint(url: str, where: str) -> str:
 def host_of(url: str) -> str:
     """The host an address names."""
     return urlsplit(url).hostname or ""
+
+
+def is_loopback(url: str) -> bool:
+    """True when an address is this machine's."""
+    host = host_of(url)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

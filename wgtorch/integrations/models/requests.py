@@ -49,18 +49,24 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's text.
+    """A model's answer.
 
     Args:
-        text: the answer.
-        finish_reason: ``stop``, ``length`` or what the provider calls it.
-        usage: ``prompt_tokens`` and ``completion_tokens``; from an API also ``provider``, ``model``, ``calls``, ``cost`` (in
-            the price table's money, None where unknown), ``latency`` in seconds, ``replayed``, and an ``id`` of its own.
+        text: what it says.
+        finish_reason: ``stop``, ``length`` (cut at the most tokens it may have), ``tools`` (it called tools in place of
+            answering), or what the provider calls it.
+        usage: ``prompt_tokens`` and ``completion_tokens``, ``cached_tokens`` (of the prompt, that were not computed again);
+            from an API also ``provider``, ``model``, ``calls``, ``cost`` (in the price table's money, None where unknown),
+            ``latency`` in seconds, ``replayed``, and an ``id`` of its own.
+        thoughts: what the model thought before it answered, where it tells.
+        data: the value in the answer to a request with a schema.
     """
 
     text: str
     finish_reason: str = "stop"
     usage: Mapping[str, Any] = field(default_factory=dict)
+    thoughts: str = ""
+    data: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.integrations.models.lenient_json import values_in
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
+from wgtorch.integrations.models.thoughts import split_thoughts
 
-_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 _SHOWN = 5  # findings told to the model, and in an error
 
 
@@ -46,17 +46,26 @@ def asking_for_json(request: TextRequest) -> TextRequest:
 def read_json(text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """The value in an answer, and what is wrong with it: nothing, when it may be used.
 
-    A code fence around the value is taken off; anything else beside it is a finding.
+    Thoughts, code fences and prose around the value are passed over, and small slips forgiven
+    (:mod:`~wgtorch.integrations.models.lenient_json`). Two different values that both follow the schema are a finding: nobody
+    knows which is meant.
     """
     from jsonschema import Draft202012Validator
 
-    fenced = _FENCE.match(text)
-    try:
-        value = json.loads(fenced.group(1) if fenced else text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        return None, [f"it is not JSON: {error}"]
-    errors = sorted(Draft202012Validator(dict(schema)).iter_errors(value), key=lambda error: error.json_path)
-    return value, [f"{error.json_path}: {error.message[:300]}" for error in errors[:_SHOWN]]
+    checker = Draft202012Validator(dict(schema))
+    fitting: list[Any] = []
+    nearest: tuple[int, Any, list[str]] | None = None
+    for value in values_in(split_thoughts(text)[0]):
+        errors = sorted(checker.iter_errors(value), key=lambda error: error.json_path)
+        if not errors:
+            fitting += [] if any(_same(value, other) for other in fitting) else [value]
+        elif nearest is None or len(str(value)) > nearest[0]:
+            nearest = (len(str(value)), value, [f"{error.json_path}: {error.message[:300]}" for error in errors[:_SHOWN]])
+    if len(fitting) == 1:
+        return fitting[0], []
+    if fitting:
+        return None, [f"it holds {len(fitting)} different values that follow the schema; expected one"]
+    return (nearest[1], nearest[2]) if nearest is not None else (None, ["it is not JSON: " + _why_not(text)])
 
 
 def repairing(request: TextRequest, answer: Completion, findings: list[str]) -> TextRequest:
@@ -67,17 +76,15 @@ def repairing(request: TextRequest, answer: Completion, findings: list[str]) -> 
     return replace(request, messages=(*request.messages, Message("assistant", said), Message("user", again)))
 
 
-def both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage of two calls for one answer: counts and times added, the rest of the second."""
-    usage = {**first, **second}
-    for name in ("calls", "prompt_tokens", "completion_tokens", "latency", "cost"):
-        if name in first and name in second:
-            known = first[name] is not None and second[name] is not None
-            usage[name] = first[name] + second[name] if known else None
-    if "replayed" in usage:
-        usage["replayed"] = bool(first.get("replayed")) and bool(second.get("replayed"))
-    return usage
+def _same(first: Any, second: Any) -> bool:
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)  # 1 and True are different
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _why_not(text: str) -> str:
+    if not text.strip():
+        return "there is no text"
+    try:
+        json.loads(text, strict=False)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return "NaN and infinity are not JSON"

@@ -5,20 +5,24 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import AnswerFormatError, ApiTransportError, PortError, RunCancelled
+from wgtorch.core.errors import ApiTransportError, PortError, RunCancelled
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import background
 from wgtorch.core.run.context import in_this_context
 from wgtorch.core.run.rng import Rng
+from wgtorch.integrations.models.attempts import Attempts
 from wgtorch.integrations.models.backends import OnText
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of, unlisted
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
-from wgtorch.integrations.models.structured import asking_for_json, both, check_schema, read_json, repairing
+from wgtorch.integrations.models.structured import asking_for_json, check_schema
+from wgtorch.integrations.models.thoughts import AnswerStream, split_thoughts
 
 OPTION_PORTS: Mapping[str, Port] = {
     "system": Port(dtype="text", optional=True),
@@ -34,6 +38,7 @@ OPTION_PORTS: Mapping[str, Port] = {
 TEXT_PORTS: Mapping[str, Port] = {
     "text": Port(dtype="text"),
     "data": Port(dtype="any", optional=True),
+    "thoughts": Port(dtype="text", optional=True),
     "finish_reason": Port(dtype="text", optional=True),
     "usage": Port(dtype="dict", optional=True),
 }
@@ -53,8 +58,12 @@ class TextModel(ModelBlock):
     is told first), ``context`` (text put before the question), ``temperature`` from 0 up, ``top_p`` in (0, 1], ``max_tokens``,
     ``stop`` (one text or several), ``schema`` (a JSON Schema); and ``history``, a list of ``{"role": ..., "content": ...}``.
 
-    Outputs: ``text``; ``data``, the value of an answer that follows the schema; ``finish_reason``; ``usage`` (tokens, and from
-    an API ``cost``, ``latency``, ``calls``). A list of questions gives lists.
+    Outputs: ``text``; ``data``, the value of an answer that follows the schema; ``thoughts``, what the model thought before,
+    where it tells; ``finish_reason``; ``usage`` (tokens, and from an API ``cost``, ``latency``, ``calls``). A list of questions
+    gives lists.
+
+    An answer that is empty, or cut, is asked for once more with more room; one that does not follow the schema once more, with
+    what is wrong in it. An answer that still cannot be used is an error.
 
     A model whose weights are here has one more input, ``answer``: a text for each question. It then writes nothing, and says in
     ``log_prob`` [B] how likely it finds the answers - in nats, their ends included, with gradients - and in ``answer_tokens`` [B]
@@ -69,12 +78,15 @@ class TextModel(ModelBlock):
         endpoint_url: where the API is, if not at the provider's own address.
         checkpoint_ref: folder of a local model.
         system, temperature, top_p, max_tokens, stop, schema: defaults of the inputs.
+        allow_cut: a text that was cut at ``max_tokens`` is given as it is, with ``finish_reason`` ``length``; where left out,
+            of models that are here, and not of an API's.
         stream: tell callbacks of the text as it comes, with events of kind ``chunk``, whose
             ``outputs`` are ``text``, ``index`` (of the question), and ``restart``, true where what came so far is void.
         source: what else the backend takes.
 
     Raises:
-        ApiError: the API gave no answer; its subclasses say why.
+        ApiError: there is no answer; its subclasses say why.
+        ApiAnswerError: the answer is empty or cut, and so is a second one.
         AnswerFormatError: the answer does not follow the schema, nor does a second one.
     """
 
@@ -92,6 +104,7 @@ class TextModel(ModelBlock):
         max_tokens: int | None = None,
         stop: str | list[str] | None = None,
         schema: dict[str, Any] | None = None,
+        allow_cut: bool | None = None,
         stream: bool = False,
         **source: Any,
     ) -> None:
@@ -109,6 +122,7 @@ class TextModel(ModelBlock):
         named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
         self._take(backend, provider, {**named, **source})
         self.batched = not self.is_async
+        self.allow_cut = not self.is_async if allow_cut is None else allow_cut
 
     # --- ports --------------------------------------------------------------------------------------------------------
 
@@ -146,7 +160,7 @@ class TextModel(ModelBlock):
 
         def ask() -> None:
             try:
-                self._ask(self._requests(**inputs)[:1], on_text)
+                self._ask(self._requests(**inputs)[:1], on_text, once=True)
             finally:
                 pieces.put(None)
 
@@ -165,38 +179,50 @@ class TextModel(ModelBlock):
     def _answer(self, requests: Sequence[TextRequest], listed: bool, stream: Callable[..., None] | None) -> dict[str, Any]:
         """Outputs of the block for its requests."""
         if not requests:
-            return {"text": [], "data": [], "finish_reason": [], "usage": []}
-        on_text = _telling(stream) if self.streams and stream is not None else None
-        answers, data = self._ask(requests, on_text)
+            return {"text": [], "data": [], "thoughts": [], "finish_reason": [], "usage": []}
+        answers = self._ask(requests, _telling(stream) if self.streams and stream is not None else None)
         columns: dict[str, list[Any]] = {
             "text": [answer.text for answer in answers],
+            "thoughts": [answer.thoughts for answer in answers],
             "finish_reason": [answer.finish_reason for answer in answers],
             "usage": [dict(answer.usage) for answer in answers],
         }
         if any(request.schema is not None for request in requests):
-            columns["data"] = data
+            columns["data"] = [answer.data for answer in answers]
         return {name: unlisted(column, listed) for name, column in columns.items()}
 
-    def _ask(self, requests: Sequence[TextRequest], on_text: OnText | None) -> tuple[list[Completion], list[Any]]:
-        """Answers, and the values in them where there is a schema; what does not follow it is asked for once more."""
-        asked = [asking_for_json(request) for request in requests]
-        answers = self._complete(asked, on_text)
-        read = [_read(request, answer) for request, answer in zip(asked, answers, strict=True)]
-        wrong = [index for index, (_, findings) in enumerate(read) if findings]
-        if wrong:
-            again = self._complete([repairing(asked[index], answers[index], read[index][1]) for index in wrong], None)
-            for index, answer in zip(wrong, again, strict=True):
-                answers[index] = Completion(answer.text, answer.finish_reason, both(answers[index].usage, answer.usage))
-                read[index] = _read(asked[index], answer)
-                if read[index][1]:
-                    raise _unusable(self, answer, read[index][1])
-        return answers, [value for value, _ in read]
+    def _ask(self, requests: Sequence[TextRequest], on_text: OnText | None, *, once: bool = False) -> list[Completion]:
+        """Answers that can be used: what was cut is asked for once more with more room, what is wrong once more with why.
+
+        Args:
+            requests: the questions.
+            on_text: is told of the answers as they come.
+            once: what was told cannot be taken back, so nothing is asked for again after it.
+        """
+        model = self.config.get("model_id") or self.config.get("checkpoint_ref") or ""
+        attempts = Attempts(
+            [asking_for_json(request) for request in requests],
+            self._complete,
+            where=f"{self.block_id} {model}".strip(),
+            may_be_cut=self.allow_cut,
+            once=once,
+        )
+        return attempts.answers(on_text)
 
     def _complete(self, requests: Sequence[TextRequest], on_text: OnText | None) -> list[Completion]:
+        """The backend's answers, their thoughts apart."""
         started = time.perf_counter()
-        answers: list[Completion] = self.backend.complete(requests, on_text)
+        streams = [] if on_text is None else [AnswerStream(partial(on_text, index)) for index in range(len(requests))]
+        answers: list[Completion] = self.backend.complete(requests, None if on_text is None else partial(_pass_on, streams))
+        for stream in streams:
+            stream.finish()
         elapsed = time.perf_counter() - started
-        return [Completion(answer.text, answer.finish_reason, {"latency": elapsed, **answer.usage}) for answer in answers]
+        found = []
+        for answer in answers:
+            text, thoughts = split_thoughts(answer.text)
+            thoughts = "\n\n".join(filter(None, [answer.thoughts, thoughts]))
+            found.append(replace(answer, text=text, thoughts=thoughts, usage={"latency": elapsed, **answer.usage}))
+        return found
 
     def _likelihood(self, requests: Sequence[TextRequest], listed: bool, answer: str | Sequence[str]) -> dict[str, Any]:
         """Outputs of a block that is given the answers."""
@@ -209,7 +235,7 @@ class TextModel(ModelBlock):
         text = {"text": unlisted([""] * count, listed) if count else []}
         if answer is not None:
             return {**text, "log_prob": torch.zeros(count), "answer_tokens": torch.ones(count, dtype=torch.long)}
-        return {**text, "data": {}, "finish_reason": "", "usage": {}}
+        return {**text, "data": {}, "thoughts": "", "finish_reason": "", "usage": {}}
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -247,22 +273,11 @@ def _telling(stream: Callable[..., None]) -> OnText:
     return on_text
 
 
-def _read(request: TextRequest, answer: Completion) -> tuple[Any, list[str]]:
-    if request.schema is None:
-        return None, []
-    value, findings = read_json(answer.text, request.schema)
-    if findings and answer.finish_reason == "length":
-        findings.append("it was cut at max_tokens; be shorter")
-    return value, findings
-
-
-def _unusable(block: TextModel, answer: Completion, findings: list[str]) -> AnswerFormatError:
-    model = block.config.get("model_id") or block.config.get("checkpoint_ref") or ""
-    text = answer.text if len(answer.text) <= 200 else f"{answer.text[:200]}..."
-    return AnswerFormatError(
-        f"{block.block_id} {model}: the answer {text!r} does not follow the schema, after one repair: {'; '.join(findings)}. "
-        "Ask a stronger model, a simpler schema, or for more max_tokens."
-    )
+def _pass_on(streams: Sequence[AnswerStream], index: int, piece: str | None) -> None:
+    if piece is None:
+        streams[index].restart()
+    else:
+        streams[index](piece)
 
 
 def _turn(entry: Any, where: str) -> Message:

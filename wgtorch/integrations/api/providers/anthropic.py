@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
+from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
 from wgtorch.integrations.api.media import base64_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, register_provider
+from wgtorch.integrations.api.providers.chat_messages import StreamWatch, reason_of
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import Message, TextRequest
 
 _NO_KEY = "none"
 _MOST_TOKENS = 4096  # of an answer, where the config does not say; the API wants a number
 _STREAMED_FROM = 16384  # the SDK streams longer answers only, as connections that are silent for minutes are cut
-_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length"}
 
 
 @register_provider("anthropic")
@@ -40,6 +42,19 @@ class Anthropic(Provider):
         await self._client.close()
 
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
+        absent = tuple(name for name in ("temperature", "top_p", "seed") if getattr(request, name) is not None)
+
+        async def send(body: Mapping[str, Any]) -> Answer:
+            if on_piece is not None or body["max_tokens"] >= _STREAMED_FROM:
+                return await self._streamed(body, on_piece)
+            return await self._at_once(body)
+
+        answer = await self.adapted(
+            "complete", model, lambda known: self._body(model, request, options, known), send, has_schema=request.schema is not None
+        )
+        return replace(answer, left_out=(*absent, *answer.left_out))
+
+    def _body(self, model: str, request: TextRequest, options: Mapping[str, Any], known: Capabilities) -> dict[str, Any]:
         told = "\n\n".join(message.text for message in request.messages if message.role == "system")
         asked: dict[str, Any] = {
             "model": model,
@@ -50,37 +65,41 @@ class Anthropic(Provider):
             asked["system"] = told
         if request.stop:
             asked["stop_sequences"] = list(request.stop)
-        if request.schema is not None:
+        if request.schema is not None and known.schema == "json_schema":
             schema = self.sdk.transform_schema(dict(request.schema))  # what the API does not check goes into descriptions
             asked["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-        if options:
-            asked["extra_body"] = dict(options)
-        left_out = tuple(name for name in ("temperature", "top_p", "seed") if getattr(request, name) is not None)
-        if on_piece is not None or asked["max_tokens"] >= _STREAMED_FROM:
-            return await self._streamed(asked, on_piece, left_out)
+        return {**asked, "extra_body": dict(options)} if options else asked
+
+    async def _at_once(self, asked: Mapping[str, Any]) -> Answer:
         answer = await self._client.messages.create(**asked)
         if not isinstance(getattr(answer, "content", None), list):
             raise not_an_answer("the answer holds no content")
         text = "".join(block.text for block in answer.content if block.type == "text")
+        thoughts = "".join(block.thinking for block in answer.content if block.type == "thinking")
         _check_allowed(answer.stop_reason)
-        return Answer(text, _reason(answer.stop_reason), left_out=left_out, **_tokens(answer.usage))
+        return Answer(text, reason_of(answer.stop_reason), thoughts=thoughts, **_tokens(answer.usage))
 
-    async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece | None, left_out: tuple[str, ...]) -> Answer:
+    async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         pieces: list[str] = []
-        read: int | None = None
+        thoughts: list[str] = []
+        read: dict[str, Any] = {}
         written: int | None = None
         reason, ended = None, False
         stream = await self._client.messages.create(**asked, stream=True)
         if not hasattr(stream, "__aiter__"):
             raise not_an_answer("the answer is no stream")
+        if on_piece is not None:
+            StreamWatch(stream, lambda: on_piece(""))
         async with stream:
             async for event in stream:
                 if event.type == "message_start":
-                    read = _tokens(event.message.usage)["prompt_tokens"]
+                    read = _tokens(event.message.usage)
                 elif event.type == "content_block_delta" and event.delta.type == "text_delta":
                     pieces.append(event.delta.text)
                     if on_piece is not None:
                         on_piece(event.delta.text)
+                elif event.type == "content_block_delta" and event.delta.type == "thinking_delta":
+                    thoughts.append(event.delta.thinking)
                 elif event.type == "message_delta":
                     reason = event.delta.stop_reason or reason
                     written = _tokens(event.usage)["completion_tokens"]
@@ -89,8 +108,8 @@ class Anthropic(Provider):
         _check_allowed(reason)
         if not ended:
             raise broken_off()
-        text = "".join(pieces)
-        return Answer(text, _reason(reason), tuple(pieces), prompt_tokens=read, completion_tokens=written, left_out=left_out)
+        counted = {**read, "completion_tokens": written}
+        return Answer("".join(pieces), reason_of(reason), tuple(pieces), thoughts="".join(thoughts), **counted)
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -105,13 +124,13 @@ def _check_allowed(reason: str | None) -> None:
         raise refused("the model refuses to answer")
 
 
-def _reason(reason: str | None) -> str:
-    return _REASONS.get(reason or "end_turn", str(reason))
-
-
 def _tokens(usage: Any) -> dict[str, Any]:
     """What was read, from the provider's cache or not, and what was written."""
     read = [getattr(usage, name, None) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
     known = [count for count in read if isinstance(count, int)]
     written = getattr(usage, "output_tokens", None)
-    return {"prompt_tokens": sum(known) if known else None, "completion_tokens": written if isinstance(written, int) else None}
+    return {
+        "prompt_tokens": sum(known) if known else None,
+        "completion_tokens": written if isinstance(written, int) else None,
+        "cached_tokens": read[2] if isinstance(read[2], int) else None,
+    }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 from wgtorch.core.registry import Registry
 from wgtorch.integrations.api.answers import Answer
+from wgtorch.integrations.api.capabilities import Capabilities, fitted, known_of, learnt, remember
+from wgtorch.integrations.api.failures import is_about_the_request, refusal_of
 from wgtorch.integrations.api.secrets import Secret, host_of
 from wgtorch.integrations.models.requests import EmbedRequest, ImageRequest, SpeakRequest, TextRequest, TranscribeRequest
 
@@ -21,6 +24,8 @@ KIND_OF_CALL = {
     "speak": "text_to_speech",
 }
 """Calls, and the blocks that make them."""
+_MOST_FORMS = 12
+_ONLY_FORM = ("stream_options", "encoding_format", "response_format")  # that an answer is the same without
 
 
 class Provider(ABC):
@@ -61,8 +66,44 @@ class Provider(ABC):
     async def close(self) -> None:
         """Ends the connections."""
 
+    async def adapted(
+        self,
+        call: str,
+        model: str,
+        body: Callable[[Capabilities], Mapping[str, Any]],
+        send: Callable[[Mapping[str, Any]], Awaitable[Answer]],
+        *,
+        has_schema: bool = False,
+    ) -> Answer:
+        """One answer to a request in the form that the server takes, learnt from what it refuses and remembered.
+
+        Args:
+            call: the kind of call.
+            model: the model's name.
+            body: makes the request in the form that capabilities ask for.
+            send: sends it once.
+            has_schema: a value that follows a schema is asked for.
+        """
+        known = trial = known_of(self.address, model, call)
+        for _ in range(_MOST_FORMS):
+            sent, left_out = fitted(trial, body(trial))
+            try:
+                answer = await send(sent)
+            except self.sdk.APIStatusError as error:
+                more = None
+                if is_about_the_request(error):
+                    more = learnt(trial, refusal_of(error), sent, has_schema=has_schema)
+                if more is None:
+                    raise
+                trial = more
+                continue
+            if trial != known:
+                remember(self.address, model, call, trial)
+            return replace(answer, left_out=tuple(name for name in left_out if name not in _ONLY_FORM))
+        raise AssertionError("each form is tried once")
+
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
-        """A text; ``on_piece`` is told of it as it comes."""
+        """A text; ``on_piece`` is told of it as it comes, and of an empty piece where something else came."""
         raise NotImplementedError
 
     async def embed(self, model: str, request: EmbedRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
@@ -103,3 +144,11 @@ def register_provider(name: str) -> Callable[[T], T]:
         return provider_class
 
     return decorate
+
+
+def cut_at(answer: Answer, stop: Sequence[str]) -> Answer:
+    """An answer as far as the first of the texts that end it, for servers that know of none."""
+    ends = [at for text in stop if (at := answer.text.find(text)) >= 0]
+    if not ends:
+        return answer
+    return replace(answer, text=answer.text[: min(ends)], finish_reason="stop", pieces=())
