@@ -28,6 +28,9 @@ _BLOCKS = {
         "backbone/scene", "conditioner/scene", "conditioner/scene_complete", "conditioner/scene_rest", "llm/words", "tokenizer/scene",
         "upscaler/scene", "vlm/scene",
     ),
+    "wgtorch.blocks.pixel_scenes": (
+        "backbone/pixel_scene", "codec/pixel_art", "conditioner/pixel_scene", "motion/pixel_scene", "sound/pixel_scene", "vlm/pixel_scene",
+    ),
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
@@ -55,6 +58,7 @@ _TEMPLATES = {
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
     "wgtorch.templates.scene_edits": ("graph/image_to_image", "graph/inpaint", "pipeline/text_to_image_refine"),
     "wgtorch.templates.scene_video": ("graph/upscale", "graph/image_to_video", "pipeline/text_to_video"),
+    "wgtorch.templates.pixel_scenes": ("graph/scene_to_image", "graph/describe_scene"),
     "wgtorch.templates.conversation": ("graph/chat",),
     "wgtorch.templates.storytelling": ("world/storytelling",),
     "wgtorch.templates.world": (

@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--max-batch", type=int, default=1, metavar="N", help="rows of concurrent requests that may share a pass (1)")
     serve.add_argument("--device", help="where the model runs (cuda)")
 
+    play = commands.add_parser("play", parents=[about_level], help="play a world on a page in the browser")
+    play.add_argument("--host", default="127.0.0.1", help="where to listen; only this machine can call 127.0.0.1")
+    play.add_argument("--port", type=int, default=8765, metavar="N", help="0 takes a free one (8765)")
+    play.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name by which others call this host; repeatable")
+    play.add_argument("--seed", type=int, help="root of all random draws of a new life")
+    play.add_argument("--out", metavar="DIR", help="folder that keeps the life; one that holds a life goes on with it")
+
     report = commands.add_parser("report", parents=[of_files], help="write what a world has lived through as one HTML page")
     report.add_argument("path", help="a folder of wgtorch run, a world's state_dir, or a folder written by World.save()")
     report.add_argument("-o", "--out", metavar="FILE", help="report.html in that folder by default")

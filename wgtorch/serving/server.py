@@ -110,10 +110,26 @@ def serve(level: Any, *, host: str = "127.0.0.1", port: int = 8000, ready: Any =
     Raises:
         OSError: the port is taken.
     """
-    server = _uvicorn(make_app(level, **options))
+    serve_app(make_app(level, **options), host=host, port=port, ready=ready)
+
+
+def serve_app(app: Any, *, host: str = "127.0.0.1", port: int = 8000, ready: Any = None, patience: int | None = None) -> None:
+    """Serves an ASGI application until the process is interrupted or told to end.
+
+    Args:
+        app: what is served.
+        host: where to listen.
+        port: 0 takes a free one.
+        ready: called with the URL once the server listens.
+        patience: seconds that open answers, such as streams of events, may take to end when the server does; None for no limit.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    server = _uvicorn(app, patience)
     with _listen(host, port) as listening:
         if ready is not None:
-            ready(f"http://{host}:{listening.getsockname()[1]}")
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])
 
 
@@ -131,11 +147,18 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _uvicorn(app: Starlette) -> Any:
+def _uvicorn(app: Any, patience: int | None = None) -> Any:
     import uvicorn
 
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30, ws="none", lifespan="off"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=patience,
+        ws="none",
+        lifespan="off",
     )
     return uvicorn.Server(config)
 

@@ -19,6 +19,7 @@ _OBJECTIVES = {
     "wgtorch.train.scenes.captioner": ("scene_describing", "scene_reading"),
     "wgtorch.train.scenes.describer": ("scene_telling",),
     "wgtorch.train.scenes.upscaling": ("upscaling",),
+    "wgtorch.train.pixel_scenes.describer": ("pixel_scene_describing",),
 }
 _DATA = {
     "wgtorch.train.data.synthetic": ("synthetic",),
@@ -26,6 +27,7 @@ _DATA = {
     "wgtorch.train.data.captioned": ("captioned_images",),
     "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
     "wgtorch.train.scenes.upscaling": ("large_scenes",),
+    "wgtorch.train.pixel_scenes.data": ("pixel_scenes",),
 }
 
 

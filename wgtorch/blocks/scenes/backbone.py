@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wgtorch.blocks.scenes.layers import ConvBlock, Fourier, TransformerBlock
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
 from wgtorch.core.block import register_block
 from wgtorch.roles import Backbone
@@ -70,16 +71,16 @@ class SceneBackbone(Backbone):
         self.side = image_size // 8
         self.sigma_data = sigma_data
         self.condition = _Condition(self.side**2, condition_width, map_width, width)
-        self.timestep = nn.Sequential(_Fourier(64), nn.Linear(64, condition_width), nn.SiLU(), nn.Linear(condition_width, condition_width))
+        self.timestep = nn.Sequential(Fourier(64), nn.Linear(64, condition_width), nn.SiLU(), nn.Linear(condition_width, condition_width))
 
         self.enter = nn.Conv2d(3 * 16, conv_width, 3, padding=1)
-        self.fine_in = _ConvBlock(conv_width, condition_width)
+        self.fine_in = ConvBlock(conv_width, condition_width)
         self.to_tokens = nn.Linear(4 * conv_width, width)
         self.position = nn.Parameter(0.02 * torch.randn(self.side**2, width))
-        self.blocks = nn.ModuleList(_TransformerBlock(width, heads, condition_width) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, condition_width) for _ in range(depth))
         self.from_tokens = nn.Linear(width, 4 * conv_width)
         self.merge = nn.Conv2d(2 * conv_width, conv_width, 1)
-        self.fine_out = nn.ModuleList(_ConvBlock(conv_width, condition_width) for _ in range(2))
+        self.fine_out = nn.ModuleList(ConvBlock(conv_width, condition_width) for _ in range(2))
         self.norm = nn.GroupNorm(8, conv_width)
         self.leave = nn.Conv2d(conv_width, 3 * 16, 3, padding=1)
         for parameter in self.leave.parameters():
@@ -152,54 +153,3 @@ class _Condition(nn.Module):
         for name in names[1:]:
             joint = (joint.unsqueeze(-1) * p[name].unsqueeze(-2)).flatten(-2)
         return joint
-
-
-class _Fourier(nn.Module):
-    """Sines and cosines of t at frequencies from 1/4 to 64 turns."""
-
-    frequencies: Tensor
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.register_buffer("frequencies", 2 * torch.pi * torch.logspace(-0.6, 1.8, width // 2), persistent=False)
-
-    def forward(self, t: Tensor) -> Tensor:
-        angles = t.unsqueeze(-1) * self.frequencies
-        return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-class _ConvBlock(nn.Module):
-    def __init__(self, width: int, condition_width: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.modulation = nn.Linear(condition_width, 2 * width)
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        scale, shift = self.modulation(modulation)[:, :, None, None].chunk(2, dim=1)
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
-
-
-class _TransformerBlock(nn.Module):
-    def __init__(self, width: int, heads: int, condition_width: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attend = nn.Linear(width, width)
-        self.expand = nn.Linear(width, 3 * width)
-        self.contract = nn.Linear(3 * width, width)
-        self.modulation = nn.Linear(condition_width, 6 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(modulation)[:, None].chunk(6, dim=-1)
-        q, k, v = self.qkv(self.norm(x) * (1 + scale1) + shift1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # written out, as the derivative of PyTorch's fused attention takes 5 times as long on a CPU for 64 tokens in bfloat16
-        scores = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
-        x = x + gate1 * self.attend((scores.to(v.dtype) @ v).transpose(1, 2).flatten(2))
-        return x + gate2 * self.contract(F.gelu(self.expand(self.norm(x) * (1 + scale2) + shift2), approximate="tanh"))

@@ -22,6 +22,8 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "default_text": ("", "scene_text"),
     "default_teller": ("", "scene_teller"),
     "default_upscaler": ("", "scene_upscaler"),
+    "default_pixel_painter": ("backbone", "pixel_painter"),
+    "default_pixel_describer": ("", "pixel_describer"),
 }
 """By experiment: the node of its graph that is shipped, or none where it trains a bare block; and the file's name."""
 

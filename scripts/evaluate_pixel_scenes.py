@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Measures the painter of pixel scenes with the describer that learned from other hands, and the describer with drawings.
+
+python scripts/evaluate_pixel_scenes.py
+python scripts/evaluate_pixel_scenes.py --painter 'outputs/default_pixel_painter/<time>/checkpoints/last#backbone' --count 200
+python scripts/evaluate_pixel_scenes.py --sheet /tmp/hundred.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
+from wgtorch.core.block import BlockRegistry
+from wgtorch.graph import Graph
+from wgtorch.templates.pixel_scenes import DESCRIBER_REF, PAINTER_REF
+from wgtorch.train.pixel_scenes.data import HELD_OUT, DrawnPixelScenes, pictures_of
+from wgtorch.train.pixel_scenes.evaluation import agreement, paint, plans_for, same_character, seconds_a_picture, table
+from wgtorch.train.scenes.grids import grid_of, save_png
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The program's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--painter", default=PAINTER_REF, help="checkpoint_ref of the painter")
+    parser.add_argument("--describer", default=DESCRIBER_REF, help="checkpoint_ref of the describer")
+    parser.add_argument("--steps", type=int, default=10, help="solver steps")
+    parser.add_argument("--count", type=int, default=300, help="pictures of each measurement")
+    parser.add_argument("--sheet", type=Path, help="a PNG of 100 pictures, to look at")
+    return parser
+
+
+def main() -> None:
+    args = arguments().parse_args()
+    torch.set_num_threads(1)
+    graph = Graph.from_template("scene_to_image", painter=args.painter, steps=args.steps)
+    describer = BlockRegistry.build({"block_type": "vlm/pixel_scene", "config": {"checkpoint_ref": args.describer}}).eval()
+    assert isinstance(describer, PixelSceneDescriber)
+    measured = {"none": (0, False), "one": (1, False), "four": (4, False), "held out": (4, True)}
+    columns = {}
+    for title, (things, held_out) in measured.items():
+        plans = plans_for(args.count, things=things, held_out=None if things == 0 else held_out)
+        columns[f"painted {title}"] = agreement(describer, paint(graph, plans), plans)
+    drawn = DrawnPixelScenes(args.count, seed=HELD_OUT, things=4)
+    image, _ = pictures_of([drawn[k] for k in range(args.count)])
+    columns["drawn four"] = agreement(describer, image, [drawn.plan(k) for k in range(args.count)])
+    print(table(columns))
+    print(f"the same character told from another: {same_character(graph, describer, pairs=args.count):.1%}")
+    print(f"seconds a picture: {seconds_a_picture(graph):.3f}")
+    if args.sheet:
+        save_png(grid_of(paint(graph, plans_for(100)), columns=10, scale=2), args.sheet)
+
+
+if __name__ == "__main__":
+    main()

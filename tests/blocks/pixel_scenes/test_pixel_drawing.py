@@ -1,0 +1,104 @@
+"""Drawings of pixel scenes: every word of a plan shows, the same plan and seed give the same picture."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wgtorch.blocks.pixel_scenes.drawing.figures import beast, person
+from wgtorch.blocks.pixel_scenes.drawing.landmarks import landmark
+from wgtorch.blocks.pixel_scenes.drawing.materials import MATERIALS, Hand
+from wgtorch.blocks.pixel_scenes.drawing.objects import thing
+from wgtorch.blocks.pixel_scenes.drawing.picture import draw
+from wgtorch.blocks.pixel_scenes.drawing.states import in_state
+from wgtorch.blocks.pixel_scenes.layout import any_plan, is_held_out
+from wgtorch.blocks.pixel_scenes.palette import PALETTE
+from wgtorch.blocks.simulation.scene_plan import (
+    BEASTS,
+    BUILDS,
+    COLOURS,
+    HATS,
+    LANDMARKS,
+    OBJECTS,
+    STATES,
+    TERRAINS,
+    TIMES,
+    WEATHERS,
+    Look,
+    ScenePlan,
+    Thing,
+)
+
+PLAN = ScenePlan("day", "clear", "meadow", (Thing("landmark", "house", "back_left", "red"), Thing("object", "key", "front_left", "blue")))
+KNOWN = {*MATERIALS, *"pqPh", "."}
+
+
+def test_the_same_plan_and_seed_give_the_same_picture_in_the_palette():
+    first = draw(PLAN, 3)
+    assert first.shape == (64, 64, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, draw(PLAN, 3))
+    assert not np.array_equal(first, draw(PLAN, 4))
+    assert {tuple(color) for color in first.reshape(-1, 3).tolist()} <= set(PALETTE)
+
+
+@pytest.mark.parametrize(("field", "values"), [("time", TIMES), ("weather", WEATHERS), ("terrain", TERRAINS)])
+def test_every_setting_looks_otherwise(field, values):
+    seen = {draw(replace(PLAN, **{field: value}), 1).tobytes() for value in values}
+    assert len(seen) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "shape"), [(LANDMARKS, landmark), (OBJECTS, thing), (BEASTS, beast)], ids=["landmarks", "objects", "beasts"]
+)
+def test_every_kind_has_a_shape_of_known_materials_with_paint_on_it(kinds, shape):
+    found = {kind: shape(kind) for kind in kinds}
+    assert len({canvas.tobytes() for canvas in found.values()}) == len(kinds)
+    for kind, canvas in found.items():
+        assert set(np.unique(canvas)) <= KNOWN, kind
+        assert np.isin(canvas, list("pqP")).sum() >= 4, kind
+        assert (canvas[-1] != ".").any(), kind  # it stands on the ground
+
+
+@pytest.mark.parametrize("kind", LANDMARKS)
+def test_every_state_of_a_landmark_shows_and_leaves_paint(kind):
+    found = {state: in_state(landmark(kind), state) for state in STATES}
+    assert len({canvas.tobytes() for canvas in found.values()}) == len(STATES)
+    for state, canvas in found.items():
+        assert np.isin(canvas, list("pqP")).sum() >= 3, state
+
+
+def test_looks_differ_in_build_and_hat():
+    assert len({person(hat, build).tobytes() for hat in HATS for build in BUILDS}) == len(HATS) * len(BUILDS)
+
+
+def test_the_same_look_gives_the_same_pixels_wherever_it_stands():
+    look = Look("purple", "crown", "red", "large")
+    pictures = [
+        draw(ScenePlan("day", "clear", "meadow", (Thing("hero", "person", slot, look=look),)), 5) for slot in ("front_left", "front_right")
+    ]
+    left, right = pictures[0][44:59, 12:24], pictures[1][44:59, 40:52]
+    outline = person("crown", "large")[:15] != "."
+    np.testing.assert_array_equal(left[outline], right[outline])
+
+
+def test_other_hands_draw_the_same_plan_otherwise():
+    rng = random.Random(0)
+    assert len({draw(PLAN, 1, Hand.other(rng)).tobytes() for _ in range(6)}) == 6
+
+
+def test_plans_by_chance_hold_what_is_asked_for():
+    rng = random.Random(1)
+    for things in range(6):
+        assert len(any_plan(rng, things=things).things) == things
+    assert is_held_out(any_plan(rng, held_out=True))
+    assert not any(is_held_out(any_plan(rng, held_out=False)) for _ in range(50))
+
+
+def test_about_a_tenth_of_the_combinations_of_each_kind_is_held_out():
+    pairs = [(kind, colour) for kind in LANDMARKS for colour in COLOURS]
+    out = sum(is_held_out(ScenePlan("day", "clear", "sea", (Thing("landmark", kind, "back_left", colour),))) for kind, colour in pairs)
+    assert 0.05 < out / len(pairs) < 0.15

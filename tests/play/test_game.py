@@ -1,0 +1,173 @@
+"""A game: passes in a thread, pauses, edits, failures, what watchers are told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.play.worlds import FACTS, GATE, small_world
+from wgtorch.play.game import Game, PlayError
+from wgtorch.play.view import cast_of, clock_of, map_of, suggestions, view_of
+
+
+@pytest.fixture
+def game() -> Game:
+    GATE.clear()
+    return Game(small_world(), seed=3)
+
+
+def played(game: Game, *actions: str | None) -> Game:
+    for action in actions:
+        game.act(action)
+        game.wait(30)
+    return game
+
+
+def test_a_pass_brings_an_episode_with_its_action_and_picture(game):
+    view = view_of(played(game, "sing <script>", None))
+    assert view["passes"] == 2
+    assert view["seed"] == 3
+    assert [entry["action"] for entry in view["episodes"]][1:] == [""]
+    assert view["episodes"][0]["texts"]["intent"] == "It comes to pass: sing <script>"
+    assert view["episodes"][-1]["texts"]["intent"] == "It comes to pass: None"
+    assert view["episodes"][-1]["pictures"] == ["1/0.png?v=0"]
+    assert game.episodes["main"].picture("1", 0).startswith(b"\x89PNG")
+    assert game.episodes["main"].picture("now", 0).startswith(b"\x89PNG")
+    assert game.episodes["main"].picture("now", 1) is None
+    assert game.episodes["main"].picture("9", 0) is None
+
+
+def test_only_one_pass_at_a_time(game):
+    game.act("hold")
+    for ask in (
+        lambda: game.act("more"),
+        lambda: game.edit("intent", "x"),
+        lambda: game.undo(),
+        lambda: game.fork("b"),
+        lambda: game.switch("main"),
+    ):
+        with pytest.raises(PlayError, match="busy"):
+            ask()
+    GATE.set()
+    game.wait(30)
+    assert game.world.life.passes == 1
+
+
+def test_a_pass_waits_where_it_is_told_to_and_slots_can_be_edited_there(game):
+    with pytest.raises(PlayError, match="no stage 'draem'; did you mean 'dream'"):
+        game.set_pauses(["draem"])
+    game.set_pauses(["dream"])
+    told = []
+    game.publish, publish = lambda kind, **data: (told.append(kind), publish(kind, **data)), game.publish
+    game.act("sing")
+    _until(lambda: game.paused_after == "dream")
+    assert view_of(game)["paused"] == "dream"
+    game.edit("intent", "It rains frogs")
+    game.proceed()
+    game.wait(30)
+    assert game.world.state.intent == "It rains frogs"
+    assert told == ["begun", "stage", "paused", "changed", "stage", "pass"]
+    with pytest.raises(PlayError, match="nothing waits"):
+        game.proceed()
+
+
+def test_a_stopped_pass_goes_on_from_there(game):
+    game.set_pauses(["dream"])
+    game.act("sing")
+    _until(lambda: game.paused_after == "dream")
+    game.stop()
+    game.wait(30)
+    assert (game.world.life.passes, game.world.life.stage) == (0, 1)
+    game.set_pauses([])
+    played(game, None)
+    assert game.world.state.intent == "It comes to pass: sing"
+    assert game.world.life.passes == 1
+
+
+def test_a_failure_is_told_and_the_next_action_tries_again(game):
+    played(game, "fail")
+    view = view_of(game)
+    assert view["error"]["type"] == "RuntimeError"
+    assert "the dreamer is out of <b>dreams</b>" in view["error"]["message"]
+    assert not view["busy"]
+    assert view_of(played(game, "sing"))["error"] is None
+    assert game.world.life.passes == 1
+
+
+@pytest.mark.parametrize(
+    ("slot", "text", "words"),
+    [("intnet", "x", "did you mean 'intent'"), ("artifacts", "x", "cannot be written as text")],
+)
+def test_edits_that_do_not_fit_are_refused(game, slot, text, words):
+    played(game, "sing")
+    with pytest.raises(PlayError, match=words):
+        game.edit(slot, text)
+
+
+def test_data_is_edited_as_json_of_the_same_kind(game):
+    played(game, "sing")
+    game.world.state = game.world.state.replace(intent={"text": "a"})
+    with pytest.raises(PlayError, match="expected JSON, as it was"):
+        game.edit("intent", "{")
+    with pytest.raises(PlayError, match="expected a mapping, as it was, found a list"):
+        game.edit("intent", "[]")
+    game.edit("intent", '{"text": "b"}')
+    assert game.world.state.intent == {"text": "b"}
+
+
+def test_what_cannot_be_taken_back_is_refused(game):
+    with pytest.raises(PlayError, match="there are 0 passes; 1 cannot be taken back"):
+        game.undo()
+    with pytest.raises(PlayError, match="a name of its own; there are main"):
+        game.fork("main")
+    with pytest.raises(PlayError, match="no branch 'mian'; did you mean 'main'"):
+        game.switch("mian")
+    with pytest.raises(PlayError, match="at most 2000"):
+        game.act("x" * 2001)
+
+
+def test_watchers_are_told_and_those_who_come_back_hear_what_they_missed(game):
+    async def watch() -> list[str]:
+        with game.subscribed() as queue:
+            game.publish("changed")
+            first = await asyncio.wait_for(queue.get(), 5)
+        game.publish("pass")
+        with game.subscribed(after=first["id"]) as queue:
+            second = await asyncio.wait_for(queue.get(), 5)
+        return [first["kind"], second["kind"]]
+
+    assert asyncio.run(watch()) == ["changed", "pass"]
+
+
+def test_the_map_shows_what_is_known_and_what_lies_beside_it():
+    shown = {tuple(place["at"]): place for place in map_of(FACTS)["places"]}
+    assert set(shown) == {(0, 0), (0, 1)}
+    assert shown[0, 0]["name"] == "Fen"
+    assert shown[0, 0]["here"]
+    assert shown[0, 1] == {"name": None, "at": [0, 1], "terrain": None, "landmark": None, "state": None, "here": False, "way": "north"}
+
+
+def test_the_cast_are_those_one_can_know_and_goals_of_others_are_not_told():
+    cast = cast_of(FACTS)
+    assert [entry["name"] for entry in cast] == ["Ada", "Bo"]
+    assert cast[0]["carries"] == ["a key (broken)"]
+    assert cast[1]["goal"] is None
+
+
+def test_suggestions_come_from_the_facts_or_from_the_world():
+    assert suggestions(FACTS, None) == ["talk to Bo", "take the a cup", "go north", "wait"]
+    assert len(suggestions({}, None)) == 4
+    assert clock_of(FACTS) == {"day": 3, "hour": 19, "part": "dusk", "weather": "rain"}
+    assert map_of({}) is None
+    assert cast_of({}) == []
+
+
+def _until(holds) -> None:
+    import time
+
+    for _ in range(2000):
+        if holds():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it never came to that")

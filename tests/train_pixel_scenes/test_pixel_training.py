@@ -1,0 +1,110 @@
+"""Training of the pixel scenes' models: data, objectives, measures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
+from wgtorch.blocks.pixel_scenes.conditioner import decode_rows
+from wgtorch.blocks.pixel_scenes.layout import is_held_out
+from wgtorch.blocks.simulation.scene_plan import ScenePlan
+from wgtorch.core.errors import ConfigError
+from wgtorch.graph import Graph
+from wgtorch.train.objective import Step
+from wgtorch.train.pixel_scenes.data import DrawnPixelScenes, pictures_of, store
+from wgtorch.train.pixel_scenes.evaluation import agreement, paint, plans_for, same_character, table
+from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build
+
+
+def step(*, training: bool = True) -> Step:
+    return Step(0, torch.Generator().manual_seed(0), training)
+
+
+def batch_of(size: int, **config):
+    train, held_out = build(
+        DataRegistry, {"type": "pixel_scenes", "count": size, "batch_size": size, "validation": size, **config}, "data"
+    ).loaders(seed=0)
+    return next(iter(train)), next(iter(held_out))
+
+
+def test_batches_hold_pictures_latents_and_rows():
+    train, held_out = batch_of(4)
+    assert train["image"].shape == (4, 3, 64, 64)
+    torch.testing.assert_close(train["latent"], train["image"] * 2 - 1)
+    assert train["scene"].shape == (4, 9, 6)
+    assert not torch.equal(train["image"], held_out["image"])
+
+
+def test_stored_scenes_are_the_drawn_ones(tmp_path):
+    drawn = DrawnPixelScenes(3, seed="s", held_out=False)
+    stored = store(drawn, tmp_path)
+    for k in range(3):
+        assert torch.equal(stored[k]["colors"], drawn[k]["colors"])
+        assert torch.equal(stored[k]["rows"], drawn[k]["rows"])
+    assert store(drawn, tmp_path).colors.filename == stored.colors.filename
+
+
+def test_painters_never_train_on_what_is_held_out():
+    drawn = DrawnPixelScenes(40, held_out=False)
+    assert not any(is_held_out(drawn.plan(k)) for k in range(40))
+
+
+@pytest.mark.parametrize(("config", "words"), [({"hand": "third"}, "one of first, others"), ({"count": 0}, "at least 1")])
+def test_data_refuses(config, words):
+    with pytest.raises(ConfigError, match=words):
+        build(DataRegistry, {"type": "pixel_scenes", **config}, "data")
+
+
+def test_denoising_trains_the_painter_from_rows():
+    torch.manual_seed(0)
+    graph = Graph.from_template("scene_to_image", painter=None, scale=1)
+    objective = build(ObjectiveRegistry, {"type": "denoising", "loss_on": "flow"}, "objective")
+    objective.check(graph)
+    batch, _ = batch_of(2)
+    objective(graph, batch, step())["loss"].backward()
+    weight = graph.find("backbone").leave.weight
+    assert weight.grad is not None
+    assert weight.grad.abs().sum() > 0
+
+
+def test_describing_learns_a_few_drawings():
+    torch.manual_seed(0)
+    describer = PixelSceneDescriber(width=8, embedding_width=32)
+    objective = build(ObjectiveRegistry, {"type": "pixel_scene_describing"}, "objective")
+    objective.check(describer)
+    batch, _ = batch_of(4, hand="others")
+    optimizer = torch.optim.Adam(describer.parameters(), lr=4e-3)
+    for _ in range(60):
+        values = objective(describer, batch, step(training=False))
+        optimizer.zero_grad()
+        values["loss"].backward()
+        optimizer.step()
+    assert values["whole"] == 1
+    shown = [ScenePlan.from_data(decode_rows(row)) for row in batch["scene"].tolist()]
+    found = agreement(describer.eval(), batch["image"], shown)
+    assert set(found.values()) == {1.0}
+    assert "read" in objective.samples(describer, batch, step(training=False))
+
+
+def test_describing_refuses_other_targets():
+    objective = build(ObjectiveRegistry, {"type": "pixel_scene_describing"}, "objective")
+    with pytest.raises(ConfigError, match="expected a block of type 'vlm/pixel_scene'"):
+        objective.check(torch.nn.Linear(1, 1))
+
+
+def test_measures_of_random_models_are_shares():
+    torch.manual_seed(0)
+    graph, describer = Graph.from_template("scene_to_image", painter=None, steps=1, scale=1), PixelSceneDescriber(width=8).eval()
+    plans = plans_for(3, things=4)
+    found = agreement(describer, paint(graph, plans), plans)
+    assert all(0 <= value <= 1 for value in found.values())
+    assert 0 <= same_character(graph, describer, pairs=2) <= 1
+    assert "terrain" in table({"painted": found})
+    assert all(is_held_out(plan) for plan in plans_for(3, held_out=True))
+
+
+def test_pictures_of_samples_have_the_palettes_colours():
+    image, rows = pictures_of([DrawnPixelScenes(1)[0]])
+    assert image.shape == (1, 3, 64, 64)
+    assert rows.dtype == torch.int64

@@ -1,0 +1,36 @@
+// Asks the server: what the page shows, and what a person wants. Answers that say no are errors with the server's words.
+
+export class Refused extends Error {}
+
+async function answered(response) {
+  if (response.ok) return response;
+  let words = `${response.status} ${response.statusText}`;
+  const text = await response.text();
+  try { words = JSON.parse(text).error || words; } catch { words = text || words; }
+  const error = new Refused(words);
+  error.status = response.status;
+  throw error;
+}
+
+export async function view() {
+  return (await answered(await fetch("/api/view"))).json();
+}
+
+export async function ask(what, data = {}) {
+  await answered(await fetch(`/api/${what}`, {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(data),
+  }));
+}
+
+// Events as they come; told of lost and found connections. The browser reconnects by itself and says which event it saw last.
+export function listen(tell, connection) {
+  const source = new EventSource("/api/events");
+  for (const kind of ["begun", "stage", "paused", "pass", "failed", "changed"]) {
+    source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
+  }
+  source.addEventListener("open", () => connection(true));
+  source.addEventListener("error", () => {
+    connection(false);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(tell, connection), 2000);
+  });
+}

@@ -1,0 +1,160 @@
+"""Drawn pixel scenes: what the painter and the describer of pixel scenes learn from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wgtorch.blocks.pixel_scenes.conditioner import FIELDS, ROWS, encode_plan
+from wgtorch.blocks.pixel_scenes.drawing.materials import FIRST, Hand
+from wgtorch.blocks.pixel_scenes.drawing.picture import draw
+from wgtorch.blocks.pixel_scenes.layout import SIZE, any_plan
+from wgtorch.blocks.pixel_scenes.palette import PALETTE, nearest
+from wgtorch.blocks.simulation.scene_plan import ScenePlan
+from wgtorch.core.errors import ConfigError
+from wgtorch.train.data.base import Data
+from wgtorch.train.registries import register_data
+
+HANDS = ("first", "others")
+HELD_OUT = "held out"
+"""Seed of plans and drawings that no model is trained on."""
+
+Sample = dict[str, Tensor]
+
+
+class DrawnPixelScenes(Dataset[Sample]):
+    """Plans by chance and their drawings, made when they are asked for: 3 ms each on one core.
+
+    Args:
+        count: how many there are.
+        seed: names the collection.
+        hand: ``first``, that of the painter's pictures, or ``others``, another hand for each picture.
+        held_out: True for plans with a combination that training leaves out, False for others, None for either.
+        things: how many things a picture holds; by chance where left out.
+    """
+
+    def __init__(
+        self, count: int, *, seed: int | str = 0, hand: str = "first", held_out: bool | None = None, things: int | None = None
+    ) -> None:
+        if count < 1:
+            raise ConfigError(f"pixel_scenes: found count {count}, expected at least 1")
+        if hand not in HANDS:
+            raise ConfigError(f"pixel_scenes.hand: found {hand!r}, expected one of {', '.join(HANDS)}")
+        self.count, self.seed, self.hand, self.held_out, self.things = count, seed, hand, held_out, things
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        """`colors` uint8 [64, 64], numbers in the palette, and the plan's `rows` int8 [9, 6]."""
+        plan, rng = self._begin(index)
+        hand = FIRST if self.hand == "first" else Hand.other(rng)
+        picture = torch.tensor(draw(plan, rng.randrange(2**31), hand)).permute(2, 0, 1)
+        return {"colors": nearest(picture / 255).to(torch.uint8), "rows": encode_plan(plan).to(torch.int8)}
+
+    def plan(self, index: int) -> ScenePlan:
+        """What a sample shows."""
+        return self._begin(index)[0]
+
+    def _begin(self, index: int) -> tuple[ScenePlan, random.Random]:
+        rng = random.Random(f"{self.seed}/{index}")
+        return any_plan(rng, held_out=self.held_out, things=self.things), rng
+
+
+class StoredPixelScenes(Dataset[Sample]):
+    """The samples of :class:`DrawnPixelScenes`, read from a folder that :func:`store` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.colors, self.rows = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("colors", "rows"))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        return {"colors": torch.tensor(self.colors[index]), "rows": torch.tensor(self.rows[index])}
+
+
+def store(scenes: DrawnPixelScenes, root: Path, *, workers: int = 0) -> StoredPixelScenes:
+    """Draws all scenes into a folder beneath `root`, or finds them there: 4 kB a picture.
+
+    The folder is named after what decides the pictures, and has its name only when it is complete.
+    """
+    from rich.progress import track
+
+    folder = root / f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{scenes.things}_{scenes.count}"
+    if not folder.exists():
+        part = folder.with_name(f"{folder.name}.part")
+        part.mkdir(parents=True, exist_ok=True)
+        colors = np.lib.format.open_memmap(part / "colors.npy", "w+", np.uint8, (len(scenes), SIZE, SIZE))
+        rows = np.lib.format.open_memmap(part / "rows.npy", "w+", np.int8, (len(scenes), ROWS, len(FIELDS)))
+        start = 0
+        for batch in track(DataLoader(scenes, batch_size=250, num_workers=workers), f"drawing {len(scenes)} pixel scenes"):
+            stop = start + len(batch["rows"])
+            colors[start:stop], rows[start:stop] = batch["colors"].numpy(), batch["rows"].numpy()
+            start = stop
+        colors.flush()
+        rows.flush()
+        part.rename(folder)
+    return StoredPixelScenes(folder)
+
+
+def pictures_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Pictures [B, 3, 64, 64] in [0, 1], and rows [B, 9, 6] (int64)."""
+    palette = torch.tensor(PALETTE) / 255
+    image = palette[torch.stack([sample["colors"] for sample in samples]).long()].permute(0, 3, 1, 2)
+    return image.contiguous(), torch.stack([sample["rows"] for sample in samples]).long()
+
+
+@register_data("pixel_scenes")
+class PixelScenes(Data):
+    """Drawn pixel scenes: `image` [B, 3, 64, 64] in [0, 1], `latent`, the same in [-1, 1], and `scene`, rows [B, 9, 6] of the plans.
+
+    Combinations that :func:`~wgtorch.blocks.pixel_scenes.layout.is_held_out` names are left out when the first hand draws. Every
+    picture is drawn when it is asked for and none comes twice; with `keep` there are `count` of them, drawn once.
+
+    Args:
+        count: pictures of an epoch.
+        validation: pictures that are held out.
+        batch_size: pictures of a batch.
+        workers: processes that draw beside the training one.
+        seed: of plans and pictures.
+        hand: ``first`` for the painter, ``others`` for its judge.
+        keep: folder that keeps the drawings; None draws for ever.
+    """
+
+    fresh = True
+
+    def __init__(
+        self,
+        *,
+        count: int = 100_000,
+        validation: int = 512,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+        hand: str = "first",
+        keep: str | None = None,
+    ) -> None:
+        super().__init__(batch_size=batch_size, workers=workers)
+        held_out = False if hand == "first" else None
+        self.drawn = DrawnPixelScenes(count, seed=seed, hand=hand, held_out=held_out)
+        self.held_out = DrawnPixelScenes(validation, seed=HELD_OUT, hand="first", held_out=held_out)
+        self.keep, self.fresh = keep, keep is None
+
+    def train(self) -> Dataset[Any]:
+        return self.drawn if self.keep is None else store(self.drawn, Path(self.keep), workers=self.workers)
+
+    def validation(self) -> Dataset[Any]:
+        return self.held_out
+
+    @staticmethod
+    def collate(items: list[Any]) -> Any:
+        image, rows = pictures_of(items)
+        return {"image": image, "latent": image * 2 - 1, "scene": rows}

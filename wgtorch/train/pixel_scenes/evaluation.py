@@ -1,0 +1,139 @@
+"""How good the painter and the describer of pixel scenes are: what was asked for, and what the describer sees of it."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.pixel_scenes.conditioner import FIELDS, FRONT_KINDS, encode_plan
+from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
+from wgtorch.blocks.pixel_scenes.layout import any_look, any_plan
+from wgtorch.blocks.simulation.scene_plan import BACK, BEASTS, FRONT, SLOTS, Look, ScenePlan, Thing
+from wgtorch.graph import Graph
+from wgtorch.train.pixel_scenes.data import HELD_OUT
+
+ATTRIBUTES = (
+    "time", "weather", "terrain", "landmark", "landmark colour", "landmark state", "object", "object colour", "object state",
+    "beast", "beast coat", "person", "coat", "hat", "hair", "build", "nothing",
+)  # fmt: skip
+"""What is counted. ``nothing`` are the slots that are to be empty."""
+
+
+def plans_for(count: int, *, things: int | None = None, held_out: bool | None = None) -> list[ScenePlan]:
+    """Plans with a seed of their own, that no model is trained on."""
+    rng = random.Random(f"{HELD_OUT}/{things}/{held_out}")
+    return [any_plan(rng, held_out=held_out, things=things) for _ in range(count)]
+
+
+@torch.no_grad()
+def paint(graph: Graph, plans: Sequence[ScenePlan], *, seed: int = 0, batch: int = 50) -> Tensor:
+    """Pictures [N, 3, 64, 64] in [0, 1] that a graph `scene_to_image` makes of plans."""
+    parts = [plans[start : start + batch] for start in range(0, len(plans), batch)]
+    return torch.cat([graph.run({"scene": list(part)}, outputs=["small"], seed=seed + k)["small"] for k, part in enumerate(parts)])
+
+
+@torch.no_grad()
+def seconds_a_picture(graph: Graph, repeats: int = 5) -> float:
+    """Median seconds of one picture, after one to warm up."""
+    plan = plans_for(1, things=4)[0]
+    times = []
+    for seed in range(repeats + 1):
+        started = time.perf_counter()
+        graph.run({"scene": plan}, seed=seed)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+@torch.no_grad()
+def agreement(describer: PixelSceneDescriber, pictures: Tensor, plans: Sequence[ScenePlan], *, batch: int = 250) -> dict[str, float]:
+    """Share of what was asked for that the describer sees, by attribute; attributes that were never asked for are not in it.
+
+    The colour, state and look of a thing count as seen only where the describer sees its kind.
+
+    Args:
+        describer: what judges.
+        pictures: [N, 3, S, S] in [0, 1].
+        plans: what they were painted by.
+        batch: pictures that are read at once.
+    """
+    seen = torch.cat([describer.read(part)[0] for part in pictures.split(batch)])
+    asked = torch.stack([encode_plan(plan) for plan in plans]).long()
+    hits: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    for want, got in zip(asked.tolist(), seen.tolist(), strict=True):
+        for k, name in enumerate(("time", "weather", "terrain")):
+            hits[name].append(want[0][k] == got[0][k])
+        for row in range(1, 1 + len(SLOTS)):
+            _count(hits, want[row], got[row], back=row <= len(BACK))
+    return {name: sum(values) / len(values) for name, values in hits.items() if values}
+
+
+def _count(hits: dict[str, list[bool]], want: Sequence[int], got: Sequence[int], *, back: bool) -> None:
+    kind = want[0]
+    if not kind:
+        hits["nothing"].append(not got[0])
+        return
+    same = kind == got[0]
+    name = "landmark" if back else FRONT_KINDS[kind - 1]
+    if name == "person":
+        hits["person"].append(same)
+        for label, field in (("coat", "colour"), ("hat", "hat"), ("hair", "hair"), ("build", "build")):
+            hits[label].append(same and want[FIELDS.index(field)] == got[FIELDS.index(field)])
+    elif name in BEASTS:
+        hits["beast"].append(same)
+        hits["beast coat"].append(same and want[1] == got[1])
+    else:
+        label = "landmark" if back else "object"
+        hits[label].append(same)
+        hits[f"{label} colour"].append(same and want[1] == got[1])
+        hits[f"{label} state"].append(same and want[2] == got[2])
+
+
+@torch.no_grad()
+def same_character(graph: Graph, describer: PixelSceneDescriber, *, pairs: int = 200, seed: int = 0) -> float:
+    """Share of trials in which a character is told from another by the describer's embedding of its slot.
+
+    In a trial one character is painted in two pictures - other land, hour, weather, slot, company - and another, of another look, in a
+    third. The trial is won where the first two are nearer (cosine) than the first and the third.
+    """
+    rng = random.Random("same character")
+    plans: list[ScenePlan] = []
+    slots: list[int] = []
+    for _ in range(pairs):
+        look = any_look(rng)
+        other = look
+        while other == look:
+            other = any_look(rng)
+        for worn in (look, look, other):
+            plan, slot = _with_character(rng, worn)
+            plans.append(plan)
+            slots.append(slot)
+    pictures = paint(graph, plans, seed=seed)
+    front = torch.cat([describer.features(part)[2] for part in pictures.split(250)])  # [3 pairs, 5, E]
+    logits = describer.front(front)
+    look_of = torch.cat([logits[name].softmax(-1) for name in ("colour", "hat", "hair", "build")], dim=-1)  # the identity that it sees
+    vectors = torch.nn.functional.normalize(look_of[torch.arange(len(plans)), slots], dim=-1).unflatten(0, (pairs, 3))
+    near, far = (vectors[:, 0] * vectors[:, 1]).sum(-1), (vectors[:, 0] * vectors[:, 2]).sum(-1)
+    return float((near > far).float().mean())
+
+
+def _with_character(rng: random.Random, look: Look) -> tuple[ScenePlan, int]:
+    plan = any_plan(rng, things=3)
+    others = [thing for thing in plan.things if thing.role != "hero"]
+    free = [slot for slot in FRONT if slot not in {thing.slot for thing in others}]
+    slot = rng.choice(free)
+    things = (*others, Thing("hero", "person", slot, look=look))
+    return ScenePlan(plan.time, plan.weather, plan.terrain, things), FRONT.index(slot)
+
+
+def table(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """Percentages by attribute (rows) and measurement (columns), as text."""
+    rows = ["".ljust(18) + "  ".join(columns)]
+    for name in ATTRIBUTES:
+        cells = (f"{values[name]:.1%}" if name in values else "-" for values in columns.values())
+        rows.append(name.ljust(18) + "  ".join(cell.rjust(len(title)) for title, cell in zip(columns, cells, strict=True)))
+    return "\n".join(rows)
