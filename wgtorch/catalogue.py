@@ -7,6 +7,7 @@ from importlib import import_module
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.block import BlockRegistry
+from wgtorch.core.checkpoint.named import ConvertedFormats, NamedModels
 from wgtorch.core.config.template import TemplateRegistry
 from wgtorch.core.registry import RemoteRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
@@ -76,5 +77,7 @@ def install() -> None:
     GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")
     GraphWriters.provide(partial(import_module, "wgtorch.integrations.diffusers.exporting"), "diffusers")
     WorldReports.provide(partial(import_module, "wgtorch.report.report"), "html")
+    NamedModels.provide(partial(import_module, "wgtorch.integrations.transformers.packaged_models"), "smollm2", "wordllama")
+    ConvertedFormats.provide(partial(import_module, "wgtorch.integrations.transformers.gguf"), "gguf")
     adapter_hook.install(LoraHook())
     RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")

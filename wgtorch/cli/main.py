@@ -106,9 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", help="a folder or archive written by save_checkpoint")
 
     models = commands.add_parser(
-        "models", parents=[of_files], help="list the models that some levels use: each once, its memory, its places"
+        "models", parents=[of_files], help="list the models that some levels use: each once, its memory, its places; or add NAME"
     )
-    models.add_argument("targets", nargs="+", metavar="target", help=_TARGET)
+    models.add_argument("targets", nargs="+", metavar="target", help=f"{_TARGET}; or: add smollm2, to install a small model")
+    models.add_argument("--yes", action="store_true", help="with add: install without asking")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ CHAT = (
     "{% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
     "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SMOLLM2_CHAT = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}<|system|>You are a helpful assistant<|end|>"
+    "{% endif %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")
 
@@ -152,8 +157,6 @@ def listener(folder: Path, *, seed: int = 0) -> Path:
 
 def voice(folder: Path, *, seed: int = 0) -> Path:
     """A VITS with two speakers."""
-    import json
-
     from transformers import VitsConfig, VitsModel, VitsTokenizer
 
     letters = "_ abcdefghijklmnopqrstuvwxyz"
@@ -170,3 +173,72 @@ def voice(folder: Path, *, seed: int = 0) -> Path:
     VitsModel(config).save_pretrained(folder)
     VitsTokenizer(str(folder / "letters.json"), phonemize=False, add_blank=True).save_pretrained(folder)
     return folder
+
+
+def gguf_file(path: Path, *, seed: int = 0) -> tuple[Path, dict[str, torch.Tensor]]:
+    """SmolLM2's twin of two layers and random weights as a GGUF file, and its weights under transformers' names."""
+    import gguf
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    words = tokenizer()
+    words.chat_template = SMOLLM2_CHAT
+    torch.manual_seed(seed)
+    settings = _text_settings(words, 512, hidden_size=64, intermediate_size=96, tie_word_embeddings=True)
+    settings["vocab_size"] = -(-len(words) // 32) * 32
+    config = LlamaConfig(**settings)
+    state = LlamaForCausalLM(config).state_dict()
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    model = json.loads(words.backend_tokenizer.to_str())["model"]
+    by_id = {index: token for token, index in words.get_vocab().items()}
+    tokens = [by_id.get(index, f"<unused{index}>") for index in range(config.vocab_size)]
+    tokens[-1] = "<|endoftext|>"  # transformers would add it
+    kinds = [gguf.TokenType.CONTROL if token in SPECIAL else gguf.TokenType.NORMAL for token in tokens]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]])
+    writer.add_bos_token_id(words.eos_token_id)
+    writer.add_eos_token_id(words.eos_token_id)
+    writer.add_pad_token_id(words.pad_token_id)
+    writer.add_chat_template(SMOLLM2_CHAT)
+    for name, tensor in state.items():
+        if name == "lm_head.weight":
+            continue
+        values = tensor
+        for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
+            if part in name:  # llama.cpp turns pairs of neighbours, transformers halves
+                values = tensor.reshape(heads, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
+        kind = gguf.GGMLQuantizationType.Q8_0 if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(_gguf_name(name), gguf.quants.quantize(values.float().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path, state
+
+
+_GGUF_NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+
+
+def _gguf_name(name: str) -> str:
+    if name == "model.embed_tokens.weight":
+        return "token_embd.weight"
+    if name == "model.norm.weight":
+        return "output_norm.weight"
+    _, _, layer, rest = name.split(".", 3)
+    return f"blk.{layer}.{_GGUF_NAMES[rest.removesuffix('.weight')]}.weight"

@@ -1,8 +1,8 @@
 """Weights that a config refers to instead of holding: ``checkpoint_ref``.
 
 A ref names a safetensors file, a folder as diffusers and transformers write it (one file, or shards with an index), a
-part of a wgtorch checkpoint (``runs/world#creator/paint/t2i/backbone``), or weights that ship with the package
-(``wgtorch:scene_painter``).
+part of a wgtorch checkpoint (``runs/world#creator/paint/t2i/backbone``), weights that ship with the package
+(``wgtorch:scene_painter``), a model by its name (``smollm2``), or a GGUF file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wgtorch.core.checkpoint.assign import assign, misfit_error, misfits, to_dtypes_of
 from wgtorch.core.checkpoint.io import HASHED, MANIFEST, MAX_MANIFEST, checked_name, open_source, read
 from wgtorch.core.checkpoint.manifest import StoredFile, digest_of, map_header, read_manifest, stored_file, stored_part
+from wgtorch.core.checkpoint.named import local_ref
 from wgtorch.core.checkpoint.tensors import Header, joined, map_tensors, pieces_of
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, suggest
@@ -48,7 +49,7 @@ def resolve_checkpoint(ref: str) -> list[Path]:
         if not path.is_file() or path.parent != PACKAGED:
             raise CheckpointError(f"checkpoint_ref {ref!r}: no such weights in the package; {suggest(ref, known)}")
         return [path]
-    outer, part = _split(ref)
+    outer, part = _split(local_ref(ref))
     path = Path(outer).expanduser()
     if part:
         found = [path / MANIFEST if path.is_dir() else path]
@@ -72,6 +73,7 @@ def resolve_checkpoint(ref: str) -> list[Path]:
 def identity_of(ref: str) -> list[tuple[str, int, int]]:
     """What a ref is now: (path, bytes, time of change) of each file, with the part it asks for."""
     part = _split(ref)[1] if not ref.startswith(_PREFIX) else ""
+    ref = local_ref(ref)
     whole = Path(ref).expanduser()  # a whole pipeline of diffusers, with a folder for each of its models
     files = sorted(whole.rglob("*.safetensors")) if (whole / "model_index.json").is_file() else resolve_checkpoint(ref)
     stats = [(file, file.stat()) for file in files]

@@ -89,6 +89,7 @@ Backends.provide(partial(import_module, "wgtorch.integrations.api.backends"), *(
 Backends.provide(
     partial(import_module, "wgtorch.integrations.transformers.backends"),
     *(f"{kind}/local" for kind in KINDS if kind != "image_generator"),
+    "embedder/static",
 )
 Backends.provide(partial(import_module, "wgtorch.integrations.diffusers.image_backend"), "image_generator/local")
 

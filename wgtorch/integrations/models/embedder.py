@@ -23,7 +23,7 @@ class TextEmbedder(ModelBlock, Embedder):
         >>> embedder(text=["the sea", "the shore"])["embedding"].shape
 
     Args:
-        backend: ``api`` or ``local``.
+        backend: ``api``, ``local`` (an encoder of transformers), or ``static`` (a table of vectors).
         provider: of an API: ``openai``, or another registered one.
         model_id: the model's name there.
         endpoint_url: where the API is, if not at the provider's own address.

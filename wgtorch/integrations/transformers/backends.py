@@ -3,7 +3,8 @@
 from wgtorch.integrations.transformers.asr import LocalTranscriber
 from wgtorch.integrations.transformers.embedding import LocalEmbedder
 from wgtorch.integrations.transformers.language import LocalLanguageModel
+from wgtorch.integrations.transformers.static_embedding import StaticEmbedder
 from wgtorch.integrations.transformers.tts import LocalVoice
 from wgtorch.integrations.transformers.vision import LocalVisionModel
 
-__all__ = ["LocalEmbedder", "LocalLanguageModel", "LocalTranscriber", "LocalVisionModel", "LocalVoice"]
+__all__ = ["LocalEmbedder", "LocalLanguageModel", "LocalTranscriber", "LocalVisionModel", "LocalVoice", "StaticEmbedder"]

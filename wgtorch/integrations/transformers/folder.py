@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wgtorch.core.checkpoint.named import local_ref
 from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.pool import now_building
 
@@ -37,8 +38,8 @@ def model_folder(ref: str | None, where: str) -> Path:
         CheckpointError: it is no folder with a ``config.json``.
     """
     if not ref:
-        raise ConfigError(f"{where}: a local model needs checkpoint_ref, the folder that save_pretrained wrote")
-    folder = Path(ref).expanduser()
+        raise ConfigError(f"{where}: a local model needs checkpoint_ref: a folder that save_pretrained wrote, a .gguf file, or smollm2")
+    folder = Path(local_ref(ref)).expanduser()
     if not (folder / "config.json").is_file():
         hub = " A name on the Hugging Face hub is not fetched here: hf download <name> --local-dir <folder>, and name the folder."
         raise CheckpointError(

@@ -23,7 +23,8 @@ class LocalLanguageModel(LocalText):
     two tokens that are equally likely to the last bits may change places. ``batch_size=1`` rules that out.
 
     Args:
-        checkpoint_ref: the folder: ``config.json``, safetensors and tokenizer, as ``save_pretrained`` writes them.
+        checkpoint_ref: the folder: ``config.json``, safetensors and tokenizer, as ``save_pretrained`` writes them; a ``.gguf``
+            file, which is converted once; or ``smollm2``, which ``wgtorch models add smollm2`` installs.
         dtype: of the weights: ``float32``, ``bfloat16``, ...; PyTorch's default dtype where left out.
         device: where the weights go (``cuda:0``); a level's ``.to`` moves them as well.
         batch_size: most answers that are written at once.

