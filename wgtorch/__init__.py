@@ -8,6 +8,7 @@ from wgtorch.core.kinds import Kind, register_kind
 from wgtorch.core.pool import Pool
 from wgtorch.core.port import Port
 from wgtorch.core.run.context import Event
+from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
@@ -25,6 +26,7 @@ __all__ = [
     "Event",
     "Graph",
     "Kind",
+    "NodeCache",
     "Pipeline",
     "Pool",
     "Port",

@@ -9,6 +9,7 @@ from wgtorch.core import adapter_hook
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.checkpoint.named import ConvertedFormats, NamedModels
 from wgtorch.core.config.template import TemplateRegistry
+from wgtorch.core.encoding import StoredTypes
 from wgtorch.core.registry import RemoteRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
 from wgtorch.lora.hook import LoraHook
@@ -79,5 +80,6 @@ def install() -> None:
     WorldReports.provide(partial(import_module, "wgtorch.report.report"), "html")
     NamedModels.provide(partial(import_module, "wgtorch.integrations.transformers.packaged_models"), "smollm2", "wordllama")
     ConvertedFormats.provide(partial(import_module, "wgtorch.integrations.transformers.gguf"), "gguf")
+    StoredTypes.provide(partial(import_module, "wgtorch.blocks.diffusion.schedules.grid"), "sampling/grid", "sampling/state")
     adapter_hook.install(LoraHook())
     RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")

@@ -16,6 +16,7 @@ from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import dry_run_of
+from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.running import Running
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
@@ -210,6 +211,7 @@ class Stage(Composite):
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
+        cache: NodeCache | None = None,
     ) -> Any:
         """Runs the stage over a State.
 
@@ -217,7 +219,7 @@ class Stage(Composite):
             state: is never changed.
             action: the user's action, for ports mapped to it.
             content: the world's content, for ports mapped to it.
-            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled, debug: as in :meth:`Composite.run`.
+            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled, debug, cache: as in :meth:`Composite.run`.
 
         Returns:
             A new State. If the condition fails the stage is skipped, callbacks are told, and the state passes unchanged.
@@ -233,6 +235,7 @@ class Stage(Composite):
             cancelled=cancelled,
             training=training,
             debug=debug,
+            cache=cache,
         )
         run.state, run.options.is_dry = state, bool(dry_run)
         if dry_run:

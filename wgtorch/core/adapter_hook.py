@@ -63,6 +63,10 @@ class AdapterHook:
         """
         return None
 
+    def active(self) -> Any:
+        """What levels around the call that goes on, and users around the run, have selected; compared by its ``repr``."""
+        return ()
+
     def preserve(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as it would run here, under the adapters of this context, in whatever thread and whenever it is called."""
         return function

@@ -71,6 +71,9 @@ class Block(nn.Module):
     rows_are_samples: bool = False
     """True promises that dimension 0 of all tensors that go in and come out is the batch, that a sample's outputs depend on its own
     row alone, and that as many rows come out as went in. ``batch`` then makes one call for several items."""
+    cacheable: bool = True
+    """False says that outputs depend on more than code, attributes, weights, inputs and draws - a clock, files, a memory of its own - or
+    that calls do something beside: a :class:`~wgtorch.core.run.node_cache.NodeCache` keeps no result of it."""
     remote: ClassVar[bool] = False
     """True when the block stands for one that runs at another endpoint."""
     uses_global_rng: bool = True

@@ -20,6 +20,7 @@ from wgtorch.core.plan import Plan, make_plan
 from wgtorch.core.port import MISSING, Port
 from wgtorch.core.run import background
 from wgtorch.core.run.batch import check_items, run_items, seeds_of, takes_several
+from wgtorch.core.run.cached_call import of_level
 from wgtorch.core.run.context import (
     Callback,
     Event,
@@ -36,6 +37,7 @@ from wgtorch.core.run.context import (
 from wgtorch.core.run.dry_run import dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
+from wgtorch.core.run.node_cache import NodeCache, copied
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import InputSignature
@@ -139,6 +141,7 @@ class Composite(GraphBuilder):
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
+        cache: NodeCache | None = None,
         **unknown: Any,
     ) -> Any:
         """Runs with checking, seeds, callbacks and limits.
@@ -161,6 +164,7 @@ class Composite(GraphBuilder):
             timeout: seconds the run may take.
             cancelled: asked between nodes and loop steps; true stops the run.
             debug: find inputs that a block changes in place, and outputs of a wrong kind.
+            cache: a :class:`~wgtorch.core.run.node_cache.NodeCache`: what is unchanged since a run with it is not computed again.
 
         Returns:
             Values by output name, or a :class:`~wgtorch.core.run.dry_run.DryRun`.
@@ -183,6 +187,7 @@ class Composite(GraphBuilder):
             cancelled=cancelled,
             training=training,
             debug=debug,
+            cache=cache,
         )
         check_seeds_fit(run.key, values, self.block_id)
         run.feeds, run.options.is_dry = feeds, bool(dry_run)
@@ -192,8 +197,9 @@ class Composite(GraphBuilder):
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
         with Running(self, run, training):
-            found = self(run_context=run, **values)
-        return found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
+            found = self(run_context=run, **values) if cache is None else self._through_cache(run, values)
+        found = found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
+        return found if cache is None else copied(found)
 
     def stream(self, *inputs: Any, callbacks: Any = None, cancelled: Callable[[], bool] | None = None, **options: Any) -> Iterator[Event]:
         """A run as an iterator over the events of callbacks, of this level and all below, as they come.
@@ -349,6 +355,20 @@ class Composite(GraphBuilder):
             edges=tuple(edge for edge in structure.edges if edge.target_port in {port.name for port in shapes[edge.target_node].inputs}),
             inputs=tuple(entry for entry in structure.inputs if entry.port_name in {port.name for port in shapes[entry.node_id].inputs}),
         )
+
+    def _through_cache(self, run: RunContext, values: dict[str, Any]) -> dict[str, Any]:
+        """What this level gives as a whole, kept or computed."""
+        cached = run.options.cache
+        if (
+            cached is None
+            or not cached.is_on
+            or run.feeds
+            or run.wanted is not None
+            or (target := of_level(self, None, run.num_loop_steps)) is None
+        ):
+            return self(run_context=run, **values)
+        key = None if run.key is None else (run.key, run.sample)
+        return cached.call("/".join(run.path) or self.block_id, target, values, key, lambda: self(run_context=run, **values))
 
     def _take(self, run: RunContext, outputs: dict[str, Any]) -> dict[str, Any]:
         """Keeps values wanted from inside for whoever asked, and returns the exposed ones."""

@@ -35,6 +35,9 @@ class LoraHook(AdapterHook):
     def context(self, adapter: Any, child: Any, where: str, item: int | None = None) -> AbstractContextManager[None] | None:
         return context.context_at(adapter, child, where, item)
 
+    def active(self) -> Any:
+        return context.current.active, context.current.outer
+
     def preserve(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return context.preserve_adapter_context(function)
 

@@ -16,6 +16,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
+from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.running import Running
@@ -157,6 +158,7 @@ class WorldRunner(Level):
         dry_run: bool | str = False,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        cache: NodeCache | None = None,
     ) -> Any:
         """Lives on for some passes of the cycle.
 
@@ -166,7 +168,7 @@ class WorldRunner(Level):
             action: the user's action; a list holds one for each pass, anything else is given in every pass.
             num_steps: passes; the rest of one that was stopped counts as one.
             seed: root of all random draws; a life keeps its seed, and draws one when it is given none.
-            training, callbacks, timeout, cancelled: as in :meth:`Composite.run`.
+            training, callbacks, timeout, cancelled, cache: as in :meth:`Composite.run`.
             dry_run: report order and API calls and run nothing.
 
         Returns:
@@ -175,7 +177,7 @@ class WorldRunner(Level):
         options = {"action": action, "num_steps": num_steps, "seed": seed, "training": training, "callbacks": callbacks}
         if dry_run:
             return self._dry_run(new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled))
-        for _ in self.stream(state, **options, timeout=timeout, cancelled=cancelled):
+        for _ in self.stream(state, **options, timeout=timeout, cancelled=cancelled, cache=cache):
             pass
         return self._life.state
 
@@ -190,6 +192,7 @@ class WorldRunner(Level):
         callbacks: Callback | Iterable[Callback] | None = None,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        cache: NodeCache | None = None,
     ) -> Generator[WorldStep, None, None]:
         """:meth:`run`, telling after each stage and each pass.
 
@@ -201,7 +204,7 @@ class WorldRunner(Level):
         """
         self._require_cycle()
         call = RunRequest(state, self._actions(action, num_steps), self._life.passes)
-        run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training)
+        run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training, cache=cache)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
         with self._storage.hold():

@@ -17,7 +17,9 @@ from wgtorch.core import adapter_hook
 from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.batch import meeting
+from wgtorch.core.run.cached_call import CachedRun, note_draw
 from wgtorch.core.run.foreign_draws import is_serving, serve_from, serving
+from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key
 
@@ -75,6 +77,7 @@ class RunOptions:
         results: outputs of I/O-bound nodes, here and in a try of the same pass before.
         taken: where wanted values from below are collected, by (path, port).
         batch: where the items of a batch of runs meet, and which of them this is.
+        cache: results of nodes that are looked for and kept.
     """
 
     root: str
@@ -87,6 +90,7 @@ class RunOptions:
     results: ResultCache | None = None
     taken: dict[tuple[Path, str], Any] | None = None
     batch: Any = None
+    cache: CachedRun | None = None
 
     @property
     def is_watched(self) -> bool:
@@ -96,7 +100,7 @@ class RunOptions:
     @property
     def is_surrounded(self) -> bool:
         """True when every call of a node has more around it than callbacks."""
-        return self.debug or self.is_dry or self.results is not None or self.batch is not None
+        return self.debug or self.is_dry or self.results is not None or self.batch is not None or self.cache is not None
 
     @property
     def is_limited(self) -> bool:
@@ -232,6 +236,7 @@ class ActiveCall:
 
     def next_draw(self) -> Rng | None:
         """Draws of the next operator that draws in this call; None where the run has no seed."""
+        note_draw()
         if self.run.key is None:
             return None
         if self.step is None:
@@ -290,6 +295,7 @@ def new_run(
     cancelled: Callable[[], bool] | None = None,
     training: bool | None = None,
     debug: bool = False,
+    cache: NodeCache | None = None,
 ) -> RunContext:
     """A run that starts now at the level called ``root``.
 
@@ -304,10 +310,13 @@ def new_run(
         raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
     if cancelled is not None and not callable(cancelled):
         raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
+    if cache is not None and not isinstance(cache, NodeCache):
+        raise PortTypeError(f"{root}: cache is {describe(cache)}; expected a NodeCache, as cache=NodeCache(max_bytes=2**30)")
+    cached = None if cache is None else CachedRun(cache)
     told = None if callbacks is None else callbacks_of(callbacks, root)
     deadline = None if timeout is None else time.monotonic() + timeout
     if (outer := active_call()) is None:
-        options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug, batch=meeting.get())
+        options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug, batch=meeting.get(), cache=cached)
         return RunContext(options, key=key, num_loop_steps=num_loop_steps)
     inner = outer.child()
     around = inner.options
@@ -320,6 +329,7 @@ def new_run(
         training=around.training if training is None else training,
         debug=debug or around.debug,
         taken=None,
+        cache=cached or around.cache,
     )
     inner.num_loop_steps = num_loop_steps
     if key is not None:

@@ -13,6 +13,7 @@ import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,6 +26,7 @@ from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, SURROUNDED, Call, Chain,
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
+from wgtorch.core.run.cached_call import CachedRun, Deferred, of_loop, slots_of, written_by
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, in_this_context, leave_call, locate
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.gradient_checkpointing import Recomputed
@@ -150,6 +152,11 @@ def _store(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
 def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunContext | None) -> None:
     """Asks a node of a loop what it makes of inputs that stay the same in all iterations; what it does not make stays as it is."""
     values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not MISSING}
+    cached = None if run is None else run.options.cache
+    if cached is not None and cached.is_on and not cached.in_loop:  # the loop may turn out to be kept
+        for port, slot in step.store:
+            slots[slot] = Deferred(step, port, values) if port in values else MISSING
+        return
     child: Any = composite.nodes._modules[step.key]
     made = {} if run is not None and run.options.is_dry else child.precompute_invariants(**values)
     for port, slot in step.store:
@@ -162,6 +169,42 @@ def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunCon
 def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None) -> None:
     """Goes through a loop's iterations."""
     total = loop_steps(composite, step, run)
+    cached = None if run is None else run.options.cache
+    if cached is not None and cached.is_on and not cached.in_loop:
+        _loop_through_cache(cached, composite, step, slots, run, total)  # type: ignore[arg-type]
+    else:
+        _iterate(composite, step, slots, run, total)
+
+
+def _loop_through_cache(
+    cached: CachedRun, composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext, total: int | None
+) -> None:
+    """The kept result of a loop as a whole, or a loop whose result is kept where it can be."""
+    inside = replace(run, options=replace(run.options, cache=replace(cached, in_loop=True)))
+    target, where, written = of_loop(composite, step, total), run.where(step.node), written_by(step)
+
+    def make() -> dict[str, Any]:
+        made: dict[int, Any] = {}
+        for slot in step.reads:
+            if type(value := slots[slot]) is Deferred:
+                if id(value.values) not in made:
+                    made[id(value.values)] = composite.nodes._modules[value.step.key].precompute_invariants(**value.values)
+                slots[slot] = made[id(value.values)].get(value.port, value.values[value.port])
+        _iterate(composite, step, slots, inside, total)
+        return {str(index): slots[slot] for index, slot in enumerate(written) if slots[slot] is not MISSING}
+
+    if target is None:
+        cached.refuse(where, "the loop depends on more than what flows into it")
+        make()
+        return
+    given = {name: value for name, value in slots_of(step, slots).items() if value is not MISSING}
+    key = None if run.key is None else (run.key, run.sample, "loop")
+    found = cached.call(where, target, given, key, make)
+    for index, slot in enumerate(written):
+        slots[slot] = found.get(str(index), MISSING)
+
+
+def _iterate(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None, total: int | None) -> None:
     if torch.compiler.is_compiling() and not (step.units or _recomputes(composite)) and scan_loop(composite, step, slots, total, walk):
         for slot in step.iteration_frees:
             slots[slot] = MISSING

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.run import rng
+from wgtorch.core.run.cached_call import note_own_generator
 from wgtorch.core.run.rng import Rng
 
 _KEY_NAME = "TESTING_ONLY_GenericMode"
@@ -132,6 +133,8 @@ def _drawing(op: Any, with_generator: Any, name: str) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
         source = _source()
         given = kwargs.get("generator") is not None or any(isinstance(value, torch.Generator) for value in args)
+        if given:
+            note_own_generator()
         # While something is traced its draws are not made: what is compiled draws when it runs.
         if given or source is None or torch._guards.TracingContext.try_get() is not None or (drawn := source.next_draw()) is None:
             return _passes(op, args, kwargs)

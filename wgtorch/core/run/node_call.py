@@ -20,11 +20,12 @@ from wgtorch.core.plan import LEVEL, Call
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.batch import Arrival, takes_several
+from wgtorch.core.run.cached_call import CachedRun, NotedRng, note_draw, of_level, of_node, why_not
 from wgtorch.core.run.context import ActiveCall, Event, RunContext, SteppedHere, enter_call, in_this_context, leave_call
 from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.port_checks import named_outputs
-from wgtorch.core.run.rng import GLOBAL_RNG
+from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
 
@@ -180,14 +181,48 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     key = None if results is None or run is None else (run.key, *run.path, node.node_id, run.iterations, run.sample, item)
     if results is not None and key is not None and (known := results.find(key, child, values)) is not MISSING:
         return known
-    if run is not None and run.options.batch is not None and not call.is_async and takes_several(child):
-        joined, number = run.options.batch
-        place = (run.path, node.node_id, run.sample, item)
-        result = joined.call(Arrival(number, child, place, values, run, partial(_made, node, child, call, item=item)))
+    cached = None if run is None else run.options.cache
+    if cached is not None and cached.is_on:
+        result = _through_cache(cached, node, child, call, values, run, item)  # type: ignore[arg-type]
     else:
-        result = _made(node, child, call, values, run, item)
+        result = _joined(node, child, call, values, run, item)
     if results is not None and key is not None:
         results.keep(key, child, values, result)
+    return result
+
+
+def _through_cache(
+    cached: CachedRun, node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext, item: int | None
+) -> Any:
+    """The kept result of a call, or a call whose result is kept where it can be."""
+    make = partial(_joined, node, child, call, values, run, item)
+    if reason := why_not(child):
+        cached.refuse(run.where(node.node_id), reason)
+        return make()
+    below = bool(call.needs & LEVEL)
+    if cached.in_loop and (below or not call.is_async):
+        return make()
+    if not below:
+        target = of_node(node, child)
+    elif not run.wanted and not run.feeds:
+        target = of_level(child, node, run.num_loop_steps)  # type: ignore[assignment]
+    else:
+        target = None  # type: ignore[assignment]
+    if target is None:
+        return make()
+    key = None if run.key is None else (mix(run.key, name_key(node.node_id)), run.sample, item)
+    return cached.call(run.where(node.node_id), target, values, key, lambda: outputs_of(call, make(), child))
+
+
+def _joined(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None) -> Any:
+    """The call, as one with those of other items of a batch where the block takes several samples."""
+    if run is None or run.options.batch is None or call.is_async or call.needs & LEVEL or not takes_several(child):
+        return _made(node, child, call, values, run, item)
+    joined, number = run.options.batch
+    place = (run.path, node.node_id, run.sample, item)
+    result = joined.call(Arrival(number, child, place, values, run, partial(_made, node, child, call, item=item)))
+    if child.wants_rng or child.uses_global_rng:
+        note_draw()  # another item may have made the call
     return result
 
 
@@ -202,7 +237,8 @@ def _made(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run:
         if run is not None and getattr(child, "wants_stream", False):
             values = {**values, "stream": run.emitter(node.node_id)}
         if getattr(child, "wants_rng", False):
-            values = {**values, "rng": GLOBAL_RNG if run is None else run.rng(node.node_id, item=item)}
+            rng = GLOBAL_RNG if run is None else run.rng(node.node_id, item=item)
+            values = {**values, "rng": rng if run is None or run.options.cache is None else NotedRng.of_rng(rng)}
     token = None if run is None or torch.compiler.is_compiling() else enter_call(ActiveCall(run, call, item))
     try:
         frozen = not node.trainable and torch.is_grad_enabled()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.core.encoding import register_stored_type
 from wgtorch.core.errors import PortError
 
 
@@ -175,3 +176,24 @@ def none_between(first: float | None, last: float | None, timesteps: Sequence[fl
     """What to say where a part of the way has no step in it."""
     bounds = [f"{words} {t:g}" for words, t in (("below", first), ("at least", last)) if t is not None]
     return f"no timestep {' and '.join(bounds)} among {', '.join(f'{t:g}' for t in timesteps)}; take more steps, or a larger part"
+
+
+def _grid_as_plain(grid: TimeGrid) -> dict[str, Any]:
+    """A grid without its memo, which follows from the rest."""
+    pairs = {"levels": [list(level) for level in grid.levels], "targets": [list(level) for level in grid.targets]}
+    numbers = {name: getattr(grid, name) for name in ("start_scale", "total", "stop", "is_continuation")}
+    return {"timesteps": list(grid.timesteps), **pairs, **numbers}
+
+
+def _grid_of_plain(plain: dict[str, Any]) -> TimeGrid:
+    levels = {name: tuple(NoiseLevel(*level) for level in plain[name]) for name in ("levels", "targets")}
+    return TimeGrid(**{**plain, "timesteps": tuple(plain["timesteps"]), **levels})
+
+
+register_stored_type("sampling/grid", TimeGrid, _grid_as_plain, _grid_of_plain)
+register_stored_type(
+    "sampling/state",
+    SamplerState,
+    lambda state: [state.grid, state.iteration, list(state.history)],  # coefficients follow from the grid and the solver
+    lambda plain: SamplerState(plain[0], plain[1], tuple(plain[2])),
+)

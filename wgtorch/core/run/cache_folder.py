@@ -1,0 +1,137 @@
+"""Results of nodes in a folder: one file each, written whole, shared by any number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.encoding import decode, encode
+from wgtorch.core.errors import StorageError
+from wgtorch.core.run.content_digest import bytes_of
+
+_SUFFIX = ".result"
+_NOTES = "bookkeeping.json"
+_EVERY = 32  # writes between looks at how large the folder has become
+
+
+class CacheFolder:
+    """Files by key, the least recently used of which go when they are more than a budget.
+
+    A file is put in place by a rename, so that who reads sees all of it or none, and it says what its content's digest is: what a crash
+    has torn is no result. Two processes may write the same key; both write the same.
+
+    Args:
+        directory: is made if it is not there.
+        max_bytes: of all files together.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], max_bytes: int) -> None:
+        self.path = Path(directory).expanduser()
+        self.max_bytes = max_bytes
+        self._writes = 0
+        self.path.mkdir(parents=True, exist_ok=True)
+        if any(entry.suffix not in (_SUFFIX, ".json", ".new") for entry in self.path.iterdir()):
+            raise StorageError(f"{self.path}: holds other files than a cache's; choose a folder of its own")
+
+    def read(self, key: str) -> tuple[Any, bool] | None:
+        """A value, and whether it depends on draws; None where there is none that is whole."""
+        from safetensors import SafetensorError, safe_open
+
+        file = self.path / f"{key}{_SUFFIX}"
+        try:
+            with safe_open(file, framework="pt") as opened:
+                about = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            entry = json.loads(about["entry"])
+            if about["digest"] != _digest(about["entry"], tensors):
+                raise ValueError("its digest is another")
+            os.utime(file)
+            placed = {name: tensor.to(entry["devices"].get(name, "cpu")) for name, tensor in tensors.items()}
+            return decode(entry["value"], placed), bool(entry["draws"])
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):  # torn, or for a device that is not here
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+            return None
+
+    def write(self, key: str, value: Any, draws: bool) -> bool:
+        """Keeps a value; False where files cannot hold it."""
+        from safetensors.torch import save
+
+        tensors: dict[str, Tensor] = {}
+        devices: dict[str, str] = {}
+
+        def keep(tensor: Tensor, path: str) -> Tensor:
+            if tensor.device.type != "cpu":
+                devices[path] = str(tensor.device)
+            return tensor.detach().to("cpu", copy=True).contiguous()
+
+        try:
+            encoded = encode(value, "value", tensors, keep=keep)
+            entry = json.dumps({"value": encoded, "draws": draws, "devices": devices})
+            content = save(tensors, {"entry": entry, "digest": _digest(entry, tensors)})
+        except (StorageError, ValueError, TypeError, KeyError, RuntimeError):
+            return False
+        if len(content) > self.max_bytes:
+            return False
+        self._put(self.path / f"{key}{_SUFFIX}", content)
+        self._writes += 1
+        if self._writes % _EVERY == 1:
+            self._shrink()
+        return True
+
+    def notes(self) -> dict[str, list[Any]]:
+        """What was learned of blocks: by class, what their calls change of themselves."""
+        try:
+            return json.loads((self.path / _NOTES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def write_notes(self, notes: dict[str, list[Any]]) -> None:
+        """Adds to what was learned."""
+        known = self.notes()
+        merged = {name: sorted({tuple(part) for part in (*known.get(name, ()), *notes.get(name, ()))}) for name in {**known, **notes}}
+        self._put(self.path / _NOTES, json.dumps(merged).encode())
+
+    def clear(self) -> None:
+        """Takes all results away."""
+        for file in self.path.glob(f"*{_SUFFIX}"):
+            file.unlink(missing_ok=True)
+
+    def _put(self, file: Path, content: bytes) -> None:
+        fresh = self.path / f".{file.name}.{secrets.token_hex(6)}.new"
+        try:
+            fresh.write_bytes(content)
+            os.replace(fresh, file)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def _shrink(self) -> None:
+        """Takes the least recently used files away until the rest is within the budget; another process may do the same."""
+        found = []
+        for file in self.path.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                about = file.stat()
+                found.append((about.st_mtime_ns, about.st_size, file))
+        total = sum(size for _, size, _ in found)
+        for _, size, file in sorted(found, key=lambda entry: entry[:2]):
+            if total <= self.max_bytes:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+
+
+def _digest(entry: str, tensors: dict[str, Tensor]) -> str:
+    hashed = hashlib.blake2b(entry.encode("utf-8", "surrogatepass"), digest_size=16)
+    for name in sorted(tensors):
+        hashed.update(name.encode())
+        hashed.update(bytes_of(tensors[name]))
+    return hashed.hexdigest()

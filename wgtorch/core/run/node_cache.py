@@ -1,0 +1,248 @@
+"""NodeCache: results of nodes, kept over runs and over restarts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.errors import PortTypeError
+from wgtorch.core.kinds import describe
+from wgtorch.core.run.cache_folder import CacheFolder
+from wgtorch.core.run.content_digest import ContentDigests, probe_of
+from wgtorch.core.run.fingerprint import Fingerprints
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """What a cache has done so far.
+
+    Args:
+        hits: calls of nodes, loops and levels whose result was there.
+        misses: calls that were made, and whose result was kept where it could be.
+        disk_hits: those hits that came from the folder.
+        evictions: results that had to go from memory for others.
+        entries, bytes: results in memory, and the memory they hold.
+        hashed_bytes: bytes of tensors that were read to tell them apart.
+        uncached: why results of a node were not kept, by its path.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    disk_hits: int = 0
+    evictions: int = 0
+    entries: int = 0
+    bytes: int = 0
+    hashed_bytes: int = 0
+    uncached: dict[str, str] = field(default_factory=dict)
+
+
+class Entry:
+    """A kept result.
+
+    Args:
+        value: outputs by name; None where the key alone does not say, since the result depends on draws.
+        draws: the result depends on draws.
+    """
+
+    __slots__ = ("draws", "states", "storages", "value")
+
+    def __init__(self, value: Any, draws: bool) -> None:
+        self.value, self.draws = value, draws
+        tensors = _tensors_in(value)
+        self.states = [(tensor, _state(tensor)) for tensor in tensors]
+        self.storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+
+    @property
+    def is_intact(self) -> bool:
+        """False once somebody has changed one of its tensors in place."""
+        return all(_state(tensor) == state for tensor, state in self.states)
+
+
+class NodeCache:
+    """Keeps what nodes gave, so that a run only computes what has changed since: ``run(..., cache=cache)``.
+
+    A result is given again where all that it depends on is the same: the block's code, config, attributes, hooks and weights (as they are
+    now, after steps of training, loading or merging), its adapters, its inputs by content, dtype, device and autocast, and - where the
+    call drew random numbers - the key of its draws. So another seed runs no encoder, and a changed prompt runs what lies downstream of it.
+    Results are kept of whole levels, of loops as a whole, and of single nodes outside of loops; inside loops, of calls over a network. Runs
+    with gradients neither use nor fill it.
+
+    What depends on a clock, on files, or on a memory of its own says so with ``cacheable = False`` on the block. Draws without a seed,
+    from NumPy's and Python's global generators, or from a generator of the block's own are noticed, and the result is not kept.
+
+    One cache may serve many graphs, threads and, with a directory, processes.
+
+    Example:
+        >>> cache = NodeCache(max_bytes=2**30)
+        >>> graph.run({"prompt": "the sea"}, seed=7, cache=cache)
+        >>> graph.run({"prompt": "the sea"}, seed=8, cache=cache)      # the encoder is not called
+        >>> cache.stats.hits
+
+    Args:
+        max_bytes: of values in memory, and of files in the folder; the least recently used go first.
+        directory: a folder of its own, which keeps results over restarts and may be used by several processes. Values in it are tensors,
+            text, numbers, lists, mappings, and what ``register_stored_type`` was told of; others are kept in memory alone.
+
+    Raises:
+        PortTypeError: ``max_bytes`` is no number of bytes.
+        StorageError: the folder holds something else.
+    """
+
+    def __init__(self, max_bytes: int = 2**30, directory: str | os.PathLike[str] | None = None) -> None:
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+            raise PortTypeError(f"NodeCache: max_bytes is {describe(max_bytes)}; expected a number of bytes, such as 2**30")
+        self.max_bytes = max_bytes
+        self._folder = None if directory is None else CacheFolder(directory, max_bytes)
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._storages: dict[int, list[int]] = {}  # by address: how many entries hold it, and its bytes
+        self._bytes = 0
+        self._stats = CacheStats()
+        self.digests = ContentDigests()
+        self.fingerprints = Fingerprints(self.digests, persistent=directory is not None)
+        if self._folder is not None:
+            for name, parts in self._folder.notes().items():
+                self.fingerprints.bookkeeping[name] = frozenset((int(index), str(part)) for index, part in parts)
+
+    @property
+    def directory(self) -> Path | None:
+        """The folder; None where results are kept in memory alone."""
+        return None if self._folder is None else self._folder.path
+
+    @property
+    def stats(self) -> CacheStats:
+        """What it has done so far, as it is now."""
+        with self._lock:
+            stats = self._stats
+            now = {"entries": len(self._entries), "bytes": self._bytes, "hashed_bytes": self.digests.hashed_bytes}
+            return CacheStats(stats.hits, stats.misses, stats.disk_hits, stats.evictions, **now, uncached=dict(stats.uncached))
+
+    def clear(self) -> None:
+        """Forgets all results, in memory and in the folder."""
+        with self._lock:
+            self._entries.clear()
+            self._storages.clear()
+            self._bytes = 0
+            if self._folder is not None:
+                self._folder.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        where = "memory" if self._folder is None else str(self._folder.path)
+        return f"NodeCache of {len(self)} results, {self._bytes / 1e6:.1f} of {self.max_bytes / 1e6:.1f} MB, in {where}"
+
+    # --- what the engine asks ------------------------------------------------------------------------------------------
+
+    def find(self, key: bytes) -> Entry | None:
+        """The result of a key, from memory or the folder."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                if entry.is_intact:
+                    self._entries.move_to_end(key)
+                    return entry
+                self._drop(key)
+        if self._folder is None or (found := self._folder.read(key.hex())) is None:
+            return None
+        entry = Entry(*found)
+        with self._lock:
+            self._stats.disk_hits += entry.value is not None
+            self._hold(key, entry)
+        return entry
+
+    def keep(self, key: bytes, value: Any, draws: bool) -> None:
+        """Takes a result."""
+        entry = Entry(value, draws)
+        with self._lock:
+            self._hold(key, entry)
+        if self._folder is not None:
+            self._folder.write(key.hex(), value, draws)
+
+    def learned(self) -> None:
+        """Told when something was learned of how blocks keep books."""
+        if self._folder is not None:
+            self._folder.write_notes({name: [list(part) for part in parts] for name, parts in self.fingerprints.bookkeeping.items()})
+
+    def count(self, *, hit: bool) -> None:
+        """Counts a call."""
+        with self._lock:
+            self._stats.hits += hit
+            self._stats.misses += not hit
+
+    def refuse(self, where: str, reason: str) -> None:
+        """Notes why a node's results are not kept."""
+        with self._lock:
+            self._stats.uncached[where] = reason
+
+    # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _hold(self, key: bytes, entry: Entry) -> None:
+        if key in self._entries:
+            self._drop(key)
+        if sum(entry.storages.values()) > self.max_bytes:
+            return
+        self._entries[key] = entry
+        for address, size in entry.storages.items():
+            held = self._storages.setdefault(address, [0, size])
+            self._bytes += 0 if held[0] else size
+            held[0] += 1
+        while self._bytes > self.max_bytes and len(self._entries) > 1:
+            self._drop(next(iter(self._entries)))
+            self._stats.evictions += 1
+
+    def _drop(self, key: bytes) -> None:
+        entry = self._entries.pop(key)
+        for address in entry.storages:
+            held = self._storages[address]
+            held[0] -= 1
+            if not held[0]:
+                self._bytes -= held[1]
+                del self._storages[address]
+
+
+def apart(value: Any) -> Any:
+    """A value whose lists and mappings are new; tensors and other objects are the same."""
+    if type(value) is dict:
+        return {key: apart(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(apart(item) for item in value)
+    return value
+
+
+def copied(value: Any) -> Any:
+    """A value that shares no memory with the one that is kept: what leaves a run may be changed by whoever gets it."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(copied(item) for item in value)
+    return value
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value] if value.layout is torch.strided and not value.is_meta else []
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in _tensors_in(item)]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors_in(item)]
+    return []
+
+
+def _state(tensor: Tensor) -> Any:
+    version = None if tensor.is_inference() else tensor._version
+    return version, probe_of(tensor) if tensor.device.type == "cpu" and tensor.numel() else None
