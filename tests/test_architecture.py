@@ -138,8 +138,8 @@ def test_a_bare_import_loads_nothing_heavy() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert sorted(wgtorch.__all__) == [
-        "Block", "BlockRegistry", "Event", "Graph", "Kind", "NodeCache", "Pipeline", "Pool", "Port", "Rng", "Stage", "State",
-        "WgtorchError", "World", "register_block", "register_condition", "register_kind", "register_merge", "register_template",
+        "Block", "BlockRegistry", "Event", "Graph", "Kind", "NodeCache", "Paused", "Pipeline", "Pool", "Port", "Rng", "Stage",
+        "State", "WgtorchError", "World", "register_block", "register_condition", "register_kind", "register_merge", "register_template",
     ]  # fmt: skip
     assert all(hasattr(wgtorch, name) for name in wgtorch.__all__)
 

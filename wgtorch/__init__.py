@@ -9,6 +9,7 @@ from wgtorch.core.pool import Pool
 from wgtorch.core.port import Port
 from wgtorch.core.run.context import Event
 from wgtorch.core.run.node_cache import NodeCache
+from wgtorch.core.run.paused import Paused
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
@@ -27,6 +28,7 @@ __all__ = [
     "Graph",
     "Kind",
     "NodeCache",
+    "Paused",
     "Pipeline",
     "Pool",
     "Port",

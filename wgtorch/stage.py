@@ -238,6 +238,8 @@ class Stage(Composite):
             cache=cache,
         )
         run.state, run.options.is_dry = state, bool(dry_run)
+        if run.options.pause is not None:
+            run.options.pause.arguments = {"state": state, "action": action, "content": content}
         if dry_run:
             return dry_run_of(self, self._contract.read(state, action, content, self.block_id), run, fake=dry_run == "fake")
         if (reason := unmet(self._condition, state)) is not None:

@@ -38,6 +38,8 @@ from wgtorch.core.run.dry_run import dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.node_cache import NodeCache, copied
+from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, resume_level, run_until_stopped
+from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import InputSignature
@@ -103,6 +105,8 @@ class Composite(GraphBuilder):
         if args:
             inputs = self._positional(args, inputs)
         plan = self._current_plan() if run is None else self.plan_for(run)
+        if run is not None and run.options.pause is not None and (frame := run.options.pause.frame_of(run.path)) is not None:
+            return self._walked(plan, *resume_level(self, plan, frame, run), run)
         slots: list[Any] = [MISSING] * plan.size
         used = 0
         for name, slot, required in plan.inputs:
@@ -120,6 +124,8 @@ class Composite(GraphBuilder):
                 slots[slot] = run.feeds[(node_id,), port]
         for node_id, port, slot in plan.fills:
             slots[slot] = self._node_specs[node_id].inputs[port]
+        if run is not None and run.options.pause is not None:
+            return self._walked(plan, slots, plan.steps, run)
         if plan.units:
             walk_async(self, plan.units, slots, run)
         else:
@@ -194,6 +200,10 @@ class Composite(GraphBuilder):
         if outputs is not None:
             outputs = requested(outputs, self.block_id)
             self._request(outputs, run)
+        if run.options.pause is not None:
+            run.options.pause.arguments = {"inputs": {f"{'/'.join(path)}.{port}": value for (path, port), value in feeds.items()}}
+            if run.options.taken is not None:
+                run.options.taken |= run.options.pause.taken
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
         with Running(self, run, training):
@@ -259,6 +269,82 @@ class Composite(GraphBuilder):
             for first in range(0, len(runs), batch_size)
             for result in run_items(runs[first : first + batch_size], lambda run: background.start(in_this_context(run)), joins)
         ]
+
+    def run_until(
+        self,
+        *inputs: Any,
+        before: str | None = None,
+        after: str | None = None,
+        iteration: int | Sequence[int] | None = None,
+        **options: Any,
+    ) -> Paused:
+        """Runs until a node is about to be called, or has been, and stops there, so that values can be looked at, changed and saved.
+
+        Nodes are called one after the other in such a run, those that wait on a network as well, and bodies of compiled loops eagerly.
+
+        Args:
+            inputs: as of :meth:`run`.
+            before, after: path of the node, here or below (``"t2i/solver"``); one of the two.
+            iteration: of the loops around the node, from 0: a number for the innermost, a sequence for all, the outermost first. The first
+                time that the run comes to the node when left out.
+            options: as of :meth:`run`.
+
+        Returns:
+            The run as it has stopped; :meth:`resume` goes on.
+
+        Raises:
+            PortError: the run ended and never came there.
+            UnknownNameError: there is no such node.
+
+        Example:
+            >>> paused = graph.run_until({"prompt": "the sea"}, before="solver", iteration=3, seed=7)
+            >>> graph.resume(paused, {"solver.latent": paused.values["solver.latent"].flip(-1)})
+        """
+        refuse_where_runs_stop(options, self.block_id)
+        request = request_of(self, before, after, iteration)
+        stop = run_until_stopped(request, partial(self.run, *inputs, **options))
+        if not isinstance(stop, Stopped):
+            raise never_reached(request)
+        return Paused.of(stop, request, kept_options(options))
+
+    def resume(
+        self,
+        paused: Paused,
+        values: Mapping[str, Any] | None = None,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        iteration: int | Sequence[int] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Goes on with a run that has stopped, in this process or another; bit for bit as if it never had, where nothing was changed.
+
+        Args:
+            paused: what :meth:`run_until` returned, or ``Paused.load(path)``; it can be gone on with several times.
+            values: what to replace, by the paths of ``paused.values``.
+            before, after, iteration: stop again there.
+            options: callbacks, limits and debug, as of :meth:`run`; seed, mode and number of iterations are those of the run that stopped.
+
+        Returns:
+            What :meth:`run` returns; a :class:`~wgtorch.core.run.paused.Paused` where it stopped again.
+
+        Raises:
+            PortError: the level is not as it was, or a value does not fit.
+            UnknownNameError: the paused run has no such value.
+        """
+        refuse_where_runs_go_on(options, self.block_id)
+        frames, changed = check_of(paused, self).changed(values or {}, self)
+        stops = before is not None or after is not None or iteration is not None
+        request = request_of(self, before, after, iteration) if stops else PauseRequest(self)
+        request.frames, request.inputs, request.key, request.is_resumed = frames, changed, paused.key, True
+        request.resumed, request.skips = tuple(paused.node.split("/")), paused.is_before and paused.node == before
+        request.taken = {split_path(name): value for name, value in paused.taken.items()}
+        result = run_until_stopped(request, partial(self.run, **paused.arguments, **paused.options, **options))
+        if isinstance(result, Stopped):
+            return Paused.of(result, request, paused.options)
+        if stops:
+            raise never_reached(request)
+        return result
 
     def compile_loops(self, options: Mapping[str, Any]) -> bool:
         if not has_loops(self._current_plan()):
@@ -355,6 +441,16 @@ class Composite(GraphBuilder):
             edges=tuple(edge for edge in structure.edges if edge.target_port in {port.name for port in shapes[edge.target_node].inputs}),
             inputs=tuple(entry for entry in structure.inputs if entry.port_name in {port.name for port in shapes[entry.node_id].inputs}),
         )
+
+    def _walked(self, plan: Plan, slots: list[Any], steps: Sequence[Any], run: RunContext) -> dict[str, Any]:
+        """The outputs of a run that may stop, one step after the other."""
+        try:
+            walk(self, steps, slots, run)
+        except Stopped as stop:
+            stop.leave(self, plan, slots, run)
+            raise
+        outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
+        return outputs if run.wanted is None else self._take(run, outputs)
 
     def _through_cache(self, run: RunContext, values: dict[str, Any]) -> dict[str, Any]:
         """What this level gives as a whole, kept or computed."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.core.encoding import register_stored_type
 from wgtorch.core.errors import StateError, suggest
 from wgtorch.core.kinds import describe
 
@@ -175,3 +176,11 @@ def changed_at(value: Any, fields: Sequence[str], change: Callable[[Any], Any]) 
         return value
     inner = changed_at(value[fields[0]], fields[1:], change)
     return value if inner is value[fields[0]] else {**value, fields[0]: inner}
+
+
+register_stored_type(
+    "state",
+    State,
+    lambda state: {"schema": list(state.schema), "slots": {name: state[name] for name in state.schema}},
+    lambda plain: State(schema=tuple(plain["schema"]), **plain["slots"]),
+)

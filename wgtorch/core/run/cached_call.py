@@ -58,6 +58,9 @@ class NotedRng(Rng):
 
     __slots__ = ("_key", "_told")
 
+    _key: Key | None
+    _told: Noted | None
+
     @classmethod
     def of_rng(cls, rng: Rng) -> NotedRng:
         """The same draws, watched."""

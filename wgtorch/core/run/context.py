@@ -20,6 +20,7 @@ from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.cached_call import CachedRun, note_draw
 from wgtorch.core.run.foreign_draws import is_serving, serve_from, serving
 from wgtorch.core.run.node_cache import NodeCache
+from wgtorch.core.run.pause import PauseRequest, claim_request
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key
 
@@ -78,6 +79,7 @@ class RunOptions:
         taken: where wanted values from below are collected, by (path, port).
         batch: where the items of a batch of runs meet, and which of them this is.
         cache: results of nodes that are looked for and kept.
+        pause: where the run is to stop, or goes on.
     """
 
     root: str
@@ -91,6 +93,7 @@ class RunOptions:
     taken: dict[tuple[Path, str], Any] | None = None
     batch: Any = None
     cache: CachedRun | None = None
+    pause: PauseRequest | None = None
 
     @property
     def is_watched(self) -> bool:
@@ -100,7 +103,9 @@ class RunOptions:
     @property
     def is_surrounded(self) -> bool:
         """True when every call of a node has more around it than callbacks."""
-        return self.debug or self.is_dry or self.results is not None or self.batch is not None or self.cache is not None
+        if self.debug or self.is_dry or self.results is not None:
+            return True
+        return self.batch is not None or self.cache is not None or self.pause is not None
 
     @property
     def is_limited(self) -> bool:
@@ -312,12 +317,14 @@ def new_run(
         raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
     if cache is not None and not isinstance(cache, NodeCache):
         raise PortTypeError(f"{root}: cache is {describe(cache)}; expected a NodeCache, as cache=NodeCache(max_bytes=2**30)")
-    cached = None if cache is None else CachedRun(cache)
+    cached, pause = None if cache is None else CachedRun(cache), claim_request()
     told = None if callbacks is None else callbacks_of(callbacks, root)
     deadline = None if timeout is None else time.monotonic() + timeout
     if (outer := active_call()) is None:
         options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug, batch=meeting.get(), cache=cached)
-        return RunContext(options, key=key, num_loop_steps=num_loop_steps)
+        options.pause = pause
+        run = RunContext(options, key=key, num_loop_steps=num_loop_steps)
+        return run if pause is None else pause.begin(run)
     inner = outer.child()
     around = inner.options
     stops = around.cancelled if cancelled is None else cancelled if around.cancelled is None else _either(cancelled, around.cancelled)
@@ -330,11 +337,12 @@ def new_run(
         debug=debug or around.debug,
         taken=None,
         cache=cached or around.cache,
+        pause=pause,
     )
     inner.num_loop_steps = num_loop_steps
     if key is not None:
         inner.key = key
-    return inner
+    return inner if pause is None else pause.begin(inner)
 
 
 def callbacks_of(callbacks: Any, root: str) -> tuple[Callback, ...]:

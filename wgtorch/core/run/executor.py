@@ -32,6 +32,7 @@ from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of
+from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
 from wgtorch.core.tree import is_level
 
@@ -65,6 +66,9 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                 if is_watched:
                     if only_told and not needs and not step.unsure and not getattr(children[step.key], "wants_stream", False):
                         result = call_told(run, step, children[step.key], slots)  # type: ignore[arg-type]
+                    elif step.is_async and not step.needs & LEVEL and run.options.pause is not None:  # type: ignore[union-attr]
+                        walk_async(composite, (Unit((step,), (step,), step, 0, (), ()),), slots, run)  # alone, within its own time limit
+                        continue
                     else:
                         result = call_node(composite, step, slots, run)
                 elif not needs:
@@ -137,6 +141,15 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
     except Exception as error:
         _locate(error, call if type(step) is Chain else step, composite)
         raise
+    except Stopped as stop:
+        is_done = stop.result is not MISSING
+        if is_done:
+            _store(step, stop.result, children[step.key], slots)
+            for slot in step.frees:
+                slots[slot] = MISSING
+            stop.result = MISSING
+        stop.trail.append((step, is_done))
+        raise
     finally:
         if token is not None:
             leave_call(token)
@@ -152,6 +165,8 @@ def _store(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
 def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunContext | None) -> None:
     """Asks a node of a loop what it makes of inputs that stay the same in all iterations; what it does not make stays as it is."""
     values = {port: slots[slot] for port, slot in step.inputs if slots[slot] is not MISSING}
+    if run is not None and run.options.pause is not None:
+        run.options.pause.hoisted[run.path, step.node] = values
     cached = None if run is None else run.options.cache
     if cached is not None and cached.is_on and not cached.in_loop:  # the loop may turn out to be kept
         for port, slot in step.store:
@@ -172,8 +187,44 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
     cached = None if run is None else run.options.cache
     if cached is not None and cached.is_on and not cached.in_loop:
         _loop_through_cache(cached, composite, step, slots, run, total)  # type: ignore[arg-type]
-    else:
-        _iterate(composite, step, slots, run, total)
+        return
+    if torch.compiler.is_compiling() and not (step.units or _recomputes(composite)) and scan_loop(composite, step, slots, total, walk):
+        for slot in step.iteration_frees:
+            slots[slot] = MISSING
+        return
+    take, body = _iteration_of(composite, step, run)
+    done, frees = step.done, step.iteration_frees
+    pause = None if run is None else run.options.pause
+    resumed = None if pause is None else pause.loop_of(run.path)  # type: ignore[union-attr]
+    first, skipped = (0, 0) if resumed is None else resumed
+    fed_back = []
+    for carry in step.carries:
+        if resumed is None:
+            slots[carry.slot] = slots[carry.start] if carry.start != NONE else MISSING
+        fed_back.append((carry.slot, carry.feedback))
+    # Without draws, watchers or kept results nobody asks which iteration it is.
+    counts = run is not None and (run.key is not None or run.options.is_watched)
+    for index in count(first) if total is None else range(first, total):
+        if index > first or (index and resumed is None):
+            for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
+                slots[slot] = slots[source]
+            for slot in frees:
+                slots[slot] = MISSING
+        if counts:
+            if run.options.callbacks:  # type: ignore[union-attr]
+                run.check(step.node)  # type: ignore[union-attr]
+                run.emit("loop", None, composite.level, step=index, total=total)  # type: ignore[union-attr]
+            try:
+                take(composite, body[skipped:] if skipped and index == first else body, slots, run.iteration(index))  # type: ignore[union-attr]
+            except Stopped as stop:
+                stop.iteration = index
+                raise
+        else:
+            take(composite, body, slots, run)
+        if done and _is_done(step, slots):
+            break
+    for slot in frees:
+        slots[slot] = MISSING
 
 
 def _loop_through_cache(
@@ -190,7 +241,7 @@ def _loop_through_cache(
                 if id(value.values) not in made:
                     made[id(value.values)] = composite.nodes._modules[value.step.key].precompute_invariants(**value.values)
                 slots[slot] = made[id(value.values)].get(value.port, value.values[value.port])
-        _iterate(composite, step, slots, inside, total)
+        loop(composite, step, slots, inside)
         return {str(index): slots[slot] for index, slot in enumerate(written) if slots[slot] is not MISSING}
 
     if target is None:
@@ -204,40 +255,10 @@ def _loop_through_cache(
         slots[slot] = found.get(str(index), MISSING)
 
 
-def _iterate(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None, total: int | None) -> None:
-    if torch.compiler.is_compiling() and not (step.units or _recomputes(composite)) and scan_loop(composite, step, slots, total, walk):
-        for slot in step.iteration_frees:
-            slots[slot] = MISSING
-        return
-    take, body = _iteration_of(composite, step, run)
-    done, frees = step.done, step.iteration_frees
-    fed_back = []
-    for carry in step.carries:
-        slots[carry.slot] = slots[carry.start] if carry.start != NONE else MISSING
-        fed_back.append((carry.slot, carry.feedback))
-    # Without draws, watchers or kept results nobody asks which iteration it is.
-    counts = run is not None and (run.key is not None or run.options.is_watched)
-    for index in count() if total is None else range(total):
-        if index:
-            for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter
-                slots[slot] = slots[source]
-            for slot in frees:
-                slots[slot] = MISSING
-        if counts:
-            if run.options.callbacks:  # type: ignore[union-attr]
-                run.check(step.node)  # type: ignore[union-attr]
-                run.emit("loop", None, composite.level, step=index, total=total)  # type: ignore[union-attr]
-            take(composite, body, slots, run.iteration(index))  # type: ignore[union-attr]
-        else:
-            take(composite, body, slots, run)
-        if done and _is_done(step, slots):
-            break
-    for slot in frees:
-        slots[slot] = MISSING
-
-
 def _iteration_of(composite: ExecutorHost, step: Loop, run: RunContext | None) -> tuple[Walk, Any]:
     """What goes through a loop's body, and the body as that takes it: the walk, the compiled body, either recomputed for gradients."""
+    if run is not None and run.options.pause is not None:
+        return walk, step.body
     if step.units:
         return walk_async, step.units
     if run is not None and run.options.is_watched:

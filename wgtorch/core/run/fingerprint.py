@@ -125,7 +125,8 @@ class Fingerprints:
         changed = {part for part in before.keys() | after.keys() if before.get(part) != after.get(part)}
         changed = {part for part in changed if not isinstance(before.get(part), _Weight) and not isinstance(after.get(part), _Weight)}
         if changed:
-            assigned = frozenset(name for kind in {type(module) for module in block.modules()} for name in _assigned_by(kind))
+            kinds: set[Any] = {type(module) for module in block.modules()}
+            assigned = frozenset(name for kind in kinds for name in _assigned_by(kind))
             plain = {part for part in changed if type(after.get(part)) in _PLAIN and part[0] >= 0}
             # Somebody else may have set an attribute meanwhile; what no method of the class sets was not set by the call.
             changed -= {part for part in plain if part[1] not in assigned}

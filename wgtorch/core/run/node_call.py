@@ -24,6 +24,7 @@ from wgtorch.core.run.cached_call import CachedRun, NotedRng, note_draw, of_leve
 from wgtorch.core.run.context import ActiveCall, Event, RunContext, SteppedHere, enter_call, in_this_context, leave_call
 from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
+from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
 from wgtorch.core.structure import Edge, Exposed, Node
@@ -69,12 +70,20 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not MISSING}
     for name, value in node.inputs.items():
         values.setdefault(name, value)
+    pause = None if run is None else run.options.pause
+    if pause is not None:
+        if pause.stops(run, call.node, before=True):
+            raise Stopped
+        values |= pause.given(run, call.node)
     for name in call.required:
         if name not in values:
             raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
     make = _mapped if node.map else _maker(run)
     if run is None or not (run.options.callbacks or run.options.debug):
-        return make(node, child, call, values, run)
+        result = make(node, child, call, values, run)
+        if pause is not None and pause.stops(run, call.node, before=False):
+            raise Stopped(outputs_of(call, result, child))
+        return result
     snapshot = Snapshot(values) if run.options.debug else None
     root, path, level = run.options.root, run.where(call.node), _level(child)
     run.tell(Event("start", path, level, values, root=root))
@@ -87,6 +96,8 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
         run.tell(Event("error", path, level, values, elapsed=time.perf_counter() - started, error=error, root=root))
         raise
     run.tell(Event("end", path, level, values, outputs, elapsed=time.perf_counter() - started, root=root))
+    if pause is not None and pause.stops(run, call.node, before=False):
+        raise Stopped(outputs)
     return outputs
 
 
@@ -140,10 +151,25 @@ def _mapped(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
         return _in_items(outputs_of(call, make(node, child, call, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
     calls = [partial(make, node, child, call, item, run, index) for index, item in enumerate(items_of)]
-    results = _together(calls, call, run) if call.is_async else [one() for one in calls]
+    if run is not None and run.options.pause is not None:
+        results = _until_stopped(calls, run)
+    else:
+        results = _together(calls, call, run) if call.is_async else [one() for one in calls]
     ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
     named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
     return {port.name: [result.get(port.name) for result in named] for port in ports}
+
+
+def _until_stopped(calls: Sequence[Callable[[], Any]], run: RunContext) -> list[Any]:
+    """Results of calls one after the other, in a run that may stop inside of one, or has stopped there and goes on."""
+    results = run.options.pause.results_of(run.path)  # type: ignore[union-attr]
+    try:
+        for one in calls[len(results) :]:
+            results.append(one())
+    except Stopped as stop:
+        stop.results = results
+        raise
+    return results
 
 
 def _in_items(outputs: Mapping[str, Any], count: int, where: str) -> dict[str, list[Any]]:

@@ -29,25 +29,15 @@ class Running:
     def __enter__(self) -> None:
         is_training = self.run.options.training
         keeps_grad = self.training is None and active_call() is not None
-<<<<<<< HEAD
         self._mode = training_mode(self.level, is_training)
         self._mode.__enter__()  # may wait for another run, and so be interrupted
         self._grad = torch.is_grad_enabled()
         if not keeps_grad:
             torch.set_grad_enabled(is_training)
-        self._serving = None if self.run.key is None else served_draws()
+        # A cache has to know of draws, whether they follow a seed or not.
+        self._serving = None if self.run.key is None and self.run.options.cache is None else served_draws()
         if self._serving is not None:
             self._serving.__enter__()
-=======
-        with ExitStack() as stack:
-            stack.enter_context(located(self.run.options.root))
-            if not keeps_grad:
-                stack.enter_context(torch.set_grad_enabled(is_training))
-            stack.enter_context(training_mode(self.level, is_training))
-            if self.run.key is not None or self.run.options.cache is not None:  # a cache has to know of draws
-                stack.enter_context(serving(True))
-            self._stack = stack.pop_all()
->>>>>>> ce78f28 (NodeCache: what is unchanged since a run with it is not computed again)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._serving is not None:

@@ -1,0 +1,284 @@
+"""Paused: a run that has stopped, to be looked at, changed, saved, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.checkpoint.atomic import write_file
+from wgtorch.core.encoding import decode, encode
+from wgtorch.core.errors import PortError, StorageError, UnknownNameError, suggest
+from wgtorch.core.run.pause import Frame, PauseRequest, Stopped
+
+FORMAT_VERSION = "1.0"
+
+
+class Paused:
+    """A run that has stopped before or after a node, as ``level.run_until`` returns it; ``level.resume(paused)`` goes on.
+
+    Example:
+        >>> paused = graph.run_until({"prompt": "the sea"}, before="solver", iteration=3, seed=7)
+        >>> latent = paused.values["solver.latent"]
+        >>> graph.resume(paused, {"solver.latent": latent.flip(-1)})["image"]
+        >>> paused.save("third.paused")                      # and in another process
+        >>> graph.resume(Paused.load("third.paused"))
+
+    Attributes:
+        node: path of the node it stopped at.
+        is_before: it stopped before the node; else after it.
+        iterations: of the loops around the node, the outermost first.
+        root: id of the level that ran.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        node: str,
+        is_before: bool,
+        iterations: tuple[int, ...],
+        key: Any,
+        options: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        taken: Mapping[str, Any],
+        frames: list[Frame],
+    ) -> None:
+        self.root, self.node, self.is_before, self.iterations = root, node, is_before, iterations
+        self.key, self.options, self.arguments, self.taken = key, dict(options), dict(arguments), dict(taken)
+        self.frames = frames
+
+    @classmethod
+    def of(cls, stop: Stopped, request: PauseRequest, options: Mapping[str, Any]) -> Paused:
+        """What a run holds that has stopped."""
+        run = request.run
+        taken = {f"{'/'.join(path)}.{port}": value for (path, port), value in (run.options.taken or {}).items()}
+        iterations = tuple([frame.iteration for frame in reversed(stop.frames) if frame.iteration is not None])
+        return cls(
+            request.root.block_id,
+            "/".join(request.target),
+            request.is_before,
+            iterations,
+            run.key,
+            options,
+            request.arguments,
+            taken,
+            stop.frames,
+        )
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Values by path: exposed inputs, outputs of nodes as ``node.port``, and inputs of the node that it stopped before.
+
+        Those that nobody reads any more are gone. Tensors are the run's own: change a copy, and give it to ``resume``.
+        """
+        return {name: frame.slots[slot] for name, (frame, slot, _) in self._places().items()}
+
+    def changed(self, values: Mapping[str, Any], root: Any) -> tuple[list[Frame], dict[str, Any]]:
+        """Frames in which values are replaced, and inputs of the node that it stopped before.
+
+        Raises:
+            UnknownNameError: a path names nothing that it holds.
+            PortError: a value is of the wrong kind.
+        """
+        places = self._places()
+        frames = {id(frame): replace(frame, slots=dict(frame.slots)) for frame in self.frames}
+        inputs: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in places:
+                raise UnknownNameError(f"{self.root}: the paused run holds no {name!r}; {suggest(name, list(places))}")
+            frame, slot, is_input = places[name]
+            value = _port_of(root, name, is_input).check(value, f"{self.root}/{name}")
+            if is_input and self.is_before and name.rpartition(".")[0] == self.node:
+                inputs[name.rpartition(".")[2]] = value
+            else:
+                frames[id(frame)].slots[slot] = value
+        return [frames[id(frame)] for frame in self.frames], inputs
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes it to one file, whole or not at all: tensors as safetensors, the rest as JSON.
+
+        Raises:
+            StorageError: a value cannot be stored; names it.
+        """
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {}
+        laid: dict[str, dict[str, Any]] = {}
+
+        def keep(tensor: Tensor, where: str) -> Tensor:
+            if tensor.requires_grad:
+                raise StorageError(f"{where}: a tensor that gradients go through cannot be saved; stop a run without training=True")
+            key = where
+            while key in tensors:
+                key += "'"
+            laid[key] = {"device": str(tensor.device), "strides": list(tensor.stride()), "shape": list(tensor.shape)}
+            return tensor.detach().to("cpu", copy=True).contiguous()
+
+        def plain(value: Any, where: str) -> Any:
+            return encode(value, where, tensors, keep=keep)
+
+        entry = {
+            "format_version": FORMAT_VERSION,
+            "root": self.root,
+            "node": self.node,
+            "is_before": self.is_before,
+            "iterations": list(self.iterations),
+            "key": list(self.key) if isinstance(self.key, tuple) else self.key,
+            "options": plain(self.options, "options"),
+            "arguments": plain(self.arguments, "arguments"),
+            "taken": plain(self.taken, "taken"),
+            "frames": [_frame_as_plain(frame, plain) for frame in self.frames],
+        }
+        text = json.dumps({**entry, "laid": laid})
+        return write_file(path, lambda file: save_file(tensors, file, {"paused": text}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Paused:
+        """Reads what :meth:`save` wrote; tensors go where they were, as far as that device is there.
+
+        Raises:
+            StorageError: the file is no paused run, or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                entry = json.loads((file.metadata() or {})["paused"])
+                tensors = {name: _laid(file.get_tensor(name), entry["laid"].get(name)) for name in file.keys()}  # noqa: SIM118
+            if entry["format_version"] != FORMAT_VERSION:
+                raise StorageError(f"{path}: format_version {entry['format_version']!r}; this version reads {FORMAT_VERSION!r}")
+            key = tuple(entry["key"]) if isinstance(entry["key"], list) else entry["key"]
+            values = {name: decode(entry[name], tensors) for name in ("options", "arguments", "taken")}
+            frames = [_frame_of_plain(frame, tensors) for frame in entry["frames"]]
+            return cls(entry["root"], entry["node"], entry["is_before"], tuple(entry["iterations"]), key, **values, frames=frames)
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{path}: no paused run, or damaged: {error}") from error
+
+    def __repr__(self) -> str:
+        at = f" in iteration {', '.join(map(str, self.iterations))}" if self.iterations else ""
+        return f"Paused run of {self.root} {'before' if self.is_before else 'after'} {self.node}{at}"
+
+    def _places(self) -> dict[str, tuple[Frame, int, bool]]:
+        """By path, where a value is: the frame, the slot, and whether it is an input."""
+        found: dict[str, tuple[Frame, int, bool]] = {}
+        for frame in reversed(self.frames):
+            above = "/".join(frame.path)
+            for name, slot in frame.names.items():
+                is_input = "." not in name
+                path = (f"{above}.{name}" if above else name) if is_input else f"{above}/{name}".lstrip("/")
+                if slot in frame.slots:
+                    found[path] = (frame, slot, is_input)
+            for name, slot in frame.ports.items():
+                if slot in frame.slots:
+                    found[f"{above}/{name}".lstrip("/")] = (frame, slot, True)
+        return found
+
+
+def _port_of(root: Any, name: str, is_input: bool) -> Any:
+    path, _, port = name.rpartition(".")
+    child = root.find(path) if path else root
+    spec = child.get_input_spec() if is_input else child.get_output_spec()
+    return spec[port]
+
+
+def _frame_as_plain(frame: Frame, plain: Any) -> dict[str, Any]:
+    labels = {slot: name for name, slot in (*frame.names.items(), *frame.ports.items())}
+    # What a node made before a loop is made again of what it was given.
+    made = frozenset(frame.made)
+    slots = {
+        str(slot): plain(value, "/".join((*frame.path, labels.get(slot, f"slot {slot}"))))
+        for slot, value in frame.slots.items()
+        if slot not in made
+    }
+    return {
+        "path": list(frame.path),
+        "slots": slots,
+        "step": frame.step,
+        "iteration": frame.iteration,
+        "inner": frame.inner,
+        "names": frame.names,
+        "ports": frame.ports,
+        "hoisted": {str(step): plain(values, f"hoisted {step}") for step, values in frame.hoisted.items()},
+        "made": list(frame.made),
+        "plan": frame.plan,
+        "results": None if frame.results is None else plain(frame.results, "/".join((*frame.path, "results"))),
+    }
+
+
+def _frame_of_plain(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Frame:
+    return Frame(
+        tuple(plain["path"]),
+        {int(slot): decode(value, tensors) for slot, value in plain["slots"].items()},
+        plain["step"],
+        plain["iteration"],
+        plain["inner"],
+        {str(name): int(slot) for name, slot in plain["names"].items()},
+        {str(name): int(slot) for name, slot in plain["ports"].items()},
+        {int(step): decode(values, tensors) for step, values in plain["hoisted"].items()},
+        plain["plan"],
+        tuple(plain["made"]),
+        None if plain["results"] is None else decode(plain["results"], tensors),
+    )
+
+
+def _laid(tensor: Tensor, how: Mapping[str, Any] | None) -> Tensor:
+    """A tensor in the memory layout and, where that is here, on the device that it had."""
+    if how is None:
+        return tensor
+    if list(tensor.stride()) != how["strides"] and tensor.numel() and 0 not in how["strides"]:
+        laid = torch.empty_strided(how["shape"], how["strides"], dtype=tensor.dtype)
+        tensor = laid.copy_(tensor)
+    try:
+        return tensor.to(how["device"])
+    except (RuntimeError, AssertionError):
+        return tensor
+
+
+def check_of(paused: Any, root: Any) -> Paused:
+    """A paused run of this level.
+
+    Raises:
+        PortError: it is something else.
+    """
+    if not isinstance(paused, Paused):
+        raise PortError(f"{root.block_id}: resume() got {type(paused).__name__}; expected what run_until() returned, or Paused.load(path)")
+    return paused
+
+
+_KEPT = ("outputs", "num_loop_steps", "training")
+
+
+def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run that hold for the rest of it, too."""
+    return {name: options[name] for name in _KEPT if options.get(name) is not None}
+
+
+def refuse_where_runs_stop(options: Mapping[str, Any], where: str) -> None:
+    """Refuses options that a run which may stop does not follow.
+
+    Raises:
+        TypeError: names the option.
+    """
+    for name in ("dry_run", "cache"):
+        if options.get(name):
+            raise TypeError(f"{where}: run_until() has no option {name!r}")
+
+
+def refuse_where_runs_go_on(options: Mapping[str, Any], where: str) -> None:
+    """Refuses options that are those of the run that stopped.
+
+    Raises:
+        TypeError: names the option.
+    """
+    for name in ("seed", *_KEPT, "dry_run", "cache", "inputs"):
+        if name in options:
+            own = "the run's own, as it began" if name in ("seed", *_KEPT) else "not for runs that stop"
+            raise TypeError(f"{where}: resume() has no option {name!r}: it is {own}")
