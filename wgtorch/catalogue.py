@@ -14,6 +14,7 @@ from wgtorch.core.registry import RemoteRegistry
 from wgtorch.graph import GraphReaders, GraphWriters
 from wgtorch.lora.hook import LoraHook
 from wgtorch.world import WorldReports
+from wgtorch.world_runtime.state import Views
 
 _BLOCKS = {
     "wgtorch.blocks.api_adapters": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
@@ -81,5 +82,6 @@ def install() -> None:
     NamedModels.provide(partial(import_module, "wgtorch.integrations.transformers.packaged_models"), "smollm2", "wordllama")
     ConvertedFormats.provide(partial(import_module, "wgtorch.integrations.transformers.gguf"), "gguf")
     StoredTypes.provide(partial(import_module, "wgtorch.blocks.diffusion.schedules.grid"), "sampling/grid", "sampling/state")
+    Views.provide(partial(import_module, "wgtorch.report.glance"), "state", "history")
     adapter_hook.install(LoraHook())
     RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")

@@ -161,6 +161,11 @@ class Stage(Composite):
         """For each slot the stage writes, the ports that feed it."""
         return {slot: {port: self._port_at(port, "output") for port in ports} for slot, ports in self._contract.writes.items()}
 
+    def node_facts(self) -> list[str]:
+        contract = self._contract
+        reads = ", ".join(dict.fromkeys(contract.reads.values())) or "nothing"
+        return [f"{reads} -> {', '.join(contract.writes) or 'nothing'}", *([f"when {self._condition}"] if self._condition else [])]
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     def forward(  # type: ignore[override]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from wgtorch.core.block import Block
 from wgtorch.core.config import schema
 from wgtorch.core.config.serialization import LevelRegistry
+from wgtorch.core.drawing import Link
 from wgtorch.core.errors import Finding, StateError, StructureError
 from wgtorch.core.registry import Registry
 from wgtorch.core.signature import copy_plain
@@ -167,9 +168,17 @@ class World(WorldRunner):
         self.set_storage(config.get("storage"))
         self.set_initial_content(config.get("initial_content", {}))
 
-    def links(self) -> list[tuple[str, str, str]]:
+    def summary_facts(self) -> list[tuple[str, list[str]]]:
+        life = self.life
+        lived = [f"{life.passes} passes", *([] if life.seed is None else [f"seed {life.seed}"])]
+        return [("slots", list(self.state_schema)), ("content", list(life.content)), ("lived", lived)]
+
+    def run_order(self) -> tuple[str, ...]:
+        return self._cycle
+
+    def links(self) -> list[Link]:
         following = [*self._cycle[1:], *self._cycle[:1]]
-        return [(stage_id, after, "State") for stage_id, after in zip(self._cycle, following, strict=True)]
+        return [Link(stage_id, "State", after, "State") for stage_id, after in zip(self._cycle, following, strict=True)]
 
     def _findings(self) -> tuple[list[Finding], list[Finding]]:
         errors = self._cycle_findings()

@@ -235,9 +235,9 @@ def test_half_a_letter_and_odd_numbers_are_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_large_pictures_are_made_smaller() -> None:
-    from wgtorch.report.page import _picture
+    from wgtorch.report.page import picture_tag
 
-    (picture,) = Seen(_picture(torch.rand(3, 2048, 512), "x")).pictures()
+    (picture,) = Seen(picture_tag(torch.rand(3, 2048, 512), "x")).pictures()
     assert picture.size == (256, 1024)
 
 
@@ -263,3 +263,13 @@ def test_chapters_of_an_old_stored_world_need_no_life(tmp_path: Path) -> None:
     world = lived(tmp_path)
     assert [chapter.number for chapter in chapters_of(world.history, None)] == [1, 2]
     assert re.search(r"Episode 1\b", world.report().html)
+
+
+def test_states_and_histories_show_themselves_in_a_notebook() -> None:
+    world = tiny_world()
+    world.run(num_steps=3, seed=5)
+    shown = world.state._repr_html_()
+    assert shown.count("<tr>") == 5 and "data:image/png;base64," in shown
+    assert "&lt;b&gt;" in State(intent="<b>")._repr_html_() and "<b>" not in State(intent="<b>")._repr_html_()
+    history = world.history._repr_html_()
+    assert history.count("<tr>") == len(world.history) and "data:image/png" in history

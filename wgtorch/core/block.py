@@ -234,6 +234,10 @@ class Block(nn.Module):
         """
         return {}
 
+    def node_facts(self) -> list[str]:
+        """What is worth a word in the summary of the level that it stands in."""
+        return []
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, UnknownNameError, suggest
+from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, UnknownNameError, ValidationError, suggest
 from wgtorch.core.graph_builder import GraphBuilder
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Plan, make_plan
@@ -375,6 +375,12 @@ class Composite(GraphBuilder):
         if self._is_async is None:
             self._is_async = any(child.is_async for _, child, _ in walk_tree(self, repeats=0) if child.remote or not is_level(child))
         return self._is_async
+
+    def run_order(self) -> tuple[str, ...]:
+        try:
+            return self._current_plan().order()
+        except ValidationError:  # it cannot run yet
+            return ()
 
     def skip_reason(self, node: Node, run: RunContext | None) -> str | None:
         """Why a node is to be skipped now; levels with conditions answer."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.schema import EDGE, EXPOSED, listed
+from wgtorch.core.drawing import Link
 from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level, edits
@@ -211,14 +212,10 @@ class GraphBuilder(Level):
         part._changed()
         return part
 
-    def links(self) -> list[tuple[str, str, str]]:
-        """What :meth:`draw` draws arrows for: (source, target, words)."""
-        links = [(f">{entry.name}", entry.node_id, entry.port_name) for entry in self._inputs]
-        links += [
-            (e.source_node, e.target_node, e.source_port if e.source_port == e.target_port else f"{e.source_port} > {e.target_port}")
-            for e in self.edges
-        ]
-        return links + [(entry.node_id, f"{entry.name}>", entry.port_name) for entry in self._outputs]
+    def links(self) -> list[Link]:
+        links = [Link(f">{entry.name}", "", entry.node_id, entry.port_name) for entry in self._inputs]
+        links += [Link(edge.source_node, edge.source_port, edge.target_node, edge.target_port) for edge in self.edges]
+        return links + [Link(entry.node_id, entry.port_name, f"{entry.name}>", "") for entry in self._outputs]
 
     # --- config -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ from wgtorch.core.block import Block
 from wgtorch.core.config import serialization as building
 from wgtorch.core.config.schema import listed
 from wgtorch.core.config.template import build_template
-from wgtorch.core.drawing import Drawing, draw
+from wgtorch.core.drawing import Drawing, Link, draw
+from wgtorch.core.drawing.summary import html_of, ports_of, summary_of
 from wgtorch.core.errors import StructureError, StructureTypeError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
@@ -331,9 +332,13 @@ class Level(Block):
         """
         return draw(self, format, times)
 
-    def links(self) -> list[tuple[str, str, str]]:
-        """What :meth:`draw` draws arrows for: (source, target, words)."""
+    def links(self) -> list[Link]:
+        """What :meth:`draw` draws arrows for."""
         return []
+
+    def run_order(self) -> tuple[str, ...]:
+        """Nodes in the order they run, as far as that is known; loops once."""
+        return ()
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -466,8 +471,15 @@ class Level(Block):
         """Children that are levels themselves, each once however many places it stands at."""
         return {id(child): child for child in self.nodes.values() if isinstance(child, Level)}.values()
 
-    def extra_repr(self) -> str:
-        return repr(self.block_id)
+    def summary_facts(self) -> list[tuple[str, list[str]]]:
+        """What stands above the nodes in the summary that ``repr`` gives: (head, words)."""
+        return ports_of(self)
+
+    def __repr__(self) -> str:
+        return summary_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
 
 _PLACE_FIELDS = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")

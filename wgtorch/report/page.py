@@ -65,7 +65,7 @@ def _article(chapter: Chapter) -> str:
     said = [("action", words(chapter.action)), *rows(slots)]
     told = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in said if text)
     images = [image for slot, value in slots.items() for _, image in images_in(value, slot)]
-    pictures = "".join(_picture(image, f"Episode {chapter.number}") for image in images)
+    pictures = "".join(picture_tag(image, f"Episode {chapter.number}") for image in images)
     where = "in flight" if chapter.stored is None else f"stored as step {chapter.stored}"
     facts = [where, *([f"{chapter.seconds:.2f} s"] if chapter.traces else [])]
     parts = [
@@ -78,7 +78,8 @@ def _article(chapter: Chapter) -> str:
     return f'<article id="episode-{chapter.number}">{"".join(parts)}</article>'
 
 
-def _picture(image: Tensor, words_for_it: str) -> str:
+def picture_tag(image: Tensor, words_for_it: str, *, height: int | None = None) -> str:
+    """A picture inside the page. Large ones are made smaller; ``height`` in pixels, as it is shown."""
     from torch.nn.functional import interpolate
 
     largest = max(image.shape[-2:])
@@ -89,7 +90,8 @@ def _picture(image: Tensor, words_for_it: str) -> str:
     write_png(image, held)
     data = base64.b64encode(held.getvalue()).decode()
     small = ' class="small"' if largest < _LARGEST // 4 else ""
-    return f'<img{small} alt="{escape(words_for_it)}" src="data:image/png;base64,{data}">'
+    shown = f' style="height:{height}px;image-rendering:pixelated"' if height else ""
+    return f'<img{small}{shown} alt="{escape(words_for_it)}" src="data:image/png;base64,{data}">'
 
 
 def _recipe(recipe: Any) -> str:

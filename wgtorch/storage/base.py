@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 
 from wgtorch.core.errors import StorageError, suggest
 from wgtorch.core.registry import Registry
-from wgtorch.world_runtime.state import State
+from wgtorch.world_runtime.state import State, Views
 
 
 @dataclass(slots=True)
@@ -104,6 +104,9 @@ class History(Sequence[State]):
 
     def __iter__(self) -> Iterator[State]:
         return (self.storage.read(step)[0] for step in self.steps)
+
+    def _repr_html_(self) -> str:
+        return Views.get("history")(self)
 
     def __repr__(self) -> str:
         return f"History of {len(self)} states"

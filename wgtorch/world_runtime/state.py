@@ -11,8 +11,12 @@ from torch import Tensor
 from wgtorch.core.encoding import register_stored_type
 from wgtorch.core.errors import StateError, suggest
 from wgtorch.core.kinds import describe
+from wgtorch.core.registry import Registry
 
 CANONICAL_SLOTS = ("intent", "recipe", "artifacts", "description", "outcome")
+
+Views: Registry[Callable[..., str]] = Registry("view in a notebook")
+"""HTML of a thing by its kind; the report adds its own."""
 
 
 class State(Mapping[str, Any]):
@@ -106,6 +110,10 @@ class State(Mapping[str, Any]):
         if not isinstance(other, State):
             return NotImplemented
         return self._schema == other._schema and _equal(self._values, other._values)
+
+    def _repr_html_(self) -> str:
+        shown: str = Views.get("state")(self)
+        return shown
 
     def __repr__(self) -> str:
         return f"State({', '.join(f'{name}={describe(self._values[name])}' for name in self.filled)})"

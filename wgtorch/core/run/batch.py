@@ -131,20 +131,23 @@ def takes_several(child: Any) -> bool:
     return bool(child.batched or child.rows_are_samples)
 
 
-def run_items(runs: Sequence[Callable[[], Any]], start: Callable[[Callable[[], Any]], Any], joins: bool) -> list[Any]:
+def run_items(
+    runs: Sequence[Callable[[], Any]], start: Callable[[Callable[[], Any]], Any], joins: bool, *, apart: bool = False
+) -> list[Any]:
     """Results of runs that go on beside each other; where one failed, its exception.
 
     Args:
         runs: one for each item.
         start: begins one in a thread, and gives its future.
-        joins: some of their blocks take several samples; else they run one after the other.
+        joins: some of their blocks take several samples, or wait; else they run one after the other.
+        apart: each makes its own calls.
     """
     if not joins or len(runs) == 1:
         return [_result_of(run) for run in runs]
     calls = JoinedCalls(len(runs))
 
     def one(index: int, run: Callable[[], Any]) -> Any:
-        token = meeting.set((calls, index))
+        token = meeting.set(None if apart else (calls, index))
         try:
             return _result_of(run)
         finally:
