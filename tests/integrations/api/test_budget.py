@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from wgtorch.core.errors import BudgetError
+from wgtorch.integrations.api import clients, set_price
+from wgtorch.integrations.api.answers import Answer, Question
 from wgtorch.integrations.api.budget import BudgetGuard, Spent
 from wgtorch.integrations.api.terms import Budget
+from wgtorch.integrations.api.token_estimates import TokenEstimates
+from wgtorch.integrations.models.requests import Message, TextRequest
+from wgtorch.testing import Reply
 
 
 async def asked(guard: BudgetGuard, budget: Budget, took: Spent | None, share: Spent) -> None:
@@ -75,3 +82,73 @@ def test_who_is_cancelled_while_waiting_lets_the_next_one_in() -> None:
 
     asyncio.run(many())
     assert guard.spent == Spent(2, 60)
+
+
+# --- what is set aside, by what was counted before ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_tokens", [50, None])
+@pytest.mark.parametrize("streams", [False, True])
+def test_no_token_is_spent_beyond_a_budget_with_pictures(server, build, max_tokens: int | None, streams: bool) -> None:
+    server.delay = 0.02
+    server.respond = lambda seen: Reply("seen", tokens=(1125, 7))
+    vlm = build("vlm", budget={"tokens": 5000}, max_tokens=max_tokens, limits={"in_flight": 64}, retries=0, stream=streams)
+    with pytest.raises(BudgetError, match="budget of 5000 tokens is spent"):
+        vlm(image=torch.rand(40, 3, 8, 8))
+    assert len(server.requests) == 4 and clients()[0].spent == Spent(4, 4 * 1132)
+
+
+@pytest.mark.parametrize("max_tokens", [60, None])
+def test_64_threads_pass_no_budget_together(server, build, max_tokens: int | None) -> None:
+    server.delay = 0.01
+    server.respond = lambda seen: Reply("fine", tokens=(40, 60))
+    llm = build(budget={"tokens": 2000}, max_tokens=max_tokens, limits={"in_flight": 64})
+
+    def one(number: int) -> int:
+        try:
+            return int(bool(llm(prompt=f"number {number}")["text"]))
+        except BudgetError:
+            return 0
+
+    with ThreadPoolExecutor(64) as threads:
+        answered = sum(threads.map(one, range(64)))
+    assert clients()[0].spent.tokens <= 2000 and 15 <= answered == len(server.requests) <= 20
+    assert server.most_at_once > 1, "what is known goes at once"
+
+
+def test_the_one_answer_that_nobody_could_know_may_pass_it_and_no_other(server, build) -> None:
+    server.delay = 0.01
+    server.respond = lambda seen: Reply("long", tokens=(10, 900))
+    with pytest.raises(BudgetError):
+        build(budget={"tokens": 500}, limits={"in_flight": 64}, allow_cut=True)(prompt=["x"] * 64)
+    assert len(server.requests) == 1
+
+
+def test_a_long_prompt_is_not_refused_for_what_short_ones_took_around_them(server, build) -> None:
+    server.respond = lambda seen: Reply("fine", tokens=(200 + len(seen.prompt) // 4, 5))
+    llm = build(budget={"tokens": 4000}, max_tokens=10)
+    llm(prompt="x")
+    llm(prompt="word " * 1200)
+    assert clients()[0].spent.calls == 2
+    with pytest.raises(BudgetError):
+        llm(prompt="word " * 2400)
+
+
+def test_a_budget_of_money_counts_pictures_too(server, build) -> None:
+    set_price("openai", "tiny", prompt=1.0, completion=1.0)
+    server.delay = 0.01
+    server.respond = lambda seen: Reply("seen", tokens=(1_000_000, 0))
+    with pytest.raises(BudgetError, match="money"):
+        build("vlm", budget={"money": 3.5}, max_tokens=50)(image=torch.rand(12, 3, 8, 8))
+    assert len(server.requests) == 3 and clients()[0].spent.money <= 3.5
+
+
+def test_tokens_of_a_picture_are_those_of_its_size() -> None:
+    def asked(size: int, text: str = "what?") -> Question:
+        return Question("complete", TextRequest((Message("user", text, (torch.zeros(3, size, size),)),), max_tokens=5), "p", "m")
+
+    estimates = TokenEstimates()
+    assert not estimates.most(asked(8)).is_sure
+    estimates.learn(asked(8), Answer("seen", prompt_tokens=300, completion_tokens=4))
+    assert estimates.most(asked(8)).is_sure and 300 <= estimates.most(asked(8)).prompt <= 400
+    assert not estimates.most(asked(16)).is_sure

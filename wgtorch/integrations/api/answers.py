@@ -89,13 +89,6 @@ class Question:
         body = {"kind": self.kind, "provider": self.provider, "model": self.model, "options": self.options, "request": _plain(self.request)}
         return json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
-    def estimated_tokens(self) -> tuple[int, int]:
-        """Tokens of the prompt and of the answer, before anybody counted: four bytes each, and what was allowed."""
-        words = sum(len(message.text.encode()) for message in getattr(self.request, "messages", ()))
-        words += sum(len(text.encode()) for text in getattr(self.request, "texts", ()))
-        words += sum(len(getattr(self.request, name, None) or "") for name in ("prompt", "text"))
-        return words // 4 + 1, getattr(self.request, "max_tokens", None) or 0
-
 
 def digest(described: str) -> str:
     """The key under which a question is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wgtorch.core.errors import BudgetError
@@ -32,6 +33,19 @@ class Spent:
         self.money += sign * share.money
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is set aside for a call.
+
+    Args:
+        most: more than it takes for sure; None where nobody knows.
+        likely: what it will take; set aside where it goes alone.
+    """
+
+    most: Spent | None
+    likely: Spent
+
+
 class BudgetGuard:
     """Counts for all callers of one client; budgets come with each caller. Used inside one event loop only.
 
@@ -43,22 +57,39 @@ class BudgetGuard:
         self.spent = Spent()
         self._provider, self._model = provider, model
         self._aside = Spent()
+        self._is_alone = False  # a call of unknown size is on its way, and nothing goes beside it
         self._gate = asyncio.Lock()
         self._settled = asyncio.Event()
 
-    async def take(self, share: Spent, budget: Budget) -> None:
+    async def take(self, share: Spent | Callable[[], Reservation], budget: Budget) -> Spent:
         """Sets a call's share aside, so that calls at once cannot pass a budget together.
 
-        What is set aside for others on their way is mostly more than they take, so this waits for them before it gives up.
+        What is set aside for others on their way is mostly more than they take, so this waits for them before it gives up. A call
+        whose size nobody knows waits until it is alone, and lets none go beside it: at most its own answer passes a budget.
+
+        Args:
+            share: what it takes at most; or what tells so, asked again whenever others have ended, since more is known then.
+            budget: of the caller.
+
+        Returns:
+            What was set aside, for :meth:`charge`.
 
         Raises:
             BudgetError: it is spent.
         """
         if budget.tokens is None and budget.money is None:
-            self._take(share, budget)
-            return
+            asked = share if isinstance(share, Spent) else share().likely
+            self._refuse_beyond(asked, budget)
+            return self._set_aside(asked)
         async with self._gate:  # in the order they came
-            while not self._take(share, budget):
+            while True:
+                wanted = Reservation(share, share) if isinstance(share, Spent) else share()
+                if wanted.most is not None and not self._is_alone and not self._over(wanted.most, budget):
+                    return self._set_aside(wanted.most)
+                self._refuse_beyond(wanted.likely, budget)
+                if self._aside.calls == 0:
+                    self._is_alone = True
+                    return self._set_aside(wanted.likely)
                 self._settled.clear()
                 await self._settled.wait()
 
@@ -68,18 +99,23 @@ class BudgetGuard:
         self.spent.add(share, -1)
         if took is not None:
             self.spent.add(took)
+        if self._aside.calls == 0:
+            self._is_alone = False
         self._settled.set()
 
-    def _take(self, share: Spent, budget: Budget) -> bool:
-        """False where others on their way may leave enough."""
-        over = [name for name in _COUNTED if self._beyond(name, share, budget) > 0]
-        for name in over:
+    def _set_aside(self, share: Spent) -> Spent:
+        self.spent.add(share)
+        self._aside.add(share)
+        return share
+
+    def _over(self, share: Spent, budget: Budget) -> list[str]:
+        return [name for name in _COUNTED if self._beyond(name, share, budget) > 0]
+
+    def _refuse_beyond(self, share: Spent, budget: Budget) -> None:
+        """Refuses what does not fit however little the others on their way take."""
+        for name in self._over(share, budget):
             if name == "calls" or self._aside.calls == 0 or self._beyond(name, share, budget) > getattr(self._aside, name):
                 raise self._error(name, share, budget)
-        if not over:
-            self.spent.add(share)
-            self._aside.add(share)
-        return not over
 
     def _beyond(self, name: str, share: Spent, budget: Budget) -> float:
         """By how much a share passes the budget, with all that is set aside; negative where it does not."""

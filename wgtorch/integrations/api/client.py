@@ -16,7 +16,7 @@ from typing import Any
 from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
 from wgtorch.core.run import background
 from wgtorch.integrations.api.answers import Answer, Question
-from wgtorch.integrations.api.budget import BudgetGuard, Spent
+from wgtorch.integrations.api.budget import BudgetGuard, Reservation, Spent
 from wgtorch.integrations.api.capabilities import forget
 from wgtorch.integrations.api.failures import Failure, failure_of
 from wgtorch.integrations.api.prices import price_of
@@ -24,6 +24,7 @@ from wgtorch.integrations.api.providers.base import OnPiece, Provider
 from wgtorch.integrations.api.rate_limiter import RateLimiter
 from wgtorch.integrations.api.secrets import Secret, read_key, scrubbed
 from wgtorch.integrations.api.terms import Budget, Patience, Terms, budget_now
+from wgtorch.integrations.api.token_estimates import Bound, TokenEstimates
 
 _KEPT = 4096  # paid answers of failed batches that wait to be asked for again
 
@@ -78,6 +79,7 @@ class Client:
         self.provider = address.provider(address.endpoint, key)
         self.line = RateLimiter()
         self.guard = BudgetGuard(address.provider.name, address.model)
+        self.estimates = TokenEstimates()
         self._kept: OrderedDict[tuple[str, str], Answer] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -100,11 +102,12 @@ class Client:
         """
         started = time.monotonic()
         budget = budget_now(self.address.provider.name, self.address.model, terms.budget)
-        share = self._share(question, budget)
-        await self.guard.take(share, budget)
+        self._check_price(budget)
+        share = await self.guard.take(lambda: self._reservation(question), budget)
         answer: Answer | None = None
         try:
             answer = await self._tries(question, terms, on_piece, stop, started)
+            self.estimates.learn(question, answer)
             return answer
         except ApiError as error:
             if stop is not None and not isinstance(error, BudgetError):
@@ -114,7 +117,8 @@ class Client:
             self.guard.charge(share, None if answer is None else self._took(answer, share))
 
     async def _tries(self, question: Question, terms: Terms, on_piece: Any, stop: Stop | None, started: float) -> Answer:
-        patience, tokens = terms.patience, sum(question.estimated_tokens())
+        likely = self.estimates.likely(question)
+        patience, tokens = terms.patience, likely.prompt + likely.completion
         said = _Watched(on_piece) if on_piece is not None else None
         for number in count():
             place = await self.line.enter(terms.limits, tokens)
@@ -170,23 +174,26 @@ class Client:
             return None
         return price.of(answer.prompt_tokens or 0, answer.completion_tokens or 0) if answer.tokens is not None or price.call else None
 
-    def _share(self, question: Question, budget: Budget) -> Spent:
-        """What a call will take, by an estimate.
-
-        Raises:
-            BudgetError: money is limited, and the model has no price.
-        """
+    def _check_price(self, budget: Budget) -> None:
+        """Refuses a budget of money for a model that has no price."""
         provider, model = self.address.provider, self.address.model
-        prompt, completion = question.estimated_tokens()
-        price = None if provider.is_free else price_of(provider.name, model)
-        if budget.money is not None and price is None and not provider.is_free:
+        if budget.money is not None and not provider.is_free and price_of(provider.name, model) is None:
             raise BudgetError(
                 f"{provider.name} {model}: a budget of {budget.money:g} in money, and no price of this model is known. "
                 "Give it with set_price().",
                 provider=provider.name,
                 model=model,
             )
-        return Spent(1, prompt + completion, 0.0 if price is None else price.of(prompt, completion))
+
+    def _reservation(self, question: Question) -> Reservation:
+        """What a call will take, by what was learnt so far."""
+        most = self.estimates.most(question)
+        return Reservation(self._priced(most) if most.is_sure else None, self._priced(self.estimates.likely(question)))
+
+    def _priced(self, bound: Bound) -> Spent:
+        provider = self.address.provider
+        price = None if provider.is_free else price_of(provider.name, self.address.model)
+        return Spent(1, bound.prompt + bound.completion, 0.0 if price is None else price.of(bound.prompt, bound.completion))
 
     def _took(self, answer: Answer, share: Spent) -> Spent:
         """What a call took; its share, as far as the provider did not say."""
