@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 import torch
 
 from wgtorch import Graph
-from wgtorch.core.errors import ApiContentError, ApiTransportError, ConfigError, ReplayError
+from wgtorch.core.errors import ApiContentError, ApiRequestError, ApiTransportError, ConfigError, ReplayError
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import Cassette, UsageMeter, cassette
+from wgtorch.integrations.api.answers import Question
+from wgtorch.integrations.models.requests import Message, TextRequest
 from wgtorch.testing import Reply, ScriptedServer, refusal
 
 
@@ -171,3 +176,58 @@ def test_the_environment_chooses_for_a_whole_program(server: ScriptedServer, bui
     graph.infer_exposed_ports()
     assert graph.run({"prompt": "x"}, callbacks=[meter])["text"] == "x" and len(server.requests) == 1
     assert (meter.total.calls, meter.total.replayed, meter.total.prompt_tokens) == (1, 1, 0)
+
+
+_ASKS = """
+import sys
+from wgtorch import BlockRegistry
+from wgtorch.integrations.api import cassette
+
+url, tape, count = sys.argv[1:]
+llm = BlockRegistry.build({"block_type": "llm", "config": {"model_id": "m", "endpoint_url": url, "limits": {"in_flight": 4}}})
+sys.stdin.readline()
+with cassette(tape, mode="auto"):
+    print(llm(prompt=[f"question {n}" for n in range(int(count))])["text"])
+"""
+
+
+@pytest.mark.xdist_group("processes")
+def test_two_processes_ask_each_question_once(server: ScriptedServer, tape: Path) -> None:
+    server.delay = 0.01
+    server.respond = lambda seen: f"answer {len(server.requests)} to {seen.prompt}"
+    command = [sys.executable, "-c", _ASKS, server.url, str(tape), "40"]
+    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate("go\n", timeout=120)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert told[0] == told[1] and len(server.requests) == 40 == len({seen.prompt for seen in server.requests})
+
+
+def test_threads_and_rows_of_a_batch_ask_each_question_once(server: ScriptedServer, build, tape: Path) -> None:
+    server.delay = 0.02
+    counting(server)
+    with cassette(tape, mode="auto"):
+        llm = build()
+        answers: list[list[str]] = [[], []]
+
+        def ask(at: int) -> None:
+            answers[at] = llm(prompt=["a", "b", "a", "c"])["text"]
+
+        threads = [threading.Thread(target=copy_context().run, args=(ask, at)) for at in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers[0] == answers[1] and answers[0][0] == answers[0][2] and len(server.requests) == 3
+
+
+def test_what_another_could_not_answer_is_asked_here(server: ScriptedServer, build, tape: Path) -> None:
+    server.script(Reply("no", status=400), "fine")
+    with cassette(tape, mode="auto") as opened:
+        with pytest.raises(ApiRequestError):
+            build()(prompt="x")
+        assert build()(prompt="x")["text"] == "fine"
+        question = Question("complete", TextRequest((Message("user", "y"),)), "openai", "tiny")
+        assert opened.claim([question], "gone") == [True] and opened.claim([question], "other") == [False]
+        with sqlite3.connect(tape) as connection:  # the process that claimed it has ended
+            connection.execute("UPDATE claims SET pid=?", (2**22 + 1,))
+        assert build()(prompt="y")["text"] == "y"

@@ -38,6 +38,7 @@ from wgtorch.integrations.models.requests import (
 )
 
 _EMBEDDED_AT_ONCE = 256  # texts in one request
+_LOOK = 0.02  # seconds between looks at whether another process has an answer
 
 
 class ApiBackend:
@@ -125,11 +126,38 @@ class ApiBackend:
                 _say_again(answer, index, on_text)
                 found[index] = (answer, self._usage(answer, None, 0.0, replayed=True))
         missing = [index for index, entry in enumerate(found) if entry is None]
-        if missing:
-            asked = _Asked(self, tape, [questions[index] for index in missing], missing, on_text)
-            for index, entry in zip(missing, asked.answers(), strict=True):
-                found[index] = entry
+        if tape is not None and tape.mode == "auto":
+            self._ask_once(tape, questions, missing, found, on_text)
+        elif missing:
+            self._ask_all(tape, questions, missing, found, on_text)
         return [entry for entry in found if entry is not None]
+
+    def _ask_all(
+        self, tape: Cassette | None, questions: Sequence[Question], missing: Sequence[int], found: list[Any], on_text: OnText | None
+    ) -> None:
+        asked = _Asked(self, tape, [questions[index] for index in missing], missing, on_text)
+        for index, entry in zip(missing, asked.answers(), strict=True):
+            found[index] = entry
+
+    def _ask_once(
+        self, tape: Cassette, questions: Sequence[Question], missing: list[int], found: list[Any], on_text: OnText | None
+    ) -> None:
+        """Asks what nobody else asks now, and waits for the answers to what others ask."""
+        owner = uuid.uuid4().hex
+        while missing:
+            mine = [index for index, is_mine in zip(missing, tape.claim([questions[at] for at in missing], owner), strict=True) if is_mine]
+            if mine:
+                try:
+                    self._ask_all(tape, questions, mine, found, on_text)
+                finally:
+                    tape.release(owner)
+            for index in missing:
+                if found[index] is None and (answer := tape.find(questions[index])) is not None:
+                    _say_again(answer, index, on_text)
+                    found[index] = (answer, self._usage(answer, None, 0.0, replayed=True))
+            missing = [index for index in missing if found[index] is None]
+            if missing and not mine:
+                time.sleep(_LOOK)
 
     def _usage(self, answer: Answer, client: Client | None, latency: float, *, replayed: bool = False) -> dict[str, Any]:
         usage: dict[str, Any] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import sqlite3
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,6 +29,11 @@ CREATE TABLE answers (
     answer TEXT, blob BLOB, error TEXT, message TEXT, status INTEGER, UNIQUE (key, draw, nth)
 );
 """
+_CLAIMS = """
+CREATE TABLE IF NOT EXISTS claims (key TEXT NOT NULL, draw TEXT NOT NULL, owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+    since REAL NOT NULL, PRIMARY KEY (key, draw)) WITHOUT ROWID
+"""
+_CLAIMED_FOR = 3600.0  # seconds after which a claim of another machine is void
 _COLUMNS = "answer, blob, error, message, status"
 _WRITE = f"INSERT OR REPLACE INTO answers (key, draw, nth, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -36,7 +43,8 @@ class Cassette:
 
     A question is its kind, provider, model, messages and options, without seed and address. Answers of runs with a seed
     are told apart by it. Where there is none, a cassette that records keeps answers to the same question in their order,
-    and replays them so.
+    and replays them so. In ``auto`` each question is asked once, whichever threads and processes ask it at once: one claims it,
+    the others wait for its answer.
 
     Args:
         path: the file; made when something is recorded.
@@ -118,8 +126,47 @@ class Cassette:
                 with connection:
                     connection.execute("INSERT OR IGNORE INTO questions VALUES (?, ?)", (key, asked))
                     connection.execute(_WRITE, (key, draw, nth, *row))
+                    connection.execute("DELETE FROM claims WHERE key=? AND draw=?", (key, draw))
             except sqlite3.Error as error:
                 raise ReplayError(f"the cassette {str(self.path)!r} cannot be written: {error}") from None
+
+    def claim(self, questions: Sequence[Question], owner: str) -> list[bool]:
+        """For each question whether its caller is to ask it; else somebody else asks it now, or it has been answered meanwhile.
+
+        Who claims must :meth:`release`, or :meth:`keep` an answer.
+
+        Args:
+            questions: that :meth:`find` has no answer to.
+            owner: names this caller among all of them.
+        """
+        with self._lock:
+            connection = self._connect(create=True)
+            assert connection is not None
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                with connection:
+                    return [self._claim(connection, digest(question.described()), question.draw, owner) for question in questions]
+            except sqlite3.Error as error:
+                raise ReplayError(f"the cassette {str(self.path)!r} cannot be written: {error}") from None
+
+    def release(self, owner: str) -> None:
+        """Gives up what a caller claimed and has no answer to."""
+        with self._lock:
+            connection = self._connect(create=True)
+            assert connection is not None
+            with connection:
+                connection.execute("DELETE FROM claims WHERE owner=?", (owner,))
+
+    def _claim(self, connection: sqlite3.Connection, key: str, draw: str, owner: str) -> bool:
+        answered = "SELECT 1 FROM answers WHERE key=? AND draw=? AND nth=0 AND error IS NULL"
+        if connection.execute(answered, (key, draw)).fetchone():
+            return False
+        claimed = connection.execute("SELECT host, pid, since FROM claims WHERE key=? AND draw=?", (key, draw)).fetchone()
+        if claimed is not None and not _is_void(*claimed):
+            return False
+        row = (key, draw, owner, platform.node(), os.getpid(), time.time())
+        connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)", row)
+        return True
 
     def rewind(self) -> None:
         """Begins at the first answer of questions that were asked several times."""
@@ -209,6 +256,20 @@ def _make_tables(connection: sqlite3.Connection) -> None:
         for statement in _TABLES.split(";")[:-1]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={_VERSION}")
+    connection.execute(_CLAIMS)
+
+
+def _is_void(host: str, pid: int, since: float) -> bool:
+    """True where who claimed a question will never answer it: its process ended."""
+    if host != platform.node():
+        return time.time() - since > _CLAIMED_FOR
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's
+        return False
+    return False
 
 
 def _recorded_error(name: str) -> type[ApiError]:
