@@ -34,6 +34,9 @@ _BLOCKS = {
     "wgtorch.blocks.pixel_scenes": (
         "backbone/pixel_scene", "codec/pixel_art", "conditioner/pixel_scene", "motion/pixel_scene", "sound/pixel_scene", "vlm/pixel_scene",
     ),
+    "wgtorch.blocks.simulation": (
+        "simulation/architect", "simulation/author", "simulation/development", "simulation/world_update",
+    ),
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
@@ -58,6 +61,7 @@ _BLOCKS = {
     ),
 }  # fmt: skip
 _TEMPLATES = {
+    "wgtorch.templates.scene_world": ("world/scenes",),
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
     "wgtorch.templates.scene_edits": ("graph/image_to_image", "graph/inpaint", "pipeline/text_to_image_refine"),
     "wgtorch.templates.scene_video": ("graph/upscale", "graph/image_to_video", "pipeline/text_to_video"),

@@ -95,7 +95,7 @@ def test_parameters_are_refused_where_there_is_no_template(tmp_path: Path) -> No
 
 
 def test_a_value_that_a_block_refuses_is_a_mistake_in_the_config() -> None:
-    with pytest.raises(ConfigError, match=r"grammar/architect: .*pictures: found 0, expected at least 1"):
+    with pytest.raises(ConfigError, match=r"simulation/architect: .*pictures: found 0, expected a whole number of at least 1"):
         open_level("default", {"pictures": 0})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wgtorch.core.config.template import build_template, register_template
+from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
@@ -33,19 +34,28 @@ def around(graph: Graph, name: str) -> Pipeline:
 
 @register_template("philosopher", level="stage")
 def philosopher() -> Stage:
-    """Looks at the artifacts and describes what is in them; it never sees the recipe."""
+    """Looks at the artifacts and describes what is in them, in words and as data; it never sees the recipe."""
     stage = Stage("philosopher", role="philosopher")
     stage.add_pipeline(around(build_template("graph", "caption", {}), "describe"), "describe", map="image")
-    stage.set_state_contract(["artifacts"], ["description"], {"describe.image": "artifacts"}, {"description": "describe.text"})
+    stage.set_state_contract(
+        ["artifacts"],
+        ["description"],
+        {"describe.image": "artifacts"},
+        {"description.text": "describe.text", "description.attributes": "describe.attributes"},
+    )
     stage.set_execution_condition("philosopher")
     return stage
 
 
 @register_template("author", level="stage")
-def author() -> Stage:
-    """Tells what really happened, in the context of the world before the update, by grammar."""
+def author(*, teller: str = "grammar") -> Stage:
+    """Tells what really happened, from the episode's events and the world before the update.
+
+    Args:
+        teller: name of a registered teller.
+    """
     stage = Stage("author", role="author")
-    stage.add_pipeline(single("grammar/author", "tell"), "tell")
+    stage.add_pipeline(single("simulation/author", "tell", teller=teller), "tell")
     stage.set_state_contract(
         ["intent", "description"],
         ["outcome"],
@@ -57,21 +67,37 @@ def author() -> Stage:
 
 
 @register_template("environment", level="stage")
-def environment(*, memory: int = 6) -> Stage:
-    """Applies a complete state to the world's content, and writes the next episode's intent, by grammar.
+def environment(
+    *,
+    memory: int = 6,
+    places: int = 36,
+    characters: int = 8,
+    scheduling: str = "initiative",
+    reader: str = "rules",
+    teller: str = "grammar",
+) -> Stage:
+    """Begins a simulated world, applies a complete state to its content, tries the action against it and develops what is next.
 
     Args:
         memory: episodes that the story tells in full.
+        places: how many places the map has at first.
+        characters: how many characters there are at first, the traveller included.
+        scheduling: who acts in a pass beside the traveller: ``initiative``, ``turns`` or ``all``.
+        reader: name of a registered reader of actions.
+        teller: name of a registered teller, for the words of the intent.
     """
     stage = Stage("environment", role="environment")
-    stage.add_pipeline(single("grammar/world_update", "world_update", memory=memory), "world_update", condition="complete")
-    stage.add_pipeline(single("grammar/development", "development"), "development")
+    stage.add_pipeline(single("simulation/world_update", "world_update", memory=memory), "world_update", condition="complete")
+    options = {"places": places, "characters": characters, "scheduling": scheduling, "reader": reader, "teller": teller}
+    stage.add_pipeline(single("simulation/development", "development", **options), "development")
     stage.add_edge("world_update.content", "development.content")
     stage.set_state_contract(
         [],
         ["intent"],
         {
             "world_update.content": "content",
+            "world_update.intent": "intent",
+            "world_update.recipe": "recipe",
             "world_update.description": "description",
             "world_update.outcome": "outcome",
             "development.content": "content",
@@ -85,13 +111,13 @@ def environment(*, memory: int = 6) -> Stage:
 
 @register_template("architect", level="stage")
 def architect(*, pictures: int = 1) -> Stage:
-    """Turns the intent into a recipe for pictures, by grammar.
+    """Plans the pictures of an episode from the world's facts as its events leave them.
 
     Args:
         pictures: pictures of one episode.
     """
     stage = Stage("architect", role="architect")
-    stage.add_pipeline(single("grammar/architect", "plan", pictures=pictures), "plan")
+    stage.add_pipeline(single("simulation/architect", "plan", pictures=pictures), "plan")
     stage.set_state_contract(["intent"], ["recipe"], {"plan.intent": "intent", "plan.content": "content"}, {"recipe": "plan.recipe"})
     stage.set_execution_condition("architect")
     return stage
@@ -125,25 +151,38 @@ def default(
     guidance: float = 2.0,
     larger: bool = True,
     memory: int = 6,
+    places: int = 36,
+    characters: int = 8,
+    scheduling: str = "initiative",
+    reader: str = "rules",
+    teller: str = "grammar",
 ) -> World:
-    """A traveller's world that develops itself and paints what happens; needs no network, key or GPU.
+    """A simulated world that lives by itself, answers what one types, and paints what happens; needs no network, key or GPU.
 
     Args:
         story: how it begins.
         style: a note that travels with the content.
-        traveller: who walks.
+        traveller: name of the one whom actions without a name belong to.
         pictures: pictures of one episode.
         steps: solver steps of a picture.
         guidance: strength of classifier-free guidance.
         larger: pictures of 128x128 pixels, by the upscaler behind the painter; else of 64x64.
         memory: episodes that the story tells in full.
+        places: how many places the map has at first.
+        characters: how many characters there are at first, the traveller included.
+        scheduling: who acts in a pass beside the traveller: ``initiative``, ``turns`` or ``all``.
+        reader: name of a registered reader of actions: ``trained``, or ``rules`` alone.
+        teller: name of a registered teller.
     """
+    name = traveller.strip()
+    if not name or len(name) > 60 or any(not char.isprintable() for char in name):
+        raise ConfigError(f"template 'default': traveller is {traveller!r}; expected a name of 1 to 60 printable characters")
     world = World("default")
     world.add_stage(philosopher())
-    world.add_stage(author())
-    world.add_stage(environment(memory=memory))
+    world.add_stage(author(teller=teller))
+    world.add_stage(environment(memory=memory, places=places, characters=characters, scheduling=scheduling, reader=reader, teller=teller))
     world.add_stage(architect(pictures=pictures))
     world.add_stage(creator(steps=steps, guidance=guidance, larger=larger))
     world.set_canonical_cycle()
-    world.set_initial_content({"story": story, "style": style, "traveller": traveller})
+    world.set_initial_content({"story": story, "style": style, "traveller": name})
     return world

@@ -1,5 +1,19 @@
 """A world as a simulation: places, people, things, threads and a ledger of events, told and painted from facts that travel as data."""
 
+from wgtorch.blocks.simulation.blocks import (
+    SimulationArchitect,
+    SimulationAuthor,
+    SimulationDevelopment,
+    SimulationUpdate,
+)
 from wgtorch.blocks.simulation.scene_plan import Look, ScenePlan, Thing
 
-__all__ = ["Look", "ScenePlan", "Thing"]
+__all__ = [
+    "Look",
+    "ScenePlan",
+    "SimulationArchitect",
+    "SimulationAuthor",
+    "SimulationDevelopment",
+    "SimulationUpdate",
+    "Thing",
+]

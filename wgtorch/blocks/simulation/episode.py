@@ -1,0 +1,82 @@
+"""One pass of a simulated world: what is tried, what becomes of it, and what happens beside it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from wgtorch.blocks.simulation import lexicon
+from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
+from wgtorch.blocks.simulation.drama import Dramas
+from wgtorch.blocks.simulation.facts import WORLD, Content, Event, applied
+from wgtorch.blocks.simulation.ledger import Draft, shortened
+from wgtorch.blocks.simulation.mishaps import turn_weather
+from wgtorch.blocks.simulation.reading import ActionReader
+from wgtorch.blocks.simulation.resolver import Resolver, Resolvers
+from wgtorch.blocks.simulation.verbs import TIMELESS
+
+LONGEST = 2000
+"""Characters of an action that are read."""
+
+
+def develop(
+    content: Content,
+    actions: Mapping[str, str],
+    reader: ActionReader,
+    rng: random.Random,
+    *,
+    resolver: str = "facts",
+    drama: str = "threads",
+    sky: str = "drifting",
+    scheduling: str = "initiative",
+) -> list[dict[str, Any]]:
+    """The events of one pass.
+
+    A question, a remark, and what is refused or not understood take no time: nothing else happens then.
+
+    Args:
+        content: the world's content; it is not changed.
+        actions: what somebody was told to do, by their name.
+        reader: reads the words of actions.
+        rng: draws.
+        resolver, drama, sky, scheduling: names of registered parts.
+    """
+    draft, resolve = Draft(content, rng), Resolvers.get(resolver)
+    for actor, words in actions.items():
+        _try(draft, actor, words, reader, resolve)
+    took_time = any(event["status"] in ("done", "partly") and event["verb"] not in TIMELESS for event in draft.events)
+    if actions and not took_time:
+        return draft.events
+    named = tuple(kind for words in actions.values() for word in lexicon.words(words[:LONGEST]) if (kind := lexicon.WEATHERS.get(word)))
+    if not any(effect["path"] == ["weather"] for event in draft.events for effect in event["effects"]):
+        turn_weather(draft, sky, but=named)
+    Dramas.get(drama)(draft, resolve, acted=tuple(actions), scheduling=scheduling)
+    return draft.events
+
+
+def _try(draft: Draft, actor: str, words: str, reader: ActionReader, resolve: Resolver) -> None:
+    name = _actor(draft, actor)
+    shown = shortened(" ".join(words.encode("utf-8", "replace").decode().split()), LONGEST)
+    if name is None:
+        action = Action(UNKNOWN_VERB, words=shown)
+        draft.close(WORLD, action, "refused", f"there is nobody called {shortened(actor, 60)}", target=shortened(actor, 60))
+        return
+    clauses = reader.read(shown, draft, name)
+    for index, action in enumerate(clauses):
+        event = resolve(draft, name, replace(action, words=shown if index == 0 else action.words or shown))
+        if event["status"] not in ("done", "partly"):
+            return
+
+
+def _actor(draft: Draft, actor: str) -> str | None:
+    exact = [name for name in draft.characters if name.lower() == actor.strip().lower()]
+    return exact[0] if exact and draft.characters[exact[0]]["present"] else None
+
+
+def after(content: Content, events: Sequence[Event]) -> dict[str, Any]:
+    """The content after events; the ledger holds them."""
+    changed = applied(content, [effect for event in events for effect in event["effects"]])
+    changed["events"] = [*content["events"], *events]
+    return changed

@@ -1,0 +1,132 @@
+"""What of an episode is shown: from the facts to a :class:`~wgtorch.blocks.simulation.scene_plan.ScenePlan`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wgtorch.blocks.simulation.facts import Content, Event
+from wgtorch.blocks.simulation.scene_plan import BACK, BEASTS, FRONT, LANDMARKS, LARGEST, OBJECTS, Look, ScenePlan, Thing
+from wgtorch.blocks.simulation.seasons import time_of_day
+
+_BESIDE = tuple(slot for slot in FRONT if slot != "front_middle")
+
+
+def plan_of(content: Content, events: Sequence[Event] = ()) -> ScenePlan:
+    """The picture of an episode: the traveller where they are, the landmark, who took part, and the thing it was about.
+
+    Args:
+        content: the facts as the events left them.
+        events: the episode's.
+    """
+    hero = content["traveller"]
+    where = content["characters"][hero]["place"]
+    place = content["places"][where]
+    things, unpainted = [], []
+    if place["landmark"] in LANDMARKS:
+        slot = BACK[zlib.crc32(where.encode()) % len(BACK)]
+        things.append(Thing("landmark", place["landmark"], slot, place["colour"], place["state"], where))
+    elif place["landmark"] is not None:
+        unpainted.append(place["landmark"])
+    things.append(Thing("hero", "person", "front_middle", name=hero, look=Look(**content["characters"][hero]["look"])))
+    free = list(_BESIDE)
+    for name in _company(content, events, where, hero)[:2]:
+        who = content["characters"][name]
+        slot = free.pop(zlib.crc32(name.encode()) % len(free))
+        kind = who["kind"] if who["kind"] in BEASTS else "person"
+        things.append(Thing("character", kind, slot, name=name, look=Look(**who["look"])))
+    for name in _objects(content, events, where, hero):
+        thing = content["objects"][name]
+        if thing["kind"] not in OBJECTS:
+            unpainted.append(name)
+        elif len(things) < LARGEST and not any(other.role == "object" for other in things):
+            things.append(Thing("object", thing["kind"], free[0], thing["colour"], thing["state"], name))
+    time, weather = time_of_day(content["clock"]), content["weather"]
+    return ScenePlan(
+        time,
+        weather,
+        place["terrain"],
+        tuple(things),
+        _palette(time, weather),
+        _motion(place, weather, things),
+        where,
+        tuple(dict.fromkeys(unpainted)),
+    )
+
+
+def _company(content: Content, events: Sequence[Event], where: str, hero: str) -> list[str]:
+    """Who is beside the traveller, those first who took part."""
+    here = [name for name, who in content["characters"].items() if who["place"] == where and who["present"] and name != hero]
+    involved = [str(name) for event in events for name in (event["actor"], event["target"], event["details"].get("to")) if name in here]
+    return list(dict.fromkeys([*involved, *here]))
+
+
+def _objects(content: Content, events: Sequence[Event], where: str, hero: str) -> list[str]:
+    """Things that the episode is about and that are here, then those that stand here."""
+    at_hand = {name for name, thing in content["objects"].items() if thing["place"] == where or thing["bearer"] == hero}
+    about = [str(event["target"]) for event in events if event["where"] == where and str(event["target"]) in at_hand]
+    standing = [name for name, thing in content["objects"].items() if thing["place"] == where]
+    return list(dict.fromkeys([*about, *standing]))[:4]
+
+
+def _palette(time: str, weather: str) -> str:
+    if weather == "snow":
+        return "white"
+    if weather in ("fog", "storm", "rain"):
+        return "grey" if time != "night" else "moonlit"
+    return {"dawn": "morning", "day": "noon", "dusk": "evening", "night": "moonlit"}[time]
+
+
+def _motion(place: Mapping[str, Any], weather: str, things: Sequence[Thing]) -> tuple[str, ...]:
+    kinds = {thing.kind: thing for thing in things}
+    found = {
+        "water": place["terrain"] in ("sea", "river"),
+        "rain": weather in ("rain", "storm"),
+        "snow": weather == "snow",
+        "sails": "ship" in kinds or "windmill" in kinds,
+        "smoke": any(thing.state in ("burnt", "burning") for thing in things),
+        "fire": "fire" in kinds,
+    }
+    return tuple(name for name, moves in found.items() if moves)
+
+
+# --- for painters of the scenes' captions --------------------------------------------------------------------------------
+
+_TERRAIN = {"river": "sea", "marsh": "meadow"}
+_COLUMN = {"back_left": "left", "back_middle": "middle", "back_right": "right"}
+
+
+def caption_attributes(plan: ScenePlan) -> dict[str, str]:
+    """A plan as attributes of :mod:`wgtorch.blocks.scenes.scene`: of what that painter knows, and nothing else."""
+    from wgtorch.blocks.scenes.scene import ATTRIBUTES
+
+    found = {"time": plan.time, "weather": plan.weather, "terrain": _TERRAIN.get(plan.terrain, plan.terrain), "landmark": "none"}
+    landmark = next((thing for thing in plan.things if thing.role == "landmark"), None)
+    if landmark is not None and landmark.kind in ATTRIBUTES["landmark"] and not (landmark.kind == "ship" and found["terrain"] != "sea"):
+        found |= {"landmark": landmark.kind, "place": _COLUMN[landmark.slot]}
+        if landmark.colour in ATTRIBUTES["color"]:
+            found["color"] = str(landmark.colour)
+    found["traveller"] = "yes" if any(thing.role == "hero" for thing in plan.things) else "no"
+    return found
+
+
+def differences(scene: Mapping[str, Any], seen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where a picture shows something else than its plan: what, as planned, as seen. Only of what was seen something is said.
+
+    Args:
+        scene: ``recipe.scene``.
+        seen: what the describer saw: keys of a plan, or attributes of :mod:`wgtorch.blocks.scenes.scene`.
+    """
+    plan = ScenePlan.from_data(scene)
+    if "things" in seen:
+        planned: dict[str, Any] = {"time": plan.time, "weather": plan.weather, "terrain": plan.terrain}
+        found = [(key, value, seen[key]) for key, value in planned.items() if key in seen]
+        wanted = sorted((thing.role, thing.kind) for thing in plan.things)
+        shown = sorted((str(thing["role"]), str(thing["kind"])) for thing in seen["things"])
+        found.append(("things", [" ".join(pair) for pair in wanted], [" ".join(pair) for pair in shown]))
+    else:
+        planned = dict(caption_attributes(plan))
+        keys = ("time", "weather", "terrain", "landmark", "color")
+        found = [(key, planned[key], seen[key]) for key in keys if key in planned and key in seen]
+    return [{"what": what, "planned": before, "seen": after} for what, before, after in found if before != after]

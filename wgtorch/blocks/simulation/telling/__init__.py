@@ -1,0 +1,1 @@
+"""Telling: what happened, in words, from the facts alone."""

@@ -1,0 +1,194 @@
+"""Verbs of looking, searching and asking."""
+
+from __future__ import annotations
+
+from wgtorch.blocks.simulation import lexicon
+from wgtorch.blocks.simulation.action import Action
+from wgtorch.blocks.simulation.ledger import Draft
+from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article, words
+from wgtorch.blocks.simulation.matching import find
+from wgtorch.blocks.simulation.places import way
+from wgtorch.blocks.simulation.seasons import time_of_day
+from wgtorch.blocks.simulation.verbs.being import suggestions
+from wgtorch.blocks.simulation.verbs.making import add_object
+from wgtorch.blocks.simulation.verbs.rules import Verdict, far, refused, spend, verb
+from wgtorch.blocks.simulation.verbs.travel import destination
+
+FINDS = ("coin", "ring", "shell", "key", "letter", "feather", "bell")
+_CHANCE = 0.35
+
+
+@verb("look")
+def look(draft: Draft, actor: str, action: Action) -> Verdict:
+    """Looks at what is here; it changes nothing."""
+    said, here = action.target or action.place, draft.place_of(actor)
+    if bare(said) and bare(said) not in ("around", "about", "place", "here", "everything", "surroundings", "landscape", "view", "horizon"):
+        named = find(draft, actor, said)
+        place = draft.places[here]
+        seen = {
+            "character": named.part == "character" and draft.place_of(named.name) == here,
+            "object": True,
+            "landmark": place["landmark"] == named.name,
+            "land": place["terrain"] == named.name or any(draft.places[n]["terrain"] == named.name for n in place["neighbours"].values()),
+            "place": named.name == here or named.name in place["neighbours"].values(),
+            "weather": True,
+            "sky": True,
+        }.get(named.part, False)
+        if not seen:
+            return refused(draft, actor, action, f"no {bare(said)} is to be seen from {here}", named.name)
+        return draft.close(actor, action, "done", target=named.name, answer=describe(draft, actor, named.part, named.name))
+    return draft.close(actor, action, "done", target=here, answer=describe(draft, actor, "place", here))
+
+
+def describe(draft: Draft, actor: str, part: str, name: str) -> str:
+    """What is known of a fact, in a sentence."""
+    if part == "character":
+        who = draft.characters[name]
+        carried = ", ".join(who["carries"]) or "nothing"
+        return f"{name}, {with_article(who['role'])}, looks {who['mood']} and carries {carried}"
+    if part == "object":
+        thing = draft.objects[name]
+        colour = f"{thing['colour']} " if thing["colour"] and thing["colour"] not in name.split() else ""
+        return f"the {colour}{name} is {thing['state']}"
+    if part in ("place", "landmark", "land") and (part != "place" or name in draft.places):
+        where = name if part == "place" else draft.place_of(actor)
+        return describe_place(draft, actor, where)
+    if part == "weather" or part == "sky":
+        return f"the sky is {_sky(draft.content['weather'])}"
+    return f"there is nothing more to be said of {name}"
+
+
+def _sky(weather: str) -> str:
+    return {
+        "clear": "clear",
+        "cloudy": "grey",
+        "rain": "heavy with rain",
+        "snow": "full of snow",
+        "fog": "hidden in fog",
+        "storm": "torn by a storm",
+    }[weather]
+
+
+def describe_place(draft: Draft, actor: str, where: str) -> str:
+    """A place with what stands, lies and lives there, and where ways lead."""
+    place = draft.places[where]
+    land = {"sea": "by the sea", "river": "by a river", "mountains": "in the mountains", "hills": "among hills"}.get(
+        place["terrain"], f"in {with_article(place['terrain'])}"
+    )
+    told = [f"{where} lies {land}"]
+    if place["landmark"]:
+        adjectives = [word for word in (place["state"] if place["state"] not in ("whole", "ruined") else "", place["colour"] or "") if word]
+        told.append(f"{with_article(' '.join([*adjectives, place['landmark']]))} stands there")
+    if where == draft.place_of(actor):
+        others, things = draft.here(where, but=actor), draft.lying(where)
+        if others:
+            told.append(f"{' and '.join(others)} {'is' if len(others) == 1 else 'are'} here")
+        if things:
+            told.append(f"{' and '.join(with_article(name) for name in things[:3])} {'is' if len(things) == 1 else 'are'} there")
+        ways = ", ".join(f"{direction} to {name}" for direction, name in place["neighbours"].items() if draft.places[name]["known"])
+        open_ = ", ".join(direction for direction, name in place["neighbours"].items() if not draft.places[name]["known"])
+        told.append(" and ".join(filter(None, (f"ways lead {ways}" if ways else "", f"unknown land lies {open_}" if open_ else ""))))
+    return "; ".join(filter(None, told))
+
+
+@verb("search")
+def search(draft: Draft, actor: str, action: Action) -> Verdict:
+    """Looks for something: what lies here is found, treasure only by chance, and then the event says so."""
+    here, said = draft.place_of(actor), action.target or action.place
+    named = find(draft, actor, said)
+    if named.part == "object" and draft.objects[named.name]["bearer"] is None:
+        return draft.close(actor, action, "done", target=named.name, answer=f"the {named.name} is right here at {here}")
+    if named.part == "object":
+        return draft.close(
+            actor, action, "done", target=named.name, answer=f"{draft.objects[named.name]['bearer']} carries the {named.name}"
+        )
+    if named.part in ("character", "land", "landmark", "place"):
+        goal, missing = destination(draft, named)
+        steps = way(draft.places, here, goal) if goal is not None else None
+        if steps is None:
+            return refused(draft, actor, action, missing, named.name)
+        spend(draft, actor, 2)
+        return draft.close(
+            actor, action, "done", target=named.name, answer=f"{named.name} is {far(draft, actor, steps[-1] if steps else here)}"
+        )
+    wanted = named_in(said, lexicon.OBJECTS)
+    spend(draft, actor)
+    if (wanted in ("treasure", "coin", *FINDS) or not bare(said)) and draft.rng.random() < _CHANCE:
+        kind = wanted if wanted in FINDS else draft.rng.choice(FINDS)
+        name = add_object(draft, kind, bearer=actor)
+        draft.mood(actor, "glad")
+        return draft.close(actor, action, "done", target=name, found=name, at=here)
+    return draft.close(actor, action, "partly", f"nothing of the kind was found at {here}", target=named.name or bare(said) or None)
+
+
+@verb("ask")
+def ask(draft: Draft, actor: str, action: Action) -> Verdict:
+    """A question: facts stay as they are, and it is answered from them, or said that nobody knows."""
+    answer = answer_to(draft, actor, action)
+    if answer is None:
+        topic = bare(action.target or action.manner or "") or bare(action.words)
+        return draft.close(
+            actor,
+            action,
+            "done",
+            f"nobody knows anything of {topic[:80]}",
+            target=topic[:80] or None,
+            answer=f"nobody at {draft.place_of(actor)} knows anything of {topic[:80]}",
+        )
+    return draft.close(actor, action, "done", answer, target=bare(action.target) or draft.place_of(actor), answer=answer)
+
+
+def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
+    """The answer to a question, from the facts; None where they hold none."""
+    said, here = words(action.words), draft.place_of(actor)
+    first = next((word for word in said if word in ("what", "where", "who", "when", "why", "how", "which")), "")
+    topic = find(draft, actor, action.target or action.place)
+    if first == "when" or ("time" in said and first in ("what", "")) or "hour" in said or "late" in said:
+        clock = draft.content["clock"]
+        return f"it is {_hour_words(clock)} of day {clock['day']}"
+    if "weather" in said or topic.part in ("weather", "sky"):
+        return f"the sky over {here} is {_sky(draft.content['weather'])}"
+    if (
+        ("i" in said and {"am", "where"} <= set(said))
+        or ("place" in said and topic.part in ("nothing", "place"))
+        or said[:3] == ["where", "are", "we"]
+    ):
+        return describe_place(draft, actor, here)
+    if "who" in said and ({"here", "around", "there"} & set(said)):
+        others = draft.here(here, but=actor)
+        return f"{' and '.join(others)} {'is' if len(others) == 1 else 'are'} at {here}" if others else f"nobody but {actor} is at {here}"
+    if {"carry", "have", "carrying", "inventory", "got", "own"} & set(said) and ("i" in said or "inventory" in said or "my" in said):
+        carried = draft.characters[actor]["carries"]
+        return f"{actor} carries {', '.join(carried)}" if carried else f"{actor} carries nothing"
+    if "who" in said and "i" in said:
+        return describe(draft, actor, "character", actor)
+    if first == "where" and topic.part != "nothing":
+        goal, missing = destination(draft, topic)
+        steps = way(draft.places, here, goal) if goal is not None else None
+        if steps is None:
+            return missing
+        return f"{topic.name} is {far(draft, actor, steps[-1] if steps else here)}"
+    if ("do" in said or "can" in said) and "i" in said:
+        return "one could " + ", ".join(suggestions(draft, actor)[:3])
+    if topic.part == "character":
+        goal = draft.characters[topic.name]["goal"]
+        wants = f" and wants to {draft.threads[goal]['what']['words']}" if goal and goal in draft.threads else ""
+        return f"{topic.name}, {with_article(draft.characters[topic.name]['role'])}, is at {draft.place_of(topic.name)}{wants}"
+    if topic.part == "place":
+        return describe_place(draft, actor, topic.name)
+    if topic.part == "object":
+        return describe(draft, actor, "object", topic.name)
+    if topic.part in ("land", "landmark"):
+        goal, missing = destination(draft, topic)
+        steps = way(draft.places, here, goal) if goal is not None else None
+        return missing if steps is None else f"the nearest {topic.name} is {far(draft, actor, steps[-1] if steps else here)}"
+    if {"news", "happened", "new"} & set(said):
+        last = next(
+            (e for e in reversed(draft.content.get("events", ())) if e["status"] == "done" and e["actor"] != actor and e["target"]), None
+        )
+        return f"{last['actor']} was last busy at {last['where']}" if last and last["where"] else None
+    return None
+
+
+def _hour_words(clock: dict[str, int]) -> str:
+    return f"{time_of_day(clock)}, hour {clock['hour']}"
