@@ -10,12 +10,14 @@ from wgtorch.blocks.simulation.drama import Dramas, Schedules
 from wgtorch.blocks.simulation.episode import after, develop
 from wgtorch.blocks.simulation.facts import ENTITIES, check_content, check_entry
 from wgtorch.blocks.simulation.genesis import facts_of, is_begun
+from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.places import MapMakers
 from wgtorch.blocks.simulation.reading import Readers
 from wgtorch.blocks.simulation.resolver import Resolvers
 from wgtorch.blocks.simulation.seasons import Skies
 from wgtorch.blocks.simulation.staging import caption_attributes, differences, plan_of
 from wgtorch.blocks.simulation.telling.teller import Tellers
+from wgtorch.blocks.simulation.verbs.being import suggestions
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.port import Port
@@ -30,8 +32,8 @@ _DISCREPANCIES = 50
 class SimulationDevelopment(Block):
     """Develops a simulated world by one pass: tries the action against the facts, lets the others live on, and says what is meant.
 
-    The intent is ``{"text": ..., "resolution": ...}``: the resolution is the verdict of the leading event (``status``, ``because``,
-    ``effects``, ...) and holds all ``events`` of the pass, which the update applies. The action is text, or texts by the name of who
+    The intent is ``{"text": ..., "resolution": ..., "suggestions": [...]}``: the resolution is the verdict of the leading event (``status``, ``because``,
+    ``effects``, ...) and holds all ``events`` of the pass, which the update applies; the suggestions are actions that could come next. The action is text, or texts by the name of who
     acts; without one the cast goes its ways. Draws from ``rng``; the same draws give the same events.
 
     A content without places is a world that has not begun: map, cast, clock and sky are made around what it holds, and
@@ -94,7 +96,8 @@ class SimulationDevelopment(Block):
         events = develop(facts, _actions(facts, action), self.reader, draws, **self.parts)
         lead = next((event for event in events if event["action"]), events[0] if events else None)
         resolution = {**(lead or {}), "events": events, **genesis}
-        return {"intent": {"text": self.teller.intent(facts, events, draws), "resolution": resolution}}
+        offers = suggestions(Draft(after(facts, events), draws), facts["traveller"])
+        return {"intent": {"text": self.teller.intent(facts, events, draws), "resolution": resolution, "suggestions": offers}}
 
 
 @register_block("simulation/world_update")
