@@ -72,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--format", choices=("mermaid", "dot", "svg"), help="by the ending of --out when left out, else mermaid")
     draw.add_argument("--out", metavar="FILE", help="write there instead of printing")
 
+    diff = commands.add_parser("diff", parents=[of_files], help="how two levels differ")
+    diff.add_argument("first", help=_TARGET)
+    diff.add_argument("second", help="the other one")
+
     templates = commands.add_parser("templates", help="list the templates and their parameters")
     templates.add_argument("--level", choices=("graph", "pipeline", "stage", "world"), help="only those of one level")
 
