@@ -28,7 +28,7 @@ def test_a_pass_brings_an_episode_with_its_action_and_picture(game):
     view = view_of(played(game, "sing <script>", None))
     assert view["passes"] == 2
     assert view["seed"] == 3
-    assert [entry["action"] for entry in view["episodes"]][1:] == [""]
+    assert [entry["action"] for entry in view["episodes"]] == ["sing <script>", ""]
     assert view["episodes"][0]["texts"]["intent"] == "It comes to pass: sing <script>"
     assert view["episodes"][-1]["texts"]["intent"] == "It comes to pass: None"
     assert view["episodes"][-1]["pictures"] == ["1/0.png?v=0"]

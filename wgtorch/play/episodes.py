@@ -53,8 +53,8 @@ class Episodes:
         with self._lock:
             history, life = self.world.history, self.world.life
             steps = history.steps
-            actions = {int(entry["pass"]): entry.get("action") for entry in history.traces if entry.get("begins")}
             begins = any(stage.state_contract.new_state for stage in self.world.nodes.values())
+            actions = {int(entry["pass"]): entry.get("action") for entry in history.traces if entry.get("begins") or not begins}
             found = []
             for index, step in enumerate(steps):
                 if step not in self._told:

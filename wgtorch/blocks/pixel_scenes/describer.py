@@ -137,10 +137,7 @@ class PixelSceneDescriber(VisionLanguageModel):
                     continue
                 counts = there if name in ("colour", "state") else person
                 scores = group[name].clone()
-                if name != "colour":
-                    scores[..., 0] = -torch.inf
-                else:
-                    scores[..., 0] = scores[..., 0].masked_fill(alive, -torch.inf)
+                scores[..., 0] = -torch.inf  # whatever is there has a colour: that of an unpainted apple is red
                 best = scores.softmax(-1).max(-1)
                 chosen = torch.where(alive, 1, best.indices) if name == "state" else best.indices
                 rows[:, start : start + kind.shape[1], k] = chosen * counts

@@ -71,7 +71,7 @@ def _list(parts: list[str]) -> str:
 def discrepancies(scene: Mapping[str, Any], seen: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where what is seen in a picture differs from the plan that it was painted by.
 
-    Who is the hero and what somebody is called cannot be seen, so neither counts.
+    Who is the hero and what somebody is called cannot be seen, so neither counts; nor does the colour of a thing that was given none.
 
     Args:
         scene: data of a plan.
@@ -91,7 +91,8 @@ def discrepancies(scene: Mapping[str, Any], seen: Mapping[str, Any]) -> list[dic
         if a is None or b is None or a["kind"] != b["kind"]:
             found.append({"path": f"things.{slot}.kind", "asked": a and a["kind"], "seen": b and b["kind"]})
             continue
-        found += [{"path": f"things.{slot}.{key}", "asked": a[key], "seen": b.get(key)} for key in a if a[key] != b.get(key)]
+        wrong = [key for key in a if a[key] != b.get(key) and not (key == "colour" and a[key] is None)]
+        found += [{"path": f"things.{slot}.{key}", "asked": a[key], "seen": b.get(key)} for key in wrong]
     return found
 
 
