@@ -32,7 +32,7 @@ LAYERS = (
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),
     ("wgtorch.evaluation", "wgtorch.play", "wgtorch.report", "wgtorch.serving", "wgtorch.testing"),
-    ("wgtorch.cli",),
+    ("wgtorch.cli", "wgtorch.__main__"),
 )  # fmt: skip
 
 
@@ -129,8 +129,26 @@ def test_the_core_names_no_level() -> None:
     assert wrong == []
 
 
-def test_a_bare_import_loads_nothing_heavy() -> None:
-    code = "import sys, torch; before = set(sys.modules); import wgtorch; print(*(set(sys.modules) - before))"
+def test_a_bare_import_loads_no_torch() -> None:
+    code = "import sys, wgtorch; print('torch' in sys.modules, *(name for name in sys.modules if name.startswith('wgtorch')))"
+    torch_there, *loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert torch_there == "False"
+    assert set(loaded) == {"wgtorch", "wgtorch.catalogue", "wgtorch.core", "wgtorch.core.errors", "wgtorch.core.registry"}
+
+
+def test_what_type_checkers_are_told_is_what_is_loaded() -> None:
+    code = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in code.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    told = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    submodules = {name for name, module in told.items() if module == "wgtorch"}
+    assert {name: module for name, module in told.items() if name not in submodules} == wgtorch._HOME_OF
+    assert submodules == set(wgtorch._SUBMODULES)
+    assert set(wgtorch._HOME_OF) == set(wgtorch.__all__)
+    assert {*wgtorch.__all__, *submodules} <= set(dir(wgtorch))
+
+
+def test_using_every_name_loads_nothing_heavy() -> None:
+    code = "import sys, torch; before = set(sys.modules); from wgtorch import *; print(*(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {name.split(".")[0] for name in loaded} & HEAVY == set()
     assert not [name for name in loaded if name.startswith(("wgtorch.blocks", "wgtorch.templates", "wgtorch.cli"))]
@@ -139,7 +157,8 @@ def test_a_bare_import_loads_nothing_heavy() -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(wgtorch.__all__) == [
         "Block", "BlockRegistry", "Event", "Graph", "Kind", "NodeCache", "Paused", "Pipeline", "Pool", "Port", "Rng", "Stage",
-        "State", "WgtorchError", "World", "register_block", "register_condition", "register_kind", "register_merge", "register_template",
+        "State", "WgtorchError", "World", "evaluate", "register_block", "register_condition", "register_kind", "register_merge",
+        "register_template",
     ]  # fmt: skip
     assert all(hasattr(wgtorch, name) for name in wgtorch.__all__)
 

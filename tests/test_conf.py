@@ -18,7 +18,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from wgtorch.cli.main import _parser
+from wgtorch.cli.options import make_parser
 from wgtorch.cli.run import actions_of
 from wgtorch.cli.target import level_from, open_level
 from wgtorch.core.config.resolve import dump_config, read_config
@@ -156,7 +156,7 @@ def test_the_commands_in_the_heads_are_right(name: str, command: str, monkeypatc
     monkeypatch.chdir(ROOT)
     program, *words = shlex.split(command)
     if program == "wgtorch":
-        args = _parser().parse_args(words)
+        args = make_parser().parse_args(words)
         assert args.target == f"conf/{name}"
         level = open_level(args.target)
         assert {port for port, _ in getattr(args, "input", [])} <= set(level.get_input_spec())

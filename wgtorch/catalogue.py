@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from importlib import import_module
-
-from wgtorch.core import adapter_hook
-from wgtorch.core.block import BlockRegistry
-from wgtorch.core.checkpoint.named import ConvertedFormats, NamedModels
-from wgtorch.core.config.template import TemplateRegistry
-from wgtorch.core.encoding import StoredTypes
-from wgtorch.core.registry import RemoteRegistry
-from wgtorch.graph import GraphReaders, GraphWriters
-from wgtorch.lora.hook import LoraHook
-from wgtorch.world import WorldReports
-from wgtorch.world_runtime.state import Views
+from wgtorch.core.registry import provide_modules
 
 _BLOCKS = {
     "wgtorch.blocks.api_adapters": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
@@ -74,18 +62,23 @@ _TEMPLATES = {
 }  # fmt: skip
 
 
+_OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "wgtorch.levels": {
+        "wgtorch.graph": ("graph",), "wgtorch.pipeline": ("pipeline",), "wgtorch.stage": ("stage",), "wgtorch.world": ("world",),
+    },
+    "wgtorch.graph_readers": {"wgtorch.integrations.diffusers.importing": ("diffusers",)},
+    "wgtorch.graph_writers": {"wgtorch.integrations.diffusers.exporting": ("diffusers",)},
+    "wgtorch.world_reports": {"wgtorch.report.report": ("html",)},
+    "wgtorch.models": {"wgtorch.integrations.transformers.packaged_models": ("smollm2", "wordllama")},
+    "wgtorch.converted_formats": {"wgtorch.integrations.transformers.gguf": ("gguf",)},
+    "wgtorch.stored_types": {"wgtorch.blocks.diffusion.schedules.grid": ("sampling/grid", "sampling/state")},
+    "wgtorch.views": {"wgtorch.report.glance": ("state", "history")},
+    "wgtorch.adapter_hooks": {"wgtorch.lora.hook": ("default",)},
+    "wgtorch.endpoints": {"wgtorch.serving.remote": ("http",)},
+}  # fmt: skip
+
+
 def install() -> None:
-    """Tells the registries which module provides which name."""
-    for module, names in _BLOCKS.items():
-        BlockRegistry.provide(partial(import_module, module), *names)
-    for module, names in _TEMPLATES.items():
-        TemplateRegistry.provide(partial(import_module, module), *names)
-    GraphReaders.provide(partial(import_module, "wgtorch.integrations.diffusers.importing"), "diffusers")
-    GraphWriters.provide(partial(import_module, "wgtorch.integrations.diffusers.exporting"), "diffusers")
-    WorldReports.provide(partial(import_module, "wgtorch.report.report"), "html")
-    NamedModels.provide(partial(import_module, "wgtorch.integrations.transformers.packaged_models"), "smollm2", "wordllama")
-    ConvertedFormats.provide(partial(import_module, "wgtorch.integrations.transformers.gguf"), "gguf")
-    StoredTypes.provide(partial(import_module, "wgtorch.blocks.diffusion.schedules.grid"), "sampling/grid", "sampling/state")
-    Views.provide(partial(import_module, "wgtorch.report.glance"), "state", "history")
-    adapter_hook.install(LoraHook())
-    RemoteRegistry.provide(partial(import_module, "wgtorch.serving.remote"), "http")
+    """Tells the registries which module provides which name; imports none of them."""
+    for group, modules in {"wgtorch.blocks": _BLOCKS, "wgtorch.templates": _TEMPLATES, **_OTHERS}.items():
+        provide_modules(group, modules)

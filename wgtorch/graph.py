@@ -21,9 +21,9 @@ from wgtorch.core.registry import Registry
 from wgtorch.core.structure import Edge
 from wgtorch.roles import BESIDE_RULES, ROLE_RULES
 
-GraphReaders: Registry[Callable[..., Any]] = Registry("reader of graphs")
+GraphReaders: Registry[Callable[..., Any]] = Registry("reader of graphs", group="wgtorch.graph_readers")
 """What makes graphs of other libraries' models, by the library's name; integrations add theirs."""
-GraphWriters: Registry[Callable[..., Any]] = Registry("writer of graphs")
+GraphWriters: Registry[Callable[..., Any]] = Registry("writer of graphs", group="wgtorch.graph_writers")
 """What writes graphs as other libraries read them, by the library's name."""
 
 

@@ -18,7 +18,7 @@ from wgtorch.world_runtime.contract import OUTSIDE
 from wgtorch.world_runtime.runner import WorldRunner
 from wgtorch.world_runtime.state import CANONICAL_SLOTS
 
-WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds")
+WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds", group="wgtorch.world_reports")
 """What shows a world's history, by the form it has; the report adds its own."""
 CANONICAL_CYCLE = ("philosopher", "author", "environment", "architect", "creator")
 

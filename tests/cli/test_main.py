@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from wgtorch.cli.main import main
 
 
 def test_help_names_every_command_and_loads_no_drawing_or_printing_libraries() -> None:
-    heavy = "{'rich', 'PIL', 'hydra', 'omegaconf', 'yaml'}"
+    heavy = "{'torch', 'numpy', 'rich', 'PIL', 'hydra', 'omegaconf', 'yaml'}"
     code = f"import sys; from wgtorch.cli.main import main\ntry: main(['--help'])\nfinally: print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in ("run", "validate", "draw", "templates"))
@@ -26,6 +28,48 @@ def test_the_installed_program_answers_and_a_mistake_leaves_with_two_and_no_trac
     assert done.returncode == 2
     assert done.stderr == "wgtorch run: there is no template and no file 'defualt'; did you mean 'default'? See: wgtorch templates\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("program", [["-m", "wgtorch"], ["-m", "wgtorch.cli.main"]])
+def test_the_version_is_told_without_torch(program: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-X", "importtime", *program, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"wgtorch [\w.]+ \(torch [\w.+]+, Python 3[\w.]+\)\n", done.stdout)
+    loaded = {row.rsplit("|", 1)[-1].strip() for row in done.stderr.splitlines()}
+    assert "wgtorch.cli.options" in loaded
+    assert "torch" not in loaded
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_is_printed_for_a_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("argcomplete")
+    assert main(["completion", shell]) == 0
+    assert "wgtorch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("wgtorch templ", {"templates"}),
+        ("wgtorch run text_to_i", {"text_to_image", "text_to_image_refine"}),
+        ("wgtorch blocks solver/dpmpp_2m", {"solver/dpmpp_2m", "solver/dpmpp_2m_sde"}),
+        ("wgtorch schema pipe", {"pipeline"}),
+    ],
+)
+def test_a_shell_is_offered_commands_templates_and_types(typed: str, offered: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    environment = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": "\n", "COMP_TYPE": "9"}
+    environment |= {"COMP_LINE": typed, "COMP_POINT": str(len(typed)), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    code = "import sys; from wgtorch.cli.main import main; main(['x'])"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, check=True, capture_output=True)
+    assert set(answer.read_text().split()) == offered
+
+
+def test_a_reader_who_has_seen_enough_is_no_mistake() -> None:
+    listing = f"{sys.executable} -m wgtorch blocks 2>&1 >&3 | cat"
+    done = subprocess.run(["bash", "-c", f"{{ {listing}; }} 3>&1 | head -n 1"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("adapter/")
+    assert "Broken pipe" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("argv", [[], ["fly"], ["run"], ["run", "default", "--set", "steps"], ["draw", "default", "--format", "png"]])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 import tests.blocks_for_tests as blocks
+from wgtorch.cli.main import main
 from wgtorch.core import registry as registry_module
 from wgtorch.core.block import Block, BlockRegistry, register_block
-from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError
+from wgtorch.core.config.template import TemplateRegistry
+from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError, WgtorchError
 from wgtorch.core.registry import Registry
+from wgtorch.graph import Graph
 
 
 def test_a_block_is_built_from_its_type_and_config() -> None:
@@ -114,3 +121,118 @@ def test_registries_list_their_names_in_order() -> None:
     for name in ("b", "a", "c"):
         registry.register(name, 1)
     assert list(registry) == ["a", "b", "c"]
+
+
+# --- plug-ins: packages of others that announce names -----------------------------------------------------------------
+
+GOOD = '''
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.config.template import register_template
+from wgtorch.graph import Graph
+
+class Loose(Block):
+    """A class that nothing registers but its entry point."""
+    outputs = {"y": "tensor"}
+    def forward(self, x): return {"y": x}
+
+@register_block("good/two")
+class Two(Loose): "Another."
+
+@register_block("good/three")
+class Three(Loose): "A third one."
+
+def plain(*, size: int = 2):
+    """A function that nothing registers but its entry point."""
+    graph = Graph("plain"); graph.add_node(Loose(), "a"); graph.infer_exposed_ports()
+    return graph
+
+def wrong_level(): return "no graph"
+number = 5
+'''
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs a package with entry points: group -> name -> where it points."""
+    count = iter(range(100))
+
+    def install(points: dict[str, dict[str, str]], **modules: str) -> None:
+        name = f"plugin_{next(count)}"
+        for module, text in modules.items():
+            (tmp_path / f"{module}.py").write_text(text)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        rows = [f"[{group}]\n" + "\n".join(f"{key} = {value}" for key, value in entries.items()) for group, entries in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(rows))
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for registry in (BlockRegistry, TemplateRegistry):
+        for name in registry.names():  # what a module registers while the copy stands would be gone with it
+            registry.get(name)
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_waiting", None)
+        monkeypatch.setattr(registry, "_faults", {})
+        monkeypatch.setattr(registry, "_loaded_modules", set())
+    yield install
+    for module in ("good_plugin", "bad_plugin"):
+        sys.modules.pop(module, None)
+
+
+def test_plugins_bring_a_class_a_module_of_several_and_a_template(plugins: Callable[..., None]) -> None:
+    plugins(
+        {
+            "wgtorch.blocks": {"good/loose": "good_plugin:Loose", "good": "good_plugin"},
+            "wgtorch.templates": {"graph/good": "good_plugin:plain"},
+        },
+        good_plugin=GOOD,
+    )
+    assert {"good/loose", "good/two", "good/three"} <= set(BlockRegistry.names())
+    assert "good" not in BlockRegistry.names()
+    assert BlockRegistry.build({"block_type": "good/three"}).block_type == "good/three"
+    assert BlockRegistry.build({"block_type": "good/loose"}).to_config() == {"block_type": "good/loose", "config": {}}
+    assert BlockRegistry.origin("good/loose") == "plugin_0"
+    assert Graph.from_template("good").graph_id == "plain"
+    with pytest.raises(ConfigError, match=r"template 'good'.size: got str 'x'; expected integer"):
+        Graph.from_template("good", size="x")
+    assert BlockRegistry.faults() == TemplateRegistry.faults() == ()
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value", "reason"),
+    [
+        ("wgtorch.templates", "graph/mine", "nowhere.typo:build", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("wgtorch.templates", "graph/mine", "good_plugin:missing", "AttributeError: module 'good_plugin' has no attribute 'missing'"),
+        ("wgtorch.templates", "graph/mine", "good_plugin:number", "TypeError: leads to a int; expected a function that builds a level"),
+        ("wgtorch.templates", "mine", "good_plugin:plain", "TypeError: has no level in its name; expected a function that builds a level"),
+        ("wgtorch.templates", "graph/text_to_image", "good_plugin:plain", "the name is wgtorch's own; choose another one"),
+        ("wgtorch.blocks", "mine/it", "bad_plugin:It", "ZeroDivisionError: division by zero"),
+        ("wgtorch.blocks", "mine/it", "good_plugin:number", "TypeError: leads to int 5; expected a class derived from wgtorch.Block"),
+        ("wgtorch.blocks", "mine/it", "good_plugin:Two", "ValueError: the class is registered as 'good/two'; give the entry point that"),
+        ("wgtorch.blocks", "mine", "empty_plugin", "the module registers no block type when it is imported"),
+        ("wgtorch.blocks", "mine", "bad_plugin", "ZeroDivisionError"),
+        ("wgtorch.blocks", "mine", "greedy_plugin", "block type 'solver/euler' is wgtorch's own; choose another name for greedy_plugin.It"),
+    ],
+    ids=lambda value: value.replace("/", "-") if len(value) < 30 else "reason",
+)
+def test_a_wrong_plugin_is_named_with_its_fault_and_harms_no_other(
+    plugins: Callable[..., None], group: str, name: str, value: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy = (
+        "from wgtorch.core.block import Block, register_block\n@register_block('solver/euler')\nclass It(Block): outputs = {'y': 'any'}\n"
+    )
+    plugins({"wgtorch.blocks": {"good/loose": "good_plugin:Loose"}}, good_plugin=GOOD)
+    plugins({group: {name: value}}, bad_plugin="1 / 0", empty_plugin="", greedy_plugin=greedy)
+    registry = BlockRegistry if group == "wgtorch.blocks" else TemplateRegistry
+    command = ["blocks" if registry is BlockRegistry else "templates"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "not loaded: " in said.err and f"{name!r} of plugin_1 ({value}): {reason}" in said.err
+    assert ("solver/euler: " if registry is BlockRegistry else "world/default: ") in said.out
+    assert len(said.err.splitlines()) == 1
+    assert "good/loose" in BlockRegistry.names()
+    if not TemplateRegistry._provided().get(name):
+        assert name not in registry.names()
+        with pytest.raises(WgtorchError, match=re.escape(reason.split(":")[0])):
+            registry.get(name)
+    assert BlockRegistry.get("solver/euler").__module__.startswith("wgtorch.")

@@ -38,7 +38,7 @@ def open_level(target: str, params: Mapping[str, Any] | None = None, *, trust: T
         ConfigError, CheckpointError: it does not describe a level.
         CommandError: parameters for something that is no template.
     """
-    key = next((key for key in (target, *(f"{level}/{target}" for level in _ORDER)) if key in TemplateRegistry), None)
+    key = template_key(target)
     path = Path(target)
     if key is None and not path.exists():
         known = dict.fromkeys(name if "/" in target else name.split("/", 1)[1] for name in TemplateRegistry.names())
@@ -57,6 +57,11 @@ def open_level(target: str, params: Mapping[str, Any] | None = None, *, trust: T
         raise
     except ValueError as error:  # what a block's constructor says of a value it cannot take
         raise ConfigError(f"{target}: {error}") from error
+
+
+def template_key(name: str) -> str | None:
+    """The full name of a template that is named bare or in full (``graph/text_to_image``); None where there is none."""
+    return next((key for key in (name, *(f"{level}/{name}" for level in _ORDER)) if key in TemplateRegistry), None)
 
 
 def level_from(config: Mapping[str, Any], *, base: str | Path | None = None, where: str = "config") -> Level:

@@ -1,7 +1,7 @@
 """What core asks of adapters: small trained changes of a block's layers, such as LoRA, that a place switches on around a call.
 
-Core knows no implementation. :data:`hook` is asked at every border where adapters matter; until one is installed there are none.
-``wgtorch.catalogue`` installs that of ``wgtorch.lora``, which makes its layers with PEFT.
+Core knows no implementation. :data:`hook` is asked at every border where adapters matter; without an implementation there are none.
+``wgtorch.catalogue`` names that of ``wgtorch.lora``, which makes its layers with PEFT.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from wgtorch.core.errors import Finding, StructureError
+from wgtorch.core.registry import Registry
 
 Adapter = str | Mapping[str, float] | Sequence[str | None]
 """What a place can say: an adapter's name, several names with weights, or one name (or None) for each sample of the batch."""
@@ -105,10 +106,16 @@ class AdapterHook:
         return False
 
 
-hook = AdapterHook()
+AdapterHooks: Registry[type[AdapterHook]] = Registry("implementation of adapters", group="wgtorch.adapter_hooks")
+"""Implementations by name; ``default`` is the one that core asks."""
+
+hook: AdapterHook
+"""The implementation that core asks, made when it is first needed."""
 
 
-def install(implementation: AdapterHook) -> None:
-    """Makes an implementation the one that core asks."""
+def __getattr__(name: str) -> AdapterHook:
+    if name != "hook":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     global hook
-    hook = implementation
+    hook = AdapterHooks.get("default")() if "default" in AdapterHooks else AdapterHook()
+    return hook

@@ -555,9 +555,20 @@ def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping
     return block
 
 
+def _as_block_class(name: str, found: Any) -> type[Block]:
+    """What an entry point of the group leads to: a class derived from Block, which is then known by the entry point's name."""
+    if not (isinstance(found, type) and issubclass(found, Block)):
+        raise TypeError(f"leads to {describe(found)}; expected a class derived from wgtorch.Block")
+    if found.block_type not in ("", name):
+        raise ValueError(f"the class is registered as {found.block_type!r}; give the entry point that name")
+    found.block_type = name
+    return found
+
+
 BlockRegistry = _BlockRegistry(
     "block type",
     group="wgtorch.blocks",
+    accept=_as_block_class,
     extras={"diffusers/": "diffusers", "llm/": "api", "vlm/": "api"},
 )
 

@@ -79,6 +79,10 @@ class RunCancelled(WgtorchError):
     """A run was cancelled between two nodes or loop steps."""
 
 
+class PluginError(WgtorchError):
+    """An installed package announces a name (an entry point) and fails to bring it."""
+
+
 class MissingExtraError(WgtorchError, ImportError):
     """An optional package is needed; the message holds the pip line."""
 

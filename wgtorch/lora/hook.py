@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wgtorch.core.adapter_hook import AdapterHook
+from wgtorch.core.adapter_hook import AdapterHook, AdapterHooks
 from wgtorch.core.errors import Finding, StructureError
 from wgtorch.lora import adapted_module, context, peft_format
 from wgtorch.lora.injection import convert_layers
@@ -58,3 +58,6 @@ class LoraHook(AdapterHook):
 
     def differs(self, block: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> bool:
         return peft_format.differs(block, name, tensors)
+
+
+AdapterHooks.register("default", LoraHook)

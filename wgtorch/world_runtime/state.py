@@ -15,7 +15,7 @@ from wgtorch.core.registry import Registry
 
 CANONICAL_SLOTS = ("intent", "recipe", "artifacts", "description", "outcome")
 
-Views: Registry[Callable[..., str]] = Registry("view in a notebook")
+Views: Registry[Callable[..., str]] = Registry("view in a notebook", group="wgtorch.views")
 """HTML of a thing by its kind; the report adds its own."""
 
 

@@ -9,7 +9,7 @@ from wgtorch.core.registry import Registry
 
 NamedModels: Registry[Callable[[], Path]] = Registry("model", group="wgtorch.models")
 """Models that a package brings, by name: what gives the folder with their weights, made when it is first asked for."""
-ConvertedFormats: Registry[Callable[[Path], Path]] = Registry("format of weights")
+ConvertedFormats: Registry[Callable[[Path], Path]] = Registry("format of weights", group="wgtorch.converted_formats")
 """Formats by the ending of their files, without its dot: what gives a folder with a file's weights as safetensors."""
 
 

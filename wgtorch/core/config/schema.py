@@ -132,25 +132,49 @@ def block_schema(block_class: type) -> dict[str, Any]:
 @functools.cache
 def _block_schema(block_class: type) -> dict[str, Any]:
     init: Callable[..., Any] = block_class.__init__  # type: ignore[misc]
+    schema = arguments_schema(init, list(inspect.signature(init).parameters.values())[1:])
+    # Any block's weights may come from a file that its config refers to.
+    schema["properties"].setdefault("checkpoint_ref", {"type": ["string", "null"]})
+    return schema
+
+
+def arguments_schema(function: Callable[..., Any], parameters: Iterable[inspect.Parameter] | None = None) -> dict[str, Any]:
+    """The JSON Schema of a mapping of a function's keyword arguments, from their types; what no schema can tell takes anything.
+
+    Args:
+        function: a block's constructor, a template.
+        parameters: those to describe; all of them by default.
+    """
     properties: dict[str, Any] = {}
     required: list[str] = []
     is_open = False
     try:
-        hints = typing.get_type_hints(init, include_extras=True)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         hints = {}
-    for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
+    for parameter in inspect.signature(function).parameters.values() if parameters is None else parameters:
+        name = parameter.name
         if parameter.kind is parameter.VAR_KEYWORD:
             is_open = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             properties[name] = _annotation_schema(hints.get(name, parameter.annotation), parameter.default)
             if parameter.default is parameter.empty:
                 required.append(name)
-    # Any block's weights may come from a file that its config refers to.
-    properties.setdefault("checkpoint_ref", {"type": ["string", "null"]})
     schema = closed(properties, required)
     schema["additionalProperties"] = is_open
     return schema
+
+
+def argument_findings(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> list[Finding]:
+    """What of keyword arguments that are plain data does not fit the types of a function's parameters.
+
+    Parameters that take a mapping are left to the function, which knows what must be in it.
+    """
+    properties = arguments_schema(function)["properties"]
+    simple = {name: entry for name, entry in properties.items() if "'object'" not in str(entry)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if name in simple}
+    plain = {name: value for name, value in plain.items() if isinstance(value, (str, int, float, bool, list, type(None)))}
+    return _schema_findings(plain, {"type": "object", "properties": simple}, where)
 
 
 def _annotation_schema(annotation: Any, default: Any) -> dict[str, Any]:
@@ -166,7 +190,9 @@ def _annotation_schema(annotation: Any, default: Any) -> dict[str, Any]:
     schema.pop("prefixItems", None)  # a tuple's length is the constructor's business
     schema.pop("minItems", None)
     schema.pop("maxItems", None)
-    return {"anyOf": [schema, {"type": "null"}]} if default is None else schema
+    if default is not None or {"type": "null"} in schema.get("anyOf", ()):
+        return schema
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def check_block_config(block_class: type, config: Mapping[str, Any], where: str) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wgtorch.core.config.schema import argument_findings, config_error
 from wgtorch.core.errors import ConfigError, UnknownNameError, suggest
+from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
 
 
@@ -36,7 +38,18 @@ class Template:
         return dict(inspect.signature(self.build).parameters)
 
 
-TemplateRegistry: Registry[Template] = Registry("template", group="wgtorch.templates")
+def _as_template(name: str, found: Any) -> Template:
+    """What an entry point of the group leads to: a function that builds a level, or a Template."""
+    if isinstance(found, Template):
+        return found
+    level, slash, bare = name.partition("/")
+    if not slash or not callable(found):
+        what = f"leads to a {type(found).__name__}" if slash else "has no level in its name"
+        raise TypeError(f"{what}; expected a function that builds a level, under a name such as 'graph/{bare or name}'")
+    return Template(level, bare, found)
+
+
+TemplateRegistry: Registry[Template] = Registry("template", group="wgtorch.templates", accept=_as_template)
 
 
 def register_template(name: str, *, level: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -55,7 +68,8 @@ def register_template(name: str, *, level: str) -> Callable[[Callable[..., Any]]
 
 
 def templates(level: str | None = None) -> list[Template]:
-    """All templates, or those of one level."""
+    """All templates that can be loaded, or those of one level; ``TemplateRegistry.faults()`` tells of the others."""
+    TemplateRegistry.faults()
     return [TemplateRegistry.get(name) for name in TemplateRegistry.names() if level in (None, name.split("/", 1)[0])]
 
 
@@ -64,7 +78,8 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
 
     Raises:
         UnknownNameError: there is no such template at this level.
-        ConfigError: a parameter is unknown or missing.
+        ConfigError: a parameter is unknown, missing or of another type; or what is built is no such level.
+        PluginError: the package that brings it cannot be loaded.
     """
     key = f"{level}/{name}"
     if key not in TemplateRegistry:
@@ -84,4 +99,10 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
     ]
     if missing:
         raise ConfigError(f"template {name!r}: parameter {missing[0]!r} is needed; signature: {name}{inspect.signature(template.build)}")
-    return template.build(**params)
+    findings = argument_findings(template.build, params, f"template {name!r}")
+    if findings:
+        raise config_error(f"template {name!r}: what it is given", findings)
+    built = template.build(**params)
+    if getattr(built, "level", None) != level:
+        raise ConfigError(f"template {key!r} built {describe(built)}; expected a {level}")
+    return built

@@ -1,0 +1,87 @@
+"""What an installation holds, and where it runs: type checkers see it, systems that are not POSIX take it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a build reads, so that nothing is left in the tree."""
+    pytest.importorskip("setuptools")
+    copy = tmp_path_factory.mktemp("project") / "wgtorch"
+    copy.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, copy / name)
+    for folder in ("wgtorch", "conf"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def built(project: Path, kind: str, into: Path) -> zipfile.ZipFile:
+    """The wheel that pip would build, without pip."""
+    code = f"from setuptools.build_meta import build_{kind} as build; print('WHEEL', build({str(into)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    name = next(row.split()[-1] for row in done.stdout.splitlines() if row.startswith("WHEEL"))
+    return zipfile.ZipFile(into / name)
+
+
+def test_an_editable_installation_is_a_path_and_no_import_hook(project: Path, tmp_path: Path) -> None:
+    with built(project, "editable", tmp_path) as wheel:
+        names = wheel.namelist()
+        paths = [wheel.read(name).decode().split() for name in names if name.endswith(".pth")]
+    assert paths == [[str(project)]]
+    assert not [name for name in names if "finder" in name]
+    # From the folder above, where the clone's own folder has the package's name.
+    code = "import wgtorch; print(wgtorch.Graph.level)"
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.parent, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "graph\n"
+
+
+def test_a_wheel_holds_weights_types_and_scaffolds(project: Path, tmp_path: Path) -> None:
+    with built(project, "wheel", tmp_path) as wheel:
+        names = set(wheel.namelist())
+    assert {
+        "wgtorch/py.typed",
+        "wgtorch/__main__.py",
+        "wgtorch/cli/scaffold/block.py.j2",
+        "wgtorch/cli/scaffold/plugin/README.md.j2",
+    } <= names
+    shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "wgtorch").rglob("*") if path.suffix in (".py", ".safetensors", ".j2")}
+    assert shipped <= names
+    assert not [name for name in names if name.startswith("tests")]
+
+
+BLOCKED = ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty", "readline", "curses", "posix_ipc")
+
+
+def without_posix(code: str, folder: Path) -> str:
+    """What code prints in a process that has none of the modules that only POSIX systems have."""
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+    done = subprocess.run([sys.executable, "-c", blocked + code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_level_is_served_without_posix_modules(tmp_path: Path) -> None:
+    code = """
+import torch
+from wgtorch import Graph
+from wgtorch.serving.endpoint import Endpoint
+from wgtorch.serving.server import serving
+graph = Graph.from_template("text_to_image", steps=1)
+with serving(graph) as url:
+    print(Endpoint(url).call({"inputs": {"prompt": "a castle"}, "seed": 1}, "here")["outputs"]["image"].shape)
+"""
+    assert "[1, 3, 64, 64]" in without_posix(code, tmp_path)

@@ -1,0 +1,1 @@
+"""What wgtorch.testing gives to users."""
