@@ -32,9 +32,10 @@ _DISCREPANCIES = 50
 class SimulationDevelopment(Block):
     """Develops a simulated world by one pass: tries the action against the facts, lets the others live on, and says what is meant.
 
-    The intent is ``{"text": ..., "resolution": ..., "suggestions": [...]}``: the resolution is the verdict of the leading event (``status``, ``because``,
-    ``effects``, ...) and holds all ``events`` of the pass, which the update applies; the suggestions are actions that could come next. The action is text, or texts by the name of who
-    acts; without one the cast goes its ways. Draws from ``rng``; the same draws give the same events.
+    The intent is ``{"text": ..., "resolution": ..., "suggestions": [...]}``. The resolution is the verdict of the leading event
+    (``status``, ``because``, ``effects``, ...) and holds all ``events`` of the pass, which the update applies; the suggestions are
+    actions that could come next. The action is text, or texts by the name of who acts; without one the cast goes its ways. Draws
+    from ``rng``; the same draws give the same events.
 
     A content without places is a world that has not begun: map, cast, clock and sky are made around what it holds, and
     ``resolution.genesis`` says from which seed, so that the first update can put them into the content.

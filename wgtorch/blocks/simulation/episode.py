@@ -49,9 +49,9 @@ def develop(
     took_time = any(event["status"] in ("done", "partly") and event["verb"] not in TIMELESS for event in draft.events)
     if actions and not took_time:
         return draft.events
-    named = tuple(kind for words in actions.values() for word in lexicon.words(words[:LONGEST]) if (kind := lexicon.WEATHERS.get(word)))
-    if not any(effect["path"] == ["weather"] for event in draft.events for effect in event["effects"]):
-        turn_weather(draft, sky, but=named)
+    named = any(word in lexicon.WEATHERS for words in actions.values() for word in lexicon.words(words[:LONGEST]))
+    if not named and not any(effect["path"] == ["weather"] for event in draft.events for effect in event["effects"]):
+        turn_weather(draft, sky)  # where an action names weather, the verdict alone says what becomes of it
     Dramas.get(drama)(draft, resolve, acted=tuple(actions), scheduling=scheduling)
     return draft.events
 

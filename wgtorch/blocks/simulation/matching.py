@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.ledger import Draft
-from wgtorch.blocks.simulation.lexicon import bare, colour_in, named_in
+from wgtorch.blocks.simulation.lexicon import DETERMINERS, bare, colour_in, named_in
+
+_COMMON = frozenset((*lexicon.WEATHERS, *lexicon.TERRAINS, *lexicon.OBJECTS, *lexicon.LANDMARKS, *lexicon.BEASTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,14 @@ def find(draft: Draft, actor: str, phrase: str | None) -> Named:
         return Named("nothing", "")
     if said in ("me", "myself", "i"):
         return Named("character", actor)
+    generic = (phrase or "").split()[:1] and (phrase or "").split()[0].lower() in DETERMINERS and said in _COMMON
     for part, table in (("character", draft.characters), ("place", draft.places), ("object", draft.objects)):
+        if generic and part == "character":
+            continue  # "the storm" is weather, whoever is called Storm
         exact = [name for name in table if name.lower() == (phrase or "").strip().lower()] or [name for name in table if bare(name) == said]
         if exact:
             return Named(part, exact[0], colour)
-    if (who := person(draft, actor, said)) is not None:
+    if not generic and (who := person(draft, actor, said)) is not None:
         return Named("character", who)
     near = [*draft.characters[actor]["carries"], *draft.lying(place)]
     kind = named_in(said, lexicon.OBJECTS)

@@ -16,18 +16,17 @@ FEWEST, MOST = 6, 14
 _FRAGILE = ("house", "windmill", "tower", "tent", "ship", "bridge", "inn", "shrine", "castle")
 
 
-def turn_weather(draft: Draft, sky: str, *, but: tuple[str, ...] = ()) -> None:
+def turn_weather(draft: Draft, sky: str) -> None:
     """Lets the sky go on; an event where it changes.
 
     Args:
         draft: the facts.
         sky: name of the weather model.
-        but: weathers that may not come now.
     """
     terrain = draft.places[draft.place_of(draft.hero)]["terrain"]
     now = draft.content["weather"]
     after = Skies.get(sky)(now, terrain, draft.rng)
-    if after != now and after not in but:
+    if after != now:
         draft.change(after, "weather")
         draft.close(WORLD, Action("weather", target=after), "done", at=draft.place_of(draft.hero), was=now)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _VERBS = {
-    "go": "go|go to|walk|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
+    "go": "go|goto|go to|walk|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
     "sail|make my way|come|go on|continue|keep going|cross|visit|approach|reach|go down|go up|go over|row|drive|return to the road|take me|head over|explore|go for a walk|take a walk|roam",
     "enter": "enter|go into|go inside|walk into|step into|get into|step inside|come into|come in|walk inside|board|go in|move into|crawl into|climb into|get inside|climb aboard|go aboard",
     "leave": "leave|exit|depart|depart from|get out of|get out|go out|go out of|walk out of|step out of|walk away from|go away from|go away|get away from|move away from|go outside|come out of|abandon|quit|"
@@ -12,24 +12,24 @@ _VERBS = {
     "return": "return|go back|come back|turn back|turn around|walk back|head back|go home|walk home|head home|run back|retrace my steps|go back to|backtrack|ride back",
     "follow": "follow|chase|pursue|track|go after|run after|accompany|go with|travel with|walk with|tag along with|shadow",
     "stay": "stay|remain|stand still|do nothing|stay put|keep still|linger|stop|halt|sit|sit down|stand|kneel|lie down|idle|hold on|pause|stop here|stay where i am|settle|settle down|stand guard|keep watch|guard",
-    "avoid": "avoid|forget|forget about|stay away from|keep away from|keep away|keep off|stay clear of|steer clear of|keep clear of|keep out of|stay out of|shun|stop thinking about|stop going to|"
-    "give up on|never mind|skip|ignore|go around|walk around|bypass|pass by|dodge|evade|beware of|refuse to go to|turn down|give a wide berth to|stay off",
+    "avoid": "never mind|avoid|forget|forget about|stay away from|keep away from|keep away|keep off|stay clear of|steer clear of|keep clear of|keep out of|stay out of|shun|stop thinking about|stop going to|"
+    "give up on|skip|ignore|go around|walk around|bypass|pass by|dodge|evade|beware of|refuse to go to|turn down|give a wide berth to|stay off",
     "hide": "hide|hide from|hide in|hide behind|take cover|take cover from|take shelter|take shelter from|shelter|shelter from|seek shelter|seek shelter from|find shelter|seek cover|duck|crouch|crouch behind|find cover|get under cover",
     "climb": "climb|climb up|climb onto|climb on|climb over|scale|go up onto|clamber up|mount|ascend",
     "swim": "swim|bathe|dive|wade|swim in|take a swim|go swimming|go for a swim|take a bath|wash myself|dive into",
     "build": "build|construct|erect|raise|put up|set up|found|pitch|assemble|rebuild|build up|set down",
     "craft": "make|craft|carve|forge|weave|sew|knit|create|fashion|produce|invent|whittle|make me|make us|sculpt|construct me",
-    "cook": "cook|bake|boil|roast|fry|brew|prepare a meal|prepare food|grill|make dinner|make lunch|make breakfast|make soup|make some soup|bake bread",
-    "gather": "gather|collect|pick|pluck|harvest|chop|cut wood|chop wood|gather wood|mine|forage|fish|go fishing|catch fish|catch a fish|hunt for food|fell|milk|shear|go hunting|hunt|catch|pick some|cut",
+    "cook": "cook|bake|boil|roast|fry|brew|prepare a meal|prepare food|grill|make dinner|make lunch|make breakfast",
+    "gather": "gather|collect|pick|pluck|harvest|chop|mine|forage|fell|milk|shear|hunt|catch|cut",
     "repair": "repair|mend|fix|restore|patch|patch up|renovate|put right|finish|finish building|complete|fix up",
     "destroy": "destroy|break|smash|demolish|tear down|tear apart|ruin|wreck|knock down|pull down|crush|shatter|blow up|break down|take down|raze|dismantle|topple|bring down|cut down|tear up|rip|rip up|"
     "break apart|get rid of|wipe out|level|flatten|pull apart|vandalise|vandalize|sink|make rubble of|push over|bash in",
     "burn": "burn|burn down|set fire to|set on fire|set alight|torch|ignite|incinerate|set ablaze|burn up|put to the torch|set light to",
     "harm": "kill|attack|hit|murder|stab|fight|slay|hurt|strike|punch|kick|shoot|wound|beat|strangle|poison|execute|assassinate|wrestle|behead|slap|beat up|declare war on|bite|duel|hang|drown|torture|ambush",
-    "colour": "paint|colour|color|dye|whitewash|tint|repaint|recolour|recolor|turn|stain",
+    "colour": "paint|colour|color|dye|whitewash|tint|repaint|recolour|recolor|turn|stain|turn the",
     "dig": "dig|dig up|excavate|tunnel|burrow|dig out|dig for|dig through|dig into|shovel",
     "plant": "plant|sow|grow|seed|cultivate|plant some",
-    "light": "light|kindle|light up|start a fire|make a fire|build a fire|make fire|make a campfire|turn on|switch on|strike a light",
+    "light": "light|kindle|light up|turn on|switch on",
     "extinguish": "extinguish|put out|douse|blow out|quench|snuff out|smother|stamp out|turn off|switch off|snuff",
     "talk": "talk|talk to|talk with|speak|speak to|speak with|chat|chat with|converse with|tell|say to|say hello to|gossip with|have a word with|call|call out to|shout to|whisper to|discuss|address|interview|meet|"
     "meet with|have a chat with|introduce myself to|introduce myself|negotiate with|argue with|consult|chatter with|call for|persuade|convince|warn|tell a secret to|confess to|joke with",
@@ -56,7 +56,7 @@ _VERBS = {
     "lock": "lock|close|shut|bolt the|bar|lock up|seal|barricade|shut down",
     "read": "read|study|leaf through|decipher|consult the|browse",
     "throw": "throw|toss|fling|hurl|cast|chuck|lob",
-    "use": "use|operate|activate|apply|employ|press|push|pull|play with|ring|try|work|repair with|turn the|spin|shake|touch|test|aim|load",
+    "use": "use|operate|activate|apply|employ|press|push|pull|play with|ring|try|work|repair with|spin|shake|touch|test|aim|load",
     "look": "look|look at|look around|examine|inspect|watch|observe|see|gaze at|study the|check|check out|look up at|stare at|view|survey|admire the|look about|look over|have a look|have a look at|"
     "take a look|take a look at|look into|peek|peek at|peer at|look through|listen|listen to|smell|sniff|feel the|contemplate|spy on|glance at|notice|look out over|stargaze|measure|watch the",
     "search": "search|search for|look for|seek|find|hunt for|investigate|explore for|scavenge|go looking for|try to find|locate|rummage|search the|scout|scout for|discover|track down|look under|look behind|go in search of|comb|go treasure hunting|quest for|seek out",
@@ -68,10 +68,11 @@ _VERBS = {
     "pray": "pray|think|think about|remember|dream|dream of|hope|hope for|reflect|ponder|consider|plan|worship|daydream|pray to|pray for|mourn|reminisce|make a plan|decide|grieve|give thanks|regret|imagine|miss|concentrate|remember the",
     "feel": "laugh|cry|weep|jump|smile|wave|shout|scream|yell|stretch|yawn|clap|sigh|sneeze|whisper|nod|bow|cough|shiver|blush|hop|skip about|roll|spin around|exercise|shrug|giggle|tremble|howl|groan|be happy|be sad|be brave|"
     "cheer loudly|kneel down|stamp|stomp|train my|do a handstand|do a somersault|leap|get up|stand up|wake up|be quiet|be silent|calm myself|get dressed|wash my face|wash|comb my hair|shave|undress|limp|stumble|fall down|wink|frown|say nothing|keep quiet|shut up",
-    "write": "write|write a letter|compose|draw|sketch|jot down|scribble|write down|draw a map|draw a picture|keep a diary|sign|paint a picture|paint a portrait|record",
+    "write": "write|compose|draw|sketch|jot down|scribble|write down|draw a picture|keep a diary|sign|paint a picture|paint a portrait|record",
     "wish": "wish|wish for|make it|let it|let there be|stop the|end the|change the weather|bring back the|make the|want|want the|command the|order the|summon the|summon a|conjure|call down|make the sun shine|make time stop|stop time|"
     "bring rain|bring snow|become|be|turn into|grant|have it|cause|start a|call up|control|cast a spell on|cast a spell|cast|enchant|hypnotise|rule|conquer|curse the",
     "refrain": "refrain from|stop doing|hold back|hold back from|hesitate|resist|refuse|decline|give up|cancel|calm the",
+    "remark": "hello|hi|hey|good morning|good evening|good night|good day|yes|no|okay|ok|thanks|thank you|sorry|please|well|hmm|wow|like|love|hate|fear|need|own|believe|enjoy|prefer",
     "unknown": "",
 }  # fmt: skip
 IMPOSSIBLE = frozenset(
@@ -84,13 +85,22 @@ IMPOSSIBLE = frozenset(
 )  # fmt: skip
 PHRASES: dict[str, str] = {phrase: verb for verb, phrases in _VERBS.items() for phrase in phrases.split("|") if phrase}
 PHRASES |= dict.fromkeys(IMPOSSIBLE, "fly")
+IMPLIED = {
+    "cut wood": ("gather", "wood"), "chop wood": ("gather", "wood"), "gather firewood": ("gather", "wood"), "fish": ("gather", "fish"), "go fishing": ("gather", "fish"),
+    "hunt for food": ("gather", "deer"), "go hunting": ("gather", "deer"), "bake bread": ("cook", "bread"), "make soup": ("cook", "soup"), "make some soup": ("cook", "soup"),
+    "bake a cake": ("cook", "cake"), "bake me a cake": ("cook", "cake"), "start a fire": ("light", "fire"), "make a fire": ("light", "fire"), "build a fire": ("light", "fire"), "make fire": ("light", "fire"),
+    "make a campfire": ("light", "fire"), "build a campfire": ("light", "fire"), "strike a light": ("light", "fire"), "play the flute": ("perform", "flute"), "play a song": ("perform", "song"),
+    "sing": ("perform", "song"), "sing along": ("perform", "song"), "make the bed": ("refrain", "bed"), "set sail": ("go", "the sea"), "make a wish": ("wish", "luck"),
+}  # fmt: skip
+"""Phrases that hold their target: what they mean, and of what."""
+PHRASES |= {phrase: verb for phrase, (verb, _) in IMPLIED.items()}
 LONGEST_PHRASE = max(len(phrase.split()) for phrase in PHRASES)
 VERBS = tuple(sorted({*_VERBS, "fly", "remark", "wander"}))
 FRAMES = {
     **dict.fromkeys(("go", "return", "flee", "wander", "enter"), "move"),
-    **dict.fromkeys(("give", "teach"), "hand"),
+    "give": "hand",
     **dict.fromkeys(("take", "steal", "trade", "beg"), "get"),
-    **dict.fromkeys(("talk", "greet", "befriend", "court", "help", "quarrel", "reconcile", "invite", "follow"), "person"),
+    **dict.fromkeys(("talk", "greet", "befriend", "court", "help", "quarrel", "reconcile", "invite", "follow", "teach"), "person"),
     **dict.fromkeys(("ask", "pray", "perform", "wish", "avoid", "hide", "search", "look", "climb", "leave", "wait", "sleep", "swim", "harm", "open"), "topic"),
     "colour": "colour",
 }  # fmt: skip
@@ -137,7 +147,7 @@ PREPOSITIONS = frozenset(
 POLITE = tuple(
     tuple(phrase.split())
     for phrase in (
-        "please", "kindly", "could you please", "could you", "can you please", "can you", "would you please", "would you", "would you mind", "may i", "can i", "could i", "can we", "may we", "could we",
+        "please", "kindly", "could you please", "could you", "can you please", "can you", "would you please", "would you", "would you mind", "you dare to", "you dare", "dare to", "may i", "can i", "could i", "can we", "may we", "could we",
         "shall we", "let's", "lets", "let us", "let me", "i want to", "i want you to", "i would like to", "i'd like to", "i would like you to", "i'd like you to", "i will", "i'll", "i shall", "i am going to", "i'm going to",
         "we will", "we'll", "we should", "i should", "i must", "i need to", "i have to", "we have to", "we must", "you should", "you must", "try to", "try and", "attempt to", "go and", "start to", "begin to", "decide to",
         "now", "then", "ok", "okay", "well", "so", "and", "but", "just", "maybe", "perhaps", "how about we", "how about", "why don't we", "why don't you", "i think i'll", "i think i will", "i", "we", "you", "he", "she",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Protocol
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.ledger import Draft
-from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, words
-from wgtorch.blocks.simulation.phrases import FRAMES, IMPOSSIBLE, LONGEST_PHRASE, PHRASES, POLITE, PREPOSITIONS
+from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
+from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, LONGEST_PHRASE, PHRASES, POLITE, PREPOSITIONS
 from wgtorch.core.registry import Registry
 
 
@@ -68,6 +69,23 @@ _NEGATORS = frozenset(
         "mustn't",
     ]
 )
+_SPEAKERS = frozenset(
+    ("i", "we", "you", "he", "she", "it", "they", "there", "this", "that", "these", "those", "everybody", "nobody", "somebody")
+)
+_PRONOUNS = frozenset(("it", "them", "him", "her", "that", "this"))
+_NOTHING = frozenset(("nothing", "nobody", "nowhere", "no one", "none", "no place"))
+_LEADING = frozenset(
+    ["with", "without", "in", "at", "after", "before", "for", "by", "as", "very", "so", "instead", "rather", "from", "on", "until", "like"]
+)
+_INTERJECTION = re.compile(
+    r"^(?:no|nope|nah|yes|yeah|ok|okay|well|please|oh|ah|hey|hello|hi|right|fine|listen|wait a minute)\s*[,.!:;-]+\s*", re.IGNORECASE
+)
+_CONDITION = re.compile(
+    r"(?:^|[\s,])(?:if|unless|in case|provided|as soon as|as long as|suppose|when(?! is| was| will| does| do| did| are))\s"
+)
+_EXCLUDED = re.compile(
+    r"[\s,]+(?:but not|but|except for|except|other than|rather than|instead of|apart from|and not|(?<=,)\s*not)\s+((?:to |into |in |at |near )?.+)$"
+)
 _STATEMENT = re.compile(
     r"^(?:there|it|this|that|these|those|he|she|they|the [\w' -]+?|my [\w' -]+?|i|we|you|[\w']+) "
     r"(?:is|are|was|were|am|has been|have been|isn't|aren't|seems?|looks?|feels?|never|always|used to)\b"
@@ -87,17 +105,23 @@ class RuleReader:
             return [Action(UNKNOWN_VERB, manner="nobody in this land speaks that language", words=text)]
         if len(text) > 400 or max(map(len, plain.split())) > 60:
             return [Action(UNKNOWN_VERB, manner="that was too much to take in at once", words=text)]
-        clauses = self._clauses(plain)
-        read = [self.clause(clause) for clause in clauses]
-        known = [action for action in read if action.verb != UNKNOWN_VERB] if read[0].verb != UNKNOWN_VERB else read[:1]
-        return known or read[:1]
+        plain = _INTERJECTION.sub("", plain.strip()) or plain
+        plain = re.sub(r"[,\s]+please\s*([.!?]*)\s*$", r"\1", plain, flags=re.IGNORECASE) or plain
+        if _CONDITION.search(plain.lower()) and not plain.rstrip().endswith("?"):
+            return [Action(UNKNOWN_VERB, manner="nobody can promise what hangs on an if", words=text)]
+        read = [self.clause(clause) for clause in self._clauses(plain)]
+        if read[0].verb == UNKNOWN_VERB and not read[0].negated:
+            read = [action for action in read if action.verb != UNKNOWN_VERB][:1] or read
+        first, *others = [action for action in read if action.verb != UNKNOWN_VERB] or read[:1]
+        return [first, *(_referred(action, first) for action in others)]
 
     def _clauses(self, text: str) -> list[str]:
         parts = re.split(r"(?:,? and then | and then |, then | then |; |\. (?=\w)|! (?=\w)| and (?=\w)|, (?=\w))", text.strip())
         clauses = [parts[0]]
         for part in parts[1:]:
             tokens = words(part)
-            if tokens and self._verb(_stripped(tokens)[0])[0] is not None and not _is_noun_first(tokens):
+            unread = self._verb(_stripped(words(clauses[-1]))[0])[0] is None and len(words(clauses[-1])) <= 4
+            if tokens and self._verb(_stripped(tokens)[0])[0] is not None and (unread or not _is_noun_first(tokens)):
                 clauses.append(part)
             else:
                 clauses[-1] = f"{clauses[-1]} and {part}" if part else clauses[-1]
@@ -105,13 +129,19 @@ class RuleReader:
 
     def clause(self, text: str) -> Action:
         """The action of one clause."""
-        tokens = words(text)
+        plain, excluded = _without_excluded(text.lower().replace("’", "'"))
+        tokens = [word for word, before in pairwise_back(words(plain)) if word != before]
         if not tokens:
             return Action(UNKNOWN_VERB, words=text)
+        if len(tokens) <= 2 and named_in(tokens[-1], lexicon.DIRECTIONS):
+            return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), words=text)
         rest, polite, negated = _stripped(tokens)
+        rest = self._from_verb(rest)
         is_asked = text.rstrip().endswith("?")
         if rest and rest[0] in _QUESTION_WORDS and not (rest[0] == "how" and len(rest) > 1 and rest[1] == "about"):
             return Action("ask", target=_topic(rest), words=text, polite=polite)
+        if rest and rest[0] in ("am", "was", "are", "were", "have", "had") and rest != tokens:
+            return Action("remark", words=text)
         if (
             rest
             and not polite
@@ -120,6 +150,10 @@ class RuleReader:
         ):
             return Action("ask", target=_topic(rest), words=text)
         verb, length = self._verb(rest)
+        if rest and rest[0] == "set" and verb is None and rest[-1] in ("fire", "alight", "ablaze"):
+            verb, length = "burn", 1
+        if verb == "remark" or (verb is None and tokens[0] in _SPEAKERS):
+            return Action("remark", words=text)
         if verb is None or (_STATEMENT.match(" ".join(tokens)) and not polite):
             if _STATEMENT.match(" ".join(tokens)) and not (verb is not None and rest != tokens):
                 return Action("remark", words=text)
@@ -127,12 +161,28 @@ class RuleReader:
                 return Action("ask", target=_topic(rest), words=text)
         if verb is None:
             return Action(UNKNOWN_VERB, words=text, negated=negated, polite=polite)
-        return self._with_arguments(verb, " ".join(rest[:length]), rest[length:], negated, polite, text)
+        verb, rest = _by_what_follows(verb, rest)
+        action = self._with_arguments(verb, " ".join(rest[:length]), rest[length:], negated, polite, text)
+        if action.target in _NOTHING or action.place in _NOTHING or (action.target or "").startswith("no "):
+            action = replace(
+                action, negated=not negated, target=None if action.target in _NOTHING else (action.target or "").removeprefix("no ")
+            )
+        return replace(action, manner=f"not {excluded}") if excluded else action
+
+    def _from_verb(self, tokens: list[str]) -> list[str]:
+        """The words from the verb on, where something of manner or time leads them: ``without haste go north``."""
+        if not tokens or tokens[0] not in _LEADING or self._verb(tokens)[0] is not None:
+            return tokens
+        starts = [
+            at for at in range(1, min(len(tokens), 7)) if self._verb(tokens[at:])[0] is not None and tokens[at - 1] not in DETERMINERS
+        ]
+        return tokens[starts[-1] :] if starts else tokens
 
     def _verb(self, tokens: list[str]) -> tuple[str | None, int]:
-        for length in range(min(LONGEST_PHRASE, len(tokens)), 0, -1):
-            if (verb := PHRASES.get(" ".join(tokens[:length]))) is not None:
-                return verb, length
+        for spelled in ([*tokens], [_infinitive(tokens[0]), *tokens[1:]] if tokens else []):
+            for length in range(min(LONGEST_PHRASE, len(spelled)), 0, -1):
+                if (verb := PHRASES.get(" ".join(spelled[:length]))) is not None:
+                    return verb, length
         return None, 0
 
     def _with_arguments(self, verb: str, phrase: str, rest: list[str], negated: bool, polite: bool, text: str) -> Action:
@@ -141,6 +191,8 @@ class RuleReader:
         direction = next((word for word in rest if word in lexicon.DIRECTIONS), None)
         if phrase in IMPOSSIBLE:
             return Action("fly", target=" ".join(_split(rest)[0][1]) or None, manner=phrase, negated=negated, polite=polite, words=text)
+        if phrase in IMPLIED and not _split(rest)[0][1]:
+            rest = [IMPLIED[phrase][1], *rest]
         frame, parts = FRAMES.get(verb, "thing"), _split(rest)
         target: str | None = " ".join(parts[0][1]) or None
         place = receiver = None
@@ -213,6 +265,48 @@ class RuleReader:
         return Action(verb, target=target, place=place, manner=joined, negated=negated, polite=polite, receiver=receiver, words=text)
 
 
+def pairwise_back(tokens: list[str]) -> list[tuple[str, str]]:
+    """Each word with the one before it."""
+    return list(zip(tokens, ["", *tokens], strict=False))
+
+
+def _infinitive(word: str) -> str:
+    """``walking`` is ``walk``, ``taking`` is ``take``, ``running`` is ``run``; other words are as they are."""
+    if not word.endswith("ing") or len(word) < 5:
+        return word
+    stem = word[:-3]
+    doubled = stem[:-1] if len(stem) > 2 and stem[-1] == stem[-2] else ""
+    return next((form for form in (stem, f"{stem}e", doubled) if form in PHRASES), word)
+
+
+def _by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
+    """Verbs whose meaning stands at the end: ``turn the moon red``, ``set the house on fire``."""
+    if (
+        rest[0] in ("turn", "make", "colour", "color")
+        and len(rest) > 2
+        and rest[-1] in lexicon.COLOURS
+        and verb in ("use", "wish", "craft")
+    ):
+        return "colour", [rest[0], *rest[1:]]
+    if (rest[0] in ("set", "put") and rest[-2:] == ["on", "fire"]) or (rest[0] == "set" and rest[-1] in ("alight", "ablaze")):
+        return "burn", rest[: -2 if rest[-1] == "fire" else -1]
+    return verb, rest
+
+
+def _without_excluded(text: str) -> tuple[str, str]:
+    """A clause without what it leaves out, and that: ``go anywhere but the sea`` is ``go anywhere``, and ``the sea``."""
+    found = _EXCLUDED.search(text)
+    if found is None or not text[: found.start()].strip():
+        return text, ""
+    return text[: found.start()], found[1].strip()
+
+
+def _referred(action: Action, first: Action) -> Action:
+    """A later action whose ``it`` is what the first was about."""
+    what = first.target or first.place
+    return replace(action, **{name: what for name in ("target", "place", "receiver") if getattr(action, name) in _PRONOUNS and what})
+
+
 def _stripped(tokens: list[str]) -> tuple[list[str], bool, bool]:
     """Tokens without politeness, the speaker and negation in front; whether it was polite, and whether negated."""
     polite, negated = False, False
@@ -223,6 +317,10 @@ def _stripped(tokens: list[str]) -> tuple[list[str], bool, bool]:
             if tokens[: len(phrase)] == list(phrase) and len(tokens) > len(phrase):
                 polite = polite or phrase[0] in ("please", "could", "can", "would", "may", "kindly")
                 tokens, changed = tokens[len(phrase) :], True
+        if tokens[:2] == ["never", "mind"]:
+            break
+        if len(tokens) > 1 and tokens[0] in ("start", "begin", "keep", "continue", "try") and _infinitive(tokens[1]) != tokens[1]:
+            changed, tokens = True, tokens[1:]
         if tokens and tokens[0] in _NEGATORS and len(tokens) > 1:
             negated, changed, tokens = True, True, tokens[1:]
         elif tokens[:2] in (["do", "not"], ["will", "not"], ["am", "not"], ["rather", "not"]) and len(tokens) > 2:

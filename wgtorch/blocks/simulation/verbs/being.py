@@ -77,7 +77,7 @@ def wait(draft: Draft, actor: str, action: Action) -> Verdict:
     hours = _hours(draft, action)
     if actor == draft.hero:
         draft.change(later(draft.content["clock"], hours or 3), "clock")
-    if hours is None and bare(said) and "here" not in words(said) and len(words(said)) > 1:
+    if hours is None and bare(said) and not {"here", "patiently", "there", "again"} & set(words(said)):
         return draft.close(actor, action, "partly", f"{bare(said.removeprefix('for '))} did not come", target=bare(said))
     draft.mood(actor, "calm")
     return draft.close(actor, action, "done", target=bare(said) or draft.place_of(actor), hours=hours or 3)

@@ -11,7 +11,7 @@ from wgtorch.blocks.simulation.places import way
 from wgtorch.blocks.simulation.seasons import time_of_day
 from wgtorch.blocks.simulation.verbs.being import suggestions
 from wgtorch.blocks.simulation.verbs.making import add_object
-from wgtorch.blocks.simulation.verbs.rules import Verdict, far, refused, spend, verb
+from wgtorch.blocks.simulation.verbs.rules import Verdict, far, refused, spend, verb, whereabouts
 from wgtorch.blocks.simulation.verbs.travel import destination
 
 FINDS = ("coin", "ring", "shell", "key", "letter", "feather", "bell")
@@ -124,6 +124,12 @@ def search(draft: Draft, actor: str, action: Action) -> Verdict:
 @verb("ask")
 def ask(draft: Draft, actor: str, action: Action) -> Verdict:
     """A question: facts stay as they are, and it is answered from them, or said that nobody knows."""
+    if action.target and action.manner and action.manner.startswith("about "):
+        asked, here = find(draft, actor, action.target), draft.place_of(actor)
+        if asked.part == "nothing":
+            return refused(draft, actor, action, f"there is nobody called {bare(action.target)}", bare(action.target))
+        if asked.part == "character" and draft.place_of(asked.name) != here:
+            return refused(draft, actor, action, whereabouts(draft, asked.name), asked.name)
     answer = answer_to(draft, actor, action)
     if answer is None:
         topic = bare(action.target or action.manner or "") or bare(action.words)

@@ -72,6 +72,8 @@ def build(draft: Draft, actor: str, action: Action) -> Verdict:
             return dig(draft, actor, action)
         if thing in ("garden", "tree", "flower"):
             return plant(draft, actor, action)
+        if not said or said in ("something", "anything"):
+            return draft.close(actor, action, "unclear", "it was not said what should be built", target=None)
         return craft(draft, actor, action)
     if not said or kind in NOT_BUILT:
         return refused(draft, actor, action, f"nobody builds {with_article(kind) if kind else 'nothing in particular'}", kind)
@@ -116,6 +118,8 @@ def craft(draft: Draft, actor: str, action: Action) -> Verdict:
     kind, material, here = named_in(said.split(" of ")[0], lexicon.OBJECTS), material_in(action), draft.place_of(actor)
     if kind in COOKED:
         return cook(draft, actor, action)
+    if kind is None and named_in(said, lexicon.LANDMARKS) is not None:
+        return build(draft, actor, action)
     if kind is None or kind not in CRAFTED:
         return draft.close(
             actor, action, "unclear", f"nobody here knows how {with_article(said or 'nothing')} is made", target=said or None
@@ -260,8 +264,9 @@ def harm(draft: Draft, actor: str, action: Action) -> Verdict:
 def colour(draft: Draft, actor: str, action: Action) -> Verdict:
     """Gives a building or a thing that is here another colour."""
     here = draft.place_of(actor)
-    wanted = colour_in(action.manner) or colour_in(action.target)
-    said = " ".join(word for word in words(action.target or action.place or "") if word not in lexicon.COLOURS or colour_in(action.manner))
+    given = "" if action.manner and action.manner.startswith("not ") else action.manner
+    wanted = colour_in(given) or colour_in(action.target)
+    said = " ".join(word for word in words(action.target or action.place or "") if word not in lexicon.COLOURS or colour_in(given))
     named, place = find(draft, actor, said), draft.places[here]
     if named.part in ("sky", "weather", "land"):
         return refused(draft, actor, action, f"no brush reaches the {bare(said)}", bare(said))

@@ -16,7 +16,7 @@ from wgtorch.blocks.simulation.verbs.rules import Verbs, Verdict, refused, spend
 def take(draft: Draft, actor: str, action: Action) -> Verdict:
     """Picks up what lies here."""
     here, said = draft.place_of(actor), action.target or action.place
-    if not bare(said):
+    if not bare(said) or bare(said) in ("everything", "all", "anything", "something", "it all", "things"):
         found = [name for name in draft.lying(here) if not draft.objects[name]["fixed"]]
         if not found:
             return refused(draft, actor, action, f"nothing lies at {here} that could be taken")
@@ -52,6 +52,8 @@ def _not_here(draft: Draft, actor: str, action: Action, said: str | None) -> Ver
 def give(draft: Draft, actor: str, action: Action) -> Verdict:
     """Hands something over to somebody who is here."""
     said = action.target
+    if action.receiver in ("somebody", "someone", "anybody", "anyone"):
+        action = replace(action, receiver=next(iter(draft.here(draft.place_of(actor), but=actor)), action.receiver))
     if action.receiver is None and not action.place:
         return refused(draft, actor, action, "nobody was named to give it to", bare(said) or None)
     to = action.receiver or action.place
@@ -119,10 +121,12 @@ def trade(draft: Draft, actor: str, action: Action) -> Verdict:
     others = [partner] if partner is not None else others
     mine = list(draft.characters[actor]["carries"])
     own = carried(draft, actor, said)
+    if own is not None and action.manner and action.manner.startswith("for "):
+        said = action.manner.removeprefix("for ")
     for other in others:
         wanted = next((name for name in draft.characters[other]["carries"] if bare(said) and _is(draft, name, said)), None)
         theirs = list(draft.characters[other]["carries"])
-        if wanted is None and own is None and bare(said):
+        if wanted is None and bare(said) and (own is None or said != action.target):
             continue
         give_up = own or next((name for name in mine if name != wanted), None)
         get = wanted or next(iter(theirs), None)
@@ -235,6 +239,9 @@ def read(draft: Draft, actor: str, action: Action) -> Verdict:
 @verb("throw")
 def throw(draft: Draft, actor: str, action: Action) -> Verdict:
     """Throws away what one carries; it lies here then."""
+    here, land = draft.place_of(actor), named_in(action.place or action.receiver, lexicon.TERRAINS)
+    if land is not None and land != draft.places[here]["terrain"]:
+        return refused(draft, actor, action, f"there is no {land} at {here}", bare(action.target) or None)
     return drop(draft, actor, replace(action, receiver=None))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
-from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article
+from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article, words
 from wgtorch.blocks.simulation.matching import Named, find
 from wgtorch.blocks.simulation.places import way
 from wgtorch.blocks.simulation.verbs.rules import Verbs, Verdict, arrive, refused, spend, verb
@@ -29,7 +29,7 @@ def go(draft: Draft, actor: str, action: Action) -> Verdict:
         if other is None:
             return refused(draft, actor, action, f"no way leads {direction} from {here}", direction)
         return _walk(draft, actor, action, [other], other)
-    if not bare(said):
+    if not bare(said) or bare(said) in ("anywhere", "somewhere", "elsewhere", "away", "on", "out", "for walk", "there", "outside"):
         return wander(draft, actor, action)
     named = find(draft, actor, said)
     goal, missing = destination(draft, named)
@@ -109,6 +109,10 @@ def wander(draft: Draft, actor: str, action: Action) -> Verdict:
     """Goes to some neighbouring place."""
     here = draft.place_of(actor)
     choices = open_ways(draft, actor)
+    if action.manner and action.manner.startswith("not "):
+        off = find(draft, actor, action.manner.removeprefix("not ").removeprefix("to "))
+        shunned, _ = destination(draft, off)
+        choices = [name for name in draft.places[here]["neighbours"].values() if shunned is None or not shunned(name)]
     if not choices:
         return refused(draft, actor, action, f"no way leads out of {here}", here)
     return _walk_one(draft, actor, action, draft.rng.choice(choices))
@@ -251,6 +255,10 @@ def hide(draft: Draft, actor: str, action: Action) -> Verdict:
     said = bare(action.target or action.place or action.manner)
     if landmark is None and draft.places[here]["terrain"] in ("sea", "desert", "meadow", "marsh"):
         return refused(draft, actor, action, f"there is nothing at {here} to hide behind", said or None)
+    if action.words and said and any(word in words(action.words) for word in ("behind", "in", "inside", "under")):
+        named = find(draft, actor, said)
+        if named.part == "landmark" and named.name != landmark:
+            return refused(draft, actor, action, f"no {said} stands at {here}", named.name)
     spend(draft, actor, 2)
     draft.mood(actor, "afraid" if draft.content["weather"] == "storm" else "calm")
     return draft.close(actor, action, "done", target=said or None, behind=landmark or draft.places[here]["terrain"])
