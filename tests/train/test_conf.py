@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -24,7 +25,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.train.toys import losses
-from wgtorch import Block
+from wgtorch import Block, lora
 from wgtorch.cli.main import _parser
 from wgtorch.cli.train import arguments_of, run, target_from, whole
 from wgtorch.core.errors import ConfigError, UnknownNameError
@@ -73,6 +74,14 @@ def composed(command: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base=None):
         config: Any = OmegaConf.to_container(compose("train", [*asked, *QUICK]), resolve=True)
     config["data"].update({"batch_size": 2, "workers": 0})
+    if config["data"]["type"] == "image_folder" and "my_model" in command:
+        config["data"].update({"size": 16, "step": 2})
+    if config["logger"]["type"] == "wandb":
+        config["logger"]["offline"] = True
+    if config.get("graph") and "folder" in config["graph"]:
+        config["samples"] = None
+        if "format" not in inspect.signature(lora.save).parameters:
+            config["export"] = None
     for name, value in {"count": 4, "validation": 2, "held_out": 2}.items():
         if name in config["data"]:
             config["data"][name] = value
@@ -86,8 +95,8 @@ def test_every_file_for_training_is_seen_here() -> None:
     untrained = sorted(set(files) - {name for name, _ in COMMANDS})
     assert untrained == UNTRAINED, "each file's head says a command that trains with it"
     assert Counter(name.split("/")[0] for name in files if name not in untrained) == {
-        "world": 3, "stage": 1, "pipeline": 2, "graph": 1, "block": 9, "data": 10, "objective": 15, "optimizer": 5, "trainer": 3, "lora": 2,
-        "logger": 2, "experiment": 6,
+        "world": 3, "stage": 1, "pipeline": 2, "graph": 2, "block": 10, "data": 13, "objective": 20, "optimizer": 5, "trainer": 3,
+        "lora": 3, "logger": 4, "experiment": 12,
     }  # fmt: skip
 
 
@@ -100,11 +109,20 @@ def test_every_file_trains_one_step_by_the_command_in_its_head(
     if "block=local_" in command:
         pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    for folder in ("my_pictures", "my_latents"):
+    for folder in ("my_pictures", "my_latents", "my_class"):
         (tmp_path / folder).mkdir()
+    if "my_model" in command:
+        pytest.importorskip("diffusers")
+        from tests.integrations.diffusers import tiny
+
+        tiny.stable_diffusion_xl(tmp_path / "words").save_pretrained(tmp_path / "my_model")
+    for kind in ("wandb", "mlflow"):
+        if f"logger={kind}" in command:
+            pytest.importorskip(kind)
     for index in range(4):
         Image.new("RGB", (64, 64), (60 * index, 0, 0)).save(tmp_path / f"my_pictures/{index}.png")
         (tmp_path / f"my_pictures/{index}.txt").write_text("a castle")
+        Image.new("RGB", (64, 64), (0, 60 * index, 0)).save(tmp_path / f"my_class/{index}.png")
     import torch
 
     save_file({"image": torch.rand(4, 3, 16, 16), "condition": torch.rand(4, 7, 8)}, tmp_path / "my_latents/all.safetensors")

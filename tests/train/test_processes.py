@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,82 @@ def test_a_shared_block_frozen_at_one_place_trains_as_in_one_process_over_both_s
         torch.testing.assert_close(trained.state_dict()[name], value)
     manifest = json.loads((tmp_path / "run/checkpoints/last/manifest.json").read_text())
     assert len(manifest["blocks"]) == 3, "the shared block is stored once"
+
+
+PLAIN = """
+import sys
+sys.path.insert(0, {root!r})
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tests.train.toys import Linear, chain
+from wgtorch import lora
+
+rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{{port}}", rank=rank, world_size=2)
+torch.manual_seed(0)
+shared = Linear()
+graph = chain(shared, Linear(), shared)
+lora.add(graph, "worn", rank=2, wear=False)
+graph.set_adapter("c", "worn")
+graph.set_trainable("a", False)
+graph.set_trainable("b", False)
+x = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))[rank * 2 : rank * 2 + 2]
+model = DistributedDataParallel(graph)
+for _ in range(2):
+    model.zero_grad()
+    model(x=x)["y"].square().mean().backward()
+if rank == 0:
+    torch.save([parameter.grad for parameter in graph.trainable_parameters()], out)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_plain_ddp_waits_for_nothing_that_no_gradient_reaches(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PLAIN.format(root=str(ROOT)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(rank), str(port), str(tmp_path / "out.pt")], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in (0, 1)
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said.decode()[-2000:]
+
+    from wgtorch import lora
+
+    torch.manual_seed(0)
+    shared = Linear()
+    graph: Any = chain(shared, Linear(), shared)
+    lora.add(graph, "worn", rank=2, wear=False)
+    graph.set_adapter("c", "worn")
+    graph.set_trainable("a", False)
+    graph.set_trainable("b", False)
+    graph(x=torch.randn(4, 4, generator=torch.Generator().manual_seed(1)))["y"].square().mean().backward()
+    whole = [parameter.grad for parameter in graph.trainable_parameters()]
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert len(found) == len(whole) == 4, "weight, bias and the two of the adapter"
+    for mine, expected in zip(found, whole, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_adapters_of_a_world_train_in_two_processes_as_shipped(tmp_path: Path) -> None:
+    command = ["world=gallery", "data=scene_prompts", "lora=rank8", "trainer=ddp_cpu", "trainer.max_steps=2", "data.batch_size=2"]
+    quick = ["+trainer.enable_progress_bar=false", "samples=null", "+trainer.limit_val_batches=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, str(ROOT / "scripts/train.py")]
+    done = subprocess.run(
+        [*start, *command, *quick], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list(tmp_path.glob("outputs/train/*/checkpoints/last/manifest.json"))

@@ -1,6 +1,7 @@
 """``wgtorch train``: trains what the configs in ``conf/`` describe; also the Hydra program of ``scripts/train.py``.
 
 wgtorch train default_painter trainer.max_steps=100
+wgtorch train graph=diffusers graph.folder=my_model data=image_folder data.folder=my_pictures lora=rank8
 wgtorch train conf/experiment/default_painter.yaml -m optimizer.lr=1e-3,1e-4
 wgtorch train outputs/default_painter/2026-01-01_12-00-00 seed=1          a run again, from the config it has kept
 """
@@ -8,6 +9,7 @@ wgtorch train outputs/default_painter/2026-01-01_12-00-00 seed=1          a run 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,8 @@ from typing import Any
 
 import torch
 
+from wgtorch.cli.own_code import import_modules, with_own_code
+from wgtorch.cli.sweep import Sweep
 from wgtorch.cli.target import CommandError, level_from
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.resolve import resolve_refs
@@ -23,7 +27,7 @@ from wgtorch.core.errors import ConfigError, UnknownNameError, WgtorchError, req
 
 TARGETS = ("world", "stage", "pipeline", "graph", "block")
 """Groups of configs one of which is what is trained."""
-_BESIDE = ("name", "weights", "resume")
+_BESIDE = ("name", "weights", "resume", "imports", "optimized_metric")
 _FOLDERS = (
     "hydra.run.dir=outputs/${name}/${now:%Y-%m-%d_%H-%M-%S}",
     "hydra.sweep.dir=outputs/${name}/${now:%Y-%m-%d_%H-%M-%S}_sweep",
@@ -38,7 +42,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def arguments_of(target: str, overrides: Sequence[str]) -> list[str]:
-    """What the Hydra program is called with for an experiment's name, a config's file, or a run's folder.
+    """What the Hydra program is called with for an experiment's name, a config's file, a run's folder, or overrides alone.
 
     Raises:
         UnknownNameError: there is nothing of that name.
@@ -50,23 +54,39 @@ def arguments_of(target: str, overrides: Sequence[str]) -> list[str]:
         if path.parent.name == "experiment" and (path.parents[1] / "train.yaml").is_file():
             return ["--config-path", str(path.parents[1].resolve()), f"experiment={path.stem}", *overrides]
         return ["--config-path", str(path.parent.resolve()), "--config-name", path.stem, *_FOLDERS, *overrides]
-    folder = conf_folder()
-    known = sorted(entry.stem for entry in (folder / "experiment").glob("*.yaml"))
+    first = ["--config-path", str(conf_folder()), *own_configs()]
+    if "=" in target or target.startswith(("-", "+", "~")):
+        return [*first, target, *overrides]
+    known = experiments()
     if target not in known:
         raise UnknownNameError(f"there is no experiment, no config file and no run {target!r}; {suggest(target, known)}")
-    return ["--config-path", str(folder), f"experiment={target}", *overrides]
+    return [*first, f"experiment={target}", *overrides]
+
+
+def experiments() -> list[str]:
+    """Names of the experiments that train; those of ``scripts/run_world.py`` have settings of a run."""
+    folders = [conf_folder(), *([Path.cwd() / "conf"] if own_configs() else [])]
+    files = [path for folder in folders for path in (folder / "experiment").glob("*.yaml")]
+    return sorted({path.stem for path in files if not re.search(r"^run:", path.read_text(encoding="utf-8"), re.MULTILINE)})
 
 
 def conf_folder() -> Path:
-    """The configs: ``conf`` in the working folder, else that of the checkout this package stands in.
+    """The configs: ``conf`` in the working folder, else those of the checkout or of the wheel that this package is from.
 
     Raises:
-        CommandError: neither is there.
+        CommandError: they are nowhere.
     """
-    for folder in (Path.cwd() / "conf", Path(__file__).resolve().parents[2] / "conf"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (Path.cwd() / "conf", package.parent / "conf", package / "conf"):
         if (folder / "train.yaml").is_file():
             return folder
-    raise CommandError("no conf/train.yaml here; run it in a checkout of wgtorch, or give a config file of your own")
+    raise CommandError("the configs that wgtorch ships are not there; install it again, or give a config file of your own")
+
+
+def own_configs() -> list[str]:
+    """Hydra's option for ``conf`` in the working folder, whose groups then stand beside those that ship."""
+    own = Path.cwd() / "conf"
+    return ["--config-dir", str(own)] if own.is_dir() and not (own / "train.yaml").is_file() else []
 
 
 def target_from(config: Mapping[str, Any], base: Path | None = None) -> Block:
@@ -87,58 +107,122 @@ def target_from(config: Mapping[str, Any], base: Path | None = None) -> Block:
         return BlockRegistry.build(described)
     if "template" in described:
         described.setdefault("level", group)
+    if group == "graph" and "folder" in described:
+        return _of_diffusers(described)
     target = level_from(described, base=None if base is None else base / group, where=group)
     if target.level != group:
         raise ConfigError(f"{group}: describes a {target.level}; write it under {target.level}")
     return target
 
 
-def run(config: Mapping[str, Any], folder: Path, base: Path | None = None) -> None:
+def _of_diffusers(described: Mapping[str, Any]) -> Block:
+    """The graph of a folder that diffusers wrote: ``{"folder": ..., "task": ...}`` and further arguments of ``from_diffusers``."""
+    import inspect
+
+    from wgtorch.graph import GraphReaders
+
+    options = {key: value for key, value in described.items() if value is not None}
+    folder = options.pop("folder", None)
+    if folder is None:
+        raise ConfigError("graph.folder: is not given; expected a folder that diffusers' save_pretrained wrote")
+    known = [name for name in inspect.signature(GraphReaders.get("diffusers")).parameters if name not in ("source", "pool")]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"graph: unknown {key!r}; {suggest(key, ['folder', *known])}")
+    return GraphReaders.get("diffusers")(str(folder), **options)
+
+
+def run(config: Mapping[str, Any], folder: Path, base: Path | None = None) -> float | None:
     """One training from plain data, in its folder.
 
     Args:
-        config: a target, settings of :func:`wgtorch.train.fitting.fit`, ``name``, ``weights`` (a checkpoint to begin with) and
-            ``resume`` (a checkpoint or run to go on with).
+        config: a target, settings of :func:`wgtorch.train.fitting.fit`, ``name``, ``weights`` (a checkpoint to begin with),
+            ``resume`` (a checkpoint or run to go on with), ``imports`` (modules to import first) and ``optimized_metric``.
         folder: of the run.
-        base: the folder of configs, for a level's relative refs.
+        base: the folder of configs, for a level's relative refs, and where modules may lie.
+
+    Returns:
+        The last value of ``optimized_metric``; None where none is named.
+
+    Raises:
+        ConfigError: a setting that nobody reads, or that does not fit.
     """
     require("lightning", "train")
-    from wgtorch.train.fitting import fit
+    from wgtorch.train.fitting import SETTINGS, check_settings, fit, last_metrics
 
-    torch.manual_seed(int(config.get("seed") or 0))  # new weights are drawn while the target is built
     settings = {key: value for key, value in config.items() if key not in (*TARGETS, *_BESIDE)}
+    unknown = [key for key in settings if key not in SETTINGS]
+    if unknown:
+        raise ConfigError(f"training: unknown setting {unknown[0]!r}; {suggest(unknown[0], [*SETTINGS, *TARGETS, *_BESIDE])}")
+    import_modules(config.get("imports"), [Path.cwd(), *([base] if base is not None else [])])
+    torch.manual_seed(int(config.get("seed") or 0))  # new weights are drawn while the target is built
+    check_settings(settings)
+    settings = with_own_code(settings, folder)
     target = target_from(config, base)
     if config.get("weights"):
         target.load_weights(config["weights"])
-    fit(target, settings, folder, resume=config.get("resume"))
+    trained = fit(target, settings, folder, resume=config.get("resume"))
+    wanted = config.get("optimized_metric")
+    return None if wanted is None else metric_of(last_metrics(trained, wanted), wanted)
 
 
-def task(config: Any) -> None:
-    """What Hydra calls for each job; a user's mistake ends the program with a message instead of a traceback."""
+def metric_of(metrics: Mapping[str, Any], name: str) -> float:
+    """The last value of a metric.
+
+    Raises:
+        UnknownNameError: it was never logged; names those that were.
+    """
+    if name not in metrics:
+        raise UnknownNameError(f"optimized_metric: {name!r} was never logged; {suggest(str(name), list(metrics))}")
+    return float(metrics[name])
+
+
+def task(config: Any, sweep: Sweep | None = None) -> float | None:
+    """What Hydra calls for each job; a user's mistake ends the program with a message instead of a traceback.
+
+    Args:
+        config: composed by Hydra.
+        sweep: notes what became of the jobs of a sweep.
+
+    Returns:
+        The value of ``optimized_metric``.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf, read_write
+    from omegaconf.errors import OmegaConfBaseException
 
     from wgtorch.train.processes import is_follower, one_training
 
     hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    if is_follower():
-        run(plain, folder, conf_of(hydra))
-        return
+
+    def train(resume: Path | None = None) -> float | None:
+        try:
+            plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}") from error
+        if is_follower():
+            return run(plain, folder, conf_of(hydra))
+        plain = whole(plain, conf_of(hydra))
+        if resume is not None:
+            plain["resume"] = str(resume)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
+        with one_training(["--config-path", str(folder), "--config-name", "config"]):
+            return run(plain, folder, conf_of(hydra))
+
     if hydra.mode == RunMode.MULTIRUN:  # processes that are started for a job of a sweep work in the job's folder
         with read_write(hydra):
             hydra.run.dir = str(folder)
+        return (sweep or Sweep()).job(folder, list(hydra.overrides.task), train)
     try:
-        plain = whole(plain, conf_of(hydra))
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
-        with one_training(["--config-path", str(folder), "--config-name", "config"]):
-            run(plain, folder, conf_of(hydra))
+        value = train()
     except WgtorchError as error:
         notes = [f"\n{note}" for note in getattr(error, "__notes__", [])]
         sys.exit(f"train: {error}{''.join(notes)}")
-    print(f"Run: {folder}")
+    if not is_follower():
+        print(f"Run: {folder}")
+    return value
 
 
 def whole(config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
@@ -168,11 +252,20 @@ def program(arguments: Sequence[str] | None = None) -> None:
             sys.exit(f"train: rerun={run_folder}: holds no config.yaml; expected the folder of a run")
         rest = [argument for argument in given if not argument.startswith("rerun=")]
         given = ["--config-path", str(run_folder.resolve()), "--config-name", "config", *_FOLDERS, *rest]
-    sweep = [argument for argument in given if argument in ("-m", "--multirun")]  # argparse wants options before all overrides
-    given = [*sweep, *(argument for argument in given if argument not in sweep)]
+    several = [argument for argument in given if argument in ("-m", "--multirun")]  # argparse wants options before all overrides
+    given = [*several, *(argument for argument in given if argument not in several)]
     sys.argv = [sys.argv[0], *given]
-    path = None if any(argument in ("--config-path", "-cp") for argument in given) else str(conf_folder())
-    hydra.main(version_base=None, config_path=path, config_name="train")(task)()
+    path = None
+    if not any(argument in ("--config-path", "-cp") for argument in given):
+        path, sys.argv = str(conf_folder()), [sys.argv[0], *own_configs(), *given]
+    sweep = Sweep()
+
+    def job(config: Any) -> float | None:
+        return task(config, sweep)
+
+    hydra.main(version_base=None, config_path=path, config_name="train")(job)()
+    if sweep.failed:
+        sys.exit(sweep.report())
 
 
 if __name__ == "__main__":

@@ -68,6 +68,14 @@ class AdapterHook:
         """What levels around the call that goes on, and users around the run, have selected; compared by its ``repr``."""
         return ()
 
+    def selection(self, adapter: Adapter | None, child: Any) -> AbstractContextManager[None] | None:
+        """As :meth:`context` for a child that is a level, for asking about what is below it: nothing is called and nothing checked."""
+        return None
+
+    def inactive(self, adapter: Adapter | None, block: nn.Module) -> Collection[int]:
+        """``id`` of the parameters of a block's adapters that are not active at a place that says this: no gradient gets to them there."""
+        return ()
+
     def preserve(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as it would run here, under the adapters of this context, in whatever thread and whenever it is called."""
         return function

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -398,8 +398,8 @@ class Block(nn.Module):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that require gradients, each once."""
+    def trainable_parameters(self, through: Collection[str] | None = None) -> Iterator[nn.Parameter]:
+        """Parameters that require gradients, each once; ``through`` is for levels, whose places may be chosen."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def freeze(self) -> Self:

@@ -6,7 +6,8 @@ import asyncio
 import copy
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -28,7 +29,7 @@ from wgtorch.core.pool import building as building_now
 from wgtorch.core.run import background
 from wgtorch.core.run.context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
-from wgtorch.core.tree import levels
+from wgtorch.core.tree import levels, paths_below
 from wgtorch.core.trust import Trust
 
 
@@ -346,14 +347,41 @@ class Level(Block):
         """Says whether a child trains through this place. A use that does not still passes gradients to what came before."""
         self.configure_node(node_id, trainable=bool(trainable))
 
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that require gradients and stand at a place that trains, each once however often they are used."""
-        seen: set[int] = set()
-        for child in self._trained_children():
-            for parameter in child.trainable_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield parameter
+    def trainable_parameters(self, through: Collection[str] | None = None) -> Iterator[nn.Parameter]:
+        """Parameters that a gradient can reach: they require one, and stand at a place that trains, each once however often it is used.
+
+        An adapter's count where a place that trains selects it.
+
+        Args:
+            through: paths of the only places that count, each with all that is below it; every place where left out.
+        """
+        asked: set[tuple[Any, ...]] = set()
+        found: dict[int, nn.Parameter] = {}
+        for node_id, child in self.nodes.items():
+            place = self._node_specs[node_id]
+            below = None if through is None or node_id in through else paths_below(through, node_id)
+            known = (id(child), repr(place.adapter), below)
+            if not place.trainable or below == () or known in asked:
+                continue
+            asked.add(known)
+            if isinstance(child, Level):
+                with adapter_hook.hook.selection(place.adapter, child) or nullcontext():
+                    found.update((id(parameter), parameter) for parameter in child.trainable_parameters(below))
+            else:
+                idle = adapter_hook.hook.inactive(place.adapter, child)
+                found.update((id(parameter), parameter) for parameter in child.trainable_parameters() if id(parameter) not in idle)
+        return iter(found.values())
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """Names that DistributedDataParallel is not to wait for: of parameters that no gradient reaches."""
+        trained = {id(parameter) for parameter in self.trainable_parameters()}
+        untrained = [name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) not in trained]
+        return [*untrained, *self.__dict__.get("_ignored_by_ddp", ())]
+
+    @_ddp_params_and_buffers_to_ignore.setter
+    def _ddp_params_and_buffers_to_ignore(self, names: Iterable[str]) -> None:
+        self.__dict__["_ignored_by_ddp"] = tuple(names)
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``; children that train at none of their places stay in ``eval``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,11 @@ def unique_blocks(root: Any) -> dict[str, UniqueBlock]:
                 held.add((id(parent), node_id))
                 unique.holders.append((parent, node_id))
     return {unique.path: unique for unique in found.values()}
+
+
+def paths_below(paths: Iterable[str], node_id: str) -> tuple[str, ...]:
+    """What of some paths leads below a node, as it is written there: of ``a/b`` and ``c``, below ``a``, ``b``."""
+    return tuple(path[len(node_id) + 1 :] for path in paths if path.startswith(f"{node_id}/"))
 
 
 def dotted(path: str) -> str:

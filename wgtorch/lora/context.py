@@ -166,6 +166,20 @@ def context_at(adapter: Canonical, child: Any, where: str, item: int | None = No
     return AdapterContext(active, current.outer, None if torch.compiler.is_compiling() else _gate_of(adapted_module(child)))
 
 
+def selection_at(adapter: Canonical) -> AdapterContext | None:
+    """What a level's place selects, for asking which adapters are active below it; None where it selects nothing."""
+    return None if adapter is None else AdapterContext(current.active, (*current.outer, as_active(adapter)))  # type: ignore[arg-type]
+
+
+def active_names(adapter: Canonical, block: nn.Module) -> set[str]:
+    """Adapters of a block that are active at a place that selects this, for some sample at least."""
+    has = adapters_on(block)
+    active = next((known for outer in current.outer if (known := _known(outer, has)) is not None), as_active(adapter))
+    if isinstance(active, PerSample):
+        return {name for name in active.names if name in has and name is not None}
+    return {name for name, _ in active or () if name in has}
+
+
 def _known(selected: Weighted | PerSample, has: Collection[str]) -> Active:
     """What of it a block has; None when it has nothing of it, so that it says nothing of the block."""
     if isinstance(selected, PerSample):

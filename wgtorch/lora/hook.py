@@ -38,6 +38,14 @@ class LoraHook(AdapterHook):
     def active(self) -> Any:
         return context.current.active, context.current.outer
 
+    def selection(self, adapter: Any, child: Any) -> AbstractContextManager[None] | None:
+        return context.selection_at(adapter)
+
+    def inactive(self, adapter: Any, block: nn.Module) -> Collection[int]:
+        active = context.active_names(adapter, block)
+        idle = [name for name in adapted_module.adapters_on(block) if name not in active]
+        return {id(parameter) for name in idle for parameter in adapted_module.tensors_of(block, name).values()}
+
     def preserve(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return context.preserve_adapter_context(function)
 

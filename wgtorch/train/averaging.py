@@ -18,7 +18,7 @@ class Averaging(pl.Callback):
     """An exponential moving average of the weights that train.
 
     Validation and samples see the averages, and checkpoints hold them as the model; what trains goes on from its own weights.
-    Frozen weights are not copied. Buffers are not averaged.
+    Frozen weights are not copied, and averages are kept in float32 whatever the weights are in. Buffers are not averaged.
 
     Args:
         decay: share of the average that stays in each step, in [0, 1).
@@ -39,7 +39,7 @@ class Averaging(pl.Callback):
     def follow(self, parameters: Sequence[nn.Parameter]) -> None:
         """Begins to average these, from what they are now or from what a checkpoint holds."""
         self._weights = nn.ParameterList(parameters)
-        self._averages = AveragedModel(self._weights, multi_avg_fn=self._average)
+        self._averages = AveragedModel(self._in_float32(), multi_avg_fn=self._average)
         if self._saved is not None:
             self._averages.load_state_dict(self._saved)
             self._saved = None
@@ -53,7 +53,13 @@ class Averaging(pl.Callback):
     def update(self) -> None:
         """Takes the weights of now into the average."""
         assert self._averages is not None
-        self._averages.update_parameters(self._weights)
+        self._averages.update_parameters(self._in_float32())
+
+    def _in_float32(self) -> nn.ParameterList:
+        """The weights in a dtype that an average can move in: in bfloat16 a thousandth of a difference is rounded away."""
+        if all(weight.dtype in (torch.float32, torch.float64) for weight in self._weights):
+            return self._weights
+        return nn.ParameterList([nn.Parameter(weight.detach().float(), requires_grad=False) for weight in self._weights])
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, require, suggest
+from wgtorch.core.kinds import describe
+from wgtorch.core.tree import is_level
 from wgtorch.lora.add_remove import add as add_lora
 from wgtorch.train.data.base import Data
+from wgtorch.train.export import Export
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
-from wgtorch.train.registries import DataRegistry, build
+from wgtorch.train.interrupts import interruptible
+from wgtorch.train.loggers import log_settings, loggers_of
+from wgtorch.train.patterns import blocks_at, check_patterns, matches
+from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from
 from wgtorch.train.sampling import Samples
 from wgtorch.train.trainable import Trainable
 
+_log = logging.getLogger(__name__)
+
 SETTINGS = (
-    "data", "objective", "optimizer", "trainer", "logger", "lora", "ema", "freeze", "train_only", "gradient_checkpointing",
-    "samples", "checkpoint", "seed",
+    "data", "objective", "optimizer", "trainer", "logger", "callbacks", "lora", "ema", "freeze", "train_only", "gradient_checkpointing",
+    "cache", "samples", "checkpoint", "export", "seed",
 )  # fmt: skip
 """Keys of a training's settings beside its target."""
-_LOGGERS = ("csv", "tensorboard")
 _EXPECTED = (
     ".*does not have many workers.*",
     ".*isinstance.treespec, LeafSpec.*",
@@ -41,6 +49,7 @@ _EXPECTED = (
     ".*GPU available but not used.*",
     ".*You defined a `validation_step` but have no `val_dataloader`.*",
     ".*Total length of `list` across ranks is zero.*",  # data that holds nothing out
+    ".*find_unused_parameters=True was specified.*",  # what a batch may leave out it does not always leave out
 )
 """Warnings of Lightning's about what is meant to be so."""
 
@@ -68,62 +77,101 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     Raises:
         ConfigError, UnknownNameError, TrainingError: a setting does not fit; nothing was trained then.
     """
+    check_settings(settings)
+    target.saved_config()  # what cannot be saved is better refused before training than after
+    seed = int(settings.get("seed") or 0)
+    data = build(DataRegistry, settings["data"], "data")
+    pl.seed_everything(seed, workers=True, verbose=False)
+    objective = build(ObjectiveRegistry, settings["objective"], "objective")
+    if settings.get("lora"):
+        _add_adapters(target, settings["lora"], objective)
+    trainable = Trainable(
+        target,
+        objective=objective,
+        optimizer=settings.get("optimizer") or "adamw",
+        freeze=settings.get("freeze") or (),
+        train_only=settings.get("train_only") or (),
+        ema=settings.get("ema"),
+        gradient_checkpointing=bool(settings.get("gradient_checkpointing")),
+        cache=_cache_of(settings.get("cache"), data),
+        seed=seed,
+    )
+    export = Export.of(settings.get("export"), target, settings)
+    start = None if resume is None else checkpoint_in(resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = data.validation() is not None
+    with _quiet():
+        trainer = make_trainer(trainable, settings, folder, held_out=held_out)
+        _end_by_steps(trainer, data, seed)
+        log_settings(trainer.loggers, {key: value for key, value in settings.items() if key != "callbacks"})
+        with interruptible(trainer):
+            trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)
+    if export is not None and trainer.is_global_zero:
+        export.write(trainable, folder)
+    return trainable
+
+
+def last_metrics(trainable: Trainable, wanted: str) -> dict[str, Any]:
+    """The last value of each metric; of validation, once more where the training ended before there was one."""
+    trainer = trainable.trainer
+    if wanted not in trainer.callback_metrics and wanted.startswith("val/"):
+        with _quiet():
+            trainer.validate(trainable, datamodule=getattr(trainer, "datamodule", None), verbose=False)
+    return dict(trainer.callback_metrics)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses settings that nobody reads, and those that lack what is needed.
+
+    Raises:
+        ConfigError: names the first.
+    """
     unknown = [key for key in settings if key not in SETTINGS]
     if unknown:
         raise ConfigError(f"training: unknown setting {unknown[0]!r}; {suggest(unknown[0], SETTINGS)}")
     for key in ("data", "objective"):
         if not settings.get(key):
             raise ConfigError(f"training: no {key!r}; expected {{'type': name, ...}}")
-    target.saved_config()  # what cannot be saved is better refused before training than after
-    seed = int(settings.get("seed") or 0)
-    data = build(DataRegistry, settings["data"], "data")
-    pl.seed_everything(seed, workers=True, verbose=False)
-    if settings.get("lora"):
-        _add_adapters(target, settings["lora"])
-    trainable = Trainable(
-        target,
-        objective=settings["objective"],
-        optimizer=settings.get("optimizer") or "adamw",
-        freeze=settings.get("freeze") or (),
-        train_only=settings.get("train_only") or (),
-        ema=settings.get("ema"),
-        gradient_checkpointing=bool(settings.get("gradient_checkpointing")),
-        seed=seed,
-    )
-    start = None if resume is None else checkpoint_in(resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    held_out = data.validation() is not None
-    with _quiet():
-        trainer = make_trainer(trainable, settings, folder, held_out=held_out)
-        trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)
-    return trainable
 
 
 def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path, *, held_out: bool) -> pl.Trainer:
     """Lightning's Trainer for a run; ``trainer`` of the settings are its arguments.
 
     Raises:
-        ConfigError: it has no such argument.
+        ConfigError: it has no such argument, or it cannot be what it is.
     """
     own: dict[str, Any] = {"log_every_n_steps": 10, **(settings.get("trainer") or {})}
-    if "max_steps" not in own and "max_epochs" not in own and "max_time" not in own:
+    for name in ("max_steps", "max_epochs", "accumulate_grad_batches", "log_every_n_steps"):
+        if not isinstance(own.get(name), int | None) or isinstance(own.get(name), bool):
+            raise ConfigError(f"trainer.{name}: found {own[name]!r}; expected a whole number")
+    if all(own.get(name) is None for name in ("max_steps", "max_epochs", "max_time")):
         raise ConfigError("trainer: nothing says when to stop; give max_steps, max_epochs or max_time")
     own.setdefault("max_epochs", -1)
-    if own.get("max_steps", -1) > 0:
+    if (own.get("max_steps") or -1) > 0:
         own["log_every_n_steps"] = min(own["log_every_n_steps"], own["max_steps"])
     if isinstance(own.get("val_check_interval"), int):
         own.setdefault("check_val_every_n_epoch", None)  # every so many steps, whatever the length of an epoch
     progress = own.pop("enable_progress_bar", True)
     callbacks: list[pl.Callback] = [LearningRateMonitor("step"), *checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)]
     if settings.get("samples"):
-        callbacks.append(Samples(folder / "samples", **settings["samples"]))
+        callbacks.append(built_from(Samples, settings["samples"], "samples", folder=folder / "samples"))
+    for callback in settings.get("callbacks") or ():
+        if not isinstance(callback, pl.Callback):
+            raise ConfigError(
+                f"callbacks: found {describe(callback)}; expected Lightning's Callbacks, in a config {{'_target_': path, ...}}"
+            )
+        callbacks.append(callback)
     if progress:
         require("rich", "train")
         callbacks += [_Progress(leave=True), RichModelSummary(max_depth=1)]
+    known = inspect.signature(pl.Trainer).parameters
+    for name in own:
+        if name not in known:
+            raise ConfigError(f"trainer: unknown {name!r}; {suggest(name, known)}")
     try:
         return pl.Trainer(
             default_root_dir=folder,
-            logger=loggers_of(settings.get("logger") or {}, folder),
+            logger=loggers_of(settings.get("logger"), folder),
             callbacks=callbacks,
             plugins=[CheckpointFolders(trainable)],
             use_distributed_sampler=False,  # the data gives each process its share
@@ -131,53 +179,81 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
             enable_progress_bar=progress,
             **own,
         )
-    except TypeError as error:
-        import inspect
-
-        unknown = [name for name in own if name not in inspect.signature(pl.Trainer).parameters]
-        if unknown:
-            raise ConfigError(
-                f"trainer: unknown {unknown[0]!r}; {suggest(unknown[0], inspect.signature(pl.Trainer).parameters)}"
-            ) from error
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def _end_by_steps(trainer: pl.Trainer, data: Data, seed: int) -> None:
+    """Counts the steps of ``max_epochs``, so that a resumed run ends where one that was never stopped does."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    if epochs is None or epochs < 0:
+        return
+    batches = len(data.loaders(seed=seed, rank=0, world_size=trainer.world_size)[0])
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    wanted = epochs * -(-batches // trainer.accumulate_grad_batches)
+    trainer.fit_loop.epoch_loop.max_steps = wanted if steps < 0 else min(wanted, steps)
+    trainer.fit_loop.max_epochs = -1
+
+
+def _cache_of(settings: Mapping[str, Any] | str | None, data: Data) -> dict[str, Any] | None:
+    """Settings of what is kept of frozen models: ``memory``, or those of :class:`FrozenOutputs`; None for nothing."""
+    if settings is None or settings is False:
+        return None
+    found: dict[str, Any] = {} if settings == "memory" else dict(settings) if isinstance(settings, Mapping) else {"folder": settings}
+    if data.is_endless and found.get("latents", True):
+        _log.info("latents of pictures are not kept: the data never gives the same picture twice")
+        found["latents"] = False
+    return found
 
 
 def checkpoints_of(settings: Mapping[str, Any], folder: Path, held_out: bool) -> list[pl.Callback]:
     """``last``, and ``best`` where something says what is best: ``val/loss`` where there is validation, else ``monitor``."""
-    known = {"every": 500, "monitor": None, "mode": "min", **settings}
-    if len(known) > 3:
-        raise ConfigError(f"checkpoint: unknown {list(known)[3]!r}; {suggest(list(known)[3], ('every', 'monitor', 'mode'))}")
+    names = ("every", "monitor", "mode", "keep")
+    for name in settings:
+        if name not in names:
+            raise ConfigError(f"checkpoint: unknown {name!r}; {suggest(name, names)}")
+    known = {"every": 500, "monitor": None, "mode": "min", "keep": 1, **settings}
     monitor = known["monitor"] or ("val/loss" if held_out else None)
+    if known["mode"] not in ("min", "max") or int(known["every"]) < 1 or int(known["keep"]) < 1:
+        raise ConfigError(f"checkpoint: found {dict(settings)}; expected mode min or max, every and keep at least 1")
     found: list[pl.Callback] = [LastCheckpoint(folder / "checkpoints", int(known["every"]))]
     if monitor is not None:
         every = None if held_out and not str(monitor).startswith("train/") else int(known["every"])
-        found.insert(0, BestCheckpoint(folder / "checkpoints", monitor, known["mode"], every))
+        found.insert(0, BestCheckpoint(folder / "checkpoints", monitor, known["mode"], every, int(known["keep"])))
     return found
 
 
-def loggers_of(settings: Mapping[str, Any], folder: Path) -> list[Logger]:
-    """CSV always; TensorBoard beside it for ``{"type": "tensorboard"}``."""
-    kind = settings.get("type", "csv")
-    if kind not in _LOGGERS:
-        raise ConfigError(f"logger: unknown {kind!r}; {suggest(kind, _LOGGERS)}")
-    found: list[Logger] = [CSVLogger(folder, name="", version="")]
-    if kind == "tensorboard":
-        require("tensorboard", "train")
-        found.append(TensorBoardLogger(folder, name="", version=""))
-    return found
+def _add_adapters(target: Block, settings: Mapping[str, Any], objective: Any) -> None:
+    """Adapters on what the settings choose of what the objective needs: others would learn nothing.
 
-
-def _add_adapters(target: Block, settings: Mapping[str, Any]) -> None:
-    import inspect
-
+    ``nodes`` may be patterns (``*backbone``). A block that is needed at one place is adapted at all of its places.
+    """
     require("peft", "train")
     known = [name for name in inspect.signature(add_lora).parameters if name not in ("target", "options")]
+    chosen = dict(settings)
+    if is_level(target):
+        objective.check(target)
+        chosen["nodes"] = _nodes_for(target, chosen.get("nodes"), objective.reached(target))
     try:
-        report = add_lora(target, **settings)
+        report = add_lora(target, **chosen)
     except TypeError as error:
         raise ConfigError(f"lora: {error}; known: {known}") from error
     if not report.adapted:
         raise TrainingError(f"lora: no block of {target.block_id} takes an adapter:\n{report}")
+
+
+def _nodes_for(target: Block, patterns: Any, reached: Collection[str] | None) -> list[str]:
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns or ())
+    check_patterns(target, wanted, "lora.nodes")
+    places = [(path, block) for path, block in blocks_at(target) if not wanted or any(matches(pattern, path) for pattern in wanted)]
+    needed = {id(block) for path, block in places if reached is None or any(matches(each, path) for each in reached)}
+    if not needed:
+        raise TrainingError(
+            f"lora: nothing of {', '.join(wanted) or target.block_id} gets a gradient from the objective, which needs "
+            f"{', '.join(sorted(reached or ())[:6])}"
+        )
+    return [path for path, block in places if id(block) in needed]
 
 
 class _Progress(RichProgressBar):

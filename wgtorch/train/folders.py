@@ -12,6 +12,7 @@ The model's weights lie there once. With averages, ``state.ckpt`` also holds the
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from contextlib import nullcontext
@@ -22,12 +23,15 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.checkpoint.save import save_checkpoint
 from wgtorch.core.errors import CheckpointError
+from wgtorch.train.interrupts import stops_now
 from wgtorch.train.trainable import Trainable
 
+_log = logging.getLogger(__name__)
 _TRAINING, _STATE = "training", "state.ckpt"
 
 
@@ -76,18 +80,21 @@ class CheckpointFolders(CheckpointIO):
 
 
 class _Folder(ModelCheckpoint):
-    """One checkpoint under one name, always the newest."""
+    """Checkpoints that are folders."""
 
     FILE_EXTENSION = ""
 
-    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+    def __init__(self, folder: Path, name: str, *, keep: int = 1, **options: Any) -> None:
         super().__init__(
-            dirpath=folder, filename=name, save_top_k=1, enable_version_counter=False, auto_insert_metric_name=False, **options
+            dirpath=folder, filename=name, save_top_k=keep, enable_version_counter=False, auto_insert_metric_name=False, **options
         )
 
 
 class LastCheckpoint(_Folder):
-    """``last``: written every ``every`` steps, and after the last one.
+    """``last``: written every ``every`` steps, after the last one, and when the training is interrupted.
+
+    An interrupt (Ctrl-C, SIGTERM) lets the batch that runs come to its end first. One that is raised inside of a batch leaves what
+    was there when that batch began.
 
     Args:
         folder: for the checkpoints of a run.
@@ -97,14 +104,44 @@ class LastCheckpoint(_Folder):
     def __init__(self, folder: Path, every: int) -> None:
         super().__init__(folder, "last", every_n_train_steps=every)
         self.folder = folder
+        self._loops: dict[str, Any] | None = None
+        self._is_interrupted, self._is_agreed = False, False
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
         if trainer.global_step == trainer.max_steps:  # while the epoch is still open: more steps go on in the middle of it
             self._write(trainer)
+        args[0].is_stepping = False
+        self._loops = trainer.fit_loop.state_dict()
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_batch_start(trainer, *args)
+        if self._loops is not None and stops_now(trainer):
+            self._is_agreed = True
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        together = trainer.world_size == 1 or self._is_agreed or isinstance(exception, SIGTERMException)
+        if not isinstance(exception, (KeyboardInterrupt, SIGTERMException)) or self._loops is None or not together:
+            return  # a failure leaves the last good checkpoint; one process alone cannot write what all of them hold
+        if pl_module.is_stepping:
+            _log.warning(
+                "interrupted inside a step of the optimizer, half of which is no state to go on from: %s is as it was", self.folder
+            )
+            return
+        self._is_interrupted = True
+        try:
+            trainer.save_checkpoint(self.folder / "last")
+        finally:
+            self._is_interrupted = False
+        _log.warning("interrupted after %s steps; go on with resume=%s", trainer.global_step, self.folder / "last")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if self._is_interrupted and self._loops is not None:  # of a batch that was begun nothing is left
+            checkpoint["loops"]["fit_loop"] = self._loops
 
     def _write(self, trainer: Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:
@@ -115,16 +152,37 @@ class LastCheckpoint(_Folder):
 class BestCheckpoint(_Folder):
     """``best``: the one with the best value of a metric, looked at after each validation, or every ``every`` steps.
 
+    Where several are kept, each is named by its step (``best-000500``), and ``best`` leads to the best of them.
+
     Args:
         folder: for the checkpoints of a run.
         monitor: name of the metric (``val/loss``).
         mode: ``min`` or ``max``.
         every: steps between two looks, for a metric of training; None looks after each validation.
+        keep: how many are kept.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None) -> None:
+    def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
         timing: dict[str, Any] = {"save_on_train_epoch_end": False} if every is None else {"every_n_train_steps": every}
-        super().__init__(folder, "best", monitor=monitor, mode=mode, **timing)
+        super().__init__(folder, "best" if keep == 1 else "best-{step:06d}", keep=keep, monitor=monitor, mode=mode, **timing)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self._lead(trainer)
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._remove_checkpoint(trainer, filepath)
+        self._lead(trainer)
+
+    def _lead(self, trainer: Trainer) -> None:
+        """Has ``best`` lead to the best of several."""
+        best = Path(self.best_model_path)
+        if self.save_top_k == 1 or not trainer.is_global_zero or not best.is_dir():
+            return
+        fresh = best.parent / ".best"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(best.name)
+        fresh.replace(best.parent / "best")
 
 
 def checkpoint_in(path: str | os.PathLike[str]) -> Path:

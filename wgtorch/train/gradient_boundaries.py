@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from torch import nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.level import Level
 from wgtorch.core.plan import upstream
-from wgtorch.train.patterns import blocks_at, trained_parameters
+from wgtorch.train.patterns import blocks_at
 
 _SHOWN = 8
 
@@ -38,9 +40,9 @@ def places_before(target: Block, border: str) -> set[str]:
     return found
 
 
-def what_trains(target: Block) -> str:
+def what_trains(target: Block, learned: Iterable[nn.Parameter]) -> str:
     """Which parameters train, by the place they are at, and where gradients stop: a line for a log."""
-    left = {id(parameter): parameter.numel() for parameter in trained_parameters(target)}
+    left = {id(parameter): parameter.numel() for parameter in learned}
     total, places = sum(left.values()), []
     for path, block in blocks_at(target):
         if count := sum(left.pop(id(parameter), 0) for parameter in block.parameters()):

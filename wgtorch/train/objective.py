@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.errors import ConfigError, TrainingError, suggest
+from wgtorch.train.frozen_outputs import FrozenOutputs
 
 Batch = Mapping[str, Any]
 """Values by key: tensors [B, ...], lists of B texts, or whatever else the data gives."""
@@ -25,11 +26,13 @@ class Step:
         generator: where the objective draws from, on the target's device. It is keyed by (seed, index, process), so that a
             step draws the same numbers whatever came before: in a resumed run, and in every validation.
         training: False in validation and for samples.
+        cache: keeps what frozen parts compute of each sample; None computes it every time.
     """
 
     index: int
     generator: torch.Generator
     training: bool = True
+    cache: FrozenOutputs | None = None
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers in the shape, dtype and device of ``like``."""
@@ -69,12 +72,30 @@ class Objective(nn.Module):
             ConfigError: it does not.
         """
 
+    def reached(self, target: Block) -> Collection[str] | None:
+        """Paths of the places of the target that the loss depends on, each with all that is below it; None where any may be.
+
+        What no gradient can reach is not given to the optimizer, and processes do not wait for it.
+        """
+        return None
+
     def forward(self, target: Block, batch: Batch, step: Step) -> Tensor | Mapping[str, Tensor]:
         """The loss of a batch: a scalar, or scalars by name with ``loss`` among them; the others are logged.
+
+        A loss that is a mean says of how many things with ``count`` (samples, tokens): batches whose gradients are accumulated, and
+        those of several processes, then count by it, so that together they are the one large batch. Without, each counts the same.
 
         The target is in the mode and grad mode that the step needs already.
         """
         raise NotImplementedError
+
+    def per_sample(self, target: Block, batch: Batch, step: Step) -> Tensor:
+        """The loss of each sample [B], before it is averaged: what preference and distillation objectives are made of.
+
+        Raises:
+            TrainingError: this objective has no loss of a single sample.
+        """
+        raise TrainingError(f"objective {type(self).__name__} has no loss for each sample")
 
     def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
         """What a person looks at while it trains: pictures [B, 3, H, W] in [0, 1], or lists of texts, by name.

@@ -12,8 +12,10 @@ from torch import nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, suggest
+from wgtorch.train.learned import learned_parameters
 from wgtorch.train.muon import MuonAdamW
-from wgtorch.train.patterns import check_patterns, matches, names_of, trained_parameters
+from wgtorch.train.objective import Objective
+from wgtorch.train.patterns import check_patterns, matches, names_of
 from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, register_schedule
 
 Factor = Callable[[int], float]
@@ -59,14 +61,14 @@ class Plan:
     """How a target's parameters are optimized.
 
     Args:
-        optimizer: registered name.
+        optimizer: registered name, or a class or function called with parameter groups and ``settings``.
         settings: its arguments, for all places.
         schedule: of the learning rate: ``{"type": name, ...}``; None keeps it.
         nodes: by pattern, what is different at some places: arguments, and ``schedule``.
         decay_matrices_only: no weight decay for parameters with fewer than two dimensions (biases, norms).
     """
 
-    optimizer: str
+    optimizer: str | Callable[..., torch.optim.Optimizer]
     settings: Mapping[str, Any]
     schedule: Mapping[str, Any] | None
     nodes: Mapping[str, Mapping[str, Any]]
@@ -82,9 +84,10 @@ class Plan:
         """
         rest: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
         name = rest.pop("type", None)
-        if not isinstance(name, str):
+        if isinstance(name, str):
+            OptimizerRegistry.get(name)
+        elif not callable(name):
             raise ConfigError(f"optimizer: no 'type'; expected one of {OptimizerRegistry.names()}")
-        OptimizerRegistry.get(name)
         schedule, nodes = rest.pop("schedule", None), rest.pop("nodes", None) or {}
         for where, value in {"": {"schedule": schedule}, **nodes}.items():
             if not isinstance(value, Mapping):
@@ -93,7 +96,7 @@ class Plan:
                 schedule_from(value["schedule"], 1)
         return cls(name, rest, schedule, nodes, bool(rest.pop("decay_matrices_only", False)))
 
-    def groups(self, target: Block, objective: nn.Module) -> list[dict[str, Any]]:
+    def groups(self, target: Block, objective: Objective) -> list[dict[str, Any]]:
         """Parameter groups, each parameter once, with a ``schedule`` in each.
 
         Raises:
@@ -102,7 +105,7 @@ class Plan:
         check_patterns(target, tuple(self.nodes), "optimizer.nodes")
         names, own = names_of(target), [parameter for parameter in objective.parameters() if parameter.requires_grad]
         found: dict[tuple[str | None, bool], list[nn.Parameter]] = {}
-        for parameter in [*trained_parameters(target), *own]:
+        for parameter in [*learned_parameters(target, objective), *own]:
             pattern = self._pattern_of(names.get(id(parameter), []))
             undecayed = self.decay_matrices_only and parameter.dim() < 2
             found.setdefault((pattern, undecayed), []).append(parameter)
@@ -136,13 +139,31 @@ class Plan:
         schedules = [group.get("schedule") for group in groups]
         plain = [{key: value for key, value in group.items() if key != "schedule"} for group in groups]
         try:
-            optimizer = OptimizerRegistry.get(self.optimizer)(plain, **self.settings)
+            make = OptimizerRegistry.get(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
+            optimizer = make(plain, **self.settings)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"optimizer ({self.optimizer}): {error}") from error
+            name = self.optimizer if isinstance(self.optimizer, str) else getattr(self.optimizer, "__name__", self.optimizer)
+            raise ConfigError(f"optimizer ({name}): {error}") from error
         if not any(schedules):
             return optimizer, None
+        if (scheduler := _of_torch(schedules, optimizer)) is not None:
+            return optimizer, scheduler
         factors = [schedule_from(schedule, total) if schedule else constant(total) for schedule in schedules]
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def _of_torch(schedules: list[Any], optimizer: torch.optim.Optimizer) -> Any:
+    """A scheduler of PyTorch's, which is made for the whole optimizer; None where the schedules are functions of the step."""
+    kinds = [schedule.get("type") if isinstance(schedule, Mapping) else None for schedule in schedules]
+    if not any(isinstance(kind, type) and issubclass(kind, torch.optim.lr_scheduler.LRScheduler) for kind in kinds):
+        return None
+    first = schedules[0]
+    if any(schedule != first for schedule in schedules):
+        raise ConfigError("optimizer.nodes: a scheduler of PyTorch's is that of all places; give it as optimizer.schedule alone")
+    try:
+        return first["type"](optimizer, **{key: value for key, value in first.items() if key != "type"})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"schedule ({first['type'].__name__}): {error}") from error
 
 
 def schedule_from(config: str | Mapping[str, Any], total: float) -> Factor:
@@ -158,6 +179,10 @@ def schedule_from(config: str | Mapping[str, Any], total: float) -> Factor:
     """
     rest = {"type": config} if isinstance(config, str) else dict(config)
     name = rest.pop("type", None)
+    if callable(name):
+        if isinstance(name, type) and issubclass(name, torch.optim.lr_scheduler.LRScheduler):
+            return constant(total)  # it is made with the optimizer
+        return name(total, **rest)
     if not isinstance(name, str):
         raise ConfigError(f"schedule: no 'type'; {suggest('', ScheduleRegistry.names())}")
     if not math.isfinite(total) and name != "constant":

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
-
 from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError, suggest
 from wgtorch.core.tree import is_level, walk
@@ -96,23 +94,3 @@ def _freeze_parameters(target: Block, pattern: str) -> None:
     for parameter in target.parameters():
         if any(matches(pattern, name) for name in names.get(id(parameter), ())):
             parameter.requires_grad_(False)
-
-
-def trained_parameters(target: Block) -> list[nn.Parameter]:
-    """Parameters that train, each once.
-
-    Raises:
-        TrainingError: there are none; says why.
-    """
-    found = list(target.trainable_parameters())
-    if not found:
-        every = list(target.parameters())
-        waiting = [path or block.block_id for path, block in blocks_at(target) if block.is_async]
-        if every:
-            reason = f"all {len(every)} parameters are frozen; unfreeze places with set_trainable or take them out of freeze"
-        elif waiting:
-            reason = f"{', '.join(waiting[:4])} wait on a network and have no weights here; add a block with parameters before or after"
-        else:
-            reason = "no block has parameters; choose a target that has"
-        raise TrainingError(f"{target.block_id}: nothing to train: {reason}")
-    return found

@@ -65,12 +65,17 @@ class Generators(pl.Callback):
     def __init__(self) -> None:
         self._saved: list[dict[str, Any]] | None = None
         self._before_validation: dict[str, Any] | None = None
+        self._before_batch: dict[str, Any] | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         if self._saved is not None:
             if trainer.global_rank < len(self._saved):
                 set_generators(self._saved[trainer.global_rank])
             self._saved = None
+        self._before_batch = generators()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._before_batch = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._before_validation = generators()
@@ -82,8 +87,8 @@ class Generators(pl.Callback):
             self._before_validation = None
 
     def state_dict(self) -> dict[str, Any]:
-        # A checkpoint written at the end of a validation has to hold what training goes on with.
-        own = self._before_validation or generators()
+        # A checkpoint written at the end of a validation, or when a batch is interrupted, has to hold what training goes on with.
+        own = self._before_validation or self._before_batch or generators()
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return {"processes": [own]}
         every: list[Any] = [None] * torch.distributed.get_world_size()

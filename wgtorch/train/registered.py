@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import partial
 from importlib import import_module
 
-from wgtorch.train.registries import DataRegistry, ObjectiveRegistry
+from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, RewardRegistry
 
 _OBJECTIVES = {
     "wgtorch.train.objectives.denoising": ("denoising",),
+    "wgtorch.train.objectives.preference": ("dpo",),
+    "wgtorch.train.objectives.consistency": ("lcm",),
+    "wgtorch.train.objectives.policy": ("ddpo",),
     "wgtorch.train.objectives.reconstruction": ("reconstruction",),
     "wgtorch.train.objectives.tokens": ("next_token", "captioning"),
     "wgtorch.train.objectives.answers": ("answering",),
@@ -25,6 +28,7 @@ _DATA = {
     "wgtorch.train.data.synthetic": ("synthetic",),
     "wgtorch.train.data.tensors": ("tensors",),
     "wgtorch.train.data.captioned": ("captioned_images",),
+    "wgtorch.train.data.image_folder": ("image_folder",),
     "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
     "wgtorch.train.scenes.upscaling": ("large_scenes",),
     "wgtorch.train.pixel_scenes.data": ("pixel_scenes",),
@@ -35,5 +39,6 @@ def install() -> None:
     """Tells the registries which module provides which name."""
     for module, names in _OBJECTIVES.items():
         ObjectiveRegistry.provide(partial(import_module, module), *names)
+    RewardRegistry.provide(partial(import_module, "wgtorch.train.objectives.reward"), "brightness")
     for module, names in _DATA.items():
         DataRegistry.provide(partial(import_module, module), *names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -82,3 +83,27 @@ def build(registry: Registry[Any], config: Any, where: str) -> Any:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where} ({name}): {error}") from error
+
+
+def built_from(kind: Callable[..., T], settings: Mapping[str, Any], where: str, **more: Any) -> T:
+    """What some settings describe.
+
+    Args:
+        kind: called with the settings.
+        settings: its arguments; one that it does not take is an error.
+        where: in the config.
+        more: arguments that are not for configs.
+
+    Raises:
+        ConfigError: a setting is unknown or does not fit.
+    """
+    known = [name for name in inspect.signature(kind).parameters if name not in more]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"{where}: unknown {name!r}; {suggest(name, known)}")
+    try:
+        return kind(**settings, **more)
+    except WgtorchError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error

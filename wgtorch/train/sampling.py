@@ -9,11 +9,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.lora.switching import trained_adapters_active
+from wgtorch.train.loggers import log_pictures, log_texts
 from wgtorch.train.randomness import kept_generators
 from wgtorch.train.trainable import Trainable
 
@@ -74,17 +74,16 @@ class Samples(pl.Callback):
     def _keep(self, trainer: pl.Trainer, name: str, value: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{trainer.global_step:06d}_{name}"
-        boards: list[Any] = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if isinstance(value, Tensor):
             picture = grid(value.detach().float().cpu())
             _write_png(picture, path.with_suffix(".png"))
-            for board in boards:
-                board.add_image(f"samples/{name}", picture, trainer.global_step)
+            for logger in trainer.loggers:
+                log_pictures(logger, f"samples/{name}", picture, path.with_suffix(".png"), trainer.global_step)
         else:
-            lines = "\n".join(str(text) for text in value)
-            path.with_suffix(".txt").write_text(lines + "\n", encoding="utf-8")
-            for board in boards:
-                board.add_text(f"samples/{name}", lines, trainer.global_step)
+            lines = [str(text) for text in value]
+            path.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            for logger in trainer.loggers:
+                log_texts(logger, f"samples/{name}", lines, path.with_suffix(".txt"), trainer.global_step)
 
 
 def grid(pictures: Tensor) -> Tensor:

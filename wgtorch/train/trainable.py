@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError
@@ -18,15 +19,18 @@ from wgtorch.core.tree import levels
 from wgtorch.graph import Graph
 from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.lora.training import check_optimizer
+from wgtorch.train.accumulation import GradientGroup
 from wgtorch.train.averaging import Averaging
+from wgtorch.train.finite import check_finite, gradient_norms
+from wgtorch.train.frozen_outputs import FrozenOutputs
 from wgtorch.train.gradient_boundaries import check_gradients, unreachable_reason, what_trains
+from wgtorch.train.learned import learned_parameters, say_what_is_left_out
 from wgtorch.train.objective import Objective, Step, check_batch
 from wgtorch.train.optimization import Plan
 from wgtorch.train.patterns import freeze as freeze_places
 from wgtorch.train.patterns import train_only as train_only_places
-from wgtorch.train.patterns import trained_parameters
 from wgtorch.train.randomness import Generators
-from wgtorch.train.registries import ObjectiveRegistry, build
+from wgtorch.train.registries import ObjectiveRegistry, build, built_from
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class Trainable(pl.LightningModule):
         ema: settings of :class:`~wgtorch.train.averaging.Averaging`; None for none.
         gradient_checkpointing: the turns of every loop are computed again in the backward pass, so that memory does not grow
             with their number.
+        cache: settings of :class:`~wgtorch.train.frozen_outputs.FrozenOutputs`, which keeps what frozen models make of each sample;
+            None computes it in every step.
         seed: root of the objective's draws.
 
     Raises:
@@ -73,6 +79,7 @@ class Trainable(pl.LightningModule):
         train_only: Sequence[str] = (),
         ema: Mapping[str, Any] | None = None,
         gradient_checkpointing: bool = False,
+        cache: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,8 +99,13 @@ class Trainable(pl.LightningModule):
         self.target = target
         self.objective = found
         self.seed = seed
-        self.averaging = Averaging(**ema) if ema is not None else None
+        self.averaging = built_from(Averaging, ema, "ema") if ema is not None else None
         self.plan.groups(target, found)
+        self.cache: FrozenOutputs | None = built_from(FrozenOutputs, cache, "cache") if cache is not None else None
+        self.group = GradientGroup()
+        self.is_stepping = False
+        """True while gradients or weights are half of what they will be: nothing that is saved then could be gone on from."""
+        self._is_grouped = False
         self._checked = False
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -119,24 +131,31 @@ class Trainable(pl.LightningModule):
         return named
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        named = self.loss(batch, self.step_of(self.trainer.fit_loop.epoch_loop.total_batch_idx, training=True))
-        loss = named["loss"]
+        index = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        named = self.loss(batch, self.step_of(index, training=True))
+        loss, count = named["loss"], named.pop("count", None)
         if not loss.requires_grad:
             raise TrainingError(f"{self.target.block_id}: the loss depends on no weight that trains{unreachable_reason(self.target)}")
+        check_finite({"loss": loss.detach()}, f"batch {index}, after {self.trainer.global_step} steps", named)
         self.log_dict({f"train/{name}": value.detach() for name, value in named.items()}, prog_bar=True, batch_size=1)
-        return loss
+        return loss * self.group.weight(count) if self._is_grouped else loss
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         named = self.loss(batch, self.step_of(batch_index, training=False))
-        count = len(next(iter(batch.values()))) if batch else 1
-        self.log_dict({f"val/{name}": value for name, value in named.items()}, prog_bar=True, batch_size=count, sync_dist=True)
+        named.pop("count", None)
+        rows = len(next(iter(batch.values()))) if batch else 1
+        self.log_dict({f"val/{name}": value for name, value in named.items()}, prog_bar=True, batch_size=rows, sync_dist=True)
 
     def step_of(self, index: int, *, training: bool) -> Step:
         """What the objective draws from in the step of this number."""
         key = key_to_seed(self.seed, "train" if training else "validation", self.global_rank, index)
-        return Step(index, torch.Generator(device=self.device).manual_seed(key), training)
+        return Step(index, torch.Generator(device=self.device).manual_seed(key), training, self.cache)
 
     # --- optimization -------------------------------------------------------------------------------------------------
+
+    def learned(self) -> list[nn.Parameter]:
+        """The target's parameters that learn; see :func:`~wgtorch.train.learned.learned_parameters`."""
+        return learned_parameters(self.target, self.objective)
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.estimated_stepping_batches if self._trainer is not None else float("inf")
@@ -149,28 +168,63 @@ class Trainable(pl.LightningModule):
         return [Generators(), *([self.averaging] if self.averaging is not None else [])]
 
     def setup(self, stage: str) -> None:
-        trained = {id(parameter) for parameter in trained_parameters(self.target)}
-        # DDP waits for the gradient of everything that could take one; a weight that trains at none of its places never gets one.
+        names = self.trained_names()
+        # DDP waits for the gradient of everything that could take one; a weight that no gradient reaches never gets one.
         self._ddp_params_and_buffers_to_ignore = [
-            name for name, parameter in self.named_parameters() if name.startswith("target.") and id(parameter) not in trained
+            name for name, _ in self.named_parameters(remove_duplicate=False) if name.startswith("target.") and name not in names
         ]
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            # What a batch does not use - a stage that is skipped, a condition that is left out - is not waited for either.
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def on_fit_start(self) -> None:
         self.train()  # Lightning leaves modes as they are; a level puts its frozen children into eval
-        check_optimizer(self.target, self.optimizers(use_pl_optimizer=False))
+        learned = self.learned()
+        check_optimizer(self.target, self.optimizers(use_pl_optimizer=False), learned)
+        self._is_grouped = self.trainer.accumulate_grad_batches > 1 or self.trainer.world_size > 1
         if self.global_rank == 0:
-            _log.info(what_trains(self.target))
+            _log.info(what_trains(self.target, learned))
+            say_what_is_left_out(self.target, learned)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.group.restore(self._gradients(), self.global_rank)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self.is_stepping = self._is_grouped  # what is summed so far would be lost among half a batch's gradients
 
     def on_after_backward(self) -> None:
+        self.is_stepping = False
         if not self._checked:
             self._checked = True
-            check_gradients(self.target, {id(parameter) for parameter in trained_parameters(self.target)})
+            check_gradients(self.target, {id(parameter) for parameter in self.target.trainable_parameters()})
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.is_stepping = True
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self._is_grouped:
+            self.group.settle(parameters, self.trainer)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler skips the steps that overflow itself
+            check_finite(gradient_norms(self.target, parameters), f"gradients of step {self.trainer.global_step}")
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.is_stepping = False
+
+    def _gradients(self) -> dict[str, nn.Parameter]:
+        """Parameters that collect gradients, by a name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.group.is_open:
+            checkpoint["gradients"] = self.group.state(self._gradients())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.group.load(checkpoint.get("gradients"))
+
     def trained_names(self) -> set[str]:
         """Names, in ``state_dict``, of what the optimizer changes."""
-        trained = {id(parameter) for parameter in trained_parameters(self.target)}
+        trained = {id(parameter) for parameter in self.learned()}
         return {name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) in trained}
 
 

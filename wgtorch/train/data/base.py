@@ -41,6 +41,15 @@ class Data:
         self.batch_size = batch_size
         self.workers = workers
 
+    @property
+    def is_endless(self) -> bool:
+        """True when no item ever comes again, so that nothing of it is worth keeping."""
+        return self.fresh
+
+    def order(self, seed: int) -> Order:
+        """Which items the batches of an epoch hold."""
+        return Order(seed, fresh=self.fresh)
+
     def train(self) -> Dataset[Any] | Sequence[Any]:
         """Items by index, each a mapping from keys to a tensor [...], a text or a number."""
         raise NotImplementedError
@@ -56,7 +65,7 @@ class Data:
 
     def loaders(self, *, seed: int, rank: int = 0, world_size: int = 1) -> tuple[Batches, DataLoader[Any] | None]:
         """(training, validation) batches for one process of a training; each takes every ``world_size``-th item."""
-        order = Order(seed, fresh=self.fresh)
+        order = self.order(seed)
         train = Batches(self.train(), order, self.batch_size, workers=self.workers, collate=self.collate, rank=rank, world_size=world_size)
         held_out: Any = self.validation()
         if held_out is None:
@@ -87,6 +96,15 @@ class Order:
             return list(range(epoch * count, (epoch + 1) * count))
         generator = torch.Generator().manual_seed(key_to_seed(self.seed, "order", epoch))
         return torch.randperm(count, generator=generator).tolist()
+
+    def batches(self, count: int, size: int, world_size: int) -> int:
+        """How many batches of ``size`` an epoch of ``count`` items has, for each of ``world_size`` processes."""
+        return count // world_size // size
+
+    def rows(self, epoch: int, count: int, size: int, rank: int, world_size: int) -> list[Any]:
+        """The batches of an epoch for one process, each a list of what the dataset is asked for."""
+        mine = self.indices(epoch, count)[rank::world_size]
+        return [mine[start * size : (start + 1) * size] for start in range(self.batches(count, size, world_size))]
 
 
 class Batches(DataLoader[Any]):
@@ -132,13 +150,11 @@ class Batches(DataLoader[Any]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return self.count // self.world_size // self.rows_in_batch
+        return self.order.batches(self.count, self.rows_in_batch, self.world_size)
 
-    def rows(self) -> list[list[int]]:
-        """What is left of this epoch: indices by batch."""
-        mine = self.order.indices(self.epoch, self.count)[self.rank :: self.world_size]
-        size = self.rows_in_batch
-        return [mine[start * size : (start + 1) * size] for start in range(self.position, len(self))]
+    def rows(self) -> list[Any]:
+        """What is left of this epoch: what the dataset is asked for, by batch."""
+        return self.order.rows(self.epoch, self.count, self.rows_in_batch, self.rank, self.world_size)[self.position :]
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.position >= len(self):
@@ -156,13 +172,13 @@ class Batches(DataLoader[Any]):
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
 
-class _Rows(Sampler[list[int]]):
+class _Rows(Sampler[Any]):
     """Rows of the items' indices, from where the loader stands."""
 
     def __init__(self, loader: Batches) -> None:
         self.loader = loader
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Any]:
         yield from self.loader.rows()
 
     def __len__(self) -> int:

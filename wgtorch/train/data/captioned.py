@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from torch.utils.data import Dataset, Subset
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.run.rng import key_to_seed
 from wgtorch.train.data.base import Data
+from wgtorch.train.data.captions import captions_of, pictures_in
+from wgtorch.train.data.pictures import as_tensor, open_picture
 from wgtorch.train.registries import register_data
-
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @register_data("captioned_images")
@@ -74,27 +73,8 @@ def captions_in(folder: Path, prompt: str | None) -> list[tuple[Path, str]]:
     Raises:
         ConfigError: there are no pictures, or one has no caption.
     """
-    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
-    if not pictures:
-        raise ConfigError(f"data.folder: {folder} holds no pictures ({', '.join(_ENDINGS)})")
-    listed = {}
-    if (folder / "metadata.jsonl").is_file():
-        rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines() if line.strip()]
-        listed = {folder / row["file_name"]: str(row["text"]) for row in rows}
-    pairs, without = [], []
-    for path in pictures:
-        beside = path.with_suffix(".txt")
-        caption = listed.get(path, beside.read_text(encoding="utf-8").strip() if beside.is_file() else prompt)
-        if caption is None:
-            without.append(path.name)
-        else:
-            pairs.append((path, caption))
-    if without:
-        raise ConfigError(
-            f"{folder}: {len(without)} pictures have no caption, as {without[0]}; write {Path(without[0]).stem}.txt beside it, a line in "
-            "metadata.jsonl, or give data.prompt for all"
-        )
-    return pairs
+    pictures = pictures_in(folder)
+    return list(zip(pictures, captions_of(folder, pictures, prompt), strict=True))
 
 
 class _Pictures(Dataset[Any]):
@@ -115,9 +95,6 @@ class _Pictures(Dataset[Any]):
 
 def read_picture(path: Path, size: int) -> Tensor:
     """A picture [3, size, size] in [0, 1]: the shorter side scaled to ``size``, cut in the middle."""
-    import numpy as np
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
-        picture = ImageOps.fit(ImageOps.exif_transpose(opened).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    return as_tensor(ImageOps.fit(open_picture(path)[0], (size, size), Image.Resampling.LANCZOS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.level import Level
 from wgtorch.graph import Graph
+from wgtorch.train.learned import places_below
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.denoiser import check_way
 from wgtorch.train.objectives.inputs import inputs_of
@@ -59,6 +60,17 @@ class Answering(Objective):
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         """``loss``; ``perplexity``: its exponential."""
+        log_prob, tokens = self.likelihood(target, batch)
+        loss = -log_prob.sum() / tokens.sum()
+        return {"loss": loss, "perplexity": loss.detach().exp(), "count": tokens.sum()}
+
+    def per_sample(self, target: Block, batch: Batch, step: Step) -> Tensor:
+        """Cross-entropy of each answer [B], in nats per token."""
+        log_prob, tokens = self.likelihood(target, batch)
+        return -log_prob / tokens
+
+    def likelihood(self, target: Block, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-probability [B] of each answer, and its length [B] in tokens."""
         place = self.place(target)
         values = self.given(place, batch)
         if isinstance(place, Graph):
@@ -68,8 +80,14 @@ class Answering(Objective):
             )
         else:
             found = place(**values, answer=batch[self.answer])
-        loss = -found["log_prob"].sum() / found["answer_tokens"].sum()
-        return {"loss": loss, "perplexity": loss.detach().exp()}
+        return found["log_prob"], found["answer_tokens"]
+
+    def reached(self, target: Block) -> Collection[str] | None:
+        """The model, and what the graph asks it with."""
+        place = self.place(target)
+        if not isinstance(place, Graph):
+            return None if self.at is None else {self.at}
+        return places_below(str(self.at).rpartition("/")[0], self._likelihood_of(place)[0])
 
     def place(self, target: Block) -> Block:
         """What asks: the graph that the model stands in, or the model itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
+from wgtorch.train.learned import places_needed
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
 from wgtorch.train.recording import forward_outputs
@@ -41,6 +42,9 @@ class Classification(Objective):
         if not 0 <= smoothing < 1:
             raise ConfigError(f"classification.smoothing: found {smoothing}, expected a number in [0, 1)")
 
+    def reached(self, target: Block) -> Collection[str] | None:
+        return places_needed(target, list(self.heads))
+
     def needed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.heads.values()))
 
@@ -57,4 +61,5 @@ class Classification(Objective):
             losses.append(F.cross_entropy(logits.float(), labels, ignore_index=self.ignore, label_smoothing=self.smoothing))
             here = labels != self.ignore
             right, learned = right.to(logits.device) + (logits.argmax(-1) == labels)[here].sum(), learned.to(logits.device) + here.sum()
-        return {"loss": torch.stack(losses).sum(), "accuracy": right / learned.clamp(min=1)}
+        count = learned / len(self.heads)  # what is not labelled is so for all heads, mostly
+        return {"loss": torch.stack(losses).sum(), "accuracy": right / learned.clamp(min=1), "count": count}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from wgtorch.core.level import Level
 from wgtorch.core.run.rng import Rng
 from wgtorch.core.tree import walk
 from wgtorch.graph import Graph
+from wgtorch.train.frozen_outputs import FrozenOutputs, content_hash
+from wgtorch.train.objectives.frozen_head import FrozenHead, frozen_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,24 @@ class Denoiser:
         latent: name of the input that takes the noised latent.
         timestep: name of the input that takes its time.
         graph: the graph it stands in; None for a bare backbone.
+        head: what of it is frozen and the same for a sample in every step, with the rest of it; None where there is nothing of the kind.
     """
 
     call: Block
     latent: str
     timestep: str
     graph: Graph | None
+    head: FrozenHead | None = None
+
+    def predict(self, values: Mapping[str, Any], cache: FrozenOutputs | None = None) -> Tensor:
+        """What the backbone predicts: ``call`` of its inputs by name, with what is frozen taken from a cache."""
+        if cache is not None and cache.prompts and self.head is not None:
+            values_of_head = self.head.outputs(values, len(values[self.latent]), cache)
+            if values_of_head is not None:
+                return self.head.rest(**{name: value for name, value in values.items() if name in self.head.of_rest}, **values_of_head)[
+                    "pred"
+                ]
+        return self.call(**values)["pred"]
 
 
 def denoising_graph(target: Block, at: str | None) -> Block:
@@ -62,6 +76,11 @@ def graphs_in(level: Level) -> Iterator[tuple[str, Graph]]:
     return ((path, child) for path, child, _ in walk(level) if isinstance(child, Graph))
 
 
+def path_of(target: Block, place: Block | None) -> str:
+    """The first path that leads from a target to a graph in it."""
+    return next((path for path, graph in graphs_in(target) if graph is place), "") if isinstance(target, Level) else ""
+
+
 @contextmanager
 def adapters_on_the_way(target: Block, place: Block | None, at: str | None) -> Iterator[None]:
     """Inside, the adapters that places on the way to what is called select are active, as in a run of the whole target.
@@ -71,8 +90,7 @@ def adapters_on_the_way(target: Block, place: Block | None, at: str | None) -> I
         place: the graph that is called.
         at: its path, or that of a block; the first that leads to it where left out.
     """
-    found = graphs_in(target) if isinstance(target, Level) else ()
-    path = next((path for path, graph in found if graph is place), "") if at is None else at
+    path = path_of(target, place) if at is None else at
     with ExitStack() as stack:
         level: Any = target
         for node_id in path.split("/") if path else ():
@@ -83,8 +101,14 @@ def adapters_on_the_way(target: Block, place: Block | None, at: str | None) -> I
         yield
 
 
-def denoiser_of(place: Block, backbone: str | None) -> Denoiser:
+def denoiser_of(place: Block, backbone: str | None, *, learned: Collection[int] = (), guided: bool = False) -> Denoiser:
     """The part of a graph that predicts once: everything up to the backbone, with the loop cut away.
+
+    Args:
+        place: the graph, or a bare backbone.
+        backbone: its node.
+        learned: ``id`` of the parameters that learn: what has one of them is computed in every step.
+        guided: what only guidance needs, as the empty prompt's condition, is computed too.
 
     Raises:
         ConfigError: there is no backbone, or there are several to choose from.
@@ -101,7 +125,26 @@ def denoiser_of(place: Block, backbone: str | None) -> Denoiser:
     outside = [entry.name for entry in place.exposed_inputs if f"{entry.node_id}.{entry.port_name}" not in ports]
     part = place.select(inputs=[*dict.fromkeys(outside), *ports], outputs=[f"{node}.pred"])
     names = {entry.port_name: entry.name for entry in part.exposed_inputs if entry.node_id == node}
-    return Denoiser(part, names["latent"], names["timestep"], place)
+    part = _without_loop(part, names["latent"], names["timestep"], guided)
+    return Denoiser(part, names["latent"], names["timestep"], place, frozen_head(part, set(learned), set(names.values())))
+
+
+_LOOP = ("noise", "solver", "schedule", "guidance")
+_LATENTS, _TIMES = ("latent", "next_latent"), ("timestep", "next_timestep")
+
+
+def _without_loop(part: Graph, latent: str, timestep: str, guided: bool) -> Graph:
+    """The part with what else the loop would feed fed by the noised latent and its time, and without what only guidance needs."""
+    for edge in part.edges:
+        source, target = part.nodes[edge.source_node], part.nodes[edge.target_node]
+        loops = source.role in _LOOP or getattr(source, "block_type", "") == "diffusers/repeat"
+        given = latent if edge.source_port in _LATENTS else timestep if edge.source_port in _TIMES else None
+        if loops and given is not None:
+            part.remove_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)
+            part.expose_input(edge.target_node, edge.target_port, given)
+        elif not guided and edge.target_port in getattr(target, "only_guided", ()):
+            part.remove_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)
+    return part.select(outputs=["pred"])
 
 
 def _chosen_backbone(graph: Graph, name: str | None) -> str:
@@ -152,8 +195,11 @@ def _own_settings(solver: GridSolver) -> Mapping[str, Any]:
     return settings
 
 
-def encoder_in(graph: Graph | None, name: str | None) -> Callable[[Tensor, torch.Generator], Tensor]:
+def encoder_in(graph: Graph | None, name: str | None) -> Callable[..., Tensor]:
     """What makes latents of pictures: the graph's encoder, its codec where that works both ways, or the codec's counterpart.
+
+    It is called with pictures, a generator, and a cache or None. Of an encoder that draws from a posterior the mean and deviation
+    are kept, and drawn from anew.
 
     Args:
         graph: to look in; pictures of a bare backbone are its latents, scaled to [-1, 1].
@@ -175,15 +221,32 @@ def encoder_in(graph: Graph | None, name: str | None) -> Callable[[Tensor, torch
                 "encoder, or give batches with 'latent'"
             )
     if block is None:
-        return lambda image, generator: image * 2 - 1
+        return lambda image, generator, cache=None: image * 2 - 1
 
-    def encode(image: Tensor, generator: torch.Generator) -> Tensor:
+    def encode(image: Tensor, generator: torch.Generator, cache: FrozenOutputs | None = None) -> Tensor:
+        keeps = cache is not None and cache.latents and any(True for _ in block.parameters())
+        if posterior := getattr(block, "posterior", None):
+            with torch.no_grad():
+                found = _kept(block, image, cache, posterior) if keeps else posterior(image)
+            noise = torch.randn(found["mean"].shape, generator=generator, dtype=found["mean"].dtype, device=found["mean"].device)
+            return found["mean"] + found["deviation"] * noise
+        if keeps and not block.wants_rng and not block.uses_global_rng:
+            return _kept(block, image, cache, lambda one: {"latent": block(image=one)["latent"]})["latent"]
         drawn = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         more = {"rng": Rng(drawn, "encode")} if block.wants_rng else {}
         with torch.no_grad():
             return block(image=image, **more)["latent"]
 
     return encode
+
+
+def _kept(block: Block, image: Tensor, cache: Any, compute: Callable[[Tensor], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of each picture, from the cache: what a picture shows is its key, so a file, crop or flip that changes has another."""
+    weights, rows = cache.weights_of([block]), []
+    for one in image.split(1):
+        key = content_hash("latent", block.block_type, block.config, weights, one)
+        rows.append(cache.get(key, lambda one=one: compute(one), image.device))
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 def _counterpart(codec: Block) -> Block | None:

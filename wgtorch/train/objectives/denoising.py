@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from wgtorch.blocks.diffusion.schedules import GridSchedule, build_schedule
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
-from wgtorch.core.tree import levels
+from wgtorch.core.tree import levels, walk
 from wgtorch.graph import Graph
+from wgtorch.train.learned import places_below
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.denoiser import (
     Denoiser,
@@ -21,11 +23,25 @@ from wgtorch.train.objectives.denoiser import (
     denoiser_of,
     denoising_graph,
     encoder_in,
+    path_of,
     prediction_in,
     schedule_in,
 )
-from wgtorch.train.objectives.noising import checked_prediction, draw_times, target_of, times_from, weighting_from, weights_of
+from wgtorch.train.objectives.noising import (
+    Noised,
+    checked_prediction,
+    draw_noise,
+    draw_times,
+    masked_mean,
+    noised,
+    times_from,
+    weighting_from,
+    weights_of,
+)
 from wgtorch.train.registries import register_objective
+
+_OF_CROPS = ("original_size", "crops_coords_top_left", "target_size")
+"""What is told of a picture that was cropped, and of a sample is not."""
 
 
 @register_objective("denoising")
@@ -50,6 +66,9 @@ class Denoising(Objective):
         schedule: ``{"kind": "diffusion" or "flow", ...}``, as for :func:`~wgtorch.blocks.diffusion.schedules.build_schedule`.
         times: ``uniform``, or ``{"type": "logit_normal", "mean": 0, "std": 1}``; see :func:`~.noising.times_from`.
         weighting: ``none``, or ``{"type": "min_snr", "gamma": 5}``; see :func:`~.noising.weighting_from`.
+        offset_noise: what is added to the noise of each channel as a whole, so that a model learns dark and bright pictures; 0.1 or so.
+        prior_weight: of pictures of the class (``prior`` in the batch), which keep it as it was (Ruiz et al. 2023,
+            https://arxiv.org/abs/2208.12242).
         drop_condition: share of samples that are trained without their condition, for classifier-free guidance (Ho & Salimans
             2022, https://arxiv.org/abs/2207.12598): their texts are empty, their condition tensors zero.
         inputs: further inputs of the graph, the same for every batch.
@@ -67,11 +86,16 @@ class Denoising(Objective):
         schedule: dict[str, Any] | None = None,
         times: str | dict[str, Any] = "uniform",
         weighting: str | dict[str, Any] = "none",
+        offset_noise: float = 0.0,
+        prior_weight: float = 1.0,
         drop_condition: float = 0.0,
         inputs: dict[str, Any] | None = None,
         sample_inputs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if offset_noise < 0 or prior_weight < 0:
+            raise ConfigError(f"denoising: found offset_noise {offset_noise} and prior_weight {prior_weight}; expected at least 0")
+        self.offset_noise, self.prior_weight = offset_noise, prior_weight
         if not 0 <= drop_condition <= 1:
             raise ConfigError(f"denoising.drop_condition: found {drop_condition}, expected a share from 0 to 1")
         self.at, self.backbone, self.encoder = at, backbone, encoder
@@ -81,31 +105,72 @@ class Denoising(Objective):
         self.times, self.weighting = times_from(times), weighting_from(weighting)
         self.drop_condition = drop_condition
         self.inputs, self.sample_inputs = dict(inputs or {}), dict(sample_inputs or {})
-        self._part: tuple[Any, Denoiser] | None = None
+        self._parts: dict[Any, Denoiser] = {}
 
     def check(self, target: Block) -> None:
         denoiser = self.denoiser(target)
         self.prediction_of(denoiser)
         self.schedule_of(denoiser)
 
+    def reached(self, target: Block) -> Collection[str] | None:
+        """What leads to the backbone, where it stands in the target."""
+        place = denoising_graph(target, self.at)
+        call = self.denoiser(target).call
+        if place is target:
+            return list(call.nodes) if isinstance(call, Graph) else None
+        way = path_of(target, place) if self.at is None else self.at
+        return places_below(way, call) if isinstance(call, Graph) else {way}
+
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         """``loss``, and ``error``: the plain squared error of the model's own prediction."""
+        errors, weights = self.errors(target, batch, step)
+        return {**self.averaged(weights.to(errors) * errors, batch), "error": errors.detach().mean()}
+
+    def per_sample(self, target: Block, batch: Batch, step: Step) -> Tensor:
+        """The weighted error of each sample [B]."""
+        errors, weights = self.errors(target, batch, step)
+        return weights.to(errors) * errors
+
+    def errors(self, target: Block, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """Squared error [B] of the model's own prediction at one random level of noise, and what each counts [B]."""
         denoiser = self.denoiser(target)
-        prediction = self.prediction_of(denoiser)
-        x0 = self.latent_of(denoiser, batch, step)
+        noised = self.noised(denoiser, self.latent_of(denoiser, batch, step), step)
+        pred = self.predict(target, denoiser, noised, self.conditions(denoiser, batch, step), step)
+        return self.errors_of(denoiser, pred, noised, batch)
+
+    def noised(self, denoiser: Denoiser, x0: Tensor, step: Step) -> Noised:
+        """A latent [B, C, ...] at random levels of noise."""
         timestep, alpha, sigma = draw_times(self.times, self.schedule_of(denoiser), len(x0), step.generator)
-        eps = step.normal(x0)
-        wide = [level.to(x0).view(-1, *[1] * (x0.dim() - 1)) for level in (alpha, sigma)]
-        values = self.conditions(denoiser, batch, step)
-        values |= {denoiser.latent: wide[0] * x0 + wide[1] * eps, denoiser.timestep: timestep}
+        return noised(x0, draw_noise(x0, step.generator, self.offset_noise), timestep, alpha, sigma)
+
+    def predict(self, target: Block, denoiser: Denoiser, noised: Noised, conditions: Mapping[str, Any], step: Step) -> Tensor:
+        """What the backbone says of a noised latent, with the adapters that its place selects."""
+        values = {**conditions, denoiser.latent: noised.latent, denoiser.timestep: noised.timestep}
         with adapters_on_the_way(target, denoiser.graph, self.at):
-            pred = denoiser.call(**values)["pred"]
-        wanted = target_of(prediction, x0, eps, *wide)
-        if pred.shape != wanted.shape:
-            raise ConfigError(f"denoising: the backbone gave {list(pred.shape)} for a latent {list(wanted.shape)}; expected the same shape")
-        error = (pred.float() - wanted.float()).square().flatten(1).mean(1)  # [B]
-        weights = weights_of(self.weighting, prediction, self.loss_on or prediction, alpha, sigma)
-        return {"loss": (weights.to(error) * error).mean(), "error": error.detach().mean()}
+            pred = denoiser.predict(values, step.cache)
+        if pred.shape != noised.x0.shape:
+            raise ConfigError(
+                f"denoising: the backbone gave {list(pred.shape)} for a latent {list(noised.x0.shape)}; expected the same shape"
+            )
+        return pred
+
+    def errors_of(self, denoiser: Denoiser, pred: Tensor, noised: Noised, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Squared error [B] of a prediction, over what the batch's masks leave, and what each counts [B]."""
+        prediction = self.prediction_of(denoiser)
+        square = (pred.float() - noised.target(prediction).float()).square()
+        errors = square.flatten(1).mean(1) if batch.get("mask") is None else masked_mean(square, batch["mask"])
+        return errors, weights_of(self.weighting, prediction, self.loss_on or prediction, noised.alpha, noised.sigma)
+
+    def averaged(self, losses: Tensor, batch: Batch) -> dict[str, Any]:
+        """``loss`` of each sample's [B]: their mean, and that of pictures of the class (``prior`` [B]) beside it."""
+        prior = batch.get("prior")
+        if prior is None or not bool(prior.any()):
+            return {"loss": losses.mean(), "count": len(losses)}
+        prior = prior.to(losses.device).bool()
+        if bool(prior.all()):
+            return {"loss": self.prior_weight * losses.mean(), "count": len(losses)}
+        own, others = losses[~prior].mean(), losses[prior].mean()
+        return {"loss": own + self.prior_weight * others, "prior": others.detach(), "count": int((~prior).sum())}
 
     # --- what a subclass may change -----------------------------------------------------------------------------------
 
@@ -114,7 +179,7 @@ class Denoising(Objective):
         if "latent" in batch:
             return batch["latent"]
         if "image" in batch:
-            return encoder_in(denoiser.graph, self.encoder)(batch["image"], step.generator)
+            return encoder_in(denoiser.graph, self.encoder)(batch["image"], step.generator, step.cache)
         raise ConfigError(f"denoising needs 'latent' or 'image' in every batch; the data gives {sorted(batch)}")
 
     def conditions(self, denoiser: Denoiser, batch: Batch, step: Step) -> dict[str, Any]:
@@ -147,15 +212,14 @@ class Denoising(Objective):
             return dict(values)
         without = (step.uniform(max(sizes)) < self.drop_condition).tolist()
 
-        def drop(value: Any) -> Any:
-            if isinstance(value, list) and all(isinstance(text, str) for text in value):
-                return ["" if gone else text for text, gone in zip(value, without, strict=True)]
-            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
-                gone = torch.tensor(without, device=value.device).view(-1, *[1] * (value.dim() - 1))
-                return value.masked_fill(gone, 0)
-            return value
+        return {name: _emptied(value, without) for name, value in values.items()}
 
-        return {name: drop(value) for name, value in values.items()}
+    def without(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs with nothing said: texts are empty, condition tensors zero."""
+        return {
+            name: _emptied(value, [True] * len(value)) if isinstance(value, (list, Tensor)) and _rows_of(value) else value
+            for name, value in conditions.items()
+        }
 
     def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
         """Pictures that the whole graph makes of the batch's inputs."""
@@ -164,7 +228,7 @@ class Denoising(Objective):
             return {}
         pictures = [name for name, port in graph.get_output_spec().items() if port.dtype == "image"]
         spec = graph.get_input_spec()
-        values = {name: batch[name] for name in spec if name in batch} | self.sample_inputs
+        values = {name: batch[name] for name in spec if name in batch and name not in _OF_CROPS} | self.sample_inputs
         if not pictures or any(name not in values for name, port in spec.items() if not port.optional):
             return {}
         return graph.run(values, outputs=pictures, seed=step.generator.initial_seed() % 2**31)
@@ -174,10 +238,14 @@ class Denoising(Objective):
     def denoiser(self, target: Block) -> Denoiser:
         """The part of the target that predicts once; made anew when the graph's structure, or an adapter of its places, has changed."""
         place = denoising_graph(target, self.at)
-        key = (id(place), _version(place), _worn(place))
-        if self._part is None or self._part[0] != key:
-            self._part = key, denoiser_of(place, self.backbone)
-        return self._part[1]
+        key = (id(place), _version(place), _worn(place), _modes(place))
+        if key not in self._parts:
+            if len(self._parts) > 8:
+                self._parts.clear()
+            learned = {id(parameter) for parameter in target.trainable_parameters()}
+            guided = "guidance_scale" in self.inputs or "true_cfg_scale" in self.inputs
+            self._parts[key] = denoiser_of(place, self.backbone, learned=learned, guided=guided)
+        return self._parts[key]
 
     def prediction_of(self, denoiser: Denoiser) -> str:
         """What the backbone predicts.
@@ -207,11 +275,32 @@ class Denoising(Objective):
         return found
 
 
+def _rows_of(value: Any) -> int:
+    return 0 if isinstance(value, Tensor) and not value.dim() else len(value)
+
+
+def _emptied(value: Any, which: list[bool]) -> Any:
+    """A value of a batch with nothing in these rows."""
+    if isinstance(value, list) and len(value) == len(which) and all(isinstance(text, str) for text in value):
+        return ["" if gone else text for text, gone in zip(value, which, strict=True)]
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1 and len(value) == len(which):
+        return value.masked_fill(torch.tensor(which, device=value.device).view(-1, *[1] * (value.dim() - 1)), 0)
+    return value
+
+
 def _version(place: Block) -> int:
     """Changes with the structure of a level and of those inside it."""
     return sum(level._version for level in levels(place))
 
 
-def _worn(place: Block) -> list[Any]:
+def _worn(place: Block) -> Any:
     """The adapters that a level's own places select: a part that was cut out of it keeps those of then."""
-    return [node.adapter for node in place.node_specs.values()] if isinstance(place, Level) else []
+    return repr([spec.adapter for spec in place.node_specs.values()]) if isinstance(place, Level) else ""
+
+
+def _modes(place: Block) -> tuple[bool, ...]:
+    """Which blocks are in train, and which of them could learn: what is frozen follows from it."""
+    blocks = [child for _, child, _ in walk(place)]
+    return tuple(
+        [flag for block in blocks for flag in (block.training, any(p.requires_grad for p in itertools.islice(block.parameters(), 1)))]
+    )

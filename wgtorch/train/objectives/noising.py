@@ -5,6 +5,7 @@ Levels, predictions and schedules are those of :mod:`wgtorch.blocks.diffusion`: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,12 @@ from wgtorch.blocks.diffusion.predictions import prediction_name
 from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, GridSchedule
 from wgtorch.core.errors import ConfigError, suggest
 
-_TIMES: dict[str, dict[str, float]] = {
-    "uniform": {"shift": 1.0, "smallest": 1e-3},
-    "logit_normal": {"mean": 0.0, "std": 1.0, "shift": 1.0, "smallest": 1e-3},
+_TIMES: dict[str, dict[str, float | None]] = {
+    "uniform": {"shift": None, "smallest": 1e-3},
+    "logit_normal": {"mean": 0.0, "std": 1.0, "shift": None, "smallest": 1e-3},
+    "mode": {"scale": 1.29, "shift": None, "smallest": 1e-3},
 }
-_WEIGHTINGS: dict[str, dict[str, float]] = {"none": {}, "min_snr": {"gamma": 5.0}}
+_WEIGHTINGS: dict[str, dict[str, float | None]] = {"none": {}, "min_snr": {"gamma": 5.0}, "sigma_sqrt": {}, "cosmap": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,10 @@ class Settings:
     """A choice by name with its numbers."""
 
     name: str
-    numbers: Mapping[str, float]
+    numbers: Mapping[str, Any]
 
 
-def chosen(given: str | Mapping[str, Any], known: Mapping[str, Mapping[str, float]], where: str) -> Settings:
+def chosen(given: str | Mapping[str, Any], known: Mapping[str, Mapping[str, float | None]], where: str) -> Settings:
     """A name, or ``{"type": name, ...numbers}``, with defaults for numbers that are left out.
 
     Raises:
@@ -50,14 +52,15 @@ def chosen(given: str | Mapping[str, Any], known: Mapping[str, Mapping[str, floa
 
 
 def times_from(given: str | Mapping[str, Any]) -> Settings:
-    """Where on the way training happens: ``uniform``, or ``logit_normal`` (Esser et al. 2024, https://arxiv.org/abs/2403.03206,
-    section 3.1): t = sigmoid(mean + std n). ``shift`` > 1 moves times towards the noise, as in sampling; flows never come
-    nearer to the data than ``smallest``."""
+    """Where on the way training happens: ``uniform``, ``logit_normal``, t = sigmoid(mean + std n), or ``mode`` with ``scale``, the last
+    two of Esser et al. 2024 (https://arxiv.org/abs/2403.03206, section 3.1). ``shift`` > 1 moves times towards the noise, as in
+    sampling; where it is left out it is that of the model's own schedule. Flows never come nearer to the data than ``smallest``."""
     return chosen(given, _TIMES, "times")
 
 
 def weighting_from(given: str | Mapping[str, Any]) -> Settings:
-    """How much a level counts: ``none``, or ``min_snr`` with ``gamma`` (Hang et al. 2023, https://arxiv.org/abs/2303.09556)."""
+    """How much a level counts: ``none``; ``min_snr`` with ``gamma`` (Hang et al. 2023, https://arxiv.org/abs/2303.09556); or, for flows,
+    ``sigma_sqrt``, 1 / sigma^2, and ``cosmap`` (Esser et al. 2024, https://arxiv.org/abs/2403.03206, section 3.1)."""
     return chosen(given, _WEIGHTINGS, "weighting")
 
 
@@ -71,11 +74,15 @@ def draw_times(times: Settings, schedule: GridSchedule, count: int, generator: t
         generator: to draw from.
     """
     device, numbers = generator.device, times.numbers
-    if times.name == "uniform":
-        share = torch.rand(count, generator=generator, device=device)
-    else:
+    if times.name == "logit_normal":
         share = torch.sigmoid(numbers["mean"] + numbers["std"] * torch.randn(count, generator=generator, device=device))
+    else:
+        share = torch.rand(count, generator=generator, device=device)
+    if times.name == "mode":
+        share = 1 - share - numbers["scale"] * (torch.cos(math.pi * share / 2) ** 2 - 1 + share)
     shift = numbers["shift"]
+    if shift is None:
+        shift = schedule.shift if isinstance(schedule, FlowSchedule) and not schedule.is_dynamic else 1.0
     share = share if shift == 1 else shift * share / (1 + (shift - 1) * share)
     if isinstance(schedule, FlowSchedule):
         timestep = share.clamp(min=numbers["smallest"]) * schedule.scale
@@ -124,9 +131,65 @@ def weights_of(weighting: Settings, prediction: str, loss_on: str, alpha: Tensor
     own = error_scale(prediction, alpha, sigma)
     if weighting.name == "min_snr":  # min(SNR, gamma) times the error in x0, whatever the loss is told in
         return (alpha / sigma).square().clamp(max=weighting.numbers["gamma"]) / own
-    if loss_on == prediction:
-        return torch.ones_like(sigma)
-    return error_scale(loss_on, alpha, sigma) / own
+    rescaled = torch.ones_like(sigma) if loss_on == prediction else error_scale(loss_on, alpha, sigma) / own
+    if weighting.name == "sigma_sqrt":
+        return rescaled * sigma**-2
+    if weighting.name == "cosmap":
+        return rescaled * 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
+    return rescaled
+
+
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """Latents with noise in them: ``latent`` = alpha ``x0`` + sigma ``eps``.
+
+    Args:
+        latent: [B, C, ...].
+        x0: without noise.
+        eps: the noise.
+        timestep: [B], as the backbone takes it.
+        alpha: [B].
+        sigma: [B].
+    """
+
+    latent: Tensor
+    x0: Tensor
+    eps: Tensor
+    timestep: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    def target(self, prediction: str) -> Tensor:
+        """What a model of this prediction should say."""
+        return target_of(prediction, self.x0, self.eps, wide(self.alpha, self.x0), wide(self.sigma, self.x0))
+
+
+def noised(x0: Tensor, eps: Tensor, timestep: Tensor, alpha: Tensor, sigma: Tensor) -> Noised:
+    """Latents at levels of noise, one for each sample."""
+    return Noised(wide(alpha, x0) * x0 + wide(sigma, x0) * eps, x0, eps, timestep, alpha, sigma)
+
+
+def wide(value: Tensor, like: Tensor) -> Tensor:
+    """[B] as [B, 1, ...], in the dtype and on the device of ``like`` [B, ...]."""
+    return value.to(like).view(-1, *[1] * (like.dim() - 1))
+
+
+def draw_noise(like: Tensor, generator: torch.Generator, offset: float = 0.0) -> Tensor:
+    """Standard normal noise in the shape of ``like`` [B, C, ...]; ``offset`` times one more number is added to each channel as a whole
+    (Guttenberg 2023, https://www.crosslabs.org/blog/diffusion-with-offset-noise)."""
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    if not offset:
+        return noise
+    shape = (*like.shape[:2], *[1] * (like.dim() - 2))
+    return noise + offset * torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def masked_mean(square: Tensor, mask: Tensor) -> Tensor:
+    """Mean [B] of squared errors [B, C, h, w] where masks [B, 1, H, W] are 1; all of a sample whose mask is empty counts."""
+    small = torch.nn.functional.adaptive_avg_pool2d(mask.to(square), (square.shape[-2], square.shape[-1]))
+    whole = small.flatten(1).sum(1) == 0
+    small = torch.where(whole.view(-1, 1, 1, 1), torch.ones_like(small), small)
+    return (square * small).flatten(1).sum(1) / (small.flatten(1).sum(1) * square.shape[1])
 
 
 def checked_prediction(name: str, where: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.level import Level
+from wgtorch.train.learned import places_needed
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
 from wgtorch.train.recording import forward_outputs
@@ -69,7 +70,7 @@ class Reconstruction(Objective):
                 "ways (image and latent), or a graph from picture to picture"
             )
 
-    def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
+    def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
         """``loss``; ``distance``, and ``latent``: the latent's mean square."""
         picture = batch[self.image]
         back, latent = self.reconstructed(target, batch)
@@ -77,9 +78,10 @@ class Reconstruction(Objective):
             raise ConfigError(f"reconstruction: {list(picture.shape)} came back as {list(back.shape)}; expected the same shape")
         distance = self.distance(back.float(), picture.float())
         if latent is None:
-            return {"loss": distance, "distance": distance.detach()}
+            return {"loss": distance, "distance": distance.detach(), "count": len(picture)}
         square = latent.float().square().mean()
-        return {"loss": distance + self.latent_weight * square, "distance": distance.detach(), "latent": square.detach()}
+        loss = distance + self.latent_weight * square
+        return {"loss": loss, "distance": distance.detach(), "latent": square.detach(), "count": len(picture)}
 
     def reconstructed(self, target: Block, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What comes back of the pictures, and the latent where it is known."""
@@ -89,6 +91,9 @@ class Reconstruction(Objective):
         wanted = [self.output, *([self.latent] if self.latent else [])]
         found = forward_outputs(target, inputs_of(target, batch, {}, "reconstruction"), wanted)
         return found[self.output], found.get(self.latent) if self.latent else None
+
+    def reached(self, target: Block) -> Collection[str] | None:
+        return places_needed(target, [self.output, *([self.latent] if self.latent else [])])
 
     def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
         """The pictures, and what comes back of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.stage import Stage
+from wgtorch.train.learned import places_needed
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
 from wgtorch.train.objectives.world_state import look_into
@@ -99,6 +100,9 @@ class Reward(Objective):
         if self.entropy is not None:
             loss = loss - self.entropy_weight * values[self.entropy].float().mean()
         return {"loss": loss, "reward": rewards.detach().mean()}
+
+    def reached(self, target: Block) -> Collection[str] | None:
+        return places_needed(target, [*self.outputs, *self.log_prob, *([self.entropy] if self.entropy else [])])
 
     def values(self, target: Block, batch: Batch, names: list[str]) -> dict[str, Any]:
         """Values of one run by name, whatever the level."""

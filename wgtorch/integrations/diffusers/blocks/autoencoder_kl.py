@@ -92,9 +92,7 @@ class AutoencoderKL(ForeignModel, Codec):
 
     def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
         """The latent of an image."""
-        batch = image if image.dim() == 4 else image.unsqueeze(0)
-        settings = self.model.config
-        posterior = self.model.encode(batch.to(self.model.dtype) * 2 - 1, return_dict=False)[0]
+        posterior = self._posterior(image)
         if not self.sample:
             z = posterior.mode()
         else:
@@ -102,7 +100,18 @@ class AutoencoderKL(ForeignModel, Codec):
             drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise
             z = posterior.mean + posterior.std * drawn
         mean, deviation = self._normal(z)
-        return (z - mean) * settings.scaling_factor / deviation
+        return (z - mean) * self.model.config.scaling_factor / deviation
+
+    def posterior(self, image: Tensor) -> dict[str, Tensor]:
+        """``mean`` and ``deviation`` [B, C, h, w] of the latents of an image, which are mean + deviation n with n standard normal."""
+        found = self._posterior(image)
+        mean, deviation = self._normal(found.mean)
+        scale = self.model.config.scaling_factor / deviation
+        return {"mean": (found.mean - mean) * scale, "deviation": found.std * scale * self.sample}
+
+    def _posterior(self, image: Tensor) -> Any:
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        return self.model.encode(batch.to(self.model.dtype) * 2 - 1, return_dict=False)[0]
 
     def _normal(self, like: Tensor) -> tuple[Any, Any]:
         """Mean and deviation of latents: of each channel [1, C, 1, 1], or of all of them."""

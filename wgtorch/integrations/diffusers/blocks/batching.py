@@ -36,13 +36,15 @@ class GuidedCondition(Block):
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "embedding": "embedding",
-        "negative_embedding": "embedding",
+        "negative_embedding": Port(dtype="embedding", optional=True),
         "pooled": Port(dtype="embedding", optional=True),
         "negative_pooled": Port(dtype="embedding", optional=True),
         "guidance_scale": Port(dtype="number", optional=True),
         "num_images_per_prompt": Port(dtype="number", optional=True),
         "negative_prompt": Port(dtype="text", optional=True),
     }
+    only_guided = ("negative_embedding", "negative_pooled")
+    """Inputs that a call without guidance does not look at."""
     outputs: Mapping[str, Any] = {
         "condition": "embedding",
         "negative_condition": Port(dtype="embedding", optional=True),
@@ -63,7 +65,7 @@ class GuidedCondition(Block):
     def forward(
         self,
         embedding: Tensor,
-        negative_embedding: Tensor,
+        negative_embedding: Tensor | None = None,
         pooled: Tensor | None = None,
         negative_pooled: Tensor | None = None,
         guidance_scale: float | Tensor | None = None,
@@ -74,7 +76,7 @@ class GuidedCondition(Block):
 
         Args:
             embedding: of the prompts, [P, T, D].
-            negative_embedding: of the negative prompts, one for all or one for each, [1 or P, T, D].
+            negative_embedding: of the negative prompts, one for all or one for each, [1 or P, T, D]; needed with guidance alone.
             pooled: the same of pooled text, [P, E]; ``text_embeds`` comes of it.
             negative_pooled: [1 or P, E].
             guidance_scale: a number, or one for each picture [B].
@@ -82,7 +84,7 @@ class GuidedCondition(Block):
             negative_prompt: only looked at for whether it is there.
 
         Raises:
-            PortError: the negative condition has another number of rows than 1 or P.
+            PortError: the negative condition has another number of rows than 1 or P, or is not there and needed.
         """
         scale = self.scale if guidance_scale is None else guidance_scale
         guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1 and not (self.only_negative and negative_prompt is None)
@@ -90,13 +92,15 @@ class GuidedCondition(Block):
         rows = embedding.shape[0]
         found: dict[str, Any] = {"parts": 2 if guided and self.batched else 1, "scale": scale}
         zeros = self.zero_negative and negative_prompt is None
-        pairs = {
-            "condition": (embedding, torch.zeros_like(negative_embedding) if zeros else negative_embedding),
-            "text_embeds": (pooled, torch.zeros_like(negative_pooled) if zeros and negative_pooled is not None else negative_pooled),
-        }
-        for name, (with_prompt, without) in pairs.items():
-            if with_prompt is None or without is None:
+        if guided and not zeros and negative_embedding is None:
+            raise PortError(f"{self.block_id}.negative_embedding: is not fed, and a guidance scale above 1 needs it; feed it")
+        pairs = {"condition": (embedding, negative_embedding), "text_embeds": (pooled, negative_pooled)}
+        for name, (with_prompt, given) in pairs.items():
+            if with_prompt is None or (given is None and guided and not zeros):
                 continue
+            without = with_prompt if given is None else given
+            if zeros:
+                without = torch.zeros_like(without)
             one = self._rows(with_prompt, rows, name).repeat_interleave(count, dim=0)
             other = self._rows(without, rows, f"negative_{name}").repeat_interleave(count, dim=0) if guided else one
             found[name] = torch.cat([other, one]) if guided and self.batched else one

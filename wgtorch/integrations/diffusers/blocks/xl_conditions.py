@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 
 
@@ -42,9 +43,9 @@ class PictureSizes(Block):
     inputs: Mapping[str, Any] = {
         "latent": "latent",
         "scale": "number",
-        **{name: Port(dtype="list", optional=True) for name in ("original_size", "crops_coords_top_left", "target_size")},
-        **{name: Port(dtype="list", optional=True) for name in ("negative_original_size", "negative_crops_coords_top_left")},
-        "negative_target_size": Port(dtype="list", optional=True),
+        **{name: Port(dtype="any", optional=True) for name in ("original_size", "crops_coords_top_left", "target_size")},
+        **{name: Port(dtype="any", optional=True) for name in ("negative_original_size", "negative_crops_coords_top_left")},
+        "negative_target_size": Port(dtype="any", optional=True),
         "aesthetic_score": Port(dtype="number", optional=True),
         "negative_aesthetic_score": Port(dtype="number", optional=True),
     }
@@ -75,7 +76,7 @@ class PictureSizes(Block):
         Args:
             latent: [B, C, h, w] that the loop starts from; says the size where none is given.
             scale: guidance scale.
-            original_size: (height, width) in pixels of the picture before it was scaled.
+            original_size: (height, width) in pixels of the picture before it was scaled; as the other sizes, one for all, or [B, 2].
             crops_coords_top_left: (top, left) of the crop; (0, 0) where left out.
             target_size: (height, width) wanted.
             negative_original_size: as ``original_size``, for what is not wanted.
@@ -85,11 +86,12 @@ class PictureSizes(Block):
             negative_aesthetic_score: likewise, of what is not wanted.
         """
         size = (latent.shape[2] * self.factor, latent.shape[3] * self.factor)
-        wanted: tuple[Sequence[float], ...] = (original_size or size, crops_coords_top_left or (0, 0), target_size or size)
-        crops = negative_crops_coords_top_left or (0, 0)
+        wanted: tuple[Any, ...] = (_given(original_size, size), _given(crops_coords_top_left, (0, 0)), _given(target_size, size))
+        crops = _given(negative_crops_coords_top_left, (0, 0))
         other = wanted
         if self.on_pictures:
-            other = (negative_original_size or wanted[0], crops if self.scored else wanted[1], negative_target_size or wanted[2])
+            corner = crops if self.scored else wanted[1]
+            other = (_given(negative_original_size, wanted[0]), corner, _given(negative_target_size, wanted[2]))
         elif negative_original_size is not None and negative_target_size is not None:
             other = (negative_original_size, crops, negative_target_size)
         if self.scored:
@@ -101,7 +103,19 @@ class PictureSizes(Block):
             return {"time_ids": ids, "negative_time_ids": negative}
         return {"time_ids": torch.cat([negative, ids]) if guided else ids}
 
-    @staticmethod
-    def _rows(sizes: Sequence[Sequence[float]], latent: Tensor) -> Tensor:
-        numbers = [float(number) for pair in sizes for number in pair]
-        return torch.tensor([numbers], dtype=latent.dtype, device=latent.device).expand(latent.shape[0], -1)
+    def _rows(self, sizes: Sequence[Any], latent: Tensor) -> Tensor:
+        """[B, 2 or 1 of each]: of one size for all, or of one for each picture."""
+        rows = []
+        for pair in sizes:
+            row = torch.as_tensor(pair, dtype=latent.dtype, device=latent.device)
+            row = row.reshape(1, -1) if row.dim() < 2 else row
+            if row.shape[0] not in (1, latent.shape[0]):
+                raise PortError(
+                    f"{self.block_id}: got {row.shape[0]} sizes for {latent.shape[0]} pictures; expected (height, width), or one for each"
+                )
+            rows.append(row.expand(latent.shape[0], -1))
+        return torch.cat(rows, dim=1)
+
+
+def _given(value: Any, otherwise: Any) -> Any:
+    return value if value is not None and len(value) else otherwise

@@ -1,0 +1,196 @@
+"""data=image_folder: pictures as people have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wgtorch.core.errors import ConfigError
+from wgtorch.train.data.buckets import bucket_sizes, nearest
+from wgtorch.train.data.image_folder import ImageFolder
+
+SMALL: dict[str, Any] = {"size": 32, "step": 8}
+
+
+def draw(folder: Path, name: str, width: int = 40, height: int = 40, caption: str | None = "a", colour: Any = (200, 10, 10)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    Image.new("RGB", (width, height), colour).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def noise(folder: Path, name: str, width: int, height: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(name)).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / name)
+    (folder / name).with_suffix(".txt").write_text(name, encoding="utf-8")
+    return folder / name
+
+
+def epoch(data: ImageFolder, count: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1) -> list[dict[str, Any]]:
+    batches = data.loaders(seed=seed, rank=rank, world_size=world_size)[0]
+    return [batch for _ in range(count) for batch in batches]
+
+
+@pytest.mark.parametrize("way", ["txt", "jsonl", "csv", "csv below"])
+def test_captions_beside_or_listed(way: str, tmp_path: Path) -> None:
+    for name in ("one.png", "below/two.jpg"):
+        draw(tmp_path / Path(name).parent, Path(name).name, caption=f"of {Path(name).stem}" if way == "txt" else None)
+    if way == "jsonl":
+        rows = [{"file_name": "one.png", "text": "of one"}, {"file_name": "below/two.jpg", "text": "of two"}]
+        (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    if way == "csv":
+        (tmp_path / "metadata.csv").write_text('file_name,text\none.png,of one\nbelow/two.jpg,"of two"\n', encoding="utf-8")
+    if way == "csv below":
+        (tmp_path / "metadata.csv").write_text("file_name,caption\none.png,of one\n", encoding="utf-8")
+        (tmp_path / "below/metadata.csv").write_text("file_name,caption\ntwo.jpg,of two\n", encoding="utf-8")
+    data = ImageFolder(folder=str(tmp_path), **SMALL)
+    assert dict(zip([path.name for path in data.pictures], data.captions, strict=True)) == {"one.png": "of one", "two.jpg": "of two"}
+
+
+def test_lists_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    draw(tmp_path, "one.png", caption=None)
+    with pytest.raises(ConfigError, match="1 pictures have no caption, as one.png"):
+        ImageFolder(folder=str(tmp_path), **SMALL)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "won.png", "text": "x"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"names .*won.png, which is not there; did you mean 'one.png'"):
+        ImageFolder(folder=str(tmp_path), **SMALL)
+    (tmp_path / "metadata.jsonl").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"metadata.jsonl, line 1: is no JSON"):
+        ImageFolder(folder=str(tmp_path), **SMALL)
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        ImageFolder(folder=str(tmp_path.joinpath("empty").mkdir() or tmp_path / "empty"), **SMALL)
+
+
+def test_transparent_turned_grey_deep_and_other_files(tmp_path: Path) -> None:
+    layer = np.zeros((32, 32, 4), np.uint8)
+    layer[..., 0], layer[:, 16:, 3] = 255, 255
+    Image.fromarray(layer).save(tmp_path / "clear.png")
+    turned = Image.new("RGB", (32, 16), (0, 0, 255))
+    turned.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray((np.full((32, 32), 257 * 128)).astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
+    data = ImageFolder(folder=str(tmp_path), prompt="a", **SMALL, background=[0, 255, 0])
+    shown = {path.stem: data.train()[(index, 0, *data.sizes[index])]["image"] for index, path in enumerate(data.pictures)}
+    torch.testing.assert_close(shown["clear"][:, 0, 0], torch.tensor([0.0, 1.0, 0.0]), msg="the background shows, not the hidden colour")
+    torch.testing.assert_close(shown["clear"][:, 0, 31], torch.tensor([1.0, 0.0, 0.0]))
+    assert shown["turned"].shape[1] > shown["turned"].shape[2], "EXIF says that it stands upright"
+    torch.testing.assert_close(shown["deep"], torch.full((3, 32, 32), 128 / 255))
+    assert shown["print"][0].mean() > 0.9 > 0.1 > shown["print"][2].mean()
+
+
+def test_broken_files_are_named_and_refused_or_skipped(tmp_path: Path) -> None:
+    draw(tmp_path, "good.png")
+    whole = noise(tmp_path, "cut.png", 60, 60).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    with pytest.raises(ConfigError, match=r"2 files cannot be read: .*cut.png.*text.jpg"):
+        ImageFolder(folder=str(tmp_path), prompt="a", **SMALL)
+    assert [path.name for path in ImageFolder(folder=str(tmp_path), prompt="a", broken="skip", **SMALL).pictures] == ["good.png"]
+
+
+def test_buckets_have_about_as_many_pixels_and_keep_shapes(tmp_path: Path) -> None:
+    sizes = bucket_sizes(64, 8)
+    assert (64, 64) in sizes
+    assert all(0.8 * 64 * 64 <= height * width <= 64 * 64 and height % 8 == width % 8 == 0 for height, width in sizes)
+    assert all(max(height / width, width / height) <= 2 for height, width in sizes)
+    assert nearest(100, 200, sizes)[0] < nearest(100, 100, sizes)[0] == 64 < nearest(200, 100, sizes)[0]
+    for index, (width, height) in enumerate([(80, 40), (80, 41), (40, 80), (50, 50), (51, 50)]):
+        noise(tmp_path, f"{index}.png", width, height)
+    data = ImageFolder(folder=str(tmp_path), batch_size=2, **SMALL)
+    batches = epoch(data)
+    assert sorted(name for batch in batches for name in batch["prompt"]) == [f"{index}.png" for index in range(5)]
+    assert all(len({tuple(image.shape) for image in batch["image"]}) == 1 for batch in batches)
+    with pytest.raises(ConfigError, match=r"data.size: found 30; expected a multiple of data.step \(8\)"):
+        ImageFolder(folder=str(tmp_path), size=30, step=8)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_have_as_many_batches_of_the_same_sizes(world_size: int, tmp_path: Path) -> None:
+    for index, (width, height) in enumerate([(80, 40)] * 3 + [(40, 80)] + [(50, 50)] * 4):
+        noise(tmp_path, f"{index}.png", width, height)
+    data = ImageFolder(folder=str(tmp_path), batch_size=2, **SMALL)
+    shares = [epoch(data, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert {name for share in shares for batch in share for name in batch["prompt"]} == {f"{index}.png" for index in range(8)}
+    for together in zip(*shares, strict=True):
+        assert len({batch["image"].shape for batch in together}) == 1
+
+
+def test_crops_and_mirrorings_are_new_in_each_epoch_and_the_same_by_seed(tmp_path: Path) -> None:
+    noise(tmp_path, "wide.png", 90, 40)
+    settings: dict[str, Any] = {"folder": str(tmp_path), "crop": "random", "mirror": 0.5, "buckets": False, **SMALL}
+    first, again, other = (epoch(ImageFolder(seed=seed, **settings), 6) for seed in (0, 0, 1))
+    corners = [tuple(batch["crops_coords_top_left"][0].tolist()) for batch in first]
+    assert len(set(corners)) > 2
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one["image"], two["image"])
+    assert any(not torch.equal(one["image"], two["image"]) for one, two in zip(first, other, strict=True))
+    assert ImageFolder(**settings).is_endless
+    few = ImageFolder(variants=2, **settings)
+    assert not few.is_endless
+    shown = epoch(few, 4)
+    assert torch.equal(shown[0]["image"], shown[2]["image"])
+    assert not torch.equal(shown[0]["image"], shown[1]["image"])
+    more = ImageFolder(repeats=3, **settings)
+    assert len({tuple(batch["crops_coords_top_left"][0].tolist()) for batch in epoch(more)}) > 1, "each time of an epoch has its own crop"
+
+
+def test_what_xl_is_told_is_of_the_crop_that_is_shown(tmp_path: Path) -> None:
+    path = noise(tmp_path, "wide.png", 96, 32)
+    data = ImageFolder(folder=str(tmp_path), crop="random", buckets=False, **SMALL)
+    pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
+    for batch in epoch(data, 3):
+        top, left = batch["crops_coords_top_left"][0].tolist()
+        assert batch["original_size"][0].tolist() == [32, 96]
+        assert batch["target_size"][0].tolist() == [32, 32]
+        torch.testing.assert_close(batch["image"][0], pixels[:, top : top + 32, left : left + 32])
+
+
+def test_repeats_prior_and_masks(tmp_path: Path) -> None:
+    own, kind = tmp_path / "own", tmp_path / "kind"
+    draw(own / "often", "one.png", caption="one")
+    draw(own, "two.png", width=80, caption="two")
+    for index in range(3):
+        draw(kind, f"{index}.png", caption=None, colour=(0, index, 0))
+    data = ImageFolder(folder=str(own), repeats={"often": 3}, prior={"folder": str(kind), "prompt": "a dog"}, batch_size=2, **SMALL)
+    batches = epoch(data)
+    assert sorted(name for batch in batches for name in batch["prompt"] if name != "a dog") == ["one", "one", "one", "two"]
+    for batch in batches:
+        assert int(batch["prior"].sum()) * 2 == len(batch["prior"])
+        assert [caption == "a dog" for caption in batch["prompt"]] == batch["prior"].tolist()
+    with pytest.raises(ConfigError, match="data.repeats: found oft: 3.*did you mean 'often'"):
+        ImageFolder(folder=str(own), repeats={"oft": 3}, **SMALL)
+    with pytest.raises(ConfigError, match=r"data.prior: unknown 'weight'.*objective.prior_weight"):
+        ImageFolder(folder=str(own), prior={"folder": str(kind), "prompt": "a", "weight": 1}, **SMALL)
+
+    masks = tmp_path / "masks"
+    draw(masks / "often", "one.png", caption=None, colour=(255, 255, 255))
+    with pytest.raises(ConfigError, match="holds no mask for two.png"):
+        ImageFolder(folder=str(own), masks=str(masks), **SMALL)
+    draw(masks, "two.png", width=80, caption=None, colour=(0, 0, 0))
+    masked = {batch["prompt"][0]: batch["mask"] for batch in epoch(ImageFolder(folder=str(own), masks=str(masks), **SMALL))}
+    assert float(masked["one"].min()) == 1.0
+    assert float(masked["two"].max()) == 0.0
+
+
+def test_held_out_pictures_are_never_trained_on(tmp_path: Path) -> None:
+    for index in range(6):
+        noise(tmp_path, f"{index}.png", 40 + 8 * index, 40)
+    data = ImageFolder(folder=str(tmp_path), held_out=2, batch_size=2, **SMALL)
+    held: Any = data.loaders(seed=0)[1]
+    seen = {name for batch in held for name in batch["prompt"]}
+    assert len(seen) == 2
+    assert not seen & {name for batch in epoch(data) for name in batch["prompt"]}
+    assert isinstance(next(iter(held))["image"], Tensor)

@@ -1,0 +1,92 @@
+"""Captions of pictures in a folder: beside each picture, or listed for many."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wgtorch.core.errors import ConfigError, suggest
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Of files that are taken for pictures."""
+LISTS = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.csv")
+"""Files that hold the captions of the pictures in their folder and below."""
+_BESIDE = (".txt", ".caption")
+_FILES, _TEXTS = ("file_name", "file", "image"), ("text", "caption", "prompt")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures in a folder and below, in the order of names.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds none.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"data.folder: {folder} is no folder; expected one with pictures ({', '.join(ENDINGS)})")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    if not found:
+        raise ConfigError(f"data.folder: {folder} holds no pictures ({', '.join(ENDINGS)})")
+    return found
+
+
+def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> list[str]:
+    """The caption of each picture: its line in a list, else a text file of its name beside it, else the fallback.
+
+    A list is JSONL or CSV with a file's name, relative to the list's folder, under ``file_name`` and its caption under ``text`` (or
+    ``caption``, ``prompt``), as other training programs read it.
+
+    Raises:
+        ConfigError: pictures without a caption, a line that cannot be read, or one that names a file which is not there.
+    """
+    listed: dict[Path, str] = {}
+    for path in sorted(path for name in LISTS for path in folder.rglob(name)):
+        listed.update(_listed(path))
+    known = set(pictures)
+    for path in listed:
+        if path not in known:
+            near = suggest(path.name, [each.name for each in pictures])
+            raise ConfigError(f"data.folder: a list of captions names {path}, which is not there; {near}")
+    found = [listed.get(path) or _beside(path) or fallback for path in pictures]
+    without = [path.name for path, caption in zip(pictures, found, strict=True) if caption is None]
+    if without:
+        raise ConfigError(
+            f"{folder}: {len(without)} pictures have no caption, as {without[0]}; write {Path(without[0]).stem}.txt beside it, a line in "
+            "metadata.jsonl, or give data.prompt for all"
+        )
+    return [str(caption) for caption in found]
+
+
+def _beside(picture: Path) -> str | None:
+    for ending in _BESIDE:
+        path = picture.with_suffix(ending)
+        if path.is_file():
+            return path.read_text(encoding="utf-8-sig").strip()
+    return None
+
+
+def _listed(path: Path) -> Iterator[tuple[Path, str]]:
+    for number, row in enumerate(_rows(path), 1):
+        file = next((row[name] for name in _FILES if row.get(name)), None)
+        text = next((row[name] for name in _TEXTS if row.get(name) is not None), None)
+        if not isinstance(file, str) or not isinstance(text, str):
+            raise ConfigError(f"{path}: entry {number} has {sorted(row)}; expected 'file_name' and 'text'")
+        yield path.parent / file, text
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from csv.DictReader(file)
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"{path}, line {number}: is no JSON: {error}") from error
+            if not isinstance(row, Mapping):
+                raise ConfigError(f'{path}, line {number}: found {line[:40]!r}; expected {{"file_name": ..., "text": ...}}')
+            yield row

@@ -1,0 +1,94 @@
+"""Picture files as training needs them: upright, in RGB, of the size of a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.errors import ConfigError
+
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that exchange the sides."""
+_ORIENTATION = 0x0112
+
+
+class BrokenPicture(ConfigError):
+    """A file that is taken for a picture and cannot be read."""
+
+
+def picture_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
+    """(height, width) of a picture as it is seen.
+
+    Args:
+        path: the file.
+        decode: read all of it, to be sure that it can be.
+
+    Raises:
+        BrokenPicture: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION) in _TRANSPOSED
+            if decode:
+                opened.load()
+    except Exception as error:  # Pillow's plugins raise what they like
+        raise BrokenPicture(f"{path}: is no picture that can be read: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def open_picture(path: Path, background: Sequence[int] = (255, 255, 255)) -> Any:
+    """A picture as a PIL image in RGB, upright, and how opaque it is.
+
+    Args:
+        path: the file.
+        background: what shows through where the picture is transparent, (red, green, blue) in 0 to 255.
+
+    Returns:
+        (the image, its opacity as an image of mode ``L``, or None where all of it is opaque).
+
+    Raises:
+        BrokenPicture: it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith("I;16") or picture.mode == "I":  # Pillow cuts 16 bits at 255 instead of scaling them
+                picture = picture.point(lambda value: value / 257).convert("L") if picture.mode == "I" else _from_16_bits(picture)
+            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                opacity = picture.getchannel("A")
+                base = Image.new("RGBA", picture.size, (*background, 255))
+                return Image.alpha_composite(base, picture).convert("RGB"), opacity
+            return picture.convert("RGB"), None
+    except Exception as error:
+        raise BrokenPicture(f"{path}: is no picture that can be read: {error}") from error
+
+
+def _from_16_bits(picture: Any) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(picture).astype("float32") / 257).round().astype("uint8"), "L")
+
+
+def scaled_size(height: int, width: int, into: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture scaled so that it just covers a bucket."""
+    scale = max(into[0] / height, into[1] / width)
+    return max(into[0], round(height * scale)), max(into[1], round(width * scale))
+
+
+def as_tensor(picture: Any) -> Tensor:
+    """A PIL image as [C, H, W] in [0, 1]."""
+    import numpy as np
+
+    pixels = torch.from_numpy(np.array(picture))
+    return (pixels.unsqueeze(0) if pixels.dim() == 2 else pixels.permute(2, 0, 1)).float().div(255).contiguous()

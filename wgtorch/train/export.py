@@ -1,0 +1,109 @@
+"""What a training leaves for other programs: adapters as they read them, with a card that says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wgtorch.core.block import Block
+from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.train.trainable import Trainable
+
+FORMATS = ("diffusers", "kohya", "peft")
+"""What :func:`wgtorch.lora.save` writes."""
+_KEYS = ("format", "name", "folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is written when a training ends.
+
+    Args:
+        format: ``diffusers``, ``kohya`` or ``peft``.
+        name: of the adapter.
+        folder: in the run's folder.
+        settings: of the training, for the card.
+    """
+
+    format: str
+    name: str
+    folder: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | str | None, target: Block, settings: Mapping[str, Any]) -> Export | None:
+        """From ``{"format": "diffusers"}``, or a format's name; None for nothing.
+
+        Raises:
+            ConfigError: an unknown key, or there is no adapter to write.
+        """
+        if not given:
+            return None
+        options = {"format": given} if isinstance(given, str) else dict(given)
+        for key in options:
+            if key not in _KEYS:
+                raise ConfigError(f"export: unknown {key!r}; {suggest(key, _KEYS)}")
+        if (options.get("format") or FORMATS[0]) not in FORMATS:
+            raise ConfigError(f"export.format: found {options['format']!r}; {suggest(options['format'], FORMATS)}")
+        from wgtorch.lora.switching import adapters
+
+        known = adapters(target)
+        name = options.get("name") or (settings.get("lora") or {}).get("name") or next(iter(known), None)
+        if name not in known:
+            raise ConfigError(f"export: there is no adapter {name!r} to write; add one with lora=..., or leave export out")
+        return cls(str(options.get("format") or "diffusers"), str(name), str(options.get("folder") or "lora"), settings)
+
+    def write(self, trainable: Trainable, folder: Path) -> Path:
+        """Writes the adapter, of averaged weights where there are such, and ``README.md`` beside it."""
+        from wgtorch import lora
+
+        averaging = trainable.averaging
+        with averaging.applied() if averaging is not None else nullcontext():
+            save: Any = lora.save
+            path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
+        into = path if path.is_dir() else path.parent
+        (into / "README.md").write_text(self.card(trainable, folder), encoding="utf-8")
+        return into
+
+    def card(self, trainable: Trainable, folder: Path) -> str:
+        """What a person, and a hub, reads of it."""
+        return model_card(self, trainable, folder)
+
+
+def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
+    """A model card in Markdown: base, data, settings and pictures."""
+    import yaml
+
+    settings = {key: value for key, value in export.settings.items() if value and isinstance(value, (str, int, float, list, Mapping))}
+    target = trainable.target
+    base = getattr(target, "source", None) or _base_of(target)
+    pictures = sorted((folder / "samples").glob("*.png"))[-1:]
+    count = sum(parameter.numel() for parameter in trainable.learned())
+    text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True).strip()
+    lines = ["---", f"base_model: {base}", "library_name: diffusers", "tags: [lora, wgtorch]", "---", "", f"# {export.name}", ""]
+    lines += [f"A LoRA adapter of {count:,} numbers for {base}, trained with wgtorch in {trainable.trainer.global_step} steps.", ""]
+    lines += [f"![samples](../samples/{pictures[0].name})", ""] if pictures else []
+    lines += [*_use(export), "## Settings", "", "```yaml", text, "```", ""]
+    return "\n".join(lines)
+
+
+def _use(export: Export) -> list[str]:
+    if export.format == "peft":
+        return []
+    return ["```python", 'pipeline.load_lora_weights("path/of/this/folder")', "```", ""]
+
+
+def _base_of(target: Block) -> str:
+    refs = [value for block in target.modules() if (value := getattr(block, "checkpoint_ref", None)) and isinstance(value, str)]
+    return refs[0] if refs else target.block_id
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

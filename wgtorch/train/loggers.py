@@ -1,0 +1,106 @@
+"""Where the numbers, settings and pictures of a training go: CSV always, and TensorBoard, Weights & Biases or MLflow beside it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
+
+from wgtorch.core.errors import ConfigError, require, suggest
+
+LOGGERS = ("csv", "tensorboard", "wandb", "mlflow")
+
+
+def loggers_of(settings: Any, folder: Path) -> list[Logger]:
+    """The loggers of a run; CSV is always among them, since a run's folder is to be read without any program.
+
+    Args:
+        settings: ``{"type": name, ...options}``, a Logger, a list of these, or None.
+        folder: of the run.
+
+    Raises:
+        ConfigError: an unknown name or option.
+        MissingExtraError: the logger's package is not installed.
+    """
+    wanted = [] if settings is None else list(settings) if isinstance(settings, (list, tuple)) else [settings]
+    found: list[Logger] = [CSVLogger(folder, name="", version="")]
+    for each in wanted:
+        logger = each if isinstance(each, Logger) else _made(each, folder)
+        if logger is not None:
+            found.append(logger)
+    return found
+
+
+def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None:
+    """Shows a training's settings in every logger, as its hyperparameters."""
+    flat = dict(_flat(settings, ""))
+    for logger in loggers:
+        logger.log_hyperparams(flat)
+
+
+def log_pictures(logger: Logger, name: str, picture: Tensor, path: Path, step: int) -> None:
+    """Shows a picture [3, H, W] in [0, 1], which lies in a file too, in a logger that shows pictures."""
+    experiment: Any = getattr(logger, "experiment", None)
+    if isinstance(logger, TensorBoardLogger):
+        experiment.add_image(name, picture, step)
+    elif hasattr(logger, "log_image"):  # of Weights & Biases
+        logger.log_image(key=name, images=[str(path)], step=step)
+    elif hasattr(experiment, "log_artifact"):  # of MLflow
+        experiment.log_artifact(logger.run_id, str(path), artifact_path="samples")  # type: ignore[attr-defined]
+
+
+def log_texts(logger: Logger, name: str, lines: Sequence[str], path: Path, step: int) -> None:
+    """Shows texts, which lie in a file too, in a logger that shows texts."""
+    experiment: Any = getattr(logger, "experiment", None)
+    if isinstance(logger, TensorBoardLogger):
+        experiment.add_text(name, "\n".join(lines), step)
+    elif hasattr(logger, "log_text"):
+        logger.log_text(key=name, columns=["text"], data=[[line] for line in lines], step=step)
+    elif hasattr(experiment, "log_artifact"):
+        experiment.log_artifact(logger.run_id, str(path), artifact_path="samples")  # type: ignore[attr-defined]
+
+
+def _made(settings: Any, folder: Path) -> Logger | None:
+    options = {"type": settings} if isinstance(settings, str) else dict(settings)
+    kind = options.pop("type", None)
+    if kind not in LOGGERS:
+        raise ConfigError(f"logger: unknown {kind!r}; {suggest(kind, LOGGERS)}")
+    if kind == "csv":
+        _check(options, ())
+        return None
+    if kind == "tensorboard":
+        require("tensorboard", "train")
+        _check(options, _names(TensorBoardLogger.__init__) - {"save_dir", "kwargs"})
+        return TensorBoardLogger(folder, **{"name": "", "version": "", **options})
+    if kind == "wandb":
+        wandb: Any = require("wandb", "wandb")
+        from lightning.pytorch.loggers import WandbLogger
+
+        _check(options, (_names(WandbLogger.__init__) | _names(wandb.init)) - {"save_dir", "dir", "kwargs"})
+        return WandbLogger(save_dir=str(folder), **options)
+    require("mlflow", "mlflow")
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    _check(options, _names(MLFlowLogger.__init__) - {"save_dir"})
+    return MLFlowLogger(save_dir=str(folder / "mlruns"), **options)
+
+
+def _names(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self"}
+
+
+def _check(options: Mapping[str, Any], known: Sequence[str] | set[str]) -> None:
+    for name in options:
+        if name not in known:
+            expected = suggest(name, sorted(known)) if known else "it takes no options"
+            raise ConfigError(f"logger: unknown option {name!r}; {expected}")
+
+
+def _flat(settings: Any, prefix: str) -> list[tuple[str, Any]]:
+    if isinstance(settings, Mapping):
+        return [entry for key, value in settings.items() for entry in _flat(value, f"{prefix}/{key}" if prefix else str(key))]
+    return [(prefix, settings if isinstance(settings, (int, float, str, bool)) else str(settings))]
