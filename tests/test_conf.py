@@ -194,7 +194,7 @@ def test_the_hydra_program_lives_paints_and_keeps_its_config(tmp_path: Path) -> 
     config = read_config(folder / "config.yaml")
     assert config["world"]["params"]["traveller"] == "Anna"
     assert config["run"] == {"steps": 1, "seed": 7, "action": "go to the sea"}
-    assert (folder / "states" / "CURRENT").is_file()
+    assert (folder / "states" / "wgtorch-storage.json").is_file()
 
 
 def test_a_sweep_has_a_folder_for_each_seed(tmp_path: Path) -> None:

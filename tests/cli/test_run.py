@@ -137,7 +137,7 @@ def test_a_world_with_a_storage_of_its_own_keeps_it() -> None:
     world.set_storage({"state_dir": "mine"})
     world.save_config("world.yaml")
     assert main(["run", "world.yaml", "--steps", "2", "--out", "here"]) == 0
-    assert Path("mine/CURRENT").is_file()
+    assert Path("mine/wgtorch-storage.json").is_file()
     assert not Path("here/states").exists()
     assert main(["run", "world.yaml", "--steps", "1", "--resume", "--out", "here"]) == 0
     assert [entry["number"] for entry in entries(Path("here"))] == [1, 2, 3]

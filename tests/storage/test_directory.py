@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from tests.world_blocks import FULL, assert_same, default_world, record_of, tiny_world
 from wgtorch.core.errors import StorageError
 from wgtorch.core.kinds import image_to_tensor
-from wgtorch.storage import DirectoryStorage
+from wgtorch.storage import DirectoryStorage, directory
 from wgtorch.storage.base import History, Life
-from wgtorch.storage.directory import read_life, write_life
+from wgtorch.storage.life_files import read_life, write_life
+from wgtorch.storage.segment import scan
+from wgtorch.storage.segment_log import SegmentLog
 from wgtorch.world_runtime.state import State
 
 MARKER = "wgtorch-storage.json"
@@ -32,21 +32,31 @@ def files_of(folder: Path) -> list[str]:
 # --- what lies there --------------------------------------------------------------------------------------------------
 
 
+def log_of(folder: Path) -> Path:
+    (path,) = (folder / "log").iterdir()
+    return path
+
+
 def test_a_stored_step_as_files(tmp_path):
     picture = torch.randint(256, (3, 5, 4), generator=torch.Generator().manual_seed(0)) / 255
     state = State(**{**FULL, "artifacts": [picture, {"mask": torch.eye(3)}], "intent": "Ein Sturm zieht auf – 嵐"})
     storage = DirectoryStorage(tmp_path)
     assert storage.store(3, state, {"story": "s", "vector": torch.arange(4)}) == "00003"
 
-    folder = tmp_path / "00003"
-    assert files_of(folder) == ["artifacts_0.png", "content.json", "state.json", "tensors.safetensors"]
-    entry = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    assert entry["step"] == 3 and entry["schema"] == list(state.schema)
-    assert entry["slots"]["intent"] == state.intent and "嵐" in (folder / "state.json").read_text(encoding="utf-8")
-    assert json.loads((folder / "content.json").read_text())["story"] == "s"
-    tensors = load_file(folder / "tensors.safetensors")
-    assert torch.equal(tensors["artifacts.0"], picture) and torch.equal(tensors["content.vector"], torch.arange(4))
-    with Image.open(folder / "artifacts_0.png") as image:
+    marker = json.loads((tmp_path / MARKER).read_text())
+    assert files_of(tmp_path) == [".lock", "00003/artifacts_0.png", "00003/state.json", f"log/00000001-{marker['id']}.commits", MARKER]
+    raw = log_of(tmp_path).read_bytes()
+    (record,) = scan(lambda start, length: raw[start : start + length], len(raw), 0, "log")
+    assert record.meta["stored"]["step"] == 3 and record.meta["whole"] is True
+    change, *tensors = [raw[blob.start : blob.start + blob.length] for blob in record.blobs]
+    held = json.loads(change)["whole"]
+    assert held["complete"]["schema"] == list(state.schema) and held["complete"]["content"]["story"] == "s"
+    assert "嵐".encode() in change, "texts are JSON as people read it"
+    found = [load(tensor)["tensor"] for tensor in tensors]  # each is a safetensors file
+    assert any(torch.equal(tensor, picture) for tensor in found) and any(torch.equal(tensor, torch.arange(4)) for tensor in found)
+    shown = json.loads((tmp_path / "00003" / "state.json").read_text(encoding="utf-8"))
+    assert shown["step"] == 3 and shown["slots"]["intent"] == state.intent
+    with Image.open(tmp_path / "00003" / "artifacts_0.png") as image:
         assert torch.equal(image_to_tensor(image), picture)
 
     read, content = storage.read(3)
@@ -71,7 +81,7 @@ def test_the_default_worlds_pictures_lie_there(tmp_path):
 def test_text_alone_needs_no_tensors(tmp_path):
     storage = DirectoryStorage(tmp_path)
     storage.store(0, State(**{**FULL, "artifacts": ["a poem"]}), {})
-    assert files_of(tmp_path / "00000") == ["content.json", "state.json"]
+    assert files_of(tmp_path / "00000") == ["state.json"]
     assert storage.read(0)[0].artifacts == ["a poem"]
 
 
@@ -88,12 +98,10 @@ def test_one_tensor_in_two_places(tmp_path):
 def test_pictures_whose_names_meet_are_all_written(tmp_path):
     one, two = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
     DirectoryStorage(tmp_path).store(0, State(**{**FULL, "artifacts": {"a_b": one, "a": {"b": two}, "../../up": one}}), {})
-    pictures = [name for name in files_of(tmp_path / "00000") if name.endswith(".png")]
-    assert pictures == ["artifacts_______up.png", "artifacts_a_b.png", "artifacts_a_b_.png"]
+    assert files_of(tmp_path / "00000") == ["artifacts_______up.png", "artifacts_a_b.png", "artifacts_a_b_.png", "state.json"]
     with Image.open(tmp_path / "00000" / "artifacts_a_b_.png") as image:
         assert image.getpixel((0, 0)) == (255, 255, 255)
-    assert files_of(tmp_path) == files_of(tmp_path), "nothing lies outside"
-    assert {path.name for path in tmp_path.iterdir()} == {"00000", MARKER}
+    assert {path.name for path in tmp_path.iterdir()} == {"00000", MARKER, ".lock", "log"}, "nothing lies outside"
 
 
 def test_odd_values_come_back(tmp_path):
@@ -109,7 +117,7 @@ def test_odd_values_come_back(tmp_path):
 def test_naming_template(tmp_path):
     storage = DirectoryStorage(tmp_path, naming_template="episode-{step:03d}")
     assert storage.store(7, State(**FULL), {}) == "episode-007"
-    assert (tmp_path / "episode-007" / "state.json").is_file()
+    assert (tmp_path / "episode-007" / "artifacts_0.png").is_file()
     assert DirectoryStorage(tmp_path).steps() == [7], "steps are found under any name"
 
 
@@ -128,6 +136,7 @@ def test_naming_template(tmp_path):
         "{step:q}",
         "{step",
         "life-{step}",
+        "log",
     ],
 )
 def test_templates_that_do_not_name_steps(tmp_path, template):
@@ -140,28 +149,36 @@ def test_max_snapshots_keeps_the_newest(tmp_path):
     for step in range(5):
         storage.store(step, State(**FULL), {"episodes": step})
         assert storage.steps() == list(range(max(0, step - 1), step + 1))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00003", "00004", MARKER]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "00003", "00004", "log", MARKER]
     with pytest.raises(StorageError, match=r"no step 1; there are \[3, 4\]"):
         storage.read(1)
 
 
-def test_a_step_is_dropped_at_once(tmp_path, monkeypatch):
-    """Cut off in the middle of deleting it, nothing half deleted is seen; the next run takes the rest away."""
-
-    def cut_off(folder, **options):
-        if Path(folder).exists():
-            (Path(folder) / "tensors.safetensors").unlink()
-            raise SystemExit
-
-    storage = DirectoryStorage(tmp_path, max_snapshots=1)
-    storage.store(0, State(**FULL), {})
-    with monkeypatch.context() as broken:
-        broken.setattr(shutil, "rmtree", cut_off)
-        with pytest.raises(SystemExit):
-            storage.store(1, State(**FULL), {})
-    assert [storage.read(step)[0].complete for step in storage.steps()] == [True]
-    with storage.hold():
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "00001", MARKER]
+def test_what_is_dropped_takes_no_room(tmp_path, monkeypatch):
+    """Old files of the log are written anew without it; what is kept refers to stays, and so do the commits' own words."""
+    monkeypatch.setattr(directory, "SMALL_SEGMENT", 50_000)
+    storage = DirectoryStorage(tmp_path, max_snapshots=3)
+    kept_long = torch.rand(1000)
+    first = torch.rand(3, 20, 20)
+    sizes = []
+    for step in range(60):
+        state = State(**{**FULL, "artifacts": [first if step == 0 else torch.rand(3, 20, 20)]})
+        with storage.hold():
+            storage.store(step, state, {"once": kept_long, "n": step})
+            storage.keep_life(Life({"once": kept_long, "n": step}, state, step, 1, 1))
+        sizes.append(sum(path.stat().st_size for path in (tmp_path / "log").iterdir()))
+        storage = DirectoryStorage(tmp_path, max_snapshots=3) if step % 7 == 0 else storage
+    assert max(sizes) < 3 * 50_000 < 60 * 5_300, "three files at most are whole"
+    again = DirectoryStorage(tmp_path, max_snapshots=3)
+    assert again.steps() == [57, 58, 59] and len(again.commits()) == 60
+    assert again.read(58)[1]["n"] == 58 and torch.equal(again.read(57)[1]["once"], kept_long)
+    with pytest.raises(StorageError, match=r"commit .*: what it held was dropped, as max_snapshots says"):
+        again.life_at(again.commits()[3])
+    again.verify()
+    with again.hold():  # one that was dropped comes again
+        again.store(60, State(**{**FULL, "artifacts": [first]}), {})
+        again.keep_life(Life({}, None, 60, 1, 1))
+    assert torch.equal(DirectoryStorage(tmp_path).read(60)[0].artifacts[0], first)
 
 
 @pytest.mark.parametrize("count", [0, -1])
@@ -175,19 +192,25 @@ def test_a_step_is_stored_anew(tmp_path):
     storage.store(0, State(**FULL), {"episodes": 1})
     storage.store(0, State(**{**FULL, "artifacts": ["no picture now"]}), {"episodes": 2})
     assert storage.steps() == [0] and storage.read(0)[1] == {"episodes": 2}
-    assert files_of(tmp_path) == ["00000/content.json", "00000/state.json", MARKER]
+    assert [name for name in files_of(tmp_path) if name.endswith(".png")] == []
 
 
 def test_a_long_history_is_read_once(tmp_path, monkeypatch):
-    """Looking at every state reads each file a few times, however many there are."""
-    for step in range(20):
-        DirectoryStorage(tmp_path).store(step, State(**{**FULL, "artifacts": ["a poem"]}), {})
-    read: list[Path] = []
-    read_text = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path, **options: (read.append(path), read_text(path, **options))[1])
+    """Looking at every state, forwards, backwards or at random, reads no commit again and again."""
+    storage = DirectoryStorage(tmp_path)
+    with storage.hold():
+        for step in range(200):
+            storage.store(step, State(**{**FULL, "artifacts": [f"a poem {step}"]}), {"n": step})
+            storage.keep_life(Life({"n": step}, None, step, 1, 1))
+    read: list[str] = []
+    body = SegmentLog._body
+    monkeypatch.setattr(SegmentLog, "_body", lambda log, commit: (read.append(commit.id), body(log, commit))[1])
     history = History(DirectoryStorage(tmp_path))
-    assert len(history) == 20 and len([state.intent for state in history]) == 20 and history[-1].complete
-    assert len(read) <= 20 * 3 + 3  # the marker is read once
+    assert [state.artifacts[0] for state in history] == [f"a poem {step}" for step in range(200)]
+    assert len(read) < 3 * 200
+    read.clear()
+    assert [history[index].artifacts[0] for index in range(-1, -200, -1)] == [f"a poem {step}" for step in range(199, 0, -1)]
+    assert len(read) < 20 * 200
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
@@ -202,7 +225,6 @@ def test_a_value_that_cannot_be_stored_leaves_no_trace(tmp_path):
     with pytest.raises(StorageError, match=r"content\.model: Linear .* cannot be stored"):
         storage.store(1, State(**FULL), {"model": torch.nn.Linear(1, 1)})
     assert storage.steps() == [0] and files_of(tmp_path) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000", MARKER]
 
 
 def test_a_world_with_such_a_value_keeps_its_life(tmp_path):
@@ -212,35 +234,6 @@ def test_a_world_with_such_a_value_keeps_its_life(tmp_path):
     with pytest.raises(StorageError, match=r"recipe\.lock: object"):
         world.run(given, seed=1)
     assert len(world.history) == 0 and world.content["episodes"] == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("state.json", '{"format_version": "1.0", "step": 0, ', r"00000/state\.json: cannot be read"),
-        ("state.json", '{"format_version": "9.0", "step": 0}', r"00000/state\.json: format_version '9\.0'; this version reads '1\.0'"),
-        ("state.json", '{"format_version": "1.0", "step": 0}', r"00000: damaged, or not written by a storage: 'slots'"),
-        ("state.json", "[1, 2]", "00000: damaged, or not written by a storage"),
-        ("content.json", "", r"00000/content\.json: cannot be read"),
-        ("tensors.safetensors", "not safetensors", r"00000/tensors\.safetensors: cannot be read"),
-        ("tensors.safetensors", None, r"00000: damaged, .*the tensor 'artifacts\.0' is missing"),
-    ],
-)
-def test_damaged_files_are_named(tmp_path, file, content, words):
-    storage = DirectoryStorage(tmp_path)
-    storage.store(0, State(**FULL), {"story": "s"})
-    if content is None:
-        (tmp_path / "00000" / file).unlink()
-    else:
-        (tmp_path / "00000" / file).write_text(content)
-    with pytest.raises(StorageError, match=words):
-        storage.read(0)
-
-
-def test_a_pointer_to_somewhere_else(tmp_path):
-    (tmp_path / "CURRENT").write_text("../outside")
-    with pytest.raises(StorageError, match=r"CURRENT: holds '\.\./outside'; expected 'life-<number>'"):
-        DirectoryStorage(tmp_path).read_life()
 
 
 # --- the life in flight -----------------------------------------------------------------------------------------------
@@ -261,27 +254,15 @@ def test_a_life_comes_back(tmp_path, life):
         assert_same(getattr(again, name), getattr(life, name))
 
 
-def test_the_newest_life_is_read_and_the_older_are_gone(tmp_path):
+def test_the_newest_life_is_read(tmp_path):
     storage = DirectoryStorage(tmp_path)
     assert storage.read_life() is None
     for passes in range(3):
         storage.keep_life(Life({"n": passes}, None, passes, 0, 1))
     life = storage.read_life()
-    assert life is not None and life.passes == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["CURRENT", "life-3", MARKER]
-
-
-def test_a_life_beside_the_pointer_is_not_seen(tmp_path):
-    """As after a kill between writing a life and naming it."""
-    storage = DirectoryStorage(tmp_path)
-    storage.keep_life(Life({"n": 1}, None, 1, 0, 1))
-    (tmp_path / "life-2").mkdir()
-    (tmp_path / "life-2" / "life.json").write_text("{")
-    life = storage.read_life()
-    assert life is not None and life.passes == 1
-    storage.keep_life(Life({"n": 2}, None, 2, 0, 1))
-    life = storage.read_life()
-    assert life is not None and life.passes == 2
+    assert life is not None and (life.passes, life.content) == (2, {"n": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "log", MARKER]
+    assert [commit.passes for commit in DirectoryStorage(tmp_path).commits()] == [0, 1, 2]
 
 
 # --- one writer -------------------------------------------------------------------------------------------------------
@@ -344,6 +325,4 @@ def test_nothing_but_the_history_and_the_life_is_left(tmp_path):
     world.set_storage({"state_dir": tmp_path / "deep" / "down"})
     world.run(num_steps=3, seed=1)
     names = sorted(path.name for path in (tmp_path / "deep" / "down").iterdir())
-    assert names[:2] == [".lock", "00001"] and names[2:4] == ["00002", "CURRENT"]
-    assert len(names) == 7 and names[4].startswith("life-") and names[5:] == ["traces", MARKER]
-    assert os.access(tmp_path / "deep" / "down" / "00001" / "state.json", os.R_OK)
+    assert names == [".lock", "00001", "00002", "log", MARKER]

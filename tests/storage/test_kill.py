@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.world_blocks import FULL
-from wgtorch.storage import DirectoryStorage
-from wgtorch.storage.base import Life
-from wgtorch.world_runtime.state import State
+from tests.world_blocks import assert_same, record_of, tiny_world
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,23 +55,39 @@ def test_killed_at_many_random_moments(tmp_path):
     assert found["trials"] == 100 and found["kills"] > 50
 
 
-def test_everything_is_on_disk_before_it_is_named(tmp_path, monkeypatch):
-    """What a loss of power needs: files and their folder are synced before the rename that shows them."""
-    synced: set[int] = set()
-    fsync, replace, rename = os.fsync, os.replace, Path.rename
-    named: list[str] = []
-
-    def check(source: Path, target: Path) -> None:
-        named.append(Path(target).name)
-        paths = [source, *source.rglob("*")] if source.is_dir() else [source]
-        late = [path.name for path in paths if path.stat().st_ino not in synced]
-        assert not late, f"{late} were not on disk when {target} was named"
-
-    monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), fsync(handle))[1])
-    monkeypatch.setattr(os, "replace", lambda source, target: (check(Path(source), Path(target)), replace(source, target))[1])
-    monkeypatch.setattr(Path, "rename", lambda source, target: (check(source, target), rename(source, target))[1])
-    storage = DirectoryStorage(tmp_path)
-    storage.store(0, State(**FULL), {"story": "s"})
-    storage.keep_life(Life({"story": "s"}, State(**FULL), 1, 0, 1))
-    assert named == ["00000", "life-1", "CURRENT"]
-    assert tmp_path.stat().st_ino in synced
+def test_what_a_power_cut_leaves_is_whole(tmp_path, monkeypatch):
+    """Of every write only what was synced is sure to be there: cut off there, and at any byte after, the log is a whole earlier one."""
+    sizes: dict[int, int] = {}
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (sizes.__setitem__(os.fstat(handle).st_ino, os.fstat(handle).st_size), fsync(handle))[1]
+    )
+    world = tiny_world()
+    world.set_storage({"state_dir": tmp_path / "s"})
+    acknowledged = []
+    for step in world.stream(num_steps=3, seed=7):
+        if step.kind == "pass" or step.stored:
+            (path,) = (tmp_path / "s" / "log").iterdir()
+            assert sizes[path.stat().st_ino] == path.stat().st_size, "what was stored, and a pass, are on disk when they are told of"
+            acknowledged.append(path.stat().st_size)
+    assert tmp_path.joinpath("s").stat().st_ino in sizes and tmp_path.joinpath("s", "log").stat().st_ino in sizes
+    whole = record_of(world)
+    for size in {acknowledged[2], acknowledged[2] + 1, acknowledged[3] - 1, acknowledged[3] + 30}:
+        cut = tmp_path / f"cut{size}"
+        shutil.copytree(tmp_path / "s", cut)
+        os.truncate(next((cut / "log").iterdir()), size)
+        again = tiny_world()
+        again.set_storage({"state_dir": cut})
+        again.resume()
+        again.run(num_steps=3 - again.life.passes)
+        assert_same(record_of(again), whole)
+    raw = next((tmp_path / "s" / "log").iterdir()).read_bytes()
+    for came in (0, 10, 60, 200):  # the file had grown, the last of its bytes had not come
+        zeros = tmp_path / f"zeros{came}"
+        shutil.copytree(tmp_path / "s", zeros)
+        keep = acknowledged[3] + came
+        next((zeros / "log").iterdir()).write_bytes(raw[:keep] + bytes(len(raw) - keep))
+        again = tiny_world()
+        again.set_storage({"state_dir": zeros})
+        again.resume().run(num_steps=3 - again.life.passes)
+        assert_same(record_of(again), whole)

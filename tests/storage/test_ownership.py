@@ -17,6 +17,7 @@ from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 
 MARKER = "wgtorch-storage.json"
+OLD = Path(__file__).parents[1] / "data" / "storage_1_0"
 NAMES = [
     "00001",
     "00003",
@@ -48,17 +49,14 @@ def all_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def without_records(folder: Path) -> None:
-    """Makes of a storage what the versions without markers wrote."""
-    (folder / MARKER).unlink()
-    for path in (*folder.glob("*/state.json"), *folder.glob("*/life.json"), *folder.glob("traces/*.jsonl")):
-        entries = (
-            [json.loads(line) for line in path.read_text().splitlines()] if path.suffix == ".jsonl" else [json.loads(path.read_text())]
-        )
-        for entry in entries:
-            for name in ("storage", "folder", "files"):
-                entry.pop(name, None)
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+def old_storage(folder: Path, *, marker: bool = True) -> None:
+    """What version 1.0 wrote: the tiny world after three passes; or the versions before, without a marker."""
+    shutil.copytree(OLD, folder, dirs_exist_ok=True)
+    if not marker:
+        (folder / MARKER).unlink()
+        for path in (*folder.glob("*/state.json"), *folder.glob("*/life.json")):
+            entry = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("storage", "folder", "files")}
+            path.write_text(json.dumps(entry))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "notes", "traces"])
@@ -97,14 +95,16 @@ def test_in_a_storage_the_users_files_stay_and_the_world_lives_on(tmp_path, opti
     world = world_in(tmp_path, **options)
     world.run(num_steps=2, seed=7)
     planted = [plant(tmp_path, name) for name in (*NAMES, "e3", "traces")]
-    planted += [plant(tmp_path, path.parent.name) for path in (*tmp_path.glob("*/state.json"), *tmp_path.glob("*/life.json"))]
-    for name in ("00000000.jsonl", "00000003.jsonl", "1.jsonl"):
-        planted.append(tmp_path / "traces" / name)
-        planted[-1].write_text("mine")
+    planted += [plant(tmp_path, path.parent.name) for path in tmp_path.glob("*/*.png")]
+    own = next((tmp_path / "log").glob("*.commits"))
+    copies = ("00000009.commits", f"00000009-{own.stem[9:]}.commits", "00000009-0123456789abcdef.commits", "notes.commits")
+    for name in copies:  # one of them is named as the world's own, and is a copy of it
+        planted.append(tmp_path / "log" / name)
+        shutil.copy(own, planted[-1])
     (tmp_path / "00001_copy").mkdir()
-    planted.append(tmp_path / "00001_copy" / "state.json")
-    shutil.copy(next(tmp_path.glob("*/state.json")), planted[-1])
-    before = {path: path.read_bytes() for path in planted if path.parent.name != "traces" or path.name != "00000000.jsonl"}
+    planted.append(tmp_path / "00001_copy" / "artifacts_0.png")
+    shutil.copy(next(tmp_path.glob("0*/*.png"), own), planted[-1])
+    before = {path: path.read_bytes() for path in planted}
     world.run(num_steps=2)
     again = world_in(tmp_path, **options).resume()
     again.run(num_steps=2)
@@ -133,29 +133,49 @@ def test_a_step_stored_anew_beside_a_users_file(tmp_path):
 
 
 @pytest.mark.parametrize("max_snapshots", [None, 1])
-def test_a_storage_without_a_marker_is_adopted(tmp_path, max_snapshots):
+@pytest.mark.parametrize("marker", [True, False], ids=["1.0", "unmarked"])
+def test_a_storage_of_an_older_format_is_read_and_taken_over(tmp_path, marker, max_snapshots):
     whole = tiny_world()
-    whole.run(num_steps=4, seed=7)
-    world_in(tmp_path).run(num_steps=3, seed=7)
-    without_records(tmp_path)
-    planted = [plant(tmp_path, name) for name in (*NAMES, next(tmp_path.glob("life-*")).name)]
-    assert world_in(tmp_path).history.steps == [1, 2]
+    whole.run(num_steps=3, seed=7, action=["go", None, "stay"])
+    old_storage(tmp_path, marker=marker)
+    planted = [plant(tmp_path, name) for name in (*NAMES, "life-19")]
+    before = all_of(tmp_path)
+    reader = world_in(tmp_path).resume()
+    assert_same(record_of(reader), record_of(whole))
+    assert [(entry["pass"], entry["stage"]) for entry in reader.history.traces] == [
+        (entry["pass"], entry["stage"]) for entry in whole.history.traces
+    ]
+    assert all_of(tmp_path) == before, "reading writes nothing"
+
     world = world_in(tmp_path, max_snapshots=max_snapshots).resume()
-    world.run()
-    assert_same(
-        {name: record_of(world)[name] for name in ("content", "state")}, {name: record_of(whole)[name] for name in ("content", "state")}
-    )
-    assert world.history.steps == ([1, 2, 3] if max_snapshots is None else [3])
+    world.run(action="on")
+    whole.run(action="on")
+    expected = record_of(whole)
+    stored = expected["stored"] if max_snapshots is None else {3: expected["stored"][3]}
+    assert_same(record_of(world_in(tmp_path, max_snapshots=max_snapshots).resume()), {**expected, "stored": stored})
+    after = all_of(tmp_path)
+    assert {name: after[name] for name in before if name != MARKER} == {name: before[name] for name in before if name != MARKER}
     assert all(path.read_text() == "mine" for path in planted)
-    if max_snapshots == 1:
-        assert not (tmp_path / "00002").exists() and os.listdir(tmp_path / "00001") == ["precious.txt"]
+
+
+def test_taking_over_is_done_again_after_a_kill(tmp_path, monkeypatch):
+    whole = tiny_world()
+    whole.run(num_steps=4, seed=7, action=["go", None, "stay", "on"])
+    old_storage(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(SystemExit()))
+        with pytest.raises(SystemExit):
+            world_in(tmp_path).resume().run(action="on")
+    world = world_in(tmp_path).resume()
+    assert world.life.passes == 3
+    world.run(action="on")
+    assert_same(record_of(world_in(tmp_path).resume()), record_of(whole))
 
 
 def test_a_damaged_life_proves_nothing(tmp_path):
-    world_in(tmp_path).run(num_steps=2, seed=7)
-    without_records(tmp_path)
+    old_storage(tmp_path, marker=False)
     next(tmp_path.glob("life-*/life.json")).write_text("{")
     before = all_of(tmp_path)
-    with pytest.raises(StorageError, match=r"life\.json: cannot be read"):
+    with pytest.raises(StorageError, match=r"life\.json: not readable as JSON"):
         world_in(tmp_path).run(seed=7)
     assert all_of(tmp_path) == before

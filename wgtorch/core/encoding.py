@@ -15,6 +15,9 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
 
+MAX_DEPTH = 200
+"""Lists and mappings inside each other that are stored."""
+_MARKS: Mapping[str, type] = {"$tensor": str, "$number": str, "$tuple": list, "$mapping": dict, "$value": list}
 _MARK = "$"  # starts the keys of our own entries; a user's mapping with such a key is written as "$mapping"
 
 
@@ -33,6 +36,15 @@ class StoredType:
     type: type[Any]
     to_plain: Callable[[Any], Any]
     from_plain: Callable[[Any], Any]
+
+
+class StoredValue:
+    """A value of a registered class as what is stored of it: its name in files, and what it is made of."""
+
+    __slots__ = ("name", "plain")
+
+    def __init__(self, name: str, plain: Any) -> None:
+        self.name, self.plain = name, plain
 
 
 StoredTypes: Registry[StoredType] = Registry("type of stored values", group="wgtorch.stored_types")
@@ -67,35 +79,62 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor], *, keep: Callable[
     Raises:
         StorageError: the value cannot be stored; names its path.
     """
+
+    def put(tensor: Tensor, place: str) -> str:
+        key = place
+        while key in tensors:  # {"a.b": x, "a": {"b": y}} are two values at one path
+            key += "'"
+        tensors[key] = (keep or _own_copy)(tensor, place)
+        return key
+
+    return encode_with(value, path, Tensor, put)
+
+
+def encode_with(value: Any, path: str, leaf: type, put: Callable[[Any, str], str], depth: int = 0) -> Any:
+    """A value as JSON data; ``put`` is given what is a ``leaf``, with its path, and says under which name it is kept."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"$number": repr(float(value))}  # JSON has no word for it
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, Tensor):
-        key = path
-        while key in tensors:  # {"a.b": x, "a": {"b": y}} are two values at one path
-            key += "'"
-        tensors[key] = (keep or _own_copy)(value, path)
-        return {"$tensor": key}
+    if isinstance(value, leaf):
+        return {"$tensor": put(value, path)}
     if (stored := stored_type_of(value)) is not None:
-        return {"$value": [stored.name, encode(stored.to_plain(value), path, tensors, keep=keep)]}
+        value = StoredValue(stored.name, stored.to_plain(value))
+    if isinstance(value, StoredValue):
+        return {"$value": [value.name, encode_with(value.plain, path, leaf, put, depth + 1)]}
+    if depth > MAX_DEPTH:
+        raise StorageError(f"{path[:200]}...: lists and mappings lie more than {MAX_DEPTH} deep in each other; store it flatter")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise StorageError(f"{path}: key {key!r} is {type(key).__name__}; expected str")
-        encoded = {key: encode(item, f"{path}.{key}", tensors, keep=keep) for key, item in value.items()}
+        encoded = {key: encode_with(item, f"{path}.{key}", leaf, put, depth + 1) for key, item in value.items()}
         return {"$mapping": encoded} if any(key.startswith(_MARK) for key in encoded) else encoded
     if isinstance(value, (list, tuple)):
-        items = [encode(item, f"{path}.{index}", tensors, keep=keep) for index, item in enumerate(value)]
+        items = [encode_with(item, f"{path}.{index}", leaf, put, depth + 1) for index, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
-    raise StorageError(f"{path}: {describe(value)} cannot be stored; expected text, numbers, tensors, and lists or mappings of these")
+    raise cannot_be_stored(value, path)
+
+
+def cannot_be_stored(value: Any, path: str) -> StorageError:
+    """The error for a value of a kind that no storage keeps."""
+    return StorageError(f"{path}: {describe(value)} cannot be stored; expected text, numbers, tensors, and lists or mappings of these")
+
+
+def check_tensor(value: Tensor, path: str) -> None:
+    """Refuses a tensor that safetensors has no form for.
+
+    Raises:
+        StorageError: it is sparse, quantised, without data, or of a dtype that the format does not know.
+    """
+    if value.layout is not torch.strided or value.is_meta or not _has_format(value.dtype):
+        what = f"{describe(value)}, {str(value.layout).removeprefix('torch.')} on {value.device.type},"
+        raise StorageError(f"{path}: {what} cannot be stored; expected a dense tensor with data, of a dtype that safetensors has")
 
 
 def _own_copy(value: Tensor, path: str) -> Tensor:
     """The tensor on the CPU in memory of its own: safetensors refuses two tensors that share some."""
-    if value.layout is not torch.strided or value.is_meta or not _has_format(value.dtype):
-        what = f"{describe(value)}, {str(value.layout).removeprefix('torch.')} on {value.device.type},"
-        raise StorageError(f"{path}: {what} cannot be stored; expected a dense tensor with data, of a dtype that safetensors has")
+    check_tensor(value, path)
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
@@ -114,26 +153,44 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """What :func:`encode` was given.
 
     Raises:
-        StorageError: a tensor is missing, or a value is of a type that nothing registers.
+        StorageError: a tensor is missing, a value is of a type that nothing registers, or an entry of ours (``{"$tensor": ...}``) is
+            malformed.
     """
+
+    def get(name: str) -> Tensor:
+        try:
+            return tensors[name]
+        except KeyError:
+            raise StorageError(f"the tensor {name[:200]!r} is missing") from None
+
+    return decode_with(value, get)
+
+
+def decode_with(value: Any, get: Callable[[str], Any], make: Callable[[str, Any], Any] | None = None) -> Any:
+    """What :func:`encode_with` was given; ``get`` is asked for each leaf by its name, ``make`` for each value of a registered class."""
     if isinstance(value, list):
-        return [decode(item, tensors) for item in value]
+        return [decode_with(item, get, make) for item in value]
     if not isinstance(value, dict):
         return value
-    if set(value) == {"$tensor"}:
-        try:
-            return tensors[value["$tensor"]]
-        except KeyError:
-            raise StorageError(f"the tensor {value['$tensor']!r} is missing") from None
-    if set(value) == {"$number"}:
-        return float(value["$number"])
-    if set(value) == {"$tuple"}:
-        return tuple(decode(item, tensors) for item in value["$tuple"])
-    if set(value) == {"$value"}:
-        name, plain = value["$value"]
-        if name not in StoredTypes:
-            raise StorageError(f"a value of type {name!r}; expected one of {', '.join(StoredTypes.names())}")
-        return StoredTypes.get(name).from_plain(decode(plain, tensors))
-    if set(value) == {"$mapping"}:
-        value = value["$mapping"]
-    return {key: decode(item, tensors) for key, item in value.items()}
+    if len(value) == 1:
+        mark, held = next(iter(value.items()))
+        expected = _MARKS.get(mark)
+        if expected is not None:
+            if not isinstance(held, expected) or (mark == "$number" and held not in ("nan", "inf", "-inf")):
+                raise StorageError(f"{{{mark!r}: {str(held)[:60]!r}}} is damaged, or not written by a storage")
+            if isinstance(held, str):
+                return get(held) if mark == "$tensor" else float(held)
+            if mark == "$value":
+                name, plain = held if len(held) == 2 else (None, None)
+                return (make or value_of)(name, decode_with(plain, get, make))
+            if isinstance(held, list):
+                return tuple([decode_with(item, get, make) for item in held])
+            value = held
+    return {key: decode_with(item, get, make) for key, item in value.items()}
+
+
+def value_of(name: Any, plain: Any) -> Any:
+    """A value of a registered class, from its name in files and what it is made of."""
+    if not isinstance(name, str) or name not in StoredTypes:
+        raise StorageError(f"a value of type {name if isinstance(name, str) else '?'!r:.60}; expected one of {', '.join(StoredTypes.names())}")
+    return StoredTypes.get(name).from_plain(plain)

@@ -19,6 +19,7 @@ from wgtorch.report.page import page
 from wgtorch.report.words import words
 from wgtorch.storage.base import History, Life
 from wgtorch.storage.directory import DirectoryStorage
+from wgtorch.storage.segment_log import MARKER
 from wgtorch.world import World, WorldReports
 
 _STATES = "states"  # where a folder of ``wgtorch run`` keeps them
@@ -138,7 +139,7 @@ def _title_in(folder: Path) -> str:
 
 
 def _is_storage(folder: Path) -> bool:
-    return (folder / "CURRENT").is_file() or next(folder.glob("*/state.json"), None) is not None
+    return (folder / MARKER).is_file() or (folder / "CURRENT").is_file() or next(folder.glob("*/state.json"), None) is not None
 
 
 WorldReports.register("html", report_of)

@@ -24,6 +24,8 @@ class Life:
         stage: index of the stage in the cycle that runs next.
         seed: root of all random draws.
         id: tells this life from others.
+        cause: what led here, for the commit that keeps it: ``kind`` (one of :data:`wgtorch.storage.commit.KINDS`), ``stage`` and
+            ``action``.
     """
 
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Life:
     stage: int = 0
     seed: int | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
+    cause: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def is_new(self) -> bool:
@@ -40,7 +43,11 @@ class Life:
 
 
 class Storage(Protocol):
-    """Keeps complete states, and the life in flight."""
+    """Keeps complete states, and the life in flight.
+
+    A world calls ``hold`` around a run, and inside ``store``, ``keep_trace`` and then ``keep_life``, which may write all three at once.
+    What can be forked, rewound and replayed is a :class:`~wgtorch.storage.log.CommitLog`.
+    """
 
     def hold(self) -> AbstractContextManager[None]:
         """Keeps other writers away while a run lasts."""
@@ -55,7 +62,7 @@ class Storage(Protocol):
         """A stored state and the content after it."""
 
     def keep_life(self, life: Life) -> None:
-        """Keeps the life in flight, in place of the one kept before."""
+        """Keeps the life in flight."""
 
     def read_life(self) -> Life | None:
         """The life that was kept last."""
@@ -68,19 +75,29 @@ class Storage(Protocol):
 
 
 class History(Sequence[State]):
-    """The stored states of a world, oldest first, read when asked for."""
+    """The stored states of a world as they are now, oldest first, read when asked for.
+
+    It stays as it is while the world lives on, here or in another process; ``world.history`` gives a new one.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        pin = getattr(storage, "pinned", None)  # a storage of somebody's own may have none
+        self._view: Storage = storage if pin is None else pin()
 
     @property
     def steps(self) -> list[int]:
         """Numbers of the passes the states ended in."""
-        return self.storage.steps()
+        return self._view.steps()
 
     def content(self, index: int) -> dict[str, Any]:
         """The world's content after a state was applied."""
-        return self.storage.read(self.steps[index])[1]
+        return self._view.read(self.steps[index])[1]
+
+    @property
+    def life(self) -> Life | None:
+        """The life in flight; None where none was kept."""
+        return self._view.read_life()
 
     @overload
     def __getitem__(self, index: int) -> State: ...
@@ -90,12 +107,12 @@ class History(Sequence[State]):
 
     def __getitem__(self, index: int | slice) -> State | list[State]:
         steps = self.steps[index]
-        return [self.storage.read(step)[0] for step in steps] if isinstance(steps, list) else self.storage.read(steps)[0]
+        return [self._view.read(step)[0] for step in steps] if isinstance(steps, list) else self._view.read(steps)[0]
 
     @property
     def traces(self) -> list[dict[str, Any]]:
         """What every stage left, oldest first: whether it ran and why not, what it read and wrote, its calls and its time."""
-        read = getattr(self.storage, "traces", None)
+        read = getattr(self._view, "traces", None)
         found: list[dict[str, Any]] = [] if read is None else read()
         return found
 
@@ -103,7 +120,7 @@ class History(Sequence[State]):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[State]:
-        return (self.storage.read(step)[0] for step in self.steps)
+        return (self._view.read(step)[0] for step in self.steps)
 
     def _repr_html_(self) -> str:
         return Views.get("history")(self)

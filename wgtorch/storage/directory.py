@@ -1,55 +1,91 @@
 """A storage in a folder.
 
 state_dir/
-  wgtorch-storage.json   the marker: this folder is a storage, and its id
-  00001/                 one complete state, named by naming_template
-    state.json           slots, and the number of the step
-    content.json         the world's content after the update
-    tensors.safetensors  tensors of both
-    artifacts_0.png      pictures among the artifacts
-  life-<n>/              the life in flight; CURRENT names the newest whole one
-  CURRENT
-  traces/00000001.jsonl  what the stages of a pass left to be looked at: a line of JSON for each
+  wgtorch-storage.json            the marker: this folder is a storage, its id, and those of the storages it was forked from
+  log/00000001-<id>.commits       the log: commits one after the other (:mod:`wgtorch.storage.segment`)
+  00001/state.json, artifacts_0.png   a complete state for people to look at, in a folder named by naming_template
+  .lock                           held by the one that writes
 
-``state.json`` and ``life.json`` say which storage wrote their folder, under which name, and which files; the lines of traces and
-the names of unfinished folders hold the storage's id. Only what is known so is ever moved or deleted.
+The log is all that is read. A commit is one write at the end of the newest file, and is synced where it ends a pass, stores a state,
+was paid for, or a tenth of a second of work would be lost. Files of the log carry the id of who wrote them in their names, the
+others inside: only what is known so is ever moved or deleted.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
 import string
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from wgtorch.core.checkpoint.atomic import sync, write_file, write_folder
-from wgtorch.core.checkpoint.tensors import write_tensors
+from wgtorch.core.checkpoint.atomic import sync, write_folder
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, register_storage
-from wgtorch.storage.encoding import decode, encode, images_in, write_png
+from wgtorch.storage.commit import Body, Commit
+from wgtorch.storage.log import CommitLog
+from wgtorch.storage.segment import pack, read_blob, scan
+from wgtorch.storage.segment_log import FORMAT_VERSION, LOG, MARKER, MARKER_FORMAT, SegmentLog, parse_marker, segment_name, segment_number
+from wgtorch.storage.snapshot import refs_in
+from wgtorch.storage.step_folders import StepFolders
+from wgtorch.storage.version_1 import Version1
 from wgtorch.world_runtime.state import State
 
-FORMAT_VERSION = "1.0"
-_TRACES = "traces"
-_MARKER = "wgtorch-storage.json"
-_MARKER_FORMAT = "wgtorch-storage"
+SEGMENT = 64 << 20
+"""Bytes of a file of the log after which another is begun."""
+SMALL_SEGMENT = 1 << 20
+"""Likewise where old steps are dropped, which is done file by file."""
+
+
+class LocalSegment:
+    """A file of the log, kept open: it stays readable when it is replaced or deleted."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.name, self.number = path, path.name, number
+        self._turn = threading.Lock()
+        try:
+            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error}") from error
+        self.token = os.fstat(self._handle).st_ino
+
+    def read(self, start: int, length: int) -> bytes:
+        try:
+            found = self._read_some(start, length)
+            while 0 < len(found) < length and (more := self._read_some(start + len(found), length - len(found))):
+                found += more  # the system reads two gigabytes at once
+            return found
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be read at byte {start}: {error}") from error
+
+    def _read_some(self, start: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._handle, length, start)
+        with self._turn:  # Windows has one position for all
+            os.lseek(self._handle, start, os.SEEK_SET)
+            return os.read(self._handle, length)
+
+    def __del__(self) -> None:
+        with suppress(OSError, AttributeError):
+            os.close(self._handle)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 @register_storage("directory")
-class DirectoryStorage:
-    """Keeps every complete state in a folder of its own, whole or not at all.
+class DirectoryStorage(SegmentLog):
+    """Keeps a world's log in a folder of its own, and every complete state beside it for people to look at.
 
     Args:
         state_dir: where.
-        naming_template: name of a step's folder; ``{step}`` is its number. Where something else has that name, ``_`` is added.
+        naming_template: name of a step's folder; ``{step}`` is its number. Where something else has that name, ``_``
+            is added.
         max_snapshots: how many steps are kept; the oldest are dropped. None keeps all.
 
     Raises:
@@ -59,376 +95,432 @@ class DirectoryStorage:
     def __init__(self, state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None) -> None:
         if not _names_steps(naming_template):
             raise StorageError(f"naming_template {naming_template!r}: expected a folder's name with one {{step}}, as '{{step:05d}}'")
-        if max_snapshots is not None and max_snapshots < 1:
-            raise StorageError(f"max_snapshots {max_snapshots}: expected at least 1, or None to keep all")
+        super().__init__(max_snapshots)
         self.folder = Path(state_dir)
         self.naming_template = naming_template
-        self.max_snapshots = max_snapshots
-        self._step_of: dict[str, int | None] = {}  # by folder, so that a long history is not read again for every look at it
+        self._marker: dict[str, Any] | None = None
+        self._old: CommitLog | None = None
+        self._tail: tuple[LocalSegment, int] | None = None  # the file that is written to, and its handle
+        self._is_rewritten = True
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_tail": None, "_old": None, "_old_seen": None}
+
+    # --- who may write ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Keeps other writers away.
 
         Raises:
             StorageError: another run writes here, or the folder holds files that no world wrote.
         """
-        import fcntl
+        from filelock import FileLock, Timeout
 
-        marker = self._claim()
-        with (self.folder / ".lock").open("a") as handle:
+        with _named(self.folder):
+            marker = self._claim()
+            lock = FileLock(self.folder / ".lock", timeout=0, thread_local=False)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                lock.acquire()
+            except Timeout:
                 raise StorageError(f"{self.folder}: another run writes to this storage; wait for it, or choose another state_dir") from None
-            for left in self.folder.glob(f".*.{marker['id']}.*.new"):  # by writers that were killed
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+        try:
+            with _named(self.folder):
+                if marker["format_version"] != FORMAT_VERSION:
+                    self._adopt(marker)
+                self._clean()
             yield
-
-    def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
-        """Writes a complete state and the content after it."""
-        marker = self._claim()
-        names = [self.naming_template.format(step=step)]
-        while (self.folder / names[-1]).exists():
-            names.append(f"{names[-1]}_")
-        name = next(name for name in names if name == names[-1] or self._is_wholly_own(self.folder / name))
-
-        def fill(folder: Path) -> None:
-            tensors: dict[str, Tensor] = {}
-            slots = {slot: encode(state[slot], slot, tensors) for slot in state.schema}
-            _write_json(folder / "content.json", encode(dict(content), "content", tensors))
-            _write_tensors(folder, tensors)
-            for picture, image in _pictures(state).items():
-                write_png(image, folder / picture)
-            entry = {"format_version": FORMAT_VERSION, "step": step, "schema": list(state.schema), "slots": slots}
-            _write_json(folder / "state.json", {**entry, **_record(marker, name, folder)})
-
-        write_folder(self.folder / name, fill, token=marker["id"])
-        self._step_of[name] = step
-        for other in names[:-1]:  # the step as it was, where somebody put something beside it
-            if other != name:
-                self._remove(self.folder / other)
-        self._drop_oldest()
-        return name
-
-    def steps(self) -> list[int]:
-        """Numbers of the stored steps, oldest first."""
-        return sorted(self._folders())
-
-    def read(self, step: int) -> tuple[State, dict[str, Any]]:
-        """A stored state and the content after it.
-
-        Raises:
-            StorageError: there is no such step, or its files are damaged.
-        """
-        folders = self._folders()
-        if step not in folders:
-            raise StorageError(f"{self.folder}: no step {step}; there are {sorted(folders)}")
-        with _whole(folders[step]):
-            entry = _read_entry(folders[step] / "state.json")
-            tensors = _read_tensors(folders[step])
-            slots = {slot: decode(value, tensors) for slot, value in entry["slots"].items()}
-            return State(schema=tuple(entry["schema"]), **slots), decode(_read_json(folders[step] / "content.json"), tensors)
-
-    def keep_life(self, life: Life) -> None:
-        """Writes the life in flight beside the old one, and then names it as the current."""
-        marker = self._claim()
-        previous = self._current()
-        number = int(previous.rpartition("-")[2]) + 1 if previous else 1
-        while (self.folder / f"life-{number}").exists():
-            number += 1
-        name = f"life-{number}"
-
-        def fill(folder: Path) -> None:
-            write_life(life, folder, lambda: _record(marker, name, folder))
-
-        def point_to_it(file: Path) -> None:
-            file.write_text(name, encoding="utf-8")
-
-        write_folder(self.folder / name, fill, token=marker["id"])
-        write_file(self.folder / "CURRENT", point_to_it, token=marker["id"])
-        for old in self.folder.glob("life-*/life.json"):
-            if old.parent.name != name:
-                self._remove(old.parent)
-
-    def read_life(self) -> Life | None:
-        """The life that was kept last; None when there is none."""
-        name = self._current()
-        return read_life(self.folder / name) if name else None
-
-    def keep_trace(self, entry: Mapping[str, Any]) -> None:
-        """Adds a line to the traces of its pass. A line that a kill cut is left behind, and not read."""
-        marker = self._claim()
-        path = self.folder / _TRACES / f"{entry['pass']:08d}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while path.exists() and not self._is_own_trace(path):
-            path = path.with_stem(f"{path.stem}_")
-        with path.open("ab+") as handle:
-            if handle.tell() and (handle.seek(-1, os.SEEK_END), handle.read(1))[1] != b"\n":
-                handle.write(b"\n")
-            handle.write(json.dumps({"storage": marker["id"], **entry}).encode() + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-
-    def traces(self) -> list[dict[str, Any]]:
-        """What stages left, in the order of the passes; of a stage that ran again, the last."""
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-        for path in sorted((self.folder / _TRACES).glob("*.jsonl")):
-            for line in path.read_bytes().splitlines():
-                try:
-                    entry = json.loads(line)
-                    entry.pop("storage", None)
-                    found[entry["pass"], entry["place"]] = entry
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    continue
-        return [found[key] for key in sorted(found)]
-
-    def _current(self) -> str:
-        pointer = self.folder / "CURRENT"
-        name = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
-        if name and not re.fullmatch(r"life-\d+", name):
-            raise StorageError(f"{pointer}: holds {name!r}; expected 'life-<number>'")
-        return name
-
-    def _folders(self) -> dict[int, Path]:
-        paths = sorted(self.folder.glob("*/state.json"))
-        marker = self._marker() if any(path.parent.name not in self._step_of for path in paths) else None
-        found = {}
-        for path in paths:
-            name = path.parent.name
-            if name.startswith("."):
-                continue
-            if name not in self._step_of:
-                with _whole(path.parent):
-                    entry = _read_entry(path)
-                    foreign = "storage" in entry and marker is not None and not _is_own(marker, name, entry)
-                    self._step_of[name] = None if foreign else int(entry["step"])  # a copy of a step is not the step
-            step = self._step_of[name]
-            if step is not None:
-                found[step] = path.parent
-        return found
-
-    def _drop_oldest(self) -> None:
-        if self.max_snapshots is not None:
-            folders = self._folders()
-            first = min(sorted(folders)[-self.max_snapshots :], default=0)
-            for path in (self.folder / _TRACES).glob("*.jsonl"):
-                number = path.stem.rstrip("_")
-                if (
-                    number.isdecimal() and int(number) < first - 1 and self._is_own_trace(path)
-                ):  # the oldest that stays began in the pass before
-                    path.unlink(missing_ok=True)
-            for step in sorted(folders)[: -self.max_snapshots]:
-                self._remove(folders[step])
-
-    # --- what is the storage's own ------------------------------------------------------------------------------------
-
-    def _marker(self) -> dict[str, Any] | None:
-        """What the marker holds; None when there is none, or a kill struck before it was written."""
-        path = self.folder / _MARKER
-        if not path.is_file() or not path.stat().st_size:
-            return None
-        marker: Any = _read_json(path)
-        if (
-            not isinstance(marker, dict)
-            or marker.get("format") != _MARKER_FORMAT
-            or not re.fullmatch("[0-9a-f]{16}", str(marker.get("id")))
-        ):
-            raise StorageError(f"{path}: is no marker of a storage; expected format {_MARKER_FORMAT!r} and an id. Choose another state_dir")
-        if marker["format_version"] != FORMAT_VERSION:
-            raise StorageError(f"{path}: format_version {marker['format_version']!r}; this version reads {FORMAT_VERSION!r}")
-        return marker
+        finally:
+            self._close_tail()
+            lock.release()
 
     def _claim(self) -> dict[str, Any]:
         """The marker, written when the folder is new, or a storage from before there were markers.
 
         Raises:
-            StorageError: the folder holds files that no world wrote; nothing was written.
+            StorageError: the folder holds files that no world wrote, or was here and is gone; nothing was written.
         """
-        marker = self._marker()
+        marker = self._read_marker()
         if marker is not None:
             return marker
-        held = sorted(entry.name for entry in self.folder.iterdir() if entry.name != _MARKER) if self.folder.is_dir() else []
-        if held and self.read_life() is None:  # raises where CURRENT names a life that is damaged
+        self._check_there()
+        held = sorted(entry.name for entry in self.folder.iterdir() if entry.name not in (MARKER, ".lock")) if self.folder.is_dir() else []
+        is_old = bool(held) and Version1(self.folder).read_life() is not None  # raises where CURRENT names a life that is damaged
+        if held and not is_old:
             raise StorageError(
-                f"{self.folder}: holds {held[:5]}, which no world wrote, and no {_MARKER}. A storage needs a folder of its own: "
+                f"{self.folder}: holds {held[:5]}, which no world wrote, and no {MARKER}. A storage needs a folder of its own: "
                 f"give a new or empty one, as state_dir={str(self.folder / 'states')!r}"
             )
-        marker = {"format": _MARKER_FORMAT, "format_version": FORMAT_VERSION, "id": secrets.token_hex(8), "adopted": self._unmarked()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _MARKER).open("ab") as handle:
+        marker = _new_marker("1.0" if is_old else FORMAT_VERSION)
+        with (self.folder / MARKER).open("ab") as handle:
             if handle.tell() == 0:
                 handle.write(json.dumps(marker).encode())
                 handle.flush()
                 os.fsync(handle.fileno())
         sync(self.folder)
+        return self._read_marker() or marker
+
+    def _read_marker(self) -> dict[str, Any] | None:
+        """What the marker holds; None when there is none, or a kill struck before it was written."""
+        path = self.folder / MARKER
+        try:
+            raw = path.read_bytes() if path.stat().st_size < 1 << 20 else b"{"
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error}") from error
+        if not raw:
+            return None
+        marker = parse_marker(raw, str(path))
+        if self._marker is not None and self._marker["id"] != marker["id"]:
+            raise StorageError(f"{self.folder}: is another storage now than it was; choose another state_dir, or make the world anew")
+        self._marker = marker
         return marker
 
-    def _unmarked(self) -> list[str]:
-        """Names of the steps, lives and traces in a storage from before there were markers."""
-        names = [path.name for path in self._folders().values()]
-        for path in self.folder.glob("life-*/life.json"):
-            try:
-                read_life(path.parent)
-            except StorageError:  # by a kill, or somebody else's: left alone
-                continue
-            names.append(path.parent.name)
-        for path in (self.folder / _TRACES).glob("*.jsonl"):
-            try:
-                entries = [json.loads(line) for line in path.read_bytes().splitlines()]
-                if entries and all(path.stem == f"{entry['pass']:08d}" and "place" in entry for entry in entries):
-                    names.append(f"{_TRACES}/{path.name}")
-            except (ValueError, KeyError, TypeError):
-                continue
-        return names
+    def _check_there(self) -> None:
+        """Refuses to begin anew where a past was."""
+        if self._marker is not None:
+            raise StorageError(f"{self.folder}: the folder held this world's past, and is gone. Put it back, or choose another state_dir")
 
-    def _own_files(self, folder: Path) -> set[str]:
-        """Names of the files in a step's or a life's folder that this storage wrote."""
-        marker = self._claim()
+    def _adopt(self, marker: dict[str, Any]) -> None:
+        """Writes what a storage of version 1.0 holds as a log; its own files stay where they are."""
+        for path in self._log_files():
+            path.unlink()  # of an adoption that was killed
+        past = Version1(self.folder).as_log()
+        marker = {**marker, "format_version": FORMAT_VERSION}
+        self._marker, self._old, self._head = marker, None, None
+        self._commits, self._segments, self._steps = {}, {}, (None, {})
+        self._cursors.clear()
+        self._is_held = True
         try:
-            path = next(path for name in ("state.json", "life.json") if (path := folder / name).is_file())
-            with _whole(folder):
-                entry = _read_entry(path)
-                if _is_own(marker, folder.name, entry):
-                    return {str(name) for name in entry["files"]}
-                if "storage" in entry or folder.name not in marker["adopted"]:
-                    return set()
-                if path.name == "life.json":
-                    return {"life.json", "life.safetensors"}
-                tensors = _read_tensors(folder)
-                state = State(schema=tuple(entry["schema"]), **{slot: decode(value, tensors) for slot, value in entry["slots"].items()})
-                return {"state.json", "content.json", "tensors.safetensors", *_pictures(state)}
-        except (StopIteration, StorageError):  # what cannot be read is not known to be ours
-            return set()
+            for commit in past.commits():
+                self._copy(past, commit)
+            self._sync()
+        finally:
+            self._is_held = False
+        fresh = self.folder / f".{MARKER}.{marker['id']}.{secrets.token_hex(6)}.new"
+        fresh.write_text(json.dumps(marker), encoding="utf-8")
+        sync(fresh)
+        os.replace(fresh, self.folder / MARKER)
+        sync(self.folder)
 
-    def _is_wholly_own(self, folder: Path) -> bool:
-        return folder.is_dir() and not folder.is_symlink() and {path.name for path in folder.iterdir()} <= self._own_files(folder)
+    def _clean(self) -> None:
+        """Takes away what killed writers left, and cuts off what they did not finish."""
+        assert self._marker is not None
+        owner = self._marker["id"]
+        for folder in (self.folder, self.folder / LOG):
+            for left in folder.glob(f".*.{owner}.*.new"):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
-    def _is_own_trace(self, path: Path) -> bool:
-        marker = self._claim()
-        with path.open("rb") as handle:
-            start = handle.read(64)
-        return not start or start.startswith(f'{{"storage": "{marker["id"]}"'.encode()) or f"{_TRACES}/{path.name}" in marker["adopted"]
+    # --- files of the log ---------------------------------------------------------------------------------------------
 
-    def _remove(self, folder: Path) -> None:
-        """Takes away what this storage wrote into a folder, at once where there is nothing else in it."""
-        own = self._own_files(folder)
-        if own and self._is_wholly_own(folder):
-            dropped = self.folder / f".{folder.name}.{self._claim()['id']}.{secrets.token_hex(6)}.new"
-            folder.rename(dropped)  # at once, so that no half of it is ever seen
-            shutil.rmtree(dropped, ignore_errors=True)
-        else:
-            for name in sorted(own, key=lambda name: name not in ("state.json", "life.json")):
-                (folder / name).unlink(missing_ok=True)
-        self._step_of.pop(folder.name, None)
+    def _owners(self) -> list[str]:
+        return [] if self._marker is None else [self._marker["id"], *self._marker["ancestors"]]
+
+    def _log_files(self) -> list[Path]:
+        try:
+            names = os.listdir(self.folder / LOG)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StorageError(f"{self.folder / LOG}: cannot be read: {error}") from error
+        owners = self._owners()
+        found = [(number, name) for name in names if (number := segment_number(name, owners)) is not None]
+        return [self.folder / LOG / name for _, name in sorted(found)]
+
+    def _load(self) -> None:
+        if self._is_held:
+            return
+        marker = self._read_marker()
+        if marker is None and self._marker is not None:
+            self._check_there()
+        if marker is None or marker["format_version"] != FORMAT_VERSION:
+            self._load_old()
+            return
+        if self._old is not None:  # somebody has written to it meanwhile
+            self._old, self._commits, self._head, self._steps = None, {}, None, (None, {})
+            self._cursors.clear()
+        super()._load()
+
+    def _load_old(self) -> None:
+        """Takes in a storage of version 1.0, or of before there were versions, as it is now."""
+        old = Version1(self.folder)
+        seen = old.fingerprint()
+        if seen == self._old_seen:
+            return
+        self._old_seen, self._old = seen, old.as_log() if old.is_there() else None
+        self._cursors.clear()
+        self._commits = {} if self._old is None else self._old._commits
+        self._head, self._steps = (None if self._old is None else self._old._head), (None, {})
+
+    def _body(self, commit: Commit) -> Body:
+        return super()._body(commit) if self._old is None else self._old._body(commit)
+
+    def _has_body(self, commit: Commit) -> bool:
+        return self._old is not None or super()._has_body(commit)
+
+    def _tensor(self, ref: Any) -> Any:
+        return super()._tensor(ref) if self._old is None else self._old._tensor(ref)
+
+    def _files(self) -> Iterator[tuple[str, int, Any, int]]:
+        for path in self._log_files():
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            number = segment_number(path.name, self._owners())
+            assert number is not None
+            yield path.name, number, found.st_ino, found.st_size
+
+    def _open(self, name: str, number: int) -> LocalSegment:
+        return LocalSegment(self.folder / LOG / name, number)
+
+    def _next_number(self) -> int | None:
+        with _named(self.folder):
+            self._check_marker()
+            if self._tail is None:
+                self._open_tail()
+            if self._tail is not None:
+                segment, handle = self._tail
+                found = os.fstat(handle)
+                limit = SEGMENT if self.max_snapshots is None else SMALL_SEGMENT
+                if found.st_nlink == 1 and found.st_size < limit:  # what a fork shares is added to by nobody
+                    return segment.number if found.st_size == 0 else None
+                self._sync()
+                self._close_tail()
+            self._begin_segment()
+            assert self._tail is not None
+            return self._tail[0].number
+
+    def _check_marker(self) -> None:
+        if not (self.folder / MARKER).is_file():
+            raise StorageError(f"{self.folder}: the folder went away during the run; what it lived since cannot be kept. Put it back")
+
+    def _open_tail(self) -> None:
+        """Goes on with the newest file, what a kill left at its end cut off."""
+        assert self._marker is not None
+        paths = self._log_files()
+        if not paths or segment_number(paths[-1].name, [self._marker["id"]]) is None:
+            return
+        known = self._segments.get(paths[-1].name)
+        if known is None or known.is_copy or os.stat(paths[-1]).st_nlink > 1:
+            return
+        handle = os.open(paths[-1], os.O_RDWR | getattr(os, "O_BINARY", 0))
+        if os.fstat(handle).st_size > known.end:
+            os.ftruncate(handle, known.end)
+        assert isinstance(known.file, LocalSegment)
+        self._tail = (known.file, handle)
+
+    def _begin_segment(self) -> None:
+        assert self._marker is not None
+        log = self.folder / LOG
+        if not log.is_dir():
+            log.mkdir()
+            sync(self.folder)
+        paths = self._log_files()
+        number = 1 + (segment_number(paths[-1].name, self._owners()) or 0) if paths else 1
+        path = log / segment_name(number, self._marker["id"])
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        sync(log)
+        self._tail = (LocalSegment(path, number), handle)
+
+    def _append(self, parts: list[Any], record_id: str) -> tuple[LocalSegment, int]:
+        assert self._tail is not None
+        segment, handle = self._tail
+        start = os.fstat(handle).st_size
+        try:
+            os.lseek(handle, start, os.SEEK_SET)
+            small = sum(memoryview(part).nbytes for part in parts) < 4 << 20
+            for part in [b"".join(parts)] if small else parts:
+                view = memoryview(part).cast("B")
+                while len(view):
+                    view = view[os.write(handle, view) :]
+            found = os.stat(segment.path)
+            if found.st_ino != segment.token:
+                raise FileNotFoundError(2, "another file is there now", str(segment.path))
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(handle, start)
+            if isinstance(error, FileNotFoundError):
+                self._close_tail()
+                raise StorageError(f"{self.folder}: the folder went away during the run; nothing is kept there any more") from error
+            raise StorageError(f"{segment.path}: cannot be written: {error}") from error
+        return segment, start
+
+    def _sync(self) -> None:
+        if self._tail is not None:
+            try:
+                os.fsync(self._tail[1])
+            except OSError as error:
+                raise StorageError(f"{self._tail[0]}: cannot be brought to the disk: {error}") from error
+
+    def _close_tail(self) -> None:
+        if self._tail is not None:
+            os.close(self._tail[1])
+            self._tail = None
+
+    # --- what people look at, and what is dropped --------------------------------------------------------------------------------
+
+    def _step_folders(self) -> StepFolders:
+        return StepFolders(self.folder, self._owners())
+
+    def _show(self, step: int, state: State) -> str:
+        with _named(self.folder):
+            self._check_marker()
+            return self._step_folders().write(self.naming_template.format(step=step), step, state)
+
+    def _starts_anew(self) -> bool:
+        return self.max_snapshots is not None and self._tail is not None and os.fstat(self._tail[1]).st_size >= SMALL_SEGMENT
+
+    def _drop_old(self) -> None:
+        if self.max_snapshots is None:
+            return
+        kept, steps = self._stored(), self._steps[1]
+        for step in sorted(steps)[: -len(kept)][-3:]:
+            stored = steps[step].stored
+            if stored is not None:
+                self._step_folders().remove(stored.name)
+        sealed = [known for known in self._segments.values() if self._tail is None or known.file is not self._tail[0]]
+        if self._is_rewritten and len(sealed) == self._sealed:
+            return
+        self._sealed, self._is_rewritten = len(sealed), True
+        with _named(self.folder):
+            self._rewrite(kept[min(kept)])
+
+    _sealed = 0
+    _old_seen: Any = None
+
+    def _rewrite(self, oldest: Commit) -> None:
+        """Writes files of the log anew, without what nothing refers to that is kept."""
+        live, digests = self._needed(oldest)
+        for name, known in list(self._segments.items()):
+            file = known.file
+            if (self._tail is not None and file is self._tail[0]) or not isinstance(file, LocalSegment) or not file.path.exists():
+                continue
+            records = list(scan(file.read, known.end, 0, str(file)))
+            keep = [
+                [
+                    blob.start >= 0
+                    and (record.id in live if index == 0 else blob.digest in digests and self._blobs[blob.digest][0] is file)
+                    for index, blob in enumerate(record.blobs)
+                ]
+                for record in records
+            ]
+            pairs = [
+                (blob, is_kept) for record, row in zip(records, keep, strict=True) for blob, is_kept in zip(record.blobs, row, strict=True)
+            ]
+            dead = sum(blob.length for blob, is_kept in pairs if blob.start >= 0 and not is_kept)
+            if dead * 4 > known.end or (dead and not any(record.id in live for record in records)):
+                assert self._marker is not None
+                fresh = file.path.with_name(f".{name}.{self._marker['id']}.{secrets.token_hex(6)}.new")
+                with fresh.open("wb") as handle:
+                    for record, row in zip(records, keep, strict=True):
+                        blobs = [
+                            [read_blob(file.read, blob, str(file))] if there else None
+                            for blob, there in zip(record.blobs, row, strict=True)
+                        ]
+                        handle.writelines(pack(record.raw, blobs)[1])
+                sync(fresh)
+                os.replace(fresh, file.path)
+                sync(file.path.parent)
+        self._is_held = False  # takes in the files as they are now
+        try:
+            super()._load()
+        finally:
+            self._is_held = True
+
+    def _needed(self, oldest: Commit) -> tuple[set[str], set[str]]:
+        """Commits whose changes, and tensors, are needed to read the chain from a stored step on."""
+        live: set[str] = set()
+        digests: set[str] = set()
+        first = oldest if oldest.parent is None else self._known(oldest.parent)
+        is_past = False
+        for commit in self._back_from(self._head):
+            if not self._has_body(commit):
+                break
+            body = self._body(commit)
+            live.add(commit.id)
+            if not is_past:  # of moments before the first that is kept, the changes alone
+                digests |= {ref.digest for ref in refs_in([body.changes, body.whole, body.action]) if ref.digest is not None}
+            is_past = is_past or commit.id == first.id
+            if is_past and body.whole is not None:
+                break
+        if self._has_body(first):
+            digests |= {ref.digest for ref in refs_in(self._snapshot(first)) if ref.digest is not None}
+        return live, digests
+
+    # --- forks --------------------------------------------------------------------------------------------------------
+
+    def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
+        if not isinstance(source, DirectoryStorage) or source._old is not None or (self.folder.is_dir() and any(self.folder.iterdir())):
+            with _named(self.folder):
+                self._claim()
+            return False
+        last = source._places[commit.id][0].number
+
+        def fill(fresh: Path) -> None:
+            (fresh / LOG).mkdir()
+            for known in source._segments.values():
+                if known.file.number <= last and isinstance(known.file, LocalSegment):
+                    _link(known.file, fresh / LOG / known.file.name)
+            marker = {**_new_marker(FORMAT_VERSION), "ancestors": source._owners()}
+            (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+            for stored in source._stored().values():
+                if stored.stored is not None and (stored.passes, stored.stage) <= (commit.passes, commit.stage):
+                    source._step_folders().link(stored.stored.name, fresh)
+            inner = DirectoryStorage(fresh, naming_template=self.naming_template, max_snapshots=self.max_snapshots)
+            inner._tensors = source._tensors
+            with inner.hold():
+                inner._head = inner._known(commit.id)
+                inner._commit(life)
+
+        with _named(self.folder):
+            if self.folder.is_dir():
+                self.folder.rmdir()  # it is empty
+            write_folder(self.folder, fill)
+        self._tensors = source._tensors
+        self._load()
+        return True
 
 
-def _is_own(marker: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> bool:
-    """True when a folder's entry was written by this storage, for a folder of this name."""
-    return entry.get("storage") == marker["id"] and entry.get("folder") == name
+def _link(file: LocalSegment, target: Path) -> None:
+    """Has a file of the log in another folder as well: the same bytes on disk where that can be, else a copy."""
+    try:
+        os.link(file.path, target)
+        if os.stat(target).st_ino == file.token:
+            return
+        target.unlink()  # it was written anew meanwhile, without what a fork may need
+    except OSError:
+        target.unlink(missing_ok=True)
+    with target.open("wb") as copy:
+        start = 0
+        while part := file.read(start, 8 << 20):
+            copy.write(part)
+            start += len(part)
 
 
-def _record(marker: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    """Whose a folder is, and which files were written into it; the entry that holds this is written last."""
-    entry = "life.json" if name.startswith("life-") else "state.json"
-    return {"storage": marker["id"], "folder": name, "files": sorted({entry, *(path.name for path in folder.iterdir())})}
+def _new_marker(version: str) -> dict[str, Any]:
+    return {"format": MARKER_FORMAT, "format_version": version, "id": secrets.token_hex(8), "ancestors": []}
 
 
-def _pictures(state: State) -> dict[str, Any]:
-    """The pictures of a state by the names of their files."""
-    found: dict[str, Any] = {}
-    for slot in state.schema:
-        for picture, image in images_in(state[slot], slot):
-            while f"{picture}.png" in found:
-                picture += "_"
-            found[f"{picture}.png"] = image
-    return found
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Has what the system refuses be an error of the storage."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error}") from error
 
 
 def _names_steps(template: str) -> bool:
-    """True when a template gives every step a folder's name of its own, and none that the life in flight uses."""
+    """True when a template gives every step a folder's name of its own, and none that the storage uses."""
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
         name = template.format(step=1) if fields == ["step"] else ""
     except (ValueError, IndexError):
         return False
-    return name != "" and "/" not in name and not name.startswith((".", "life-"))
-
-
-def write_life(life: Life, folder: Path, record: Callable[[], dict[str, Any]] = dict) -> None:
-    """Writes a life into a folder; ``record`` says more for its entry, once the tensors are there."""
-    tensors: dict[str, Tensor] = {}
-    state = life.state
-    entry = {
-        "format_version": FORMAT_VERSION,
-        "passes": life.passes,
-        "stage": life.stage,
-        "seed": life.seed,
-        "id": life.id,
-        "content": encode(dict(life.content), "content", tensors),
-        "schema": None if state is None else list(state.schema),
-        "slots": None if state is None else {slot: encode(state[slot], slot, tensors) for slot in state.schema},
-    }
-    _write_tensors(folder, tensors, "life.safetensors")
-    _write_json(folder / "life.json", {**entry, **record()})
-
-
-def read_life(folder: Path) -> Life:
-    """Reads what :func:`write_life` wrote."""
-    with _whole(folder):
-        entry = _read_entry(folder / "life.json")
-        tensors = _read_tensors(folder, "life.safetensors")
-        state = None
-        if entry["schema"] is not None:
-            state = State(schema=tuple(entry["schema"]), **{slot: decode(value, tensors) for slot, value in entry["slots"].items()})
-        return Life(decode(entry["content"], tensors), state, entry["passes"], entry["stage"], entry["seed"], entry["id"])
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[None]:
-    """Says of what is read inside where it is damaged."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, StorageError) and str(folder) in str(error):
-            raise
-        raise StorageError(f"{folder}: damaged, or not written by a storage: {error}") from error
-
-
-def _write_json(path: Path, content: Any) -> None:
-    try:
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
-
-
-def _read_entry(path: Path) -> dict[str, Any]:
-    entry = _read_json(path)
-    if entry["format_version"] != FORMAT_VERSION:
-        raise StorageError(f"{path}: format_version {entry['format_version']!r}; this version reads {FORMAT_VERSION!r}")
-    return entry
-
-
-def _write_tensors(folder: Path, tensors: dict[str, Tensor], name: str = "tensors.safetensors") -> None:
-    if tensors:
-        write_tensors(folder / name, tensors)
-
-
-def _read_tensors(folder: Path, name: str = "tensors.safetensors") -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / name
-    if not path.is_file():
-        return {}
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
+    return name not in ("", LOG, MARKER) and "/" not in name and not name.startswith((".", "life-"))

@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import secrets
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+from torch import Tensor
 
 from wgtorch.storage.base import Life, register_storage
-from wgtorch.world_runtime.state import State
+from wgtorch.storage.commit import Body, Commit
+from wgtorch.storage.log import CommitLog
+from wgtorch.storage.snapshot import TensorRef
 
 
 @register_storage("memory")
-class MemoryStorage:
-    """Keeps states in memory: what a world uses until it is given a folder."""
+class MemoryStorage(CommitLog):
+    """Keeps the log in memory: what a world uses until it is given a folder.
+
+    A fork into memory shares its parent's past without a copy, be that in memory or in a folder; of a folder it keeps the files
+    open, so that they may be deleted meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._states: dict[int, tuple[State, dict[str, Any]]] = {}
-        self._traces: dict[tuple[int, int], dict[str, Any]] = {}
+        super().__init__()
+        self._bodies: dict[str, Body] = {}
+        self._past: CommitLog | None = None
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Nobody else can write here."""
-        yield
+    def _write(self, commit: Commit, body: Body) -> Commit:
+        commit = replace(commit, id=secrets.token_hex(20), weight=self._weigh(body))
+        self._bodies[commit.id] = body
+        return commit
 
-    def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
-        """Keeps a state under its step."""
-        self._states[step] = (state, dict(content))
-        return str(step)
+    def _body(self, commit: Commit) -> Body:
+        body = self._bodies.get(commit.id)
+        return body if body is not None or self._past is None else self._past._body(commit)  # type: ignore[return-value]
 
-    def steps(self) -> list[int]:
-        """Numbers of the stored steps, oldest first."""
-        return sorted(self._states)
+    def _tensor(self, ref: TensorRef) -> Tensor:
+        if ref.tensor is None:
+            assert self._past is not None
+            return self._past._tensor(ref)
+        return ref.tensor
 
-    def read(self, step: int) -> tuple[State, dict[str, Any]]:
-        """A stored state and the content after it."""
-        return self._states[step]
+    def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
+        past: Mapping[str, Commit] = source._commits
+        self._commits = ChainMap({}, past)  # type: ignore[arg-type]  # what the parent adds later lies on no chain of this one
+        self._past, self._head = source, commit
+        with self._writing():
+            self._commit(life)
+        return True
 
-    def keep_life(self, life: Life) -> None:
-        """The life is the world's own; nothing outlasts the process here."""
+    def _take(self, tensor: Tensor, path: str) -> TensorRef:
+        return TensorRef(tensor) if self._past is None else self._past._take(tensor, path)
 
-    def read_life(self) -> Life | None:
-        """None."""
-        return None
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = super().__deepcopy__(memo)
+        made._bodies = dict(self._bodies)
+        return made
 
-    def keep_trace(self, entry: Mapping[str, Any]) -> None:
-        """Keeps what a stage left, in place of what it left in a try before."""
-        self._traces[entry["pass"], entry["place"]] = dict(entry)
-
-    def traces(self) -> list[dict[str, Any]]:
-        """What was kept, in the order of the passes."""
-        return [self._traces[key] for key in sorted(self._traces)]
+    def __str__(self) -> str:
+        return "the storage in memory"

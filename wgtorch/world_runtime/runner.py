@@ -22,7 +22,7 @@ from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.running import Running
 from wgtorch.core.signature import copy_plain, ensure_plain
 from wgtorch.storage.base import History, Life, Storage, make_storage
-from wgtorch.storage.directory import read_life, write_life
+from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
 from wgtorch.world_runtime.cycle import RunRequest, WorldStep, advance, one_pass
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
@@ -209,7 +209,7 @@ class WorldRunner(Level):
             call = self._failed
         with self._storage.hold():
             self._start(call, seed)
-            self._storage.keep_life(self._life)
+            self._keep_life("start")
             run.key = check_seed(self._life.seed, self.block_id)
             try:
                 for index in range(self._life.passes - call.begun, num_steps):
@@ -231,16 +231,16 @@ class WorldRunner(Level):
                     step = advance(self, self._life, action, watched)
                     self._kept = (None, ResultCache())
             except Exception as error:
-                with suppress(OSError):  # the error that stopped the stage is the one to tell of
+                with suppress(OSError, StorageError):  # the error that stopped the stage is the one to tell of
                     self._keep_trace(trace.failed(error))
                 raise
             self._keep_trace(trace.done(step))
-            self._storage.keep_life(self._life)
+            self._keep_life("stage", stage=step.stage, action=action)
             yield step
             if self._life.state is not step.state or self._life.content is not step.content:  # edited meanwhile
-                self._storage.keep_life(self._life)
+                self._keep_life("edit")
         self._life.passes, self._life.stage = self._life.passes + 1, 0
-        self._storage.keep_life(self._life)
+        self._keep_life("pass")
         yield WorldStep("pass", self._life.passes - 1, None, self._life.state, self._life.content)
 
     def store(self, state: State, content: Mapping[str, Any]) -> str:
@@ -252,6 +252,10 @@ class WorldRunner(Level):
         state = life.state if life.state is not None else State(schema=self._schema)
         where = {"place": life.stage, "index": life.passes}
         return StageTrace(self.nodes[stage_id], stage_id, **where, state=state, action=action, content=life.content)
+
+    def _keep_life(self, kind: str, **cause: Any) -> None:
+        self._life.cause = {"kind": kind, **cause}
+        self._storage.keep_life(self._life)
 
     def _keep_trace(self, entry: Mapping[str, Any]) -> None:
         keep = getattr(self._storage, "keep_trace", None)  # a storage of somebody's own may keep none

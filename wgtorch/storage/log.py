@@ -1,0 +1,532 @@
+"""The log of a world: an append-only chain of commits, whatever it is written to.
+
+    start <- stage <- stage <- ... <- pass <- stage <- ...      each commit names its parent; the newest is the head
+                        \\- fork, in a storage of its own         a rewind is a commit whose parent is an older one
+
+A commit holds where the world is (pass, stage, seed), what changed since its parent (:mod:`wgtorch.storage.snapshot`), and what
+the stage left to be looked at. Now and then one holds all of it, when more than that has been written since: so a pass costs
+what is new in it, and any moment is read without going back to the beginning.
+
+**For who builds on it.** A world writes with :meth:`~CommitLog.hold` around, then ``store`` (a complete state), ``keep_trace`` and
+``keep_life``, which makes one commit of all three. It is read by ``commits()`` (oldest first), ``life_at(commit)``, ``read(step)``,
+``action_of(commit)``, ``traces()``; ``pinned()`` gives a view that stays as it is while a writer goes on. ``rewind(commit)`` and
+``fork(commit, target)`` branch. A kind of storage gives five methods: ``_exclusive``, ``_load``, ``_write``, ``_body``, ``_take`` (and
+``_tensor``), and keeps what it is given. All may be called from several threads; only one run may hold a storage.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from torch import Tensor
+
+from wgtorch.core.errors import StorageError
+from wgtorch.storage.base import Life, Storage
+from wgtorch.storage.commit import KINDS, Body, Commit, Stored
+from wgtorch.storage.snapshot import Evolution, TensorRef, apply, count_leaves, materialise
+from wgtorch.world_runtime.state import State
+
+WHOLE_AFTER = 8
+"""A commit holds the whole snapshot when the changes since the last such one take this many times its size."""
+_CURSORS = 48
+_UNSYNCED = 0.1  # seconds of work that a power cut may take
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What was handed in since the last commit."""
+
+    stored: tuple[int, str, State, Mapping[str, Any]] | None = None
+    traces: list[dict[str, Any]] = field(default_factory=list)
+
+
+class CommitLog:
+    """What all kinds of storage have in common. See the module for what it offers and what a kind gives.
+
+    Args:
+        max_snapshots: how many stored states are kept; the oldest are dropped. None keeps all.
+    """
+
+    def __init__(self, max_snapshots: int | None = None) -> None:
+        if max_snapshots is not None and (isinstance(max_snapshots, bool) or not isinstance(max_snapshots, int) or max_snapshots < 1):
+            raise StorageError(f"max_snapshots {max_snapshots}: expected at least 1, or None to keep all")
+        self.max_snapshots = max_snapshots
+        self._commits: MutableMapping[str, Commit] = {}
+        self._head: Commit | None = None
+        self._lock = threading.RLock()
+        self._cursors: OrderedDict[str, Any] = OrderedDict()
+        self._steps: tuple[str | None, dict[int, Commit]] = (None, {})
+        self._pending = _Pending()
+        self._is_held = False
+        self._since_whole: tuple[str | None, int, int] = (None, 0, 0)  # head, weight of the changes since, weight of the whole
+        self._synced = time.monotonic()
+        self._unsynced = False
+
+    # --- what a kind gives --------------------------------------------------------------------------------------------
+
+    def _exclusive(self) -> AbstractContextManager[None]:
+        """Keeps other writers away, and makes ready to write."""
+        return nullcontext()
+
+    def _load(self) -> None:
+        """Takes in the commits that were written since: sets ``_commits`` and ``_head``."""
+
+    def _write(self, commit: Commit, body: Body) -> Commit:
+        """Writes a commit, whole or not at all; returns it with its id and weight."""
+        raise NotImplementedError
+
+    def _body(self, commit: Commit) -> Body:
+        """What a commit changed."""
+        raise NotImplementedError
+
+    def _take(self, tensor: Tensor, path: str) -> TensorRef:
+        """How a tensor is named in snapshots."""
+        return TensorRef(tensor)
+
+    def _tensor(self, ref: TensorRef) -> Tensor:
+        """The tensor of a snapshot."""
+        assert ref.tensor is not None
+        return ref.tensor
+
+    def _sync(self) -> None:
+        """Has on disk what was written."""
+
+    def _weigh(self, body: Body) -> int:
+        """How large a body will be."""
+        return count_leaves(body.whole if body.whole is not None else body.changes)
+
+    def _starts_anew(self) -> bool:
+        """True where the next commit is to hold all, so that those before it can be dropped."""
+        return False
+
+    def _show(self, step: int, state: State) -> str:
+        """Writes a state for people to look at; returns the name of its folder."""
+        return str(step)
+
+    def _drop_old(self) -> None:
+        """Takes away what ``max_snapshots`` no longer keeps."""
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other writers away while a run lasts.
+
+        Raises:
+            StorageError: another run writes here.
+        """
+        with self._exclusive():
+            self._load()
+            self._is_held, self._pending = True, _Pending()
+            try:
+                yield
+                self._flush()
+            except BaseException:
+                with suppress(StorageError, OSError):  # the error that ended the run is the one to tell of
+                    self._flush()
+                raise
+            finally:
+                self._is_held = False
+
+    def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
+        """Keeps a complete state and the content after it, with the next :meth:`keep_life`; at once where no run holds the storage.
+
+        Returns:
+            The name of its folder.
+
+        Raises:
+            StorageError: something in it cannot be stored; names its path.
+        """
+        with self._writing():
+            known = self._snapshot(self._head)
+            Evolution(self._take).evolve(known.get("slots"), dict(state), ("slots",))
+            Evolution(self._take).evolve(known["content"], content, ("content",))
+            name = self._show(step, state)
+            self._pending.stored = (step, name, state, content)
+            return name
+
+    def keep_trace(self, entry: Mapping[str, Any]) -> None:
+        """Keeps what a stage left to be looked at, with the next :meth:`keep_life`."""
+        with self._writing():
+            self._pending.traces.append(dict(entry))
+
+    def keep_life(self, life: Life) -> None:
+        """Makes a commit of a life as it is now, if anything is new."""
+        with self._writing():
+            self._commit(life)
+
+    def rewind(self, commit: Commit, life: Life) -> None:
+        """Goes back to a commit: what comes next follows it. What lay after it stays in the log, and off the chain."""
+        with self._writing():
+            self._flush()
+            self._head = self._known(commit.id)
+            self._commit(replace(life, cause={"kind": "rewind"}))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock:
+            if self._is_held:
+                yield
+                return
+            with self.hold():
+                yield
+
+    def _flush(self) -> None:
+        """Commits what was handed in and no life followed, and has all on disk."""
+        with self._lock:
+            if self._pending.stored is not None or self._pending.traces:
+                self._commit(None)
+            if self._unsynced:
+                self._sync()
+                self._unsynced = False
+
+    def _commit(self, life: Life | None) -> None:
+        head, pending = self._head, self._pending
+        before = self._snapshot(head)
+        evolution = Evolution(self._take)
+        cause = {} if life is None else dict(life.cause)
+        kind = cause.get("kind", "life" if life is not None else "stored" if pending.stored else "failed")
+        assert kind in KINDS, f"no kind of commit: {kind!r}"
+        fields: dict[str, Any] = {"content": before["content"], "schema": before["schema"], "slots": before["slots"]}
+        if life is not None:
+            fields["content"] = life.content
+            fields["schema"] = None if life.state is None else list(life.state.schema)
+            fields["slots"] = None if life.state is None else dict(life.state)
+        stored = None
+        if pending.stored is not None:
+            stored, own = self._placed(before, fields, life, evolution)
+            fields |= {"complete": own} if own else {}
+        after = evolution.evolve(before, fields)
+        position: dict[str, Any] = {} if life is None else {"passes": life.passes, "stage": life.stage, "seed": life.seed, "life": life.id}
+        if life is None and head is not None:
+            position = {"passes": head.passes, "stage": head.stage, "seed": head.seed, "life": head.life}
+        is_new = evolution.changes or stored or pending.traces or kind in ("rewind", "fork")
+        if not is_new and head is not None and all(getattr(head, name) == value for name, value in position.items()):
+            return
+        ran, now = cause.get("stage"), datetime.now(UTC).isoformat(timespec="milliseconds")
+        action = None if (given := cause.get("action")) is None else evolution.fresh(given, ("action",))
+        commit = Commit("", None if head is None else head.id, kind, ran=ran, at=now, stored=stored, **position)
+        body = Body(evolution.changes, None, action, pending.traces)
+        commit, body = self._or_whole(commit, body, after)
+        commit = self._write(commit, body)
+        self._pending = _Pending()
+        self._advance(commit, after)
+        is_dear = any(entry.get("calls") for entry in body.traces) or time.monotonic() - self._synced > _UNSYNCED
+        self._unsynced = True
+        if is_dear or stored or commit.stage == 0 or kind not in ("stage", "life"):
+            self._sync()
+            self._unsynced, self._synced = False, time.monotonic()
+        if stored:
+            self._drop_old()
+
+    def _placed(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], life: Life | None, evolution: Evolution
+    ) -> tuple[Stored, dict[str, Any]]:
+        """Where the complete state that was handed in is to be found, and what of it this commit has to hold itself."""
+        assert self._pending.stored is not None
+        step, name, state, content = self._pending.stored
+        own: dict[str, Any] = {}
+        where = "own"
+        if before["schema"] == list(state.schema) and evolution.is_same(before["slots"], dict(state)):
+            where = "before"
+        elif life is not None and life.state is state:
+            where = "after"
+        else:
+            own |= {"schema": list(state.schema), "slots": dict(state)}
+        is_after = life is not None and (content is life.content or evolution.is_same(evolution.fresh(content, ("content",)), life.content))
+        if not is_after:
+            own["content"] = content
+        return Stored(step, name, where, "after" if is_after else "own"), own
+
+    def _or_whole(self, commit: Commit, body: Body, after: Any) -> tuple[Commit, Body]:
+        """The commit as it is, or with the whole snapshot in it when that has become worth it."""
+        head, since, size = self._since_whole
+        if self._head is None:
+            return replace(commit, is_whole=True), Body([], after, body.action, body.traces)
+        if head != self._head.id:
+            since, size = self._weights(self._head)
+        if self._starts_anew() or since >= WHOLE_AFTER * max(size, 1):
+            whole = Body([], after, body.action, body.traces)
+            size = self._weigh(whole)
+            if self._starts_anew() or since >= WHOLE_AFTER * size:
+                return replace(commit, is_whole=True), whole
+        self._since_whole = (self._head.id, since, size)
+        return commit, body
+
+    def _weights(self, commit: Commit) -> tuple[int, int]:
+        """(weight of the changes since the last whole snapshot, its own weight)."""
+        since = 0
+        for one in self._back_from(commit):
+            if one.is_whole:
+                return since, one.weight
+            since += one.weight
+        return since, 1
+
+    def _advance(self, commit: Commit, after: Any) -> None:
+        """Makes a commit that was written the head."""
+        _, since, size = self._since_whole
+        self._since_whole = (commit.id, 0, commit.weight) if commit.is_whole else (commit.id, since + commit.weight, size)
+        head, steps = self._steps
+        if commit.parent == head and commit.stored is not None:
+            steps[commit.stored.step] = commit
+        if commit.parent == head:
+            self._steps = (commit.id, steps)
+        if self._head is not None and self._head.id in self._cursors:
+            self._cursors.move_to_end(self._head.id, last=False)  # forgotten first
+        self._commits[commit.id] = commit
+        self._head = commit
+        self._remember(commit, after)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def steps(self) -> list[int]:
+        """Numbers of the stored steps, oldest first."""
+        with self._lock:
+            return sorted(self._stored())
+
+    def read(self, step: int) -> tuple[State, dict[str, Any]]:
+        """A stored state and the content after it.
+
+        Raises:
+            StorageError: there is no such step, or what lies there is damaged.
+        """
+        with self._lock:
+            stored = self._stored()
+            if step not in stored:
+                raise StorageError(f"{self}: no step {step}; there are {sorted(stored)}")
+            commit = stored[step]
+            assert commit.stored is not None
+            with _said(f"{self}: step {step}"):
+                after = self._snapshot(commit)
+                complete = after.get("complete", {})
+                source = {"own": complete, "after": after}.get(commit.stored.state)
+                source = self._snapshot(self._parent(commit)) if source is None else source
+                content = materialise(after["content"] if commit.stored.content == "after" else complete["content"], self._tensor)
+                return self._state(source), content
+
+    def read_life(self) -> Life | None:
+        """The life that was kept last; None when there is none."""
+        with self._lock:
+            self._load()
+            return None if self._head is None or self._head.life is None else self.life_at(self._head)
+
+    def life_at(self, commit: Commit) -> Life:
+        """The life as it was at a commit.
+
+        Raises:
+            StorageError: the commit is unknown, or what lies there is damaged.
+        """
+        with self._lock, _said(f"{self}: {commit}"):
+            snapshot = self._snapshot(self._known(commit.id))
+            state = None if snapshot["schema"] is None else self._state(snapshot)
+            content = materialise(snapshot["content"], self._tensor)
+            life = Life(content, state, commit.passes, commit.stage, commit.seed)
+            life.id = commit.life or life.id
+            return life
+
+    def action_of(self, commit: Commit) -> Any:
+        """The user's action that the stage of a commit was given."""
+        with self._lock, _said(f"{self}: {commit}"):
+            return materialise(self._body(commit).action, self._tensor)
+
+    def head(self) -> Commit | None:
+        """The newest commit."""
+        with self._lock:
+            self._load()
+            return self._head
+
+    def commits(self) -> list[Commit]:
+        """The chain from the first commit to the newest."""
+        with self._lock:
+            self._load()
+            return [] if self._head is None else list(self._back_from(self._head))[::-1]
+
+    def traces(self) -> list[dict[str, Any]]:
+        """What stages left, in the order of the passes; of a stage that ran again, the last."""
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        with self._lock:
+            first = 0 if self.max_snapshots is None else min(self._stored(), default=0) - 1  # the oldest that stays began before
+            for commit in self.commits():
+                if commit.passes >= first and self._has_body(commit):
+                    with _said(f"{self}: {commit}"):
+                        for entry in self._body(commit).traces:
+                            if entry["pass"] >= first:
+                                found[entry["pass"], entry["place"]] = entry
+            return [found[key] for key in sorted(found)]
+
+    def pinned(self) -> Self:
+        """A view of the log as it is now, for readers: it stays so while a writer goes on."""
+        with self._lock:
+            self._load()
+            view = object.__new__(type(self))
+            view.__dict__.update(self.__dict__)
+            view.__dict__.update(_pending=_Pending(), _is_held=False, _steps=(self._steps[0], dict(self._steps[1])), _load=lambda: None)
+            return view
+
+    # --- branching ----------------------------------------------------------------------------------------------------
+
+    def fork(self, commit: Commit, target: Storage, life: Life) -> None:
+        """Has another, empty storage share the past up to a commit, and own what follows.
+
+        Raises:
+            StorageError: the target holds something already, or cannot share.
+        """
+        if not isinstance(target, CommitLog):
+            raise StorageError(f"{target!r}: keeps no log, so it cannot hold a fork; expected a folder, an address or memory")
+        with self._lock:
+            view = self.pinned()
+            commit = view._known(commit.id)
+            if target.head() is not None:
+                raise StorageError(f"{target}: holds a world's past already; a fork needs a new or empty state_dir")
+            life = replace(life, cause={"kind": "fork"})
+            if not target._share(view, commit, life):
+                with target._writing():
+                    for one in list(view._back_from(commit))[::-1]:
+                        if view._has_body(one):
+                            target._copy(view, one)
+                    target._commit(life)
+
+    def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
+        """Shares the past of another storage without a copy and writes the fork's first commit; False where it cannot."""
+        return False
+
+    def _copy(self, source: CommitLog, commit: Commit) -> None:
+        """Writes another storage's commit as the next of this one."""
+        body = source._body(commit)
+
+        def own(value: Any) -> Any:
+            if isinstance(value, TensorRef):
+                return self._take(source._tensor(value), "")
+            if isinstance(value, dict):
+                return {key: own(item) for key, item in value.items()}
+            return type(value)(map(own, value)) if isinstance(value, (list, tuple)) else value
+
+        is_whole = commit.is_whole or self._head is None
+        whole = own(source._snapshot(commit)) if is_whole else None
+        changes = [] if is_whole else [[at, word, own(value)] for at, word, value in body.changes]
+        after = whole if is_whole else apply(self._snapshot(self._head), changes)
+        parent = None if self._head is None else self._head.id
+        copied = Body(changes, whole, own(body.action), body.traces)
+        self._advance(self._write(replace(commit, id="", parent=parent, is_whole=is_whole), copied), after)
+        self._unsynced = True
+
+    # --- copies -------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        del state["_lock"]
+        return {**state, "_cursors": OrderedDict(), "_pending": _Pending(), "_is_held": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = copy.copy(self)  # commits never change, so they are shared
+        made.__dict__.update(_commits=dict(self._commits), _steps=(self._steps[0], dict(self._steps[1])))
+        return made
+
+    # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _has_body(self, commit: Commit) -> bool:
+        """False where ``max_snapshots`` dropped what a commit held."""
+        return True
+
+    def _known(self, commit_id: str) -> Commit:
+        try:
+            return self._commits[commit_id]
+        except KeyError:
+            raise StorageError(f"{self}: commit {commit_id[:12]} is missing; a file of the log was taken away, or damaged") from None
+
+    def _parent(self, commit: Commit) -> Commit | None:
+        return None if commit.parent is None else self._known(commit.parent)
+
+    def _back_from(self, commit: Commit | None) -> Iterator[Commit]:
+        """A commit, its parent, and so on to the first."""
+        while commit is not None:
+            yield commit
+            commit = self._parent(commit)
+
+    def _stored(self) -> dict[int, Commit]:
+        """Commits of the stored steps on the chain, as many as are kept."""
+        self._load()
+        head, steps = self._steps
+        newest = None if self._head is None else self._head.id
+        if head != newest:
+            found: dict[int, Commit] = {}
+            for commit in self._back_from(self._head):
+                if commit.id == head:
+                    found = {**steps, **found}
+                    break
+                if commit.stored is not None:
+                    found.setdefault(commit.stored.step, commit)
+            steps = found
+            self._steps = (newest, steps)
+        if self.max_snapshots is None or len(steps) <= self.max_snapshots:
+            return steps
+        return {step: steps[step] for step in sorted(steps)[-self.max_snapshots :]}
+
+    def _snapshot(self, commit: Commit | None) -> Any:
+        """The snapshot at a commit."""
+        if commit is None:
+            return {"content": {}, "schema": None, "slots": None}
+        path: list[tuple[Commit, Body | None]] = []
+        for one in self._back_from(commit):
+            if one.id in self._cursors:
+                path.append((one, None))
+                break
+            body = self._body(one)
+            path.append((one, body))
+            if body.whole is not None:
+                break
+        snapshot: Any = None
+        for index, (one, held) in enumerate(reversed(path)):
+            if held is None:
+                snapshot = self._cursors[one.id]
+            else:
+                snapshot = held.whole if held.whole is not None else apply(snapshot, held.changes)
+            if index and index % max(len(path) // 16, 16) == 0:
+                self._remember(one, snapshot)
+        if not isinstance(snapshot, dict) or not {"content", "schema", "slots"} <= snapshot.keys():
+            raise StorageError(f"{self}: {commit}: holds no snapshot of a world")
+        self._remember(commit, snapshot)
+        return snapshot
+
+    def _remember(self, commit: Commit, snapshot: Any) -> None:
+        self._cursors[commit.id] = snapshot
+        self._cursors.move_to_end(commit.id)
+        while len(self._cursors) > _CURSORS:
+            self._cursors.popitem(last=False)
+
+    def _state(self, snapshot: Mapping[str, Any]) -> State:
+        """The State in a snapshot, or in what a commit holds of its own."""
+        slots = materialise(snapshot["slots"], self._tensor)
+        return State(schema=tuple(snapshot["schema"]), **slots)
+
+
+@contextmanager
+def _said(where: str) -> Iterator[None]:
+    """Names the place of what is found to be damaged inside."""
+    try:
+        yield
+    except StorageError as error:
+        if where in str(error):
+            raise
+        raise StorageError(f"{where}: {error!s}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise StorageError(f"{where}: damaged, or not written by a storage: {type(error).__name__} {str(error)[:100]}") from error
+
+
+def in_order(commits: Sequence[Commit], step: int) -> Commit | None:
+    """The last of the commits of a pass: the moment when it was done, or the newest where it is not."""
+    of_pass = [commit for commit in commits if (commit.passes, commit.stage) <= (step + 1, 0) and commit.life is not None]
+    inside = [commit for commit in of_pass if (commit.passes, commit.stage) > (step, 0)]
+    return inside[-1] if inside else None

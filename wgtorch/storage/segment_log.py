@@ -1,0 +1,284 @@
+"""A log whose commits lie in files, wherever those are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from wgtorch.core.encoding import StoredValue, decode_with, encode_with
+from wgtorch.core.errors import StorageError
+from wgtorch.core.json_text import check_json, expect, read_json
+from wgtorch.storage.commit import Body, Commit, commit_from, meta_of
+from wgtorch.storage.known_tensors import KnownTensors, blob_length, blob_of, tensor_of
+from wgtorch.storage.log import CommitLog
+from wgtorch.storage.segment import Blob, digest_of, pack, read_blob, scan
+from wgtorch.storage.snapshot import TensorRef, refs_in
+
+MARKER = "wgtorch-storage.json"
+MARKER_FORMAT = "wgtorch-storage"
+FORMAT_VERSION = "2.0"
+LOG = "log"
+_LOOKS = 1000
+_SEGMENT_NAME = re.compile(r"(\d{8,})-([0-9a-f]{16})\.commits")
+
+
+class SegmentFile(Protocol):
+    """A file of commits, open for reading; what it held when it was opened stays readable."""
+
+    name: str
+    number: int
+    token: Any
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes of it; fewer at its end."""
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(slots=True)
+class _Scanned:
+    file: SegmentFile
+    end: int = 0
+    last: str | None = None
+    is_copy: bool = False
+
+
+def segment_name(number: int, owner: str) -> str:
+    """The name of a file of commits; owner is the id of the storage that writes it."""
+    return f"{number:08d}-{owner}.commits"
+
+
+def segment_number(name: str, owners: Iterable[str]) -> int | None:
+    """The number of a file of commits of one of these storages; None for any other file."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    return int(match[1]) if match is not None and match[2] in owners else None
+
+
+class SegmentLog(CommitLog):
+    """Commits in numbered files, tensors among them by their hash.
+
+    A kind gives ``_files`` (what there is now) and ``_append`` (one record, whole or not at all).
+    """
+
+    def __init__(self, max_snapshots: int | None = None) -> None:
+        super().__init__(max_snapshots)
+        self._segments: dict[str, _Scanned] = {}
+        self._places: dict[str, tuple[SegmentFile, tuple[Blob, ...]]] = {}
+        self._blobs: dict[str, tuple[SegmentFile, Blob]] = {}
+        self._tensors = KnownTensors()
+
+    # --- what a kind gives --------------------------------------------------------------------------------------------
+
+    def _files(self) -> Iterator[tuple[str, int, Any, int]]:
+        """Files of commits in their order: name, number, what changes when the file is another, and size."""
+        raise NotImplementedError
+
+    def _open(self, name: str, number: int) -> SegmentFile:
+        """Opens a file of commits."""
+        raise NotImplementedError
+
+    def _append(self, parts: list[Any], record_id: str) -> tuple[SegmentFile, int]:
+        """Writes a record at the end; returns its file, and at which byte it begins."""
+        raise NotImplementedError
+
+    def _next_number(self) -> int | None:
+        """The number of the file that the next record is the first of; None where it is not the first."""
+        raise NotImplementedError
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        if self._is_held:  # nobody else writes
+            return
+        found = list(self._files())
+        for _ in range(_LOOKS):
+            for name, number, token, size in found:
+                known = self._segments.get(name)
+                if known is None or known.file.token != token:
+                    if known is not None:  # written anew without what was dropped; views go on with the file they have
+                        self._places = dict(self._places)
+                        self._blobs = {digest: place for digest, place in self._blobs.items() if place[0] is not known.file}
+                    known = self._segments[name] = _Scanned(self._open(name, number))
+                if size > known.end and not known.is_copy:
+                    self._scan(known, size)
+            seen, found = found, list(self._files())
+            if [entry[:3] for entry in found] == [entry[:3] for entry in seen]:  # nothing was dropped or begun meanwhile
+                break
+        else:
+            raise StorageError(f"{self}: another process writes faster than it can be read; look again later")
+        heads = [last for name, *_ in seen if (last := self._segments[name].last) is not None]
+        if heads:
+            self._head = self._known(heads[-1])
+
+    def _scan(self, known: _Scanned, size: int) -> None:
+        file = known.file
+        for record in scan(file.read, size, known.end, str(file)):
+            where = f"{file}, byte {record.start}"
+            if record.start == 0 and record.meta.get("segment") != file.number:  # of a number that is not its own
+                known.is_copy = True
+                return
+            self._commits[record.id] = commit_from(record.meta, record.id, record.blobs[0].length, where)
+            self._places[record.id] = (file, record.blobs)
+            for blob in record.blobs[1:]:
+                if blob.start >= 0:
+                    self._blobs[blob.digest] = (file, blob)
+            known.end, known.last = record.end, record.id
+
+    def _body(self, commit: Commit) -> Body:
+        file, blobs = self._places[commit.id]
+        where = f"{file}: {commit}"
+        if blobs[0].start < 0:
+            raise StorageError(f"{where}: what it held was dropped, as max_snapshots says")
+        entry = expect(read_json(read_blob(file.read, blobs[0], where), where, StorageError), dict, "the change", where, StorageError)
+
+        def ref(digest: str) -> TensorRef:
+            return TensorRef(None, digest)
+
+        try:
+            changes = expect(entry.get("changes", []), list, "changes", where, StorageError)
+            traces = expect(entry.get("traces", []), list, "traces", where, StorageError)
+            for trace in traces:
+                expect(trace, dict, "a trace", where, StorageError)
+                for name in ("pass", "place"):
+                    expect(trace.get(name), int, f"a trace's {name}", where, StorageError)
+            whole = decode_with(entry["whole"], ref, StoredValue) if "whole" in entry else None
+            return Body(
+                [[at, word, decode_with(value, ref, StoredValue)] for at, word, value in changes], whole, decode_with(entry.get("action"), ref, StoredValue), traces
+            )
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StorageError(f"{where}: damaged: {str(error)[:200]}") from error
+
+    def _has_body(self, commit: Commit) -> bool:
+        return self._places[commit.id][1][0].start >= 0
+
+    def _tensor(self, ref: TensorRef) -> Tensor:
+        assert ref.digest is not None
+        if ref.digest not in self._blobs:
+            raise StorageError(f"{self}: the tensor {ref.digest[:12]} is missing; a file of the log was taken away, or damaged")
+        file, blob = self._blobs[ref.digest]
+        return tensor_of(read_blob(file.read, blob, f"{file}: a tensor"), str(file))
+
+    def _take(self, tensor: Tensor, path: str) -> TensorRef:
+        return TensorRef(tensor, self._tensors.digest(tensor, path))
+
+    def live_tensor(self, ref: TensorRef) -> Tensor:
+        """The tensor itself where the process has it, else from its file."""
+        assert ref.digest is not None
+        found = self._tensors.find(ref.digest)
+        return self._tensor(ref) if found is None else found
+
+    def verify(self) -> int:
+        """Reads every commit and every tensor there is.
+
+        Returns:
+            How many bytes were found to be what was written.
+
+        Raises:
+            StorageError: something is not; names the file and the commit.
+        """
+        with self._lock:
+            view = self.pinned()
+            count = 0
+            for commit in [] if view._head is None else view._back_from(view._head):
+                file, blobs = view._places[commit.id]
+                for blob in blobs:
+                    if blob.start >= 0:
+                        count += len(read_blob(file.read, blob, f"{file}: {commit}"))
+            return count
+
+    def __getstate__(self) -> dict[str, Any]:
+        fresh: dict[str, Any] = {
+            "_segments": {},
+            "_places": {},
+            "_blobs": {},
+            "_commits": {},
+            "_head": None,
+            "_steps": (None, {}),
+            "_tensors": KnownTensors(),
+        }
+        return {**super().__getstate__(), **fresh}  # files are opened anew
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def _write(self, commit: Commit, body: Body) -> Commit:
+        new: dict[str, Tensor] = {}
+        for ref in refs_in([body.changes, body.whole, body.action]):
+            assert ref.digest is not None
+            if ref.digest not in self._blobs and ref.digest not in new:
+                tensor = ref.tensor if ref.tensor is not None else self._tensors.find(ref.digest)
+                assert tensor is not None
+                new[ref.digest] = tensor
+        text = self._text(body)
+        blobs: list[list[Any]] = [[digest_of(text), len(text)], *([digest, blob_length(tensor)] for digest, tensor in new.items())]
+        number = self._next_number()
+        meta = {**meta_of(commit), **({} if number is None else {"segment": number}), "blobs": blobs}
+        raw = json.dumps(meta, separators=(",", ":")).encode()
+        record_id, parts = pack(raw, [[text], *(blob_of(tensor) for tensor in new.values())])
+        file, start = self._append(parts, record_id)
+        at = start + sum(memoryview(part).nbytes for part in parts[:3])
+        placed = []
+        for digest, length in blobs:
+            placed.append(Blob(digest, at, length))
+            at += length
+        self._places[record_id] = (file, tuple(placed))
+        self._blobs |= {blob.digest: (file, blob) for blob in placed[1:]}
+        end = start + sum(memoryview(part).nbytes for part in parts)
+        known = self._segments.setdefault(file.name, _Scanned(file))
+        known.end, known.last = end, record_id
+        return replace(commit, id=record_id, weight=len(text))
+
+    def _weigh(self, body: Body) -> int:
+        return len(self._text(body))
+
+    def _text(self, body: Body) -> bytes:
+        """A body as JSON.
+
+        Raises:
+            StorageError: it is more than is read again.
+        """
+
+        def name(ref: TensorRef, path: str) -> str:
+            assert ref.digest is not None
+            return ref.digest
+
+        def plain(value: Any) -> Any:
+            return encode_with(value, "", TensorRef, name)
+
+        entry: dict[str, Any] = {} if body.whole is None else {"whole": plain(body.whole)}
+        if body.changes:
+            entry["changes"] = [[at, word, plain(value)] for at, word, value in body.changes]
+        if body.action is not None:
+            entry["action"] = plain(body.action)
+        if body.traces:
+            entry["traces"] = body.traces
+        try:
+            text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
+            text = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
+        check_json(text, f"{self}: what is to be stored", StorageError)
+        return text
+
+
+def parse_marker(raw: bytes, where: str) -> dict[str, Any]:
+    """What a marker says.
+
+    Raises:
+        StorageError: it is none, or of a version that is not known here.
+    """
+    marker: Any = read_json(raw, where, StorageError, max_bytes=1 << 20)
+    is_ours = isinstance(marker, dict) and marker.get("format") == MARKER_FORMAT and re.fullmatch("[0-9a-f]{16}", str(marker.get("id")))
+    if not is_ours:
+        raise StorageError(f"{where}: is no marker of a storage; expected format {MARKER_FORMAT!r} and an id. Choose another state_dir")
+    if marker.get("format_version") not in ("1.0", FORMAT_VERSION):
+        raise StorageError(
+            f"{where}: format_version {str(marker.get('format_version'))[:40]!r}; this version reads '1.0' and {FORMAT_VERSION!r}"
+        )
+    ancestors = marker.setdefault("ancestors", [])
+    if not isinstance(ancestors, list) or not all(isinstance(entry, str) and re.fullmatch("[0-9a-f]{16}", entry) for entry in ancestors):
+        raise StorageError(f"{where}: ancestors is {str(ancestors)[:60]}; expected a list of ids")
+    return dict(marker)
