@@ -252,7 +252,7 @@ def test_values_of_registered_classes_lie_in_contents(tmp_path):
         pass
     storage = DirectoryStorage(tmp_path)
     for count in (1, 1, 2):
-        storage.keep_life(Life({"episodes": [inner.replace(outcome=f"{count}")], "n": 5}, None, count, 0, 1))
+        storage.keep_life(Life({"episodes": [inner.replace(outcome=f"{count}")], "n": 5}, None, count, 0, 1, "one"))
     life = DirectoryStorage(tmp_path).read_life()
     assert life is not None
     assert_same(life.content, {"episodes": [inner.replace(outcome="2")], "n": 5})

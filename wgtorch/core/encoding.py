@@ -192,5 +192,7 @@ def decode_with(value: Any, get: Callable[[str], Any], make: Callable[[str, Any]
 def value_of(name: Any, plain: Any) -> Any:
     """A value of a registered class, from its name in files and what it is made of."""
     if not isinstance(name, str) or name not in StoredTypes:
-        raise StorageError(f"a value of type {name if isinstance(name, str) else '?'!r:.60}; expected one of {', '.join(StoredTypes.names())}")
+        raise StorageError(
+            f"a value of type {name if isinstance(name, str) else '?'!r:.60}; expected one of {', '.join(StoredTypes.names())}"
+        )
     return StoredTypes.get(name).from_plain(plain)

@@ -148,7 +148,10 @@ class SegmentLog(CommitLog):
                     expect(trace.get(name), int, f"a trace's {name}", where, StorageError)
             whole = decode_with(entry["whole"], ref, StoredValue) if "whole" in entry else None
             return Body(
-                [[at, word, decode_with(value, ref, StoredValue)] for at, word, value in changes], whole, decode_with(entry.get("action"), ref, StoredValue), traces
+                [[at, word, decode_with(value, ref, StoredValue)] for at, word, value in changes],
+                whole,
+                decode_with(entry.get("action"), ref, StoredValue),
+                traces,
             )
         except (ValueError, TypeError, RecursionError) as error:
             raise StorageError(f"{where}: damaged: {str(error)[:200]}") from error
