@@ -16,6 +16,7 @@ from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import dry_run_of
+from wgtorch.core.run.loop_steps import check_loops_are_there
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.running import Running
 from wgtorch.core.structure import Exposed, Node
@@ -210,7 +211,7 @@ class Stage(Composite):
         content: Mapping[str, Any] | None = None,
         training: bool | None = None,
         seed: int | Sequence[int] | None = None,
-        num_loop_steps: int | None = None,
+        num_loop_steps: int | Mapping[str, int] | None = None,
         callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool | str = False,
         timeout: float | None = None,
@@ -242,6 +243,7 @@ class Stage(Composite):
             debug=debug,
             cache=cache,
         )
+        check_loops_are_there(self, run.num_loop_steps)
         run.state, run.options.is_dry = state, bool(dry_run)
         if run.options.pause is not None:
             run.options.pause.arguments = {"state": state, "action": action, "content": content}

@@ -144,6 +144,11 @@ def lines() -> dict[str, Line]:
     waiting = chain(NODES, lambda index: Waits())
     one_waits = chain(NODES, lambda index: Waits() if index == NODES // 2 else Identity())
     single = chain(1, lambda index: Identity())
+    ring = Graph("ring")
+    ring.add_node(Identity(), "n", auto_connect=False)
+    ring.add_edge("n.y", "n.x")
+    ring.expose_input("n", "x")
+    ring.expose_output("n", "y")
     pipeline = Pipeline("p")
     pipeline.add_graph(single, "g")
     pipeline.infer_exposed_ports()
@@ -154,7 +159,7 @@ def lines() -> dict[str, Line]:
         "a loop by hand": Line(by_hand),
         "graph(x=x)": Line(lambda: plain(x=x), beside="a loop by hand"),
         "graph.run": Line(lambda: plain.run(given), beside="graph(x=x)", limit=1.5),
-        "  num_loop_steps=": Line(lambda: plain.run(given, num_loop_steps=3), beside="graph(x=x)", limit=1.5),
+        "  num_loop_steps=": Line(lambda: ring.run(given, num_loop_steps=NODES), beside="graph(x=x)", limit=1.5),
         "  timeout=": Line(lambda: plain.run(given, timeout=60), beside="graph(x=x)", limit=1.5),
         "  cancelled=": Line(lambda: plain.run(given, cancelled=lambda: False), beside="graph(x=x)", limit=1.5),
         "  outputs=": Line(lambda: plain.run(given, outputs=["y"]), beside="graph(x=x)", limit=1.5),

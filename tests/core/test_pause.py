@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tests.core.random_structures import Sketch, dags, loops
 from tests.core.test_precompute_invariants import Told
 from tests.core.test_precompute_invariants import loop as told_loop
-from wgtorch import Block, Graph, Paused, Pipeline, Rng, Stage, State
+from wgtorch import Block, Graph, Paused, Pipeline, Rng, Stage, State, World
 from wgtorch.core.errors import PortError, PortTypeError, RunTimeoutError, StorageError, UnknownNameError
 
 
@@ -163,6 +163,33 @@ def test_a_stage_goes_on_with_its_state_and_content(tmp_path: Path) -> None:
     found = stage.resume(paused)
     assert torch.equal(found.recipe, want.recipe)
     assert found.outcome == "kept"
+
+
+def living(folder: Path | None = None) -> World:
+    world = World("w")
+    for role, source, target in (("first", "intent", "recipe"), ("second", "recipe", "artifacts")):
+        stage = Stage(role, role=role)
+        stage.add_pipeline(nested(), "p")
+        stage.set_state_contract([source], [target], {"p.x": source, "p.start": source}, {target: "p.y"})
+        world.add_stage(stage, role)
+    world.set_cycle(["first", "second"])
+    world.set_storage(None if folder is None else {"state_dir": str(folder)})
+    return world
+
+
+def test_a_world_stops_inside_a_stage_and_lives_on(tmp_path: Path) -> None:
+    whole = living()
+    whole.run(State(intent=X), seed=5, num_steps=2)
+    world = living(tmp_path / "life")
+    paused = world.run_until(State(intent=X), before="second/p/first/step", iteration=2, seed=5, num_steps=2)
+    assert (world.life.passes, world.life.stage) == (0, 1)
+    paused.save(tmp_path / "paused")
+    again = living(tmp_path / "life").resume()
+    state = again.resume(Paused.load(tmp_path / "paused"))
+    assert torch.equal(state.artifacts, whole.state.artifacts)
+    assert again.life.passes == 2
+    with pytest.raises(PortError, match="is of life, pass and stage"):
+        again.resume(paused)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.core.test_runs import Add, ring
-from wgtorch import Block, Graph, Pipeline, Stage, State
+from wgtorch import Block, Graph, Pipeline, Stage, State, World
 from wgtorch.core.errors import MissingInputError, PortTypeError
 
 
@@ -111,6 +111,28 @@ def test_a_stage_streams_as_well_and_ends_with_the_state() -> None:
     events = list(stage.stream(State(intent="a b")))
     assert [event.outputs["text"] for event in events if event.kind == "chunk"] == ["a", "b"]
     assert events[-1].outputs["state"].recipe == "A B"
+
+
+def test_a_world_streams_what_happens_inside_its_stages() -> None:
+    world = World("w")
+    stage = Stage("s", role="s")
+    stage.add_pipeline(telling(), "p")
+    stage.set_state_contract(["intent"], ["intent"], {"p.prompt": "intent"}, {"intent": "p.text"})
+    world.add_stage(stage, "s")
+    world.set_cycle(["s"])
+    seen = []
+    for step in world.stream(State(intent="a b"), num_steps=2, events=True):
+        seen.append((step.kind, getattr(step, "path", None)))
+        if step.kind == "pass" and step.index == 0:
+            world.state = State(intent="edited")  # as between the steps of a stream without events
+    assert seen.count(("chunk", "s/p/g/llm")) == 3
+    assert [kind for kind, path in seen if path is None] == ["stage", "pass", "stage", "pass"]
+    assert seen[-1] == ("end", "")
+    assert step.outputs["state"].intent == "EDITED"
+    for step in world.stream(State(intent="a b"), num_steps=2, events=True):
+        if step.kind == "stage":
+            break
+    assert (world.life.passes, world.life.stage) == (2, 1)
 
 
 def test_the_run_waits_for_the_reader() -> None:

@@ -37,9 +37,9 @@ from wgtorch.core.run.context import (
 from wgtorch.core.run.dry_run import dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
+from wgtorch.core.run.loop_steps import check_loops_are_there
 from wgtorch.core.run.node_cache import NodeCache, copied
-from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, resume_level, run_until_stopped
-from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
+from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import InputSignature
@@ -138,7 +138,7 @@ class Composite(GraphBuilder):
         inputs: Mapping[str, Any] | None = None,
         *,
         outputs: str | Sequence[str] | None = None,
-        num_loop_steps: int | None = None,
+        num_loop_steps: int | Mapping[str, int] | None = None,
         training: bool | None = None,
         seed: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
@@ -159,7 +159,7 @@ class Composite(GraphBuilder):
             inputs: values by exposed input; a value under a port's path (``"a.y"``, ``"first/a.y"``) is taken in place of
                 what that node would compute.
             outputs: exposed outputs or ports by path (``"a.y"``) to compute; only what they need is run.
-            num_loop_steps: iterations of every loop.
+            num_loop_steps: iterations of every loop, or of some by a node of theirs: ``{"solver": 20, "refine/solver": 8}``.
             training: with gradients and as in ``train``; else without and as in ``eval``. Modules keep their own mode.
             seed: every node draws from its own generator, keyed by (seed, path, loop iteration, sample): an int, or a list with
                 one for each sample of the batch, of which sample k is what ``seed=[that one]`` gives alone.
@@ -196,6 +196,7 @@ class Composite(GraphBuilder):
             cache=cache,
         )
         check_seeds_fit(run.key, values, self.block_id)
+        check_loops_are_there(self, run.num_loop_steps)
         run.feeds, run.options.is_dry = feeds, bool(dry_run)
         if outputs is not None:
             outputs = requested(outputs, self.block_id)
@@ -270,82 +271,6 @@ class Composite(GraphBuilder):
             for result in run_items(runs[first : first + batch_size], lambda run: background.start(in_this_context(run)), joins)
         ]
 
-    def run_until(
-        self,
-        *inputs: Any,
-        before: str | None = None,
-        after: str | None = None,
-        iteration: int | Sequence[int] | None = None,
-        **options: Any,
-    ) -> Paused:
-        """Runs until a node is about to be called, or has been, and stops there, so that values can be looked at, changed and saved.
-
-        Nodes are called one after the other in such a run, those that wait on a network as well, and bodies of compiled loops eagerly.
-
-        Args:
-            inputs: as of :meth:`run`.
-            before, after: path of the node, here or below (``"t2i/solver"``); one of the two.
-            iteration: of the loops around the node, from 0: a number for the innermost, a sequence for all, the outermost first. The first
-                time that the run comes to the node when left out.
-            options: as of :meth:`run`.
-
-        Returns:
-            The run as it has stopped; :meth:`resume` goes on.
-
-        Raises:
-            PortError: the run ended and never came there.
-            UnknownNameError: there is no such node.
-
-        Example:
-            >>> paused = graph.run_until({"prompt": "the sea"}, before="solver", iteration=3, seed=7)
-            >>> graph.resume(paused, {"solver.latent": paused.values["solver.latent"].flip(-1)})
-        """
-        refuse_where_runs_stop(options, self.block_id)
-        request = request_of(self, before, after, iteration)
-        stop = run_until_stopped(request, partial(self.run, *inputs, **options))
-        if not isinstance(stop, Stopped):
-            raise never_reached(request)
-        return Paused.of(stop, request, kept_options(options))
-
-    def resume(
-        self,
-        paused: Paused,
-        values: Mapping[str, Any] | None = None,
-        *,
-        before: str | None = None,
-        after: str | None = None,
-        iteration: int | Sequence[int] | None = None,
-        **options: Any,
-    ) -> Any:
-        """Goes on with a run that has stopped, in this process or another; bit for bit as if it never had, where nothing was changed.
-
-        Args:
-            paused: what :meth:`run_until` returned, or ``Paused.load(path)``; it can be gone on with several times.
-            values: what to replace, by the paths of ``paused.values``.
-            before, after, iteration: stop again there.
-            options: callbacks, limits and debug, as of :meth:`run`; seed, mode and number of iterations are those of the run that stopped.
-
-        Returns:
-            What :meth:`run` returns; a :class:`~wgtorch.core.run.paused.Paused` where it stopped again.
-
-        Raises:
-            PortError: the level is not as it was, or a value does not fit.
-            UnknownNameError: the paused run has no such value.
-        """
-        refuse_where_runs_go_on(options, self.block_id)
-        frames, changed = check_of(paused, self).changed(values or {}, self)
-        stops = before is not None or after is not None or iteration is not None
-        request = request_of(self, before, after, iteration) if stops else PauseRequest(self)
-        request.frames, request.inputs, request.key, request.is_resumed = frames, changed, paused.key, True
-        request.resumed, request.skips = tuple(paused.node.split("/")), paused.is_before and paused.node == before
-        request.taken = {split_path(name): value for name, value in paused.taken.items()}
-        result = run_until_stopped(request, partial(self.run, **paused.arguments, **paused.options, **options))
-        if isinstance(result, Stopped):
-            return Paused.of(result, request, paused.options)
-        if stops:
-            raise never_reached(request)
-        return result
-
     def compile_loops(self, options: Mapping[str, Any]) -> bool:
         if not has_loops(self._current_plan()):
             return super().compile_loops(options)
@@ -411,6 +336,10 @@ class Composite(GraphBuilder):
 
     # What torch.compiler.assume_constant_result sets, which would import the compiler with this package.
     _plan_while_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    def plan(self) -> Plan:
+        """The plan of a run of all that is exposed."""
+        return self._current_plan()
 
     def plan_for(self, run: RunContext) -> Plan:
         """The plan for what a run wants of this composite, with the values it gives."""

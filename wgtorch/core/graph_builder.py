@@ -292,7 +292,7 @@ class GraphBuilder(Level):
         outputs = child.get_output_spec()
         is_level = isinstance(child, Level)
         is_async = bool(child.is_async) or node.timeout is not None
-        surrounded = bool(node.map or node_id in self._adapted)
+        surrounded = bool(node.map or node.retry or node_id in self._adapted)
         needs = LEVEL * is_level | FROZEN * (not node.trainable) | RNG * child.wants_rng | SURROUNDED * surrounded
         return NodeShape(
             node_id=node_id,

@@ -37,6 +37,7 @@ class Node:
         timeout: seconds that one call may take.
         condition: what must hold for the child to run: slots that must be filled, a preset's or registered name, or a
             callable. Read by levels that run over a State.
+        retry: how a call that fails is made again; see :func:`wgtorch.core.run.retry.check_retry`.
         reuse: False keeps the child out of every pool: an instance for this place alone.
     """
 
@@ -48,6 +49,7 @@ class Node:
     timeout: float | None = None
     condition: Any = None
     reuse: bool = True
+    retry: Mapping[str, Any] | None = None
 
     def __deepcopy__(self, memo: dict) -> Node:
         return self

@@ -17,6 +17,7 @@ from wgtorch.core.nodes import Nodes
 from wgtorch.core.plan import Plan
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Event, RunContext
+from wgtorch.core.run.loop_steps import as_plain
 from wgtorch.core.run.port_checks import check_inputs
 from wgtorch.core.run.rng import Key
 from wgtorch.core.signature import copy_plain
@@ -68,7 +69,7 @@ class RemoteNode:
             left = None if deadline is None else deadline - time.monotonic()
             tell = partial(_tell, run) if run.options.callbacks else None
             message |= place_of(run.path, run.key, run.iterations, run.sample)
-            message |= {} if run.num_loop_steps is None else {"num_loop_steps": run.num_loop_steps}
+            message |= {} if run.num_loop_steps is None else {"num_loop_steps": as_plain(run.num_loop_steps)}
             message |= {} if left is None else {"timeout": max(left, 0.001)}
         if "digest" in self.contract:
             message["contract"] = self.contract["digest"]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from wgtorch.core.errors import Finding, PortTypeError, StateError, StorageError, StructureError, ValidationError
+from wgtorch.core.errors import Finding, PortError, PortTypeError, StateError, StorageError, StructureError, ValidationError
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.node_cache import NodeCache
+from wgtorch.core.run.paused import Paused, check_of
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.running import Running
+from wgtorch.core.run.stream import events_of
 from wgtorch.core.signature import copy_plain, ensure_plain
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.life_files import read_life, write_life
@@ -83,12 +86,27 @@ class WorldRunner(Level):
         """The stored states, oldest first."""
         return History(self._storage)
 
-    def resume(self) -> Self:
+    def resume(  # type: ignore[override]
+        self, paused: Paused | None = None, values: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
         """Takes up the life that the storage kept last, as after a crash; :meth:`run` then goes on as if never stopped.
 
+        Args:
+            paused: goes on with a run of this life that ``run_until`` stopped inside a stage, and gives what :meth:`run` gives. In another
+                process the life is taken up first: ``world.resume()``, then ``world.resume(Paused.load(path))``.
+            values, options: as for every level, see :meth:`Level.resume`.
+
         Raises:
+            PortError: the paused run is one of another life, or of another moment of this one.
             StorageError: the storage keeps no life.
         """
+        if paused is not None:
+            here = [self._life.id, self._life.passes, self._life.stage]
+            if (found := check_of(paused, self).arguments.get("moment")) != here:
+                raise PortError(f"{self.block_id}: the paused run is of life, pass and stage {found}; this world is at {here}")
+            own = copy(paused)
+            own.arguments = {name: value for name, value in paused.arguments.items() if name != "moment"}
+            return super().resume(own, values, **options)
         life = self._storage.read_life()
         if life is None:
             raise StorageError(f"{self.block_id}: the storage keeps no life to resume; run the world first, or use World.load")
@@ -193,15 +211,45 @@ class WorldRunner(Level):
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
         cache: NodeCache | None = None,
-    ) -> Generator[WorldStep, None, None]:
+        events: bool = False,
+    ) -> Generator[Any, None, None]:
         """:meth:`run`, telling after each stage and each pass.
 
         Between two steps ``world.state`` and ``world.content`` may be looked at and replaced. Leaving the loop stops the
         world there; the next ``run`` goes on from that stage.
 
+        Args:
+            state, action, num_steps, seed, training, callbacks, timeout, cancelled, cache: as of :meth:`run`.
+            events: tell also of what happens inside the stages, as ``stream`` of other levels does; the last event holds the ``state``.
+
         Yields:
-            A :class:`~wgtorch.world_runtime.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass.
+            A :class:`~wgtorch.world_runtime.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass;
+            with ``events``, between them every :class:`~wgtorch.core.run.context.Event`.
         """
+        options = {"action": action, "num_steps": num_steps, "seed": seed, "training": training, "timeout": timeout, "cache": cache}
+        if not events:
+            return self._steps(state, **options, callbacks=callbacks, cancelled=cancelled)
+
+        def run(callbacks: Sequence[Any], cancelled: Callable[[], bool]) -> State | None:
+            for step in self._steps(state, **options, callbacks=callbacks, cancelled=cancelled):
+                callbacks[-1](step)  # hands it over and waits until the next is asked for
+            return self._life.state
+
+        return events_of(run, self.level, self.block_id, callbacks, cancelled)
+
+    def _steps(
+        self,
+        state: State | None,
+        *,
+        action: Any,
+        num_steps: int,
+        seed: int | None,
+        training: bool | None,
+        callbacks: Any,
+        timeout: float | None,
+        cancelled: Callable[[], bool] | None,
+        cache: NodeCache | None,
+    ) -> Generator[WorldStep, None, None]:
         self._require_cycle()
         call = RunRequest(state, self._actions(action, num_steps), self._life.passes)
         run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training, cache=cache)
@@ -214,6 +262,8 @@ class WorldRunner(Level):
             try:
                 for index in range(self._life.passes - call.begun, num_steps):
                     run.emit("loop", None, self.level, step=index, total=num_steps)
+                    if run.options.pause is not None:
+                        run.options.pause.arguments = {"action": call.actions[index:], "num_steps": num_steps - index}
                     yield from self._one_pass(call.actions[index], run, training)
             except Exception:
                 self._failed = call
@@ -223,6 +273,8 @@ class WorldRunner(Level):
         """What is left of a pass, stage by stage."""
         while self._life.stage < len(self._cycle):
             trace, stage = self._trace(action), self.nodes[self._cycle[self._life.stage]]
+            if run.options.pause is not None:
+                run.options.pause.arguments["moment"] = [self._life.id, self._life.passes, self._life.stage]
             try:
                 with Running(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
                     watched = trace.watched(run)

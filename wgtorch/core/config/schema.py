@@ -56,6 +56,18 @@ PLACE: dict[str, Any] = {
     "map": one_of(TEXT, TEXTS),
     "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
     "condition": CONDITION,
+    "retry": one_of(
+        {"type": "integer", "minimum": 1},
+        closed(
+            {
+                "times": {"type": "integer", "minimum": 1},
+                "wait": {"type": "number", "minimum": 0},
+                "factor": {"type": "number", "minimum": 1},
+                "longest": {"type": "number", "minimum": 0},
+                "on": TEXT,
+            }
+        ),
+    ),
     "reuse": {"type": "boolean"},
     "share": TEXT,
 }

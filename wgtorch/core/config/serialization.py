@@ -22,7 +22,7 @@ from wgtorch.core.tree import is_level, walk
 from wgtorch.core.trust import Trust, at_node, from_file, in_code
 
 _PLACE_DEFAULTS = Node("_")
-_IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse")
+_IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse", "retry")
 
 
 def from_config(
@@ -147,6 +147,10 @@ def _place_config(node: Node, level: Any) -> dict[str, Any]:
             if callable(value):
                 raise StructureError(
                     f"{level.block_id}/{node.node_id}: the condition is a bare function; register it with register_condition and name it"
+                )
+            if name == "retry" and callable(value["on"]):
+                raise StructureError(
+                    f"{level.block_id}/{node.node_id}: retry's condition is a bare function; register it with register_retry and name it"
                 )
             place[name] = ensure_plain(dict(value) if name == "inputs" else value, f"{level.block_id}/{node.node_id}.{name}")
     if not is_level(level.child_class):

@@ -19,6 +19,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.cached_call import CachedRun, note_draw
 from wgtorch.core.run.foreign_draws import is_serving, serve_from, serving
+from wgtorch.core.run.loop_steps import LoopSteps, below, check_loop_steps
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.pause import PauseRequest, claim_request
 from wgtorch.core.run.result_cache import ResultCache
@@ -32,7 +33,8 @@ class Event:
     """What a callback is told.
 
     Args:
-        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``chunk`` where a block tells of an output that is not whole yet.
+        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``chunk`` where a block tells of an output that is not whole yet,
+            ``retry`` where a call failed that is made again.
         path: the node's path below the level that runs (``architect/plan/first/a``); empty for that level itself.
         level: ``world``, ``stage``, ``pipeline``, ``graph`` or ``block``.
         inputs: values the node was called with.
@@ -121,7 +123,7 @@ class RunContext:
         options: what holds for the whole run.
         path: ids from below the level that runs to this one.
         key: what draws here are keyed by; None draws from PyTorch's global generator.
-        num_loop_steps: iterations of every loop.
+        num_loop_steps: iterations of every loop, or of some by the path of a node below this level.
         iterations: iterations of the loops, and passes, around the node that runs.
         sample: places in mapped lists around the node that runs; part of every draw's key.
         feeds: given outputs by (path below this level, port).
@@ -134,7 +136,7 @@ class RunContext:
     options: RunOptions
     path: Path = ()
     key: Key | None = None
-    num_loop_steps: int | None = None
+    num_loop_steps: LoopSteps | None = None
     iterations: tuple[int, ...] = ()
     sample: tuple[int, ...] = ()
     feeds: Mapping[tuple[Path, str], Any] | None = None
@@ -150,7 +152,7 @@ class RunContext:
             self.options,
             (*self.path, node_id),
             None if self.key is None else mix(self.key, name_key(node_id)),
-            self.num_loop_steps,
+            self.num_loop_steps if type(self.num_loop_steps) is not dict else below(self.num_loop_steps, node_id),
             self.iterations,
             self.sample if item is None else (*self.sample, item),
             feeds and {(path[1:], port): value for (path, port), value in feeds.items() if path[:1] == (node_id,)},
@@ -295,7 +297,7 @@ def new_run(
     *,
     seed: Any = None,
     callbacks: Callback | Iterable[Callback] | None = None,
-    num_loop_steps: int | None = None,
+    num_loop_steps: int | Mapping[str, int] | None = None,
     timeout: float | None = None,
     cancelled: Callable[[], bool] | None = None,
     training: bool | None = None,
@@ -310,7 +312,7 @@ def new_run(
     Raises:
         PortTypeError: an option is of another kind than it has to be.
     """
-    key = check_seed(seed, root)
+    key, steps = check_seed(seed, root), check_loop_steps(num_loop_steps, root)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
         raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
     if cancelled is not None and not callable(cancelled):
@@ -323,7 +325,7 @@ def new_run(
     if (outer := active_call()) is None:
         options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug, batch=meeting.get(), cache=cached)
         options.pause = pause
-        run = RunContext(options, key=key, num_loop_steps=num_loop_steps)
+        run = RunContext(options, key=key, num_loop_steps=steps)
         return run if pause is None else pause.begin(run)
     inner = outer.child()
     around = inner.options
@@ -339,7 +341,7 @@ def new_run(
         cache=cached or around.cache,
         pause=pause,
     )
-    inner.num_loop_steps = num_loop_steps
+    inner.num_loop_steps = steps
     if key is not None:
         inner.key = key
     return inner if pause is None else pause.begin(inner)

@@ -31,6 +31,7 @@ from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, in_this
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
+from wgtorch.core.run.loop_steps import steps_here
 from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
@@ -283,7 +284,8 @@ def _recomputes(composite: ExecutorHost) -> bool:
 
 def loop_steps(composite: ExecutorHost, step: Loop, run: RunContext | None) -> int | None:
     """How many iterations a loop takes: the call's word, else the metadata's, else its nodes'; None until ``done``."""
-    stated = composite.metadata.get("num_loop_steps") if run is None or run.num_loop_steps is None else run.num_loop_steps
+    told = None if run is None else steps_here(run.num_loop_steps, step.nodes)
+    stated = composite.metadata.get("num_loop_steps") if told is None else told
     if stated is not None:
         if not isinstance(stated, int) or stated < 1:
             raise PortError(f"the loop through {', '.join(step.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")

@@ -26,6 +26,7 @@ from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.port_checks import named_outputs
+from wgtorch.core.run.retry import call_again
 from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
@@ -78,7 +79,7 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     for name in call.required:
         if name not in values:
             raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
-    make = _mapped if node.map else _maker(run)
+    make = _mapped if node.map else _maker(run, node)
     if run is None or not (run.options.callbacks or run.options.debug):
         result = make(node, child, call, values, run)
         if pause is not None and pause.stops(run, call.node, before=False):
@@ -146,7 +147,7 @@ def _mapped(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     if len(set(lengths.values())) > 1:
         raise PortError(f"{node.node_id}: the mapped inputs differ in length: {lengths}")
     count = next(iter(lengths.values()), 0)
-    make = _maker(run)
+    make = _maker(run, node)
     if getattr(child, "batched", False):
         return _in_items(outputs_of(call, make(node, child, call, values, run, None), child), count, node.node_id)
     items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
@@ -189,9 +190,18 @@ def _together(calls: Sequence[Callable[[], Any]], call: Call, run: RunContext | 
     return [future.result() for future in futures]
 
 
-def _maker(run: RunContext | None) -> Callable[..., Any]:
-    """What makes the calls of a run: the call alone, where the run has nothing to put around it."""
+def _maker(run: RunContext | None, node: Node) -> Callable[..., Any]:
+    """What makes the calls of a node: the call alone, where neither the run nor the place has anything to put around it."""
+    if node.retry is not None and not torch.compiler.is_compiling():
+        return _retried
     return _made if run is None or not run.options.is_surrounded else _called
+
+
+def _retried(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None = None) -> Any:
+    """One call of a child, made again when it fails."""
+    make = partial(_made if run is None or not run.options.is_surrounded else _called, node, child, call, values, run, item)
+    assert node.retry is not None
+    return call_again(make, node.retry, run, node.node_id, _level(child))
 
 
 def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None = None) -> Any:

@@ -1,0 +1,93 @@
+"""How many iterations the loops of a run take, as its caller says: one number for all, or one for each loop by a node of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wgtorch.core.errors import PortError, PortTypeError
+from wgtorch.core.kinds import describe
+from wgtorch.core.plan import Loop
+
+LoopSteps = int | Mapping[tuple[str, ...], int]
+"""For every loop, or by the path of a node."""
+
+
+def check_loop_steps(given: Any, where: str) -> LoopSteps | None:
+    """What a caller says of iterations, paths as tuples.
+
+    Raises:
+        PortTypeError: it is no whole number from 1, nor a mapping of such numbers by path.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        for path, steps in given.items():
+            if not isinstance(path, str) or not _is_count(steps):
+                raise PortTypeError(
+                    f"{where}: num_loop_steps holds {path!r}: {steps!r}; expected a whole number from 1 by the path of a node in a loop, "
+                    "as {'solver': 20, 'refine/solver': 8}"
+                )
+        return {tuple(path.split("/")): steps for path, steps in given.items()}
+    if not _is_count(given):
+        raise PortTypeError(
+            f"{where}: num_loop_steps is {describe(given)}; expected a whole number from 1, or one for each loop by a node of it, "
+            "as {'solver': 20}"
+        )
+    return given
+
+
+def check_loops_are_there(level: Any, given: LoopSteps | None) -> None:
+    """Refuses numbers of iterations that no loop would take.
+
+    Raises:
+        PortError: there is no loop, a path names no node of one, or two numbers are for one loop; names the loops there are.
+    """
+    if given is None or any(each.remote for each, _ in _levels(level)):
+        return
+    loops = {(*above, node): loop for each, above in _levels(level) for loop in _loops(each) for node in loop.nodes}
+    known = f"loops go through {', '.join(sorted({'/'.join(path) for path in loops}))}" if loops else "there is no loop in it"
+    if isinstance(given, int):
+        if not loops:
+            raise PortError(f"{level.block_id}: num_loop_steps is {given}, and {known}; leave it out")
+        return
+    told: dict[Any, int] = {}
+    for path, steps in given.items():
+        if path not in loops:
+            raise PortError(f"{level.block_id}: num_loop_steps for {'/'.join(path)!r}, which is in no loop; {known}")
+        if told.setdefault((path[:-1], loops[path].nodes), steps) != steps:
+            raise PortError(f"{level.block_id}: num_loop_steps has two numbers for the loop through {', '.join(loops[path].nodes)}")
+
+
+def below(given: LoopSteps | None, node_id: str) -> LoopSteps | None:
+    """What is said of the loops inside a child."""
+    if type(given) is not dict:
+        return given
+    return {path[1:]: steps for path, steps in given.items() if path[0] == node_id and len(path) > 1} or None
+
+
+def steps_here(given: LoopSteps | None, nodes: tuple[str, ...]) -> int | None:
+    """What is said of the loop through these nodes."""
+    if type(given) is not dict:
+        return given  # type: ignore[return-value]
+    return next((steps for path, steps in given.items() if len(path) == 1 and path[0] in nodes), None)
+
+
+def as_plain(given: LoopSteps | None) -> Any:
+    """As users write it."""
+    return {"/".join(path): steps for path, steps in given.items()} if isinstance(given, Mapping) else given
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _levels(level: Any, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    yield level, path
+    for node_id, child in level.nodes.items() if depth < 128 and not level.remote else ():
+        if getattr(child, "level", "block") != "block":
+            yield from _levels(child, (*path, node_id), depth + 1)
+
+
+def _loops(level: Any) -> list[Loop]:
+    return [step for step in level.plan().steps if isinstance(step, Loop)]
