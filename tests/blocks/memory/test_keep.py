@@ -68,3 +68,14 @@ def test_mistakes() -> None:
         Keep()(outcome="a", records={"sumary": "x"})
     with pytest.raises(PortError, match="glossary: found"):
         Keep()(outcome="a", records={"glossary": ["Mara"]})
+
+
+def test_episodes_may_be_forgotten_together() -> None:
+    keep, content = Keep(episodes=4, at_once=3), {}
+    lengths = []
+    for number in range(9):
+        content = keep(content=content, outcome=f"Episode {number}.")["content"]
+        lengths.append(len(content["chronicle"]))
+    assert lengths == [1, 2, 3, 4, 2, 3, 4, 2, 3] and content["episodes"] == 9
+    with pytest.raises(ConfigError, match="at_once: found 5, expected 1 to 4"):
+        Keep(episodes=4, at_once=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,19 @@ def test_sentences_and_stems() -> None:
     assert stems("灯台") == ["灯台"]
     assert shortened("One two. Three four five.", 5, estimate) == "One two. …"
     assert shortened("unbroken" * 9, 4, estimate).endswith("…")
+
+
+def test_what_stays_the_same_stands_first_where_a_prompt_should_keep_its_beginning() -> None:
+    content = {"summary": "All of it.", **WORLD, "mood": "calm", "episodes": 40}
+    found = recalled(content=content, budget=10_000, changing=["glossary", "summary"])["context"]
+    assert re.findall(r"(?m)^<(\w+)>", found) == ["style", "rules", "story", "mood", "chronicle", "glossary", "summary"]
+    more = {**content, "chronicle": [*WORLD["chronicle"], "A ship came."], "summary": "More of it.", "episodes": 41}
+    again = recalled(content=more, budget=10_000, changing=["glossary", "summary"])["context"]
+    same = next(at for at, (one, other) in enumerate(zip(found, again, strict=False)) if one != other)
+    assert same > 0.8 * len(found)
+
+
+def test_a_summary_of_episodes_that_are_all_there_is_not_repeated() -> None:
+    content = {"summary": "All of it.", "chronicle": ["One.", "Two."], "episodes": 2}
+    assert "All of it" not in recalled(content=content)["context"]
+    assert "All of it" in recalled(content={**content, "episodes": 3})["context"]

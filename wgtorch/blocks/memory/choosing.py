@@ -10,6 +10,8 @@ from wgtorch.blocks.memory.counting import Count
 from wgtorch.blocks.memory.notes import Note, notes_of, rendered, shortened
 from wgtorch.blocks.memory.policies import Retrieve, Summarise
 
+_SUMMARY, _EPISODES = "summary", "chronicle"
+
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
@@ -69,12 +71,16 @@ def recall(
     retrieve: Retrieve,
     summarise: Summarise,
     summary_share: float,
+    changing: Sequence[str] = (),
 ) -> Recalled:
     """Content as a prompt's part of at most ``budget`` tokens.
 
     First the pinned fields, each whole or, where even that is too long, its beginning; then the newest notes of each list;
     then what the retrieve policy wants most, as long as it fits. Of lists that are not there in full, what is left out is
     summarised in a share of the budget that is kept free for it.
+
+    What mostly stays stands first - pinned fields, other values, then lists, which grow at their end - so that models that keep
+    what they read of a prompt's beginning read little anew.
 
     Args:
         content: what the world is.
@@ -86,9 +92,11 @@ def recall(
         recent: notes of each list that are taken before anything is searched for.
         retrieve, summarise: policies.
         summary_share: of the budget, for summaries, in [0, 1).
+        changing: fields that stand last, since most episodes change them; where there are none, the content's order stays.
     """
     notes = notes_of(content, hidden)
-    draft = _Draft([*dict.fromkeys(note.section for note in notes)], budget, count)
+    notes = [note for note in notes if note.section != _SUMMARY or not _tells_all(content, notes)]
+    draft = _Draft(_stable_first(notes, pinned, changing), budget, count)
     cut = [section for section in pinned if not _pin(draft, [note for note in notes if note.section == section])]
     lists = {note.section for note in notes if note.age and note.section not in pinned}
     free = [note for note in notes if note.section not in pinned]
@@ -105,6 +113,23 @@ def recall(
     left_out = tuple(note for note in notes if (note.section, note.index) not in included)
     text = draft.text()
     return Recalled(text, count(text), tuple(draft.notes), left_out, tuple(cut))
+
+
+def _stable_first(notes: Sequence[Note], pinned: Sequence[str], changing: Sequence[str]) -> list[str]:
+    """The sections in the order that they stand in: the fewer episodes change one, the earlier."""
+    lists = {note.section for note in notes if note.age}
+
+    def rank(name: str) -> int:
+        return 3 + list(changing).index(name) if name in changing else 0 if name in pinned else 2 if name in lists else 1
+
+    order = dict.fromkeys(note.section for note in notes)
+    return sorted(order, key=rank) if changing else list(order)
+
+
+def _tells_all(content: Mapping[str, Any], notes: Sequence[Note]) -> bool:
+    """True while several episodes are there, every one in full, so that a summary of them only repeats them."""
+    told = sum(note.section == _EPISODES for note in notes)
+    return told > 1 and content.get("episodes") == told
 
 
 def _pin(draft: _Draft, notes: Sequence[Note]) -> bool:

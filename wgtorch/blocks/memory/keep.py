@@ -23,6 +23,8 @@ class Keep(Block):
     Args:
         episodes: that stay in full.
         names: entries of the glossary that stay; those that were written longest ago go first.
+        at_once: episodes that are forgotten together once there are more than that. With several, prompts keep the same beginning for
+            as many episodes.
         forget: ``oldest``, ``idle`` (those that speak of the fewest names), ``never``, or one that
             :func:`~wgtorch.blocks.memory.policies.register_forget` named.
         summarise: ``lead`` (first sentences), ``newest`` (last sentences), ``nothing``, or a registered one.
@@ -43,6 +45,7 @@ class Keep(Block):
         *,
         episodes: int = 12,
         names: int = 40,
+        at_once: int = 1,
         forget: str = "oldest",
         summarise: str = "lead",
         summary_budget: int = 250,
@@ -52,6 +55,9 @@ class Keep(Block):
         for name, value in (("episodes", episodes), ("names", names), ("summary_budget", summary_budget)):
             if value < 1:
                 raise ConfigError(f"memory/keep.{name}: found {value}, expected at least 1")
+        if not 1 <= at_once <= episodes:
+            raise ConfigError(f"memory/keep.at_once: found {at_once}, expected 1 to {episodes}, the episodes that stay in full")
+        self.at_once = at_once
         self.episodes, self.names, self.summary_budget = episodes, names, summary_budget
         self.forget = ForgetRegistry.get(forget)
         self.summarise = SummariseRegistry.get(summarise)
@@ -75,7 +81,8 @@ class Keep(Block):
         known = dict(list(known.items())[-self.names :])
         chronicle = [*before.get("chronicle", []), outcome]
         summary = noted.get("summary")
-        gone = set(self.forget([said(entry) for entry in chronicle], self.episodes, known))
+        stay = self.episodes if len(chronicle) <= self.episodes else self.episodes + 1 - self.at_once
+        gone = set(self.forget([said(entry) for entry in chronicle], stay, known))
         if not summary and gone:
             told = [said(entry) for index, entry in enumerate(chronicle) if index in gone]
             earlier = [before["summary"]] if before.get("summary") else []

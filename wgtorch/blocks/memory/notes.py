@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wgtorch.blocks.prompt.sections import section as between_tags
 from wgtorch.world_runtime.state import holds_something
 
 
@@ -57,7 +58,10 @@ def said(value: Any) -> str:
 
 
 def rendered(notes: Iterable[Note], summaries: Mapping[str, str] | None = None) -> str:
-    """Notes as text, each section between tags of its name; a summary of a section stands before its notes."""
+    """Notes as text, each section between tags of its name; a summary of a section stands before its notes.
+
+    No note can close its section or open another: tags in it are written in typographic brackets.
+    """
     summaries = summaries or {}
     sections: dict[str, list[Note]] = {section: [] for section in summaries}
     for note in notes:
@@ -67,7 +71,7 @@ def rendered(notes: Iterable[Note], summaries: Mapping[str, str] | None = None) 
         lines = [summaries[section]] if section in summaries else []
         ordered = sorted(inside, key=lambda note: note.index)
         lines += [f"- {note.text}" if len(ordered) > 1 or note.index or note.age else note.text for note in ordered]
-        blocks.append("\n".join([f"<{section}>", *lines, f"</{section}>"]))
+        blocks.append(between_tags(section, lines))
     return "\n".join(blocks)
 
 

@@ -38,6 +38,10 @@ class Memory(Block):
             :func:`~wgtorch.blocks.memory.policies.register_retrieve` named.
         summarise: ``lead`` (first sentences), ``newest`` (last sentences), ``nothing``, or a registered one.
         summary_share: of the budget, kept for summaries, in [0, 1).
+        changing: fields that stand last, the one that changes most at the end; before them stand the pinned fields, other values,
+            and lists, which grow at their end. So a prompt keeps its beginning from episode to episode, for models that keep what
+            they read of one. Where it is left out, sections stand in the content's order. A ``summary`` of episodes that the
+            ``chronicle`` all holds in full is left out.
     """
 
     inputs: Mapping[str, Any] = {
@@ -58,6 +62,7 @@ class Memory(Block):
         retrieve: str = "relevant",
         summarise: str = "lead",
         summary_share: float = 0.2,
+        changing: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if budget < 1:
@@ -72,6 +77,7 @@ class Memory(Block):
         self.pinned, self.hidden = tuple(pinned), frozenset(hidden)
         self.retrieve = RetrieveRegistry.get(retrieve)
         self.summarise = SummariseRegistry.get(summarise)
+        self.changing = tuple(changing)
         self.count = counter(tokenizer)
 
     def forward(self, content: Mapping[str, Any] | None = None, query: Any = None) -> dict[str, Any]:
@@ -93,6 +99,7 @@ class Memory(Block):
             retrieve=self.retrieve,
             summarise=self.summarise,
             summary_share=self.summary_share,
+            changing=self.changing,
         )
         if found.cut:
             warnings.warn(

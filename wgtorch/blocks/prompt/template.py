@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wgtorch.blocks.prompt.sections import has_tags, without_tags
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.port import Port
@@ -18,6 +19,9 @@ class Prompt(Block):
     Both are templates of Jinja (https://jinja.palletsprojects.com) in its sandbox; each name in them is an input. The filter
     ``listed`` puts a list of texts on lines with numbers before them, and leaves a single text as it is.
 
+    Where the prompt has sections between tags - in the templates, or in an input that ``sections`` names - no other value can
+    close or open one: tags in it are written in typographic brackets.
+
     Example:
         >>> ask = Prompt(prompt="{{ intent }}{% if action %} The user wants: {{ action }}{% endif %}", optional=["action"])
         >>> ask(intent="A storm comes.")["prompt"]
@@ -27,12 +31,15 @@ class Prompt(Block):
         prompt: the template of the prompt.
         system: of what the model is told first.
         optional: inputs that need not be fed; in the templates they are then ``none``.
+        sections: inputs that bring sections of their own, as the ``context`` of a memory does.
     """
 
     outputs: Mapping[str, Any] = {"prompt": "text", "system": Port(dtype="text", optional=True)}
     uses_global_rng = False
 
-    def __init__(self, *, prompt: str, system: str | None = None, optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, prompt: str, system: str | None = None, optional: Sequence[str] = (), sections: Sequence[str] = ("context",)
+    ) -> None:
         super().__init__()
         from jinja2 import StrictUndefined, TemplateSyntaxError, meta
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -52,6 +59,8 @@ class Prompt(Block):
         if unused := [name for name in optional if name not in names]:
             raise ConfigError(f"prompt.optional: {unused[0]!r} is not in the templates; they name {sorted(set(names))}")
         self.optional = tuple(optional)
+        self.sections = frozenset(sections)
+        self._tagged = has_tags(prompt) or has_tags(system or "")
         self.inputs = {name: Port(dtype="any", optional=name in optional) for name in dict.fromkeys(names)}
 
     def forward(self, **values: Any) -> dict[str, Any]:
@@ -62,7 +71,9 @@ class Prompt(Block):
         """
         from jinja2 import TemplateError
 
-        known = {**dict.fromkeys(self.optional), **values}
+        tagged = self._tagged or any(has_tags(str(values.get(name) or "")) for name in self.sections)
+        plain = {name: _untagged(value) if tagged and name not in self.sections else value for name, value in values.items()}
+        known = {**dict.fromkeys(self.optional), **plain}
         try:
             return {part: _tidy(template.render(known)) for part, template in self._templates.items()}
         except TemplateError as error:
@@ -82,6 +93,15 @@ def listed(value: Any) -> str:
     if len(value) == 1:
         return str(value[0])
     return "\n".join(f"{number}. {text}" for number, text in enumerate(value, start=1))
+
+
+def _untagged(value: Any) -> Any:
+    """A value, in whose texts no tag opens or closes a section."""
+    if isinstance(value, str):
+        return without_tags(value)
+    if isinstance(value, Mapping):
+        return {_untagged(name): _untagged(entry) for name, entry in value.items()}
+    return [_untagged(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tidy(text: str) -> str:

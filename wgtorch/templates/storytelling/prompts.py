@@ -43,19 +43,16 @@ another hour or weather. Never repeat an episode, and never undo one.
 - What the user does is tried in earnest. It works as far as the world's rules and the situation let it, and it has consequences.
 - Keep to the world's style and rules. No modern things, magic or strangers that the world does not have.
 
-Write in {{ language }}.""",
+Write two to four sentences in the present tense: who is where, at what hour and in what weather, what they see, and what they set \
+out to do. Concrete and visible. Only these sentences, without a heading. Write in {{ language }}.""",
     prompt=_WORLD
     + """{% if action %}
 The user does this now: {{ action }}
 
 Write what is about to happen because of it.
 {% else %}
-Nobody interferes; the world goes on by itself.
-
-Write what is about to happen.
-{% endif %}
-Two to four sentences in the present tense: who is where, at what hour and in what weather, what they see, and what they set out \
-to do. Concrete and visible. Only these sentences, without a heading, in {{ language }}.""",
+Nobody interferes; the world goes on by itself. Write what is about to happen.
+{% endif %}""",
     optional=("context", "action"),
 )
 
@@ -74,12 +71,14 @@ in the words that the world's glossary has for it, so that it looks the same eve
 - About this painter: {{ painter }}
 {% endif %}
 
+Write {% if pictures == 1 %}one prompt: the moment of the episode that is most worth seeing{% else %}{{ pictures }} prompts: \
+{{ pictures }} moments or views of the episode, in the order of the story, none like another{% endif %}.
+
 Write the prompts in {{ prompt_language }}, whatever language the story is in.""",
     prompt=_WORLD
     + """What is about to happen: {{ intent }}
 
-Write {% if pictures == 1 %}one prompt: the moment of this episode that is most worth seeing{% else %}{{ pictures }} prompts: \
-{{ pictures }} moments or views of this episode, in the order of the story, none like another{% endif %}.""",
+Write the prompt{% if pictures != 1 %}s{% endif %}.""",
     optional=("context", "painter"),
 )
 
@@ -105,14 +104,15 @@ as an event with a reason inside the world. What they did not see may be told on
 - You are inside the world: never speak of pictures, painters, witnesses, plans, intentions of an author, or of these notes.
 - Plain and vivid. Deeds and things before feelings. An ending that leaves something open.
 
-Write in {{ language }}, in the style of the world.""",
+Tell in three to six sentences in the past tense, in {{ language }} and in the style of the world. Only these sentences, without a \
+heading.""",
     prompt=_WORLD
     + """What was about to happen: {{ intent }}
 
 What witnesses saw:
 {{ description | listed }}
 
-Tell what really happened: three to six sentences in the past tense, in {{ language }}. Only these sentences, without a heading.""",
+Tell what really happened.""",
     optional=("context",),
 )
 
