@@ -29,7 +29,8 @@ _BLOCKS = {
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.blocks": (
         "adapter/controlnet", "adapter/ip", "adapter/t2i", "embedder/clip_image",
-        "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text", "conditioner/t5_text",
+        "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "codec/autoencoder_tiny",
+        "conditioner/clip_text", "conditioner/t5_text",
         "noise/latents", "tokenizer/clip", "tokenizer/t5",
         "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
         "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/mask_patches", "diffusers/masked_image",
@@ -68,6 +69,12 @@ _OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "wgtorch.graph_readers": {"wgtorch.integrations.diffusers.importing": ("diffusers",)},
     "wgtorch.graph_writers": {"wgtorch.integrations.diffusers.exporting": ("diffusers",)},
+    "wgtorch.solver_changes": {"wgtorch.integrations.diffusers.solver_change": ("diffusers",)},
+    "wgtorch.adapter_names": {
+        "wgtorch.integrations.diffusers.families": (
+            "FluxTransformer2DModel", "SD3Transformer2DModel", "UNet2DConditionModel", "WanTransformer3DModel",
+        ),
+    },
     "wgtorch.world_reports": {"wgtorch.report.report": ("html",)},
     "wgtorch.models": {"wgtorch.integrations.transformers.packaged_models": ("smollm2", "wordllama")},
     "wgtorch.converted_formats": {"wgtorch.integrations.transformers.gguf": ("gguf",)},

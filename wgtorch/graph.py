@@ -25,6 +25,8 @@ GraphReaders: Registry[Callable[..., Any]] = Registry("reader of graphs", group=
 """What makes graphs of other libraries' models, by the library's name; integrations add theirs."""
 GraphWriters: Registry[Callable[..., Any]] = Registry("writer of graphs", group="wgtorch.graph_writers")
 """What writes graphs as other libraries read them, by the library's name."""
+SolverChanges: Registry[Callable[..., Any]] = Registry("change of solvers", group="wgtorch.solver_changes")
+"""What changes schedule and solver together, by whose conventions they follow."""
 
 
 class Graph(Composite):
@@ -75,14 +77,34 @@ class Graph(Composite):
         """
         return GraphReaders.get("diffusers")(source, task=task, **options)
 
-    def to_diffusers(self, folder: str | os.PathLike[str]) -> Path:
+    def to_diffusers(self, folder: str | os.PathLike[str], *, adapters: str = "keep") -> Path:
         """Writes a folder that diffusers loads; see :func:`wgtorch.integrations.diffusers.to_diffusers`.
+
+        Args:
+            folder: new, empty, or with a pipeline of diffusers, which is replaced.
+            adapters: ``keep`` writes the base beside ``pytorch_lora_weights.safetensors``, ``fuse`` the weights with adapters in them.
 
         Raises:
             ConfigError: the graph does what no pipeline of diffusers does; lists all of it.
             CheckpointError: the folder holds something else.
         """
-        return GraphWriters.get("diffusers")(self, folder)
+        return GraphWriters.get("diffusers")(self, folder, adapters=adapters)
+
+    def set_solver(self, solver: str, **config: Any) -> None:
+        """Another solver, with the schedule that it wants; what the model was trained for is kept.
+
+        Example:
+            >>> graph.set_solver("solver/dpmpp_2m", use_karras_sigmas=True)
+
+        Args:
+            solver: a block type, or the name of a scheduler of diffusers.
+            config: settings that are to be others than before, as diffusers calls them.
+
+        Raises:
+            ConfigError: there is no such solver, or it does not fit the schedule.
+            MissingExtraError: diffusers, whose conventions schedules follow, is not installed.
+        """
+        SolverChanges.get("diffusers")(self, solver, **config)
 
     def add_node(
         self,

@@ -442,16 +442,22 @@ class Composite(GraphBuilder):
             name = next(iter(spec), "x")
             raise PortTypeError(f"{where}: inputs are {describe(inputs)}; expected a mapping by name, as run({{{name!r}: value}})")
         values, feeds = {}, {}
+        aliases = self.metadata.get("input_aliases") or {}  # names of ports inside, as importers write them
         for name, value in inputs.items():
             if device is not None and isinstance(value, Tensor):
                 value = value.to(device)
+            if value is not None and (target := aliases.get(name)) is not None:
+                path, port_name = split_path(target)
+                feeds[path, port_name] = self._inner_port(path, port_name, target).check(value, f"{where}/{name}")
             if (port := spec.get(name)) is not None:
                 values[name] = port.check(value, where, name)
+            elif name in aliases:
+                continue
             elif "." in name:
                 path, port_name = split_path(name)
                 feeds[path, port_name] = self._inner_port(path, port_name, name).check(value, f"{where}/{name}")
             else:
-                raise PortError(f"{where}: unknown input {name!r}; {suggest(name, spec)}")
+                raise PortError(f"{where}: unknown input {name!r}; {suggest(name, [*spec, *aliases])}")
         return values, feeds
 
     def _request(self, outputs: Sequence[str], run: RunContext) -> None:

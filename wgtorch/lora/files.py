@@ -7,40 +7,63 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.atomic import write_folder
+from wgtorch.core.checkpoint.atomic import write_file, write_folder
 from wgtorch.core.checkpoint.io import MANIFEST
 from wgtorch.core.checkpoint.load import stored_adapters
 from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.checkpoint.tensors import write_tensors
-from wgtorch.core.errors import CheckpointError, StructureError
+from wgtorch.core.errors import CheckpointError, StructureError, suggest
 from wgtorch.core.tree import is_level
 from wgtorch.lora.adapted_module import misfits, set_tensors
 from wgtorch.lora.context import changing
-from wgtorch.lora.foreign_formats import Stored, read_adapters
+from wgtorch.lora.formats.names import adapter_names
+from wgtorch.lora.formats.read import Foreign, Stored, read_adapters
+from wgtorch.lora.formats.write import FORMATS, WRITERS, parts_of
 from wgtorch.lora.injection import eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report
-from wgtorch.lora.target_modules import adaptable, as_peft_says, sizes
+from wgtorch.lora.target_modules import adaptable, as_peft_says
 
 _FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
 
 
-def save(target: Any, folder: str | os.PathLike[str], name: str = "style") -> Path:
-    """Writes an adapter as PEFT does, whole or not at all.
+def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, format: str = "peft") -> Path:
+    """Writes an adapter, whole or not at all.
+
+    ================  ==================================================================================================
+    ``format``        what is written
+    ================  ==================================================================================================
+    ``peft``          of a block ``adapter_config.json`` and ``adapter_model.safetensors`` in the folder; of a level such a folder for
+                      each block, named by its path (``creator.paint.t2i.backbone``)
+    ``diffusers``     ``pytorch_lora_weights.safetensors`` in the folder, for ``pipeline.load_lora_weights(folder)``
+    ``kohya``         ``<name>.safetensors`` in the folder, with the names of kohya's scripts for the family of the graph
+    ================  ==================================================================================================
+
+    Example:
+        >>> lora.save(graph, "out", name="winter", format="diffusers")
+        >>> pipeline.load_lora_weights("out")
 
     Args:
-        target: a block, whose adapter is ``adapter_config.json`` and ``adapter_model.safetensors`` in the folder; or a level, with
-            such a folder for each block, named by its path (``creator.paint.t2i.backbone``).
-        folder: new, empty, or one that holds saved adapters and nothing else.
+        target: a block or level.
+        folder: new, empty, or one that holds saved adapters and nothing else. Of ``diffusers`` and ``kohya`` also the name of the file,
+            which ends in ``.safetensors``.
         name: the adapter's.
+        format: see above.
+
+    Returns:
+        The folder, or the file.
 
     Raises:
-        StructureError: no block below has it.
+        StructureError: no block below has it, or the format has no place for a block that has it.
         CheckpointError: the folder holds something else.
     """
+    if format not in FORMATS:
+        raise StructureError(f"lora.save: unknown format {format!r}; {suggest(format, FORMATS)}")
     holders = holders_of(target, name)
     folder = Path(folder)
+    if format != "peft":
+        return _save_file(holders, folder, name, format)
     _check_folder(folder)
 
     def fill(fresh: Path) -> None:
@@ -84,14 +107,20 @@ def load(
     """
     path = Path(path)
     if (path / MANIFEST).is_file() or (path.is_file() and path.suffix != ".safetensors"):
-        found = [(own if name is None else name, stored) for own, stored in _from_checkpoint(path)]
+        found: list[tuple[str, Stored | Foreign]] = [(own if name is None else name, stored) for own, stored in _from_checkpoint(path)]
         twice = len({(key, stored.model) for key, stored in found}) != len(found)
         if not found or twice:
             raise CheckpointError(f"{path}: holds {'several adapters for one block; leave name out' if twice else 'no adapters'}")
     else:
-        found = [(name or "style", stored) for stored in read_adapters(path)]
-    plan = [(_place_for(target, stored, nodes), adapter, stored) for adapter, stored in found]
-    for place, adapter, _ in plan:
+        found = [(name or "style", stored) for stored in read_adapters(path, _loaders(target))]
+    plan = [(place, adapter, stored) for adapter, entry in found for place, stored in (_place_for(target, entry, nodes),)]
+    taken: dict[tuple[int, str], Stored] = {}
+    for place, adapter, stored in plan:
+        if (other := taken.setdefault((id(place.module), adapter), stored)) is not stored:
+            raise CheckpointError(
+                f"{path}: holds two adapters for {place.path}, on {sorted(other.layers())[:3]}... and {sorted(stored.layers())[:3]}...; "
+                "load one after the other under two names"
+            )
         if adapter in place.adapters and not replace:
             raise StructureError(f"{place.path}: has an adapter {adapter!r} already; pass replace=True, or another name")
     _put_all(plan)
@@ -110,6 +139,19 @@ def load(
 # --- private steps ----------------------------------------------------------------------------------------------------
 
 
+def _save_file(holders: list[Place], path: Path, name: str, format: str) -> Path:
+    """Writes an adapter as one file."""
+    write, called = WRITERS[format]
+    parts, names = parts_of(holders)
+    chosen = dict.fromkeys(parts, ((name, 1.0),))
+    if path.suffix == ".safetensors":
+        return write_file(path, lambda fresh: write(fresh, parts, chosen, names))
+    file = called or f"{name}.safetensors"
+    if path.is_dir() and (other := sorted(entry.name for entry in path.iterdir() if entry.suffix != ".safetensors")):
+        raise CheckpointError(f"{path}: holds {other[0]!r}, which is no adapter and which saving would remove; choose another folder")
+    return write_folder(path, lambda fresh: write(fresh / file, parts, chosen, names))
+
+
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         return
@@ -124,38 +166,38 @@ def _from_checkpoint(path: Path) -> list[tuple[str, Stored]]:
     return [(name, Stored(str(path), block, config, own_names(tensors))) for block, name, config, tensors in stored_adapters(path)]
 
 
-def _place_for(target: Any, stored: Stored, nodes: str | Mapping[str, str] | None) -> Place:
-    """The block that an adapter is for."""
-    wanted = nodes.get(stored.model) if isinstance(nodes, Mapping) else nodes
+def _loaders(target: Any) -> list[str]:
+    """Diffusers' readers of the families whose backbones stand below."""
+    names = [adapter_names(place.module) for place in unique_models(places_of(target))]
+    return list(dict.fromkeys(found.loader for found in names if found is not None and found.loader))
+
+
+def _place_for(target: Any, entry: Stored | Foreign, nodes: str | Mapping[str, str] | None) -> tuple[Place, Stored]:
+    """The block that an adapter is for, and the adapter under its names."""
+    wanted = nodes.get(entry.model) if isinstance(nodes, Mapping) else nodes
     candidates = unique_models(places_of(target, None if wanted is None else [wanted]))
-    if (wanted is None and "." in stored.model) or stored.model in {place.path for place in candidates}:
-        candidates = [place for place in candidates if place.path == stored.model.replace(".", "/")] or candidates
-    fitting = [place for place in candidates if stored.layers() <= adaptable(place.block).keys()]
+    if (wanted is None and "." in entry.model) or entry.model in {place.path for place in candidates}:
+        candidates = [place for place in candidates if place.path == entry.model.replace(".", "/")] or candidates
+    missing = {place.path: entry.missing(place.module, adaptable(place.block)) for place in candidates}
+    fitting = [place for place in candidates if not missing[place.path]]
     if len(fitting) > 1:
-        fitting = [place for place in fitting if _shapes_fit(place, stored)] or fitting
-    if len(fitting) > 1 and stored.model:
-        fitting = [place for place in fitting if stored.model in place.path.split("/")] or fitting
+        fitting = [place for place in fitting if entry.fits(place.module, adaptable(place.block))] or fitting
+    if len(fitting) > 1 and entry.model:
+        fitting = [place for place in fitting if entry.model in place.path.split("/")] or fitting
+    if len(fitting) > 1 and isinstance(entry, Foreign) and entry.is_backbone:
+        fitting = [place for place in fitting if adapter_names(place.module) is not None] or fitting
     if len(fitting) == 1:
-        return fitting[0]
-    what = f"{stored.source}: the adapter{f' of {stored.model!r}' if stored.model else ''} on {sorted(stored.layers())[:3]}..."
+        return fitting[0], entry.stored(fitting[0].module)
+    what = f"{entry.source}: the adapter{f' of {entry.model!r}' if entry.model else ''} on {sorted(entry.layers())[:3]}..."
     if fitting:
         raise CheckpointError(f"{what} fits several blocks: {[place.path for place in fitting]}; say which with nodes=")
-    held = max((len(stored.layers() & adaptable(place.block).keys()) for place in candidates), default=0)
+    nearest = min(missing, key=lambda path: len(missing[path]), default="")
+    without = missing.get(nearest, [])
+    count = len(entry.layers())
     raise CheckpointError(
-        f"{what} fits no block of {[place.path for place in candidates][:8]}: of its {len(stored.layers())} layers the nearest has {held}"
+        f"{what} fits no block of {[place.path for place in candidates][:8]}: of its {count} layers the nearest has {count - len(without)}"
+        + (f"; {nearest} has no place for {without[:20]}" if 0 < len(without) < count else "")
     )
-
-
-def _shapes_fit(place: Place, stored: Stored) -> bool:
-    layers = adaptable(place.block)
-    for key, value in stored.tensors.items():
-        path, _, kind = key.partition(".lora_")
-        inwards, outwards = sizes(layers[path])
-        if kind.startswith(("A", "embedding_A")) and value.shape[1] != inwards:
-            return False
-        if kind.startswith(("B", "embedding_B")) and value.shape[0] != outwards:
-            return False
-    return True
 
 
 def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:

@@ -37,14 +37,14 @@ def merge(target: Any, adapter: Adapter) -> list[str]:
     for place in blocks:
         if (before := merged_into(place.block)) is not None:
             raise StructureError(f"{place.path}: {dict(before)} is merged already; unmerge it first")
-        _check(place, places_of(target), merged)
+        check_mergeable(place, places_of(target), merged)
     try:
         for place in blocks:
             own = _own(merged, place)
             with changing(place.block), torch.no_grad():
                 set_merged(place.block, own)
                 for path, layer in layers_of(place.module):
-                    _merge_layer(layer, own, f"{place.path}: {path}")
+                    merge_layer(layer, own, f"{place.path}: {path}")
     except Exception:
         for place in blocks:
             _restore(place)
@@ -114,7 +114,17 @@ def _own(chosen: Weighted, place: Place) -> Weighted:
     return tuple((name, weight) for name, weight in chosen if name in place.adapters)
 
 
-def _check(place: Place, places: list[Place], chosen: Weighted) -> None:
+def check_mergeable(place: Place, places: list[Place], chosen: Weighted) -> None:
+    """Refuses adapters that cannot be in the weights of a model.
+
+    Args:
+        place: of the model.
+        places: all that may have it.
+        chosen: adapters with weights.
+
+    Raises:
+        StructureError: a place selects something else, a weight is tied to another's, or a layer takes no such change.
+    """
     uses = Counter(id(parameter) for _, parameter in place.block.named_parameters(remove_duplicate=False))
     for path, layer in layers_of(place.module):
         if uses[id(layer.get_base_layer().weight)] > 1 and any(name in layer.scaling for name, _ in chosen):
@@ -146,7 +156,12 @@ def _check(place: Place, places: list[Place], chosen: Weighted) -> None:
             )
 
 
-def _merge_layer(layer: Any, merged: Weighted, where: str) -> None:
+def merge_layer(layer: Any, merged: Weighted, where: str) -> None:
+    """Counts adapters into the weights of one of PEFT's layers; the weights as they were are kept beside.
+
+    Raises:
+        StructureError: they would not be finite.
+    """
     own = [(name, weight) for name, weight in merged if name in layer.scaling]
     if not own:
         return

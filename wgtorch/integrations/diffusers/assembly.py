@@ -47,6 +47,7 @@ class Parts:
         skips_shift: the pipeline decodes without the autoencoder's shift.
         keeps_size: an image that is changed keeps its size, whatever ``sides``.
         sees_patches: the backbone, trained to inpaint, sees the mask's pixels as channels (FLUX.1 Fill).
+        steps_eta: the pipeline's call has ``eta``, 0 by default, which it hands to a scheduler that takes it.
         rescales: the call of the pipeline says how much guidance is rescaled.
     """
 
@@ -65,6 +66,7 @@ class Parts:
     keeps_size: bool = False
     skips_shift: bool = False
     rescales: bool = False
+    steps_eta: bool = False
     sees_patches: bool = False
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wgtorch.core.checkpoint.atomic import write_folder
-from wgtorch.core.errors import CheckpointError, ConfigError, Finding, ValidationError, require
+from wgtorch.core.errors import CheckpointError, ConfigError, Finding, ValidationError, require, suggest
 from wgtorch.graph import Graph, GraphWriters
+from wgtorch.integrations.diffusers.exported_adapters import without_adapters
+from wgtorch.integrations.diffusers.families import FAMILIES, Family, Part
 from wgtorch.integrations.diffusers.importing import from_diffusers
+from wgtorch.integrations.diffusers.read_back import check_written
 from wgtorch.integrations.diffusers.source import INDEX
 from wgtorch.integrations.diffusers.translation import scheduler_for
 
@@ -19,27 +21,43 @@ _ELSEWHERE = ("model", "checkpoint_ref", "dtype", "folder", "scale")
 """Settings that are in the models' own files, or that a call gives."""
 
 
-def to_diffusers(graph: Graph, folder: str | os.PathLike[str]) -> Path:
+def to_diffusers(graph: Graph, folder: str | os.PathLike[str], *, adapters: str = "keep") -> Path:
     """Writes a folder that ``diffusers.DiffusionPipeline.from_pretrained`` loads, whole or not at all.
 
-    What a call may say anyway - the default number of steps, guidance scale or strength - is not in such a folder.
+    What was written is read back by diffusers and compared before it replaces anything. What a call may say anyway - the default
+    number of steps, guidance scale or strength - is not in such a folder.
+
+    Adapters (:mod:`wgtorch.lora`) that places of the graph select are no part of a pipeline's models. With ``"keep"`` the models are
+    the base, bit for bit, and beside them lies ``pytorch_lora_weights.safetensors``, for ``pipeline.load_lora_weights(folder)``; with
+    ``"fuse"`` they are counted into the weights. The graph keeps its own either way.
 
     Args:
         graph: as :func:`from_diffusers` makes them; models, tokenizers, schedule and solver may be others.
         folder: new, empty, or with a pipeline of diffusers, which is replaced.
+        adapters: ``keep`` or ``fuse``.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: the graph does what no pipeline of diffusers does; lists all of it.
+        ConfigError: the graph does what no pipeline of diffusers does; lists all of it. Or what diffusers reads back is not what was
+            written.
         CheckpointError: the folder holds something else.
+        StructureError: places of one model select unlike adapters, or such as no file of diffusers holds.
     """
+    if adapters not in ("keep", "fuse"):
+        raise ConfigError(f"to_diffusers: adapters={adapters!r}; {suggest(adapters, ('keep', 'fuse'))}")
     target = Path(folder)
     if target.is_dir() and any(target.iterdir()) and not (target / INDEX).is_file():
         raise CheckpointError(f"{target}: is a folder that holds no pipeline of diffusers; choose a new or empty one")
-    pipeline = pipeline_of(graph)
-    return write_folder(target, lambda fresh: pipeline.save_pretrained(str(fresh)))
+    pipeline, kept = without_adapters(graph, pipeline_of(graph), adapters == "fuse")
+
+    def fill(fresh: Path) -> None:
+        pipeline.save_pretrained(str(fresh))
+        kept.write(fresh)
+        check_written(pipeline, kept, fresh)
+
+    return write_folder(target, fill)
 
 
 def pipeline_of(graph: Graph) -> Any:
@@ -48,110 +66,50 @@ def pipeline_of(graph: Graph) -> Any:
     Raises:
         ConfigError: there is none.
     """
-    written = _written(graph)
-    needed = [*written.nodes.values(), "schedule", "solver"]
-    missing = [name for name in needed if name not in graph.nodes]
+    family = family_of_graph(graph)
+    needed = [*(part.node for part in family.parts.values() if not part.optional), "schedule", "solver"]
+    missing = [name for name in dict.fromkeys(needed) if name not in graph.nodes]
     if missing:
         raise ConfigError(f"to_diffusers: {graph.block_id} has no node {', '.join(missing)}; expected a graph as from_diffusers makes them")
-    parts = {part: _inner(graph, node) for part, node in written.nodes.items()}
-    parts |= {part: _inner(graph, node) if node in graph.nodes else None for part, node in written.optional.items()}
-    parts |= written.settings(graph)
+    parts = {name: _inner(graph, part) if part.node in graph.nodes else None for name, part in family.parts.items()}
     library: Any = require("diffusers", "diffusers")
-    name, config = scheduler_for(graph.nodes["schedule"], graph.nodes["solver"], is_even=written.is_even)
-    parts["scheduler"] = getattr(library, name)(**config)
-    task = written.task_of(graph)
-    pipeline = getattr(library, written.classes[task])(**parts)
-    _check_same(graph, from_diffusers(pipeline, task=task, batched="repeat" in graph.nodes))
+    name = family.class_for(graph)
+    pipeline_class = getattr(library, name)
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    parts = {part: value for part, value in parts.items() if value is not None or part in taken} | family.settings(graph)
+    scheduler, config = scheduler_for(graph.nodes["schedule"], graph.nodes["solver"], is_even=family.is_even)
+    pipeline = pipeline_class(**parts, scheduler=getattr(library, scheduler)(**config))
+    _check_same(graph, from_diffusers(pipeline, task=family.task_of(graph), batched="repeat" in graph.nodes))
     return pipeline
 
 
-def _task(graph: Graph) -> str:
-    return "inpaint" if "latent_mask" in graph.nodes else "image_to_image" if "encoder" in graph.nodes else "text_to_image"
+def family_of_graph(graph: Graph) -> Family:
+    """The family of a graph: of its backbone, and where several have that, by where it came from or by a node that only one has.
 
-
-def _classes(family: str) -> dict[str, str]:
-    endings = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}
-    return {task: f"{family}{ending}Pipeline" for task, ending in endings.items()}
-
-
-@dataclass(frozen=True)
-class _Written:
-    """How a family is written.
-
-    Args:
-        classes: of pipelines, by task.
-        nodes: by the part of the pipeline, which node holds it.
-        optional: likewise, of parts that may be missing.
-        settings: what else the pipeline is constructed with.
-        is_even: as for :func:`scheduler_for`.
-        task_of: the task of a graph.
+    Raises:
+        ConfigError: there is none.
     """
-
-    classes: dict[str, str]
-    nodes: dict[str, str]
-    optional: dict[str, str] = field(default_factory=dict)
-    settings: Callable[[Graph], dict[str, Any]] = lambda graph: {}
-    is_even: bool = False
-    task_of: Callable[[Graph], str] = _task
-
-
-def _clip_of(graph: Graph) -> dict[str, Any]:
-    """What pictures are seen through, where they are."""
-    if "image_encoder" not in graph.nodes:
-        return {}
-    block: Any = graph.nodes["image_encoder"]
-    return {"image_encoder": _inner(graph, "image_encoder"), "image_processor": block.processor}
+    if "backbone" not in graph.nodes:
+        raise ConfigError(f"to_diffusers: {graph.block_id} has no node backbone; expected a graph as from_diffusers makes them")
+    model = getattr(graph.nodes["backbone"], "model", None)
+    kind = type(model).__name__
+    fitting = [family for family in FAMILIES if kind in family.parts[family.backbone].classes]
+    marked = [family for family in fitting if family.marks and family.marks in graph.nodes]
+    found = marked or [family for family in fitting if not family.marks]
+    if not found:
+        known = sorted({name for family in FAMILIES for name in family.parts[family.backbone].classes})
+        raise ConfigError(f"to_diffusers: {graph.block_id}/backbone is {kind}, which no pipeline here has; known: {', '.join(known)}")
+    return found[0]
 
 
-def _xl_settings(graph: Graph) -> dict[str, Any]:
-    zeros, scored = graph.nodes["conditions"].config.get("zero_negative"), graph.nodes["sizes"].config.get("scored")
-    aesthetics = {"requires_aesthetics_score": True} if scored else {}  # text to image has no such setting
-    return {"force_zeros_for_empty_prompt": bool(zeros), "add_watermarker": False, **aesthetics}
-
-
-def _same(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
-
-
-_TEXT, _TEXT_2, _TEXT_3 = (_same(f"text_encoder{which}", f"tokenizer{which}") for which in ("", "_2", "_3"))
-_UNET = {"unet": "backbone", "vae": "codec"}
-_TRANSFORMER = {"transformer": "backbone", "vae": "codec"}
-_SD = _Written(
-    _classes("StableDiffusion"),
-    {**_UNET, **_TEXT},
-    settings=lambda graph: {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
-)
-_SDXL = _Written(
-    _classes("StableDiffusionXL"),
-    {**_UNET, **_TEXT_2},
-    _TEXT,
-    settings=_xl_settings,
-)
-_SD3 = _Written(_classes("StableDiffusion3"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, _TEXT_3)
-_FLUX = _Written(_classes("Flux"), {**_TRANSFORMER, **_TEXT, **_TEXT_2}, is_even=True)
-_FILL = _Written({"inpaint": "FluxFillPipeline"}, _FLUX.nodes, is_even=True)
-_WAN = _Written(
-    {"text_to_video": "WanPipeline", "image_to_video": "WanImageToVideoPipeline"},
-    {**_TRANSFORMER, **_TEXT},
-    settings=_clip_of,
-    task_of=lambda graph: "image_to_video" if "encoder" in graph.nodes else "text_to_video",
-)
-_TRANSFORMERS = {"backbone/wan_transformer": _WAN, "backbone/sd3_transformer": _SD3, "backbone/flux_transformer": _FLUX}
-
-
-def _written(graph: Graph) -> _Written:
-    kind = graph.nodes["backbone"].block_type if "backbone" in graph.nodes else ""
-    if "mask_patches" in graph.nodes:
-        return _FILL
-    return _TRANSFORMERS.get(kind) or (_SDXL if "text_encoder_2" in graph.nodes else _SD)
-
-
-def _inner(graph: Graph, node_id: str) -> Any:
+def _inner(graph: Graph, part: Part) -> Any:
     """The model or tokenizer of diffusers at a node."""
-    block = graph.nodes[node_id]
-    found = getattr(block, "tokenizer" if "tokenizer" in node_id else "model", None)
+    block = graph.nodes[part.node]
+    found = getattr(block, "tokenizer" if part.is_tokenizer else "model", None)
     if found is None:
-        raise ConfigError(f"to_diffusers: {graph.block_id}/{node_id} is {block.block_type or type(block).__name__}, no model of diffusers")
+        raise ConfigError(
+            f"to_diffusers: {graph.block_id}/{part.node} is {block.block_type or type(block).__name__}, no model of diffusers"
+        )
     return found
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
-from wgtorch.integrations.diffusers.flux import FLUX, flux
+from wgtorch.integrations.diffusers.families import FAMILIES
+from wgtorch.integrations.diffusers.families.family import Family, names
+from wgtorch.integrations.diffusers.families.refused import instead_of
 from wgtorch.integrations.diffusers.source import Source, open_pipeline
-from wgtorch.integrations.diffusers.stable_diffusion import STABLE_DIFFUSION, stable_diffusion
-from wgtorch.integrations.diffusers.stable_diffusion_3 import STABLE_DIFFUSION_3, stable_diffusion_3
-from wgtorch.integrations.diffusers.stable_diffusion_xl import STABLE_DIFFUSION_XL, stable_diffusion_xl
-from wgtorch.integrations.diffusers.wan import WAN, wan
 
-FAMILIES = "Stable Diffusion 1, 2, XL and 3, FLUX.1, Wan 2.1"
 TASKS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video")
 
 
@@ -39,19 +35,9 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     Wan 2.1           ``text_to_video``, ``image_to_video``             2.2 of two stages, or with a timestep for each patch
     ================  ================================================  ======================================================
 
-    What the call of a pipeline may have instead of a prompt is given under its path, and the prompt left out:
-
-    ================  ==============================  ==============================
-    family            ``prompt_embeds``               ``pooled_prompt_embeds``
-    ================  ==============================  ==============================
-    1, 2, Wan         ``text_encoder.embedding``
-    XL                ``text_encoders.embedding``     ``text_encoder_2.pooled``
-    SD 3              ``text_encoders.embedding``     ``text_encoders.pooled``
-    FLUX.1            ``text_encoder_2.embedding``    ``text_encoder.pooled``
-    ================  ==============================  ==============================
-
-    The negative ones begin with ``negative_``; XL and FLUX.1 want ``negative_prompt=""`` beside them, since there none means another
-    guidance. Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), SD 3's guidance that skips layers is one more place
+    What the call of a pipeline may have instead of a prompt - ``prompt_embeds``, ``negative_prompt_embeds``, ``pooled_prompt_embeds``,
+    ``negative_pooled_prompt_embeds`` - is given under that name, and the prompt left out. A pipeline without text encoders wants them.
+    Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), SD 3's guidance that skips layers is one more place
     of the backbone (``guidance/pag``), and ``eta`` is a setting of ``solver/ddim``. Without a counterpart is ``padding_mask_crop``.
 
     Latents in place of pictures are given likewise, under ``encoder.latent`` and ``masked_encoder.latent``. So one model of XL goes on
@@ -85,74 +71,41 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     if task not in TASKS:
         raise ConfigError(f"from_diffusers: unknown task {task!r}; {suggest(task, TASKS)}")
     opened = open_pipeline(source)
-    build = _family(opened, task)
+    family = family_of(opened, task)
     with building(pool):
-        return build(opened, task, batched)
+        return family.build(opened, task, batched)
 
 
-def _family(source: Source, task: str) -> Any:
-    classes = source.classes
-    others = set(classes) - _BESIDE
-    for models, build, tasks in _FAMILIES:
-        if others in (set(models), {*models, _SEEING}) and all(classes[name] == kind for name, kind in models.items() if kind):
-            if task not in tasks:
-                raise ConfigError(f"from_diffusers: {task} of {source.pipeline_class} is not supported; supported: {', '.join(tasks)}")
-            return build
-    raise ConfigError(
-        f"from_diffusers: {source.name!r} is a {source.pipeline_class} of {', '.join(f'{k} ({v})' for k, v in sorted(classes.items()))}; "
-        f"supported: {FAMILIES}"
+def family_of(source: Source, task: str) -> Family:
+    """The family that a pipeline says it is of; its name decides, never the parts that happen to lie in it.
+
+    Raises:
+        ConfigError: no family takes a pipeline of that name, or not for the task; says what to use instead.
+    """
+    name = source.pipeline_class
+    found = next((family for family in FAMILIES if name in family.pipelines), None)
+    if found is None:
+        plain = next((next(iter(family.pipelines)) for family in FAMILIES if _holds(source, family)), "")
+        instead = instead_of(name, plain)
+        raise ConfigError(
+            f"from_diffusers: {source.name!r} is a {name} of {', '.join(f'{k} ({v})' for k, v in sorted(source.classes.items()))}; "
+            f"supported: {names(FAMILIES)}" + (f". {name} is another algorithm: {instead}" if instead else "")
+        )
+    if task not in found.pipelines[name]:
+        raise ConfigError(
+            f"from_diffusers: {task} of {name} is not supported; supported: {', '.join(found.pipelines[name])}; "
+            f"take task={found.pipelines[name][0]!r}"
+        )
+    found.check(source)
+    return found
+
+
+def _holds(source: Source, family: Family) -> bool:
+    """All parts of a family are among those of a pipeline."""
+    needed = {name: part for name, part in family.parts.items() if not part.optional}
+    return all(source.classes.get(name) in (part.classes or (source.classes.get(name),)) for name, part in needed.items()) and (
+        {name for name in source.classes if name.startswith("text_encoder")} <= family.parts.keys()
     )
 
-
-_BESIDE = {"safety_checker", "feature_extractor"}
-"""What graphs leave out."""
-_SEEING = "image_encoder"
-"""What IP-Adapters see through: left out as well, where a family has no use for it."""
-_SD = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "tokenizer": "CLIPTokenizer",
-    "scheduler": "",
-}
-_SDXL = {**_SD, "text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"}
-_REFINER = {name: kind for name, kind in _SDXL.items() if name not in ("text_encoder", "tokenizer")}
-_SD3 = {
-    "transformer": "SD3Transformer2DModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModelWithProjection",
-    "tokenizer": "CLIPTokenizer",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-    "tokenizer_2": "CLIPTokenizer",
-    "scheduler": "",
-}
-_SD3_T5 = {**_SD3, "text_encoder_3": "T5EncoderModel", "tokenizer_3": ""}
-_FLUX = {
-    "transformer": "FluxTransformer2DModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "tokenizer": "CLIPTokenizer",
-    "text_encoder_2": "T5EncoderModel",
-    "tokenizer_2": "",
-    "scheduler": "",
-}
-_WAN = {
-    "transformer": "WanTransformer3DModel",
-    "vae": "AutoencoderKLWan",
-    "text_encoder": "UMT5EncoderModel",
-    "tokenizer": "",
-    "scheduler": "",
-}
-_WAN_CLIP = {**_WAN, "image_encoder": "CLIPVisionModel", "image_processor": ""}
-_FAMILIES: tuple[tuple[dict[str, str], Callable[..., Graph], tuple[str, ...]], ...] = (
-    (_SD, stable_diffusion, tuple(STABLE_DIFFUSION)),
-    (_SDXL, stable_diffusion_xl, tuple(STABLE_DIFFUSION_XL)),
-    (_REFINER, stable_diffusion_xl, tuple(STABLE_DIFFUSION_XL)),
-    (_SD3, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
-    (_SD3_T5, stable_diffusion_3, tuple(STABLE_DIFFUSION_3)),
-    (_FLUX, flux, tuple(FLUX)),
-    (_WAN_CLIP, wan, tuple(WAN)),
-    (_WAN, wan, tuple(WAN)),
-)
 
 GraphReaders.register("diffusers", from_diffusers)

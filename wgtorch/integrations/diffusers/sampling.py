@@ -37,12 +37,19 @@ def scheduling(parts: Parts) -> None:
     """The schedule, the solver, and what a run tells the schedule."""
     graph, defaults = parts.graph, parts.defaults
     name, config = parts.source.scheduler()
+    if unsaid := parts.source.unsaid():
+        graph.metadata["scheduler_defaults"] = unsaid
     patch = parts.patch if parts.is_packed else 1
     schedule, solver = blocks_for(name, config, defaults.steps, is_flow=parts.is_flow, is_even=parts.is_even, patch=patch)
     rounds_up = parts.is_flow and defaults.strength is not None
     starts = {"strength": defaults.strength} if defaults.strength is not None and not rounds_up else {}
-    add(graph, "schedule", schedule, inputs=starts)
-    add(graph, "solver", solver)
+    if parts.steps_eta and "eta" in solver.get_input_spec():
+        add(graph, "schedule", schedule, inputs=starts)
+        add(graph, "solver", solver, inputs={"eta": 0.0})
+        graph.expose_input("solver", "eta")
+    else:
+        add(graph, "schedule", schedule, inputs=starts)
+        add(graph, "solver", solver)
     graph.expose_input("schedule", "num_steps", "num_inference_steps")
     if rounds_up:
         add(graph, "strength", "diffusers/strength", {"strength": defaults.strength, "num_steps": defaults.steps})
@@ -132,7 +139,8 @@ def _from_masked_image(parts: Parts) -> str | None:
     _picture(parts)
     add(graph, "latent_mask", "diffusers/latent_mask", {"factor": parts.vae.factor})
     add(graph, "encoder", parts.vae)
-    _noise(parts, whole_from_noise=True)
+    sees, draws = _sees_mask(parts), parts.vae.sample
+    _noise(parts, whole_from_noise=True, **({} if sees or not draws else {"draws_for_masked": True}))
     join(
         graph,
         ("picture.image", "latent_mask.image"),
@@ -140,7 +148,7 @@ def _from_masked_image(parts: Parts) -> str | None:
         ("encoder.latent", "noise.image_latent"),
     )
     graph.expose_input("latent_mask", "mask_image")
-    if not _sees_mask(parts):
+    if not sees:
         return None
     add(graph, "masked_image", "diffusers/masked_image")
     add(graph, "masked_encoder", parts.vae)
@@ -150,6 +158,8 @@ def _from_masked_image(parts: Parts) -> str | None:
         ("latent_mask.mask", "masked_image.mask"),
         ("masked_image.image", "masked_encoder.image"),
     )
+    if not parts.sees_patches:  # UNets' pipelines encode the picture only where the loop starts near it, and the masked one last
+        join(graph, ("schedule.progress", "encoder.progress"), ("noise.noise", "masked_image.after"))
     return "masked_encoder.latent"
 
 

@@ -263,7 +263,7 @@ class DiffusersSolver(Solver):
         patch: latents [B, C, h, w] are stepped as patches of this side in a row, so that noise falls as in Flux's pipeline.
     """
 
-    inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
+    inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True), "eta": Port(dtype="number", optional=True)}
     outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
     uses_global_rng = False  # but what ``rng`` gives
     compiles = False  # schedulers count their steps in Python
@@ -288,6 +288,7 @@ class DiffusersSolver(Solver):
         timestep: float | Tensor,
         pred: Tensor,
         progress: SchedulerProgress | None = None,
+        eta: float | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """One iteration.
@@ -297,6 +298,7 @@ class DiffusersSolver(Solver):
             timestep: what it was called with.
             pred: what it predicted, like ``latent``.
             progress: of the iteration before, or of a schedule node.
+            eta: for a scheduler whose step takes it (DDIM, TCD); others are not told. The constructor's ``step`` counts before it.
 
         Raises:
             PortError: nothing says which scheduler, ``timestep`` is not one of its timesteps, or all iterations are made.
@@ -316,6 +318,8 @@ class DiffusersSolver(Solver):
         if sample is None:
             sample = latent / first.to(latent.device)
         options: dict[str, Any] = dict(self.step_options)
+        if eta is not None and "eta" in inspect.signature(scheduler.step).parameters:
+            options.setdefault("eta", float(eta))
         drawing: Any = nullcontext()
         if rng is not None and rng.keyed:
             # Flow matching with noise takes a generator and draws from the global one all the same.

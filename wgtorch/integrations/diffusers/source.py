@@ -39,6 +39,10 @@ class Source:
         """Class name and settings of the scheduler."""
         raise NotImplementedError
 
+    def unsaid(self) -> list[str]:
+        """Settings of the scheduler that nobody chose: another scheduler made of it has its own defaults for them."""
+        return []
+
     def processor(self, part: str) -> dict[str, Any]:
         """Settings of a processor of pictures."""
         raise NotImplementedError
@@ -77,7 +81,7 @@ class FolderSource(Source):
         return BlockRegistry.build({"block_type": block_type, "config": {"folder": str(self.folder / part), **config}})
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
-        return self.classes["scheduler"], _public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
+        return self.classes["scheduler"], public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
 
     def processor(self, part: str) -> dict[str, Any]:
         return _settings_of_processor(self._json(self.folder / part / "preprocessor_config.json"))
@@ -106,7 +110,8 @@ class PipelineSource(Source):
         return block_class.around(self.pipeline.components[part], **config)
 
     def config_of(self, part: str) -> Mapping[str, Any]:
-        return dict(self.pipeline.components[part].config)
+        config = self.pipeline.components[part].config
+        return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
     def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         block_class: Any = BlockRegistry.get(block_type)
@@ -114,7 +119,10 @@ class PipelineSource(Source):
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         scheduler = self.pipeline.components["scheduler"]
-        return type(scheduler).__name__, _public(dict(scheduler.config))
+        return type(scheduler).__name__, public(dict(scheduler.config))
+
+    def unsaid(self) -> list[str]:
+        return sorted(self.pipeline.components["scheduler"].config.get("_use_default_values", ()))
 
     def processor(self, part: str) -> dict[str, Any]:
         return _settings_of_processor(self.pipeline.components[part].to_dict())
@@ -134,7 +142,8 @@ def open_pipeline(source: Any) -> Source:
     raise ConfigError(f"from_diffusers: got a {type(source).__name__}; expected the path of a local folder, or a pipeline of diffusers")
 
 
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file holds them, without what diffusers notes for itself."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items() if not name.startswith("_")}
 
 
@@ -147,5 +156,5 @@ def _settings_of_processor(found: Mapping[str, Any]) -> dict[str, Any]:
 def _own_settings(model_class: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's config file says beyond its class's defaults, for a config of ours to hold."""
     if getattr(model_class, "config_class", None) is not None:
-        return diff_of(model_class.config_class(**_public(known)))
-    return changed(model_class, _public(known))
+        return diff_of(model_class.config_class(**public(known)))
+    return changed(model_class, public(known))

@@ -7,6 +7,16 @@ from typing import Any
 from wgtorch.integrations.diffusers.assembly import Parts, add, join
 
 
+def is_told(parts: Parts, *which: str) -> bool:
+    """All these text encoders are there, with their tokenizers; else a call gives embeddings.
+
+    Args:
+        parts: of the graph.
+        which: ends of their names (``""``, ``"_2"``).
+    """
+    return all(f"{part}{end}" in parts.source.classes for end in which for part in ("text_encoder", "tokenizer"))
+
+
 def encoders(parts: Parts, which: str = "", **config: Any) -> None:
     """CLIP's tokenizer and text encoder, for the prompt and for what is not wanted; ``which`` is the end of their names."""
     graph, source = parts.graph, parts.source
@@ -45,21 +55,31 @@ def second_prompt(parts: Parts, which: str) -> None:
         graph.expose_input(second, "second", second)
 
 
-def conditions(parts: Parts, embedding: str, pooled: str = "", *, scale: str = "guidance_scale", **config: Any) -> None:
+def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: str = "guidance_scale", **config: Any) -> None:
     """What the backbone is conditioned on in a whole run.
+
+    Embeddings may be given under the names of diffusers (``prompt_embeds``, ...) in place of prompts.
 
     Args:
         parts: with encoders.
-        embedding: where the embedding comes from, node and port.
-        pooled: where the pooled text comes from.
+        embedding: where the embedding comes from, node and port; None where there are no encoders, so that a call gives embeddings.
+        pooled: where the pooled text comes from; its name matters only where there are encoders.
         scale: how the call of the pipeline names the scale of classifier-free guidance.
         config: further settings of the node.
     """
     graph = parts.graph
     add(graph, "conditions", "diffusers/guided_condition", {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config})
+    aliases: dict[str, str] = {}
     for prefix in ("", "negative_"):
-        join(graph, (f"{prefix}{embedding}", f"conditions.{prefix}embedding"))
-        if pooled:
-            join(graph, (f"{prefix}{pooled}", f"conditions.{prefix}pooled"))
+        names = {"embedding": f"{prefix}prompt_embeds", "pooled": f"{prefix}pooled_prompt_embeds"}
+        for port, source in (("embedding", embedding), ("pooled", pooled)):
+            if source is None or (embedding is None and source):
+                graph.expose_input("conditions", f"{prefix}{port}", names[port])
+            elif source:
+                join(graph, (f"{prefix}{source}", f"conditions.{prefix}{port}"))
+                aliases[names[port]] = f"{prefix}{source}"
+    graph.expose_input("conditions", "negative_given", "negative_prompt_embeds")
+    if aliases:
+        graph.metadata["input_aliases"] = aliases
     if parts.defaults.distilled_scale is None or scale != "guidance_scale":
         graph.expose_input("conditions", "guidance_scale", scale)

@@ -119,7 +119,7 @@ _MULTISTEP: dict[str, tuple[str, dict[str, Any]]] = {
     "solver/dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "solver/unipc": ("UniPCMultistepScheduler", {}),
 }
-_CLASSES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+CLASSES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "schedule/diffusion": {
         "solver/ddpm": ("DDPMScheduler", {}),
         "solver/ddim": ("DDIMScheduler", {}),
@@ -134,6 +134,7 @@ _CLASSES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         **{ours: (theirs, {**config, "use_flow_sigmas": True}) for ours, (theirs, config) in _MULTISTEP.items()},
     },
 }
+"""For each kind of schedule, which scheduler of diffusers walks as a solver of ours, with the settings that make it so."""
 _OF_A_RUN = ("num_steps", "schedule")
 
 
@@ -150,7 +151,7 @@ def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False) -> t
     """
     if (schedule.block_type, solver.block_type) == ("schedule/diffusers", "solver/diffusers"):
         return schedule.config["scheduler"], dict(schedule.config["config"] or {})
-    known = _CLASSES.get(schedule.block_type, {})
+    known = CLASSES.get(schedule.block_type, {})
     if solver.block_type not in known:
         raise ConfigError(f"to_diffusers: diffusers has no scheduler that walks {schedule.block_type} with {solver.block_type}")
     name, config = known[solver.block_type]

@@ -1,6 +1,6 @@
 """Models of diffusers and transformers as blocks, and the small parts that stand between them."""
 
-from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL, AutoencoderTiny
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl_wan import AutoencoderKLWan
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition, JoinedConditions, Repeat, SplitPrediction
 from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
@@ -35,6 +35,7 @@ from wgtorch.integrations.diffusers.blocks.xl_conditions import PictureSizes, Se
 __all__ = [
     "AutoencoderKL",
     "AutoencoderKLWan",
+    "AutoencoderTiny",
     "Blend",
     "CLIPImage",
     "CLIPText",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.latent_noise import starts_whole
 from wgtorch.roles import Codec
 
 
@@ -44,6 +46,7 @@ class AutoencoderKL(ForeignModel, Codec):
         "latent": Port(dtype="latent", optional=True),
         "image": Port(dtype="image", optional=True),
         "noise": Port(dtype="latent", optional=True),
+        "progress": Port(dtype="any", optional=True),
     }
     outputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "latent": Port(dtype="latent", optional=True)}
 
@@ -64,7 +67,12 @@ class AutoencoderKL(ForeignModel, Codec):
         return (self.model.config.shift_factor or 0) * self.model.config.scaling_factor
 
     def forward(
-        self, latent: Tensor | None = None, image: Tensor | None = None, noise: Tensor | None = None, rng: Rng | None = None
+        self,
+        latent: Tensor | None = None,
+        image: Tensor | None = None,
+        noise: Tensor | None = None,
+        progress: Any = None,
+        rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
 
@@ -72,12 +80,17 @@ class AutoencoderKL(ForeignModel, Codec):
             latent: to decode, [B, C, h, w].
             image: to encode, [B, 3, H, W] or [3, H, W] in [0, 1].
             noise: standard normal, [B, C, h, w]: which sample of the posterior to take.
+            progress: of a schedule; where its loop starts from noise alone, the image does not count and is not encoded: zeros.
 
         Raises:
             PortError: both or none of the two are given, or the latent has another number of channels.
         """
         if (latent is None) == (image is None):
             raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and image; expected one of them")
+        if image is not None and progress is not None and starts_whole(progress):
+            sides = [side // self.factor for side in image.shape[-2:]]
+            rows = image.shape[0] if image.dim() == 4 else 1
+            return {"latent": image.new_zeros(rows, self.model.config.latent_channels, *sides, dtype=self.model.dtype)}
         return {"image": self.decode(latent)} if latent is not None else {"latent": self.encode(image, noise, rng)}
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -121,3 +134,23 @@ class AutoencoderKL(ForeignModel, Codec):
         values = (settings.latents_mean, settings.latents_std or [1.0] * settings.latent_channels)
         mean, deviation = (torch.tensor(each, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1) for each in values)
         return mean, deviation
+
+
+@register_block("codec/autoencoder_tiny")
+class AutoencoderTiny(AutoencoderKL):
+    """``AutoencoderTiny`` of diffusers (https://github.com/madebyollin/taesd): small and fast, and it draws nothing when it encodes.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "AutoencoderTiny"
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype, sample=False)
+
+    def _posterior(self, image: Tensor) -> Any:
+        latent = super()._posterior(image)
+        return SimpleNamespace(mean=latent, std=torch.zeros_like(latent), mode=lambda: latent)

@@ -37,6 +37,7 @@ class GuidedCondition(Block):
     inputs: Mapping[str, Any] = {
         "embedding": "embedding",
         "negative_embedding": Port(dtype="embedding", optional=True),
+        "negative_given": Port(dtype="any", optional=True),
         "pooled": Port(dtype="embedding", optional=True),
         "negative_pooled": Port(dtype="embedding", optional=True),
         "guidance_scale": Port(dtype="number", optional=True),
@@ -71,6 +72,7 @@ class GuidedCondition(Block):
         guidance_scale: float | Tensor | None = None,
         num_images_per_prompt: int | None = None,
         negative_prompt: str | list[str] | None = None,
+        negative_given: Any = None,
     ) -> dict[str, Any]:
         """``condition`` [2 B, T, D], the negative first, with ``parts`` 2 - or [B, T, D] with ``parts`` 1.
 
@@ -82,18 +84,23 @@ class GuidedCondition(Block):
             guidance_scale: a number, or one for each picture [B].
             num_images_per_prompt: each prompt is repeated so many times; B is P times this.
             negative_prompt: only looked at for whether it is there.
+            negative_given: likewise, where embeddings are given in its place.
 
         Raises:
             PortError: the negative condition has another number of rows than 1 or P, or is not there and needed.
         """
         scale = self.scale if guidance_scale is None else guidance_scale
-        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1 and not (self.only_negative and negative_prompt is None)
+        is_unwanted = negative_prompt is not None or negative_given is not None
+        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1 and (is_unwanted or not self.only_negative)
         count = 1 if num_images_per_prompt is None else int(num_images_per_prompt)
         rows = embedding.shape[0]
         found: dict[str, Any] = {"parts": 2 if guided and self.batched else 1, "scale": scale}
-        zeros = self.zero_negative and negative_prompt is None
+        zeros = self.zero_negative and not is_unwanted
         if guided and not zeros and negative_embedding is None:
-            raise PortError(f"{self.block_id}.negative_embedding: is not fed, and a guidance scale above 1 needs it; feed it")
+            raise PortError(
+                f"{self.block_id}.negative_embedding: is not fed, and guidance needs negative_prompt_embeds beside prompt_embeds; feed it, "
+                "or take a guidance scale of 1"
+            )
         pairs = {"condition": (embedding, negative_embedding), "text_embeds": (pooled, negative_pooled)}
         for name, (with_prompt, given) in pairs.items():
             if with_prompt is None or (given is None and guided and not zeros):

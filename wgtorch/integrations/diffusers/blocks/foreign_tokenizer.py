@@ -52,7 +52,7 @@ class ForeignTokenizer(Tokenizer):
 
     def ids(self, text: str | list[str], length: int) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, length] of one text or several; what does not fit is cut off, with a warning."""
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [self._spread(one) for one in ([text] if isinstance(text, str) else list(text))]
         with _ONE_AT_A_TIME:
             found = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
             wholes = [self.tokenizer(one).input_ids for one in texts]
@@ -65,6 +65,21 @@ class ForeignTokenizer(Tokenizer):
                     stacklevel=3,
                 )
         return {"tokens": found.input_ids, "attention_mask": found.attention_mask}
+
+    def _spread(self, text: str) -> str:
+        """A word that stands for several learned vectors (textual inversion, https://arxiv.org/abs/2208.01618) followed by the others.
+
+        ``<cat>`` becomes ``<cat> <cat>_1 <cat>_2`` where the tokenizer knows these, as pipelines of diffusers do it.
+        """
+        known = self.tokenizer.added_tokens_encoder
+        several = [word for word in known if f"{word}_1" in known]
+        for word in several and set(self.tokenizer.tokenize(text)).intersection(several):
+            words, number = [word], 1
+            while f"{word}_{number}" in known:
+                words.append(f"{word}_{number}")
+                number += 1
+            text = text.replace(word, " ".join(words))
+        return text
 
     def _read(self, folder: Path) -> Any:
         where = f"{type(self).__name__}.folder: {str(folder)!r}"

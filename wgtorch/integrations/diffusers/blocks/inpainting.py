@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.schedulers import SchedulerProgress, apart, noised, shown
 
 HALF = 0.5
@@ -53,11 +54,17 @@ class MaskedImage(Block):
     """A picture that is grey where the mask is 1."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "mask": "tensor"}
+    inputs: Mapping[str, Any] = {"image": "image", "mask": "tensor", "after": Port(dtype="any", optional=True)}
     outputs: Mapping[str, Any] = {"image": "image"}
 
-    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Any]:
-        """``image`` [B, 3, H, W] in [0, 1] of one like it and ``mask`` [B, 1, H, W]."""
+    def forward(self, image: Tensor, mask: Tensor, after: Any = None) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [0, 1] of one like it and ``mask`` [B, 1, H, W].
+
+        Args:
+            image: to cover.
+            mask: 1 where it is covered.
+            after: what is to be drawn before this is encoded, so that draws come in the order of the pipeline; not looked at.
+        """
         return {"image": torch.where(mask < HALF, image, HALF)}
 
 

@@ -17,6 +17,12 @@ from wgtorch.integrations.diffusers.patches import packed_shape, unpack
 from wgtorch.roles import Noise
 
 
+def starts_whole(progress: Any) -> bool:
+    """A loop goes over the whole grid, as without an image to start near."""
+    grid = getattr(progress, "grid", None)
+    return progress.iteration == 0 if grid is None else len(grid) == grid.total
+
+
 class SizedNoise(Noise):
     """Noise for what is so many pixels large.
 
@@ -85,13 +91,26 @@ class LatentNoise(SizedNoise):
         whole_from_noise: a loop over the whole grid starts from noise alone, whatever the image (inpainting).
         patch: latents to a side of what the backbone takes as one; sides are multiples of it, and ``latents`` may come as such
             patches too.
+        draws_for_masked: pipelines that inpaint encode the masked picture also for a model that never sees it, and draw for that: so
+            that what is drawn after comes from the same place of PyTorch's global generator, it is drawn here too.
     """
 
     inputs: Mapping[str, Any] = {"image_latent": Port(dtype="latent", optional=True)}
 
-    def __init__(self, *, channels: int, factor: int, height: int, width: int, whole_from_noise: bool = False, patch: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        factor: int,
+        height: int,
+        width: int,
+        whole_from_noise: bool = False,
+        patch: int = 1,
+        draws_for_masked: bool = False,
+    ) -> None:
         super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
         self.whole_from_noise = whole_from_noise
+        self.draws_for_masked = draws_for_masked
 
     def forward(
         self,
@@ -116,7 +135,7 @@ class LatentNoise(SizedNoise):
         Raises:
             PortError: ``latents``, ``height`` or ``width`` fit neither each other nor the model.
         """
-        rows = condition.shape[0]
+        rows, image_rows = condition.shape[0], 0 if image_latent is None else image_latent.shape[0]
         if image_latent is not None:
             if image_latent.shape[0] not in (1, rows):
                 raise PortError(f"{self.block_id}.image_latent: got {image_latent.shape[0]} rows for {rows} prompts; expected 1 or {rows}")
@@ -134,7 +153,7 @@ class LatentNoise(SizedNoise):
         words = "the image" if image_latent is not None else f"{rows} prompts"
         sides = size if latents is None or len(size) == 2 else ("h", "w")
         noise = self.noise(condition, latents, [self.channels, *sides], words, rng)
-        grid = getattr(progress, "grid", None)
-        whole = progress.iteration == 0 if grid is None else len(grid) == grid.total
-        near = None if self.whole_from_noise and whole else image_latent
+        if self.draws_for_masked and image_rows and (rng is None or not rng.keyed):
+            noise_for(condition[:1].expand(image_rows, *condition.shape[1:]), [self.channels, *size], rng)
+        near = None if self.whole_from_noise and starts_whole(progress) else image_latent
         return {"latent": progress.start(noise, near), "noise": noise}

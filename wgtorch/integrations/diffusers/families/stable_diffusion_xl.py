@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, finished, join
+from wgtorch.integrations.diffusers.families.family import CLIP, CLIP_PROJECTED, Family, tasks_of, text_part
+from wgtorch.integrations.diffusers.families.stable_diffusion import UNET, UNET_ADAPTERS, expose_distilled, start
 from wgtorch.integrations.diffusers.sampling import sampling
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.stable_diffusion import expose_distilled, start
-from wgtorch.integrations.diffusers.text import conditions, encoders, second_prompt
+from wgtorch.integrations.diffusers.text import conditions, encoders, is_told, second_prompt
 
-STABLE_DIFFUSION_XL = {
+_TASKS = {
     "text_to_image": Defaults(5.0),
     "image_to_image": Defaults(5.0, 0.3),
     "inpaint": Defaults(7.5, 0.9999),
@@ -24,19 +27,22 @@ def stable_diffusion_xl(source: Source, task: str, batched: bool) -> Graph:
     Raises:
         ConfigError: it is a refiner, which starts from pictures, and the task does not.
     """
-    if task == "text_to_image" and (is_scored(source) or "text_encoder" not in source.classes):
+    if task == "text_to_image" and (is_scored(source) or is_refiner(source)):
         raise ConfigError(f"from_diffusers: {source.name!r} is a refiner, which starts from a picture; take task='image_to_image'")
-    parts = start(source, task, batched, STABLE_DIFFUSION_XL[task])
+    parts = start(source, task, batched, _TASKS[task])
     parts.rescales = True
     if task == "inpaint" and parts.vae.model.config.get("latents_mean") is not None:
         raise ConfigError(
             f"from_diffusers: {source.name!r} has an autoencoder with latents_mean, with which diffusers encodes otherwise than it decodes "
             "when it inpaints; expected text_to_image or image_to_image"
         )
-    _prompts(parts)
+    refines = is_refiner(source)
+    told = is_told(parts, "_2") if refines else is_told(parts, "", "_2")
+    if told:
+        _prompts(parts, refines)
     zeros = bool(source.settings.get("force_zeros_for_empty_prompt", True))
-    embedding = "text_encoders.embedding" if "text_encoder" in source.classes else "text_encoder_2.embedding"
-    conditions(parts, embedding, "text_encoder_2.pooled", zero_negative=zeros)
+    embedding = "text_encoder_2.embedding" if refines else "text_encoders.embedding"
+    conditions(parts, embedding if told else None, "text_encoder_2.pooled", zero_negative=zeros)
     parts.graph.expose_input("conditions", "num_images_per_prompt")
     parts.graph.expose_input("conditions", "negative_prompt")
     _sizes(parts)
@@ -55,10 +61,17 @@ def is_scored(source: Source) -> bool:
     return bool(source.settings.get("requires_aesthetics_score"))
 
 
-def _prompts(parts: Parts) -> None:
+def is_refiner(source: Source) -> bool:
+    """It reads prompts through the second text encoder alone: its UNet is as wide as that."""
+    if "text_encoder" in source.classes or "text_encoder_2" not in source.classes:
+        return is_scored(source)
+    return source.config_of("unet").get("cross_attention_dim") == source.config_of("text_encoder_2").get("hidden_size")
+
+
+def _prompts(parts: Parts, refines: bool) -> None:
     """Two tokenizers and text encoders, whose embeddings stand side by side; of a refiner the second alone."""
     graph = parts.graph
-    if "text_encoder" not in parts.source.classes:
+    if refines:
         encoders(parts, "_2", layer="penultimate", projection=True)
         for prefix in ("", "negative_"):
             graph.expose_input(f"{prefix}tokenizer_2", "text", f"{prefix}prompt")
@@ -84,3 +97,21 @@ def _sizes(parts: Parts) -> None:
     names = (*_SIZES, "aesthetic_score") if how["scored"] else _SIZES
     for name in (*names, *(f"negative_{name}" for name in names)):
         parts.graph.expose_input("sizes", name)
+
+
+def _settings(graph: Graph) -> dict[str, Any]:
+    zeros, scored = graph.nodes["conditions"].config.get("zero_negative"), graph.nodes["sizes"].config.get("scored")
+    aesthetics = {"requires_aesthetics_score": True} if scored else {}  # text to image has no such setting
+    return {"force_zeros_for_empty_prompt": bool(zeros), "add_watermarker": False, **aesthetics}
+
+
+STABLE_DIFFUSION_XL = Family(
+    "Stable Diffusion XL",
+    tasks_of("StableDiffusionXL"),
+    stable_diffusion_xl,
+    {**UNET, **text_part("", *CLIP), **text_part("_2", *CLIP_PROJECTED)},
+    {"UNet2DConditionModel": UNET_ADAPTERS},
+    settings=_settings,
+    ignored=("image_encoder",),
+    marks="sizes",
+)

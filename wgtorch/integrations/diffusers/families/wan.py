@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, begin, finished, join
+from wgtorch.integrations.diffusers.families.family import Family, Part, text_part
 from wgtorch.integrations.diffusers.sampling import denoising, scheduling
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions
+from wgtorch.integrations.diffusers.text import conditions, is_told
+from wgtorch.lora.formats.names import AdapterNames
 
-WAN = {"text_to_video": Defaults(5.0), "image_to_video": Defaults(5.0)}
+_TASKS = {"text_to_video": Defaults(5.0), "image_to_video": Defaults(5.0)}
 _LENGTH = 512
 _SIZE = {"num_frames": 81, "height": 480, "width": 832}
 
@@ -21,12 +25,13 @@ def wan(source: Source, task: str, batched: bool) -> Graph:
         ConfigError: the transformer is not for the task, or the pipeline works in two stages.
     """
     _check_settings(source)
-    parts = begin(source, task, batched, WAN[task], is_flow=True)
+    parts = begin(source, task, batched, _TASKS[task], is_flow=True)
     parts.backbone = source.model("transformer", "backbone/wan_transformer")
     parts.vae = source.model("vae", "codec/autoencoder_kl_wan")
     _check_channels(parts)
-    _prompts(parts)
-    conditions(parts, "text_encoder.embedding")
+    if told := is_told(parts, ""):
+        _prompts(parts)
+    conditions(parts, "text_encoder.embedding" if told else None)
     parts.graph.expose_input("conditions", "num_images_per_prompt", "num_videos_per_prompt")
     scheduling(parts)
     _noise(parts)
@@ -115,3 +120,59 @@ def _first_frame(parts: Parts) -> None:
     graph.expose_input("frames", "num_frames")
     for side in sides:
         graph.expose_input("picture", side)
+
+
+def _settings(graph: Graph) -> dict[str, Any]:
+    """What pictures are seen through, where they are."""
+    if "image_encoder" not in graph.nodes:
+        return {}
+    block: Any = graph.nodes["image_encoder"]
+    return {"image_processor": block.processor}
+
+
+_LETTERS = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"), ("k_img", "add_k_proj"), ("v_img", "add_v_proj"))
+
+
+def _names() -> dict[str, tuple[str, ...]]:
+    """Layers of the transformer by their names in its first code (``blocks.0.self_attn.q``)."""
+    found: dict[str, tuple[str, ...]] = {}
+    for there, here in (("self_attn", "attn1"), ("cross_attn", "attn2")):
+        for letter, layer in (
+            ("q", "to_q"),
+            ("k", "to_k"),
+            ("v", "to_v"),
+            ("o", "to_out.0"),
+            ("k_img", "add_k_proj"),
+            ("v_img", "add_v_proj"),
+        ):
+            found[f"blocks.{{}}.{there}.{letter}"] = (f"blocks.{{}}.{here}.{layer}",)
+    embedder = "condition_embedder"
+    return {
+        **found,
+        "blocks.{}.ffn.0": ("blocks.{}.ffn.net.0.proj",),
+        "blocks.{}.ffn.2": ("blocks.{}.ffn.net.2",),
+        "text_embedding.0": (f"{embedder}.text_embedder.linear_1",),
+        "text_embedding.2": (f"{embedder}.text_embedder.linear_2",),
+        "time_embedding.0": (f"{embedder}.time_embedder.linear_1",),
+        "time_embedding.2": (f"{embedder}.time_embedder.linear_2",),
+        "time_projection.1": (f"{embedder}.time_proj",),
+        "img_emb.proj.1": (f"{embedder}.image_embedder.ff.net.0.proj",),
+        "img_emb.proj.3": (f"{embedder}.image_embedder.ff.net.2",),
+        "head.head": ("proj_out",),
+    }
+
+
+WAN = Family(
+    "Wan 2.1",
+    {"WanPipeline": ("text_to_video", "image_to_video"), "WanImageToVideoPipeline": ("image_to_video", "text_to_video")},
+    wan,
+    {
+        "transformer": Part("backbone", ("WanTransformer3DModel",)),
+        "vae": Part("codec", ("AutoencoderKLWan",)),
+        **text_part("", "UMT5EncoderModel"),
+        "image_encoder": Part("image_encoder", ("CLIPVisionModel",), optional=True),
+    },
+    {"WanTransformer3DModel": AdapterNames("transformer", ("transformer",), first=_names(), loader="WanLoraLoaderMixin")},
+    settings=_settings,
+    ignored=("image_processor",),
+)

@@ -1,0 +1,189 @@
+"""Pipelines are taken by their names: what is another algorithm over the same parts is refused by its name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import diffusers
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
+from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.families import FAMILIES
+from wgtorch.integrations.diffusers.families.family import names
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {
+        "sd": tiny.stable_diffusion(tmp_path_factory.mktemp("sd")),
+        "xl": tiny.stable_diffusion_xl(tmp_path_factory.mktemp("xl")),
+        "sd3": tiny.stable_diffusion_3(tmp_path_factory.mktemp("sd3"), channels=16),
+        "flux": tiny.flux(tmp_path_factory.mktemp("flux")),
+    }
+
+
+OTHERS = {
+    "StableDiffusionPAGPipeline": ("sd", "guidance/pag"),
+    "StableDiffusionSAGPipeline": ("sd", "guidance/sag"),
+    "StableDiffusionPanoramaPipeline": ("sd", "MultiDiffusion"),
+    "StableDiffusionAttendAndExcitePipeline": ("sd", "attention maps"),
+    "LatentConsistencyModelImg2ImgPipeline": ("sd", "StableDiffusionImg2ImgPipeline.from_pipe"),
+    "StableDiffusionLDM3DPipeline": ("sd", "depth map"),
+    "LEditsPPPipelineStableDiffusion": ("sd", "inverts a picture"),
+    "StableDiffusionXLPAGPipeline": ("xl", "guidance/pag"),
+    "StableDiffusionXLPAGInpaintPipeline": ("xl", "guidance/pag"),
+    "StableDiffusionXLInstructPix2PixPipeline": ("xl", "two scales"),
+    "StableDiffusion3PAGPipeline": ("sd3", "guidance/pag"),
+    "FluxControlPipeline": ("flux", "control picture"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(OTHERS))
+def test_another_algorithm_over_the_same_parts_is_refused_by_name(pipelines: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    family, words = OTHERS[kind]
+    wanted = getattr(diffusers, kind)
+    taken = inspect.signature(wanted.__init__).parameters
+    parts = {name: part for name, part in pipelines[family].components.items() if name in taken}
+    more = {"requires_safety_checker": False} if "requires_safety_checker" in taken else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that diffusers means to give up
+        pipeline = wanted(**parts, **more)
+    with pytest.raises(ConfigError, match=f"is a {kind} of .*{kind} is another algorithm: .*{words}"):
+        Graph.from_diffusers(pipeline)
+    index = {"_class_name": kind, **{name: ["diffusers", type(part).__name__] for name, part in parts.items() if part is not None}}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigError, match=f"is a {kind} of .*{words}"):
+        Graph.from_diffusers(tmp_path)
+
+
+def test_every_class_of_diffusers_is_taken_or_refused_by_name() -> None:
+    """Only the allow-list is taken; no class has two families, and each named class exists."""
+    taken = [name for family in FAMILIES for name in family.pipelines]
+    assert len(taken) == len(set(taken)) and all(hasattr(diffusers, name) for name in taken)
+    assert "Stable Diffusion XL" in names(FAMILIES)
+    for family in FAMILIES:
+        assert all(tasks for tasks in family.pipelines.values()) and family.backbone in family.parts
+
+
+def test_parts_that_are_not_the_familys_are_named(pipelines: dict[str, Any]) -> None:
+    pipeline = diffusers.StableDiffusionPipeline(**pipelines["sd"].components, requires_safety_checker=False)
+    pipeline.text_encoder = pipelines["xl"].text_encoder_2
+    pipeline.register_modules(unet=pipelines["sd3"].transformer)
+    with pytest.raises(ConfigError, match="unet is a SD3Transformer2DModel; expected UNet2DConditionModel; text_encoder is a CLIP"):
+        Graph.from_diffusers(pipeline)
+
+
+def test_a_controlnet_pipeline_says_which_node_to_add(pipelines: dict[str, Any]) -> None:
+    pipeline = pipelines["sd"]
+    net = diffusers.ControlNetModel.from_unet(pipeline.unet)
+    both = diffusers.StableDiffusionControlNetPipeline(**pipeline.components, controlnet=net, requires_safety_checker=False)
+    with pytest.raises(
+        ConfigError, match=r"diffusers.StableDiffusionPipeline.from_pipe\(pipeline\), and add the ControlNet.*adapter/controlnet"
+    ):
+        Graph.from_diffusers(both)
+
+
+def test_lcm_keeps_its_class_and_defaults(tmp_path: Path) -> None:
+    parts = tiny.stable_diffusion(tmp_path).components
+    torch.manual_seed(0)
+    parts["unet"] = tiny.unet(time_cond_proj_dim=6)
+    torch.nn.init.normal_(parts["unet"].time_embedding.cond_proj.weight)
+    parts["scheduler"] = diffusers.LCMScheduler(**{**tiny.BETAS, "steps_offset": 0})
+    pipeline = diffusers.LatentConsistencyModelPipeline(**parts, requires_safety_checker=False)
+    graph = Graph.from_diffusers(pipeline)
+    check_equal(pipeline, graph, prompt=PROMPT)
+    again = diffusers.DiffusionPipeline.from_pretrained(str(graph.to_diffusers(tmp_path / "out")), local_files_only=True)
+    assert type(again).__name__ == "LatentConsistencyModelPipeline"
+    check_equal(again, graph, prompt=PROMPT)
+
+
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
+@pytest.mark.parametrize("family", ["sd", "xl", "sd3", "flux"])
+def test_a_small_autoencoder_in_place_of_the_first(pipelines: dict[str, Any], family: str, task: str, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    channels = 16 if family == "sd3" else 4
+    sides = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1)}
+    small = diffusers.AutoencoderTiny(latent_channels=channels, num_decoder_blocks=(1, 1), **sides).eval()
+    origin = pipelines[family]
+    kind = next(
+        name
+        for entry in FAMILIES
+        for name, tasks in entry.pipelines.items()
+        if type(origin).__name__ in entry.pipelines and tasks[0] == task
+    )
+    wanted = getattr(diffusers, kind)
+    taken = inspect.signature(wanted.__init__).parameters
+    more = {"requires_safety_checker": False} if "requires_safety_checker" in taken else {}
+    parts = {name: part for name, part in origin.components.items() if name in taken}
+    pipeline = wanted(**{**parts, "vae": small}, **more)
+    call: dict[str, Any] = {"prompt": PROMPT, "num_inference_steps": STEPS}
+    call |= {} if task == "text_to_image" else {"image": picture(tiny.PIXELS), "strength": 0.8}
+    call |= {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
+    call |= {"height": 16, "width": 16} if family == "flux" else {}
+    call |= {"max_sequence_length": 16} if family in ("sd3", "flux") else {}
+    graph = Graph.from_diffusers(pipeline, task=task)
+    expected, found = theirs(pipeline, **call), ours(graph, **call)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    graph.to_diffusers(tmp_path / "out")
+    torch.testing.assert_close(ours(Graph.from_diffusers(tmp_path / "out", task=task), **call), expected, rtol=0, atol=1e-4)
+
+
+EMBEDDED = {
+    "sd": ("prompt_embeds", "negative_prompt_embeds"),
+    "xl": ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
+    "sd3": ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
+    "flux": ("prompt_embeds", "pooled_prompt_embeds"),
+}
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("family", sorted(EMBEDDED))
+def test_embeddings_under_the_names_of_diffusers(pipelines: dict[str, Any], family: str, told: bool) -> None:
+    """With or without text encoders; what is given as negative counts in XL too."""
+    origin = pipelines[family]
+    lengths = {"max_sequence_length": 16} if family in ("sd3", "flux") else {}
+    if family == "sd":
+        found = origin.encode_prompt(PROMPT, "cpu", 1, True, NEGATIVE)
+    elif family == "xl":
+        found = origin.encode_prompt(PROMPT, device="cpu", negative_prompt=NEGATIVE)
+    elif family == "sd3":
+        found = origin.encode_prompt(PROMPT, None, None, device="cpu", negative_prompt=NEGATIVE, **lengths)
+    else:
+        found = origin.encode_prompt(PROMPT, None, device="cpu", **lengths)[:2]
+    call = dict(zip(EMBEDDED[family], found, strict=True)) | {"num_inference_steps": STEPS}
+    call |= {"height": 16, "width": 16} if family == "flux" else {}
+    pipeline = origin
+    if not told:
+        parts = {name: None if name.startswith(("text_encoder", "tokenizer")) else part for name, part in origin.components.items()}
+        pipeline = type(origin)(**parts, **({"requires_safety_checker": False} if family == "sd" else {}))
+    graph = Graph.from_diffusers(pipeline)
+    assert ("text_encoder" in graph.nodes) is told
+    check_equal(origin if family == "sd3" else pipeline, graph, **call)
+    if not told and family in ("sd", "sd3"):
+        call.pop("negative_prompt_embeds")
+        with pytest.raises(PortError, match="guidance needs negative_prompt_embeds beside prompt_embeds"):
+            ours(graph, **call)
+
+
+def test_embeddings_of_some_encoders_only(pipelines: dict[str, Any], tmp_path: Path) -> None:
+    """XL without its first text encoder is no refiner: its UNet is as wide as both."""
+    origin = pipelines["xl"]
+    pipeline = type(origin)(**{**origin.components, "text_encoder": None, "tokenizer": None}, add_watermarker=False)
+    found = origin.encode_prompt(PROMPT, device="cpu", negative_prompt=NEGATIVE)
+    call = dict(zip(EMBEDDED["xl"], found, strict=True)) | {"num_inference_steps": STEPS}
+    check_equal(pipeline, Graph.from_diffusers(pipeline), **call)

@@ -1,0 +1,127 @@
+"""The same picture for the same call: draws in the pipeline's order, and all that a pipeline hands to its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import diffusers
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import PROMPT, check_equal, half_mask, picture
+from wgtorch.core.errors import ConfigError
+from wgtorch.graph import Graph
+
+pytestmark = [  # of their code
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+STOCHASTIC = ("DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LCMScheduler", "TCDScheduler")
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {
+        "sd": tiny.stable_diffusion(tmp_path_factory.mktemp("sd")),
+        "sd9": tiny.stable_diffusion(tmp_path_factory.mktemp("sd9"), in_channels=9),
+        "xl": tiny.stable_diffusion_xl(tmp_path_factory.mktemp("xl")),
+        "xl9": tiny.stable_diffusion_xl(tmp_path_factory.mktemp("xl9"), in_channels=9),
+    }
+
+
+def as_class(origin: Any, kind: str, **parts: Any) -> Any:
+    wanted = getattr(diffusers, kind)
+    more = {"requires_safety_checker": False} if "XL" not in kind else {}
+    return wanted(**{**origin.components, **parts}, **more)
+
+
+def scheduler(kind: str) -> Any:
+    return getattr(diffusers, kind)(**tiny.BETAS)
+
+
+@pytest.mark.parametrize("kind", STOCHASTIC)
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+@pytest.mark.parametrize("family", ["sd", "sd9", "xl", "xl9"])
+def test_inpainting_with_schedulers_that_draw(pipelines: dict[str, Any], family: str, strength: float, kind: str) -> None:
+    name = "StableDiffusionXLInpaintPipeline" if family.startswith("xl") else "StableDiffusionInpaintPipeline"
+    pipeline = as_class(pipelines[family], name, scheduler=scheduler(kind))
+    graph = Graph.from_diffusers(pipeline, task="inpaint")
+    check_equal(
+        pipeline,
+        graph,
+        prompt=PROMPT,
+        image=picture(tiny.PIXELS),
+        mask_image=half_mask(tiny.PIXELS),
+        num_inference_steps=5,
+        strength=strength,
+    )
+
+
+def test_the_nine_channel_model_at_its_default_strength(pipelines: dict[str, Any]) -> None:
+    pipeline = as_class(pipelines["sd9"], "StableDiffusionInpaintPipeline")
+    graph = Graph.from_diffusers(pipeline, task="inpaint")
+    check_equal(pipeline, graph, prompt=PROMPT, image=picture(tiny.PIXELS), mask_image=half_mask(tiny.PIXELS), num_inference_steps=4)
+
+
+@pytest.mark.parametrize("family", ["sd", "xl"])
+def test_eta_is_zero_unless_told(pipelines: dict[str, Any], family: str) -> None:
+    pipeline = as_class(pipelines[family], type(pipelines[family]).__name__, scheduler=scheduler("TCDScheduler"))
+    graph = Graph.from_diffusers(pipeline)
+    plain = check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=4)
+    assert (check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=4, eta=0.3) - plain).abs().max() > 1e-2
+
+
+def test_a_word_of_several_vectors(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion(tmp_path)
+    torch.manual_seed(3)
+    width = pipeline.text_encoder.config.hidden_size
+    pipeline.load_textual_inversion(torch.randn(3, width), token="<cat>")
+    pipeline.load_textual_inversion(torch.randn(1, width), token="<dog>")
+    graph = Graph.from_diffusers(pipeline)
+    for prompt in ("the <cat> a", ["<dog>", "a <cat> <cat>"], "the"):
+        check_equal(pipeline, graph, prompt=prompt, num_inference_steps=2)
+    pipeline.save_pretrained(tmp_path / "out")
+    check_equal(pipeline, Graph.from_diffusers(tmp_path / "out"), prompt="the <cat> a", num_inference_steps=2)
+
+
+SOLVERS = {
+    "solver/dpmpp_2m": "DPMSolverMultistepScheduler",
+    "solver/euler": "EulerDiscreteScheduler",
+    "solver/unipc": "UniPCMultistepScheduler",
+    "DEISMultistepScheduler": "DEISMultistepScheduler",
+}
+
+
+@pytest.mark.parametrize("first", ["ddim", "euler", "pndm"])
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+def test_another_solver_keeps_what_the_model_was_trained_for(pipelines: dict[str, Any], solver: str, first: str) -> None:
+    origin = tiny.scheduler(first, prediction_type="v_prediction")
+    pipeline = as_class(pipelines["sd"], "StableDiffusionPipeline", scheduler=origin)
+    graph = Graph.from_diffusers(pipeline)
+    before = check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=5)
+    graph.set_solver(solver)
+    other = as_class(pipelines["sd"], "StableDiffusionPipeline", scheduler=getattr(diffusers, SOLVERS[solver]).from_config(origin.config))
+    found = check_equal(other, graph, prompt=PROMPT, num_inference_steps=5)
+    assert first == "euler" == solver.removeprefix("solver/") or (found - before).abs().max() > 1e-4
+
+
+def test_another_solver_with_settings_and_of_a_flow(pipelines: dict[str, Any], tmp_path: Path) -> None:
+    graph = Graph.from_diffusers(pipelines["xl"])
+    graph.set_solver("solver/dpmpp_2m", use_karras_sigmas=True)
+    wanted = diffusers.DPMSolverMultistepScheduler.from_config(pipelines["xl"].scheduler.config, use_karras_sigmas=True)
+    check_equal(as_class(pipelines["xl"], "StableDiffusionXLPipeline", scheduler=wanted), graph, prompt=PROMPT, num_inference_steps=4)
+    with pytest.raises(ConfigError, match="'solver/dpmpp_3m' walks no diffusion; did you mean 'solver/dpmpp_2m'"):
+        graph.set_solver("solver/dpmpp_3m")
+    flowing = tiny.stable_diffusion_3(tmp_path)
+    graph = Graph.from_diffusers(flowing)
+    graph.set_solver("FlowMatchHeunDiscreteScheduler")
+    flowing.scheduler = diffusers.FlowMatchHeunDiscreteScheduler.from_config(flowing.scheduler.config)
+    check_equal(flowing, graph, prompt=PROMPT, num_inference_steps=4, max_sequence_length=16)
+    with pytest.raises(ConfigError, match="'solver/ddim' walks no flow"):
+        graph.set_solver("solver/ddim")
