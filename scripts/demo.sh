@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lets the default world live for five passes and paints what happens, in a folder beneath outputs/.
+# Lets the default world live for five passes, with two typed actions among them, and paints what happens, in a folder beneath outputs/.
 #
 #   ./scripts/demo.sh                                          the same world every time
 #   ./scripts/demo.sh --seed 11 --action "go to the sea"       another one; all options of: wgtorch run default
@@ -9,4 +9,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh
+if [[ $# -eq 0 ]]; then
+    set -- --action "" --action "where is the sea?" --action "go to the sea"
+fi
 exec .venv/bin/wgtorch run default --steps 5 --seed 7 "$@"

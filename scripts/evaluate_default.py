@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Measures the models that ship with the package: painter, describer and the words between them.
+"""Measures the default world, and the models that ship with the package: painter, describer and the words between them.
 
     python scripts/evaluate_default.py                        # 300 prompts; about 8 minutes, the judge's training included
+    python scripts/evaluate_default.py --world-only           # the simulated world alone: a minute
     python scripts/evaluate_default.py --prompts 1000
     python scripts/evaluate_default.py --painter 'outputs/default_painter/<time>/checkpoints/last#backbone'
 
@@ -15,6 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +28,7 @@ from wgtorch.core.block import BlockRegistry
 from wgtorch.core.checkpoint.refs import PACKAGED
 from wgtorch.core.config.template import build_template
 from wgtorch.graph import Graph
+from wgtorch.templates.world import READER_REF
 from wgtorch.train.scenes.disturbing import disturb
 from wgtorch.train.scenes.evaluating import (
     free_prompts,
@@ -53,11 +58,56 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the painter's noise")
     parser.add_argument("--root", type=Path, default=Path("outputs/scenes"), help="keeps the drawings and the judge")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluate_default"), help="takes pictures.png and numbers.json")
+    parser.add_argument("--world-only", action="store_true", help="measure the simulated world alone, without pictures")
+    parser.add_argument("--passes", type=int, default=200, help="passes of each simulated life")
+    parser.add_argument("--lives", type=int, default=3, help="simulated lives, with seeds from 0")
     return parser
+
+
+def measure_world(passes: int, lives: int) -> dict[str, dict[str, float]]:
+    """What simulated lives are like, by seed, and how typed actions are read."""
+    from wgtorch.blocks.simulation.checker import KINDS, contradictions, is_caused
+    from wgtorch.blocks.simulation.lives import live
+    from wgtorch.evaluation.simulation import distinct
+    from wgtorch.evaluation.typed_actions import understood
+
+    found: dict[str, dict[str, float]] = {}
+    for seed in range(lives):
+        started = time.perf_counter()
+        episodes = list(live(seed, passes))
+        seconds = (time.perf_counter() - started) / passes
+        content, wrong = episodes[-1].after, Counter(entry.kind for entry in contradictions(episodes))
+        events = content["events"]
+        before = episodes[max(0, passes - 51)].after
+        parts = ("places", "characters", "objects", "threads")
+        found[f"seed {seed}"] = {
+            "distinct-4": distinct([episode.outcome for episode in episodes], content),
+            "new facts in the last 50": sum(len(set(content[part]) - set(before[part])) for part in parts),
+            **{f"contradictions per 100: {kind}": 100 * wrong[kind] / passes for kind in KINDS},
+            "caused by an earlier": sum(any(is_caused(e, events[c - 1]) for c in e["caused_by"]) for e in events) / len(events),
+            "events a pass": len(events) / passes,
+            "ms a pass, no picture": 1000 * seconds,
+            "bytes a pass": len(json.dumps(events)) / passes,
+        }
+    found["typed actions"] = understood(BlockRegistry.build({"block_type": "reader/trained", "config": {"checkpoint_ref": READER_REF}}))
+    return found
+
+
+def show_world(found: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints what :func:`measure_world` gave, a column for each seed."""
+    columns = {name: values for name, values in found.items() if name != "typed actions"}
+    print("".ljust(34) + "".join(name.rjust(10) for name in columns))
+    for row in next(iter(columns.values())):
+        print(row.ljust(34) + "".join(f"{values[row]:10.3g}" for values in columns.values()))
+    print(f"typed actions read rightly: {found['typed actions']['right']:.1%}; turned round: {found['typed actions']['turned_round']}\n")
 
 
 def main() -> None:
     args = arguments().parse_args()
+    world = measure_world(args.passes, args.lives)
+    show_world(world)
+    if args.world_only:
+        return
     graph = build_template("graph", "text_to_image", {"painter": args.painter})
     assert isinstance(graph, Graph)
     describer = BlockRegistry.build({"block_type": "vlm/scene", "config": {"checkpoint_ref": args.describer}}).eval()
@@ -97,7 +147,7 @@ def main() -> None:
     print("\n".join(f"{'reached' if done else 'MISSED '}  {what}" for what, done in reached.items()))
     args.out.mkdir(parents=True, exist_ok=True)
     grid = save_png(grid_of(painted[:80], columns=10, scale=2), args.out / "pictures.png")
-    numbers = {"shares": columns, "seconds_a_picture": seconds, "megabytes": megabytes, "reached": reached, **vars(args)}
+    numbers = {"world": world, "shares": columns, "seconds_a_picture": seconds, "megabytes": megabytes, "reached": reached, **vars(args)}
     (args.out / "numbers.json").write_text(json.dumps(numbers, indent=1, default=str) + "\n", encoding="utf-8")
     print(f"pictures: {grid}")
 

@@ -23,6 +23,7 @@ _BLOCKS = {
         "backbone/pixel_scene", "codec/pixel_art", "conditioner/pixel_scene", "motion/pixel_scene", "sound/pixel_scene", "vlm/pixel_scene",
     ),
     "wgtorch.blocks.simulation": (
+        "reader/rules", "reader/trained",
         "simulation/architect", "simulation/author", "simulation/development", "simulation/world_update",
     ),
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),

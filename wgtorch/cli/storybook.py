@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from wgtorch.blocks.simulation.telling.chapters import story_chapters
 from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.overview import Card, draw_overview
 from wgtorch.core.errors import StorageError
@@ -126,9 +127,25 @@ def _caption(slots: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _markdown(title: str, entries: list[dict[str, Any]]) -> str:
     parts = [f"# {title}"]
+    titles = _chapters(entries)
     for entry in entries:
+        parts += [f"# {chapter}" for chapter in titles.get(entry["number"], ())]
         parts.append(f"## Episode {entry['number']}")
         parts += [f"![Episode {entry['number']}]({name})" for name in entry["pictures"]]
         said = [("action", words(entry["action"])), *rows(entry["slots"])]
         parts.append("\n".join(f"- **{label}**: {text}".replace("\n", " ") for label, text in said if text))
     return "\n\n".join(parts) + "\n"
+
+
+def _chapters(entries: list[dict[str, Any]]) -> dict[int, list[str]]:
+    """Titles of chapters by the episode they begin with, in a world whose scenes have a hero who wants something."""
+    recipes = [entry["slots"].get("recipe") for entry in entries]
+    scenes = [recipe.get("scene") for recipe in recipes if isinstance(recipe, Mapping)]
+    things = [thing for scene in scenes if isinstance(scene, Mapping) for thing in scene.get("things") or ()]
+    hero = next((thing.get("name") for thing in things if isinstance(thing, Mapping) and thing.get("role") == "hero"), None)
+    if hero is None:
+        return {}
+    found: dict[int, list[str]] = {}
+    for number, chapter in enumerate(story_chapters([(entry["number"], entry["slots"].get("intent")) for entry in entries], hero), start=1):
+        found.setdefault(chapter.first, []).append(f"{number}. {chapter.title}")
+    return found

@@ -18,6 +18,7 @@ _PROVIDED = {
     "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
     "wgtorch.evaluation.revisit": ("revisit",),
     "wgtorch.evaluation.cost": ("cost",),
+    "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4"),
 }
 for _module, _names in _PROVIDED.items():
     EvaluatorRegistry.provide(partial(import_module, _module), *_names)

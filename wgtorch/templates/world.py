@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import build_template, register_template
-from wgtorch.core.errors import ConfigError
+from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
 from wgtorch.world import World
+
+READER_REF = "wgtorch:action_reader"
 
 
 def single(block_type: str, name: str, **config: object) -> Pipeline:
@@ -66,6 +72,21 @@ def author(*, teller: str = "grammar") -> Stage:
     return stage
 
 
+def _development(reader: str, options: Mapping[str, Any]) -> Pipeline:
+    """The reader of actions, and what tries them: an LLM that reads stands where the reader does."""
+    kinds = [name.removeprefix("reader/") for name in BlockRegistry.names() if name.startswith("reader/")]
+    if reader not in kinds:
+        raise ConfigError(f"reader: found {reader!r}; {suggest(str(reader), kinds)}")
+    graph = Graph("development")
+    graph.add_node(f"reader/{reader}", "reader", config={"checkpoint_ref": READER_REF} if reader == "trained" else {})
+    graph.add_node("simulation/development", "development", config=dict(options))
+    graph.add_edge("reader.actions", "development.actions")
+    graph.expose_input("development", "content")
+    graph.expose_input("reader", "action")
+    graph.expose_output("development", "intent")
+    return around(graph, "development")
+
+
 @register_template("environment", level="stage")
 def environment(
     *,
@@ -88,8 +109,8 @@ def environment(
     """
     stage = Stage("environment", role="environment")
     stage.add_pipeline(single("simulation/world_update", "world_update", memory=memory), "world_update", condition="complete")
-    options = {"places": places, "characters": characters, "scheduling": scheduling, "reader": reader, "teller": teller}
-    stage.add_pipeline(single("simulation/development", "development", **options), "development")
+    options = {"places": places, "characters": characters, "scheduling": scheduling, "teller": teller}
+    stage.add_pipeline(_development(reader, options), "development")
     stage.add_edge("world_update.content", "development.content")
     stage.set_state_contract(
         [],

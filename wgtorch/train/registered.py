@@ -22,6 +22,7 @@ _OBJECTIVES = {
     "wgtorch.train.scenes.captioner": ("scene_describing", "scene_reading"),
     "wgtorch.train.scenes.describer": ("scene_telling",),
     "wgtorch.train.scenes.upscaling": ("upscaling",),
+    "wgtorch.train.simulation.actions": ("action_reading",),
     "wgtorch.train.pixel_scenes.describer": ("pixel_scene_describing",),
 }
 _DATA = {
@@ -31,6 +32,7 @@ _DATA = {
     "wgtorch.train.data.image_folder": ("image_folder",),
     "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
     "wgtorch.train.scenes.upscaling": ("large_scenes",),
+    "wgtorch.train.simulation.actions": ("typed_actions",),
     "wgtorch.train.pixel_scenes.data": ("pixel_scenes",),
 }
 

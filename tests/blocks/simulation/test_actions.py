@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.blocks.simulation.lives import passages
 from wgtorch.blocks.simulation.episode import after, develop
 from wgtorch.blocks.simulation.facts import OPPOSITE, STATUSES
-from wgtorch.blocks.simulation.reading import Readers
+from wgtorch.blocks.simulation.lives import live as passages
+from wgtorch.blocks.simulation.readers import RuleActionReader
 from wgtorch.blocks.simulation.seasons import time_of_day
 from wgtorch.blocks.simulation.telling.teller import GrammarTeller
 
@@ -149,9 +149,9 @@ TURNED_ROUND: dict[str, Must] = {
 SEEDS = (5, 1, 2)
 
 
-def acted(text: str, seed: int, reader: str = "rules") -> tuple[Facts, Facts, list[dict[str, Any]]]:
+def acted(text: str, seed: int, reader: RuleActionReader | None = None) -> tuple[Facts, Facts, list[dict[str, Any]]]:
     before = list(passages(seed, 2, told=False))[-1].after
-    events = develop(before, {before["traveller"]: text}, Readers.get(reader)(), random.Random(f"{seed}/act"))
+    events = develop(before, {"": (reader or RuleActionReader()).read(text)}, random.Random(f"{seed}/act"))
     return before, after(before, events), events
 
 
@@ -189,14 +189,14 @@ def test_an_action_is_answered_as_it_must_be(text: str, seed: int) -> None:
     ],
 )
 def test_words_are_read(text: str, verb: str, target: str | None, place: str | None, receiver: str | None) -> None:
-    (action,) = Readers.get("rules")().read(text)
+    (action,) = RuleActionReader().read(text)
     assert (action.verb, action.negated) == (verb, False)
     if target or place or receiver:
         assert (action.target, action.place, action.receiver) == (target, place, receiver)
 
 
 def test_clauses_are_tried_one_after_the_other_and_it_is_what_was_named() -> None:
-    read = Readers.get("rules")().read("take the lamp and give it to Marek, then go north")
+    read = RuleActionReader().read("take the lamp and give it to Marek, then go north")
     assert [(action.verb, action.target, action.receiver) for action in read] == [
         ("take", "the lamp", None), ("give", "the lamp", "marek"), ("go", None, None),
     ]  # fmt: skip
@@ -230,5 +230,5 @@ def test_a_verb_is_added_in_a_few_lines() -> None:
 
     content = list(passages(5, 1, told=False))[-1].after
     draft = Draft(content, random.Random(0))
-    assert by_facts(draft, "Storm", Action("test/whistle"))["status"] == "done"
+    assert by_facts(draft, "the traveller", Action("test/whistle"))["status"] == "done"
     assert "test/whistle" in Verbs

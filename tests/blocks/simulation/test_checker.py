@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.blocks.simulation.lives import passages
 from wgtorch.blocks.simulation.checker import KINDS, Passage, contradictions
+from wgtorch.blocks.simulation.lives import live as passages
 from wgtorch.blocks.simulation.telling.words import WHEN
 
 Plant = Callable[[Passage, random.Random], Passage | None]

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from tests.blocks.simulation.lives import passages, world_of
 from wgtorch.blocks.simulation.checker import contradictions, is_caused
 from wgtorch.blocks.simulation.facts import OPPOSITE, check_content
+from wgtorch.blocks.simulation.lives import live as passages
+from wgtorch.blocks.simulation.lives import world_of
 from wgtorch.blocks.simulation.scene_plan import TERRAINS
 
 SEEDS = range(4)

@@ -6,14 +6,17 @@ from wgtorch.blocks.simulation.blocks import (
     SimulationDevelopment,
     SimulationUpdate,
 )
+from wgtorch.blocks.simulation.readers import RuleActionReader, TrainedActionReader
 from wgtorch.blocks.simulation.scene_plan import Look, ScenePlan, Thing
 
 __all__ = [
     "Look",
+    "RuleActionReader",
     "ScenePlan",
     "SimulationArchitect",
     "SimulationAuthor",
     "SimulationDevelopment",
     "SimulationUpdate",
     "Thing",
+    "TrainedActionReader",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.cast import CastMakers
 from wgtorch.blocks.simulation.drama import Dramas, Schedules
 from wgtorch.blocks.simulation.episode import after, develop
@@ -12,7 +13,6 @@ from wgtorch.blocks.simulation.facts import ENTITIES, check_content, check_entry
 from wgtorch.blocks.simulation.genesis import facts_of, is_begun
 from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.places import MapMakers
-from wgtorch.blocks.simulation.reading import Readers
 from wgtorch.blocks.simulation.resolver import Resolvers
 from wgtorch.blocks.simulation.seasons import Skies
 from wgtorch.blocks.simulation.staging import caption_attributes, differences, plan_of
@@ -34,7 +34,7 @@ class SimulationDevelopment(Block):
 
     The intent is ``{"text": ..., "resolution": ..., "suggestions": [...]}``. The resolution is the verdict of the leading event
     (``status``, ``because``, ``effects``, ...) and holds all ``events`` of the pass, which the update applies; the suggestions are
-    actions that could come next. The action is text, or texts by the name of who acts; without one the cast goes its ways. Draws
+    actions that could come next. Actions come from a reader, by the name of who acts; without any the cast goes its ways. Draws
     from ``rng``; the same draws give the same events.
 
     A content without places is a world that has not begun: map, cast, clock and sky are made around what it holds, and
@@ -45,7 +45,6 @@ class SimulationDevelopment(Block):
         characters: how many characters there are at first, the traveller included, at least 2.
         map_maker: name of a registered map maker.
         cast_maker: name of a registered cast maker.
-        reader: name of a registered reader of actions.
         resolver: name of a registered resolver.
         drama: name of a registered drama.
         sky: name of a registered weather.
@@ -53,7 +52,7 @@ class SimulationDevelopment(Block):
         teller: name of a registered teller.
     """
 
-    inputs = {"content": Port(dtype="dict", aggregation="first"), "action": "any"}
+    inputs = {"content": Port(dtype="dict", aggregation="first"), "actions": "dict"}
     outputs = {"intent": "dict"}
     uses_global_rng = False
 
@@ -64,7 +63,6 @@ class SimulationDevelopment(Block):
         characters: int = 8,
         map_maker: str = "grid",
         cast_maker: str = "village",
-        reader: str = "rules",
         resolver: str = "facts",
         drama: str = "threads",
         sky: str = "drifting",
@@ -76,15 +74,14 @@ class SimulationDevelopment(Block):
         _whole("SimulationDevelopment.characters", characters, 2)
         _known(
             "SimulationDevelopment", map_maker=(map_maker, MapMakers), cast_maker=(cast_maker, CastMakers),
-            reader=(reader, Readers), resolver=(resolver, Resolvers), drama=(drama, Dramas), sky=(sky, Skies),
+            resolver=(resolver, Resolvers), drama=(drama, Dramas), sky=(sky, Skies),
             scheduling=(scheduling, Schedules), teller=(teller, Tellers),
         )  # fmt: skip
         self.beginning = {"places": places, "characters": characters, "map_maker": map_maker, "cast_maker": cast_maker}
-        self.reader = Readers.get(reader)()
         self.teller = Tellers.get(teller)()
         self.parts = {"resolver": resolver, "drama": drama, "sky": sky, "scheduling": scheduling}
 
-    def forward(self, content: Mapping[str, Any], action: Any = None, rng: Rng | None = None) -> dict[str, Any]:
+    def forward(self, content: Mapping[str, Any], actions: Mapping[str, Any] | None = None, rng: Rng | None = None) -> dict[str, Any]:
         """The intent of the next episode.
 
         Raises:
@@ -94,7 +91,8 @@ class SimulationDevelopment(Block):
         genesis = {} if is_begun(content) else {"genesis": {"seed": draws.getrandbits(62), **self.beginning}}
         facts = facts_of(content, {"resolution": genesis})
         assert facts is not None
-        events = develop(facts, _actions(facts, action), self.reader, draws, **self.parts)
+        read = {who: [Action(**entry) for entry in clauses] for who, clauses in (actions or {}).items()}
+        events = develop(facts, read, draws, **self.parts)
         lead = next((event for event in events if event["action"]), events[0] if events else None)
         resolution = {**(lead or {}), "events": events, **genesis}
         offers = suggestions(Draft(after(facts, events), draws), facts["traveller"])
@@ -249,11 +247,6 @@ def discrepancies(recipe: Any, description: Any) -> list[dict[str, Any]]:
         return []
     rows: Sequence[Any] = seen if isinstance(seen, (list, tuple)) else [seen]
     return [entry for row in rows for entry in differences(scene, row)]
-
-
-def _actions(content: Mapping[str, Any], action: Any) -> dict[str, str]:
-    given = action if isinstance(action, Mapping) else {content["traveller"]: action}
-    return {str(who): str(words) for who, words in given.items() if words is not None and str(words).strip()}
 
 
 def _whole(where: str, value: Any, least: int) -> None:

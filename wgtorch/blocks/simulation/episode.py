@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from wgtorch.blocks.simulation import lexicon
@@ -13,18 +12,13 @@ from wgtorch.blocks.simulation.drama import Dramas
 from wgtorch.blocks.simulation.facts import WORLD, Content, Event, applied
 from wgtorch.blocks.simulation.ledger import Draft, shortened
 from wgtorch.blocks.simulation.mishaps import turn_weather
-from wgtorch.blocks.simulation.reading import ActionReader
 from wgtorch.blocks.simulation.resolver import Resolver, Resolvers
 from wgtorch.blocks.simulation.verbs import TIMELESS
-
-LONGEST = 2000
-"""Characters of an action that are read."""
 
 
 def develop(
     content: Content,
-    actions: Mapping[str, str],
-    reader: ActionReader,
+    actions: Mapping[str, Sequence[Action]],
     rng: random.Random,
     *,
     resolver: str = "facts",
@@ -38,35 +32,32 @@ def develop(
 
     Args:
         content: the world's content; it is not changed.
-        actions: what somebody was told to do, by their name.
-        reader: reads the words of actions.
+        actions: what somebody is to do, by their name (empty for the traveller), clause by clause.
         rng: draws.
         resolver, drama, sky, scheduling: names of registered parts.
     """
     draft, resolve = Draft(content, rng), Resolvers.get(resolver)
-    for actor, words in actions.items():
-        _try(draft, actor, words, reader, resolve)
+    given = {actor or draft.hero: clauses for actor, clauses in actions.items() if clauses}
+    for actor, clauses in given.items():
+        _try(draft, actor, clauses, resolve)
     took_time = any(event["status"] in ("done", "partly") and event["verb"] not in TIMELESS for event in draft.events)
-    if actions and not took_time:
+    if given and not took_time:
         return draft.events
-    named = any(word in lexicon.WEATHERS for words in actions.values() for word in lexicon.words(words[:LONGEST]))
+    named = any(word in lexicon.WEATHERS for clauses in given.values() for word in lexicon.words(clauses[0].words))
     if not named and not any(effect["path"] == ["weather"] for event in draft.events for effect in event["effects"]):
         turn_weather(draft, sky)  # where an action names weather, the verdict alone says what becomes of it
-    Dramas.get(drama)(draft, resolve, acted=tuple(actions), scheduling=scheduling)
+    Dramas.get(drama)(draft, resolve, acted=tuple(given), scheduling=scheduling)
     return draft.events
 
 
-def _try(draft: Draft, actor: str, words: str, reader: ActionReader, resolve: Resolver) -> None:
+def _try(draft: Draft, actor: str, clauses: Sequence[Action], resolve: Resolver) -> None:
     name = _actor(draft, actor)
-    shown = shortened(" ".join(words.encode("utf-8", "replace").decode().split()), LONGEST)
     if name is None:
-        action = Action(UNKNOWN_VERB, words=shown)
+        action = Action(UNKNOWN_VERB, words=clauses[0].words)
         draft.close(WORLD, action, "refused", f"there is nobody called {shortened(actor, 60)}", target=shortened(actor, 60))
         return
-    clauses = reader.read(shown, draft, name)
-    for index, action in enumerate(clauses):
-        event = resolve(draft, name, replace(action, words=shown if index == 0 else action.words or shown))
-        if event["status"] not in ("done", "partly"):
+    for action in clauses:
+        if resolve(draft, name, action)["status"] not in ("done", "partly"):
             return
 
 

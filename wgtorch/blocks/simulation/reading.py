@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Protocol
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
-from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
 from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, LONGEST_PHRASE, PHRASES, POLITE, PREPOSITIONS
-from wgtorch.core.registry import Registry
-
-
-class ActionReader(Protocol):
-    """What reads actions."""
-
-    def read(self, text: str, draft: Draft | None = None, actor: str = "") -> list[Action]:
-        """The actions that a line names, in order; at least one.
-
-        Args:
-            text: the line.
-            draft: the facts, so that names in them are known as names.
-            actor: who would act.
-        """
-
 
 _QUESTION_WORDS = frozenset(["what", "where", "who", "whom", "whose", "why", "when", "which", "how"])
 _AUXILIARIES = frozenset(
@@ -95,7 +78,7 @@ _STATEMENT = re.compile(
 class RuleReader:
     """Reads actions by rules over :mod:`~wgtorch.blocks.simulation.phrases`; what no rule knows has the verb ``unknown``."""
 
-    def read(self, text: str, draft: Draft | None = None, actor: str = "") -> list[Action]:
+    def read(self, text: str) -> list[Action]:
         """One action for each clause of the line."""
         plain = re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+", " ", text)
         letters = [char for char in plain if char.isalpha()]
@@ -113,7 +96,7 @@ class RuleReader:
         if read[0].verb == UNKNOWN_VERB and not read[0].negated:
             read = [action for action in read if action.verb != UNKNOWN_VERB][:1] or read
         first, *others = [action for action in read if action.verb != UNKNOWN_VERB] or read[:1]
-        return [first, *(_referred(action, first) for action in others)]
+        return [replace(first, words=text), *(_referred(action, first) for action in others)]
 
     def _clauses(self, text: str) -> list[str]:
         parts = re.split(r"(?:,? and then | and then |, then | then |; |\. (?=\w)|! (?=\w)| and (?=\w)|, (?=\w))", text.strip())
@@ -304,7 +287,8 @@ def _without_excluded(text: str) -> tuple[str, str]:
 def _referred(action: Action, first: Action) -> Action:
     """A later action whose ``it`` is what the first was about."""
     what = first.target or first.place
-    return replace(action, **{name: what for name in ("target", "place", "receiver") if getattr(action, name) in _PRONOUNS and what})
+    target, place = (what if what and said in _PRONOUNS else said for said in (action.target, action.place))
+    return replace(action, target=target, place=place)
 
 
 def _stripped(tokens: list[str]) -> tuple[list[str], bool, bool]:
@@ -377,7 +361,3 @@ def _coloured(phrase: str, target: str | None, said: list[str]) -> tuple[str | N
 
 def _is_noun_first(tokens: list[str]) -> bool:
     return tokens[0] in DETERMINERS
-
-
-Readers: Registry[type[ActionReader]] = Registry("action reader", group="wgtorch.action_readers")
-Readers.register("rules", RuleReader)

@@ -22,6 +22,7 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "default_text": ("", "scene_text"),
     "default_teller": ("", "scene_teller"),
     "default_upscaler": ("", "scene_upscaler"),
+    "default_action_reader": ("", "action_reader"),
     "default_pixel_painter": ("backbone", "pixel_painter"),
     "default_pixel_describer": ("", "pixel_describer"),
 }

@@ -1,0 +1,54 @@
+"""Whether typed actions are read rightly: a list with what each means, that no reader is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from wgtorch.blocks.simulation.action import Action
+
+TYPED_ACTIONS: tuple[tuple[str, str, bool], ...] = (
+    ("go to the sea", "go", False), ("go north", "go", False), ("go back to where I started", "return", False),
+    ("go west to the mill", "go", False), ("enter the castle", "enter", False), ("don't go to the sea", "go", True),
+    ("leave the castle", "leave", False), ("forget about the sea", "avoid", False), ("run away", "flee", False),
+    ("stay here", "stay", False), ("stay where I am", "stay", False), ("avoid the storm", "avoid", False),
+    ("hide from the rain", "hide", False), ("there is never any snow in the desert", "remark", False), ("build a ship", "build", False),
+    ("build a red bridge over the river", "build", False), ("build a house of gold", "build", False), ("dig a tunnel", "dig", False),
+    ("destroy the tower", "destroy", False), ("burn the castle down", "burn", False), ("kill the king", "harm", False),
+    ("paint the house black", "colour", False), ("talk to the miller", "talk", False), ("ask about the war", "ask", False),
+    ("make friends with a wolf", "befriend", False), ("marry the miller's daughter", "court", False), ("give the ring to Anna", "give", False),
+    ("take the lamp", "take", False), ("open the door", "open", False), ("eat the apple", "eat", False), ("look for treasure", "search", False),
+    ("climb the tower and look around", "climb", False), ("light a fire", "light", False), ("sing a song", "perform", False),
+    ("rest", "rest", False), ("wait one night", "wait", False), ("sleep until morning", "sleep", False), ("wait for snow", "wait", False),
+    ("make it a sunny day", "wish", False), ("turn the moon red", "colour", False), ("fly to the moon", "fly", False),
+    ("what is this place?", "ask", False), ("иди к морю и построй корабль", "unknown", False),
+    ("I'd rather not go to the sea", "go", True), ("please don't burn the house", "burn", True), ("never enter the cave", "enter", True),
+    ("you must not eat the apple", "eat", True), ("let's not wait", "wait", True), ("no, go north", "go", False),
+    ("do not stay here", "stay", True), ("I refuse to go to the castle", "avoid", False), ("set the tent on fire", "burn", False),
+    ("could you please walk to the old mill?", "go", False), ("offer the apple to the smith", "give", False), ("say sorry to Bruno", "reconcile", False),
+    ("put out the fire", "extinguish", False), ("pick up the key", "take", False), ("go fishing", "gather", False),
+    ("swap the lamp for a rope", "trade", False), ("is there a river nearby?", "ask", False), ("I am so tired", "remark", False),
+    ("keep walking south", "go", False), ("tear down the mill", "destroy", False), ("mend the bridge", "repair", False),
+    ("plant a tree", "plant", False), ("write a letter", "write", False), ("lock the door", "lock", False), ("swim in the river", "swim", False),
+    ("insult the guard", "quarrel", False), ("invite Anna to come along", "invite", False), ("teleport home", "fly", False),
+    ("blargh the fnord", "unknown", False), ("tkae the lamp", "take", False), ("biuld a house", "build", False), ("wlak to the forest", "go", False),
+    ("repiar the bridge", "repair", False), ("shuot at the wolf", "harm", False), ("colect some wood", "gather", False),
+)  # fmt: skip
+"""Lines, the verb of each, and whether it is negated; the last ones are misspelled."""
+
+
+class Reads(Protocol):
+    """A reader of actions."""
+
+    def read(self, text: str) -> Sequence[Action]:
+        """The actions of a line."""
+
+
+def understood(reader: Reads) -> dict[str, float]:
+    """Share of :data:`TYPED_ACTIONS` that a reader gets right, and how many it turns round: done where it was not to be, or the reverse."""
+    right, turned = 0, 0
+    for text, verb, negated in TYPED_ACTIONS:
+        first = reader.read(text)[0]
+        right += (first.verb, first.negated) == (verb, negated)
+        turned += first.verb == verb and first.negated is not negated
+    return {"right": right / len(TYPED_ACTIONS), "turned_round": turned}
