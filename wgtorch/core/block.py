@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint
 from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
-from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureTypeError, WgtorchError
+from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureTypeError, WgtorchError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
 from wgtorch.core.port import Port, Spec, check_declared, make_spec
@@ -78,6 +78,8 @@ class Block(nn.Module):
     """True when the block stands for one that runs at another endpoint."""
     uses_global_rng: bool = True
     """False promises that ``forward`` never touches PyTorch's global random generator."""
+    routes: Sequence[str] = ()
+    """Outputs of which one call gives only some, at least one: what lies behind the others is skipped. They are optional outputs."""
     invariant_ports: tuple[str, ...] = ()
     """Inputs of which :meth:`precompute_invariants` makes something, where a loop does not change them."""
     num_loop_steps: int | None = None
@@ -169,6 +171,10 @@ class Block(nn.Module):
         """
         declared = self._declared("outputs")
         spec = make_spec(declared, "out") if declared else output_spec_of(self.forward)
+        for name in self.routes:
+            if name not in spec:
+                raise StructureError(f"{type(self).__name__}.routes: {name!r} is no output; {suggest(str(name), spec)}")
+            spec[name] = replace(spec[name], optional=True)
         if not spec:
             raise StructureError(
                 f"{type(self).__name__} declares no outputs; write outputs = {{'name': 'kind'}} on the class, "

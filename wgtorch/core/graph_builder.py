@@ -14,6 +14,8 @@ from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level, edits
 from wgtorch.core.plan import FROZEN, LEVEL, RNG, SURROUNDED, upstream, validate_structure
+from wgtorch.core.plan.routes import BehindRoutes
+from wgtorch.core.plan.wiring import wire
 from wgtorch.core.port import MISSING, Port, Spec
 from wgtorch.core.run.context import split_path
 from wgtorch.core.signature import positional_prefix
@@ -37,6 +39,7 @@ class GraphBuilder(Level):
         self._outputs = ExposedPorts()
         self._seen = -1  # the count of edits up to which levels below have been looked at
         self._versions_below: tuple[int, ...] = ()
+        self._routed: BehindRoutes | None = None
         self._specs: tuple[Spec, Spec] | None = None
         self._adapted: frozenset[str] = frozenset()
 
@@ -307,6 +310,7 @@ class GraphBuilder(Level):
             is_async=is_async,
             needs=needs,
             may_skip=node.condition is not None,
+            routes=tuple(child.routes),
             hoistable=() if needs or is_async or node.condition is not None else tuple(child.invariant_ports),
         )
 
@@ -323,6 +327,7 @@ class GraphBuilder(Level):
         specs = self._specs
         if specs is None:
             inputs: dict[str, list[Port]] = {}
+            self._routed = BehindRoutes(wire(self._structure())) if any(child.routes for child in self.nodes.values()) else None
             for entry in self._inputs:
                 inputs.setdefault(entry.name, []).append(self._shown(entry, "input"))
             specs = (
@@ -332,11 +337,20 @@ class GraphBuilder(Level):
             self._specs = specs
         return specs
 
+    @property
+    def routes(self) -> Sequence[str]:  # type: ignore[override]
+        """Exposed outputs that lie behind routes of nodes inside."""
+        self._own_specs()
+        routed = self._routed
+        return () if routed is None else tuple([e.name for e in self._outputs if routed.output(e.node_id, e.port_name)])
+
     def _shown(self, entry: Exposed, direction: Literal["input", "output"]) -> Port:
         """A child's port as this composite shows it: a mapped one as a list, one that the place fills as optional."""
         port, place = self._port(entry.node_id, entry.port_name, direction), self._node_specs[entry.node_id]
         if direction == "output":
             port = replace(port, name=entry.name, aggregation="single", default=MISSING)
+            if self._routed is not None and self._routed.output(entry.node_id, entry.port_name):
+                port = replace(port, optional=True)
             return replace(port, dtype="list", shape=None) if place.map else port
         optional = port.optional or entry.port_name in place.inputs
         port = replace(port, name=entry.name, optional=optional, default=MISSING)

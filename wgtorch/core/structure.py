@@ -110,6 +110,7 @@ class NodeShape:
         is_async: its calls wait on a network.
         needs: bits of what a call needs beside values, see :mod:`wgtorch.core.plan.steps`.
         may_skip: a call may be skipped.
+        routes: outputs of which one call gives only some.
         hoistable: inputs of which it can make something before a loop that does not change them.
     """
 
@@ -123,6 +124,7 @@ class NodeShape:
     needs: int = 0
     may_skip: bool = False
     hoistable: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

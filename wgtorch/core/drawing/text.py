@@ -25,11 +25,15 @@ class Drawing(str):
 
 
 def draw(level: Any, format: str = "mermaid", times: Mapping[str, float] | None = None) -> Drawing:
-    """Draws a level; see :meth:`wgtorch.core.level.Level.draw`."""
+    """Draws a level; see :meth:`wgtorch.core.level.Level.draw`. Outputs of which a call gives only some have a question mark."""
     if format not in FORMATS:
         raise UnknownNameError(f"unknown format {format!r}; {suggest(format, FORMATS)}")
     names = {node_id: _caption(level, node_id, times or {}) for node_id in level.node_specs}
-    links = list(level.links())
+    routes = {node_id: tuple(level.nodes[node_id].routes) for node_id in level.node_specs}
+    links = [
+        link._replace(source_port=f"{link.source_port}?") if link.source_port in routes.get(link.source, ()) else link
+        for link in level.links()
+    ]
     svg = svg_of(names, links, level.run_order())
     text = {"mermaid": _mermaid, "dot": _dot}[format](names, links) if format != "svg" else svg
     drawing = Drawing(text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
+from wgtorch.core.plan.routes import BehindRoutes
 from wgtorch.core.plan.steps import NONE, SURROUNDED, Call, Carry, Chain, Combine, Hoisted, Loop, Plan, Step, Unit
 from wgtorch.core.plan.wiring import Wiring, natural, upstream, wire
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
@@ -93,6 +94,7 @@ class Builder:
         self.size = 0
         self.unsure: set[int] = set()  # slots that may stay empty
         self.fills: list[tuple[str, str, int]] = []
+        self.routes = BehindRoutes(wiring)
         self.given = {key: self._slot() for key in fed}
         self.exposed: dict[str, int] = {}
         self.required: dict[str, bool] = {}
@@ -114,7 +116,7 @@ class Builder:
                 key = (node.node_id, port)
                 if key not in self.given and (key in read or (in_loop and port == "done")):
                     self.produced[key] = self._slot()
-                    if node.may_skip or port in node.optional_outputs:
+                    if node.may_skip or port in node.optional_outputs or self.routes.output(*key):
                         self.unsure.add(self.produced[key])
 
     def build(self) -> Plan:
@@ -187,8 +189,21 @@ class Builder:
             reads=tuple(sorted(outside)),
             writes=tuple(sorted(writes)),
             is_async=any(step.is_async for step in body),
+            behind=self._entered_by(members, carries, set(outside)),
         )
         return [*before, loop]
+
+    def _entered_by(self, members: list[str], carries: tuple[Carry, ...], outside: set[int]) -> tuple[tuple[int, str], ...]:
+        """Slots that have to be filled for a loop to be entered: required inputs from outside of it that lie behind routes."""
+        found: dict[int, str] = {}
+        starts = {name: carry.start for carry in carries for name in carry.ports if carry.start != NONE}
+        for node_id in members if self.routes.has_any else ():
+            for name, routes in self.routes.of_required(node_id):
+                sources = self._plain_sources(node_id, name)
+                slot = starts.get(f"{node_id}.{name}", sources[0] if len(sources) == 1 else NONE)
+                if slot in outside:
+                    found.setdefault(slot, ", ".join(f"{router}.{route}" for router, route in sorted(routes)))
+        return tuple(found.items())
 
     def _hoisted(self, body: Sequence[Step], changing: set[int]) -> tuple[list[Step], list[Step]]:
         """What nodes of a loop make of inputs that no iteration changes, and the loop's body that reads that instead."""
@@ -216,7 +231,7 @@ class Builder:
                 starts = [self.fills[-1][2]]
             origin = (starts[0] if starts else NONE, self._source_slot(edge.source_node, edge.source_port))
             carry = carries[origin] if origin in carries else Carry(self._slot(), *origin, ports=())
-            if not starts or starts[0] in self.unsure:
+            if not starts or starts[0] in self.unsure or origin[1] in self.unsure:
                 self.unsure.add(carry.slot)
             self.carried[edge] = carry.slot
             carries[origin] = replace(carry, ports=(*carry.ports, ".".join(key)))
@@ -253,6 +268,7 @@ class Builder:
         unsure = tuple(slot for name, slot in inputs if slot in self.unsure and name in required)
         # A value of the node's own that stands in for one that may not come is looked for when it is known.
         falls_back = any(port.filled and slot in self.unsure for port in node.inputs for name, slot in inputs if name == port.name)
+        behind = self.routes.of_required(node_id)
         call = Call(
             node=node_id,
             key=node.key or node_id,
@@ -263,10 +279,12 @@ class Builder:
             store=store,
             out_slot=store[0][1] if lone else NONE,
             out_port=node.outputs[0] if len(node.outputs) == 1 else "",
-            needs=node.needs | (SURROUNDED if node.is_async or node.may_skip or falls_back else 0),
+            needs=node.needs | (SURROUNDED if node.is_async or node.may_skip or falls_back or behind or node.routes else 0),
             required=required,
             unsure=unsure,
             is_async=node.is_async,
+            behind=behind,
+            routes=node.routes,
         )
         return [*before, call]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wgtorch.core.errors import Finding
+from wgtorch.core.plan.routes import BehindRoutes
 from wgtorch.core.plan.wiring import Wiring, closure, upstream, wire
 from wgtorch.core.structure import InputShape, NodeShape, Structure
 
@@ -19,7 +20,8 @@ def validate_structure(structure: Structure) -> tuple[list[Finding], list[Findin
         errors.append(
             Finding(structure.name, "no output is exposed", "at least one", "Call expose_output(node, port), or infer_exposed_ports().")
         )
-    return errors, _reachability(structure)
+    routes = [] if errors else BehindRoutes(wiring).findings()
+    return errors, _reachability(structure) + routes
 
 
 def dangling(structure: Structure) -> list[Finding]:

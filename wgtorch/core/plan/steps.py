@@ -30,6 +30,8 @@ class Call:
         unsure: slots of those that may turn out empty.
         is_async: the call waits on a network.
         frees: slots nobody reads after this step.
+        behind: required inputs that only arrive where routes are taken, and those, as (node, output).
+        routes: outputs of its own of which one call gives only some.
     """
 
     node: str
@@ -46,6 +48,8 @@ class Call:
     unsure: tuple[int, ...]
     is_async: bool
     frees: tuple[int, ...] = ()
+    behind: tuple[tuple[str, frozenset[tuple[str, str]]], ...] = ()
+    routes: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -156,6 +160,7 @@ class Carry:
 class Loop:
     """Repeats ``body``; ``done`` are slots of boolean outputs that end it early, ``iteration_frees`` are emptied each time.
 
+    ``behind`` are slots without which the loop is not entered, since a route was not taken, and the nodes' names for it.
     ``fast_body`` is the body as a walk takes it that nobody watches; ``units`` are its parts where some of its nodes are async.
     """
 
@@ -170,6 +175,7 @@ class Loop:
     units: tuple[Unit, ...] = ()
     frees: tuple[int, ...] = ()
     is_async: bool = False
+    behind: tuple[tuple[int, str], ...] = ()
 
     @property
     def node(self) -> str:

@@ -184,6 +184,14 @@ def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunCon
 
 def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None) -> None:
     """Goes through a loop's iterations."""
+    if step.behind and any(slots[slot] is MISSING for slot, _ in step.behind):
+        for slot in step.writes:
+            slots[slot] = MISSING
+        if run is not None and run.options.callbacks:
+            routes = next(routes for slot, routes in step.behind if slots[slot] is MISSING)
+            for node in step.nodes:
+                run.emit("skip", node, "block", reason=f"its loop lies behind {routes}, which was not taken")
+        return
     total = loop_steps(composite, step, run)
     cached = None if run is None else run.options.cache
     if cached is not None and cached.is_on and not cached.in_loop:

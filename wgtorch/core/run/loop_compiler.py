@@ -191,7 +191,7 @@ def _stays_out(composite: ExecutorHost, step: Step) -> bool:
         return step.is_async
     child = composite.nodes._modules[step.key]
     stays_in = getattr(child, "compiles", True) and getattr(child, "compiles_alone", True) and not getattr(child, "wants_rng", False)
-    return step.is_async or not stays_in
+    return step.is_async or not stays_in or bool(step.routes or step.behind)  # which is called depends on values
 
 
 def _segment(
@@ -332,8 +332,10 @@ def _scan(composite: ExecutorHost, loop: Loop, own: list[Any], count: int, walk:
 
 def _is_scannable(child: Any) -> bool:
     """True for a block that can be traced, and changes no buffer."""
-    return getattr(child, "compiles", True) and not any(
-        isinstance(module, nn.modules.batchnorm._NormBase) and module.training for module in child.modules()
+    return (
+        getattr(child, "compiles", True)
+        and not getattr(child, "routes", ())
+        and not any(isinstance(module, nn.modules.batchnorm._NormBase) and module.training for module in child.modules())
     )
 
 

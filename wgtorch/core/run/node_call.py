@@ -17,6 +17,7 @@ from wgtorch.core import adapter_hook
 from wgtorch.core.errors import MissingInputError, PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import LEVEL, Call
+from wgtorch.core.plan.routes import apart
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.batch import Arrival, takes_several
@@ -73,15 +74,22 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
         values.setdefault(name, value)
     pause = None if run is None else run.options.pause
     if pause is not None:
-        if pause.stops(run, call.node, before=True):
-            raise Stopped
         values |= pause.given(run, call.node)
+    if call.behind and (reason := _not_taken(composite, call, values)):
+        if run is not None and run.options.callbacks:
+            run.emit("skip", call.node, _level(child), reason=reason)
+        return MISSING
+    if pause is not None and pause.stops(run, call.node, before=True):
+        raise Stopped
     for name in call.required:
         if name not in values:
             raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
     make = _mapped if node.map else _maker(run, node)
     if run is None or not (run.options.callbacks or run.options.debug):
         result = make(node, child, call, values, run)
+        if call.routes:
+            result = outputs_of(call, result, child)
+            _check_routes(call, child, result)
         if pause is not None and pause.stops(run, call.node, before=False):
             raise Stopped(outputs_of(call, result, child))
         return result
@@ -91,6 +99,8 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     started = time.perf_counter()
     try:
         outputs = outputs_of(call, make(node, child, call, values, run), child)
+        if call.routes:
+            _check_routes(call, child, outputs)
         if snapshot is not None:
             snapshot.check(path, outputs, None if node.map else child.get_output_spec())
     except Exception as error:
@@ -100,6 +110,38 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     if pause is not None and pause.stops(run, call.node, before=False):
         raise Stopped(outputs)
     return outputs
+
+
+def _not_taken(composite: ExecutorHost, call: Call, values: Mapping[str, Any]) -> str:
+    """Why a node is skipped: the route that was not taken; empty where nothing that it needs is missing.
+
+    Raises:
+        MissingInputError: it needs values of two routes of one router, one of which came.
+    """
+    behind = dict(call.behind)
+    missing = [name for name in call.required if name not in values]
+    if not missing or not all(name in behind for name in missing):
+        return ""
+    for name in missing:
+        for other, routes in behind.items():
+            if other in values and (pair := apart(behind[name], routes)) is not None:
+                (router, route), (_, taken) = pair
+                raise MissingInputError(
+                    f"{call.node}.{name}: required, but it lies behind {router}.{route}, which was not taken, while {call.node}.{other} "
+                    f"came by {router}.{taken}; join what the two bring in one port with aggregation 'first', or make the port optional"
+                )
+    routes = ", ".join(f"{router}.{route}" for router, route in sorted(behind[missing[0]]))
+    return f"{call.node}.{missing[0]} lies behind {routes}, which was not taken"
+
+
+def _check_routes(call: Call, child: nn.Module, outputs: Mapping[str, Any]) -> None:
+    """Refuses a router that gave none of its routes.
+
+    Raises:
+        PortError: names the routes.
+    """
+    if not is_level(child) and not any(route in outputs for route in call.routes):
+        raise PortError(f"{call.node}: gave none of its routes {list(call.routes)}; expected at least one, of which the rest is skipped")
 
 
 def call_told(run: RunContext, call: Call, child: nn.Module, slots: list[Any]) -> Any:
