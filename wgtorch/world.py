@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from wgtorch.core.block import Block
 from wgtorch.core.config import schema
@@ -14,9 +14,12 @@ from wgtorch.core.errors import Finding, StateError, StructureError
 from wgtorch.core.registry import Registry
 from wgtorch.core.signature import copy_plain
 from wgtorch.stage import Stage
+from wgtorch.storage.commit import Commit
+from wgtorch.world_runtime import past, stopped
+from wgtorch.world_runtime.changes import Change
 from wgtorch.world_runtime.contract import OUTSIDE
 from wgtorch.world_runtime.runner import WorldRunner
-from wgtorch.world_runtime.state import CANONICAL_SLOTS
+from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
 
 WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds", group="wgtorch.world_reports")
 """What shows a world's history, by the form it has; the report adds its own."""
@@ -102,6 +105,115 @@ class World(WorldRunner):
         if len(set(slots)) != len(slots) or not slots:
             raise StateError(f"{self.block_id}: schema {list(slots)}; expected different names, at least one")
         self._schema = tuple(slots)
+
+    # --- the past -----------------------------------------------------------------------------------------------------
+
+    @property
+    def commits(self) -> list[Commit]:
+        """The moments of the world's past, oldest first: one for each stage that ran, each edit and each pass."""
+        return past.log_of(self).commits()
+
+    def fork(
+        self, step: int | None = None, *, commit: Commit | str | None = None, state_dir: str | os.PathLike[str] | None = None
+    ) -> World:
+        """A world that shares this one's past up to a moment, and owns its future: nothing done in it changes this one.
+
+        The stages are the same modules, so weights exist once. With the same seed and actions it lives what this world lived.
+
+        Args:
+            step: number of a pass, as ``history.steps`` has them: the moment when that pass was done. The present when left out.
+            commit: any other moment, inside a pass too: one of :attr:`commits`, or its id.
+            state_dir: where the fork keeps its own log; in memory when left out. On one disk the past takes no room a second time,
+                and the fork lives on when this world's folder is deleted.
+
+        Raises:
+            StorageError: there is no such moment, or ``state_dir`` holds something already.
+
+        Example:
+            >>> other = world.fork(step=3, state_dir="runs/b")
+            >>> other.run(action="turn back")
+        """
+        return past.fork_of(self, step, commit, state_dir)
+
+    def rewind(self, step: int | None = None, *, commit: Commit | str | None = None) -> Self:
+        """Goes back to a moment of the past, and on from there. What came after stays in the log, off the world's chain.
+
+        Args:
+            step, commit: as in :meth:`fork`; one of them.
+
+        Raises:
+            StorageError: there is no such moment.
+        """
+        past.rewind_to(self, step, commit)
+        return self
+
+    def diff(self, first: int | Commit | str, second: int | Commit | str) -> list[Change]:
+        """What differs between two stored steps, or two moments of the past.
+
+        Returns:
+            A :class:`~wgtorch.world_runtime.changes.Change` for each field, by its path: ``intent``, ``recipe.prompt``, ``content.story``.
+        """
+        return past.differences(self, first, second)
+
+    def replay(self, step: int | None = None) -> past.Replay:
+        """Runs the stages of a pass again, each from what the log says was before it, and compares bit for bit what comes out.
+
+        Nothing of the world is changed. Stages at an API are asked, and paid for, unless a cassette answers.
+
+        Args:
+            step: number of the pass; all of the past when left out.
+
+        Returns:
+            A :class:`~wgtorch.world_runtime.past.Replay`, true where all came out the same; it names the first difference otherwise.
+        """
+        return past.lived_again(self, step)
+
+    # --- a person's part ----------------------------------------------------------------------------------------------
+
+    def edit(self, *, content: Mapping[str, Any] | None = None, **slots: Any) -> Self:
+        """Changes slots of the State in flight, and fields of the content; :meth:`run` goes on with them.
+
+        Where a stage of this episode has read what is changed - the architect an intent, the creator a recipe - the world goes back
+        to it, and what was made from the old value is emptied. What is edited itself stays.
+
+        Args:
+            content: fields to set.
+            slots: values by slot; None empties one.
+
+        Raises:
+            StateError: there is no such slot.
+
+        Example:
+            >>> world.edit(recipe={**world.state.recipe, "prompt": "a calm sea"}).run()
+        """
+        stopped.edit(self, content, slots)
+        return self
+
+    def skip(self) -> Self:
+        """Goes on without the stage that is next, as one that failed; it does not run in this pass."""
+        stopped.skip(self)
+        return self
+
+    def retry(self, *, seed: int | None = None, **options: Any) -> State | None:
+        """Makes the call that failed again: it goes on at the stage that failed, and lives what was left of the call.
+
+        Where nothing failed the last stage that ran is taken back and runs again, with other draws, and the pass is lived to its end.
+
+        Args:
+            seed: of the draws from here on; for a stage that failed, those it had are kept when left out.
+            options: ``callbacks``, ``timeout``, ``cancelled``, ``training`` as in :meth:`run`.
+
+        Returns:
+            The State after the last pass.
+        """
+        state: State | None = stopped.retry(self, seed, options)
+        return state
+
+    def _advice(self) -> str:
+        return stopped.advice(self, self._cycle[self._life.stage])
+
+    def _take_action(self, action: Any) -> None:
+        stopped.back_for_action(self, action)
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Any:
         """A storyboard of what the world has lived through, on one HTML page that needs nothing else; a notebook shows it.

@@ -173,15 +173,16 @@ def decode_with(value: Any, get: Callable[[str], Any], make: Callable[[str, Any]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        mark, held = next(iter(value.items()))
+        mark: str = next(iter(value))
+        held: Any = value[mark]
         expected = _MARKS.get(mark)
         if expected is not None:
             if not isinstance(held, expected) or (mark == "$number" and held not in ("nan", "inf", "-inf")):
                 raise StorageError(f"{{{mark!r}: {str(held)[:60]!r}}} is damaged, or not written by a storage")
             if isinstance(held, str):
                 return get(held) if mark == "$tensor" else float(held)
-            if mark == "$value":
-                name, plain = held if len(held) == 2 else (None, None)
+            if isinstance(held, list) and mark == "$value":
+                name, plain = held if len(held) == 2 else ("", None)
                 return (make or value_of)(name, decode_with(plain, get, make))
             if isinstance(held, list):
                 return tuple([decode_with(item, get, make) for item in held])

@@ -260,8 +260,8 @@ class DirectoryStorage(SegmentLog):
     def _body(self, commit: Commit) -> Body:
         return super()._body(commit) if self._old is None else self._old._body(commit)
 
-    def _has_body(self, commit: Commit) -> bool:
-        return self._old is not None or super()._has_body(commit)
+    def has_body(self, commit: Commit) -> bool:
+        return self._old is not None or super().has_body(commit)
 
     def _tensor(self, ref: Any) -> Any:
         return super()._tensor(ref) if self._old is None else self._old._tensor(ref)
@@ -440,7 +440,7 @@ class DirectoryStorage(SegmentLog):
         first = oldest if oldest.parent is None else self._known(oldest.parent)
         is_past = False
         for commit in self._back_from(self._head):
-            if not self._has_body(commit):
+            if not self.has_body(commit):
                 break
             body = self._body(commit)
             live.add(commit.id)
@@ -449,7 +449,7 @@ class DirectoryStorage(SegmentLog):
             is_past = is_past or commit.id == first.id
             if is_past and body.whole is not None:
                 break
-        if self._has_body(first):
+        if self.has_body(first):
             digests |= {ref.digest for ref in refs_in(self._snapshot(first)) if ref.digest is not None}
         return live, digests
 

@@ -20,7 +20,7 @@ import copy
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -95,6 +95,10 @@ class CommitLog:
         """The tensor of a snapshot."""
         assert ref.tensor is not None
         return ref.tensor
+
+    def _live(self, ref: TensorRef) -> Tensor:
+        """The same, as it is in memory where it is."""
+        return self._tensor(ref)
 
     def _sync(self) -> None:
         """Has on disk what was written."""
@@ -318,16 +322,21 @@ class CommitLog:
             self._load()
             return None if self._head is None or self._head.life is None else self.life_at(self._head)
 
-    def life_at(self, commit: Commit) -> Life:
+    def life_at(self, commit: Commit, *, live: bool = False) -> Life:
         """The life as it was at a commit.
+
+        Args:
+            commit: which.
+            live: take tensors that the process has in memory as they are, and not from a file again.
 
         Raises:
             StorageError: the commit is unknown, or what lies there is damaged.
         """
         with self._lock, _said(f"{self}: {commit}"):
             snapshot = self._snapshot(self._known(commit.id))
-            state = None if snapshot["schema"] is None else self._state(snapshot)
-            content = materialise(snapshot["content"], self._tensor)
+            get = self._live if live else self._tensor
+            state = None if snapshot["schema"] is None else self._state(snapshot, get)
+            content = materialise(snapshot["content"], get)
             life = Life(content, state, commit.passes, commit.stage, commit.seed)
             life.id = commit.life or life.id
             return life
@@ -336,6 +345,16 @@ class CommitLog:
         """The user's action that the stage of a commit was given."""
         with self._lock, _said(f"{self}: {commit}"):
             return materialise(self._body(commit).action, self._tensor)
+
+    def traces_of(self, commit: Commit) -> list[dict[str, Any]]:
+        """What the stages left that a commit holds."""
+        with self._lock, _said(f"{self}: {commit}"):
+            return self._body(commit).traces
+
+    @property
+    def is_held(self) -> bool:
+        """True while a run of this process holds the storage."""
+        return self._is_held
 
     def head(self) -> Commit | None:
         """The newest commit."""
@@ -355,7 +374,7 @@ class CommitLog:
         with self._lock:
             first = 0 if self.max_snapshots is None else min(self._stored(), default=0) - 1  # the oldest that stays began before
             for commit in self.commits():
-                if commit.passes >= first and self._has_body(commit):
+                if commit.passes >= first and self.has_body(commit):
                     with _said(f"{self}: {commit}"):
                         for entry in self._body(commit).traces:
                             if entry["pass"] >= first:
@@ -390,7 +409,7 @@ class CommitLog:
             if not target._share(view, commit, life):
                 with target._writing():
                     for one in list(view._back_from(commit))[::-1]:
-                        if view._has_body(one):
+                        if view.has_body(one):
                             target._copy(view, one)
                     target._commit(life)
 
@@ -436,7 +455,7 @@ class CommitLog:
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _has_body(self, commit: Commit) -> bool:
+    def has_body(self, commit: Commit) -> bool:
         """False where ``max_snapshots`` dropped what a commit held."""
         return True
 
@@ -506,9 +525,9 @@ class CommitLog:
         while len(self._cursors) > _CURSORS:
             self._cursors.popitem(last=False)
 
-    def _state(self, snapshot: Mapping[str, Any]) -> State:
+    def _state(self, snapshot: Mapping[str, Any], get: Callable[[TensorRef], Tensor] | None = None) -> State:
         """The State in a snapshot, or in what a commit holds of its own."""
-        slots = materialise(snapshot["slots"], self._tensor)
+        slots = materialise(snapshot["slots"], get or self._tensor)
         return State(schema=tuple(snapshot["schema"]), **slots)
 
 
@@ -523,10 +542,3 @@ def _said(where: str) -> Iterator[None]:
         raise StorageError(f"{where}: {error!s}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise StorageError(f"{where}: damaged, or not written by a storage: {type(error).__name__} {str(error)[:100]}") from error
-
-
-def in_order(commits: Sequence[Commit], step: int) -> Commit | None:
-    """The last of the commits of a pass: the moment when it was done, or the newest where it is not."""
-    of_pass = [commit for commit in commits if (commit.passes, commit.stage) <= (step + 1, 0) and commit.life is not None]
-    inside = [commit for commit in of_pass if (commit.passes, commit.stage) > (step, 0)]
-    return inside[-1] if inside else None

@@ -44,6 +44,9 @@ class MemoryStorage(CommitLog):
             return self._past._tensor(ref)
         return ref.tensor
 
+    def _live(self, ref: TensorRef) -> Tensor:
+        return ref.tensor if ref.tensor is not None or self._past is None else self._past._live(ref)  # type: ignore[return-value]
+
     def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
         past: Mapping[str, Commit] = source._commits
         self._commits = ChainMap({}, past)  # type: ignore[arg-type]  # what the parent adds later lies on no chain of this one

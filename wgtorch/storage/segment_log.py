@@ -156,7 +156,7 @@ class SegmentLog(CommitLog):
         except (ValueError, TypeError, RecursionError) as error:
             raise StorageError(f"{where}: damaged: {str(error)[:200]}") from error
 
-    def _has_body(self, commit: Commit) -> bool:
+    def has_body(self, commit: Commit) -> bool:
         return self._places[commit.id][1][0].start >= 0
 
     def _tensor(self, ref: TensorRef) -> Tensor:
@@ -169,7 +169,7 @@ class SegmentLog(CommitLog):
     def _take(self, tensor: Tensor, path: str) -> TensorRef:
         return TensorRef(tensor, self._tensors.digest(tensor, path))
 
-    def live_tensor(self, ref: TensorRef) -> Tensor:
+    def _live(self, ref: TensorRef) -> Tensor:
         """The tensor itself where the process has it, else from its file."""
         assert ref.digest is not None
         found = self._tensors.find(ref.digest)

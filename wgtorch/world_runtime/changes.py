@@ -46,7 +46,40 @@ def changes(before: Any, after: Any, path: str = "") -> list[Change]:
         return [Change(path, "grew", "", _words(after[len(before) :].strip()))]
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and _same(list(before), list(after[: len(before)])):
         return [Change(path, "grew", "", _words(list(after[len(before) :])))]
+    if isinstance(before, (list, tuple)) and type(before) is type(after) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [found for index, pair in pairs for found in changes(*pair, f"{path}.{index}" if path else str(index))]
     return [Change(path, "changed", _words(before), _words(after))]
+
+
+def first_difference(before: Any, after: Any, path: str = "") -> str | None:
+    """Where two values differ first, bit for bit and type for type; None where they do not."""
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        if before.dtype != after.dtype or before.shape != after.shape:
+            return f"{path}: {describe(before)}, and again {describe(after)}"
+        same = torch.equal(_bits(before), _bits(after))
+        return None if same else f"{path}: other numbers in {int((_bits(before) != _bits(after)).any(-1).sum())} of {before.numel()} places"
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        if list(before) != list(after):
+            return f"{path or 'fields'}: {list(before)}, and again {list(after)}"
+        return next(
+            (found for key in before if (found := first_difference(before[key], after[key], f"{path}.{key}" if path else key))), None
+        )
+    if type(before) is not type(after):
+        return f"{path}: {describe(before)}, and again {describe(after)}"
+    if isinstance(before, (list, tuple)):
+        if len(before) != len(after):
+            return f"{path}: {len(before)} items, and again {len(after)}"
+        pairs = enumerate(zip(before, after, strict=True))
+        return next((found for index, pair in pairs if (found := first_difference(*pair, f"{path}.{index}"))), None)
+    if repr(before) == repr(after) if isinstance(before, float) else before == after:
+        return None
+    return f"{path}: {_words(before)!r}, and again {_words(after)!r}"
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The bytes of each element, [N, itemsize]: NaN equals itself, and 0 differs from -0."""
+    return tensor.detach().cpu().contiguous().view(-1, 1).view(torch.uint8)
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -97,7 +97,7 @@ def advance(world: CycleHost, life: Life, action: Any, run: RunContext) -> World
     stage_id = world.cycle[life.stage]
     state = life.state if life.state is not None else State(schema=world.state_schema)
     started = time.perf_counter()
-    after, content, skipped = _stage(world, stage_id, state, action, life.content, run.iteration(life.passes))
+    after, content, skipped = run_stage(world, stage_id, state, action, life.content, run.iteration(life.passes))
     applied = content is not life.content and state.complete
     stored = world.store(state, content) if applied else None
     if not applied and _ends_unstored(world, life, after):
@@ -111,11 +111,11 @@ def advance(world: CycleHost, life: Life, action: Any, run: RunContext) -> World
 def one_pass(world: CycleHost, state: State, action: Any, content: Mapping[str, Any], run: RunContext) -> tuple[State, Mapping[str, Any]]:
     """All stages once, with nothing stored: the State and the content after."""
     for stage_id in world.cycle:
-        state, content, _ = _stage(world, stage_id, state, action, content, run)
+        state, content, _ = run_stage(world, stage_id, state, action, content, run)
     return state, content
 
 
-def _stage(
+def run_stage(
     world: CycleHost, stage_id: str, state: State, action: Any, content: Mapping[str, Any], run: RunContext
 ) -> tuple[State, Mapping[str, Any], str | None]:
     """One stage: the State after, the content after, and why it was skipped."""

@@ -1,4 +1,4 @@
-"""Living: how a level of stages goes through time. Its life, its storage, and the passes of its cycle."""
+"""How a level of stages goes through time. Its life, its storage, and the passes of its cycle."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WorldRunner(Level):
         self._storage: Storage = MemoryStorage()
         self._life = Life()
         self._failed: RunRequest | None = None
-        self._kept: tuple[Any, ResultCache] = (None, ResultCache())
+        self._answers: dict[tuple[str, int], ResultCache] = {}
 
     @property
     def cycle(self) -> tuple[str, ...]:
@@ -256,6 +256,9 @@ class WorldRunner(Level):
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
         with self._storage.hold():
+            self._check_storage()
+            if call is not self._failed and call.state is None and call.actions:
+                self._take_action(call.actions[0])
             self._start(call, seed)
             self._keep_life("start")
             run.key = check_seed(self._life.seed, self.block_id)
@@ -281,8 +284,8 @@ class WorldRunner(Level):
                     if stage.is_async:
                         watched.options = replace(watched.options, results=self._kept_here())
                     step = advance(self, self._life, action, watched)
-                    self._kept = (None, ResultCache())
             except Exception as error:
+                error.add_note(self._advice())
                 with suppress(OSError, StorageError):  # the error that stopped the stage is the one to tell of
                     self._keep_trace(trace.failed(error))
                 raise
@@ -327,11 +330,19 @@ class WorldRunner(Level):
     # --- private steps ------------------------------------------------------------------------------------------------
 
     def _kept_here(self) -> ResultCache:
-        """What nodes that wait brought in this stage of this pass, in a try before."""
-        here = (self._life.id, self._life.passes, self._life.stage)
-        if self._kept[0] != here:
-            self._kept = (here, ResultCache())
-        return self._kept[1]
+        """What nodes that wait brought in this pass, for a stage that runs again in it. Those of the pass before are kept too."""
+        passes = self._life.passes
+        self._answers = {
+            key: cache for key, cache in self._answers.items() if key[0] == self._life.id and passes - 1 <= key[1] <= passes + 1
+        }
+        return self._answers.setdefault((self._life.id, passes), ResultCache())
+
+    def _advice(self) -> str:
+        """What a person may do about the stage that failed."""
+        return ""
+
+    def _take_action(self, action: Any) -> None:
+        """Told the action of what is left of a pass before that runs."""
 
     def _cycle_findings(self) -> list[Finding]:
         if set(self._cycle) == set(self.nodes) and self._cycle:
@@ -344,7 +355,6 @@ class WorldRunner(Level):
             raise ValidationError(self.block_id, findings)
 
     def _start(self, call: RunRequest, seed: int | None) -> None:
-        self._check_storage()
         if call.state is not None and call is not self._failed:
             state = self._own_state(call.state)
             for stage in self.nodes.values():
@@ -358,7 +368,7 @@ class WorldRunner(Level):
 
     def _check_storage(self) -> None:
         """Refuses to write over what the storage keeps of another life, or of this one further on."""
-        stored = self._storage.read_life()
+        stored = self._where_stored()
         if stored is None or (stored.id == self._life.id and (stored.passes, stored.stage) <= (self._life.passes, self._life.stage)):
             return
         if stored.id == self._life.id:
@@ -369,6 +379,16 @@ class WorldRunner(Level):
         raise StorageError(
             f"{self.block_id}: the storage holds {found}. Call world.resume() to go on with it, or choose another state_dir."
         )
+
+    def _where_stored(self) -> Life | None:
+        """Whose life the storage keeps, and where that is; without what the world is there, which may be large."""
+        head = getattr(self._storage, "head", None)
+        if head is None:
+            return self._storage.read_life()
+        commit = head()
+        if commit is None or commit.life is None:
+            return None
+        return Life(passes=commit.passes, stage=commit.stage, seed=commit.seed, id=commit.life)
 
     def _own_state(self, state: Any) -> State:
         if not isinstance(state, State) or state.schema != self._schema:

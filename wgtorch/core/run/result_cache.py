@@ -24,7 +24,7 @@ class ResultCache:
     def find(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any]) -> Any:
         """The result of this call, or MISSING."""
         known = self._results.get(key)
-        if known is None or known[0] is not child or not _same(known[1], values):
+        if known is None or known[0] is not child or not is_same(known[1], values):
             return MISSING
         return known[2]
 
@@ -39,7 +39,8 @@ class ResultCache:
         return True
 
 
-def _same(first: Any, second: Any) -> bool:
+def is_same(first: Any, second: Any) -> bool:
+    """True for equal values of equal types."""
     if first is second:
         return True
     if type(first) is not type(second):
@@ -47,9 +48,9 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, Tensor):
         return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, Mapping):
-        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
+        return first.keys() == second.keys() and all(is_same(value, second[key]) for key, value in first.items())
     if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(_same, first, second))
+        return len(first) == len(second) and all(map(is_same, first, second))
     try:
         return bool(first == second)
     except Exception:  # whatever a foreign class does when compared, it is not known to be the same
