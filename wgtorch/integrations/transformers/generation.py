@@ -48,6 +48,7 @@ def generate(
     constraint: SchemaConstraint,
     schema: Mapping[str, Any] | None = None,
     tell: Callable[[int, str], None] | None = None,
+    cache: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """Answers to a batch of prompts.
 
@@ -60,6 +61,7 @@ def generate(
         ends: ids of the tokens that end an answer.
         constraint: by which answers are held to ``schema``.
         tell: called with row and new text, as it comes.
+        cache: arguments of ``generate`` with what was read of the prompt before.
     """
     library: Any = require("transformers", "transformers")
     processors: list[Any] = [] if schema is None else [constraint.processor(schema)]
@@ -70,6 +72,7 @@ def generate(
     with torch.no_grad():
         model.generate(
             **inputs,
+            **(cache or {}),
             generation_config=_plain_config(library, sampling, ends, tokenizer),
             logits_processor=library.LogitsProcessorList(processors),
             stopping_criteria=library.StoppingCriteriaList([watch]),

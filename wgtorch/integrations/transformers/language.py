@@ -30,6 +30,8 @@ class LocalLanguageModel(LocalText):
         batch_size: most answers that are written at once.
         top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
         template_options: for the chat template (``{"enable_thinking": False}``).
+        keep_tokens: most tokens of earlier prompts whose keys and values are kept. A prompt that begins as one before is read from
+            where it differs on; answers are the same to the last bit either way. For one prompt at a time, not for batches. 0 keeps none.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class LocalLanguageModel(LocalText):
         batch_size: int = 8,
         top_k: int | None = None,
         template_options: Mapping[str, Any] | None = None,
+        keep_tokens: int = 8192,
     ) -> None:
         folder = model_folder(checkpoint_ref, "llm")
         super().__init__(
@@ -49,6 +52,7 @@ class LocalLanguageModel(LocalText):
             batch_size=batch_size,
             top_k=top_k,
             template_options=template_options,
+            keep_tokens=keep_tokens,
             where="llm",
         )
 

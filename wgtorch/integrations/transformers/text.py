@@ -14,6 +14,7 @@ from wgtorch.integrations.models.requests import Completion, Message, TextReques
 from wgtorch.integrations.transformers.constraint import SchemaConstraint
 from wgtorch.integrations.transformers.conversation import context_length, fitted
 from wgtorch.integrations.transformers.generation import ends_of, generate
+from wgtorch.integrations.transformers.prefix_cache import PrefixCache
 from wgtorch.integrations.transformers.sampling import Sampling, sampling_defaults
 from wgtorch.integrations.transformers.scoring import score
 
@@ -27,6 +28,7 @@ class LocalText:
         batch_size: most answers that are written at once.
         top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
         template_options: for the chat template (``{"enable_thinking": False}``).
+        keep_tokens: most tokens of earlier prompts whose keys and values are kept, for prompts that begin alike.
         where: what messages call it.
     """
 
@@ -40,10 +42,14 @@ class LocalText:
         batch_size: int,
         top_k: int | None,
         template_options: Mapping[str, Any] | None,
+        keep_tokens: int = 0,
         where: str,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"{where}.batch_size: found {batch_size}, expected at least 1")
+        if keep_tokens < 0:
+            raise ConfigError(f"{where}.keep_tokens: found {keep_tokens}, expected 0 or more")
+        self.prefixes = PrefixCache(keep_tokens)
         self.model: Any = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
@@ -96,6 +102,10 @@ class LocalText:
         inputs = self.encode(conversations)
         if limit is not None:
             sampling = replace(sampling, max_tokens=min(sampling.max_tokens, limit - inputs["input_ids"].shape[1]))
+        cache: dict[str, Any] = {}
+        kept = 0
+        if inputs["input_ids"].shape[0] == 1 and set(inputs) == {"input_ids", "attention_mask"}:
+            cache, kept = self.prefixes.read(self.model, inputs["input_ids"])
         texts = generate(
             self.model,
             self.tokenizer,
@@ -106,10 +116,11 @@ class LocalText:
             constraint=self.constraint,
             schema=requests[0].schema,
             tell=None if on_text is None else lambda row, text: on_text(places[row], text),
+            cache=cache,
         )
         read = inputs["attention_mask"].sum(-1).tolist()
         return [
-            Completion(text.text, "length" if text.cut else "stop", {"prompt_tokens": count, "completion_tokens": text.tokens})
+            Completion(text.text, "length" if text.cut else "stop", _usage(count, text.tokens, kept))
             for text, count in zip(texts, read, strict=True)
         ]
 
@@ -121,6 +132,10 @@ class LocalText:
 
     def _length(self, messages: tuple[Message, ...]) -> int:
         return self.encode([messages])["input_ids"].shape[1]
+
+
+def _usage(read: int, written: int, kept: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": written, "cached_tokens": kept}
 
 
 def _options(request: TextRequest) -> tuple[Any, ...]:

@@ -1,0 +1,114 @@
+"""Keys and values across calls: the same answers to the last bit, fewer tokens read, and never those of another model."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("llguidance")
+
+from tests.integrations.transformers import tiny
+from wgtorch import lora
+from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.errors import ConfigError
+from wgtorch.core.run.rng import Rng
+from wgtorch.graph import Graph
+from wgtorch.integrations.transformers.prefix_cache import CHUNK
+
+SYSTEM = "You keep the light of the harbour and write down what the sea brings. " * 12
+STORY = [f"On day {number} the keeper climbs the stairs and lights the lamp. " for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.language_model(tmp_path_factory.mktemp("llm") / "llama")
+
+
+def llm_of(folder: Path, **config: Any) -> Block:
+    return BlockRegistry.build({"block_type": "llm/local", "config": {"checkpoint_ref": str(folder), "max_tokens": 12, **config}})
+
+
+def prompt(days: int) -> str:
+    return "".join(STORY[:days]) + "What comes next?"
+
+
+def reads(llm: Block) -> list[int]:
+    """Tokens of every call of the model, as it is called."""
+    seen: list[int] = []
+    llm.model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    return seen
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_are_the_same_with_and_without(folder: Path, temperature: float) -> None:
+    warm, cold = llm_of(folder, temperature=temperature), llm_of(folder, temperature=temperature, keep_tokens=0)
+    for days in (3, 4, 5, 3):
+        answers = [llm(prompt=prompt(days), system=SYSTEM, rng=Rng(days)) for llm in (warm, llm_of(folder, temperature=temperature))]
+        assert answers[0]["text"] == answers[1]["text"], "kept or read anew, to the last bit"
+        plain = cold(prompt=prompt(days), system=SYSTEM, rng=Rng(days))
+        assert plain["usage"]["cached_tokens"] == 0 and plain["usage"]["prompt_tokens"] == answers[0]["usage"]["prompt_tokens"]
+    first, second = (warm.model(input_ids=torch.tensor([[5, 6, 7]])).logits for _ in range(2))
+    assert torch.equal(first, second), "nothing stays in the model"
+
+
+def test_of_a_growing_prompt_little_is_read_again(folder: Path) -> None:
+    llm = llm_of(folder, max_tokens=1)
+    seen, total, again = reads(llm), 0, 0
+    for days in range(3, 12):
+        seen.clear()
+        usage = llm(prompt=prompt(days), system=SYSTEM)["usage"]
+        assert sum(seen) == usage["prompt_tokens"] - usage["cached_tokens"] + 2, "all but what was kept, and the probe"
+        if days > 3:
+            total += usage["prompt_tokens"]
+            again += usage["prompt_tokens"] - usage["cached_tokens"]
+    assert again <= 0.2 * total
+
+
+def test_a_model_with_a_schema_uses_them_too(folder: Path) -> None:
+    llm = llm_of(folder, schema={"enum": ["yes", "no"]})
+    answers = [llm(prompt=prompt(4), system=SYSTEM) for _ in range(2)]
+    assert answers[0]["data"] == answers[1]["data"] and answers[1]["usage"]["cached_tokens"] >= 2 * CHUNK
+
+
+def test_they_are_not_used_once_the_weights_or_adapters_are_others(folder: Path) -> None:
+    def kept(graph: Graph) -> int:
+        return graph.run({"prompt": prompt(4), "system": SYSTEM})["usage"]["cached_tokens"]
+
+    graph = Graph("chat")
+    graph.add_node(llm_of(folder), "llm")
+    for port in ("prompt", "system"):
+        graph.expose_input("llm", port)
+    graph.expose_output("llm", "usage")
+    assert (kept(graph), kept(graph) > 0) == (0, True)
+    with torch.no_grad():
+        graph.nodes["llm"].model.model.layers[1].self_attn.q_proj.weight.data.mul_(1.01)
+    assert (kept(graph), kept(graph) > 0) == (0, True)
+    lora.add(graph, "style", rank=2, target_modules=["q_proj"])
+    for name, weight in graph.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+    lora.set_adapter(graph, "style")
+    assert (kept(graph), kept(graph) > 0) == (0, True)
+    lora.set_adapter(graph, None)
+    assert kept(graph) > 0, "what was read without it is still there"
+
+
+def test_no_more_is_kept_than_allowed_and_copies_keep_nothing(folder: Path) -> None:
+    llm = llm_of(folder, keep_tokens=6 * CHUNK)
+    for topic in ("sea", "lamp", "wind", "rope"):
+        llm(prompt=f"{topic} " * 150)
+    store = llm.backend.prefixes
+    assert 0 < sum(len(entry.ids) for entry in store._kept) <= 6 * CHUNK
+    assert copy.deepcopy(llm).backend.prefixes._kept == []
+    with pytest.raises(ConfigError, match="keep_tokens: found -1"):
+        llm_of(folder, keep_tokens=-1)
+
+
+def test_batches_are_read_as_before(folder: Path) -> None:
+    out = llm_of(folder)(prompt=[prompt(3), prompt(4)], system=SYSTEM)
+    assert [usage["cached_tokens"] for usage in out["usage"]] == [0, 0]
