@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,13 @@ def test_the_step_whose_tensor_was_changed_is_named(tmp_path):
         (b'{"changes": [[["content", "t"], "set", {"$tensor": "nowhere"}]]}', "the tensor nowhere is missing"),
         (b'{"changes": [[["slots"], "set", 5]]}', "damaged, or not written by a storage"),
         (b'{"whole": {}}', "holds no snapshot of a world"),
+        (zlib.compress(b" " * (65 << 20)), "holds more than 67108864 bytes of JSON, or is cut off"),
+        (zlib.compress(b"{}" + b" " * 99)[:-3], "or is cut off"),
+        (b"x" + b"{}", "cannot be unpacked"),
         (b'{"traces": [5]}', "a trace is int '5'; expected dict"),
         (b'{"x": ' + b"[" * 150 + b"1," * 2_000_000 + b"1" + b"]" * 150 + b"}", "holds 2000152 values; expected at most"),
     ],
-    ids=[f"change{index}" for index in range(13)],
+    ids=[f"change{index}" for index in range(16)],
 )
 def test_what_somebody_else_wrote_is_refused_by_name(tmp_path, change, words):
     """Records whose hashes are right, and which no storage would write."""
@@ -152,6 +156,7 @@ def test_a_history_stays_as_it_is_while_the_world_lives_on(tmp_path):
 
 WRITER = """
 import sys
+import zlib
 from tests.world_blocks import tiny_world
 from wgtorch.storage import directory
 directory.SMALL_SEGMENT = 20_000

@@ -69,6 +69,7 @@ class CommitLog:
         self._since_whole: tuple[str | None, int, int] = (None, 0, 0)  # head, weight of the changes since, weight of the whole
         self._synced = time.monotonic()
         self._unsynced = False
+        self._compared: tuple[Any, list[Any], Any, Any, list[Any]] = (None, [], None, None, [])
 
     # --- what a kind gives --------------------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class CommitLog:
         with self._writing():
             known = self._snapshot(self._head)
             Evolution(self._take).evolve(known.get("slots"), dict(state), ("slots",))
-            Evolution(self._take).evolve(known["content"], content, ("content",))
+            self._content(known["content"], content)
             name = self._show(step, state)
             self._pending.stored = (step, name, state, content)
             return name
@@ -201,13 +202,16 @@ class CommitLog:
         assert kind in KINDS, f"no kind of commit: {kind!r}"
         fields: dict[str, Any] = {"content": before["content"], "schema": before["schema"], "slots": before["slots"]}
         if life is not None:
-            fields["content"] = life.content
             fields["schema"] = None if life.state is None else list(life.state.schema)
             fields["slots"] = None if life.state is None else dict(life.state)
         stored = None
         if pending.stored is not None:
             stored, own = self._placed(before, fields, life, evolution)
             fields |= {"complete": own} if own else {}
+        if life is not None:  # what did not change is not compared again
+            fields["content"], changed = self._content(before["content"], life.content)
+            evolution.changes += changed
+            before = {**before, "content": fields["content"]}
         after = evolution.evolve(before, fields)
         position: dict[str, Any] = {} if life is None else {"passes": life.passes, "stage": life.stage, "seed": life.seed, "life": life.id}
         if life is None and head is not None:
@@ -230,6 +234,23 @@ class CommitLog:
             self._unsynced, self._synced = False, time.monotonic()
         if stored:
             self._drop_old()
+
+    def _content(self, before: Any, content: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+        """The content's snapshot and what changed of it. It is compared once for every content that stages hand on.
+
+        A content is taken for the one of before when it is the same mapping of the same values; what is changed inside of them in
+        place is seen when a stage writes the content next.
+        """
+        seen, fields, start, after, changed = self._compared
+        if seen is content and fields == [(key, id(value)) for key, value in content.items()]:
+            if before is after:
+                return after, []
+            if before is start:
+                return after, changed
+        evolution = Evolution(self._take)
+        after = evolution.evolve(before, content, ("content",))
+        self._compared = (content, [(key, id(value)) for key, value in content.items()], before, after, evolution.changes)
+        return after, evolution.changes
 
     def _placed(
         self, before: Mapping[str, Any], after: Mapping[str, Any], life: Life | None, evolution: Evolution
@@ -442,7 +463,7 @@ class CommitLog:
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_lock"]
-        return {**state, "_cursors": OrderedDict(), "_pending": _Pending(), "_is_held": False}
+        return {**state, "_cursors": OrderedDict(), "_pending": _Pending(), "_compared": (None, [], None, None, []), "_is_held": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

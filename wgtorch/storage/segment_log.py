@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from wgtorch.core.encoding import StoredValue, decode_with, encode_with
 from wgtorch.core.errors import StorageError
-from wgtorch.core.json_text import check_json, expect, read_json
+from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
 from wgtorch.storage.commit import Body, Commit, commit_from, meta_of
 from wgtorch.storage.known_tensors import KnownTensors, blob_length, blob_of, tensor_of
 from wgtorch.storage.log import CommitLog
@@ -24,6 +25,7 @@ MARKER_FORMAT = "wgtorch-storage"
 FORMAT_VERSION = "2.0"
 LOG = "log"
 _LOOKS = 1000
+_SMALL = 400  # bytes of JSON that are written as they are
 _SEGMENT_NAME = re.compile(r"(\d{8,})-([0-9a-f]{16})\.commits")
 
 
@@ -134,7 +136,8 @@ class SegmentLog(CommitLog):
         where = f"{file}: {commit}"
         if blobs[0].start < 0:
             raise StorageError(f"{where}: what it held was dropped, as max_snapshots says")
-        entry = expect(read_json(read_blob(file.read, blobs[0], where), where, StorageError), dict, "the change", where, StorageError)
+        text = _unpacked(read_blob(file.read, blobs[0], where), where)
+        entry = expect(read_json(text, where, StorageError), dict, "the change", where, StorageError)
 
         def ref(digest: str) -> TensorRef:
             return TensorRef(None, digest)
@@ -264,7 +267,22 @@ class SegmentLog(CommitLog):
         except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
             text = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
         check_json(text, f"{self}: what is to be stored", StorageError)
-        return text
+        packed = zlib.compress(text, 1) if len(text) > _SMALL else text
+        return packed if len(packed) < len(text) else text
+
+
+def _unpacked(raw: bytes, where: str) -> bytes:
+    """JSON as it is, or compressed with zlib; JSON never begins as that does."""
+    if raw[:1] != b"x":
+        return raw
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(raw, MAX_BYTES)
+    except zlib.error as error:
+        raise StorageError(f"{where}: cannot be unpacked: {error}; the file is damaged") from error
+    if not unpacking.eof:
+        raise StorageError(f"{where}: holds more than {MAX_BYTES} bytes of JSON, or is cut off")
+    return text
 
 
 def parse_marker(raw: bytes, where: str) -> dict[str, Any]:

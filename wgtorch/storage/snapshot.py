@@ -27,6 +27,7 @@ from torch import Tensor
 from wgtorch.core.encoding import MAX_DEPTH, StoredValue, cannot_be_stored, stored_type_of, value_of
 from wgtorch.core.errors import StorageError
 
+_LONG = 64
 Change = list[Any]  # [path, word, value]
 Path = tuple[str | int, ...]
 
@@ -79,7 +80,7 @@ class Evolution:
         Raises:
             StorageError: something in it cannot be stored; names its path.
         """
-        if _is_same_plain(before, value):
+        if len(at) > 1 and _is_same_plain(before, value):  # the world as a whole is rarely the same
             return before
         if isinstance(value, Tensor):
             return self._tensor(before, value, at)
@@ -152,6 +153,8 @@ class Evolution:
 
     def _list(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         shared = min(len(before), len(value))
+        if len(before) > _LONG and len(before) <= len(value) and self._begins_with(before, value):
+            return self._added(before, value, at)
         same = next((index for index in range(shared) if not self.is_same(before[index], value[index])), shared)
         if same == len(before):
             return self._added(before, value, at)
@@ -169,6 +172,19 @@ class Evolution:
         if len(before) > shared:
             self.changes.append([list(at), "cut", shared])
         return self._added(after, value, at)
+
+    def _begins_with(self, before: list[Any], value: list[Any]) -> bool:
+        """True where a long list goes on with what it was. All of it is compared as Python compares, the newest part bit for bit.
+
+        So a past of any length costs next to nothing; that an old item was put in place of an equal one of another type (1 and 1.0)
+        is seen when it is among the newest.
+        """
+        recent = len(before) - _LONG
+        try:
+            is_start = before == value[: len(before)]
+        except (RuntimeError, TypeError, ValueError):  # tensors
+            return False
+        return is_start and _is_same_plain(before[recent:], value[recent : len(before)])
 
     def _added(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         added = [self.fresh(item, (*at, index)) for index, item in enumerate(value[len(before) :], len(before))]

@@ -1,0 +1,158 @@
+#!/usr/bin/env python
+"""What a world's log costs: bytes and time of a pass, early and late, beside what is new in a pass and what the disk itself takes.
+
+    python scripts/bench/storage.py --folder /path/on/the/disk              # 200 passes of the default world, about a minute
+    python scripts/bench/storage.py --passes 1000 --world tiny              # nothing but the log: stages take a millisecond
+
+"new in a pass" is what the storage would hold of one pass by itself: the state's tensors, its texts, what was added to the content and
+the traces of its stages, as JSON. The time of a pass is wall time inside the storage's own calls; syncs are counted and timed in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch import World
+from wgtorch.storage import DirectoryStorage
+
+ROUNDS = 10
+"""Parts of the run that figures are told of."""
+
+
+def syncs_of_the_disk(folder: Path, count: int = 50) -> float:
+    """Median seconds of one fsync after a write of 4 kB at the end of a file."""
+    times = []
+    with (folder / ".bench").open("ab", buffering=0) as handle:
+        for _ in range(count):
+            handle.write(bytes(4096))
+            started = time.perf_counter()
+            os.fsync(handle.fileno())
+            times.append(time.perf_counter() - started)
+    (folder / ".bench").unlink()
+    return statistics.median(times)
+
+
+class Timed(DirectoryStorage):
+    """Adds up the time inside its own calls."""
+
+    spent = 0.0
+
+    def _timed(self, call: Callable[..., Any], *args: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return call(*args)
+        finally:
+            self.spent += time.perf_counter() - started
+
+    def store(self, *args: Any) -> str:
+        return self._timed(super().store, *args)
+
+    def keep_life(self, *args: Any) -> None:
+        self._timed(super().keep_life, *args)
+
+    def keep_trace(self, *args: Any) -> None:
+        self._timed(super().keep_trace, *args)
+
+
+def size_of(value: Any) -> int:
+    """Bytes of a value as JSON, tensors by their own."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return 2 + sum(len(json.dumps(key)) + 2 + size_of(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return 2 + sum(1 + size_of(item) for item in value)
+    return len(json.dumps(value, ensure_ascii=False).encode())
+
+
+def new_in(world: World, index: int) -> int:
+    """Bytes that are new in a pass."""
+    history = world.history
+    state, content = history[index], history.content(index)
+    grown = size_of(content) - size_of(history.content(index - 1))
+    traces = sum(size_of(entry) for entry in history.traces if entry["pass"] == history.steps[index])
+    return size_of(dict(state)) + max(grown, 0) + traces
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files, as the disk gives them room."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def main() -> int:
+    """Runs, and prints a line for each part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passes", type=int, default=200)
+    parser.add_argument("--world", choices=["default", "tiny"], default="default")
+    parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
+    parser.add_argument("--max-snapshots", type=int, default=None)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.world == "tiny":
+        sys.path.insert(0, str(Path(__file__).parents[2]))
+        from tests.world_blocks import tiny_world
+
+        world = tiny_world()
+    else:
+        world = World.from_template("default", larger=False, steps=1)
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        disk = syncs_of_the_disk(folder)
+        print(f"the disk: one fsync takes {disk * 1e3:.2f} ms")
+        storage = Timed(folder / "states", max_snapshots=given.max_snapshots)
+        world.set_storage(storage)
+        count, waited, fsync = 0, 0.0, os.fsync
+
+        def counted(handle: int) -> None:
+            nonlocal count, waited
+            started = time.perf_counter()
+            fsync(handle)
+            count, waited = count + 1, waited + time.perf_counter() - started
+
+        os.fsync = counted
+        part = max(given.passes // ROUNDS, 1)
+        figures = []
+        for begun in range(0, given.passes, part):
+            before, syncs, wait, spent = bytes_in(folder), count, waited, storage.spent
+            world.run(num_steps=part, seed=3 if begun == 0 else None)
+            figure = ((bytes_in(folder) - before) / part, (storage.spent - spent) / part, (count - syncs) / part, (waited - wait) / part)
+            figures.append(figure)
+            room, took, synced, slept = figure
+            print(
+                f"passes {begun + 1:5d} to {begun + part:5d}: {room / 1e3:7.1f} kB a pass, {took * 1e3:6.2f} ms in the storage, of which "
+                f"{slept * 1e3:6.2f} ms are {synced:.1f} syncs; without them {(took - slept) * 1e3:5.2f} ms"
+            )
+        os.fsync = fsync
+        new = statistics.median(new_in(world, index) for index in range(1, min(len(world.history), 12)))
+        total = bytes_in(folder / "states")
+        print(
+            f"all: {total / 1e6:.1f} MB for {given.passes} passes; {new / 1e3:.1f} kB new in one; {total / given.passes / new:.2f} times"
+        )
+        early, late = figures[1 if len(figures) > 2 else 0], figures[-1]
+        print(
+            f"late beside early: {late[0] / early[0]:.2f} times the bytes, {(late[1] - late[3]) / (early[1] - early[3]):.2f} times the time"
+        )
+        ours = statistics.median(took - slept for _, took, _, slept in figures)
+        per_pass = statistics.median(synced for _, _, synced, _ in figures)
+        print(f"a pass on a disk whose fsync takes 3 ms: {ours * 1e3 + per_pass * 3:.1f} ms")
+        started = time.perf_counter()
+        again = DirectoryStorage(folder / "states", max_snapshots=given.max_snapshots)
+        again.read_life()
+        print(f"opened anew in {time.perf_counter() - started:.2f} s; {again.verify() / 1e6:.1f} MB are what was written")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
