@@ -28,6 +28,8 @@ _BLOCKS = {
     ),
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
+    "wgtorch.integrations.diffusers.resolution": ("diffusers/trained_size",),
+    "wgtorch.integrations.diffusers.families": ("diffusers/kontext_sizes",),
     "wgtorch.integrations.diffusers.blocks": (
         "adapter/controlnet", "adapter/ip", "adapter/t2i", "embedder/clip_image",
         "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "codec/autoencoder_tiny",
@@ -40,6 +42,9 @@ _BLOCKS = {
         "backbone/flux_transformer", "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
         "backbone/wan_transformer", "codec/autoencoder_kl_wan", "conditioner/umt5_text", "noise/video_latents",
         "conditioner/wan_image", "diffusers/frames_condition", "diffusers/known_frames",
+        "backbone/qwen_image_transformer", "backbone/z_image_transformer", "codec/autoencoder_dc", "codec/autoencoder_kl_qwen_image",
+        "conditioner/pipeline_prompt", "guidance/qwen_image",
+        "backbone/ltx_transformer", "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_ltx_video",
         "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
         "backbone/unet_3d_condition", "backbone/unet_motion",
     ),
@@ -73,7 +78,9 @@ _OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
     "wgtorch.solver_changes": {"wgtorch.integrations.diffusers.solver_change": ("diffusers",)},
     "wgtorch.adapter_names": {
         "wgtorch.integrations.diffusers.families": (
-            "FluxTransformer2DModel", "SD3Transformer2DModel", "UNet2DConditionModel", "WanTransformer3DModel",
+            "CogVideoXTransformer3DModel", "LTXVideoTransformer3DModel",
+            "FluxTransformer2DModel", "PixArtTransformer2DModel", "QwenImageTransformer2DModel", "SD3Transformer2DModel",
+            "SanaTransformer2DModel", "UNet2DConditionModel", "WanTransformer3DModel", "ZImageTransformer2DModel",
         ),
     },
     "wgtorch.world_reports": {"wgtorch.report.report": ("html",)},

@@ -17,7 +17,8 @@ def theirs(pipeline: Any, *, seed: int = 3, **call: Any) -> Tensor:
     """The pipeline's images [B, 3, H, W], or videos [B, T, 3, H, W]."""
     pipeline.set_progress_bar_config(disable=True)
     torch.manual_seed(seed)
-    found = pipeline(output_type="np", **call)
+    fresh = {name: list(value) if isinstance(value, list) else value for name, value in call.items()}  # some write into their prompts
+    found = pipeline(output_type="np", **fresh)
     return torch.from_numpy(found.frames if hasattr(found, "frames") else found.images).movedim(-1, -3)
 
 

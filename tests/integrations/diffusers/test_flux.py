@@ -196,3 +196,23 @@ def test_bad_input(pipeline: Any) -> None:
             Graph.from_diffusers(pipeline)
     finally:
         pipeline.transformer.register_to_config(in_channels=16)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_kontext_changes_a_picture(pipeline: Any, batched: bool, tmp_path: Path) -> None:
+    """The picture's patches stand behind those that are painted; sizes are of an area, and of training unless told otherwise."""
+    from diffusers import DiffusionPipeline, FluxKontextPipeline
+
+    kontext = FluxKontextPipeline(**pipeline.components)
+    graph = Graph.from_diffusers(kontext, task="image_to_image", batched=batched)
+    call = {"prompt": PROMPT, "image": picture(20), "num_inference_steps": 3, "max_sequence_length": 16, "_auto_resize": False}
+    found = check_equal(kontext, graph, **call, height=16, width=16, max_area=256)
+    other = {**call, "image": picture(20, seed=6)}
+    assert (check_equal(kontext, graph, **other, height=16, width=16, max_area=256) - found).abs().max() > 1e-3
+    guided = {"negative_prompt": NEGATIVE, "true_cfg_scale": 3.0, "guidance_scale": 2.0}
+    check_equal(kontext, graph, **call, height=16, width=32, max_area=512, **guided)
+    again = DiffusionPipeline.from_pretrained(str(graph.to_diffusers(tmp_path / "out")), local_files_only=True)
+    assert type(again).__name__ == "FluxKontextPipeline"
+    check_equal(again, graph, **call, height=16, width=16, max_area=256)
+    with pytest.raises(ConfigError, match="text_to_image of FluxKontextPipeline is not supported; supported: image_to_image"):
+        Graph.from_diffusers(kontext)

@@ -47,6 +47,8 @@ class Parts:
         skips_shift: the pipeline decodes without the autoencoder's shift.
         keeps_size: an image that is changed keeps its size, whatever ``sides``.
         sees_patches: the backbone, trained to inpaint, sees the mask's pixels as channels (FLUX.1 Fill).
+        frames: (frames to a latent's, frames of a video where a call says nothing); None of pictures.
+        guidance: block type of classifier-free guidance.
         steps_eta: the pipeline's call has ``eta``, 0 by default, which it hands to a scheduler that takes it.
         rescales: the call of the pipeline says how much guidance is rescaled.
     """
@@ -67,6 +69,8 @@ class Parts:
     skips_shift: bool = False
     rescales: bool = False
     steps_eta: bool = False
+    guidance: str = "guidance/cfg"
+    frames: tuple[int, int] | None = None
     sees_patches: bool = False
 
 

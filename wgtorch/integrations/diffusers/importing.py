@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+import torch
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.pool import Pool, building
@@ -15,7 +18,15 @@ from wgtorch.integrations.diffusers.source import Source, open_pipeline
 TASKS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video")
 
 
-def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = True, pool: Pool | None = None) -> Graph:
+def from_diffusers(
+    source: Any,
+    *,
+    task: str = "text_to_image",
+    batched: bool = True,
+    pool: Pool | None = None,
+    dtype: torch.dtype | str | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> Graph:
     """A graph of the parts of a diffusers pipeline, every one a node that can be replaced.
 
     Inputs are named as in the call of the diffusers pipeline - ``prompt``, ``negative_prompt``, ``guidance_scale``,
@@ -33,6 +44,11 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     SD 3              the same                                          image adapters
     FLUX.1            the same; Fill ``inpaint``                        Depth, Canny, Kontext
     Wan 2.1           ``text_to_video``, ``image_to_video``             2.2 of two stages, or with a timestep for each patch
+    Qwen-Image        ``text_to_image``                                 edit, pictures
+    Z-Image           ``text_to_image``                                 pictures
+    Sana, PixArt      ``text_to_image``                                 sizes between those of training, PixArt-alpha for 1024 pixels
+    LTX-Video         ``text_to_video``                                 pictures
+    CogVideoX 1       ``text_to_video``                                 pictures, 1.5, ``CogVideoXDPMScheduler``
     ================  ================================================  ======================================================
 
     What the call of a pipeline may have instead of a prompt - ``prompt_embeds``, ``negative_prompt_embeds``, ``pooled_prompt_embeds``,
@@ -59,10 +75,14 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
         >>> graph.replace_node("solver", "solver/dpmpp_2m")
 
     Args:
-        source: a local folder that ``save_pretrained`` wrote, or a pipeline object, whose modules are shared and not copied.
+        source: a local folder that ``save_pretrained`` wrote, or a pipeline object, whose modules are shared and not copied; or one
+            ``.safetensors`` file of all models, as ``from_single_file`` of diffusers reads it.
         task: one of the family's, whichever the pipeline's class is for.
         batched: classifier-free guidance runs as one batch of twice the size; False makes two calls of half the memory.
         pool: where models are looked for, so that graphs built apart share them.
+        dtype: of the weights, such as ``torch.bfloat16``; that of a pipeline object is its own, and is not changed.
+        config: for a single file the folder of a pipeline of the same kind, whose configs, tokenizers and class count; without one
+            diffusers looks for them in the local cache of the hub.
 
     Raises:
         CheckpointError: the folder holds no pipeline, or files that cannot be read.
@@ -70,10 +90,20 @@ def from_diffusers(source: Any, *, task: str = "text_to_image", batched: bool = 
     """
     if task not in TASKS:
         raise ConfigError(f"from_diffusers: unknown task {task!r}; {suggest(task, TASKS)}")
-    opened = open_pipeline(source)
+    opened = open_pipeline(source, dtype=_named(dtype), config=config)
     family = family_of(opened, task)
     with building(pool):
         return family.build(opened, task, batched)
+
+
+def _named(dtype: torch.dtype | str | None) -> str | None:
+    """The name of a dtype, as configs of blocks have it."""
+    if dtype is None:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if not isinstance(getattr(torch, name, None), torch.dtype) or not getattr(torch, name).is_floating_point:
+        raise ConfigError(f"from_diffusers: dtype={dtype!r}; expected a floating dtype, such as torch.bfloat16")
+    return name
 
 
 def family_of(source: Source, task: str) -> Family:

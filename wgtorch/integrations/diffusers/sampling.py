@@ -9,19 +9,20 @@ from wgtorch.integrations.diffusers.assembly import Parts, add, join
 from wgtorch.integrations.diffusers.translation import DYNAMIC, blocks_for
 
 
-def sampling(parts: Parts, extra: Mapping[str, str] | None = None) -> None:
+def sampling(parts: Parts, extra: Mapping[str, str] | None = None, *, start: str = "") -> None:
     """All of it, around conditions that are there.
 
     Args:
         parts: with their conditions.
+        start: the task whose loop starts as this one does, where that is another.
         extra: further conditions of the backbone: which of its inputs is fed by which node.
     """
-    task = _TASKS[parts.task]
+    task = _TASKS[start or parts.task]
     scheduling(parts)
     seen = task(parts)
     denoising(parts, extra or {}, seen)
     last = _after_step(parts)
-    if parts.skips_shift and parts.vae.model.config.shift_factor:
+    if parts.skips_shift and parts.vae.shift:
         add(parts.graph, "without_shift", "diffusers/without_shift", {"shift": parts.vae.shift})
         join(parts.graph, (last, "without_shift.latent"))
         last = "without_shift.latent"
@@ -78,7 +79,9 @@ def scheduling(parts: Parts) -> None:
         join(graph, ("settings.settings", "schedule.settings"))
     if is_dynamic:
         height, width = parts.sides
-        add(graph, "tokens", "diffusers/patch_count", {"factor": parts.vae.factor, "patch": parts.patch, "height": height, "width": width})
+        sides = {"factor": parts.vae.factor, "patch": parts.patch, "height": height, "width": width}
+        times = {} if parts.frames is None else {"frames": parts.frames[0], "num_frames": parts.frames[1]}
+        add(graph, "tokens", "diffusers/patch_count", {**sides, **times})
         join(graph, ("tokens.tokens", f"{into}.tokens"))
 
 
@@ -95,7 +98,7 @@ def _expose_lists(parts: Parts, counting: str) -> None:
 
 def _noise(parts: Parts, **config: Any) -> None:
     height, width = parts.sides
-    own = {"channels": parts.vae.model.config.latent_channels, "factor": parts.vae.factor, "height": height, "width": width}
+    own = {"channels": parts.vae.channels, "factor": parts.vae.factor, "height": height, "width": width}
     patch = {"patch": parts.patch} if parts.patch > 1 else {}
     add(parts.graph, "noise", "noise/latents", {**own, **patch, **config})
     parts.graph.expose_input("noise", "latents")
@@ -165,7 +168,7 @@ def _from_masked_image(parts: Parts) -> str | None:
 
 def _sees_mask(parts: Parts) -> bool:
     """The backbone was trained to inpaint: it takes the mask and the masked picture beside the latent."""
-    return parts.sees_patches or parts.backbone.model.config.in_channels == 2 * parts.vae.model.config.latent_channels + 1
+    return parts.sees_patches or parts.backbone.model.config.in_channels == 2 * parts.vae.channels + 1
 
 
 _TASKS: dict[str, Callable[[Parts], str | None]] = {
@@ -188,7 +191,7 @@ def denoising(parts: Parts, extra: Mapping[str, str], seen: str | None = None) -
     """
     graph = parts.graph
     _backbone(parts, extra, seen)
-    add(graph, "guidance", "guidance/cfg", {"scale": parts.defaults.guidance_scale})
+    add(graph, "guidance", parts.guidance, {"scale": parts.defaults.guidance_scale})
     if parts.rescales:
         graph.expose_input("guidance", "rescale", "guidance_rescale")
     turned = _blend(parts)

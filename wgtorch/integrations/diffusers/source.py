@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.core.checkpoint.refs import read_file
+from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
 
 INDEX = "model_index.json"
+_PROMPT = "conditioner/pipeline_prompt"
+_SINGLE = {
+    "inpainting": "StableDiffusionInpaintPipeline",
+    "xl_refiner": "StableDiffusionXLImg2ImgPipeline",
+    "xl_inpaint": "StableDiffusionXLInpaintPipeline",
+    "xl_base": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux-fill": "FluxFillPipeline",
+    "flux": "FluxPipeline",
+    "v1": "StableDiffusionPipeline",
+    "v2": "StableDiffusionPipeline",
+}
+"""Pipelines by how diffusers calls kinds of single files."""
 
 
 class Source:
@@ -35,6 +52,10 @@ class Source:
         """The block around a tokenizer."""
         raise NotImplementedError
 
+    def prompt(self, **config: Any) -> Block:
+        """The block around text encoder and tokenizer of a pipeline that prepares prompts in a way of its own."""
+        raise NotImplementedError
+
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         """Class name and settings of the scheduler."""
         raise NotImplementedError
@@ -51,7 +72,8 @@ class Source:
 class FolderSource(Source):
     """A folder with a ``model_index.json``; models are read from its subfolders, by the pool of what is being built."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
+        self.dtype = dtype
         self.folder = Path(folder).expanduser().resolve()
         self.name = str(folder)
         if not (self.folder / INDEX).is_file():
@@ -72,6 +94,8 @@ class FolderSource(Source):
         own = block_class._class(**config)
         known = own.load_config(str(folder), local_files_only=True) if hasattr(own, "load_config") else self._json(folder / "config.json")
         settings = _own_settings(own, known)
+        if self.dtype is not None:
+            config = {"dtype": self.dtype, **config}
         return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
 
     def config_of(self, part: str) -> Mapping[str, Any]:
@@ -79,6 +103,10 @@ class FolderSource(Source):
 
     def tokenizer(self, part: str, block_type: str = "tokenizer/clip", **config: Any) -> Block:
         return BlockRegistry.build({"block_type": block_type, "config": {"folder": str(self.folder / part), **config}})
+
+    def prompt(self, **config: Any) -> Block:
+        kind = self.classes["text_encoder"]
+        return self.model("text_encoder", _PROMPT, kind=kind, folder=str(self.folder / "tokenizer"), **config)
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         return self.classes["scheduler"], public(self._json(self.folder / "scheduler" / "scheduler_config.json"))
@@ -117,6 +145,10 @@ class PipelineSource(Source):
         block_class: Any = BlockRegistry.get(block_type)
         return block_class.around(self.pipeline.components[part], **config)
 
+    def prompt(self, **config: Any) -> Block:
+        block_class: Any = BlockRegistry.get(_PROMPT)
+        return block_class.around_both(self.pipeline.components["text_encoder"], self.pipeline.components["tokenizer"], **config)
+
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         scheduler = self.pipeline.components["scheduler"]
         return type(scheduler).__name__, public(dict(scheduler.config))
@@ -128,18 +160,64 @@ class PipelineSource(Source):
         return _settings_of_processor(self.pipeline.components[part].to_dict())
 
 
-def open_pipeline(source: Any) -> Source:
+def open_pipeline(source: Any, *, dtype: str | None = None, config: str | os.PathLike[str] | None = None) -> Source:
     """The source for what a user hands over.
+
+    Args:
+        source: a folder, a single file, or a pipeline.
+        dtype: of the weights.
+        config: folder of configs for a single file.
 
     Raises:
         CheckpointError: a folder that holds no pipeline.
         ConfigError: it is neither a folder nor a pipeline.
     """
     if isinstance(source, (str, os.PathLike)):
-        return FolderSource(source)
+        if Path(source).suffix == ".safetensors":
+            return PipelineSource(single_file(Path(source), dtype, config))
+        if config is not None:
+            raise ConfigError("from_diffusers: config is for a single .safetensors file; a folder has its own")
+        return FolderSource(source, dtype)
     if hasattr(source, "components") and hasattr(source, "config"):
+        if dtype is not None or config is not None:
+            raise ConfigError(
+                "from_diffusers: dtype and config are for what is read from files; a pipeline's modules are shared, so change them there: "
+                "pipeline.to(torch.bfloat16)"
+            )
         return PipelineSource(source)
     raise ConfigError(f"from_diffusers: got a {type(source).__name__}; expected the path of a local folder, or a pipeline of diffusers")
+
+
+def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | None) -> Any:
+    """The pipeline of a single file, as diffusers' own converters read it.
+
+    Raises:
+        CheckpointError: it is not there, or diffusers cannot read it.
+        ConfigError: nothing says which pipeline it is of.
+    """
+    library: Any = require("diffusers", "diffusers")
+    if not file.is_file():
+        raise CheckpointError(f"from_diffusers: {str(file)!r} is no file")
+    if config is not None:
+        name = FolderSource(config).pipeline_class
+    else:
+        names: Any = require("diffusers.loaders.single_file_utils", "diffusers")
+        _, tensors = read_file(file)
+        kind = str(names.infer_diffusers_model_type(tensors))
+        name = next((pipeline for start, pipeline in _SINGLE.items() if kind.startswith(start)), "")
+        if not name:
+            raise ConfigError(f"from_diffusers: {str(file)!r} seems to be {kind!r}; expected one of {', '.join(_SINGLE)}, or config=")
+    wanted = None if dtype is None else getattr(torch, dtype)
+    where = {} if config is None else {"config": str(config), "local_files_only": True}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that one version of diffusers gives up for another
+            return getattr(library, name).from_single_file(str(file), torch_dtype=wanted, **where)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"from_diffusers: diffusers cannot read {str(file)!r} as a {name}: {error}. Without network, give config=, the folder of a "
+            "pipeline of the same kind"
+        ) from error
 
 
 def public(config: Mapping[str, Any]) -> dict[str, Any]:

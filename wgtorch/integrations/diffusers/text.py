@@ -55,6 +55,24 @@ def second_prompt(parts: Parts, which: str) -> None:
         graph.expose_input(second, "second", second)
 
 
+def pipeline_prompts(parts: Parts, pipeline: str, *options: str, **config: Any) -> None:
+    """The text encoder of a pipeline that prepares prompts in a way of its own, for the prompt and for what is not wanted.
+
+    Args:
+        parts: of the graph.
+        pipeline: class of diffusers whose ``encode_prompt`` is asked.
+        options: further inputs of the node that a call of the pipeline has.
+        config: of the node.
+    """
+    graph, encoder = parts.graph, parts.source.prompt(pipeline=pipeline, **config)
+    for prefix in ("", "negative_"):
+        node = f"{prefix}text_encoder"
+        add(graph, node, encoder, inputs={"text": ""} if prefix else {})
+        graph.expose_input(node, "text", f"{prefix}prompt")
+        for option in ("max_sequence_length", *options):
+            graph.expose_input(node, option)
+
+
 def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: str = "guidance_scale", **config: Any) -> None:
     """What the backbone is conditioned on in a whole run.
 
@@ -65,11 +83,15 @@ def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: 
         embedding: where the embedding comes from, node and port; None where there are no encoders, so that a call gives embeddings.
         pooled: where the pooled text comes from; its name matters only where there are encoders.
         scale: how the call of the pipeline names the scale of classifier-free guidance.
-        config: further settings of the node.
+        config: further settings of the node; ``masked`` where the encoder says where texts end.
     """
     graph = parts.graph
-    add(graph, "conditions", "diffusers/guided_condition", {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config})
     aliases: dict[str, str] = {}
+    masked = bool(config.pop("masked", False))
+    add(graph, "conditions", "diffusers/guided_condition", {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config})
+    for prefix in ("", "negative_") if masked and embedding is not None else ():
+        join(graph, (f"{prefix}text_encoder.attention_mask", f"conditions.{prefix}attention_mask"))
+        aliases[f"{prefix}prompt_attention_mask"] = f"{prefix}text_encoder.attention_mask"
     for prefix in ("", "negative_"):
         names = {"embedding": f"{prefix}prompt_embeds", "pooled": f"{prefix}pooled_prompt_embeds"}
         for port, source in (("embedding", embedding), ("pooled", pooled)):

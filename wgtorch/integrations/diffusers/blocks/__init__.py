@@ -1,6 +1,6 @@
 """Models of diffusers and transformers as blocks, and the small parts that stand between them."""
 
-from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL, AutoencoderTiny
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl_wan import AutoencoderKLWan
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition, JoinedConditions, Repeat, SplitPrediction
 from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
@@ -16,8 +16,11 @@ from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChann
 from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
+from wgtorch.integrations.diffusers.blocks.ltx_transformer import LTXTransformer
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
+from wgtorch.integrations.diffusers.blocks.pipeline_prompt import PipelinePrompt
 from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
+from wgtorch.integrations.diffusers.blocks.qwen_image_transformer import AutoencoderKLQwenImage, QwenImageGuidance, QwenImageTransformer
 from wgtorch.integrations.diffusers.blocks.sana_transformer import SanaTransformer
 from wgtorch.integrations.diffusers.blocks.sd3_transformer import SD3Conditions, SD3Transformer
 from wgtorch.integrations.diffusers.blocks.t2i_adapter import T2IAdapter
@@ -27,13 +30,19 @@ from wgtorch.integrations.diffusers.blocks.umt5_text import UMT5Text
 from wgtorch.integrations.diffusers.blocks.unet_2d import UNet2D
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 from wgtorch.integrations.diffusers.blocks.unet_video import UNet3DCondition, UNetMotion
+from wgtorch.integrations.diffusers.blocks.video_autoencoders import AutoencoderKLCogVideoX, AutoencoderKLLTXVideo
 from wgtorch.integrations.diffusers.blocks.video_noise import VideoNoise
 from wgtorch.integrations.diffusers.blocks.wan_image import WanImage
 from wgtorch.integrations.diffusers.blocks.wan_transformer import WanTransformer
 from wgtorch.integrations.diffusers.blocks.xl_conditions import PictureSizes, SecondPrompt
+from wgtorch.integrations.diffusers.blocks.z_image_transformer import ZImageTransformer
 
 __all__ = [
+    "AutoencoderDC",
     "AutoencoderKL",
+    "AutoencoderKLCogVideoX",
+    "AutoencoderKLLTXVideo",
+    "AutoencoderKLQwenImage",
     "AutoencoderKLWan",
     "AutoencoderTiny",
     "Blend",
@@ -53,13 +62,17 @@ __all__ = [
     "InpaintChannels",
     "JoinedConditions",
     "KnownFrames",
+    "LTXTransformer",
     "LatentMask",
     "LatentNoise",
     "MaskPatches",
     "MaskedImage",
     "PatchCount",
     "PictureSizes",
+    "PipelinePrompt",
     "PixArtTransformer",
+    "QwenImageGuidance",
+    "QwenImageTransformer",
     "Repeat",
     "SD3Conditions",
     "SD3Transformer",
@@ -79,4 +92,5 @@ __all__ = [
     "WanImage",
     "WanTransformer",
     "WithoutShift",
+    "ZImageTransformer",
 ]

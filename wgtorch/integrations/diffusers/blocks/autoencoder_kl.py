@@ -47,6 +47,7 @@ class AutoencoderKL(ForeignModel, Codec):
         "image": Port(dtype="image", optional=True),
         "noise": Port(dtype="latent", optional=True),
         "progress": Port(dtype="any", optional=True),
+        "draws": Port(dtype="any", optional=True),
     }
     outputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "latent": Port(dtype="latent", optional=True)}
 
@@ -62,9 +63,14 @@ class AutoencoderKL(ForeignModel, Codec):
         return 2 ** (len(self.model.config.block_out_channels) - 1)
 
     @property
+    def channels(self) -> int:
+        """Of latents."""
+        return self.model.config.latent_channels
+
+    @property
     def shift(self) -> float:
         """What is subtracted from latents after they are scaled."""
-        return (self.model.config.shift_factor or 0) * self.model.config.scaling_factor
+        return (self.model.config.get("shift_factor") or 0) * self.model.config.scaling_factor
 
     def forward(
         self,
@@ -72,6 +78,7 @@ class AutoencoderKL(ForeignModel, Codec):
         image: Tensor | None = None,
         noise: Tensor | None = None,
         progress: Any = None,
+        draws: bool | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
@@ -81,16 +88,20 @@ class AutoencoderKL(ForeignModel, Codec):
             image: to encode, [B, 3, H, W] or [3, H, W] in [0, 1].
             noise: standard normal, [B, C, h, w]: which sample of the posterior to take.
             progress: of a schedule; where its loop starts from noise alone, the image does not count and is not encoded: zeros.
+            draws: False takes the mode of the posterior at this place, whatever ``sample``.
 
         Raises:
             PortError: both or none of the two are given, or the latent has another number of channels.
         """
         if (latent is None) == (image is None):
             raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and image; expected one of them")
+        if image is not None and draws is False:
+            where = self.posterior(image)
+            return {"latent": where["mean"]}
         if image is not None and progress is not None and starts_whole(progress):
             sides = [side // self.factor for side in image.shape[-2:]]
             rows = image.shape[0] if image.dim() == 4 else 1
-            return {"latent": image.new_zeros(rows, self.model.config.latent_channels, *sides, dtype=self.model.dtype)}
+            return {"latent": image.new_zeros(rows, self.channels, *sides, dtype=self.model.dtype)}
         return {"image": self.decode(latent)} if latent is not None else {"latent": self.encode(image, noise, rng)}
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -130,7 +141,7 @@ class AutoencoderKL(ForeignModel, Codec):
         """Mean and deviation of latents: of each channel [1, C, 1, 1], or of all of them."""
         settings = self.model.config
         if settings.get("latents_mean") is None:
-            return settings.shift_factor or 0, 1
+            return settings.get("shift_factor") or 0, 1
         values = (settings.latents_mean, settings.latents_std or [1.0] * settings.latent_channels)
         mean, deviation = (torch.tensor(each, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1) for each in values)
         return mean, deviation
@@ -154,3 +165,20 @@ class AutoencoderTiny(AutoencoderKL):
     def _posterior(self, image: Tensor) -> Any:
         latent = super()._posterior(image)
         return SimpleNamespace(mean=latent, std=torch.zeros_like(latent), mode=lambda: latent)
+
+
+@register_block("codec/autoencoder_dc")
+class AutoencoderDC(AutoencoderTiny):
+    """``AutoencoderDC`` of diffusers, 32 pixels to a latent's side (https://arxiv.org/abs/2410.10733); it draws nothing when it encodes.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "AutoencoderDC"
+
+    @property
+    def factor(self) -> int:
+        return 2 ** (len(self.model.config.encoder_block_out_channels) - 1)

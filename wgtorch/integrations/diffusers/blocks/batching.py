@@ -31,6 +31,7 @@ class GuidedCondition(Block):
         batched: False keeps the two apart, for two calls of the backbone that need half the memory each.
         zero_negative: without a negative prompt, its condition is zeros, as Stable Diffusion XL was trained.
         only_negative: without a negative prompt there is no guidance (Flux).
+        offset: added to the scale: 1 where a pipeline counts it from 0 (Z-Image).
     """
 
     uses_global_rng = False
@@ -38,6 +39,8 @@ class GuidedCondition(Block):
         "embedding": "embedding",
         "negative_embedding": Port(dtype="embedding", optional=True),
         "negative_given": Port(dtype="any", optional=True),
+        "attention_mask": Port(dtype="tokens", optional=True),
+        "negative_attention_mask": Port(dtype="tokens", optional=True),
         "pooled": Port(dtype="embedding", optional=True),
         "negative_pooled": Port(dtype="embedding", optional=True),
         "guidance_scale": Port(dtype="number", optional=True),
@@ -51,13 +54,18 @@ class GuidedCondition(Block):
         "negative_condition": Port(dtype="embedding", optional=True),
         "text_embeds": Port(dtype="embedding", optional=True),
         "negative_text_embeds": Port(dtype="embedding", optional=True),
+        "attention_mask": Port(dtype="tokens", optional=True),
+        "negative_attention_mask": Port(dtype="tokens", optional=True),
         "prompt_embeds": "embedding",
         "parts": "number",
         "scale": "number",
     }
 
-    def __init__(self, *, scale: float = 7.5, batched: bool = True, zero_negative: bool = False, only_negative: bool = False) -> None:
+    def __init__(
+        self, *, scale: float = 7.5, batched: bool = True, zero_negative: bool = False, only_negative: bool = False, offset: float = 0.0
+    ) -> None:
         super().__init__()
+        self.offset = offset
         self.only_negative = only_negative
         self.scale = scale
         self.batched = batched
@@ -73,6 +81,8 @@ class GuidedCondition(Block):
         num_images_per_prompt: int | None = None,
         negative_prompt: str | list[str] | None = None,
         negative_given: Any = None,
+        attention_mask: Tensor | None = None,
+        negative_attention_mask: Tensor | None = None,
     ) -> dict[str, Any]:
         """``condition`` [2 B, T, D], the negative first, with ``parts`` 2 - or [B, T, D] with ``parts`` 1.
 
@@ -85,11 +95,13 @@ class GuidedCondition(Block):
             num_images_per_prompt: each prompt is repeated so many times; B is P times this.
             negative_prompt: only looked at for whether it is there.
             negative_given: likewise, where embeddings are given in its place.
+            attention_mask: of the embedding, [P, T], 0 where a text has ended.
+            negative_attention_mask: of the negative one.
 
         Raises:
             PortError: the negative condition has another number of rows than 1 or P, or is not there and needed.
         """
-        scale = self.scale if guidance_scale is None else guidance_scale
+        scale = self.offset + (self.scale if guidance_scale is None else guidance_scale)
         is_unwanted = negative_prompt is not None or negative_given is not None
         guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1 and (is_unwanted or not self.only_negative)
         count = 1 if num_images_per_prompt is None else int(num_images_per_prompt)
@@ -115,6 +127,14 @@ class GuidedCondition(Block):
                 found[f"negative_{name}"] = other
             if name == "condition":
                 found["prompt_embeds"] = one
+        if attention_mask is not None:
+            one = self._rows(attention_mask, rows, "attention_mask").repeat_interleave(count, dim=0)
+            other = one
+            if guided and negative_attention_mask is not None:
+                other = self._rows(negative_attention_mask, rows, "negative_attention_mask").repeat_interleave(count, dim=0)
+            found["attention_mask"] = torch.cat([other, one]) if guided and self.batched else one
+            if not self.batched:
+                found["negative_attention_mask"] = other
         return found
 
     def _rows(self, value: Tensor, rows: int, name: str) -> Tensor:

@@ -66,10 +66,13 @@ class PatchCount(Block):
         patch: latents to a patch's side.
         height: of the picture in pixels, where nothing is fed.
         width: likewise.
+        frames: of a video's that are one of its latent's, after the first; of a picture left out.
+        num_frames: of the video, where the input is not fed.
     """
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
+        "num_frames": Port(dtype="number", optional=True),
         "image": Port(dtype="image", optional=True),
         "latents": Port(dtype="latent", optional=True),
         "height": Port(dtype="number", optional=True),
@@ -77,24 +80,38 @@ class PatchCount(Block):
     }
     outputs: Mapping[str, Any] = {"tokens": "number"}
 
-    def __init__(self, *, factor: int, patch: int, height: int, width: int) -> None:
+    def __init__(self, *, factor: int, patch: int, height: int, width: int, frames: int | None = None, num_frames: int = 1) -> None:
         super().__init__()
         self.factor = factor
         self.patch = patch
         self.height = height
         self.width = width
+        self.frames = frames
+        self.num_frames = num_frames
 
     def forward(
-        self, image: Tensor | None = None, latents: Tensor | None = None, height: int | None = None, width: int | None = None
+        self,
+        image: Tensor | None = None,
+        latents: Tensor | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
     ) -> dict[str, Any]:
-        """``tokens`` of a picture.
+        """``tokens`` of a picture or a video.
 
         Args:
             image: [B, 3, H, W]; says the size, whatever the rest.
             latents: [B, C, h, w], or [B, tokens, D]; says it where neither height nor width is fed.
             height: in pixels.
             width: likewise.
+            num_frames: of a video.
         """
+        count = 1
+        if self.frames is not None:
+            wanted_frames = self.num_frames if num_frames is None else int(num_frames)
+            count = (wanted_frames - 1) // self.frames + 1
+            if latents is not None and latents.dim() == 5 and num_frames is None:
+                count = latents.shape[2]
         if image is None and latents is not None and height is None and width is None:
             if latents.dim() == 3:
                 return {"tokens": latents.shape[1]}
@@ -104,7 +121,7 @@ class PatchCount(Block):
         else:
             wanted = (self.height if height is None else int(height), self.width if width is None else int(width))
             sides = [side // self.factor // self.patch for side in wanted]
-        return {"tokens": sides[0] * sides[1]}
+        return {"tokens": count * sides[0] * sides[1]}
 
 
 @register_block("diffusers/flow_settings")

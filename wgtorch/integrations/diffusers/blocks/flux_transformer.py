@@ -35,10 +35,17 @@ class FluxTransformer(ForeignBackbone):
         "condition": "embedding",
         "text_embeds": "embedding",
         "guidance": Port(dtype="number", optional=True),
+        "image_condition": Port(dtype="latent", optional=True),
     }
 
     def forward(
-        self, latent: Tensor, timestep: float | Tensor, condition: Tensor, text_embeds: Tensor, guidance: float | Tensor | None = None
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        text_embeds: Tensor,
+        guidance: float | Tensor | None = None,
+        image_condition: Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
@@ -48,6 +55,8 @@ class FluxTransformer(ForeignBackbone):
             condition: [B, T, D].
             text_embeds: pooled text [B, P].
             guidance: the scale that the model was distilled with, a number or [B]; of no effect for one that was not.
+            image_condition: the latent of a picture that is changed, of any size, [n, C, h, w], whose patches stand behind the others
+                (Kontext); n divides B.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are odd, or the condition has another
@@ -58,22 +67,28 @@ class FluxTransformer(ForeignBackbone):
         if own.guidance_embeds and guidance is None:
             raise PortError(f"{self.block_id}.guidance: this model was distilled with a guidance scale; feed one, such as 3.5")
         scale = moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None
+        patches, places = pack(latent, PATCH), _places(latent)
+        count = patches.shape[1]
+        if image_condition is not None:
+            beside = image_condition.repeat(latent.shape[0] // image_condition.shape[0], 1, 1, 1).to(latent.dtype)
+            patches = torch.cat([patches, pack(beside, PATCH)], dim=1)
+            places = torch.cat([places, _places(beside, first=1)])
         pred = self.model(
-            pack(latent, PATCH),
+            patches,
             encoder_hidden_states=condition,
             pooled_projections=text_embeds,
             timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
-            img_ids=_places(latent),
+            img_ids=places,
             txt_ids=condition.new_zeros(condition.shape[1], 3),
             guidance=scale,
             return_dict=False,
-        )[0]
+        )[0][:, :count]
         return {"pred": unpack(pred, latent.shape[2:], PATCH)}
 
 
-def _places(latent: Tensor) -> Tensor:
-    """Where each patch lies, (0, row, column) [h w, 3]."""
+def _places(latent: Tensor, first: int = 0) -> Tensor:
+    """Where each patch lies, (first, row, column) [h w, 3]."""
     height, width = (side // PATCH for side in latent.shape[2:])
     rows = torch.arange(height, device=latent.device).repeat_interleave(width)
     columns = torch.arange(width, device=latent.device).repeat(height)
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=1).to(latent.dtype)
+    return torch.stack([torch.full_like(rows, first), rows, columns], dim=1).to(latent.dtype)

@@ -26,11 +26,24 @@ class VideoNoise(SizedNoise):
         num_frames: of the videos, where the input is not fed.
         height: of the videos in pixels, likewise.
         width: likewise.
+        frames_first: it is drawn frame by frame, as pipelines do whose latents have frames before channels.
     """
 
     inputs: Mapping[str, Any] = {"num_frames": Port(dtype="number", optional=True)}
 
-    def __init__(self, *, channels: int, factor: int, frames: int, patch: int = 1, num_frames: int, height: int, width: int) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        factor: int,
+        frames: int,
+        patch: int = 1,
+        num_frames: int,
+        height: int,
+        width: int,
+        frames_first: bool = False,
+    ) -> None:
+        self.frames_first = frames_first
         super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
         self.frames = frames
         self.num_frames = num_frames
@@ -62,7 +75,11 @@ class VideoNoise(SizedNoise):
             size = tuple(latents.shape[2:])
         else:
             size = (self._count(num_frames), self.side("height", height), self.side("width", width))
-        noise = self.noise(condition, latents, [self.channels, *size], f"{condition.shape[0]} prompts", rng)
+        shape = [self.channels, *size]
+        if self.frames_first and latents is None:
+            noise = self.noise(condition, None, [shape[1], shape[0], *shape[2:]], "", rng).transpose(1, 2)
+        else:
+            noise = self.noise(condition, latents, shape, f"{condition.shape[0]} prompts", rng)
         return {"latent": progress.start(noise), "noise": noise}
 
     def _count(self, given: int | None) -> int:

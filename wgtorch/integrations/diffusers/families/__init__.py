@@ -1,14 +1,35 @@
 """Families of models, each described once."""
 
+from wgtorch.integrations.diffusers.families.cogvideox import COGVIDEOX
 from wgtorch.integrations.diffusers.families.family import Family, Part
 from wgtorch.integrations.diffusers.families.flux import FLUX, FLUX_FILL
+from wgtorch.integrations.diffusers.families.flux_kontext import FLUX_KONTEXT
+from wgtorch.integrations.diffusers.families.ltx import LTX
+from wgtorch.integrations.diffusers.families.pixart import PIXART
+from wgtorch.integrations.diffusers.families.qwen_image import QWEN_IMAGE
+from wgtorch.integrations.diffusers.families.sana import SANA
 from wgtorch.integrations.diffusers.families.stable_diffusion import STABLE_DIFFUSION
 from wgtorch.integrations.diffusers.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from wgtorch.integrations.diffusers.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
 from wgtorch.integrations.diffusers.families.wan import WAN
+from wgtorch.integrations.diffusers.families.z_image import Z_IMAGE
 from wgtorch.lora.formats.names import AdapterNaming
 
-FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX, FLUX_FILL, WAN)
+FAMILIES = (
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_XL,
+    STABLE_DIFFUSION_3,
+    FLUX,
+    FLUX_FILL,
+    FLUX_KONTEXT,
+    WAN,
+    QWEN_IMAGE,
+    Z_IMAGE,
+    SANA,
+    PIXART,
+    LTX,
+    COGVIDEOX,
+)
 
 for _family in FAMILIES:
     for _model, _names in _family.adapters.items():

@@ -114,6 +114,11 @@ def text_part(which: str, *classes: str) -> dict[str, Part]:
     }
 
 
+def prompt_part(kind: str) -> dict[str, Part]:
+    """A text encoder and a tokenizer that are one node, since the pipeline prepares prompts in a way of its own."""
+    return {"text_encoder": Part("text_encoder", (kind,)), "tokenizer": Part("text_encoder", is_tokenizer=True)}
+
+
 def tasks_of(family: str, *, inpaint: bool = True) -> dict[str, tuple[str, ...]]:
     """The three usual pipelines, each of which may be made a graph for any of the three tasks."""
     tasks = ("text_to_image", "image_to_image", "inpaint")

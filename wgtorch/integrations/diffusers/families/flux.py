@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, begin, finished
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, begin, finished
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
 from wgtorch.integrations.diffusers.families.family import CLIP, PICTURES, Family, Part, tasks_of, text_part
 from wgtorch.integrations.diffusers.families.stable_diffusion import autoencoder, expose_distilled
@@ -47,13 +47,7 @@ def flux(source: Source, task: str, batched: bool) -> Graph:
     if parts.sees_patches:
         parts.defaults = _FILL
     parts.sides = (_SIDE * parts.vae.factor,) * 2
-    if told := is_told(parts, "", "_2"):
-        encoders(parts)
-        t5_encoders(parts, "_2", length=_LENGTH)
-        second_prompt(parts, "_2")
-    conditions(parts, "text_encoder_2.embedding" if told else None, "text_encoder.pooled", scale="true_cfg_scale", only_negative=True)
-    parts.graph.expose_input("conditions", "num_images_per_prompt")
-    parts.graph.expose_input("conditions", "negative_prompt")
+    flux_prompts(parts)
     if parts.sees_patches:  # its pipeline is not told what is not wanted
         for name in ("negative_prompt", "negative_prompt_2", "true_cfg_scale", "negative_prompt_embeds"):
             if name in parts.graph.get_input_spec():
@@ -61,6 +55,17 @@ def flux(source: Source, task: str, batched: bool) -> Graph:
     sampling(parts, {"text_embeds": "conditions"})
     expose_distilled(parts)
     return finished(parts)
+
+
+def flux_prompts(parts: Parts) -> None:
+    """Prompts through CLIP and T5, and what the backbone is conditioned on."""
+    if told := is_told(parts, "", "_2"):
+        encoders(parts)
+        t5_encoders(parts, "_2", length=_LENGTH)
+        second_prompt(parts, "_2")
+    conditions(parts, "text_encoder_2.embedding" if told else None, "text_encoder.pooled", scale="true_cfg_scale", only_negative=True)
+    parts.graph.expose_input("conditions", "num_images_per_prompt")
+    parts.graph.expose_input("conditions", "negative_prompt")
 
 
 def _names() -> dict[str, tuple[str, ...]]:
@@ -101,12 +106,12 @@ FLUX_ADAPTERS = AdapterNames(
     t5="text_encoder_2",
     loader="FluxLoraLoaderMixin",
 )
-_PARTS = {
+FLUX_PARTS = {
     "transformer": Part("backbone", ("FluxTransformer2DModel",)),
     "vae": Part("codec", PICTURES),
     **text_part("", *CLIP),
     **text_part("_2", "T5EncoderModel"),
 }
 _BACKBONE = {"FluxTransformer2DModel": FLUX_ADAPTERS}
-FLUX = Family("FLUX.1", tasks_of("Flux"), flux, _PARTS, _BACKBONE, is_even=True, ignored=("image_encoder",))
-FLUX_FILL = Family("FLUX.1 Fill", {"FluxFillPipeline": ("inpaint",)}, flux, _PARTS, _BACKBONE, is_even=True, marks="mask_patches")
+FLUX = Family("FLUX.1", tasks_of("Flux"), flux, FLUX_PARTS, _BACKBONE, is_even=True, ignored=("image_encoder",))
+FLUX_FILL = Family("FLUX.1 Fill", {"FluxFillPipeline": ("inpaint",)}, flux, FLUX_PARTS, _BACKBONE, is_even=True, marks="mask_patches")

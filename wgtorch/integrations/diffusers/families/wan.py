@@ -8,9 +8,9 @@ from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, begin, finished, join
 from wgtorch.integrations.diffusers.families.family import Family, Part, text_part
-from wgtorch.integrations.diffusers.sampling import denoising, scheduling
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import conditions, is_told
+from wgtorch.integrations.diffusers.video import video_sampling
 from wgtorch.lora.formats.names import AdapterNames
 
 _TASKS = {"text_to_video": Defaults(5.0), "image_to_video": Defaults(5.0)}
@@ -33,14 +33,10 @@ def wan(source: Source, task: str, batched: bool) -> Graph:
         _prompts(parts)
     conditions(parts, "text_encoder.embedding" if told else None)
     parts.graph.expose_input("conditions", "num_images_per_prompt", "num_videos_per_prompt")
-    scheduling(parts)
-    _noise(parts)
-    denoising(parts, {})
+    parts.patch = max(parts.backbone.model.config.patch_size[1:])
+    video_sampling(parts, parts.vae.model.config.z_dim, _SIZE)
     if task == "image_to_video":
         _first_frame(parts)
-    add(parts.graph, "codec", parts.vae)
-    join(parts.graph, ("solver.next_latent", "codec.latent"))
-    parts.graph.expose_output("codec", "video")
     return finished(parts)
 
 
@@ -80,14 +76,6 @@ def _prompts(parts: Parts) -> None:
         join(graph, (f"{words}.tokens", f"{text}.tokens"), (f"{words}.attention_mask", f"{text}.attention_mask"))
         graph.expose_input(words, "text", f"{prefix}prompt")
         graph.expose_input(words, "max_sequence_length")
-
-
-def _noise(parts: Parts) -> None:
-    own = {"channels": parts.vae.model.config.z_dim, "factor": parts.vae.factor, "frames": parts.vae.frames}
-    patch = max(parts.backbone.model.config.patch_size[1:])
-    add(parts.graph, "noise", "noise/video_latents", {**own, "patch": patch, **_SIZE})
-    for name in ("latents", *_SIZE):
-        parts.graph.expose_input("noise", name)
 
 
 def _first_frame(parts: Parts) -> None:

@@ -1,0 +1,120 @@
+"""Families whose pipelines prepare prompts in a way of their own: the same pictures and videos as the pipeline's own call."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.integrations.diffusers import tiny_prompted
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, ours, theirs
+from wgtorch import lora
+from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.graph import Graph
+
+pytestmark = [  # of their code
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*beautifulsoup4.*"),
+]
+FAMILIES = {
+    "qwen_image": {"height": 16, "width": 16, "max_sequence_length": 400},
+    "z_image": {"height": 16, "width": 16, "max_sequence_length": 16},
+    "sana": {"height": 32, "width": 32, "max_sequence_length": 16, "use_resolution_binning": False},
+    "pixart": {"height": 16, "width": 16, "max_sequence_length": 16, "use_resolution_binning": False, "clean_caption": False},
+    "ltx": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 16},
+    "ltx_dynamic": {"height": 32, "width": 64, "num_frames": 9, "max_sequence_length": 16},
+    "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": 16},
+}
+SCALES = {"qwen_image": {"true_cfg_scale": 3.0}}
+TASKS = {"ltx": "text_to_video", "ltx_dynamic": "text_to_video", "cogvideox": "text_to_video"}
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Any]:
+    return {name: getattr(tiny_prompted, name)() for name in FAMILIES}
+
+
+def call_of(family: str, **more: Any) -> dict[str, Any]:
+    return {"prompt": PROMPT, "num_inference_steps": 3, **FAMILIES[family], **more}
+
+
+def graph_of(source: Any, family: str, **options: Any) -> Graph:
+    return Graph.from_diffusers(source, task=TASKS.get(family, "text_to_image"), **options)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_the_same_as_the_pipelines_own_call(pipelines: dict[str, Any], family: str) -> None:
+    pipeline = pipelines[family]
+    graph = graph_of(pipeline, family)
+    plain = check_equal(pipeline, graph, **call_of(family))
+    found = check_equal(pipeline, graph, **call_of(family, negative_prompt=NEGATIVE, **SCALES.get(family, {"guidance_scale": 3.0})))
+    assert (found - plain).abs().max() > 1e-4
+    many = {"num_videos_per_prompt" if TASKS.get(family) else "num_images_per_prompt": 2}
+    check_equal(pipeline, graph, **call_of(family, prompt=["a", "the cat a dog"]))
+    if family != "cogvideox":  # whose pipeline makes one, whatever is asked for
+        check_equal(pipeline, graph, **call_of(family, **many))  # (of several prompts Qwen-Image's pipeline mixes up the masks then)
+    if "sigmas" in inspect.signature(type(pipeline).__call__).parameters and family not in ("pixart", "ltx"):
+        check_equal(pipeline, graph, **{**call_of(family), "sigmas": [1.0, 0.7, 0.3]})
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_from_a_folder_and_back(pipelines: dict[str, Any], family: str, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipeline = pipelines[family]
+    pipeline.save_pretrained(tmp_path / "in")
+    graph = graph_of(tmp_path / "in", family)
+    check_equal(pipeline, graph, **call_of(family))
+    again = Graph.from_config(graph.to_config())
+    torch.testing.assert_close(ours(again, **call_of(family)), ours(graph, **call_of(family)), rtol=0, atol=0)
+    graph.to_diffusers(tmp_path / "out")
+    check_equal(DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True), graph, **call_of(family))
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "cogvideox"])
+def test_defaults_are_those_of_the_pipeline(pipelines: dict[str, Any], family: str) -> None:
+    sizes = {name: value for name, value in FAMILIES[family].items() if name != "max_sequence_length"}
+    call = {"prompt": PROMPT, **sizes}
+    check_equal(pipelines[family], graph_of(pipelines[family], family), **call)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "pixart"])
+def test_adapters_leave_for_diffusers_and_come_back(pipelines: dict[str, Any], family: str, tmp_path: Path) -> None:
+    pipeline = pipelines[family]
+    graph = graph_of(pipeline, family)
+    plain = ours(graph, **call_of(family))
+    lora.add(graph, "mine", rank=2, alpha=3, nodes=["backbone", *(["negative_backbone"] if "negative_backbone" in graph.nodes else [])])
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in graph.named_parameters():
+            if ".lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    found = ours(graph, **call_of(family))
+    assert (found - plain).abs().max() > 1e-4
+    for written in ("diffusers", "kohya"):
+        lora.save(graph, tmp_path / written, "mine", format=written)
+    lora.remove(graph, "mine")
+    for written in ("diffusers", "kohya"):
+        lora.load(graph, tmp_path / written, "again")
+        torch.testing.assert_close(ours(graph, **call_of(family)), found, rtol=0, atol=1e-4)
+        lora.remove(graph, "again")
+    pipeline.load_lora_weights(tmp_path / "diffusers")
+    torch.testing.assert_close(theirs(pipeline, **call_of(family)), found, rtol=0, atol=1e-4)
+    pipeline.unload_lora_weights()
+
+
+def test_sizes_of_training_are_asked_for_unless_told_otherwise(pipelines: dict[str, Any]) -> None:
+    graph = graph_of(pipelines["sana"], "sana")
+    with pytest.raises(PortError, match="32 x 32 is no size that the model was trained at; the nearest is 1024 x 1024"):
+        ours(graph, prompt=PROMPT, height=32, width=32)
+
+
+def test_what_is_not_supported_is_named(pipelines: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="image_to_image of SanaPipeline is not supported; supported: text_to_image"):
+        Graph.from_diffusers(pipelines["sana"], task="image_to_image")

@@ -1,0 +1,81 @@
+"""The transformer of LTX-Video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+
+
+@register_block("backbone/ltx_transformer")
+class LTXTransformer(ForeignBackbone):
+    """``LTXVideoTransformer3DModel`` of diffusers, which predicts a flow (https://arxiv.org/abs/2501.00103).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        frames: frames to a latent's, and
+        factor: pixels to a latent's side, of the autoencoder beside it: where a latent lies, the model is told in pixels and seconds.
+    """
+
+    model_class = "LTXVideoTransformer3DModel"
+    axes = ("T", "H", "W")
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "attention_mask": Port(dtype="tokens", optional=True),
+        "frame_rate": Port(dtype="number", optional=True),
+    }
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        frames: int = 8,
+        factor: int = 32,
+    ) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.frames = frames
+        self.factor = factor
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        attention_mask: Tensor | None = None,
+        frame_rate: float = 25,
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, T, H, W].
+
+        Args:
+            latent: [B, C, T, H, W].
+            timestep: of training, in [0, 1000], a number or [B].
+            condition: [B, L, D].
+            attention_mask: [B, L], 0 where a text has ended.
+            frame_rate: frames in a second.
+
+        Raises:
+            PortError: the latent or the condition does not fit the model.
+        """
+        self.check(latent, condition, self.model.config.in_channels)
+        rows, _, frames, height, width = latent.shape
+        pred = self.model(
+            hidden_states=latent.flatten(2).transpose(1, 2).to(condition.dtype),
+            encoder_hidden_states=condition,
+            timestep=moments(timestep, latent),
+            encoder_attention_mask=attention_mask,
+            num_frames=frames,
+            height=height,
+            width=width,
+            rope_interpolation_scale=(self.frames / frame_rate, self.factor, self.factor),
+            return_dict=False,
+        )[0]
+        return {"pred": pred.float().transpose(1, 2).reshape(rows, -1, frames, height, width)}

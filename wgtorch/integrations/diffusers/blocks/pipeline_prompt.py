@@ -1,0 +1,138 @@
+"""Prompts of models whose pipelines prepare them in a way of their own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wgtorch.core.block import register_block
+from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.roles import Conditioner
+
+PIPELINES = (
+    "CogVideoXPipeline",
+    "LTXPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "QwenImagePipeline",
+    "SanaPipeline",
+    "ZImagePipeline",
+)
+"""Whose ``encode_prompt`` may be asked."""
+MODELS = ("Gemma2Model", "Qwen2_5_VLForConditionalGeneration", "Qwen3Model", "T5EncoderModel")
+"""Text encoders of transformers that these pipelines have."""
+
+
+@register_block("conditioner/pipeline_prompt")
+class PipelinePrompt(ForeignModel, Conditioner):
+    """A tokenizer and a text encoder, asked as the ``encode_prompt`` of a pipeline of diffusers asks them: templates, system prompts,
+    cleaning and which layer counts are the pipeline's.
+
+    Args:
+        pipeline: its class.
+        kind: class of the text encoder in transformers.
+        folder: with the tokenizer's files.
+        model: the text encoder's config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        length: tokens, where the input ``max_sequence_length`` is not fed; the pipeline's own default where left out.
+    """
+
+    library = "transformers"
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "text": "text",
+        "max_sequence_length": Port(dtype="number", optional=True),
+        "complex_human_instruction": Port(dtype="list", optional=True),
+        "clean_caption": Port(dtype="any", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"attention_mask": "tokens"}
+
+    def __init__(
+        self,
+        *,
+        pipeline: str,
+        kind: str,
+        folder: str,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        length: int | None = None,
+    ) -> None:
+        for name, known, given in (("pipeline", PIPELINES, pipeline), ("kind", MODELS, kind)):
+            if given not in known:
+                raise ConfigError(f"PipelinePrompt.{name}: found {given!r}; {suggest(given, known)}")
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        self.pipeline = pipeline
+        self.length = length
+        self.tokenizer: Any = None
+        if folder:
+            library: Any = require("transformers", "diffusers")
+            if not Path(folder).expanduser().is_dir():
+                raise CheckpointError(f"PipelinePrompt.folder: {folder!r} is no folder; expected one with a tokenizer's files")
+            self.tokenizer = library.AutoTokenizer.from_pretrained(str(Path(folder).expanduser()), local_files_only=True)
+
+    @classmethod
+    def around_both(cls, model: Any, tokenizer: Any, **config: Any) -> Self:
+        """A block around a text encoder and a tokenizer that are there already."""
+        folder = str(getattr(tokenizer, "name_or_path", ""))
+        block = cls.around(model, folder=folder if Path(folder).is_dir() else "", kind=type(model).__name__, **config)
+        block.tokenizer = tokenizer
+        return block
+
+    @classmethod
+    def _class(cls, **config: Any) -> Any:
+        return getattr(require(cls.library, "diffusers"), config["kind"])
+
+    def to_config(self) -> dict[str, Any]:
+        if not self._config["folder"]:
+            raise ConfigError(
+                f"{self.block_id}: this tokenizer is from no local folder, so a config cannot name it; "
+                "write the graph with to_diffusers(folder) and read that with from_diffusers(folder)"
+            )
+        return super().to_config()
+
+    def forward(
+        self,
+        text: str | list[str],
+        max_sequence_length: int | None = None,
+        complex_human_instruction: Sequence[str] | None = None,
+        clean_caption: bool | None = None,
+    ) -> dict[str, Any]:
+        """``embedding`` [B, L, D] and ``attention_mask`` [B, L], 0 where a text has ended.
+
+        Args:
+            text: one or several.
+            max_sequence_length: L at most.
+            complex_human_instruction: what a language model is told before the prompt (Sana).
+            clean_caption: the text is cleaned first, for a pipeline that does that.
+        """
+        pipeline_class = getattr(require("diffusers", "diffusers"), self.pipeline)
+        taken = inspect.signature(pipeline_class.__init__).parameters
+        parts = {name: None for name in list(taken)[1:] if taken[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        pipeline = pipeline_class(**{**parts, "text_encoder": self.model, "tokenizer": self.tokenizer})
+        length = self.length if max_sequence_length is None else int(max_sequence_length)
+        options: dict[str, Any] = {
+            "prompt": [text] if isinstance(text, str) else list(text),
+            "device": self.model.device,
+            "do_classifier_free_guidance": False,
+            "max_sequence_length": length,
+            "complex_human_instruction": list(complex_human_instruction) if complex_human_instruction else False,
+            "clean_caption": bool(clean_caption),
+        }
+        known = inspect.signature(pipeline.encode_prompt).parameters
+        found = pipeline.encode_prompt(**{name: value for name, value in options.items() if name in known and value is not None})
+        embedding, mask = found[0], found[1]
+        if isinstance(embedding, list):
+            mask = pad_sequence([torch.ones(len(one), dtype=torch.long, device=one.device) for one in embedding], batch_first=True)
+            embedding = pad_sequence(embedding, batch_first=True)
+        is_mask = isinstance(mask, Tensor) and mask.dim() == 2  # else what would come of a negative prompt
+        return {"embedding": embedding, "attention_mask": mask if is_mask else embedding.new_ones(embedding.shape[:2], dtype=torch.long)}

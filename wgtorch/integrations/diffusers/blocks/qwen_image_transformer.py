@@ -1,0 +1,149 @@
+"""The transformer of Qwen-Image, its guidance and its autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
+from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
+from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.integrations.diffusers.patches import pack, unpack
+
+PATCH = 2
+TRAINED_STEPS = 1000
+
+
+@register_block("backbone/qwen_image_transformer")
+class QwenImageTransformer(ForeignBackbone):
+    """``QwenImageTransformer2DModel`` of diffusers, which predicts a flow (https://arxiv.org/abs/2508.02324).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "QwenImageTransformer2DModel"
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "attention_mask": Port(dtype="tokens", optional=True),
+        "guidance": Port(dtype="number", optional=True),
+    }
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        attention_mask: Tensor | None = None,
+        guidance: float | Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W]; H and W are even.
+            timestep: of training, in [0, 1000], a number or [B].
+            condition: [B, L, D].
+            attention_mask: [B, L], 0 where a text has ended.
+            guidance: the scale that a distilled model takes, a number or [B].
+
+        Raises:
+            PortError: the latent or the condition does not fit the model.
+        """
+        own = self.model.config
+        self.check(latent, condition, own.in_channels // PATCH**2, (PATCH, PATCH))
+        mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask
+        pred = self.model(
+            hidden_states=pack(latent, PATCH),
+            timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
+            encoder_hidden_states=condition,
+            encoder_hidden_states_mask=mask,
+            img_shapes=[[(1, latent.shape[2] // PATCH, latent.shape[3] // PATCH)]] * latent.shape[0],
+            guidance=moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None,
+            return_dict=False,
+        )[0]
+        return {"pred": unpack(pred, latent.shape[2:], PATCH)}
+
+
+@register_block("guidance/qwen_image")
+class QwenImageGuidance(ClassifierFreeGuidance):
+    """Classifier-free guidance whose result is as long, patch by patch, as the prediction with the prompt (Qwen-Image).
+
+    Args:
+        scale: strength where the input ``scale`` is not fed; 1 is no guidance.
+    """
+
+    def __init__(self, *, scale: float = 4.0) -> None:
+        super().__init__(scale=scale)
+
+    def forward(
+        self,
+        pred_cond: Tensor,
+        pred_uncond: Tensor,
+        scale: float | Tensor | None = None,
+        timestep: float | Tensor | None = None,
+        rescale: float | Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred_guided`` [B, C, H, W] of predictions like it; ``scale`` is a number or one for each sample [B]."""
+        if pred_cond is pred_uncond:
+            return {"pred_guided": pred_cond}
+        guided = pack(cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond)), PATCH)
+        lengths = torch.norm(pack(pred_cond, PATCH), dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
+        return {"pred_guided": unpack(guided * lengths, pred_cond.shape[2:], PATCH)}
+
+
+@register_block("codec/autoencoder_kl_qwen_image")
+class AutoencoderKLQwenImage(AutoencoderKL):
+    """``AutoencoderKLQwenImage`` of diffusers: a video's autoencoder on one frame.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        sample: encoding draws from the posterior; False takes its mean.
+    """
+
+    model_class = "AutoencoderKLQwenImage"
+
+    @property
+    def factor(self) -> int:
+        return 2 ** len(self.model.config.temperal_downsample)
+
+    @property
+    def channels(self) -> int:
+        return self.model.config.z_dim
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The image of a latent [B, C, h, w]."""
+        mean, deviation = self._normal(latent)
+        decoded = self.model.decode((latent.to(self.model.dtype) * deviation + mean)[:, :, None], return_dict=False)[0][:, :, 0]
+        return (decoded / 2 + 0.5).clamp(0, 1)
+
+    def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
+        """The latent of an image."""
+        posterior = self._posterior(image)
+        z = posterior.mode()
+        if self.sample:
+            shape, like = posterior.mean.shape, posterior.mean
+            drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise[:, :, None]
+            z = posterior.mean + posterior.std * drawn
+        mean, deviation = self._normal(z)
+        return (z[:, :, 0] - mean) / deviation
+
+    def _posterior(self, image: Tensor) -> Any:
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        return self.model.encode(batch[:, :, None].to(self.model.dtype) * 2 - 1, return_dict=False)[0]
+
+    def _normal(self, like: Tensor) -> tuple[Any, Any]:
+        settings = self.model.config
+        return tuple(
+            torch.tensor(values, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1)
+            for values in (settings.latents_mean, settings.latents_std)
+        )

@@ -1,0 +1,128 @@
+"""Graphs of FLUX.1 Kontext, which changes a picture as a prompt says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError, require
+from wgtorch.core.port import Port
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.assembly import Defaults, add, begin, finished, join
+from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
+from wgtorch.integrations.diffusers.families.family import Family
+from wgtorch.integrations.diffusers.families.flux import FLUX_ADAPTERS, FLUX_PARTS, flux_prompts
+from wgtorch.integrations.diffusers.families.stable_diffusion import autoencoder, expose_distilled
+from wgtorch.integrations.diffusers.sampling import sampling
+from wgtorch.integrations.diffusers.source import Source
+
+_DEFAULTS = Defaults(1.0, steps=28, distilled_scale=3.5)
+_SIDE = 128  # of latents, where a call says nothing
+
+
+@register_block("diffusers/kontext_sizes")
+class KontextSizes(Block):
+    """The size that is painted, of a given area, and the picture at a size that the model was trained at.
+
+    Args:
+        multiple: of pixels, for both.
+        height: in pixels, where the input is not fed; says the shape.
+        width: likewise.
+        max_area: pixels that are painted.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "image": "image",
+        "height": Port(dtype="number", optional=True),
+        "width": Port(dtype="number", optional=True),
+        "max_area": Port(dtype="number", optional=True),
+        "auto_resize": Port(dtype="any", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"image": "image", "height": "number", "width": "number"}
+
+    def __init__(self, *, multiple: int, height: int, width: int, max_area: int = 1024**2) -> None:
+        super().__init__()
+        self.multiple = multiple
+        self.height = height
+        self.width = width
+        self.max_area = max_area
+
+    def forward(
+        self,
+        image: Tensor,
+        height: int | None = None,
+        width: int | None = None,
+        max_area: int | None = None,
+        auto_resize: bool | None = None,
+    ) -> dict[str, Any]:
+        """``image`` [B, 3, h, w] in [0, 1] to look at, ``height`` and ``width`` in pixels to paint.
+
+        Args:
+            image: [B, 3, H, W] or [3, H, W] in [0, 1].
+            height: with ``width`` the shape.
+            width: likewise.
+            max_area: pixels.
+            auto_resize: the image is resized to the nearest of the shapes of training; True where left out.
+
+        Raises:
+            PortError: a side is less than the multiple.
+        """
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        shape = (self.width if width is None else width) / (self.height if height is None else height)
+        area = self.max_area if max_area is None else max_area
+        painted = [round(side) // self.multiple * self.multiple for side in ((area / shape) ** 0.5, (area * shape) ** 0.5)]
+        sides = [side // self.multiple * self.multiple for side in batch.shape[2:]]
+        if auto_resize is None or auto_resize:
+            kontext: Any = require("diffusers.pipelines.flux.pipeline_flux_kontext", "diffusers")
+            own = sides[1] / sides[0]
+            _, wide, high = min((abs(own - w / h), w, h) for w, h in kontext.PREFERRED_KONTEXT_RESOLUTIONS)
+            sides = [side // self.multiple * self.multiple for side in (high, wide)]
+        if min(*painted, *sides) < self.multiple:
+            raise PortError(f"{self.block_id}: {painted[0]} x {painted[1]} pixels of a picture of {sides[0]} x {sides[1]}; expected more")
+        if list(batch.shape[2:]) != sides:
+            batch = F.interpolate(batch, size=sides)
+        return {"image": batch, "height": painted[0], "width": painted[1]}
+
+
+def flux_kontext(source: Source, task: str, batched: bool) -> Graph:
+    """FLUX.1 Kontext as a graph: the picture's patches stand behind those that are painted."""
+    flow = {"is_flow": True, "is_packed": True, "is_even": True, "patch": PATCH}
+    parts = begin(source, task, batched, _DEFAULTS, **flow)
+    parts.backbone = source.model("transformer", "backbone/flux_transformer")
+    parts.vae = autoencoder(source)
+    parts.sides = (_SIDE * parts.vae.factor,) * 2
+    flux_prompts(parts)
+    sampling(parts, {"text_embeds": "conditions"}, start="text_to_image")
+    graph, (height, width) = parts.graph, parts.sides
+    add(graph, "sizes", "diffusers/kontext_sizes", {"multiple": parts.vae.factor * PATCH, "height": height, "width": width})
+    add(graph, "encoder", parts.vae, inputs={"draws": False})
+    join(graph, ("sizes.image", "encoder.image"))
+    for name in ("height", "width"):
+        graph.hide_input(name)
+        graph.expose_input("sizes", name)
+        for node in ("noise", "tokens"):
+            if node in graph.nodes:
+                join(graph, (f"sizes.{name}", f"{node}.{name}"))
+    for name, shown in (("image", "image"), ("max_area", "max_area"), ("auto_resize", "_auto_resize")):
+        graph.expose_input("sizes", name, shown)
+    for node in ("backbone",) if batched else ("backbone", "negative_backbone"):
+        join(graph, ("encoder.latent", f"{node}.image_condition"))
+    expose_distilled(parts)
+    return finished(parts)
+
+
+FLUX_KONTEXT = Family(
+    "FLUX.1 Kontext",
+    {"FluxKontextPipeline": ("image_to_image",)},
+    flux_kontext,
+    FLUX_PARTS,
+    {"FluxTransformer2DModel": FLUX_ADAPTERS},
+    is_even=True,
+    ignored=("image_encoder",),
+    marks="sizes",
+)
