@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wgtorch.evaluation.evaluation import evaluate
     from wgtorch.graph import Graph
     from wgtorch.pipeline import Pipeline
+    from wgtorch.report.show import show
     from wgtorch.stage import Stage
     from wgtorch.world import World
     from wgtorch.world_runtime.conditions import register_condition
@@ -55,6 +56,7 @@ __all__ = [
     "register_kind",
     "register_merge",
     "register_template",
+    "show",
 ]
 
 # Where each name is; a test compares this with what type checkers are told above.
@@ -72,6 +74,7 @@ _HOMES = {
     "wgtorch.evaluation.evaluation": ("evaluate",),
     "wgtorch.graph": ("Graph",),
     "wgtorch.pipeline": ("Pipeline",),
+    "wgtorch.report.show": ("show",),
     "wgtorch.stage": ("Stage",),
     "wgtorch.world": ("World",),
     "wgtorch.world_runtime.conditions": ("register_condition",),

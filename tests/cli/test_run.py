@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.cli import world_session
 from wgtorch.cli.main import main
 from wgtorch.cli.run import actions_of
 from wgtorch.cli.target import CommandError
+from wgtorch.core.errors import ApiError
 from wgtorch.world import World
 
 QUICK = ["--set", "steps=1"]
@@ -122,13 +125,17 @@ def test_an_interrupt_leaves_what_was_told_and_the_world_goes_on(
 
 
 def test_a_world_that_cannot_go_on_says_how_it_can_later(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("openai")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    argv = ["run", "storytelling", "--out", "here"]
-    for more in ([], ["--resume"]):
-        assert main([*argv, "--steps", "1", *more]) == 2
+    argv = ["run", "default", "--out", "here", *QUICK]
+    assert main([*argv, "--steps", "1"]) == 0
+
+    def broken(self: SceneDescriber, **inputs: object) -> dict[str, object]:
+        raise ApiError("the lens is cracked")
+
+    monkeypatch.setattr(SceneDescriber, "forward", broken)
+    for _ in range(2):
+        assert main([*argv, "--steps", "1", "--resume"]) == 2
         said = capsys.readouterr().err
-        assert "found no key" in said and "raised in node environment/development" in said
+        assert "the lens is cracked" in said and "raised in node philosopher/" in said
         assert "To go on, add to the same command: --out here --resume" in said
 
 
@@ -202,10 +209,29 @@ def test_a_picture_goes_in_and_data_comes_out_as_json(capsys: pytest.CaptureFixt
     assert not Path("outputs").exists(), "there was no picture to write"
 
 
-def test_tensors_are_told_by_their_shape(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensors_that_are_no_pictures_are_written_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     Path("words.yaml").write_text(
         "{kind: graph, graph_id: words, nodes: [{node_id: tokenizer, block_type: tokenizer/scene, config: {max_length: 12}}],"
         " exposed_inputs: [{node_id: tokenizer, port_name: text}], exposed_outputs: [{node_id: tokenizer, port_name: tokens}]}"
     )
     assert main(["run", "words.yaml", "--input", "text=8"]) == 0
-    assert capsys.readouterr().out == "tokens: Tensor[1, 12] int64\n"
+    assert capsys.readouterr().out == "tokens: outputs/words/001/tokens.safetensors\n"
+    (held,) = load_file("outputs/words/001/tokens.safetensors").values()
+    assert held.shape == (1, 12) and held.dtype == torch.int64
+
+
+def test_every_output_of_a_pipeline_is_written_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "pipeline/text_to_video", "--set", "frames=2", "--input", "prompt=a red castle", "--seed", "1"]) == 0
+    said = dict(row.split(": ", 1) for row in capsys.readouterr().out.splitlines())
+    folder = Path("outputs/text_to_video/001")
+    assert said["image"] == str(folder / "image.png")
+    assert said["video"] in (str(folder / "video.mp4"), str(folder / "video.gif"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(Path(path).name for path in said.values())
+
+
+@pytest.mark.parametrize("argv", [["storytelling", "--steps", "1"], ["default", "--steps", "0"]], ids=["no key", "no passes"])
+def test_a_run_in_which_nothing_happens_leaves_nothing(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    main(["run", *argv])
+    assert list(Path().iterdir()) == []

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from wgtorch.cli.storybook import new_folder, write_pictures
+from wgtorch.cli.storybook import new_folder
 from wgtorch.cli.target import CommandError, open_level, trust_in, values
 from wgtorch.cli.world_session import live
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import PortError, suggest
-from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.stage import Stage
 from wgtorch.storage.encoding import images_in
+from wgtorch.storage.media import SAMPLING_RATE, write_value
 from wgtorch.world import World
 from wgtorch.world_runtime.trace import plain
 
 _STEPS = 3
 _STATES = "states"  # folder, inside that of the run, where a world without a storage of its own keeps its states
-_MAY_BE_PICTURES = ("image", "list", "dict", "any")  # kinds of ports
+_RATES = ("sampling_rate", "sample_rate", "rate")  # outputs that say how many samples of a sound are a second
 
 
 def command(args: argparse.Namespace) -> int:
@@ -65,16 +67,33 @@ def _run_world(world: World, args: argparse.Namespace) -> None:
     actions = actions_of(args.action[0] if len(args.action) == 1 else args.action, steps)
     if args.resume and args.out is None and world.own_config()["storage"] is None:
         raise CommandError("--resume: goes on with an earlier run; say which with --out")
+    is_new = not args.out or not Path(args.out).exists()
     folder = Path(args.out) if args.out else new_folder(world)
-    place_states(world, folder, resume=args.resume)
     to_go_on = f"To go on, add to the same command: --out {folder} --resume"
     try:
+        place_states(world, folder, resume=args.resume)
         overview = live(world, folder, steps=steps, actions=actions, seed=args.seed)
     except BaseException as error:
-        error.add_note(to_go_on)
+        if not (is_new and _took_away(world, folder)):
+            error.add_note(to_go_on)
         raise
+    if is_new and _took_away(world, folder):
+        print("Nothing has happened yet, so nothing is kept.")
+        return
     say_where(folder, overview, world.life.seed)
     print(to_go_on)
+
+
+def _took_away(world: World, folder: Path) -> bool:
+    """Takes away a new run's folder where nothing has come to be that could be looked at or gone on with."""
+    state = world.state
+    if world.life.passes or (state is not None and state.filled):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents[:2]:  # outputs/<name> and outputs, where this run was the first
+        with suppress(OSError):
+            parent.rmdir()
+    return True
 
 
 def actions_of(action: Any, steps: int) -> list[Any]:
@@ -107,23 +126,22 @@ def _run_once(level: Composite, args: argparse.Namespace) -> None:
             raise PortError(f"{level.block_id}: unknown input {name!r}; {suggest(name, spec)}")
     inputs: dict[str, Any] = {name: text if spec[name].dtype == "text" else values([(name, text)])[name] for name, text in args.input}
     ports = level.get_output_spec()
-    folder = None
-    for name, value in level.run(inputs, seed=args.seed).items():
-        images = [image for _, image in images_in(value, name)] if ports[name].dtype in _MAY_BE_PICTURES else []
-        if images:
-            folder = folder or (Path(args.out) if args.out else new_folder(level))
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in write_pictures(images, folder, name):
-                print(f"{name}: {path}")
-        else:
+    found = level.run(inputs, seed=args.seed)
+    folder = Path(args.out) if args.out else None
+    rate = next((int(found[name]) for name in _RATES if isinstance(found.get(name), (int, float))), SAMPLING_RATE)
+    for name, value in found.items():
+        if not isinstance(value, Tensor) and not any(images_in(value, name)):
             print(f"{name}: {_shown(value)}")
+            if args.out is None:  # words and numbers have been told; files of them are for those who ask for a folder
+                continue
+        folder = folder or new_folder(level)
+        for path in write_value(value, ports[name].dtype if name in ports else "any", folder, name, rate=rate):
+            print(f"{name}: {path}")
 
 
 def _shown(value: Any) -> str:
-    """Texts as they are, tensors by kind and shape, data as JSON."""
-    if isinstance(value, (str, Tensor)):
-        return value if isinstance(value, str) else describe(value)
-    return json.dumps(plain(value, longest=None), ensure_ascii=False)
+    """Texts as they are, data as JSON."""
+    return value if isinstance(value, str) else json.dumps(plain(value, longest=None), ensure_ascii=False)
 
 
 def _refuse(level: Level, **options: Any) -> None:

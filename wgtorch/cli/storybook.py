@@ -44,7 +44,6 @@ class Storybook:
     def __init__(self, folder: str | os.PathLike[str], title: str) -> None:
         self.folder = Path(folder)
         self.title = title
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._entries = self._read()
 
     @property
@@ -54,6 +53,7 @@ class Storybook:
 
     def add(self, episode: Episode, seed: int | None) -> list[Path]:
         """Writes an episode of the life that grew from ``seed``, and returns its pictures."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         images = [image for slot in episode.state.schema for _, image in images_in(episode.state[slot], slot)]
         pictures = write_pictures(images, self.folder, f"episode_{episode.number:03d}")
         self._entries[episode.number] = {

@@ -1,24 +1,24 @@
-"""Concurrent requests that share one forward pass: their rows are joined for the run and cut apart again."""
+"""Concurrent requests that share forward passes: their rows are joined for the run and cut apart again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import torch
 from torch import Tensor
 
 from wgtorch.core.kinds import get_kind
-from wgtorch.serving.services import BlockService, Service, TaskService
+from wgtorch.serving.requests import TaskRequest, read_request
+from wgtorch.serving.services import Service, TaskService
 
 
 @dataclass(slots=True)
 class _Group:
-    """Requests that differ in nothing but the values of their rows."""
+    """Requests that ask for the same of different inputs."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     answers: list[asyncio.Future[Any]] = field(default_factory=list)
@@ -29,9 +29,8 @@ class _Group:
 class Batcher:
     """Collects requests for a moment and runs those that go together at once.
 
-    Requests go together when all their inputs are tensors whose first dimension is the batch, with the same names, dtypes
-    and shapes of a row, and they ask for the same without a seed: draws are keyed by the place in the batch, so a seeded
-    request is run alone and gives what it gives alone.
+    Requests to a graph or pipeline go together when they ask for the same outputs with the same limits, whatever their inputs are and
+    whether or not each has a seed: a draw is keyed by the request's own seed and its own row, so each gives what it gives alone.
 
     Args:
         service: runs them.
@@ -46,16 +45,16 @@ class Batcher:
         self._open: dict[Any, _Group] = {}
 
     def takes(self, message: Mapping[str, Any]) -> bool:
-        """True for a request that may share a pass."""
-        return _rows(self.service, message) is not None
+        """True for a request that may share a pass: one for the level as a whole, as a remote node's call for its place is not."""
+        rows = rows_of(self.service, message)
+        return rows is not None and rows <= self.max_batch
 
     async def answer(self, message: dict[str, Any], limiter: anyio.CapacityLimiter) -> dict[str, Any] | Exception:
         """The request's own part of what its group was answered, or what was raised."""
-        rows = _rows(self.service, message)
+        rows = rows_of(self.service, message)
         assert rows is not None
-        inputs = message["inputs"]
-        like = tuple((name, value.dtype, tuple(value.shape[1:])) for name, value in sorted(inputs.items()))
-        key = (like, repr([(name, message[name]) for name in sorted(message) if name != "inputs"]))
+        alike = {name: value for name, value in message.items() if name not in ("inputs", "seed")}
+        key = repr(sorted(alike.items()))
         group = self._open.get(key)
         if group is None or sum(group.rows) + rows > self.max_batch:
             group = self._open[key] = _Group()
@@ -78,54 +77,56 @@ class Batcher:
             await asyncio.wait_for(group.full.wait(), self.wait)
         if self._open.get(key) is group:
             del self._open[key]
-        found = await anyio.to_thread.run_sync(self._together, group.messages, group.rows, limiter=limiter)
+        found = await anyio.to_thread.run_sync(self._together, group.messages, limiter=limiter)
         for future, answer in zip(group.answers, found, strict=True):
             if not future.done():
                 future.set_result(answer)
 
-    def _together(self, messages: Sequence[dict[str, Any]], rows: Sequence[int]) -> Sequence[dict[str, Any] | Exception]:
-        """One answer for each request; where one pass for all fails, or its outputs have no rows, each is run alone."""
-        if len(messages) > 1:
-            names = messages[0]["inputs"]
-            joined = {name: torch.cat([message["inputs"][name] for message in messages]) for name in names}
+    def _together(self, messages: list[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+        """One answer for each request."""
+        service = self.service
+        assert isinstance(service, TaskService)
+        answers: list[dict[str, Any] | Exception] = []
+        ready: list[tuple[int, dict[str, Any], TaskRequest]] = []
+        for index, message in enumerate(messages):
             try:
-                outputs = self.service.answer({**messages[0], "inputs": joined})["outputs"]
-            except Exception:
-                outputs = None  # whose fault it was shows when each is run alone
-            if outputs is not None and all(_has_rows(value, sum(rows)) for value in outputs.values()):
-                parts = {name: _cut(value, rows) for name, value in outputs.items()}
-                return [{"outputs": {name: part[index] for name, part in parts.items()}} for index in range(len(messages))]
-        return [self._alone(message) for message in messages]
+                request = read_request(TaskRequest, message)
+                service.check_digest(request)
+                ready.append((index, service.checked(request), request))
+                answers.append({})
+            except Exception as error:
+                answers.append(error)
+        if not ready:
+            return answers
+        first = ready[0][2]
+        found = service.level.batch(
+            [values for _, values, _ in ready],
+            seed=None if all(request.seed is None for _, _, request in ready) else [request.seed for _, _, request in ready],
+            batch_size=len(ready),
+            outputs=first.outputs,
+            num_loop_steps=first.num_loop_steps,
+            timeout=service.limit(first.timeout),
+        )
+        for (index, _, _), result in zip(ready, found, strict=True):
+            answers[index] = result if isinstance(result, Exception) else {"outputs": result}
+        return answers
 
-    def _alone(self, message: dict[str, Any]) -> dict[str, Any] | Exception:
-        try:
-            return self.service.answer(message)
-        except Exception as error:
-            return error
 
-
-def _rows(service: Service, message: Mapping[str, Any]) -> int | None:
-    """How many rows a request has; None when it cannot share a pass."""
-    inputs = message.get("inputs")
-    if not isinstance(service, (TaskService, BlockService)) or not isinstance(inputs, dict) or not inputs:
+def rows_of(service: Service, message: Mapping[str, Any]) -> int | None:
+    """How many rows a request has: one where no input says more; None when it cannot share a pass."""
+    inputs = message.get("inputs", {})
+    if not isinstance(service, TaskService) or not isinstance(inputs, dict):
         return None
-    if message.get("seed") is not None or not all(isinstance(value, Tensor) and value.dim() for value in inputs.values()):
+    if any(message.get(name) for name in ("path", "draws", "iterations", "sample")):
         return None
     spec = service.level.get_input_spec()
-    if any(name not in spec or (get_kind(spec[name].dtype).name == "image" and value.dim() != 4) for name, value in inputs.items()):
+    sizes = {_rows(value, spec[name].dtype) for name, value in inputs.items() if name in spec}
+    if len(sizes - {None}) > 1:
         return None
-    sizes = {value.shape[0] for value in inputs.values()}
-    return sizes.pop() if len(sizes) == 1 else None
+    return next(iter(sizes - {None}), 1)
 
 
-def _has_rows(value: Any, rows: int) -> bool:
-    if isinstance(value, Tensor):
-        return value.dim() > 0 and value.shape[0] == rows
-    return isinstance(value, (list, tuple)) and len(value) == rows
-
-
-def _cut(value: Any, rows: Sequence[int]) -> list[Any]:
-    if isinstance(value, Tensor):
-        return list(value.split(list(rows)))
-    ends = [sum(rows[: index + 1]) for index in range(len(rows))]
-    return [value[end - count : end] for end, count in zip(ends, rows, strict=True)]
+def _rows(value: Any, kind: str) -> int | None:
+    if isinstance(value, Tensor) and value.dim() > (3 if get_kind(kind).name == "image" else 0):
+        return int(value.shape[0])
+    return len(value) if kind == "text" and isinstance(value, list) else None

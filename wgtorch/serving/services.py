@@ -70,7 +70,11 @@ class Service:
         """
         raise NotImplementedError
 
-    def _check_digest(self, request: _Request) -> None:
+    def limit(self, asked: float | None) -> float | None:
+        """Seconds that a run may take: the least of what is set here and what a caller waits for."""
+        return _least(self.timeout, asked)
+
+    def check_digest(self, request: _Request) -> None:
         if request.contract is not None and request.contract != self.contract["digest"]:
             found = Finding(
                 self.level.block_id,
@@ -111,16 +115,13 @@ class TaskService(Service):
         self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
     ) -> dict[str, Any]:
         request = read_request(TaskRequest, message)
-        self._check_digest(request)
+        self.check_digest(request)
         return {"outputs": self.outputs(request, () if tell is None else (partial(_tell_event, tell),), cancelled)}
 
     def outputs(self, request: TaskRequest, callbacks: tuple[Callback, ...], cancelled: Callable[[], bool] | None) -> dict[str, Any]:
         """Values by output."""
         level: Composite = self.level
-        given, spec = self._here(request.inputs), level.get_input_spec()
-        inner = {name: level._inner_port(*split_path(name), name) for name in given if name not in spec and "." in name}
-        refuse_paths(given, {**spec, **inner}, level.block_id)
-        values = given if inner else check_values(given, spec, level.block_id)
+        values = self.checked(request)
         if not request.path:
             return level.run(
                 values,
@@ -128,13 +129,25 @@ class TaskService(Service):
                 seed=request.seed,
                 num_loop_steps=request.num_loop_steps,
                 callbacks=callbacks,
-                timeout=_least(self.timeout, request.timeout),
+                timeout=self.limit(request.timeout),
                 cancelled=cancelled,
             )
         run = self._run_for(request, callbacks, cancelled)
         with self._running(run):
             found: dict[str, Any] = level(run_context=run, **values)
             return found
+
+    def checked(self, request: TaskRequest) -> dict[str, Any]:
+        """The request's inputs, on the level's device and known to fit.
+
+        Raises:
+            RequestError: they do not fit; nothing has run.
+        """
+        level: Composite = self.level
+        given, spec = self._here(request.inputs), level.get_input_spec()
+        inner = {name: level._inner_port(*split_path(name), name) for name in given if name not in spec and "." in name}
+        refuse_paths(given, {**spec, **inner}, level.block_id)
+        return given if inner else check_values(given, spec, level.block_id)
 
 
 class BlockService(Service):
@@ -144,7 +157,7 @@ class BlockService(Service):
         self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
     ) -> dict[str, Any]:
         request = read_request(TaskRequest, message)
-        self._check_digest(request)
+        self.check_digest(request)
         return {"outputs": self.outputs(request)}
 
     def outputs(self, request: TaskRequest) -> dict[str, Any]:
@@ -172,7 +185,7 @@ class StageService(Service):
         self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
     ) -> dict[str, Any]:
         request = read_request(StageRequest, message)
-        self._check_digest(request)
+        self.check_digest(request)
         stage: Stage = self.level
         state = _state(request.state, request.state_schema, stage.block_id)
         refuse_path_slots(stage, state)
@@ -201,7 +214,7 @@ class WorldService(Service):
         self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
     ) -> dict[str, Any]:
         request = read_request(WorldRequest, message)
-        self._check_digest(request)
+        self.check_digest(request)
         world: World = self.level
         state = None if request.state is None else _state(request.state, list(world.state_schema), world.block_id)
         if state is not None:
