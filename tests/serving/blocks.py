@@ -83,6 +83,7 @@ class Counts(Block):
 
     outputs: ClassVar[Mapping[str, Any]] = {"y": "tensor"}
     uses_global_rng = False
+    rows_are_samples = True
 
     def __init__(self) -> None:
         super().__init__()

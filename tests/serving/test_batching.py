@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("uvicorn")
 from tests.serving.blocks import Counts, graph_of
 from tests.serving.calling import run
 from wgtorch.core.block import Block
+from wgtorch.graph import Graph
 from wgtorch.serving.server import Limits, serving
 
 
@@ -33,9 +35,9 @@ def together(max_batch: int) -> Limits:
 def test_requests_share_one_pass_and_each_gets_its_own_rows() -> None:
     block = Counts()
     with serving(graph_of(block), limits=together(6)) as url:
-        answers = all_at_once(url, rows(1, 2, 3))
+        answers = all_at_once(url, rows(2, 2, 2))
     assert block.rows == [6], "one pass, begun as soon as it was full"
-    for index, (count, (status, answer)) in enumerate(zip((1, 2, 3), answers, strict=True)):
+    for index, (count, (status, answer)) in enumerate(zip((2, 2, 2), answers, strict=True)):
         assert status == 200 and torch.equal(answer["outputs"]["y"], torch.full((count, 2), index + 1.0))
 
 
@@ -47,7 +49,7 @@ def test_what_does_not_go_together_runs_apart() -> None:
         assert [answer["outputs"]["y"].shape[1] for _, answer in answers] == [2, 2, 3, 3]
         block.rows.clear()
         all_at_once(url, rows(1, 1), seed=3)
-        assert block.rows == [1, 1], "a seed is for one request"
+        assert block.rows == [2], "requests with seeds share a pass as well"
         block.rows.clear()
         all_at_once(url, rows(3, 3))
         assert block.rows == [3, 3], "never more rows than asked for"
@@ -86,3 +88,17 @@ def test_a_picture_without_a_batch_is_not_taken_for_three_rows() -> None:
     with serving(graph_of(Block.wrap(look, inputs={"image": "image"}, outputs={"y": "image"})), limits=Limits(max_batch=8)) as url:
         all_at_once(url, [{"image": torch.zeros(3, 4, 4)}, {"image": torch.zeros(3, 4, 4)}])
     assert seen == [(3, 4, 4), (3, 4, 4)]
+
+
+def test_requests_with_texts_and_seeds_share_passes_and_each_gets_its_own_picture() -> None:
+    graph = Graph.from_template("text_to_image", steps=2)
+    prompts = [f"a {color} castle at night" for color in ("red", "blue", "white", "green")]
+    rows_seen: list[int] = []
+    backbone = graph.nodes["backbone"]
+    backbone.register_forward_hook(lambda module, args, outputs: rows_seen.append(len(outputs["pred"])))
+    with serving(graph, limits=together(4)) as url, ThreadPoolExecutor(4) as pool:
+        ask = [partial(run, url, inputs={"prompt": prompt}, seed=seed) for seed, prompt in enumerate(prompts)]
+        found = [future.result()[1]["outputs"]["image"] for future in [pool.submit(each) for each in ask]]
+    assert max(rows_seen) >= 4, "one forward pass for all"
+    for seed, (prompt, image) in enumerate(zip(prompts, found, strict=True)):
+        torch.testing.assert_close(image, graph.run({"prompt": prompt}, seed=seed)["image"], rtol=0, atol=1e-5)

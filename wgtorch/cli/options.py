@@ -110,6 +110,9 @@ def _serve(commands: Any) -> None:
     serve.add_argument("--timeout", type=float, metavar="S", help="seconds that a run may take")
     serve.add_argument("--concurrency", type=int, default=4, metavar="N", help="runs at once (4)")
     serve.add_argument("--max-batch", type=int, default=1, metavar="N", help="rows of concurrent requests that may share a pass (1)")
+    serve.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help="an origin whose pages may call, or *; repeatable")
+    serve.add_argument("--sessions-dir", metavar="DIR", help="where sessions of a world keep their logs (in memory)")
+    serve.add_argument("--max-sessions", type=int, default=64, metavar="N", help="sessions of a world at once (64)")
     serve.add_argument("--device", help="where the model runs (cuda)")
 
 

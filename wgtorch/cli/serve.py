@@ -30,12 +30,14 @@ def command(args: argparse.Namespace) -> int:
         timeout=args.timeout,
         concurrency=args.concurrency,
         max_batch=args.max_batch,
+        sessions=args.max_sessions,
     )
 
     def ready(url: str) -> None:
         print(_hello(level, url, key is not None), flush=True)
 
-    serve(level, host=args.host, port=args.port, ready=ready, api_key=key, limits=limits, device=args.device)
+    options = {"cors": args.cors, "sessions_dir": args.sessions_dir, "device": args.device}
+    serve(level, host=args.host, port=args.port, ready=ready, api_key=key, limits=limits, **options)
     return 0
 
 
@@ -69,7 +71,17 @@ def _is_here(host: str) -> bool:
 
 def _hello(level: Level | Any, url: str, has_key: bool) -> str:
     rows = [f"Serving {level.level} {level.block_id} at {url}{' (with a key)' if has_key else ''}"]
-    rows += [f"  {what}" for what in ("POST /run", "GET /spec", "GET /health", "GET /openapi.json")]
+    from wgtorch.serving.contracts import contract_of
+    from wgtorch.serving.openai_tasks import tasks_of
+
+    pages = ["POST /run", "GET /docs", "GET /spec", "GET /health", "GET /openapi.json"]
+    front = {
+        "generations": "POST /v1/images/generations", "edits": "POST /v1/images/edits",
+        "chat": "POST /v1/chat/completions", "embeddings": "POST /v1/embeddings",
+    }  # fmt: skip
+    pages += [front[name] for name in tasks_of(contract_of(level))]
+    pages += ["POST /sessions"] if level.level == "world" else []
+    rows += [f"  {what}" for what in pages]
     if level.level != "world":
         rows.append(f"As a node elsewhere: {{endpoint_url: {url}}}")
     return "\n".join(rows)

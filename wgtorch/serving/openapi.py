@@ -6,11 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.kinds import get_kind
-from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE
+from wgtorch.serving.negotiation import EVENTS_TYPE, JSON_TYPE, media_types
+from wgtorch.serving.openai_tasks import tasks_of
+from wgtorch.serving.wire import CONTENT_TYPE
 
+_INLINE = {
+    "type": "object",
+    "properties": {
+        "dtype": {"type": "string", "enum": ["float32", "float16", "bfloat16", "float64", "uint8", "int32", "int64", "bool"]},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "data": {"type": "string", "contentEncoding": "base64", "description": "little endian bytes"},
+    },
+    "required": ["dtype", "shape", "data"],
+    "additionalProperties": False,
+    "example": {"dtype": "float32", "shape": [1], "data": "AACAPw=="},
+}
 _TENSOR = {
     "type": "object",
-    "properties": {"$tensor": {"type": "string"}},
+    "description": "In JSON the tensor itself; in a safetensors body the name of the entry that holds it.",
+    "properties": {"$tensor": {"anyOf": [_INLINE, {"type": "string"}]}},
     "required": ["$tensor"],
     "additionalProperties": False,
 }
@@ -58,18 +72,16 @@ def openapi_of(contract: Mapping[str, Any], *, needs_key: bool = False) -> dict[
                     },
                     "responses": {
                         "200": {
-                            "description": "The answer, as the Accept header asks; a stream tells events before it.",
-                            "content": {
-                                CONTENT_TYPE: {"schema": answer, "x-encoding": binary},
-                                STREAM_TYPE: {"schema": {"type": "string", "format": "binary"}},
-                                "application/json": {"schema": answer},
-                            },
+                            "description": "The answer in the form that Accept asks for, settled before anything runs.",
+                            "content": _answers(contract, answer, binary),
                         },
                         "4XX": _refusal("The request is refused; the findings say why."),
                         "5XX": _refusal("The run failed."),
                     },
                 }
             },
+            **_front(contract),
+            **(_sessions(request, answer) if level == "world" else {}),
             **{
                 path: {"get": {"summary": text, "responses": {"200": {"description": text, "content": {"application/json": {}}}}}}
                 for path, text in (("/spec", "The contract"), ("/health", "Whether the server is there"))
@@ -81,6 +93,68 @@ def openapi_of(contract: Mapping[str, Any], *, needs_key: bool = False) -> dict[
         described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         described["security"] = [{"key": []}]
     return described
+
+
+def _answers(contract: Mapping[str, Any], answer: dict[str, Any], binary: str) -> dict[str, Any]:
+    """The forms of an answer."""
+    found: dict[str, Any] = {}
+    for media_type in media_types(contract):
+        if media_type == CONTENT_TYPE:
+            found[media_type] = {"schema": answer, "x-encoding": binary}
+        elif media_type == JSON_TYPE:
+            found[media_type] = {"schema": answer}
+        else:
+            found[media_type] = {"schema": {"type": "string"} if media_type == EVENTS_TYPE else {"type": "string", "format": "binary"}}
+    return found
+
+
+def _front(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's endpoints that the ports fit."""
+    text, number, whole = {"type": "string"}, {"type": "number"}, {"type": "integer"}
+    count, seed = {**whole, "minimum": 1, "maximum": 16}, {"type": ["integer", "null"], "minimum": -(2**62), "maximum": 2**62}
+    message = _object({"role": {"enum": ["system", "user", "assistant"]}, "content": text}, ["role", "content"])
+    prompt = {**text, "minLength": 1}
+    picture = {**text, "description": "data:image/png;base64,..."}
+    bodies: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+        "generations": ("/v1/images/generations", {"prompt": prompt, "n": count, "seed": seed}, ["prompt"]),
+        "edits": ("/v1/images/edits", {"prompt": prompt, "image": picture, "mask": picture, "seed": seed}, ["prompt", "image"]),
+        "chat": ("/v1/chat/completions", {"messages": {"type": "array", "items": message, "minItems": 1}, "stream": {"type": "boolean"},
+                                          "temperature": number, "max_tokens": whole, "seed": seed}, ["messages"]),
+        "embeddings": ("/v1/embeddings", {"input": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}}, ["input"]),
+    }  # fmt: skip
+    found: dict[str, Any] = {"/v1/models": {"get": _operation("OpenAI's list of models: this one")}}
+    for name in tasks_of(contract):
+        path, fields, needed = bodies[name]
+        found[path] = {"post": _operation(f"OpenAI's {path.removeprefix('/v1/')}", _object(fields, needed))}
+    return found
+
+
+def _sessions(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """The addresses of a world's sessions."""
+    one, step = "/sessions/{session_id}", _object({"step": {"type": "integer", "minimum": 0}}, [])
+    named = {"parameters": [{"name": "session_id", "in": "path", "required": True, "schema": {"type": "string"}}]}
+    slots = {"type": "object"}
+    return {
+        "/sessions": {"post": _operation("Begins a life", _object({"seed": {"type": "integer"}}, []), status="201")},
+        one: {
+            **named,
+            "get": _operation("Where a life stands"),
+            "patch": _operation("Edits slots of the State", slots),
+            "delete": {"summary": "Ends a life", "responses": {"204": {"description": "Ended"}, "4XX": _refusal("Refused")}},
+        },
+        f"{one}/act": {**named, "post": _operation("Lives on, as POST /run", request, answer)},
+        f"{one}/fork": {**named, "post": _operation("Another session with the same past", step, status="201")},
+        f"{one}/rewind": {**named, "post": _operation("Back to the end of a step", {**step, "required": ["step"]})},
+    }
+
+
+def _operation(
+    summary: str, body: dict[str, Any] | None = None, answer: dict[str, Any] | None = None, status: str = "200"
+) -> dict[str, Any]:
+    asked = {} if body is None else {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": body}}}}
+    given = {"description": summary, "content": {JSON_TYPE: {} if answer is None else {"schema": answer}}}
+    responses = {status: given, "4XX": _refusal("The request is refused; the findings say why."), "5XX": _refusal("The run failed.")}
+    return {"summary": summary, **asked, "responses": responses}
 
 
 def _task(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

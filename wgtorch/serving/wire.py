@@ -8,7 +8,9 @@ tuples, numbers that JSON has no word for and keys that begin with ``$`` are wri
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -85,7 +87,7 @@ def unpack(buffer: bytearray, where: str) -> dict[str, Any]:
 
 
 def unpack_json(text: bytes | bytearray, where: str) -> dict[str, Any]:
-    """A message without tensors, written as plain JSON.
+    """A message written as JSON, its tensors ``{"$tensor": {"dtype": ..., "shape": ..., "data": base64}}``.
 
     Raises:
         RequestError: it is none.
@@ -95,10 +97,44 @@ def unpack_json(text: bytes | bytearray, where: str) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"it is {describe(content)}; expected a mapping")
         content.pop("format", None)
-        return {key: decode(value, {}) for key, value in content.items()}
-    except (ValueError, RecursionError, TypeError) as error:
+        tensors: dict[str, Tensor] = {}
+        return {key: decode(named_tensors(value, tensors, f"{where}.{key}"), tensors) for key, value in content.items()}
+    except RequestError:
+        raise
+    except (ValueError, RecursionError, TypeError, StorageError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
         raise RequestError("the body cannot be read", [_found(f"no JSON: {reason}", where)]) from error
+
+
+def named_tensors(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
+    """JSON data with the tensors that are written out in it put into ``tensors``, each under the path where it stood.
+
+    Raises:
+        RequestError: one is not what it says.
+    """
+    if isinstance(value, dict):
+        if set(value) == {"$tensor"} and isinstance(value["$tensor"], dict):
+            tensors[where] = _read_tensor(value["$tensor"], where)
+            return {"$tensor": where}
+        return {key: named_tensors(item, tensors, f"{where}.{key}") for key, item in value.items()}
+    return [named_tensors(item, tensors, f"{where}.{index}") for index, item in enumerate(value)] if isinstance(value, list) else value
+
+
+def _read_tensor(entry: Mapping[str, Any], where: str) -> Tensor:
+    dtype: Any = getattr(torch, str(entry.get("dtype")), None)
+    shape: Any = entry.get("shape")
+    is_shape = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+    try:
+        if not isinstance(dtype, torch.dtype) or not can_store(dtype) or not is_shape or set(entry) != {"dtype", "shape", "data"}:
+            raise ValueError("a dtype that safetensors has, a shape and data are needed, and nothing else")
+        raw = base64.b64decode(entry["data"], validate=True)
+        count = math.prod(shape)
+        if len(raw) != count * dtype.itemsize:
+            raise ValueError(f"{len(raw)} bytes of data for {count} values of {dtype.itemsize} bytes")
+    except (ValueError, TypeError) as error:
+        expected = '{"dtype": "float32", "shape": [2], "data": base64 of the little endian bytes}'
+        raise RequestError("the body cannot be read", [Finding(where, str(error)[:200], expected)]) from None
+    return torch.frombuffer(bytearray(raw), dtype=dtype).view(shape) if raw else torch.empty(shape, dtype=dtype)
 
 
 def frames(chunks: Iterator[bytes], where: str) -> Iterator[dict[str, Any]]:

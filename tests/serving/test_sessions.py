@@ -1,0 +1,119 @@
+"""Visitors of a served world: each lives a life of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+from tests.serving.test_negotiation import ask
+from wgtorch.serving.server import Limits, serving
+from wgtorch.world import World
+
+pytestmark = pytest.mark.skipif(not hasattr(World, "fork"), reason="worlds cannot be forked")
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.from_template("default", steps=1, larger=False)
+
+
+@pytest.fixture(scope="module")
+def url(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(world, limits=Limits(sessions=5), sessions_dir=tmp_path_factory.mktemp("sessions")) as address:
+        yield address
+
+
+def send(url: str, method: str, path: str, message: dict[str, Any] | None = None, accept: str = "application/json") -> tuple[int, Any]:
+    data = None if message is None else json.dumps(message).encode()
+    status, headers, content = ask(url, path, data, method=method, accept=accept)
+    return status, json.loads(content) if headers.get("content-type") == "application/json" else content
+
+
+def test_a_visitor_creates_acts_looks_edits_goes_back_and_deletes(url: str, world: World) -> None:
+    status, made = send(url, "POST", "/sessions", {"seed": 7})
+    assert status == 201 and made["passes"] == 0 and made["seed"] == 7
+    one = f"/sessions/{made['id']}"
+    status, lived = send(url, "POST", f"{one}/act", {"action": "go to the sea", "num_steps": 2})
+    alone = World.from_template("default", steps=1, larger=False)
+    state = alone.run(action="go to the sea", num_steps=2, seed=7)
+    assert status == 200 and lived["passes"] == 2 and lived["state"]["intent"] == json.loads(json.dumps(state.intent))
+    status, seen = send(url, "GET", one)
+    assert status == 200 and seen["steps"] and seen["state"]["intent"] == lived["state"]["intent"]
+    status, edited = send(url, "PATCH", one, {"intent": {**seen["state"]["intent"], "text": "it snows"}})
+    assert status == 200 and edited["state"]["intent"]["text"] == "it snows"
+    status, back = send(url, "POST", f"{one}/rewind", {"step": 0})
+    assert status == 200 and back["passes"] == 1
+    status, page = send(url, "GET", f"{one}/page", accept="text/html")
+    assert status == 200 and b"<html" in page
+    assert send(url, "DELETE", one)[0] == 204
+    assert send(url, "GET", one)[0] == 404
+    assert world.life.passes == 0, "the served world's own life is nobody's"
+
+
+def test_visitors_at_once_never_share_a_life(url: str) -> None:
+    made = [send(url, "POST", "/sessions", {"seed": seed})[1]["id"] for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda each: send(url, "POST", f"/sessions/{each}/act", {"num_steps": 1})[1], made))
+    for seed, lived, session in zip((1, 2), found, made, strict=True):
+        alone = World.from_template("default", steps=1, larger=False)
+        assert lived["state"]["intent"] == json.loads(json.dumps(alone.run(seed=seed).intent))
+        assert send(url, "DELETE", f"/sessions/{session}")[0] == 204
+
+
+def test_a_fork_shares_the_past_and_owns_its_future(url: str) -> None:
+    first = send(url, "POST", "/sessions", {"seed": 3})[1]["id"]
+    send(url, "POST", f"/sessions/{first}/act", {"num_steps": 1})
+    status, forked = send(url, "POST", f"/sessions/{first}/fork")
+    assert status == 201 and forked["parent"] == first and forked["passes"] == 1
+    send(url, "POST", f"/sessions/{forked['id']}/act", {"num_steps": 1})
+    assert send(url, "GET", f"/sessions/{first}")[1]["passes"] == 1
+    assert send(url, "GET", f"/sessions/{forked['id']}")[1]["passes"] == 2
+    for session in (first, forked["id"]):
+        assert send(url, "DELETE", f"/sessions/{session}")[0] == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "message", "status", "words"),
+    [
+        ("GET", "/sessions/nobody", None, 404, "POST /sessions makes one"),
+        ("POST", "/sessions/nobody/act", {}, 404, "POST /sessions makes one"),
+        ("POST", "/sessions", {"sede": 1}, 400, "did you mean 'seed'"),
+        ("POST", "/sessions", {"seed": "x"}, 400, "expected a whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(url: str, method: str, path: str, message: Any, status: int, words: str) -> None:
+    found, answer = send(url, method, path, message)
+    assert found == status and words in answer["error"]["message"]
+
+
+def test_there_are_no_more_sessions_than_allowed() -> None:
+    world = World.from_template("default", steps=1, larger=False)
+    with serving(world, limits=Limits(sessions=1)) as address:
+        assert send(address, "POST", "/sessions")[0] == 201
+        status, answer = send(address, "POST", "/sessions")
+        assert status == 503 and "delete one" in answer["error"]["message"]
+
+
+def test_events_of_a_session_are_streamed(url: str) -> None:
+    session = send(url, "POST", "/sessions", {"seed": 1})[1]["id"]
+    status, content = send(url, "POST", f"/sessions/{session}/act", {"num_steps": 1}, accept="text/event-stream")
+    assert status == 200 and content.decode().count("event: step") >= 5 and "event: result" in content.decode()
+    assert send(url, "DELETE", f"/sessions/{session}")[0] == 204
+
+
+def test_nothing_is_left_of_a_deleted_session(tmp_path: Path) -> None:
+    world = World.from_template("default", steps=1, larger=False)
+    with serving(world, sessions_dir=tmp_path) as address:
+        session = send(address, "POST", "/sessions", {"seed": 1})[1]["id"]
+        send(address, "POST", f"/sessions/{session}/act", {"num_steps": 1})
+        assert [path.name for path in tmp_path.iterdir()] == [session]
+        assert send(address, "DELETE", f"/sessions/{session}")[0] == 204
+        assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,108 @@
+"""Requests as HTML forms and ``curl -F`` send them: files and fields by input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from wgtorch.core.errors import Finding, RequestError, suggest
+from wgtorch.core.kinds import get_kind
+
+_OF_RUN = {"seed", "num_loop_steps", "timeout", "outputs", "action", "num_steps"}
+"""Fields of a request beside its inputs; each is read as JSON where it is JSON."""
+
+
+async def fields_of(raw: bytes, headers: Any, limit: int) -> list[tuple[str, str | bytes]]:
+    """The parts of a multipart body in their order: texts, and the bytes of files.
+
+    Raises:
+        RequestError: it is damaged.
+    """
+    from starlette.datastructures import UploadFile
+    from starlette.formparsers import MultiPartException, MultiPartParser
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield bytes(raw)
+
+    boundary = str(headers.get("content-type", "")).partition("boundary=")[2].strip('"').encode()
+    if not boundary or b"--" + boundary + b"--" not in raw[-len(boundary) - 16 :]:
+        raise RequestError("the body cannot be read", [Finding("request", "it does not end with its boundary", "multipart/form-data")])
+    try:
+        form = await MultiPartParser(headers, stream(), max_part_size=limit).parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        text = str(getattr(error, "message", error))[:200]
+        raise RequestError("the body cannot be read", [Finding("request", text, "multipart/form-data")]) from None
+    found: list[tuple[str, str | bytes]] = []
+    for name, value in form.multi_items():
+        found.append((name, await value.read() if isinstance(value, UploadFile) else value))
+    await form.close()
+    return found
+
+
+def message_of(fields: list[tuple[str, str | bytes]], contract: Mapping[str, Any]) -> dict[str, Any]:
+    """A request from the parts of a form: inputs by name, several parts of one name as a list, and the fields of a run.
+
+    Raises:
+        RequestError: lists every part that is unknown or no value of its input.
+    """
+    ports = contract.get("inputs", {})
+    message: dict[str, Any] = {}
+    inputs: dict[str, list[Any]] = {}
+    findings = []
+    for name, value in fields:
+        if name in ports:
+            try:
+                inputs.setdefault(name, []).append(_value(value, ports[name]["dtype"]))
+            except ValueError as error:
+                findings.append(Finding(f"request.{name}", str(error)[:200], get_kind(ports[name]["dtype"]).expects))
+        elif name in _OF_RUN and isinstance(value, str):
+            message[name] = _json(value) if name != "action" else value
+            if name == "outputs" and isinstance(message[name], str):
+                message[name] = [part.strip() for part in message[name].split(",")]
+        else:
+            findings.append(Finding(f"request.{name}", "unknown field", mend=suggest(name, [*ports, *_OF_RUN])))
+    if findings:
+        raise RequestError("the form does not fit", findings)
+    if inputs:
+        message["inputs"] = {name: values[0] if len(values) == 1 else values for name, values in inputs.items()}
+    return message
+
+
+def _value(value: str | bytes, kind: str) -> Any:
+    if isinstance(value, str):
+        return value if kind == "text" else _json(value)
+    if kind == "text":
+        return value.decode()
+    return picture(value) if kind == "image" else sound(value) if kind == "audio" else _json(value.decode())
+
+
+def picture(content: bytes) -> Tensor:
+    """A picture's file as [3, H, W] in [0, 1].
+
+    Raises:
+        ValueError: it is none.
+    """
+    from wgtorch.integrations.api.media import image_of
+
+    return image_of(content)
+
+
+def sound(content: bytes) -> Tensor:
+    """A WAV file as [1, samples] in [-1, 1].
+
+    Raises:
+        ValueError: it is none.
+    """
+    from wgtorch.integrations.api.media import audio_of
+
+    return audio_of(content)[0]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,344 @@
+"""The part of OpenAI's HTTP interface that a level's ports fit, so that the ``openai`` client and every tool built on it can use it.
+
+| endpoint | a level with |
+| --- | --- |
+| ``POST /v1/images/generations`` | a text input and an image output |
+| ``POST /v1/images/edits`` | a picture as input beside them, and a mask |
+| ``POST /v1/chat/completions`` | a text input and a text output; streamed where the level streams |
+| ``POST /v1/embeddings`` | a text input and an embedding output |
+| ``GET /v1/models`` | any |
+
+What a request asks for and the level cannot do is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from torch import Tensor
+
+from wgtorch.core.errors import Finding, RequestError
+from wgtorch.serving.forms import fields_of, picture
+from wgtorch.serving.negotiation import EVENTS_TYPE, MULTIPART_TYPE
+from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, other_inputs, prompt_of, tasks_of
+from wgtorch.serving.services import Service
+from wgtorch.serving.streaming import Stream
+from wgtorch.storage.media import png_bytes
+
+Answers = Callable[[Request, list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
+"""Runs several requests to the level; raises what one of them raised."""
+_PLAIN_IMAGE: dict[str, tuple[Any, ...]] = {
+    "response_format": ("b64_json", "url"), "size": ("auto",), "quality": ("auto", "standard"), "style": ("vivid", "natural"),
+    "background": ("auto", "opaque"), "moderation": ("auto", "low"), "output_format": ("png",), "stream": (False,),
+    "partial_images": (0,), "input_fidelity": ("low", "high"),
+}  # fmt: skip
+_PLAIN_CHAT: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0, 0.0), "presence_penalty": (0, 0.0), "logprobs": (False,), "modalities": (["text"],), "tools": ([],),
+    "parallel_tool_calls": (True, False), "response_format": ({"type": "text"},), "stream": (False, True),
+}  # fmt: skip
+
+
+class OpenAIFront:
+    """The routes.
+
+    Args:
+        service: what is served.
+        message: reads a request's body within the server's limits: raw bytes.
+        answers: runs requests.
+        busy: how many may run at once.
+    """
+
+    def __init__(
+        self, service: Service, message: Callable[[Request], Awaitable[bytearray]], answers: Answers, busy: Any, most: int
+    ) -> None:
+        self.service = service
+        self.contract = service.contract
+        self.tasks = tasks_of(service.contract)
+        self.raw = message
+        self.answers = answers
+        self.busy = busy
+        self.most = most
+        self.created = int(time.time())
+
+    def routes(self, guarded: Callable[[Callable[[Request], Awaitable[Response]]], Any]) -> list[Route]:
+        """The routes, each behind the server's checks."""
+        pages = {
+            "/v1/images/generations": self.generations, "/v1/images/edits": self.edits, "/v1/chat/completions": self.chat,
+            "/v1/embeddings": self.embeddings,
+        }  # fmt: skip
+        found = [Route(path, guarded(page), methods=["POST"]) for path, page in pages.items()]
+        return [*found, Route("/v1/models", guarded(self.models), methods=["GET"])]
+
+    async def models(self, request: Request) -> Response:
+        """The one model that there is."""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def generations(self, request: Request) -> Response:
+        """Pictures from a prompt."""
+        body = await self._json(request)
+        task = self._task("generations", body)
+        given = other_inputs(body, {"prompt"}, self._with_sizes(_PLAIN_IMAGE), self.contract)
+        return await self._pictures(request, body, {**given, task.text: prompt_of(body)}, task)
+
+    async def edits(self, request: Request) -> Response:
+        """Pictures from a picture and a prompt; painted anew where the mask is transparent."""
+        body: dict[str, Any] = {}
+        kind = request.headers.get("content-type", "")
+        if kind.startswith(MULTIPART_TYPE):
+            for name, value in await fields_of(bytes(await self.raw(request)), request.headers, self.most):
+                name = name.removesuffix("[]")
+                if isinstance(value, str) and name not in ("prompt", "model", "user"):
+                    with suppress(ValueError):
+                        value = json.loads(value)
+                if name in body:
+                    raise RequestError("the request does not fit", [Finding(f"request.{name}", "several of them", "one")])
+                body[name] = value
+        else:
+            body = await self._json(request)
+        task = self._task("edits", body)
+        assert task.image is not None
+        given = other_inputs(body, {"prompt", "image", "mask"}, self._with_sizes(_PLAIN_IMAGE), self.contract)
+        given |= {task.text: prompt_of(body), task.image: self._picture(body.get("image"), "request.image").unsqueeze(0)}
+        if body.get("mask") is not None:
+            if task.mask is None:
+                raise RequestError("this level takes no mask", [Finding("request.mask", "a mask", "none")])
+            given[task.mask] = self._mask(body["mask"])
+        elif task.mask is not None and not self.contract["inputs"][task.mask].get("optional"):
+            raise RequestError("the request does not fit", [Finding("request.mask", "missing", "a PNG, transparent where to paint anew")])
+        return await self._pictures(request, body, given, task)
+
+    async def embeddings(self, request: Request) -> Response:
+        """An embedding for each text."""
+        body = await self._json(request)
+        task = self._task("embeddings", body)
+        usual: dict[str, tuple[Any, ...]] = {"encoding_format": ("float", "base64")}
+        given = other_inputs(body, {"input"}, usual, self.contract)
+        texts = body.get("input")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise RequestError(
+                "the request does not fit", [Finding("request.input", f"{body.get('input')!r}"[:60], "a text, or a list of texts")]
+            )
+        seed = count_and_seed(body)[1]
+        found = await self.answers(request, [{"inputs": {**given, task.text: text}, **_seeded(seed)} for text in texts])
+        rows = [torch.as_tensor(answer["outputs"][task.output]).detach().float().cpu().reshape(-1) for answer in found]
+        in_base64 = body.get("encoding_format") == "base64"
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": base64.b64encode(row.numpy().astype("<f4").tobytes()).decode() if in_base64 else row.tolist(),
+            }
+            for index, row in enumerate(rows)
+        ]
+        return JSONResponse({"object": "list", "model": self.contract["id"], "data": data, "usage": _usage(found, whole=False)})
+
+    async def chat(self, request: Request) -> Response:
+        """One answer in a conversation, or several; streamed where asked for."""
+        body = await self._json(request)
+        task = self._task("chat", body)
+        ports = self.contract["inputs"]
+        read = {"messages", "stream_options"} | ({"max_completion_tokens"} if "max_tokens" in ports else set())
+        usual = dict(_PLAIN_CHAT)
+        if "schema" in ports and isinstance(body.get("response_format"), Mapping):
+            read.add("response_format")
+        for name, plain in (("temperature", (1, 1.0)), ("top_p", (1, 1.0))):
+            if name not in ports:
+                usual[name] = plain
+        given = other_inputs(body, read, usual, self.contract) | chat_inputs(body, task, self.contract)
+        if body.get("max_completion_tokens") is not None and "max_tokens" in ports:
+            given["max_tokens"] = body["max_completion_tokens"]
+        if "response_format" in read and (schema := _schema(body["response_format"])) is not None:
+            given["schema"] = schema
+        count, seed = count_and_seed(body)
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.contract["id"]}
+        if body.get("stream"):
+            if count > 1:
+                raise RequestError("the request does not fit", [Finding("request.n", str(count), "1 where the answer is streamed")])
+            with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+            return self._chat_stream({"inputs": given, **_seeded(seed)}, task, head, with_usage)
+        found = await self.answers(request, [{"inputs": given, **_seeded(seed, index)} for index in range(count)])
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": _text(answer["outputs"][task.output]), "refusal": None},
+                "finish_reason": _reason(answer["outputs"]),
+                "logprobs": None,
+            }
+            for index, answer in enumerate(found)
+        ]
+        return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": _usage(found)})
+
+    def _chat_stream(self, message: dict[str, Any], task: Task, head: dict[str, Any], with_usage: bool) -> Response:
+        """Chunks as the level tells of them, then what was not told, and the reason why it ended."""
+        told: list[str] = []
+
+        def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
+            choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+            return _event({**head, "object": "chat.completion.chunk", "choices": [choice]})
+
+        def encode(entry: dict[str, Any]) -> bytes:
+            if "result" in entry:
+                outputs = entry["result"]["outputs"]
+                whole = _text(outputs[task.output])
+                rest = whole.removeprefix("".join(told)) if whole.startswith("".join(told)) else ""
+                last = [chunk({"content": rest})] if rest else []
+                last.append(chunk({}, _reason(outputs)))
+                if with_usage:
+                    last.append(_event({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage([entry["result"]])}))
+                return b"".join(last)
+            if "fault" in entry:
+                return _event(entry["fault"])
+            outputs = entry.get("event", {}).get("outputs", {}) if entry.get("event", {}).get("kind") == "chunk" else {}
+            text = outputs.get(task.output) or outputs.get("text")
+            if not isinstance(text, str) or not text:
+                return b""
+            first = b"" if told else chunk({"role": "assistant", "content": ""})
+            told.append(text)
+            return first + chunk({"content": text})
+
+        service = self.service
+        return Stream(
+            lambda tell, stop: service.answer(message, tell=tell, cancelled=stop),
+            self.busy,
+            EVENTS_TYPE,
+            encode=encode,
+            last=b"data: [DONE]\n\n",
+        )
+
+    async def _pictures(self, request: Request, body: Mapping[str, Any], given: dict[str, Any], task: Task) -> Response:
+        count, seed = count_and_seed(body)
+        if isinstance(body.get("size"), str) and "width" in self.contract["inputs"]:
+            given |= dict(zip(("width", "height"), map(int, body["size"].split("x")), strict=True)) if body["size"] != "auto" else {}
+        messages = [{"inputs": given, "outputs": [task.output], **_seeded(seed, index)} for index in range(count)]
+        found = await self.answers(request, messages)
+        data = []
+        for answer in found:
+            images = answer["outputs"][task.output]
+            images = images if isinstance(images, (list, tuple)) else [images]
+            for image in (row for entry in images for row in (entry if entry.dim() == 4 else [entry])):
+                text = base64.b64encode(png_bytes(image)).decode()
+                data.append({"url": f"data:image/png;base64,{text}"} if body.get("response_format") == "url" else {"b64_json": text})
+        return JSONResponse({"created": int(time.time()), "data": data, "output_format": "png"})
+
+    def _with_sizes(self, usual: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        """Sizes that the level can be asked for: any where it has inputs for them, else the one that its output's shape says."""
+        shape = next((port.get("shape") for port in self.contract["outputs"].values() if port["dtype"] == "image"), None)
+        if "width" in self.contract["inputs"] and "height" in self.contract["inputs"]:
+            return {**usual, "size": _AnySize()}
+        if shape and all(isinstance(size, int) for size in shape[-2:]):
+            return {**usual, "size": ("auto", f"{shape[-1]}x{shape[-2]}")}
+        return usual
+
+    def _task(self, name: str, body: Mapping[str, Any]) -> Task:
+        if name not in self.tasks:
+            shown = ", ".join(f"{port} ({entry['dtype']})" for port, entry in self.contract.get("inputs", {}).items()) or "none"
+            text = f"this {self.contract['level']} does not fit the endpoint: its inputs are {shown}"
+            raise RequestError(text, [Finding("endpoint", name, f"one of {sorted(self.tasks)}")], status=404)
+        model = body.get("model")
+        if model is not None and model not in (self.contract["id"], "wgtorch"):
+            raise RequestError(f"there is no model {str(model)[:60]!r} here; there is {self.contract['id']!r}", status=404)
+        return self.tasks[name]
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self.contract["id"], "object": "model", "created": self.created, "owned_by": "wgtorch"}
+
+    async def _json(self, request: Request) -> dict[str, Any]:
+        try:
+            body = json.loads(bytes(await self.raw(request)))
+        except (ValueError, RecursionError) as error:
+            raise RequestError("the body cannot be read", [Finding("request", str(error)[:200], "JSON")]) from None
+        if not isinstance(body, dict):
+            raise RequestError("the body cannot be read", [Finding("request", type(body).__name__, "a JSON object")])
+        return body
+
+    @staticmethod
+    def _picture(source: Any, where: str) -> Tensor:
+        if isinstance(source, bytes):
+            try:
+                return picture(source)
+            except ValueError as error:
+                raise RequestError("the picture cannot be read", [Finding(where, str(error)[:200], "a PNG, JPEG or WebP file")]) from None
+        return data_picture(source, where)
+
+    def _mask(self, source: Any) -> Tensor:
+        """A mask [1, 3, H, W]: 1 where the picture is painted anew, which is where OpenAI's is transparent."""
+        import io
+
+        from PIL import Image
+
+        raw = source if isinstance(source, bytes) else None
+        if raw is None:
+            data_picture(source, "request.mask")
+            url = source.get("url") if isinstance(source, Mapping) else source
+            raw = base64.b64decode(str(url).partition(";base64,")[2])
+        try:
+            with Image.open(io.BytesIO(raw)) as opened:
+                alpha = opened.convert("RGBA").getchannel("A")
+                held = torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).view(1, 1, alpha.height, alpha.width)
+        except (OSError, Image.DecompressionBombError) as error:
+            raise RequestError("the mask cannot be read", [Finding("request.mask", str(error)[:200], "a PNG with transparency")]) from None
+        return (1 - held.float() / 255).expand(1, 3, -1, -1).contiguous()
+
+
+class _AnySize(tuple[Any, ...]):
+    """Sizes as ``512x512``, or ``auto``."""
+
+    def __contains__(self, value: object) -> bool:
+        if value == "auto":
+            return True
+        parts = str(value).split("x")
+        return len(parts) == 2 and all(part.isascii() and part.isdigit() and 0 < int(part) <= 8192 for part in parts)
+
+
+def _seeded(seed: int | None, index: int = 0) -> dict[str, Any]:
+    """The seed of one of several answers."""
+    return {} if seed is None else {"seed": seed + index}
+
+
+def _event(entry: Mapping[str, Any]) -> bytes:
+    return f"data: {json.dumps(entry, ensure_ascii=False)}\n\n".encode()
+
+
+def _text(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _reason(outputs: Mapping[str, Any]) -> str:
+    reason = outputs.get("finish_reason")
+    reason = reason[0] if isinstance(reason, (list, tuple)) and reason else reason
+    return reason if reason in ("stop", "length", "content_filter", "tool_calls") else "stop"
+
+
+def _schema(wanted: Mapping[str, Any]) -> Any:
+    """The JSON Schema that an answer is to have."""
+    kind = wanted.get("type")
+    if kind == "json_schema" and isinstance(wanted.get("json_schema"), Mapping):
+        return wanted["json_schema"].get("schema", {"type": "object"})
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind == "text":
+        return None
+    raise RequestError("the request does not fit", [Finding("request.response_format", f"{kind!r}", "text, json_object or json_schema")])
+
+
+def _usage(found: Sequence[Mapping[str, Any]], *, whole: bool = True) -> dict[str, int]:
+    """Tokens, where the level's models tell of them."""
+    used = [answer["outputs"].get("usage") or {} for answer in found]
+    used = [one for entry in used for one in (entry if isinstance(entry, (list, tuple)) else [entry])]
+
+    def total(*names: str) -> int:
+        return sum(int(next((one[name] for name in names if isinstance(one.get(name), (int, float))), 0)) for one in used)
+
+    asked, answered = total("prompt_tokens", "input_tokens"), total("completion_tokens", "output_tokens")
+    return {"prompt_tokens": asked, **({"completion_tokens": answered} if whole else {}), "total_tokens": asked + answered}

@@ -1,0 +1,177 @@
+"""A served world's visitors: each has a life of its own, forked from the one that is served, over the same modules."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wgtorch.core.errors import RequestError, suggest
+from wgtorch.serving.services import Tell, WorldService
+from wgtorch.world import World
+
+
+@dataclass(slots=True)
+class Session:
+    """One visitor's life.
+
+    Args:
+        id: what its address ends in; nobody can guess it.
+        service: runs the world for it, one call at a time.
+        parent: the session that it was forked from.
+    """
+
+    id: str
+    service: WorldService
+    parent: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def world(self) -> World:
+        """Its world."""
+        world: World = self.service.level
+        return world
+
+    def told(self) -> dict[str, Any]:
+        """Where its life stands, without tensors' bytes."""
+        world = self.world
+        return {
+            "id": self.id,
+            "parent": self.parent,
+            "passes": world.life.passes,
+            "seed": world.life.seed,
+            "filled": [] if world.state is None else list(world.state.filled),
+            "steps": list(world.history.steps),
+        }
+
+    @contextmanager
+    def alone(self) -> Iterator[Any]:
+        """The world, while no other call changes it.
+
+        Raises:
+            RequestError: another call does.
+        """
+        if not self.lock.acquire(blocking=False):
+            raise RequestError(f"session {self.id}: another call is at work in it; wait for its answer", status=409)
+        try:
+            yield self.world
+        finally:
+            self.lock.release()
+
+
+class Sessions:
+    """The sessions of a served world.
+
+    Args:
+        service: of the world that is served; its own life is touched by no session.
+        most: how many there may be at once.
+        folder: where each keeps its log, in a folder of its own; in memory where left out.
+    """
+
+    def __init__(self, service: WorldService, *, most: int, folder: str | Path | None = None) -> None:
+        self.service = service
+        self.most = most
+        self.folder = None if folder is None else Path(folder)
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Ids, the oldest first."""
+        return list(self._sessions)
+
+    def get(self, session_id: str) -> Session:
+        """A session.
+
+        Raises:
+            RequestError: there is none of that id (404).
+        """
+        found = self._sessions.get(session_id)
+        if found is None:
+            raise RequestError(f"there is no session {session_id[:60]!r}; POST /sessions makes one", status=404)
+        return found
+
+    def create(self, seed: int | None = None, *, of: Session | None = None, step: int | None = None) -> Session:
+        """Begins a life: from the served world's, or from another session's at a step of its past.
+
+        Raises:
+            RequestError: there are too many sessions (503).
+        """
+        with self._lock:
+            if len(self._sessions) >= self.most:
+                raise RequestError(f"there are {self.most} sessions already; delete one, or come back later", status=503)
+            session_id = secrets.token_urlsafe(12)
+            source: Any = self.service.level if of is None else of.world
+            place = None if self.folder is None else self.folder / session_id
+            world = source.fork(step=step, state_dir=place)
+            if seed is not None:
+                world.life.seed = seed
+            service = WorldService(world, device=self.service.device, timeout=self.service.timeout)
+            made = self._sessions[session_id] = Session(session_id, service, None if of is None else of.id)
+        return made
+
+    def delete(self, session_id: str) -> None:
+        """Ends a life, and takes away what it kept."""
+        session = self.get(session_id)
+        with session.alone(), self._lock:
+            del self._sessions[session_id]
+            if self.folder is not None:
+                shutil.rmtree(self.folder / session_id, ignore_errors=True)
+
+    def act(
+        self, session_id: str, message: Mapping[str, Any], tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        """Lives on for some passes with an action, as ``POST /run`` does for a world."""
+        session = self.get(session_id)
+        with session.alone():
+            return session.service.answer(message, tell=tell, cancelled=cancelled)
+
+    def look(self, session_id: str) -> dict[str, Any]:
+        """Where a life stands, with its State and content."""
+        session = self.get(session_id)
+        state = session.world.state
+        return {**session.told(), "state": None if state is None else dict(state), "content": dict(session.world.content)}
+
+    def edit(self, session_id: str, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes slots of the State, and fields of the content.
+
+        Raises:
+            RequestError: a field is no slot and not ``content``.
+        """
+        with self.get(session_id).alone() as world:
+            known = [*world.state_schema, "content"]
+            for name in message:
+                if name not in known:
+                    raise RequestError(f"no slot {name!r} to edit; {suggest(name, known)}")
+            world.edit(**message)
+        return self.look(session_id)
+
+    def rewind(self, session_id: str, step: Any) -> dict[str, Any]:
+        """Goes back to the end of a step.
+
+        Raises:
+            RequestError: the step is no number.
+        """
+        with self.get(session_id).alone() as world:
+            if isinstance(step, bool) or not isinstance(step, int):
+                raise RequestError(f"step is {step!r}; expected a number of GET /sessions/<id>, under steps")
+            world.rewind(step)
+        return self.look(session_id)
+
+    def fork(self, session_id: str, step: int | None = None) -> Session:
+        """Another session that shares the past of one."""
+        session = self.get(session_id)
+        with session.alone():
+            return self.create(of=session, step=step)
+
+    def page(self, session_id: str) -> str:
+        """A life as one HTML page: what ``World.report`` writes."""
+        from wgtorch.world import WorldReports
+
+        session = self.get(session_id)
+        with session.alone() as world:
+            return str(WorldReports.get("html")(world).html)
