@@ -435,8 +435,9 @@ def test_an_edit_is_seen(edit: Callable[[Graph], None], unedited: Any, tmp_path:
         before = graph.run({"x": X}, cache=cache)["y"]
         graph.run({"x": X}, cache=cache)
         edit(graph)
+        found = graph.run({"x": X}, cache=cache)["y"]  # first: a run without it counts its calls, and so changes the blocks
         want = graph.run({"x": X})["y"]
-        assert torch.equal(graph.run({"x": X}, cache=cache)["y"], want)
+        assert torch.equal(found, want)
         assert not torch.equal(before, want), "the edit changes nothing"
 
 
@@ -450,7 +451,10 @@ def test_any_sequence_of_edits_and_runs_is_as_without_a_cache(moves: list[Any], 
             move(graph)
         else:
             found = graph.run({"x": values[move]}, cache=cache)["y"]
+            counts = [block.calls for block in graph.nodes.values()]
             assert torch.equal(found, graph.run({"x": values[move]})["y"])
+            for block, count in zip(graph.nodes.values(), counts, strict=True):
+                block.calls = count  # a changed count must not be what is seen
             found.zero_()  # whoever gets a result may change it
             values[move] += 0.5  # and what was given
 
@@ -540,6 +544,67 @@ def test_a_tensor_that_is_the_same_is_not_read_again() -> None:
     x += 1
     assert torch.equal(graph.run({"x": x}, cache=cache)["y"], x * 0.5)
     assert cache.stats.hashed_bytes > read
+
+
+def test_large_weights_are_told_by_their_version_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wgtorch.core.run.fingerprint._LARGE", 1000)
+    graph, cache = chain(Encode(width=64)), NodeCache()
+    x = {"x": torch.ones(2, 64)}
+    graph.run(x, cache=cache)
+    assert cache.stats.hashed_bytes < 4096, "the input and small things"
+    assert counted(graph, lambda: graph.run(x, cache=cache)) == {}
+    for edit in (train_large, data_all, new_weight):
+        edit(graph)
+        assert torch.equal(graph.run(x, cache=cache)["y"], graph.run(x)["y"])
+    calls = counted(graph, lambda: [graph.run(x, cache=cache) for _ in range(3)])
+    assert calls == {}
+
+
+def data_all(graph: Graph) -> None:
+    graph.nodes["n0"].linear.weight.data.mul_(1.5)
+
+
+def train_large(graph: Graph) -> None:
+    with torch.no_grad():
+        graph.nodes["n0"].linear.weight.add_(0.5)
+
+
+def test_mapped_weights_are_read_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    chain(Encode(width=64)).save(tmp_path / "graph")
+    graph, cache = Graph.load(tmp_path / "graph"), NodeCache()
+    x = {"x": torch.ones(2, 64)}
+    graph.run(x, cache=cache)
+    read = cache.stats.hashed_bytes
+    assert counted(graph, lambda: graph.run(x, cache=cache)) == {}
+    assert cache.stats.hashed_bytes - read < 1024
+
+
+def test_an_object_that_many_modules_hold_is_read_once_a_look() -> None:
+    class Settings:
+        def __init__(self) -> None:
+            self.values, self.read = list(range(50)), 0
+
+        def __getstate__(self) -> Any:
+            self.read += 1
+            return {"values": self.values}
+
+    settings = Settings()
+
+    class Holds(Draw):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Identity() for _ in range(30))
+            for layer in self.layers:
+                layer.settings = settings  # type: ignore[assignment]
+
+    graph, cache = chain(Holds()), NodeCache()
+    graph.run({"x": X}, seed=1, cache=cache)
+    settings.read = 0
+    graph.run({"x": X}, seed=1, cache=cache)
+    assert settings.read < len(graph.nodes["n0"].layers)
+    settings.values.append(1)
+    assert counted(graph, lambda: graph.run({"x": X}, seed=1, cache=cache)) == {"n0": 1}
 
 
 RESTARTED = """

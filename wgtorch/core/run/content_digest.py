@@ -45,12 +45,12 @@ class ContentDigests:
     """Digests of values, remembered for tensors that did not change since.
 
     Attributes:
-        hashed_bytes: bytes of tensors that were read so far.
+        hashed_bytes: bytes of tensors that were read so far, and ``pickled_bytes`` of other objects.
     """
 
     def __init__(self) -> None:
         self._known = WeakIdKeyDictionary()  # Tensor -> (what tells that it is the same, its digest)
-        self.hashed_bytes = 0
+        self.hashed_bytes = self.pickled_bytes = 0
 
     def of(self, value: Any) -> bytes:
         """The digest of a value.
@@ -90,6 +90,7 @@ class ContentDigests:
         try:
             pickled = io.BytesIO()
             _Pickler(pickled, self).dump(value)
+            self.pickled_bytes += len(pickled.getvalue())
             return digest_of(name, pickled.getvalue())
         except Exception as error:  # whatever a foreign class raises when it is pickled
             raise NoDigest(f"{type(value).__name__} has no content that can be told: {error}") from error

@@ -9,6 +9,7 @@ fingerprint from then on: nothing of a run is kept in a block, so it is bookkeep
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import hashlib
@@ -24,21 +25,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, probe_of, state_of
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, probe_of
 
 Part = tuple[int, str]
 Parts = dict[Part, Any]
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _OWN = ("_parameters", "_buffers", "_modules")
-_SKIPPED = frozenset(nn.Module().__dict__) - {"training", "_forward_hooks", "_forward_pre_hooks"} | {
-    "_frozen",
-    "_block_id",
-    "_adapter_gate",
-}
+_READ = {"training", "_forward_hooks", "_forward_pre_hooks", *_OWN}
+_SKIPPED = (frozenset(nn.Module().__dict__) - _READ) | {"_frozen", "_block_id", "_adapter_gate"}
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod)
 _LARGE = 64 * 2**20
-"""Bytes of weights that a cache in memory tells apart without reading them."""
+"""Bytes of a block's weights beyond which a cache in memory tells them apart by object and version, without reading them."""
+_LARGE_OBJECT = 2**16
+"""Bytes beyond which an object that is no tensor, such as a tokenizer, is read once and then told by being the same one."""
 _DEEP, _MOST = 6, 4096
 _EVERYWHERE = -1  # stands for the module where something belongs to a class or function, whichever module has it
 _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib"))
@@ -57,7 +57,8 @@ class Fingerprints:
         self.bookkeeping: dict[str, frozenset[Part]] = {}
         """By class, what its calls were seen to change."""
         self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes]] = weakref.WeakKeyDictionary()
-        self._weights: dict[int, tuple[weakref.ref[Tensor], Any, bytes]] = {}
+        self._weights: dict[int, tuple[weakref.ref[Tensor], Any, _Weight]] = {}
+        self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
         self._serial = 0
 
@@ -68,6 +69,8 @@ class Fingerprints:
             NoDigest: it holds something that cannot be told apart.
         """
         found: Parts = {}
+        known: dict[int, Any] = {}  # models hold their config in each of their modules
+        size = sum([tensor.numel() * tensor.element_size() for tensor in (*block.parameters(), *block.buffers())])
         for index, module in enumerate(block.modules()):
             kind, own = type(module), module.__dict__
             found[index, "class"] = name_of(kind)
@@ -88,10 +91,12 @@ class Fingerprints:
                     for number, hook in enumerate(value.values()):
                         self._function(hook, 0, index, f"{name}.{number}", found)
                 else:
-                    found[index, name] = self._attribute(value, 0)
+                    if id(value) not in known:
+                        known[id(value)] = self._attribute(value, 0)
+                    found[index, name] = known[id(value)]
             for name in ("_parameters", "_buffers"):
                 for key, tensor in own.get(name, {}).items():
-                    found[index, key] = None if tensor is None else self._weight(tensor)
+                    found[index, key] = None if tensor is None else self._weight(tensor, size > _LARGE)
             found[index, "modules"] = tuple(own.get("_modules", ()))
         return found
 
@@ -134,21 +139,25 @@ class Fingerprints:
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _weight(self, tensor: Tensor) -> _Weight:
-        """What tells one weight from another: its content; where that is large and the cache in memory, the object and its version."""
-        if not self.persistent and tensor.numel() * tensor.element_size() > _LARGE:
-            return _Weight(self._serial_of(tensor))
-        return _Weight(self.digests.of_tensor(tensor))
+    def _weight(self, tensor: Tensor, is_large: bool) -> _Weight:
+        """What tells one weight from another: its content, read once for each version of it.
 
-    def _serial_of(self, tensor: Tensor) -> bytes:
-        state = state_of(tensor)
+        Args:
+            tensor: the weight.
+            is_large: it is one of so many that they are not read where the cache is in memory: the object and its version tell.
+        """
+        state = _state_of_weight(tensor)
         known = self._weights.get(id(tensor))
-        if known is not None and known[0]() is tensor and known[1] == state and state is not None:
+        if known is not None and known[0]() is tensor and known[1] == state:
             return known[2]
-        self._serial += 1
-        serial = b"weight %d" % self._serial
-        self._weights[id(tensor)] = (weakref.ref(tensor), state, serial)
-        return serial
+        if is_large and not self.persistent:
+            self._serial += 1
+            digest = _Weight(b"weight %d" % self._serial)
+        else:
+            digest = _Weight(self.digests.of_tensor(tensor))
+        key, weights = id(tensor), self._weights
+        self._weights[key] = (weakref.ref(tensor, lambda _: weights.pop(key, None)), state, digest)
+        return digest
 
     def _attribute(self, value: Any, depth: int) -> Any:
         """A digest of an attribute that is neither plain, nor a tensor of the module's own, nor a module."""
@@ -176,10 +185,18 @@ class Fingerprints:
             return (kind.__name__, [(self._attribute(key, depth + 1), self._attribute(item, depth + 1)) for key, item in value.items()])
         if isinstance(value, type):
             return name_of(value)
+        large = self._large.get(id(value))
+        if large is not None and large[0]() is value:
+            return large[1]
+        before = self.digests.pickled_bytes
         try:
-            return _Digest(self.digests.of(value))
+            digest = _Digest(self.digests.of(value))
         except NoDigest:
             return self._as_object(value, depth)
+        if self.digests.pickled_bytes - before > _LARGE_OBJECT:
+            with contextlib.suppress(TypeError):  # not every class can be referred to weakly
+                self._large[id(value)] = (weakref.ref(value), digest)
+        return digest
 
     def _as_object(self, value: Any, depth: int = 0) -> Any:
         """An object whose content nothing tells: its own attributes, and, in this process, which object it is."""
@@ -267,7 +284,9 @@ class Look:
                 code_of_class(kind, told, code)
         forward = type(block).forward
         flat.append(getattr(forward, "__code__", None))
-        self.others = [told._attribute(value, 0) for value in others] + [list(code.items())]
+        unique = {id(value): value for value in others}
+        told_as = {key: told._attribute(value, 0) for key, value in unique.items()}
+        self.others = [told_as[id(value)] for value in others] + [list(code.items())]
 
     def settled(self) -> Look:
         """The look, holding none of the block's tensors."""

@@ -75,6 +75,10 @@ class NodeCache:
     Results are kept of whole levels, of loops as a whole, and of single nodes outside of loops; inside loops, of calls over a network. Runs
     with gradients neither use nor fill it.
 
+    Weights are told by the version that PyTorch counts and a few of their bytes. A write past that count (``weight.data[3] = 0``, an array
+    that shares the memory) is seen where it changes much, or the tensor is small (4 KB); after others call :meth:`clear`. Objects of more
+    than 64 KB that blocks hold, such as tokenizers, are told by being the same one.
+
     What depends on a clock, on files, or on a memory of its own says so with ``cacheable = False`` on the block. Draws without a seed,
     from NumPy's and Python's global generators, or from a generator of the block's own are noticed, and the result is not kept.
 
