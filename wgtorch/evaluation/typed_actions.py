@@ -32,7 +32,7 @@ TYPED_ACTIONS: tuple[tuple[str, str, bool], ...] = (
     ("plant a tree", "plant", False), ("write a letter", "write", False), ("lock the door", "lock", False), ("swim in the river", "swim", False),
     ("insult the guard", "quarrel", False), ("invite Anna to come along", "invite", False), ("teleport home", "fly", False),
     ("blargh the fnord", "unknown", False), ("tkae the lamp", "take", False), ("biuld a house", "build", False), ("wlak to the forest", "go", False),
-    ("repiar the bridge", "repair", False), ("shuot at the wolf", "harm", False), ("colect some wood", "gather", False),
+    ("repiar the bridge", "repair", False), ("atack the wolf", "harm", False), ("colect some wood", "gather", False),
 )  # fmt: skip
 """Lines, the verb of each, and whether it is negated; the last ones are misspelled."""
 

@@ -94,7 +94,7 @@ def environment(
     places: int = 36,
     characters: int = 8,
     scheduling: str = "initiative",
-    reader: str = "rules",
+    reader: str = "trained",
     teller: str = "grammar",
 ) -> Stage:
     """Begins a simulated world, applies a complete state to its content, tries the action against it and develops what is next.
@@ -175,7 +175,7 @@ def default(
     places: int = 36,
     characters: int = 8,
     scheduling: str = "initiative",
-    reader: str = "rules",
+    reader: str = "trained",
     teller: str = "grammar",
 ) -> World:
     """A simulated world that lives by itself, answers what one types, and paints what happens; needs no network, key or GPU.

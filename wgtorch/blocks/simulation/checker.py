@@ -199,6 +199,7 @@ class _Names:
 _PATTERN_NOUNS = frozenset(
     noun for patterns in (*TOLD.values(), *RECALLED.values()) for text in patterns for noun in re.findall(r"[Tt]he ([a-z-]+)", text)
 )
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[.!?]”)\s+")
 _WORDS_OF_TIME = {phrase.lower(): time for time, phrases in WHEN.items() for phrase in phrases}
 _PLAIN_WORDS_OF_TIME = {
     "dawn": "dawn", "daybreak": "dawn", "sunrise": "dawn", "noon": "day", "afternoon": "day", "daylight": "day", "dusk": "dusk", "sunset": "dusk",
@@ -223,7 +224,7 @@ def _telling(passage: Passage) -> Iterator[Contradiction]:
             sources += [f"{name} {_source([event])}" for event in memories(passage.before, name, {hero}, count=4)]
     allowed = [set(names(_with_articles(source, names))) for source in sources]
     days = [set(map(int, re.findall(r"day (\d+)", source))) for source in sources]
-    for sentence in re.split(r"(?<=[.!?])\s+", passage.outcome):
+    for sentence in _SENTENCES.split(passage.outcome):
         said = names(sentence)
         fitting = [index for index, known in enumerate(allowed) if set(said) <= known]
         if said and not fitting:
@@ -282,7 +283,7 @@ def _with_articles(source: str, names: _Names) -> str:
 
 def _hour_told(passage: Passage) -> Iterator[Contradiction]:
     time, weather = time_of_day(passage.after["clock"]), passage.after["weather"]
-    opening = " ".join(re.split(r"(?<=[.!?])\s+", passage.outcome)[:1]).lower()
+    opening = " ".join(_SENTENCES.split(passage.outcome)[:1]).lower()
     phrases = [phrase for phrase in _WORDS_OF_TIME if re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", opening)]
     longest = [phrase for phrase in phrases if not any(phrase != other and phrase in other for other in phrases)]
     for phrase in longest:

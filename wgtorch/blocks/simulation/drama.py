@@ -87,9 +87,7 @@ def take_turn(draft: Draft, who: str, resolver: Resolver, *, quiet: bool = False
         if step.verb != "go":  # the act itself rests on the wish; every step of the way need not say so again
             draft.rests_on("threads", goal)
         event = resolver(draft, who, step)
-        if event["status"] in ("refused", "unclear"):
-            if quiet:
-                return
+        if not event["effects"] and not quiet:  # refused, or it was so already and the thread does not see it
             close_thread(draft, who, goal, "failed", because=event["because"], cause=event["id"])
         return
     if not quiet:

@@ -146,13 +146,13 @@ PREPOSITIONS = frozenset(
 )
 POLITE = tuple(
     tuple(phrase.split())
-    for phrase in (
+    for phrase in sorted((
         "please", "kindly", "could you please", "could you", "can you please", "can you", "would you please", "would you", "would you mind", "you dare to", "you dare", "dare to", "may i", "can i", "could i", "can we", "may we", "could we",
         "shall we", "let's", "lets", "let us", "let me", "i want to", "i want you to", "i would like to", "i'd like to", "i would like you to", "i'd like you to", "i will", "i'll", "i shall", "i am going to", "i'm going to",
         "we will", "we'll", "we should", "i should", "i must", "i need to", "i have to", "we have to", "we must", "you should", "you must", "try to", "try and", "attempt to", "go and", "start to", "begin to", "decide to",
         "now", "then", "ok", "okay", "well", "so", "and", "but", "just", "maybe", "perhaps", "how about we", "how about", "why don't we", "why don't you", "i think i'll", "i think i will", "i", "we", "you", "he", "she",
         "make sure to", "be sure to", "i try to", "i decide to", "i wish to", "i prefer to", "i'd rather", "i would rather", "want to", "would like to", "it is time to", "it's time to", "time to", "manage to",
         "the traveller should", "the hero should", "have the traveller", "hey", "hello", "hi", "oh", "yes", "go ahead and", "feel free to", "immediately", "quickly", "continue to", "keep on", "plan to", "intend to", "hope to",
-    )
+    ), key=lambda phrase: -len(phrase.split()))
 )  # fmt: skip
 """What may stand before the verb and says nothing of it."""

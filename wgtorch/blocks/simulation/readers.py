@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.ledger import shortened
 from wgtorch.blocks.simulation.lexicon import words
-from wgtorch.blocks.simulation.phrases import VERBS
+from wgtorch.blocks.simulation.phrases import PHRASES, VERBS
 from wgtorch.blocks.simulation.reading import RuleReader
 from wgtorch.core.block import Block, register_block
 
@@ -22,6 +24,8 @@ LONGEST = 2000
 """Characters of an action that are read."""
 TAGS = ("other", "verb", "target", "place", "receiver", "manner")
 """What a word of an action is part of."""
+ALIKE = 0.75
+"""Likeness of spelling, from which a word may be a verb's."""
 
 
 @register_block("reader/rules")
@@ -64,19 +68,21 @@ class TrainedActionReader(RuleActionReader):
         words -> hashed letter n-grams --mean--> word vectors -> convolutions over words -> tag of each word
                                                                        |--attention--> verb, negated, polite
 
-    The network is asked where the rules find no verb, and answers where it is sure; what neither knows stays ``unknown``.
+    The network is asked where the rules find no verb. It says which word is the verb, how likely each verb is, what the other words
+    are, and whether they are negated; a verb is taken only where the word is spelled like one of its own, so that no word that
+    nobody knows is made an act. What neither knows stays ``unknown``.
     Word vectors of n-grams are those of fastText (Bojanowski et al. 2017, https://arxiv.org/abs/1607.04606).
 
     Args:
         buckets: n-grams that are told apart.
         width: of the word vectors.
         depth: convolutions over words, each of which sees five.
-        sure: probability of the verb from which the network is believed, 0 to 1.
+        sure: probability of ``unknown`` from which the network's reading is not taken, 0 to 1.
     """
 
     uses_global_rng = False
 
-    def __init__(self, *, buckets: int = 8192, width: int = 96, depth: int = 3, sure: float = 0.8) -> None:
+    def __init__(self, *, buckets: int = 8192, width: int = 96, depth: int = 3, sure: float = 0.9) -> None:
         super().__init__()
         if min(buckets, width, depth) < 1 or not 0 <= sure <= 1:
             raise ValueError(
@@ -120,16 +126,32 @@ class TrainedActionReader(RuleActionReader):
         tokens = words(re.sub(r"<[^<>]{0,200}>", " ", text))[:32]
         if not tokens:
             return None
-        verb, flags, tags, _ = self.logits([tokens])
-        probability, index = verb.softmax(dim=-1)[0].max(dim=-1)
-        if probability < self.sure or VERBS[int(index)] == UNKNOWN_VERB:
+        logits, flags, tags, _ = self.logits([tokens])
+        probabilities = dict(zip(VERBS, logits.softmax(dim=-1)[0].tolist(), strict=True))
+        tagged = tags[0].argmax(dim=-1).tolist()
+        acting = [word for word, tag in zip(tokens, tagged, strict=True) if TAGS[tag] == "verb"] or tokens[:1]
+        likeness = _likeness(acting[0])
+        scores = {verb: like + probabilities[verb] / 2 for verb, like in likeness.items() if like >= ALIKE}
+        if probabilities[UNKNOWN_VERB] >= self.sure or not scores:
             return None
+        verb = max(scores, key=lambda name: scores[name])
         parts: dict[str, list[str]] = {}
-        for word, tag in zip(tokens, tags[0].argmax(dim=-1).tolist(), strict=True):
+        for word, tag in zip(tokens, tagged, strict=True):
             parts.setdefault(TAGS[tag], []).append(word)
         said = {name: " ".join(parts[name]) if name in parts else None for name in ("target", "place", "receiver", "manner")}
         negated, polite = (flags.sigmoid()[0] > 0.5).tolist()
-        return Action(VERBS[int(index)], negated=negated, polite=polite, words=text, **said)  # type: ignore[arg-type]
+        return Action(verb, negated=negated, polite=polite, words=text, **said)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4096)
+def _likeness(word: str) -> Mapping[str, float]:
+    """By verb, how much a word is spelled like the first word of one of its phrases, 0 to 1."""
+    found: dict[str, float] = {}
+    for phrase, verb in PHRASES.items():
+        first = phrase.split()[0]
+        if abs(len(first) - len(word)) <= 2 and len(first) > 2:
+            found[verb] = max(found.get(verb, 0.0), SequenceMatcher(None, word, first).ratio())
+    return found
 
 
 def grams(word: str, buckets: int) -> list[int]:

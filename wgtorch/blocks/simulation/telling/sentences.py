@@ -188,3 +188,15 @@ ON_THE_MIND = (
     "{A} kept [a light in the window|an ear open|the door unlocked]",
 )
 """What somebody has on their mind, to stand before a clause of :data:`RECALLED`."""
+
+NEWS = (
+    "“[Have you heard|Do you know|You will not believe it|Listen|They say|Keep it to yourself]: {N},” [said|whispered|began|reported|put in] {O}.",
+    "{O} [knew|had news|could tell more]: “{N}.”",
+    "“{N},” said {O}, “[or so they tell it|and that is the truth|believe it or not|as sure as I stand here|I saw it myself, nearly].”",
+)
+"""How somebody passes on what they know; ``N`` is the news."""
+WISHES = (
+    "“[One day|Before the year is out|You will see|Mark my words|Laugh if you like], I [shall|will|mean to] {W},” [said|confided|declared|murmured] {A}.",
+    "“[What would you do|Be honest|Tell me]?” asked {A}. “I [want|have|hope] to {W}.”",
+)
+"""How somebody speaks of what they want."""

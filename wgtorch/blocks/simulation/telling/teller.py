@@ -115,7 +115,8 @@ class GrammarTeller:
             return f"{_cap(text)}. {_cap(rng.choice(sentences.PARTLY).format(B=event['because']))}"
         if event["status"] in ("refused", "unclear"):
             return f"{_cap(event['actor'])} tried in vain: {event['because']}."
-        return f"{_cap(text)}."
+        speech = self._speech(after, event, rng) if event["verb"] == "talk" else ""
+        return f"{_cap(text)}. {speech}".rstrip()
 
     def _tried(self, before: Content, after: Content, event: Event, rng: random.Random) -> str:
         actor = event["actor"] if event["actor"] != WORLD else "somebody"
@@ -132,6 +133,7 @@ class GrammarTeller:
             told.append(rng.choice(sentences.REFUSED).format(B=event["because"]))
         else:
             told.append(f"{_cap(self._told(after, event, rng))}.")
+            told.append(self._speech(after, event, rng) if event["verb"] == "talk" else "")
             if event["because"]:
                 told.append(
                     rng.choice(sentences.PARTLY).format(B=event["because"]) if event["status"] == "partly" else f"{_cap(event['because'])}."
@@ -155,6 +157,16 @@ class GrammarTeller:
             patterns = ("{A} was at {P} already", "there was no way to go: {A} stood at {P}")
         text = chosen(patterns, rng).format(**fields)
         return text.replace(", and ", " and ", 1) if text.count(", and ") > 1 else text
+
+    def _speech(self, after: Content, event: Event, rng: random.Random) -> str:
+        """What is said in a talk: news that one knows and the other does not, or what one has at heart."""
+        news, fields = event["details"].get("news"), fields_of(after, event, rng)
+        known = after["events"][news - 1] if news and news <= len(after["events"]) else None
+        patterns = sentences.TOLD.get(known["verb"], ()) if known else ()
+        if known and patterns and not known["action"]:
+            fields["N"] = _cap(chosen(patterns, rng).format(**fields_of(after, known, rng)))
+            return _cap(chosen(sentences.NEWS, rng).format(**fields))
+        return _cap(chosen(sentences.WISHES, rng).format(**fields)) if fields["W"] else ""
 
     def _cause(self, content: Content, causes: Sequence[Event], who: str, rng: random.Random) -> str:
         """The weightiest cause as a clause; empty where there is none to tell of."""

@@ -299,16 +299,16 @@ WHEN = {
     ),
 }  # fmt: skip
 HOW = {
-    "calm": "without haste|in no hurry at all|step by step|with steady hands|as one does a thing done often|without saying much|taking care|humming under the breath|with an even mind|and thought no more of it",
-    "glad": "with a light heart|whistling|with something like a dance in the step|and laughed about it|with both hands full of good will|as if on a feast day|grinning from ear to ear|and told everybody twice|with shining eyes",
-    "sad": "with a heavy heart|looking back more than once|without a word|with slow feet|and found no comfort in it|as if it hardly mattered|staring at the ground|swallowing hard|and sighed like a bellows",
+    "calm": "without haste|in no hurry at all|step by step|with steady hands|as one does a thing done often|without saying much|taking care|humming under the breath|with an even mind|and thought no more of it|counting the steps|with pauses for breath|as if there were all the time in the world|chewing a blade of grass|at an even pace|with half a thought elsewhere|and noticed the small things|whittling on the way",
+    "glad": "with a light heart|whistling|with something like a dance in the step|and laughed about it|with both hands full of good will|as if on a feast day|grinning from ear to ear|and told everybody twice|with shining eyes|swinging both arms|and greeted even the hens|humming the wrong tune|with crumbs on the chin|as light as a feather|with a wink",
+    "sad": "with a heavy heart|looking back more than once|without a word|with slow feet|and found no comfort in it|as if it hardly mattered|staring at the ground|swallowing hard|and sighed like a bellows|and kept the collar up|dragging a stick through the dust|as one leaves a feast too early|and answered nobody|with a lump in the throat",
     "angry": "with clenched teeth|stamping|and slammed whatever could be slammed|muttering all the while|with a face like thunder|red to the ears|and would not be spoken to|kicking every stone on the way",
     "afraid": "glancing over one shoulder|with a beating heart|holding tight to whatever was near|on tiptoe|starting at every sound|with cold fingers|and wished it were over|whispering",
-    "proud": "with a straight back|and wanted everybody to see it|chin in the air|as if for a statue|with great care for how it looked|and bowed to nobody in particular|like somebody who has earned it",
-    "curious": "looking into every corner|with a hundred questions|stopping at each odd stone|and wanted to know how it worked|with a tilted head|peering about|as one opens a letter|counting things along the way",
+    "proud": "with a straight back|and wanted everybody to see it|chin in the air|as if for a statue|with great care for how it looked|and bowed to nobody in particular|like somebody who has earned it|and looked around for applause|whistling through the teeth|two steps at a time|and made a mental note of the hour|with sleeves rolled up|and would do it again|as if it were nothing|with a nod to the sky|polishing a button|on the stroke, or nearly|and thought of songs to be written|with long strides",
+    "curious": "looking into every corner|with a hundred questions|stopping at each odd stone|and wanted to know how it worked|with a tilted head|peering about|as one opens a letter|counting things along the way|and took notes in the head|with a finger in every crack|turning things upside down|sniffing the air|asking the sparrows",
     "weary": "yawning|on sore feet|leaning on whatever offered itself|with half-closed eyes|and sat down as soon as it was possible|dragging one leg",
     "ashamed": "with burning cheeks|avoiding all eyes|as quietly as possible|hat pulled low|and hoped that nobody had seen|mumbling an excuse",
-    "hopeful": "with a new plan in mind|counting on better days|as if something good were around the corner|with a small smile|and knocked on wood for luck|looking ahead|believing it for once",
+    "hopeful": "with a new plan in mind|counting on better days|as if something good were around the corner|with a small smile|and knocked on wood for luck|looking ahead|believing it for once|with fingers crossed|and tried not to hurry|whistling a beginning|with the best intentions|eyes on the horizon",
 }
 HOW_LISTS = {mood: phrases.split("|") for mood, phrases in HOW.items()}
 GROWS = [

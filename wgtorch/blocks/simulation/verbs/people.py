@@ -49,10 +49,12 @@ def talk(draft: Draft, actor: str, action: Action) -> Verdict:
     if draft.feeling(other, actor) <= -4:
         return refused(draft, actor, action, f"{other} turns away from {actor}", other)
     news = latest_news(draft, other, actor)
+    goal = draft.characters[actor]["goal"]
+    wish = draft.threads[goal]["what"]["words"] if goal in draft.threads else None
     spend(draft, actor, 2)
     draft.feel(other, actor, 1)
     draft.feel(actor, other, 1)
-    return draft.close(actor, action, "done", target=other, news=news, topic=bare(action.manner) or None)
+    return draft.close(actor, action, "done", target=other, news=news, wish=wish, topic=bare(action.manner) or None)
 
 
 def latest_news(draft: Draft, teller: str, listener: str) -> int | None:

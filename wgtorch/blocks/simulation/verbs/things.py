@@ -21,9 +21,10 @@ def take(draft: Draft, actor: str, action: Action) -> Verdict:
         if not found:
             return refused(draft, actor, action, f"nothing lies at {here} that could be taken")
         said = found[0]
-    if (own := carried(draft, actor, said)) is not None:
+    named = next((name for name in draft.lying(here) if name.lower() == bare(said)), None)
+    if named is None and (own := carried(draft, actor, said)) is not None:
         return draft.close(actor, action, "done", f"{actor} carries the {own} already", target=own)
-    thing = lying(draft, here, said)
+    thing = named or lying(draft, here, said)
     if thing is None:
         return _not_here(draft, actor, action, said)
     if draft.objects[thing]["fixed"]:
