@@ -275,3 +275,14 @@ def test_a_saved_world_needs_no_template(tmp_path):
     untouched = default_world()
     untouched.run(num_steps=2, seed=5)
     assert difference(record_of(untouched), record_of(world)) is not None
+
+
+def test_the_traveller_goes_on_where_only_others_are_told_what_to_do():
+    world = default_world()
+    world.run(num_steps=2, seed=5)
+    other = list(world.content["characters"])[1]
+    before = world.content["clock"]
+    events = world.run(action={other: "rest"}).intent["resolution"]["events"]
+    assert events[0]["actor"] == other and events[0]["action"] == "rest"
+    assert "the traveller" in {event["actor"] for event in events}
+    assert events[-1]["when"] != before

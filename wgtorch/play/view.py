@@ -107,7 +107,7 @@ def cast_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "mood": entry.get("mood"),
                     "here": here,
                     "place": entry.get("place"),
-                    "goal": words(entry.get("goal")) if other == name else None,
+                    "goal": _wish(content, entry.get("goal")) if other == name else None,
                     "carries": carried_by(content, other) if here else [],
                     "look": dict(entry.get("look") or {}),
                 }
@@ -131,6 +131,12 @@ def clock_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
     hour = int(clock["hour"])
     part = next(name for until, name in _HOURS if hour < until)
     return {"day": clock.get("day"), "hour": hour, "part": part, "weather": words(content.get("weather"))}
+
+
+def _wish(content: Mapping[str, Any], goal: Any) -> str:
+    """What a goal is in words: that of a thread, where the world keeps such."""
+    thread = (content.get("threads") or {}).get(goal) if isinstance(goal, str) else None
+    return words(thread["what"]["words"] if isinstance(thread, Mapping) and "words" in (thread.get("what") or {}) else goal)
 
 
 def _traveller(content: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -58,7 +58,7 @@ def by_threads(draft: Draft, resolver: Resolver, *, acted: Sequence[str] = (), s
 
     In a pass in which a person acts, the others keep to what does not touch it: they walk and talk.
     """
-    if draft.hero not in acted and not acted:
+    if draft.hero not in acted:
         take_turn(draft, draft.hero, resolver)
     others = [name for name, who in draft.characters.items() if name != draft.hero and name not in acted and who["present"]]
     for name in Schedules.get(scheduling)(draft, others):
