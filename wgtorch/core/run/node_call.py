@@ -130,8 +130,8 @@ def _not_taken(composite: ExecutorHost, call: Call, values: Mapping[str, Any]) -
                     f"{call.node}.{name}: required, but it lies behind {router}.{route}, which was not taken, while {call.node}.{other} "
                     f"came by {router}.{taken}; join what the two bring in one port with aggregation 'first', or make the port optional"
                 )
-    routes = ", ".join(f"{router}.{route}" for router, route in sorted(behind[missing[0]]))
-    return f"{call.node}.{missing[0]} lies behind {routes}, which was not taken"
+    named = ", ".join(f"{router}.{route}" for router, route in sorted(behind[missing[0]]))
+    return f"{call.node}.{missing[0]} lies behind {named}, which was not taken"
 
 
 def _check_routes(call: Call, child: nn.Module, outputs: Mapping[str, Any]) -> None:
