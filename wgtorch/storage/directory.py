@@ -29,9 +29,9 @@ from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, register_storage
 from wgtorch.storage.commit import Body, Commit
 from wgtorch.storage.log import CommitLog
+from wgtorch.storage.remote import RemoteStorage
 from wgtorch.storage.segment import pack, read_blob, scan
 from wgtorch.storage.segment_log import FORMAT_VERSION, LOG, MARKER, MARKER_FORMAT, SegmentLog, parse_marker, segment_name, segment_number
-from wgtorch.storage.snapshot import refs_in
 from wgtorch.storage.step_folders import StepFolders
 from wgtorch.storage.version_1 import Version1
 from wgtorch.world_runtime.state import State
@@ -78,7 +78,6 @@ class LocalSegment:
         return str(self.path)
 
 
-@register_storage("directory")
 class DirectoryStorage(SegmentLog):
     """Keeps a world's log in a folder of its own, and every complete state beside it for people to look at.
 
@@ -95,6 +94,8 @@ class DirectoryStorage(SegmentLog):
     def __init__(self, state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None) -> None:
         if not _names_steps(naming_template):
             raise StorageError(f"naming_template {naming_template!r}: expected a folder's name with one {{step}}, as '{{step:05d}}'")
+        if "://" in os.fspath(state_dir):
+            raise StorageError(f"{state_dir}: is an address, not a folder; use wgtorch.storage.open_storage({str(state_dir)!r})")
         super().__init__(max_snapshots)
         self.folder = Path(state_dir)
         self.naming_template = naming_template
@@ -396,7 +397,7 @@ class DirectoryStorage(SegmentLog):
 
     def _rewrite(self, oldest: Commit) -> None:
         """Writes files of the log anew, without what nothing refers to that is kept."""
-        live, digests = self._needed(oldest)
+        live, digests = self.needed_from(oldest)
         for name, known in list(self._segments.items()):
             file = known.file
             if (self._tail is not None and file is self._tail[0]) or not isinstance(file, LocalSegment) or not file.path.exists():
@@ -433,26 +434,6 @@ class DirectoryStorage(SegmentLog):
         finally:
             self._is_held = True
 
-    def _needed(self, oldest: Commit) -> tuple[set[str], set[str]]:
-        """Commits whose changes, and tensors, are needed to read the chain from a stored step on."""
-        live: set[str] = set()
-        digests: set[str] = set()
-        first = oldest if oldest.parent is None else self._known(oldest.parent)
-        is_past = False
-        for commit in self._back_from(self._head):
-            if not self.has_body(commit):
-                break
-            body = self._body(commit)
-            live.add(commit.id)
-            if not is_past:  # of moments before the first that is kept, the changes alone
-                digests |= {ref.digest for ref in refs_in([body.changes, body.whole, body.action]) if ref.digest is not None}
-            is_past = is_past or commit.id == first.id
-            if is_past and body.whole is not None:
-                break
-        if self.has_body(first):
-            digests |= {ref.digest for ref in refs_in(self._snapshot(first)) if ref.digest is not None}
-        return live, digests
-
     # --- forks --------------------------------------------------------------------------------------------------------
 
     def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
@@ -485,6 +466,27 @@ class DirectoryStorage(SegmentLog):
         self._tensors = source._tensors
         self._load()
         return True
+
+
+@register_storage("directory")
+def open_storage(
+    state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None
+) -> DirectoryStorage | RemoteStorage:
+    """The storage in a folder, or at an address that fsspec knows (``memory://valley``, ``s3://bucket/valley``; ``zip://`` to read).
+
+    Args:
+        state_dir, naming_template, max_snapshots: as in :class:`DirectoryStorage`; an address has no folders to be named.
+
+    Raises:
+        StorageError: an option does not fit, or nobody knows the address's scheme.
+    """
+    address = os.fspath(state_dir)
+    scheme, found, rest = address.partition("://")
+    if found and scheme in ("file", "local"):
+        address, found = rest, ""
+    if found:
+        return RemoteStorage(address, max_snapshots=max_snapshots)
+    return DirectoryStorage(address, naming_template=naming_template, max_snapshots=max_snapshots)
 
 
 def _link(file: LocalSegment, target: Path) -> None:

@@ -197,6 +197,26 @@ class SegmentLog(CommitLog):
                         count += len(read_blob(file.read, blob, f"{file}: {commit}"))
             return count
 
+    def needed_from(self, oldest: Commit) -> tuple[set[str], set[str]]:
+        """Commits whose changes, and tensors, are needed to read the chain from a stored step on."""
+        live: set[str] = set()
+        digests: set[str] = set()
+        first = oldest if oldest.parent is None else self._known(oldest.parent)
+        is_past = False
+        for commit in self._back_from(self._head):
+            if not self.has_body(commit):
+                break
+            body = self._body(commit)
+            live.add(commit.id)
+            if not is_past:  # of moments before the first that is kept, the changes alone
+                digests |= {ref.digest for ref in refs_in([body.changes, body.whole, body.action]) if ref.digest is not None}
+            is_past = is_past or commit.id == first.id
+            if is_past and body.whole is not None:
+                break
+        if self.has_body(first):
+            digests |= {ref.digest for ref in refs_in(self._snapshot(first)) if ref.digest is not None}
+        return live, digests
+
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {
             "_segments": {},
