@@ -63,4 +63,4 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_five_levels", "02_diffusion", "03_lora_worlds"]
+    assert [path.stem for path in NOTEBOOKS] == ["01_five_levels", "02_diffusion", "03_lora_worlds", "04_runs"]
