@@ -173,8 +173,17 @@ REFUSED = (
 PARTLY = ("But not all of it: {B}.", "It went only so far, for {B}.", "Half of it was done; {B}.", "For now that was all, as {B}.")
 UNCLEAR = ("Nobody could make anything of it: {B}.", "Heads were shaken: {B}.", "It stayed a riddle, for {B}.")
 TRIED = (
-    "{A} wanted to {X}.", "“{X}”, was the plan of {A} at {P}.", "At {P} {A} tried it: “{X}”.", "{A} had it in mind to “{X}”.", "“{X}” — so {A} began at {P}.",
-)  # fmt: skip
+    "{A} [wanted one thing|had one thing in mind|set about it|would not be talked out of it]: “{X}”.",
+    "“{X}”, was the [plan|wish|word|resolve] of {A} at {P}.",
+    "At {P} {A} [tried it|gave it a try|made the attempt]: “{X}”.",
+    "“{X}” — so {A} [began|put it|resolved] at {P}.",
+)
+ASKED = (
+    "“{X}” [asked|wondered|wanted to know] {A}.",
+    "At {P} {A} [asked|put the question]: “{X}”",
+    "There was a question on the lips of {A}: “{X}”",
+)
+SAID = ("“{X}”, [said|remarked|observed] {A} at {P}.", "“{X}” — {A} said it [aloud|to nobody in particular|into the air] at {P}.")
 ANSWERED = ("{Y}.", "So much is known: {Y}.", "The answer was soon given: {Y}.", "{A} learned it: {Y}.")
 
 ON_THE_MIND = (

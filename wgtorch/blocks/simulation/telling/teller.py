@@ -62,7 +62,8 @@ class GrammarTeller:
             told = []
             for event in asked:
                 who = _cap(event["actor"]) if event["actor"] != WORLD else "Somebody"
-                told.append(f"{who} is to “{_shown(event['action'])}”{_why_asked(content, event)}. {verdict_of(event)}")
+                said = {"ask": "asks", "remark": "says"}.get(event["verb"], "is to")
+                told.append(f"{who} {said} “{_shown(event['action'])}”{_why_asked(content, event)}. {verdict_of(event)}")
             return " ".join(told)
         wishes = [
             (who, content["threads"][c["goal"]])
@@ -120,9 +121,12 @@ class GrammarTeller:
 
     def _tried(self, before: Content, after: Content, event: Event, rng: random.Random) -> str:
         actor = event["actor"] if event["actor"] != WORLD else "somebody"
-        head = rng.choice(sentences.TRIED).format(A=actor, X=_shown(event["action"]), P=event["where"] or "no place")
+        patterns = {"ask": sentences.ASKED, "look": sentences.TRIED, "remark": sentences.SAID}.get(event["verb"], sentences.TRIED)
+        head = chosen(patterns, rng).format(A=actor, X=_shown(event["action"]), P=event["where"] or "no place")
         told = [_cap(head)]
         answer = event["details"].get("answer")
+        if event["verb"] == "remark":
+            return told[0]
         if answer:
             told.append(_cap(rng.choice(sentences.ANSWERED).format(A=actor, Y=answer)))
         elif event["status"] == "unclear":
@@ -240,7 +244,9 @@ def fields_of(content: Content, event: Event, rng: random.Random) -> dict[str, s
 
 
 def verdict_of(event: Event) -> str:
-    """What became of an action, in a sentence: its status and the reason."""
+    """What became of an action, in a sentence: its status and the reason; an answer is for the outcome to give."""
+    if event["details"].get("answer") or event["verb"] == "remark":
+        return "It changes nothing."
     said = {
         "done": "It can be done",
         "partly": "It can be done in part",
