@@ -40,6 +40,7 @@ from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import check_loops_are_there
 from wgtorch.core.run.node_cache import NodeCache, copied
 from wgtorch.core.run.pause import Stopped, resume_level
+from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import InputSignature
@@ -183,7 +184,8 @@ class Composite(GraphBuilder):
         """
         if unknown:
             self._refuse_options(unknown)
-        values, feeds = self._border({} if inputs is None else inputs, device)
+        inputs, rng = self._owned_generators({} if inputs is None else inputs, seed, cache)
+        values, feeds = self._border(inputs, device)
         run = new_run(
             self.block_id,
             seed=seed,
@@ -197,7 +199,7 @@ class Composite(GraphBuilder):
         )
         check_seeds_fit(run.key, values, self.block_id)
         check_loops_are_there(self, run.num_loop_steps)
-        run.feeds, run.options.is_dry = feeds, bool(dry_run)
+        run.feeds, run.options.is_dry, run.options.rng = feeds, bool(dry_run), rng
         if outputs is not None:
             outputs = requested(outputs, self.block_id)
             self._request(outputs, run)
@@ -434,6 +436,15 @@ class Composite(GraphBuilder):
         for name in inputs:
             if name not in known:
                 raise PortError(f"{self.block_id}: unknown input {name!r}; {suggest(name, known)}")
+
+    def _owned_generators(self, inputs: Any, seed: Any, cache: Any) -> tuple[Any, Rng | None]:
+        """Inputs without a ``generator`` that a graph of another library's pipeline is given, and draws from it."""
+        if not self.metadata.get("takes_generator") or not isinstance(inputs, Mapping) or inputs.get("generator") is None:
+            return inputs, None
+        if seed is not None or cache is not None:
+            other = "a seed" if seed is not None else "a cache, which keeps draws by their seed,"
+            raise PortError(f"{self.block_id}: got {other} and a generator; expected one of them")
+        return {name: value for name, value in inputs.items() if name != "generator"}, GeneratorRng(inputs["generator"])
 
     def _border(self, inputs: Mapping[str, Any], device: torch.device | str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
         """Checks and normalises what comes in: (values by input, values by path and port of what is given inside)."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -18,10 +20,11 @@ import diffusers
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
-from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.families import FAMILIES
 from wgtorch.integrations.diffusers.families.family import names
+from wgtorch.integrations.diffusers.families.stable_diffusion import first_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
 STEPS = 4
@@ -187,3 +190,58 @@ def test_embeddings_of_some_encoders_only(pipelines: dict[str, Any], tmp_path: P
     found = origin.encode_prompt(PROMPT, device="cpu", negative_prompt=NEGATIVE)
     call = dict(zip(EMBEDDED["xl"], found, strict=True)) | {"num_inference_steps": STEPS}
     check_equal(pipeline, Graph.from_diffusers(pipeline), **call)
+
+
+def in_one_file(pipeline: Any) -> dict[str, torch.Tensor]:
+    """Weights of Stable Diffusion under the names of its first code."""
+    names = {paths[0]: name for name, paths in first_names(pipeline.unet).items()}
+    found = {}
+    for key, value in pipeline.unet.state_dict().items():
+        path, _, kind = key.rpartition(".")
+        found[f"model.diffusion_model.{names[path]}.{kind}"] = value
+    count = len(pipeline.vae.encoder.down_blocks)
+    rules: tuple[tuple[str, Any], ...] = (
+        (r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)", r"encoder.down.\1.block.\2"),
+        (r"encoder\.down_blocks\.(\d+)\.downsamplers\.0", r"encoder.down.\1.downsample"),
+        (r"decoder\.up_blocks\.(\d+)\.resnets\.(\d+)", lambda found: f"decoder.up.{count - 1 - int(found[1])}.block.{found[2]}"),
+        (r"decoder\.up_blocks\.(\d+)\.upsamplers\.0", lambda found: f"decoder.up.{count - 1 - int(found[1])}.upsample"),
+        (r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}"),
+        (r"mid_block\.attentions\.0", "mid.attn_1"),
+        ("conv_shortcut", "nin_shortcut"),
+        ("conv_norm_out", "norm_out"),
+        (r"attn_1\.group_norm", "attn_1.norm"),
+        (r"attn_1\.to_([qkv])", r"attn_1.\1"),
+        (r"attn_1\.to_out\.0", "attn_1.proj_out"),
+    )
+    for key, value in pipeline.vae.state_dict().items():
+        for pattern, words in rules:
+            key = re.sub(pattern, words, key)
+        is_kernel = "attn_1" in key and key.endswith("weight") and "norm" not in key
+        found[f"first_stage_model.{key}"] = value[:, :, None, None] if is_kernel else value
+    for key, value in pipeline.text_encoder.state_dict().items():
+        found[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
+    return {key: value.contiguous() for key, value in found.items()}
+
+
+def test_a_single_file_and_a_dtype(pipelines: dict[str, Any], tmp_path: Path) -> None:
+    pipeline = pipelines["sd"]
+    pipeline.save_pretrained(tmp_path / "config")
+    save_file(in_one_file(pipeline), tmp_path / "model.safetensors")
+    graph = Graph.from_diffusers(tmp_path / "model.safetensors", config=tmp_path / "config")
+    check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=STEPS)
+    half = Graph.from_diffusers(tmp_path / "config", dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(
+        ours(half, prompt=PROMPT, num_inference_steps=STEPS).float(),
+        theirs(pipeline, prompt=PROMPT, num_inference_steps=STEPS),
+        rtol=0,
+        atol=0.2,
+    )
+    with pytest.raises(ConfigError, match="dtype=torch.int64; expected a floating dtype"):
+        Graph.from_diffusers(tmp_path / "config", dtype=torch.int64)
+    with pytest.raises(ConfigError, match=r"a pipeline's modules are shared, so change them there: pipeline.to\(torch.bfloat16\)"):
+        Graph.from_diffusers(pipeline, dtype=torch.bfloat16)
+    with pytest.raises(CheckpointError, match="is no file"):
+        Graph.from_diffusers(tmp_path / "none.safetensors")
+    with pytest.raises(ConfigError, match="config is for a single .safetensors file"):
+        Graph.from_diffusers(tmp_path / "config", config=tmp_path / "config")

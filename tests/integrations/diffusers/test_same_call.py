@@ -15,7 +15,8 @@ import diffusers
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import PROMPT, check_equal, half_mask, picture
-from wgtorch.core.errors import ConfigError
+from wgtorch import NodeCache
+from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
 
 pytestmark = [  # of their code
@@ -42,7 +43,8 @@ def as_class(origin: Any, kind: str, **parts: Any) -> Any:
 
 
 def scheduler(kind: str) -> Any:
-    return getattr(diffusers, kind)(**tiny.BETAS)
+    more = {"clip_sample": False} if kind == "DDIMScheduler" else {}
+    return getattr(diffusers, kind)(**tiny.BETAS, **more)
 
 
 @pytest.mark.parametrize("kind", STOCHASTIC)
@@ -125,3 +127,40 @@ def test_another_solver_with_settings_and_of_a_flow(pipelines: dict[str, Any], t
     check_equal(flowing, graph, prompt=PROMPT, num_inference_steps=4, max_sequence_length=16)
     with pytest.raises(ConfigError, match="'solver/ddim' walks no flow"):
         graph.set_solver("solver/ddim")
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"])
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_generator_of_the_callers_own(pipelines: dict[str, Any], task: str, kind: str, several: bool) -> None:
+    ending = {"text_to_image": "", "image_to_image": "Img2Img", "inpaint": "Inpaint"}[task]
+    pipeline = as_class(pipelines["sd"], f"StableDiffusion{ending}Pipeline", scheduler=scheduler(kind))
+    pipeline.set_progress_bar_config(disable=True)
+    graph = Graph.from_diffusers(pipeline, task=task)
+    call: dict[str, Any] = {"prompt": ["the cat", "a dog"], "num_inference_steps": 4}
+    call |= {} if task == "text_to_image" else {"image": picture(tiny.PIXELS, batch=2), "strength": 0.8}
+    call |= {"mask_image": half_mask(tiny.PIXELS)} if task == "inpaint" else {}
+
+    def generators() -> Any:
+        made = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+        return made if several else made[0]
+
+    before = torch.get_rng_state()
+    expected = torch.from_numpy(pipeline(output_type="np", generator=generators(), **call).images).movedim(-1, -3)
+    own = generators()
+    found = graph.run({**call, "generator": own})["image"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert torch.equal(torch.get_rng_state(), before), "the global generator is nobody's business"
+    again = graph.run({**call, "generator": own})["image"]
+    assert (again - found).abs().max() > 1e-3, "it has moved on"
+    with pytest.raises(PortError, match="got a seed and a generator"):
+        graph.run({**call, "generator": own}, seed=1)
+    with pytest.raises(PortError, match="got a cache, which keeps draws by their seed, and a generator"):
+        graph.run({**call, "generator": own}, cache=NodeCache())
+    with pytest.raises(PortError, match="generator is .*; expected a torch.Generator"):
+        graph.run({**call, "generator": 7})
+
+
+def test_no_prompt_at_all_is_refused(pipelines: dict[str, Any]) -> None:
+    with pytest.raises(PortError, match="tokenizer/clip.text: got an empty list; expected a prompt, or several"):
+        Graph.from_diffusers(pipelines["sd"]).run({"prompt": []})

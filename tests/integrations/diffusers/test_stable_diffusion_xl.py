@@ -262,3 +262,16 @@ def test_a_part_of_the_way(pipeline: Any) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             editing.run({**call, **wrong})
+
+
+def test_a_scored_model_with_both_text_encoders_is_no_refiner(pipeline: Any) -> None:
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    torch.manual_seed(2)
+    sizes = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 12 + 5 * 4}
+    unet = tiny.unet(cross_attention_dim=36, **sizes)
+    scored = StableDiffusionXLImg2ImgPipeline(
+        **{**pipeline.components, "unet": unet}, requires_aesthetics_score=True, add_watermarker=False
+    )
+    graph = Graph.from_diffusers(scored, task="image_to_image")
+    check_equal(scored, graph, prompt=PROMPT, image=picture(tiny.PIXELS), num_inference_steps=10)

@@ -82,6 +82,7 @@ class RunOptions:
         batch: where the items of a batch of runs meet, and which of them this is.
         cache: results of nodes that are looked for and kept.
         pause: where the run is to stop, or goes on.
+        rng: what nodes draw from where the run has no seed; PyTorch's global generator where left out.
     """
 
     root: str
@@ -96,6 +97,7 @@ class RunOptions:
     batch: Any = None
     cache: CachedRun | None = None
     pause: PauseRequest | None = None
+    rng: Rng | None = None
 
     @property
     def is_watched(self) -> bool:
@@ -178,7 +180,7 @@ class RunContext:
     def rng(self, node_id: str, *, item: int | None = None) -> Rng:
         """Random draws of the node at ``node_id``."""
         if self.key is None:
-            return GLOBAL_RNG
+            return self.options.rng or GLOBAL_RNG
         return Rng.of(mix(self.key, name_key(node_id)), self.sample if item is None else (*self.sample, item))
 
     def where(self, node_id: str) -> str:

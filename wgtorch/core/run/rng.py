@@ -189,3 +189,33 @@ class Rng:
 
 
 GLOBAL_RNG = Rng()
+
+
+class GeneratorRng(Rng):
+    """Draws one after the other from generators that a caller owns, as pipelines of other libraries do; they move on with each draw.
+
+    Args:
+        generators: one for the whole batch, or one for each sample.
+
+    Raises:
+        PortTypeError: it is something else.
+    """
+
+    __slots__ = ("generators",)
+
+    def __init__(self, generators: torch.Generator | Sequence[torch.Generator]) -> None:
+        super().__init__()
+        several = generators if isinstance(generators, (list, tuple)) else [generators]
+        self.generators: list[torch.Generator] = list(several)  # type: ignore[arg-type]
+        if not self.generators or not all(isinstance(one, torch.Generator) for one in self.generators):
+            raise PortTypeError(f"generator is {describe(generators)}; expected a torch.Generator, or a list with one for each sample")
+
+    def _draw(self, draw: Callable[..., Tensor], shape: Sequence[int], dtype: torch.dtype | None, device: Any) -> Tensor:
+        shape, owned = tuple(shape), self.generators
+        if len(owned) == 1:
+            drawn = draw(shape, generator=owned[0], dtype=dtype, device=owned[0].device)
+        elif len(owned) != shape[0]:
+            raise PortError(f"draws for {shape[0]} samples, and the run has generators for {len(owned)}; give one, or one for each")
+        else:
+            drawn = torch.stack([draw(shape[1:], generator=one, dtype=dtype, device=one.device) for one in owned])
+        return drawn if device is None else drawn.to(device)

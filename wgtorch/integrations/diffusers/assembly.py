@@ -76,7 +76,8 @@ class Parts:
 
 def begin(source: Source, task: str, batched: bool, defaults: Defaults, **more: Any) -> Parts:
     """An empty graph for a task; ``more`` as for :class:`Parts`."""
-    return Parts(Graph(task, metadata={"from_diffusers": source.pipeline_class}), source, task, batched, defaults, **more)
+    graph = Graph(task, metadata={"from_diffusers": source.pipeline_class, "takes_generator": True})
+    return Parts(graph, source, task, batched, defaults, **more)
 
 
 def add(graph: Graph, node_id: str, block: Block | str, config: dict[str, Any] | None = None, **place: Any) -> None:

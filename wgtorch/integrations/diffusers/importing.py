@@ -52,7 +52,8 @@ def from_diffusers(
     ================  ================================================  ======================================================
 
     What the call of a pipeline may have instead of a prompt - ``prompt_embeds``, ``negative_prompt_embeds``, ``pooled_prompt_embeds``,
-    ``negative_pooled_prompt_embeds`` - is given under that name, and the prompt left out. A pipeline without text encoders wants them.
+    ``negative_pooled_prompt_embeds`` - is given under that name, and the prompt left out. A ``generator``, or a list with one for each
+    picture, is drawn from in the pipeline's order, in place of PyTorch's global one. A pipeline without text encoders wants them.
     Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``), SD 3's guidance that skips layers is one more place
     of the backbone (``guidance/pag``), and ``eta`` is a setting of ``solver/ddim``. Without a counterpart is ``padding_mask_crop``.
 

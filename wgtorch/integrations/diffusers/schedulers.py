@@ -18,7 +18,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.core.run.context import drawing_from
-from wgtorch.core.run.rng import Rng
+from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.integrations.diffusers.patches import pack, unpack
 from wgtorch.roles import Schedule, Solver
 
@@ -321,6 +321,8 @@ class DiffusersSolver(Solver):
         if eta is not None and "eta" in inspect.signature(scheduler.step).parameters:
             options.setdefault("eta", float(eta))
         drawing: Any = nullcontext()
+        if isinstance(rng, GeneratorRng) and "generator" in inspect.signature(scheduler.step).parameters:
+            options["generator"] = rng.generators[0] if len(rng.generators) == 1 else rng.generators
         if rng is not None and rng.keyed:
             # Flow matching with noise takes a generator and draws from the global one all the same.
             is_deaf = scheduler.config.get("stochastic_sampling", False)

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Self
 
-from wgtorch.core.errors import CheckpointError, ConfigError, PromptTruncatedWarning, require
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError, PromptTruncatedWarning, require
 from wgtorch.roles import Tokenizer
 
 _ONE_AT_A_TIME = threading.Lock()  # a call sets padding and truncation on the tokenizer itself
@@ -52,6 +52,8 @@ class ForeignTokenizer(Tokenizer):
 
     def ids(self, text: str | list[str], length: int) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, length] of one text or several; what does not fit is cut off, with a warning."""
+        if not isinstance(text, str) and not len(text):
+            raise PortError(f"{self.block_id}.text: got an empty list; expected a prompt, or several")
         texts = [self._spread(one) for one in ([text] if isinstance(text, str) else list(text))]
         with _ONE_AT_A_TIME:
             found = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Conditioner
@@ -115,6 +115,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
             complex_human_instruction: what a language model is told before the prompt (Sana).
             clean_caption: the text is cleaned first, for a pipeline that does that.
         """
+        if not isinstance(text, str) and not len(text):
+            raise PortError(f"{self.block_id}.text: got an empty list; expected a prompt, or several")
         pipeline_class = getattr(require("diffusers", "diffusers"), self.pipeline)
         taken = inspect.signature(pipeline_class.__init__).parameters
         parts = {name: None for name in list(taken)[1:] if taken[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}

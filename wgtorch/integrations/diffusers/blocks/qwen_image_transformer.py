@@ -143,7 +143,8 @@ class AutoencoderKLQwenImage(AutoencoderKL):
 
     def _normal(self, like: Tensor) -> tuple[Any, Any]:
         settings = self.model.config
-        return tuple(
+        mean, deviation = (
             torch.tensor(values, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1)
             for values in (settings.latents_mean, settings.latents_std)
         )
+        return mean, deviation

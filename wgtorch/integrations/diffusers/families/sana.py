@@ -34,8 +34,8 @@ def sana(source: Source, task: str, batched: bool) -> Graph:
     parts.vae = source.model("vae", "codec/autoencoder_dc")
     parts.sides = (_SIDE, _SIDE)
     pipeline_prompts(parts, "SanaPipeline", "clean_caption")
-    pipeline: Any = require("diffusers", "diffusers").SanaPipeline
-    told = inspect.signature(pipeline.__call__).parameters[_INSTRUCTION].default
+    library: Any = require("diffusers", "diffusers")
+    told = inspect.signature(library.SanaPipeline.__call__).parameters[_INSTRUCTION].default
     parts.graph.configure_node("text_encoder", inputs={_INSTRUCTION: list(told)})
     parts.graph.expose_input("text_encoder", _INSTRUCTION)
     conditions(parts, "text_encoder.embedding", masked=True)

@@ -64,7 +64,7 @@ def is_scored(source: Source) -> bool:
 def is_refiner(source: Source) -> bool:
     """It reads prompts through the second text encoder alone: its UNet is as wide as that."""
     if "text_encoder" in source.classes or "text_encoder_2" not in source.classes:
-        return is_scored(source)
+        return False
     return source.config_of("unet").get("cross_attention_dim") == source.config_of("text_encoder_2").get("hidden_size")
 
 
