@@ -2,11 +2,16 @@
 """A training step through Trainable and Lightning against the same step written by hand, and the memory of two adapters.
 
     python scripts/bench/train.py                     # all of it: 33 and 35 million weights, about four minutes
+    python scripts/bench/train.py --what xl --steps 30              # with pictures, prompts, encoders and autoencoder
     python scripts/bench/train.py --width 768 --what lora --steps 30
 
 The two loops do the same work on the same modules: one noised step of the backbone, backward, clipping, AdamW over the same
 parameters, and the same reading of the loss. They take turns, so that whatever else the machine does falls on both. Times are of
 the processor; ratios are the median over neighbouring steps, and that of the two minima. The losses of the two have to be equal.
+
+``xl`` is a LoRA step of a model of Stable Diffusion XL's shape, made small: pictures and prompts come in, text encoders and autoencoder
+are inside the timing. The loop by hand has prompt embeddings, and means and deviations of latents, ready; so has the cache. It says too
+what a step costs without the cache. It needs diffusers and transformers.
 
 ``recipe`` is the loop of diffusers' examples/text_to_image/train_text_to_image_lora.py - Accelerator, UNet with peft's adapters,
 DDPMScheduler, gather, clipping, AdamW, its scheduler, and a log line - on latents and text that are ready, as everywhere here; its
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import logging
 import statistics
 import tempfile
@@ -150,7 +156,7 @@ class Recipe:
 class Turns(pl.Callback):
     """Times Lightning's steps, and lets the hand-written loop have its turn after every ``block`` of them."""
 
-    def __init__(self, hand: Hand | Recipe, batch: dict[str, Tensor], block: int, warmup: int) -> None:
+    def __init__(self, hand: Hand | Recipe | CachedXL, batch: dict[str, Tensor], block: int, warmup: int) -> None:
         self.hand, self.batch, self.block, self.warmup = hand, batch, block, warmup
         self.theirs: list[float] = []
         self.ours: list[float] = []
@@ -206,6 +212,97 @@ def recipe(args: argparse.Namespace) -> None:
         trainable = Trainable(block, objective=NOISE, optimizer={"type": "adamw", "lr": args.lr})
         train(trainable, turns, args, Path(folder))
     report("recipe", "diffusers", block, turns, args)
+
+
+def xl_model(folder: Path) -> Path:
+    """A pipeline of Stable Diffusion XL's parts with random weights, 58 million in the UNet, as diffusers writes it."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(0)
+    names = ["<|startoftext|>", "<|endoftext|>", *(chr(code) + end for end in ("", "</w>") for code in range(97, 123))]
+    (folder / "words").mkdir(parents=True)
+    (folder / "words/vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    (folder / "words/merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(vocab=str(folder / "words/vocab.json"), merges=str(folder / "words/merges.txt"), model_max_length=77)
+    text = {"vocab_size": 60, "num_hidden_layers": 6, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    first = CLIPTextConfig(hidden_size=256, intermediate_size=1024, num_attention_heads=4, **text)
+    second = CLIPTextConfig(hidden_size=384, intermediate_size=1536, num_attention_heads=6, projection_dim=384, **text)
+    shape = {
+        "sample_size": 16, "in_channels": 4, "out_channels": 4, "block_out_channels": (64, 128, 256), "layers_per_block": 2,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), "cross_attention_dim": 640,
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": (2, 4, 8),
+        "transformer_layers_per_block": (1, 2, 4), "addition_embed_type": "text_time", "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 384 + 6 * 32, "use_linear_projection": True,
+    }  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64, 128, 128), latent_channels=4, layers_per_block=2, sample_size=128,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae, text_encoder=CLIPTextModel(first), text_encoder_2=CLIPTextModelWithProjection(second), tokenizer=tokenizer,
+        tokenizer_2=tokenizer, unet=UNet2DConditionModel(**shape), scheduler=EulerDiscreteScheduler(), add_watermarker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder / "xl")
+    return folder / "xl"
+
+
+class CachedXL:
+    """The loop by hand over an XL's UNet, with embeddings and the posterior of latents ready."""
+
+    def __init__(self, graph: Graph, schedule: Any, times: Any, batch: dict[str, Any], lr: float) -> None:
+        found = graph.run(
+            {"prompt": batch["prompt"], "guidance_scale": 1.0}, outputs=["text_encoders.embedding", "text_encoder_2.pooled"], training=False
+        )
+        self.embedding, self.pooled = (value.detach().clone() for value in found.values())
+        with torch.no_grad():
+            self.posterior = graph.nodes["codec"].posterior(batch["image"])
+        unet = self.block = graph.nodes["backbone"]
+        self.unet, self.schedule, self.times = unet.model, schedule, times
+        self.parameters = list(unet.trainable_parameters())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr)
+        side = float(batch["image"].shape[-1])
+        self.ids = torch.tensor([[side, side, 0.0, 0.0, side, side]]).expand(len(self.embedding), -1)
+        self.index = 0
+
+    def step(self, batch: dict[str, Any]) -> float:
+        draws = Step(self.index, torch.Generator().manual_seed(key_to_seed(0, "train", 0, self.index)))
+        x0 = self.posterior["mean"] + self.posterior["deviation"] * draws.normal(self.posterior["mean"])
+        timestep, alpha, sigma = draw_times(self.times, self.schedule, len(x0), draws.generator)
+        noise = draws.normal(x0)
+        x = alpha.view(-1, 1, 1, 1) * x0 + sigma.view(-1, 1, 1, 1) * noise
+        with wgtorch.lora.use_adapter(self.block, "style"):
+            told = {"text_embeds": self.pooled, "time_ids": self.ids}
+            pred = self.unet(x, timestep, self.embedding, added_cond_kwargs=told, return_dict=False)[0]
+        loss = (pred - noise).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.index += 1
+        return loss.item()
+
+
+def xl(args: argparse.Namespace) -> None:
+    """Prints what a LoRA step on pictures and prompts costs, with what is frozen kept and computed, and by hand with it ready."""
+    if find_spec("diffusers") is None or find_spec("transformers") is None:
+        print("xl: left out; it needs diffusers and transformers: pip install 'wgtorch[diffusers]'")
+        return
+    batch = {"image": torch.rand(args.batch, 3, 128, 128), "prompt": ["a cat", "the old dog of the house"] * (args.batch // 2)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = xl_model(Path(folder))
+        for name, cache in (("xl kept", {}), ("xl computed", None)):
+            graphs = [Graph.from_diffusers(path) for _ in range(2)]
+            for graph in graphs:
+                torch.manual_seed(0)
+                wgtorch.lora.add(graph, name="style", rank=args.rank, nodes=["backbone"], freeze_base=True)
+                graph.train()
+            trainable = Trainable(graphs[0], objective="denoising", optimizer={"type": "adamw", "lr": args.lr}, cache=cache)
+            objective: Any = trainable.objective
+            hand = CachedXL(graphs[1], objective.schedule_of(objective.denoiser(graphs[0])), objective.times, batch, args.lr)
+            turns = Turns(hand, batch, args.block, args.warmup)
+            train(trainable, turns, args, Path(folder))
+            report(name, "by hand", graphs[0].nodes["backbone"], turns, args)
 
 
 def train(trainable: Trainable, turns: Turns, args: argparse.Namespace, folder: Path) -> None:
@@ -265,7 +362,7 @@ def memory(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=("lora", "plain", "recipe", "memory", "all"), default="all")
+    parser.add_argument("--what", choices=("lora", "plain", "xl", "recipe", "memory", "all"), default="all")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--depth", type=int, default=7)
     parser.add_argument("--rank", type=int, default=8)
@@ -283,6 +380,8 @@ def main() -> None:
     for what in ("lora", "plain"):
         if args.what in (what, "all"):
             compare(what, args)
+    if args.what in ("xl", "all"):
+        xl(args)
     if args.what in ("recipe", "all"):
         recipe(args)
     if args.what in ("memory", "all"):

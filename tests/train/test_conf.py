@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from tests.train.toys import losses
 from wgtorch import Block, lora
-from wgtorch.cli.main import _parser
+from wgtorch.cli.options import make_parser
 from wgtorch.cli.train import arguments_of, run, target_from, whole
 from wgtorch.core.errors import ConfigError, UnknownNameError
 
@@ -95,8 +95,8 @@ def test_every_file_for_training_is_seen_here() -> None:
     untrained = sorted(set(files) - {name for name, _ in COMMANDS})
     assert untrained == UNTRAINED, "each file's head says a command that trains with it"
     assert Counter(name.split("/")[0] for name in files if name not in untrained) == {
-        "world": 3, "stage": 1, "pipeline": 2, "graph": 2, "block": 10, "data": 13, "objective": 20, "optimizer": 5, "trainer": 3,
-        "lora": 3, "logger": 4, "experiment": 12,
+        "world": 3, "stage": 1, "pipeline": 2, "graph": 2, "block": 11, "data": 14, "objective": 21, "optimizer": 5, "trainer": 3,
+        "lora": 3, "logger": 4, "experiment": 14,
     }  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_a_config_names_one_thing_to_train() -> None:
 
 
 def test_the_command_line_takes_experiments_files_and_runs(tmp_path: Path) -> None:
-    args = _parser().parse_args(["train", "tiny_denoising", "-m", "optimizer.lr=1,2"])
+    args = make_parser().parse_args(["train", "tiny_denoising", "-m", "optimizer.lr=1,2"])
     assert (args.target, args.overrides) == ("tiny_denoising", ["-m", "optimizer.lr=1,2"])
     assert arguments_of("tiny_denoising", ["seed=1"])[-2:] == ["experiment=tiny_denoising", "seed=1"]
     assert arguments_of(str(CONF / "experiment/tiny_denoising.yaml"), [])[-1] == "experiment=tiny_denoising"

@@ -68,6 +68,61 @@ def test_a_shared_block_frozen_at_one_place_trains_as_in_one_process_over_both_s
     assert len(manifest["blocks"]) == 3, "the shared block is stored once"
 
 
+SHARDED = """
+import sys
+sys.path.insert(0, {root!r})
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.tensor import DTensor
+from tests.train.toys import QUIET, Distance, Linear, Numbers, chain
+from wgtorch.train import Trainable
+
+class Loaders(pl.LightningDataModule):
+    def train_dataloader(self):
+        return Numbers(batch_size=2).loaders(seed=0, rank=self.trainer.global_rank, world_size=2)[0]
+    def val_dataloader(self):
+        return []
+
+torch.manual_seed(0)
+shared = Linear()
+target = chain(shared, Linear(), shared, Linear())
+trainable = Trainable(target, objective=Distance(), optimizer={{"type": "sgd", "lr": 0.1}}, freeze=["d"])
+trainer = pl.Trainer(**QUIET, max_steps=3, devices=2, strategy=ModelParallelStrategy(2, 1), logger=False, enable_checkpointing=False,
+                     enable_model_summary=False, use_distributed_sampler=False)
+trainer.fit(trainable, datamodule=Loaders())
+assert [isinstance(target.nodes[name].layer.weight, DTensor) for name in "abcd"] == [True, True, True, False], "a frozen place is whole"
+whole = {{name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in target.state_dict().items()}}
+if trainer.is_global_zero:
+    torch.save(whole, {out!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_sharded_over_two_processes_it_steps_as_in_one(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(SHARDED.format(root=str(ROOT), out=str(tmp_path / "out.pt")))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    torch.manual_seed(0)
+    shared = Linear()
+    hand: Any = chain(shared, Linear(), shared, Linear())
+    hand.set_trainable("d", False)
+    hand.train()
+    shares = [Numbers(batch_size=2).loaders(seed=0, rank=rank, world_size=2)[0] for rank in (0, 1)]
+    optimizer = torch.optim.SGD(list(hand.trainable_parameters()), lr=0.1)
+    for _, batches in zip(range(3), zip(*shares, strict=True), strict=False):
+        optimizer.zero_grad()
+        for batch in batches:
+            (Distance()(hand, batch, Step(0, torch.Generator())) / 2).backward()
+        optimizer.step()
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    for name, value in hand.state_dict().items():
+        torch.testing.assert_close(found[name], value)
+
+
 PLAIN = """
 import sys
 sys.path.insert(0, {root!r})

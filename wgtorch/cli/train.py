@@ -13,11 +13,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wgtorch.cli.optuna_sweeper import register
 from wgtorch.cli.own_code import import_modules, with_own_code
 from wgtorch.cli.sweep import Sweep
 from wgtorch.cli.target import CommandError, level_from
@@ -258,6 +260,8 @@ def program(arguments: Sequence[str] | None = None) -> None:
     path = None
     if not any(argument in ("--config-path", "-cp") for argument in given):
         path, sys.argv = str(conf_folder()), [sys.argv[0], *own_configs(), *given]
+    if "hydra/sweeper=optuna" in given and find_spec("hydra_plugins") is None:
+        register()
     sweep = Sweep()
 
     def job(config: Any) -> float | None:

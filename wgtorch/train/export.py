@@ -10,6 +10,7 @@ from typing import Any
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.train.patterns import blocks_at
 from wgtorch.train.trainable import Trainable
 
 FORMATS = ("diffusers", "kohya", "peft")
@@ -79,7 +80,7 @@ def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
 
     settings = {key: value for key, value in export.settings.items() if value and isinstance(value, (str, int, float, list, Mapping))}
     target = trainable.target
-    base = getattr(target, "source", None) or _base_of(target)
+    base = _base_of(target)
     pictures = sorted((folder / "samples").glob("*.png"))[-1:]
     count = sum(parameter.numel() for parameter in trainable.learned())
     text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True).strip()
@@ -97,8 +98,13 @@ def _use(export: Export) -> list[str]:
 
 
 def _base_of(target: Block) -> str:
-    refs = [value for block in target.modules() if (value := getattr(block, "checkpoint_ref", None)) and isinstance(value, str)]
-    return refs[0] if refs else target.block_id
+    """What names the models below: the folder that they are from, one model's own ref, or the target's id."""
+    blocks = [block for _, block in blocks_at(target)]
+    refs = list(dict.fromkeys(str(ref) for block in blocks if (ref := block.config.get("checkpoint_ref"))))
+    if len(refs) == 1:
+        return refs[0]
+    folders = {str(Path(ref).parent) for ref in refs}
+    return folders.pop() if len(folders) == 1 else target.block_id
 
 
 def _plain(value: Any) -> Any:

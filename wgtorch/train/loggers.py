@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def _made(settings: Any, folder: Path) -> Logger | None:
     from lightning.pytorch.loggers import MLFlowLogger
 
     _check(options, _names(MLFlowLogger.__init__) - {"save_dir"})
-    return MLFlowLogger(save_dir=str(folder / "mlruns"), **options)
+    uri = options.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    where = {"artifact_location": (folder / "mlartifacts").resolve().as_uri()} if uri.startswith("sqlite:") else {}
+    return MLFlowLogger(**{**where, **options, "tracking_uri": uri})
 
 
 def _names(function: Any) -> set[str]:

@@ -116,3 +116,9 @@ def check_batch(batch: Any, needed: tuple[str, ...], what: str) -> None:
     for key in needed:
         if key not in batch:
             raise ConfigError(f"{what} needs {key!r} in every batch; the data gives {sorted(batch)}; {suggest(key, batch)}")
+
+
+def rows_in(batch: Batch) -> int:
+    """How many samples a batch has: the length of its first list or tensor; 1 where there is none."""
+    lengths = (len(value) for value in batch.values() if isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.dim()))
+    return next(lengths, 1)

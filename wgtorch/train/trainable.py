@@ -8,15 +8,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.rng import key_to_seed
-from wgtorch.core.tree import levels
+from wgtorch.core.tree import is_level, levels, walk
 from wgtorch.graph import Graph
+from wgtorch.lora.adapted_module import adapted_module
 from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.lora.training import check_optimizer
 from wgtorch.train.accumulation import GradientGroup
@@ -25,14 +26,19 @@ from wgtorch.train.finite import check_finite, gradient_norms
 from wgtorch.train.frozen_outputs import FrozenOutputs
 from wgtorch.train.gradient_boundaries import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.learned import learned_parameters, say_what_is_left_out
-from wgtorch.train.objective import Objective, Step, check_batch
+from wgtorch.train.objective import Objective, Step, check_batch, rows_in
 from wgtorch.train.optimization import Plan
+from wgtorch.train.patterns import blocks_at
 from wgtorch.train.patterns import freeze as freeze_places
 from wgtorch.train.patterns import train_only as train_only_places
 from wgtorch.train.randomness import Generators
 from wgtorch.train.registries import ObjectiveRegistry, build, built_from
 
 _log = logging.getLogger(__name__)
+_RECOMPUTES = ("_supports_gradient_checkpointing", "supports_gradient_checkpointing")
+"""How models of diffusers and transformers say that their layers can be computed again."""
+_SWITCHES = ("enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable")
+"""What has them do so, in diffusers, and in transformers 5 and 4."""
 
 
 class Trainable(pl.LightningModule):
@@ -55,8 +61,8 @@ class Trainable(pl.LightningModule):
         freeze: patterns of places and parameters that do not train; see :mod:`wgtorch.train.patterns`.
         train_only: patterns of the only ones that do.
         ema: settings of :class:`~wgtorch.train.averaging.Averaging`; None for none.
-        gradient_checkpointing: the turns of every loop are computed again in the backward pass, so that memory does not grow
-            with their number.
+        gradient_checkpointing: the iterations of every loop, and the layers of diffusers' and transformers' models, are computed
+            again in the backward pass, so that memory does not grow with their number.
         cache: settings of :class:`~wgtorch.train.frozen_outputs.FrozenOutputs`, which keeps what frozen models make of each sample;
             None computes it in every step.
         seed: root of the objective's draws.
@@ -95,7 +101,7 @@ class Trainable(pl.LightningModule):
         if freeze:
             freeze_places(target, list(freeze))
         if gradient_checkpointing:
-            _recompute_loops(target)
+            _recompute(target)
         self.target = target
         self.objective = found
         self.seed = seed
@@ -105,7 +111,7 @@ class Trainable(pl.LightningModule):
         self.group = GradientGroup()
         self.is_stepping = False
         """True while gradients or weights are half of what they will be: nothing that is saved then could be gone on from."""
-        self._is_grouped = False
+        self._is_grouped, self._is_sharded = False, False
         self._checked = False
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -143,7 +149,7 @@ class Trainable(pl.LightningModule):
     def validation_step(self, batch: Any, batch_index: int) -> None:
         named = self.loss(batch, self.step_of(batch_index, training=False))
         named.pop("count", None)
-        rows = len(next(iter(batch.values()))) if batch else 1
+        rows = rows_in(batch)
         self.log_dict({f"val/{name}": value for name, value in named.items()}, prog_bar=True, batch_size=rows, sync_dist=True)
 
     def step_of(self, index: int, *, training: bool) -> Step:
@@ -166,6 +172,29 @@ class Trainable(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         return [Generators(), *([self.averaging] if self.averaging is not None else [])]
+
+    def configure_model(self) -> None:
+        """Under Lightning's ``ModelParallelStrategy`` blocks are sharded over the processes (FSDP2).
+
+        Those that stand at a place that does not train are whole in each: such a use looks at weights past the module's own call.
+        """
+        if (
+            self._trainer is None
+            or not isinstance(self.trainer.strategy, ModelParallelStrategy)
+            or self.device_mesh is None
+            or self._is_sharded
+        ):
+            return
+        from torch.distributed.fsdp import fully_shard
+
+        if self.device_mesh["tensor_parallel"].size() > 1:
+            raise TrainingError(
+                f"ModelParallelStrategy: tensor_parallel_size is {self.device_mesh['tensor_parallel'].size()}, and no layer is split over "
+                "processes; expected ModelParallelStrategy(data_parallel_size=<processes>, tensor_parallel_size=1)"
+            )
+        self._is_sharded = True
+        for block in _sharded_blocks(self.target):
+            fully_shard(block, mesh=self.device_mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
         names = self.trained_names()
@@ -228,7 +257,28 @@ class Trainable(pl.LightningModule):
         return {name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) in trained}
 
 
-def _recompute_loops(target: Block) -> None:
+def _sharded_blocks(target: Block) -> list[Block]:
+    """Blocks with weights, each once, that train wherever they stand."""
+    found: dict[int, Block] = {}
+    whole: set[int] = set()
+    frozen: list[str] = []
+    for path, child, level in walk(target):
+        if level is not None and not level.node_specs[path.rpartition("/")[2]].trainable:
+            frozen.append(f"{path}/")
+        if not is_level(child) and any(True for _ in child.parameters()):
+            found[id(child)] = child
+            if any(f"{path}/".startswith(place) for place in frozen):
+                whole.add(id(child))
+    return [block for key, block in found.items() if key not in whole]
+
+
+def _recompute(target: Block) -> None:
+    """Iterations of loops, and the layers of models that can do it themselves, are computed again in the backward pass."""
     for graph in levels(target):
         if isinstance(graph, Graph):
             graph.metadata["gradient_checkpointing"] = True
+    for block in {id(block): block for _, block in blocks_at(target)}.values():
+        model = adapted_module(block)
+        switch = next((name for name in _SWITCHES if hasattr(model, name)), None)
+        if switch is not None and any(getattr(model, name, False) for name in _RECOMPUTES):
+            getattr(model, switch)()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -127,6 +127,32 @@ def denoiser_of(place: Block, backbone: str | None, *, learned: Collection[int] 
     names = {entry.port_name: entry.name for entry in part.exposed_inputs if entry.node_id == node}
     part = _without_loop(part, names["latent"], names["timestep"], guided)
     return Denoiser(part, names["latent"], names["timestep"], place, frozen_head(part, set(learned), set(names.values())))
+
+
+EMBEDDINGS = {"prompt_embeds": "embedding", "pooled_prompt_embeds": "pooled"}
+"""Keys of a batch, as diffusers' pipelines call them, and the ports that take them in place of what text encoders make."""
+
+
+def with_embeddings(denoiser: Denoiser, given: Collection[str]) -> Denoiser:
+    """The denoiser with embeddings of prompts as inputs, under those keys of :data:`EMBEDDINGS`, and without text encoders for them.
+
+    Raises:
+        ConfigError: the graph has no place for one.
+    """
+    if not isinstance(denoiser.call, Graph):
+        raise ConfigError(
+            f"denoising: {denoiser.call.block_id} is a bare backbone and takes no {', '.join(sorted(given))}; give its 'condition'"
+        )
+    part = denoiser.call.select(outputs=["pred"])
+    nodes = [node for node, block in part.nodes.items() if getattr(block, "only_guided", ())]
+    for key in given:
+        taken = [edge for edge in part.edges if edge.target_node in nodes and edge.target_port == EMBEDDINGS[key]]
+        if not taken:
+            raise ConfigError(f"denoising: {denoiser.call.block_id} has no place for {key!r}; leave it out of the data")
+        for edge in taken:
+            part.remove_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)
+            part.expose_input(edge.target_node, edge.target_port, key)
+    return replace(denoiser, call=part.select(outputs=["pred"]), head=None)
 
 
 _LOOP = ("noise", "solver", "schedule", "guidance")

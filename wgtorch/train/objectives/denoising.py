@@ -18,6 +18,7 @@ from wgtorch.graph import Graph
 from wgtorch.train.learned import places_below
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.denoiser import (
+    EMBEDDINGS,
     Denoiser,
     adapters_on_the_way,
     denoiser_of,
@@ -26,6 +27,7 @@ from wgtorch.train.objectives.denoiser import (
     path_of,
     prediction_in,
     schedule_in,
+    with_embeddings,
 )
 from wgtorch.train.objectives.noising import (
     Noised,
@@ -106,6 +108,7 @@ class Denoising(Objective):
         self.drop_condition = drop_condition
         self.inputs, self.sample_inputs = dict(inputs or {}), dict(sample_inputs or {})
         self._parts: dict[Any, Denoiser] = {}
+        self._embedded: dict[tuple[str, ...], tuple[Denoiser, Denoiser]] = {}
 
     def check(self, target: Block) -> None:
         denoiser = self.denoiser(target)
@@ -133,7 +136,7 @@ class Denoising(Objective):
 
     def errors(self, target: Block, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         """Squared error [B] of the model's own prediction at one random level of noise, and what each counts [B]."""
-        denoiser = self.denoiser(target)
+        denoiser = self.denoiser_for(target, batch)
         noised = self.noised(denoiser, self.latent_of(denoiser, batch, step), step)
         pred = self.predict(target, denoiser, noised, self.conditions(denoiser, batch, step), step)
         return self.errors_of(denoiser, pred, noised, batch)
@@ -246,6 +249,17 @@ class Denoising(Objective):
             guided = "guidance_scale" in self.inputs or "true_cfg_scale" in self.inputs
             self._parts[key] = denoiser_of(place, self.backbone, learned=learned, guided=guided)
         return self._parts[key]
+
+    def denoiser_for(self, target: Block, batch: Batch) -> Denoiser:
+        """The denoiser for what a batch brings: embeddings of prompts (``prompt_embeds``) take the place of text encoders."""
+        denoiser = self.denoiser(target)
+        given = tuple(key for key in EMBEDDINGS if key in batch and key not in denoiser.call.get_input_spec())
+        if not given:
+            return denoiser
+        known = self._embedded.get(given)
+        if known is None or known[0] is not denoiser:
+            known = self._embedded[given] = (denoiser, with_embeddings(denoiser, given))
+        return known[1]
 
     def prediction_of(self, denoiser: Denoiser) -> str:
         """What the backbone predicts.

@@ -14,7 +14,7 @@ from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph
-from wgtorch.train.objective import Batch, Step
+from wgtorch.train.objective import Batch, Step, rows_in
 from wgtorch.train.objectives.denoiser import Denoiser
 from wgtorch.train.objectives.denoising import Denoising
 from wgtorch.train.objectives.noising import Noised, wide
@@ -85,7 +85,7 @@ class PolicyGradient(Denoising):
         """``loss``; ``reward``: its mean over the pictures."""
         denoiser = self.denoiser(target)
         conditions = {name: self._repeated(value, batch) for name, value in self.conditions(denoiser, batch, step).items()}
-        count = self.samples_of_each * _rows(batch)
+        count = self.samples_of_each * rows_in(batch)
         grid = self.schedule_of(denoiser).grid(self.steps)
         with torch.no_grad():
             walk = self._walk(target, denoiser, grid, conditions, count, step)
@@ -166,13 +166,9 @@ class PolicyGradient(Denoising):
 
     def _repeated(self, value: Any, batch: Batch) -> Any:
         """Each row so often as there are pictures of a prompt."""
-        rows = _rows(batch)
+        rows = rows_in(batch)
         if isinstance(value, Tensor) and value.dim() and len(value) == rows:
             return value.repeat_interleave(self.samples_of_each, dim=0)
         if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == rows:
             return [each for each in value for _ in range(self.samples_of_each)]
         return value
-
-
-def _rows(batch: Batch) -> int:
-    return next((len(value) for value in batch.values() if isinstance(value, (Tensor, list, tuple)) and len(value)), 1)
