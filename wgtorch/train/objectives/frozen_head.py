@@ -50,7 +50,10 @@ class FrozenHead:
         blocks = list(self.head.nodes.values())
         if not self._is_known or any(parameter.requires_grad for block in blocks for parameter in block.parameters()):
             return None
-        given = {name: values[name] for name in self.head.get_input_spec() if name in values}
+        spec = self.head.get_input_spec()
+        given = {name: values[name] for name in spec if name in values}
+        if any(name not in given and not port.optional for name, port in spec.items()):
+            return None  # the call itself says what is missing
         weights, device = cache.weights_of(blocks), _device_of(blocks)
         found = []
         for row in range(rows):

@@ -78,7 +78,7 @@ class ScenePainting(Denoising):
         if self._bare is None or self._bare[0] is not whole:
             node = next(node_id for node_id, child in whole.call.nodes.items() if isinstance(child, SceneBackbone))
             call = whole.call.select([f"{node}.{port}" for port in ("latent", "timestep", "condition")], ["pred"])
-            self._bare = whole, replace(whole, call=call, latent="latent", timestep="timestep")
+            self._bare = whole, replace(whole, call=call, latent="latent", timestep="timestep", head=None)
         return self._bare[1]
 
     def conditions(self, denoiser: Denoiser, batch: Batch, step: Step) -> dict[str, Any]:
