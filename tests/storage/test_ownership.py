@@ -179,3 +179,34 @@ def test_a_damaged_life_proves_nothing(tmp_path):
     with pytest.raises(StorageError, match=r"life\.json: not readable as JSON"):
         world_in(tmp_path).run(seed=7)
     assert all_of(tmp_path) == before
+
+
+# --- a place that only a file names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state_dir", ["../elsewhere", "{tmp}/elsewhere", "a/../../elsewhere", "memory://elsewhere"])
+def test_a_file_does_not_choose_a_place_outside(tmp_path, monkeypatch, state_dir):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    world = tiny_world()
+    world.set_storage({"state_dir": state_dir.replace("{tmp}", str(tmp_path))})
+    world.save_config(tmp_path / "world.yaml")
+    loaded = World.from_yaml(tmp_path / "world.yaml")
+    with pytest.raises(StorageError, match=r"the file .*world\.yaml has the world's past written to .*elsewhere.*call world\.set_storage"):
+        loaded.run(seed=1)
+    assert not (tmp_path / "elsewhere").exists() and loaded.life.is_new
+    if "://" not in state_dir:
+        World.from_yaml(tmp_path / "world.yaml", trust=True).run(seed=1)
+        assert (tmp_path / "elsewhere" / MARKER).is_file()
+    loaded.set_storage({"state_dir": tmp_path / "mine"})
+    loaded.run(seed=1)
+    assert (tmp_path / "mine" / MARKER).is_file()
+
+
+def test_a_file_may_choose_a_place_below_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    world = tiny_world()
+    world.set_storage({"state_dir": "runs/mine"})
+    world.save_config("world.yaml")
+    World.from_yaml("world.yaml").run(seed=1)
+    assert (tmp_path / "runs" / "mine" / MARKER).is_file()

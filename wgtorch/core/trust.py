@@ -73,6 +73,12 @@ def in_code() -> bool:
     return _border.get() is None
 
 
+def untrusted_file() -> str | None:
+    """The file that what is built now comes from; None where code says so, or the file is trusted with everything."""
+    border = _border.get()
+    return None if border is None or border.trust == _EVERYTHING else border.file
+
+
 @contextmanager
 def from_file(file: str | os.PathLike[str], trust: Trust | bool | None = None) -> Iterator[None]:
     """Says that what is built now comes from a file; None trusts it as what names it, or not at all where code does."""

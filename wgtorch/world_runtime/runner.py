@@ -24,6 +24,7 @@ from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of
 from wgtorch.core.signature import copy_plain, ensure_plain
+from wgtorch.core.trust import untrusted_file
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
@@ -42,6 +43,7 @@ class WorldRunner(Level):
         self._initial: dict[str, Any] = {}
         self._storage_config: dict[str, Any] | None = None
         self._storage: Storage = MemoryStorage()
+        self._storage_file: str | None = None  # that said so, where it is not trusted
         self._life = Life()
         self._failed: RunRequest | None = None
         self._answers: dict[tuple[str, int], ResultCache] = {}
@@ -138,6 +140,7 @@ class WorldRunner(Level):
             storage: ``{"state_dir": folder, "naming_template": "{step:05d}", "max_snapshots": None}``, a storage object, or
                 None for memory.
         """
+        self._storage_file = untrusted_file()
         if storage is None:
             self._storage_config, self._storage = None, MemoryStorage()
         elif isinstance(storage, Mapping):
@@ -255,6 +258,7 @@ class WorldRunner(Level):
         run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training, cache=cache)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
+        self._check_place()
         with self._storage.hold():
             self._check_storage()
             if call is not self._failed and call.state is None and call.actions:
@@ -379,6 +383,21 @@ class WorldRunner(Level):
         raise StorageError(
             f"{self.block_id}: the storage holds {found}. Call world.resume() to go on with it, or choose another state_dir."
         )
+
+    def _check_place(self) -> None:
+        """Refuses a folder outside of the current one that a file names, unless this life is there already."""
+        if self._storage_file is None or self._storage_config is None or "state_dir" not in self._storage_config:
+            return
+        stored, state_dir = self._where_stored(), str(self._storage_config["state_dir"])
+        if stored is not None and stored.id == self._life.id:
+            return
+        inside = "://" not in state_dir and Path(state_dir).resolve().is_relative_to(Path.cwd().resolve())
+        if not inside:
+            raise StorageError(
+                f"{self.block_id}: the file {self._storage_file} has the world's past written to {state_dir!r}; a file may choose a place "
+                f"below the current folder. If it is to be there, call world.set_storage({{'state_dir': {state_dir!r}}}), or load it with "
+                "trust=True"
+            )
 
     def _where_stored(self) -> Life | None:
         """Whose life the storage keeps, and where that is; without what the world is there, which may be large."""
