@@ -85,3 +85,22 @@ with serving(graph) as url:
     print(Endpoint(url).call({"inputs": {"prompt": "a castle"}, "seed": 1}, "here")["outputs"]["image"].shape)
 """
     assert "[1, 3, 64, 64]" in without_posix(code, tmp_path)
+def test_a_world_is_stored_saved_and_resumed_without_posix_modules(tmp_path: Path) -> None:
+    code = """
+from wgtorch import World
+world = World.from_template("default", steps=2, larger=False)
+world.set_storage({"state_dir": "runs/a"})
+world.run(num_steps=2, seed=1)
+world.save_checkpoint("saved.wgt", "archive")
+again = World.load_from_checkpoint("saved.wgt")
+print(again.state.filled, len(world.history))
+"""
+    assert "intent" in without_posix(code, tmp_path)
+    assert (tmp_path / "runs" / "a" / "00001" / "state.json").is_file()
+
+
+def test_the_command_line_works_without_posix_modules(tmp_path: Path) -> None:
+    code = "from wgtorch.cli.main import main; sys.exit(main(['run', 'default', '--steps', '1', '--set', 'steps=2', '--out', 'out']))"
+    assert "Overview" in without_posix(code, tmp_path)
+
+

@@ -87,13 +87,15 @@ _SUBMODULES = ("lora", "testing", "train")
 _install()
 
 
-def __getattr__(name: str) -> object:
-    if name in _HOME_OF:
-        value = globals()[name] = getattr(_import_module(_HOME_OF[name]), name)
-        return value
-    if name in _SUBMODULES:
-        return _import_module(f"wgtorch.{name}")
-    raise AttributeError(f"module 'wgtorch' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker is told every name above, and finds those that are none
+
+    def __getattr__(name: str) -> object:
+        if name in _HOME_OF:
+            value = globals()[name] = getattr(_import_module(_HOME_OF[name]), name)
+            return value
+        if name in _SUBMODULES:
+            return _import_module(f"wgtorch.{name}")
+        raise AttributeError(f"module 'wgtorch' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import nn
@@ -30,6 +30,8 @@ from wgtorch.core.registry import Registry
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
 from wgtorch.core.trust import Trust, from_file
+
+B = TypeVar("B", bound="Block")
 
 
 class Block(nn.Module):
@@ -579,7 +581,7 @@ BlockRegistry = _BlockRegistry(
 )
 
 
-def register_block(block_type: str) -> Callable[[type[Any]], type[Any]]:
+def register_block(block_type: str) -> Callable[[type[B]], type[B]]:
     """Class decorator: makes a block class known to configs under ``block_type``.
 
     Example:
@@ -587,7 +589,7 @@ def register_block(block_type: str) -> Callable[[type[Any]], type[Any]]:
         ... class Scale(Block): ...
     """
 
-    def decorate(block_class: type[Any]) -> type[Any]:
+    def decorate(block_class: type[B]) -> type[B]:
         block_class.block_type = block_type
         BlockRegistry.register(block_type, block_class)
         return block_class

@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from wgtorch.core.run.context import (
     split_path,
     told_of_item,
 )
-from wgtorch.core.run.dry_run import dry_run_of
+from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import check_loops_are_there
@@ -133,6 +133,44 @@ class Composite(GraphBuilder):
             walk(self, plan.steps if run is not None and run.options.is_watched else plan.fast_steps, slots, run)
         outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
         return outputs if run is None or run.wanted is None else self._take(run, outputs)
+
+    @overload
+    def run(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        outputs: str | Sequence[str] | None = None,
+        num_loop_steps: int | Mapping[str, int] | None = None,
+        training: bool | None = None,
+        seed: int | Sequence[int] | None = None,
+        device: torch.device | str | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        dry_run: Literal[False] = False,
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
+        cache: NodeCache | None = None,
+        **unknown: Any,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def run(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        outputs: str | Sequence[str] | None = None,
+        num_loop_steps: int | Mapping[str, int] | None = None,
+        training: bool | None = None,
+        seed: int | Sequence[int] | None = None,
+        device: torch.device | str | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        dry_run: Literal[True, "fake"],
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
+        cache: NodeCache | None = None,
+        **unknown: Any,
+    ) -> DryRun: ...
 
     def run(
         self,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import torch
 
@@ -167,7 +167,39 @@ class WorldRunner(Level):
         start = State(schema=self._schema) if state is None else state
         return one_pass(self, start, action, self.content, run_context or RunContext(RunOptions(self.block_id)))[0]
 
-    def run(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def run(
+        self,
+        state: State | None = None,
+        *,
+        action: Any = None,
+        num_steps: int = 1,
+        seed: int | None = None,
+        training: bool | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        dry_run: Literal[False] = False,
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        cache: NodeCache | None = None,
+    ) -> State: ...
+
+    @overload
+    def run(
+        self,
+        state: State | None = None,
+        *,
+        action: Any = None,
+        num_steps: int = 1,
+        seed: int | None = None,
+        training: bool | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        dry_run: Literal[True, "fake"],
+        timeout: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        cache: NodeCache | None = None,
+    ) -> DryRun: ...
+
+    def run(
         self,
         state: State | None = None,
         *,
