@@ -27,7 +27,7 @@ LAYERS = (
     ("wgtorch.core",),
     ("wgtorch.roles", "wgtorch.world_runtime.state"),
     ("wgtorch.world_runtime.conditions", "wgtorch.world_runtime.contract", "wgtorch.storage"),
-    ("wgtorch.graph", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world", "wgtorch.world_runtime"),
+    ("wgtorch.graph", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world", "wgtorch.world_batch", "wgtorch.world_runtime"),
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),
@@ -157,7 +157,7 @@ def test_using_every_name_loads_nothing_heavy() -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(wgtorch.__all__) == [
         "Block", "BlockRegistry", "Event", "Graph", "Kind", "NodeCache", "Paused", "Pipeline", "Pool", "Port", "Rng", "Stage",
-        "State", "WgtorchError", "World", "evaluate", "register_block", "register_condition", "register_kind", "register_merge",
+        "State", "WgtorchError", "World", "WorldBatch", "evaluate", "register_block", "register_condition", "register_kind", "register_merge",
         "register_template", "show",
     ]  # fmt: skip
     assert all(hasattr(wgtorch, name) for name in wgtorch.__all__)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wgtorch.report.show import show
     from wgtorch.stage import Stage
     from wgtorch.world import World
+    from wgtorch.world_batch import WorldBatch
     from wgtorch.world_runtime.conditions import register_condition
     from wgtorch.world_runtime.contract import register_merge
     from wgtorch.world_runtime.state import State
@@ -50,6 +51,7 @@ __all__ = [
     "State",
     "WgtorchError",
     "World",
+    "WorldBatch",
     "evaluate",
     "register_block",
     "register_condition",
@@ -77,6 +79,7 @@ _HOMES = {
     "wgtorch.report.show": ("show",),
     "wgtorch.stage": ("Stage",),
     "wgtorch.world": ("World",),
+    "wgtorch.world_batch": ("WorldBatch",),
     "wgtorch.world_runtime.conditions": ("register_condition",),
     "wgtorch.world_runtime.contract": ("register_merge",),
     "wgtorch.world_runtime.state": ("State",),

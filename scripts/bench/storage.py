@@ -137,9 +137,7 @@ def main() -> int:
         os.fsync = fsync
         new = statistics.median(new_in(world, index) for index in range(1, min(len(world.history), 12)))
         total = bytes_in(folder / "states")
-        print(
-            f"all: {total / 1e6:.1f} MB for {given.passes} passes; {new / 1e3:.1f} kB new in one; {total / given.passes / new:.2f} times"
-        )
+        print(f"all: {total / 1e6:.1f} MB for {given.passes} passes; {new / 1e3:.1f} kB new in one; {total / given.passes / new:.2f} times")
         early, late = figures[1 if len(figures) > 2 else 0], figures[-1]
         print(
             f"late beside early: {late[0] / early[0]:.2f} times the bytes, {(late[1] - late[3]) / (early[1] - early[3]):.2f} times the time"

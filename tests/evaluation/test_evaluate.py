@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import wgtorch
-from tests.world_blocks import tiny_world
-from wgtorch import State, World
+from tests.world_blocks import assert_same, record_of, tiny_world
+from wgtorch import Block, State, World
 from wgtorch.cli.main import main
 from wgtorch.core.errors import ConfigError, UnknownNameError
+from wgtorch.core.tree import walk
 from wgtorch.evaluation import Episode, EvaluatorRegistry, NotMeasured, Past, register_evaluator
 from wgtorch.storage.base import History
 from wgtorch.storage.memory import MemoryStorage
@@ -122,6 +123,43 @@ def test_a_description_that_is_not_of_the_picture_is_noticed(lived: World) -> No
     assert wrong["identical"] == 0.0 and wrong["agreement"] < 0.5
 
 
+def test_an_action_that_does_nothing_is_noticed() -> None:
+    world = tiny_world()
+    world.run(num_steps=4, action=[None, "sing", None, None], seed=5)
+    found = wgtorch.evaluate(world, ["action_effect"])["action_effect"]
+    assert found["actions"] == 1 and found["intents"] == 1.0 and found["facts"] > 0
+    before = record_of(world)
+    deaf = tiny_world()
+    block_of(deaf, "world_test/develop").register_forward_hook(lambda module, args, text: text.split(", action")[0])
+    deaf.run(num_steps=4, action=[None, "sing", None, None], seed=5)
+    assert wgtorch.evaluate(deaf, ["action_effect"])["action_effect"] == {"actions": 1, "intents": 0.0, "facts": 0.0}
+    assert_same(record_of(world), before)
+    first = tiny_world()
+    first.run(num_steps=2, action=["sing", None], seed=5)
+    assert wgtorch.evaluate(first, ["action_effect"])["action_effect"]["intents"] == 1.0
+    with pytest.raises(NotMeasured, match="action="):
+        EvaluatorRegistry.get("action_effect")(Past.of(_lived()))
+
+
+def test_a_stage_that_is_not_repeatable_is_noticed() -> None:
+    assert wgtorch.evaluate(_lived(), ["determinism"])["determinism"] == {"passes": 2, "same": 1.0}
+    count = iter(range(100))
+    world = tiny_world()
+    block_of(world, "world_test/tell").register_forward_hook(lambda module, args, text: f"{next(count)}: {text}")
+    world.run(num_steps=3, seed=5)
+    assert wgtorch.evaluate(world, ["determinism"])["determinism"]["same"] == 0.0
+
+
+def block_of(world: World, block_type: str) -> Block:
+    return next(child for _, child, _ in walk(world) if child.block_type == block_type)
+
+
+def _lived() -> World:
+    world = tiny_world()
+    world.run(num_steps=3, seed=5)
+    return world
+
+
 def test_time_is_counted_by_stage(lived: World) -> None:
     found = wgtorch.evaluate(lived, ["cost"])["cost"]
     stages = [value for name, value in found.items() if name.startswith("seconds.")]
@@ -136,7 +174,8 @@ def test_all_that_are_registered_are_asked_and_each_says_what_it_means(lived: Wo
     data = json.loads(found.to_json())
     assert data["episodes"] == len(lived.history) and data["measures"]["cost"]["meaning"].startswith("Time, bytes, tokens")
     assert str(found).splitlines()[0] == f"{lived.world_id}: {len(lived.history)} episodes" and "<table>" in found._repr_html_()
-    assert {"intent_outcome", "artifacts_description", "recipe_picture", "revisit", "cost"} <= set(EvaluatorRegistry.names())
+    known = {"intent_outcome", "artifacts_description", "recipe_picture", "revisit", "action_effect", "determinism", "cost"}
+    assert known <= set(EvaluatorRegistry.names())
 
 
 @pytest.fixture

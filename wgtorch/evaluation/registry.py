@@ -17,6 +17,7 @@ EvaluatorRegistry: Registry[Evaluator] = Registry("evaluator", group="wgtorch.ev
 _PROVIDED = {
     "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
     "wgtorch.evaluation.revisit": ("revisit",),
+    "wgtorch.evaluation.reruns": ("action_effect", "determinism"),
     "wgtorch.evaluation.cost": ("cost",),
     "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4"),
 }

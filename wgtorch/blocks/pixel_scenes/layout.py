@@ -77,7 +77,7 @@ def any_look(rng: random.Random) -> Look:
 def _any(rng: random.Random, count: int) -> ScenePlan:
     time, weather, terrain = rng.choice(TIMES), rng.choice(WEATHERS), rng.choice(TERRAINS)
     roles = (["landmark"] if rng.random() < min(1.0, count / 3) else []) if count else []
-    roles += (["hero"] if len(roles) < count and rng.random() < 0.6 else [])
+    roles += ["hero"] if len(roles) < count and rng.random() < 0.6 else []
     roles += rng.choices(("object", "character"), k=count - len(roles))
     front = iter(rng.sample(FRONT, len(FRONT)))
     things = []
