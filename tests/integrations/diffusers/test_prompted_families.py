@@ -109,10 +109,16 @@ def test_adapters_leave_for_diffusers_and_come_back(pipelines: dict[str, Any], f
     pipeline.unload_lora_weights()
 
 
-def test_sizes_of_training_are_asked_for_unless_told_otherwise(pipelines: dict[str, Any]) -> None:
+def test_sizes_of_training_are_painted_and_cut_unless_told_otherwise(pipelines: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers.pipelines.sana import pipeline_sana
+
+    monkeypatch.setattr(pipeline_sana, "ASPECT_RATIO_1024_BIN", {"0.5": [32, 64], "1.0": [64, 64], "2.0": [64, 32]})
     graph = graph_of(pipelines["sana"], "sana")
-    with pytest.raises(PortError, match="32 x 32 is no size that the model was trained at; the nearest is 1024 x 1024"):
-        ours(graph, prompt=PROMPT, height=32, width=32)
+    call = {name: value for name, value in call_of("sana").items() if name != "use_resolution_binning"}
+    for sides in ({"height": 64, "width": 64}, {"height": 32, "width": 32}, {"height": 32, "width": 96}):
+        check_equal(pipelines["sana"], graph, **{**call, **sides})
+    with pytest.raises(PortError, match="sizes of training are known for models of .* latents to a side, and this one has 8"):
+        ours(graph_of(pipelines["pixart"], "pixart"), prompt=PROMPT, height=16, width=16)
 
 
 def test_what_is_not_supported_is_named(pipelines: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ from wgtorch.integrations.diffusers.assembly import Parts, add, join
 class TrainedSize(Block):
     """A size in pixels that is one of those a model was trained at.
 
-    Where ``use_resolution_binning`` is said, as pipelines do by default, they paint at the nearest such size and resize the picture
-    afterwards. Here another size is an error that names the nearest one: what is asked for is what is painted.
+    Where ``use_resolution_binning`` is said, as pipelines do by default, the nearest such size is painted, and the picture resized and cut
+    to what was asked for.
 
     Args:
         pipeline: class of diffusers whose sizes count.
@@ -31,7 +31,7 @@ class TrainedSize(Block):
         "width": Port(dtype="number", optional=True),
         "use_resolution_binning": Port(dtype="any", optional=True),
     }
-    outputs: Mapping[str, Any] = {"height": "number", "width": "number"}
+    outputs: Mapping[str, Any] = {"height": "number", "width": "number", "size": "list"}
 
     def __init__(self, *, pipeline: str, side: int, height: int, width: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TrainedSize(Block):
         self.width = width
 
     def forward(self, height: int | None = None, width: int | None = None, use_resolution_binning: bool | None = None) -> dict[str, Any]:
-        """``height`` and ``width`` in pixels.
+        """``height`` and ``width`` in pixels to paint, and the ``size`` (height, width) that is wanted.
 
         Args:
             height: wanted.
@@ -49,17 +49,13 @@ class TrainedSize(Block):
             use_resolution_binning: only sizes of training are wanted; True where left out.
 
         Raises:
-            PortError: the size is none of them.
+            PortError: the sizes that the model was trained at are not known.
         """
         size = (self.height if height is None else int(height), self.width if width is None else int(width))
         if use_resolution_binning is None or use_resolution_binning:
             nearest = self._nearest(*size)
-            if nearest != size:
-                raise PortError(
-                    f"{self.block_id}: {size[0]} x {size[1]} is no size that the model was trained at; the nearest is {nearest[0]} x "
-                    f"{nearest[1]}. Ask for that, or give use_resolution_binning=False"
-                )
-        return {"height": size[0], "width": size[1]}
+            return {"height": nearest[0], "width": nearest[1], "size": size}
+        return {"height": size[0], "width": size[1], "size": size}
 
     def _nearest(self, height: int, width: int) -> tuple[int, int]:
         sigma: Any = require("diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma", "diffusers")
@@ -95,3 +91,4 @@ def expose_bins(parts: Parts, pipeline: str) -> None:
         join(graph, (f"size.{name}", f"noise.{name}"))
         graph.expose_input("size", name)
     graph.expose_input("size", "use_resolution_binning")
+    join(graph, ("size.size", "codec.size"))

@@ -161,8 +161,9 @@ def _from_masked_image(parts: Parts) -> str | None:
         ("latent_mask.mask", "masked_image.mask"),
         ("masked_image.image", "masked_encoder.image"),
     )
-    if not parts.sees_patches:  # UNets' pipelines encode the picture only where the loop starts near it, and the masked one last
-        join(graph, ("schedule.progress", "encoder.progress"), ("noise.noise", "masked_image.after"))
+    join(graph, ("noise.noise", "masked_image.after"))  # pipelines encode the masked picture last
+    if not parts.sees_patches:  # UNets' encode the picture only where the loop starts near it
+        join(graph, ("schedule.progress", "encoder.progress"))
     return "masked_encoder.latent"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import PortError
+from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
@@ -48,6 +48,7 @@ class AutoencoderKL(ForeignModel, Codec):
         "noise": Port(dtype="latent", optional=True),
         "progress": Port(dtype="any", optional=True),
         "draws": Port(dtype="any", optional=True),
+        "size": Port(dtype="list", optional=True),
     }
     outputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "latent": Port(dtype="latent", optional=True)}
 
@@ -79,6 +80,7 @@ class AutoencoderKL(ForeignModel, Codec):
         noise: Tensor | None = None,
         progress: Any = None,
         draws: bool | None = None,
+        size: Sequence[int] | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
@@ -89,6 +91,7 @@ class AutoencoderKL(ForeignModel, Codec):
             noise: standard normal, [B, C, h, w]: which sample of the posterior to take.
             progress: of a schedule; where its loop starts from noise alone, the image does not count and is not encoded: zeros.
             draws: False takes the mode of the posterior at this place, whatever ``sample``.
+            size: (height, width) in pixels that what is decoded is resized and cut to.
 
         Raises:
             PortError: both or none of the two are given, or the latent has another number of channels.
@@ -102,16 +105,19 @@ class AutoencoderKL(ForeignModel, Codec):
             sides = [side // self.factor for side in image.shape[-2:]]
             rows = image.shape[0] if image.dim() == 4 else 1
             return {"latent": image.new_zeros(rows, self.channels, *sides, dtype=self.model.dtype)}
-        return {"image": self.decode(latent)} if latent is not None else {"latent": self.encode(image, noise, rng)}
+        return {"image": self.decode(latent, size)} if latent is not None else {"latent": self.encode(image, noise, rng)}
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """The image of a latent."""
+    def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """The image of a latent, of a size where that is given."""
         settings = self.model.config
         if latent.dim() != 4 or latent.shape[1] != settings.latent_channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {settings.latent_channels}, h, w]")
         mean, deviation = self._normal(latent)
         z = latent.to(self.model.dtype) * deviation / settings.scaling_factor + mean
         decoded = self.model.decode(z, return_dict=False)[0]
+        if size is not None and list(decoded.shape[2:]) != list(size):
+            processors: Any = require("diffusers.image_processor", "diffusers")
+            decoded = processors.PixArtImageProcessor.resize_and_crop_tensor(decoded, int(size[1]), int(size[0]))
         return (decoded / 2 + 0.5).clamp(0, 1)
 
     def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:

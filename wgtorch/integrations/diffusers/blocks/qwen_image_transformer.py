@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,8 +120,8 @@ class AutoencoderKLQwenImage(AutoencoderKL):
     def channels(self) -> int:
         return self.model.config.z_dim
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """The image of a latent [B, C, h, w]."""
+    def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """The image of a latent [B, C, h, w]; its size is the latent's."""
         mean, deviation = self._normal(latent)
         decoded = self.model.decode((latent.to(self.model.dtype) * deviation + mean)[:, :, None], return_dict=False)[0][:, :, 0]
         return (decoded / 2 + 0.5).clamp(0, 1)

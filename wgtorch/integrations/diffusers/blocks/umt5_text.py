@@ -8,28 +8,44 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import ConfigError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Conditioner
 
+KINDS = ("UMT5EncoderModel", "T5EncoderModel")
+
 
 @register_block("conditioner/umt5_text")
 class UMT5Text(ForeignModel, Conditioner):
-    """``UMT5EncoderModel`` of transformers: ids to embeddings, zeros where the text is at its end.
+    """``UMT5EncoderModel`` of transformers, or ``T5EncoderModel``: ids to embeddings, zeros where the text is at its end.
 
     Args:
         model: its config.
         checkpoint_ref: its folder.
         dtype: of its weights.
+        kind: class of the model.
     """
 
     library = "transformers"
-    model_class = "UMT5EncoderModel"
     uses_global_rng = False
     inputs: Mapping[str, Any] = {"tokens": "tokens", "attention_mask": Port(dtype="tokens", optional=True)}
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any] | None = None,
+        checkpoint_ref: str | None = None,
+        dtype: str | None = None,
+        kind: str = "UMT5EncoderModel",
+    ) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"UMT5Text.kind: found {kind!r}; {suggest(kind, KINDS)}")
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    @classmethod
+    def _class(cls, **config: Any) -> Any:
+        return getattr(require(cls.library, "diffusers"), config.get("kind", KINDS[0]))
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
         """``embedding`` [B, L, D].

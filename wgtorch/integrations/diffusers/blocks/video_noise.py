@@ -26,6 +26,7 @@ class VideoNoise(SizedNoise):
         num_frames: of the videos, where the input is not fed.
         height: of the videos in pixels, likewise.
         width: likewise.
+        any_count: numbers of frames are rounded down to what latents have, instead of refused.
         frames_first: it is drawn frame by frame, as pipelines do whose latents have frames before channels.
     """
 
@@ -42,8 +43,10 @@ class VideoNoise(SizedNoise):
         height: int,
         width: int,
         frames_first: bool = False,
+        any_count: bool = False,
     ) -> None:
         self.frames_first = frames_first
+        self.any_count = any_count
         super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
         self.frames = frames
         self.num_frames = num_frames
@@ -84,7 +87,7 @@ class VideoNoise(SizedNoise):
 
     def _count(self, given: int | None) -> int:
         count = self.num_frames if given is None else int(given)
-        if count < 1 or (count - 1) % self.frames:
+        if count < 1 or ((count - 1) % self.frames and not self.any_count):
             near = max(count - 1, 0) // self.frames * self.frames + 1
             raise PortError(
                 f"{self.block_id}.num_frames: got {count}; expected 1 + a multiple of {self.frames}, such as {near} or {near + self.frames}"

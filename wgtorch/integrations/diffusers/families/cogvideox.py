@@ -37,7 +37,7 @@ def cogvideox(source: Source, task: str, batched: bool) -> Graph:
     conditions(parts, "text_encoder.embedding")
     factor = parts.vae.factor
     sizes = {"num_frames": own.sample_frames, "height": own.sample_height * factor, "width": own.sample_width * factor}
-    video_sampling(parts, own.in_channels, sizes, frames_first=True)
+    video_sampling(parts, own.in_channels, sizes, frames_first=True, any_count=True)
     return finished(parts)
 
 

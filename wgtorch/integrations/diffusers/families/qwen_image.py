@@ -30,9 +30,8 @@ def qwen_image(source: Source, task: str, batched: bool) -> Graph:
     for name in ("num_images_per_prompt", "negative_prompt"):
         parts.graph.expose_input("conditions", name)
     sampling(parts, {"attention_mask": "conditions"})
-    if parts.backbone.model.config.guidance_embeds:
-        for node in ("backbone", "negative_backbone"):
-            parts.graph.expose_input(node, "guidance", "guidance_scale")
+    for node in ("backbone", "negative_backbone"):  # of no effect for a model that was not distilled with one
+        parts.graph.expose_input(node, "guidance", "guidance_scale")
     return finished(parts)
 
 

@@ -68,7 +68,9 @@ def _check_channels(parts: Parts) -> None:
 def _prompts(parts: Parts) -> None:
     graph, source = parts.graph, parts.source
     tokenizer = source.tokenizer("tokenizer", "tokenizer/t5", length=_LENGTH, clean=True)
-    encoder = source.model("text_encoder", "conditioner/umt5_text")
+    found = source.classes["text_encoder"]
+    kind = {} if found == "UMT5EncoderModel" else {"kind": found}
+    encoder = source.model("text_encoder", "conditioner/umt5_text", **kind)
     for prefix in ("", "negative_"):
         words, text = f"{prefix}tokenizer", f"{prefix}text_encoder"
         add(graph, words, tokenizer, inputs={"text": ""} if prefix else {})
@@ -157,7 +159,7 @@ WAN = Family(
     {
         "transformer": Part("backbone", ("WanTransformer3DModel",)),
         "vae": Part("codec", ("AutoencoderKLWan",)),
-        **text_part("", "UMT5EncoderModel"),
+        **text_part("", "UMT5EncoderModel", "T5EncoderModel"),
         "image_encoder": Part("image_encoder", ("CLIPVisionModel",), optional=True),
     },
     {"WanTransformer3DModel": AdapterNames("transformer", ("transformer",), first=_names(), loader="WanLoraLoaderMixin")},
