@@ -43,7 +43,7 @@ def test_the_default_world_as_a_light_one(tmp_path: Path) -> None:
     before = snapshot(world)
     plain = picture(world)
     report = lora.add(world, freeze_base=True, rank=2)
-    assert {block.block_type for block in report.adapted} == {"backbone/scene", "conditioner/scene", "vlm/scene"}
+    assert {block.block_type for block in report.adapted} == {"backbone/scene", "conditioner/scene", "reader/trained", "vlm/scene"}
     trained = list(world.trainable_parameters())
     assert {id(parameter) for parameter in trained} == {id(p) for n, p in world.named_parameters() if "lora_" in n}
     assert len({id(parameter) for parameter in trained}) == len(trained) and sum(p.numel() for p in trained) == report.parameters
