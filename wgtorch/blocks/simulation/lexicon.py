@@ -65,34 +65,10 @@ BEAST_WORDS = {
     "wolf": "wolf|wolves", "horse": "horse|pony", "dog": "dog|hound", "bear": "bear", "goat": "goat", "raven": "raven|crow|bird",
     "dragon": "dragon", "cat": "cat", "cow": "cow", "sheep": "sheep|lamb", "pig": "pig", "deer": "deer", "fox": "fox",
 }  # fmt: skip
-MATERIALS = [
-    "gold",
-    "silver",
-    "iron",
-    "steel",
-    "glass",
-    "ice",
-    "crystal",
-    "diamond",
-    "diamonds",
-    "marble",
-    "bronze",
-    "copper",
-    "ivory",
-    "stone",
-    "stones",
-    "wood",
-    "brick",
-    "bricks",
-    "straw",
-    "mud",
-    "clay",
-    "bone",
-    "paper",
-    "cloth",
-    "gingerbread",
-    "chocolate",
-]
+MATERIALS = (
+    "gold silver iron steel glass ice crystal diamond diamonds marble bronze copper ivory stone stones wood brick bricks "
+    "straw mud clay bone paper cloth gingerbread chocolate"
+).split()
 DIRECTION_WORDS = {
     "north": "north|northward|northwards|up north", "east": "east|eastward|eastwards", "south": "south|southward|southwards",
     "west": "west|westward|westwards",
@@ -115,69 +91,13 @@ SKY_THINGS = (
     "space",
 )
 FOOD = ("apple", "bread", "honey", "fish", "berries", "mushroom", "herb", "soup", "cake", "egg", "cheese")
-DETERMINERS = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "my",
-        "your",
-        "his",
-        "her",
-        "its",
-        "our",
-        "their",
-        "this",
-        "that",
-        "these",
-        "those",
-        "some",
-        "any",
-        "another",
-        "every",
-        "each",
-        "one",
-    ]
-)
+DETERMINERS = frozenset("the a an my your his her its our their this that these those some any another every each one".split())
 MANNERS = frozenset(
-    [
-        "quickly",
-        "slowly",
-        "carefully",
-        "quietly",
-        "silently",
-        "loudly",
-        "gently",
-        "secretly",
-        "bravely",
-        "boldly",
-        "sadly",
-        "happily",
-        "gladly",
-        "alone",
-        "again",
-        "now",
-        "immediately",
-        "once",
-        "together",
-        "softly",
-        "angrily",
-        "politely",
-        "calmly",
-        "fast",
-        "straight",
-        "away",
-        "here",
-        "there",
-        "too",
-        "also",
-        "first",
-        "finally",
-        "suddenly",
-        "simply",
-        "just",
-        "really",
-    ]
+    (
+        "quickly slowly carefully quietly silently loudly gently secretly bravely boldly sadly happily gladly alone again now "
+        "immediately once together softly angrily politely calmly fast straight away here there too also first finally suddenly "
+        "simply just really"
+    ).split()
 )
 
 

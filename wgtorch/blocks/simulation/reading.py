@@ -11,47 +11,8 @@ from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, wo
 from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, LONGEST_PHRASE, PHRASES, POLITE, PREPOSITIONS
 
 _QUESTION_WORDS = frozenset(["what", "where", "who", "whom", "whose", "why", "when", "which", "how"])
-_AUXILIARIES = frozenset(
-    [
-        "is",
-        "are",
-        "am",
-        "was",
-        "were",
-        "does",
-        "do",
-        "did",
-        "has",
-        "have",
-        "will",
-        "would",
-        "can",
-        "could",
-        "should",
-        "may",
-        "might",
-        "shall",
-    ]
-)
-_NEGATORS = frozenset(
-    [
-        "don't",
-        "dont",
-        "not",
-        "never",
-        "no",
-        "won't",
-        "wont",
-        "can't",
-        "cannot",
-        "didn't",
-        "isn't",
-        "doesn't",
-        "shouldn't",
-        "wouldn't",
-        "mustn't",
-    ]
-)
+_AUXILIARIES = frozenset("is are am was were does do did has have will would can could should may might shall".split())
+_NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
 _SPEAKERS = frozenset(
     ("i", "we", "you", "he", "she", "it", "they", "there", "this", "that", "these", "those", "everybody", "nobody", "somebody")
 )

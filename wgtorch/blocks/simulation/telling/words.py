@@ -6,251 +6,49 @@ Whatever names an hour or a weather stands under that hour or weather, so that a
 from __future__ import annotations
 
 LAND = {
-    "sea": [
-        "tide",
-        "foam",
-        "kelp",
-        "harbour-stones",
-        "gulls",
-        "shingle",
-        "driftwood",
-        "breakers",
-        "salt-grass",
-        "rock-pools",
-        "fishing-nets",
-        "dunes",
-        "seals",
-        "mussels",
-        "spray",
-        "surf",
-    ],
-    "river": [
-        "reeds",
-        "willows",
-        "ripples",
-        "stepping-stones",
-        "eddies",
-        "kingfishers",
-        "rushes",
-        "ferns",
-        "sandbanks",
-        "water-lilies",
-        "dragonflies",
-        "alders",
-        "pebbles",
-        "otters",
-        "currents",
-    ],
-    "meadow": [
-        "clover",
-        "barley",
-        "buttercups",
-        "grasshoppers",
-        "larks",
-        "hedges",
-        "beehives",
-        "thistles",
-        "poppies",
-        "haystacks",
-        "cornflowers",
-        "crickets",
-        "stubble",
-        "furrows",
-        "yarrow",
-    ],
-    "hills": [
-        "heather",
-        "sheep-paths",
-        "bracken",
-        "cairns",
-        "gorse",
-        "hollows",
-        "hawks",
-        "slopes",
-        "terraces",
-        "drystone-walls",
-        "broom",
-        "lambs",
-        "ridges",
-        "burrows",
-        "juniper",
-    ],
-    "mountains": [
-        "boulders",
-        "scree",
-        "eagles",
-        "goat-tracks",
-        "ledges",
-        "pines",
-        "echoes",
-        "icicles",
-        "gullies",
-        "marmots",
-        "cornices",
-        "peaks",
-        "waterfalls",
-        "gentians",
-        "crevices",
-    ],
-    "desert": [
-        "dunes",
-        "lizards",
-        "thornbushes",
-        "salt-pans",
-        "mirages",
-        "scorpions",
-        "caravan-tracks",
-        "sandstone",
-        "cisterns",
-        "palms",
-        "bones",
-        "ripples",
-        "cactuses",
-        "gravel",
-        "wadis",
-    ],
-    "forest": [
-        "oaks",
-        "moss",
-        "brambles",
-        "mushrooms",
-        "squirrels",
-        "roots",
-        "birches",
-        "woodpeckers",
-        "ivy",
-        "acorns",
-        "pine-needles",
-        "foxgloves",
-        "owls",
-        "hazels",
-        "fallen-trunks",
-    ],
-    "marsh": [
-        "bulrushes",
-        "frogs",
-        "will-o'-wisps",
-        "peat",
-        "herons",
-        "puddles",
-        "midges",
-        "cotton-grass",
-        "toads",
-        "sedges",
-        "stilts",
-        "black-water",
-        "snails",
-        "bitterns",
-        "alder-stumps",
-    ],
+    "sea": (
+        "tide foam kelp harbour-stones gulls shingle driftwood breakers salt-grass rock-pools fishing-nets dunes seals mussels spray surf"
+    ).split(),
+    "river": (
+        "reeds willows ripples stepping-stones eddies kingfishers rushes ferns sandbanks water-lilies dragonflies alders "
+        "pebbles otters currents"
+    ).split(),
+    "meadow": (
+        "clover barley buttercups grasshoppers larks hedges beehives thistles poppies haystacks cornflowers crickets stubble furrows yarrow"
+    ).split(),
+    "hills": (
+        "heather sheep-paths bracken cairns gorse hollows hawks slopes terraces drystone-walls broom lambs ridges burrows juniper"
+    ).split(),
+    "mountains": (
+        "boulders scree eagles goat-tracks ledges pines echoes icicles gullies marmots cornices peaks waterfalls gentians crevices"
+    ).split(),
+    "desert": (
+        "dunes lizards thornbushes salt-pans mirages scorpions caravan-tracks sandstone cisterns palms bones ripples cactuses gravel wadis"
+    ).split(),
+    "forest": (
+        "oaks moss brambles mushrooms squirrels roots birches woodpeckers ivy acorns pine-needles foxgloves owls hazels fallen-trunks"
+    ).split(),
+    "marsh": (
+        "bulrushes frogs will-o'-wisps peat herons puddles midges cotton-grass toads sedges stilts black-water snails bitterns alder-stumps"
+    ).split(),
 }
-ADJECTIVES = [
-    "old",
-    "pale",
-    "crooked",
-    "patient",
-    "tangled",
-    "silver",
-    "quiet",
-    "ragged",
-    "drowsy",
-    "stubborn",
-    "thin",
-    "bright",
-    "hollow",
-    "restless",
-    "tall",
-    "bent",
-    "scattered",
-    "soft",
-    "stiff",
-    "solemn",
-    "nameless",
-    "speckled",
-    "lonely",
-    "narrow",
-    "heavy",
-    "gentle",
-    "bitter",
-    "sweet",
-    "slow",
-    "brittle",
-    "tidy",
-    "wild",
-    "half-forgotten",
-    "weather-worn",
-    "moss-grown",
-    "sleepy",
-    "watchful",
-    "unhurried",
-    "rust-coloured",
-    "honey-coloured",
-    "long-legged",
-    "thick",
-    "glassy",
-    "ashen",
-    "copper",
-]
-VERBS = [
-    "leaned over",
-    "whispered to",
-    "closed around",
-    "kept watch over",
-    "reached for",
-    "crowded",
-    "hid",
-    "framed",
-    "brushed against",
-    "half covered",
-    "gave way to",
-    "shone beside",
-    "rustled along",
-    "bordered",
-    "drew a line across",
-    "trembled at the edge of",
-    "smelled stronger than",
-    "hemmed in",
-    "lay scattered across",
-    "crept towards",
-    "outnumbered",
-    "nodded above",
-    "fell silent around",
-    "pointed at",
-    "muffled",
-    "marked",
-    "guarded",
-    "sloped away from",
-    "ringed",
-    "settled on",
-]
-SPOTS = [
-    "the path",
-    "the road",
-    "the old boundary stone",
-    "a forgotten cart",
-    "a fallen gate",
-    "the last fence",
-    "a row of posts",
-    "the turning",
-    "the place where two ways meet",
-    "somebody's footprints",
-    "a broken wheel",
-    "the remains of a camp",
-    "a flat rock",
-    "a small mound",
-    "the beaten track",
-    "a bench that nobody used",
-    "an empty nest",
-    "a pile of stones",
-    "the wayside",
-    "a dry ditch",
-    "the trodden ground",
-    "a leaning signpost",
-    "the far bank",
-    "a charred stump",
-    "an abandoned kiln",
-    "a tethering ring",
-]
+ADJECTIVES = (
+    "old pale crooked patient tangled silver quiet ragged drowsy stubborn thin bright hollow restless tall bent scattered "
+    "soft stiff solemn nameless speckled lonely narrow heavy gentle bitter sweet slow brittle tidy wild half-forgotten "
+    "weather-worn moss-grown sleepy watchful unhurried rust-coloured honey-coloured long-legged thick glassy ashen copper"
+).split()
+VERBS = (
+    "leaned over|whispered to|closed around|kept watch over|reached for|crowded|hid|framed|brushed against|half covered|"
+    "gave way to|shone beside|rustled along|bordered|drew a line across|trembled at the edge of|smelled stronger than|"
+    "hemmed in|lay scattered across|crept towards|outnumbered|nodded above|fell silent around|pointed at|muffled|marked|"
+    "guarded|sloped away from|ringed|settled on"
+).split("|")
+SPOTS = (
+    "the path|the road|the old boundary stone|a forgotten cart|a fallen gate|the last fence|a row of posts|the turning|"
+    "the place where two ways meet|somebody's footprints|a broken wheel|the remains of a camp|a flat rock|a small mound|"
+    "the beaten track|a bench that nobody used|an empty nest|a pile of stones|the wayside|a dry ditch|the trodden ground|"
+    "a leaning signpost|the far bank|a charred stump|an abandoned kiln|a tethering ring"
+).split("|")
 SKY = {
     "clear": (
         "[not a cloud|not one cloud|no cloud at all] [stood|hung|showed itself] [anywhere|between the horizons|over the land]", "the air was as [clear as glass|dry as chalk|light as a feather|still as a pond]",
@@ -311,50 +109,16 @@ HOW = {
     "hopeful": "with a new plan in mind|counting on better days|as if something good were around the corner|with a small smile|and knocked on wood for luck|looking ahead|believing it for once|with fingers crossed|and tried not to hurry|whistling a beginning|with the best intentions|eyes on the horizon",
 }
 HOW_LISTS = {mood: phrases.split("|") for mood, phrases in HOW.items()}
-GROWS = [
-    "smelled of",
-    "tasted of",
-    "had the colour of",
-    "made one think of",
-    "kept the warmth of",
-    "were as old as",
-    "gave off a whiff of",
-    "lay there like",
-    "looked like",
-    "rattled like",
-]
-LIKENESS = [
-    "wet wool",
-    "old letters",
-    "a cellar",
-    "cold iron",
-    "fresh bread",
-    "a sleeping dog",
-    "burnt sugar",
-    "church candles",
-    "somebody's grandmother",
-    "a drawn curtain",
-    "unpaid bills",
-    "spilled ink",
-    "a held breath",
-    "smoke from far off",
-    "a closed book",
-    "bitter almonds",
-    "a borrowed coat",
-    "boiled milk",
-    "wax and honey",
-    "a lost glove",
-    "new rope",
-    "a broken promise",
-    "feathers",
-    "tin soldiers",
-    "rust",
-    "a kettle before it sings",
-    "nutmeg",
-    "yesterday",
-    "leather",
-    "old songs",
-]
+GROWS = (
+    "smelled of|tasted of|had the colour of|made one think of|kept the warmth of|were as old as|gave off a whiff of|"
+    "lay there like|looked like|rattled like"
+).split("|")
+LIKENESS = (
+    "wet wool|old letters|a cellar|cold iron|fresh bread|a sleeping dog|burnt sugar|church candles|somebody's grandmother|"
+    "a drawn curtain|unpaid bills|spilled ink|a held breath|smoke from far off|a closed book|bitter almonds|"
+    "a borrowed coat|boiled milk|wax and honey|a lost glove|new rope|a broken promise|feathers|tin soldiers|rust|"
+    "a kettle before it sings|nutmeg|yesterday|leather|old songs"
+).split("|")
 LINKS = (
     "Meanwhile",
     "Elsewhere",
