@@ -43,7 +43,7 @@ _BLOCKS = {
         "backbone/wan_transformer", "codec/autoencoder_kl_wan", "conditioner/umt5_text", "noise/video_latents",
         "conditioner/wan_image", "diffusers/frames_condition", "diffusers/known_frames",
         "backbone/qwen_image_transformer", "backbone/z_image_transformer", "codec/autoencoder_dc", "codec/autoencoder_kl_qwen_image",
-        "conditioner/pipeline_prompt", "guidance/qwen_image",
+        "conditioner/pipeline_prompt", "guidance/qwen_image", "guidance/z_image",
         "backbone/ltx_transformer", "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_ltx_video",
         "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
         "backbone/unet_3d_condition", "backbone/unet_motion",

@@ -121,6 +121,13 @@ def test_sizes_of_training_are_painted_and_cut_unless_told_otherwise(pipelines: 
         ours(graph_of(pipelines["pixart"], "pixart"), prompt=PROMPT, height=16, width=16)
 
 
+@pytest.mark.parametrize("more", [{"cfg_normalization": 0.9}, {"cfg_truncation": 0.3}, {"cfg_normalization": True, "cfg_truncation": 0.9}])
+def test_guidance_of_z_image_that_is_limited(pipelines: dict[str, Any], more: dict[str, Any]) -> None:
+    graph = graph_of(pipelines["z_image"], "z_image")
+    plain = ours(graph, **call_of("z_image"))
+    assert (check_equal(pipelines["z_image"], graph, **call_of("z_image", **more)) - plain).abs().max() > 1e-4
+
+
 def test_what_is_not_supported_is_named(pipelines: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="image_to_image of SanaPipeline is not supported; supported: text_to_image"):
         Graph.from_diffusers(pipelines["sana"], task="image_to_image")

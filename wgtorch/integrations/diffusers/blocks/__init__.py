@@ -35,7 +35,7 @@ from wgtorch.integrations.diffusers.blocks.video_noise import VideoNoise
 from wgtorch.integrations.diffusers.blocks.wan_image import WanImage
 from wgtorch.integrations.diffusers.blocks.wan_transformer import WanTransformer
 from wgtorch.integrations.diffusers.blocks.xl_conditions import PictureSizes, SecondPrompt
-from wgtorch.integrations.diffusers.blocks.z_image_transformer import ZImageTransformer
+from wgtorch.integrations.diffusers.blocks.z_image_transformer import ZImageGuidance, ZImageTransformer
 
 __all__ = [
     "AutoencoderDC",
@@ -92,5 +92,6 @@ __all__ = [
     "WanImage",
     "WanTransformer",
     "WithoutShift",
+    "ZImageGuidance",
     "ZImageTransformer",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
@@ -51,3 +52,51 @@ class ZImageTransformer(ForeignBackbone):
         pictures = list(latent.to(self.model.dtype).unsqueeze(2).unbind(dim=0))
         found = self.model(pictures, moment, texts, return_dict=False)[0]
         return {"pred": -torch.stack([one.float() for one in found]).squeeze(2)}
+
+
+@register_block("guidance/z_image")
+class ZImageGuidance(ClassifierFreeGuidance):
+    """Classifier-free guidance that may end early, and whose result may be kept from growing (Z-Image).
+
+    Args:
+        scale: strength where the input ``scale`` is not fed; 1 is no guidance.
+    """
+
+    inputs: Mapping[str, Any] = {
+        "cfg_normalization": Port(dtype="any", optional=True),
+        "cfg_truncation": Port(dtype="number", optional=True),
+    }
+
+    def __init__(self, *, scale: float = 6.0) -> None:
+        super().__init__(scale=scale)
+
+    def forward(
+        self,
+        pred_cond: Tensor,
+        pred_uncond: Tensor,
+        scale: float | Tensor | None = None,
+        timestep: float | Tensor | None = None,
+        rescale: float | Tensor | None = None,
+        cfg_normalization: float | bool | None = None,
+        cfg_truncation: float | None = None,
+    ) -> dict[str, Any]:
+        """``pred_guided`` [B, C, H, W] of predictions like it.
+
+        Args:
+            pred_cond: with the prompt.
+            pred_uncond: without.
+            scale: a number or one for each sample [B].
+            timestep: of training, in [0, 1000].
+            rescale: of no effect.
+            cfg_normalization: the result of a sample is at most so many times as long as its ``pred_cond``; no limit where 0 or left out.
+            cfg_truncation: share of the way, in [0, 1], after which nothing is guided; all of it where left out.
+        """
+        done = 0.0 if timestep is None else (TRAINED_STEPS - float(torch.as_tensor(timestep).flatten()[0])) / TRAINED_STEPS
+        if pred_cond is pred_uncond or (cfg_truncation is not None and cfg_truncation <= 1 and done > cfg_truncation):
+            return {"pred_guided": pred_cond}
+        guided = cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond))
+        if cfg_normalization and float(cfg_normalization) > 0:
+            sides = (-1, *[1] * (guided.dim() - 1))
+            most = pred_cond.flatten(1).norm(dim=1) * float(cfg_normalization)
+            guided = guided * (most / guided.flatten(1).norm(dim=1)).clamp(max=1).view(sides)
+        return {"pred_guided": guided}

@@ -17,7 +17,7 @@ _SIDE = 1024  # in pixels, where a call says nothing
 
 def z_image(source: Source, task: str, batched: bool) -> Graph:
     """Z-Image as a graph. Its ``guidance_scale`` counts from 0, which is no guidance; texts keep their own lengths, in two calls."""
-    parts = begin(source, task, False, _DEFAULTS, is_flow=True, is_even=True, patch=PATCH)
+    parts = begin(source, task, False, _DEFAULTS, is_flow=True, is_even=True, patch=PATCH, guidance="guidance/z_image")
     parts.backbone = source.model("transformer", "backbone/z_image_transformer")
     parts.vae = source.model("vae", "codec/autoencoder_kl")
     parts.sides = (_SIDE, _SIDE)
@@ -25,6 +25,8 @@ def z_image(source: Source, task: str, batched: bool) -> Graph:
     conditions(parts, "text_encoder.embedding", masked=True, offset=1.0)
     parts.graph.expose_input("conditions", "num_images_per_prompt")
     sampling(parts, {"attention_mask": "conditions"})
+    for name in ("cfg_normalization", "cfg_truncation"):
+        parts.graph.expose_input("guidance", name)
     return finished(parts)
 
 
