@@ -16,7 +16,6 @@ from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
-from wgtorch.core.run.loop_steps import check_loops_are_there
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.running import Running
 from wgtorch.core.structure import Exposed, Node
@@ -279,7 +278,7 @@ class Stage(Composite):
             debug=debug,
             cache=cache,
         )
-        check_loops_are_there(self, run.num_loop_steps)
+        self._check_loop_steps(run)
         run.state, run.options.is_dry = state, bool(dry_run)
         if run.options.pause is not None:
             run.options.pause.arguments = {"state": state, "action": action, "content": content}

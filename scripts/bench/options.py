@@ -144,7 +144,7 @@ def lines() -> dict[str, Line]:
     waiting = chain(NODES, lambda index: Waits())
     one_waits = chain(NODES, lambda index: Waits() if index == NODES // 2 else Identity())
     single = chain(1, lambda index: Identity())
-    ring = Graph("ring")
+    ring = Graph("ring", metadata={"num_loop_steps": NODES})
     ring.add_node(Identity(), "n", auto_connect=False)
     ring.add_edge("n.y", "n.x")
     ring.expose_input("n", "x")
@@ -159,7 +159,11 @@ def lines() -> dict[str, Line]:
         "a loop by hand": Line(by_hand),
         "graph(x=x)": Line(lambda: plain(x=x), beside="a loop by hand"),
         "graph.run": Line(lambda: plain.run(given), beside="graph(x=x)", limit=1.5),
-        "  num_loop_steps=": Line(lambda: ring.run(given, num_loop_steps=NODES), beside="graph(x=x)", limit=1.5),
+        "a loop of 50 iterations": Line(lambda: ring.run(given), beside="a loop by hand"),
+        "  num_loop_steps=": Line(lambda: ring.run(given, num_loop_steps=NODES), beside="a loop of 50 iterations", limit=1.5),
+        "  num_loop_steps= by a node": Line(
+            lambda: ring.run(given, num_loop_steps={"n": NODES}), beside="a loop of 50 iterations", limit=1.5
+        ),
         "  timeout=": Line(lambda: plain.run(given, timeout=60), beside="graph(x=x)", limit=1.5),
         "  cancelled=": Line(lambda: plain.run(given, cancelled=lambda: False), beside="graph(x=x)", limit=1.5),
         "  outputs=": Line(lambda: plain.run(given, outputs=["y"]), beside="graph(x=x)", limit=1.5),

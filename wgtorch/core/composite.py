@@ -16,7 +16,8 @@ from torch.compiler import is_dynamo_compiling
 from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, UnknownNameError, ValidationError, suggest
 from wgtorch.core.graph_builder import GraphBuilder
 from wgtorch.core.kinds import describe
-from wgtorch.core.plan import Plan, make_plan
+from wgtorch.core.level import edits
+from wgtorch.core.plan import Loop, Plan, make_plan
 from wgtorch.core.port import MISSING, Port
 from wgtorch.core.run import background
 from wgtorch.core.run.batch import check_items, run_items, seeds_of, takes_several
@@ -37,7 +38,7 @@ from wgtorch.core.run.context import (
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.executor import walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
-from wgtorch.core.run.loop_steps import check_loops_are_there
+from wgtorch.core.run.loop_steps import check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import NodeCache, copied
 from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.rng import GeneratorRng, Rng
@@ -62,6 +63,7 @@ class Composite(GraphBuilder):
         self._plan: Plan | None = None
         self._is_async: bool | None = None
         self.loop_compiler: LoopCompiler | None = None
+        self._loops: tuple[int, dict[tuple[str, ...], Loop] | None] | None = None
         self._sign_forward()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -236,7 +238,7 @@ class Composite(GraphBuilder):
             cache=cache,
         )
         check_seeds_fit(run.key, values, self.block_id)
-        check_loops_are_there(self, run.num_loop_steps)
+        self._check_loop_steps(run)
         run.feeds, run.options.is_dry, run.options.rng = feeds, bool(dry_run), rng
         if outputs is not None:
             outputs = requested(outputs, self.block_id)
@@ -376,6 +378,13 @@ class Composite(GraphBuilder):
 
     # What torch.compiler.assume_constant_result sets, which would import the compiler with this package.
     _plan_while_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    def _check_loop_steps(self, run: RunContext) -> None:
+        """Refuses numbers of iterations that no loop of this level or below would take."""
+        if run.num_loop_steps is not None:
+            if self._loops is None or self._loops[0] != edits.value:
+                self._loops = (edits.value, loops_below(self))
+            check_loops_are_there(self, run.num_loop_steps, self._loops[1])
 
     def plan(self) -> Plan:
         """The plan of a run of all that is exposed."""

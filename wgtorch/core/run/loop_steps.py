@@ -37,20 +37,29 @@ def check_loop_steps(given: Any, where: str) -> LoopSteps | None:
     return given
 
 
-def check_loops_are_there(level: Any, given: LoopSteps | None) -> None:
+def loops_below(level: Any) -> dict[tuple[str, ...], Loop] | None:
+    """The loops of a level and of all below, by the path of each of their nodes; None where some of it is at another endpoint."""
+    if any(each.remote for each, _ in _levels(level)):
+        return None
+    return {(*above, node): loop for each, above in _levels(level) for loop in _loops(each) for node in loop.nodes}
+
+
+def check_loops_are_there(level: Any, given: LoopSteps, loops: Mapping[tuple[str, ...], Loop] | None) -> None:
     """Refuses numbers of iterations that no loop would take.
+
+    Args:
+        level: what runs.
+        given: what the caller says.
+        loops: what :func:`loops_below` gave.
 
     Raises:
         PortError: there is no loop, a path names no node of one, or two numbers are for one loop; names the loops there are.
     """
-    if given is None or any(each.remote for each, _ in _levels(level)):
+    if loops is None or (loops and isinstance(given, int)):
         return
-    loops = {(*above, node): loop for each, above in _levels(level) for loop in _loops(each) for node in loop.nodes}
     known = f"loops go through {', '.join(sorted({'/'.join(path) for path in loops}))}" if loops else "there is no loop in it"
     if isinstance(given, int):
-        if not loops:
-            raise PortError(f"{level.block_id}: num_loop_steps is {given}, and {known}; leave it out")
-        return
+        raise PortError(f"{level.block_id}: num_loop_steps is {given}, and {known}; leave it out")
     told: dict[Any, int] = {}
     for path, steps in given.items():
         if path not in loops:
