@@ -204,6 +204,25 @@ def test_a_template_paints_several_prompts_with_one_call_an_iteration() -> None:
         torch.testing.assert_close(result["image"], graph.run(item, seed=seed)["image"], rtol=1e-4, atol=1e-4)
 
 
+def test_generators_that_callers_own_stay_each_items_own() -> None:
+    graph = Graph("g", metadata={"takes_generator": True})
+    graph.add_node(Rows(), "rows", auto_connect=False)
+    graph.expose_input("rows", "x")
+    graph.expose_output("rows", "y")
+
+    class Drawn(Rows):
+        def forward(self, x: Tensor, scale: float = 1.0, rng: Rng | None = None) -> Tensor:
+            return x + rng.normal(x.shape)
+
+    graph.replace_node("rows", Drawn())
+    items = [{"x": torch.zeros(2, 3), "generator": torch.Generator().manual_seed(k)} for k in range(3)]
+    found = graph.batch(items)
+    for k, each in enumerate(found):
+        assert torch.equal(each["y"], torch.randn(2, 3, generator=torch.Generator().manual_seed(k)))
+    with pytest.raises(PortError, match="a generator of yours cannot stop and go on; give it seed= instead"):
+        graph.run_until(items[0], before="rows")
+
+
 def test_events_say_which_item_they_are_of() -> None:
     told: list[Any] = []
     graph_of(Rows(), Alone()).batch([{"x": torch.zeros(1, 3)}, {"x": torch.ones(1, 3)}], callbacks=told.append)

@@ -244,6 +244,8 @@ class Composite(GraphBuilder):
             outputs = requested(outputs, self.block_id)
             self._request(outputs, run)
         if run.options.pause is not None:
+            if rng is not None:
+                raise PortError(f"{self.block_id}: a run that draws from a generator of yours cannot stop and go on; give it seed= instead")
             run.options.pause.arguments = {"inputs": {f"{'/'.join(path)}.{port}": value for (path, port), value in feeds.items()}}
             if run.options.taken is not None:
                 run.options.taken |= run.options.pause.taken

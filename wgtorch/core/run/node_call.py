@@ -294,8 +294,10 @@ def _through_cache(
 
 def _joined(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None) -> Any:
     """The call, as one with those of other items of a batch where the block takes several samples."""
-    if run is None or run.options.batch is None or call.is_async or call.needs & LEVEL or not takes_several(child):
+    alone = run is None or run.options.batch is None or run.options.rng is not None  # generators that callers own are each item's own
+    if alone or call.is_async or call.needs & LEVEL or not takes_several(child):
         return _made(node, child, call, values, run, item)
+    assert run is not None
     joined, number = run.options.batch
     place = (run.path, node.node_id, run.sample, item)
     result = joined.call(Arrival(number, child, place, values, run, partial(_made, node, child, call, item=item)))
@@ -316,7 +318,12 @@ def _made(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run:
             values = {**values, "stream": run.emitter(node.node_id)}
         if getattr(child, "wants_rng", False):
             rng = GLOBAL_RNG if run is None else run.rng(node.node_id, item=item)
-            values = {**values, "rng": rng if run is None or run.options.cache is None else NotedRng.of_rng(rng)}
+            if run is not None and run.options.cache is not None:
+                if run.options.rng is None:
+                    rng = NotedRng.of_rng(rng)
+                else:
+                    note_draw()  # from the caller's own generator, which follows no key
+            values = {**values, "rng": rng}
     token = None if run is None or torch.compiler.is_compiling() else enter_call(ActiveCall(run, call, item))
     try:
         frozen = not node.trainable and torch.is_grad_enabled()
