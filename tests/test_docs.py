@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,47 @@ def test_the_snippets_of_the_readme_run_one_after_the_other(
     assert "valid" in capsys.readouterr().out
 
 
+def test_the_cell_that_lives_a_world_may_be_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cell = next(code for code in snippets() if "outputs/anna" in code)
+    for passes in (4, 8):
+        scope: dict[str, Any] = {"__name__": "readme"}
+        exec(compile(cell, "README.md", "exec"), scope)
+        assert scope["world"].life.passes == passes
+
+
+PAGES = sorted(path for path in (ROOT / "docs").glob("*/*.md") if "```python\n" in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_snippets_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("openai",):
+        if f"import {name}" in page.read_text(encoding="utf-8") or f"from {name}" in page.read_text(encoding="utf-8"):
+            pytest.importorskip(name)
+    scope: dict[str, Any] = {"__name__": page.stem}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
+        exec(compile(code, page.name, "exec"), scope)
+
+
+def test_there_are_pages() -> None:
+    assert [path.stem for path in PAGES] == ["blocks", "levels", "picture", "plugin", "serve", "train", "world"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = (tmp_path / "site" / "catalogue" / "blocks" / "index.html").read_text(encoding="utf-8")
+    assert shown.count("<h2") >= 100
+    assert (tmp_path / "site" / "schemas" / "graph.schema.json").is_file()
+
+
 def test_links_lead_to_files() -> None:
-    pages = [path for folder in (".", "docs", "wgtorch") for path in (ROOT / folder).glob("**/*.md" if folder == "wgtorch" else "*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "wgtorch").glob("**/*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))]
     assert len(links) >= 6
     assert [(str(page), link) for page, link in links if not (page.parent / link).exists()] == []
