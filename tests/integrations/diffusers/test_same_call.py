@@ -42,9 +42,9 @@ def as_class(origin: Any, kind: str, **parts: Any) -> Any:
     return wanted(**{**origin.components, **parts}, **more)
 
 
-def scheduler(kind: str) -> Any:
+def scheduler(kind: str, **settings: Any) -> Any:
     more = {"clip_sample": False} if kind == "DDIMScheduler" else {}
-    return getattr(diffusers, kind)(**tiny.BETAS, **more)
+    return getattr(diffusers, kind)(**{**tiny.BETAS, **more, **settings})
 
 
 @pytest.mark.parametrize("kind", STOCHASTIC)
@@ -164,3 +164,22 @@ def test_a_generator_of_the_callers_own(pipelines: dict[str, Any], task: str, ki
 def test_no_prompt_at_all_is_refused(pipelines: dict[str, Any]) -> None:
     with pytest.raises(PortError, match="tokenizer/clip.text: got an empty list; expected a prompt, or several"):
         Graph.from_diffusers(pipelines["sd"]).run({"prompt": []})
+
+
+@pytest.mark.parametrize("steps", [1, 2, 999, 1000])
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "DDPMScheduler"])
+def test_the_last_step_of_the_longest_way(pipelines: dict[str, Any], kind: str, steps: int) -> None:
+    pipeline = as_class(pipelines["sd"], "StableDiffusionImg2ImgPipeline", scheduler=scheduler(kind, clip_sample=False))
+    graph = Graph.from_diffusers(pipeline, task="image_to_image")
+    strength = 1.0 if steps == 1 else 0.5 if steps == 2 else 0.01
+    check_equal(pipeline, graph, prompt=PROMPT, image=picture(tiny.PIXELS), num_inference_steps=steps, strength=strength)
+
+
+def test_a_unet_of_another_dtype_than_its_neighbours(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion(tmp_path)
+    expected = Graph.from_diffusers(pipeline).run({"prompt": PROMPT, "num_inference_steps": 3}, seed=1)["image"]
+    pipeline.unet.to(torch.bfloat16)
+    for batched in (True, False):
+        found = Graph.from_diffusers(pipeline, batched=batched).run({"prompt": PROMPT, "num_inference_steps": 3}, seed=1)["image"]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.1)

@@ -53,7 +53,8 @@ class Layout:
         """The level of training at a timestep; before the first one, the end of the grid."""
         if timestep < 0:
             return DATA if self.to_data else self.level(0)
-        bar = float(self.alpha_bars[timestep])
+        # With an offset a walk over all steps begins one after the last that was trained, which is left out where it starts near an image.
+        bar = float(self.alpha_bars[min(timestep, len(self.alpha_bars) - 1)])
         return NoiseLevel(bar**0.5, (1 - bar) ** 0.5)
 
     def spaced(self, num_steps: int, **more: Any) -> NDArray[np.float64]:

@@ -66,7 +66,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         if not can_look(layers):
             return {}
         install_kv_processors(layers)
-        return {"condition": looked_ahead(layers, condition)}
+        return {"condition": looked_ahead(layers, self._own(condition))}
 
     def forward(
         self,
@@ -96,7 +96,9 @@ class UNet2DCondition(ForeignModel, Backbone):
             PortError: the latent has not as many channels as the model takes, or not as many rows as the condition; or no layer
                 is named as in ``perturbed``.
         """
-        channels = self.model.config.in_channels
+        channels, given = self.model.config.in_channels, latent.dtype
+        latent, text_embeds, time_ids = self._own(latent), self._own(text_embeds), self._own(time_ids)
+        condition = condition if isinstance(condition, tuple) else self._own(condition)
         if latent.dim() != 4 or latent.shape[1] != channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {channels}, H, W], as the UNet takes it")
         text = condition[0] if isinstance(condition, tuple) else condition
@@ -114,7 +116,13 @@ class UNet2DCondition(ForeignModel, Backbone):
         if guidance is not None and self.model.config.time_cond_proj_dim is not None:
             more["timestep_cond"] = self._scale_embedding(guidance, latent)
         seen = self._looked_at(condition, adapted) if adapted else condition
-        return {"pred": self.model(latent, timestep, encoder_hidden_states=seen, return_dict=False, **more)[0]}
+        return {"pred": self.model(latent, timestep, encoder_hidden_states=seen, return_dict=False, **more)[0].to(given)}
+
+    def _own(self, value: Any) -> Any:
+        """A tensor in the dtype of the weights, so that a model may be of another than its neighbours; autocast sees to that itself."""
+        if value is None or not value.is_floating_point() or torch.is_autocast_enabled(value.device.type):
+            return value
+        return value.to(self.model.dtype)
 
     def _scale_embedding(self, guidance: float | Tensor, latent: Tensor) -> Tensor:
         """The scale as distilled models take it beside the timestep, [B, D]."""
