@@ -690,3 +690,15 @@ class FailOnce:
 
     def mend(self) -> None:
         self.hook.remove()
+
+
+def test_a_world_is_valid_only_where_its_stages_are():
+    world = tiny_world()
+    assert world.validate().is_valid
+    environment = world.nodes["environment"]
+    environment.add_pipeline(around("world_test/look", "more"), "more")
+    assert any("more" in finding.where or "more" in finding.found for finding in environment.validate(strict=False).errors)
+    found = world.validate(strict=False)
+    assert not found.is_valid and any("tiny/environment" in finding.where for finding in found.errors)
+    with pytest.raises(ValidationError, match="tiny/environment"):
+        world.validate()

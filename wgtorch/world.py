@@ -10,7 +10,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.config import schema
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.drawing import Link
-from wgtorch.core.errors import Finding, StateError, StructureError
+from wgtorch.core.errors import Finding, StateError, StructureError, ValidationResult
 from wgtorch.core.registry import Registry
 from wgtorch.core.signature import copy_plain
 from wgtorch.stage import Stage
@@ -287,6 +287,10 @@ class World(WorldRunner):
 
     def run_order(self) -> tuple[str, ...]:
         return self._cycle
+
+    def validate(self, strict: bool = True, *, deep: bool = True) -> ValidationResult:
+        """As :meth:`Level.validate`; a world is valid only where its stages, and all in them, are."""
+        return super().validate(strict, deep=deep)
 
     def links(self) -> list[Link]:
         following = [*self._cycle[1:], *self._cycle[:1]]

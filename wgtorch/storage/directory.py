@@ -18,7 +18,6 @@ import os
 import secrets
 import shutil
 import string
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from wgtorch.core.checkpoint.atomic import sync, write_folder
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, register_storage
 from wgtorch.storage.commit import Body, Commit
+from wgtorch.storage.local_segment import LocalSegment, link, named
 from wgtorch.storage.log import CommitLog
 from wgtorch.storage.remote import RemoteStorage
 from wgtorch.storage.segment import pack, read_blob, scan
@@ -40,42 +40,6 @@ SEGMENT = 64 << 20
 """Bytes of a file of the log after which another is begun."""
 SMALL_SEGMENT = 1 << 20
 """Likewise where old steps are dropped, which is done file by file."""
-
-
-class LocalSegment:
-    """A file of the log, kept open: it stays readable when it is replaced or deleted."""
-
-    def __init__(self, path: Path, number: int) -> None:
-        self.path, self.name, self.number = path, path.name, number
-        self._turn = threading.Lock()
-        try:
-            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error}") from error
-        self.token = os.fstat(self._handle).st_ino
-
-    def read(self, start: int, length: int) -> bytes:
-        try:
-            found = self._read_some(start, length)
-            while 0 < len(found) < length and (more := self._read_some(start + len(found), length - len(found))):
-                found += more  # the system reads two gigabytes at once
-            return found
-        except OSError as error:
-            raise StorageError(f"{self.path}: cannot be read at byte {start}: {error}") from error
-
-    def _read_some(self, start: int, length: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._handle, length, start)
-        with self._turn:  # Windows has one position for all
-            os.lseek(self._handle, start, os.SEEK_SET)
-            return os.read(self._handle, length)
-
-    def __del__(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.close(self._handle)
-
-    def __str__(self) -> str:
-        return str(self.path)
 
 
 class DirectoryStorage(SegmentLog):
@@ -121,7 +85,7 @@ class DirectoryStorage(SegmentLog):
         """
         from filelock import FileLock, Timeout
 
-        with _named(self.folder):
+        with named(self.folder):
             marker = self._claim()
             lock = FileLock(self.folder / ".lock", timeout=0, thread_local=False)
             try:
@@ -129,7 +93,7 @@ class DirectoryStorage(SegmentLog):
             except Timeout:
                 raise StorageError(f"{self.folder}: another run writes to this storage; wait for it, or choose another state_dir") from None
         try:
-            with _named(self.folder):
+            with named(self.folder):
                 if marker["format_version"] != FORMAT_VERSION:
                     self._adopt(marker)
                 self._clean()
@@ -281,7 +245,7 @@ class DirectoryStorage(SegmentLog):
         return LocalSegment(self.folder / LOG / name, number)
 
     def _next_number(self) -> int | None:
-        with _named(self.folder):
+        with named(self.folder):
             self._check_marker()
             if self._tail is None:
                 self._open_tail()
@@ -370,7 +334,7 @@ class DirectoryStorage(SegmentLog):
         return StepFolders(self.folder, self._owners())
 
     def _show(self, step: int, state: State) -> str:
-        with _named(self.folder):
+        with named(self.folder):
             self._check_marker()
             return self._step_folders().write(self.naming_template.format(step=step), step, state)
 
@@ -389,7 +353,7 @@ class DirectoryStorage(SegmentLog):
         if self._is_rewritten and len(sealed) == self._sealed:
             return
         self._sealed, self._is_rewritten = len(sealed), True
-        with _named(self.folder):
+        with named(self.folder):
             self._rewrite(kept[min(kept)])
 
     _sealed = 0
@@ -438,7 +402,7 @@ class DirectoryStorage(SegmentLog):
 
     def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
         if not isinstance(source, DirectoryStorage) or source._old is not None or (self.folder.is_dir() and any(self.folder.iterdir())):
-            with _named(self.folder):
+            with named(self.folder):
                 self._claim()
             return False
         last = source._places[commit.id][0].number
@@ -447,7 +411,7 @@ class DirectoryStorage(SegmentLog):
             (fresh / LOG).mkdir()
             for known in source._segments.values():
                 if known.file.number <= last and isinstance(known.file, LocalSegment):
-                    _link(known.file, fresh / LOG / known.file.name)
+                    link(known.file, fresh / LOG / known.file.name)
             marker = {**_new_marker(FORMAT_VERSION), "ancestors": source._owners()}
             (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
             for stored in source._stored().values():
@@ -459,7 +423,7 @@ class DirectoryStorage(SegmentLog):
                 inner._head = inner._known(commit.id)
                 inner._commit(life)
 
-        with _named(self.folder):
+        with named(self.folder):
             if self.folder.is_dir():
                 self.folder.rmdir()  # it is empty
             write_folder(self.folder, fill)
@@ -489,33 +453,8 @@ def open_storage(
     return DirectoryStorage(address, naming_template=naming_template, max_snapshots=max_snapshots)
 
 
-def _link(file: LocalSegment, target: Path) -> None:
-    """Has a file of the log in another folder as well: the same bytes on disk where that can be, else a copy."""
-    try:
-        os.link(file.path, target)
-        if os.stat(target).st_ino == file.token:
-            return
-        target.unlink()  # it was written anew meanwhile, without what a fork may need
-    except OSError:
-        target.unlink(missing_ok=True)
-    with target.open("wb") as copy:
-        start = 0
-        while part := file.read(start, 8 << 20):
-            copy.write(part)
-            start += len(part)
-
-
 def _new_marker(version: str) -> dict[str, Any]:
     return {"format": MARKER_FORMAT, "format_version": version, "id": secrets.token_hex(8), "ancestors": []}
-
-
-@contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Has what the system refuses be an error of the storage."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error}") from error
 
 
 def _names_steps(template: str) -> bool:

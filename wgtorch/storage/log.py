@@ -20,7 +20,7 @@ import copy
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,12 +31,12 @@ from torch import Tensor
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, Storage
 from wgtorch.storage.commit import KINDS, Body, Commit, Stored
-from wgtorch.storage.snapshot import Evolution, TensorRef, apply, count_leaves, materialise
+from wgtorch.storage.log_reader import LogReader
+from wgtorch.storage.snapshot import Evolution, TensorRef, apply, count_leaves
 from wgtorch.world_runtime.state import State
 
 WHOLE_AFTER = 8
 """A commit holds the whole snapshot when the changes since the last such one take this many times its size."""
-_CURSORS = 48
 _UNSYNCED = 0.1  # seconds of work that a power cut may take
 
 
@@ -48,7 +48,7 @@ class _Pending:
     traces: list[dict[str, Any]] = field(default_factory=list)
 
 
-class CommitLog:
+class CommitLog(LogReader):
     """What all kinds of storage have in common. See the module for what it offers and what a kind gives.
 
     Args:
@@ -58,12 +58,7 @@ class CommitLog:
     def __init__(self, max_snapshots: int | None = None) -> None:
         if max_snapshots is not None and (isinstance(max_snapshots, bool) or not isinstance(max_snapshots, int) or max_snapshots < 1):
             raise StorageError(f"max_snapshots {max_snapshots}: expected at least 1, or None to keep all")
-        self.max_snapshots = max_snapshots
-        self._commits: MutableMapping[str, Commit] = {}
-        self._head: Commit | None = None
-        self._lock = threading.RLock()
-        self._cursors: OrderedDict[str, Any] = OrderedDict()
-        self._steps: tuple[str | None, dict[int, Commit]] = (None, {})
+        super().__init__(max_snapshots)
         self._pending = _Pending()
         self._is_held = False
         self._since_whole: tuple[str | None, int, int] = (None, 0, 0)  # head, weight of the changes since, weight of the whole
@@ -77,29 +72,13 @@ class CommitLog:
         """Keeps other writers away, and makes ready to write."""
         return nullcontext()
 
-    def _load(self) -> None:
-        """Takes in the commits that were written since: sets ``_commits`` and ``_head``."""
-
     def _write(self, commit: Commit, body: Body) -> Commit:
         """Writes a commit, whole or not at all; returns it with its id and weight."""
-        raise NotImplementedError
-
-    def _body(self, commit: Commit) -> Body:
-        """What a commit changed."""
         raise NotImplementedError
 
     def _take(self, tensor: Tensor, path: str) -> TensorRef:
         """How a tensor is named in snapshots."""
         return TensorRef(tensor)
-
-    def _tensor(self, ref: TensorRef) -> Tensor:
-        """The tensor of a snapshot."""
-        assert ref.tensor is not None
-        return ref.tensor
-
-    def _live(self, ref: TensorRef) -> Tensor:
-        """The same, as it is in memory where it is."""
-        return self._tensor(ref)
 
     def _sync(self) -> None:
         """Has on disk what was written."""
@@ -310,97 +289,10 @@ class CommitLog:
         self._head = commit
         self._remember(commit, after)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
-
-    def steps(self) -> list[int]:
-        """Numbers of the stored steps, oldest first."""
-        with self._lock:
-            return sorted(self._stored())
-
-    def read(self, step: int) -> tuple[State, dict[str, Any]]:
-        """A stored state and the content after it.
-
-        Raises:
-            StorageError: there is no such step, or what lies there is damaged.
-        """
-        with self._lock:
-            stored = self._stored()
-            if step not in stored:
-                raise StorageError(f"{self}: no step {step}; there are {sorted(stored)}")
-            commit = stored[step]
-            assert commit.stored is not None
-            with _said(f"{self}: step {step}"):
-                after = self._snapshot(commit)
-                complete = after.get("complete", {})
-                source = {"own": complete, "after": after}.get(commit.stored.state)
-                source = self._snapshot(self._parent(commit)) if source is None else source
-                content = materialise(after["content"] if commit.stored.content == "after" else complete["content"], self._tensor)
-                return self._state(source), content
-
-    def read_life(self) -> Life | None:
-        """The life that was kept last; None when there is none."""
-        with self._lock:
-            self._load()
-            return None if self._head is None or self._head.life is None else self.life_at(self._head)
-
-    def life_at(self, commit: Commit, *, live: bool = False) -> Life:
-        """The life as it was at a commit.
-
-        Args:
-            commit: which.
-            live: take tensors that the process has in memory as they are, and not from a file again.
-
-        Raises:
-            StorageError: the commit is unknown, or what lies there is damaged.
-        """
-        with self._lock, _said(f"{self}: {commit}"):
-            snapshot = self._snapshot(self._known(commit.id))
-            get = self._live if live else self._tensor
-            state = None if snapshot["schema"] is None else self._state(snapshot, get)
-            content = materialise(snapshot["content"], get)
-            life = Life(content, state, commit.passes, commit.stage, commit.seed)
-            life.id = commit.life or life.id
-            return life
-
-    def action_of(self, commit: Commit) -> Any:
-        """The user's action that the stage of a commit was given."""
-        with self._lock, _said(f"{self}: {commit}"):
-            return materialise(self._body(commit).action, self._tensor)
-
-    def traces_of(self, commit: Commit) -> list[dict[str, Any]]:
-        """What the stages left that a commit holds."""
-        with self._lock, _said(f"{self}: {commit}"):
-            return self._body(commit).traces
-
     @property
     def is_held(self) -> bool:
         """True while a run of this process holds the storage."""
         return self._is_held
-
-    def head(self) -> Commit | None:
-        """The newest commit."""
-        with self._lock:
-            self._load()
-            return self._head
-
-    def commits(self) -> list[Commit]:
-        """The chain from the first commit to the newest."""
-        with self._lock:
-            self._load()
-            return [] if self._head is None else list(self._back_from(self._head))[::-1]
-
-    def traces(self) -> list[dict[str, Any]]:
-        """What stages left, in the order of the passes; of a stage that ran again, the last."""
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-        with self._lock:
-            first = 0 if self.max_snapshots is None else min(self._stored(), default=0) - 1  # the oldest that stays began before
-            for commit in self.commits():
-                if commit.passes >= first and self.has_body(commit):
-                    with _said(f"{self}: {commit}"):
-                        for entry in self._body(commit).traces:
-                            if entry["pass"] >= first:
-                                found[entry["pass"], entry["place"]] = entry
-            return [found[key] for key in sorted(found)]
 
     def pinned(self) -> Self:
         """A view of the log as it is now, for readers: it stays so while a writer goes on."""
@@ -473,93 +365,3 @@ class CommitLog:
         made = copy.copy(self)  # commits never change, so they are shared
         made.__dict__.update(_commits=dict(self._commits), _steps=(self._steps[0], dict(self._steps[1])))
         return made
-
-    # --- private steps ------------------------------------------------------------------------------------------------
-
-    def has_body(self, commit: Commit) -> bool:
-        """False where ``max_snapshots`` dropped what a commit held."""
-        return True
-
-    def _known(self, commit_id: str) -> Commit:
-        try:
-            return self._commits[commit_id]
-        except KeyError:
-            raise StorageError(f"{self}: commit {commit_id[:12]} is missing; a file of the log was taken away, or damaged") from None
-
-    def _parent(self, commit: Commit) -> Commit | None:
-        return None if commit.parent is None else self._known(commit.parent)
-
-    def _back_from(self, commit: Commit | None) -> Iterator[Commit]:
-        """A commit, its parent, and so on to the first."""
-        while commit is not None:
-            yield commit
-            commit = self._parent(commit)
-
-    def _stored(self) -> dict[int, Commit]:
-        """Commits of the stored steps on the chain, as many as are kept."""
-        self._load()
-        head, steps = self._steps
-        newest = None if self._head is None else self._head.id
-        if head != newest:
-            found: dict[int, Commit] = {}
-            for commit in self._back_from(self._head):
-                if commit.id == head:
-                    found = {**steps, **found}
-                    break
-                if commit.stored is not None:
-                    found.setdefault(commit.stored.step, commit)
-            steps = found
-            self._steps = (newest, steps)
-        if self.max_snapshots is None or len(steps) <= self.max_snapshots:
-            return steps
-        return {step: steps[step] for step in sorted(steps)[-self.max_snapshots :]}
-
-    def _snapshot(self, commit: Commit | None) -> Any:
-        """The snapshot at a commit."""
-        if commit is None:
-            return {"content": {}, "schema": None, "slots": None}
-        path: list[tuple[Commit, Body | None]] = []
-        for one in self._back_from(commit):
-            if one.id in self._cursors:
-                path.append((one, None))
-                break
-            body = self._body(one)
-            path.append((one, body))
-            if body.whole is not None:
-                break
-        snapshot: Any = None
-        for index, (one, held) in enumerate(reversed(path)):
-            if held is None:
-                snapshot = self._cursors[one.id]
-            else:
-                snapshot = held.whole if held.whole is not None else apply(snapshot, held.changes)
-            if index and index % max(len(path) // 16, 16) == 0:
-                self._remember(one, snapshot)
-        if not isinstance(snapshot, dict) or not {"content", "schema", "slots"} <= snapshot.keys():
-            raise StorageError(f"{self}: {commit}: holds no snapshot of a world")
-        self._remember(commit, snapshot)
-        return snapshot
-
-    def _remember(self, commit: Commit, snapshot: Any) -> None:
-        self._cursors[commit.id] = snapshot
-        self._cursors.move_to_end(commit.id)
-        while len(self._cursors) > _CURSORS:
-            self._cursors.popitem(last=False)
-
-    def _state(self, snapshot: Mapping[str, Any], get: Callable[[TensorRef], Tensor] | None = None) -> State:
-        """The State in a snapshot, or in what a commit holds of its own."""
-        slots = materialise(snapshot["slots"], get or self._tensor)
-        return State(schema=tuple(snapshot["schema"]), **slots)
-
-
-@contextmanager
-def _said(where: str) -> Iterator[None]:
-    """Names the place of what is found to be damaged inside."""
-    try:
-        yield
-    except StorageError as error:
-        if where in str(error):
-            raise
-        raise StorageError(f"{where}: {error!s}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        raise StorageError(f"{where}: damaged, or not written by a storage: {type(error).__name__} {str(error)[:100]}") from error

@@ -178,6 +178,10 @@ class SegmentLog(CommitLog):
         found = self._tensors.find(ref.digest)
         return self._tensor(ref) if found is None else found
 
+    def size(self) -> int:
+        """Bytes of the log's files."""
+        return sum(size for *_, size in self._files())
+
     def verify(self) -> int:
         """Reads every commit and every tensor there is.
 
