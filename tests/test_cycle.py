@@ -123,7 +123,7 @@ DROPPED = [((4, 5), False, False, False), ((1, 2, 4, 5), False, False, False), (
 
 @pytest.mark.parametrize(("numbers", "philosopher", "author", "update"), TABLE + DROPPED)
 def test_what_is_given_decides_what_runs_in_the_default_world(numbers, philosopher, author, update):
-    world = default_world()
+    world = default_world(painter="scenes")
     state = given_state(numbers, EPISODE) if numbers else None
     check_row(world, state, numbers, philosopher, author, update)
     if update:

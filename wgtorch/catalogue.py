@@ -20,7 +20,8 @@ _BLOCKS = {
         "upscaler/scene", "vlm/scene",
     ),
     "wgtorch.blocks.pixel_scenes": (
-        "backbone/pixel_scene", "codec/pixel_art", "conditioner/pixel_scene", "motion/pixel_scene", "sound/pixel_scene", "vlm/pixel_scene",
+        "backbone/pixel_scene", "codec/pixel_art", "conditioner/pixel_scene", "encoder/pixel_art", "motion/pixel_scene",
+        "sound/pixel_scene", "vlm/pixel_scene",
     ),
     "wgtorch.blocks.simulation": (
         "reader/rules", "reader/trained",
@@ -60,7 +61,7 @@ _TEMPLATES = {
     "wgtorch.templates.scenes": ("graph/text_to_image", "graph/caption", "pipeline/text_to_image"),
     "wgtorch.templates.scene_edits": ("graph/image_to_image", "graph/inpaint", "pipeline/text_to_image_refine"),
     "wgtorch.templates.scene_video": ("graph/upscale", "graph/image_to_video", "pipeline/text_to_video"),
-    "wgtorch.templates.pixel_scenes": ("graph/scene_to_image", "graph/describe_scene"),
+    "wgtorch.templates.pixel_scenes": ("graph/scene_to_image", "graph/describe_scene", "pipeline/scene_to_image"),
     "wgtorch.templates.conversation": ("graph/chat",),
     "wgtorch.templates.storytelling": ("world/storytelling",),
     "wgtorch.templates.world": (

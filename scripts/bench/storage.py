@@ -106,7 +106,7 @@ def main() -> int:
 
         world = tiny_world()
     else:
-        world = World.from_template("default", larger=False, steps=1)
+        world = World.from_template("default", painter="scenes", larger=False, steps=1)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         disk = syncs_of_the_disk(folder)

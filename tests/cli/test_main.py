@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wgtorch.blocks.scenes.describer import SceneDescriber
+from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.cli.main import main
 
 
@@ -81,13 +81,13 @@ def test_a_wrong_command_line_shows_usage_and_leaves_with_two(argv: list[str], c
 
 
 def test_a_failure_inside_a_block_is_not_dressed_up_as_a_users_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: SceneDescriber, **inputs: object) -> dict[str, object]:
+    def broken(self: PixelSceneDescriber, **inputs: object) -> dict[str, object]:
         raise RuntimeError("the lens is cracked")
 
-    monkeypatch.setattr(SceneDescriber, "forward", broken)
+    monkeypatch.setattr(PixelSceneDescriber, "forward", broken)
     with pytest.raises(RuntimeError, match="the lens is cracked") as raised:
         main(["run", "default", "--steps", "1", "--set", "steps=1", "--out", str(tmp_path / "out")])
-    where, to_go_on = raised.value.__notes__
+    where, *_, to_go_on = raised.value.__notes__
     assert where == "raised in node philosopher/describe/describe/describer of default"
     assert to_go_on == f"To go on, add to the same command: --out {tmp_path / 'out'} --resume"
 

@@ -14,7 +14,7 @@ from wgtorch.world import World
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    world = default_world(larger=False)
+    world = default_world()
     world.run(num_steps=6, seed=5)
     return world
 

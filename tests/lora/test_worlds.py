@@ -39,7 +39,7 @@ def picture(world: World) -> Tensor:
 
 
 def test_the_default_world_as_a_light_one(tmp_path: Path) -> None:
-    world = World.from_template("default")
+    world = World.from_template("default", painter="scenes")
     before = snapshot(world)
     plain = picture(world)
     report = lora.add(world, freeze_base=True, rank=2)

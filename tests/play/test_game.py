@@ -8,7 +8,8 @@ import pytest
 
 from tests.play.worlds import FACTS, GATE, small_world
 from wgtorch.play.game import Game, PlayError
-from wgtorch.play.view import cast_of, clock_of, map_of, suggestions, view_of
+from wgtorch.play.view import suggestions, view_of
+from wgtorch.report.facts import cast_of, clock_of, map_of, map_svg
 
 
 @pytest.fixture
@@ -127,6 +128,49 @@ def test_what_cannot_be_taken_back_is_refused(game):
         game.act("x" * 2001)
 
 
+def test_passes_are_taken_back_one_by_one_to_the_beginning(game):
+    played(game, "sing", "dance", "climb")
+    game.undo()
+    assert game.world.life.passes == 2
+    assert game.world.state.intent == "It comes to pass: dance"
+    assert [entry["action"] for entry in view_of(game)["episodes"]] == ["sing", "dance"]
+    game.undo(2)
+    assert game.world.life.passes == 0
+    assert view_of(game)["episodes"] == []
+    assert view_of(played(game, "swim"))["episodes"][0]["texts"]["intent"] == "It comes to pass: swim"
+
+
+def test_branches_own_their_future_and_are_found_again(tmp_path):
+    world = small_world()
+    world.set_storage({"state_dir": str(tmp_path / "states")})
+    game = played(Game(world, seed=3, folder=tmp_path / "branches"), "sing", "dance")
+    with pytest.raises(PlayError, match="there are 2 passes; a branch begins after one of them, found 3"):
+        game.fork("late", 3)
+    game.fork("other", 1)
+    assert [entry["action"] for entry in view_of(game)["episodes"]] == ["sing"]
+    played(game, "climb")
+    game.switch("main")
+    assert [entry["action"] for entry in view_of(game)["episodes"]] == ["sing", "dance"]
+    game.fork("third")
+
+    again = small_world()
+    again.set_storage({"state_dir": str(tmp_path / "states")})
+    found = Game(again.resume(), folder=tmp_path / "branches")
+    assert {name: found.parents[name] for name in found.branches} == {"main": None, "other": ("main", 1), "third": ("main", 2)}
+    found.switch("other")
+    assert view_of(found)["episodes"][-1]["texts"]["intent"] == "It comes to pass: climb"
+    assert view_of(played(found, "swim"))["passes"] == 3
+
+
+def test_an_edit_of_what_was_used_already_has_the_later_stages_run_again(game):
+    played(game, "sing")
+    before = game.world.state.artifacts[0].clone()
+    game.edit("intent", "Frogs fall")
+    played(game, None)
+    assert game.world.state.intent == "Frogs fall"
+    assert not bool((game.world.state.artifacts[0] == before).all())
+
+
 def test_watchers_are_told_and_those_who_come_back_hear_what_they_missed(game):
     async def watch() -> list[str]:
         with game.subscribed() as queue:
@@ -146,6 +190,13 @@ def test_the_map_shows_what_is_known_and_what_lies_beside_it():
     assert shown[0, 0]["name"] == "Fen"
     assert shown[0, 0]["here"]
     assert shown[0, 1] == {"name": None, "at": [0, 1], "terrain": None, "landmark": None, "state": None, "here": False, "way": "north"}
+
+
+def test_the_map_of_a_report_is_the_same_map():
+    svg = map_svg(FACTS)
+    assert 'aria-label="1 of 3 places are known"' in svg
+    assert svg.count("<rect") == 2 and "Fen: marsh, well" in svg and "Far" not in svg
+    assert map_svg({}) == ""
 
 
 def test_the_cast_are_those_one_can_know_and_goals_of_others_are_not_told():

@@ -75,15 +75,16 @@ def test_every_episode_is_there_with_what_was_meant_made_seen_and_told(tmp_path:
         assert state is not None
         assert all(str(state[slot]) in seen.words for slot in state.filled if slot in ("intent", "description", "outcome"))
     pictures = seen.pictures()
-    assert len(pictures) == 6 and {picture.size for picture in pictures} == {(4, 4)}
-    levels = torch.tensor(list(pictures[0].tobytes()), dtype=torch.uint8).view(4, 4, 3).permute(2, 0, 1)
+    assert len(pictures) == 9 and {picture.size for picture in pictures} == {(4, 4)}
+    levels = torch.tensor(list(pictures[0].convert("RGB").tobytes()), dtype=torch.uint8).view(4, 4, 3).permute(2, 0, 1)
     torch.testing.assert_close(levels, (world.history[0].artifacts[0] * 255).round().to(torch.uint8), rtol=0, atol=0)
     assert "3 episodes, 3 passes, seed 5" in seen.words
 
 
 def test_a_page_needs_nothing_else_and_runs_nothing() -> None:
     seen = Seen(lived().report().html)
-    assert {tag for tag, _ in seen.tags}.isdisjoint({"script", "link", "iframe", "object", "form", "a"})
+    assert {tag for tag, _ in seen.tags}.isdisjoint({"script", "link", "iframe", "object", "form"})
+    assert {attrs["href"] for tag, attrs in seen.tags if tag == "a"} == {"#episode-1", "#episode-2", "#episode-3"}
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in str(policy)
 
@@ -270,3 +271,28 @@ def test_states_and_histories_show_themselves_in_a_notebook() -> None:
     assert "&lt;b&gt;" in State(intent="<b>")._repr_html_() and "<b>" not in State(intent="<b>")._repr_html_()
     history = world.history._repr_html_()
     assert history.count("<tr>") == len(world.history) and "data:image/png" in history
+
+
+def test_pixel_art_is_embedded_as_small_as_it_was_painted_and_other_pictures_as_they_are() -> None:
+    import base64
+
+    from wgtorch.report.page import picture_tag
+
+    def opened(image: torch.Tensor) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(picture_tag(image, "").split("base64,")[1].split('"')[0])))
+
+    small = torch.randint(0, 2, (3, 6, 6), generator=torch.Generator().manual_seed(0)).float()
+    for image in (small, small.repeat_interleave(8, -1).repeat_interleave(8, -2)):
+        found = opened(image)
+        assert (found.size, found.mode) == ((6, 6), "P")
+        got = torch.tensor(list(found.convert("RGB").tobytes())).view(6, 6, 3).permute(2, 0, 1) / 255
+        assert torch.equal(got, small)
+    assert opened(torch.rand(3, 64, 64)).size == (64, 64)
+
+
+def test_a_long_life_is_a_small_page() -> None:
+    world = tiny_world()
+    world.run(num_steps=30, seed=1)
+    page = world.report().html
+    assert page.count("<article") == 30
+    assert page.count("<th>read</th>") == 12, "older episodes without what their stages read and wrote"

@@ -19,7 +19,7 @@ CONTRACTS = {
     "author": (("intent", "description"), ("outcome",), "author", {"intent", "description", "content"}),
     "environment": ((), ("intent",), None, {"content", "intent", "recipe", "description", "outcome", "action"}),
     "architect": (("intent",), ("recipe",), "architect", {"intent", "content"}),
-    "creator": (("recipe",), ("artifacts",), "creator", {"recipe.prompts"}),
+    "creator": (("recipe",), ("artifacts",), "creator", {"recipe.prompts", "recipe.scene"}),
 }
 
 
@@ -54,7 +54,7 @@ def test_the_creator_paints_each_prompt_and_a_place_in_the_list_draws_for_itself
     prompts = ["The sea, at night.", "The sea, at night.", "Dunes, by day."]
     three = creator.run(State(recipe={"prompts": prompts}), seed=1).artifacts
     one = creator.run(State(recipe={"prompts": prompts[:1]}), seed=1).artifacts
-    assert [tuple(picture.shape) for picture in three] == [(1, 3, 128, 128)] * 3
+    assert [tuple(picture.shape) for picture in three] == [(1, 3, 512, 512)] * 3
     assert all(picture.min() >= 0 and picture.max() <= 1 for picture in three)
     assert torch.equal(three[0], one[0])
     assert not torch.equal(three[0], three[1]), "the same words are painted with other noise"
@@ -74,10 +74,40 @@ def test_the_default_world():
     world = World.from_template("default")
     assert world.world_id == "default" and world.cycle == CYCLE
     assert world.content["traveller"] == "the traveller"
-    assert world.find("creator/paint/t2i/solver").num_loop_steps == 12
+    assert world.find("creator/paint/t2i/solver").num_loop_steps == 10
+    assert world.find("creator/paint/t2i/backbone").block_type == "backbone/pixel_scene"
+    assert world.find("philosopher/describe/describe/describer").block_type == "vlm/pixel_scene"
+
+
+def test_the_default_world_with_the_other_painter():
+    world = World.from_template("default", painter="scenes", steps=1, guidance=1.5, larger=False)
     assert world.find("creator/paint/t2i/backbone") is world.find("creator/paint/t2i/negative_backbone")
     names = {name for name, _ in world.named_parameters()}
     assert not any("negative" in name for name in names), "one model in two places is yielded once"
+    world.run(num_steps=2, seed=1)
+    assert world.history[0].artifacts[0].shape == (1, 3, 64, 64)
+    assert set(world.history[0].description["attributes"][0]) >= {"time", "landmark"}
+
+
+def test_the_default_world_with_sound(tmp_path):
+    world = default_world(sound=True)
+    world.set_storage({"state_dir": str(tmp_path)})
+    world.run(num_steps=2, seed=1)
+    stored = world.history[0].artifacts
+    assert stored["pictures"][0].shape == (1, 3, 512, 512)
+    assert stored["audio"].shape == (1, 1, 8 * stored["rate"])
+    assert len(world.history[0].description["text"]) == 1
+    assert "data:audio/wav" in world.report().html
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"painter": "pixel"}, "did you mean 'pixels'"), ({"guidance": 2.0}, "guidance is an option of painter='scenes'")],
+    ids=["unknown", "other"],
+)
+def test_painters_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        World.from_template("default", **options)
 
 
 def test_three_passes_of_the_default_world():
@@ -126,7 +156,7 @@ def test_an_action_is_tried_told_and_kept():
 
 
 def test_parameters():
-    world = World.from_template("default", story="Once.", style="ink", traveller="the fox", pictures=2, steps=1, guidance=1.0, memory=1)
+    world = World.from_template("default", story="Once.", style="ink", traveller="the fox", pictures=2, steps=1, memory=1)
     assert dict(world.content) == {"story": "Once.", "style": "ink", "traveller": "the fox"}
     state = world.run(num_steps=3, seed=1)
     assert "he fox" in state.intent["text"]
@@ -139,7 +169,7 @@ def test_parameters():
 def test_a_name_is_never_read_as_weather():
     skies = []
     for name in ("Anna", "Storm"):
-        world = World.from_template("default", larger=False, steps=1, traveller=name)
+        world = World.from_template("default", steps=1, traveller=name)
         states = [step.state for step in world.stream(num_steps=5, seed=4) if step.kind == "pass"]
         assert all(thing["name"] == name for state in states for thing in state.recipe["scene"]["things"] if thing["role"] == "hero")
         skies.append([state.recipe["scene"]["weather"] for state in states])
@@ -194,7 +224,7 @@ def test_no_action_breaks_a_pass(action):
 
 
 def test_guidance_changes_the_pictures():
-    weak, strong = (default_world(steps=2, guidance=guidance).run(seed=1).artifacts[0] for guidance in (1.0, 4.0))
+    weak, strong = (default_world(painter="scenes", steps=2, guidance=guidance).run(seed=1).artifacts[0] for guidance in (1.0, 4.0))
     assert difference(weak, strong) is not None
 
 
@@ -259,7 +289,7 @@ def test_its_config_fits_the_published_schema_and_builds_its_equal(tmp_path):
 def test_its_config_is_small_and_holds_no_weights():
     text = str(default_world().to_config())
     assert len(text) < 20_000
-    assert "wgtorch:scene_painter" in text
+    assert "wgtorch:pixel_painter" in text
 
 
 def test_a_saved_world_needs_no_template(tmp_path):

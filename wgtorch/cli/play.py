@@ -15,6 +15,7 @@ from wgtorch.world import World
 
 _TOKEN = "play_token"  # in the folder, so that an open page finds the server again after a restart
 _STATES = "states"
+_FORKS = "branches"
 
 
 def command(args: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def command(args: argparse.Namespace) -> int:
     place_states(world, folder, resume=(folder / _STATES).exists())
     token = token_in(folder)
     hosts = [*args.allow_host, *([] if args.host in ("0.0.0.0", "::") else [args.host])]
-    app = make_play_app(Game(world, seed=args.seed), token=token, hosts=hosts)
+    app = make_play_app(Game(world, seed=args.seed, folder=folder / _FORKS), token=token, hosts=hosts)
 
     def ready(url: str) -> None:
         print(f"Play {world.world_id}: {url}/?token={token}", flush=True)

@@ -82,6 +82,9 @@ def _run_world(world: World, args: argparse.Namespace) -> None:
         return
     say_where(folder, overview, world.life.seed)
     print(to_go_on)
+    if (folder / _STATES).exists():
+        options = "".join(f" --set {name}={value}" for name, value in args.set)
+        print(f"Now play it: wgtorch play {args.target}{options} --out {folder}")
 
 
 def _took_away(world: World, folder: Path) -> bool:

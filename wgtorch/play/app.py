@@ -24,7 +24,7 @@ from wgtorch.core.errors import WgtorchError
 from wgtorch.play.export import animation_of, page_of
 from wgtorch.play.game import Game, PlayError
 from wgtorch.play.guard import Guard
-from wgtorch.play.media import motion_of, sound_of
+from wgtorch.play.media import FORMS, motion_of, sound_of
 from wgtorch.play.view import view_of
 
 STATIC = Path(__file__).parent / "static"
@@ -167,7 +167,7 @@ class _App:
         found = await anyio.to_thread.run_sync(motion_of, state, index, form)
         if found is None:
             return PlainTextResponse("nothing moves here", 404)
-        return Response(found, media_type={"gif": "image/gif", "webp": "image/webp"}[form])
+        return Response(found, media_type=FORMS[form])
 
     async def sound(self, request: Request) -> Response:
         state = self.game.episodes[self.game.branch].state(request.path_params["where"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from wgtorch.blocks.pixel_scenes.motion import motions_of
 from wgtorch.blocks.simulation.scene_plan import ScenePlan
 from wgtorch.report.words import words
 from wgtorch.storage.encoding import images_in, write_png
@@ -108,6 +109,7 @@ class Episodes:
             "pictures": [f"{where}/{index}.png?v={version}" for index in range(len(images))],
             "alt": words_of(state["description"]) if "description" in state else "",
             "scene": None if scene is None else scene.to_data(),
+            "moves": scene is not None and bool(motions_of(scene)) and all(side % 64 == 0 for image in images for side in image.shape[-2:]),
         }
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.errors import WgtorchError, suggest
 from wgtorch.play.episodes import Episodes, slot_text
+from wgtorch.storage.log import CommitLog
 from wgtorch.world import World
 
 LONGEST_ACTION = 2000  # letters
 _KEPT_EVENTS = 256  # for pages that come back
 FIRST_BRANCH = "main"
+_BRANCHES = "branches.json"
 
 
 class PlayError(WgtorchError, ValueError):
@@ -33,14 +38,16 @@ class Game:
     Args:
         world: what is played; its life goes on where it is.
         seed: root of all random draws of a life that has none yet.
+        folder: where branches keep their lives; those that lie there already are played on. In memory when left out.
 
     Example:
         >>> game = Game(World.from_template("default"), seed=7)
         >>> game.act("go to the sea"); game.wait()
     """
 
-    def __init__(self, world: World, *, seed: int | None = None) -> None:
+    def __init__(self, world: World, *, seed: int | None = None, folder: str | os.PathLike[str] | None = None) -> None:
         self.seed = seed
+        self.folder = None if folder is None else Path(folder)
         self.branch = FIRST_BRANCH
         self.branches: dict[str, World] = {FIRST_BRANCH: world}
         self.parents: dict[str, tuple[str, int] | None] = {FIRST_BRANCH: None}
@@ -57,6 +64,7 @@ class Game:
         self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self._next_event = 1
         self._subscribers: set[Callable[[dict[str, Any]], None]] = set()
+        self._take_up_branches()
 
     @property
     def world(self) -> World:
@@ -147,7 +155,7 @@ class Game:
                 raise PlayError(f"slot {slot!r}: expected JSON, as it was: {error}") from error
             if type(value) is not type(old):
                 raise PlayError(f"slot {slot!r}: expected a {_json_name(old)}, as it was, found a {_json_name(value)}")
-        self.world.state = state.replace(**{slot: value})
+        self.world.edit(**{slot: value})
         self.episodes[self.branch].changed()
         self.publish("changed")
 
@@ -155,15 +163,17 @@ class Game:
         """Takes back the last passes.
 
         Raises:
-            PlayError: a pass is running, there are not so many, or the world cannot go back.
+            PlayError: a pass is running, there are not so many, or the world's storage keeps no log.
         """
         with self._idle():
             target = self.world.life.passes - passes
             if passes < 1 or target < 0:
                 raise PlayError(f"there are {self.world.life.passes} passes; {passes} cannot be taken back")
-            if not self.can_go_back:
-                raise PlayError("this world cannot go back: it has no World.rewind")
-            _method(self.world, "rewind")(target)
+            self._need_log()
+            if target:
+                self.world.rewind(target - 1)
+            else:
+                self.world.rewind(commit=self.world.commits[0])
             self.error = None
             self.episodes[self.branch].forget()
         self.publish("changed")
@@ -171,18 +181,26 @@ class Game:
     def fork(self, name: str, passes: int | None = None) -> None:
         """Makes a branch that shares the past up to a pass, and plays it from now on.
 
+        Args:
+            name: of the branch.
+            passes: how many passes they share; all that there are when left out.
+
         Raises:
-            PlayError: a pass is running, the name is taken or empty, or the world cannot be forked.
+            PlayError: a pass is running, the name is taken or empty, there is no such pass, or the world's storage keeps no log.
         """
         name = name.strip()[:60]
         with self._idle():
             if not name or name in self.branches:
                 raise PlayError(f"a branch needs a name of its own; there are {', '.join(self.branches)}")
-            if not self.can_branch:
-                raise PlayError("this world cannot be branched: it has no World.fork")
-            step = self.world.life.passes if passes is None else passes
-            self.branches[name] = forked = _method(self.world, "fork")(step=step)
-            self.parents[name], self.episodes[name] = (self.branch, step), Episodes(forked)
+            self._need_log()
+            here = self.world.life.passes
+            at = here if passes is None else passes
+            if not 0 < at <= here:
+                raise PlayError(f"there are {here} passes; a branch begins after one of them, found {at}")
+            folder = None if self.folder is None else self.folder / f"{len(self.branches):03d}"
+            self.branches[name] = forked = self.world.fork(None if at == here else at - 1, state_dir=folder)
+            self.parents[name], self.episodes[name] = (self.branch, at), Episodes(forked)
+            self._note_branches()
             self.branch, self.error = name, None
         self.publish("changed")
 
@@ -199,14 +217,9 @@ class Game:
         self.publish("changed")
 
     @property
-    def can_go_back(self) -> bool:
-        """Whether :meth:`undo` works for this world."""
-        return hasattr(self.world, "rewind")
-
-    @property
-    def can_branch(self) -> bool:
-        """Whether :meth:`fork` works for this world."""
-        return hasattr(self.world, "fork")
+    def keeps_log(self) -> bool:
+        """Whether the world's storage keeps a log, so that :meth:`undo` and :meth:`fork` work."""
+        return isinstance(self.world.history.storage, CommitLog)
 
     # --- who watches --------------------------------------------------------------------------------------------------
 
@@ -241,6 +254,29 @@ class Game:
                 self._subscribers.discard(tell)
 
     # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _need_log(self) -> None:
+        if not self.keeps_log:
+            kind = type(self.world.history.storage).__name__
+            raise PlayError(f"the world's storage, {kind}, keeps no log, so there are no moments to go back to or to branch from")
+
+    def _note_branches(self) -> None:
+        if self.folder is None:
+            return
+        content = [{"name": name, "parent": self.parents[name]} for name in self.branches]
+        write_file(self.folder / _BRANCHES, lambda part: part.write_text(json.dumps(content), encoding="utf-8"))
+
+    def _take_up_branches(self) -> None:
+        """Opens the branches of an earlier game: the folder's list has them in the order of their numbers."""
+        if self.folder is None or not (self.folder / _BRANCHES).is_file():
+            return
+        for number, entry in enumerate(json.loads((self.folder / _BRANCHES).read_text(encoding="utf-8"))):
+            if number:
+                branch = self.world.fork()
+                branch.set_storage({"state_dir": str(self.folder / f"{number:03d}")})
+                self.branches[entry["name"]] = branch.resume()
+                self.parents[entry["name"]] = tuple(entry["parent"])
+                self.episodes[entry["name"]] = Episodes(branch)
 
     @contextmanager
     def _idle(self) -> Iterator[None]:
@@ -278,12 +314,6 @@ class Game:
         self.publish("paused", stage=stage)
         self._go_on.wait()
         self.paused_after = None
-
-
-def _method(world: World, name: str) -> Callable[..., Any]:
-    """A method that not every kind of world has."""
-    found: Callable[..., Any] = getattr(world, name)
-    return found
 
 
 def _json_name(value: Any) -> str:

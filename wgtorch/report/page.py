@@ -12,86 +12,134 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.report.chapters import Chapter
+from wgtorch.report.facts import map_svg
+from wgtorch.report.style import STYLE
 from wgtorch.report.words import rows, words
 from wgtorch.storage.encoding import images_in, write_png
+from wgtorch.storage.media import sounds_in, wav_bytes
 from wgtorch.world_runtime.trace import plain
 
 _LARGEST = 1024  # pixels; larger pictures are made smaller
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_STYLE = """
-:root { --paper: #f3eee3; --card: #fffdf8; --edge: #ddd3bf; --ink: #2c2a33; --soft: #8b8373; --accent: #b5532a; }
-body { margin: 0; padding: 2rem; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 72rem; margin: auto; }
-h1 { font-size: 1.7rem; white-space: pre-line; } h2 { margin: 0; color: var(--accent); font-size: 1.25rem; }
-.soft { color: var(--soft); font-size: .85rem; }
-article { background: var(--card); border: 1px solid var(--edge); border-radius: 12px; padding: 1.4rem; margin: 1.4rem 0; }
-.board { display: flex; flex-wrap: wrap; gap: 1.4rem; margin-top: 1rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: .6rem; flex: 0 1 22rem; align-content: flex-start; }
-.pictures img { width: 22rem; max-width: 100%; border-radius: 8px; }
-.pictures img.small { image-rendering: pixelated; }
-.told { flex: 1 1 24rem; min-width: 0; }
-dt { color: var(--soft); font-size: .8rem; } dd { margin: 0 0 .7rem; white-space: pre-line; overflow-wrap: anywhere; }
-details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
-table { border-collapse: collapse; width: 100%; font-size: .85rem; } td, th { text-align: left; vertical-align: top; padding: .3rem .6rem;
- border-top: 1px solid var(--edge); overflow-wrap: anywhere; } th { color: var(--soft); font-weight: normal; }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; }
-.bad { color: #a01c1c; } .was { color: var(--soft); text-decoration: line-through; }
-"""
+_THUMBNAIL = 44  # pixels
+_IN_FULL = 12  # the newest episodes, whose stages are shown with all that they read and wrote
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+_CHANGES, _CHANGES_OF_OLD = 24, 8  # lines of one episode
+_SCALES = (16, 8, 4, 2)
 
 
-def page(title: str, notes: Sequence[str], chapters: Sequence[Chapter]) -> str:
+def page(title: str, notes: Sequence[str], chapters: Sequence[Chapter], content: Mapping[str, Any] | None = None) -> str:
     """The whole page.
 
     Args:
         title: stands above.
         notes: small facts below the title.
         chapters: the episodes.
+        content: what the world is now, for its map.
     """
     body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(", ".join(notes))}</p>']
-    body += [_article(chapter) for chapter in chapters] or ["<p>Nothing has happened yet.</p>"]
+    drawn = map_svg(content or {})
+    body += [f'<figure class="map">{drawn}</figure>'] if drawn else []
+    images = [[_shrunk(image) for slot, value in chapter.state.items() for _, image in images_in(value, slot)] for chapter in chapters]
+    body += [_timeline(chapters, images)] if len(chapters) > 1 else []
+    newest = len(chapters) - _IN_FULL
+    articles = [_article(chapter, shown, in_full=k >= newest) for k, (chapter, shown) in enumerate(zip(chapters, images, strict=True))]
+    body += articles or ["<p>Nothing has happened yet.</p>"]
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{escape(title[:80])}</title><style>{_STYLE}</style>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title[:80])}</title><style>{STYLE}</style>"
     )
     text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body><main>\n' + "\n".join(body) + "\n</main></body></html>\n"
     return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written
 
 
-def _article(chapter: Chapter) -> str:
+def _timeline(chapters: Sequence[Chapter], images: Sequence[Sequence[Tensor]]) -> str:
+    """A thumbnail for each episode, which leads to it."""
+    links = []
+    for chapter, pictures in zip(chapters, images, strict=True):
+        shown = picture_tag(_thumbnail(pictures[0]), "") if pictures else "<div></div>"
+        links.append(f'<a href="#episode-{chapter.number}">{shown}{chapter.number}</a>')
+    return f'<nav aria-label="Episodes">{"".join(links)}</nav>'
+
+
+def _thumbnail(image: Tensor) -> Tensor:
+    from torch.nn.functional import interpolate
+
+    if max(image.shape[-2:]) <= _THUMBNAIL:
+        return image
+    return interpolate(image[None].float(), size=(_THUMBNAIL // 2, _THUMBNAIL // 2), mode="area")[0]
+
+
+def _article(chapter: Chapter, images: Sequence[Tensor], *, in_full: bool) -> str:
     slots = {slot: chapter.state[slot] for slot in chapter.state.schema}
     said = [("action", words(chapter.action)), *rows(slots)]
-    told = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in said if text)
-    images = [image for slot, value in slots.items() for _, image in images_in(value, slot)]
+    told = "".join(f'<dt>{escape(label)}</dt><dd class="{_CLASSES.get(label, "")}">{escape(text)}</dd>' for label, text in said if text)
     pictures = "".join(picture_tag(image, f"Episode {chapter.number}") for image in images)
+    pictures += "".join(_sound(audio, rate) for audio, rate in sounds_in(slots))
     where = "in flight" if chapter.stored is None else f"stored as step {chapter.stored}"
     facts = [where, *([f"{chapter.seconds:.2f} s"] if chapter.traces else [])]
     parts = [
         f'<h2>Episode {chapter.number} <span class="soft">{escape(", ".join(facts))}</span></h2>',
         f'<div class="board"><div class="pictures">{pictures}</div><dl class="told">{told}</dl></div>',
-        _changes(chapter),
+        _changes(chapter, _CHANGES if in_full else _CHANGES_OF_OLD),
         _recipe(slots.get("recipe")),
-        _traces(chapter.traces),
+        _traces(chapter.traces, in_full=in_full),
     ]
     return f'<article id="episode-{chapter.number}">{"".join(parts)}</article>'
 
 
+_CLASSES = {"action": "action", "outcome": "outcome", "description": "seen", "prompt": "seen"}
+
+
+def _sound(audio: Tensor, rate: int) -> str:
+    data = base64.b64encode(wav_bytes(audio, rate)).decode()
+    return f'<audio controls loop preload="none" src="data:audio/wav;base64,{data}"></audio>'
+
+
 def picture_tag(image: Tensor, words_for_it: str, *, height: int | None = None) -> str:
-    """A picture inside the page. Large ones are made smaller; ``height`` in pixels, as it is shown."""
+    """A picture inside the page. Large ones are made smaller; pixel art, exactly; ``height`` in pixels, as it is shown."""
     from torch.nn.functional import interpolate
 
+    image = _shrunk(image)
     largest = max(image.shape[-2:])
     if largest > _LARGEST:
         size = [max(1, side * _LARGEST // largest) for side in image.shape[-2:]]
         image = interpolate(image[None].float(), size=size, mode="area")[0]
-    held = io.BytesIO()
-    write_png(image, held)
-    data = base64.b64encode(held.getvalue()).decode()
+    data = base64.b64encode(_png(image)).decode()
     small = ' class="small"' if largest < _LARGEST // 4 else ""
     shown = f' style="height:{height}px;image-rendering:pixelated"' if height else ""
     return f'<img{small}{shown} alt="{escape(words_for_it)}" src="data:image/png;base64,{data}">'
+
+
+def _shrunk(image: Tensor) -> Tensor:
+    """A picture [C, H, W] without enlargement by whole pixels, where it was enlarged so."""
+    for scale in _SCALES:
+        if image.shape[-1] % scale or image.shape[-2] % scale or min(image.shape[-2:]) <= scale:
+            continue
+        small = image[..., ::scale, ::scale]
+        if bool((small.repeat_interleave(scale, -1).repeat_interleave(scale, -2) == image).all()):
+            return small
+    return image
+
+
+def _png(image: Tensor) -> bytes:
+    """PNG of a picture [C, H, W] in [0, 1]; with a palette where 256 colours are enough."""
+    from PIL import Image
+
+    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.int64).expand(3, -1, -1)
+    colors, indices = torch.unique(levels[0] << 16 | levels[1] << 8 | levels[2], return_inverse=True)
+    held = io.BytesIO()
+    if len(colors) > 256:
+        write_png(image, held)
+        return held.getvalue()
+    picture = Image.fromarray(indices.to(torch.uint8).numpy())
+    picture.putpalette(torch.stack([colors >> 16, colors >> 8 & 255, colors & 255], dim=-1).flatten().tolist())
+    picture.save(held, "PNG", optimize=True)
+    return held.getvalue()
 
 
 def _recipe(recipe: Any) -> str:
@@ -99,26 +147,30 @@ def _recipe(recipe: Any) -> str:
     return _folded("recipe", f"<pre>{_data(plain(recipe))}</pre>") if isinstance(recipe, Mapping) and recipe else ""
 
 
-def _changes(chapter: Chapter) -> str:
+def _changes(chapter: Chapter, most: int) -> str:
     if not chapter.changes:
         return ""
     lines = [
         f"<tr><th>{escape(change.path)}</th><td>{escape(change.kind)}</td>"
         f'<td><span class="was">{escape(change.before)}</span> {escape(change.after)}</td></tr>'
-        for change in chapter.changes
+        for change in chapter.changes[:most]
     ]
-    return _folded(f"changes of content ({len(lines)})", f"<table>{''.join(lines)}</table>", is_open=True)
+    left = len(chapter.changes) - len(lines)
+    lines += [f'<tr><td colspan="3" class="soft">and {left} more</td></tr>'] if left else []
+    return _folded(f"changes of content ({len(chapter.changes)})", f"<table>{''.join(lines)}</table>")
 
 
-def _traces(traces: Iterable[Mapping[str, Any]]) -> str:
-    lines = [_trace(entry) for entry in traces]
+def _traces(traces: Iterable[Mapping[str, Any]], *, in_full: bool) -> str:
+    """What every stage did; of older episodes without what it read and wrote, which stands in their slots."""
+    lines = [_trace(entry, in_full=in_full) for entry in traces]
     if not lines:
         return ""
-    head = "<tr><th>pass</th><th>stage</th><th></th><th>seconds</th><th>read</th><th>wrote</th></tr>"
+    values = "<th>read</th><th>wrote</th>" if in_full else ""
+    head = f"<tr><th>pass</th><th>stage</th><th></th><th>seconds</th>{values}</tr>"
     return _folded(f"stages ({len(lines)})", f"<table>{head}{''.join(lines)}</table>")
 
 
-def _trace(entry: Mapping[str, Any]) -> str:
+def _trace(entry: Mapping[str, Any], *, in_full: bool) -> str:
     error = entry.get("error") or {}
     if entry.get("skipped"):
         what = f"skipped: {entry['skipped']}"
@@ -133,8 +185,7 @@ def _trace(entry: Mapping[str, Any]) -> str:
         escape(str(entry.get("stage"))),
         f'<span class="bad">{escape(what)}</span>' if error else escape(what + stored),
         f"{seconds:.3f}",
-        _named(entry.get("reads")),
-        _named(entry.get("writes")),
+        *([_named(entry.get("reads")), _named(entry.get("writes"))] if in_full else []),
     ]
     calls = "".join(map(_call, entry.get("calls") or ()))
     row = "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
@@ -164,7 +215,7 @@ def _short(value: Any) -> str:
 
 
 def _data(value: Any) -> str:
-    return escape(json.dumps(value, indent=1, ensure_ascii=False))
+    return escape(json.dumps(value, ensure_ascii=False))
 
 
 def _folded(summary: str, inside: str, *, is_open: bool = False) -> str:

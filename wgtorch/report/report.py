@@ -108,7 +108,7 @@ def _report(title: str, history: History, life: Life | None, initial: Mapping[st
         notes += [f"{life.passes} passes", *([] if life.seed is None else [f"seed {life.seed}"])]
     notes += _spent(history.traces)
     title = title if len(title) <= _TITLE else f"{title[:_TITLE]}..."
-    return Report(title, tuple(chapters), page(title, notes, chapters))
+    return Report(title, tuple(chapters), page(title, notes, chapters, None if life is None else life.content))
 
 
 def _spent(traces: list[dict[str, Any]]) -> list[str]:

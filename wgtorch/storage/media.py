@@ -6,7 +6,7 @@ import io
 import json
 import re
 import wave
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ def wav_bytes(audio: Tensor, rate: int = SAMPLING_RATE) -> bytes:
         samples = (audio.detach().float().clamp(-1, 1) * 32767).round().to(torch.int16).T.contiguous().cpu()
         file.writeframes(samples.numpy().astype("<i2").tobytes())
     return held.getvalue()
+
+
+def sounds_in(value: Any) -> Iterator[tuple[Tensor, int]]:
+    """Sounds [C, samples] in [-1, 1] inside a value, each with its samples a second: mappings with ``audio`` and ``rate``."""
+    if isinstance(value, Mapping):
+        audio, rate = value.get("audio"), value.get("rate")
+        if isinstance(audio, Tensor) and isinstance(rate, int) and audio.dim() in (2, 3):
+            yield from ((one, rate) for one in (audio if audio.dim() == 3 else audio.unsqueeze(0)))
+    entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    for entry in entries:
+        yield from sounds_in(entry)
 
 
 def video_bytes(video: Tensor, form: str, *, fps: float = FRAMES_PER_SECOND) -> bytes:

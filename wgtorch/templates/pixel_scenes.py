@@ -5,13 +5,14 @@ from __future__ import annotations
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import register_template
 from wgtorch.graph import Graph
+from wgtorch.pipeline import Pipeline
 
 PAINTER_REF, DESCRIBER_REF = "wgtorch:pixel_painter", "wgtorch:pixel_describer"
 SIZE = 64  # pixels, before they grow
 
 
 @register_template("scene_to_image", level="graph")
-def scene_to_image(*, steps: int = 10, scale: int = 8, painter: str | None = None) -> Graph:
+def scene_to_image(*, steps: int = 10, scale: int = 8, painter: str | None = PAINTER_REF) -> Graph:
     """Paints a plan of a scene as pixel art, with the small flow model that ships with the package.
 
     Args:
@@ -37,13 +38,30 @@ def scene_to_image(*, steps: int = 10, scale: int = 8, painter: str | None = Non
     ):
         graph.add_edge(source, target)
     graph.expose_input("conditioner", "scene", "scene")
+    graph.expose_input("conditioner", "prompt", "prompt")
     graph.expose_output("codec", "image")
     graph.expose_output("codec", "small")
     return graph
 
 
+@register_template("scene_to_image", level="pipeline")
+def scene_to_image_pipeline(*, steps: int = 10, scale: int = 8) -> Pipeline:
+    """The graph of the same name as a pipeline.
+
+    Args:
+        steps: solver steps.
+        scale: whole number that pixels grow by.
+    """
+    pipeline = Pipeline("scene_to_image")
+    pipeline.add_graph(scene_to_image(steps=steps, scale=scale), "t2i")
+    for name in ("scene", "prompt"):
+        pipeline.expose_input("t2i", name)
+    pipeline.expose_output("t2i", "image")
+    return pipeline
+
+
 @register_template("describe_scene", level="graph")
-def describe_scene(*, describer: str | None = None) -> Graph:
+def describe_scene(*, describer: str | None = DESCRIBER_REF) -> Graph:
     """Says what is in a pixel scene, thing by thing, from the picture alone.
 
     Args:

@@ -37,7 +37,7 @@ def scenes(
     world.add_stage(_author())
     world.add_stage(_environment(memory=memory))
     world.add_stage(_architect(pictures=pictures))
-    world.add_stage(creator(steps=steps, guidance=guidance, larger=larger))
+    world.add_stage(creator(painter="scenes", steps=steps, guidance=guidance, larger=larger))
     world.set_canonical_cycle()
     world.set_initial_content({"story": story, "style": style, "traveller": traveller})
     return world

@@ -39,14 +39,20 @@ def around(graph: Graph, name: str) -> Pipeline:
 
 
 @register_template("philosopher", level="stage")
-def philosopher() -> Stage:
-    """Looks at the artifacts and describes what is in them, in words and as data; it never sees the recipe."""
+def philosopher(*, painter: str = "pixels", sound: bool = False) -> Stage:
+    """Looks at the artifacts and describes what is in them, in words and as data; it never sees the recipe.
+
+    Args:
+        painter: whose pictures it reads: ``pixels``, or ``scenes``.
+        sound: the artifacts are a mapping, with the pictures under ``pictures``.
+    """
     stage = Stage("philosopher", role="philosopher")
-    stage.add_pipeline(around(build_template("graph", "caption", {}), "describe"), "describe", map="image")
+    reader = {"pixels": "describe_scene", "scenes": "caption"}[_painter(painter)]
+    stage.add_pipeline(around(build_template("graph", reader, {}), "describe"), "describe", map="image")
     stage.set_state_contract(
         ["artifacts"],
         ["description"],
-        {"describe.image": "artifacts"},
+        {"describe.image": "artifacts.pictures" if sound else "artifacts"},
         {"description.text": "describe.text", "description.attributes": "describe.attributes"},
     )
     stage.set_execution_condition("philosopher")
@@ -145,20 +151,44 @@ def architect(*, pictures: int = 1) -> Stage:
 
 
 @register_template("creator", level="stage")
-def creator(*, steps: int = 12, guidance: float = 2.0, larger: bool = True) -> Stage:
-    """Paints a picture for each prompt of the recipe.
+def creator(
+    *, painter: str = "pixels", steps: int = 10, guidance: float | None = None, larger: bool | None = None, sound: bool = False
+) -> Stage:
+    """Paints a picture for each prompt of the recipe: of the recipe's scene, where it holds the plan of one, else of the prompt's words.
 
     Args:
+        painter: ``pixels``: pixel art of 512x512, all that a plan holds; ``scenes``: small soft pictures of a prompt's words.
         steps: solver steps.
-        guidance: strength of classifier-free guidance.
-        larger: pictures of 128x128 pixels, by the upscaler behind the painter; else of 64x64.
+        guidance: strength of classifier-free guidance, of the painter ``scenes`` (2).
+        larger: pictures of 128x128 pixels, by the upscaler behind the painter ``scenes``, else of 64x64 (True).
+        sound: make the sound of the place, too; the artifacts are then ``{"pictures": [...], "audio": [1, 1, N], "rate": 22050}``.
     """
     stage = Stage("creator", role="creator")
-    options = {"steps": steps, "guidance": guidance, "larger": larger}
-    stage.add_pipeline(build_template("pipeline", "text_to_image", options), "paint", map="prompt")
-    stage.set_state_contract(["recipe"], ["artifacts"], {"paint.prompt": "recipe.prompts"}, {"artifacts": "paint.image"})
+    reads = {"paint.prompt": "recipe.prompts"}
+    if _painter(painter) == "pixels":
+        given = [name for name, value in (("guidance", guidance), ("larger", larger)) if value is not None]
+        if given:
+            raise ConfigError(f"template 'creator': {given[0]} is an option of painter='scenes'; the painter is 'pixels'")
+        pipeline = build_template("pipeline", "scene_to_image", {"steps": steps})
+        reads["paint.scene"] = "recipe.scene"
+    else:
+        options = {"guidance": 2.0 if guidance is None else guidance, "larger": True if larger is None else larger}
+        pipeline = build_template("pipeline", "text_to_image", {"steps": steps, **options})
+    stage.add_pipeline(pipeline, "paint", map="prompt")
+    writes = {"artifacts": "paint.image"}
+    if sound:
+        stage.add_pipeline(single("sound/pixel_scene", "sound"), "sound")
+        reads |= {"sound.scene": "recipe.scene", "sound.prompt": "recipe.prompts"}
+        writes = {"artifacts.pictures": "paint.image", "artifacts.audio": "sound.audio", "artifacts.rate": "sound.rate"}
+    stage.set_state_contract(["recipe"], ["artifacts"], reads, writes)
     stage.set_execution_condition("creator")
     return stage
+
+
+def _painter(name: str) -> str:
+    if name not in ("pixels", "scenes"):
+        raise ConfigError(f"painter: found {name!r}; {suggest(name, ('pixels', 'scenes'))}")
+    return name
 
 
 @register_template("default", level="world")
@@ -168,9 +198,11 @@ def default(
     style: str = "painted scenes",
     traveller: str = "the traveller",
     pictures: int = 1,
-    steps: int = 12,
-    guidance: float = 2.0,
-    larger: bool = True,
+    painter: str = "pixels",
+    steps: int = 10,
+    guidance: float | None = None,
+    larger: bool | None = None,
+    sound: bool = False,
     memory: int = 6,
     places: int = 36,
     characters: int = 8,
@@ -185,9 +217,11 @@ def default(
         style: a note that travels with the content.
         traveller: name of the one whom actions without a name belong to.
         pictures: pictures of one episode.
+        painter: ``pixels``: pixel art of the whole plan of a scene; ``scenes``: small soft pictures of some of it.
         steps: solver steps of a picture.
-        guidance: strength of classifier-free guidance.
-        larger: pictures of 128x128 pixels, by the upscaler behind the painter; else of 64x64.
+        guidance: strength of classifier-free guidance, of the painter ``scenes`` (2).
+        larger: pictures of 128x128 pixels, by the upscaler behind the painter ``scenes``, else of 64x64 (True).
+        sound: make the sound of every place, too; the artifacts are then ``{"pictures": [...], "audio": [1, 1, N], "rate": 22050}``.
         memory: episodes that the story tells in full.
         places: how many places the map has at first.
         characters: how many characters there are at first, the traveller included.
@@ -199,11 +233,11 @@ def default(
     if not name or len(name) > 60 or any(not char.isprintable() for char in name):
         raise ConfigError(f"template 'default': traveller is {traveller!r}; expected a name of 1 to 60 printable characters")
     world = World("default")
-    world.add_stage(philosopher())
+    world.add_stage(philosopher(painter=painter, sound=sound))
     world.add_stage(author(teller=teller))
     world.add_stage(environment(memory=memory, places=places, characters=characters, scheduling=scheduling, reader=reader, teller=teller))
     world.add_stage(architect(pictures=pictures))
-    world.add_stage(creator(steps=steps, guidance=guidance, larger=larger))
+    world.add_stage(creator(painter=painter, steps=steps, guidance=guidance, larger=larger, sound=sound))
     world.set_canonical_cycle()
     world.set_initial_content({"story": story, "style": style, "traveller": name})
     return world

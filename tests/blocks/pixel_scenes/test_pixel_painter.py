@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from wgtorch.blocks.pixel_scenes import PixelArtCodec, PixelSceneBackbone, ScenePlanEncoder
-from wgtorch.blocks.pixel_scenes.conditioner import decode_rows, encode_plan
+from wgtorch.blocks.pixel_scenes import PixelArtCodec, PixelArtEncoder, PixelSceneBackbone, ScenePlanEncoder
+from wgtorch.blocks.pixel_scenes.conditioner import decode_rows, encode_plan, plan_of_words
 from wgtorch.blocks.pixel_scenes.layout import any_plan
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, snap
 from wgtorch.blocks.pixel_scenes.words import discrepancies
@@ -96,6 +96,26 @@ def test_codec_grows_pixels_by_a_whole_number():
     torch.testing.assert_close(out["image"][..., 1::3, 2::3], out["small"])
     with pytest.raises(ValueError, match=r"PixelArtCodec.scale: found 0"):
         PixelArtCodec(scale=0)
+
+
+def test_encoder_takes_pixel_art_back_to_what_it_grew_from():
+    latent = snap(torch.rand(2, 3, 64, 64)) * 2 - 1
+    grown = PixelArtCodec(scale=4)(latent=latent)["image"]
+    torch.testing.assert_close(PixelArtEncoder()(image=grown)["latent"], latent)
+
+
+def test_words_are_planned_where_there_is_no_plan():
+    plan = plan_of_words("A red castle on the left of the sea at night, in a storm, with a traveller", random.Random(0))
+    assert (plan.time, plan.weather, plan.terrain) == ("night", "storm", "sea")
+    assert [(thing.kind, thing.slot, thing.colour) for thing in plan.things] == [
+        ("castle", "back_left", "red"),
+        ("person", "front_middle", None),
+    ]
+    encode = ScenePlanEncoder()
+    assert encode(prompt=["a tent", "a ship"])["embedding"].shape == (2, 9, 6)
+    torch.testing.assert_close(encode(scene=PLAN, prompt="a tent")["embedding"], encode_plan(PLAN)[None])
+    with pytest.raises(PortError, match="neither scene nor prompt"):
+        encode()
 
 
 def test_graph_paints_plans_with_a_seed():

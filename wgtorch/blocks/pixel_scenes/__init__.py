@@ -4,7 +4,7 @@
 """
 
 from wgtorch.blocks.pixel_scenes.backbone import PixelSceneBackbone
-from wgtorch.blocks.pixel_scenes.codec import PixelArtCodec
+from wgtorch.blocks.pixel_scenes.codec import PixelArtCodec, PixelArtEncoder
 from wgtorch.blocks.pixel_scenes.conditioner import ScenePlanEncoder
 from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.motion import PixelSceneMotion
@@ -13,6 +13,7 @@ from wgtorch.blocks.pixel_scenes.words import discrepancies
 
 __all__ = [
     "PixelArtCodec",
+    "PixelArtEncoder",
     "PixelSceneBackbone",
     "PixelSceneDescriber",
     "PixelSceneMotion",

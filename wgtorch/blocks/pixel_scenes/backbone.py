@@ -158,13 +158,13 @@ class _Codes(nn.Module):
         self.rows, self.columns = rows, columns
         cells = (rows[1] - rows[0]) * columns
         sizes = [len(COLOURS), len(STATES), len(HATS), len(HAIRS), len(BUILDS)][: 5 if look else 2]
-        self.kind = nn.Parameter(torch.randn(kinds + 1, cells, 64))
+        self.kind = nn.Parameter(torch.randn(kinds, cells, 64))
         self.fields = nn.ModuleList(nn.Embedding(size + 1, 16) for size in sizes)
         self.mix = nn.Sequential(nn.Linear(64 + 16 * len(sizes), 160), nn.SiLU(), nn.Linear(160, width))
 
     def forward(self, rows: Tensor, slots: tuple[str, ...]) -> Tensor:
         """Map [B, width, 16, 16] of rows [B, slots, 6]."""
-        kind = self.kind[rows[..., 0]]  # [B, slots, cells, 64]
+        kind = self.kind[(rows[..., 0] - 1).clamp(min=0)]  # [B, slots, cells, 64]; an empty slot's is taken away below
         fields = torch.cat([table(rows[..., 1 + k]) for k, table in enumerate(self.fields)], dim=-1)
         codes = self.mix(torch.cat([kind, fields.unsqueeze(2).expand(-1, -1, kind.shape[2], -1)], dim=-1))
         codes = codes * (rows[..., :1, None] > 0)  # [B, slots, cells, width]

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
+from wgtorch.blocks.pixel_scenes.layout import SIZE
 from wgtorch.blocks.pixel_scenes.palette import snap
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
-from wgtorch.roles import Codec
+from wgtorch.roles import Codec, Encoder
 
 
 @register_block("codec/pixel_art")
@@ -37,3 +39,16 @@ class PixelArtCodec(Codec):
         """``image`` and ``small`` of ``latent`` [B, 3, H, W] in [-1, 1]; what is outside is cut."""
         small = snap(latent.float() / 2 + 0.5)
         return {"image": small.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2), "small": small}
+
+
+@register_block("encoder/pixel_art")
+class PixelArtEncoder(Encoder):
+    """The way back: pictures [0, 1] of any size to 64 x 64 pixels in [-1, 1]; of pixel art that grew, exactly what it grew from."""
+
+    uses_global_rng = False
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """``latent`` [B, 3, 64, 64] in [-1, 1] of ``image`` [B, 3, H, W] in [0, 1]; one picture [3, H, W] is a batch of one."""
+        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        small = batch if batch.shape[-2:] == (SIZE, SIZE) else F.interpolate(batch, (SIZE, SIZE), mode="area")
+        return {"latent": small * 2 - 1}

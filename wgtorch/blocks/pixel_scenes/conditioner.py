@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wgtorch.blocks.scenes.scene import Scene, parse
 from wgtorch.blocks.simulation.scene_plan import (
     BEASTS,
     BUILDS,
@@ -28,6 +30,7 @@ from wgtorch.blocks.simulation.scene_plan import (
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.core.run.rng import Rng
 from wgtorch.roles import Conditioner
 
 FRONT_KINDS = (*OBJECTS, *BEASTS, "person")
@@ -35,6 +38,8 @@ FRONT_KINDS = (*OBJECTS, *BEASTS, "person")
 FIELDS = ("kind", "colour", "state", "hat", "hair", "build")
 """Columns of a slot's row; a value's number counts from 1, and 0 says that there is none. For people and beasts the colour is the coat."""
 ROWS = 1 + len(SLOTS)
+TRAVELLER = Look("red", "hood", "brown", "middle")
+"""The look of a traveller whom words alone name."""
 
 
 @register_block("conditioner/pixel_scene")
@@ -50,23 +55,42 @@ class ScenePlanEncoder(Conditioner):
     torch.Size([1, 9, 6])
     """
 
-    inputs: Mapping[str, Any] = {"scene": Port(dtype="any", description="data of a ScenePlan, a list of such, or rows [B, 9, 6]")}
+    inputs: Mapping[str, Any] = {
+        "scene": Port(dtype="any", optional=True, description="data of a ScenePlan, a list of such, or rows [B, 9, 6]"),
+        "prompt": Port(dtype="any", optional=True, description="words, or a list of them, where there is no plan"),
+    }
     uses_global_rng = False
 
-    def forward(self, scene: Any) -> dict[str, Tensor]:
+    def forward(self, scene: Any = None, prompt: Any = None, rng: Rng | None = None) -> dict[str, Tensor]:
         """``embedding`` [B, 9, 6] of one plan (B = 1) or of a list of B, each a :class:`ScenePlan` or its data; rows stay as they are.
 
+        Where there is no plan, what the words of ``prompt`` name is planned (:func:`plan_of_words`), and the rest by chance.
+
         Raises:
-            PortError: a plan that says what no picture can show.
+            PortError: a plan that says what no picture can show, or neither a plan nor words.
         """
         if isinstance(scene, Tensor):
             if scene.dim() != 3 or tuple(scene.shape[1:]) != (ROWS, len(FIELDS)):
                 raise PortError(f"{self.block_id}.scene: got rows of shape {list(scene.shape)}; expected [B, {ROWS}, {len(FIELDS)}]")
             return {"embedding": scene.float()}
-        plans = [scene] if isinstance(scene, (Mapping, ScenePlan)) else list(scene)
-        if not plans:
-            raise PortError(f"{self.block_id}.scene: an empty list; expected at least one plan")
-        return {"embedding": torch.stack([encode_plan(plan_of(plan, f"{self.block_id}.scene[{k}]")) for k, plan in enumerate(plans)])}
+        plans = plans_of(scene, prompt, rng or Rng(), self.block_id)
+        return {"embedding": torch.stack([encode_plan(plan) for plan in plans])}
+
+
+def plans_of(scene: Any, prompt: Any, rng: Rng, where: str) -> list[ScenePlan]:
+    """Plans from what a block was given: a plan, its data, a list of such; or, where there is none, words or a list of them.
+
+    Raises:
+        PortError: there is neither, or a plan says what no picture can show.
+    """
+    if scene is None and prompt is None:
+        raise PortError(f"{where}: neither scene nor prompt; expected the plan of a scene, or words")
+    if scene is None:
+        return [plan_of_words(str(text), rng.python(k)) for k, text in enumerate([prompt] if isinstance(prompt, str) else prompt)]
+    given = [scene] if isinstance(scene, (Mapping, ScenePlan)) else list(scene)
+    if not given:
+        raise PortError(f"{where}.scene: an empty list; expected at least one plan")
+    return [plan_of(plan, f"{where}.scene[{k}]") for k, plan in enumerate(given)]
 
 
 def plan_of(scene: Any, where: str) -> ScenePlan:
@@ -81,6 +105,22 @@ def plan_of(scene: Any, where: str) -> ScenePlan:
         return ScenePlan.from_data(scene)
     except (ValueError, TypeError) as error:
         raise PortError(f"{where}: {error}") from error
+
+
+def plan_of_words(text: str, rng: random.Random) -> ScenePlan:
+    """A plan of what a text names - hour, weather, land, one landmark, a traveller - and of random other things.
+
+    Args:
+        text: read as :func:`wgtorch.blocks.scenes.scene.parse` reads it.
+        rng: draws what it leaves open.
+    """
+    scene = Scene.complete(parse(text), rng)
+    things = []
+    if scene.landmark != "none":
+        things.append(Thing("landmark", scene.landmark, f"back_{scene.place}", scene.color))
+    if scene.traveller == "yes":
+        things.append(Thing("hero", "person", "front_middle" if scene.place != "middle" else "front_right", look=TRAVELLER))
+    return ScenePlan(scene.time, scene.weather, scene.terrain, tuple(things))
 
 
 def encode_plan(plan: ScenePlan) -> Tensor:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from wgtorch.blocks.pixel_scenes.conditioner import plan_of
+from wgtorch.blocks.pixel_scenes.conditioner import plans_of
 from wgtorch.blocks.simulation.scene_plan import ScenePlan
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
@@ -30,8 +29,14 @@ class PixelSceneSound(Block):
         seconds: of the loop.
     """
 
-    inputs: Mapping[str, Any] = {"scene": Port(dtype="any", description="data of a ScenePlan, or a list of B of them")}
-    outputs: Mapping[str, Any] = {"audio": Port(dtype="audio", description=f"[B, 1, seconds x {RATE}] in [-1, 1], {RATE} samples a second")}
+    inputs: Mapping[str, Any] = {
+        "scene": Port(dtype="any", optional=True, description="data of a ScenePlan, or a list of B of them"),
+        "prompt": Port(dtype="any", optional=True, description="words, or a list of them, where there is no plan"),
+    }
+    outputs: Mapping[str, Any] = {
+        "audio": Port(dtype="audio", description=f"[B, 1, seconds x {RATE}] in [-1, 1]"),
+        "rate": Port(dtype="number", description=f"samples of a second: {RATE}"),
+    }
 
     def __init__(self, *, seconds: float = 8.0) -> None:
         super().__init__()
@@ -39,15 +44,14 @@ class PixelSceneSound(Block):
             raise ValueError(f"PixelSceneSound.seconds: found {seconds}, expected 0.5 to 120")
         self.seconds = seconds
 
-    def forward(self, scene: Any, rng: Rng | None = None) -> dict[str, Tensor]:
-        """``audio`` of one plan (B = 1) or of a list of B."""
+    def forward(self, scene: Any = None, prompt: Any = None, rng: Rng | None = None) -> dict[str, Any]:
+        """``audio`` of one plan (B = 1) or of a list of B, and its ``rate``."""
         rng = rng or Rng()
-        plans = [scene] if isinstance(scene, (Mapping, ScenePlan)) else list(scene)
         rows = []
-        for k, plan in enumerate(plans):
+        for k, plan in enumerate(plans_of(scene, prompt, rng, self.block_id)):
             draws = np.random.default_rng(rng.python(k).randrange(2**31))
-            rows.append(_mixed(plan_of(plan, f"{self.block_id}.scene[{k}]"), round(self.seconds * RATE), draws))
-        return {"audio": torch.from_numpy(np.stack(rows)).float().unsqueeze(1)}
+            rows.append(_mixed(plan, round(self.seconds * RATE), draws))
+        return {"audio": torch.from_numpy(np.stack(rows)).float().unsqueeze(1), "rate": RATE}
 
 
 def _mixed(plan: ScenePlan, count: int, rng: np.random.Generator) -> np.ndarray:

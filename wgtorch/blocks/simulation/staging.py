@@ -118,15 +118,11 @@ def differences(scene: Mapping[str, Any], seen: Mapping[str, Any]) -> list[dict[
         scene: ``recipe.scene``.
         seen: what the describer saw: keys of a plan, or attributes of :mod:`wgtorch.blocks.scenes.scene`.
     """
-    plan = ScenePlan.from_data(scene)
     if "things" in seen:
-        planned: dict[str, Any] = {"time": plan.time, "weather": plan.weather, "terrain": plan.terrain}
-        found = [(key, value, seen[key]) for key, value in planned.items() if key in seen]
-        wanted = sorted((thing.role, thing.kind) for thing in plan.things)
-        shown = sorted((str(thing["role"]), str(thing["kind"])) for thing in seen["things"])
-        found.append(("things", [" ".join(pair) for pair in wanted], [" ".join(pair) for pair in shown]))
-    else:
-        planned = dict(caption_attributes(plan))
-        keys = ("time", "weather", "terrain", "landmark", "color")
-        found = [(key, planned[key], seen[key]) for key in keys if key in planned and key in seen]
+        from wgtorch.blocks.pixel_scenes.words import discrepancies
+
+        return [{"what": one["path"], "planned": one["asked"], "seen": one["seen"]} for one in discrepancies(scene, seen)]
+    planned = dict(caption_attributes(ScenePlan.from_data(scene)))
+    keys = ("time", "weather", "terrain", "landmark", "color")
+    found = [(key, planned[key], seen[key]) for key in keys if key in planned and key in seen]
     return [{"what": what, "planned": before, "seen": after} for what, before, after in found if before != after]

@@ -93,7 +93,7 @@ function drawEpisode(episode) {
 function picture(episode, address, index) {
   const still = `/api/picture/${address}`;
   const image = element("img", { src: still, alt: episode.alt || `Picture ${index + 1} of episode ${episode.number}`, width: 512, height: 512 });
-  if (moving && episode.scene) {
+  if (moving && episode.moves) {
     const loop = new Image();
     loop.onload = () => { if (image.isConnected) image.src = loop.src; };
     loop.src = `/api/motion/${address.replace(".png", ".gif")}`;
@@ -187,7 +187,7 @@ $("undo").addEventListener("click", () => { chosen = null; attempt("undo", { pas
 $("branch-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const episode = now.episodes.find((entry) => entry.where === chosen);
-  if (await attempt("fork", { name: $("branch-name").value, passes: episode && episode.step !== null ? episode.step : null })) $("branch-name").value = "";
+  if (await attempt("fork", { name: $("branch-name").value, passes: episode && episode.step !== null ? episode.number : null })) $("branch-name").value = "";
 });
 for (const [button, drawer] of [["open-branches", "branches"], ["open-stages", "stages"]]) {
   $(button).addEventListener("click", () => {
