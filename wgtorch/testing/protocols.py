@@ -54,6 +54,30 @@ def _chat(seen: Seen, reply: Reply) -> Body:
     return "text/event-stream", [*events, b"data: [DONE]\n\n"]
 
 
+def _responses(seen: Seen, reply: Reply) -> Body:
+    body = seen.body
+    usage: dict[str, Any] = {**_counted(seen, reply, "input_tokens", "output_tokens"), "total_tokens": 0}
+    usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    part = (
+        {"type": "refusal", "refusal": reply.refusal} if reply.refusal else {"type": "output_text", "text": reply.text, "annotations": []}
+    )
+    said = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    why = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(reply.finish)
+    whole = {
+        "id": "resp_1", "object": "response", "created_at": 1, "model": body.get("model", ""), "output": [said], "usage": usage,
+        "error": None,
+        "status": "incomplete" if why else "completed", "incomplete_details": {"reason": why} if why else None,
+        "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+    }  # fmt: skip
+    if not body.get("stream"):
+        return _json(whole)
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 0, "logprobs": []}
+    said_so = pieces_of("" if reply.refusal else reply.text)
+    pieces: list[dict[str, Any]] = [{"type": "response.output_text.delta", "delta": piece, **place} for piece in said_so]
+    last = {"type": f"response.{whole['status']}", "response": whole, "sequence_number": 1}
+    return "text/event-stream", [_event(event, event["type"]) for event in (*pieces, last)]
+
+
 def _messages(seen: Seen, reply: Reply) -> Body:
     body = seen.body
     usage = _counted(seen, reply, "input_tokens", "output_tokens")
@@ -104,6 +128,7 @@ def _speech(seen: Seen, reply: Reply) -> Body:
 _PATHS: dict[str, Callable[[Seen, Reply], Body]] = {
     "/chat/completions": _chat,
     "/messages": _messages,
+    "/responses": _responses,
     "/embeddings": _embeddings,
     "/images/generations": _images,
     "/images/edits": _images,

@@ -82,6 +82,8 @@ class Seen:
         body = self.body
         if "messages" not in body:
             found = body.get("prompt", body.get("input", ""))
+            if isinstance(found, list) and found and isinstance(found[-1], dict):  # turns of the Responses protocol
+                return "".join(part.get("text", "") for part in found[-1]["content"])
             return found if isinstance(found, str) else "\n".join(found)
         content = body["messages"][-1]["content"]
         return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
@@ -91,4 +93,4 @@ class Seen:
         """What the model is told first."""
         body = self.body
         told = [message["content"] for message in body.get("messages", ()) if message["role"] == "system"]
-        return str(body.get("system") or "\n".join(told))
+        return str(body.get("system") or body.get("instructions") or "\n".join(told))

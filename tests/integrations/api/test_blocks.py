@@ -14,7 +14,15 @@ from PIL import Image
 
 from tests.integrations.api.waiting import wait_until
 from wgtorch import BlockRegistry, Graph
-from wgtorch.core.errors import AnswerFormatError, ApiRequestError, ApiTransportError, ConfigError, PortError, UnknownNameError
+from wgtorch.core.errors import (
+    AnswerFormatError,
+    ApiContentError,
+    ApiRequestError,
+    ApiTransportError,
+    ConfigError,
+    PortError,
+    UnknownNameError,
+)
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import UsageMeter, clients, register_provider, set_price
 from wgtorch.integrations.api.media import audio_of, wav_of
@@ -298,3 +306,28 @@ def test_a_stream_that_breaks_off_after_it_was_read_is_an_error(server: Scripted
     server.script(Reply("one two three", cut=3))
     with pytest.raises(ApiTransportError, match="what was read of it is void"):
         list(build().stream(prompt="count"))
+
+
+def test_the_responses_protocol_of_openai(server: ScriptedServer, build) -> None:
+    def responses(**config) -> object:
+        return build(provider="openai_responses", **config)
+
+    server.script(Reply("one END two", tokens=(11, 2)))
+    history = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    out = responses(system="Be brief.", temperature=0.5, max_tokens=7, stop="END")(
+        prompt="Name a colour.", history=history, rng=Rng(3, "x")
+    )
+    seen = server.requests[0]
+    assert seen.path == "/v1/responses" and seen.body["instructions"] == "Be brief." and seen.body["max_output_tokens"] == 7
+    assert [turn["role"] for turn in seen.body["input"]] == ["user", "assistant", "user"] and seen.body["store"] is False
+    assert out["text"] == "one " and out["usage"]["left_out"] == ["seed"] and out["usage"]["prompt_tokens"] == 11
+    server.script("a storm comes", Reply("cut", finish="length"), "whole", Reply(refusal="No."), '{"prompts": ["a hut"]}')
+    assert "".join(responses().stream(prompt="x")) == "a storm comes"
+    assert responses(max_tokens=3)(prompt="x")["text"] == "whole" and server.requests[-1].body["max_output_tokens"] >= 12
+    with pytest.raises(ApiContentError, match=r"refuses: No\."):
+        responses()(prompt="x")
+    assert responses(schema=RECIPE)(prompt="x")["data"] == {"prompts": ["a hut"]}
+    assert server.requests[-1].body["text"]["format"]["schema"] == RECIPE
+    server.script("seen")
+    responses(block_type="vlm")(image=torch.rand(3, 4, 4), prompt="What is it?")
+    assert server.requests[-1].body["input"][0]["content"][0]["image_url"].startswith("data:image/png")

@@ -79,7 +79,8 @@ def learnt(known: Capabilities, refusal: Refusal, body: Mapping[str, Any], *, ha
         if name in body and name not in known.renamed and (wants_other or (name in about and not _A_VALUE.search(refusal.words))):
             return replace(known, renamed=(*known.renamed, name))
     about_schema = re.search(
-        r"response_format|output_config|output_format|json_schema|json_object|json mode|structured|guided|grammar", refusal.words
+        r"response_format|text\.format|output_config|output_format|json_schema|json_object|json mode|structured|guided|grammar",
+        refusal.words,
     )
     if has_schema and (about_schema or "response_format" in refusal.named) and known.schema != SCHEMA_MODES[-1]:
         return replace(known, schema=SCHEMA_MODES[SCHEMA_MODES.index(known.schema) + 1])
@@ -95,7 +96,12 @@ def learnt(known: Capabilities, refusal: Refusal, body: Mapping[str, Any], *, ha
         if missing:
             return replace(known, without=(*known.without, *missing))
     says_nothing = not about and not refusal.named and not _OTHER_CAUSE.search(refusal.words)
-    if has_schema and says_nothing and ("response_format" in body or "output_config" in body) and known.schema != SCHEMA_MODES[-1]:
+    if (
+        has_schema
+        and says_nothing
+        and any(name in body for name in ("response_format", "output_config", "text"))
+        and known.schema != SCHEMA_MODES[-1]
+    ):
         return replace(known, schema=SCHEMA_MODES[SCHEMA_MODES.index(known.schema) + 1])
     return None
 

@@ -15,5 +15,6 @@ Providers.provide(
     "transformers_serve",
 )
 Providers.provide(partial(import_module, "wgtorch.integrations.api.providers.anthropic"), "anthropic")
+Providers.provide(partial(import_module, "wgtorch.integrations.api.providers.openai_responses"), "openai_responses")
 
 __all__ = ["Providers"]
