@@ -19,12 +19,6 @@ def command(args: argparse.Namespace) -> int:
     trust = trust_in(args.trust)
     found = differences(open_level(args.first, trust=trust).to_config(), open_level(args.second, trust=trust).to_config())
     for change in found:
-        told = {
-            "added": change.after,
-            "removed": change.before,
-            "changed": f"{change.before} -> {change.after}",
-            "grew": f"+ {change.after}",
-        }
         told = f"{change.before} -> {change.after}" if change.kind == "changed" else change.before + change.after
         print(f"{_SIGNS[change.kind]} {change.path}: {told}".rstrip(": "))
     if not found:
