@@ -157,8 +157,8 @@ def test_using_every_name_loads_nothing_heavy() -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(wgtorch.__all__) == [
         "Block", "BlockRegistry", "Event", "Graph", "Kind", "NodeCache", "Paused", "Pipeline", "Pool", "Port", "Rng", "Stage",
-        "State", "WgtorchError", "World", "WorldBatch", "evaluate", "register_block", "register_condition", "register_kind", "register_merge",
-        "register_template", "show",
+        "State", "WgtorchError", "World", "WorldBatch", "evaluate", "register_block", "register_condition", "register_kind",
+        "register_merge", "register_template", "show",
     ]  # fmt: skip
     assert all(hasattr(wgtorch, name) for name in wgtorch.__all__)
 

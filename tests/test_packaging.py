@@ -85,6 +85,8 @@ with serving(graph) as url:
     print(Endpoint(url).call({"inputs": {"prompt": "a castle"}, "seed": 1}, "here")["outputs"]["image"].shape)
 """
     assert "[1, 3, 64, 64]" in without_posix(code, tmp_path)
+
+
 def test_a_world_is_stored_saved_and_resumed_without_posix_modules(tmp_path: Path) -> None:
     code = """
 from wgtorch import World
@@ -102,5 +104,3 @@ print(again.state.filled, len(world.history))
 def test_the_command_line_works_without_posix_modules(tmp_path: Path) -> None:
     code = "from wgtorch.cli.main import main; sys.exit(main(['run', 'default', '--steps', '1', '--set', 'steps=2', '--out', 'out']))"
     assert "Overview" in without_posix(code, tmp_path)
-
-
