@@ -43,7 +43,8 @@ def main() -> None:
     write("reference/command-line.md", "\n".join(command_line()))
     write("index.md", from_root((ROOT / "README.md").read_text(encoding="utf-8")))
     write("contributing.md", from_root((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
-    write("demo.png", (ROOT / "notebooks" / "demo.png").read_bytes())
+    for picture in ("demo.png", "play.gif"):
+        write(picture, (ROOT / "notebooks" / picture).read_bytes())
 
 
 def write(name: str, content: str | bytes) -> None:
@@ -92,7 +93,7 @@ def command_line() -> Iterator[str]:
 
 def from_root(text: str) -> str:
     """A page of the repository's root: its links to files of the tree lead nowhere on the site, so they are names."""
-    text = text.replace("notebooks/demo.png", "demo.png")
+    text = text.replace("notebooks/demo.png", "demo.png").replace("notebooks/play.gif", "play.gif")
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)(?:docs/)?([\w/.-]+)\)", _link, text)
 
 
