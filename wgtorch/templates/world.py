@@ -160,16 +160,15 @@ def creator(
         painter: ``pixels``: pixel art of 512x512, all that a plan holds; ``scenes``: small soft pictures of a prompt's words.
         steps: solver steps.
         guidance: strength of classifier-free guidance, of the painter ``scenes`` (2).
-        larger: pictures of 128x128 pixels, by the upscaler behind the painter ``scenes``, else of 64x64 (True).
+        larger: False leaves pictures at 64x64; else ``pixels`` are enlarged to 512x512, and ``scenes`` to 128x128 by an upscaler.
         sound: make the sound of the place, too; the artifacts are then ``{"pictures": [...], "audio": [1, 1, N], "rate": 22050}``.
     """
     stage = Stage("creator", role="creator")
     reads = {"paint.prompt": "recipe.prompts"}
     if _painter(painter) == "pixels":
-        given = [name for name, value in (("guidance", guidance), ("larger", larger)) if value is not None]
-        if given:
-            raise ConfigError(f"template 'creator': {given[0]} is an option of painter='scenes'; the painter is 'pixels'")
-        pipeline = build_template("pipeline", "scene_to_image", {"steps": steps})
+        if guidance is not None:
+            raise ConfigError("template 'creator': guidance is an option of painter='scenes'; the painter is 'pixels'")
+        pipeline = build_template("pipeline", "scene_to_image", {"steps": steps, "scale": 1 if larger is False else 8})
         reads["paint.scene"] = "recipe.scene"
     else:
         options = {"guidance": 2.0 if guidance is None else guidance, "larger": True if larger is None else larger}
@@ -220,7 +219,7 @@ def default(
         painter: ``pixels``: pixel art of the whole plan of a scene; ``scenes``: small soft pictures of some of it.
         steps: solver steps of a picture.
         guidance: strength of classifier-free guidance, of the painter ``scenes`` (2).
-        larger: pictures of 128x128 pixels, by the upscaler behind the painter ``scenes``, else of 64x64 (True).
+        larger: False leaves pictures at 64x64; else ``pixels`` are enlarged to 512x512, and ``scenes`` to 128x128 by an upscaler.
         sound: make the sound of every place, too; the artifacts are then ``{"pictures": [...], "audio": [1, 1, N], "rate": 22050}``.
         memory: episodes that the story tells in full.
         places: how many places the map has at first.
