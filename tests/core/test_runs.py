@@ -501,7 +501,7 @@ def test_how_many_frames_of_ours_a_level_takes(options: dict[str, Any]) -> None:
 
 
 def test_how_many_frames_of_ours_lie_between_a_world_and_a_backbone() -> None:
-    world, depths = World.from_template("default", larger=False, steps=1), []
+    world, depths = World.from_template("default", steps=1), []
 
     def look(module: nn.Module, args: Any) -> None:
         frames = [frame for frame in inspect.stack(0) if frame.filename.startswith(PACKAGE)]

@@ -198,7 +198,7 @@ def test_a_place_without_its_adapter_trains_nothing_and_says_so(tmp_path: Path) 
 
 
 def test_a_light_world_keeps_nothing_but_its_adapters(tmp_path: Path) -> None:
-    world = World.from_template("default")
+    world = World.from_template("default", painter="scenes")
     report = lora.add(world, "paper", rank=2, nodes=["creator"], freeze_base=True)
     base = {name: value.clone() for name, value in world.state_dict().items() if "lora_" not in name}
     own = settings(

@@ -76,7 +76,7 @@ def test_the_default_worlds_pictures_lie_there(tmp_path):
         assert len(artifacts) == 2
         for number, picture in enumerate(artifacts):
             with Image.open(tmp_path / f"{step:05d}" / f"artifacts_{number}.png") as image:
-                assert image.size == (128, 128)
+                assert image.size == (512, 512)
                 assert torch.equal((picture[0] * 255).round(), (image_to_tensor(image) * 255).round())
 
 
