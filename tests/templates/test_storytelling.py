@@ -298,7 +298,7 @@ def test_stages_by_an_api_and_here_go_together(server: ScriptedServer, folders: 
     for stage, place in (("author", "author/tell/tell/llm"), ("environment", "environment/development/development/llm")):
         assert list(world.find(place).parameters()) == [] and list(world.nodes[stage].trainable_parameters()) == []
     assert list(world.nodes["architect"].trainable_parameters())
-    said = what_trains(world)
+    said = what_trains(world, world.trainable_parameters())
     assert "gradients stop at" in said and "author/tell/tell/llm" in said and "environment/development/development/llm" in said
     optimizer = torch.optim.SGD(world.trainable_parameters(), lr=0.1)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(world.parameters()))

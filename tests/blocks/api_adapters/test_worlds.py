@@ -90,7 +90,7 @@ def test_it_trains_exactly_what_stands_around_the_api_and_says_so() -> None:
     own = [parameter for part in parts for parameter in part.parameters()]
     assert {id(parameter) for parameter in world.parameters()} == {id(parameter) for parameter in own}
     assert [id(parameter) for parameter in world.trainable_parameters()] == [id(parameter) for parameter in own]
-    text = what_trains(world)
+    text = what_trains(world, world.trainable_parameters())
     assert f"102 parameters train: {ADAPTER} (3), {HEAD} (99)" in text
     assert text.endswith(f"gradients stop at {ORACLE}")
 
