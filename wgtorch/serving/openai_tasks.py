@@ -129,7 +129,7 @@ def chat_inputs(body: Mapping[str, Any], task: Task, contract: Mapping[str, Any]
     if not isinstance(messages, list) or not messages or not all(isinstance(entry, Mapping) for entry in messages):
         raise RequestError("the request does not fit", [Finding("request.messages", f"{messages!r}"[:60], "a list of messages")])
     system: list[str] = []
-    turns: list[dict[str, str]] = []
+    history: list[dict[str, str]] = []
     given: dict[str, Any] = {}
     for index, entry in enumerate(messages):
         text, image = _content(entry.get("content"), f"request.messages[{index}].content")
@@ -145,19 +145,19 @@ def chat_inputs(body: Mapping[str, Any], task: Task, contract: Mapping[str, Any]
         if role in ("system", "developer"):
             system.append(text)
         else:
-            turns.append({"role": role, "content": text})
-    if not turns or turns[-1]["role"] != "user":
+            history.append({"role": role, "content": text})
+    if not history or history[-1]["role"] != "user":
         raise RequestError(
             "the request does not fit", [Finding("request.messages", "the last one is not the user's", "a message of the user")]
         )
-    prompt = turns.pop()["content"]
+    prompt = history.pop()["content"]
     before = []
     if system:
         given |= {"system": "\n\n".join(system)} if "system" in ports else {}
         before += [] if "system" in ports else system
-    if turns:
-        given |= {"history": turns} if "history" in ports else {}
-        before += [] if "history" in ports else [f"{turn['role']}: {turn['content']}" for turn in turns]
+    if history:
+        given |= {"history": history} if "history" in ports else {}
+        before += [] if "history" in ports else [f"{turn['role']}: {turn['content']}" for turn in history]
     if task.image is not None and task.image not in given and not ports[task.image].get("optional"):
         raise RequestError("the request does not fit", [Finding("request.messages", "no picture", "a message with an image_url")])
     return {**given, task.text: "\n\n".join([*before, prompt])}

@@ -344,8 +344,8 @@ class DirectoryStorage(SegmentLog):
     def _drop_old(self) -> None:
         if self.max_snapshots is None:
             return
-        kept, steps = self._stored(), self._steps[1]
-        for step in sorted(steps)[: -len(kept)][-3:]:
+        held, steps = self._stored(), self._steps[1]
+        for step in sorted(steps)[: -len(held)][-3:]:
             stored = steps[step].stored
             if stored is not None:
                 self._step_folders().remove(stored.name)
@@ -354,7 +354,7 @@ class DirectoryStorage(SegmentLog):
             return
         self._sealed, self._is_rewritten = len(sealed), True
         with named(self.folder):
-            self._rewrite(kept[min(kept)])
+            self._rewrite(held[min(held)])
 
     _sealed = 0
     _old_seen: Any = None

@@ -180,8 +180,8 @@ class RemoteStorage(SegmentLog):
         if self.max_snapshots is None or len(self._segments) < self._dropped + _DROP_EVERY:
             return
         self._dropped = len(self._segments)
-        kept = self._stored()
-        live, digests = self.needed_from(kept[min(kept)])
+        stored = self._stored()
+        live, digests = self.needed_from(stored[min(stored)])
         for known in list(self._segments.values()):
             file = known.file
             for record in scan(file.read, known.end, 0, str(file)):

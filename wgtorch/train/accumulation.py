@@ -37,7 +37,7 @@ class GradientGroup:
         self._is_told = self._is_told or count is not None
         return weight
 
-    def settle(self, parameters: Sequence[nn.Parameter], trainer: Any) -> None:
+    def normalise(self, parameters: Sequence[nn.Parameter], trainer: Any) -> None:
         """Turns the gradients that were summed, and divided by the number of batches and processes, into those of the large batch."""
         total, parts = sum(self._counts) * trainer.world_size, trainer.accumulate_grad_batches * trainer.world_size
         if trainer.world_size > 1 and self._is_told:

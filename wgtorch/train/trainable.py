@@ -231,7 +231,7 @@ class Trainable(pl.LightningModule):
         self.is_stepping = True
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self._is_grouped:
-            self.group.settle(parameters, self.trainer)
+            self.group.normalise(parameters, self.trainer)
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler skips the steps that overflow itself
             check_finite(gradient_norms(self.target, parameters), f"gradients of step {self.trainer.global_step}")
 

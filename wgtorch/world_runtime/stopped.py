@@ -116,8 +116,8 @@ def advice(world: WorldRunner, stage_id: str) -> str:
     if any(_reads_action(world.nodes[one]) for one in world.cycle[: life.stage + 1]):
         ways.append("world.run(action=...) for another action in this pass")
     ways += ["world.run(seed=...) for other draws", "world.run(State(...)) for another episode"]
-    kept = "all before it is kept, and no answer that was paid for is asked for again unless its request changed"
-    return f"{world.block_id} stopped at pass {life.passes}, stage {stage_id!r}; {kept}. To go on: {'; '.join(ways)}."
+    assurance = "all before it is kept, and no answer that was paid for is asked for again unless its request changed"
+    return f"{world.block_id} stopped at pass {life.passes}, stage {stage_id!r}; {assurance}. To go on: {'; '.join(ways)}."
 
 
 def _reads_action(stage: Any) -> bool:

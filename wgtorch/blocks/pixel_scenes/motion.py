@@ -183,9 +183,9 @@ def _rain(frames: np.ndarray, plan: ScenePlan, rng: np.random.Generator) -> None
     _without(frames, bright=0.06)
     drops = np.stack([rng.integers(0, SIZE, 42), rng.integers(0, SIZE, 42), rng.integers(2, 4, 42)], axis=1)
     for k in range(len(frames)):
-        for x0, y0, turns in drops:
-            y = (y0 + turns * SIZE * k // len(frames)) % SIZE
-            x = (x0 - turns * SIZE * k // len(frames) // 2) % SIZE
+        for x0, y0, cycles in drops:
+            y = (y0 + cycles * SIZE * k // len(frames)) % SIZE
+            x = (x0 - cycles * SIZE * k // len(frames) // 2) % SIZE
             for step in range(4):
                 py, px = (y + step) % SIZE, (x - step // 2) % SIZE
                 frames[k, py, px] = 0.45 * frames[k, py, px] + 0.55 * np.array([0.77, 0.84, 0.94])

@@ -123,8 +123,8 @@ def _calls(count: int, how_many: int, range_of: tuple[float, float], length: flo
 
 def _crickets(count: int, rng: np.random.Generator) -> np.ndarray:
     t = np.arange(count) / RATE
-    turns = max(1, round(2.5 * count / RATE)) * RATE / count  # whole chirps in a loop
-    chirp = (np.sin(2 * np.pi * turns * t) > 0.55) * (0.5 + 0.5 * np.sin(2 * np.pi * 38 * t))
+    cycles = max(1, round(2.5 * count / RATE)) * RATE / count  # whole chirps in a loop
+    chirp = (np.sin(2 * np.pi * cycles * t) > 0.55) * (0.5 + 0.5 * np.sin(2 * np.pi * 38 * t))
     return np.asarray(np.sin(2 * np.pi * rng.uniform(3900, 4300) * t) * chirp * 0.5)
 
 

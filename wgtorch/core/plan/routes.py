@@ -35,14 +35,14 @@ class BehindRoutes:
             if at in self._nodes:
                 todo.pop()
                 continue
-            waits = [
+            waiting = [
                 edge.source_node
                 for port in self._required(at)
                 for edge in self._edges(at, port.name)
                 if edge.source_node not in self._nodes
             ]
-            if waits:
-                todo += waits
+            if waiting:
+                todo += waiting
                 continue
             self._nodes[at] = frozenset().union(*[self.port(at, port) for port in self._required(at)])
             todo.pop()

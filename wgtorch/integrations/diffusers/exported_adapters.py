@@ -59,11 +59,11 @@ def without_adapters(graph: Graph, pipeline: Any, fuse: bool) -> tuple[Any, Expo
     if not fuse:
         # What the pipeline was constructed with beside its parts, its config says.
         parts, names = parts_of([place for place in adapted if selected[place.path]])
-        kept = ExportedAdapters(parts, {part: selected[place.path] for part, place in parts.items()}, names)
+        exported = ExportedAdapters(parts, {part: selected[place.path] for part, place in parts.items()}, names)
     else:
-        kept = ExportedAdapters()
+        exported = ExportedAdapters()
     pipeline.register_modules(**replaced)
-    return pipeline, kept
+    return pipeline, exported
 
 
 def _selected(graph: Graph, place: Place) -> Weighted:

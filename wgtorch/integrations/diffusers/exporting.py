@@ -50,12 +50,12 @@ def to_diffusers(graph: Graph, folder: str | os.PathLike[str], *, adapters: str 
     target = Path(folder)
     if target.is_dir() and any(target.iterdir()) and not (target / INDEX).is_file():
         raise CheckpointError(f"{target}: is a folder that holds no pipeline of diffusers; choose a new or empty one")
-    pipeline, kept = without_adapters(graph, pipeline_of(graph), adapters == "fuse")
+    pipeline, exported = without_adapters(graph, pipeline_of(graph), adapters == "fuse")
 
     def fill(fresh: Path) -> None:
         pipeline.save_pretrained(str(fresh))
-        kept.write(fresh)
-        check_written(pipeline, kept, fresh)
+        exported.write(fresh)
+        check_written(pipeline, exported, fresh)
 
     return write_folder(target, fill)
 

@@ -19,7 +19,7 @@ _CLOSE = 1e-5
 _SENTENCE = "a lighthouse in a storm"
 
 
-def check_written(pipeline: Any, kept: ExportedAdapters, folder: Path) -> None:
+def check_written(pipeline: Any, exported: ExportedAdapters, folder: Path) -> None:
     """Compares a folder, as diffusers reads it, with the pipeline that it was written from.
 
     Raises:
@@ -39,9 +39,9 @@ def check_written(pipeline: Any, kept: ExportedAdapters, folder: Path) -> None:
     wrong = [] if type(again) is type(pipeline) else [f"it is a {type(again).__name__}, written was a {type(pipeline).__name__}"]
     for name, part in pipeline.components.items():
         wrong += [f"{name}: {words}" for words in _differs(part, again.components.get(name))]
-    if not wrong and kept.parts:
+    if not wrong and exported.parts:
         again.load_lora_weights(str(folder))
-        wrong = _adapters_differ(kept, again)
+        wrong = _adapters_differ(exported, again)
     if wrong:
         raise ConfigError(f"to_diffusers: diffusers reads something else than was written: {'; '.join(wrong[:20])}")
 
@@ -66,12 +66,12 @@ def _same(first: Any, second: Any) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first.to(second.device), second)
 
 
-def _adapters_differ(kept: ExportedAdapters, again: Any) -> list[str]:
+def _adapters_differ(exported: ExportedAdapters, again: Any) -> list[str]:
     """Layers whose change diffusers reads otherwise."""
     wrong = []
-    for part, place in kept.parts.items():
+    for part, place in exported.parts.items():
         read = dict(layers_of(again.components[part]))
-        own = changes_of(place, kept.chosen[part])
+        own = changes_of(place, exported.chosen[part])
         wrong += [f"{part}: {path} has no adapter" for path in own if path not in read]
         for path, change in own.items():
             if path in read:

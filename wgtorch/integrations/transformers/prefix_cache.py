@@ -46,7 +46,7 @@ class PrefixCache:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._kept: list[_Kept] = []  # the one used last at the end
+        self._cached: list[_Kept] = []  # the one used last at the end
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PrefixCache:
@@ -89,23 +89,23 @@ class PrefixCache:
         """What shares the longest beginning, and how many tokens of it in whole chunks."""
         with self._lock:
             best: tuple[_Kept | None, int] = (None, 0)
-            for entry in self._kept:
+            for entry in self._cached:
                 if entry.probe == probe and entry.layers[0][0].device == device:
                     shared = _shared(entry.ids, tokens[:-1]) // CHUNK * CHUNK
                     best = (entry, shared) if shared > best[1] else best
             if best[0] is not None:
-                self._kept.remove(best[0])
-                self._kept.append(best[0])
+                self._cached.remove(best[0])
+                self._cached.append(best[0])
             return best
 
     def _keep(self, entry: _Kept, found: _Kept | None, known: int) -> None:
         with self._lock:
-            if found is not None and 2 * known >= len(found.ids) and found in self._kept:
-                self._kept.remove(found)  # what it has beyond the shared beginning was of an earlier prompt
-            self._kept = [kept for kept in self._kept if kept.ids != entry.ids or kept.probe != entry.probe]
-            self._kept.append(entry)
-            while self._kept and sum(len(kept.ids) for kept in self._kept) > self.limit:
-                self._kept.pop(0)
+            if found is not None and 2 * known >= len(found.ids) and found in self._cached:
+                self._cached.remove(found)  # what it has beyond the shared beginning was of an earlier prompt
+            self._cached = [cached for cached in self._cached if cached.ids != entry.ids or cached.probe != entry.probe]
+            self._cached.append(entry)
+            while self._cached and sum(len(cached.ids) for cached in self._cached) > self.limit:
+                self._cached.pop(0)
 
 
 def _empty_cache(model: Any) -> Any:

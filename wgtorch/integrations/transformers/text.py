@@ -103,9 +103,9 @@ class LocalText:
         if limit is not None:
             sampling = replace(sampling, max_tokens=min(sampling.max_tokens, limit - inputs["input_ids"].shape[1]))
         cache: dict[str, Any] = {}
-        kept = 0
+        cached = 0
         if inputs["input_ids"].shape[0] == 1 and set(inputs) == {"input_ids", "attention_mask"}:
-            cache, kept = self.prefixes.read(self.model, inputs["input_ids"])
+            cache, cached = self.prefixes.read(self.model, inputs["input_ids"])
         texts = generate(
             self.model,
             self.tokenizer,
@@ -120,7 +120,7 @@ class LocalText:
         )
         read = inputs["attention_mask"].sum(-1).tolist()
         return [
-            Completion(text.text, "length" if text.cut else "stop", _usage(count, text.tokens, kept))
+            Completion(text.text, "length" if text.cut else "stop", _usage(count, text.tokens, cached))
             for text, count in zip(texts, read, strict=True)
         ]
 
@@ -134,8 +134,8 @@ class LocalText:
         return self.encode([messages])["input_ids"].shape[1]
 
 
-def _usage(read: int, written: int, kept: int) -> dict[str, int]:
-    return {"prompt_tokens": read, "completion_tokens": written, "cached_tokens": kept}
+def _usage(read: int, written: int, cached: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": written, "cached_tokens": cached}
 
 
 def _options(request: TextRequest) -> tuple[Any, ...]:

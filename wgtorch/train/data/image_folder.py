@@ -105,10 +105,10 @@ class ImageFolder(Data):
         shapes = _readable(pictures, broken)
         pictures = list(shapes)
         captions = captions_of(self.root, pictures, prompt)
-        kept = int(held_out) if held_out >= 1 else int(held_out * len(pictures))
-        if kept >= len(pictures):
+        held_back = int(held_out) if held_out >= 1 else int(held_out * len(pictures))
+        if held_back >= len(pictures):
             raise ConfigError(f"data.held_out: found {held_out} of {len(pictures)} pictures; expected fewer than all of them")
-        held = set(range(0, len(pictures), len(pictures) // kept)[:kept]) if kept else set()
+        held = set(range(0, len(pictures), len(pictures) // held_back)[:held_back]) if held_back else set()
         own = [index for index in range(len(pictures)) if index not in held]
         self.pictures, self.captions = [pictures[index] for index in own], [captions[index] for index in own]
         self.held = [(pictures[index], captions[index]) for index in sorted(held)]

@@ -109,8 +109,8 @@ def same_character(graph: Graph, describer: PixelSceneDescriber, *, pairs: int =
         other = look
         while other == look:
             other = any_look(rng)
-        for worn in (look, look, other):
-            plan, slot = _with_character(rng, worn)
+        for seen_look in (look, look, other):
+            plan, slot = _with_character(rng, seen_look)
             plans.append(plan)
             slots.append(slot)
     pictures = paint(graph, plans, seed=seed)

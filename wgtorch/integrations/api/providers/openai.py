@@ -53,8 +53,8 @@ class OpenAI(Provider):
             return await (self._at_once(body) if on_piece is None else self._streamed(body, on_piece))
 
         def body(known: Capabilities) -> dict[str, Any]:
-            turns = [message_of(message) for message in request.messages]
-            chosen = {"model": model, "messages": turns, **self._sampling(request), **self._form(request, known), **options}
+            messages = [message_of(message) for message in request.messages]
+            chosen = {"model": model, "messages": messages, **self._sampling(request), **self._form(request, known), **options}
             return chosen if on_piece is None else {**chosen, "stream": True, "stream_options": {"include_usage": True}}
 
         answer = await self.adapted("complete", model, body, send, has_schema=has_schema)
