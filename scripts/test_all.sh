@@ -27,8 +27,8 @@ set_up() { # LANE: its environment, in $python
         return
     fi
     # "name>=1.2" is held at 1.2 for every dependency that the project file names; pip reads the file by itself.
-    sed -nE '/^dependencies|^\[project.optional/,/^\[project.scripts/p' pyproject.toml | grep -oE '"[A-Za-z][A-Za-z0-9_.-]*>=[0-9.]+"' |
-        tr -d '"' | sort -t'>' -k1,1 -k2,2V | awk -F'>=' '{least[$1] = $2} END {for (name in least) print name "==" least[name]}' >"$kept/oldest.txt"
+    sed -nE '/^dependencies|^\[project.optional/,/^\[project.scripts/p' pyproject.toml | grep -oE '"[A-Za-z][A-Za-z0-9_.-]*(\[[a-z,]+\])?>=[0-9.]+"' |
+        sed -E 's/"|\[[a-z,]+\]//g' | sort -t'>' -k1,1 -k2,2V | awk -F'>=' '{least[$1] = $2} END {for (name in least) print name "==" least[name]}' >"$kept/oldest.txt"
     PIP_CONSTRAINT=$kept/oldest.txt WGTORCH_VENV=$kept/$lane bash scripts/setup_env.sh dev
 }
 

@@ -14,7 +14,7 @@ def test_every_template_is_listed_with_summary_and_defaults(capsys: pytest.Captu
     said = capsys.readouterr().out
     heads = [row.split(":")[0] for row in said.splitlines() if not row.startswith(" ")]
     assert heads == TemplateRegistry.names()
-    assert "world/default: A traveller's world that develops itself" in said
+    assert "world/default: A simulated world that lives by itself" in said
     assert "    traveller = 'the traveller'\n" in said
 
 

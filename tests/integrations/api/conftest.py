@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wgtorch import Block, BlockRegistry
-from wgtorch.integrations.api import close_clients
+from wgtorch.integrations.api import close_clients, prices
 from wgtorch.testing import ScriptedServer
 
 pytest.importorskip("openai")
@@ -25,7 +25,8 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture(autouse=True)
 def _own_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Clients of one test are not those of another, whose server had the same port; no key but a test's own is there."""
+    """Clients and prices of one test are not those of another, whose server had the same port; no key but a test's own is there."""
+    monkeypatch.setattr(prices, "_own", {})
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "WGTORCH_API_MODE", "WGTORCH_API_CASSETTE"):
         monkeypatch.delenv(name, raising=False)
     yield

@@ -11,6 +11,7 @@ from wgtorch.core.config.schema import argument_findings, config_error
 from wgtorch.core.errors import ConfigError, UnknownNameError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
+from wgtorch.core.tree import is_level
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,6 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
     if findings:
         raise config_error(f"template {name!r}: what it is given", findings)
     built = template.build(**params)
-    if getattr(built, "level", None) != level:
+    if not (is_level(built) and built.level == level):
         raise ConfigError(f"template {key!r} built {describe(built)}; expected a {level}")
     return built

@@ -8,6 +8,7 @@ from typing import Any
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Loop
+from wgtorch.core.tree import is_level
 
 LoopSteps = int | Mapping[tuple[str, ...], int]
 """For every loop, or by the path of a node."""
@@ -94,7 +95,7 @@ def _is_count(value: Any) -> bool:
 def _levels(level: Any, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[tuple[Any, tuple[str, ...]]]:
     yield level, path
     for node_id, child in level.nodes.items() if depth < 128 and not level.remote else ():
-        if getattr(child, "level", "block") != "block":
+        if is_level(child):
             yield from _levels(child, (*path, node_id), depth + 1)
 
 

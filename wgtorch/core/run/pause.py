@@ -21,6 +21,7 @@ from wgtorch.core.errors import PortError, PortTypeError, UnknownNameError, sugg
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Call, Hoisted, Loop, Plan
 from wgtorch.core.port import MISSING
+from wgtorch.core.tree import is_level
 
 Path = tuple[str, ...]
 
@@ -274,7 +275,7 @@ def request_of(root: Any, before: str | None, after: str | None, iteration: Any)
     for part in path.split("/"):
         if getattr(found, "remote", False):
             raise PortError(f"{root.block_id}: {path!r} lies at another endpoint, where a run cannot be stopped; stop before or after it")
-        if not hasattr(found, "nodes"):
+        if not is_level(found):
             raise UnknownNameError(f"{root.block_id}: {path!r}: {found.block_id} is a block and has no nodes, so no {part!r}")
         if part not in found.nodes:
             raise UnknownNameError(f"{root.block_id}: there is no node {path!r}; {suggest(part, list(found.nodes))}")
