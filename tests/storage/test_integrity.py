@@ -17,6 +17,7 @@ from tests.world_blocks import FULL, assert_same, record_of, tiny_world
 from wgtorch.core.errors import StorageError
 from wgtorch.storage import DirectoryStorage
 from wgtorch.storage.base import Life
+from wgtorch.storage.segment import MAGIC
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 
@@ -41,9 +42,11 @@ def test_a_flipped_bit_anywhere_is_found_and_named(tmp_path):
     (path,) = (tmp_path / "log").iterdir()
     raw = path.read_bytes()
     choose = random.Random(0)
-    for at in [*range(64), *range(len(raw) - 8, len(raw)), *choose.sample(range(len(raw)), 300)]:
+    heads = [begin + byte for begin in range(len(raw)) if raw.startswith(MAGIC, begin) for byte in range(8, 24)]  # lengths and counts
+    flips = [(at, choose.randrange(8)) for at in [*range(64), *range(len(raw) - 8, len(raw)), *choose.sample(range(len(raw)), 300)]]
+    for at, bit in [*flips, *((at, bit) for at in heads for bit in (0, 6, 7))]:
         damaged = bytearray(raw)
-        damaged[at] ^= 1 << choose.randrange(8)
+        damaged[at] ^= 1 << bit
         path.write_bytes(damaged)
         with pytest.raises(StorageError, match=rf"{path.name}.*(damaged|expected a commit)"):
             read_all(tmp_path)

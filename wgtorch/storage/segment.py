@@ -125,6 +125,8 @@ def _next(read: Read, size: int, start: int, place: str) -> Record | None:
     if len(there) == count and crc != zlib.crc32(there, zlib.crc32(_HEADER.pack(magic, meta_length, count, length, digest, 0))):
         raise StorageError(f"{place}: the commit's header is not what was written; the file is damaged")
     if end > size or len(ahead) < inner:
+        if size - start >= _HEADER.size + len(END) and not _is_cut(read, size, start):
+            raise StorageError(f"{place}: the commit ends after the file does, which goes on behind it; the file is damaged")
         return None
     raw = ahead[_HEADER.size + count : inner]
     if read(end - len(END), len(END)) != END:
@@ -132,6 +134,12 @@ def _next(read: Read, size: int, start: int, place: str) -> Record | None:
     if digest_of(raw) != digest.hex():
         raise StorageError(f"{place}: the commit is not what was written (its hash differs); the file is damaged")
     return _record(digest.hex(), raw, there, start, start + inner, end, place)
+
+
+def _is_cut(read: Read, size: int, start: int) -> bool:
+    """True for what a kill leaves of the record at a byte: nothing ends or begins behind it."""
+    rest = read(start + len(MAGIC), min(size - start, _UNFINISHED))
+    return not rest.endswith(END) and END + MAGIC not in rest
 
 
 def _is_unfinished(read: Read, size: int, start: int) -> bool:

@@ -103,8 +103,8 @@ def test_no_more_is_kept_than_allowed_and_copies_keep_nothing(folder: Path) -> N
     for topic in ("sea", "lamp", "wind", "rope"):
         llm(prompt=f"{topic} " * 150)
     store = llm.backend.prefixes
-    assert 0 < sum(len(entry.ids) for entry in store._kept) <= 6 * CHUNK
-    assert copy.deepcopy(llm).backend.prefixes._kept == []
+    assert 0 < sum(len(entry.ids) for entry in store._cached) <= 6 * CHUNK
+    assert copy.deepcopy(llm).backend.prefixes._cached == []
     with pytest.raises(ConfigError, match="keep_tokens: found -1"):
         llm_of(folder, keep_tokens=-1)
 
