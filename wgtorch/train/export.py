@@ -59,11 +59,10 @@ class Export:
 
     def write(self, trainable: Trainable, folder: Path) -> Path:
         """Writes the adapter, of averaged weights where there are such, and ``README.md`` beside it."""
-        from wgtorch import lora
+        from wgtorch.lora import save
 
         averaging = trainable.averaging
         with averaging.applied() if averaging is not None else nullcontext():
-            save: Any = lora.save
             path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
         into = path if path.is_dir() else path.parent
         (into / "README.md").write_text(self.card(trainable, folder), encoding="utf-8")
