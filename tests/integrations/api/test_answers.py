@@ -91,11 +91,12 @@ def test_a_model_without_more_room_says_so(server: ScriptedServer, build) -> Non
     [
         ("<think>hmm</think>\n\nthe answer", {}, "the answer", "hmm"),
         ("hmm</think>the answer", {}, "the answer", "hmm"),
+        ("Write `<think>` first and `</think>` after it.", {}, "Write `<think>` first and `</think>` after it.", ""),
         ("the answer", {"reasoning": "hmm"}, "the answer", "hmm"),
         (PARTS, {}, "the answer", "hmm"),
         ("a < b, and <b>bold</b>", {}, "a < b, and <b>bold</b>", ""),
     ],
-    ids=["tags", "closing tag", "beside", "parts", "none"],
+    ids=["tags", "closing tag", "spoken of", "beside", "parts", "none"],
 )  # fmt: skip
 def test_thoughts_are_kept_apart(server: ScriptedServer, build, content: Any, more: dict[str, Any], text: str, thoughts: str) -> None:
     server.script(message(content, **more))

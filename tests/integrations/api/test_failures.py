@@ -115,6 +115,23 @@ def test_answers_that_are_none_are_asked_for_again_and_then_told(server: Scripte
         build(retries=1)(prompt="x")
 
 
+@pytest.mark.parametrize(
+    ("raw", "kind", "words"),
+    [
+        (b'{"error": {"message": "quota is gone", "code": 429}}', ApiQuotaError, "status 429, quota is gone"),
+        (b'{"choices": null, "error": {"message": "no such model", "code": 404}}', ApiRequestError, "status 404, no such model"),
+        (b'{"choices": null, "detail": "the model is loading"}', ApiAnswerError, "holds no message, and says: the model is loading"),
+        (b'{"error": {"message": {"en": "words by language"}}}', ApiAnswerError, "words by language"),
+        (b"<html><title>Log in</title></html>", ApiAnswerError, "it says: Log in"),
+    ],
+    ids=["limit", "request", "detail", "by language", "page"],
+)
+def test_an_error_told_with_status_200_keeps_its_words_and_kind(server: ScriptedServer, build, raw: bytes, kind, words: str) -> None:
+    server.script(Reply(raw=raw))
+    with pytest.raises(kind, match=words):
+        build(retries=0)(prompt="x")
+
+
 def test_broken_pictures_and_sound_are_asked_for_again(server: ScriptedServer, build) -> None:
     server.script(Reply(image=b"GIF89a"))
     assert build("image_generator")(prompt="x")["image"].shape == (1, 3, 16, 16)

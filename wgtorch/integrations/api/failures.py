@@ -54,9 +54,23 @@ class BadAnswer(Exception):
         self.failure = failure
 
 
-def not_an_answer(words: str) -> BadAnswer:
-    """An answer without what it must hold; another try may do better."""
-    return BadAnswer(Failure(ApiAnswerError, words, again=True))
+def not_an_answer(words: str, answer: Any = None) -> BadAnswer:
+    """An answer without what it must hold; another try may do better.
+
+    Args:
+        words: what is missing.
+        answer: the whole of it, as the SDK read it. Some servers tell an error with status 200, as OpenRouter does; its code then
+            says what kind of failure it is.
+    """
+    body = answer.model_dump(warnings=False) if hasattr(answer, "model_dump") else answer
+    said = _shortened(_said(body))
+    if not said:
+        return BadAnswer(Failure(ApiAnswerError, words, again=True))
+    codes = [str(code).lower() for code in _named_codes(body, 3)]
+    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
+    if status is None and not any(code in (*_POLICY_CODES, *_CREDIT_CODES) for code in codes):
+        return BadAnswer(Failure(ApiAnswerError, f"{words}, and says: {said}", again=True))
+    return BadAnswer(_classified(status, said, codes))
 
 
 def broken_off(words: str = "the stream broke off before the answer ended") -> BadAnswer:
@@ -80,7 +94,8 @@ def failure_of(error: BaseException, sdk: ModuleType) -> Failure | None:
     if isinstance(error, sdk.APIStatusError):
         return _of_status(error)
     if isinstance(error, (sdk.APIResponseValidationError, ValueError)):  # JSONDecodeError, UnicodeDecodeError
-        return Failure(ApiAnswerError, f"the answer cannot be read: {error}", again=True)
+        said = _shortened(_said(getattr(error, "doc", "")))  # what is no JSON
+        return Failure(ApiAnswerError, f"the answer cannot be read: {error}{said and f'; it says: {said}'}", again=True)
     if isinstance(error, sdk.APIError):  # an error told inside a stream
         return _in_stream(error)
     if isinstance(error, (OSError, EOFError)) or type(error).__module__.split(".")[0] in _NETWORK:
@@ -92,8 +107,10 @@ def failure_of(error: BaseException, sdk: ModuleType) -> Failure | None:
 
 
 def _of_status(error: Any) -> Failure:
-    status, words, codes = error.status_code, _words(error), _codes(error)
-    after = _retry_after(error.response.headers)
+    return _classified(error.status_code, _words(error), _codes(error), _retry_after(error.response.headers))
+
+
+def _classified(status: int | None, words: str, codes: list[str], after: float | None = None) -> Failure:
     if any(code in _POLICY_CODES for code in codes):
         return Failure(ApiContentError, words, status)
     if status == 402 or any(code in _CREDIT_CODES for code in codes):
@@ -102,7 +119,7 @@ def _of_status(error: Any) -> Failure:
         return Failure(ApiAuthenticationError, words, status)
     if status == 429:
         return Failure(ApiQuotaError, words, status, again=True, after=after)
-    if status in (408, 409, 425) or status >= 500:
+    if status in (408, 409, 425) or (status or 0) >= 500:
         return Failure(ApiTransportError, words, status, again=True, after=after)
     return Failure(ApiRequestError, words, status)
 
@@ -133,8 +150,11 @@ def refusal_of(error: Any) -> Refusal:
 
 def _words(error: Any) -> str:
     """What the provider wrote, in whatever shape."""
-    found = _said(_content(error)) or getattr(error, "message", None) or str(error)
-    return found if len(found) <= _LONGEST else f"{found[:_LONGEST]}..."
+    return _shortened(_said(_content(error)) or getattr(error, "message", None) or str(error))
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def _said(value: Any) -> str:
@@ -153,11 +173,16 @@ def _said(value: Any) -> str:
         return "; ".join(filter(None, map(_said, value)))
     if not isinstance(value, Mapping):
         return ""
-    said = next((text for name in _SAYING if (text := _said(value.get(name)))), "")
+    said = next((text for name in _SAYING if (text := _said(value.get(name)) or _any_text(value.get(name)))), "")
     place = ".".join(str(part) for part in value.get("loc") or () if part != "body") if isinstance(value.get("loc"), (list, tuple)) else ""
     inner = _said((value.get("metadata") or {}).get("raw")) if isinstance(value.get("metadata"), Mapping) else ""
     said = f"{said} ({inner})" if inner and inner not in said else said
     return f"{place}: {said}" if place else said
+
+
+def _any_text(value: Any) -> str:
+    """The texts of an entry that ought to be one: by language, by field."""
+    return "; ".join(text for entry in value.values() if isinstance(entry, (str, list)) and (text := _said(entry))) if isinstance(value, Mapping) else ""
 
 
 def _places(value: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 _PAIRS = (
@@ -21,7 +22,8 @@ def split_thoughts(text: str) -> tuple[str, str]:
     """The answer in a model's text, and the thoughts in it.
 
     Thoughts stand between tags, before a closing tag whose opening one the chat template wrote, or after one that was never
-    closed since the answer was cut.
+    closed since the answer was cut. A tag in quotes is something the answer
+    speaks of.
 
     Example:
         >>> split_thoughts("<think>hmm</think>\\n\\nthe answer")
@@ -33,12 +35,12 @@ def split_thoughts(text: str) -> tuple[str, str]:
         return text, ""
     thoughts: list[str] = []
     for opening, closing in _PAIRS:
-        while (end := text.find(closing)) >= 0:
-            begin = text.find(opening, 0, end)
+        while (end := _find(text, closing)) >= 0:
+            begin = _find(text, opening, end)
             before = text[:begin] if begin >= 0 else ""
             thoughts.append(text[begin + len(opening) if begin >= 0 else 0 : end])
             text = before + text[end + len(closing) :].lstrip() if before.strip() else text[end + len(closing) :].lstrip()
-        begin = text.find(opening)
+        begin = _find(text, opening)
         if begin >= 0:
             thoughts.append(text[begin + len(opening) :])
             text = text[:begin].rstrip()
@@ -47,6 +49,12 @@ def split_thoughts(text: str) -> tuple[str, str]:
             text = text.replace(mark, "")
             thoughts = [entry.replace(mark, "") for entry in thoughts]
     return text, "\n\n".join(entry.strip() for entry in thoughts if entry.strip())
+
+
+def _find(text: str, tag: str, end: int | None = None) -> int:
+    """Where a tag stands first that is not in quotes; -1 without one."""
+    found = re.search(rf"(?<![`'\"“]){re.escape(tag)}", text[:end])
+    return found.start() if found else -1
 
 
 class AnswerStream:

@@ -73,7 +73,7 @@ class Anthropic(Provider):
     async def _at_once(self, asked: Mapping[str, Any]) -> Answer:
         answer = await self._client.messages.create(**asked)
         if not isinstance(getattr(answer, "content", None), list):
-            raise not_an_answer("the answer holds no content")
+            raise not_an_answer("the answer holds no content", answer)
         text = "".join(block.text for block in answer.content if block.type == "text")
         thoughts = "".join(block.thinking for block in answer.content if block.type == "thinking")
         _check_allowed(answer.stop_reason)

@@ -65,7 +65,7 @@ class OpenAI(Provider):
         answer = await self._client.post("/chat/completions", cast_to=self._whole, body=asked)
         choices = getattr(answer, "choices", None)
         if not choices or getattr(choices[0], "message", None) is None:
-            raise not_an_answer("the answer holds no message")
+            raise not_an_answer("the answer holds no message", answer)
         message, reason = choices[0].message, choices[0].finish_reason
         if not isinstance(getattr(message, "content", 0), (str, list, type(None))):
             raise not_an_answer("the answer's message holds no text")
@@ -134,7 +134,7 @@ class OpenAI(Provider):
         entries = getattr(answer, "data", None) or []
         rows = [entry.embedding for entry in sorted(entries, key=lambda entry: entry.index or 0)]
         if len(rows) != count or not all(isinstance(row, list) and row and len(row) == len(rows[0]) for row in rows):
-            raise not_an_answer(f"the answer holds {len(rows)} vectors for {count} texts, or none of one length")
+            raise not_an_answer(f"the answer holds {len(rows)} vectors for {count} texts, or none of one length", answer)
         flat = [float(value) for row in rows for value in row]
         return Answer(blob=struct.pack(f"<{len(flat)}f", *flat), shape=(len(rows), len(rows[0])), **tokens_of(answer.usage))
 
@@ -166,7 +166,7 @@ class OpenAI(Provider):
             if content is not None:
                 break
         if content is None:
-            raise not_an_answer("the answer holds no picture, nor the address of one")
+            raise not_an_answer("the answer holds no picture, nor the address of one", answer)
         if not is_picture(content):
             raise not_an_answer("the answer's picture is no PNG, JPEG or WebP")
         return Answer(blob=content, **tokens_of(getattr(answer, "usage", None)))
@@ -177,7 +177,7 @@ class OpenAI(Provider):
         answer = await self._client.audio.transcriptions.create(model=model, file=recording, **hints, **_extra(options))
         text = getattr(answer, "text", None)
         if not isinstance(text, str):
-            raise not_an_answer("the answer holds no text")
+            raise not_an_answer("the answer holds no text", answer)
         return Answer(text, **tokens_of(getattr(answer, "usage", None)))
 
     async def speak(self, model: str, request: SpeakRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:

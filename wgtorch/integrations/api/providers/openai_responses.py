@@ -92,7 +92,7 @@ def _turn(message: Message) -> dict[str, Any]:
 def _answer(response: Any) -> Answer:
     """The text, thoughts and end of a response."""
     if not isinstance(getattr(response, "output", None), list):
-        raise not_an_answer("the answer holds no output")
+        raise not_an_answer("the answer holds no output", response)
     if response.status == "failed":
         raise not_an_answer(f"the model failed: {getattr(response.error, 'message', response.error)}")
     texts, thoughts = [], []
