@@ -66,6 +66,12 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], bool], Reply, Callable[[Any], 
         lambda build: list(build().stream(prompt="x")),
         2,
     ),
+    "streaming": (
+        lambda body: "stream" in body,
+        refusal({"error": {"message": "Streaming is not supported for this model"}}),
+        lambda build: list(build().stream(prompt="x")),
+        2,
+    ),
     "response_format of pictures": (
         lambda body: "response_format" in body,
         refusal({"error": {"message": "Unknown parameter: 'response_format'."}}),
@@ -181,3 +187,8 @@ def test_what_was_learnt_is_kept_for_the_next_process_but_not_of_this_machine(tm
     forget()
     assert known_of("https://llm.example.org/v1", "m", "complete") == Capabilities()
     forget()
+
+
+def test_a_server_that_knows_no_stream_may_answer_in_one_piece(server: ScriptedServer, build) -> None:
+    server.script(Reply(raw=b'{"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "whole"}}]}'))
+    assert list(build().stream(prompt="x")) == ["whole"] and server.requests[0].body["stream"] is True

@@ -18,7 +18,7 @@ from wgtorch.integrations.api.secrets import is_loopback
 
 SCHEMA_MODES = ("json_schema", "json_object", "words")
 """Ways to ask for a value that follows a schema, the strictest first. In words it is asked for in every case."""
-_MAY_MISS = ("temperature", "top_p", "seed", "stop", "stream_options", "encoding_format")
+_MAY_MISS = ("temperature", "top_p", "seed", "stop", "stream", "stream_options", "encoding_format")
 _OTHER_NAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _A_VALUE = re.compile(r"too (large|long|big|high|small|low)|at (most|least)|maximum|minimum|between|range|exceed|[<>]=|(less|greater) than")
 _OTHER_CAUSE = re.compile(
@@ -73,7 +73,7 @@ def learnt(known: Capabilities, refusal: Refusal, body: Mapping[str, Any], *, ha
     if refusal.status not in (400, 405, 415, 422) and refusal.status < 500:
         return None
     is_server_error = refusal.status >= 500
-    about = [name for name in body if name in refusal.named or _mentions(refusal.words, name)]
+    about = [name for name in body if name in refusal.named or _mentions(refusal.words, "streaming" if name == "stream" else name)]
     for name, other in _OTHER_NAME.items():
         wants_other = _mentions(refusal.words, other)
         if name in body and name not in known.renamed and (wants_other or (name in about and not _A_VALUE.search(refusal.words))):
@@ -108,7 +108,8 @@ def learnt(known: Capabilities, refusal: Refusal, body: Mapping[str, Any], *, ha
 
 def fitted(known: Capabilities, body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A request as the server takes it, and the options that had to be left out of it."""
-    left_out = tuple(name for name in body if name in known.without)
+    without = {*known.without, *(("stream_options",) if "stream" in known.without else ())}
+    left_out = tuple(name for name in body if name in without)
     sent = {name: value for name, value in body.items() if name not in left_out}
     for name in known.renamed:
         if name in sent:

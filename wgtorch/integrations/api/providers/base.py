@@ -25,7 +25,7 @@ KIND_OF_CALL = {
 }
 """Calls, and the blocks that make them."""
 _MOST_FORMS = 12
-_ONLY_FORM = ("stream_options", "encoding_format", "response_format")  # that an answer is the same without
+_ONLY_FORM = ("stream", "stream_options", "encoding_format", "response_format")  # that an answer is the same without
 
 
 class Provider(ABC):
