@@ -117,3 +117,20 @@ def test_nothing_is_left_of_a_deleted_session(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == [session]
         assert send(address, "DELETE", f"/sessions/{session}")[0] == 204
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_life_is_taken_away_and_found_again_by_the_next_server(world: World, tmp_path: Path) -> None:
+    with serving(world, sessions_dir=tmp_path / "lives") as url:
+        one = f"/sessions/{send(url, 'POST', '/sessions', {'seed': 7})[1]['id']}"
+        lived = send(url, "POST", f"{one}/act", {"action": "go to the sea", "num_steps": 2})[1]
+        status, exported = send(url, "GET", f"{one}/export", accept="*/*")
+        assert status == 200
+    (tmp_path / "life.zip").write_bytes(exported)
+    copy = World.from_template("default", steps=1, larger=False)
+    copy.set_storage({"state_dir": tmp_path / "life.zip"})
+    assert list(copy.history.steps) and copy.history[-1].outcome
+    with serving(world, sessions_dir=tmp_path / "lives") as url:
+        status, seen = send(url, "GET", one)
+        assert status == 200 and seen["passes"] == 2 and seen["state"]["intent"] == lived["state"]["intent"]
+        assert send(url, "POST", f"{one}/act", {"action": "wait"})[1]["passes"] == 3
+        assert send(url, "GET", "/sessions/..%2f..%2fetc")[0] == 404

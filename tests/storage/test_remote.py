@@ -109,7 +109,7 @@ def test_a_zip_is_read(tmp_path):
     world = world_at(tmp_path / "s")
     world.run(num_steps=3, seed=7)
     zipped = shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path / "s")
-    reader = world_at(f"zip://::{zipped}")
+    reader = world_at(zipped)
     assert_same(record_of(reader.resume()), record_of(world))
     with pytest.raises(StorageError, match="a zip is read only"):
         reader.run()

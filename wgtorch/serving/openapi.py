@@ -145,14 +145,20 @@ def _sessions(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
         f"{one}/act": {**named, "post": _operation("Lives on, as POST /run", request, answer)},
         f"{one}/fork": {**named, "post": _operation("Another session with the same past", step, status="201")},
         f"{one}/rewind": {**named, "post": _operation("Back to the end of a step", {**step, "required": ["step"]})},
+        f"{one}/page": {**named, "get": _operation("The life as a page", media_type="text/html")},
+        f"{one}/export": {**named, "get": _operation("The life's log, to take away", media_type="application/zip")},
     }
 
 
 def _operation(
-    summary: str, body: dict[str, Any] | None = None, answer: dict[str, Any] | None = None, status: str = "200"
+    summary: str,
+    body: dict[str, Any] | None = None,
+    answer: dict[str, Any] | None = None,
+    status: str = "200",
+    media_type: str = JSON_TYPE,
 ) -> dict[str, Any]:
     asked = {} if body is None else {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": body}}}}
-    given = {"description": summary, "content": {JSON_TYPE: {} if answer is None else {"schema": answer}}}
+    given = {"description": summary, "content": {media_type: {} if answer is None else {"schema": answer}}}
     responses = {status: given, "4XX": _refusal("The request is refused; the findings say why."), "5XX": _refusal("The run failed.")}
     return {"summary": summary, **asked, "responses": responses}
 

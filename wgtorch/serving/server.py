@@ -280,7 +280,8 @@ class _Server:
     async def no_such_page(self, request: Request, error: Exception) -> Response:
         """What other paths and methods are answered with."""
         status = getattr(error, "status_code", 404)
-        text = f"{request.method} {request.url.path[:200]}: there is POST /run, GET /spec, GET /health, GET /docs and GET /openapi.json"
+        there = sorted((route.path, method) for route in request.app.routes for method in route.methods - {"HEAD"})
+        text = f"{request.method} {request.url.path[:200]}: there is {', '.join(f'{method} {path}' for path, method in there)}"
         return _fault(RequestError(text, status=status))
 
     async def run(self, request: Request) -> Response:

@@ -53,7 +53,7 @@ class SessionRoutes:
         pages: list[tuple[str, str, Page]] = [
             ("/sessions", "POST", self.create), (one, "GET", self.look), (one, "PATCH", self.edit), (one, "DELETE", self.delete),
             (f"{one}/act", "POST", self.act), (f"{one}/fork", "POST", self.fork), (f"{one}/rewind", "POST", self.rewind),
-            (f"{one}/page", "GET", self.page),
+            (f"{one}/page", "GET", self.page), (f"{one}/export", "GET", self.export),
         ]  # fmt: skip
         return [Route(path, guarded(page), methods=[method]) for path, method, page in pages]
 
@@ -102,6 +102,11 @@ class SessionRoutes:
         return HTMLResponse(
             html, headers={"Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
         )
+
+    async def export(self, request: Request) -> Response:
+        """The life's log as a zip."""
+        content = await self._thread(partial(self.sessions.export, _id(request)))
+        return Response(content, media_type="application/zip", headers={"Content-Disposition": 'attachment; filename="life.zip"'})
 
     async def delete(self, request: Request) -> Response:
         """Ends it."""

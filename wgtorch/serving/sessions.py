@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,9 @@ from typing import Any
 from wgtorch.core.errors import RequestError, suggest
 from wgtorch.serving.services import Tell, WorldService
 from wgtorch.world import World
+
+_ID_BYTES = 12  # of an id, which nobody can guess
+_ID = re.compile(r"[A-Za-z0-9_-]{16}")
 
 
 @dataclass(slots=True)
@@ -70,7 +75,8 @@ class Sessions:
     Args:
         service: of the world that is served; its own life is touched by no session.
         most: how many there may be at once.
-        folder: where each keeps its log, in a folder of its own; in memory where left out.
+        folder: where each keeps its log, in a folder of its own, from which a server that is started again takes it up; in memory
+            where left out.
     """
 
     def __init__(self, service: WorldService, *, most: int, folder: str | Path | None = None) -> None:
@@ -90,10 +96,31 @@ class Sessions:
         Raises:
             RequestError: there is none of that id (404).
         """
-        found = self._sessions.get(session_id)
+        found = self._sessions.get(session_id) or self._taken_up(session_id)
         if found is None:
             raise RequestError(f"there is no session {session_id[:60]!r}; POST /sessions makes one", status=404)
         return found
+
+    def _taken_up(self, session_id: str) -> Session | None:
+        """A session of a server that ran before, from its folder."""
+        if self.folder is None or not _ID.fullmatch(session_id):
+            return None
+        with self._lock:
+            if session_id in self._sessions or not (self.folder / session_id).is_dir():
+                return self._sessions.get(session_id)
+            world = self.service.level.fork()
+            world.set_storage({"state_dir": self.folder / session_id})
+            if len(world.history):
+                world.resume()
+            return self._added(session_id, world)
+
+    def _added(self, session_id: str, world: World, parent: str | None = None) -> Session:
+        """A new entry; the caller holds the lock."""
+        if len(self._sessions) >= self.most:
+            raise RequestError(f"there are {self.most} sessions already; delete one, or come back later", status=503)
+        service = WorldService(world, device=self.service.device, timeout=self.service.timeout)
+        made = self._sessions[session_id] = Session(session_id, service, parent)
+        return made
 
     def create(self, seed: int | None = None, *, of: Session | None = None, step: int | None = None) -> Session:
         """Begins a life: from the served world's, or from another session's at a step of its past.
@@ -102,17 +129,13 @@ class Sessions:
             RequestError: there are too many sessions (503).
         """
         with self._lock:
-            if len(self._sessions) >= self.most:
-                raise RequestError(f"there are {self.most} sessions already; delete one, or come back later", status=503)
-            session_id = secrets.token_urlsafe(12)
+            session_id = secrets.token_urlsafe(_ID_BYTES)
             source: Any = self.service.level if of is None else of.world
             place = None if self.folder is None else self.folder / session_id
             world = source.fork(step=step, state_dir=place)
             if seed is not None:
                 world.life.seed = seed
-            service = WorldService(world, device=self.service.device, timeout=self.service.timeout)
-            made = self._sessions[session_id] = Session(session_id, service, None if of is None else of.id)
-        return made
+            return self._added(session_id, world, None if of is None else of.id)
 
     def delete(self, session_id: str) -> None:
         """Ends a life, and takes away what it kept."""
@@ -175,3 +198,9 @@ class Sessions:
         session = self.get(session_id)
         with session.alone() as world:
             return str(WorldReports.get("html")(world).html)
+
+    def export(self, session_id: str) -> bytes:
+        """A life to take away: its log as a zip, which ``world.set_storage({"state_dir": "life.zip"})`` reads."""
+        with self.get(session_id).alone() as world, tempfile.TemporaryDirectory() as place:
+            world.fork(state_dir=Path(place) / "life")
+            return Path(shutil.make_archive(f"{place}/life", "zip", Path(place) / "life")).read_bytes()

@@ -103,7 +103,9 @@ def unpack_json(text: bytes | bytearray, where: str) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError, TypeError, StorageError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        raise RequestError("the body cannot be read", [_found(f"no JSON: {reason}", where)]) from error
+        raise RequestError(
+            "the body cannot be read", [Finding(where, f"no JSON: {reason}", 'one JSON object: {"inputs": {...}}')]
+        ) from error
 
 
 def named_tensors(value: Any, tensors: dict[str, Tensor], where: str) -> Any:

@@ -436,7 +436,9 @@ class DirectoryStorage(SegmentLog):
 def open_storage(
     state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None
 ) -> DirectoryStorage | RemoteStorage:
-    """The storage in a folder, or at an address that fsspec knows (``memory://valley``, ``s3://bucket/valley``; ``zip://`` to read).
+    """The storage in a folder, or at an address that fsspec knows (``memory://valley``, ``s3://bucket/valley``).
+
+    A zip (``valley.zip``) is read.
 
     Args:
         state_dir, naming_template, max_snapshots: as in :class:`DirectoryStorage`; an address has no folders to be named.
@@ -448,6 +450,10 @@ def open_storage(
     scheme, found, rest = address.partition("://")
     if found and scheme in ("file", "local"):
         address, found = rest, ""
+    if scheme == "zip" and found and "::" not in rest:
+        address = rest
+    if address.endswith(".zip") and Path(address).is_file():
+        address, found = f"zip://::{address}", "://"
     if found:
         return RemoteStorage(address, max_snapshots=max_snapshots)
     return DirectoryStorage(address, naming_template=naming_template, max_snapshots=max_snapshots)

@@ -182,7 +182,8 @@ def _said(value: Any) -> str:
 
 def _any_text(value: Any) -> str:
     """The texts of an entry that ought to be one: by language, by field."""
-    return "; ".join(text for entry in value.values() if isinstance(entry, (str, list)) and (text := _said(entry))) if isinstance(value, Mapping) else ""
+    entries = [entry for entry in value.values() if isinstance(entry, (str, list))] if isinstance(value, Mapping) else []
+    return "; ".join(filter(None, map(_said, entries)))
 
 
 def _places(value: Any) -> Iterator[str]:
