@@ -201,6 +201,28 @@ def test_what_a_target_refers_to_is_part_of_the_config_that_is_kept(tmp_path: Pa
         whole({"graph": {"nodes": {"ref": "gone.yaml"}}}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("data.prompt=a photo, of a dog", "a photo, of a dog"),
+        ("data.prompt=a dog's house: red", "a dog's house: red"),
+        ("data.prompt=a\\b c' d", "a\\b c' d"),
+        ("data.prompt='a, b c'", "a, b c"),
+        ("data.prompt=a photo of sks dog", "a photo of sks dog"),
+        ("optimizer.nodes={a: {lr: 1}}", {"a": {"lr": 1}}),
+    ],
+)
+def test_a_text_of_several_words_needs_no_second_quotes(typed: str, value: Any) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from wgtorch.cli.train import quoted
+
+    (read,) = OverridesParser.create().parse_overrides([quoted(typed)])
+    assert read.value() == value
+    assert quoted("a=x y,z", is_sweep=True) == "a=x y,z"
+    assert quoted("a=choice(x, y)") == "a=choice(x, y)"
+
+
 def test_a_mistake_is_a_message(tmp_path: Path) -> None:
     done = program(tmp_path, "experiment=tiny_denoising", "objective.type=denoisin")
     assert done.returncode == 1

@@ -24,7 +24,7 @@ from wgtorch import Graph
 
 ROOT = Path(__file__).parents[2]
 QUICK = [
-    "data.size=16", "data.step=2", "trainer.max_steps=6", "optimizer.lr=0.05", "optimizer.schedule=null", "samples=null",
+    "data.size=16", "data.step=2", "trainer.max_steps=6", "optimizer.lr=0.05", "optimizer.schedule=null",
     "+trainer.enable_progress_bar=false", "trainer.accelerator=cpu",
 ]  # fmt: skip
 
@@ -72,6 +72,9 @@ def test_twenty_pictures_become_a_file_that_diffusers_loads(tmp_path: Path) -> N
     card = (folder / "lora/README.md").read_text(encoding="utf-8")
     assert f"base_model: {tmp_path / 'my_model'}" in card
     assert "my_pictures" in card
+    assert "![samples](samples.png)" in card
+    with Image.open(folder / "lora/samples.png") as shown:
+        assert shown.size == (tiny.PIXELS, tiny.PIXELS)
 
     pipeline: Any = StableDiffusionXLPipeline.from_pretrained(tmp_path / "my_model", add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)

@@ -13,10 +13,10 @@ from PIL import Image
 
 pytest.importorskip("lightning")
 
-from tests.train.toys import Distance, Linear, chain, losses, run_settings
+from tests.train.toys import Distance, Linear, Numbers, chain, losses, run_settings
 from wgtorch import Block
 from wgtorch.core.errors import ConfigError, UnknownNameError
-from wgtorch.train import register_objective
+from wgtorch.train import register_data, register_objective
 from wgtorch.train.fitting import fit
 from wgtorch.train.sampling import grid
 
@@ -103,3 +103,17 @@ def test_wrong_settings(tmp_path: Path) -> None:
         fit(chain(Linear()), settings() | {"samples": {"every": 0, "count": 3}}, tmp_path)
     with pytest.raises((ConfigError, UnknownNameError), match="logger: unknown 'tensorbord'; did you mean 'tensorboard'"):
         fit(chain(Linear()), settings() | {"logger": {"type": "tensorbord"}}, tmp_path)
+
+
+def test_without_validation_the_first_batch_is_shown(tmp_path: Path) -> None:
+    given = settings()
+    fit(chain(Linear()), given | {"data": {"type": "train_toys/unheld"}}, tmp_path)
+    assert (tmp_path / "samples/000004_rows.txt").read_text().startswith("row 0\n")
+
+
+@register_data("train_toys/unheld")
+class Unheld(Numbers):
+    """Nothing is held out."""
+
+    def validation(self) -> None:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 
 import wgtorch
-from tests.train.toys import FLOW, QUIET, Distance, Far, Linear, Numbers, backbone, chain, turning_world
+from tests.train.toys import FLOW, QUIET, Distance, Far, Linear, Numbers, backbone, chain, run_settings, turning_world
 from wgtorch import Block, Graph, Pipeline
-from wgtorch.core.errors import ConfigError, TrainingError, UnknownNameError
+from wgtorch.core.errors import ConfigError, TrainingError, UnknownNameError, WgtorchError
 from wgtorch.train.patterns import matches
 
 pytest.importorskip("lightning")
@@ -340,3 +341,38 @@ def test_adapters_that_are_missing_from_the_optimizer() -> None:
     changed = {name for name, value in graph.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all("lora_" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, r"seed: found -1; expected a whole number from 0"),
+        ({"seed": "x"}, r"training.seed: got str 'x'"),
+        ({"gradient_checkpointing": "no"}, r"training.gradient_checkpointing: got str 'no'; expected boolean"),
+        ({"ema": True}, r"ema: found True; expected settings by name"),
+        ({"ema": {"decay": "x"}}, r"ema.decay: got str 'x'; expected number"),
+        ({"cache": {"max_bytes": "x"}}, r"cache.max_bytes: got str 'x'"),
+        ({"samples": {"every": "x"}}, r"samples.every: got str 'x'"),
+        ({"checkpoint": {"every": "x"}}, r"checkpoint.every: got str 'x'"),
+        ({"checkpoint": {"mode": "x"}}, r"checkpoint.mode: .*one of \['min', 'max'\]"),
+        ({"checkpoint": {"monitor": "val/los"}, "trainer": {"val_check_interval": 1}}, r"'val/los' is never logged; did you mean 'val/loss'"),
+        ({"checkpoint": {"monitor": "train/x", "every": 1}}, r"checkpoint.monitor: 'train/x' is never logged"),
+        ({"trainer": {"accumulate_grad_batches": 0}}, r"accumulate_grad_batches: found 0; expected at least 1"),
+        ({"trainer": {"callbacks": []}}, r"trainer.callbacks: .*write callbacks="),
+        ({"optimizer": {"type": "adamw", "lr": "fast"}}, r"optimizer.lr: found 'fast'; expected a number"),
+        ({"optimizer": {"type": "adamw", "weight_decay": "x"}}, r"optimizer.weight_decay: got str 'x'"),
+        ({"optimizer": {"type": "adamw", "schedule": {"type": "cosine", "warmup": "x"}}}, r"schedule.warmup: got str 'x'"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_type_is_named(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    from wgtorch.train.fitting import fit
+
+    given = run_settings(**{**settings, "trainer": {"max_steps": 2, **settings.get("trainer", {})}})
+    with pytest.raises(WgtorchError, match=message):
+        fit(chain(Linear()), given, tmp_path)
+
+
+def test_one_pattern_needs_no_list() -> None:
+    graph = chain(Linear(), Linear())
+    Trainable(graph, objective="train_toys/mse", freeze="a")
+    assert [node for node, spec in graph.node_specs.items() if spec.trainable] == ["b"]

@@ -70,6 +70,8 @@ def with_own_code(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(optimizer.get("schedule"), Mapping):
             optimizer["schedule"] = _typed(optimizer["schedule"], "optimizer.schedule")
         nodes = optimizer.get("nodes") or {}
+        if not isinstance(nodes, Mapping):
+            raise ConfigError(f"optimizer.nodes: found {nodes!r}; expected settings by pattern, as {{'*backbone': {{'lr': 1e-5}}}}")
         optimizer["nodes"] = {
             pattern: {**own, "schedule": _typed(own["schedule"], f"optimizer.nodes[{pattern!r}].schedule")}
             if isinstance(own, Mapping) and isinstance(own.get("schedule"), Mapping)

@@ -157,8 +157,8 @@ def run(config: Mapping[str, Any], folder: Path, base: Path | None = None) -> fl
     if unknown:
         raise ConfigError(f"training: unknown setting {unknown[0]!r}; {suggest(unknown[0], [*SETTINGS, *TARGETS, *_BESIDE])}")
     import_modules(config.get("imports"), [Path.cwd(), *([base] if base is not None else [])])
-    torch.manual_seed(int(config.get("seed") or 0))  # new weights are drawn while the target is built
     check_settings(settings)
+    torch.manual_seed(config.get("seed") or 0)  # new weights are drawn while the target is built
     settings = with_own_code(settings, folder)
     target = target_from(config, base)
     if config.get("weights"):
@@ -237,6 +237,29 @@ def whole(config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     return {**config, **{group: resolve_refs(value, None if base is None else base / group) for group, value in described.items()}}
 
 
+def quoted(argument: str, *, is_sweep: bool = False) -> str:
+    """An override whose value is a text of several words that Hydra's grammar would not take as it is, with the quotes it wants.
+
+    ``data.prompt=a dog's house, at dusk`` is what a shell leaves of a quoted prompt; to Hydra its comma means a sweep.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, found, value = argument.partition("=")
+    if argument.startswith("-") or not found or " " not in value.strip() or value.lstrip()[:1] in ("'", '"', "[", "{"):
+        return argument
+    try:
+        (read,) = OverridesParser.create().parse_overrides([argument])
+        if is_sweep or not read.is_sweep_override():
+            return argument
+    except HydraException:
+        pass
+    if "(" in value.split(" ")[0]:  # choice(a, b), interval(0, 1)
+        return argument
+    text = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{text}'"
+
+
 def conf_of(hydra: Any) -> Path | None:
     """The folder that the primary config came from."""
     places = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == "main"]
@@ -255,7 +278,7 @@ def program(arguments: Sequence[str] | None = None) -> None:
         rest = [argument for argument in given if not argument.startswith("rerun=")]
         given = ["--config-path", str(run_folder.resolve()), "--config-name", "config", *_FOLDERS, *rest]
     several = [argument for argument in given if argument in ("-m", "--multirun")]  # argparse wants options before all overrides
-    given = [*several, *(argument for argument in given if argument not in several)]
+    given = [*several, *(quoted(argument, is_sweep=bool(several)) for argument in given if argument not in several)]
     sys.argv = [sys.argv[0], *given]
     path = None
     if not any(argument in ("--config-path", "-cp") for argument in given):

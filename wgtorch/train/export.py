@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Export:
         with averaging.applied() if averaging is not None else nullcontext():
             path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
         into = path if path.is_dir() else path.parent
+        for picture in sorted((folder / "samples").glob("*.png"))[-1:]:  # beside the card, so that the folder can be sent as it is
+            shutil.copyfile(picture, into / "samples.png")
         (into / "README.md").write_text(self.card(trainable, folder), encoding="utf-8")
         return into
 
@@ -80,12 +83,11 @@ def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
     settings = {key: value for key, value in export.settings.items() if value and isinstance(value, (str, int, float, list, Mapping))}
     target = trainable.target
     base = _base_of(target)
-    pictures = sorted((folder / "samples").glob("*.png"))[-1:]
     count = sum(parameter.numel() for parameter in trainable.learned())
     text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True).strip()
     lines = ["---", f"base_model: {base}", "library_name: diffusers", "tags: [lora, wgtorch]", "---", "", f"# {export.name}", ""]
     lines += [f"A LoRA adapter of {count:,} numbers for {base}, trained with wgtorch in {trainable.trainer.global_step} steps.", ""]
-    lines += [f"![samples](../samples/{pictures[0].name})", ""] if pictures else []
+    lines += ["![samples](samples.png)", ""] if (folder / export.folder / "samples.png").is_file() else []
     lines += [*_use(export), "## Settings", "", "```yaml", text, "```", ""]
     return "\n".join(lines)
 

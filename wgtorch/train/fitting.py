@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
+from pydantic import Field
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, require, suggest
@@ -25,8 +26,8 @@ from wgtorch.train.export import Export
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
 from wgtorch.train.interrupts import interruptible
 from wgtorch.train.loggers import log_settings, loggers_of
-from wgtorch.train.patterns import blocks_at, check_patterns, matches
-from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from
+from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
+from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments
 from wgtorch.train.sampling import Samples
 from wgtorch.train.trainable import Trainable
 
@@ -132,6 +133,22 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key in ("data", "objective"):
         if not settings.get(key):
             raise ConfigError(f"training: no {key!r}; expected {{'type': name, ...}}")
+    check_arguments(_plain_settings, settings, "training")
+    if not 0 <= (settings.get("seed") or 0) < 2**32:
+        raise ConfigError(f"seed: found {settings['seed']}; expected a whole number from 0 to 2^32 - 1")
+    for key in ("trainer", "lora"):
+        if not isinstance(settings.get(key) or {}, Mapping):
+            raise ConfigError(f"{key}: found {settings[key]!r}; expected settings by name")
+
+
+def _plain_settings(
+    *,
+    seed: int | None = 0,
+    freeze: list[str] | str | None = None,
+    train_only: list[str] | str | None = None,
+    gradient_checkpointing: bool | None = False,
+) -> None:
+    """The types of the settings that are no mappings."""
 
 
 def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path, *, held_out: bool) -> pl.Trainer:
@@ -141,9 +158,14 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
         ConfigError: it has no such argument, or it cannot be what it is.
     """
     own: dict[str, Any] = {"log_every_n_steps": 10, **(settings.get("trainer") or {})}
+    for name in ("callbacks", "logger"):
+        if name in own:
+            raise ConfigError(f"trainer.{name}: {name} of a training stand beside trainer; write {name}=...")
     for name in ("max_steps", "max_epochs", "accumulate_grad_batches", "log_every_n_steps"):
         if not isinstance(own.get(name), int | None) or isinstance(own.get(name), bool):
             raise ConfigError(f"trainer.{name}: found {own[name]!r}; expected a whole number")
+    if own.get("accumulate_grad_batches") is not None and own["accumulate_grad_batches"] < 1:
+        raise ConfigError(f"trainer.accumulate_grad_batches: found {own['accumulate_grad_batches']}; expected at least 1")
     if all(own.get(name) is None for name in ("max_steps", "max_epochs", "max_time")):
         raise ConfigError("trainer: nothing says when to stop; give max_steps, max_epochs or max_time")
     own.setdefault("max_epochs", -1)
@@ -209,18 +231,22 @@ def _cache_of(settings: Mapping[str, Any] | str | None, data: Data) -> dict[str,
 
 def checkpoints_of(settings: Mapping[str, Any], folder: Path, held_out: bool) -> list[pl.Callback]:
     """``last``, and ``best`` where something says what is best: ``val/loss`` where there is validation, else ``monitor``."""
-    names = ("every", "monitor", "mode", "keep")
-    for name in settings:
-        if name not in names:
-            raise ConfigError(f"checkpoint: unknown {name!r}; {suggest(name, names)}")
-    known = {"every": 500, "monitor": None, "mode": "min", "keep": 1, **settings}
-    monitor = known["monitor"] or ("val/loss" if held_out else None)
-    if known["mode"] not in ("min", "max") or int(known["every"]) < 1 or int(known["keep"]) < 1:
-        raise ConfigError(f"checkpoint: found {dict(settings)}; expected mode min or max, every and keep at least 1")
-    found: list[pl.Callback] = [LastCheckpoint(folder / "checkpoints", int(known["every"]))]
-    if monitor is not None:
-        every = None if held_out and not str(monitor).startswith("train/") else int(known["every"])
-        found.insert(0, BestCheckpoint(folder / "checkpoints", monitor, known["mode"], every, int(known["keep"])))
+    return built_from(_checkpoints, settings, "checkpoint", folder=folder / "checkpoints", held_out=held_out)
+
+
+def _checkpoints(
+    *,
+    folder: Path,
+    held_out: bool,
+    every: Annotated[int, Field(ge=1)] = 500,
+    monitor: str | None = None,
+    mode: Literal["min", "max"] = "min",
+    keep: Annotated[int, Field(ge=1)] = 1,
+) -> list[pl.Callback]:
+    found: list[pl.Callback] = [LastCheckpoint(folder, every)]
+    if wanted := monitor or ("val/loss" if held_out else None):
+        between = None if held_out and not wanted.startswith("train/") else every
+        found.insert(0, BestCheckpoint(folder, wanted, mode, between, keep))
     return found
 
 
@@ -244,7 +270,7 @@ def _add_adapters(target: Block, settings: Mapping[str, Any], objective: Any) ->
 
 
 def _nodes_for(target: Block, patterns: Any, reached: Collection[str] | None) -> list[str]:
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns or ())
+    wanted = patterns_of(patterns)
     check_patterns(target, wanted, "lora.nodes")
     places = [(path, block) for path, block in blocks_at(target) if not wanted or any(matches(pattern, path) for pattern in wanted)]
     needed = {id(block) for path, block in places if reached is None or any(matches(each, path) for each in reached)}

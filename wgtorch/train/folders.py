@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.checkpoint.save import save_checkpoint
-from wgtorch.core.errors import CheckpointError
+from wgtorch.core.errors import CheckpointError, ConfigError, suggest
 from wgtorch.train.interrupts import stops_now
 from wgtorch.train.trainable import Trainable
 
@@ -169,6 +170,24 @@ class BestCheckpoint(_Folder):
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         self._lead(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if str(self.monitor).startswith("train/"):
+            self._check_monitor(trainer.callback_metrics)
+        super().on_train_batch_end(trainer, *args)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._check_monitor(trainer.callback_metrics)
+        super().on_validation_end(trainer, pl_module)
+
+    def _check_monitor(self, logged: Mapping[str, Any]) -> None:
+        if self.monitor not in logged:
+            raise ConfigError(f"checkpoint.monitor: {self.monitor!r} is never logged; {suggest(str(self.monitor), sorted(logged))}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not self.best_model_path:
+            _log.info("no best checkpoint: %s was not looked at before the training ended", self.monitor)
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._remove_checkpoint(trainer, filepath)

@@ -16,7 +16,7 @@ from wgtorch.train.learned import learned_parameters
 from wgtorch.train.muon import MuonAdamW
 from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import check_patterns, matches, names_of
-from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, register_schedule
+from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, check_arguments, register_schedule
 
 Factor = Callable[[int], float]
 
@@ -89,9 +89,12 @@ class Plan:
         elif not callable(name):
             raise ConfigError(f"optimizer: no 'type'; expected one of {OptimizerRegistry.names()}")
         schedule, nodes = rest.pop("schedule", None), rest.pop("nodes", None) or {}
-        for where, value in {"": {"schedule": schedule}, **nodes}.items():
+        places = {f"optimizer.nodes[{pattern!r}]": value for pattern, value in nodes.items()}
+        for where, value in {"optimizer": {**rest, "schedule": schedule}, **places}.items():
             if not isinstance(value, Mapping):
-                raise ConfigError(f"optimizer.nodes[{where!r}]: found {value!r}, expected settings such as {{'lr': 1e-5}}")
+                raise ConfigError(f"{where}: found {value!r}, expected settings such as {{'lr': 1e-5}}")
+            if "lr" in value and (isinstance(value["lr"], bool) or not isinstance(value["lr"], (int, float, torch.Tensor))):
+                raise ConfigError(f"{where}.lr: found {value['lr']!r}; expected a number, as 1e-4")
             if value.get("schedule") is not None:
                 schedule_from(value["schedule"], 1)
         return cls(name, rest, schedule, nodes, bool(rest.pop("decay_matrices_only", False)))
@@ -140,6 +143,7 @@ class Plan:
         plain = [{key: value for key, value in group.items() if key != "schedule"} for group in groups]
         try:
             make = OptimizerRegistry.get(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
+            check_arguments(make, self.settings, "optimizer")
             optimizer = make(plain, **self.settings)
         except (TypeError, ValueError) as error:
             name = self.optimizer if isinstance(self.optimizer, str) else getattr(self.optimizer, "__name__", self.optimizer)
@@ -187,7 +191,9 @@ def schedule_from(config: str | Mapping[str, Any], total: float) -> Factor:
         raise ConfigError(f"schedule: no 'type'; {suggest('', ScheduleRegistry.names())}")
     if not math.isfinite(total) and name != "constant":
         raise ConfigError(f"schedule {name!r} ends with the training, whose number of steps is not known; set trainer.max_steps")
+    entry = ScheduleRegistry.get(name)
+    check_arguments(entry, rest, "schedule")
     try:
-        return ScheduleRegistry.get(name)(total, **rest)
+        return entry(total, **rest)
     except TypeError as error:
         raise ConfigError(f"schedule ({name}): {error}") from error

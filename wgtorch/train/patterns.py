@@ -28,6 +28,11 @@ def names_of(target: Block) -> dict[int, list[str]]:
     return found
 
 
+def patterns_of(given: Sequence[str] | str | None) -> list[str]:
+    """One pattern, or several, as a list."""
+    return [given] if isinstance(given, str) else list(given or ())
+
+
 def matches(pattern: str, name: str) -> bool:
     """True when a pattern means a place (``a/b``) or a parameter (``a/b:weight``)."""
     path, _, parameter = name.partition(":")

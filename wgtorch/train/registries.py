@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from wgtorch.core.config.schema import check_block_config
+from wgtorch.core.config.schema import argument_findings, check_block_config, config_error
 from wgtorch.core.errors import ConfigError, WgtorchError, suggest
 from wgtorch.core.registry import Registry
 
@@ -97,13 +97,26 @@ def built_from(kind: Callable[..., T], settings: Mapping[str, Any], where: str, 
     Raises:
         ConfigError: a setting is unknown or does not fit.
     """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where}: found {settings!r}; expected settings by name, or null for none")
     known = [name for name in inspect.signature(kind).parameters if name not in more]
     for name in settings:
         if name not in known:
             raise ConfigError(f"{where}: unknown {name!r}; {suggest(name, known)}")
+    check_arguments(kind, settings, where)
     try:
         return kind(**settings, **more)
     except WgtorchError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def check_arguments(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Checks settings against the types of a function's parameters, before it is called with them.
+
+    Raises:
+        ConfigError: lists everything that does not fit.
+    """
+    if findings := argument_findings(function.__init__ if isinstance(function, type) else function, given, where):  # type: ignore[misc]
+        raise config_error(where, findings)

@@ -39,7 +39,7 @@ class Samples(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loaders: Any = trainer.val_dataloaders
         if loaders is not None and trainer.is_global_zero:
-            self._batch = next(iter(loaders))
+            self._batch = next(iter(loaders), None)  # a fit without validation has a loader of nothing
         self._last = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:

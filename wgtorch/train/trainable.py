@@ -28,7 +28,7 @@ from wgtorch.train.gradient_boundaries import check_gradients, unreachable_reaso
 from wgtorch.train.learned import learned_parameters, say_what_is_left_out
 from wgtorch.train.objective import Objective, Step, check_batch, rows_in
 from wgtorch.train.optimization import Plan
-from wgtorch.train.patterns import blocks_at
+from wgtorch.train.patterns import blocks_at, patterns_of
 from wgtorch.train.patterns import freeze as freeze_places
 from wgtorch.train.patterns import train_only as train_only_places
 from wgtorch.train.randomness import Generators
@@ -81,8 +81,8 @@ class Trainable(pl.LightningModule):
         *,
         objective: Objective | Mapping[str, Any] | str,
         optimizer: Mapping[str, Any] | str = "adamw",
-        freeze: Sequence[str] = (),
-        train_only: Sequence[str] = (),
+        freeze: Sequence[str] | str = (),
+        train_only: Sequence[str] | str = (),
         ema: Mapping[str, Any] | None = None,
         gradient_checkpointing: bool = False,
         cache: Mapping[str, Any] | None = None,
@@ -97,9 +97,9 @@ class Trainable(pl.LightningModule):
         self.plan = Plan.of(optimizer)
         found.check(target)
         if train_only:
-            train_only_places(target, list(train_only))
+            train_only_places(target, patterns_of(train_only))
         if freeze:
-            freeze_places(target, list(freeze))
+            freeze_places(target, patterns_of(freeze))
         if gradient_checkpointing:
             _recompute(target)
         self.target = target
