@@ -28,6 +28,11 @@ _BLOCKS = {
         "simulation/architect", "simulation/author", "simulation/development", "simulation/world_update",
     ),
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
+    "wgtorch.integrations.comfy.blocks": (
+        "comfy/empty_latent", "comfy/fit", "comfy/latent", "comfy/latent_mask", "comfy/load_image", "comfy/resize", "comfy/start",
+    ),
+    "wgtorch.integrations.comfy.prompts": ("comfy/conditions", "comfy/weighted", "tokenizer/comfy"),
+    "wgtorch.integrations.comfy.schedule": ("schedule/comfy",),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.resolution": ("diffusers/trained_size",),
     "wgtorch.integrations.diffusers.families": ("diffusers/kontext_sizes",),
@@ -74,7 +79,9 @@ _OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
     "wgtorch.levels": {
         "wgtorch.graph": ("graph",), "wgtorch.pipeline": ("pipeline",), "wgtorch.stage": ("stage",), "wgtorch.world": ("world",),
     },
-    "wgtorch.graph_readers": {"wgtorch.integrations.diffusers.importing": ("diffusers",)},
+    "wgtorch.graph_readers": {
+        "wgtorch.integrations.comfy.importing": ("comfy",), "wgtorch.integrations.diffusers.importing": ("diffusers",),
+    },
     "wgtorch.graph_writers": {"wgtorch.integrations.diffusers.exporting": ("diffusers",)},
     "wgtorch.solver_changes": {"wgtorch.integrations.diffusers.solver_change": ("diffusers",)},
     "wgtorch.adapter_names": {

@@ -77,6 +77,22 @@ class Graph(Composite):
         """
         return GraphReaders.get("diffusers")(source, task=task, **options)
 
+    @classmethod
+    def from_comfy(cls, workflow: str | os.PathLike[str] | Mapping[str, Any], *, models: str | os.PathLike[str], **options: Any) -> Graph:
+        """A graph of a workflow of ComfyUI in its API form.
+
+        Args:
+            workflow: the file, or what is in it.
+            models: folder of checkpoints, LoRAs and ControlNets, as ComfyUI's ``models``.
+            options: see :func:`wgtorch.integrations.comfy.importing.from_comfy`.
+
+        Raises:
+            ConfigError: it holds nodes, inputs or values that no graph has; all are named.
+            CheckpointError: a file is not there, or cannot be read.
+            MissingExtraError: diffusers, which reads checkpoints, is not installed.
+        """
+        return GraphReaders.get("comfy")(workflow, models=models, **options)
+
     def to_diffusers(self, folder: str | os.PathLike[str], *, adapters: str = "keep") -> Path:
         """Writes a folder that diffusers loads; see :func:`wgtorch.integrations.diffusers.to_diffusers`.
 

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from wgtorch.core.errors import WgtorchError
 
     try:
-        return int(import_module(f"wgtorch.cli.{args.command}").command(args))
+        file = "import_" if args.command == "import" else args.command  # no module may be named as the keyword
+        return int(import_module(f"wgtorch.cli.{file}").command(args))
     except BrokenPipeError:  # whoever reads what is printed has seen enough, as head(1) does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

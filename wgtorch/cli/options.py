@@ -151,6 +151,18 @@ def _models(commands: Any) -> None:
     models.add_argument("--yes", action="store_true", help="with add: install without asking")
 
 
+def _import(commands: Any) -> None:
+    imports = commands.add_parser("import", help="make a graph of a workflow of ComfyUI, or of a pipeline of diffusers")
+    imports.add_argument("kind", choices=("comfy", "diffusers"))
+    imports.add_argument("source", help="workflow_api.json; or a folder or single file of a pipeline")
+    imports.add_argument("--models", metavar="DIR", help="comfy: a folder as ComfyUI's models, or one with all files in it")
+    imports.add_argument("--images", metavar="DIR", help="comfy: folder of the pictures that are loaded; without it they are inputs")
+    imports.add_argument("--task", help="diffusers: text_to_image, image_to_image, inpaint, text_to_video or image_to_video")
+    imports.add_argument("--config", metavar="DIR", help="for single files, without network: the folder of a pipeline of the same kind")
+    imports.add_argument("--dtype", help="of the weights, as bfloat16")
+    imports.add_argument("--out", metavar="DIR", help="where to write the graph; named as the source when left out")
+
+
 def _completion(commands: Any) -> None:
     completion = commands.add_parser("completion", help="print what makes a shell complete commands, templates and types")
     completion.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"), help='as in: eval "$(wgtorch completion bash)"')
@@ -158,7 +170,7 @@ def _completion(commands: Any) -> None:
 
 _COMMANDS = (
     *(_run, _train, _validate, _draw, _diff, _templates, _blocks, _schema, _new),
-    *(_serve, _play, _report, _evaluate, _inspect, _models, _completion),
+    *(_serve, _play, _report, _evaluate, _inspect, _models, _import, _completion),
 )
 
 

@@ -245,3 +245,11 @@ def test_a_single_file_and_a_dtype(pipelines: dict[str, Any], tmp_path: Path) ->
         Graph.from_diffusers(tmp_path / "none.safetensors")
     with pytest.raises(ConfigError, match="config is for a single .safetensors file"):
         Graph.from_diffusers(tmp_path / "config", config=tmp_path / "config")
+
+
+def test_a_graph_of_a_single_file_is_saved_with_its_tokenizer(pipelines: dict[str, Any], tmp_path: Path) -> None:
+    pipelines["sd"].save_pretrained(tmp_path / "config")
+    save_file(in_one_file(pipelines["sd"]), tmp_path / "model.safetensors")
+    graph = Graph.from_diffusers(tmp_path / "model.safetensors", config=tmp_path / "config")
+    again = Graph.load(graph.save(tmp_path / "saved"))
+    check_equal(pipelines["sd"], again, prompt=PROMPT, num_inference_steps=STEPS)

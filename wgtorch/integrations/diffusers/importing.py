@@ -91,13 +91,13 @@ def from_diffusers(
     """
     if task not in TASKS:
         raise ConfigError(f"from_diffusers: unknown task {task!r}; {suggest(task, TASKS)}")
-    opened = open_pipeline(source, dtype=_named(dtype), config=config)
+    opened = open_pipeline(source, dtype=dtype_name(dtype), config=config)
     family = family_of(opened, task)
     with building(pool):
         return family.build(opened, task, batched)
 
 
-def _named(dtype: torch.dtype | str | None) -> str | None:
+def dtype_name(dtype: torch.dtype | str | None) -> str | None:
     """The name of a dtype, as configs of blocks have it."""
     if dtype is None:
         return None

@@ -212,12 +212,17 @@ def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that one version of diffusers gives up for another
-            return getattr(library, name).from_single_file(str(file), torch_dtype=wanted, **where)
+            found = getattr(library, name).from_single_file(str(file), torch_dtype=wanted, **where)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"from_diffusers: diffusers cannot read {str(file)!r} as a {name}: {error}. Without network, give config=, the folder of a "
             "pipeline of the same kind"
         ) from error
+    for part, model in found.components.items():  # tokenizers name the pipeline's folder, where they were read from one below it
+        own = Path(getattr(model, "name_or_path", None) or "?") / part
+        if part.startswith("tokenizer") and own.is_dir():
+            model.name_or_path = str(own)
+    return found
 
 
 def public(config: Mapping[str, Any]) -> dict[str, Any]:

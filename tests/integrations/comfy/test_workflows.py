@@ -1,0 +1,441 @@
+"""Workflows of ComfyUI as graphs: the same pictures as diffusers' pipelines, and as ComfyUI's loop written by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import diffusers
+
+from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, half_mask, picture, theirs
+from tests.integrations.diffusers.test_families import in_one_file
+from wgtorch import lora
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError
+from wgtorch.graph import Graph
+from wgtorch.integrations.comfy.prompts import weighted
+from wgtorch.integrations.comfy.schedule import ComfySchedule
+
+pytestmark = [  # of their code
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The decode_latents method:FutureWarning"),
+]
+SEED, STEPS, SCALE = 42, 5, 6.0
+CLOSE = 1e-4
+
+
+def workflow(**sampling: Any) -> dict[str, Any]:
+    """Text to image, as ComfyUI opens it first."""
+    sampled = {"seed": SEED, "steps": STEPS, "cfg": SCALE, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0, **sampling}
+    return {
+        "3": {
+            "class_type": "KSampler",
+            "inputs": {**sampled, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]},
+            "_meta": {"title": "KSampler"},
+        },
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},
+        "5": {"class_type": "EmptyLatentImage", "inputs": {"width": tiny.PIXELS, "height": tiny.PIXELS, "batch_size": 1}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": PROMPT, "clip": ["4", 1]}},
+        "7": {"class_type": "CLIPTextEncode", "inputs": {"text": NEGATIVE, "clip": ["4", 1]}},
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+        "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "ComfyUI", "images": ["8", 0]}},
+    }
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A folder as ComfyUI's ``models`` with a single file of Stable Diffusion, and one with a folder of XL."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("comfy")
+    sd = tiny.stable_diffusion(folder / "sd", schedule="euler")
+    sd.save_pretrained(folder / "config")
+    (folder / "models" / "checkpoints").mkdir(parents=True)
+    save_file(in_one_file(sd), folder / "models" / "checkpoints" / "tiny.safetensors")
+    xl = tiny.stable_diffusion_xl(folder / "xl")
+    xl.save_pretrained(folder / "models" / "checkpoints" / "xl")
+    return {"models": folder / "models", "config": folder / "config", "sd": sd, "xl": xl}
+
+
+def graph_of(rooms: dict[str, Any], flow: Any, **more: Any) -> Graph:
+    return Graph.from_comfy(flow, models=rooms["models"], config=rooms["config"], **more)
+
+
+def noise(rows: int = 1, side: int = tiny.SIDE, seed: int = SEED) -> Tensor:
+    return torch.randn(rows, 4, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def pipeline(rooms: dict[str, Any], kind: str = "StableDiffusionPipeline", family: str = "sd", **parts: Any) -> Any:
+    scheduler = diffusers.EulerDiscreteScheduler(**tiny.BETAS, timestep_spacing="trailing")
+    more = {"requires_safety_checker": False} if family == "sd" else {"add_watermarker": False}
+    return getattr(diffusers, kind)(**{**rooms[family].components, "scheduler": scheduler, **parts}, **more)
+
+
+def check(found: Tensor, expected: Tensor) -> None:
+    assert expected.std() > 0.03, "a flat picture proves nothing"
+    torch.testing.assert_close(found, expected, rtol=0, atol=CLOSE)
+
+
+def call(**more: Any) -> dict[str, Any]:
+    return {"prompt": PROMPT, "negative_prompt": NEGATIVE, "guidance_scale": SCALE, "num_inference_steps": STEPS, **more}
+
+
+# --- beside diffusers -------------------------------------------------------------------------------------------------
+
+
+def test_text_to_image_from_a_single_file(rooms: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "workflow_api.json").write_text(json.dumps(workflow()))
+    graph = graph_of(rooms, tmp_path / "workflow_api.json")
+    # trailing steps of diffusers start from noise times the largest sigma, ComfyUI's from a little more
+    start = noise() * (1 + 1 / graph.nodes["sampler_3"].nodes["schedule"].trained[-1] ** 2) ** 0.5
+    expected = theirs(pipeline(rooms), latents=start, **call())
+    found = graph.run({})["image"]
+    check(found, expected)
+    assert torch.equal(graph.run({"seed_3": SEED, "text_6": PROMPT})["image"], found)
+    assert (graph.run({"seed_3": 1})["image"] - found).abs().max() > 1e-2
+    assert graph.run({"batch_size_5": 2, "width_5": 32, "steps_3": 2})["image"].shape == (2, 3, 16, 32)
+    again = Graph.load(graph.save(tmp_path / "saved"))
+    assert torch.equal(again.run({})["image"], found)
+
+
+def test_xl_from_a_folder(rooms: dict[str, Any]) -> None:
+    flow = workflow()
+    flow["4"]["inputs"]["ckpt_name"] = "xl"
+    graph = graph_of(rooms, flow)
+    start = noise() * (1 + 1 / graph.nodes["sampler_3"].nodes["schedule"].trained[-1] ** 2) ** 0.5
+    check(graph.run({})["image"], theirs(pipeline(rooms, "StableDiffusionXLPipeline", "xl"), latents=start, **call()))
+
+
+def test_layers_of_clip_are_left_out(rooms: dict[str, Any]) -> None:
+    flow = workflow(cfg=1.0)
+    flow["10"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["4", 1], "stop_at_clip_layer": -2}}
+    plain = graph_of(rooms, flow).run({})["image"]
+    for name in ("6", "7"):
+        flow[name]["inputs"]["clip"] = ["10", 0]
+    graph = graph_of(rooms, flow)
+    start = noise() * (1 + 1 / graph.nodes["sampler_3"].nodes["schedule"].trained[-1] ** 2) ** 0.5
+    found = graph.run({})["image"]
+    clip, tokens = rooms["sd"].text_encoder, rooms["sd"].tokenizer(PROMPT, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        before = getattr(clip, "text_model", clip).final_layer_norm(clip(tokens, output_hidden_states=True).hidden_states[-2])
+    plainly = {"prompt_embeds": before, "guidance_scale": 1.0, "num_inference_steps": STEPS}
+    check(found, theirs(pipeline(rooms), latents=start, **plainly))
+    assert (found - plain).abs().max() > 1e-3
+
+
+def test_loras_by_place_and_strength(rooms: dict[str, Any]) -> None:
+    other = Graph.from_diffusers(copy.deepcopy(rooms["sd"]))
+    lora.add(other, "mine", rank=2, nodes=["backbone", "text_encoder"])
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            if ".lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    (rooms["models"] / "loras").mkdir(exist_ok=True)
+    lora.save(other, rooms["models"] / "loras" / "mine.safetensors", "mine", format="kohya")
+    flow = workflow()
+    plain = graph_of(rooms, flow).run({})["image"]
+    strengths = {"strength_model": 0.7, "strength_clip": 0.4}
+    flow["10"] = {"class_type": "LoraLoader", "inputs": {"model": ["4", 0], "clip": ["4", 1], "lora_name": "mine.safetensors", **strengths}}
+    flow["3"]["inputs"]["model"] = ["10", 0]
+    flow["6"]["inputs"]["clip"] = flow["7"]["inputs"]["clip"] = ["10", 1]
+    graph = graph_of(rooms, flow)
+    their = pipeline({**rooms, "sd": copy.deepcopy(rooms["sd"])})
+    their.load_lora_weights(rooms["models"] / "loras", weight_name="mine.safetensors", adapter_name="mine")
+    their.set_adapters("mine", {"unet": 0.7, "text_encoder": 0.4})
+    start = noise() * (1 + 1 / graph.nodes["sampler_3"].nodes["schedule"].trained[-1] ** 2) ** 0.5
+    found = graph.run({})["image"]
+    check(found, theirs(their, latents=start, **call()))
+    assert (found - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["ControlNetApply", "ControlNetApplyAdvanced"])
+def test_a_controlnet(rooms: dict[str, Any], kind: str) -> None:
+    torch.manual_seed(4)
+    model = diffusers.ControlNetModel.from_unet(rooms["sd"].unet, conditioning_embedding_out_channels=(4, 8)).eval()
+    for part in (*model.controlnet_down_blocks, model.controlnet_mid_block, model.controlnet_cond_embedding.conv_out):
+        torch.nn.init.normal_(part.weight, std=0.3)
+    model.save_pretrained(rooms["models"] / "controlnet" / "edges")
+    flow = workflow()
+    flow["10"] = {"class_type": "LoadImage", "inputs": {"image": "edges.png"}}
+    flow["11"] = {"class_type": "ControlNetLoader", "inputs": {"control_net_name": "edges"}}
+    sides = {"conditioning": ["6", 0]} if kind == "ControlNetApply" else {"positive": ["6", 0], "negative": ["7", 0]}
+    flow["12"] = {"class_type": kind, "inputs": {**sides, "control_net": ["11", 0], "image": ["10", 0], "strength": 0.7}}
+    flow["3"]["inputs"]["positive"] = ["12", 0]
+    if kind != "ControlNetApply":
+        flow["12"]["inputs"] |= {"start_percent": 0.0, "end_percent": 1.0}
+        flow["3"]["inputs"]["negative"] = ["12", 1]
+    graph = graph_of(rooms, flow)
+    their = pipeline(rooms, "StableDiffusionControlNetPipeline", controlnet=model)
+    start = noise() * (1 + 1 / graph.nodes["sampler_3"].nodes["schedule"].trained[-1] ** 2) ** 0.5
+    edges = picture(tiny.PIXELS)
+    check(graph.run({"image_10": edges})["image"], theirs(their, image=edges, latents=start, controlnet_conditioning_scale=0.7, **call()))
+    with pytest.raises(CheckpointError, match=r"'edges.png' is no file; give the folder of pictures \(images=\), or feed the image"):
+        graph.run({})
+    flow["12"]["inputs"]["start_percent"] = 0.5
+    with pytest.raises(ConfigError, match="12': start_percent(: found 0.5, supported: 0| is no input of it)"):
+        graph_of(rooms, flow)
+
+
+# --- beside ComfyUI's loop, by hand -----------------------------------------------------------------------------------
+
+
+def by_hand(
+    rooms: dict[str, Any], sigmas: list[float], start: Tensor, kind: str = "euler", mask: Tensor | None = None, known: Any = None
+) -> Tensor:
+    """k-diffusion's samplers over the UNet as ComfyUI calls it, from x0 + sigma eps to a latent."""
+    pipe = rooms["sd"]
+    trained = torch.from_numpy(ComfySchedule(**{key: tiny.BETAS[key] for key in ("beta_start", "beta_end", "beta_schedule")}).trained)
+    with torch.no_grad():
+        words = [pipe.text_encoder(pipe.tokenizer(t, padding="max_length", return_tensors="pt").input_ids)[0] for t in (PROMPT, NEGATIVE)]
+
+    def denoised(x: Tensor, sigma: float) -> Tensor:
+        if mask is not None:
+            x = x * mask + (known + noise() * sigma) * (1 - mask)
+        t = float((math.log(sigma) - trained.log()).abs().argmin())
+        with torch.no_grad():
+            cond, uncond = (pipe.unet(x / (sigma**2 + 1) ** 0.5, t, encoder_hidden_states=one).sample for one in words)
+        x0 = x - sigma * (uncond + SCALE * (cond - uncond))
+        return x0 if mask is None else x0 * mask + known * (1 - mask)
+
+    x, before = start, None
+    for k, (now, then) in enumerate(pairwise(sigmas)):
+        x0 = denoised(x, now)
+        slope = (x - x0) / now
+        if kind == "euler" or (kind == "heun" and then == 0):
+            x = x + slope * (then - now)
+        elif kind == "heun":
+            there = x + slope * (then - now)
+            x = x + (slope + (there - denoised(there, then)) / then) / 2 * (then - now)
+        else:
+            h = math.inf if then == 0 else math.log(now / then)
+            mixed = x0
+            if before is not None and then:
+                ratio = math.log(sigmas[k - 1] / now) / h
+                mixed = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * before
+            x = then / now * x - math.expm1(-h) * mixed
+            before = x0
+    return x
+
+
+def decoded(rooms: dict[str, Any], latent: Tensor) -> Tensor:
+    vae = rooms["sd"].vae
+    with torch.no_grad():
+        return (vae.decode(latent / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+
+
+def encoded(rooms: dict[str, Any], image: Tensor) -> Tensor:
+    vae = rooms["sd"].vae
+    with torch.no_grad():
+        return vae.encode(image * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
+
+
+def their_sigmas(scheduler: str, steps: int) -> list[float]:
+    """As ComfyUI computes them, with PyTorch."""
+    bars = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
+    sigmas = ((1 - bars) / bars) ** 0.5
+    logs = sigmas.log()
+
+    def sigma(t: Tensor) -> float:
+        low, high = t.floor().long(), t.ceil().long()
+        w = t.frac()
+        return float(((1 - w) * logs[low] + w * logs[high]).exp())
+
+    low, high = float(sigmas[0]), float(sigmas[-1])
+    if scheduler in ("normal", "sgm_uniform"):
+        times = torch.linspace(999, 0, steps) if scheduler == "normal" else torch.linspace(999, 0, steps + 1)[:-1]
+        found = [sigma(t) for t in times]
+    elif scheduler == "karras":
+        ramp = torch.linspace(0, 1, steps)
+        found = ((high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7).tolist()
+    elif scheduler == "exponential":
+        found = torch.linspace(math.log(high), math.log(low), steps).exp().tolist()
+    elif scheduler == "simple":
+        found = [float(sigmas[-(1 + int(x * (len(sigmas) / steps)))]) for x in range(steps)]
+    elif scheduler == "ddim_uniform":
+        found, x = [], 1
+        while x < len(sigmas):
+            found, x = [float(sigmas[x]), *found], x + max(len(sigmas) // steps, 1)
+    elif scheduler == "kl_optimal":
+        share = torch.arange(steps) / (steps - 1)
+        found = (share * math.atan(low) + (1 - share) * math.atan(high)).tan().tolist()
+    else:
+        stats = pytest.importorskip("scipy.stats")
+        shares = [1 - step / steps for step in range(steps)]
+        places = dict.fromkeys(round(float(stats.beta.ppf(share, 0.6, 0.6)) * 999) for share in shares)
+        found = [float(sigmas[place]) for place in places]
+    return [*found, 0.0]
+
+
+@pytest.mark.parametrize("scheduler", ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "kl_optimal", "beta"])
+@pytest.mark.parametrize("kind", ["euler", "heun", "dpmpp_2m"])
+def test_samplers_and_schedulers(rooms: dict[str, Any], kind: str, scheduler: str) -> None:
+    graph = graph_of(rooms, workflow(sampler_name=kind, scheduler=scheduler))
+    sigmas = their_sigmas(scheduler, STEPS)
+    is_whole = scheduler != "ddim_uniform"  # whose first sigma is below that of training's end
+    expected = by_hand(rooms, sigmas, noise() * (is_whole + sigmas[0] ** 2) ** 0.5, kind)
+    found = graph.run({}, outputs=["sampler_3.latent"])["sampler_3.latent"]
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_of_the_noise_and_two_samplers_after_one_another(rooms: dict[str, Any]) -> None:
+    image = picture(tiny.PIXELS)
+    flow = workflow(denoise=0.6, scheduler="karras")
+    flow["10"] = {"class_type": "LoadImage", "inputs": {"image": "in.png", "upload": "image"}}
+    flow["11"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}}
+    flow["3"]["inputs"]["latent_image"] = ["11", 0]
+    sigmas = their_sigmas("karras", int(STEPS / 0.6))[-(STEPS + 1) :]
+    expected = by_hand(rooms, sigmas, encoded(rooms, image) + noise() * sigmas[0])
+    check(graph_of(rooms, flow).run({"image_10": image})["image"], decoded(rooms, expected))
+
+    two = workflow()
+    shared = {key: value for key, value in two["3"]["inputs"].items() if key not in ("seed", "denoise")}
+    first = {"add_noise": "enable", "noise_seed": SEED, "start_at_step": 0, "end_at_step": 3, "return_with_leftover_noise": "enable"}
+    second = {"add_noise": "disable", "noise_seed": 0, "start_at_step": 3, "end_at_step": 10000, "return_with_leftover_noise": "disable"}
+    two["3"] = {"class_type": "KSamplerAdvanced", "inputs": {**shared, **first}}
+    two["10"] = {"class_type": "KSamplerAdvanced", "inputs": {**shared, **second, "latent_image": ["3", 0]}}
+    two["8"]["inputs"]["samples"] = ["10", 0]
+    check(graph_of(rooms, two).run({})["image"], graph_of(rooms, workflow()).run({})["image"])
+
+
+@pytest.mark.parametrize("kind", ["SetLatentNoiseMask", "VAEEncodeForInpaint"])
+def test_what_a_mask_covers_is_painted(rooms: dict[str, Any], kind: str) -> None:
+    image, mask = picture(tiny.PIXELS), half_mask(tiny.PIXELS)
+    flow = workflow(sampler_name="dpmpp_2m", denoise=1.0 if kind == "VAEEncodeForInpaint" else 0.7)
+    flow["10"] = {"class_type": "LoadImage", "inputs": {"image": "in.png"}}
+    if kind == "SetLatentNoiseMask":
+        flow["11"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["10", 0], "vae": ["4", 2]}}
+        flow["12"] = {"class_type": kind, "inputs": {"samples": ["11", 0], "mask": ["10", 1]}}
+        latent, sigmas = encoded(rooms, image), their_sigmas("simple", int(STEPS / 0.7))[-(STEPS + 1) :]
+        start = latent + noise() * sigmas[0]
+        small = mask
+    else:
+        flow["12"] = {"class_type": kind, "inputs": {"pixels": ["10", 0], "vae": ["4", 2], "mask": ["10", 1], "grow_mask_by": 5}}
+        latent, sigmas = encoded(rooms, (image - 0.5) * (1 - mask) + 0.5), their_sigmas("simple", STEPS)
+        start = latent + noise() * (1 + sigmas[0] ** 2) ** 0.5
+        small = F.conv2d(mask, torch.ones(1, 1, 5, 5), padding=2).clamp(0, 1)
+    small = F.interpolate(small, size=(tiny.SIDE, tiny.SIDE), mode="bilinear")
+    flow["3"]["inputs"]["latent_image"] = ["12", 0]
+    expected = by_hand(rooms, sigmas, start, "dpmpp_2m", small, latent)
+    assert set(small.unique().tolist()) == {0.0, 1.0}
+    check(graph_of(rooms, flow).run({"image_10": image, "mask_10": mask})["image"], decoded(rooms, expected))
+
+
+def test_sizes_and_pictures_of_files(rooms: dict[str, Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    sides = {"upscale_method": "bilinear", "width": 24, "height": 0, "crop": "disabled"}
+    Image.new("RGBA", (20, 16), (255, 0, 0, 0)).save(tmp_path / "in.png")
+    flow = workflow()
+    flow["10"] = {"class_type": "LoadImage", "inputs": {"image": "in.png"}}
+    flow["11"] = {"class_type": "ImageScale", "inputs": {"image": ["10", 0], **sides}}
+    flow["12"] = {"class_type": "ImageScaleBy", "inputs": {"image": ["11", 0], "upscale_method": "lanczos", "scale_by": 0.5}}
+    flow["13"] = {"class_type": "PreviewImage", "inputs": {"images": ["12", 0]}}
+    flow["14"] = {"class_type": "LatentUpscaleBy", "inputs": {"samples": ["3", 0], "upscale_method": "nearest-exact", "scale_by": 2}}
+    flow["15"] = {"class_type": "LatentUpscale", "inputs": {**sides, "samples": ["14", 0], "crop": "center", "width": 48, "height": 32}}
+    flow["8"]["inputs"]["samples"] = ["15", 0]
+    graph = graph_of(rooms, flow, images=tmp_path)
+    found = graph.run({}, outputs=["image_9", "image_13", "image_10.mask"])
+    assert found["image_13"].shape == (1, 3, 10, 12)
+    assert found["image_9"].shape == (1, 3, 32, 48)
+    assert torch.equal(found["image_10.mask"], torch.ones(1, 16, 20))
+    torch.testing.assert_close(found["image_13"][0, :, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_in_brackets() -> None:
+    assert weighted("a cat") == [("a cat", 1.0)]
+    assert weighted("a (red:1.3) cat") == [("a ", 1.0), ("red", 1.3), (" cat", 1.0)]
+    assert weighted("((a) b)") == [("a", pytest.approx(1.21)), (" b", 1.1)]
+    assert weighted(r"\(a\) (b:c)") == [("(a) ", 1.0), ("b:c", 1.1)]
+
+
+def test_weighted_and_long_prompts(rooms: dict[str, Any]) -> None:
+    pipe, graph = rooms["sd"], graph_of(rooms, workflow())
+
+    def embedding(text: str) -> Tensor:
+        return graph.run({"text_6": text}, outputs=["embedding_6.embedding"])["embedding_6.embedding"]
+
+    def clip(ids: list[int]) -> Tensor:
+        padded = [0, *ids, 1, *[1] * (14 - len(ids))]
+        with torch.no_grad():
+            return pipe.text_encoder(torch.tensor([padded]))[0]
+
+    letters = pipe.tokenizer("a b c d e f g h i j k l m n o p").input_ids[1:-1]
+    assert len(letters) == 16
+    torch.testing.assert_close(embedding("a b c d e f g h i j k l m n o p"), torch.cat([clip(letters[:14]), clip(letters[14:])], dim=1))
+    plain, empty = clip(letters[:3]), clip([])
+    by = torch.ones(16)
+    by[2] = 1.4
+    torch.testing.assert_close(embedding("a (b:1.4) c"), (plain - empty) * by[None, :, None] + empty)
+    short = graph.run({})["image"]
+    assert (graph.run({"text_6": "a b c d e f g h i j k l m n o p"})["image"] - short).abs().max() > 1e-3
+    with pytest.raises(PortError, match="embedding:... is not supported"):
+        embedding("a embedding:cat")
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_no_graph_has_is_named_at_once(rooms: dict[str, Any], tmp_path: Path) -> None:
+    flow = workflow(sampler_name="uni_pc", schedule="karras")
+    flow["20"] = {"class_type": "FreeU", "inputs": {"model": ["4", 0], "b1": 1.3}}
+    flow["21"] = {"class_type": "NobodysNode", "inputs": {}}  # leads nowhere, so ComfyUI does not run it either
+    flow["3"]["inputs"]["model"] = ["20", 0]
+    flow["8"]["inputs"]["vae"] = ["4", 1]
+    flow["6"]["inputs"]["text"] = ["99", 0]
+    with pytest.raises(ConfigError) as caught:
+        graph_of(rooms, flow)
+    words = str(caught.value)
+    for part in (
+        "FreeU '20': not supported",
+        "KSampler '3': sampler_name: found 'uni_pc', supported: euler, ddim",
+        "KSampler '3': schedule is no input of it; did you mean 'scheduler'?",
+        "VAEDecode '8': vae: leads to output 1 of CheckpointLoaderSimple '4', which is no VAE",
+        "CLIPTextEncode '6': text: is a link to node '99'; expected a value",
+    ):
+        assert part in words, words
+    assert "NobodysNode" not in words
+    with pytest.raises(ConfigError, match="KSampler '3': cfg: found 0.5, expected at least 1"):
+        graph_of(rooms, workflow(cfg=0.5))
+    loop = workflow()
+    loop["3"]["inputs"]["latent_image"] = ["3", 0]
+    with pytest.raises(ConfigError, match="KSampler '3': it feeds itself"):
+        graph_of(rooms, loop)
+    with pytest.raises(ConfigError, match=r"as the editor saves it; expected its API form: Workflow > Export \(API\)"):
+        graph_of(rooms, {"nodes": [], "links": []})
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"broken.json cannot be read"):
+        graph_of(rooms, tmp_path / "broken.json")
+    missing = workflow()
+    missing["4"]["inputs"]["ckpt_name"] = "tinny.safetensors"
+    with pytest.raises(CheckpointError, match=r"'tinny.safetensors' is not in '.*checkpoints'; did you mean 'tiny.safetensors'"):
+        graph_of(rooms, missing)
+    missing["4"]["inputs"]["ckpt_name"] = "../tiny.safetensors"
+    with pytest.raises(CheckpointError, match="leads out of the folder of models"):
+        graph_of(rooms, missing)
+
+
+def test_samplers_that_draw_say_how_they_differ(rooms: dict[str, Any]) -> None:
+    for name in ("euler_ancestral", "dpmpp_2m_sde"):
+        graph = graph_of(rooms, workflow(sampler_name=name))
+        assert "ComfyUI draws the noise of its steps" in graph.metadata["differs"]["sampler_3"]
+        one, other = graph.run({}, seed=1)["image"], graph.run({}, seed=2)["image"]
+        assert (one - other).abs().max() > 1e-3
+        assert torch.equal(one, graph.run({}, seed=1)["image"])
+    assert not graph_of(rooms, workflow()).metadata["differs"]

@@ -1,0 +1,264 @@
+"""What nodes of ComfyUI do beside the models: empty latents, noise of its own generator, masks, sizes, pictures from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import CheckpointError, ConfigError, PortError, suggest
+from wgtorch.core.port import Port
+from wgtorch.roles import Noise
+
+METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
+CROPS = ("disabled", "center")
+
+
+@register_block("comfy/empty_latent")
+class EmptyLatent(Block):
+    """A latent of zeros.
+
+    Args:
+        channels: of the latents.
+        factor: pixels to a latent's side.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"width": "number", "height": "number", "batch_size": "number"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def __init__(self, *, channels: int, factor: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.factor = factor
+
+    def forward(self, width: int, height: int, batch_size: int) -> dict[str, Any]:
+        """``latent`` [batch_size, C, height / factor, width / factor]; sides in pixels are rounded down."""
+        return {"latent": torch.zeros(int(batch_size), self.channels, int(height) // self.factor, int(width) // self.factor)}
+
+
+@register_block("comfy/latent")
+class PassedLatent(Block):
+    """A latent that a sampler is given, at one place for all that look at it."""
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"latent": "latent"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``latent`` as it is, [B, C, h, w]."""
+        return latent
+
+
+@register_block("comfy/start")
+class ComfyStart(Noise):
+    """The latent that a KSampler starts from: noise of a CPU generator of the seed, and the latent that came.
+
+    Args:
+        adds_noise: False starts from the latent alone.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding", "image_latent": "latent", "progress": "any", "seed": "number",
+        "mask": Port(dtype="tensor", optional=True),
+    }  # fmt: skip
+    outputs: Mapping[str, Any] = {"noise": "latent"}
+
+    def __init__(self, *, adds_noise: bool = True) -> None:
+        super().__init__()
+        self.adds_noise = adds_noise
+
+    def forward(self, condition: Tensor, image_latent: Tensor, progress: Any, seed: int, mask: Tensor | None = None) -> dict[str, Any]:
+        """``latent`` to start from and the ``noise`` in it, [B, C, h, w].
+
+        Args:
+            condition: [B, ...]; says the dtype and device.
+            image_latent: [B, C, h, w], with the noise in it that another sampler left: x0 + sigma eps.
+            progress: of the schedule.
+            seed: of the generator.
+            mask: [B, 1, h, w], 1 where it is painted; elsewhere the latent is noised as in every later step.
+        """
+        latent = image_latent.to(condition)
+        noise = torch.zeros_like(latent)
+        if self.adds_noise:
+            generator = torch.Generator().manual_seed(int(seed))
+            noise = torch.randn(latent.shape, generator=generator).to(latent)
+        alpha, sigma = progress.grid.levels[0]
+        start = alpha * latent + progress.grid.start_scale * noise
+        if mask is not None:
+            start = mask * start + (1 - mask) * (alpha * latent + sigma * noise)
+        return {"latent": start, "noise": noise}
+
+
+@register_block("comfy/resize")
+class Resize(Block):
+    """Pictures or latents at another size, as ``common_upscale`` of ComfyUI makes it.
+
+    Args:
+        method: ``nearest-exact``, ``bilinear``, ``area``, ``bicubic``, or of pictures ``lanczos``.
+        crop: ``center`` cuts to the wanted shape first.
+        factor: pixels to a side of what is resized: 1 of pictures.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "value": "any",
+        "width": Port(dtype="number", optional=True),
+        "height": Port(dtype="number", optional=True),
+        "scale_by": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"value": "any"}
+
+    def __init__(self, *, method: str, crop: str = "disabled", factor: int = 1) -> None:
+        super().__init__()
+        for name, given, known in (("method", method, METHODS), ("crop", crop, CROPS)):
+            if given not in known:
+                raise ConfigError(f"Resize.{name}: found {given!r}; {suggest(given, known)}")
+        self.method = method
+        self.crop = crop
+        self.factor = factor
+
+    def forward(self, value: Tensor, width: int = 0, height: int = 0, scale_by: float | None = None) -> dict[str, Any]:
+        """``value`` [B, C, h, w] of one like it.
+
+        Args:
+            value: to resize.
+            width: in pixels; where one of the two is 0, it follows from the shape, and where both are, nothing is done.
+            height: likewise.
+            scale_by: instead of both.
+        """
+        rows, columns = value.shape[2:]
+        if scale_by is not None:
+            sides = (round(rows * scale_by), round(columns * scale_by))
+        elif not width and not height:
+            return {"value": value}
+        else:
+            least = 1 if self.factor == 1 else 8 * self.factor
+            high, wide = int(height), int(width)
+            high, wide = (high or round(rows * wide / columns)), (wide or round(columns * high / rows))
+            sides = (max(least, high) // self.factor, max(least, wide) // self.factor)
+        if self.crop == "center":
+            old, new = columns / rows, sides[1] / sides[0]
+            x = round((columns - columns * (new / old)) / 2) if old > new else 0
+            y = round((rows - rows * (old / new)) / 2) if old < new else 0
+            value = value[:, :, y : rows - y, x : columns - x]
+        if self.method == "lanczos":
+            return {"value": _lanczos(value, sides)}
+        return {"value": F.interpolate(value, size=sides, mode=self.method)}
+
+
+def _lanczos(images: Tensor, sides: tuple[int, int]) -> Tensor:
+    """By Pillow, in 8 bits."""
+    import numpy as np
+    from PIL import Image
+
+    found = []
+    for image in (images.movedim(1, -1) * 255).clamp(0, 255).byte().cpu().numpy():
+        resized = Image.fromarray(image).resize((sides[1], sides[0]), Image.Resampling.LANCZOS)
+        found.append(torch.from_numpy(np.asarray(resized).astype(np.float32) / 255).movedim(-1, 0))
+    return torch.stack(found).to(images)
+
+
+@register_block("comfy/load_image")
+class LoadImage(Block):
+    """A picture of a file, or one that is fed.
+
+    Args:
+        file: of a picture; where it is not there, one has to be fed.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "mask": Port(dtype="image", optional=True)}
+    outputs: Mapping[str, Any] = {"image": "image", "mask": "tensor"}
+
+    def __init__(self, *, file: str) -> None:
+        super().__init__()
+        self.file = file
+
+    def forward(self, image: Tensor | None = None, mask: Tensor | None = None) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [0, 1], and the ``mask`` [B, H, W]: 1 where the picture is transparent, 0 without an alpha channel.
+
+        Args:
+            image: [B, 3 or 4, H, W] or [3 or 4, H, W] in [0, 1], in place of the file's.
+            mask: [B, 1, H, W], [1, H, W] or [H, W], in place of the alpha channel.
+
+        Raises:
+            CheckpointError: there is no such file, and nothing is fed.
+        """
+        batch = self._read() if image is None else image if image.dim() == 4 else image.unsqueeze(0)
+        if mask is None:
+            mask = 1 - batch[:, 3] if batch.shape[1] == 4 else batch.new_zeros(batch.shape[0], 64, 64)
+        return {"image": batch[:, :3], "mask": mask.reshape(-1, *mask.shape[-2:])}
+
+    def _read(self) -> Tensor:
+        import numpy as np
+        from PIL import Image, ImageOps
+
+        if not Path(self.file).is_file():
+            raise CheckpointError(f"{self.block_id}: {self.file!r} is no file; give the folder of pictures (images=), or feed the image")
+        with Image.open(self.file) as opened:
+            turned = ImageOps.exif_transpose(opened)
+            has_alpha = "A" in turned.getbands()
+            plain = turned.convert("RGBA" if has_alpha else "RGB")
+        return torch.from_numpy(np.asarray(plain).astype(np.float32) / 255).movedim(-1, 0)[None]
+
+
+@register_block("comfy/fit")
+class FitPixels(Block):
+    """Pictures cut in the middle to multiples of a latent's side, and grey under a mask, as ComfyUI encodes them.
+
+    Args:
+        factor: pixels to a latent's side.
+        grow_mask_by: of the mask that is given on, in pixels.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"image": "image", "mask": Port(dtype="tensor", optional=True)}
+    outputs: Mapping[str, Any] = {"image": "image", "mask": Port(dtype="tensor", optional=True)}
+
+    def __init__(self, *, factor: int, grow_mask_by: int = 0) -> None:
+        super().__init__()
+        self.factor = factor
+        self.grow_mask_by = grow_mask_by
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        """``image`` [B, 3, H, W], and of a mask the grown one [B, 1, H, W].
+
+        Args:
+            image: [B, 3, h, w] in [0, 1].
+            mask: [B, h, w], 1 where it is to be painted.
+        """
+        sides = [side // self.factor * self.factor for side in image.shape[2:]]
+        if min(sides) < self.factor:
+            raise PortError(f"{self.block_id}.image: got {list(image.shape)}; expected at least {self.factor} pixels to a side")
+        y, x = ((side - kept) % self.factor // 2 for side, kept in zip(image.shape[2:], sides, strict=True))
+        cut = image[:, :, y : y + sides[0], x : x + sides[1]]
+        if mask is None:
+            return {"image": cut}
+        whole = F.interpolate(mask[:, None], size=tuple(image.shape[2:]), mode="bilinear")[:, :, y : y + sides[0], x : x + sides[1]]
+        grown = whole
+        if self.grow_mask_by:
+            kernel = torch.ones(1, 1, self.grow_mask_by, self.grow_mask_by).to(whole)
+            grown = F.conv2d(whole.round(), kernel, padding=-(-(self.grow_mask_by - 1) // 2)).clamp(0, 1)
+        kept = 1 - whole.round()
+        return {"image": (cut - 0.5) * kept + 0.5, "mask": grown[:, :, : sides[0], : sides[1]].round()}
+
+
+@register_block("comfy/latent_mask")
+class ComfyLatentMask(Block):
+    """A mask at the size of a latent."""
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"mask": "tensor", "latent": "latent"}
+    outputs: Mapping[str, Any] = {"latent_mask": "tensor"}
+
+    def forward(self, mask: Tensor, latent: Tensor) -> dict[str, Any]:
+        """``latent_mask`` [B, 1, h, w] of ``mask`` [B, H, W] or [B, 1, H, W] and a ``latent`` [B, C, h, w]."""
+        rows = mask.reshape(-1, 1, *mask.shape[-2:])
+        return {"latent_mask": F.interpolate(rows, size=tuple(latent.shape[2:]), mode="bilinear").to(latent)}
