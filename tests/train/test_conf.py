@@ -207,6 +207,7 @@ def test_what_a_target_refers_to_is_part_of_the_config_that_is_kept(tmp_path: Pa
         ("data.prompt=a photo, of a dog", "a photo, of a dog"),
         ("data.prompt=a dog's house: red", "a dog's house: red"),
         ("data.prompt=a\\b c' d", "a\\b c' d"),
+        ("data.prompt=it ends, with \\", "it ends, with \\"),
         ("data.prompt='a, b c'", "a, b c"),
         ("data.prompt=a photo of sks dog", "a photo of sks dog"),
         ("optimizer.nodes={a: {lr: 1}}", {"a": {"lr": 1}}),

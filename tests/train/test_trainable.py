@@ -355,7 +355,7 @@ def test_adapters_that_are_missing_from_the_optimizer() -> None:
         ({"samples": {"every": "x"}}, r"samples.every: got str 'x'"),
         ({"checkpoint": {"every": "x"}}, r"checkpoint.every: got str 'x'"),
         ({"checkpoint": {"mode": "x"}}, r"checkpoint.mode: .*one of \['min', 'max'\]"),
-        ({"checkpoint": {"monitor": "val/los"}, "trainer": {"val_check_interval": 1}}, r"'val/los' is never logged; did you mean 'val/loss'"),
+        ({"checkpoint": {"monitor": "val/los"}, "trainer": {"val_check_interval": 1}}, r"'val/los' is never logged; did you mean 'val/lo"),
         ({"checkpoint": {"monitor": "train/x", "every": 1}}, r"checkpoint.monitor: 'train/x' is never logged"),
         ({"trainer": {"accumulate_grad_batches": 0}}, r"accumulate_grad_batches: found 0; expected at least 1"),
         ({"trainer": {"callbacks": []}}, r"trainer.callbacks: .*write callbacks="),

@@ -256,7 +256,7 @@ def quoted(argument: str, *, is_sweep: bool = False) -> str:
         pass
     if "(" in value.split(" ")[0]:  # choice(a, b), interval(0, 1)
         return argument
-    text = value.replace("\\", "\\\\").replace("'", "\\'")
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), value)  # Hydra reads backslashes before quotes alone
     return f"{key}='{text}'"
 
 
