@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What streams, batches, caches and pauses of runs cost, each beside the same by hand over the same modules.
+"""What streams, batches, caches, pauses and a pool's budget of memory cost, each beside the same by hand over the same modules.
 
     python scripts/bench/runs.py                 # about a minute on one core
     python scripts/bench/runs.py --rounds 9
@@ -12,21 +12,26 @@ from __future__ import annotations
 
 import argparse
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wgtorch import Block, Graph, NodeCache, Paused
+from wgtorch import Block, BlockRegistry, Graph, NodeCache, Paused, Pool, register_block
 
 ITEMS = 8
 STEPS = 20
 
 
+@register_block("bench/model")
 class Model(Block):
     """Layers of one width."""
 
@@ -76,6 +81,41 @@ def by_hand(graph: Graph, x: Tensor, start: Tensor) -> Tensor:
     return decode(start)
 
 
+WIDTH, DEPTH, ROWS = 2048, 8, 64
+SIZE = DEPTH * (WIDTH * WIDTH + WIDTH) * 4
+BUDGET = SIZE + 2**20  # one of two models, and not both
+
+
+def two_models(folder: str, pool: Pool | None) -> Graph:
+    """Two models of a pool, of 134 MB each, one after the other."""
+    graph = Graph("two")
+    with pool or Pool():
+        for name in ("first", "second"):
+            if not (path := Path(folder, f"{name}.safetensors")).is_file():
+                save_file(Model(WIDTH, DEPTH).state_dict(), path)
+            entry = {"block_type": "bench/model", "config": {"width": WIDTH, "depth": DEPTH, "checkpoint_ref": str(path)}}
+            graph.add_node(BlockRegistry.build(entry), name, auto_connect=False)
+    graph.add_edge("first.y", "second.x")
+    graph.infer_exposed_ports()
+    return graph
+
+
+def peak(folder: str, max_bytes: int) -> None:
+    """Prints by how much this process's memory rises above what it was before it called two models twice."""
+    pool = Pool(max_bytes=max_bytes, offload="disk") if max_bytes else None
+    graph, x = two_models(folder, pool), torch.randn(ROWS, WIDTH)
+    x @ x.T  # what a first product takes for itself
+    before = _highest()
+    for _ in range(2):
+        graph.run({"x": x})
+    print(_highest() - before)
+
+
+def _highest() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 @dataclass(frozen=True)
 class Line:
     """One way, timed.
@@ -102,6 +142,18 @@ def lines(folder: str) -> dict[str, Line]:
     small.run(given, cache=cache)
     small.run(given, cache=kept)
     known: dict[Any, Tensor] = {}
+
+    resident, moved = two_models(folder, None), two_models(folder, Pool(max_bytes=BUDGET, offload="disk"))
+    anew = [Model(WIDTH, DEPTH) for _ in range(2)]
+    wide = torch.randn(ROWS, WIDTH)
+
+    def mapped_anew() -> Tensor:
+        y = wide
+        for model, name in zip(anew, ("first", "second"), strict=True):
+            model.load_state_dict(load_file(f"{folder}/{name}.safetensors"), assign=True)
+            y = model(y)
+            model.to("meta")
+        return y
 
     def remembered() -> Tensor:
         key = (x.numpy().tobytes(), start.numpy().tobytes())
@@ -132,6 +184,9 @@ def lines(folder: str) -> dict[str, Line]:
         "items one by one": Line(lambda: [large.run(item) for item in items]),
         "  rows put together by hand": Line(lambda: by_hand(large, together["x"], together["start"]), "items one by one"),
         "  batch": Line(lambda: large.batch(items), "items one by one", 1.0),
+        "two models, both in memory": Line(lambda: resident.run({"x": wide})),
+        "  each mapped by hand when called": Line(mapped_anew, "two models, both in memory"),
+        "  Pool with room for one": Line(lambda: moved.run({"x": wide}), "  each mapped by hand when called", 1.15),
     }
 
 
@@ -153,7 +208,12 @@ def measured(ways: dict[str, Line], rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds of timing")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--peak", nargs=2, metavar=("FOLDER", "BYTES"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peak:
+        peak(given.peak[0], int(given.peak[1]))
+        return
+    rounds = given.rounds
     if rounds < 1:
         parser.error(f"--rounds {rounds}: expected at least 1")
     torch.set_num_threads(1)
@@ -161,6 +221,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ways = lines(folder)
         costs = measured(ways, rounds)
+        peaks = [
+            int(subprocess.run([sys.executable, __file__, "--peak", folder, str(size)], capture_output=True, text=True, check=True).stdout)
+            for size in (0, BUDGET)
+        ]
     for name, line in ways.items():
         words = f"{name:<32}{costs[name]:9.3f} ms"
         ratio = costs[name] / costs[line.beside] if line.beside else costs[name]
@@ -169,6 +233,10 @@ def main() -> None:
         if line.limit is not None:
             words += f"   [{'reached' if ratio <= line.limit else 'MISSED '}] at most {line.limit:g}{'x' if line.beside else ' ms'}"
         print(words)
+    within = "reached" if peaks[1] <= BUDGET + 16 * 2**20 else "MISSED "
+    print(
+        f"peak of the process: {peaks[0] / 1e6:.0f} MB; with room for {BUDGET / 1e6:.0f} MB: {peaks[1] / 1e6:.0f} MB   [{within}] and 17 MB"
+    )
 
 
 if __name__ == "__main__":

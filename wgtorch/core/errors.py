@@ -71,6 +71,10 @@ class TrainingError(WgtorchError, ValueError):
     """A training cannot begin or go on: nothing to train, no gradient, an objective that does not fit."""
 
 
+class ModelMemoryError(WgtorchError, MemoryError):
+    """A model does not fit into the memory that its pool may use."""
+
+
 class RunTimeoutError(WgtorchError, TimeoutError):
     """A node or a run took longer than the limit it was given."""
 

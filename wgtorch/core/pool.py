@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
 
 from wgtorch.core.checkpoint.refs import identity_of
+from wgtorch.core.model_memory import memory_of
+from wgtorch.core.tree import is_level
 
 _NAMING = ("checkpoint_ref", "model_id")
 """Config entries that name a model; a block without one is nobody else's."""
@@ -32,6 +34,7 @@ class Loaded:
         bytes: memory of its parameters and buffers.
         dtype, device: of its parameters; of its buffers when it has none.
         places: paths it stands at, in the levels that are alive (``my_world/creator/paint/t2i/backbone``).
+        is_in: False while it waits elsewhere than where it computes.
     """
 
     block_type: str
@@ -40,6 +43,7 @@ class Loaded:
     dtype: str
     device: str
     places: tuple[str, ...]
+    is_in: bool = True
 
 
 class Pool:
@@ -56,12 +60,37 @@ class Pool:
         >>> with pool:                                          # the same for what is built by hand
         ...     graph.add_node("backbone/scene", config={"checkpoint_ref": "wgtorch:scene_painter"})
         >>> print(pool.report())
+
+    With a budget it moves whole models in and out between calls, across every level that takes its models from it: those least recently
+    used go first, and what was used next the last time is fetched meanwhile. A model in use by any run is never moved. Blocks without a
+    ref that are put into levels while the pool is in charge count and move as well.
+
+    * ``Pool(device="cuda", max_bytes=8 * 2**30, offload="cpu")``: models compute on the device and wait in page-locked host memory.
+      Changed weights are changed there too; parameters stay the objects that optimizers hold. What gradients are still to be computed
+      with, or has gradients for an optimizer, stays in.
+    * ``Pool(max_bytes=8 * 2**30, offload="disk")``: models compute on the CPU. Weights that are mapped from their files are given back to
+      the system and read again; what was changed or converted goes to a temporary file first. Linux alone.
+
+    A model that a level was compiled together with as a whole (``torch.compile(graph)``) does not ask; one in a compiled loop does.
+
+    Args:
+        device: where models compute; the CPU where left out.
+        max_bytes: of parameters and buffers that may be there at once.
+        offload: where the others wait, ``"cpu"`` or ``"disk"``.
+
+    Raises:
+        ValueError: the options do not go together.
+        ModelMemoryError: in a call of a model that does not fit, alone or beside those that its own call is inside of. What others use is
+            waited for.
     """
 
     _shared: ClassVar[Pool | None] = None
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, device: torch.device | str | None = None, max_bytes: int | None = None, offload: Literal["cpu", "disk"] | None = None
+    ) -> None:
+        self.memory = memory_of(device, max_bytes, offload)
         self._lock = threading.Lock()
         self._loading: dict[str, tuple[threading.RLock, int]] = {}
         self._blocks: weakref.WeakValueDictionary[str, nn.Module] = weakref.WeakValueDictionary()
@@ -83,9 +112,11 @@ class Pool:
         """
         with self._key_lock(key):
             block = self._blocks.get(key)
-            if block is not None and self._notes[block].placed == _placed(block):
+            if block is not None and self._is_as_loaded(block):
                 return block
             block = load()
+            if self.memory is not None:
+                self.memory.manage(block)
             with self._lock:
                 self._blocks[key] = block
                 self._notes[block] = _Note(ref, _placed(block))
@@ -95,8 +126,28 @@ class Pool:
         """True for a block that this pool hands out."""
         return block in self._notes
 
+    def _is_as_loaded(self, block: nn.Module) -> bool:
+        dtype, device = _placed(block)
+        known = self._notes[block].placed
+        return known[0] == dtype and (known[1] == device or (self.memory is not None and self.memory.is_managed(block)))
+
+    @property
+    def max_bytes(self) -> int | None:
+        """Bytes of models that may be where they compute at once; None is no limit."""
+        return None if self.memory is None else self.memory.max_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of models that are where they compute; what ``max_bytes`` is a limit of.
+
+        On the CPU it is what the system has in memory of them now.
+        """
+        return self.report().bytes if self.memory is None else self.memory.bytes
+
     def note_place(self, level: Any, node_id: str, child: Any) -> None:
         """Remembers, weakly, that a child stands at a place, for :meth:`report`."""
+        if self.memory is not None and not is_level(child):
+            self.memory.manage(child)
         with self._lock:
             self._places.append((weakref.ref(level), node_id, weakref.ref(child)))
             if len(self._places) % 1024 == 0:
@@ -125,6 +176,7 @@ class Pool:
             dtype,
             device,
             tuple(sorted(set(_paths(block, above)))),
+            self.memory is None or self.memory.is_in(block),
         )
 
     @contextmanager
@@ -194,7 +246,8 @@ class Report:
             return "no models are loaded"
         lines = []
         for model in sorted(self.models, key=lambda model: -model.bytes):
-            lines.append(f"{model.block_type}  {model.ref}  {model.bytes / 1e6:.1f} MB  {model.dtype} on {model.device}")
+            where = f"{model.dtype} on {model.device}{'' if model.is_in else ', waits'}"
+            lines.append(f"{model.block_type}  {model.ref}  {model.bytes / 1e6:.1f} MB  {where}")
             lines += [f"    {place}" for place in model.places]
         return "\n".join([*lines, f"{len(self.models)} models, {self.bytes / 1e6:.1f} MB"])
 

@@ -21,6 +21,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from wgtorch.core.model_memory import GUARD, in_use
+
 _twins: weakref.WeakKeyDictionary[nn.Module, DetachedTwin] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
 _TREE = ("_parameters", "_modules")
@@ -38,6 +40,14 @@ def call_detached(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
         return functional_call(module, detached, args, dict(kwargs), tie_weights=False) if detached else module(*args, **kwargs)
     if not any(weight.requires_grad for weight in module.parameters()):
         return module(*args, **kwargs)
+    if GUARD in module.__dict__:
+        with in_use((module,)) as results:  # the twin's weights are views of the module's, where those are now
+            results.append(result := _call_twin(module, args, kwargs))
+            return result
+    return _call_twin(module, args, kwargs)
+
+
+def _call_twin(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     with _guard:
         twin = _twins.get(module)
         if twin is None or not twin.is_of(module):

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
+from wgtorch.core.model_memory import invariants_of
 from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, SURROUNDED, Call, Chain, Combine, Hoisted, Loop, Step, Unit
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
@@ -174,7 +175,7 @@ def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunCon
             slots[slot] = Deferred(step, port, values) if port in values else MISSING
         return
     child: Any = composite.nodes._modules[step.key]
-    made = {} if run is not None and run.options.is_dry else child.precompute_invariants(**values)
+    made = {} if run is not None and run.options.is_dry else invariants_of(child, values)
     for port, slot in step.store:
         slots[slot] = made.get(port, values.get(port, MISSING))
 
@@ -248,7 +249,7 @@ def _loop_through_cache(
         for slot in step.reads:
             if type(value := slots[slot]) is Deferred:
                 if id(value.values) not in made:
-                    made[id(value.values)] = composite.nodes._modules[value.step.key].precompute_invariants(**value.values)
+                    made[id(value.values)] = invariants_of(composite.nodes._modules[value.step.key], value.values)
                 slots[slot] = made[id(value.values)].get(value.port, value.values[value.port])
         loop(composite, step, slots, inside)
         return {str(index): slots[slot] for index, slot in enumerate(written) if slots[slot] is not MISSING}

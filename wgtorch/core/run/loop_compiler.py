@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
+from wgtorch.core.model_memory import in_use
 from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
@@ -105,6 +106,7 @@ class Segment:
         moving: those of ``reads`` that may differ from iteration to iteration.
         numbers: those of ``reads`` that only go to ports that take numbers.
         drawing: the call by whose key the draws of all its nodes are made, where some node may draw without asking.
+        nodes: keys of the nodes that are called in it.
     """
 
     function: Callable[..., Sequence[Any]]
@@ -114,6 +116,7 @@ class Segment:
     moving: frozenset[int]
     numbers: frozenset[int]
     drawing: Call | None
+    nodes: tuple[str, ...] = ()
 
     def __call__(self, composite: ExecutorHost, slots: list[Any], run: RunContext | None) -> None:
         """One iteration of it."""
@@ -133,8 +136,11 @@ class Segment:
 
     def _result(self, composite: ExecutorHost, values: dict[int, Any], run: RunContext | None) -> Sequence[Any]:
         token = None if run is None or self.drawing is None else enter_call(ActiveCall(run, self.drawing))
+        children = composite.nodes._modules
         try:
-            return self.function(composite, values)
+            with in_use([children[key] for key in self.nodes]) as results:
+                results.append(found := self.function(composite, values))
+                return found
         except Exception as error:
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 error.add_note(
@@ -225,6 +231,7 @@ def _segment(
         moving=frozenset(moving) & set(reads),
         numbers=frozenset(numbers) & set(reads),
         drawing=draws[0] if draws else None,
+        nodes=tuple(step.key for step in steps if isinstance(step, Call)),
     )
 
 

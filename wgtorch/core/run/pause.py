@@ -19,6 +19,7 @@ from typing import Any
 
 from wgtorch.core.errors import PortError, PortTypeError, UnknownNameError, suggest
 from wgtorch.core.kinds import describe
+from wgtorch.core.model_memory import invariants_of
 from wgtorch.core.plan import Call, Hoisted, Loop, Plan
 from wgtorch.core.port import MISSING
 from wgtorch.core.tree import is_level
@@ -240,7 +241,7 @@ def resume_level(level: Any, plan: Plan, frame: Frame, run: Any) -> tuple[list[A
         step: Any = plan.steps[index]
         request.hoisted[run.path, step.node] = values
         if any(slots[slot] is MISSING for _, slot in step.store):
-            made = level.nodes[step.node].precompute_invariants(**values)
+            made = invariants_of(level.nodes[step.node], values)
             for port, slot in step.store:
                 slots[slot] = made.get(port, values.get(port, MISSING))
     return slots, plan.steps[frame.step :]
