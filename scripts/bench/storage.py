@@ -2,16 +2,20 @@
 """What a world's log costs: bytes and time of a pass, early and late, beside what is new in a pass and what the disk itself takes.
 
     python scripts/bench/storage.py --folder /path/on/the/disk              # 200 passes of the default world, about a minute
+    python scripts/bench/storage.py --world small                           # its pictures at 64x64
+    python scripts/bench/storage.py --world scenes                          # the painter of float32 pictures, 64x64
     python scripts/bench/storage.py --passes 1000 --world tiny              # nothing but the log: stages take a millisecond
+    python scripts/bench/storage.py --forks 10                              # what forks of a world of 100 MB cost, alone
 
-"new in a pass" is what the storage would hold of one pass by itself: the state's tensors, its texts, what was added to the content and
-the traces of its stages, as JSON. The time of a pass is what passes inside the storage's own calls, by the
-clock and of the processor; syncs are counted and timed in it.
+"new in a pass" is what the storage would hold of one pass by itself: the state's tensors (a picture of 8 bits a value as its PNG), its
+texts, what was added to the content and the traces of its stages, as JSON. The time of a pass is what passes inside the storage's own
+calls, by the clock and of the processor; syncs are counted and timed in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -27,7 +31,15 @@ from torch import Tensor
 
 from wgtorch import World
 from wgtorch.storage import DirectoryStorage
+from wgtorch.storage.encoding import images_in
+from wgtorch.storage.media import png_bytes
 
+WORLDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "small": {"larger": False},
+    "scenes": {"painter": "scenes", "larger": False, "steps": 1},
+}
+"""Parameters of the default template."""
 ROUNDS = 10
 """Parts of the run that figures are told of."""
 
@@ -72,7 +84,8 @@ class Timed(DirectoryStorage):
 def size_of(value: Any) -> int:
     """Bytes of a value as JSON, tensors by their own."""
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
+        is_png = list(images_in(value, "")) and torch.equal((value * 255).round() / 255, value)
+        return len(png_bytes(value)) if is_png else value.numel() * value.element_size()
     if isinstance(value, Mapping):
         return 2 + sum(len(json.dumps(key)) + 2 + size_of(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -89,27 +102,70 @@ def new_in(world: World, index: int) -> int:
     return size_of(dict(state)) + max(grown, 0) + traces
 
 
-def bytes_in(folder: Path) -> int:
-    """Bytes of all files, as the disk gives them room."""
-    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+def resident() -> int:
+    """Bytes of memory that the process has and shares with no file."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(fields["RssAnon"].split()[0]) << 10
+
+
+def tell_of_forks(count: int, state_dirs: Path | None) -> None:
+    """Forks a world of 105 MB, in memory or into folders, and prints what that takes."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.world_blocks import tiny_world
+
+    def room() -> int:
+        return 0 if state_dirs is None else used_on(state_dirs)
+
+    def forked(name: str) -> World:
+        return world.fork(step=1, state_dir=None if state_dirs is None else state_dirs / name)
+
+    world = tiny_world()
+    world.content = {**world.content, "large": [torch.rand(1 << 20) for _ in range(25)]}
+    world.set_storage(None if state_dirs is None else {"state_dir": state_dirs / "world"})
+    world.run(num_steps=3, seed=3)
+    first = forked("first")
+    first.run(action="elsewhere")
+    gc.collect()
+    memory, disk, started = resident(), room(), time.perf_counter()
+    forks = [forked(f"fork{index}") for index in range(count)]
+    took = (time.perf_counter() - started) / count
+    for fork in forks:
+        fork.run(action="elsewhere")
+    gc.collect()
+    more, used = (resident() - memory) / 105e6, (room() - disk) / 105e6
+    print(
+        f"{count} forks of a world of 105 MB in {'memory' if state_dirs is None else 'folders'}, each lived on for a pass: "
+        f"{more:.2%} more memory, {used:.2%} more disk; {took * 1e3:.1f} ms a fork"
+    )
+
+
+def used_on(folder: Path) -> int:
+    """Bytes of all files, each counted once however many names it has."""
+    return sum({found.st_ino: found.st_blocks * 512 for path in folder.rglob("*") for found in [path.lstat()]}.values())
 
 
 def main() -> int:
     """Runs, and prints a line for each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passes", type=int, default=200)
-    parser.add_argument("--world", choices=["default", "tiny"], default="default")
+    parser.add_argument("--world", choices=[*WORLDS, "tiny"], default="default")
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
     parser.add_argument("--max-snapshots", type=int, default=None)
+    parser.add_argument("--forks", type=int, default=0, help="measure these and nothing else")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.forks:
+        tell_of_forks(given.forks, None)
+        with tempfile.TemporaryDirectory(dir=given.folder) as name:
+            tell_of_forks(given.forks, Path(name))
+        return 0
     if given.world == "tiny":
         sys.path.insert(0, str(Path(__file__).parents[2]))
         from tests.world_blocks import tiny_world
 
         world = tiny_world()
     else:
-        world = World.from_template("default", painter="scenes", larger=False, steps=1)
+        world = World.from_template("default", **WORLDS[given.world])
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         disk = syncs_of_the_disk(folder)
@@ -128,19 +184,28 @@ def main() -> int:
         part = max(given.passes // ROUNDS, 1)
         figures = []
         for begun in range(0, given.passes, part):
-            before, syncs, wait, spent, computed = bytes_in(folder), count, waited, storage.spent, storage.computed
-            world.run(num_steps=part, seed=3 if begun == 0 else None)
-            took, own = (storage.spent - spent) / part, (storage.computed - computed) / part
-            room, synced, slept = (bytes_in(folder) - before) / part, (count - syncs) / part, (waited - wait) / part
-            figures.append((room, own, synced))
+            before, passes = used_on(folder / "states"), []
+            last = (count, waited, storage.spent, storage.computed)
+            for step in world.stream(num_steps=part, seed=3 if begun == 0 else None):
+                if step.kind == "pass":
+                    now = (count, waited, storage.spent, storage.computed)
+                    passes.append([end - start for start, end in zip(last, now, strict=True)])
+                    last = now
+            syncs, slept, took, own = (statistics.median(column) for column in zip(*passes, strict=True))
+            room = (used_on(folder / "states") - before) / part
+            figures.append((room, own, syncs))
             print(
-                f"passes {begun + 1:5d} to {begun + part:5d}: {room / 1e3:7.1f} kB a pass, {took * 1e3:6.2f} ms in the storage, of which "
-                f"{slept * 1e3:6.2f} ms are {synced:.1f} syncs; {own * 1e3:5.2f} ms of the processor"
+                f"passes {begun + 1:5d} to {begun + part:5d}: {room / 1e3:7.1f} kB a pass; median {took * 1e3:6.2f} ms in the storage, of "
+                f"which {slept * 1e3:6.2f} ms are {syncs:.1f} syncs; {own * 1e3:5.2f} ms of the processor, at most "
+                f"{max(entry[3] for entry in passes) * 1e3:.2f}"
             )
         os.fsync = fsync
         new = statistics.median(new_in(world, index) for index in range(1, min(len(world.history), 12)))
-        total = bytes_in(folder / "states")
-        print(f"all: {total / 1e6:.1f} MB for {given.passes} passes; {new / 1e3:.1f} kB new in one; {total / given.passes / new:.2f} times")
+        total, log = used_on(folder / "states"), storage.size()
+        print(
+            f"all: {total / 1e6:.1f} MB for {given.passes} passes, {log / 1e6:.1f} MB of it the log; {new / 1e3:.1f} kB new in one pass: "
+            f"{total / given.passes / new:.2f} times, the log alone {log / given.passes / new:.2f} times"
+        )
         early, late = figures[1 if len(figures) > 2 else 0], figures[-1]
         print(f"late beside early: {late[0] / early[0]:.2f} times the bytes, {late[1] / early[1]:.2f} times the processor's time")
         ours, per_pass = (statistics.median(figure[index] for figure in figures) for index in (1, 2))

@@ -293,7 +293,7 @@ def test_what_a_file_calls_its_models_chooses_among_blocks_that_fit(tmp_path: Pa
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({"lora_adapter_metadata": "{"}, "its lora_adapter_metadata is no JSON"),
+        ({"lora_adapter_metadata": "{"}, "its lora_adapter_metadata: not readable as JSON"),
         ({"lora_adapter_metadata": "[1]"}, "is a list; expected a mapping"),
     ],
 )

@@ -18,6 +18,7 @@ from wgtorch.core.registry import Registry
 MAX_DEPTH = 200
 """Lists and mappings inside each other that are stored."""
 _MARKS: Mapping[str, type] = {"$tensor": str, "$number": str, "$tuple": list, "$mapping": dict, "$value": list}
+_LEAVES = frozenset((type(None), bool, int, str))  # what is JSON as it is, at one look
 _MARK = "$"  # starts the keys of our own entries; a user's mapping with such a key is written as "$mapping"
 
 
@@ -92,6 +93,8 @@ def encode(value: Any, path: str, tensors: dict[str, Tensor], *, keep: Callable[
 
 def encode_with(value: Any, path: str, leaf: type, put: Callable[[Any, str], str], depth: int = 0) -> Any:
     """A value as JSON data; ``put`` is given what is a ``leaf``, with its path, and says under which name it is kept."""
+    if type(value) in _LEAVES:
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return {"$number": repr(float(value))}  # JSON has no word for it
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -105,13 +108,20 @@ def encode_with(value: Any, path: str, leaf: type, put: Callable[[Any, str], str
     if depth > MAX_DEPTH:
         raise StorageError(f"{path[:200]}...: lists and mappings lie more than {MAX_DEPTH} deep in each other; store it flatter")
     if isinstance(value, Mapping):
+        is_marked = False
         for key in value:
             if not isinstance(key, str):
                 raise StorageError(f"{path}: key {key!r} is {type(key).__name__}; expected str")
-        encoded = {key: encode_with(item, f"{path}.{key}", leaf, put, depth + 1) for key, item in value.items()}
-        return {"$mapping": encoded} if any(key.startswith(_MARK) for key in encoded) else encoded
+            is_marked = is_marked or key[:1] == _MARK
+        encoded = {
+            key: item if type(item) in _LEAVES else encode_with(item, f"{path}.{key}", leaf, put, depth + 1) for key, item in value.items()
+        }
+        return {"$mapping": encoded} if is_marked else encoded
     if isinstance(value, (list, tuple)):
-        items = [encode_with(item, f"{path}.{index}", leaf, put, depth + 1) for index, item in enumerate(value)]
+        items = [
+            item if type(item) in _LEAVES else encode_with(item, f"{path}.{place}", leaf, put, depth + 1)
+            for place, item in enumerate(value)
+        ]
         return {"$tuple": items} if isinstance(value, tuple) else items
     raise cannot_be_stored(value, path)
 

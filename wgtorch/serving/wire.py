@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wgtorch.core.checkpoint.tensors import bytes_of, can_store, make_header, map_tensors, read_header
 from wgtorch.core.errors import CheckpointError, Finding, PortError, RequestError, StorageError
+from wgtorch.core.json_text import read_json
 from wgtorch.core.kinds import describe
 from wgtorch.storage.encoding import decode, encode
 
@@ -73,7 +74,7 @@ def unpack(buffer: bytearray, where: str) -> dict[str, Any]:
         text = tensors.pop(_MESSAGE, None)
         if text is None or text.dtype is not torch.uint8 or text.dim() != 1:
             raise CheckpointError(f"{where}: no entry {_MESSAGE!r} of bytes that hold the JSON")
-        content = json.loads(bytes(text.numpy()), parse_constant=_no_constant)
+        content = read_json(bytes(text.numpy()), where, CheckpointError)
         if not isinstance(content, dict):
             raise CheckpointError(f"{where}: the JSON is {describe(content)}; expected a mapping")
         if content.pop("format", None) != FORMAT:
@@ -93,7 +94,7 @@ def unpack_json(text: bytes | bytearray, where: str) -> dict[str, Any]:
         RequestError: it is none.
     """
     try:
-        content = json.loads(bytes(text), parse_constant=_no_constant)
+        content = read_json(bytes(text), where, ValueError)
         if not isinstance(content, dict):
             raise ValueError(f"it is {describe(content)}; expected a mapping")
         content.pop("format", None)
@@ -168,10 +169,6 @@ def _as_it_is(value: Tensor, path: str) -> Tensor:
         what = f"{describe(value)}, {str(value.layout).removeprefix('torch.')} on {value.device.type},"
         raise StorageError(f"{path}: {what} cannot be sent; expected a dense tensor with data, of a dtype that safetensors has")
     return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _found(text: str, where: str) -> Finding:

@@ -6,9 +6,9 @@ state_dir/
   00001/state.json, artifacts_0.png   a complete state for people to look at, in a folder named by naming_template
   .lock                           held by the one that writes
 
-The log is all that is read. A commit is one write at the end of the newest file, and is synced where it ends a pass, stores a state,
-was paid for, or a tenth of a second of work would be lost. Files of the log carry the id of who wrote them in their names, the
-others inside: only what is known so is ever moved or deleted.
+The log is all that is read. A commit is one write at the end of the newest file, so that a kill loses none. It is synced, against power
+cuts, where it ends a pass, stores a state, was paid for, or half a second of work would be lost. Files of the log carry the id of who
+wrote them in their names, the others inside: only what is known so is ever moved or deleted.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def images_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def write_png(image: Tensor, path: Path | BinaryIO, *, scale: int = 1, notes: Mapping[str, str] | None = None) -> None:
-    """Writes a picture [3, H, W] or [1, H, W] in [0, 1] as PNG, to a file or an open one.
+    """Writes a picture [3, H, W], [1, H, W] or, with its opacity, [4, H, W] in [0, 1] as PNG, to a file or an open one.
 
     Args:
         image: the picture.
@@ -46,10 +46,10 @@ def write_png(image: Tensor, path: Path | BinaryIO, *, scale: int = 1, notes: Ma
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    rows = levels.expand(3, -1, -1).permute(1, 2, 0).contiguous()
+    levels = image.detach().float().cpu().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    rows = (levels.expand(3, -1, -1) if len(levels) == 1 else levels).permute(1, 2, 0).contiguous()
+    picture = Image.fromarray(rows.numpy())
     height, width = rows.shape[:2]
-    picture = Image.frombytes("RGB", (width, height), rows.numpy().tobytes())
     if scale > 1:
         picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
     info = PngInfo()

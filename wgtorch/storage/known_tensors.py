@@ -6,13 +6,10 @@ import weakref
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.tensors import bytes_of, make_header, map_tensors, read_header
 from wgtorch.core.encoding import check_tensor
-from wgtorch.core.errors import CheckpointError, StorageError
 from wgtorch.storage.segment import digest_of
 from wgtorch.storage.snapshot import version_of
-
-_NAME = "tensor"
+from wgtorch.storage.tensor_blobs import blob_of
 
 
 class KnownTensors:
@@ -25,6 +22,7 @@ class KnownTensors:
     def __init__(self) -> None:
         self._digests: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self._tensors: dict[str, tuple[weakref.ref[Tensor], int]] = {}
+        self._packed: dict[str, list[bytes | memoryview]] = {}  # blobs of tensors that were hashed and not written yet
 
     def digest(self, tensor: Tensor, path: str) -> str:
         """The hash of a tensor's blob.
@@ -37,12 +35,23 @@ class KnownTensors:
         if known is not None and known[0]() is tensor and known[1] == version:
             return known[2]
         check_tensor(tensor, path)
-        digest = digest_of(*blob_of(tensor))
+        parts = blob_of(tensor)
+        digest = digest_of(*parts)
+        if isinstance(parts[-1], bytes):  # packed: others are views of the tensor, and cost nothing to make again
+            self._packed[digest] = parts
         if version is not None:
             key = id(tensor)
             self._digests[key] = (weakref.ref(tensor, lambda gone: self._forget(key, gone)), version, digest)
             self._tensors[digest] = (weakref.ref(tensor, lambda gone: self._forget_tensor(digest, gone)), version)
         return digest
+
+    def blob(self, tensor: Tensor, digest: str) -> list[bytes | memoryview]:
+        """The blob of a tensor that was hashed."""
+        return self._packed.get(digest) or blob_of(tensor)
+
+    def written(self) -> None:
+        """Forgets the blobs that were kept to be written."""
+        self._packed.clear()
 
     def find(self, digest: str) -> Tensor | None:
         """A tensor in memory that has this hash."""
@@ -57,29 +66,3 @@ class KnownTensors:
     def _forget_tensor(self, digest: str, gone: weakref.ref[Tensor]) -> None:
         if digest in self._tensors and self._tensors[digest][0] is gone:
             del self._tensors[digest]
-
-
-def blob_of(tensor: Tensor) -> list[bytes | memoryview]:
-    """A tensor as a safetensors file, in parts."""
-    header, order, _ = make_header({_NAME: tensor})
-    return [header, *bytes_of(order)]
-
-
-def blob_length(tensor: Tensor) -> int:
-    """Bytes of :func:`blob_of`."""
-    return make_header({_NAME: tensor})[2]
-
-
-def tensor_of(raw: bytes, where: str) -> Tensor:
-    """The tensor of a blob.
-
-    Raises:
-        StorageError: it holds something else.
-    """
-    buffer = bytearray(raw)
-    try:
-        header = read_header(buffer, 0, len(buffer), where)
-        (tensor,) = map_tensors(buffer, 0, header).values()  # type: ignore[arg-type]  # any writable buffer will do
-    except (CheckpointError, ValueError) as error:
-        raise StorageError(f"{where}: no tensor: {error}") from error
-    return tensor

@@ -37,7 +37,7 @@ from wgtorch.world_runtime.state import State
 
 WHOLE_AFTER = 8
 """A commit holds the whole snapshot when the changes since the last such one take this many times its size."""
-_UNSYNCED = 0.1  # seconds of work that a power cut may take
+_UNSYNCED = 0.5  # seconds of work that a power cut may take; a kill takes none
 
 
 @dataclass(slots=True)
@@ -262,6 +262,7 @@ class CommitLog(LogReader):
             size = self._weigh(whole)
             if self._starts_anew() or since >= WHOLE_AFTER * size:
                 return replace(commit, is_whole=True), whole
+            size = max(size, since * 3 // (2 * WHOLE_AFTER))  # not weighed again before half as much again was written
         self._since_whole = (self._head.id, since, size)
         return commit, body
 

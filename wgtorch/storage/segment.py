@@ -4,9 +4,9 @@
 [u32: CRC of the header and of what follows it][one byte a blob: 1 where it is there][meta: JSON][blobs][8 bytes: "\\nwgend!\\n"]
 
 ``meta`` names the parent by its hash and every blob by its own, so that a commit's hash is that of all it says and holds, back to the
-first. Blobs are the change as JSON (long ones through zlib), and tensors as safetensors. Every bit of a record is covered: by the CRC,
-by the hash of meta, by the hash of its blob, or as a constant. A record that a kill or a power cut left unfinished is at the end of its
-file, and shorter than it says or without its last eight bytes.
+first. Blobs are the change as JSON (long ones through zlib), and tensors (:mod:`wgtorch.storage.tensor_blobs`). Every bit of a record is
+covered: by the CRC, by the hash of meta, by the hash of its blob, or as a constant. A record that a kill or a power cut left unfinished
+is at the end of its file, and shorter than it says or without its last eight bytes.
 """
 
 from __future__ import annotations

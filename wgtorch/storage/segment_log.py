@@ -15,10 +15,11 @@ from wgtorch.core.encoding import StoredValue, decode_with, encode_with
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
 from wgtorch.storage.commit import Body, Commit, commit_from, meta_of
-from wgtorch.storage.known_tensors import KnownTensors, blob_length, blob_of, tensor_of
+from wgtorch.storage.known_tensors import KnownTensors
 from wgtorch.storage.log import CommitLog
 from wgtorch.storage.segment import Blob, digest_of, pack, read_blob, scan
 from wgtorch.storage.snapshot import TensorRef, refs_in
+from wgtorch.storage.tensor_blobs import tensor_of
 
 MARKER = "wgtorch-storage.json"
 MARKER_FORMAT = "wgtorch-storage"
@@ -236,19 +237,21 @@ class SegmentLog(CommitLog):
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def _write(self, commit: Commit, body: Body) -> Commit:
-        new: dict[str, Tensor] = {}
+        new: dict[str, list[Any]] = {}
         for ref in refs_in([body.changes, body.whole, body.action]):
             assert ref.digest is not None
             if ref.digest not in self._blobs and ref.digest not in new:
                 tensor = ref.tensor if ref.tensor is not None else self._tensors.find(ref.digest)
                 assert tensor is not None
-                new[ref.digest] = tensor
+                new[ref.digest] = self._tensors.blob(tensor, ref.digest)
         text = self._text(body)
-        blobs: list[list[Any]] = [[digest_of(text), len(text)], *([digest, blob_length(tensor)] for digest, tensor in new.items())]
+        held = [[text], *new.values()]
+        lengths = [sum(memoryview(part).nbytes for part in parts) for parts in held]
+        blobs = list(zip([digest_of(text), *new], lengths, strict=True))
         number = self._next_number()
         meta = {**meta_of(commit), **({} if number is None else {"segment": number}), "blobs": blobs}
         raw = json.dumps(meta, separators=(",", ":")).encode()
-        record_id, parts = pack(raw, [[text], *(blob_of(tensor) for tensor in new.values())])
+        record_id, parts = pack(raw, held)
         file, start = self._append(parts, record_id)
         at = start + sum(memoryview(part).nbytes for part in parts[:3])
         placed = []
@@ -256,6 +259,7 @@ class SegmentLog(CommitLog):
             placed.append(Blob(digest, at, length))
             at += length
         self._places[record_id] = (file, tuple(placed))
+        self._tensors.written()
         self._blobs |= {blob.digest: (file, blob) for blob in placed[1:]}
         end = start + sum(memoryview(part).nbytes for part in parts)
         known = self._segments.setdefault(file.name, _Scanned(file))

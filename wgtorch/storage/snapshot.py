@@ -28,6 +28,7 @@ from wgtorch.core.encoding import MAX_DEPTH, StoredValue, cannot_be_stored, stor
 from wgtorch.core.errors import StorageError
 
 _LONG = 64
+_LEAVES = frozenset((type(None), bool, int, float, str))
 Change = list[Any]  # [path, word, value]
 Path = tuple[str | int, ...]
 
@@ -80,7 +81,7 @@ class Evolution:
         Raises:
             StorageError: something in it cannot be stored; names its path.
         """
-        if len(at) > 1 and _is_same_plain(before, value):  # the world as a whole is rarely the same
+        if len(at) > 1 and is_same_plain(before, value):  # the world as a whole is rarely the same
             return before
         if isinstance(value, Tensor):
             return self._tensor(before, value, at)
@@ -103,7 +104,9 @@ class Evolution:
         Raises:
             StorageError: something in it cannot be stored.
         """
-        if value is None or isinstance(value, (bool, int, float, str)):
+        if type(value) in _LEAVES:
+            return value
+        if isinstance(value, (bool, int, float, str)):
             return _exact(value)
         if isinstance(value, Tensor):
             return self.take(value, _text(at))
@@ -114,10 +117,9 @@ class Evolution:
         if len(at) > MAX_DEPTH:
             raise StorageError(f"{_text(at)[:200]}...: lists and mappings lie more than {MAX_DEPTH} deep in each other; store it flatter")
         if isinstance(value, Mapping):
-            _check_keys(value, at)
-            return {"".join((key,)): self.fresh(item, (*at, key)) for key, item in value.items()}
+            return {_plain_key(key, at): item if type(item) in _LEAVES else self.fresh(item, (*at, key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            items = [self.fresh(item, (*at, index)) for index, item in enumerate(value)]
+            items = [item if type(item) in _LEAVES else self.fresh(item, (*at, index)) for index, item in enumerate(value)]
             return tuple(items) if isinstance(value, tuple) else items
         raise cannot_be_stored(value, _text(at))
 
@@ -133,23 +135,25 @@ class Evolution:
         return after
 
     def _mapping(self, before: dict[str, Any], value: Mapping[str, Any], at: Path) -> dict[str, Any]:
-        _check_keys(value, at)
         start = len(self.changes)
         gone = [key for key in before if key not in value]
         self.changes += [[[*at, key], "del", None] for key in gone]
-        after = {}
+        after: dict[str, Any] = {}
+        is_same = not gone
         for key, item in value.items():
-            key = "".join((key,))
+            key = _plain_key(key, at)
             if key in before:
-                after[key] = self.evolve(before[key], item, (*at, key))
+                held = before[key]
+                after[key] = held if held is item and type(item) in _LEAVES else self.evolve(held, item, (*at, key))
+                is_same = is_same and after[key] is held
             else:
                 after[key] = self.fresh(item, (*at, key))
                 self.changes.append([[*at, key], "set", after[key]])
-        order = [*[key for key in before if key in value], *[key for key in value if key not in before]]
-        if order != list(after):
-            self.changes.append([list(at), "order", list(after)])
-        is_same = len(self.changes) == start and all(after[key] is before[key] for key in after)
-        return before if is_same else after
+        if list(before) != list(after):
+            order = [*[key for key in before if key in value], *[key for key in value if key not in before]]
+            if order != list(after):
+                self.changes.append([list(at), "order", list(after)])
+        return before if is_same and len(self.changes) == start else after
 
     def _list(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         shared = min(len(before), len(value))
@@ -184,7 +188,7 @@ class Evolution:
             is_start = before == value[: len(before)]
         except (RuntimeError, TypeError, ValueError):  # tensors
             return False
-        return is_start and _is_same_plain(before[recent:], value[recent : len(before)])
+        return is_start and is_same_plain(before[recent:], value[recent : len(before)])
 
     def _added(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         added = [self.fresh(item, (*at, index)) for index, item in enumerate(value[len(before) :], len(before))]
@@ -203,7 +207,7 @@ class Evolution:
 
     def is_same(self, before: Any, value: Any) -> bool:
         """True for equal values of equal types, bit for bit."""
-        if _is_same_plain(before, value):
+        if is_same_plain(before, value):
             return True
         if isinstance(before, TensorRef):
             if isinstance(value, TensorRef):
@@ -310,7 +314,7 @@ def count_leaves(value: Any) -> int:
     return count
 
 
-def _is_same_plain(before: Any, value: Any) -> bool:
+def is_same_plain(before: Any, value: Any) -> bool:
     """True for the same plain data, types and signs of zeros too. Told in C: a long past is compared at every commit."""
     if before is value:
         return not isinstance(value, Tensor)
@@ -334,17 +338,17 @@ def _is_same_leaf(before: Any, value: Any) -> bool:
 
 def _exact(value: Any) -> Any:
     """A number or text without a class of its own around it."""
-    if type(value) in (bool, int, float, str) or value is None:
-        return value
     if isinstance(value, str):
         return "".join((value,))
     return float(value) if isinstance(value, float) else int(value)
 
 
-def _check_keys(value: Mapping[Any, Any], at: Path) -> None:
-    for key in value:
-        if not isinstance(key, str):
-            raise StorageError(f"{_text(at)}: key {key!r} is {type(key).__name__}; expected str")
+def _plain_key(key: Any, at: Path) -> str:
+    if type(key) is str:
+        return key
+    if not isinstance(key, str):
+        raise StorageError(f"{_text(at)}: key {key!r} is {type(key).__name__}; expected str")
+    return "".join((key,))
 
 
 def _text(at: Path) -> str:

@@ -105,12 +105,16 @@ def _text(step: int, state: State) -> bytes:
         return describe(tensor)
 
     slots = {slot: encode_with(state[slot], slot, Tensor, tell) for slot in state.schema}
-    entry = {"step": step, "schema": list(state.schema), "slots": slots}
+    start = f' "step": {step}, "schema": {json.dumps(state.schema)}, "slots": {{\n '.encode()
     try:
-        text = json.dumps(entry, indent=1, ensure_ascii=False).encode()
+        lines = [_line(*item) for item in slots.items()]
     except UnicodeEncodeError:  # half a surrogate pair
-        text = json.dumps(entry, indent=1).encode()
-    return text[1:] + b"\n"
+        lines = [_line(*item, is_ascii=True) for item in slots.items()]
+    return start + b",\n ".join(lines) + b"\n}}\n"
+
+
+def _line(slot: str, value: Any, is_ascii: bool = False) -> bytes:
+    return f"{json.dumps(slot)}: {json.dumps(value, ensure_ascii=is_ascii)}".encode()  # json takes ten times as long to indent
 
 
 def pictures_of(state: State) -> dict[str, Any]:

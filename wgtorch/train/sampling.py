@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.lora.switching import trained_adapters_active
+from wgtorch.storage.encoding import write_png
 from wgtorch.train.loggers import log_pictures, log_texts
 from wgtorch.train.randomness import kept_generators
 from wgtorch.train.trainable import Trainable
@@ -76,7 +77,7 @@ class Samples(pl.Callback):
         path = self.folder / f"{trainer.global_step:06d}_{name}"
         if isinstance(value, Tensor):
             picture = grid(value.detach().float().cpu())
-            _write_png(picture, path.with_suffix(".png"))
+            write_png(picture, path.with_suffix(".png"))
             for logger in trainer.loggers:
                 log_pictures(logger, f"samples/{name}", picture, path.with_suffix(".png"), trainer.global_step)
         else:
@@ -96,12 +97,6 @@ def grid(pictures: Tensor) -> Tensor:
         top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
         sheet[:, top : top + height, left : left + width] = picture
     return sheet
-
-
-def _write_png(picture: Tensor, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
 
 
 def _first(batch: Any, count: int) -> Any:

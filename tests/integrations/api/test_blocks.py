@@ -25,9 +25,10 @@ from wgtorch.core.errors import (
 )
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import UsageMeter, clients, register_provider, set_price
-from wgtorch.integrations.api.media import audio_of, wav_of
+from wgtorch.integrations.api.media import audio_of
 from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.openai import OpenAI
+from wgtorch.storage.media import wav_bytes
 from wgtorch.testing import Reply, ScriptedServer
 from wgtorch.testing.protocols import _tone
 
@@ -201,7 +202,7 @@ def test_vectors_pictures_and_sound(server: ScriptedServer, build) -> None:
 
 def test_a_recording_comes_back_from_wav_also_when_its_length_was_not_known() -> None:
     wave = torch.linspace(-1, 1, 100)[None]
-    content = wav_of(wave, 16000)
+    content = wav_bytes(wave, 16000)
     back, rate = audio_of(content)
     assert rate == 16000
     torch.testing.assert_close(back, wave, atol=1e-4, rtol=0)

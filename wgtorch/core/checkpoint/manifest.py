@@ -29,9 +29,8 @@ from torch import Tensor
 
 from wgtorch.core.checkpoint.io import MANIFEST, MAX_MANIFEST, Source, checked_name, digest, map_file, read
 from wgtorch.core.checkpoint.tensors import Header, Shard, joined, pieces_of, read_header
-from wgtorch.core.config.resolve import count_values
 from wgtorch.core.errors import CheckpointError, suggest
-from wgtorch.core.limits import check_limit
+from wgtorch.core.json_text import read_json
 
 FORMAT = "wgtorch-checkpoint"
 FORMAT_VERSION = "1.1"
@@ -146,11 +145,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     Raises:
         CheckpointError: it is foreign, of a version that is not known here, damaged, or names files outside.
     """
-    check_limit(count_values(raw), MAX_VALUES, "holds {} values", where, CheckpointError)
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: not readable as JSON: {str(error)[:200]}; truncated or damaged") from error
+    content = read_json(raw, where, CheckpointError, max_values=MAX_VALUES)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{where}: no manifest of a wgtorch checkpoint (its 'format' is not {FORMAT!r})")
     version = content.get("format_version")

@@ -8,7 +8,6 @@ part of a wgtorch checkpoint (``runs/world#creator/paint/t2i/backbone``), weight
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from wgtorch.core.checkpoint.named import local_ref
 from wgtorch.core.checkpoint.tensors import Header, joined, map_tensors, pieces_of
 from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, suggest
+from wgtorch.core.json_text import read_json
 from wgtorch.core.limits import check_limit
 
 PACKAGED = Path(__file__).parents[2] / "weights"
@@ -295,10 +295,8 @@ def _files_in(folder: Path, ref: str) -> list[Path]:
 def _sharded(index: Path, ref: str) -> list[Path]:
     try:
         check_limit(index.stat().st_size, _MAX_INDEX, "{} bytes", str(index), CheckpointError)
-        content = json.loads(index.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+        content = read_json(index.read_bytes(), str(index), CheckpointError)
+    except OSError as error:
         raise CheckpointError(f"checkpoint_ref {ref!r}: {index} cannot be read: {error}") from error
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names:

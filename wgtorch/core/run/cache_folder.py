@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wgtorch.core.encoding import decode, encode
 from wgtorch.core.errors import StorageError
+from wgtorch.core.json_text import read_json
 from wgtorch.core.run.content_digest import bytes_of
 
 _SUFFIX = ".result"
@@ -49,7 +50,7 @@ class CacheFolder:
             with safe_open(file, framework="pt") as opened:
                 about = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            entry = json.loads(about["entry"])
+            entry = read_json(about["entry"].encode(), str(file), StorageError)
             if about["digest"] != _digest(about["entry"], tensors):
                 raise ValueError("its digest is another")
             os.utime(file)
@@ -91,9 +92,10 @@ class CacheFolder:
     def notes(self) -> dict[str, list[Any]]:
         """What was learned of blocks: by class, what their calls change of themselves."""
         try:
-            return json.loads((self.path / _NOTES).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json((self.path / _NOTES).read_bytes(), str(self.path / _NOTES), StorageError)
+        except (OSError, StorageError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def write_notes(self, notes: dict[str, list[Any]]) -> None:
         """Adds to what was learned."""

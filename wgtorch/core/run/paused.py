@@ -15,6 +15,7 @@ from torch import Tensor
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.encoding import decode, encode
 from wgtorch.core.errors import PortError, StorageError, UnknownNameError, suggest
+from wgtorch.core.json_text import read_json
 from wgtorch.core.run.pause import Frame, PauseRequest, Stopped
 
 FORMAT_VERSION = "1.0"
@@ -149,7 +150,7 @@ class Paused:
 
         try:
             with safe_open(path, framework="pt") as file:
-                entry = json.loads((file.metadata() or {})["paused"])
+                entry = read_json((file.metadata() or {})["paused"].encode(), str(path), StorageError)
                 tensors = {name: _laid(file.get_tensor(name), entry["laid"].get(name)) for name in file.keys()}  # noqa: SIM118
             if entry["format_version"] != FORMAT_VERSION:
                 raise StorageError(f"{path}: format_version {entry['format_version']!r}; this version reads {FORMAT_VERSION!r}")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from wgtorch.core.errors import ReplayError, suggest
+from wgtorch.core.json_text import expect, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +52,38 @@ class Answer:
 
     def to_json(self) -> str:
         """All but the bytes."""
-        return json.dumps({name: getattr(self, name) for name in _PLAIN}, ensure_ascii=False)
+        text = json.dumps(plain := {name: getattr(self, name) for name in _PLAIN}, ensure_ascii=False)
+        is_whole = not any("\ud800" <= letter <= "\udfff" for letter in text)  # half a surrogate pair has no UTF-8
+        return text if is_whole else json.dumps(plain)
 
     @classmethod
     def from_json(cls, text: str, blob: bytes = b"") -> Answer:
-        """What :meth:`to_json` wrote, and the bytes."""
-        entries: dict[str, Any] = json.loads(text)
+        """What :meth:`to_json` wrote, and the bytes.
+
+        Raises:
+            ReplayError: they are something else.
+        """
+        where = "a recorded answer"
+        raw = expect(text, str, "it", where, ReplayError).encode(errors="surrogatepass")
+        entries = expect(read_json(raw, where, ReplayError), dict, "it", where, ReplayError)
+        for name, value in entries.items():
+            if name not in _PLAIN:
+                raise ReplayError(f"{where}: unknown {name[:80]!r}; {suggest(name[:80], _PLAIN)}")
+            kind = int if name == "shape" else str
+            expect(value, _HOLDS[name], name, where, ReplayError)
+            for item in value if isinstance(value, list) else ():
+                expect(item, kind, f"a part of {name}", where, ReplayError)
         plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}
-        return cls(**plain, blob=blob)
+        answer = cls(**plain, blob=expect(blob, bytes, "its blob", where, ReplayError))
+        if answer.shape and (min(answer.shape) < 0 or 4 * math.prod(answer.shape) != len(blob)):
+            raise ReplayError(f"{where}: {len(blob)} bytes of vectors {list(answer.shape)[:8]}; damaged")
+        return answer
 
 
 _PLAIN = tuple(entry.name for entry in fields(Answer) if entry.name != "blob")
+_HOLDS: dict[str, Any] = {
+    name: list if name in ("pieces", "shape", "left_out") else (int, type(None)) if name.endswith("_tokens") else str for name in _PLAIN
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -16,6 +18,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from wgtorch.core import errors
 from wgtorch.core.errors import ApiError, ConfigError, ReplayError, suggest
+from wgtorch.core.json_text import expect
 from wgtorch.integrations.api.answers import Answer, Question, digest
 
 Mode = Literal["live", "record", "replay", "auto"]
@@ -103,10 +106,16 @@ class Cassette:
                 raise self._missing(question, connection is None)
             return None
         answer, blob, error, message, status = row
+        where = f"the cassette {str(self.path)!r}"
         if error is None:
-            return Answer.from_json(answer, blob or b"")
+            try:
+                return Answer.from_json(answer, blob or b"")
+            except ReplayError as found:
+                raise ReplayError(f"{where}: {found}") from None
         if self.mode == "auto":  # what failed once is asked again
             return None
+        for name, value, kind in (("error", error, str), ("message", message, str), ("status", status, (int, type(None)))):
+            expect(value, kind, name, where, ReplayError)
         raise _recorded_error(error)(message, provider=question.provider, model=question.model, status=status)
 
     def keep(self, question: Question, answer: Answer | ApiError) -> None:
@@ -122,13 +131,10 @@ class Cassette:
             connection = self._connect(create=True)
             assert connection is not None
             nth = self._turn(key, draw) if self.mode == "record" and not draw else 0
-            try:
-                with connection:
-                    connection.execute("INSERT OR IGNORE INTO questions VALUES (?, ?)", (key, asked))
-                    connection.execute(_WRITE, (key, draw, nth, *row))
-                    connection.execute("DELETE FROM claims WHERE key=? AND draw=?", (key, draw))
-            except sqlite3.Error as error:
-                raise ReplayError(f"the cassette {str(self.path)!r} cannot be written: {error}") from None
+            with self._said("written"), connection:
+                connection.execute("INSERT OR IGNORE INTO questions VALUES (?, ?)", (key, asked))
+                connection.execute(_WRITE, (key, draw, nth, *row))
+                connection.execute("DELETE FROM claims WHERE key=? AND draw=?", (key, draw))
 
     def claim(self, questions: Sequence[Question], owner: str) -> list[bool]:
         """For each question whether its caller is to ask it; else somebody else asks it now, or it has been answered meanwhile.
@@ -142,19 +148,17 @@ class Cassette:
         with self._lock:
             connection = self._connect(create=True)
             assert connection is not None
-            try:
+            with self._said("written"):
                 connection.execute("BEGIN IMMEDIATE")
                 with connection:
                     return [self._claim(connection, digest(question.described()), question.draw, owner) for question in questions]
-            except sqlite3.Error as error:
-                raise ReplayError(f"the cassette {str(self.path)!r} cannot be written: {error}") from None
 
     def release(self, owner: str) -> None:
         """Gives up what a caller claimed and has no answer to."""
         with self._lock:
             connection = self._connect(create=True)
             assert connection is not None
-            with connection:
+            with self._said("written"), connection:
                 connection.execute("DELETE FROM claims WHERE owner=?", (owner,))
 
     def _claim(self, connection: sqlite3.Connection, key: str, draw: str, owner: str) -> bool:
@@ -183,7 +187,8 @@ class Cassette:
     def __len__(self) -> int:
         with self._lock:
             connection = self._connect(create=False)
-            return 0 if connection is None else int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+            with self._said("read"):
+                return 0 if connection is None else int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def __bool__(self) -> bool:
         return True
@@ -192,14 +197,12 @@ class Cassette:
 
     def _row(self, connection: sqlite3.Connection, key: str, draw: str) -> tuple | None:
         """The answer to this question and draw; in a replay also one that another draw was given, in order."""
-        try:
+        with self._said("read"):
             if draw or self.mode == "auto":
                 found = connection.execute(f"SELECT {_COLUMNS} FROM answers WHERE key=? AND draw=? AND nth=0", (key, draw)).fetchone()
                 if found is not None or self.mode == "auto":
                     return found
             rows = connection.execute(f"SELECT {_COLUMNS} FROM answers WHERE key=? ORDER BY id", (key,)).fetchall()
-        except sqlite3.Error as error:
-            raise ReplayError(f"the cassette {str(self.path)!r} cannot be read: {error}") from None
         return rows[min(self._turn(key, ""), len(rows) - 1)] if rows else None
 
     def _turn(self, key: str, draw: str) -> int:
@@ -213,23 +216,30 @@ class Cassette:
         assert self.path is not None
         if not self.path.is_file() and not create:
             return None
-        try:
+        with self._said("opened"):
             if create:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            read_only = "?mode=ro" if self.mode == "replay" else ""
-            connection = sqlite3.connect(f"{self.path.resolve().as_uri()}{read_only}", uri=True, timeout=30, check_same_thread=False)
-            if not read_only:
+            if self.mode == "replay":
+                connection = _read_only(self.path.resolve())
+            else:
+                connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
                 connection.execute("PRAGMA synchronous=NORMAL")
                 with connection:
                     _make_tables(connection)
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            raise ReplayError(f"the cassette {str(self.path)!r} cannot be opened: {error}") from None
         if version != _VERSION:
             connection.close()
             raise ReplayError(f"{str(self.path)!r} is a cassette of version {version}, or none; expected version {_VERSION}")
         self._connection, self._owner = connection, os.getpid()
         return connection
+
+    @contextmanager
+    def _said(self, done: str) -> Iterator[None]:
+        """Has what SQLite refuses be an error that names the file."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise ReplayError(f"the cassette {str(self.path)!r} cannot be {done}: {error}") from None
 
     def _missing(self, question: Question, no_file: bool) -> ReplayError:
         why = "there is no such file" if no_file else f"it holds no answer to this {question.kind} request"
@@ -242,12 +252,37 @@ class Cassette:
         )
 
     def _nearest(self, question: Question) -> str:
-        with self._lock:
+        with self._lock, self._said("read"):
             connection = self._connect(create=False)
             assert connection is not None
             pattern = f'%"kind":"{question.kind}","model":"{question.model}"%'
             count = connection.execute("SELECT count(*) FROM questions WHERE asked LIKE ?", (pattern,)).fetchone()[0]
         return f"{count} others to this model are there" if count else "nothing of this model is there"
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Opens a file that is not written to. What a killed recorder left unfinished in it is rolled back in a copy in memory."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30, check_same_thread=False)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        return connection
+    except sqlite3.OperationalError as error:
+        connection.close()
+        journal = path.with_name(f"{path.name}-journal")
+        if not journal.is_file():
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (path, journal):
+                shutil.copyfile(file, Path(folder) / file.name)
+            mended = sqlite3.connect(Path(folder) / path.name)
+            connection = sqlite3.connect(":memory:", check_same_thread=False)
+            try:
+                mended.backup(connection)
+            except sqlite3.Error:
+                raise error from None
+            finally:
+                mended.close()
+        return connection
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and sound between tensors and the bytes that travel."""
+"""Pictures and sound between tensors and the bytes that travel; PNG and WAV are written by :mod:`wgtorch.storage.media`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,9 @@ from torch import Tensor
 
 from wgtorch.core.kinds import image_to_tensor
 from wgtorch.integrations.api.failures import not_an_answer
+from wgtorch.storage.media import png_bytes
 
 _LARGEST = 64 << 20  # bytes of a picture that is fetched
-
-
-def png_of(image: Tensor) -> bytes:
-    """PNG of a picture float [3, H, W], [4, H, W] or [1, H, W] in [0, 1]."""
-    from PIL import Image
-
-    pixels = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    picture = Image.fromarray(pixels.squeeze(-1).numpy())
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def data_url_of(image: Tensor) -> str:
@@ -37,13 +27,13 @@ def data_url_of(image: Tensor) -> str:
 
 def base64_of(image: Tensor) -> str:
     """A picture's PNG in base64."""
-    return base64.b64encode(png_of(image)).decode()
+    return base64.b64encode(png_bytes(image)).decode()
 
 
 def mask_png_of(mask: Tensor) -> bytes:
     """PNG of a mask [1 or 3, H, W]: transparent where it is 1, which is where providers paint anew."""
     plane = mask[:1].to(torch.float32)
-    return png_of(torch.cat([torch.zeros(3, *plane.shape[1:]), 1 - plane]))
+    return png_bytes(torch.cat([torch.zeros(3, *plane.shape[1:]), 1 - plane]))
 
 
 def is_picture(content: bytes) -> bool:
@@ -65,18 +55,6 @@ def image_of(content: bytes) -> Tensor:
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a picture: {error}") from None
     return tensor
-
-
-def wav_of(audio: Tensor, sampling_rate: int) -> bytes:
-    """WAV, 16 bits, of a recording float [C, samples] in [-1, 1]."""
-    samples = (audio.detach().to("cpu", torch.float32).clamp(-1, 1) * 32767).round().to(torch.int16)
-    stream = io.BytesIO()
-    with wave.open(stream, "wb") as writer:
-        writer.setnchannels(samples.shape[0])
-        writer.setsampwidth(2)
-        writer.setframerate(sampling_rate)
-        writer.writeframes(samples.T.contiguous().numpy().astype("<i2").tobytes())
-    return stream.getvalue()
 
 
 def audio_of(content: bytes) -> tuple[Tensor, int]:

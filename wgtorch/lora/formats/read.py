@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError
+from wgtorch.core.json_text import read_json
 from wgtorch.lora.formats.layer_tensors import layer_tensors
 from wgtorch.lora.formats.low_rank import LowRank, low_rank
 from wgtorch.lora.formats.names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
@@ -300,10 +300,7 @@ def _config_for(prefix: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _metadata(text: str | None, file: Path) -> dict[str, Any]:
     if text is None:
         return {}
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: its {METADATA} is no JSON: {error}") from error
+    found = read_json(text.encode(), f"{file}: its {METADATA}", CheckpointError)
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: its {METADATA} is a {type(found).__name__}; expected a mapping")
     return found

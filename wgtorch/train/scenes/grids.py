@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wgtorch.storage.encoding import write_png
+
 
 def grid_of(pictures: Tensor, *, columns: int = 8, gap: int = 2, scale: int = 1) -> Tensor:
     """One picture [3, H, W] of pictures [B, 3, S, S] in [0, 1], row by row, on white.
@@ -30,8 +32,6 @@ def grid_of(pictures: Tensor, *, columns: int = 8, gap: int = 2, scale: int = 1)
 
 def save_png(picture: Tensor, path: Path) -> Path:
     """Writes a picture [3, H, W] in [0, 1], and the folders it needs."""
-    from PIL import Image
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()).save(path)
+    write_png(picture, path)
     return path

@@ -13,11 +13,12 @@ from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import broken_off, not_an_answer
-from wgtorch.integrations.api.media import fetched, is_picture, mask_png_of, png_of, wav_of
+from wgtorch.integrations.api.media import fetched, is_picture, mask_png_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, cut_at, register_provider
 from wgtorch.integrations.api.providers.chat_messages import StreamWatch, check_allowed, message_of, reason_of, said_in, tokens_of
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import EmbedRequest, ImageRequest, SpeakRequest, TextRequest, TranscribeRequest
+from wgtorch.storage.media import png_bytes, wav_bytes
 
 _NO_KEY = "none"  # the SDK would look for OPENAI_API_KEY, and send it to whatever address it was given
 _SEEDS = 2**31  # servers read a seed as 32 bits
@@ -144,7 +145,7 @@ class OpenAI(Provider):
             asked["response_format"] = "b64_json"
         images, call = self._client.images, "generate" if request.image is None else "edit"
         if request.image is not None:
-            asked["image"] = ("image.png", png_of(request.image), "image/png")
+            asked["image"] = ("image.png", png_bytes(request.image), "image/png")
             if request.mask is not None:
                 asked["mask"] = ("mask.png", mask_png_of(request.mask), "image/png")
 
@@ -171,7 +172,7 @@ class OpenAI(Provider):
 
     async def transcribe(self, model: str, request: TranscribeRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         hints = {name: value for name, value in (("language", request.language), ("prompt", request.prompt)) if value}
-        recording = ("audio.wav", wav_of(request.audio, request.sampling_rate), "audio/wav")
+        recording = ("audio.wav", wav_bytes(request.audio, request.sampling_rate), "audio/wav")
         answer = await self._client.audio.transcriptions.create(model=model, file=recording, **hints, **_extra(options))
         text = getattr(answer, "text", None)
         if not isinstance(text, str):
