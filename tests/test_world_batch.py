@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.world_blocks import assert_same, default_world, record_of, tiny_world
-from wgtorch import Block, Event, Graph, Pipeline, Stage, World, WorldBatch
-from wgtorch.core.errors import PortTypeError, StateError, StructureError
+from wgtorch import Block, Event, Graph, Pipeline, Stage, State, World, WorldBatch
+from wgtorch.core.errors import PortError, PortTypeError, StateError, StructureError
 
 
 def alone(world: World, seed: int, **options: Any) -> World:
@@ -38,6 +38,27 @@ def test_they_go_on_where_they_are_and_may_be_let_go_of_one_by_one() -> None:
     worlds.run(num_steps=1)
     assert [world.life.passes for world in worlds] == [4, 3]
     assert_same(record_of(worlds[1]), record_of(alone(tiny_world(), 1, num_steps=3)))
+
+
+def test_a_world_lives_several_futures_and_stays_where_it_is() -> None:
+    world = tiny_world()
+    world.run(num_steps=2, seed=1)
+    before = record_of(world)
+    actions = ["go north", None, "sing"]
+    begun = State(intent="a storm")
+    found = world.batch([None, None, begun], seed=[1, 4, 1], action=actions, num_steps=2)
+    for item, (state, seed, action) in enumerate(zip([None, None, begun], [1, 4, 1], actions, strict=True)):
+        assert found[item] == world.fork().run(state, seed=seed, action=action, num_steps=2)
+    assert_same(record_of(world), before)
+    assert world.batch([]) == []
+    with pytest.raises(PortTypeError, match="2 actions for 1 worlds"):
+        world.batch([None], action=["a", "b"])
+    with pytest.raises(PortError, match="2 seeds for a batch of 1"):
+        world.batch([None], seed=[1, 2])
+    with pytest.raises(TypeError, match="no option 'dry_run'"):
+        world.batch([None], dry_run=True)
+    failed, lived = world.batch([State(schema=("other",), other=3), None])
+    assert isinstance(failed, StateError) and lived == world.fork().run()
 
 
 def test_they_begin_where_the_world_stands() -> None:

@@ -13,6 +13,7 @@ from wgtorch.core.config import schema
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import Finding, PortTypeError, StateError
+from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
@@ -277,9 +278,12 @@ class Stage(Composite):
             training=training,
             debug=debug,
             cache=cache,
+            dry_run=dry_run,
         )
+        if content is not None and not isinstance(content, Mapping):
+            raise PortTypeError(f"{self.block_id}: content is {describe(content)}; expected a mapping by field, or None")
         self._check_loop_steps(run)
-        run.state, run.options.is_dry = state, bool(dry_run)
+        run.state = state
         if run.options.pause is not None:
             run.options.pause.arguments = {"state": state, "action": action, "content": content}
         if dry_run:

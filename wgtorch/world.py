@@ -12,6 +12,9 @@ from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.drawing import Link
 from wgtorch.core.errors import Finding, StateError, StructureError, ValidationResult
 from wgtorch.core.registry import Registry
+from wgtorch.core.run.batch import check_items, seeds_of
+from wgtorch.core.run.context import refuse_unknown
+from wgtorch.core.run.rng import check_seed
 from wgtorch.core.signature import copy_plain
 from wgtorch.stage import Stage
 from wgtorch.storage.commit import Commit
@@ -20,6 +23,7 @@ from wgtorch.world_runtime.changes import Change
 from wgtorch.world_runtime.contract import OUTSIDE
 from wgtorch.world_runtime.runner import WorldRunner
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
+from wgtorch.world_runtime.together import run_together
 
 WorldReports: Registry[Callable[..., Any]] = Registry("report of worlds", group="wgtorch.world_reports")
 """What shows a world's history, by the form it has; the report adds its own."""
@@ -105,6 +109,37 @@ class World(WorldRunner):
         if len(set(slots)) != len(slots) or not slots:
             raise StateError(f"{self.block_id}: schema {list(slots)}; expected different names, at least one")
         self._schema = tuple(slots)
+
+    def batch(
+        self, inputs: Sequence[State | None], *, seed: int | Sequence[int] | None = None, action: Any = None, **options: Any
+    ) -> list[Any]:
+        """Lives several futures of this world at once, each from where it is now; the world itself stays there.
+
+        Item k gives what ``world.fork().run(inputs[k], seed=seed[k])`` gives, through as few calls of local models as these allow.
+        :class:`~wgtorch.world_batch.WorldBatch` keeps such worlds.
+
+        Args:
+            inputs: for each item the State it starts from; None goes on with the one in flight.
+            seed: one for all items, or a list with one for each; that of the world's life when left out.
+            action: one for all items, or a list with one for each (which may be a list with one for each pass).
+            options: ``num_steps``, ``callbacks``, ``timeout``, ``cancelled``, ``training``, ``debug`` and ``cache`` as of :meth:`run`.
+
+        Returns:
+            For each item the State after its last pass. **In the place of an item that failed stands its exception.**
+
+        Example:
+            >>> calm, storm = world.batch([None, None], seed=7, action=["wait", "call the storm"])
+        """
+        refuse_unknown(self.run, [name for name in options if name != "dry_run"], f"{self.block_id}: batch()")
+        if options.get("dry_run"):
+            raise TypeError(f"{self.block_id}: batch() has no option 'dry_run'; write run(dry_run=True)")
+        items = check_items(inputs, self.block_id)
+        forks = [self.fork() for _ in items]
+        for fork, own in zip(forks, seeds_of(seed, len(items), self.block_id), strict=True):
+            if own is not None:
+                check_seed(own, self.block_id)
+                fork.life.seed = own
+        return run_together(forks, items, action, self.block_id, **options)
 
     # --- the past -----------------------------------------------------------------------------------------------------
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 from wgtorch.core.errors import PortTypeError, StateError, StructureError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run import background
-from wgtorch.core.run.batch import run_items
-from wgtorch.core.run.context import Callback, callbacks_of, in_this_context, told_of_item
+from wgtorch.core.run.context import Callback
 from wgtorch.core.run.rng import check_seed
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State
+from wgtorch.world_runtime.together import run_together
 
 
 class WorldBatch(Sequence[World]):
@@ -89,26 +87,11 @@ class WorldBatch(Sequence[World]):
         Raises:
             PortTypeError: there are more or fewer actions than worlds.
         """
-        actions = self._actions(action)
-        told = () if callbacks is None else callbacks_of(callbacks, "WorldBatch")
         options: dict[str, Any] = {"num_steps": num_steps, "timeout": timeout, "cancelled": cancelled, "training": training}
-        runs = [
-            partial(world.run, action=own, callbacks=[told_of_item(index, told)] if told else None, **options)
-            for index, (world, own) in enumerate(zip(self._worlds, actions, strict=True))
-        ]
-        found = run_items(runs, lambda run: background.start(in_this_context(run)), joins=True, apart=self.exact)
+        states = [None] * len(self)
+        found = run_together(self._worlds, states, action, "WorldBatch", callbacks=callbacks, apart=self.exact, **options)
         self.errors = {index: result for index, result in enumerate(found) if isinstance(result, Exception)}
         return found
-
-    def _actions(self, action: Any) -> list[Any]:
-        if not isinstance(action, (list, tuple)):
-            return [action] * len(self)
-        if len(action) != len(self):
-            raise PortTypeError(
-                f"WorldBatch: {len(action)} actions for {len(self)} worlds; give one for all, or a list with one for each (which may be a "
-                "list with one for each pass)"
-            )
-        return list(action)
 
     @overload
     def __getitem__(self, index: int) -> World: ...

@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -19,9 +21,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import wgtorch
+from tests.blocks_for_tests import as_pipeline, as_stage
 from tests.core.random_structures import Sketch, dags, loops
 from wgtorch import Block, Graph, Pipeline, Port, Stage, State, World
-from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError, ValidationError
+from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError, ValidationError
 from wgtorch.core.plan import make_plan
 from wgtorch.core.tree import walk
 
@@ -450,6 +453,102 @@ def test_debug_finds_what_is_changed_in_place_and_of_a_wrong_kind(block: Block, 
     g.run({"x": [torch.ones(2)]})
     with pytest.raises(PortError, match=word):
         g.run({"x": [torch.ones(2)]}, debug=True)
+
+
+@dataclass
+class Thing:
+    """An object that tells nobody that it changed."""
+
+    name: str = "a"
+    value: Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: torch.ones(3), lambda x: x.data.add_(1)),
+        (lambda: torch.ones(3), lambda x: x.numpy().__iadd__(1)),
+        (lambda: torch.ones(3), lambda x: setattr(x, "data", torch.zeros(3))),
+        (lambda: torch.ones(3000, 100), lambda x: x.data[17].mul_(2)),
+        (lambda: np.ones(3), lambda x: x.__iadd__(1)),
+        (lambda: bytearray(b"a"), lambda x: x.extend(b"b")),
+        (Thing, lambda x: setattr(x, "name", "b")),
+        (lambda: [Thing(value=torch.ones(2))], lambda x: x[0].value.mul_(2)),
+    ],
+    ids=["data", "array", "set_data", "large", "numpy", "bytearray", "object", "tensor_of_an_object"],
+)
+def test_debug_finds_changes_that_no_version_tells_of(make: Any, change: Any) -> None:
+    def forward(x: Any) -> int:
+        change(x)
+        return 1
+
+    g = Graph("g")
+    g.add_node(Block.wrap(lambda x: {"y": x}, outputs={"y": "any"}), "before")
+    g.add_node(Block.wrap(forward, outputs={"y": "any"}), "after")
+    g.add_edge("before.y", "after.x")
+    g.infer_exposed_ports()
+    with pytest.raises(PortError, match=r"after\.x: the block changed its input in place") as caught:
+        g.run({"x": make()}, debug=True)
+    assert caught.value.node_path == "after"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("text", 3), ("image", torch.ones(3)), ("number", "x"), ("list", 3), ("tensor", "a")])
+def test_debug_checks_kinds_on_inner_edges(kind: str, value: Any) -> None:
+    g = Graph("g")
+    g.add_node(Block.wrap(lambda x: {"y": value}, outputs={"y": "any"}), "before")
+    g.add_node(Block.wrap(lambda x: 1, inputs={"x": kind}, outputs={"y": "any"}), "after")
+    g.add_edge("before.y", "after.x")
+    g.infer_exposed_ports()
+    assert g.run({"x": 0}) == {"y": 1}
+    with pytest.raises(PortTypeError, match=r"after\.x: got .*expected .*kind"):
+        g.run({"x": 0}, debug=True)
+    mapped = Graph("g")
+    mapped.add_node(Block.wrap(lambda x: 1, inputs={"x": kind}, outputs={"y": "any"}), "n", map="x")
+    mapped.infer_exposed_ports()
+    with pytest.raises(PortTypeError, match=r"n\.x: got"):
+        mapped.run({"x": [value]}, debug=True)
+
+
+def test_debug_says_nothing_of_what_is_in_order() -> None:
+    graph = Graph.from_template("text_to_image", steps=2)
+    image = graph.run({"prompt": "the sea"}, seed=1, debug=True)["image"]
+    assert torch.equal(image, graph.run({"prompt": "the sea"}, seed=1)["image"])
+    world = World.from_template("default")
+    world.run(num_steps=1, seed=1, debug=True)
+
+
+@pytest.mark.parametrize("level", ["graph", "pipeline", "stage", "world"])
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("invented", 1, "invented"),
+        ("training", "yes", "training is str 'yes'"),
+        ("debug", 1, "debug is int 1"),
+        ("dry_run", "fakes", "dry_run is .*fakes"),
+        ("timeout", "1", "timeout is str"),
+        ("seed", "a", "seed is str"),
+        ("cache", {}, "cache is dict"),
+        ("callbacks", 3, "callbacks is int 3"),
+        ("cancelled", True, "cancelled is bool"),
+    ],
+)
+def test_no_level_takes_an_option_that_nothing_reads(level: str, option: str, value: Any, word: str) -> None:
+    graph = one(Block.wrap(lambda x: x, outputs={"y": "any"}))
+    stage = as_stage(graph, "s") if level in ("stage", "world") else None
+    world = World("w")
+    if stage is not None:
+        world.add_stage(stage, "s")
+        world.set_cycle(["s"])
+    root: Any = {"graph": graph, "pipeline": as_pipeline(graph), "stage": stage, "world": world}[level]
+    given: Any = State(recipe={}) if stage is not None else {"x": 1}
+    with pytest.raises(TypeError, match=word):
+        root.run(given, **{option: value})
+    if option not in ("dry_run", "cancelled"):  # which a stream has not, and which it wraps
+        with pytest.raises(TypeError, match=word):
+            list(root.stream(given, **{option: value}))
+    if option == "invented":
+        with pytest.raises(TypeError, match=r"batch\(\) has no option 'invented'"):
+            root.batch([given], invented=1)
 
 
 # --- the signature and the frames -------------------------------------------------------------------------------------

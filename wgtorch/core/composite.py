@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from wgtorch.core.run.context import (
     check_seeds_fit,
     in_this_context,
     new_run,
+    refuse_unknown,
     requested,
     split_path,
     told_of_item,
@@ -236,10 +236,11 @@ class Composite(GraphBuilder):
             training=training,
             debug=debug,
             cache=cache,
+            dry_run=dry_run,
         )
         check_seeds_fit(run.key, values, self.block_id)
         self._check_loop_steps(run)
-        run.feeds, run.options.is_dry, run.options.rng = feeds, bool(dry_run), rng
+        run.feeds, run.options.rng = feeds, rng
         if outputs is not None:
             outputs = requested(outputs, self.block_id)
             self._request(outputs, run)
@@ -299,6 +300,7 @@ class Composite(GraphBuilder):
             >>> results = graph.batch([{"prompt": "a"}, {"prompt": "b"}], seed=[7, 8])
             >>> failed = [k for k, result in enumerate(results) if isinstance(result, Exception)]
         """
+        refuse_unknown(self.run, options, f"{self.block_id}: batch()")
         items = check_items(inputs, self.block_id)
         seeds = seeds_of(seed, len(items), self.block_id)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -477,8 +479,7 @@ class Composite(GraphBuilder):
         name = next(iter(unknown))
         if name in self.get_input_spec():
             raise TypeError(f"{self.block_id}: run() takes inputs in a mapping; write run({{{name!r}: ...}})")
-        options = [option for option in inspect.signature(Composite.run).parameters if option not in ("self", "unknown")]
-        raise TypeError(f"{self.block_id}: run() has no option {name!r}; {suggest(name, options)}")
+        refuse_unknown(self.run, unknown, f"{self.block_id}: run()")
 
     def _check_names(self, inputs: Mapping[str, Any]) -> None:
         known = {entry.name for entry in self._inputs}

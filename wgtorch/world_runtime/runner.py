@@ -180,6 +180,7 @@ class WorldRunner(Level):
         dry_run: Literal[False] = False,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
         cache: NodeCache | None = None,
     ) -> State: ...
 
@@ -193,9 +194,10 @@ class WorldRunner(Level):
         seed: int | None = None,
         training: bool | None = None,
         callbacks: Callback | Iterable[Callback] | None = None,
-        dry_run: Literal[True, "fake"],
+        dry_run: Literal[True],
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
         cache: NodeCache | None = None,
     ) -> DryRun: ...
 
@@ -208,9 +210,10 @@ class WorldRunner(Level):
         seed: int | None = None,
         training: bool | None = None,
         callbacks: Callback | Iterable[Callback] | None = None,
-        dry_run: bool | str = False,
+        dry_run: bool = False,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
         cache: NodeCache | None = None,
     ) -> Any:
         """Lives on for some passes of the cycle.
@@ -221,16 +224,18 @@ class WorldRunner(Level):
             action: the user's action; a list holds one for each pass, anything else is given in every pass.
             num_steps: passes; the rest of one that was stopped counts as one.
             seed: root of all random draws; a life keeps its seed, and draws one when it is given none.
-            training, callbacks, timeout, cancelled, cache: as in :meth:`Composite.run`.
+            training, callbacks, timeout, cancelled, debug, cache: as in :meth:`Composite.run`.
             dry_run: report order and API calls and run nothing.
 
         Returns:
             The State after the last pass: slots 1-3 of the new episode, in the canonical cycle.
         """
         options = {"action": action, "num_steps": num_steps, "seed": seed, "training": training, "callbacks": callbacks}
+        if not isinstance(dry_run, bool):
+            raise PortTypeError(f"{self.block_id}: dry_run is {dry_run!r}; expected True or False: shapes depend on what a stage makes")
         if dry_run:
-            return self._dry_run(new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled))
-        for _ in self.stream(state, **options, timeout=timeout, cancelled=cancelled, cache=cache):
+            return self._dry_run(new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, dry_run=True))
+        for _ in self.stream(state, **options, timeout=timeout, cancelled=cancelled, debug=debug, cache=cache):
             pass
         return self._life.state
 
@@ -245,6 +250,7 @@ class WorldRunner(Level):
         callbacks: Callback | Iterable[Callback] | None = None,
         timeout: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        debug: bool = False,
         cache: NodeCache | None = None,
         events: bool = False,
     ) -> Generator[Any, None, None]:
@@ -254,14 +260,17 @@ class WorldRunner(Level):
         world there; the next ``run`` goes on from that stage.
 
         Args:
-            state, action, num_steps, seed, training, callbacks, timeout, cancelled, cache: as of :meth:`run`.
+            state, action, num_steps, seed, training, callbacks, timeout, cancelled, debug, cache: as of :meth:`run`.
             events: tell also of what happens inside the stages, as ``stream`` of other levels does; the last event holds the ``state``.
 
         Yields:
             A :class:`~wgtorch.world_runtime.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass;
             with ``events``, between them every :class:`~wgtorch.core.run.context.Event`.
         """
-        options = {"action": action, "num_steps": num_steps, "seed": seed, "training": training, "timeout": timeout, "cache": cache}
+        if not isinstance(events, bool):
+            raise PortTypeError(f"{self.block_id}: events is {describe(events)}; expected True or False")
+        options: dict[str, Any] = {"action": action, "num_steps": num_steps, "seed": seed, "training": training}
+        options |= {"timeout": timeout, "debug": debug, "cache": cache}
         if not events:
             return self._steps(state, **options, callbacks=callbacks, cancelled=cancelled)
 
@@ -283,11 +292,13 @@ class WorldRunner(Level):
         callbacks: Any,
         timeout: float | None,
         cancelled: Callable[[], bool] | None,
+        debug: bool,
         cache: NodeCache | None,
     ) -> Generator[WorldStep, None, None]:
         self._require_cycle()
         call = RunRequest(state, self._actions(action, num_steps), self._life.passes)
-        run = new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, training=training, cache=cache)
+        limits: dict[str, Any] = {"timeout": timeout, "cancelled": cancelled}
+        run = new_run(self.block_id, seed=seed, callbacks=callbacks, **limits, training=training, debug=debug, cache=cache)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
         self._check_place()

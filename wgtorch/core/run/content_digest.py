@@ -25,7 +25,8 @@ from wgtorch.core.port import MISSING
 SMALL = 4096
 """Bytes of a tensor that is read each time."""
 _PROBES = 256
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+_NESTED = (list, tuple, dict)
 
 
 class NoDigest(Exception):
@@ -63,6 +64,8 @@ class ContentDigests:
             return digest_of(kind.__name__.encode(), repr(value).encode("utf-8", "surrogatepass"))
         if isinstance(value, Tensor):
             return self.of_tensor(value)
+        if kind in _NESTED and _is_plain(value):
+            return digest_of(b"plain", repr(value).encode("utf-8", "surrogatepass"))
         if kind in (dict, types.MappingProxyType):
             items = sorted((self.of(key), self.of(item)) for key, item in value.items())
             order = digest_of(*[self.of(key) for key in value])
@@ -114,6 +117,16 @@ class ContentDigests:
         if state is not None:
             self._known[tensor] = (state, digest)
         return digest
+
+
+def _is_plain(value: Any) -> bool:
+    """True for plain values, and lists, tuples and dicts of such, which ``repr`` tells apart."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is dict:
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return kind in _NESTED and all(map(_is_plain, value))
 
 
 class _Pickler(pickle.Pickler):

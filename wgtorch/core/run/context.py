@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError
+from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.cached_call import CachedRun, note_draw
@@ -305,6 +306,7 @@ def new_run(
     training: bool | None = None,
     debug: bool = False,
     cache: NodeCache | None = None,
+    dry_run: bool | str = False,
 ) -> RunContext:
     """A run that starts now at the level called ``root``.
 
@@ -317,16 +319,21 @@ def new_run(
     key, steps = check_seed(seed, root), check_loop_steps(num_loop_steps, root)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
         raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
+    for name, value in (("training", training), ("debug", debug)):
+        if not (value is None or isinstance(value, bool)):
+            raise PortTypeError(f"{root}: {name} is {describe(value)} ({value!r}); expected True or False")
     if cancelled is not None and not callable(cancelled):
         raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
     if cache is not None and not isinstance(cache, NodeCache):
         raise PortTypeError(f"{root}: cache is {describe(cache)}; expected a NodeCache, as cache=NodeCache(max_bytes=2**30)")
+    if not isinstance(dry_run, bool) and dry_run != "fake":
+        raise PortTypeError(f"{root}: dry_run is {describe(dry_run)} ({dry_run!r}); expected True, False or 'fake'")
     cached, pause = None if cache is None else CachedRun(cache), claim_request()
     told = None if callbacks is None else callbacks_of(callbacks, root)
     deadline = None if timeout is None else time.monotonic() + timeout
     if (outer := active_call()) is None:
-        options = RunOptions(root, told or (), cancelled, deadline, bool(training), debug, batch=meeting.get(), cache=cached)
-        options.pause = pause
+        options = RunOptions(root, told or (), cancelled, deadline, bool(training), bool(debug), batch=meeting.get(), cache=cached)
+        options.pause, options.is_dry = pause, bool(dry_run)
         run = RunContext(options, key=key, num_loop_steps=steps)
         return run if pause is None else pause.begin(run)
     inner = outer.child()
@@ -338,7 +345,8 @@ def new_run(
         cancelled=stops,
         deadline=min([limit for limit in (deadline, around.deadline) if limit is not None], default=None),
         training=around.training if training is None else training,
-        debug=debug or around.debug,
+        debug=bool(debug or around.debug),
+        is_dry=bool(dry_run),
         taken=None,
         cache=cached or around.cache,
         pause=pause,
@@ -347,6 +355,18 @@ def new_run(
     if key is not None:
         inner.key = key
     return inner if pause is None else pause.begin(inner)
+
+
+def refuse_unknown(run: Callable[..., Any], options: Iterable[str], where: str) -> None:
+    """Refuses options that a level's ``run`` does not have.
+
+    Raises:
+        TypeError: names the option, and the nearest.
+    """
+    known = [name for name, option in inspect.signature(run).parameters.items() if option.kind is not option.VAR_KEYWORD]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{where} has no option {name!r}; {suggest(name, known)}")
 
 
 def callbacks_of(callbacks: Any, root: str) -> tuple[Callback, ...]:

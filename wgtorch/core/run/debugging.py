@@ -1,52 +1,76 @@
-"""What ``run(..., debug=True)`` looks for around each call: inputs changed in place, and outputs of a wrong kind."""
+"""What ``run(..., debug=True)`` looks for around each call: inputs changed in place, and values of a wrong kind on either side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.errors import PortError
 from wgtorch.core.kinds import describe
-from wgtorch.core.port import Spec
+from wgtorch.core.port import Port, Spec
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest
 
 
 class Snapshot:
-    """Inputs of a call as they were before it: tensors by their version, containers by their content.
+    """Inputs of a call as they were before it, by their content; it reads all of them.
 
     Args:
+        where: the node's path.
         inputs: values by port.
+        spec: the node's input ports.
+        mapped: those that get one value after the other from a list.
+
+    Raises:
+        PortError: an input is not of its port's kind; names node and port.
     """
 
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        self._before = {name: (value, _print_of(value)) for name, value in inputs.items()}
+    def __init__(self, where: str, inputs: Mapping[str, Any], spec: Spec, mapped: Collection[str] = ()) -> None:
+        self._where, self._mapped = where, mapped
+        for name, value in inputs.items():
+            if name in spec:
+                _check(spec[name], value, f"{where}.{name}", is_mapped=name in mapped)
+        self._before = {name: (value, _content(value)) for name, value in inputs.items()}
 
-    def check(self, where: str, outputs: Mapping[str, Any], spec: Spec | None) -> None:
+    def check(self, outputs: Mapping[str, Any], spec: Spec) -> None:
         """Compares after the call.
 
         Raises:
             PortError: an input is not what it was, or an output is not of its port's kind; names node and port.
         """
         for name, (value, before) in self._before.items():
-            if _print_of(value) != before:
+            if _content(value) != before:
                 raise PortError(
-                    f"{where}.{name}: the block changed its input in place ({describe(value)}), which every reader of the value sees; "
-                    "work on a copy (x = x.clone(), list(x), dict(x)) and return that"
+                    f"{self._where}.{name}: the block changed its input in place ({describe(value)}), which every reader of the value "
+                    "sees; work on a copy (x = x.clone(), list(x), dict(x)) and return that"
                 )
-        for name, port in (spec or {}).items():
+        for name, port in spec.items():
             if name in outputs:
-                port.check(outputs[name], f"{where}.{name} (output)")
+                _check(port, outputs[name], f"{self._where}.{name} (output)", is_mapped=bool(self._mapped))
 
 
-def _print_of(value: Any) -> Any:
+def _check(port: Port, value: Any, where: str, *, is_mapped: bool) -> None:
+    for item in value if is_mapped and isinstance(value, (list, tuple)) else (value,):
+        if item is not None or not (port.optional or is_mapped):
+            port.check(item, where)
+
+
+def _content(value: Any) -> Any:
     """What changes when a value is changed in place."""
     if isinstance(value, Tensor):
-        return (id(value), value._version if not value.is_inference() else None, tuple(value.shape))
+        version = None if value.is_inference() else value._version
+        return (version, tuple(value.shape), _digest(value))
     if isinstance(value, Mapping):
-        return (id(value), [(key, _print_of(item)) for key, item in value.items()])
+        return [(key, _content(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
-        return (id(value), [_print_of(item) for item in value])
-    if isinstance(value, set):
-        return (id(value), sorted(map(repr, value)))
-    return value if isinstance(value, (str, int, float, bool, bytes, type(None))) else id(value)
+        return [_content(item) for item in value]
+    return id(value) if isinstance(value, torch.Generator) else _digest(value)  # one that is drawn from goes on
+
+
+def _digest(value: Any) -> Any:
+    try:
+        return ContentDigests().of(value)  # one that remembers nothing
+    except NoDigest:
+        return id(value)

@@ -30,7 +30,7 @@ from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of,
 Part = tuple[int, str]
 Parts = dict[Part, Any]
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _OWN = ("_parameters", "_buffers", "_modules")
 _READ = {"training", "_forward_hooks", "_forward_pre_hooks", *_OWN}
 _SKIPPED = (frozenset(nn.Module().__dict__) - _READ) | {"_frozen", "_block_id", "_adapter_gate"}
@@ -277,6 +277,8 @@ class Look:
                         if tensor is not None:
                             self._tensors.append(tensor)
                             flat.append(_state_of_weight(tensor))
+                elif (kind_of := type(value)) in _PLAIN:
+                    flat += (name, kind_of, value)
                 elif value or name[-6:] != "_hooks":
                     flat.append(name)
                     _flatten(value, flat, others, 0)
@@ -320,12 +322,18 @@ def _flatten(value: Any, flat: list[Any], others: list[Any], depth: int) -> None
     elif kind in (list, tuple) and depth < _DEEP and len(value) <= _MOST:
         flat.append((kind, len(value)))
         for item in value:
-            _flatten(item, flat, others, depth + 1)
+            if (kind_of := type(item)) in _PLAIN:  # written out, as below: the call costs more
+                flat += (kind_of, item)
+            else:
+                _flatten(item, flat, others, depth + 1)
     elif kind in (dict, OrderedDict) and depth < _DEEP and len(value) <= _MOST:
         flat.append((kind, len(value)))
         for key, item in value.items():
             flat.append(key if type(key) in _PLAIN else repr(key))
-            _flatten(item, flat, others, depth + 1)
+            if (kind_of := type(item)) in _PLAIN:
+                flat += (kind_of, item)
+            else:
+                _flatten(item, flat, others, depth + 1)
     else:
         flat.append(kind)
         others.append(value)

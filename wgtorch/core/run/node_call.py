@@ -93,16 +93,16 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
         if pause is not None and pause.stops(run, call.node, before=False):
             raise Stopped(outputs_of(call, result, child))
         return result
-    snapshot = Snapshot(values) if run.options.debug else None
     root, path, level = run.options.root, run.where(call.node), _level(child)
     run.tell(Event("start", path, level, values, root=root))
     started = time.perf_counter()
     try:
+        snapshot = Snapshot(path, values, child.get_input_spec(), node.map) if run.options.debug else None
         outputs = outputs_of(call, make(node, child, call, values, run), child)
         if call.routes:
             _check_routes(call, child, outputs)
         if snapshot is not None:
-            snapshot.check(path, outputs, None if node.map else child.get_output_spec())
+            snapshot.check(outputs, child.get_output_spec())
     except Exception as error:
         run.tell(Event("error", path, level, values, elapsed=time.perf_counter() - started, error=error, root=root))
         raise
