@@ -4,47 +4,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wgtorch.blocks.pixel_scenes.conditioner import FRONT_KINDS
-from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, CELL, COLUMNS, FRONT_ROWS, FRONT_WIDTH, GRID
-from wgtorch.blocks.scenes.layers import ConvBlock, Fourier, TransformerBlock
+from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, COLUMNS, FRONT_ROWS, FRONT_WIDTH, GRID
+from wgtorch.blocks.scenes.hybrid import HybridBackbone
 from wgtorch.blocks.simulation.scene_plan import BACK, BUILDS, COLOURS, FRONT, HAIRS, HATS, LANDMARKS, STATES, TERRAINS, TIMES, WEATHERS
 from wgtorch.core.block import register_block
-from wgtorch.roles import Backbone
 
 
 @register_block("backbone/pixel_scene")
-class PixelSceneBackbone(Backbone):
+class PixelSceneBackbone(HybridBackbone):
     """Predicts the clean picture x0 of 64 x 64 pixels from a noisy one, given the rows of a plan.
 
-    ::
-
-        plan --> map of cells 16x16 ----------+---------------------------------------------+
-                                              v                                             v
-        latent --unshuffle 4--> 16x16 --------+--conv--unshuffle 2--> 8x8 transformer --shuffle 2--conv--> shuffle 4 --> pred
-                                                  +------------------ skip -----------------+
-
-    The path of the noise is the straight one (rectified flow, Liu et al. 2022, https://arxiv.org/abs/2209.03003):
-    ``x_t = (1 - t) x0 + t noise``, t in [0, 1]; `pred` is an x0-prediction, preconditioned as by Karras et al. 2022
-    (https://arxiv.org/abs/2206.00364, section 5). Things stand on a grid of cells of 4 x 4 pixels. Every cell of a thing has a code
-    of its own - which thing, which of its cells, its colour, state and look - that lies where the thing stands (as layouts and
-    segmentation maps condition SPADE, Park et al. 2019, https://arxiv.org/abs/1903.07291); hour, weather and land modulate every block
-    (adaLN-zero, Peebles & Xie 2022, https://arxiv.org/abs/2212.09748).
+    A :class:`~wgtorch.blocks.scenes.hybrid.HybridBackbone` with a map of cells on its fine map, before the transformer and after it.
+    Things stand on a grid of cells of 4 x 4 pixels. Every cell of a thing has a code of its own - which thing, which of its cells, its
+    colour, state and look - that lies where the thing stands (as layouts and segmentation maps condition SPADE, Park et al. 2019,
+    https://arxiv.org/abs/1903.07291); hour, weather and land modulate every block.
 
     Args:
-        width: channels of the transformer.
-        depth: its blocks.
-        heads: its attention heads.
-        conv_width: channels at 16x16.
+        width, depth, heads, conv_width, condition_width, sigma_data: as in :class:`~wgtorch.blocks.scenes.hybrid.HybridBackbone`.
         code_width: channels of a cell's code.
-        condition_width: channels of the vector that modulates the blocks.
-        sigma_data: standard deviation of the pictures, which are in [-1, 1].
     """
-
-    inputs = {"latent": "latent", "condition": "embedding"}
-    outputs = {"pred": "tensor"}
-    uses_global_rng = False
 
     def __init__(
         self,
@@ -57,30 +37,20 @@ class PixelSceneBackbone(Backbone):
         condition_width: int = 64,
         sigma_data: float = 0.5,
     ):
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"PixelSceneBackbone.heads: width {width} is not divisible by {heads}")
-        if conv_width % 8:
-            raise ValueError(f"PixelSceneBackbone.conv_width: found {conv_width}, expected a multiple of 8")
-        self.sigma_data = sigma_data
-        self.side = GRID // 2
+        super().__init__(
+            GRID // 2,
+            width=width,
+            depth=depth,
+            heads=heads,
+            conv_width=conv_width,
+            condition_width=condition_width,
+            sigma_data=sigma_data,
+            fine_blocks=3,
+        )
         self.setting = _Setting(condition_width)
         self.cells = _Cells(code_width)
-        self.timestep = nn.Sequential(Fourier(64), nn.Linear(64, condition_width), nn.SiLU(), nn.Linear(condition_width, condition_width))
-        self.enter = nn.Conv2d(3 * CELL**2, conv_width, 3, padding=1)
         self.told = nn.Conv2d(self.cells.channels, conv_width, 3, padding=1)
-        self.fine_in = ConvBlock(conv_width, condition_width)
-        self.to_tokens = nn.Linear(4 * conv_width, width)
-        self.position = nn.Parameter(0.02 * torch.randn(self.side**2, width))
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, condition_width) for _ in range(depth))
-        self.from_tokens = nn.Linear(width, 4 * conv_width)
-        self.merge = nn.Conv2d(2 * conv_width, conv_width, 1)
         self.told_again = nn.Conv2d(self.cells.channels, conv_width, 1)
-        self.fine_out = nn.ModuleList(ConvBlock(conv_width, condition_width) for _ in range(3))
-        self.norm = nn.GroupNorm(8, conv_width)
-        self.leave = nn.Conv2d(conv_width, 3 * CELL**2, 3, padding=1)
-        for parameter in self.leave.parameters():
-            nn.init.zeros_(parameter)
 
     def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> dict[str, Tensor]:
         """The picture x0 behind a noisy one.
@@ -93,29 +63,10 @@ class PixelSceneBackbone(Backbone):
         Returns:
             `pred`: x0, [B, 3, 64, 64], in [-1, 1] where the model is right; it is not clamped.
         """
-        batch = latent.shape[0]
-        t = torch.as_tensor(timestep, dtype=latent.dtype, device=latent.device).expand(batch)
-        skip, scale_in, scale_out = self._scales(t.view(batch, 1, 1, 1))
-        rows = condition.round().long().expand(batch, -1, -1)
-        told = self.cells(rows)  # [B, C, 16, 16]
-        modulation = F.silu(self.setting(rows[:, 0]) + self.timestep(t))  # [B, condition_width]
-
-        fine = self.fine_in(self.enter(F.pixel_unshuffle(scale_in * latent, CELL)) + self.told(told), modulation)
-        tokens = self.to_tokens(F.pixel_unshuffle(fine, 2).flatten(2).mT) + self.position  # [B, 64, width]
-        for block in self.blocks:
-            tokens = block(tokens, modulation)
-        coarse = F.pixel_shuffle(self.from_tokens(tokens).mT.unflatten(2, (self.side, self.side)), 2)
-        fine = self.merge(torch.cat([fine, coarse], dim=1)) + self.told_again(told)
-        for conv in self.fine_out:
-            fine = conv(fine, modulation)
-        network = F.pixel_shuffle(self.leave(F.silu(self.norm(fine))), CELL)
-        return {"pred": skip * latent + scale_out * network}
-
-    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_in, c_out: var(x_t) is (1 - t)^2 s^2 + t^2, and c_skip x_t the linear estimate of x0 of least error."""
-        s = self.sigma_data
-        variance = ((1 - t) * s) ** 2 + t**2
-        return (1 - t) * s**2 / variance, variance.rsqrt(), s * t * variance.rsqrt()
+        rows = condition.round().long().expand(len(latent), -1, -1)
+        cells = self.cells(rows)  # [B, C, 16, 16]
+        everywhere = self.setting(rows[:, 0])
+        return {"pred": self.denoised(latent, timestep, everywhere, entering=self.told(cells), leaving=self.told_again(cells))}
 
 
 class _Setting(nn.Module):
