@@ -298,9 +298,9 @@ def test_a_callbacks_failure_ends_the_run():
 
 
 def test_it_can_be_stopped():
-    with pytest.raises(RunCancelled, match="cancelled before plan of architect"):
+    with pytest.raises(RunCancelled, match="cancelled before plan/p/p of architect"):
         architect().run(State(intent="x"), cancelled=lambda: True)
-    with pytest.raises(RunTimeoutError, match="time limit passed before plan of architect"):
+    with pytest.raises(RunTimeoutError, match="time limit passed before plan/p/p of architect"):
         architect().run(State(intent="x"), timeout=-1.0)
 
 

@@ -82,7 +82,7 @@ def walk(plan: Plan, turns: int = 3) -> set[int]:
 
 def check_frees(plan: Plan) -> None:
     """Nothing is dropped that is read later, and nothing is kept that is not."""
-    wanted = {slot for _, slot in plan.outputs}
+    wanted = {slot for _, slot in plan.outputs} | {slot for _, _, slot in plan.fills}
     left = walk(plan)
     assert wanted <= left, "an output was dropped"
     read = {slot for step in plan.steps for slot in (*step.reads, *step.writes)}

@@ -36,7 +36,7 @@ from wgtorch.core.run.context import (
     told_of_item,
 )
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
-from wgtorch.core.run.executor import walk, walk_async
+from wgtorch.core.run.executor import inlined_children, walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import NodeCache, copied
@@ -69,6 +69,7 @@ class Composite(GraphBuilder):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop("forward", None)
+        state.pop("_signed", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -88,7 +89,7 @@ class Composite(GraphBuilder):
             )
             own.__qualname__ = f"{type(self).__name__}.forward"
             own.__signature__ = InputSignature(self)  # type: ignore[attr-defined]
-            self.__dict__["forward"] = types.MethodType(own, self)
+            self.__dict__["forward"] = self.__dict__["_signed"] = types.MethodType(own, self)
 
     def forward(self, *args: Any, run_context: RunContext | None = None, **inputs: Any) -> dict[str, Any]:
         """The computation itself, in the grad mode and train or eval mode that the caller has set.
@@ -131,8 +132,14 @@ class Composite(GraphBuilder):
             return self._walked(plan, slots, plan.steps, run)
         if plan.units:
             walk_async(self, plan.units, slots, run)
+        elif run is not None and run.options.is_watched:
+            walk(self, plan.steps, slots, run)
+        elif not plan.inlined:
+            walk(self, plan.fast_steps, slots, run)
+        elif (tables := inlined_children(self, plan.inlined)) is None:
+            walk(self, plan.steps, slots, run)
         else:
-            walk(self, plan.steps if run is not None and run.options.is_watched else plan.fast_steps, slots, run)
+            walk(self, plan.fast_steps, slots, run, tables)
         outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
         return outputs if run is None or run.wanted is None else self._take(run, outputs)
 
@@ -372,9 +379,19 @@ class Composite(GraphBuilder):
             self.refresh_below()
         plan = self._plan
         if plan is None:
-            plan = make_plan(self._structure())
+            plan = make_plan(self._structure(), plan_of=self._plan_to_inline)
             self._plan = plan
         return plan
+
+    def _plan_to_inline(self, node_id: str) -> Plan | None:
+        """The plan of a level below whose calls may stand in this one's plan; None where its own call does something more."""
+        child = self.nodes[node_id]
+        if not isinstance(child, Composite) or type(child).forward is not Composite.forward or child.remote:
+            return None
+        try:
+            return child.plan()
+        except ValidationError:  # whoever calls it is told
+            return None
 
     def _plan_while_traced(self) -> None:
         """Makes the plan when ``torch.compile`` comes here first, which then finds it made: it calls this instead of tracing it."""
@@ -398,20 +415,18 @@ class Composite(GraphBuilder):
         """The plan for what a run wants of this composite, with the values it gives."""
         if not run.feeds and run.wanted is None:
             return self._current_plan()
+        key = (run.wanted, run.exposed, frozenset(run.feeds or ()))
+        self.refresh_below()
+        if (plan := self._plans.get(key)) is not None:
+            return plan
         fed = tuple((path[0], port) for path, port in run.feeds or () if len(path) == 1)
-        deep = frozenset(run.feeds or ())
         if run.wanted is None:
             wanted, also = list(self._outputs), set()
         else:
             local = [Exposed(path[0], port, f"{path[0]}.{port}") for path, port in sorted(run.wanted) if len(path) == 1]
             wanted = [entry for entry in self._outputs if entry.name in run.exposed] + local
             also = {path[0] for path, _ in run.wanted if len(path) > 1}
-        key = (tuple(wanted), frozenset(also), deep)
-        self.refresh_below()
-        plan = self._plans.get(key)
-        if plan is None:
-            structure = self._without_spared_inputs(run)
-            plan = self._plans[key] = make_plan(structure, wanted=wanted, fed=fed, also=also)
+        plan = self._plans[key] = make_plan(self._without_spared_inputs(run), wanted=wanted, fed=fed, also=also)
         return plan
 
     def _without_spared_inputs(self, run: RunContext) -> Structure:

@@ -13,7 +13,7 @@ from wgtorch.core.drawing import Link
 from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level, edits
-from wgtorch.core.plan import FROZEN, LEVEL, RNG, SURROUNDED, upstream, validate_structure
+from wgtorch.core.plan import FROZEN, LEVEL, RNG, STREAM, SURROUNDED, upstream, validate_structure
 from wgtorch.core.plan.routes import BehindRoutes
 from wgtorch.core.plan.wiring import wire
 from wgtorch.core.port import MISSING, Port, Spec
@@ -296,7 +296,8 @@ class GraphBuilder(Level):
         is_level = isinstance(child, Level)
         is_async = bool(child.is_async) or node.timeout is not None
         surrounded = bool(node.map or node.retry or node_id in self._adapted)
-        needs = LEVEL * is_level | FROZEN * (not node.trainable) | RNG * child.wants_rng | SURROUNDED * surrounded
+        needs = LEVEL * is_level | FROZEN * (not node.trainable) | RNG * child.wants_rng | STREAM * child.wants_stream
+        needs |= SURROUNDED * surrounded
         return NodeShape(
             node_id=node_id,
             key=self.nodes.key(node_id),
@@ -311,7 +312,7 @@ class GraphBuilder(Level):
             needs=needs,
             may_skip=node.condition is not None,
             routes=tuple(child.routes),
-            hoistable=() if needs or is_async or node.condition is not None else tuple(child.invariant_ports),
+            hoistable=() if needs & ~STREAM or is_async or node.condition is not None else tuple(child.invariant_ports),
         )
 
     def _kinds_of_input(self, name: str) -> dict[str, Port]:

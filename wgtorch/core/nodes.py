@@ -38,6 +38,8 @@ class Nodes(nn.Module):
         return child
 
     def __getitem__(self, node_id: str) -> Any:
+        if type(node_id) is str and node_id[-1:] != "_" and node_id in self._modules:  # its own key: no need to look for that
+            return self._modules[node_id]
         try:
             return self._modules[self.key(node_id)]
         except (KeyError, AttributeError, TypeError):

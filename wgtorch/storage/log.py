@@ -181,7 +181,8 @@ class CommitLog(LogReader):
         assert kind in KINDS, f"no kind of commit: {kind!r}"
         fields: dict[str, Any] = {"content": before["content"], "schema": before["schema"], "slots": before["slots"]}
         if life is not None:
-            fields["schema"] = None if life.state is None else list(life.state.schema)
+            schema = None if life.state is None else list(life.state.schema)
+            fields["schema"] = before["schema"] if schema == before["schema"] else schema
             fields["slots"] = None if life.state is None else dict(life.state)
         stored = None
         if pending.stored is not None:

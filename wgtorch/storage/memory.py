@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Self
 
 from torch import Tensor
@@ -30,7 +29,7 @@ class MemoryStorage(CommitLog):
         self._past: CommitLog | None = None
 
     def _write(self, commit: Commit, body: Body) -> Commit:
-        commit = replace(commit, id=secrets.token_hex(20), weight=self._weigh(body))
+        commit = commit.named(secrets.token_hex(20), self._weigh(body))
         self._bodies[commit.id] = body
         return commit
 

@@ -46,10 +46,11 @@ class State(Mapping[str, Any]):
 
     def __init__(self, *, schema: tuple[str, ...] = CANONICAL_SLOTS, **slots: Any) -> None:
         object.__setattr__(self, "_schema", tuple(schema))
-        for name in slots:
-            if name not in self._schema:
-                raise StateError(f"State has no slot {name!r}; {suggest(name, self._schema)}")
-        object.__setattr__(self, "_values", {name: slots.get(name) for name in self._schema})
+        values = {**dict.fromkeys(self._schema), **slots}
+        if len(values) > len(self._schema):
+            wrong = next(name for name in slots if name not in self._schema)
+            raise StateError(f"State has no slot {wrong!r}; {suggest(wrong, self._schema)}")
+        object.__setattr__(self, "_values", values)
 
     @property
     def schema(self) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class State(Mapping[str, Any]):
     @property
     def filled(self) -> tuple[str, ...]:
         """Names of the slots that hold something."""
-        return tuple(name for name in self._schema if holds_something(self._values[name]))
+        return tuple([name for name, value in self._values.items() if holds_something(value)])
 
     @property
     def complete(self) -> bool:
@@ -83,7 +84,8 @@ class State(Mapping[str, Any]):
         raise StateError(f"State has no slot {key!r}; {suggest(key, self._schema)}, or numbers 1 to {len(self._schema)}")
 
     def __getitem__(self, key: str | int) -> Any:
-        return self._values[self.slot_name(key)]
+        values = self._values
+        return values[key] if type(key) is str and key in values else values[self.slot_name(key)]
 
     def __getattr__(self, name: str) -> Any:
         values = object.__getattribute__(self, "_values")
@@ -139,8 +141,8 @@ def _rebuild(schema: tuple[str, ...], values: dict[str, Any]) -> State:
 
 def holds_something(value: Any) -> bool:
     """True unless the value is None or an empty text or container."""
-    if value is None:
-        return False
+    if value is None or type(value) is str:
+        return bool(value)
     if isinstance(value, Tensor):
         return value.numel() > 0
     return len(value) > 0 if hasattr(value, "__len__") else True

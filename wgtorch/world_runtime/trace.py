@@ -104,7 +104,10 @@ class StageTrace:
         return found
 
     def _why(self, node_id: str) -> str | None:
-        reason: str | None = self.stage.skip_reason(self.stage.node_specs[node_id], RunContext(RunOptions(""), state=self.before))
+        place = self.stage.node_specs[node_id]
+        if place.condition is None:
+            return None
+        reason: str | None = self.stage.skip_reason(place, RunContext(RunOptions(""), state=self.before))
         return reason
 
     def _note(self, event: Event) -> None:

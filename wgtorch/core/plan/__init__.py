@@ -10,7 +10,24 @@ somebody reads, the combination of several, or what a loop carries from iteratio
 
 from wgtorch.core.plan.build import make_plan
 from wgtorch.core.plan.checks import validate_structure
-from wgtorch.core.plan.steps import FROZEN, LEVEL, NONE, RNG, SURROUNDED, Call, Carry, Chain, Combine, Hoisted, Loop, Plan, Step, Unit
+from wgtorch.core.plan.steps import (
+    FROZEN,
+    LEVEL,
+    NONE,
+    RNG,
+    STREAM,
+    SURROUNDED,
+    UNSURE,
+    Call,
+    Carry,
+    Chain,
+    Combine,
+    Hoisted,
+    Loop,
+    Plan,
+    Step,
+    Unit,
+)
 from wgtorch.core.plan.wiring import strong_components, upstream
 
 __all__ = [
@@ -18,7 +35,9 @@ __all__ = [
     "LEVEL",
     "NONE",
     "RNG",
+    "STREAM",
     "SURROUNDED",
+    "UNSURE",
     "Call",
     "Carry",
     "Chain",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
+from wgtorch.core.plan.inline import Inliner
 from wgtorch.core.plan.routes import BehindRoutes
-from wgtorch.core.plan.steps import NONE, SURROUNDED, Call, Carry, Chain, Combine, Hoisted, Loop, Plan, Step, Unit
+from wgtorch.core.plan.steps import NONE, SURROUNDED, UNSURE, Call, Carry, Chain, Combine, Hoisted, Loop, Plan, Step, Unit
 from wgtorch.core.plan.wiring import Wiring, natural, upstream, wire
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
@@ -21,6 +22,7 @@ def make_plan(
     wanted: Sequence[Exposed] | None = None,
     fed: Iterable[tuple[str, str]] = (),
     also: Iterable[str] = (),
+    plan_of: Callable[[str], Plan | None] | None = None,
 ) -> Plan:
     """Plans a run.
 
@@ -29,6 +31,7 @@ def make_plan(
         wanted: outputs to compute; all exposed ones by default. Only nodes they need are in the plan.
         fed: output ports whose value is given, so that their node need not run.
         also: nodes to run even if no wanted output needs them.
+        plan_of: the plan of the level at a node, which may be written out in this one; None where its call has to be made as it is.
 
     Raises:
         ValidationError: the structure cannot be run; lists all findings.
@@ -43,8 +46,12 @@ def make_plan(
         errors = source_findings(wiring) + cycle_findings(wiring)
     if errors:
         raise ValidationError(structure.name, errors)
-    plan = Builder(wiring, wanted, fed).build()
+    plan = Builder(wiring, wanted, fed, plan_of or _make_the_call).build()
     return replace(plan, unread=frozenset(entry.name for entry in structure.inputs) - {name for name, _, _ in plan.inputs})
+
+
+def _make_the_call(node_id: str) -> Plan | None:
+    return None
 
 
 def _in_order(structure: Structure) -> Structure:
@@ -87,8 +94,11 @@ def _cut_down(structure: Structure, wanted: Sequence[Exposed], fed: Sequence[tup
 class Builder:
     """Lays values out in slots and nodes out in steps."""
 
-    def __init__(self, wiring: Wiring, wanted: Sequence[Exposed], fed: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, wiring: Wiring, wanted: Sequence[Exposed], fed: Sequence[tuple[str, str]], plan_of: Callable[[str], Plan | None]
+    ) -> None:
         self.wiring = wiring
+        self.plan_of = plan_of
         self.structure = wiring.structure
         self.wanted = wanted
         self.size = 0
@@ -126,17 +136,20 @@ class Builder:
             index = self.wiring.component[members[0]]
             steps += self._loop(members) if self.wiring.is_loop(index) else self._node_steps(members[0])
         outputs = tuple((entry.name, self._source_slot(entry.node_id, entry.port_name)) for entry in self.wanted)
-        keep = {slot for _, slot in outputs}
+        keep = {slot for _, slot in outputs} | {slot for _, _, slot in self.fills}  # what a node holds itself is freed by nobody
         steps_freed = _with_frees(steps, keep)
+        inliner = Inliner(self.plan_of, self.size)
+        fast_steps = inliner.written_out(steps)
         return Plan(
-            size=self.size,
+            size=inliner.size,
             inputs=tuple((name, slot, self.required[name]) for name, slot in self.exposed.items()),
             feeds=tuple((node, port, slot) for (node, port), slot in self.given.items()),
             outputs=outputs,
             steps=steps_freed,
-            fast_steps=joined(steps_freed),
+            fast_steps=joined(_with_frees(fast_steps, keep)),
             fills=tuple(self.fills),
             units=_units(steps_freed, keep),
+            inlined=tuple(inliner.levels),
         )
 
     def _slot(self) -> int:
@@ -269,6 +282,7 @@ class Builder:
         # A value of the node's own that stands in for one that may not come is looked for when it is known.
         falls_back = any(port.filled and slot in self.unsure for port in node.inputs for name, slot in inputs if name == port.name)
         behind = self.routes.of_required(node_id)
+        surrounded = bool(node.is_async or node.may_skip or falls_back or behind or node.routes)
         call = Call(
             node=node_id,
             key=node.key or node_id,
@@ -279,7 +293,7 @@ class Builder:
             store=store,
             out_slot=store[0][1] if lone else NONE,
             out_port=node.outputs[0] if len(node.outputs) == 1 else "",
-            needs=node.needs | (SURROUNDED if node.is_async or node.may_skip or falls_back or behind or node.routes else 0),
+            needs=node.needs | SURROUNDED * surrounded | UNSURE * bool(unsure),
             required=required,
             unsure=unsure,
             is_async=node.is_async,
@@ -383,11 +397,11 @@ def joined(steps: Iterable[Step]) -> tuple[Step | Chain, ...]:
     for step in steps:
         if not (isinstance(step, Call) and step.passes_on):
             parts.append(step)
-        elif parts and isinstance(parts[-1], list) and parts[-1][-1].out_slot == step.arg_slot:
+        elif parts and isinstance(parts[-1], list) and parts[-1][-1].writes == step.args[:1]:
             parts[-1].append(step)
         else:
             parts.append([step])
-    return tuple([Chain(tuple(part), part[0].arg_slot, part[-1].out_slot) if isinstance(part, list) else part for part in parts])
+    return tuple([Chain(tuple(part), part[0].args[0], part[-1].writes[0]) if isinstance(part, list) else part for part in parts])
 
 
 def _units(steps: Sequence[Step], keep: set[int]) -> tuple[Unit, ...]:

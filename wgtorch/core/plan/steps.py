@@ -9,9 +9,10 @@ NONE = -1
 """The slot number that stands for no slot."""
 
 
-LEVEL, FROZEN, RNG, SURROUNDED = 1, 2, 4, 8
+LEVEL, FROZEN, RNG, SURROUNDED, UNSURE, STREAM = 1, 2, 4, 8, 16, 32
 """What the call of a node needs beside values: the run's context, where the child is a level; a detached twin, where gradients are
-recorded; a source of random draws; more than that (map, adapter, condition, stream, another thread)."""
+recorded; a source of random draws; more than that (map, adapter, condition, another thread); a look at whether required values came;
+a function that tells callbacks of parts of its outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Call:
         frees: slots nobody reads after this step.
         behind: required inputs that only arrive where routes are taken, and those, as (node, output).
         routes: outputs of its own of which one call gives only some.
+        level: where the call of a level below is written out in its place (:mod:`wgtorch.core.plan.inline`): which one, from 1.
     """
 
     node: str
@@ -50,6 +52,7 @@ class Call:
     frees: tuple[int, ...] = ()
     behind: tuple[tuple[str, frozenset[tuple[str, str]]], ...] = ()
     routes: tuple[str, ...] = ()
+    level: int = 0
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -63,8 +66,10 @@ class Call:
 
     @property
     def passes_on(self) -> bool:
-        """True where it needs nothing but one value, which nobody reads after, and gives one; the place may be frozen."""
-        return not self.needs & ~FROZEN and self.arg_slot != NONE and self.out_slot != NONE and self.frees == (self.arg_slot,)
+        """True where one value goes in by position, which nobody reads after, perhaps others that stay, and one that is read comes out;
+        the place may be frozen."""
+        alone = not self.needs & ~(FROZEN | STREAM) and not self.kwargs and len(self.store) == 1
+        return alone and len(self.frees) == 1 and self.frees == self.args[:1] and self.args[0] not in self.args[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Chain:
 
     Args:
         calls: in order.
-        arg_slot: the slot of the first one's argument.
+        arg_slot: the slot of the first one's first argument.
         out_slot: the slot of the last one's output.
     """
 
@@ -217,7 +222,8 @@ class Plan:
         feeds: (node, port, slot) of outputs whose value is given instead of computed.
         outputs: (name, slot).
         steps: the walk.
-        fast_steps: the same for a run that nobody watches, with chains of calls joined.
+        fast_steps: the same for a run that nobody watches, with chains of calls joined, and levels below written out.
+        inlined: those levels, from 1: the number of the one around it, 0 for the level whose plan this is, and its key there.
         fills: (node, port, slot) of inputs whose value the node itself holds.
         units: parts of the plan that wait for different async calls; empty where no node is async.
         unread: exposed inputs that this plan has no use for.
@@ -232,6 +238,7 @@ class Plan:
     fills: tuple[tuple[str, str, int], ...] = ()
     units: tuple[Unit, ...] = ()
     unread: frozenset[str] = frozenset()
+    inlined: tuple[tuple[int, str], ...] = ()
 
     def order(self) -> tuple[str, ...]:
         """Node ids in the order they run, loops unrolled once."""

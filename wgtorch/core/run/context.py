@@ -24,7 +24,7 @@ from wgtorch.core.run.loop_steps import LoopSteps, below, check_loop_steps
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.pause import PauseRequest, claim_request
 from wgtorch.core.run.result_cache import ResultCache
-from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key
+from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key, path_keys
 
 Path = tuple[str, ...]
 
@@ -149,7 +149,10 @@ class RunContext:
     content: Mapping[str, Any] | None = None
 
     def child(self, node_id: str, *, item: int | None = None, exposed: tuple[str, ...] = ()) -> RunContext:
-        """The run as a child at ``node_id`` sees it; ``item`` is its place in a mapped list."""
+        """The run as a child at ``node_id``, or at a path below, sees it; ``item`` is its place in a mapped list."""
+        if "/" in node_id:
+            above, _, node_id = node_id.rpartition("/")
+            return self.child(above).child(node_id, item=item, exposed=exposed)
         feeds, wanted = self.feeds, self.wanted
         return RunContext(
             self.options,
@@ -179,10 +182,11 @@ class RunContext:
         )
 
     def rng(self, node_id: str, *, item: int | None = None) -> Rng:
-        """Random draws of the node at ``node_id``."""
-        if self.key is None:
+        """Random draws of the node at ``node_id``, or at a path below."""
+        key = self.key
+        if key is None:
             return self.options.rng or GLOBAL_RNG
-        return Rng.of(mix(self.key, name_key(node_id)), self.sample if item is None else (*self.sample, item))
+        return Rng.of(mix(key, *path_keys(node_id)), self.sample if item is None else (*self.sample, item))
 
     def where(self, node_id: str) -> str:
         """A node's path."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
 from wgtorch.core.model_memory import invariants_of
-from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, SURROUNDED, Call, Chain, Combine, Hoisted, Loop, Step, Unit
+from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, STREAM, SURROUNDED, UNSURE, Call, Chain, Combine, Hoisted, Loop, Step, Unit
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
@@ -38,72 +39,65 @@ from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
 from wgtorch.core.tree import is_level
 
+Modules = Mapping[str, Any]
+"""Children of a level, by their keys."""
+TOLD, WATCHED = 64, 128
+"""What a run adds to the needs of all calls: callbacks are told of them; or more is around them."""
 _POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
 
 
-def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any], run: RunContext | None) -> None:
-    """Takes steps one after the other."""
+def walk(
+    composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any], run: RunContext | None, tables: Sequence[Modules] = ()
+) -> None:
+    """Takes steps one after the other.
+
+    Args:
+        composite: whose steps they are.
+        steps: of its plan.
+        slots: values of this run.
+        run: what it is part of, where it is.
+        tables: what :func:`inlined_children` gave, for steps that have levels below written out in them.
+    """
     children: Any = composite._modules["nodes"]._modules  # type: ignore[union-attr]  # the property costs as much as a small block
-    step: Any = None  # a Call wherever it needs nothing
-    call: Any = None
+    step: Any = None
+    result: Any = None
     # What makes a call more than handing over values, in this walk.
-    special = SURROUNDED | RNG | (FROZEN if torch.is_grad_enabled() else 0)
-    active: Any = None
-    is_limited = is_watched = only_told = False
+    special = SURROUNDED | RNG | UNSURE | (FROZEN if torch.is_grad_enabled() else 0)
+    watched = 0
+    active = token = None
+    is_limited = False
     if run is not None:
         special |= LEVEL
         options = run.options
-        is_limited, is_watched = options.is_limited, options.is_watched
-        only_told = is_watched and not options.is_surrounded
+        is_limited = options.is_limited
+        if options.is_watched:
+            special |= STREAM
+            watched = WATCHED if options.is_surrounded else TOLD
         active = ActiveCall(run)
-    token = None if active is None or torch.compiler.is_compiling() else enter_call(active)
+        token = None if torch.compiler.is_compiling() else enter_call(active)
     try:
         for step in steps:
             if type(step) is Call:
-                if is_limited:
-                    run.check(step.node)  # type: ignore[union-attr]
                 if active is not None:
+                    if is_limited:
+                        run.check(step.node)  # type: ignore[union-attr]
                     active.step, active.draws = step, 0
-                needs = step.needs & special
-                if is_watched:
-                    if only_told and not needs and not step.unsure and not getattr(children[step.key], "wants_stream", False):
-                        result = call_told(run, step, children[step.key], slots)  # type: ignore[arg-type]
-                    elif step.is_async and not step.needs & LEVEL and run.options.pause is not None:  # type: ignore[union-attr]
-                        walk_async(composite, (Unit((step,), (step,), step, 0, (), ()),), slots, run)  # alone, within its own time limit
-                        continue
-                    else:
-                        result = call_node(composite, step, slots, run)
-                elif not needs:
-                    child = children[step.key]
-                    if step.unsure and any(slots[slot] is MISSING for slot in step.unsure):
-                        call_node(composite, step, slots, run)  # says what is missing
-                    if step.arg_slot >= 0:  # written out: building a list costs half as much as a small block
-                        result = child(slots[step.arg_slot])
-                    else:
-                        match step.args if not step.kwargs else ():
-                            case (a, b):
-                                result = child(slots[a], slots[b])
-                            case (a, b, c):
-                                result = child(slots[a], slots[b], slots[c])
-                            case (a, b, c, d):
-                                result = child(slots[a], slots[b], slots[c], slots[d])
-                            case _:
-                                result = child(
-                                    *[slots[slot] for slot in step.args],
-                                    **{name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING},
-                                )
-                elif needs == RNG and not step.unsure:
-                    values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING}
-                    rng = GLOBAL_RNG if run is None else run.rng(step.node)
-                    result = children[step.key](*[slots[slot] for slot in step.args], **values, rng=rng)
-                elif needs == FROZEN and not step.unsure:
-                    values = {name: slots[slot] for name, slot in step.kwargs if slots[slot] is not MISSING}
-                    result = call_detached(children[step.key], tuple([slots[slot] for slot in step.args]), values)
-                elif needs == LEVEL and not step.unsure and run.wanted is None:  # type: ignore[union-attr]
-                    values = {name: slots[slot] for name, slot in step.inputs if slots[slot] is not MISSING}
-                    result = children[step.key](**values, run_context=run.child(step.node))  # type: ignore[union-attr]
-                else:
+                child = tables[step.level][step.key] if step.level else children[step.key]
+                if (needs := step.needs & special | watched) == TOLD:
+                    result = call_told(run, step, child, slots)  # type: ignore[arg-type]
+                elif needs == LEVEL and run.wanted is None:  # type: ignore[union-attr]
+                    result = child(**_named(step, slots), run_context=run.child(step.node))  # type: ignore[union-attr]
+                elif needs & (SURROUNDED | TOLD | WATCHED) and not step.is_async:
                     result = call_node(composite, step, slots, run)
+                elif needs:
+                    result = _call(composite, step, child, slots, run, needs)
+                elif step.arg_slot >= 0:  # written out: building a list costs half as much as a small block
+                    result = child(slots[step.arg_slot])
+                elif not step.kwargs and len(step.args) == 2:
+                    first, second = step.args
+                    result = child(slots[first], slots[second])
+                else:
+                    result = child(*[slots[slot] for slot in step.args], **_named(step, slots))
                 if type(result) is Tensor and step.out_slot >= 0:
                     slots[step.out_slot] = result
                 elif type(result) is dict:
@@ -111,26 +105,12 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
                         for port, slot in step.store:
                             slots[slot] = result[port]
                     except KeyError:  # left out, or by another name
-                        _store(step, result, children[step.key], slots)
+                        _store(step, result, child, slots)
                 else:
-                    _store(step, result, children[step.key], slots)
+                    _store(step, result, child, slots)
                 result = None  # a value lives in its slot alone
             elif type(step) is Chain:
-                value, slots[step.arg_slot] = slots[step.arg_slot], MISSING
-                for call in step.calls:
-                    if active is not None:
-                        if is_limited:
-                            run.check(call.node)  # type: ignore[union-attr]
-                        active.step, active.draws = call, 0
-                    child = children[call.key]
-                    if call.needs & special and (child._parameters or child._modules):  # a frozen place, where gradients are recorded
-                        value = call_detached(child, (value,), {})
-                    else:
-                        value = child(value)
-                    if type(value) is not Tensor:
-                        value = outputs_of(call, value, child).get(call.out_port, MISSING)
-                slots[step.out_slot] = value
-                value = None
+                _pass_on(step, children, tables, slots, run if is_limited else None, active, special)
                 continue
             elif type(step) is Loop:
                 loop(composite, step, slots, run)
@@ -141,7 +121,7 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
             for slot in step.frees:
                 slots[slot] = MISSING
     except Exception as error:
-        _locate(error, call if type(step) is Chain else step, composite)
+        _locate(error, step, composite)
         raise
     except Stopped as stop:
         is_done = stop.result is not MISSING
@@ -155,6 +135,82 @@ def walk(composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any
     finally:
         if token is not None:
             leave_call(token)
+
+
+def _pass_on(
+    chain: Chain, children: Modules, tables: Sequence[Modules], slots: list[Any], limits: RunContext | None, active: Any, special: int
+) -> None:
+    """Calls that pass one value on; ``limits`` is the run where it may be stopped between them."""
+    value, slots[chain.arg_slot] = slots[chain.arg_slot], MISSING
+    call: Any = None
+    try:
+        for call in chain.calls:
+            if active is not None:
+                if limits is not None:
+                    limits.check(call.node)
+                active.step, active.draws = call, 0
+            child: Any = tables[call.level][call.key] if call.level else children[call.key]
+            args = call.args
+            if call.needs & special and (child._parameters or child._modules):  # a frozen place, where gradients are recorded
+                value = call_detached(child, (value, *[slots[slot] for slot in args[1:]]), {})
+            elif len(args) == 1:
+                value = child(value)
+            elif len(args) == 2:
+                value = child(value, slots[args[1]])
+            else:
+                value = child(value, *[slots[slot] for slot in args[1:]])
+            if type(value) is dict and call.store[0][0] in value:
+                value = value[call.store[0][0]]
+            elif type(value) is not Tensor or call.out_slot < 0:
+                value = outputs_of(call, value, child).get(call.store[0][0], MISSING)
+    except Exception as error:
+        locate(error, call.node)
+        raise
+    slots[chain.out_slot] = value
+
+
+def _call(composite: ExecutorHost, call: Call, child: Any, slots: list[Any], run: RunContext | None, needs: int) -> Any:
+    """A call that is more than handing over values."""
+    if needs & UNSURE:
+        if any(slots[slot] is MISSING for slot in call.unsure):
+            return call_node(composite, call, slots, run)  # says what is missing
+        if not (needs := needs & ~UNSURE):
+            return child(*[slots[slot] for slot in call.args], **_named(call, slots))
+    if needs == RNG:
+        rng = GLOBAL_RNG if run is None else run.rng(call.node)
+        if call.arg_slot >= 0:
+            return child(slots[call.arg_slot], rng=rng)
+        return child(*[slots[slot] for slot in call.args], **_named(call, slots), rng=rng)
+    if needs == FROZEN:
+        return call_detached(child, tuple([slots[slot] for slot in call.args]), _named(call, slots))
+    if needs & WATCHED and call.is_async and not needs & LEVEL and run.options.pause is not None:  # type: ignore[union-attr]
+        alone = replace(call, frees=())
+        walk_async(composite, (Unit((alone,), (alone,), alone, 0, (), ()),), slots, run)  # within its own time limit
+        return {port: slots[slot] for port, slot in call.store}
+    return call_node(composite, call, slots, run)
+
+
+def _named(call: Call, slots: list[Any]) -> dict[str, Any]:
+    """What a call passes by name."""
+    return {name: slots[slot] for name, slot in call.kwargs if slots[slot] is not MISSING}
+
+
+def inlined_children(composite: ExecutorHost, levels: Sequence[tuple[int, str]]) -> list[Modules] | None:
+    """By number, the children of the levels that a plan has written out.
+
+    None where the call of one is more than its plan by now: it has hooks, a forward of its own, or is compiled.
+    """
+    if _has_any_global_hook():
+        return None
+    tables: list[Any] = [composite._modules["nodes"]._modules]  # type: ignore[union-attr]
+    for above, key in levels:
+        own = tables[above][key].__dict__
+        if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+            return None
+        if own["forward"] is not own["_signed"] or own.get("_compiled_call_impl") is not None:
+            return None
+        tables.append(own["_modules"]["nodes"]._modules)
+    return tables
 
 
 def _store(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
@@ -439,9 +495,9 @@ def _end_others(
         future.cancel()
 
 
-def _locate(error: BaseException, step: Step | None, composite: ExecutorHost) -> None:
+def _locate(error: BaseException, step: Step | Chain | None, composite: ExecutorHost) -> None:
     """Notes the node that failed; inside a loop, or a level below, the path is longer by then."""
-    if isinstance(step, Loop) or step is None:
+    if isinstance(step, (Chain, Loop)) or step is None:  # noted already
         return
-    below = isinstance(step, Call) and is_level(composite.nodes[step.node])
+    below = isinstance(step, Call) and not step.level and is_level(composite.nodes[step.node])
     locate(error, step.node, below=below)

@@ -12,6 +12,10 @@ from torch import nn
 
 from wgtorch.core.structure import Node
 
+Own = dict[str, Any]
+"""A module's own ``__dict__``, which stands for it: ``nn.Module.__setattr__`` looks for parameters first, at ten times the cost."""
+Wanted = tuple[list[Own], dict[int, Own]]
+"""Modules that are to be in eval, some perhaps twice or among the others as well; and by id those that are to be in train."""
 _lock = threading.Lock()
 _changed = threading.Condition(_lock)
 _active: list[training_mode] = []
@@ -32,10 +36,9 @@ class training_mode:
     def __init__(self, root: nn.Module, training: bool) -> None:
         self.root = root
         self.training = training
-        # What this run found in train and put into eval, and the other way; one module may come twice. A module's own
-        # dict stands for it: nn.Module.__setattr__ looks for parameters first, at ten times the cost.
-        self.from_train: list[dict[str, Any]] = []
-        self.from_eval: list[dict[str, Any]] = []
+        # What this run found in train and put into eval, and the other way; one module may come twice.
+        self.from_train: list[Own] = []
+        self.from_eval: list[Own] = []
         self._modes: dict[int, bool] | None = None
 
     def __enter__(self) -> None:
@@ -46,9 +49,9 @@ class training_mode:
                 _changed.wait()
                 _waiting.remove(self)
             if self.training:
-                wanted = self._wanted()
-                self.from_train = [_own(module) for module, mode in wanted if module.training and not mode]
-                self.from_eval = [_own(module) for module, mode in wanted if mode and not module.training]
+                idle, trained = self._wanted()
+                self.from_train = [own for own in idle if own["training"] and id(own) not in trained]
+                self.from_eval = [own for own in trained.values() if not own["training"]]
             else:
                 self.from_train = _in_train(self.root)
             for own in self.from_train:
@@ -74,11 +77,11 @@ class training_mode:
     def _all_modes(self) -> dict[int, bool]:
         """Wanted mode by the id of a module's own dict; only built when two runs meet."""
         if self._modes is None:
-            self._modes = {id(module.__dict__): mode for module, mode in self._wanted()}
+            idle, trained = self._wanted()
+            self._modes = {**{id(own): False for own in idle}, **dict.fromkeys(trained, True)}
         return self._modes
 
-    def _wanted(self) -> list[tuple[nn.Module, bool]]:
-        """Each module with the mode that it is to have."""
+    def _wanted(self) -> Wanted:
         return _wanted_modes(self.root, self.training)
 
     def _conflicts(self, other: training_mode) -> bool:
@@ -91,7 +94,7 @@ class training_mode:
     def _hand_over(self) -> None:
         """Leaves modules that another run still needs as they are to that run, which gives them back in its turn."""
         for name, mode in (("from_train", False), ("from_eval", True)):
-            own_list: list[dict[str, Any]] = []
+            own_list: list[Own] = []
             for own in getattr(self, name):
                 heir = next((other for other in _active if other._all_modes().get(id(own)) is mode), None)
                 (own_list if heir is None else getattr(heir, name)).append(own)
@@ -112,12 +115,13 @@ class restore_modes(training_mode):
         super().__init__(root, training=True)  # each has its own: all have to be looked at
         self._had = modes
 
-    def _wanted(self) -> list[tuple[nn.Module, bool]]:
-        return self._had
+    def _wanted(self) -> Wanted:
+        own = [(_own(module), mode) for module, mode in self._had]
+        return [each for each, mode in own if not mode], {id(each): each for each, mode in own if mode}
 
 
-def _in_train(root: nn.Module) -> list[dict[str, Any]]:
-    """Own dicts of the modules under ``root`` that are in train; one that stands at several places may come several times."""
+def _in_train(root: nn.Module) -> list[Own]:
+    """What is in train under ``root``; one that stands at several places may come several times."""
     own = _own(root)
     found = [own] if own["training"] else []
     todo, seen = [root._modules], {id(root)}
@@ -148,32 +152,42 @@ class _Scripted(dict[str, Any]):
         setattr(self.module, name, value)
 
 
-def _own(module: nn.Module) -> dict[str, Any]:
+def _own(module: nn.Module) -> Own:
     return module.__dict__ if "training" in module.__dict__ else _Scripted(module)
 
 
-def _wanted_modes(root: nn.Module, training: bool) -> list[tuple[nn.Module, bool]]:
+def _wanted_modes(root: nn.Module, training: bool) -> Wanted:
     """Each module under ``root`` with its mode. What stands at several places is in train when one of them trains it."""
-    found: dict[int, tuple[nn.Module, bool]] = {}
-    todo: list[tuple[nn.Module, bool, Collection[int]]] = [(root, training, ())]
+    idle: list[Own] = []
+    trained: dict[int, Own] = {}
+    seen: set[int] = set()
+    # A level's children hang one module below it, in its Nodes; those that train nowhere in it stay in eval.
+    todo: list[tuple[Any, bool, Collection[int], Collection[int]]] = [((root,), training, (), ())]
     while todo:
-        module, mode, idle = todo.pop()
-        own = module.__dict__
-        mode = mode and not own.get("_frozen", False)
-        before = found.get(id(module))
-        if before is not None and (before[1] or not mode):
-            continue
-        found[id(module)] = (module, mode)
-        if module._modules:
-            # A level's children hang one module below it, in its Nodes; those that train nowhere in it stay in eval.
-            below = _idle_children(own["_node_specs"], module._modules["nodes"]) if mode and "_node_specs" in own else ()
-            todo += [(child, mode and id(child) not in idle, below) for child in module._modules.values() if child is not None]
-    return list(found.values())
+        modules, mode, excluded, excluded_below = todo.pop()
+        for module in modules:
+            if module is None:
+                continue
+            own = module.__dict__
+            if "training" not in own:
+                own = _Scripted(module)
+            trains = mode and not own.get("_frozen", False) and id(module) not in excluded
+            if not trains:
+                idle.append(own)
+            elif id(own) in trained:
+                continue
+            else:
+                trained[id(own)] = own
+            if (inside := module.__dict__["_modules"]) and (trains or id(module) not in seen):
+                seen.add(id(module))
+                below = _idle_children(own["_node_specs"], inside["nodes"]) if trains and "_node_specs" in own else ()
+                todo.append((inside.values(), trains, excluded_below, below))
+    return idle, trained
 
 
 def _idle_children(places: Mapping[str, Node], nodes: Any) -> Collection[int]:
     """Children that train at none of their places."""
-    if all(place.trainable for place in places.values()):
+    if False not in [place.trainable for place in places.values()]:
         return ()
     trained = {id(nodes[node_id]) for node_id, place in places.items() if place.trainable}
-    return {id(nodes[node_id]) for node_id in places} - trained
+    return {id(child) for child in nodes._modules.values()} - trained

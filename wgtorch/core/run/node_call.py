@@ -146,20 +146,25 @@ def _check_routes(call: Call, child: nn.Module, outputs: Mapping[str, Any]) -> N
 
 def call_told(run: RunContext, call: Call, child: nn.Module, slots: list[Any]) -> Any:
     """Calls a node that needs nothing but values, and tells callbacks."""
-    values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not MISSING}
-    root, path, level = run.options.root, run.where(call.node), "block"
-    callbacks = run.options.callbacks
+    if call.arg_slot >= 0:
+        values = {call.inputs[0][0]: slots[call.arg_slot]}
+    else:
+        values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not MISSING}
+    options, level = run.options, "block"
+    root, path, callbacks = options.root, run.where(call.node) if run.path else call.node, options.callbacks
     event = Event("start", path, level, values, None, None, None, None, None, None, root)
     for callback in callbacks:
         callback(event)
     started = time.perf_counter()
     try:
-        if call.kwargs:
+        if call.arg_slot >= 0:
+            result = child(slots[call.arg_slot])
+        elif call.kwargs:
             args, named = _by_position(call, values)
             result = child(*args, **named)
         else:
             result = child(*[slots[slot] for slot in call.args])
-        outputs = outputs_of(call, result, child)
+        outputs = {call.out_port: result} if type(result) is Tensor and call.out_port else outputs_of(call, result, child)
     except Exception as error:
         run.tell(Event("error", path, level, values, elapsed=time.perf_counter() - started, error=error, root=root))
         raise

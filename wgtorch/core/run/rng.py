@@ -12,6 +12,7 @@ import functools
 import hashlib
 import operator
 import random
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -39,8 +40,16 @@ name_key = functools.lru_cache(maxsize=65536)(key_to_seed)
 """The number that a node's id is mixed into a key by."""
 
 
-def _mix(key: int, value: int) -> int:
-    return ((key ^ (key >> 31)) * 0x9E3779B97F4A7C15 + value) & _MASK
+@functools.lru_cache(maxsize=65536)
+def path_keys(path: str) -> tuple[int, ...]:
+    """The numbers that the ids of a path are mixed into a key by, one after the other."""
+    return tuple([name_key(part) for part in path.split("/")])
+
+
+def _mix(key: int, *values: int) -> int:
+    for value in values:
+        key = ((key ^ (key >> 31)) * 0x9E3779B97F4A7C15 + value) & _MASK
+    return key
 
 
 def _finalized(key: int) -> int:
@@ -50,9 +59,9 @@ def _finalized(key: int) -> int:
     return (key ^ (key >> 31)) & (2**63 - 1)
 
 
-def mix(key: Key, value: int) -> Key:
-    """A key with one more part."""
-    return _mix(key, value) if type(key) is int else tuple([_mix(part, value) for part in key])  # type: ignore[union-attr]
+def mix(key: Key, *values: int) -> Key:
+    """A key with more parts."""
+    return _mix(key, *values) if type(key) is int else tuple([_mix(part, *values) for part in key])  # type: ignore[union-attr]
 
 
 def key_of_iteration(key: Key, index: int) -> Key:
@@ -144,6 +153,8 @@ class Rng:
             PortError: the run has a seed for each sample, and not for this many.
         """
         key = self.key
+        if type(key) is int and not index and not self.sample:
+            return _finalized(_mix(key, _SAMPLE))
         if key is None:
             return int(torch.randint(2**62, ()).item())
         if type(key) is tuple:
@@ -178,17 +189,24 @@ class Rng:
         if self.key is None:
             return draw(shape, dtype=dtype, device=device)
         rows = shape[0]
+        try:
+            generator = _here.generator
+        except AttributeError:
+            generator = _here.generator = torch.Generator()
         with unserved():
             if rows == 1:
-                drawn = draw(shape, generator=self.generator(0, 1), dtype=dtype)
+                drawn = draw(shape, generator=generator.manual_seed(self.seed(0, 1)), dtype=dtype)
             elif not rows:
                 drawn = torch.empty(shape, dtype=dtype)
             else:
-                drawn = torch.stack([draw(shape[1:], generator=self.generator(index, rows), dtype=dtype) for index in range(rows)])
+                seeds = [self.seed(index, rows) for index in range(rows)]
+                drawn = torch.stack([draw(shape[1:], generator=generator.manual_seed(seed), dtype=dtype) for seed in seeds])
         return drawn.to(device) if device is not None else drawn
 
 
 GLOBAL_RNG = Rng()
+_here = threading.local()
+"""A generator for each thread, seeded anew for each draw: making one takes longer than a small draw."""
 
 
 class GeneratorRng(Rng):
