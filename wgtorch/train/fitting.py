@@ -6,7 +6,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,13 +29,14 @@ from wgtorch.train.loggers import log_settings, loggers_of
 from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments
 from wgtorch.train.sampling import Samples
+from wgtorch.train.textual_inversion import TextualInversion
 from wgtorch.train.trainable import Trainable
 
 _log = logging.getLogger(__name__)
 
 SETTINGS = (
     "data", "objective", "optimizer", "trainer", "logger", "callbacks", "lora", "ema", "freeze", "train_only", "gradient_checkpointing",
-    "cache", "samples", "checkpoint", "export", "seed",
+    "cache", "samples", "checkpoint", "export", "textual_inversion", "seed",
 )  # fmt: skip
 """Keys of a training's settings beside its target."""
 _EXPECTED = (
@@ -84,6 +85,10 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     data = build(DataRegistry, settings["data"], "data")
     pl.seed_everything(seed, workers=True, verbose=False)
     objective = build(ObjectiveRegistry, settings["objective"], "objective")
+    word = _word_of(settings)
+    if word is not None:
+        word.add(target, folder / "tokenizers")
+        settings = {**settings, "callbacks": [*(settings.get("callbacks") or ()), word]}
     if settings.get("lora"):
         _add_adapters(target, settings["lora"], objective)
     trainable = Trainable(
@@ -109,6 +114,9 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
             trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)
     if export is not None and trainer.is_global_zero:
         export.write(trainable, folder)
+    if word is not None and trainer.is_global_zero:
+        with trainable.averaging.applied() if trainable.averaging is not None else nullcontext():
+            word.write(folder / "textual_inversion")
     return trainable
 
 
@@ -280,6 +288,16 @@ def _nodes_for(target: Block, patterns: Any, reached: Collection[str] | None) ->
             f"{', '.join(sorted(reached or ())[:6])}"
         )
     return [path for path, block in places if id(block) in needed]
+
+
+def _word_of(settings: Mapping[str, Any]) -> TextualInversion | None:
+    """The word that is learned, where there is one: it alone trains then."""
+    given = settings.get("textual_inversion")
+    if not given:
+        return None
+    if beside := [key for key in ("lora", "freeze", "train_only") if settings.get(key)]:
+        raise ConfigError(f"textual_inversion: {beside[0]} says what trains too; expected one of them, since all else than the word is frozen")
+    return built_from(TextualInversion, given, "textual_inversion")
 
 
 class _Progress(RichProgressBar):
