@@ -96,7 +96,7 @@ def test_every_file_for_training_is_seen_here() -> None:
     assert untrained == UNTRAINED, "each file's head says a command that trains with it"
     assert Counter(name.split("/")[0] for name in files if name not in untrained) == {
         "world": 3, "stage": 1, "pipeline": 2, "graph": 2, "block": 11, "data": 14, "objective": 21, "optimizer": 5, "trainer": 3,
-        "lora": 3, "logger": 4, "experiment": 14,
+        "lora": 3, "logger": 4, "experiment": 16,
     }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_every_file_trains_one_step_by_the_command_in_its_head(
     if "block=local_" in command:
         pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    for folder in ("my_pictures", "my_latents", "my_class"):
+    for folder in ("my_pictures", "my_latents", "my_class", "my_edges"):
         (tmp_path / folder).mkdir()
     if "my_model" in command:
         pytest.importorskip("diffusers")
@@ -122,7 +122,8 @@ def test_every_file_trains_one_step_by_the_command_in_its_head(
     for index in range(4):
         Image.new("RGB", (64, 64), (60 * index, 0, 0)).save(tmp_path / f"my_pictures/{index}.png")
         (tmp_path / f"my_pictures/{index}.txt").write_text("a castle")
-        Image.new("RGB", (64, 64), (0, 60 * index, 0)).save(tmp_path / f"my_class/{index}.png")
+        for beside in ("my_class", "my_edges"):
+            Image.new("RGB", (64, 64), (0, 60 * index, 0)).save(tmp_path / f"{beside}/{index}.png")
     import torch
 
     save_file({"image": torch.rand(4, 3, 16, 16), "condition": torch.rand(4, 7, 8)}, tmp_path / "my_latents/all.safetensors")

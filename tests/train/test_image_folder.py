@@ -177,7 +177,7 @@ def test_repeats_prior_and_masks(tmp_path: Path) -> None:
 
     masks = tmp_path / "masks"
     draw(masks / "often", "one.png", caption=None, colour=(255, 255, 255))
-    with pytest.raises(ConfigError, match="holds no mask for two.png"):
+    with pytest.raises(ConfigError, match="holds no picture for two.png"):
         ImageFolder(folder=str(own), masks=str(masks), **SMALL)
     draw(masks, "two.png", width=80, caption=None, colour=(0, 0, 0))
     masked = {batch["prompt"][0]: batch["mask"] for batch in epoch(ImageFolder(folder=str(own), masks=str(masks), **SMALL))}

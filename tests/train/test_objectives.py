@@ -228,3 +228,15 @@ def test_rewards_that_do_not_fit() -> None:
         Reward(reward="brightnes", outputs=["y"])
     with pytest.raises(ConfigError, match="expected one of"):
         Reward(reward="brightness", outputs=["y"], baseline="median")
+
+
+def test_a_reward_shows_what_it_looks_at() -> None:
+    graph = Graph.from_template("text_to_image", steps=1)
+    shown = Reward(reward="brightness", outputs=["image", "noise.latent"]).samples(graph, {"prompt": ["a red house", "the sea"]}, _step())
+    assert {name: list(value.shape) for name, value in shown.items()} == {"image": [2, 3, 64, 64], "latent": [2, 3, 64, 64]}
+    again = Reward(reward="brightness", outputs=["image"]).samples(graph, {"prompt": ["a red house", "the sea"]}, _step())
+    torch.testing.assert_close(again["image"], shown["image"], rtol=0, atol=0)
+
+
+def _step() -> Step:
+    return Step(0, torch.Generator().manual_seed(0), training=False)

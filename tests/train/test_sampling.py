@@ -50,14 +50,14 @@ def test_pictures_and_texts_are_in_the_folder_and_in_tensorboard(tmp_path: Path)
 
     fit(chain(Linear()), settings(), tmp_path)
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == ["000004_red.png", "000004_rows.txt", "000006_red.png", "000006_rows.txt"]
+    assert names == [f"{step:06d}_{name}" for step in (0, 4, 6) for name in ("red.png", "rows.txt")], "before, every 4 steps, at the end"
     assert (tmp_path / "samples/000004_rows.txt").read_text() == "row 0\nrow 1\nrow 2\n"
     picture = np.asarray(Image.open(tmp_path / "samples/000004_red.png"))
     assert tuple(picture[0, 0]) == (255, 0, 0)
 
     board = EventAccumulator(str(tmp_path), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert board.Tags()["images"] == ["samples/red"]
-    assert [event.step for event in board.Images("samples/red")] == [4, 6]
+    assert [event.step for event in board.Images("samples/red")] == [0, 4, 6]
     assert any("samples/rows" in tag for tag in board.Tags()["tensors"])
     assert [event.step for event in board.Scalars("train/loss")] == list(range(6))
     assert list(losses(tmp_path)) == list(range(6)), "numbers are in metrics.csv whatever else there is"
@@ -68,7 +68,7 @@ def test_samples_see_the_averages_and_leave_the_training_as_it_was(tmp_path: Pat
     target = chain(Linear(dropout=0.5))
     kept = {name: value.clone() for name, value in target.state_dict().items()}
     trainable = fit(target, settings(), tmp_path / "shown")
-    assert [(training, grad) for training, grad, _ in SEEN] == [(False, False), (False, False)]
+    assert [(training, grad) for training, grad, _ in SEEN] == [(False, False)] * 3
     assert trainable.averaging is not None
     with trainable.averaging.applied():
         assert torch.equal(SEEN[-1][2], target.nodes["a"].layer.weight)

@@ -31,10 +31,9 @@ def trained(pipeline: Any, tmp_path: Path, **word: Any) -> Any:
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (tiny.PIXELS, tiny.PIXELS), "red").save(tmp_path / "pictures/a.png")
     graph = Graph.from_diffusers(tmp_path / "model")
+    folder = str(tmp_path / "pictures")
     settings = {
-        "data": {
-            "type": "image_folder", "folder": str(tmp_path / "pictures"), "size": tiny.PIXELS, "step": 2, "prompt": "the <cat>", "repeats": 5,
-        },
+        "data": {"type": "image_folder", "folder": folder, "size": tiny.PIXELS, "step": 2, "prompt": "the <cat>", "repeats": 5},
         "objective": "denoising",
         "textual_inversion": {"token": "<cat>", "initializer": "c a", **word},
         "optimizer": {"type": "adamw", "lr": 0.1, "weight_decay": 0.5},
@@ -87,5 +86,10 @@ def test_words_that_cannot_be_learned(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected words, as <cat> and cat"):
         TextualInversion("a cat", initializer="a")
     with pytest.raises(ConfigError, match="textual_inversion: lora says what trains too"):
-        settings = {"data": "tensors", "objective": "denoising", "textual_inversion": {"token": "<a>", "initializer": "a"}, "lora": {"rank": 1}}
+        settings = {
+            "data": "tensors",
+            "objective": "denoising",
+            "textual_inversion": {"token": "<a>", "initializer": "a"},
+            "lora": {"rank": 1},
+        }
         fit(graph, {**settings, "data": {"type": "synthetic", "values": {"image": {"kind": "gradient", "shape": [3, 16, 16]}}}}, tmp_path)

@@ -118,20 +118,32 @@ def target_from(config: Mapping[str, Any], base: Path | None = None) -> Block:
 
 
 def _of_diffusers(described: Mapping[str, Any]) -> Block:
-    """The graph of a folder that diffusers wrote: ``{"folder": ..., "task": ...}`` and further arguments of ``from_diffusers``."""
+    """The graph of a folder that diffusers wrote: ``{"folder": ..., "task": ...}`` and further arguments of ``from_diffusers``.
+
+    ``controlnet`` adds one: ``new``, with the weights of the UNet, or a folder.
+    """
     import inspect
 
     from wgtorch.graph import GraphReaders
 
     options = {key: value for key, value in described.items() if value is not None}
-    folder = options.pop("folder", None)
+    folder, controlnet = options.pop("folder", None), options.pop("controlnet", None)
     if folder is None:
         raise ConfigError("graph.folder: is not given; expected a folder that diffusers' save_pretrained wrote")
     known = [name for name in inspect.signature(GraphReaders.get("diffusers")).parameters if name not in ("source", "pool")]
     for key in options:
         if key not in known:
-            raise ConfigError(f"graph: unknown {key!r}; {suggest(key, ['folder', *known])}")
-    return GraphReaders.get("diffusers")(str(folder), **options)
+            raise ConfigError(f"graph: unknown {key!r}; {suggest(key, ['folder', 'controlnet', *known])}")
+    graph = GraphReaders.get("diffusers")(str(folder), **options)
+    if controlnet is not None:
+        from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
+
+        models: dict[str, Any] = {node: getattr(block, "model", None) for node, block in graph.nodes.items()}
+        sides = [2 ** (len(model.config.block_out_channels) - 1) for model in models.values() if "Autoencoder" in type(model).__name__]
+        is_new = controlnet == "new"
+        added = ControlNet.of(models["backbone"], side=sides[0]) if is_new else ControlNet(checkpoint_ref=str(controlnet))
+        graph.add_node(added, "controlnet")
+    return graph
 
 
 def run(config: Mapping[str, Any], folder: Path, base: Path | None = None) -> float | None:

@@ -16,6 +16,8 @@ from wgtorch.train.trainable import Trainable
 
 FORMATS = ("diffusers", "kohya", "peft")
 """What :func:`wgtorch.lora.save` writes."""
+MODEL = "model"
+"""The format of a whole model of diffusers or transformers, as its ``save_pretrained`` writes it."""
 _KEYS = ("format", "name", "folder")
 
 
@@ -24,8 +26,8 @@ class Export:
     """What is written when a training ends.
 
     Args:
-        format: ``diffusers``, ``kohya`` or ``peft``.
-        name: of the adapter.
+        format: ``diffusers``, ``kohya`` or ``peft`` for an adapter; ``model`` for a whole model of diffusers or transformers.
+        name: of the adapter, or the path of the model's node.
         folder: in the run's folder.
         settings: of the training, for the card.
     """
@@ -40,7 +42,7 @@ class Export:
         """From ``{"format": "diffusers"}``, or a format's name; None for nothing.
 
         Raises:
-            ConfigError: an unknown key, or there is no adapter to write.
+            ConfigError: an unknown key, or there is no such adapter or model to write.
         """
         if not given:
             return None
@@ -48,8 +50,14 @@ class Export:
         for key in options:
             if key not in _KEYS:
                 raise ConfigError(f"export: unknown {key!r}; {suggest(key, _KEYS)}")
-        if (options.get("format") or FORMATS[0]) not in FORMATS:
-            raise ConfigError(f"export.format: found {options['format']!r}; {suggest(options['format'], FORMATS)}")
+        if (options.get("format") or FORMATS[0]) not in (*FORMATS, MODEL):
+            raise ConfigError(f"export.format: found {options['format']!r}; {suggest(options['format'], (*FORMATS, MODEL))}")
+        if options["format"] == MODEL:
+            models = {path: block for path, block in blocks_at(target) if hasattr(getattr(block, "model", None), "save_pretrained")}
+            if options.get("name") not in models:
+                name = options.get("name")
+                raise ConfigError(f"export.name: there is no model of diffusers or transformers at {name!r}; {suggest(str(name), models)}")
+            return cls(MODEL, str(options["name"]), str(options.get("folder") or options["name"]), settings)
         from wgtorch.lora.switching import adapters
 
         known = adapters(target)
@@ -59,12 +67,17 @@ class Export:
         return cls(str(options.get("format") or "diffusers"), str(name), str(options.get("folder") or "lora"), settings)
 
     def write(self, trainable: Trainable, folder: Path) -> Path:
-        """Writes the adapter, of averaged weights where there are such, and ``README.md`` beside it."""
+        """Writes it, of averaged weights where there are such, and ``README.md`` beside it."""
         from wgtorch.lora import save
 
         averaging = trainable.averaging
         with averaging.applied() if averaging is not None else nullcontext():
-            path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
+            if self.format == MODEL:
+                path = folder / self.folder
+                model: Any = dict(blocks_at(trainable.target))[self.name].model
+                model.save_pretrained(path)
+            else:
+                path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
         into = path if path.is_dir() else path.parent
         for picture in sorted((folder / "samples").glob("*.png"))[-1:]:  # beside the card, so that the folder can be sent as it is
             shutil.copyfile(picture, into / "samples.png")
@@ -83,18 +96,23 @@ def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
     settings = {key: value for key, value in export.settings.items() if value and isinstance(value, (str, int, float, list, Mapping))}
     target = trainable.target
     base = _base_of(target)
+    model = getattr(dict(blocks_at(target)).get(export.name), "model", None)
     count = sum(parameter.numel() for parameter in trainable.learned())
     text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True).strip()
-    lines = ["---", f"base_model: {base}", "library_name: diffusers", "tags: [lora, wgtorch]", "---", "", f"# {export.name}", ""]
-    lines += [f"A LoRA adapter of {count:,} numbers for {base}, trained with wgtorch in {trainable.trainer.global_step} steps.", ""]
+    kind = "model" if export.format == MODEL else "LoRA adapter"
+    tags = "[wgtorch]" if export.format == MODEL else "[lora, wgtorch]"
+    lines = ["---", f"base_model: {base}", "library_name: diffusers", f"tags: {tags}", "---", "", f"# {export.name}", ""]
+    lines += [f"A {kind} of {count:,} numbers for {base}, trained with wgtorch in {trainable.trainer.global_step} steps.", ""]
     lines += ["![samples](samples.png)", ""] if (folder / export.folder / "samples.png").is_file() else []
-    lines += [*_use(export), "## Settings", "", "```yaml", text, "```", ""]
+    lines += [*_use(export, model), "## Settings", "", "```yaml", text, "```", ""]
     return "\n".join(lines)
 
 
-def _use(export: Export) -> list[str]:
+def _use(export: Export, model: Any) -> list[str]:
     if export.format == "peft":
         return []
+    if export.format == MODEL:
+        return ["```python", f'{type(model).__name__}.from_pretrained("path/of/this/folder")', "```", ""]
     return ["```python", 'pipeline.load_lora_weights("path/of/this/folder")', "```", ""]
 
 

@@ -296,7 +296,9 @@ def _word_of(settings: Mapping[str, Any]) -> TextualInversion | None:
     if not given:
         return None
     if beside := [key for key in ("lora", "freeze", "train_only") if settings.get(key)]:
-        raise ConfigError(f"textual_inversion: {beside[0]} says what trains too; expected one of them, since all else than the word is frozen")
+        raise ConfigError(
+            f"textual_inversion: {beside[0]} says what trains too; expected one of them, since all else than the word is frozen"
+        )
     return built_from(TextualInversion, given, "textual_inversion")
 
 

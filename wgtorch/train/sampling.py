@@ -22,7 +22,7 @@ _GAP = 2  # pixels between pictures
 
 
 class Samples(pl.Callback):
-    """Has the objective make samples of one fixed batch every so often, and at the end.
+    """Has the objective make samples of one fixed batch before the first step, every so often, and at the end.
 
     Args:
         folder: where pictures (``000500_pictures.png``) and texts (``000500_texts.txt``) go.
@@ -43,9 +43,13 @@ class Samples(pl.Callback):
             self._batch = next(iter(loaders), None)  # a fit without validation has a loader of nothing
         self._last = trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         if self._batch is None and trainer.is_global_zero:
             self._batch = batch
+        if batch_idx == 0 and trainer.global_step == 0:
+            self._show(trainer, pl_module)  # what there was before; what cannot be shown is better known now
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         if trainer.global_step % self.every == 0 and trainer.global_step != self._last:
             self._show(trainer, pl_module)
 

@@ -79,7 +79,9 @@ class TextualInversion(pl.Callback):
             raise ConfigError(f"textual_inversion: {target.block_id} has no tokenizer and text encoder of transformers")
         for tokenizer, _ in pairs:
             if known := [word for word in self.words if word in tokenizer.tokenizer.get_vocab()]:
-                raise ConfigError(f"textual_inversion.token: {known[0]!r} is a word that {tokenizer.block_id} knows; expected a new one, as <cat>")
+                raise ConfigError(
+                    f"textual_inversion.token: {known[0]!r} is a word that {tokenizer.block_id} knows; expected a new one, as <cat>"
+                )
         taught: dict[int, Block] = {}
         for number, (tokenizer, encoder) in enumerate(pairs):
             if id(tokenizer) not in taught:

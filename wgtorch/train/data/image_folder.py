@@ -33,7 +33,8 @@ class ImageFolder(Data):
     Files are read when their turn comes, so the folder may be larger than memory.
 
     Items are ``image`` [3, H, W] in [0, 1], ``prompt``, and what Stable Diffusion XL is told of each picture, in pixels:
-    ``original_size`` (height, width) before scaling, ``crops_coords_top_left`` and ``target_size``; with masks ``mask`` [1, H, W],
+    ``original_size`` (height, width) before scaling, ``crops_coords_top_left`` and ``target_size``; with masks ``mask`` [1, H, W], with
+    control pictures ``control_image`` [3, H, W],
     with pictures of the class ``prior``.
 
     Example:
@@ -57,6 +58,8 @@ class ImageFolder(Data):
         prior: ``{"folder": ..., "prompt": ...}``: pictures of the class, as many in each batch as there are of one's own, which keep
             the class as it was (Ruiz et al. 2023, https://arxiv.org/abs/2208.12242); the objective's ``prior_weight`` says how much.
         masks: a folder with a mask of each picture (white learns) under the picture's name; ``"alpha"`` takes the opacity.
+        controls: a folder with what a ControlNet is shown of each picture (edges, depth), under the picture's name; scaled, mirrored
+            and cropped with it.
         broken: ``refuse`` ends with the names of files that cannot be read; ``skip`` leaves them out.
         background: what shows through transparent places, (red, green, blue) in 0 to 255.
         held_out: pictures that are for validation, every n-th, square; a share of all where it is below 1.
@@ -83,6 +86,7 @@ class ImageFolder(Data):
         repeats: int | dict[str, Any] = 1,
         prior: dict[str, Any] | None = None,
         masks: str | None = None,
+        controls: str | None = None,
         broken: str = "refuse",
         background: list[int] | None = None,
         held_out: float = 0.0,
@@ -115,7 +119,11 @@ class ImageFolder(Data):
         sizes = bucket_sizes(size, step, longest) if buckets else [(size, size)]
         self.sizes = [nearest(*shapes[path], sizes) for path in self.pictures]
         self.repeats = _repeats(repeats, self.root, self.pictures)
-        self.masks = _masks(masks, self.root, [*self.pictures, *(path for path, _ in self.held)])
+        every = [*self.pictures, *(path for path, _ in self.held)]
+        self.masks = None if masks is None else dict.fromkeys(every) if masks == "alpha" else _beside(masks, self.root, every, "masks")
+        self.controls = None if controls is None else _beside(controls, self.root, every, "controls")
+        if self.controls is not None and prior is not None:
+            raise ConfigError("data: controls and prior are both given; pictures of the class have no control pictures")
         self.prior: list[tuple[Path, str]] = _prior(prior, broken) if prior is not None else []
         _log.info("%s: %d pictures: %s", folder, len(self.pictures), bucket_report(self.sizes))
 
@@ -156,16 +164,22 @@ class _Pictures(Dataset[Any]):
         original = (picture.height, picture.width)
         height, width = scaled_size(*original, (bucket[0], bucket[1]))
         top, left, mirrored = self._draw(index, number, height - bucket[0], width - bucket[1])
-        shown = [_brought(layer, (height, width), (top, left), (bucket[0], bucket[1]), mirrored) for layer in (picture, mask) if layer]
+        control = None if data.controls is None else open_picture(data.controls[path], data.background)[0]
+        layers = {"image": picture, "mask": mask, "control_image": control}
+        shown = {
+            name: _brought(layer, (height, width), (top, left), (bucket[0], bucket[1]), mirrored)
+            for name, layer in layers.items()
+            if layer is not None
+        }
         item: dict[str, Any] = {
-            "image": shown[0],
+            **shown,
             "prompt": caption,
             "original_size": torch.tensor(original),
             "crops_coords_top_left": torch.tensor([top, left]),
             "target_size": torch.tensor(bucket),
         }
         if data.masks is not None:
-            item["mask"] = shown[1] if mask is not None else torch.ones(1, *bucket)
+            item.setdefault("mask", torch.ones(1, *bucket))
         if data.prior and self.is_varied:
             item["prior"] = torch.tensor(index >= len(data.pictures))
         return item
@@ -229,23 +243,19 @@ def _repeats(given: int | Mapping[str, Any], root: Path, pictures: Sequence[Path
     return [next((int(count) for name, count in given.items() if name in parents), 1) for parents in inside]
 
 
-def _masks(given: str | None, root: Path, pictures: Sequence[Path]) -> dict[Path, Path | None] | None:
-    """The file with each picture's mask; None for its own opacity."""
-    if given is None:
-        return None
-    if given == "alpha":
-        return dict.fromkeys(pictures)
+def _beside(given: str, root: Path, pictures: Sequence[Path], setting: str) -> dict[Path, Path]:
+    """The file of each picture's name in another folder."""
     there = {path.relative_to(given).with_suffix("").as_posix(): path for path in pictures_in(Path(given))}
-    found: dict[Path, Path | None] = {}
+    found: dict[Path, Path] = {}
     for path in pictures:
         name = path.relative_to(root).with_suffix("").as_posix()
         if name not in there:
-            raise ConfigError(f"data.masks: {given} holds no mask for {path.name}; {suggest(name, there)}")
+            raise ConfigError(f"data.{setting}: {given} holds no picture for {path.name}; {suggest(name, there)}")
         found[path] = there[name]
     return found
 
 
-def _mask_of(masks: Mapping[Path, Path | None], path: Path, opacity: Any, size: tuple[int, int]) -> Any:
+def _mask_of(masks: Mapping[Path, Any], path: Path, opacity: Any, size: tuple[int, int]) -> Any:
     from PIL import Image
 
     file = masks[path]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.block import Block
+from wgtorch.core.composite import Composite
 from wgtorch.core.errors import ConfigError
 from wgtorch.stage import Stage
 from wgtorch.train.learned import places_needed
@@ -104,6 +105,15 @@ class Reward(Objective):
     def reached(self, target: Block) -> Collection[str] | None:
         return places_needed(target, [*self.outputs, *self.log_prob, *([self.entropy] if self.entropy else [])])
 
+    def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
+        """What the reward looks at, of graphs and pipelines: pictures and texts."""
+        if isinstance(target, Stage) or not isinstance(target, Composite):
+            return {}
+        seed = step.generator.initial_seed() % 2**31
+        found = target.run(inputs_of(target, batch, self.inputs, "reward"), outputs=self.outputs, seed=seed)
+        values = {name.rpartition(".")[2]: [value] if isinstance(value, str) else value for name, value in found.items()}
+        return {name: value for name, value in values.items() if _is_shown(value)}
+
     def values(self, target: Block, batch: Batch, names: list[str]) -> dict[str, Any]:
         """Values of one run by name, whatever the level."""
         if not isinstance(target, (World, Stage)):
@@ -135,3 +145,9 @@ class Reward(Objective):
         keep = self.momentum if int(self.baseline_steps) else 0.0
         self.baseline_value.mul_(keep).add_(rewards.mean().to(self.baseline_value), alpha=1 - keep)
         self.baseline_steps += 1
+
+
+def _is_shown(value: Any) -> bool:
+    """True for pictures [B, 3, H, W] and lists of texts."""
+    is_picture = isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == 3
+    return is_picture or (isinstance(value, list) and all(isinstance(each, str) for each in value))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.blocks.diffusion.schedules.grid import SamplerState
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.errors import ConfigError, PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
@@ -65,6 +65,23 @@ class ControlNet(ForeignModel, Adapter):
         self.scale = scale
         self.start = start
         self.end = end
+
+    @classmethod
+    def of(cls, unet: Any, *, side: int = 8) -> Self:
+        """A new one to train: layers of a UNet, copied, whose contribution begins at zero.
+
+        Args:
+            unet: ``UNet2DConditionModel`` of diffusers.
+            side: pixels of a picture to the side of a latent: 2, 4 or 8.
+
+        Raises:
+            ConfigError: it is another model.
+        """
+        library: Any = require("diffusers", "diffusers")
+        if not isinstance(unet, library.UNet2DConditionModel):
+            raise ConfigError(f"ControlNet: got a {type(unet).__name__}; expected a UNet2DConditionModel (Stable Diffusion 1, 2, XL)")
+        channels = (16, 32, 96, 256)[: side.bit_length()]
+        return cls.around(library.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels))
 
     def forward(
         self,
