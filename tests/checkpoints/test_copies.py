@@ -139,6 +139,9 @@ def test_tensors_are_written_as_others_read_them(tmp_path: Path) -> None:
 # --- what is refused before anything is written -----------------------------------------------------------------------
 
 
+ROOT = Path(__file__).parents[2]
+
+
 class Holding(nn.Module):
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
@@ -169,6 +172,7 @@ ODD: dict[str, tuple[Any, str]] = {
     ),
     "csr": (lambda: torch.eye(3).to_sparse_csr(), r"n1\.held\.odd: torch.float32 of layout sparse_csr cannot be stored"),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged), r"n1\.held\.odd: is a NestedTensor"),
+    "nested, strided": (lambda: torch.nested.nested_tensor([torch.ones(2)]), r"n1\.held\.odd: torch.float32 \(nested\) cannot be stored"),
     "meta": (lambda: torch.empty(3, device="meta"), r"n1\.held\.odd: has no memory"),
 }
 
@@ -189,6 +193,38 @@ def test_what_cannot_be_stored_is_named_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+SHARDED = """
+import sys, torch
+from torch import distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from tests.blocks_for_tests import Affine, chain
+from wgtorch.core.errors import CheckpointError
+
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
+graph = chain(Affine(seed=1), Affine(seed=2))
+fully_shard(graph.nodes["n1"], mesh=init_device_mesh("cpu", (2,)))
+for format in ("dir", "archive"):
+    try:
+        graph.save_checkpoint(sys.argv[3], format)
+        raise SystemExit("it was saved")
+    except CheckpointError as error:
+        assert "n1." in str(error) and "is a DTensor" in str(error) and "full_tensor()" in str(error), error
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_what_two_processes_share_is_named_by_both(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", SHARDED]
+    places = [str(tmp_path / "meeting"), str(tmp_path / "it")]
+    running = [subprocess.Popen([*command, rank, *places], stderr=subprocess.PIPE, text=True, cwd=ROOT) for rank in "01"]
+    said = [process.communicate(timeout=240)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert not (tmp_path / "it").exists()
+
+
 # --- a weight that was named ------------------------------------------------------------------------------------------
 
 
@@ -206,6 +242,13 @@ class Deaf(Block):
         return self.linear(x)
 
 
+class DeafAsWell(Deaf):
+    """Hands the ref on to who does not read it."""
+
+    def __init__(self, checkpoint_ref: str | None = None) -> None:
+        super().__init__(checkpoint_ref=checkpoint_ref)
+
+
 def deaf(ref: Path, **config: Any) -> Graph:
     graph = Graph("g")
     graph.add_node("test/deaf", "n", config={"checkpoint_ref": str(ref), **config})
@@ -216,8 +259,12 @@ def test_a_weight_that_was_named_is_loaded_though_the_block_reads_nothing(tmp_pa
     weights = Deaf().state_dict()
     save_file(weights, tmp_path / "w.safetensors")
     graph = deaf(tmp_path / "w.safetensors")
-    for made in (graph, Graph.from_config(graph.to_config()), Graph.load(graph.save(tmp_path / "g"))):
-        assert all(torch.equal(tensor, weights[name]) for name, tensor in made.nodes["n"].state_dict().items())
+    ref = {"checkpoint_ref": str(tmp_path / "w.safetensors")}
+    blocks = [made.nodes["n"] for made in (graph, Graph.from_config(graph.to_config()), Graph.load(graph.save(tmp_path / "g")))]
+    for block in (*blocks, Deaf(**ref), Deaf.from_config(ref), DeafAsWell(**ref)):
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in block.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"Deaf: takes checkpoint_ref .*elsewhere\.safetensors is not there"):
+        Deaf(checkpoint_ref=str(tmp_path / "elsewhere.safetensors"))
 
 
 @pytest.mark.parametrize("missing", ["fit", "file"])

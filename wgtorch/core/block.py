@@ -6,18 +6,18 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import nn
 
-from wgtorch.core.checkpoint.assign import build_empty
+from wgtorch.core.checkpoint.assign import build_empty, is_empty
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.checkpoint.io import is_mapped
 from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
-from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint
+from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint, ref_of
 from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
@@ -110,6 +110,8 @@ class Block(nn.Module):
         cls.wants_stream = takes_argument(cls.forward, "stream")
         if inspect.iscoroutinefunction(cls.forward):
             cls.is_async = True
+        if (init := cls.__dict__.get("__init__")) is not None and takes_argument(init, "checkpoint_ref"):
+            cls.__init__ = _with_its_weights(init)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
@@ -556,11 +558,22 @@ def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping
         raise ConfigError(f"{block_class.block_type}: {error}") from error
     if ref is not None and not empty:
         load_checkpoint(block, ref)
-    elif by_itself and config.get("checkpoint_ref") is not None and not empty and "_ref_dtypes" not in block.__dict__:
-        check_own_reading(block, config["checkpoint_ref"])
     if written != plain:
         block._config.update(written)  # as it was written: what came from the environment stays there
     return block
+
+
+def _with_its_weights(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that takes ``checkpoint_ref``, after which the block holds what that names, whether it read it or not."""
+
+    @wraps(init)
+    def checked(self: Block, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        is_whole = type(self).__init__ is checked  # of a class that goes further, the last constructor looks
+        if is_whole and not is_empty.get() and "_ref_dtypes" not in self.__dict__ and (ref := ref_of(self)) is not None:
+            check_own_reading(self, ref)
+
+    return checked
 
 
 def _as_block_class(name: str, found: Any) -> type[Block]:

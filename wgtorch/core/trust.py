@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.kinds import describe
 
 _OWN = "WGTORCH_*"
+_NAMES_A_KEY = re.compile(
+    r"(?i)(^|[-_.])(api[-_]?key|access[-_]?key([-_]?id)?|secret([-_]?key)?|client[-_]?secret|private[-_]?key|subscription[-_]?key|passwords?|"
+    r"passwd|passphrase|credentials?|(proxy[-_]?)?authorization|auth|cookies?|bearer|signature|"
+    r"((access|auth|refresh|session|security|id|api|bearer|user)[-_]?)token)$|^(token|apikey|x-functions-key)$"
+)
+_NAMES_A_KEY_THERE = re.compile(r"(?i)(header|quer|param|cookie)[^.]*\.[^.]*(key|token|secret|auth|cookie|sig)[^.]*$")
+_LOOKS_LIKE_A_KEY = re.compile(
+    r"\bsk-[A-Za-z0-9_-]{12,}|\bbearer\s+[\w.~+/=-]{12,}|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bhf_\w{20,}|\bAKIA[0-9A-Z]{16}\b|"
+    r"\bxox[abeprs]-[\w-]{10,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +153,56 @@ def check_key(name: str, url: str, where: str, *, own: bool, at_home: bool) -> N
         return
     said = f"sends the environment variable {name} to {url}; a file may send {_OWN}, and a provider's own key to its own https address"
     raise _refused(border, f"{where}.api_key_env", said, name)
+
+
+def check_write(path: str | os.PathLike[str], where: str, instead: str) -> None:
+    """Refuses a place outside of the current folder that a file would have something written to.
+
+    Args:
+        path: the place.
+        where: what names it, for messages.
+        instead: what the caller may write in code.
+
+    Raises:
+        ConfigError: with the path, its place in the config, and how to allow it.
+    """
+    border = _border.get()
+    if border is None or border.trust == _EVERYTHING or is_below_here(path):
+        return
+    place = "/".join(border.path)
+    raise ConfigError(
+        f"{border.file}: {f'{place}: ' if place else ''}{where}: would be written to {os.fspath(path)!r}; a file may choose a place below "
+        f"the current folder. If it is to be there, {instead}, or load it with trust=True"
+    )
+
+
+def is_below_here(path: str | os.PathLike[str]) -> bool:
+    """True for a path inside the current folder, links followed; never for an address."""
+    return "://" not in os.fspath(path) and Path(path).expanduser().resolve().is_relative_to(Path.cwd().resolve())
+
+
+def check_no_keys(value: Any, where: str) -> None:
+    """Refuses keys and passwords in what is written, shown and sent as it stands: by the name they have there, or by their look.
+
+    Raises:
+        ConfigError: with the place, and without the key.
+    """
+    stack = [(where, value)]
+    while stack:
+        place, held = stack.pop()
+        if isinstance(held, Mapping):
+            stack += [(f"{place}.{name}", item) for name, item in held.items()]
+        elif isinstance(held, (list, tuple)):
+            stack += [(f"{place}[{index}]", item) for index, item in enumerate(held)]
+        elif isinstance(held, str) and held and (_LOOKS_LIKE_A_KEY.search(held) or _is_named_as_key(place)):
+            raise ConfigError(
+                f"{place}: looks like a key or a password, which no config may hold: it would be written into every file, report and log. "
+                "Put it into the environment and name the variable (api_key_env='MY_KEY')"
+            )
+
+
+def _is_named_as_key(place: str) -> bool:
+    return bool(_NAMES_A_KEY.search(place.rpartition(".")[2].partition("[")[0]) or _NAMES_A_KEY_THERE.search(place))
 
 
 def _refused(border: _Border, where: str, said: str, name: str) -> ConfigError:

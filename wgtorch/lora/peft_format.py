@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,14 +39,25 @@ def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: fits(value) or (isinstance(value, list) and all(map(fits, value)))
 
 
+def _is_expression(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _are_words(value: Any) -> bool:
+    return _is_expression(value) or (isinstance(value, list) and all(map(_is_text, value)))
+
+
 def _by_layer(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(fits, value.values()))
+    return lambda value: isinstance(value, Mapping) and all(map(_is_expression, value)) and all(map(fits, value.values()))
 
 
 _TEXT, _FLAG, _WORDS = (
     ("text", _is_text),
     ("true or false", lambda value: type(value) is bool),
-    ("words, or an expression", _each(_is_text)),
+    ("words, or an expression", _are_words),
 )
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "r": ("a whole number from 1", lambda value: _is_whole(value) and value > 0),
@@ -55,7 +67,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "alpha_pattern": ("numbers by layer", _by_layer(_is_number)),
     "layers_to_transform": ("whole numbers", _each(_is_whole)),
     "init_lora_weights": ("true, false or a word", lambda value: isinstance(value, (bool, str))),
-    **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _WORDS),
+    "layers_pattern": ("expressions", _each(_is_expression)),
+    **dict.fromkeys(("target_modules", "exclude_modules"), _WORDS),
     **dict.fromkeys(("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias"), _FLAG),
     **dict.fromkeys(("bias", "task_type", "base_model_name_or_path", "revision"), _TEXT),
 }

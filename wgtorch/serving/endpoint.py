@@ -41,10 +41,11 @@ class Endpoint:
     def __init__(self, url: str, *, api_key_env: str | None = None, timeout: float = 600.0, retries: int = 3) -> None:
         resolved = resolve_environment({"endpoint_url": url}, "endpoint")["endpoint_url"]
         parts = urlsplit(resolved) if isinstance(resolved, str) else urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        if parts.username or parts.password or parts.query or parts.fragment:
+            what = "a password" if parts.username or parts.password else "a query or fragment"
+            raise ConfigError(f"the endpoint_url of {parts.hostname} holds {what}; keys come from the environment, see api_key_env")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"endpoint_url {url!r}: expected an address such as 'http://localhost:8000'")
-        if parts.username or parts.password:
-            raise ConfigError(f"the endpoint_url of {parts.hostname} holds a password; keys come from the environment, see api_key_env")
         if api_key_env is not None and not re.fullmatch(r"WGTORCH_[A-Z0-9_]+", api_key_env):
             raise ConfigError(f"endpoint {url}: api_key_env {api_key_env!r}; expected a variable whose name begins with 'WGTORCH_'")
         if timeout <= 0 or retries < 0:

@@ -24,7 +24,7 @@ from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of
 from wgtorch.core.signature import copy_plain, ensure_plain
-from wgtorch.core.trust import untrusted_file
+from wgtorch.core.trust import is_below_here, untrusted_file
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
@@ -434,8 +434,7 @@ class WorldRunner(Level):
         stored, state_dir = self._where_stored(), str(self._storage_config["state_dir"])
         if stored is not None and stored.id == self._life.id:
             return
-        inside = "://" not in state_dir and Path(state_dir).resolve().is_relative_to(Path.cwd().resolve())
-        if not inside:
+        if not is_below_here(state_dir):
             raise StorageError(
                 f"{self.block_id}: the file {self._storage_file} has the world's past written to {state_dir!r}; a file may choose a place "
                 f"below the current folder. If it is to be there, call world.set_storage({{'state_dir': {state_dir!r}}}), or load it with "

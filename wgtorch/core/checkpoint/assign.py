@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from wgtorch.core.checkpoint.tensors import can_store
 from wgtorch.core.errors import CheckpointError, Finding
 
 _SHOWN = 40
+is_empty: ContextVar[bool] = ContextVar("wgtorch_is_empty", default=False)
+"""True while :func:`build_empty` builds, so that no block looks for its weights."""
 
 # --- modules without weights ------------------------------------------------------------------------------------------
 
@@ -26,7 +29,7 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
     frequencies in a non-persistent buffer) cannot be run on the meta device; it is run on the CPU, with the random
     initialisation of parameters left out. PyTorch's global generator is as before.
     """
-    state = torch.get_rng_state()
+    state, token = torch.get_rng_state(), is_empty.set(True)
     try:
         try:
             with torch.device("meta"), _NoFilling():
@@ -39,6 +42,7 @@ def build_empty(build: Callable[[], nn.Module]) -> nn.Module:
             return build()
     finally:
         torch.set_rng_state(state)
+        is_empty.reset(token)
 
 
 def _computed(module: nn.Module) -> bool:
@@ -113,8 +117,14 @@ def check_storable(state: Mapping[str, Any], where: str) -> None:
             )
         if value.is_meta:
             raise CheckpointError(f"{where}.{name}: has no memory (it is on the meta device), so there is nothing to save")
-        if not can_store(value.dtype) or value.layout is not torch.strided or value.is_quantized:
-            layout = "" if value.layout is torch.strided else f" of layout {str(value.layout).removeprefix('torch.')}"
+        if not can_store(value.dtype) or value.layout is not torch.strided or value.is_quantized or value.is_nested:
+            layout = (
+                " (nested)"
+                if value.is_nested
+                else ""
+                if value.layout is torch.strided
+                else f" of layout {str(value.layout).removeprefix('torch.')}"
+            )
             raise CheckpointError(
                 f"{where}.{name}: {value.dtype}{layout} cannot be stored in safetensors; expected a dense tensor (to_dense())"
             )

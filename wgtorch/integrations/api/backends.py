@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import ApiAnswerError, ApiError, BudgetError, ConfigError, RunCancelled, suggest
 from wgtorch.core.run import background
-from wgtorch.core.trust import check_key
+from wgtorch.core.trust import check_key, check_no_keys, check_write
 from wgtorch.integrations.api.answers import Answer, Question, digest
 from wgtorch.integrations.api.cassette import MODES, Cassette, Mode, cassette_now
 from wgtorch.integrations.api.client import Address, Client, Stop, client_at
@@ -96,6 +96,9 @@ class ApiBackend:
         variable = api_key_env or (provider_class.key_variable if is_home else None)
         if variable is not None:
             check_key(variable, endpoint, where, own=variable == provider_class.key_variable, at_home=is_home)
+        check_no_keys(options, f"{where}.options")
+        if cassette is not None and mode not in ("replay", "live"):
+            check_write(cassette, f"{where}.cassette", f"record it in code (with cassette({cassette!r}): ...)")
         self.address = Address(provider_class, model_id, endpoint, variable)
         patience = Patience(_number(timeout, f"{where}.timeout", 1e-3), int(_number(retries, f"{where}.retries")),
                             _number(backoff, f"{where}.backoff"), _number(max_wait, f"{where}.max_wait"))  # fmt: skip

@@ -76,8 +76,10 @@ def check_endpoint(url: str, where: str) -> str:
         ConfigError: it is no http address, or holds credentials or a query.
     """
     parts = urlsplit(url)
-    if parts.username or parts.password or parts.query:
-        raise ConfigError(f"{where}.endpoint_url: an address with credentials or a query; give the key in the environment (api_key_env)")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{where}.endpoint_url: an address with credentials, a query or a fragment; give the key in the environment (api_key_env)"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{where}.endpoint_url: found {url!r}, expected an address such as http://localhost:8000/v1")
     return url.rstrip("/")

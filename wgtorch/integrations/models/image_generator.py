@@ -13,6 +13,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
+from wgtorch.core.trust import check_no_keys
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, rows_of, seed_of
 from wgtorch.integrations.models.requests import ImageRequest
 from wgtorch.integrations.models.vlm import pictures_of
@@ -67,6 +68,7 @@ class ImageGenerator(ModelBlock):
                 raise ValueError(f"{type(self).__name__}.{name}: found {value}, expected at least 1")
         if (width is None) != (height is None):
             raise ValueError(f"{type(self).__name__}: width {width} and height {height}; give both or neither")
+        check_no_keys(options, f"{type(self).__name__}.options")
         self.width, self.height, self.options = width, height, dict(options or {})
         named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
         self._take(backend, provider, {**named, **source})
