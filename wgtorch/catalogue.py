@@ -48,6 +48,7 @@ _BLOCKS = {
         "backbone/flux_transformer", "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
         "backbone/wan_transformer", "codec/autoencoder_kl_wan", "conditioner/umt5_text", "noise/video_latents",
         "conditioner/wan_image", "diffusers/frames_condition", "diffusers/known_frames",
+        "diffusers/either", "diffusers/first_frame", "diffusers/noise_stage",
         "backbone/qwen_image_transformer", "backbone/z_image_transformer", "codec/autoencoder_dc", "codec/autoencoder_kl_qwen_image",
         "conditioner/pipeline_prompt", "guidance/qwen_image", "guidance/z_image",
         "backbone/ltx_transformer", "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_ltx_video",

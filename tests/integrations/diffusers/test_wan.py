@@ -143,6 +143,54 @@ def test_runs_in_several_threads_do_not_touch_each_other(from_image: Any) -> Non
         torch.testing.assert_close(video, expected[index % len(calls)], rtol=0, atol=1e-6)
 
 
+def of_two_stages(pipeline: Any, channels: int, boundary: float) -> Any:
+    torch.manual_seed(8)
+    parts = {**pipeline.components, "transformer_2": tiny.video_transformer(channels)}
+    return type(pipeline)(**parts, boundary_ratio=boundary)
+
+
+@pytest.mark.parametrize("task", ["text_to_video", "image_to_video"])
+@pytest.mark.parametrize("batched", [True, False])
+def test_two_stages(pipeline: Any, from_image: Any, task: str, batched: bool, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    same, more = (pipeline, {}) if task == "text_to_video" else (from_image, {"image": picture(16)})
+    two = of_two_stages(same, 4 if task == "text_to_video" else 12, 0.8)
+    graph = Graph.from_diffusers(two, task=task, batched=batched)
+    found = check_equal(two, graph, **CALL, **more)
+    assert (found - ours(Graph.from_diffusers(same, task=task), **CALL, **more)).abs().max() > 1e-3, "the second is called"
+    other = check_equal(two, graph, **CALL, **more, guidance_scale=4.0, guidance_scale_2=2.0)
+    assert (found - other).abs().max() > 1e-3
+    check_equal(two, graph, **CALL, **more, guidance_scale=1.0)
+    graph.to_diffusers(tmp_path / "out")
+    again = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
+    assert again.config.boundary_ratio == 0.8
+    check_equal(again, Graph.from_diffusers(tmp_path / "out", task=task), **CALL, **more)
+
+
+@pytest.mark.parametrize("boundary", [0.0, 1.1])
+def test_a_boundary_that_one_stage_never_reaches(pipeline: Any, boundary: float) -> None:
+    two = of_two_stages(pipeline, 4, boundary)
+    check_equal(two, Graph.from_diffusers(two, task="text_to_video"), **CALL)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_timestep_for_each_patch(pipeline: Any, batched: bool, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline, WanImageToVideoPipeline
+
+    told = type(pipeline)(**pipeline.components, expand_timesteps=True)
+    check_equal(told, Graph.from_diffusers(told, task="text_to_video", batched=batched), **CALL)
+    pytest.importorskip("ftfy")  # their pipeline asks for it
+    parts = {name: part for name, part in pipeline.components.items() if name in ("vae", "text_encoder", "tokenizer", "scheduler", "transformer")}
+    shown = WanImageToVideoPipeline(**parts, expand_timesteps=True)
+    graph = Graph.from_diffusers(shown, task="image_to_video", batched=batched)
+    found = check_equal(shown, graph, **CALL, image=picture(16))
+    assert (found - check_equal(shown, graph, **CALL, image=picture(16, seed=6))).abs().max() > 1e-3
+    check_equal(shown, graph, **{**CALL, "prompt": ["a", "b"], "negative_prompt": ["x", "y"]}, image=picture(16))
+    graph.to_diffusers(tmp_path / "out")
+    check_equal(DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True), graph, **CALL, image=picture(16))
+
+
 def test_bad_input(pipeline: Any, from_image: Any) -> None:
     graph = Graph.from_diffusers(pipeline, task="text_to_video")
     with pytest.raises(PortError, match=r"num_frames: got 7; expected 1 \+ a multiple of 4, such as 5 or 9"):
@@ -162,7 +210,7 @@ def test_bad_input(pipeline: Any, from_image: Any) -> None:
     with pytest.raises(ConfigError, match="shifts by the size of the picture, which Wan's pipeline does not tell it"):
         Graph.from_diffusers(with_scheduler(pipeline, "flow_dynamic"), task="text_to_video")
     two = type(pipeline)(**pipeline.components, boundary_ratio=0.5)
-    with pytest.raises(ConfigError, match="Wan 2.2 of two stages"):
+    with pytest.raises(ConfigError, match="has transformer and a boundary_ratio of 0.5; expected a boundary and both"):
         Graph.from_diffusers(two, task="text_to_video")
 
 

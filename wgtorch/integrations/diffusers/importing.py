@@ -43,7 +43,7 @@ def from_diffusers(
     1, 2, XL          ``inpaint``
     SD 3              the same                                          image adapters
     FLUX.1            the same; Fill ``inpaint``                        Depth, Canny, Kontext
-    Wan 2.1           ``text_to_video``, ``image_to_video``             2.2 of two stages, or with a timestep for each patch
+    Wan 2.1, 2.2      ``text_to_video``, ``image_to_video``             Animate, VACE, video to video
     Qwen-Image        ``text_to_image``                                 edit, pictures
     Z-Image           ``text_to_image``                                 pictures
     Sana, PixArt      ``text_to_image``                                 sizes between those of training, PixArt-alpha for 1024 pixels

@@ -17,6 +17,7 @@ from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
 from wgtorch.integrations.diffusers.blocks.ltx_transformer import LTXTransformer
+from wgtorch.integrations.diffusers.blocks.noise_stages import Either, FirstFrame, NoiseStage
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
 from wgtorch.integrations.diffusers.blocks.pipeline_prompt import PipelinePrompt
 from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
@@ -51,6 +52,8 @@ __all__ = [
     "CLIPTokens",
     "CogVideoXTransformer",
     "ControlNet",
+    "Either",
+    "FirstFrame",
     "FitPicture",
     "FlowSettings",
     "FluxTransformer",
@@ -67,6 +70,7 @@ __all__ = [
     "LatentNoise",
     "MaskPatches",
     "MaskedImage",
+    "NoiseStage",
     "PatchCount",
     "PictureSizes",
     "PipelinePrompt",

@@ -53,8 +53,10 @@ class ForeignBackbone(ForeignModel, Backbone):
 
 
 def moments(timestep: float | Tensor, latent: Tensor) -> Tensor:
-    """A number for each row of a latent, [B]: of one, or of [n] where n divides B; whole numbers stay whole."""
+    """A number for each row of a latent, [B]: of one, or of [n] where n divides B; whole numbers stay whole. Of [n, L] it is [B, L]."""
     value = torch.as_tensor(timestep, device=latent.device)
+    if value.dim() == 2:
+        return value.repeat(latent.shape[0] // len(value), 1)
     if value.dim() == 1 and 1 < len(value) < latent.shape[0]:
         return value.repeat(latent.shape[0] // len(value))
     return value.expand(latent.shape[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.structure import Edge
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, begin, finished, join
 from wgtorch.integrations.diffusers.families.family import Family, Part, text_part
@@ -19,10 +20,10 @@ _SIZE = {"num_frames": 81, "height": 480, "width": 832}
 
 
 def wan(source: Source, task: str, batched: bool) -> Graph:
-    """Wan 2.1 as a graph, and what of 2.2 has one transformer.
+    """Wan 2.1 or 2.2 as a graph. Of two transformers (2.2) one is called where there is much noise, the other below a boundary.
 
     Raises:
-        ConfigError: the transformer is not for the task, or the pipeline works in two stages.
+        ConfigError: the transformer is not for the task.
     """
     _check_settings(source)
     parts = begin(source, task, batched, _TASKS[task], is_flow=True)
@@ -36,15 +37,19 @@ def wan(source: Source, task: str, batched: bool) -> Graph:
     parts.patch = max(parts.backbone.model.config.patch_size[1:])
     video_sampling(parts, parts.vae.model.config.z_dim, _SIZE)
     if task == "image_to_video":
-        _first_frame(parts)
+        (_known_frame if source.settings.get("expand_timesteps") else _first_frame)(parts)
+    if (boundary := source.settings.get("boundary_ratio")) is not None:
+        _two_stages(parts, float(boundary) * source.scheduler()[1].get("num_train_timesteps", 1000))
+    parts.graph.metadata["wan"] = {name: source.settings[name] for name in _SETTINGS if source.settings.get(name)}
     return finished(parts)
 
 
 def _check_settings(source: Source) -> None:
-    if source.settings.get("boundary_ratio") is not None or source.settings.get("expand_timesteps"):
+    parts = {"transformer", "transformer_2"} & set(source.classes)
+    if len(parts) != (1 if source.settings.get("boundary_ratio") is None else 2):
         raise ConfigError(
-            f"from_diffusers: {source.name!r} is a Wan 2.2 of two stages, or with a timestep for each patch; "
-            "supported are those of one transformer and one timestep, such as Wan 2.1"
+            f"from_diffusers: {source.name!r} has {' and '.join(sorted(parts)) or 'no transformer'} and a boundary_ratio of "
+            f"{source.settings.get('boundary_ratio')}; expected a boundary and both, or neither and transformer"
         )
     name, config = source.scheduler()
     if config.get("use_dynamic_shifting"):
@@ -55,7 +60,7 @@ def _check_channels(parts: Parts) -> None:
     own, latents = parts.backbone.model.config, parts.vae.model.config.z_dim
     if own.image_dim is not None and "image_encoder" not in parts.source.classes:
         raise ConfigError(f"from_diffusers: {parts.source.name!r} has a transformer that sees pictures through CLIP, but no image_encoder")
-    from_image = 2 * latents + parts.vae.frames
+    from_image = latents if parts.source.settings.get("expand_timesteps") else 2 * latents + parts.vae.frames
     expected = from_image if parts.task == "image_to_video" else latents
     if own.in_channels != expected:
         other = {latents: "text_to_video", from_image: "image_to_video"}.get(own.in_channels)
@@ -112,12 +117,72 @@ def _first_frame(parts: Parts) -> None:
         graph.expose_input("picture", side)
 
 
+def _known_frame(parts: Parts) -> None:
+    """The picture is the video's first frame, which stands in the latent as it is (2.2 of one transformer)."""
+    graph, patch = parts.graph, parts.patch
+    sides = {name: _SIZE[name] for name in ("height", "width")}
+    add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * patch, **sides})
+    add(graph, "frames", "diffusers/known_frames", {"num_frames": 1})
+    add(graph, "encoder", parts.vae)
+    join(graph, ("picture.image", "frames.image"), ("frames.video", "encoder.video"))
+    for name in ("image", *sides):
+        graph.expose_input("picture", name)
+    for backbone in ("backbone",) if parts.batched else ("backbone", "negative_backbone"):
+        node = backbone.replace("backbone", "first_frame")
+        add(graph, node, "diffusers/first_frame", {"patch": patch})
+        for port in ("latent", "timestep"):
+            for source in [_start(edge) for edge in graph.edges if (edge.target_node, edge.target_port) == (backbone, port)]:
+                graph.remove_edge(source, f"{backbone}.{port}")
+                join(graph, (source, f"{node}.{port}"))
+            join(graph, (f"{node}.{port}", f"{backbone}.{port}"))
+        join(graph, ("encoder.latent", f"{node}.known"))
+    add(graph, "last_frames", "diffusers/first_frame", {"patch": patch})
+    graph.remove_edge("solver.next_latent", "codec.latent")
+    join(graph, ("encoder.latent", "last_frames.known"), ("solver.next_latent", "last_frames.latent"), ("last_frames.latent", "codec.latent"))
+
+
+def _start(edge: Edge) -> str:
+    return f"{edge.source_node}.{edge.source_port}"
+
+
+def _two_stages(parts: Parts, boundary: float) -> None:
+    """Another backbone below a boundary, with what the first is fed."""
+    graph = parts.graph
+    second = parts.source.model("transformer_2", "backbone/wan_transformer")
+    for prefix in ("",) if parts.batched else ("negative_", ""):
+        one, two, stage, either = (f"{prefix}{name}" for name in ("backbone", "backbone_2", "stage", "pred"))
+        add(graph, stage, "diffusers/noise_stage", {"boundary": boundary})
+        add(graph, two, second)
+        add(graph, either, "diffusers/either")
+        for edge in [edge for edge in graph.edges if one in (edge.source_node, edge.target_node)]:
+            source, target = _start(edge), f"{edge.target_node}.{edge.target_port}"
+            if edge.source_node == one:
+                graph.remove_edge(source, target)
+                join(graph, (f"{either}.pred", target))
+            elif edge.target_port == "latent":
+                graph.remove_edge(source, target)
+                join(graph, (source, f"{stage}.latent"))
+            else:
+                join(graph, (source, f"{two}.{edge.target_port}"))
+                if edge.target_port == "timestep":
+                    join(graph, (source, f"{stage}.timestep"))
+        join(graph, ("conditions.scale", f"{stage}.scale"), (f"{stage}.high", f"{one}.latent"), (f"{stage}.low", f"{two}.latent"))
+        join(graph, (f"{one}.pred", f"{either}.pred"), (f"{two}.pred", f"{either}.pred"))
+        graph.expose_input(stage, "guidance_scale_2")
+    graph.remove_edge("conditions.scale", "guidance.scale")
+    join(graph, ("stage.scale", "guidance.scale"))
+
+
+_SETTINGS = ("boundary_ratio", "expand_timesteps")
+
+
 def _settings(graph: Graph) -> dict[str, Any]:
-    """What pictures are seen through, where they are."""
-    if "image_encoder" not in graph.nodes:
-        return {}
-    block: Any = graph.nodes["image_encoder"]
-    return {"image_processor": block.processor}
+    """How the pipeline works, and what pictures are seen through, where they are."""
+    found = dict(graph.metadata.get("wan", {}))
+    if "image_encoder" in graph.nodes:
+        block: Any = graph.nodes["image_encoder"]
+        found["image_processor"] = block.processor
+    return found
 
 
 _LETTERS = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"), ("k_img", "add_k_proj"), ("v_img", "add_v_proj"))
@@ -153,11 +218,12 @@ def _names() -> dict[str, tuple[str, ...]]:
 
 
 WAN = Family(
-    "Wan 2.1",
+    "Wan 2.1 and 2.2",
     {"WanPipeline": ("text_to_video", "image_to_video"), "WanImageToVideoPipeline": ("image_to_video", "text_to_video")},
     wan,
     {
         "transformer": Part("backbone", ("WanTransformer3DModel",)),
+        "transformer_2": Part("backbone_2", ("WanTransformer3DModel",), optional=True),
         "vae": Part("codec", ("AutoencoderKLWan",)),
         **text_part("", "UMT5EncoderModel", "T5EncoderModel"),
         "image_encoder": Part("image_encoder", ("CLIPVisionModel",), optional=True),
