@@ -54,6 +54,8 @@ _BLOCKS = {
         "backbone/ltx_transformer", "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_ltx_video",
         "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
         "backbone/unet_3d_condition", "backbone/unet_motion",
+        "backbone/chroma_transformer", "backbone/flux2_transformer", "backbone/hunyuan_video_transformer",
+        "adapter/flux_controlnet", "diffusers/rows", "diffusers/signed", "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_shift",
     ),
     "wgtorch.integrations.models": (
         "embedder", "image_generator", "llm", "speech_to_text", "text_to_speech", "vlm",
@@ -87,7 +89,8 @@ _OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
     "wgtorch.solver_changes": {"wgtorch.integrations.diffusers.solver_change": ("diffusers",)},
     "wgtorch.adapter_names": {
         "wgtorch.integrations.diffusers.families": (
-            "CogVideoXTransformer3DModel", "LTXVideoTransformer3DModel",
+            "ChromaTransformer2DModel", "CogVideoXTransformer3DModel", "Flux2Transformer2DModel", "HunyuanVideoTransformer3DModel",
+            "LTXVideoTransformer3DModel",
             "FluxTransformer2DModel", "PixArtTransformer2DModel", "QwenImageTransformer2DModel", "SD3Transformer2DModel",
             "SanaTransformer2DModel", "UNet2DConditionModel", "WanTransformer3DModel", "ZImageTransformer2DModel",
         ),

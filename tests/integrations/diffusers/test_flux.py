@@ -16,7 +16,10 @@ from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal
 from wgtorch.core.errors import ConfigError, PortError, PromptTruncatedWarning
 from wgtorch.graph import Graph
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
+pytestmark = [  # of their code
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+]
 CALL = {"prompt": PROMPT, "num_inference_steps": 5, "max_sequence_length": 16, "height": 16, "width": 24}
 
 
@@ -216,3 +219,60 @@ def test_kontext_changes_a_picture(pipeline: Any, batched: bool, tmp_path: Path)
     check_equal(again, graph, **call, height=16, width=16, max_area=256)
     with pytest.raises(ConfigError, match="text_to_image of FluxKontextPipeline is not supported; supported: image_to_image"):
         Graph.from_diffusers(kontext)
+
+
+# --- ControlNet -------------------------------------------------------------------------------------------------------
+
+
+def with_controlnet(pipeline: Any, **settings: Any) -> Any:
+    from diffusers import FluxControlNetModel, FluxControlNetPipeline
+
+    torch.manual_seed(9)
+    model = FluxControlNetModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=24, pooled_projection_dim=16, axes_dims_rope=(2, 2, 4), **settings,
+    ).eval()  # fmt: skip
+    for part in (*model.controlnet_blocks, *model.controlnet_single_blocks, model.controlnet_x_embedder):
+        torch.nn.init.normal_(part.weight, std=0.3)
+    return FluxControlNetPipeline(**pipeline.components, controlnet=model)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_controlnet(pipeline: Any, batched: bool, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+    from PIL import Image
+
+    same = with_controlnet(pipeline, guidance_embeds=True)
+    graph = Graph.from_diffusers(same, batched=batched)
+    shown = (picture(16)[0] * 255).round().to(torch.uint8)
+    their = {"control_image": Image.fromarray(shown.permute(1, 2, 0).numpy())}
+    call = {"prompt": "the cat", "num_inference_steps": 4, "height": 16, "width": 16, "max_sequence_length": 16}
+    own = {"control_image": shown[None] / 255}
+
+    def check(**more: Any) -> torch.Tensor:
+        found = ours(graph, **call, **own, **more)
+        torch.testing.assert_close(found, theirs(same, **call, **their, **more), rtol=0, atol=1e-4)
+        return found
+
+    plain = check()
+    assert (ours(Graph.from_diffusers(pipeline), **call, guidance_scale=7.0) - plain).abs().max() > 1e-3
+    assert (check(controlnet_conditioning_scale=0.4) - plain).abs().max() > 1e-3
+    check(negative_prompt="a dog", true_cfg_scale=3.0, num_images_per_prompt=2)
+    assert (check(control_guidance_start=0.3, control_guidance_end=0.8) - plain).abs().max() > 1e-3
+    graph.to_diffusers(tmp_path / "out")
+    again = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
+    torch.testing.assert_close(theirs(again, **call, **their), plain, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours(Graph.from_diffusers(tmp_path / "out"), **call, **own), plain, rtol=0, atol=1e-4)
+
+
+def test_a_union_of_controlnets_is_told_its_mode(pipeline: Any) -> None:
+    from PIL import Image
+
+    same = with_controlnet(pipeline, num_mode=3)
+    graph = Graph.from_diffusers(same)
+    shown = (picture(16)[0] * 255).round().to(torch.uint8)
+    call = {"prompt": "the cat", "num_inference_steps": 3, "height": 16, "width": 16, "max_sequence_length": 16}
+    expected = theirs(same, **call, control_image=Image.fromarray(shown.permute(1, 2, 0).numpy()), control_mode=2)
+    torch.testing.assert_close(ours(graph, **call, control_image=shown[None] / 255, control_mode=2), expected, rtol=0, atol=1e-4)
+    with pytest.raises(PortError, match="control_mode: this is a union of 3 ControlNets; say which, from 0 on"):
+        graph.run({**call, "control_image": shown[None] / 255})

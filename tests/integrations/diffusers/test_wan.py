@@ -181,7 +181,9 @@ def test_a_timestep_for_each_patch(pipeline: Any, batched: bool, tmp_path: Path)
     told = type(pipeline)(**pipeline.components, expand_timesteps=True)
     check_equal(told, Graph.from_diffusers(told, task="text_to_video", batched=batched), **CALL)
     pytest.importorskip("ftfy")  # their pipeline asks for it
-    parts = {name: part for name, part in pipeline.components.items() if name in ("vae", "text_encoder", "tokenizer", "scheduler", "transformer")}
+    parts = {
+        name: part for name, part in pipeline.components.items() if name in ("vae", "text_encoder", "tokenizer", "scheduler", "transformer")
+    }
     shown = WanImageToVideoPipeline(**parts, expand_timesteps=True)
     graph = Graph.from_diffusers(shown, task="image_to_video", batched=batched)
     found = check_equal(shown, graph, **CALL, image=picture(16))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.integrations.diffusers.tiny import autoencoder, t5_encoder, t5_tokenizer
+from tests.integrations.diffusers.tiny import autoencoder, t5_encoder, t5_tokenizer, tokenizer
 
 CHAT = "{% for message in messages %}<s>{{ message['content'] }}{% endfor %}"
 
@@ -179,4 +179,102 @@ def cogvideox() -> Any:
         scheduler=CogVideoXDDIMScheduler(),
         text_encoder=t5_encoder(16),
         tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+def _flux2_parts(guided: bool, width: int) -> dict[str, Any]:
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(4, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4, layers_per_block=1, norm_num_groups=2, sample_size=16,
+    ).eval()  # fmt: skip
+    vae.bn.running_mean.copy_(torch.linspace(-0.3, 0.3, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
+    return {
+        "transformer": Flux2Transformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=width,
+            timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=guided,
+        ).eval(),
+        "vae": vae,
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }  # fmt: skip
+
+
+def flux2_klein(**settings: Any) -> Any:
+    """A pipeline of FLUX.2 klein."""
+    from diffusers import Flux2KleinPipeline
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    parts = _flux2_parts(False, 3 * 16)
+    config = Qwen3Config(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=2, head_dim=8,
+        vocab_size=120, max_position_embeddings=512,
+    )  # fmt: skip
+    return Flux2KleinPipeline(**parts, text_encoder=Qwen3ForCausalLM(config).eval(), tokenizer=letters(), **settings)
+
+
+def flux2_distilled() -> Any:
+    """The same, distilled to few steps without guidance."""
+    return flux2_klein(is_distilled=True)
+
+
+def flux2() -> Any:
+    """A pipeline of FLUX.2 without text encoder, for embeddings."""
+    from diffusers import Flux2Pipeline
+
+    return Flux2Pipeline(**_flux2_parts(True, 16), text_encoder=None, tokenizer=None)
+
+
+def chroma() -> Any:
+    """A pipeline of Chroma."""
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    return ChromaPipeline(
+        transformer=ChromaTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16,
+            axes_dims_rope=(4, 4, 8), approximator_num_channels=16, approximator_hidden_dim=16, approximator_layers=1,
+        ).eval(),
+        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.9),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_image_seq_len=4, max_image_seq_len=64),
+        text_encoder=t5_encoder(16),
+        tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+def hunyuan_video() -> Any:
+    """A pipeline of HunyuanVideo."""
+    import tempfile
+    from pathlib import Path
+
+    from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    words, other = letters(), tokenizer(Path(tempfile.mkdtemp()) / "words")
+    other.model_max_length = 77
+    clip = CLIPTextConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, bos_token_id=0, eos_token_id=1,
+        pad_token_id=1,
+    )  # fmt: skip
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, vocab_size=120, max_position_embeddings=512,
+        pad_token_id=0,
+    )  # fmt: skip
+    return HunyuanVideoPipeline(
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1, num_single_layers=1,
+            num_refiner_layers=1, patch_size=1, text_embed_dim=16, pooled_projection_dim=16, rope_axes_dim=(2, 4, 4),
+        ).eval(),
+        vae=AutoencoderKLHunyuanVideo(
+            latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, mid_block_add_attention=True,
+            down_block_types=("HunyuanVideoDownBlock3D",) * 4, up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder=LlamaModel(config).eval(),
+        tokenizer=words,
+        text_encoder_2=CLIPTextModel(clip).eval(),
+        tokenizer_2=other,
     )  # fmt: skip

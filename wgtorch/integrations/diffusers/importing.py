@@ -49,6 +49,11 @@ def from_diffusers(
     Sana, PixArt      ``text_to_image``                                 sizes between those of training, PixArt-alpha for 1024 pixels
     LTX-Video         ``text_to_video``                                 pictures
     CogVideoX 1       ``text_to_video``                                 pictures, 1.5, ``CogVideoXDPMScheduler``
+    HunyuanVideo      ``text_to_video``                                 pictures, 1.5, FramePack
+    FLUX.2, klein     ``text_to_image``                                 pictures, prompts that are written anew
+    FLUX.1 with a     ``text_to_image``                                 several ControlNets at once
+    ControlNet
+    Chroma            ``text_to_image``, ``image_to_image``             inpainting, image adapters
     ================  ================================================  ======================================================
 
     What the call of a pipeline may have instead of a prompt - ``prompt_embeds``, ``negative_prompt_embeds``, ``pooled_prompt_embeds``,

@@ -3,15 +3,19 @@
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl_wan import AutoencoderKLWan
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition, JoinedConditions, Repeat, SplitPrediction
+from wgtorch.integrations.diffusers.blocks.chroma_transformer import ChromaTransformer
 from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.clip_text import CLIPText
 from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
 from wgtorch.integrations.diffusers.blocks.cogvideox_transformer import CogVideoXTransformer
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.blocks.flow_start import FlowSettings, PatchCount, Strength
+from wgtorch.integrations.diffusers.blocks.flux2_transformer import AutoencoderKLFlux2, Flux2Shift, Flux2Transformer
+from wgtorch.integrations.diffusers.blocks.flux_controlnet import FluxControlNet, Rows, Signed
 from wgtorch.integrations.diffusers.blocks.flux_transformer import FluxTransformer
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone
+from wgtorch.integrations.diffusers.blocks.hunyuan_video_transformer import HunyuanVideoTransformer
 from wgtorch.integrations.diffusers.blocks.inpainting import Blend, InpaintChannels, LatentMask, MaskedImage, MaskPatches, WithoutShift
 from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
@@ -31,7 +35,11 @@ from wgtorch.integrations.diffusers.blocks.umt5_text import UMT5Text
 from wgtorch.integrations.diffusers.blocks.unet_2d import UNet2D
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 from wgtorch.integrations.diffusers.blocks.unet_video import UNet3DCondition, UNetMotion
-from wgtorch.integrations.diffusers.blocks.video_autoencoders import AutoencoderKLCogVideoX, AutoencoderKLLTXVideo
+from wgtorch.integrations.diffusers.blocks.video_autoencoders import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+)
 from wgtorch.integrations.diffusers.blocks.video_noise import VideoNoise
 from wgtorch.integrations.diffusers.blocks.wan_image import WanImage
 from wgtorch.integrations.diffusers.blocks.wan_transformer import WanTransformer
@@ -42,11 +50,14 @@ __all__ = [
     "AutoencoderDC",
     "AutoencoderKL",
     "AutoencoderKLCogVideoX",
+    "AutoencoderKLFlux2",
+    "AutoencoderKLHunyuanVideo",
     "AutoencoderKLLTXVideo",
     "AutoencoderKLQwenImage",
     "AutoencoderKLWan",
     "AutoencoderTiny",
     "Blend",
+    "ChromaTransformer",
     "CLIPImage",
     "CLIPText",
     "CLIPTokens",
@@ -56,11 +67,15 @@ __all__ = [
     "FirstFrame",
     "FitPicture",
     "FlowSettings",
+    "Flux2Shift",
+    "Flux2Transformer",
+    "FluxControlNet",
     "FluxTransformer",
     "ForeignBackbone",
     "ForeignModel",
     "FramesCondition",
     "GuidedCondition",
+    "HunyuanVideoTransformer",
     "IPAdapter",
     "InpaintChannels",
     "JoinedConditions",
@@ -78,10 +93,12 @@ __all__ = [
     "QwenImageGuidance",
     "QwenImageTransformer",
     "Repeat",
+    "Rows",
     "SD3Conditions",
     "SD3Transformer",
     "SanaTransformer",
     "SecondPrompt",
+    "Signed",
     "SplitPrediction",
     "Strength",
     "T2IAdapter",

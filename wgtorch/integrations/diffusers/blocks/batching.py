@@ -57,6 +57,7 @@ class GuidedCondition(Block):
         "attention_mask": Port(dtype="tokens", optional=True),
         "negative_attention_mask": Port(dtype="tokens", optional=True),
         "prompt_embeds": "embedding",
+        "pooled_prompt_embeds": Port(dtype="embedding", optional=True),
         "parts": "number",
         "scale": "number",
     }
@@ -125,8 +126,7 @@ class GuidedCondition(Block):
             found[name] = torch.cat([other, one]) if guided and self.batched else one
             if not self.batched:
                 found[f"negative_{name}"] = other
-            if name == "condition":
-                found["prompt_embeds"] = one
+            found["prompt_embeds" if name == "condition" else "pooled_prompt_embeds"] = one
         if attention_mask is not None:
             one = self._rows(attention_mask, rows, "attention_mask").repeat_interleave(count, dim=0)
             other = one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution, block_residuals
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 from wgtorch.integrations.diffusers.patches import pack, unpack
 
@@ -36,6 +37,7 @@ class FluxTransformer(ForeignBackbone):
         "text_embeds": "embedding",
         "guidance": Port(dtype="number", optional=True),
         "image_condition": Port(dtype="latent", optional=True),
+        "adapted": Port(dtype="any", optional=True, aggregation="list"),
     }
 
     def forward(
@@ -46,6 +48,7 @@ class FluxTransformer(ForeignBackbone):
         text_embeds: Tensor,
         guidance: float | Tensor | None = None,
         image_condition: Tensor | None = None,
+        adapted: Sequence[Contribution] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
@@ -57,6 +60,7 @@ class FluxTransformer(ForeignBackbone):
             guidance: the scale that the model was distilled with, a number or [B]; of no effect for one that was not.
             image_condition: the latent of a picture that is changed, of any size, [n, C, h, w], whose patches stand behind the others
                 (Kontext); n divides B.
+            adapted: what ControlNets contribute, [n, ...]; n divides B.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are odd, or the condition has another
@@ -67,26 +71,27 @@ class FluxTransformer(ForeignBackbone):
         if own.guidance_embeds and guidance is None:
             raise PortError(f"{self.block_id}.guidance: this model was distilled with a guidance scale; feed one, such as 3.5")
         scale = moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None
-        patches, places = pack(latent, PATCH), _places(latent)
+        patches, lie = pack(latent, PATCH), places(latent)
         count = patches.shape[1]
         if image_condition is not None:
             beside = image_condition.repeat(latent.shape[0] // image_condition.shape[0], 1, 1, 1).to(latent.dtype)
             patches = torch.cat([patches, pack(beside, PATCH)], dim=1)
-            places = torch.cat([places, _places(beside, first=1)])
+            lie = torch.cat([lie, places(beside, first=1)])
         pred = self.model(
             patches,
             encoder_hidden_states=condition,
             pooled_projections=text_embeds,
             timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
-            img_ids=places,
+            img_ids=lie,
             txt_ids=condition.new_zeros(condition.shape[1], 3),
             guidance=scale,
             return_dict=False,
+            **(block_residuals(adapted, latent.shape[0]) if adapted else {}),
         )[0][:, :count]
         return {"pred": unpack(pred, latent.shape[2:], PATCH)}
 
 
-def _places(latent: Tensor, first: int = 0) -> Tensor:
+def places(latent: Tensor, first: int = 0) -> Tensor:
     """Where each patch lies, (first, row, column) [h w, 3]."""
     height, width = (side // PATCH for side in latent.shape[2:])
     rows = torch.arange(height, device=latent.device).repeat_interleave(width)

@@ -95,7 +95,7 @@ class LatentNoise(SizedNoise):
             that what is drawn after comes from the same place of PyTorch's global generator, it is drawn here too.
     """
 
-    inputs: Mapping[str, Any] = {"image_latent": Port(dtype="latent", optional=True)}
+    inputs: Mapping[str, Any] = {"image_latent": Port(dtype="latent", optional=True), "after": Port(dtype="any", optional=True)}
 
     def __init__(
         self,
@@ -120,6 +120,7 @@ class LatentNoise(SizedNoise):
         latents: Tensor | None = None,
         height: int | None = None,
         width: int | None = None,
+        after: Any = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``latent`` to start from and the ``noise`` in it, [B, C, h, w].
@@ -127,6 +128,7 @@ class LatentNoise(SizedNoise):
         Args:
             condition: [B, ...]; says how many rows, their dtype and device.
             progress: of the schedule node.
+            after: what is to be drawn before, so that draws come in the order of the pipeline; not looked at.
             image_latent: clean, [1 or B, C, h, w], to start near; where the loop goes on from another's, that latent, without noise.
             latents: the noise itself, standard normal, [B, C, h, w], or [B, h w / patch^2, C patch^2], for ``height`` and ``width``.
             height: pixels; a multiple of the factor, and of the patch.

@@ -18,7 +18,11 @@ from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Conditioner
 
 PIPELINES = (
+    "ChromaPipeline",
     "CogVideoXPipeline",
+    "Flux2KleinPipeline",
+    "Flux2Pipeline",
+    "HunyuanVideoPipeline",
     "LTXPipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
@@ -27,7 +31,17 @@ PIPELINES = (
     "ZImagePipeline",
 )
 """Whose ``encode_prompt`` may be asked."""
-MODELS = ("Gemma2Model", "Qwen2_5_VLForConditionalGeneration", "Qwen3Model", "T5EncoderModel")
+PROCESSED = ("Flux2Pipeline",)
+"""Those whose tokenizer is a processor, of pictures too."""
+MODELS = (
+    "Gemma2Model",
+    "LlamaModel",
+    "Mistral3ForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3ForCausalLM",
+    "Qwen3Model",
+    "T5EncoderModel",
+)
 """Text encoders of transformers that these pipelines have."""
 
 
@@ -53,6 +67,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
         "max_sequence_length": Port(dtype="number", optional=True),
         "complex_human_instruction": Port(dtype="list", optional=True),
         "clean_caption": Port(dtype="any", optional=True),
+        "text_encoder_out_layers": Port(dtype="list", optional=True),
+        "prompt_template": Port(dtype="dict", optional=True),
     }
     outputs: Mapping[str, Any] = {"attention_mask": "tokens"}
 
@@ -78,7 +94,9 @@ class PipelinePrompt(ForeignModel, Conditioner):
             library: Any = require("transformers", "diffusers")
             if not Path(folder).expanduser().is_dir():
                 raise CheckpointError(f"PipelinePrompt.folder: {folder!r} is no folder; expected one with a tokenizer's files")
-            self.tokenizer = library.AutoTokenizer.from_pretrained(str(Path(folder).expanduser()), local_files_only=True)
+            self.tokenizer = (library.AutoProcessor if pipeline in PROCESSED else library.AutoTokenizer).from_pretrained(
+                str(Path(folder).expanduser()), local_files_only=True
+            )
 
     @classmethod
     def around_both(cls, model: Any, tokenizer: Any, **config: Any) -> Self:
@@ -106,6 +124,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
         max_sequence_length: int | None = None,
         complex_human_instruction: Sequence[str] | None = None,
         clean_caption: bool | None = None,
+        text_encoder_out_layers: Sequence[int] | None = None,
+        prompt_template: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """``embedding`` [B, L, D] and ``attention_mask`` [B, L], 0 where a text has ended.
 
@@ -114,6 +134,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
             max_sequence_length: L at most.
             complex_human_instruction: what a language model is told before the prompt (Sana).
             clean_caption: the text is cleaned first, for a pipeline that does that.
+            text_encoder_out_layers: numbers of the layers that count (FLUX.2).
+            prompt_template: ``template`` that a prompt is put into, and ``crop_start``, how many tokens of it are left out (HunyuanVideo).
         """
         if not isinstance(text, str) and not len(text):
             raise PortError(f"{self.block_id}.text: got an empty list; expected a prompt, or several")
@@ -129,12 +151,17 @@ class PipelinePrompt(ForeignModel, Conditioner):
             "max_sequence_length": length,
             "complex_human_instruction": list(complex_human_instruction) if complex_human_instruction else False,
             "clean_caption": bool(clean_caption),
+            "text_encoder_out_layers": None if text_encoder_out_layers is None else tuple(text_encoder_out_layers),
+            "prompt_template": prompt_template,
+            "pooled_prompt_embeds": torch.zeros(1),  # of another encoder, which is a node of its own
         }
         known = inspect.signature(pipeline.encode_prompt).parameters
         found = pipeline.encode_prompt(**{name: value for name, value in options.items() if name in known and value is not None})
-        embedding, mask = found[0], found[1]
+        embedding, mask = found[0], None
         if isinstance(embedding, list):
             mask = pad_sequence([torch.ones(len(one), dtype=torch.long, device=one.device) for one in embedding], batch_first=True)
             embedding = pad_sequence(embedding, batch_first=True)
-        is_mask = isinstance(mask, Tensor) and mask.dim() == 2  # else what would come of a negative prompt
-        return {"embedding": embedding, "attention_mask": mask if is_mask else embedding.new_ones(embedding.shape[:2], dtype=torch.long)}
+        masks = [one for one in found[1:] if isinstance(one, Tensor) and one.shape == embedding.shape[:2]]
+        if mask is None:
+            mask = masks[0] if masks else embedding.new_ones(embedding.shape[:2], dtype=torch.long)
+        return {"embedding": embedding, "attention_mask": mask}

@@ -1,4 +1,4 @@
-"""Autoencoders of videos: LTX's and CogVideoX's."""
+"""Autoencoders of videos: LTX's, CogVideoX's and HunyuanVideo's."""
 
 from __future__ import annotations
 
@@ -110,6 +110,33 @@ class AutoencoderKLCogVideoX(VideoDecoder):
     def frames(self) -> int:
         """Frames to a latent's, after the first."""
         return int(self.model.config.temporal_compression_ratio)
+
+    def forward(self, latent: Tensor) -> dict[str, Any]:
+        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""
+        return self.frames_of(latent / self.model.config.scaling_factor)
+
+
+@register_block("codec/autoencoder_kl_hunyuan_video")
+class AutoencoderKLHunyuanVideo(VideoDecoder):
+    """``AutoencoderKLHunyuanVideo`` of diffusers (https://arxiv.org/abs/2412.03603).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "AutoencoderKLHunyuanVideo"
+
+    @property
+    def factor(self) -> int:
+        """Pixels to a latent's side."""
+        return self.model.spatial_compression_ratio
+
+    @property
+    def frames(self) -> int:
+        """Frames to a latent's, after the first."""
+        return self.model.temporal_compression_ratio
 
     def forward(self, latent: Tensor) -> dict[str, Any]:
         """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""

@@ -1,9 +1,13 @@
 """Families of models, each described once."""
 
+from wgtorch.integrations.diffusers.families.chroma import CHROMA
 from wgtorch.integrations.diffusers.families.cogvideox import COGVIDEOX
 from wgtorch.integrations.diffusers.families.family import Family, Part
 from wgtorch.integrations.diffusers.families.flux import FLUX, FLUX_FILL
+from wgtorch.integrations.diffusers.families.flux2 import FLUX2
+from wgtorch.integrations.diffusers.families.flux_controlnet import FLUX_CONTROLNET
 from wgtorch.integrations.diffusers.families.flux_kontext import FLUX_KONTEXT
+from wgtorch.integrations.diffusers.families.hunyuan_video import HUNYUAN_VIDEO
 from wgtorch.integrations.diffusers.families.ltx import LTX
 from wgtorch.integrations.diffusers.families.pixart import PIXART
 from wgtorch.integrations.diffusers.families.qwen_image import QWEN_IMAGE
@@ -22,6 +26,7 @@ FAMILIES = (
     FLUX,
     FLUX_FILL,
     FLUX_KONTEXT,
+    FLUX_CONTROLNET,
     WAN,
     QWEN_IMAGE,
     Z_IMAGE,
@@ -29,6 +34,9 @@ FAMILIES = (
     PIXART,
     LTX,
     COGVIDEOX,
+    FLUX2,
+    CHROMA,
+    HUNYUAN_VIDEO,
 )
 
 for _family in FAMILIES:

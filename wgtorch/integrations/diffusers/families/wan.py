@@ -138,7 +138,9 @@ def _known_frame(parts: Parts) -> None:
         join(graph, ("encoder.latent", f"{node}.known"))
     add(graph, "last_frames", "diffusers/first_frame", {"patch": patch})
     graph.remove_edge("solver.next_latent", "codec.latent")
-    join(graph, ("encoder.latent", "last_frames.known"), ("solver.next_latent", "last_frames.latent"), ("last_frames.latent", "codec.latent"))
+    join(
+        graph, ("encoder.latent", "last_frames.known"), ("solver.next_latent", "last_frames.latent"), ("last_frames.latent", "codec.latent")
+    )
 
 
 def _start(edge: Edge) -> str:

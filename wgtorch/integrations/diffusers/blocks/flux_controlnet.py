@@ -1,0 +1,146 @@
+"""ControlNets of FLUX.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution
+from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
+from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH, TRAINED_STEPS, places
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import moments
+from wgtorch.integrations.diffusers.patches import pack
+from wgtorch.roles import Adapter
+
+
+@register_block("adapter/flux_controlnet")
+class FluxControlNet(ForeignModel, Adapter):
+    """``FluxControlNetModel`` of diffusers: a control picture beside a FLUX.1 (Zhang et al. 2023, https://arxiv.org/abs/2302.05543).
+
+    It sees the prompt alone; what it gives is for both sides of a guided batch.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "FluxControlNetModel"
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "latent": "latent",
+        "timestep": "number",
+        "condition": "embedding",
+        "text_embeds": "embedding",
+        "image": "any",
+        "conditioning_scale": Port(dtype="number", optional=True),
+        "guidance": Port(dtype="number", optional=True),
+        "control_mode": Port(dtype="number", optional=True),
+        "start": Port(dtype="number", optional=True),
+        "end": Port(dtype="number", optional=True),
+        "progress": Port(dtype="any", optional=True),
+    }
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        text_embeds: Tensor,
+        image: Tensor,
+        conditioning_scale: float | None = None,
+        guidance: float | Tensor | None = None,
+        control_mode: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        progress: Any = None,
+    ) -> dict[str, Any]:
+        """``adapted``: residuals of the transformer's blocks.
+
+        Args:
+            latent: [B, C, h, w].
+            timestep: of training, in [0, 1000], a number or [B].
+            condition: [B, T, D], of the prompt.
+            text_embeds: pooled text [B, P].
+            image: the control picture's latent [n, C, h, w], or of a model with an embedding of its own (XLabs) its pixels in [-1, 1].
+            conditioning_scale: of the contribution; 1 where left out.
+            guidance: the scale that the model was distilled with.
+            control_mode: which kind of picture it is, of a union of ControlNets.
+            start: share of the steps, in [0, 1], before which it gives nothing.
+            end: share of the steps after which it gives nothing.
+            progress: of the solver: how far the loop is.
+
+        Raises:
+            PortError: a union is not told the mode, or the latent has another number of channels.
+        """
+        own = self.model.config
+        if self.model.union and control_mode is None:
+            raise PortError(f"{self.block_id}.control_mode: this is a union of {own.num_mode} ControlNets; say which, from 0 on")
+        if latent.shape[1] * PATCH**2 != own.in_channels:
+            raise PortError(f"{self.block_id}.latent: got {latent.shape[1]} channels; expected {own.in_channels // PATCH**2}")
+        seen = rows_for(image, latent.shape[0], f"{self.block_id}.image").to(latent)
+        blocks, single = self.model(
+            hidden_states=pack(latent, PATCH),
+            controlnet_cond=seen if self.sees_pixels else pack(seen, PATCH),
+            controlnet_mode=None if control_mode is None else torch.full((latent.shape[0], 1), int(control_mode), device=latent.device),
+            conditioning_scale=self._scale(1.0 if conditioning_scale is None else float(conditioning_scale), start, end, progress),
+            encoder_hidden_states=condition,
+            pooled_projections=text_embeds,
+            timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
+            img_ids=places(latent),
+            txt_ids=condition.new_zeros(condition.shape[1], 3),
+            guidance=moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None,
+            return_dict=False,
+        )
+        return {"adapted": Contribution(down=tuple(blocks or ()), single=tuple(single or ()), repeats=self.sees_pixels)}
+
+    @property
+    def sees_pixels(self) -> bool:
+        """It embeds the picture itself."""
+        return self.model.input_hint_block is not None
+
+    def _scale(self, scale: float, start: float | None, end: float | None, progress: Any) -> float:
+        if progress is None:
+            return scale
+        steps = len(progress.grid) if hasattr(progress, "grid") else len(progress.scheduler.timesteps)
+        is_outside = progress.iteration / steps < (start or 0.0) or (progress.iteration + 1) / steps > (1.0 if end is None else end)
+        return 0.0 if is_outside else scale
+
+
+@register_block("diffusers/rows")
+class Rows(Block):
+    """A picture for each of the prompts: one is repeated for all, several for the pictures of each prompt."""
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"image": "image", "condition": "embedding"}
+    outputs: Mapping[str, Any] = {"image": "image"}
+
+    def forward(self, image: Tensor, condition: Tensor) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] of [n, 3, H, W], and ``condition`` [B, ...]."""
+        rows = condition.shape[0]
+        if rows % image.shape[0]:
+            raise PortError(f"{self.block_id}.image: got {image.shape[0]} pictures for {rows} rows; expected one, or one for each prompt")
+        return {"image": image.repeat_interleave(rows // image.shape[0], dim=0)}
+
+
+@register_block("diffusers/signed")
+class Signed(Block):
+    """Pictures in [-1, 1], as models take them that look at pixels."""
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"image": "image"}
+    outputs: Mapping[str, Any] = {"image": "image"}
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [-1, 1] of one in [0, 1]."""
+        return {"image": image * 2 - 1}
