@@ -55,7 +55,8 @@ _BLOCKS = {
         "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
         "backbone/unet_3d_condition", "backbone/unet_motion",
         "backbone/chroma_transformer", "backbone/flux2_transformer", "backbone/hunyuan_video_transformer",
-        "adapter/flux_controlnet", "diffusers/rows", "diffusers/signed", "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_shift",
+        "adapter/flux_controlnet", "diffusers/rows", "diffusers/signed",
+        "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_shift",
     ),
     "wgtorch.integrations.models": (
         "embedder", "image_generator", "llm", "speech_to_text", "text_to_speech", "vlm",
