@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from tests.play.worlds import FACTS, GATE, small_world
+from tests.play.worlds import FACTS, GATE, small_world, told_world
 from wgtorch.play.game import Game, PlayError
 from wgtorch.play.view import suggestions, view_of
 from wgtorch.report.facts import cast_of, clock_of, map_of, map_svg
+from wgtorch.world import World
 
 
 @pytest.fixture
@@ -166,9 +167,48 @@ def test_an_edit_of_what_was_used_already_has_the_later_stages_run_again(game):
     played(game, "sing")
     before = game.world.state.artifacts[0].clone()
     game.edit("intent", "Frogs fall")
-    played(game, None)
+    game.wait(30)
     assert game.world.state.intent == "Frogs fall"
+    assert game.world.life.passes == 1
     assert not bool((game.world.state.artifacts[0] == before).all())
+
+
+def test_what_comes_of_an_action_is_told_before_the_next_one():
+    game = played(Game(told_world(), seed=3), "sing")
+    assert (game.world.life.passes, game.world.life.stage) == (1, 1)
+    assert view_of(game)["episodes"][-1]["texts"] == {"intent": "It comes to pass: sing", "outcome": "So it was. It comes to pass: sing"}
+    played(game, "dance")
+    assert [entry["action"] for entry in view_of(game)["episodes"]] == ["sing", "dance"]
+    assert game.world.state.outcome == "So it was. It comes to pass: dance"
+    game.undo()
+    assert (game.world.life.passes, game.world.life.stage, game.world.state.outcome) == (1, 1, "So it was. It comes to pass: sing")
+    game.fork("other")
+    assert played(game, "climb").world.state.outcome == "So it was. It comes to pass: climb"
+
+
+def test_an_edit_of_a_told_episode_has_it_made_and_told_again():
+    game = played(Game(told_world(), seed=3), "sing")
+    before = game.world.state.artifacts[0].clone()
+    game.edit("intent", "Frogs fall")
+    game.wait(30)
+    assert game.world.state.outcome == "So it was. Frogs fall"
+    assert not bool((game.world.state.artifacts[0] == before).all())
+    game.edit("outcome", "Nobody saw it")
+    assert not game.is_busy
+    assert view_of(game)["episodes"][-1]["texts"]["outcome"] == "Nobody saw it"
+    played(game, "dance")
+    assert view_of(game)["episodes"][0]["texts"]["outcome"] == "Nobody saw it"
+
+
+def test_a_life_that_ended_before_it_was_told_is_told_when_it_is_taken_up():
+    world = told_world()
+    world.run(action="sing", seed=3)
+    game = Game(world)
+    game.tell()
+    game.wait(30)
+    assert game.world.state.outcome == "So it was. It comes to pass: sing"
+    game.tell()
+    assert not game.is_busy
 
 
 def test_watchers_are_told_and_those_who_come_back_hear_what_they_missed(game):
@@ -190,6 +230,15 @@ def test_the_map_shows_what_is_known_and_what_lies_beside_it():
     assert shown[0, 0]["name"] == "Fen"
     assert shown[0, 0]["here"]
     assert shown[0, 1] == {"name": None, "at": [0, 1], "terrain": None, "landmark": None, "state": None, "here": False, "way": "north"}
+
+
+def test_the_page_shows_the_facts_as_the_newest_episode_leaves_them():
+    game = played(Game(World.from_template("default"), seed=4), "look around", "look around")
+    content = game.world.content
+    way, there = next(iter(content["places"][content["characters"][content["traveller"]]["place"]]["neighbours"].items()))
+    view = view_of(played(game, f"go {way}"))
+    assert view["episodes"][-1]["resolution"]["status"] == "done"
+    assert [place["name"] for place in view["map"]["places"] if place["here"]] == [there]
 
 
 def test_the_map_of_a_report_is_the_same_map():

@@ -76,7 +76,29 @@ class Paint(Block):
         return {"image": torch.full((1, 3, 2, 2), len(intent) % 7 / 7)}
 
 
-def _stage(name: str, block: str, reads: dict[str, str], writes: dict[str, str]) -> Stage:
+@register_block("test_play/told")
+class Told(Block):
+    """An outcome that repeats the intent."""
+
+    inputs = {"intent": "text"}
+    outputs = {"outcome": "text"}
+
+    def forward(self, intent: str) -> dict:
+        return {"outcome": f"So it was. {intent}"}
+
+
+@register_block("test_play/keep")
+class Keep(Block):
+    """A content that keeps the last outcome."""
+
+    inputs = {"content": "dict", "outcome": Port(dtype="text", optional=True)}
+    outputs = {"content": "dict"}
+
+    def forward(self, content: dict, outcome: str | None = None) -> dict:
+        return {"content": {**content, "story": outcome}}
+
+
+def _stage(name: str, block: str, reads: dict[str, str], writes: dict[str, str], *, new_state: bool = False) -> Stage:
     graph = Graph(name)
     graph.add_node(block, name)
     for port in graph.nodes[name].get_input_spec():
@@ -97,6 +119,7 @@ def _stage(name: str, block: str, reads: dict[str, str], writes: dict[str, str])
         list(writes),
         {f"{name}.{port}": slot for port, slot in reads.items()},
         {slot: f"{name}.{port}" for slot, port in writes.items()},
+        new_state=new_state,
     )
     return stage
 
@@ -109,4 +132,21 @@ def small_world() -> World:
     world.set_state_schema(["intent", "artifacts"])
     world.set_cycle(["dream", "paint"])
     world.set_initial_content(FACTS)
+    return world
+
+
+def told_world() -> World:
+    """Four stages: what came of an episode is told at the beginning of the next pass, as in the canonical cycle."""
+    world = World("told")
+    tell = _stage("tell", "test_play/told", {"intent": "intent"}, {"outcome": "outcome"})
+    tell.set_execution_condition(["intent", "!outcome"])
+    keep = _stage("keep", "test_play/keep", {"content": "content", "outcome": "outcome"}, {"content": "content"})
+    keep.set_execution_condition("complete")
+    world.add_stage(tell)
+    world.add_stage(keep)
+    world.add_stage(_stage("dream", "test_play/dream", {"action": "action"}, {"intent": "intent"}, new_state=True))
+    world.add_stage(_stage("paint", "test_play/paint", {"intent": "intent"}, {"artifacts": "image"}))
+    world.set_state_schema(["intent", "artifacts", "outcome"])
+    world.set_cycle(["tell", "keep", "dream", "paint"])
+    world.set_initial_content({"title": "A told world"})
     return world

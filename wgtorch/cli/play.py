@@ -33,7 +33,9 @@ def command(args: argparse.Namespace) -> int:
     place_states(world, folder, resume=(folder / _STATES).exists())
     token = token_in(folder)
     hosts = [*args.allow_host, *([] if args.host in ("0.0.0.0", "::") else [args.host])]
-    app = make_play_app(Game(world, seed=args.seed, folder=folder / _FORKS), token=token, hosts=hosts)
+    game = Game(world, seed=args.seed, folder=folder / _FORKS)
+    game.tell()
+    app = make_play_app(game, token=token, hosts=hosts)
 
     def ready(url: str) -> None:
         print(f"Play {world.world_id}: {url}/?token={token}", flush=True)

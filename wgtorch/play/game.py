@@ -8,13 +8,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.errors import WgtorchError, suggest
 from wgtorch.play.episodes import Episodes, slot_text
+from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog
 from wgtorch.world import World
 
@@ -31,9 +32,10 @@ class PlayError(WgtorchError, ValueError):
 class Game:
     """A world that is played.
 
-    Passes run in a thread, one at a time; between two stages named in :attr:`pauses` the pass waits, and slots may be edited. All that
-    happens is told to subscribers as events ``{"id", "kind", ...}`` of the kinds ``begun``, ``stage``, ``paused``, ``pass``, ``failed``
-    and ``changed``.
+    Passes run in a thread, one at a time; between two stages named in :attr:`pauses` the pass waits, and slots may be edited. After a
+    pass the stages of the next one that only tell of the new episode run too, so that what comes of an action is read before the next
+    action is asked for. All that happens is told to subscribers as events ``{"id", "kind", ...}`` of the kinds ``begun``, ``stage``,
+    ``paused``, ``pass``, ``failed`` and ``changed``.
 
     Args:
         world: what is played; its life goes on where it is.
@@ -93,12 +95,13 @@ class Game:
         with self._lock:
             if self.is_busy:
                 raise PlayError("the world is busy with another action; wait until it is through")
-            self.error, self.stage, self.action = None, None, action
-            self._stop.clear()
-            self._go_on.clear()
-            self._thread = threading.Thread(target=self._pass, args=(action,), name="wgtorch-play", daemon=True)
-            self.publish("begun", action=action)
-            self._thread.start()
+            self._begin(action, self._pass)
+
+    def tell(self) -> None:
+        """Begins to tell of the newest episode where that was cut off; returns at once. For a life that is taken up again."""
+        with self._lock:
+            if not self.is_busy and self.world.life.passes and self.world.life.stage < stages_that_tell(self.world):
+                self._begin(None, self._tell)
 
     def wait(self, timeout: float | None = None) -> None:
         """Waits for the pass that is running."""
@@ -155,9 +158,17 @@ class Game:
                 raise PlayError(f"slot {slot!r}: expected JSON, as it was: {error}") from error
             if type(value) is not type(old):
                 raise PlayError(f"slot {slot!r}: expected a {_json_name(old)}, as it was, found a {_json_name(value)}")
-        self.world.edit(**{slot: value})
-        self.episodes[self.branch].changed()
-        self.publish("changed")
+        with self._lock:
+            told = stages_that_tell(self.world)
+            is_over = not self.is_busy and bool(self.world.life.passes) and self.world.life.stage <= told
+            if is_over:
+                self._back_to_before_telling(slot)
+            self.world.edit(**{slot: value})
+            self.episodes[self.branch].changed()
+            self.publish("changed")
+            if is_over and self.world.life.stage > told:
+                self._begin(None, self._pass)  # the stages that made something of it run again
+        self.tell()
 
     def undo(self, passes: int = 1) -> None:
         """Takes back the last passes.
@@ -170,13 +181,11 @@ class Game:
             if passes < 1 or target < 0:
                 raise PlayError(f"there are {self.world.life.passes} passes; {passes} cannot be taken back")
             self._need_log()
-            if target:
-                self.world.rewind(target - 1)
-            else:
-                self.world.rewind(commit=self.world.commits[0])
+            self.world.rewind(commit=self._end_of(target) if target else self.world.commits[0])
             self.error = None
             self.episodes[self.branch].forget()
         self.publish("changed")
+        self.tell()
 
     def fork(self, name: str, passes: int | None = None) -> None:
         """Makes a branch that shares the past up to a pass, and plays it from now on.
@@ -198,11 +207,12 @@ class Game:
             if not 0 < at <= here:
                 raise PlayError(f"there are {here} passes; a branch begins after one of them, found {at}")
             folder = None if self.folder is None else self.folder / f"{len(self.branches):03d}"
-            self.branches[name] = forked = self.world.fork(None if at == here else at - 1, state_dir=folder)
+            self.branches[name] = forked = self.world.fork(commit=None if at == here else self._end_of(at), state_dir=folder)
             self.parents[name], self.episodes[name] = (self.branch, at), Episodes(forked)
             self._note_branches()
             self.branch, self.error = name, None
         self.publish("changed")
+        self.tell()
 
     def switch(self, name: str) -> None:
         """Plays another branch from now on.
@@ -215,6 +225,7 @@ class Game:
                 raise PlayError(f"no branch {name!r}; {suggest(name, self.branches)}")
             self.branch, self.error = name, None
         self.publish("changed")
+        self.tell()
 
     @property
     def keeps_log(self) -> bool:
@@ -285,20 +296,19 @@ class Game:
                 raise PlayError("the world is busy; wait until the pass is through")
             yield
 
-    def _pass(self, action: str | None) -> None:
+    def _begin(self, action: str | None, run: Callable[[str | None], None]) -> None:
+        """Starts the thread of a pass, or of what is left of one."""
+        self.error, self.stage, self.action = None, None, action
+        self._stop.clear()
+        self._go_on.clear()
+        self._thread = threading.Thread(target=self._guarded, args=(action, run), name="wgtorch-play", daemon=True)
+        self.publish("begun", action=action)
+        self._thread.start()
+
+    def _guarded(self, action: str | None, run: Callable[[str | None], None]) -> None:
         world, episodes = self.world, self.episodes[self.branch]
         try:
-            seed = self.seed if world.life.seed is None else None
-            for step in world.stream(action=action, seed=seed):
-                if step.kind != "stage":
-                    continue
-                self.stage = step.stage
-                episodes.changed()
-                self.publish("stage", stage=step.stage, skipped=step.skipped, seconds=round(step.elapsed, 2))
-                if step.stage in self.pauses and not self._stop.is_set():
-                    self._pause(str(step.stage))
-                if self._stop.is_set():
-                    break
+            run(action)
         except Exception as error:
             notes = getattr(error, "__notes__", [])
             self.error = {"type": type(error).__name__, "message": "\n".join([str(error), *notes])}
@@ -308,12 +318,67 @@ class Game:
             episodes.changed()
             self.publish("pass", passes=world.life.passes)
 
+    def _pass(self, action: str | None) -> None:
+        """What is left of a pass, and what the next one tells of it."""
+        passes = self.world.life.passes
+        self._live(action)
+        if self.world.life.passes > passes:
+            self._tell()
+
+    def _tell(self, action: str | None = None) -> None:
+        told = stages_that_tell(self.world)
+        if self.world.life.stage < told:
+            self._live(None, until=told)
+
+    def _live(self, action: str | None, until: int | None = None) -> None:
+        """Runs stages to the end of the pass, or until the life is at a place of the cycle."""
+        world = self.world
+        steps = world.stream(action=action, seed=self.seed if world.life.seed is None else None)
+        with closing(steps):
+            for step in steps:
+                if step.kind != "stage":
+                    continue
+                self.stage = step.stage
+                self.episodes[self.branch].changed()
+                self.publish("stage", stage=step.stage, skipped=step.skipped, seconds=round(step.elapsed, 2))
+                if step.stage in self.pauses and not self._stop.is_set():
+                    self._pause(str(step.stage))
+                if self._stop.is_set() or world.life.stage == until:
+                    break
+
+    def _end_of(self, passes: int) -> Commit:
+        """The moment after so many passes, with what was told of the last one."""
+        told = stages_that_tell(self.world)
+        found = next((one for one in reversed(self.world.commits) if one.passes == passes and one.stage <= told), None)
+        if found is None:
+            raise PlayError(f"the world's log has no moment after pass {passes}")
+        return found
+
+    def _back_to_before_telling(self, slot: str) -> None:
+        """Takes back what was told of an episode of which something else is edited: the stages that made it come first."""
+        life, told = self.world.life, stages_that_tell(self.world)
+        telling = [self.world.nodes[stage_id].state_contract for stage_id in self.world.cycle[:told]]
+        if not self.keeps_log or not 0 < life.stage <= told or slot in {name.split(".")[0] for one in telling for name in one.writes}:
+            return
+        before = next((one for one in reversed(self.world.commits) if (one.passes, one.stage) == (life.passes, 0)), None)
+        if before is not None:
+            self.world.rewind(commit=before)
+
     def _pause(self, stage: str) -> None:
         self.paused_after = stage
         self._go_on.clear()
         self.publish("paused", stage=stage)
         self._go_on.wait()
         self.paused_after = None
+
+
+def stages_that_tell(world: World) -> int:
+    """How many stages at the beginning of a cycle neither read the action nor begin an episode nor change what the world is."""
+    for index, stage_id in enumerate(world.cycle):
+        contract = world.nodes[stage_id].state_contract
+        if contract.new_state or contract.writes_content or any(source.split(".")[0] == "action" for source in contract.reads.values()):
+            return index
+    return 0  # nothing is asked for that could wait for the telling
 
 
 def _json_name(value: Any) -> str:

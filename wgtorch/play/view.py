@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wgtorch.blocks.simulation.blocks import facts_after
 from wgtorch.play.episodes import slot_text
 from wgtorch.play.game import Game
 from wgtorch.report.facts import carried_by, cast_of, clock_of, is_here, map_of, traveller_in
@@ -16,8 +17,8 @@ SUGGESTED = 4
 def view_of(game: Game) -> dict[str, Any]:
     """What the page shows now."""
     world = game.world
-    content: Mapping[str, Any] = world.content
     state = world.state
+    content = facts_now(world.content, state)
     episodes = game.episodes[game.branch].told()
     slots = {} if state is None else {slot: slot_text(state[slot]) for slot in state.schema}
     return {
@@ -27,6 +28,7 @@ def view_of(game: Game) -> dict[str, Any]:
         "seed": world.life.seed,
         "busy": game.is_busy,
         "stage": game.stage,
+        "next": world.cycle[world.life.stage % len(world.cycle)] if world.cycle else None,
         "running": game.action,
         "paused": game.paused_after,
         "error": game.error,
@@ -43,6 +45,12 @@ def view_of(game: Game) -> dict[str, Any]:
         "branches": [{"name": name, "passes": branch.life.passes, "parent": game.parents[name]} for name, branch in game.branches.items()],
         "can": {"undo": game.keeps_log, "branch": game.keeps_log and world.life.passes > 0},
     }
+
+
+def facts_now(content: Mapping[str, Any], state: Any) -> Mapping[str, Any]:
+    """What the world is as the episode that is shown leaves it: a simulation applies what happens in the next pass."""
+    intent = state["intent"] if state is not None and "intent" in state else None
+    return (facts_after(content, intent) if intent is not None else None) or content
 
 
 def suggestions(content: Mapping[str, Any], state: Any) -> list[str]:

@@ -179,11 +179,10 @@ class SimulationArchitect(Block):
         """The recipe for one intent; a plain text is painted as it stands."""
         from wgtorch.blocks.scenes.scene import sentence
 
-        facts, events = facts_of(content, intent), events_of(intent)
+        facts = facts_after(content, intent)
         if facts is None:
             return {"recipe": {"prompts": [text_of(intent)] * self.pictures}}
-        facts = after(facts, events) if events and follow(facts, events) else facts
-        plan = plan_of(facts, events)
+        plan = plan_of(facts, events_of(intent))
         return {"recipe": {"prompts": [sentence(caption_attributes(plan))] * self.pictures, "scene": plan.to_data()}}
 
 
@@ -231,6 +230,12 @@ def events_of(intent: Any) -> list[dict[str, Any]]:
     """The events that an intent brings; a plain text is an intent too and brings none."""
     resolution = intent.get("resolution") if isinstance(intent, Mapping) else None
     return list(resolution.get("events", ())) if isinstance(resolution, Mapping) else []
+
+
+def facts_after(content: Mapping[str, Any] | None, intent: Any) -> dict[str, Any] | None:
+    """The facts as the events of an intent leave them, before an update applies them; None of a world that is no simulation."""
+    facts, events = facts_of(content, intent), events_of(intent)
+    return after(facts, events) if facts is not None and events and follow(facts, events) else facts
 
 
 def follow(facts: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> bool:

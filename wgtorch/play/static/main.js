@@ -68,24 +68,26 @@ function drawEpisode(episode) {
     $("pictures").replaceChildren(...(episode ? episode.pictures.map((address, index) => picture(episode, address, index)) : []));
   }
   const parts = [];
-  const before = now.episodes[now.episodes.indexOf(episode) - 1];
-  if (episode && chosen === null && before && before.texts.outcome && episode.where === "now") parts.push(element("p", {}, before.texts.outcome));
   if (episode) {
+    const { outcome, intent, description, ...others } = episode.texts;
     if (episode.action) parts.push(element("p", { class: "did" }, `> ${episode.action}`));
     if (episode.resolution) {
       const { status, because } = episode.resolution;
-      parts.push(element("p", { class: "verdict" }, [VERDICTS[status] || status, because].filter(Boolean).join(": ")));
+      parts.push(element("p", { class: `verdict ${status}` }, [VERDICTS[status] || status, because].filter(Boolean).join(": ")));
     }
-    for (const [slot, text] of Object.entries(episode.texts)) {
-      if (slot === "description") parts.push(element("p", { class: "seen" }, text));
-      else if (slot !== "outcome" || chosen !== null || episode.where !== "now") parts.push(element("p", {}, text));
-    }
+    for (const text of [outcome || intent, ...Object.values(others)]) if (text) parts.push(element("p", {}, text));
+    const behind = [["The plan", outcome ? intent : null], ["In the picture", description]].filter(([, text]) => text);
+    if (behind.length) parts.push(element("details", {}, element("summary", {}, "Behind this episode"),
+      behind.map(([label, text]) => element("p", { class: "seen" }, element("b", {}, `${label}: `), text))));
   }
   if (!parts.length) parts.push(element("p", { class: "seen" }, now.busy ? "The world begins ..." : "Nothing has happened yet. Say what you do, or let the world begin by itself."));
   const text = parts.map((part) => part.textContent).join("\n");
   if ($("telling").dataset.text !== text) {
+    const open = $("telling").querySelector("details")?.open;
     $("telling").dataset.text = text;
     $("telling").replaceChildren(...parts);
+    if (open && $("telling").querySelector("details")) $("telling").querySelector("details").open = true;
+    if (asked > 1 && !now.busy && chosen === null) $("telling").scrollIntoView({ block: "nearest" });
   }
   soundOf(episode);
 }
@@ -113,8 +115,8 @@ function soundOf(episode) {
 function drawProgress() {
   const items = !now.busy ? [] : now.cycle.map((stage) => {
     const done = stagesDone.find((entry) => entry.stage === stage);
-    const at = stagesDone.length < now.cycle.length && now.cycle[stagesDone.length] === stage;
-    return element("li", { class: done ? (done.skipped ? "done skipped" : "done") : at ? "now" : null, title: done && done.skipped ? `skipped: ${done.skipped}` : null }, stage);
+    const at = now.next === stage && !now.paused;
+    return element("li", { class: at ? "now" : done ? (done.skipped ? "done skipped" : "done") : null, title: done && done.skipped ? `skipped: ${done.skipped}` : null }, stage);
   });
   $("progress").replaceChildren(...items);
   show($("paused"), Boolean(now.paused));
