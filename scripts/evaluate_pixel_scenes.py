@@ -1,8 +1,11 @@
 #!/usr/bin/env python
-"""Measures the painter of pixel scenes with the describer that learned from other hands, and the describer with drawings.
+"""Measures the painter of pixel scenes with the describer that ships and with a judge, and both of them with drawings.
+
+The describer learned from drawings by other hands than the painter's, a judge (experiment=default_pixel_judge) by hands of its own.
 
 python scripts/evaluate_pixel_scenes.py
 python scripts/evaluate_pixel_scenes.py --painter 'outputs/default_pixel_painter/<time>/checkpoints/last#backbone' --count 200
+python scripts/evaluate_pixel_scenes.py --judge 'outputs/default_pixel_judge/<time>/checkpoints/last'
 python scripts/evaluate_pixel_scenes.py --sheet /tmp/hundred.png
 """
 
@@ -27,6 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--painter", default=PAINTER_REF, help="checkpoint_ref of the painter")
     parser.add_argument("--describer", default=DESCRIBER_REF, help="checkpoint_ref of the describer")
+    parser.add_argument("--judge", help="checkpoint_ref of a judge, which measures too")
     parser.add_argument("--steps", type=int, default=10, help="solver steps")
     parser.add_argument("--count", type=int, default=300, help="pictures of each measurement")
     parser.add_argument("--sheet", type=Path, help="a PNG of 100 pictures, to look at")
@@ -37,18 +41,20 @@ def main() -> None:
     args = arguments().parse_args()
     torch.set_num_threads(1)
     graph = Graph.from_template("scene_to_image", painter=args.painter, steps=args.steps)
-    describer = BlockRegistry.build({"block_type": "vlm/pixel_scene", "config": {"checkpoint_ref": args.describer}}).eval()
-    assert isinstance(describer, PixelSceneDescriber)
-    measured = {"none": (0, False), "one": (1, False), "four": (4, False), "held out": (4, True)}
-    columns = {}
-    for title, (things, held_out) in measured.items():
-        plans = plans_for(args.count, things=things, held_out=None if things == 0 else held_out)
-        columns[f"painted {title}"] = agreement(describer, paint(graph, plans), plans)
+    measured = {"none": (0, None), "one": (1, False), "one held out": (1, True), "four": (4, False), "four held out": (4, True)}
+    plans = {title: plans_for(args.count, things=things, held_out=held_out) for title, (things, held_out) in measured.items()}
+    pictures = {title: paint(graph, found) for title, found in plans.items()}
     drawn = DrawnPixelScenes(args.count, seed=HELD_OUT, things=4)
-    image, _ = pictures_of([drawn[k] for k in range(args.count)])
-    columns["drawn four"] = agreement(describer, image, [drawn.plan(k) for k in range(args.count)])
-    print(table(columns))
-    print(f"the same character told from another: {same_character(graph, describer, pairs=args.count):.1%}")
+    plans["four drawn"] = [drawn.plan(k) for k in range(args.count)]
+    pictures["four drawn"] = pictures_of([drawn[k] for k in range(args.count)])[0]
+    for name, ref in {"the describer": args.describer, "the judge": args.judge}.items():
+        if ref is None:
+            continue
+        reader = BlockRegistry.build({"block_type": "vlm/pixel_scene", "config": {"checkpoint_ref": ref}}).eval()
+        assert isinstance(reader, PixelSceneDescriber)
+        print(f"what {name} sees of {args.count} pictures each:")
+        print(table({title: agreement(reader, pictures[title], plans[title]) for title in plans}))
+        print(f"the same character told from another by {name}: {same_character(graph, reader, pairs=args.count):.1%}")
     print(f"seconds a picture: {seconds_a_picture(graph):.3f}")
     if args.sheet:
         save_png(grid_of(paint(graph, plans_for(100)), columns=10, scale=2), args.sheet)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
-from wgtorch.blocks.pixel_scenes.conditioner import decode_rows
+from wgtorch.blocks.pixel_scenes.conditioner import decode_rows, encode_plan
 from wgtorch.blocks.pixel_scenes.layout import is_held_out
-from wgtorch.blocks.simulation.scene_plan import ScenePlan
+from wgtorch.blocks.simulation.scene_plan import ScenePlan, Thing
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Step
-from wgtorch.train.pixel_scenes.data import DrawnPixelScenes, pictures_of, store
+from wgtorch.train.pixel_scenes.data import DrawnPixelScenes, PixelScenes, pictures_of, store, weights_of
 from wgtorch.train.pixel_scenes.evaluation import agreement, paint, plans_for, same_character, table
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build
 
@@ -50,7 +50,15 @@ def test_painters_never_train_on_what_is_held_out():
     assert not any(is_held_out(drawn.plan(k)) for k in range(40))
 
 
-@pytest.mark.parametrize(("config", "words"), [({"hand": "third"}, "one of first, others"), ({"count": 0}, "at least 1")])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"hand": "third"}, "one of first, others, judge"),
+        ({"count": 0}, "at least 1"),
+        ({"weight": 0.5}, "at least 1"),
+        ({"objects": 2}, "a share"),
+    ],
+)
 def test_data_refuses(config, words):
     with pytest.raises(ConfigError, match=words):
         build(DataRegistry, {"type": "pixel_scenes", **config}, "data")
@@ -108,3 +116,15 @@ def test_pictures_of_samples_have_the_palettes_colours():
     image, rows = pictures_of([DrawnPixelScenes(1)[0]])
     assert image.shape == (1, 3, 64, 64)
     assert rows.dtype == torch.int64
+
+
+def test_pixels_where_something_stands_count_for_more():
+    plan = ScenePlan("day", "clear", "sea", (Thing("landmark", "tower", "back_left", "red"), Thing("object", "key", "front_right", "blue")))
+    weights = weights_of(encode_plan(plan)[None].long(), 4.0)
+    assert weights.shape == (1, 1, 64, 64)
+    assert weights[0, 0, 44:60, 40:52].eq(4).all()
+    assert weights[0, 0, 20:44, 4:24].eq(2).all()
+    assert weights.eq(1).sum() == 64 * 64 - 16 * 12 - 28 * 24
+    data = PixelScenes(count=2, validation=1, batch_size=2, weight=4.0)
+    assert data.collate([data.train()[0], data.train()[1]])["mask"].max() in (1, 4)
+    assert "mask" not in PixelScenes(count=2).collate([data.train()[0]])

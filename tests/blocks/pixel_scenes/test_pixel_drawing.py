@@ -13,7 +13,7 @@ from wgtorch.blocks.pixel_scenes.drawing.landmarks import landmark
 from wgtorch.blocks.pixel_scenes.drawing.materials import MATERIALS, Hand
 from wgtorch.blocks.pixel_scenes.drawing.objects import thing
 from wgtorch.blocks.pixel_scenes.drawing.picture import draw
-from wgtorch.blocks.pixel_scenes.drawing.states import in_state
+from wgtorch.blocks.pixel_scenes.drawing.states import in_state, object_in_state
 from wgtorch.blocks.pixel_scenes.layout import any_plan, is_held_out
 from wgtorch.blocks.pixel_scenes.palette import PALETTE
 from wgtorch.blocks.simulation.scene_plan import (
@@ -71,6 +71,42 @@ def test_every_state_of_a_landmark_shows_and_leaves_paint(kind):
         assert np.isin(canvas, list("pqP")).sum() >= 3, state
 
 
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_every_state_of_an_object_shows_and_leaves_enough_paint_to_see_its_colour(kind):
+    whole = thing(kind)
+    found = {state: object_in_state(whole, state) for state in STATES}
+    assert len({canvas.tobytes() for canvas in found.values()}) == len(STATES)
+    np.testing.assert_array_equal(found["whole"], whole)
+    for state, canvas in found.items():
+        assert set(np.unique(canvas)) <= KNOWN, state
+        assert np.isin(canvas, list("pqP")).sum() >= 6, state
+
+
+@pytest.mark.parametrize("state", ["unfinished", "locked", "burning", "ruined", "flooded"])
+def test_the_mark_of_a_state_is_at_the_same_place_on_every_object(state):
+    every = np.stack([object_in_state(thing(kind), state) for kind in OBJECTS])
+    whole = np.stack([thing(kind) for kind in OBJECTS])
+    same = (every == every[0]).all(axis=0) & ~(whole == whole[0]).all(axis=0)
+    assert same.sum() >= 4
+
+
+def test_sun_and_moon_stand_where_the_plan_says_and_go_from_one_side_to_the_other():
+    for terrain in ("meadow", "hills"):
+        at = {}
+        for time in TIMES:
+            brightness = [draw(ScenePlan(time, "clear", terrain), seed)[:26].astype(int).sum(-1) for seed in range(3)]
+            columns = [np.argwhere(sky == sky.max())[:, 1].mean() for sky in brightness]
+            assert max(columns) - min(columns) < 3  # a ridge may hide a part of it
+            at[time] = columns[0]
+        assert (at["dawn"] - 31.5) * (at["dusk"] - 31.5) < 0
+
+
+def test_a_wide_hat_and_a_hood_leave_hair_to_see():
+    for build in BUILDS:
+        for hat in HATS:
+            assert (person(hat, build) == "h").sum() >= 6, (hat, build)
+
+
 def test_looks_differ_in_build_and_hat():
     assert len({person(hat, build).tobytes() for hat in HATS for build in BUILDS}) == len(HATS) * len(BUILDS)
 
@@ -87,13 +123,15 @@ def test_the_same_look_gives_the_same_pixels_wherever_it_stands():
 
 def test_other_hands_draw_the_same_plan_otherwise():
     rng = random.Random(0)
-    assert len({draw(PLAN, 1, Hand.other(rng)).tobytes() for _ in range(6)}) == 6
+    for hand in (Hand.other, Hand.judge):
+        assert len({draw(PLAN, 1, hand(rng)).tobytes() for _ in range(6)}) == 6
 
 
 def test_plans_by_chance_hold_what_is_asked_for():
     rng = random.Random(1)
     for things in range(6):
         assert len(any_plan(rng, things=things).things) == things
+    assert not any(thing.role == "character" for _ in range(20) for thing in any_plan(rng, things=5, objects=1.0).things)
     assert is_held_out(any_plan(rng, held_out=True))
     assert not any(is_held_out(any_plan(rng, held_out=False)) for _ in range(50))
 

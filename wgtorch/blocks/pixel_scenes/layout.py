@@ -40,16 +40,17 @@ FRONT_ROWS, FRONT_WIDTH = (11, 15), 3
 """The same of people, beasts and objects."""
 
 
-def any_plan(rng: random.Random, *, held_out: bool | None = None, things: int | None = None) -> ScenePlan:
+def any_plan(rng: random.Random, *, held_out: bool | None = None, things: int | None = None, objects: float = 0.5) -> ScenePlan:
     """A plan by chance.
 
     Args:
         rng: where it comes from.
         held_out: True for plans with a combination that training leaves out, False for plans without one, None for either.
         things: how many things it holds, 0 to 5; by chance where left out.
+        objects: share of objects among what is neither landmark nor hero; the others are people and beasts.
     """
     while True:
-        plan = _any(rng, rng.choice((0, 1, 2, 3, 4, 4, 5, 5)) if things is None else things)
+        plan = _any(rng, rng.choice((0, 1, 2, 3, 4, 4, 5, 5)) if things is None else things, objects)
         if held_out is None or is_held_out(plan) == held_out:
             return plan
 
@@ -74,11 +75,11 @@ def any_look(rng: random.Random) -> Look:
     return Look(rng.choice(COLOURS), rng.choice(HATS), rng.choice(HAIRS), rng.choice(BUILDS))
 
 
-def _any(rng: random.Random, count: int) -> ScenePlan:
+def _any(rng: random.Random, count: int, objects: float) -> ScenePlan:
     time, weather, terrain = rng.choice(TIMES), rng.choice(WEATHERS), rng.choice(TERRAINS)
     roles = (["landmark"] if rng.random() < min(1.0, count / 3) else []) if count else []
     roles += ["hero"] if len(roles) < count and rng.random() < 0.6 else []
-    roles += rng.choices(("object", "character"), k=count - len(roles))
+    roles += rng.choices(("object", "character"), (objects, 1 - objects), k=count - len(roles))
     front = iter(rng.sample(FRONT, len(FRONT)))
     things = []
     for role in roles:

@@ -39,10 +39,10 @@ SLOTS = (*BACK, *FRONT)
 HATS = ("none", "hood", "cap", "wide", "crown", "scarf")
 HAIRS = ("black", "brown", "yellow", "white", "red")
 BUILDS = ("small", "middle", "large")
-PALETTES = ("morning", "noon", "evening", "moonlit", "grey", "white")
-MOTIONS = ("water", "rain", "snow", "sails", "smoke", "fire")
 LARGEST = 5
 """How many things a picture holds."""
+_FORMER = ("palette", "motion")
+"""Keys in the plans of older worlds; both followed from the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,6 @@ class ScenePlan:
         weather: one of :data:`WEATHERS`.
         terrain: one of :data:`TERRAINS`.
         things: at most :data:`LARGEST`, no two in one slot, at most one landmark and one hero.
-        palette: one of :data:`PALETTES`.
-        motion: what moves, where pictures that move are wanted; of :data:`MOTIONS`.
         place: the place's name in the content.
         unpainted: what belongs to the episode and cannot be painted; said, never painted as something else.
     """
@@ -123,16 +121,12 @@ class ScenePlan:
     weather: str
     terrain: str
     things: tuple[Thing, ...] = ()
-    palette: str = "noon"
-    motion: tuple[str, ...] = ()
     place: str | None = None
     unpainted: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        for name, known in (("time", TIMES), ("weather", WEATHERS), ("terrain", TERRAINS), ("palette", PALETTES)):
+        for name, known in (("time", TIMES), ("weather", WEATHERS), ("terrain", TERRAINS)):
             _one_of("ScenePlan", name, getattr(self, name), known)
-        for motion in self.motion:
-            _one_of("ScenePlan", "motion", motion, MOTIONS)
         if len(self.things) > LARGEST:
             raise ValueError(f"ScenePlan.things: found {len(self.things)}, expected at most {LARGEST}")
         for what, values in (
@@ -148,7 +142,7 @@ class ScenePlan:
         data["things"] = [
             {name: value for name, value in thing.items() if value is not None} for thing in data["things"]
         ]  # an absent key is None
-        data["motion"], data["unpainted"] = list(self.motion), list(self.unpainted)
+        data["unpainted"] = list(self.unpainted)
         return data
 
     @classmethod
@@ -159,6 +153,7 @@ class ScenePlan:
             ValueError: a key or a value that a plan does not have.
         """
         known = set(cls.__dataclass_fields__)
+        data = {name: value for name, value in data.items() if name not in _FORMER}
         if unknown := sorted(set(data) - known):
             raise ValueError(f"scene: unknown key {unknown[0]!r}; expected some of {sorted(known)}")
         things = []
@@ -167,8 +162,7 @@ class ScenePlan:
                 raise ValueError(f"scene.things: unknown key {unknown[0]!r}; expected some of {sorted(Thing.__dataclass_fields__)}")
             look = entry.get("look")
             things.append(Thing(**{**entry, "look": Look(**look) if look is not None else None}))
-        lists = {name: tuple(data.get(name, ())) for name in ("motion", "unpainted")}
-        return cls(**{**data, "things": tuple(things), **lists})
+        return cls(**{**data, "things": tuple(things), "unpainted": tuple(data.get("unpainted", ()))})
 
 
 def _one_of(where: str, name: str, value: Any, known: tuple[str, ...]) -> None:

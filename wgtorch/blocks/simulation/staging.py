@@ -42,14 +42,11 @@ def plan_of(content: Content, events: Sequence[Event] = ()) -> ScenePlan:
             unpainted.append(name)
         elif len(things) < LARGEST and not any(other.role == "object" for other in things):
             things.append(Thing("object", thing["kind"], free[0], thing["colour"], thing["state"], name))
-    time, weather = time_of_day(content["clock"]), content["weather"]
     return ScenePlan(
-        time,
-        weather,
+        time_of_day(content["clock"]),
+        content["weather"],
         place["terrain"],
         tuple(things),
-        _palette(time, weather),
-        _motion(place, weather, things),
         where,
         tuple(dict.fromkeys(unpainted)),
     )
@@ -68,27 +65,6 @@ def _objects(content: Content, events: Sequence[Event], where: str, hero: str) -
     about = [str(event["target"]) for event in events if event["where"] == where and str(event["target"]) in at_hand]
     standing = [name for name, thing in content["objects"].items() if thing["place"] == where]
     return list(dict.fromkeys([*about, *standing]))[:4]
-
-
-def _palette(time: str, weather: str) -> str:
-    if weather == "snow":
-        return "white"
-    if weather in ("fog", "storm", "rain"):
-        return "grey" if time != "night" else "moonlit"
-    return {"dawn": "morning", "day": "noon", "dusk": "evening", "night": "moonlit"}[time]
-
-
-def _motion(place: Mapping[str, Any], weather: str, things: Sequence[Thing]) -> tuple[str, ...]:
-    kinds = {thing.kind: thing for thing in things}
-    found = {
-        "water": place["terrain"] in ("sea", "river"),
-        "rain": weather in ("rain", "storm"),
-        "snow": weather == "snow",
-        "sails": "ship" in kinds or "windmill" in kinds,
-        "smoke": any(thing.state in ("burnt", "burning") for thing in things),
-        "fire": "fire" in kinds,
-    }
-    return tuple(name for name, moves in found.items() if moves)
 
 
 # --- for painters of the scenes' captions --------------------------------------------------------------------------------

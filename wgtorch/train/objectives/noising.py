@@ -185,7 +185,7 @@ def draw_noise(like: Tensor, generator: torch.Generator, offset: float = 0.0) ->
 
 
 def masked_mean(square: Tensor, mask: Tensor) -> Tensor:
-    """Mean [B] of squared errors [B, C, h, w] where masks [B, 1, H, W] are 1; all of a sample whose mask is empty counts."""
+    """Mean [B] of squared errors [B, C, h, w] by what each pixel counts, masks [B, 1, H, W]; all of a sample whose mask is empty counts."""
     small = torch.nn.functional.adaptive_avg_pool2d(mask.to(square), (square.shape[-2], square.shape[-1]))
     whole = small.flatten(1).sum(1) == 0
     small = torch.where(whole.view(-1, 1, 1, 1), torch.ones_like(small), small)

@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 from wgtorch.blocks.pixel_scenes.conditioner import FIELDS, ROWS, encode_plan
 from wgtorch.blocks.pixel_scenes.drawing.materials import FIRST, Hand
 from wgtorch.blocks.pixel_scenes.drawing.picture import draw
-from wgtorch.blocks.pixel_scenes.layout import SIZE, any_plan
+from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, CELL, COLUMNS, FRONT_ROWS, FRONT_WIDTH, SIZE, any_plan
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, nearest
-from wgtorch.blocks.simulation.scene_plan import ScenePlan
+from wgtorch.blocks.simulation.scene_plan import BACK, SLOTS, ScenePlan
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.data.base import Data
 from wgtorch.train.registries import register_data
 
-HANDS = ("first", "others")
+HANDS = {"first": None, "others": Hand.other, "judge": Hand.judge}
 HELD_OUT = "held out"
 """Seed of plans and drawings that no model is trained on."""
 
@@ -35,19 +35,29 @@ class DrawnPixelScenes(Dataset[Sample]):
     Args:
         count: how many there are.
         seed: names the collection.
-        hand: ``first``, that of the painter's pictures, or ``others``, another hand for each picture.
+        hand: ``first``, that of the painter's pictures; ``others`` or ``judge``, another hand for each picture.
         held_out: True for plans with a combination that training leaves out, False for others, None for either.
         things: how many things a picture holds; by chance where left out.
+        objects: share of objects among what is neither landmark nor hero.
     """
 
     def __init__(
-        self, count: int, *, seed: int | str = 0, hand: str = "first", held_out: bool | None = None, things: int | None = None
+        self,
+        count: int,
+        *,
+        seed: int | str = 0,
+        hand: str = "first",
+        held_out: bool | None = None,
+        things: int | None = None,
+        objects: float = 0.5,
     ) -> None:
         if count < 1:
             raise ConfigError(f"pixel_scenes: found count {count}, expected at least 1")
         if hand not in HANDS:
             raise ConfigError(f"pixel_scenes.hand: found {hand!r}, expected one of {', '.join(HANDS)}")
-        self.count, self.seed, self.hand, self.held_out, self.things = count, seed, hand, held_out, things
+        if not 0 <= objects <= 1:
+            raise ConfigError(f"pixel_scenes.objects: found {objects}, expected a share from 0 to 1")
+        self.count, self.seed, self.hand, self.held_out, self.things, self.objects = count, seed, hand, held_out, things, objects
 
     def __len__(self) -> int:
         return self.count
@@ -55,7 +65,8 @@ class DrawnPixelScenes(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """`colors` uint8 [64, 64], numbers in the palette, and the plan's `rows` int8 [9, 6]."""
         plan, rng = self._begin(index)
-        hand = FIRST if self.hand == "first" else Hand.other(rng)
+        other = HANDS[self.hand]
+        hand = FIRST if other is None else other(rng)
         picture = torch.tensor(draw(plan, rng.randrange(2**31), hand)).permute(2, 0, 1)
         return {"colors": nearest(picture / 255).to(torch.uint8), "rows": encode_plan(plan).to(torch.int8)}
 
@@ -65,7 +76,7 @@ class DrawnPixelScenes(Dataset[Sample]):
 
     def _begin(self, index: int) -> tuple[ScenePlan, random.Random]:
         rng = random.Random(f"{self.seed}/{index}")
-        return any_plan(rng, held_out=self.held_out, things=self.things), rng
+        return any_plan(rng, held_out=self.held_out, things=self.things, objects=self.objects), rng
 
 
 class StoredPixelScenes(Dataset[Sample]):
@@ -88,7 +99,7 @@ def store(scenes: DrawnPixelScenes, root: Path, *, workers: int = 0) -> StoredPi
     """
     from rich.progress import track
 
-    folder = root / f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{scenes.things}_{scenes.count}"
+    folder = root / f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{scenes.things}-{scenes.objects}_{scenes.count}"
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.part")
         part.mkdir(parents=True, exist_ok=True)
@@ -112,6 +123,22 @@ def pictures_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     return image.contiguous(), torch.stack([sample["rows"] for sample in samples]).long()
 
 
+def weights_of(rows: Tensor, things: float) -> Tensor:
+    """What each pixel counts [B, 1, 64, 64]: `things` where something stands in the front row, half as much behind, elsewhere 1.
+
+    Args:
+        rows: [B, 9, 6] of plans.
+        things: at least 1.
+    """
+    weights = torch.ones(len(rows), 1, SIZE, SIZE)
+    for k, slot in enumerate(SLOTS, start=1):
+        (top, bottom), width, weight = (BACK_ROWS, BACK_WIDTH, max(1.0, things / 2)) if slot in BACK else (FRONT_ROWS, FRONT_WIDTH, things)
+        left = COLUMNS[slot]
+        box = weights[:, :, top * CELL : bottom * CELL, left * CELL : (left + width) * CELL]
+        box.copy_(torch.where((rows[:, k, 0] > 0).view(-1, 1, 1, 1), box.clamp(min=weight), box))
+    return weights
+
+
 @register_data("pixel_scenes")
 class PixelScenes(Data):
     """Drawn pixel scenes: `image` [B, 3, 64, 64] in [0, 1], `latent`, the same in [-1, 1], and `scene`, rows [B, 9, 6] of the plans.
@@ -125,7 +152,10 @@ class PixelScenes(Data):
         batch_size: pictures of a batch.
         workers: processes that draw beside the training one.
         seed: of plans and pictures.
-        hand: ``first`` for the painter, ``others`` for its judge.
+        hand: ``first`` for the painter, ``others`` for the describer, ``judge`` for the judge of both.
+        objects: share of objects among what is neither landmark nor hero.
+        weight: what a pixel counts where something stands, against 1 elsewhere (``mask``), for objectives that weigh pixels: things are
+            few pixels, and what matters is in them.
         keep: folder that keeps the drawings; None draws for ever.
     """
 
@@ -140,11 +170,16 @@ class PixelScenes(Data):
         workers: int = 0,
         seed: int = 0,
         hand: str = "first",
+        objects: float = 0.5,
+        weight: float = 1.0,
         keep: str | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
+        if weight < 1:
+            raise ConfigError(f"pixel_scenes.weight: found {weight}, expected at least 1")
         held_out = False if hand == "first" else None
-        self.drawn = DrawnPixelScenes(count, seed=seed, hand=hand, held_out=held_out)
+        self.weight = weight
+        self.drawn = DrawnPixelScenes(count, seed=seed, hand=hand, held_out=held_out, objects=objects)
         self.held_out = DrawnPixelScenes(validation, seed=HELD_OUT, hand="first", held_out=held_out)
         self.keep, self.fresh = keep, keep is None
 
@@ -154,7 +189,7 @@ class PixelScenes(Data):
     def validation(self) -> Dataset[Any]:
         return self.held_out
 
-    @staticmethod
-    def collate(items: list[Any]) -> Any:
+    def collate(self, items: list[Any]) -> Any:
         image, rows = pictures_of(items)
-        return {"image": image, "latent": image * 2 - 1, "scene": rows}
+        weights = {} if self.weight == 1 else {"mask": weights_of(rows, self.weight)}
+        return {"image": image, "latent": image * 2 - 1, "scene": rows, **weights}

@@ -156,6 +156,7 @@ def _hood(c: np.ndarray, y: int, x: int) -> None:
     c[y - 1, x + 2 : x + 4] = "q"
     c[y, x + 1 : x + 5] = "q"
     c[y + 1, x : x + 6] = "qhhhhq"[0], "h", "h", "h", "h", "q"
+    c[y + 2, [x + 1, x + 4]] = "h"
     for row in (2, 3, 4):
         c[y + row, x] = c[y + row, x + 5] = "q"
 
@@ -167,9 +168,9 @@ def _cap(c: np.ndarray, y: int, x: int) -> None:
 
 
 def _wide(c: np.ndarray, y: int, x: int) -> None:
-    c[y - 1, x + 1 : x + 5] = "T"
-    c[y, x + 1 : x + 5] = "R"
-    c[y + 1, x - 2 : x + 8] = "T"
+    c[y - 2, x + 1 : x + 5] = "T"
+    c[y - 1, x + 1 : x + 5] = "R"
+    c[y, x - 2 : x + 8] = "T"
 
 
 def _crown(c: np.ndarray, y: int, x: int) -> None:

@@ -57,7 +57,7 @@ GLOWING = "LFf"
 
 @dataclass(frozen=True)
 class Hand:
-    """How a drawer draws: one hand draws what the painter learns, others what its judge is trained on.
+    """How a drawer draws: one hand draws what the painter learns, others what the describer that ships and the judge are trained on.
 
     Args:
         mirror: shapes are turned left to right where they are alike both ways.
@@ -66,6 +66,8 @@ class Hand:
         wobble: largest share by which a material of a thing is brighter or darker.
         grain: share of pixels of the land that have a tuft, a stone, a wave.
         seams: share of a thing's pixels that are a shade off, as strokes of a brush are.
+        line: how light outlines are, from 0 (nearly black) to 1.
+        hue: largest share by which the red, green and blue of a paint, each for itself, are stronger or weaker.
     """
 
     mirror: bool = False
@@ -74,6 +76,8 @@ class Hand:
     wobble: float = 0.0
     grain: float = 1.0
     seams: float = 0.0
+    line: float = 0.0
+    hue: float = 0.0
 
     @classmethod
     def other(cls, rng: random.Random) -> Hand:
@@ -85,6 +89,18 @@ class Hand:
             wobble=rng.uniform(0, 0.12),
             grain=rng.uniform(0.3, 2.0),
             seams=rng.choice((0.0, rng.uniform(0, 0.15))),
+        )
+
+    @classmethod
+    def judge(cls, rng: random.Random) -> Hand:
+        """A hand unlike the painter's and unlike :meth:`other`: pale lines and paints of its own mixing, another one for each picture."""
+        return cls(
+            shift=rng.choice((0, 1)),
+            tint=rng.uniform(0, 0.04),
+            wobble=rng.uniform(0, 0.06),
+            grain=rng.uniform(0.6, 1.4),
+            line=rng.uniform(0, 0.5),
+            hue=rng.uniform(0, 0.12),
         )
 
 
@@ -118,11 +134,13 @@ def outlined(canvas: np.ndarray) -> np.ndarray:
 def colored(canvas: np.ndarray, paints: Mapping[str, Rgb], rng: random.Random, hand: Hand) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colours [h, w, 3], where there is something [h, w], and where it glows [h, w], of letters [h, w]."""
     table = {**MATERIALS, **paints}
+    table["K"] = (*(round(part + hand.line * (180 - part)) for part in table["K"]),)
     rgb = np.zeros((*canvas.shape, 3))
+    mixed = [1 + rng.uniform(-hand.hue, hand.hue) for _ in range(3)] if hand.hue else [1.0] * 3
     for letter in np.unique(canvas):
         if letter != ".":
             share = 1 + rng.uniform(-hand.wobble, hand.wobble)
-            rgb[canvas == letter] = np.array(table[str(letter)]) * share
+            rgb[canvas == letter] = np.array(table[str(letter)]) * share * (mixed if letter in paints else 1.0)
     if hand.seams:
         noise = np.random.default_rng(rng.randrange(2**31)).random(canvas.shape)
         rgb[noise < hand.seams] *= 0.88

@@ -13,10 +13,10 @@ from wgtorch.blocks.pixel_scenes.drawing.landmarks import landmark
 from wgtorch.blocks.pixel_scenes.drawing.lands import FEET, FRONT, HORIZON, SIZE, land
 from wgtorch.blocks.pixel_scenes.drawing.materials import FIRST, HAIR, PAINT, Hand, Rgb, colored, paints_of
 from wgtorch.blocks.pixel_scenes.drawing.objects import NATURAL, thing
-from wgtorch.blocks.pixel_scenes.drawing.states import in_state
+from wgtorch.blocks.pixel_scenes.drawing.states import in_state, object_in_state
 from wgtorch.blocks.pixel_scenes.layout import COLUMNS
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, nearest
-from wgtorch.blocks.simulation.scene_plan import ScenePlan, Thing
+from wgtorch.blocks.simulation.scene_plan import TERRAINS, ScenePlan, Thing
 
 _SKY: Mapping[str, tuple[Rgb, Rgb]] = {
     "dawn": ((112, 124, 212), (255, 200, 184)),
@@ -49,7 +49,7 @@ _BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
 def draw(plan: ScenePlan, seed: int, hand: Hand = FIRST) -> np.ndarray:
     """The picture of a plan, uint8 [64, 64, 3]; the same for the same plan, seed and hand.
 
-    The seed moves what the plan leaves open: clouds, ridges, trees, on which side the sun stands.
+    The seed moves what the plan leaves open: clouds, ridges, trees.
     """
     rng = random.Random(f"{seed}/pixel")
     noise = np.random.default_rng(rng.randrange(2**31))
@@ -97,7 +97,7 @@ def _item(item: Thing, rng: random.Random, hand: Hand) -> tuple[np.ndarray, np.n
         paints = paints_of(item.colour, (206, 176, 138))
         alike = item.kind not in ("windmill", "ship", "cave", "ruin")
     elif item.role == "object":
-        shape = in_state(thing(item.kind), item.state)
+        shape = object_in_state(thing(item.kind), item.state)
         paints = paints_of(item.colour, NATURAL[item.kind])
         alike = item.kind not in ("boat",)
     elif item.look is None:
@@ -131,7 +131,7 @@ def _sky(plan: ScenePlan, top: np.ndarray, bottom: np.ndarray, rng: random.Rando
     level = (y / HORIZON).clip(0, 1) * steps
     band = np.floor(level + 0.5 * (_BAYER[y % 4, x % 4] - 0.5)).clip(0, steps) / steps
     canvas = _mix(top, bottom, band[..., None])
-    sun = rng.choice((9, 32, 54))
+    sun = _sun(plan)
     if plan.weather in ("clear", "cloudy"):
         _lights(canvas, plan, sun, x, y)
     if plan.weather != "clear" and plan.weather != "fog":
@@ -139,6 +139,15 @@ def _sky(plan: ScenePlan, top: np.ndarray, bottom: np.ndarray, rng: random.Rando
     if plan.weather == "storm":
         _lightning(canvas, rng)
     return canvas
+
+
+def _sun(plan: ScenePlan) -> int:
+    """The column of the sun or moon: it rises on one side of a land and sets on the other.
+
+    A place that is left to chance is painted now and then as two: it follows from the plan.
+    """
+    column = {"dawn": 9, "day": 40, "dusk": 54, "night": 22}[plan.time]
+    return column if TERRAINS.index(plan.terrain) % 2 else SIZE - 1 - column
 
 
 def _lights(canvas: np.ndarray, plan: ScenePlan, sun: int, x: np.ndarray, y: np.ndarray) -> None:

@@ -7,9 +7,89 @@ import numpy as np
 CHARRED = {"W": "A", "w": "K", "S": "s", "B": "A", "b": "K", "L": "K", "G": "A", "g": "K", "T": "A", "O": "A", "I": "i", "Y": "y"}
 
 
+_OVER_OBJECTS = {
+    "unfinished": (  # in a scaffold
+        "............",
+        "BBBBBBBBBBBB",
+        "bBb......bBb",
+        "b.b......b.b",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+        "BBb......bBB",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+        "b..........b",
+    ),
+    "locked": (  # a chain, and a padlock of gold
+        *["............"] * 9,
+        "........III.",
+        "........I.I.",
+        ".......YYYYY",
+        "IKIKIKIYYKYY",
+        ".......YYKYY",
+        ".......yyyyy",
+        ".......KKKKK",
+    ),
+    "burning": (  # flames beside it and at its foot
+        *["............"] * 4,
+        "F...........",
+        "F..........F",
+        "Ff.........F",
+        "fF........FF",
+        "FfF.......fF",
+        "fF........Ff",
+        "FfF......FfF",
+        "ffF......Fff",
+        "Fff......ffF",
+        "fffF.FF.Ffff",
+        "fffFFffFFfff",
+        "ffffffffffff",
+    ),
+    "ruined": (  # stones around its foot; what broke is taken away before
+        *["............"] * 14,
+        "s.........S.",
+        "SS.s.SSs.SSs",
+    ),
+    "flooded": (  # in the water
+        *["............"] * 13,
+        "uuuUuuuuUuuu",
+        "UUuUUUUuUUUU",
+        "UUUUUuUUUUuU",
+    ),
+}
+"""What is laid over an object in a state: always at the same place, whatever the object, and beside most of its paint."""
+_SMOKE = (".....ss.....", "....ss......", ".....ss.....", "......s.....")
+
+
 def in_state(canvas: np.ndarray, state: str) -> np.ndarray:
-    """Letters [h, w] of a whole thing, as it is in a state."""
+    """Letters [28, 24] of a whole landmark, as it is in a state."""
     return _STATES[state](canvas.copy())
+
+
+def object_in_state(canvas: np.ndarray, state: str) -> np.ndarray:
+    """Letters [16, 12] of a whole object, as it is in a state.
+
+    An object is small: its states are marks at places of their own, so that its colour can still be seen.
+    """
+    canvas = canvas.copy()
+    y, x = np.mgrid[: canvas.shape[0], : canvas.shape[1]]
+    full = canvas != "."
+    if state == "ruined":  # cut in two
+        canvas[full & (x + y == 14)] = "K"
+        canvas[(x + y == 15) | (x + y == 16)] = "."
+    if state == "burnt":
+        canvas = _charred(canvas)
+        canvas[full & (y * 7 + x * 5) % 17 == 3] = "F"
+        smoke = np.array([list(row) for row in _SMOKE])
+        canvas[: len(smoke)] = np.where(full[: len(smoke)], canvas[: len(smoke)], smoke)
+    over = np.array([list(row) for row in _OVER_OBJECTS.get(state, ())])
+    return canvas if not over.size else np.where(over == ".", canvas, over)
 
 
 def _whole(canvas: np.ndarray) -> np.ndarray:
@@ -17,16 +97,22 @@ def _whole(canvas: np.ndarray) -> np.ndarray:
 
 
 def _burnt(canvas: np.ndarray) -> np.ndarray:
-    """Charred all over, with holes in it; every second row of the paint is left."""
+    """Charred all over, with holes in it."""
     height, width = canvas.shape
     full = canvas != "."
-    for plain, char in CHARRED.items():
-        canvas[canvas == plain] = char
+    canvas = _charred(canvas)
     y, x = np.mgrid[:height, :width]
-    paint = np.isin(canvas, list("pqP"))
-    canvas[paint & (y % 3 == 2)] = "A"
     canvas[full & ((x * 5 + y * 3) % 13 == 0) & (y < height * 0.7)] = "."
     return _embers(canvas)
+
+
+def _charred(canvas: np.ndarray) -> np.ndarray:
+    """What is not painted is black; of the paint, two rows of three are left."""
+    for plain, char in CHARRED.items():
+        canvas[canvas == plain] = char
+    y = np.arange(canvas.shape[0])[:, None]
+    canvas[np.isin(canvas, list("pqP")) & (y % 3 == 2)] = "A"
+    return canvas
 
 
 def _burning(canvas: np.ndarray) -> np.ndarray:
