@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,19 +123,33 @@ def pictures_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     return image.contiguous(), torch.stack([sample["rows"] for sample in samples]).long()
 
 
+class _Weighted(Dataset[Sample]):
+    """Samples, each with what its pixels count (``mask`` [1, 64, 64])."""
+
+    def __init__(self, scenes: Dataset[Sample], weight: float) -> None:
+        self.scenes, self.weight = scenes, weight
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.scenes))
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.scenes[index]
+        return {**sample, "mask": weights_of(sample["rows"], self.weight)}
+
+
 def weights_of(rows: Tensor, things: float) -> Tensor:
-    """What each pixel counts [B, 1, 64, 64]: `things` where something stands in the front row, half as much behind, elsewhere 1.
+    """What each pixel counts [1, 64, 64]: `things` where something stands in the front row, half as much behind, elsewhere 1.
 
     Args:
-        rows: [B, 9, 6] of plans.
+        rows: [9, 6] of a plan.
         things: at least 1.
     """
-    weights = torch.ones(len(rows), 1, SIZE, SIZE)
-    for k, slot in enumerate(SLOTS, start=1):
-        (top, bottom), width, weight = (BACK_ROWS, BACK_WIDTH, max(1.0, things / 2)) if slot in BACK else (FRONT_ROWS, FRONT_WIDTH, things)
-        left = COLUMNS[slot]
-        box = weights[:, :, top * CELL : bottom * CELL, left * CELL : (left + width) * CELL]
-        box.copy_(torch.where((rows[:, k, 0] > 0).view(-1, 1, 1, 1), box.clamp(min=weight), box))
+    weights = torch.ones(1, SIZE, SIZE)
+    for kind, slot in zip(rows[1:, 0].tolist(), SLOTS, strict=True):
+        if kind:
+            (top, bottom), width, weight = (BACK_ROWS, BACK_WIDTH, things / 2) if slot in BACK else (FRONT_ROWS, FRONT_WIDTH, things)
+            box = weights[:, top * CELL : bottom * CELL, COLUMNS[slot] * CELL : (COLUMNS[slot] + width) * CELL]
+            box.clamp_(min=weight)
     return weights
 
 
@@ -184,12 +198,16 @@ class PixelScenes(Data):
         self.keep, self.fresh = keep, keep is None
 
     def train(self) -> Dataset[Any]:
-        return self.drawn if self.keep is None else store(self.drawn, Path(self.keep), workers=self.workers)
+        return self._weighted(self.drawn if self.keep is None else store(self.drawn, Path(self.keep), workers=self.workers))
 
     def validation(self) -> Dataset[Any]:
-        return self.held_out
+        return self._weighted(self.held_out)
 
-    def collate(self, items: list[Any]) -> Any:
+    def _weighted(self, scenes: Dataset[Sample]) -> Dataset[Sample]:
+        return scenes if self.weight == 1 else _Weighted(scenes, self.weight)
+
+    @staticmethod
+    def collate(items: list[Any]) -> Any:
         image, rows = pictures_of(items)
-        weights = {} if self.weight == 1 else {"mask": weights_of(rows, self.weight)}
-        return {"image": image, "latent": image * 2 - 1, "scene": rows, **weights}
+        masks = {"mask": torch.stack([item["mask"] for item in items])} if "mask" in items[0] else {}
+        return {"image": image, "latent": image * 2 - 1, "scene": rows, **masks}

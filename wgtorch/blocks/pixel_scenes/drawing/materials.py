@@ -134,13 +134,14 @@ def outlined(canvas: np.ndarray) -> np.ndarray:
 def colored(canvas: np.ndarray, paints: Mapping[str, Rgb], rng: random.Random, hand: Hand) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colours [h, w, 3], where there is something [h, w], and where it glows [h, w], of letters [h, w]."""
     table = {**MATERIALS, **paints}
-    table["K"] = (*(round(part + hand.line * (180 - part)) for part in table["K"]),)
+    dark, pale = np.array(table["K"]), 180
     rgb = np.zeros((*canvas.shape, 3))
     mixed = [1 + rng.uniform(-hand.hue, hand.hue) for _ in range(3)] if hand.hue else [1.0] * 3
     for letter in np.unique(canvas):
         if letter != ".":
             share = 1 + rng.uniform(-hand.wobble, hand.wobble)
-            rgb[canvas == letter] = np.array(table[str(letter)]) * share * (mixed if letter in paints else 1.0)
+            color = dark + hand.line * (pale - dark) if letter == "K" else np.array(table[str(letter)])
+            rgb[canvas == letter] = color * share * (mixed if letter in paints else 1.0)
     if hand.seams:
         noise = np.random.default_rng(rng.randrange(2**31)).random(canvas.shape)
         rgb[noise < hand.seams] *= 0.88
