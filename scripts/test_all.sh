@@ -20,10 +20,11 @@ kept=$PWD/outputs/lanes
 mkdir -p "$kept"
 
 set_up() { # LANE: its environment, in $python
-    local lane=$1
+    local lane=$1 extras=dev
     python=$kept/$lane/bin/python
+    if [[ $lane == ray ]]; then extras=dev,ray; fi
     if [[ $lane != minimum ]]; then
-        WGTORCH_VENV=$kept/$lane bash scripts/setup_env.sh dev
+        WGTORCH_VENV=$kept/$lane bash scripts/setup_env.sh "$extras"
         return
     fi
     # "name>=1.2" is held at 1.2 for every dependency that the project file names; pip reads the file by itself.

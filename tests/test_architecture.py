@@ -33,6 +33,7 @@ LAYERS = (
     ("wgtorch.train",),
     ("wgtorch.evaluation", "wgtorch.play", "wgtorch.report", "wgtorch.serving", "wgtorch.testing"),
     ("wgtorch.cli", "wgtorch.__main__"),
+    ("wgtorch.ray",),
 )  # fmt: skip
 
 

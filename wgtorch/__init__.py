@@ -10,6 +10,7 @@ from wgtorch.catalogue import install as _install
 
 if TYPE_CHECKING:
     from wgtorch import lora as lora
+    from wgtorch import ray as ray
     from wgtorch import testing as testing
     from wgtorch import train as train
     from wgtorch.core.block import Block, BlockRegistry, register_block
@@ -85,7 +86,7 @@ _HOMES = {
     "wgtorch.world_runtime.state": ("State",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("lora", "testing", "train")
+_SUBMODULES = ("lora", "ray", "testing", "train")
 
 _install()
 
