@@ -5,7 +5,7 @@ The describer learned from drawings by other hands than the painter's, a judge (
 
 python scripts/evaluate_pixel_scenes.py
 python scripts/evaluate_pixel_scenes.py --painter 'outputs/default_pixel_painter/<time>/checkpoints/last#backbone' --count 200
-python scripts/evaluate_pixel_scenes.py --judge 'outputs/default_pixel_judge/<time>/checkpoints/last'
+python scripts/evaluate_pixel_scenes.py --judge 'outputs/default_pixel_judge/<time>/checkpoints/last#block'
 python scripts/evaluate_pixel_scenes.py --sheet /tmp/hundred.png
 """
 

@@ -25,12 +25,12 @@ FLAGS = [
 SERVER = """
 import sys
 from pathlib import Path
-from tests.play.worlds import small_world
+from tests.play import worlds
 from wgtorch.cli.play import token_in
 from wgtorch.play import Game, make_play_app
 from wgtorch.serving.server import serve_app
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
-world = small_world()
+world = getattr(worlds, sys.argv[3])()
 world.set_storage({"state_dir": str(folder / "states")})
 if (folder / "states").exists():
     world.resume()
@@ -50,12 +50,12 @@ pytestmark = [
 class Served:
     """A server in a process of its own, which can be killed and started again under the same address."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, 0
+    def __init__(self, folder: Path, world: str = "small_world") -> None:
+        self.folder, self.port, self.world = folder, 0, world
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", SERVER, str(self.folder), str(self.port)]
+        command = [sys.executable, "-c", SERVER, str(self.folder), str(self.port), self.world]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], env={**os.environ})
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
@@ -202,6 +202,34 @@ def test_taking_back_and_branching(page: Any) -> None:
     assert page.locator("#timeline li").count() == 2
     page.click("#branch-list button:has-text('main')")
     until(page, "document.querySelectorAll('#timeline li').length === 1")
+
+
+def test_a_storytelling_world_plays_stage_by_stage(browser: Any, tmp_path: Path) -> None:
+    server = Served(tmp_path, "storytelling_world")
+    page = browser.new_page()
+    try:
+        page.set_default_timeout(30_000)
+        page.goto(server.url)
+        page.wait_for_selector("#suggestions button")
+        page.click("#open-stages")
+        page.check("#pause-list input[value=environment]")
+        page.fill("#action", "open the door")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#paused:not([hidden])")
+        page.fill("#slot-intent", "Mara finds a letter.")
+        page.click("text=Keep intent")
+        until(page, "document.querySelector('#telling').innerText.includes('letter')")
+        page.click("text=go on")
+        until(page, "document.querySelectorAll('#timeline li').length === 1 && !document.querySelector('#go').disabled")
+        assert "> open the door" in page.locator("#telling").inner_text()
+        assert "Mara lit the lamp." in page.locator("#telling").inner_text()
+        page.click("#telling summary")
+        assert "Mara finds a letter." in page.locator("#telling").inner_text()
+        until(page, "document.querySelector('#pictures img').naturalWidth === 512")
+        assert page.locator("#map-box").is_hidden()
+    finally:
+        page.close()
+        server.kill()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

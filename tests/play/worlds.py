@@ -1,4 +1,4 @@
-"""A tiny world for tests of play: an intent, a picture, and facts."""
+"""Small worlds for tests of play: an intent, a picture, and facts; one that is told; and one told by a scripted language model."""
 
 from __future__ import annotations
 
@@ -150,3 +150,23 @@ def told_world() -> World:
     world.set_cycle(["tell", "keep", "dream", "paint"])
     world.set_initial_content({"title": "A told world"})
     return world
+
+
+def storytelling_world() -> World:
+    """The storytelling template, painted by the model that ships and told by a server with one answer for each role."""
+    from wgtorch.testing import Reply, ScriptedServer
+
+    answers = {
+        "art director": '{"prompts": ["A red castle at night."]}',
+        "keep the records": '{"glossary": [{"name": "Mara", "description": "a keeper"}], "summary": "A lamp was lit."}',
+        "mind of a world": "Mara climbs the stairs.",
+        "chronicler": "Mara lit the lamp.",
+        "look at pictures": "A red castle at night.",
+    }
+    server = ScriptedServer(
+        respond=lambda seen: next((answer for role, answer in answers.items() if role in seen.system), "") if seen.system else Reply()
+    )
+    server.__enter__()  # until the process ends
+    model = {"provider": "openai", "model_id": "m", "endpoint_url": server.url, "retries": 0}
+    painter = {"template": "text_to_image", "params": {"steps": 1}}
+    return World.from_template("storytelling", llm=model, creator=painter, story="Mara keeps a lighthouse.")
