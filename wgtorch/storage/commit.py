@@ -83,12 +83,19 @@ class Body:
         whole: the whole snapshot instead; None where there are changes.
         action: the user's action that the stage was given, as a snapshot.
         traces: what stages left to be looked at.
+        answers: what a stage that failed had been answered and paid for, as snapshots.
     """
 
     changes: list[Change] = field(default_factory=list)
     whole: dict[str, Any] | None = None
     action: Any = None
     traces: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+
+    @property
+    def held(self) -> list[Any]:
+        """All in which tensors may be."""
+        return [self.changes, self.whole, self.action, self.answers]
 
 
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))

@@ -20,7 +20,7 @@ import copy
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -46,6 +46,7 @@ class _Pending:
 
     stored: tuple[int, str, State, Mapping[str, Any]] | None = None
     traces: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
 
 
 class CommitLog(LogReader):
@@ -142,6 +143,13 @@ class CommitLog(LogReader):
         with self._writing():
             self._pending.traces.append(dict(entry))
 
+    def keep_answers(self, answers: Iterable[Mapping[str, Any]]) -> None:
+        """Keeps what a stage that failed was answered, beside its trace; what cannot be stored is asked for again."""
+        with self._writing():
+            for answer in answers:
+                with suppress(StorageError):
+                    self._pending.answers.append(Evolution(self._take).fresh(dict(answer), ("answers",)))
+
     def keep_life(self, life: Life) -> None:
         """Makes a commit of a life as it is now, if anything is new."""
         with self._writing():
@@ -166,7 +174,7 @@ class CommitLog(LogReader):
     def _flush(self) -> None:
         """Commits what was handed in and no life followed, and has all on disk."""
         with self._lock:
-            if self._pending.stored is not None or self._pending.traces:
+            if self._pending.stored is not None or self._pending.traces or self._pending.answers:
                 self._commit(None)
             if self._unsynced:
                 self._sync()
@@ -196,13 +204,13 @@ class CommitLog(LogReader):
         position: dict[str, Any] = {} if life is None else {"passes": life.passes, "stage": life.stage, "seed": life.seed, "life": life.id}
         if life is None and head is not None:
             position = {"passes": head.passes, "stage": head.stage, "seed": head.seed, "life": head.life}
-        is_new = evolution.changes or stored or pending.traces or kind in ("rewind", "fork")
+        is_new = evolution.changes or stored or pending.traces or pending.answers or kind in ("rewind", "fork")
         if not is_new and head is not None and all(getattr(head, name) == value for name, value in position.items()):
             return
         ran, now = cause.get("stage"), datetime.now(UTC).isoformat(timespec="milliseconds")
         action = None if (given := cause.get("action")) is None else evolution.fresh(given, ("action",))
         commit = Commit("", None if head is None else head.id, kind, ran=ran, at=now, stored=stored, **position)
-        body = Body(evolution.changes, None, action, pending.traces)
+        body = Body(evolution.changes, None, action, pending.traces, pending.answers)
         commit, body = self._or_whole(commit, body, after)
         commit = self._write(commit, body)
         self._pending = _Pending()
@@ -255,11 +263,11 @@ class CommitLog(LogReader):
         """The commit as it is, or with the whole snapshot in it when that has become worth it."""
         head, since, size = self._since_whole
         if self._head is None:
-            return replace(commit, is_whole=True), Body([], after, body.action, body.traces)
+            return replace(commit, is_whole=True), replace(body, changes=[], whole=after)
         if head != self._head.id:
             since, size = self._weights(self._head)
         if self._starts_anew() or since >= WHOLE_AFTER * max(size, 1):
-            whole = Body([], after, body.action, body.traces)
+            whole = replace(body, changes=[], whole=after)
             size = self._weigh(whole)
             if self._starts_anew() or since >= WHOLE_AFTER * size:
                 return replace(commit, is_whole=True), whole
@@ -348,7 +356,7 @@ class CommitLog(LogReader):
         changes = [] if is_whole else [[at, word, own(value)] for at, word, value in body.changes]
         after = whole if is_whole else apply(self._snapshot(self._head), changes)
         parent = None if self._head is None else self._head.id
-        copied = Body(changes, whole, own(body.action), body.traces)
+        copied = Body(changes, whole, own(body.action), body.traces, own(body.answers))
         self._advance(self._write(replace(commit, id="", parent=parent, is_whole=is_whole), copied), after)
         self._unsynced = True
 

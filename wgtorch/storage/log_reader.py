@@ -110,6 +110,20 @@ class LogReader:
         with self._lock, _said(f"{self}: {commit}"):
             return materialise(self._body(commit).action, self._tensor)
 
+    def answers(self) -> list[dict[str, Any]]:
+        """What a stage that failed here, at the newest commit, had been answered: see :meth:`CommitLog.keep_answers`."""
+        found: list[dict[str, Any]] = []
+        head = self.head()
+        with self._lock:
+            for commit in self._back_from(head):
+                assert head is not None
+                if (commit.life, commit.passes, commit.stage) != (head.life, head.passes, head.stage):
+                    break
+                if commit.kind == "failed" and self.has_body(commit):
+                    with _said(f"{self}: {commit}"):
+                        found += materialise(self._body(commit).answers, self._tensor)
+        return found
+
     def traces_of(self, commit: Commit) -> list[dict[str, Any]]:
         """What the stages left that a commit holds."""
         with self._lock, _said(f"{self}: {commit}"):

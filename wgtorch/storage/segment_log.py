@@ -146,6 +146,7 @@ class SegmentLog(CommitLog):
         try:
             changes = expect(entry.get("changes", []), list, "changes", where, StorageError)
             traces = expect(entry.get("traces", []), list, "traces", where, StorageError)
+            answers = expect(entry.get("answers", []), list, "answers", where, StorageError)
             for trace in traces:
                 expect(trace, dict, "a trace", where, StorageError)
                 for name in ("pass", "place"):
@@ -156,6 +157,7 @@ class SegmentLog(CommitLog):
                 whole,
                 decode_with(entry.get("action"), ref, StoredValue),
                 traces,
+                [_answer(decode_with(answer, ref, StoredValue), where) for answer in answers],
             )
         except (ValueError, TypeError, RecursionError) as error:
             raise StorageError(f"{where}: damaged: {str(error)[:200]}") from error
@@ -214,7 +216,7 @@ class SegmentLog(CommitLog):
             body = self._body(commit)
             live.add(commit.id)
             if not is_past:  # of moments before the first that is kept, the changes alone
-                digests |= {ref.digest for ref in refs_in([body.changes, body.whole, body.action]) if ref.digest is not None}
+                digests |= {ref.digest for ref in refs_in(body.held) if ref.digest is not None}
             is_past = is_past or commit.id == first.id
             if is_past and body.whole is not None:
                 break
@@ -238,7 +240,7 @@ class SegmentLog(CommitLog):
 
     def _write(self, commit: Commit, body: Body) -> Commit:
         new: dict[str, list[Any]] = {}
-        for ref in refs_in([body.changes, body.whole, body.action]):
+        for ref in refs_in(body.held):
             assert ref.digest is not None
             if ref.digest not in self._blobs and ref.digest not in new:
                 tensor = ref.tensor if ref.tensor is not None else self._tensors.find(ref.digest)
@@ -290,6 +292,8 @@ class SegmentLog(CommitLog):
             entry["action"] = plain(body.action)
         if body.traces:
             entry["traces"] = body.traces
+        if body.answers:
+            entry["answers"] = plain(body.answers)
         try:
             text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
@@ -297,6 +301,13 @@ class SegmentLog(CommitLog):
         check_json(text, f"{self}: what is to be stored", StorageError)
         packed = zlib.compress(text, 1) if len(text) > _SMALL else text
         return packed if len(packed) < len(text) else text
+
+
+def _answer(entry: Any, where: str) -> dict[str, Any]:
+    expect(entry, dict, "an answer", where, StorageError)
+    for name, kind in (("key", tuple), ("child", str), ("values", dict)):
+        expect(entry.get(name), kind, f"an answer's {name}", where, StorageError)
+    return {name: entry.get(name) for name in ("key", "child", "values", "result")}
 
 
 def _unpacked(raw: bytes, where: str) -> bytes:

@@ -331,10 +331,11 @@ class WorldRunner(Level):
                     if stage.is_async:
                         watched.options = replace(watched.options, results=self._kept_here())
                     step = advance(self, self._life, action, watched)
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:
                 error.add_note(self._advice())
                 with suppress(OSError, StorageError):  # the error that stopped the stage is the one to tell of
                     self._keep_trace(trace.failed(error))
+                    self._keep_answers(self._cycle[self._life.stage])
                 raise
             self._keep_trace(trace.done(step))
             self._keep_life("stage", stage=step.stage, action=action)
@@ -382,7 +383,17 @@ class WorldRunner(Level):
         self._answers = {
             key: cache for key, cache in self._answers.items() if key[0] == self._life.id and passes - 1 <= key[1] <= passes + 1
         }
-        return self._answers.setdefault((self._life.id, passes), ResultCache())
+        if (self._life.id, passes) not in self._answers:
+            cache = self._answers[self._life.id, passes] = ResultCache()
+            if (stored := getattr(self._storage, "answers", None)) is not None:  # of a try in another process
+                cache.take(stored())
+        return self._answers[self._life.id, passes]
+
+    def _keep_answers(self, stage_id: str) -> None:
+        """Keeps what a stage that failed was answered, so that another process does not pay for it again."""
+        keep, cache = getattr(self._storage, "keep_answers", None), self._answers.get((self._life.id, self._life.passes))
+        if keep is not None and cache is not None and (entries := cache.entries(stage_id)):
+            keep(entries)
 
     def _advice(self) -> str:
         """What a person may do about the stage that failed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,19 +26,39 @@ class ResultCache:
     def find(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any]) -> Any:
         """The result of this call, or MISSING."""
         known = self._results.get(key)
-        if known is None or known[0] is not child or not is_same(known[1], values):
+        if known is None or not is_same(known[1], values):
             return MISSING
-        return known[2]
+        is_child = known[0] == _described(child) if isinstance(known[0], str) else known[0] is child
+        return known[2] if is_child else MISSING
 
     def keep(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any], result: Any) -> None:
         """Takes a result."""
         self._results[key] = (child, dict(values), result)
+
+    def entries(self, first: str) -> list[dict[str, Any]]:
+        """What was kept below a node of the outermost level, as plain data and tensors, for :meth:`take` in another process."""
+        return [
+            {"key": key, "child": child if isinstance(child, str) else _described(child), "values": values, "result": result}
+            for key, (child, values, result) in self._results.items()
+            if key[1] == first
+        ]
+
+    def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Takes what :meth:`entries` gave elsewhere. A result is given again to a child of the same config."""
+        for entry in entries:
+            self._results.setdefault(entry["key"], (entry["child"], entry["values"], entry["result"]))
 
     def __len__(self) -> int:
         return len(self._results)
 
     def __bool__(self) -> bool:
         return True
+
+
+def _described(child: object) -> str:
+    """What tells a child's config from another."""
+    config = getattr(child, "to_config", lambda: repr(type(child)))()
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def is_same(first: Any, second: Any) -> bool:
