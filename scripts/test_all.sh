@@ -8,13 +8,14 @@
 #   compile   with inductor; needs a C++ compiler       minimum   the suite on the oldest versions that pyproject.toml allows
 #   browser   tests marked browser                      ray       tests marked ray
 #   network   tests marked network; a bare clone        gpu       scripts/gpu_smoke.py, and tests marked gpu
+#   s3        a world in a bucket of moto's server
 #
 # Ends not with 0 when a lane failed. WGTORCH_TORCH and WGTORCH_PYTHON as in scripts/setup_env.sh; WGTORCH_OLDEST_TORCH is
 # what the lane of the oldest versions installs as PyTorch.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-all=(suite slow compile minimum browser ray network gpu)
+all=(suite slow compile minimum browser ray network gpu s3)
 lanes=("${@:-${all[@]}}")
 kept=$PWD/outputs/lanes
 mkdir -p "$kept"
@@ -51,6 +52,7 @@ lane() {
         slow) run "$lane" -m "slow and not network and not gpu" -k "not inductor" ;;
         compile) run "$lane" -n 0 -m "slow and not network and not gpu" -k inductor ;;
         browser | ray | network) run "$lane" -m "$lane" ;;
+        s3) "$python" -m pip install -q --no-cache-dir "s3fs>=2024.10" "moto[server]>=5" && run "$lane" -n 0 -m s3 ;;
         gpu) "$python" scripts/gpu_smoke.py && run "$lane" -n 0 -m gpu ;;
     esac
 }
