@@ -24,8 +24,9 @@ _BLOCKS = {
         "sound/pixel_scene", "vlm/pixel_scene",
     ),
     "wgtorch.blocks.simulation": (
-        "reader/rules", "reader/trained",
-        "simulation/architect", "simulation/author", "simulation/development", "simulation/world_update",
+        "reader/read", "reader/rules", "reader/trained", "reader/unread",
+        "simulation/account", "simulation/architect", "simulation/author", "simulation/development", "simulation/narrated",
+        "simulation/world_update",
     ),
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.comfy.blocks": (

@@ -77,3 +77,21 @@ def test_what_is_no_run_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: default_paintr\n")
     with pytest.raises(CheckpointError, match="default_painter"):
         ship(tmp_path, tmp_path)
+
+
+def test_an_adapter_ships_as_a_folder_that_peft_reads(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from tests.integrations.transformers import tiny
+
+    block = BlockRegistry.build({"block_type": "llm/local", "config": {"checkpoint_ref": str(tiny.language_model(tmp_path / "model"))}})
+    adapter = {"name": "narrator", "rank": 2, "target_modules": ["q_proj"], "freeze_base": True}
+    data = {"type": "narrations", "count": 8, "validation": 2, "batch_size": 2}
+    block = trained(tmp_path / "run", "default_narrator", block, data=data, objective="answering", lora=adapter, samples=None)
+    folder = ship(tmp_path / "run", tmp_path)
+    assert folder == tmp_path / "narrator_smollm2" and sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert metadata_of(folder / "adapter_model.safetensors")["trained_by"] == "scripts/train.py experiment=default_narrator"
+    config = peft.LoraConfig.from_pretrained(str(folder))
+    assert config.r == 2 and set(config.target_modules) == {"q_proj"}

@@ -19,7 +19,7 @@ _PROVIDED = {
     "wgtorch.evaluation.revisit": ("revisit",),
     "wgtorch.evaluation.reruns": ("action_effect", "determinism"),
     "wgtorch.evaluation.cost": ("cost",),
-    "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4"),
+    "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4", "narration"),
 }
 for _module, _names in _PROVIDED.items():
     EvaluatorRegistry.provide(partial(import_module, _module), *_names)

@@ -73,6 +73,20 @@ def distinct(texts: list[str], content: Mapping[str, Any], *, size: int = 4) -> 
     return len(set(runs)) / len(runs) if runs else 0.0
 
 
+@register_evaluator("narration")
+def narration(past: Past) -> dict[str, float]:
+    """Of what a language model told: the share of parts that the grammar told instead, and sentences left out per 100 passes."""
+    told = [outcome for episode in past.episodes if isinstance(outcome := episode.state["outcome"], Mapping) and "narrated" in outcome]
+    if not told:
+        raise NotMeasured("no outcome was told by a language model; World.from_template('default', narrator=...) has one")
+    parts = sum(outcome["narrated"] + outcome["grammar"] for outcome in told)
+    return {
+        "by_grammar": sum(outcome["grammar"] for outcome in told) / parts,
+        "strays_per_100": 100 * sum(len(outcome["strays"]) for outcome in told) / len(told),
+        "passes": len(told),
+    }
+
+
 def _passages(past: Past) -> list[Passage]:
     found = []
     for episode in past.episodes:

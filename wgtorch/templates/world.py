@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wgtorch.core.block import BlockRegistry
+from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.template import build_template, register_template
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
+from wgtorch.templates.narrator import NARRATOR, READER, add_model, narrator_model, takes
 from wgtorch.world import World
 
 READER_REF = "wgtorch:action_reader"
@@ -60,14 +61,22 @@ def philosopher(*, painter: str = "pixels", sound: bool = False) -> Stage:
 
 
 @register_template("author", level="stage")
-def author(*, teller: str = "grammar") -> Stage:
+def author(*, teller: str = "grammar", narrator: str | dict[str, Any] | None = None) -> Stage:
     """Tells what really happened, from the episode's events and the world before the update.
 
     Args:
         teller: name of a registered teller.
+        narrator: a language model that tells in its own words, as of the world.
     """
+    if narrator is not None and teller != "grammar":
+        raise ConfigError(f"template 'author': teller is {teller!r}, and a narrator tells beside the grammar; leave one of them out")
+    return _author(teller, None if narrator is None else narrator_model(narrator))
+
+
+def _author(teller: str, model: Block | None) -> Stage:
     stage = Stage("author", role="author")
-    stage.add_pipeline(single("simulation/author", "tell", teller=teller), "tell")
+    told = single("simulation/author", "tell", teller=teller) if model is None else _narration(model)
+    stage.add_pipeline(told, "tell")
     stage.set_state_contract(
         ["intent", "description"],
         ["outcome"],
@@ -78,15 +87,43 @@ def author(*, teller: str = "grammar") -> Stage:
     return stage
 
 
-def _development(reader: str, options: Mapping[str, Any]) -> Pipeline:
-    """The reader of actions, and what tries them: an LLM that reads stands where the reader does."""
+def _narration(model: Block) -> Pipeline:
+    """The facts as a prompt, a language model, and what of its prose agrees with them."""
+    graph = Graph("tell")
+    add_model(graph, model, NARRATOR, temperature=0.7, top_p=0.9)
+    graph.add_node("simulation/account", "account", auto_connect=False)
+    graph.add_node("simulation/narrated", "narrated", auto_connect=False)
+    for port in ("prompt", "system", "max_tokens"):
+        graph.add_edge(f"account.{port}", f"llm.{port}")
+    graph.add_edge("llm.text", "narrated.prose")
+    for port in ("intent", "content"):
+        graph.expose_input("account", port)
+        graph.expose_input("narrated", port)
+    graph.expose_input("narrated", "description")
+    graph.expose_output("narrated", "outcome")
+    return around(graph, "tell")
+
+
+def _development(reader: str, options: Mapping[str, Any], model: Block | None) -> Pipeline:
+    """The reader of actions, and what tries them; a language model reads what the reader finds no verb in."""
     kinds = [name.removeprefix("reader/") for name in BlockRegistry.names() if name.startswith("reader/")]
     if reader not in kinds:
         raise ConfigError(f"reader: found {reader!r}; {suggest(str(reader), kinds)}")
     graph = Graph("development")
     graph.add_node(f"reader/{reader}", "reader", config={"checkpoint_ref": READER_REF} if reader == "trained" else {})
     graph.add_node("simulation/development", "development", config=dict(options))
-    graph.add_edge("reader.actions", "development.actions")
+    if model is None or not takes(model, READER):
+        graph.add_edge("reader.actions", "development.actions")
+    else:
+        add_model(graph, model, READER, temperature=0.0, max_tokens=120)
+        graph.add_node("reader/unread", "unread", auto_connect=False)
+        graph.add_node("reader/read", "read", auto_connect=False)
+        graph.add_edge("reader.actions", "unread.actions")
+        for port in ("prompt", "system", "schema"):
+            graph.add_edge(f"unread.{port}", f"llm.{port}")
+        graph.add_edge("reader.actions", "read.actions")
+        graph.add_edge("llm.data", "read.data")
+        graph.add_edge("read.actions", "development.actions")
     graph.expose_input("development", "content")
     graph.expose_input("reader", "action")
     graph.expose_output("development", "intent")
@@ -102,6 +139,7 @@ def environment(
     scheduling: str = "initiative",
     reader: str = "trained",
     teller: str = "grammar",
+    narrator: str | dict[str, Any] | None = None,
 ) -> Stage:
     """Begins a simulated world, applies a complete state to its content, tries the action against it and develops what is next.
 
@@ -112,11 +150,16 @@ def environment(
         scheduling: who acts in a pass beside the traveller: ``initiative``, ``turns`` or ``all``.
         reader: name of a registered reader of actions.
         teller: name of a registered teller, for the words of the intent.
+        narrator: a language model that reads what the reader does not understand, as of the world.
     """
+    options = {"places": places, "characters": characters, "scheduling": scheduling, "teller": teller}
+    return _environment(memory, reader, options, None if narrator is None else narrator_model(narrator))
+
+
+def _environment(memory: int, reader: str, options: Mapping[str, Any], model: Block | None) -> Stage:
     stage = Stage("environment", role="environment")
     stage.add_pipeline(single("simulation/world_update", "world_update", memory=memory), "world_update", condition="complete")
-    options = {"places": places, "characters": characters, "scheduling": scheduling, "teller": teller}
-    stage.add_pipeline(_development(reader, options), "development")
+    stage.add_pipeline(_development(reader, options, model), "development")
     stage.add_edge("world_update.content", "development.content")
     stage.set_state_contract(
         [],
@@ -137,14 +180,15 @@ def environment(
 
 
 @register_template("architect", level="stage")
-def architect(*, pictures: int = 1) -> Stage:
+def architect(*, pictures: int = 1, painter: str = "pixels") -> Stage:
     """Plans the pictures of an episode from the world's facts as its events leave them.
 
     Args:
         pictures: pictures of one episode.
+        painter: in whose words: ``pixels``, or ``scenes``.
     """
     stage = Stage("architect", role="architect")
-    stage.add_pipeline(single("simulation/architect", "plan", pictures=pictures), "plan")
+    stage.add_pipeline(single("simulation/architect", "plan", pictures=pictures, painter=_painter(painter)), "plan")
     stage.set_state_contract(["intent"], ["recipe"], {"plan.intent": "intent", "plan.content": "content"}, {"recipe": "plan.recipe"})
     stage.set_execution_condition("architect")
     return stage
@@ -208,6 +252,7 @@ def default(
     scheduling: str = "initiative",
     reader: str = "trained",
     teller: str = "grammar",
+    narrator: str | dict[str, Any] | None = None,
 ) -> World:
     """A simulated world that lives by itself, answers what one types, and paints what happens; needs no network, key or GPU.
 
@@ -227,15 +272,22 @@ def default(
         scheduling: who acts in a pass beside the traveller: ``initiative``, ``turns`` or ``all``.
         reader: name of a registered reader of actions: ``trained``, or ``rules`` alone.
         teller: name of a registered teller.
+        narrator: a language model that tells in its own words, checked against the facts, and reads actions that the reader does not
+            understand, those in other languages among them: ``smollm2``, which ``wgtorch models add smollm2`` installs; or the config of
+            a language model. It is one in memory, with an adapter for each of the two.
     """
     name = traveller.strip()
     if not name or len(name) > 60 or any(not char.isprintable() for char in name):
         raise ConfigError(f"template 'default': traveller is {traveller!r}; expected a name of 1 to 60 printable characters")
+    if narrator is not None and teller != "grammar":
+        raise ConfigError(f"template 'default': teller is {teller!r}, and a narrator tells beside the grammar; leave one of them out")
+    model = None if narrator is None else narrator_model(narrator)
     world = World("default")
     world.add_stage(philosopher(painter=painter, sound=sound))
-    world.add_stage(author(teller=teller))
-    world.add_stage(environment(memory=memory, places=places, characters=characters, scheduling=scheduling, reader=reader, teller=teller))
-    world.add_stage(architect(pictures=pictures))
+    world.add_stage(_author(teller, model))
+    options = {"places": places, "characters": characters, "scheduling": scheduling, "teller": teller}
+    world.add_stage(_environment(memory, reader, options, model))
+    world.add_stage(architect(pictures=pictures, painter=painter))
     world.add_stage(creator(painter=painter, steps=steps, guidance=guidance, larger=larger, sound=sound))
     world.set_canonical_cycle()
     world.set_initial_content({"story": story, "style": style, "traveller": name})

@@ -33,6 +33,8 @@ _DATA = {
     "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
     "wgtorch.train.scenes.upscaling": ("large_scenes",),
     "wgtorch.train.simulation.actions": ("typed_actions",),
+    "wgtorch.train.simulation.narration": ("narrations",),
+    "wgtorch.train.simulation.readings": ("typed_readings",),
     "wgtorch.train.pixel_scenes.data": ("pixel_scenes",),
 }
 

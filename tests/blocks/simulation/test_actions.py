@@ -232,3 +232,33 @@ def test_a_verb_is_added_in_a_few_lines() -> None:
     draft = Draft(content, random.Random(0))
     assert by_facts(draft, "the traveller", Action("test/whistle"))["status"] == "done"
     assert "test/whistle" in Verbs
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("an long apple and a axe", "a long apple and an axe"),
+        ("a hour, an house, a honest one", "an hour, a house, an honest one"),
+        ("A unknown land, an useful rope", "An unknown land, a useful rope"),
+        ("a stones stands there", "stones stand there"),
+        ("no berries is to be had at Torfield", "no berries are to be had at Torfield"),
+        ("until the stones was red", "until the stones were red"),
+        ("the stones of Galmoor is burnt", "the stones of Galmoor are burnt"),
+        ("“a apple is an long story” says a owl", "“a apple is an long story” says an owl"),
+    ],
+    ids=lambda text: text[:18],
+)
+def test_articles_and_verbs_fit_free_words(text: str, expected: str) -> None:
+    from wgtorch.blocks.simulation.lexicon import agreed
+
+    assert agreed(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "because"),
+    [("fly to the moon", "fly to the moon"), ("fly to", "fly"), ("teleport to the sea", "teleport to the sea"), ("levitate", "levitate")],
+    ids=("fly to the moon", "fly to", "teleport", "levitate"),
+)
+def test_what_nobody_can_do_is_said_whole(said: str, because: str) -> None:
+    [passage] = passages(5, 1, {0: said})
+    assert passage.events[0]["because"] == f"nobody in this land can {because}"

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from wgtorch.blocks.simulation.scene_plan import BACK, FRONT, LARGEST, Look, ScenePlan, Thing
+from wgtorch.blocks.simulation.staging import prompt_of
 
 LOOK = Look("red", "hood", "white", "small")
 PLAN = ScenePlan(
@@ -45,3 +46,14 @@ def test_a_plan_goes_through_json_and_back() -> None:
 def test_what_cannot_be_painted_so_is_refused(make, words) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_prompt_says_who_and_what_is_there_and_how_it_looks() -> None:
+    things = (
+        Thing("landmark", "stones", "back_left", "grey", "burnt", "Irontor"),
+        Thing("hero", "person", "front_middle", name="Storm", look=LOOK),
+        Thing("object", "axe", "front_left", "orange", "whole", "axe"),
+    )
+    said = prompt_of(ScenePlan("dusk", "clear", "hills", things))
+    assert said.startswith("Hills, dusk, clear sky; far left burnt grey stones; in front Storm (")
+    assert said.endswith("to the left an orange axe") and "no building" not in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 
@@ -11,8 +10,9 @@ from wgtorch.blocks.scenes.backbone import SceneBackbone
 from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.blocks.scenes.text import SceneTextEncoder
 from wgtorch.core.block import Block
+from wgtorch.core.checkpoint.refs import PACKAGED, read_file, read_ref
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+WEIGHTS = PACKAGED
 _MODELS: dict[str, type[Block]] = {"text": SceneTextEncoder, "describer": SceneDescriber, "painter": SceneBackbone}
 
 
@@ -23,8 +23,6 @@ def load_pretrained(name: str) -> Block:
         KeyError: there is no such model.
         FileNotFoundError: its weights are not in the package; scripts/train.py and scripts/ship_default.py make them.
     """
-    from safetensors import safe_open
-
     if name not in _MODELS:
         raise KeyError(f"load_pretrained: no default model {name!r}; there are {', '.join(_MODELS)}")
     path = WEIGHTS / f"scene_{name}.safetensors"
@@ -32,7 +30,7 @@ def load_pretrained(name: str) -> Block:
         raise FileNotFoundError(
             f"{path} is missing; make it with: python scripts/train.py experiment=default_{name}, then scripts/ship_default.py"
         )
-    with safe_open(path, framework="pt") as file:
-        model = _MODELS[name].from_config(json.loads(file.metadata()["config"]))
-        model.load_state_dict({key: file.get_tensor(key).to(torch.float32) for key in file.keys()})  # noqa: SIM118
+    model = _MODELS[name].from_config(json.loads(read_file(path)[0].metadata["config"]))
+    tensors, _ = read_ref(f"wgtorch:{path.stem}")
+    model.load_state_dict({key: tensor.to(torch.float32) for key, tensor in tensors.items()})
     return model.eval()

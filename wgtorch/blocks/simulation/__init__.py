@@ -6,17 +6,23 @@ from wgtorch.blocks.simulation.blocks import (
     SimulationDevelopment,
     SimulationUpdate,
 )
+from wgtorch.blocks.simulation.model_reader import ReadLines, UnreadLines
+from wgtorch.blocks.simulation.narrator import SimulationAccount, SimulationNarrated
 from wgtorch.blocks.simulation.readers import RuleActionReader, TrainedActionReader
 from wgtorch.blocks.simulation.scene_plan import Look, ScenePlan, Thing
 
 __all__ = [
     "Look",
+    "ReadLines",
     "RuleActionReader",
     "ScenePlan",
+    "SimulationAccount",
     "SimulationArchitect",
     "SimulationAuthor",
     "SimulationDevelopment",
+    "SimulationNarrated",
     "SimulationUpdate",
     "Thing",
     "TrainedActionReader",
+    "UnreadLines",
 ]

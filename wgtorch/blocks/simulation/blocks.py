@@ -15,7 +15,7 @@ from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.places import MapMakers
 from wgtorch.blocks.simulation.resolver import Resolvers
 from wgtorch.blocks.simulation.seasons import Skies
-from wgtorch.blocks.simulation.staging import caption_attributes, differences, plan_of
+from wgtorch.blocks.simulation.staging import caption_attributes, differences, plan_of, prompt_of
 from wgtorch.blocks.simulation.telling.teller import Tellers
 from wgtorch.blocks.simulation.verbs.being import suggestions
 from wgtorch.core.block import Block, register_block
@@ -164,16 +164,19 @@ class SimulationArchitect(Block):
 
     Args:
         pictures: pictures of one episode.
+        painter: whose words they are: ``pixels``, which paints all of a plan, or ``scenes``, which knows some of it.
     """
 
     inputs = {"intent": "any", "content": "dict"}
     outputs = {"recipe": "dict"}
     uses_global_rng = False
 
-    def __init__(self, *, pictures: int = 1) -> None:
+    def __init__(self, *, pictures: int = 1, painter: str = "pixels") -> None:
         super().__init__()
         _whole("SimulationArchitect.pictures", pictures, 1)
-        self.pictures = pictures
+        if painter not in ("pixels", "scenes"):
+            raise ConfigError(f"SimulationArchitect.painter: found {painter!r}; {suggest(str(painter), ('pixels', 'scenes'))}")
+        self.pictures, self.painter = pictures, painter
 
     def forward(self, intent: Any, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The recipe for one intent; a plain text is painted as it stands."""
@@ -183,7 +186,8 @@ class SimulationArchitect(Block):
         if facts is None:
             return {"recipe": {"prompts": [text_of(intent)] * self.pictures}}
         plan = plan_of(facts, events_of(intent))
-        return {"recipe": {"prompts": [sentence(caption_attributes(plan))] * self.pictures, "scene": plan.to_data()}}
+        prompt = prompt_of(plan) if self.painter == "pixels" else sentence(caption_attributes(plan))
+        return {"recipe": {"prompts": [prompt] * self.pictures, "scene": plan.to_data()}}
 
 
 @register_block("simulation/author")

@@ -222,6 +222,7 @@ def _telling(passage: Passage) -> Iterator[Contradiction]:
     for name, who in passage.after["characters"].items():
         if who["place"] == here and who["present"]:
             sources += [f"{name} {_source([event])}" for event in memories(passage.before, name, {hero}, count=4)]
+    sources.append(f"{here} ; {passage.after['places'][here]['landmark']}")
     allowed = [set(names(_with_articles(source, names))) for source in sources]
     days = [set(map(int, re.findall(r"day (\d+)", source))) for source in sources]
     for sentence in _SENTENCES.split(passage.outcome):

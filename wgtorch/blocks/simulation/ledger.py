@@ -8,6 +8,7 @@ from typing import Any
 
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.facts import WORLD, Content, Event, Path, applied, look
+from wgtorch.blocks.simulation.lexicon import agreed
 
 LONGEST_ACTION = 300
 """Characters of an action that the ledger keeps."""
@@ -165,11 +166,11 @@ class Draft:
             "verb": action.verb,
             "target": target if target is not None else action.target,
             "status": status,
-            "because": because,
+            "because": agreed(because),
             "effects": self._effects,
             "reads": [list(path) for path in dict.fromkeys(self._reads)],
             "caused_by": sorted(found - {self.next_id}),
-            "details": {key: value for key, value in details.items() if value is not None},
+            "details": {key: agreed(value) if key == "answer" else value for key, value in details.items() if value is not None},
         }
         for effect in self._effects:
             last[tuple(effect["path"])] = event["id"]

@@ -144,5 +144,42 @@ def colour_in(phrase: str | None) -> str | None:
 
 
 def with_article(noun: str) -> str:
-    """``a house``, ``an inn``."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    """``a house``, ``an inn``; ``stones`` have none."""
+    return noun if is_plural(noun) else f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def is_plural(noun: str) -> bool:
+    """True for a noun of several things, told by its last word: ``old stones``, ``berries``."""
+    return noun.split(" ")[-1].lower() in PLURALS
+
+
+PLURALS = frozenset(
+    "stones ruins berries herbs reeds mushrooms flowers coins logs planks shells eggs mountains hills woods clouds stars trees ways".split()
+)
+"""Nouns of several things."""
+_MANY = {"is": "are", "was": "were", "has": "have", "stands": "stand", "lies": "lie", "does": "do"}
+_QUOTED = re.compile(r"(“[^”]*”)")
+_ARTICLE = re.compile(r"\b([Aa])(n?) (?=([^\W\d_][\w'-]*)((?: [a-z][\w'-]*)?))")
+_AGREEING = re.compile(rf"\b({'|'.join(sorted(PLURALS))})((?: (?:at|of) [A-Z]\w+)?) ({'|'.join(_MANY)})\b")
+
+
+def agreed(text: str) -> str:
+    """A text whose articles fit the words behind them, and whose verbs fit nouns of several things; what is quoted stays as it is.
+
+    >>> agreed("an long apple, a axe and a stones is there")
+    'a long apple, an axe and stones are there'
+    """
+    parts = _QUOTED.split(text)
+    parts[::2] = [
+        _AGREEING.sub(lambda found: f"{found[1]}{found[2]} {_MANY[found[3]]}", _ARTICLE.sub(_article, part)) for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def _article(found: re.Match[str]) -> str:
+    a, _, word, behind = found.groups()
+    if word.lower() in PLURALS or (word.lower() in COLOURS and behind.strip() in PLURALS):
+        return ""
+    vowel = word[:1].lower() in "aeio" or (word[:1].lower() == "u" and not re.match(r"(?i)(?:un[aeiou]|us[aeiu]|ut[aeiou])", word))
+    vowel = (vowel and not re.match(r"(?i)(?:one|once|eu)", word)) or bool(re.match(r"(?i)(?:hour|honest|honou?r|heir)", word))
+    return f"{a}{'n' if vowel else ''} "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wgtorch.blocks.simulation.facts import Content, Event
+from wgtorch.blocks.simulation.lexicon import agreed, with_article
 from wgtorch.blocks.simulation.scene_plan import BACK, BEASTS, FRONT, LANDMARKS, LARGEST, OBJECTS, Look, ScenePlan, Thing
 from wgtorch.blocks.simulation.seasons import time_of_day
 
@@ -65,6 +66,35 @@ def _objects(content: Content, events: Sequence[Event], where: str, hero: str) -
     about = [str(event["target"]) for event in events if event["where"] == where and str(event["target"]) in at_hand]
     standing = [name for name, thing in content["objects"].items() if thing["place"] == where]
     return list(dict.fromkeys([*about, *standing]))[:4]
+
+
+_FAR = {"back_left": "far left", "back_middle": "far ahead", "back_right": "far right"}
+_NEAR = {
+    "front_far_left": "at the left edge", "front_left": "to the left", "front_middle": "in front", "front_right": "to the right",
+    "front_far_right": "at the right edge",
+}  # fmt: skip
+
+
+def prompt_of(plan: ScenePlan) -> str:
+    """A plan in words for a painter that knows all kinds of it: who and what, where, and how they look; of what it cannot paint, nothing.
+
+    >>> prompt_of(ScenePlan("dusk", "rain", "hills", (Thing("landmark", "stones", "back_left", None, "whole", "Irontor"),)))
+    'Hills, dusk, rain; far left stones'
+    """
+    parts = [
+        f"{plan.terrain.capitalize()}, {plan.time}, {plan.weather if plan.weather not in ('clear', 'cloudy') else f'{plan.weather} sky'}"
+    ]
+    for thing in plan.things:
+        where = {**_FAR, **_NEAR}[thing.slot]
+        if thing.look is None:
+            words = [thing.state if thing.state != "whole" else "", str(thing.colour or ""), thing.kind]
+            parts.append(agreed(f"{where} {with_article(' '.join(filter(None, words)))}"))
+            continue
+        worn = "" if thing.look.hat == "none" else f", {'wide hat' if thing.look.hat == 'wide' else thing.look.hat}"
+        kind = "" if thing.kind == "person" else f", a {thing.kind}"
+        coat = f"{thing.look.hair} hair, {thing.look.coat} coat{worn}" if thing.kind == "person" else f"{thing.look.coat} fur"
+        parts.append(f"{where} {thing.name}{kind} ({coat})")
+    return "; ".join(parts)
 
 
 # --- for painters of the scenes' captions --------------------------------------------------------------------------------

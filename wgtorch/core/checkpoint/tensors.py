@@ -186,6 +186,8 @@ def joined(shards: Iterable[Shard]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for where, buffer, start, header in shards:
         mapped = map_tensors(buffer, start, header)
+        if header.metadata.get(PACKED) == "int8":
+            mapped = unpacked(mapped, where)
         if twice := [name for name in mapped if name in tensors]:
             raise CheckpointError(f"{where}: tensor {twice[0][:200]!r} is in another shard as well")
         tensors.update(mapped)
@@ -193,6 +195,45 @@ def joined(shards: Iterable[Shard]) -> dict[str, Tensor]:
             if key.startswith("alias:") and target in tensors:
                 tensors[key.removeprefix("alias:")] = tensors[target]
     return tensors
+
+
+PACKED = "packed"
+"""In a file's metadata: its matrices are stored in 8 bits."""
+_SCALE = ".scale"
+_LEAST = 4096
+
+
+def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in half of half precision: each row of a matrix as whole numbers from -127 to 127 beside its scale; small ones as float16."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dim() < 2 or tensor.numel() < _LEAST or not tensor.is_floating_point():
+            found[name] = tensor.half() if tensor.is_floating_point() else tensor
+            continue
+        rows = tensor.float().flatten(1)
+        scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-7).to(torch.float32)
+        found[name] = (rows / scale.unsqueeze(1)).round().to(torch.int8).view(tensor.shape)
+        found[f"{name}{_SCALE}"] = scale
+    return found
+
+
+def unpacked(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The tensors that :func:`packed` was given, to a 254th of the largest number of each row.
+
+    Raises:
+        CheckpointError: a matrix in 8 bits has no scale of its rows.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(_SCALE) and name.removesuffix(_SCALE) in tensors and tensors[name.removesuffix(_SCALE)].dtype == torch.int8:
+            continue
+        if tensor.dtype == torch.int8:
+            scale = tensors.get(f"{name}{_SCALE}")
+            if scale is None or scale.shape != tensor.shape[:1] or not scale.is_floating_point():
+                raise CheckpointError(f"{where}: tensor {name[:200]!r} is in 8 bits and has no scale of its {tensor.shape[:1]} rows")
+            tensor = tensor.float() * scale.float().view(-1, *[1] * (tensor.dim() - 1))
+        found[name] = tensor
+    return found
 
 
 def _map_one(buffer: mmap.mmap, start: int, entry: Entry) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from wgtorch.blocks.simulation.facts import WORLD, Content, Event
-from wgtorch.blocks.simulation.lexicon import with_article
+from wgtorch.blocks.simulation.lexicon import agreed, with_article
 from wgtorch.blocks.simulation.memory import IMPORTANCE, memories
 from wgtorch.blocks.simulation.seasons import time_of_day
 from wgtorch.blocks.simulation.telling import sentences
@@ -37,23 +38,41 @@ class GrammarTeller:
     """Tells by patterns: the hour and the sky, what the traveller did, what others did, and what it goes back to."""
 
     def outcome(self, before: Content, after: Content, events: Sequence[Event], rng: random.Random) -> str:
-        hero = after["traveller"]
-        own = [event for event in events if event["actor"] == hero or event["action"]]
-        others = [e for e in events if e not in own and e["verb"] != "weather"]  # the opening tells of the sky
-        others = sorted(others, key=lambda e: (-IMPORTANCE.get(e["verb"], 0.1), e["id"]))
-        others = others[: TOLD_BESIDE if len(own) < 2 else 1]
-        told = [self._opening(after, rng)]
+        return agreed(" ".join(filter(None, self.sentences(before, after, events, rng))))
+
+    def sentences(
+        self,
+        before: Content,
+        after: Content,
+        events: Sequence[Event],
+        rng: random.Random,
+        *,
+        opening: str = "",
+        told: Mapping[int, str] = MappingProxyType({}),
+    ) -> list[str]:
+        """The telling, part by part: the scene, each event, and at times what is on somebody's mind.
+
+        Args:
+            before, after: the facts.
+            events: of the episode.
+            rng: draws.
+            opening: the scene in other words than the grammar's.
+            told: by id, events in other words; of one that somebody asked for, what came of it.
+        """
+        own, others = told_events(after, events)
+        parts = [opening or self._opening(after, rng)]
         for event in own:
-            told.append(self._event(before, after, event, rng))
-        for index, event in enumerate(sorted(others, key=lambda e: e["id"])):
-            text = self._event(before, after, event, rng)
-            link = rng.choice(LINKS) if index == 0 and rng.random() < 0.4 and event["verb"] != "weather" else ""
-            told.append(
+            parts.append(self._event(before, after, event, rng, told.get(event["id"], "")))
+        for index, event in enumerate(others):
+            words = told.get(event["id"], "")
+            text = self._event(before, after, event, rng, words)
+            link = rng.choice(LINKS) if index == 0 and not words and rng.random() < 0.4 and event["verb"] != "weather" else ""
+            parts.append(
                 f"{link}, {_low(text, after)}" if link and not link.endswith("but") else f"{link} {_low(text, after)}" if link else text
             )
         if not others and rng.random() < 0.7:
-            told.append(self._reflection(before, after, rng))
-        return " ".join(filter(None, told))
+            parts.append(self._reflection(before, after, rng))
+        return parts
 
     def intent(self, content: Content, events: Sequence[Event], rng: random.Random) -> str:
         hero = content["traveller"]
@@ -64,7 +83,7 @@ class GrammarTeller:
                 who = _cap(event["actor"]) if event["actor"] != WORLD else "Somebody"
                 said = {"ask": "asks", "remark": "says"}.get(event["verb"], "is to")
                 told.append(f"{who} {said} “{_shown(event['action'])}”{_why_asked(content, event)}. {verdict_of(event)}")
-            return " ".join(told)
+            return agreed(" ".join(told))
         wishes = [
             (who, content["threads"][c["goal"]])
             for who, c in content["characters"].items()
@@ -88,7 +107,7 @@ class GrammarTeller:
                 )
             )
             parts.append(wants.format(A=_cap(who) if wants.startswith("{A}") else who, W=wish) + (f", {cause}" if cause else "") + ".")
-        return " ".join(parts) or f"{_cap(hero)} goes on without a plan."
+        return agreed(" ".join(parts)) or f"{_cap(hero)} goes on without a plan."
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -105,11 +124,13 @@ class GrammarTeller:
         ))  # fmt: skip
         return rng.choice((f"{when} {sky}; {detail}.", f"{when}, while {detail}, {sky}.", f"{_cap(detail)}; {_small(when)} {sky}."))
 
-    def _event(self, before: Content, after: Content, event: Event, rng: random.Random) -> str:
+    def _event(self, before: Content, after: Content, event: Event, rng: random.Random, words: str = "") -> str:
         if event["action"]:
-            return self._tried(before, after, event, rng)
+            return self._tried(before, after, event, rng, words)
+        if words:
+            return words
         core = self._told(after, event, rng)
-        causes = _causes(before, event) if rng.random() < (0.9 if event["verb"] == "want" else 0.6) else []
+        causes = causes_of(before, event) if rng.random() < (0.9 if event["verb"] == "want" else 0.6) else []
         cause = self._cause(before, [e for e in causes if (e["verb"], event["verb"]) != ("take", "finish")], event["actor"], rng)
         text = f"{core}, {cause}" if cause else core
         if event["status"] == "partly" and event["verb"] != "go":
@@ -119,7 +140,7 @@ class GrammarTeller:
         speech = self._speech(after, event, rng) if event["verb"] == "talk" else ""
         return f"{_cap(text)}. {speech}".rstrip()
 
-    def _tried(self, before: Content, after: Content, event: Event, rng: random.Random) -> str:
+    def _tried(self, before: Content, after: Content, event: Event, rng: random.Random, words: str = "") -> str:
         actor = event["actor"] if event["actor"] != WORLD else "somebody"
         patterns = {"ask": sentences.ASKED, "look": sentences.TRIED, "remark": sentences.SAID}.get(event["verb"], sentences.TRIED)
         head = chosen(patterns, rng).format(A=actor, X=_shown(event["action"]), P=event["where"] or "no place")
@@ -127,6 +148,8 @@ class GrammarTeller:
         answer = event["details"].get("answer")
         if event["verb"] == "remark":
             return told[0]
+        if words:
+            return f"{told[0]} {words}"
         if answer:
             told.append(_cap(rng.choice(sentences.ANSWERED).format(A=actor, Y=answer)))
         elif event["status"] == "unclear":
@@ -144,7 +167,7 @@ class GrammarTeller:
                 )
             if event["details"].get("found"):
                 told.append(f"And there it was: {with_article(event['details']['found'])}.")
-            cause = self._cause(before, _causes(before, event), event["actor"], rng)
+            cause = self._cause(before, causes_of(before, event), event["actor"], rng)
             told.append(f"It did not come from nowhere, {cause}." if cause else "")
         return " ".join(filter(None, told))
 
@@ -174,8 +197,7 @@ class GrammarTeller:
 
     def _cause(self, content: Content, causes: Sequence[Event], who: str, rng: random.Random) -> str:
         """The weightiest cause as a clause; empty where there is none to tell of."""
-        ranked = sorted(causes, key=lambda e: (-IMPORTANCE.get(e["verb"], 0.0) + (e["verb"] == "want"), -e["id"]))
-        for event in ranked:
+        for event in ranked_causes(causes):
             patterns = sentences.RECALLED.get(event["verb"], ())
             if patterns and (rng.random() < 0.75 or event["verb"] != "want"):
                 return chosen(patterns, rng).format(**fields_of(content, event, rng))
@@ -262,10 +284,24 @@ def _land(terrain: str) -> str:
     )
 
 
-def _causes(content: Content, event: Event) -> list[Event]:
+def told_events(content: Content, events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    """The events that an outcome tells of: the traveller's and those that somebody asked for, and the weightiest of the others."""
+    hero = content["traveller"]
+    own = [event for event in events if event["actor"] == hero or event["action"]]
+    others = [event for event in events if event not in own and event["verb"] != "weather"]  # the opening tells of the sky
+    others.sort(key=lambda event: (-IMPORTANCE.get(event["verb"], 0.1), event["id"]))
+    return own, sorted(others[: TOLD_BESIDE if len(own) < 2 else 1], key=lambda event: event["id"])
+
+
+def causes_of(content: Content, event: Event) -> list[Event]:
     """The events of the ledger that an event was caused by."""
     events = content["events"]
     return [events[number - 1] for number in event["caused_by"] if 0 < number <= len(events)]
+
+
+def ranked_causes(causes: Sequence[Event]) -> list[Event]:
+    """Causes, the weightiest first; what somebody wanted comes last."""
+    return sorted(causes, key=lambda event: (-IMPORTANCE.get(event["verb"], 0.0) + (event["verb"] == "want"), -event["id"]))
 
 
 def _why_asked(content: Content, event: Event) -> str:

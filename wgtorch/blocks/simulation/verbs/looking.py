@@ -86,8 +86,9 @@ def describe_place(draft: Draft, actor: str, where: str) -> str:
         if things:
             told.append(f"{' and '.join(with_article(name) for name in things[:3])} {'is' if len(things) == 1 else 'are'} there")
         ways = ", ".join(f"{direction} to {name}" for direction, name in place["neighbours"].items() if draft.places[name]["known"])
-        open_ = ", ".join(direction for direction, name in place["neighbours"].items() if not draft.places[name]["known"])
-        told.append(" and ".join(filter(None, (f"ways lead {ways}" if ways else "", f"unknown land lies {open_}" if open_ else ""))))
+        open_ = " and ".join(direction for direction, name in place["neighbours"].items() if not draft.places[name]["known"])
+        told += [f"ways lead {ways}"] if ways else []
+        told += [f"unknown land lies {open_}"] if open_ else []
     return "; ".join(filter(None, told))
 
 

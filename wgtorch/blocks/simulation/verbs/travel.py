@@ -9,8 +9,9 @@ from typing import Any
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
-from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article, words
+from wgtorch.blocks.simulation.lexicon import DETERMINERS, bare, named_in, with_article, words
 from wgtorch.blocks.simulation.matching import Named, find
+from wgtorch.blocks.simulation.phrases import PREPOSITIONS
 from wgtorch.blocks.simulation.places import way
 from wgtorch.blocks.simulation.verbs.rules import Verbs, Verdict, arrive, refused, spend, verb
 
@@ -292,8 +293,11 @@ def climb(draft: Draft, actor: str, action: Action) -> Verdict:
 @verb("fly")
 def impossible(draft: Draft, actor: str, action: Action) -> Verdict:
     """What nobody in this world can do."""
-    said = bare(action.target or action.place)
-    return refused(draft, actor, action, f"nobody in this land can {action.manner or 'fly'}", said or None)
+    said, phrase = bare(action.target or action.place), words(action.manner or "fly")
+    while len(phrase) > 1 and not said and phrase[-1] in (*PREPOSITIONS, *DETERMINERS):
+        phrase = phrase[:-1]
+    where = (action.target or action.place or "") if phrase[-1] in PREPOSITIONS else said if phrase[-1] in DETERMINERS else ""
+    return refused(draft, actor, action, f"nobody in this land can {' '.join([*phrase, *words(where)])}", said or None)
 
 
 @verb("swim")

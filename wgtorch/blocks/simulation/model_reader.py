@@ -1,0 +1,113 @@
+"""Reading actions by a language model, where rules and the small reader find no verb: other languages, and turns of phrase.
+
+::
+
+    reader --actions--> unread --prompt--> llm --data--> read --actions-->
+                          |                               ^
+                          +------------actions------------+
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wgtorch.blocks.simulation import lexicon
+from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
+from wgtorch.blocks.simulation.phrases import VERBS
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
+
+SYSTEM = "Read the action."
+"""What the reader's model is told first."""
+LONGEST = 240
+"""Characters of a line that the model is asked about."""
+PARTS = ("target", "place", "receiver", "manner")
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "actions": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 3,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "verb": {"enum": list(VERBS)},
+                    **{name: {"type": "string", "minLength": 1, "maxLength": 40} for name in PARTS},
+                    "negated": {"const": True},
+                },
+                "required": ["verb"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["actions"],
+    "additionalProperties": False,
+}
+"""What the model answers: each action with its verb, and what else was said of it."""
+_FOREIGN = "nobody in this land speaks that language"
+_DENIED = re.compile(
+    r"(?<!\w)(?:nicht|kein|keine|keinen|niemals|nie|pas|jamais|no|nunca|non|mai|не|нет|никогда|not|never|don't|won't)(?!\w)", re.IGNORECASE
+)
+
+
+@register_block("reader/unread")
+class UnreadLines(Block):
+    """The lines of which a reader found no verb, for a language model; where there are none, ``nothing`` is given and no ``prompt``.
+
+    Lines that are no words, or too many, are not among them.
+    """
+
+    inputs = {"actions": "dict"}
+    outputs = {"prompt": "any", "nothing": "any", "system": "text", "schema": "dict"}
+    routes = ("prompt", "nothing")
+    uses_global_rng = False
+
+    def forward(self, actions: Mapping[str, Any]) -> dict[str, Any]:
+        """``prompt``: the lines as a list; ``system`` and ``schema``, for the model."""
+        lines = [clauses[0]["words"] for clauses in actions.values() if is_unread(clauses)]
+        return {"system": SYSTEM, "schema": SCHEMA, **({"prompt": lines} if lines else {"nothing": True})}
+
+
+@register_block("reader/read")
+class ReadLines(Block):
+    """Takes over what a language model read, where it holds: a verb, and a negation where the line has one."""
+
+    inputs = {"actions": "dict", "data": Port(dtype="any", optional=True)}
+    outputs = {"actions": "dict"}
+    uses_global_rng = False
+
+    def forward(self, actions: Mapping[str, Any], data: Any = None) -> dict[str, Any]:
+        """``actions``, with the model's reading in place of those without a verb."""
+        answers = iter(data if isinstance(data, Sequence) and not isinstance(data, str) else ())
+        found = {}
+        for who, clauses in actions.items():
+            read = meant(next(answers, None), clauses[0]["words"]) if is_unread(clauses) else []
+            found[who] = [entry.to_data() for entry in read] or clauses
+        return {"actions": found}
+
+
+def is_unread(clauses: Sequence[Mapping[str, Any]]) -> bool:
+    """True for a reading of one action without a verb, of a line that a model may know."""
+    entry = clauses[0]
+    return entry["verb"] == UNKNOWN_VERB and entry.get("manner") in (None, _FOREIGN) and len(entry["words"]) <= LONGEST
+
+
+def meant(answer: Any, said: str) -> list[Action]:
+    """The actions of an answer to :data:`SCHEMA`; none where it finds no verb, or misses that the line is a denial."""
+    entries = answer.get("actions", ()) if isinstance(answer, Mapping) else ()
+    read = []
+    for index, entry in enumerate(entries):
+        if entry.get("verb") in VERBS:
+            target, place, receiver, manner = (_part(entry, name) for name in PARTS)
+            negated, words = bool(entry.get("negated")), said if not index else ""
+            read.append(Action(entry["verb"], target, place, manner, negated=negated, receiver=receiver, words=words))
+    if not read or read[0].verb == UNKNOWN_VERB or (_DENIED.search(said) and not any(action.negated for action in read)):
+        return []
+    return [action for action in read if action.verb != UNKNOWN_VERB]
+
+
+def _part(entry: Mapping[str, Any], name: str) -> str | None:
+    return lexicon.bare(str(entry.get(name) or "")) or None
