@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, Unpack, overload
 
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
@@ -15,7 +15,7 @@ from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
+from wgtorch.core.run.context import Callback, RunContext, RunKeywords, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.running import Running
@@ -210,15 +210,8 @@ class Stage(Composite):
         *,
         action: Any = None,
         content: Mapping[str, Any] | None = None,
-        training: bool | None = None,
-        seed: int | Sequence[int] | None = None,
-        num_loop_steps: int | Mapping[str, int] | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: Literal[False] = False,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
+        **options: Unpack[RunKeywords],
     ) -> State: ...
 
     @overload
@@ -228,15 +221,8 @@ class Stage(Composite):
         *,
         action: Any = None,
         content: Mapping[str, Any] | None = None,
-        training: bool | None = None,
-        seed: int | Sequence[int] | None = None,
-        num_loop_steps: int | Mapping[str, int] | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: Literal[True, "fake"],
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
+        **options: Unpack[RunKeywords],
     ) -> DryRun: ...
 
     def run(

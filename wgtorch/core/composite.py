@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -25,10 +25,10 @@ from wgtorch.core.run.context import (
     Callback,
     Event,
     RunContext,
+    RunKeywords,
     active_call,
     callbacks_of,
     check_seeds_fit,
-    in_this_context,
     new_run,
     refuse_unknown,
     requested,
@@ -44,6 +44,7 @@ from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.core.run.running import Running
 from wgtorch.core.run.stream import events_of, refuse_in_stream
+from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.signature import InputSignature
 from wgtorch.core.structure import Exposed, Node, Structure
 from wgtorch.core.tree import is_level
@@ -149,17 +150,9 @@ class Composite(GraphBuilder):
         inputs: Mapping[str, Any] | None = None,
         *,
         outputs: str | Sequence[str] | None = None,
-        num_loop_steps: int | Mapping[str, int] | None = None,
-        training: bool | None = None,
-        seed: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: Literal[False] = False,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        **unknown: Any,
+        **options: Unpack[RunKeywords],
     ) -> dict[str, Any]: ...
 
     @overload
@@ -168,17 +161,9 @@ class Composite(GraphBuilder):
         inputs: Mapping[str, Any] | None = None,
         *,
         outputs: str | Sequence[str] | None = None,
-        num_loop_steps: int | Mapping[str, int] | None = None,
-        training: bool | None = None,
-        seed: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: Literal[True, "fake"],
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        **unknown: Any,
+        **options: Unpack[RunKeywords],
     ) -> DryRun: ...
 
     def run(

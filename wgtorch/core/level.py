@@ -28,10 +28,11 @@ from wgtorch.core.nodes import Nodes
 from wgtorch.core.pool import Pool, now_building
 from wgtorch.core.pool import building as building_now
 from wgtorch.core.run import background
-from wgtorch.core.run.context import in_this_context, split_path
+from wgtorch.core.run.context import split_path
 from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, run_until_stopped
 from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
 from wgtorch.core.run.retry import check_retry
+from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.tree import levels, paths_below
 from wgtorch.core.trust import Trust

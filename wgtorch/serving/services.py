@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError, StateError
-from wgtorch.core.run.context import ActiveCall, Callback, Event, RunContext, RunOptions, enter_call, leave_call, located, split_path
+from wgtorch.core.run.context import ActiveCall, Callback, Event, RunContext, RunOptions, enter_call, leave_call, split_path
+from wgtorch.core.run.error_paths import located
 from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.modes import training_mode
 from wgtorch.core.run.port_checks import named_outputs

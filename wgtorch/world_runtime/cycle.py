@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.run.context import RunContext, locate
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.detached_twin import call_detached
+from wgtorch.core.run.error_paths import locate
 from wgtorch.core.structure import Node
 from wgtorch.storage.base import Life
 from wgtorch.world_runtime.state import State

@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextvars
 import inspect
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
-import torch
 from torch import Tensor
 
-from wgtorch.core import adapter_hook
 from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.cached_call import CachedRun, note_draw
-from wgtorch.core.run.foreign_draws import is_serving, serve_from, serving
+from wgtorch.core.run.foreign_draws import serve_from, serving
 from wgtorch.core.run.loop_steps import LoopSteps, below, check_loop_steps
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.pause import PauseRequest, claim_request
@@ -64,6 +61,19 @@ class Event:
 
 
 Callback = Callable[[Event], None]
+
+
+class RunKeywords(TypedDict, total=False):
+    """Options that ``run`` of graphs, pipelines and stages takes; :meth:`wgtorch.core.composite.Composite.run` says what they mean."""
+
+    num_loop_steps: int | Mapping[str, int] | None
+    training: bool | None
+    seed: int | Sequence[int] | None
+    callbacks: Callback | Iterable[Callback] | None
+    timeout: float | None
+    cancelled: Callable[[], bool] | None
+    debug: bool
+    cache: NodeCache | None
 
 
 @dataclass(slots=True)
@@ -420,152 +430,6 @@ def check_seeds_fit(key: Key | None, values: Mapping[str, Any], where: str) -> N
     }
     if sizes and len(key) not in sizes.values():
         raise PortError(f"{where}: {len(key)} seeds, and the inputs hold {sizes} samples; give one seed for each sample, or a single one")
-
-
-# --- threads and errors -----------------------------------------------------------------------------------------------
-
-_DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
-
-
-def _autocast_states() -> list[tuple[str, bool, torch.dtype]]:
-    """Autocast of every device type that PyTorch can tell of: (device type, is on, its dtype)."""
-    return [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST_TYPES]
-
-
-def _has_autocast(kind: str) -> bool:
-    try:
-        torch.get_autocast_dtype(kind)
-    except RuntimeError:
-        return False
-    return True
-
-
-_AUTOCAST_TYPES = tuple(kind for kind in _DEVICE_TYPES if _has_autocast(kind))
-
-
-class _autocast_as:
-    """Sets autocast of every device type, in a thread that begins; the state is the thread's own, so there is nothing to warn of."""
-
-    def __init__(self, states: list[tuple[str, bool, torch.dtype]]) -> None:
-        self.states = states
-
-    def __enter__(self) -> None:
-        self.before, self.cache = _autocast_states(), torch.is_autocast_cache_enabled()
-        torch.autocast_increment_nesting()
-        self._set(self.states)
-
-    def __exit__(self, *exception: object) -> None:
-        self._set(self.before)
-        if torch.autocast_decrement_nesting() == 0:
-            torch.clear_autocast_cache()
-
-    @staticmethod
-    def _set(states: list[tuple[str, bool, torch.dtype]]) -> None:
-        for kind, enabled, dtype in states:
-            torch.set_autocast_enabled(kind, enabled)
-            torch.set_autocast_dtype(kind, dtype)
-
-
-class SteppedHere(Coroutine[Any, Any, Any]):
-    """A coroutine, each of whose steps has the grad mode, autocast and served draws of where it was made.
-
-    The thread of its event loop serves other runs between the steps.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self.coroutine = coroutine
-        self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        self.autocast, self.serves = _autocast_states(), is_serving()
-
-    def _modes(self) -> AbstractContextManager[Any]:
-        stack = ExitStack()
-        stack.enter_context(torch.inference_mode(self.inference))
-        stack.enter_context(torch.set_grad_enabled(self.grad))
-        stack.enter_context(_autocast_as(self.autocast))
-        stack.enter_context(serving(self.serves))
-        return stack
-
-    def send(self, value: Any) -> Any:
-        """One step."""
-        with self._modes():
-            return self.coroutine.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        """One step that begins with an exception."""
-        with self._modes():
-            return self.coroutine.throw(*error)
-
-    def close(self) -> None:
-        """Ends it."""
-        self.coroutine.close()
-
-    def __await__(self) -> Any:
-        return (yield from self.coroutine.__await__())
-
-
-def in_this_context(function: Callable[[], Any], call: ActiveCall | None = None) -> Callable[[], Any]:
-    """The function as it would run here, in whatever thread calls it: same context variables, adapters, grad mode and autocast.
-
-    Args:
-        function: what to call.
-        call: the call of a node that it is, where it is one.
-    """
-    context = contextvars.copy_context()
-    if call is not None:
-        context.run(enter_call, call)
-    function = adapter_hook.hook.preserve(function)
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    autocast: Any = _autocast_as(_autocast_states()) if any(on for _, on, _ in _autocast_states()) else nullcontext()
-    serves = is_serving()
-
-    def called() -> Any:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad), autocast, serving(serves):
-            return context.run(function)
-
-    return called
-
-
-def locate(error: BaseException, node_id: str, *, below: bool = False) -> None:
-    """Writes the path of the failing node into the exception's notes, one level further out each time.
-
-    Args:
-        error: what was raised.
-        node_id: the node it came out of.
-        below: the node is a level, so the path of what failed inside it is there already.
-    """
-    inner = getattr(error, "node_path", None) if below else None
-    _note_path(error, f"{node_id}/{inner}" if inner else node_id, "")
-
-
-def _note_path(error: BaseException, path: str, root: str) -> None:
-    try:
-        error.node_path = path  # type: ignore[attr-defined]
-    except AttributeError:  # an exception with __slots__
-        return
-    notes = [note for note in getattr(error, "__notes__", []) if not note.startswith("raised in node ")]
-    error.__notes__ = [*notes, f"raised in node {path}{f' of {root}' if root else ''}"]
-
-
-class located:
-    """Names the level that a run started at beside the path of a failing node."""
-
-    __slots__ = ("root",)
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if isinstance(error, Exception):
-            name_root(error, self.root)
-
-
-def name_root(error: Exception, root: str) -> None:
-    """Names the level that a run started at beside the path of the failing node."""
-    if hasattr(error, "node_path"):
-        _note_path(error, error.node_path, root)
 
 
 def split_path(name: str) -> tuple[Path, str]:

@@ -29,14 +29,16 @@ from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.cached_call import CachedRun, Deferred, of_loop, slots_of, written_by
-from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, in_this_context, leave_call, locate
+from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
 from wgtorch.core.run.detached_twin import call_detached
+from wgtorch.core.run.error_paths import locate
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.loop_steps import steps_here
 from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
+from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.tree import is_level
 
 Modules = Mapping[str, Any]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Loop
-from wgtorch.core.tree import is_level
+from wgtorch.core.tree import is_level, walk
 
 LoopSteps = int | Mapping[tuple[str, ...], int]
 """For every loop, or by the path of a node."""
@@ -40,9 +40,11 @@ def check_loop_steps(given: Any, where: str) -> LoopSteps | None:
 
 def loops_below(level: Any) -> dict[tuple[str, ...], Loop] | None:
     """The loops of a level and of all below, by the path of each of their nodes; None where some of it is at another endpoint."""
-    if any(each.remote for each, _ in _levels(level)):
+    found = {(): level, **{tuple(path.split("/")): child for path, child, _ in walk(level) if is_level(child)}}
+    if any(each.remote for each in found.values()):
         return None
-    return {(*above, node): loop for each, above in _levels(level) for loop in _loops(each) for node in loop.nodes}
+    loops = {path: [step for step in each.plan().steps if isinstance(step, Loop)] for path, each in found.items()}
+    return {(*path, node): loop for path, through in loops.items() for loop in through for node in loop.nodes}
 
 
 def check_loops_are_there(level: Any, given: LoopSteps, loops: Mapping[tuple[str, ...], Loop] | None) -> None:
@@ -90,14 +92,3 @@ def as_plain(given: LoopSteps | None) -> Any:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _levels(level: Any, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    yield level, path
-    for node_id, child in level.nodes.items() if depth < 128 and not level.remote else ():
-        if is_level(child):
-            yield from _levels(child, (*path, node_id), depth + 1)
-
-
-def _loops(level: Any) -> list[Loop]:
-    return [step for step in level.plan().steps if isinstance(step, Loop)]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.cache_folder import CacheFolder
 from wgtorch.core.run.content_digest import ContentDigests, probe_of
 from wgtorch.core.run.fingerprint import Fingerprints
+from wgtorch.core.run.node_cache_folder import CacheFolder
 
 
 @dataclass(slots=True)

@@ -22,13 +22,14 @@ from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.batch import Arrival, takes_several
 from wgtorch.core.run.cached_call import CachedRun, NotedRng, note_draw, of_level, of_node, why_not
-from wgtorch.core.run.context import ActiveCall, Event, RunContext, SteppedHere, enter_call, in_this_context, leave_call
+from wgtorch.core.run.context import ActiveCall, Event, RunContext, enter_call, leave_call
 from wgtorch.core.run.debugging import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.retry import call_again
 from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
+from wgtorch.core.run.thread_context import SteppedHere, in_this_context
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
 

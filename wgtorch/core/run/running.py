@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from wgtorch.core.run.context import RunContext, active_call, name_root
+from wgtorch.core.run.context import RunContext, active_call
+from wgtorch.core.run.error_paths import name_root
 from wgtorch.core.run.foreign_draws import served_draws
 from wgtorch.core.run.modes import training_mode
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from wgtorch.core.errors import RunCancelled
 from wgtorch.core.run import background
-from wgtorch.core.run.context import Callback, Event, callbacks_of, in_this_context
+from wgtorch.core.run.context import Callback, Event, callbacks_of
+from wgtorch.core.run.thread_context import in_this_context
 
 
 class _HandOver:

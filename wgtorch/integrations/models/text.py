@@ -15,8 +15,8 @@ from torch import Tensor
 from wgtorch.core.errors import ApiTransportError, PortError, RunCancelled
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import background
-from wgtorch.core.run.context import in_this_context
 from wgtorch.core.run.rng import Rng
+from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.integrations.models.attempts import Attempts
 from wgtorch.integrations.models.backends import OnText
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of, unlisted
