@@ -15,7 +15,8 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.errors import Finding, StructureError, StructureTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.level import check_place, describe_child
+from wgtorch.core.level import describe_child
+from wgtorch.core.place import check_place
 from wgtorch.core.pool import Pool
 from wgtorch.core.registry import Registry
 from wgtorch.core.structure import Edge

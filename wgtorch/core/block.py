@@ -6,27 +6,26 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import nn
 
-from wgtorch.core.checkpoint.assign import build_empty, is_empty
+from wgtorch.core.block_registry import BlockRegistry as BlockRegistry
+from wgtorch.core.block_registry import build_block, with_its_weights
+from wgtorch.core.block_registry import register_block as register_block
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.checkpoint.io import is_mapped
 from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
-from wgtorch.core.checkpoint.refs import check_own_reading, load_checkpoint, ref_of
 from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
-from wgtorch.core.config.schema import SCHEMA_VERSION, check_block_config
-from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureTypeError, WgtorchError, suggest
+from wgtorch.core.config.schema import SCHEMA_VERSION
+from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureTypeError, suggest
 from wgtorch.core.kinds import describe
-from wgtorch.core.pool import Pool, building, identity, names_a_model, now_building
+from wgtorch.core.pool import Pool, building
 from wgtorch.core.port import Port, Spec, check_declared, make_spec
 from wgtorch.core.port_docs import DocWithPorts
-from wgtorch.core.registry import Registry
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
 from wgtorch.core.trust import Trust, from_file
@@ -111,7 +110,7 @@ class Block(nn.Module):
         if inspect.iscoroutinefunction(cls.forward):
             cls.is_async = True
         if (init := cls.__dict__.get("__init__")) is not None and takes_argument(init, "checkpoint_ref"):
-            cls.__init__ = _with_its_weights(init)  # type: ignore[method-assign]
+            cls.__init__ = with_its_weights(init)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +144,7 @@ class Block(nn.Module):
         if config.get("checkpoint_ref") is None or takes_argument(cls, "checkpoint_ref"):
             own = takes_argument(cls, "checkpoint_ref")
             return cls(**{name: value for name, value in config.items() if own or name != "checkpoint_ref"})
-        return _build(cls, resolve_environment(dict(config), cls.__name__), config, empty=False)  # type: ignore[return-value]
+        return build_block(cls, resolve_environment(dict(config), cls.__name__), config, empty=False)  # type: ignore[return-value]
 
     def to_config(self) -> dict[str, Any]:
         """``{"block_type": ..., "config": {...}}``, plain data.
@@ -507,104 +506,3 @@ class WrappedBlock(Block):
         raise StructureError(
             f"the wrapped {self.block_id} cannot be written to a config; register a block class around it with @register_block"
         )
-
-
-# --- the registry of blocks -------------------------------------------------------------------------------------------
-
-
-class _BlockRegistry(Registry[type[Block]]):
-    """Registered block classes by ``block_type``."""
-
-    def build(self, entry: Mapping[str, Any], *, pool: Pool | None = None) -> Block:
-        """Builds a block from ``{"block_type": ..., "config": {...}}``.
-
-        Args:
-            entry: may hold ``"reuse": False`` to keep it out of any pool.
-            pool: where a block that names its model (``checkpoint_ref``) is looked for first; that of what is being
-                built by default.
-
-        Raises:
-            UnknownNameError: no such type; the nearest names are in the message.
-            ConfigError: the config does not fit the constructor.
-            CheckpointError: the weights that ``checkpoint_ref`` names cannot be read or do not fit.
-        """
-        block_class = self.get(entry["block_type"])
-        written = ensure_plain(entry.get("config") or {}, entry["block_type"])
-        resolved = resolve_environment(written, entry["block_type"])
-        check_block_config(block_class, resolved, f"{entry['block_type']}.config")
-        now = now_building()
-        build = partial(_build, block_class, resolved, written, empty=now.empty)
-        pool = pool or now.pool
-        if pool is None or now.empty or not entry.get("reuse", True) or not names_a_model(resolved):
-            return build()
-        ref = str(resolved.get("checkpoint_ref") or resolved.get("model_id"))
-        return pool.get(identity(entry["block_type"], block_class, resolved), build, ref=ref)
-
-    def converting(self, source: str, target: str) -> list[str]:
-        """Types of registered blocks with an input of kind ``source`` and an output of kind ``target``."""
-        return sorted(name for name, block_class in self._entries.items() if block_class.converts(source, target))
-
-
-def _build(block_class: type[Block], config: Mapping[str, Any], written: Mapping[str, Any], *, empty: bool) -> Block:
-    """Builds a block, and gives it the weights its config refers to unless the caller will (``empty``)."""
-    by_itself = takes_argument(block_class, "checkpoint_ref")  # its constructor reads the ref
-    ref = None if by_itself else config.get("checkpoint_ref")
-    plain = config if by_itself else {name: value for name, value in config.items() if name != "checkpoint_ref"}
-    try:
-        block: Any = build_empty(lambda: block_class.from_config(plain)) if empty or ref is not None else block_class.from_config(plain)
-    except WgtorchError:
-        raise
-    except ValueError as error:  # what a constructor says of a value it cannot take
-        raise ConfigError(f"{block_class.block_type}: {error}") from error
-    if ref is not None and not empty:
-        load_checkpoint(block, ref)
-    if written != plain:
-        block._config.update(written)  # as it was written: what came from the environment stays there
-    return block
-
-
-def _with_its_weights(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that takes ``checkpoint_ref``, after which the block holds what that names, whether it read it or not."""
-
-    @wraps(init)
-    def checked(self: Block, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        is_whole = type(self).__init__ is checked  # of a class that goes further, the last constructor looks
-        if is_whole and not is_empty.get() and "_ref_dtypes" not in self.__dict__ and (ref := ref_of(self)) is not None:
-            check_own_reading(self, ref)
-
-    return checked
-
-
-def _as_block_class(name: str, found: Any) -> type[Block]:
-    """What an entry point of the group leads to: a class derived from Block, which is then known by the entry point's name."""
-    if not (isinstance(found, type) and issubclass(found, Block)):
-        raise TypeError(f"leads to {describe(found)}; expected a class derived from wgtorch.Block")
-    if found.block_type not in ("", name):
-        raise ValueError(f"the class is registered as {found.block_type!r}; give the entry point that name")
-    found.block_type = name
-    return found
-
-
-BlockRegistry = _BlockRegistry(
-    "block type",
-    group="wgtorch.blocks",
-    accept=_as_block_class,
-    extras={"diffusers/": "diffusers", "llm/": "api", "vlm/": "api"},
-)
-
-
-def register_block(block_type: str) -> Callable[[type[B]], type[B]]:
-    """Class decorator: makes a block class known to configs under ``block_type``.
-
-    Example:
-        >>> @register_block("demo/scale")
-        ... class Scale(Block): ...
-    """
-
-    def decorate(block_class: type[B]) -> type[B]:
-        block_class.block_type = block_type
-        BlockRegistry.register(block_type, block_class)
-        return block_class
-
-    return decorate

@@ -22,16 +22,16 @@ from wgtorch.core.config.schema import listed
 from wgtorch.core.config.template import build_template
 from wgtorch.core.drawing import Drawing, Link, draw
 from wgtorch.core.drawing.summary import html_of, ports_of, summary_of
-from wgtorch.core.errors import StructureError, StructureTypeError, UnknownNameError, ValidationError, ValidationResult, suggest
+from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
+from wgtorch.core.place import PLACE_FIELDS, check_place
 from wgtorch.core.pool import Pool, now_building
 from wgtorch.core.pool import building as building_now
 from wgtorch.core.run import background
 from wgtorch.core.run.context import split_path
 from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, run_until_stopped
 from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
-from wgtorch.core.run.retry import check_retry
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.tree import levels, paths_below
@@ -149,7 +149,7 @@ class Level(Block):
         """Changes what is true of a node's place: ``inputs``, ``map``, ``timeout``, ``retry``, ``condition``, ``adapter``,
         ``trainable``."""
         self._require_node(node_id)
-        current = {name: getattr(self._node_specs[node_id], name) for name in _PLACE_FIELDS}
+        current = {name: getattr(self._node_specs[node_id], name) for name in PLACE_FIELDS}
         self._node_specs[node_id] = self._node(node_id, self.nodes[node_id], {**current, **place})
         self._changed()
 
@@ -171,7 +171,7 @@ class Level(Block):
         if not isinstance(level, Level):
             raise UnknownNameError(f"{node_path!r}: {level.block_id} is a block and has no nodes, so no {node_id!r}")
         level._require_node(node_id)
-        place = {name: getattr(level._node_specs[node_id], name) for name in _PLACE_FIELDS}
+        place = {name: getattr(level._node_specs[node_id], name) for name in PLACE_FIELDS}
         level._node_specs[node_id] = level._node(node_id, level.nodes[node_id], {**place, "adapter": adapter})
         for changed in levels(level):  # plans of what stood there before it had adapters hand values over alone
             changed.refresh_plan()
@@ -592,48 +592,6 @@ class Level(Block):
 
     def _repr_html_(self) -> str:
         return html_of(self)
-
-
-_PLACE_FIELDS = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse", "retry")
-
-
-def check_place(place: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What is said of a node's place, without what is None, and names of mapped ports as a tuple.
-
-    Raises:
-        StructureError: a field is unknown.
-        StructureTypeError: a value is of another type than the field takes.
-    """
-    for name in place:
-        if name not in _PLACE_FIELDS:
-            raise StructureError(
-                f"{where}: unknown {name!r}; {suggest(name, _PLACE_FIELDS)}. What the block itself is built from goes to its "
-                f"constructor, or into config={{{name!r}: ...}} beside a block type"
-            )
-    place = {name: value for name, value in place.items() if value is not None}
-    mapped = place.get("map", ())
-    place["map"] = (mapped,) if isinstance(mapped, str) else mapped
-    timeout = place.get("timeout", 1.0)
-    expected = {
-        "trainable": (isinstance(place.get("trainable", True), bool), "True or False"),
-        "reuse": (isinstance(place.get("reuse", True), bool), "True or False"),
-        "inputs": (isinstance(place.get("inputs", {}), Mapping), "a mapping of values by input, such as inputs={'scale': 2.0}"),
-        "map": (
-            isinstance(place["map"], (tuple, list)) and all(isinstance(name, str) for name in place["map"]),
-            "the name of an input, or a list of names",
-        ),
-        "timeout": (
-            isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0,
-            "seconds as a number above 0, such as timeout=1.5",
-        ),
-    }
-    for name, (fits, words) in expected.items():
-        if not fits:
-            raise StructureTypeError(f"{where}: {name}={place[name]!r} is {describe(place[name])}; expected {words}")
-    place["map"] = tuple(place["map"])
-    if "retry" in place:
-        place["retry"] = check_retry(place["retry"], where)
-    return place
 
 
 def describe_child(child: object) -> str:

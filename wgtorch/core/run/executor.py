@@ -9,24 +9,21 @@ walk makes the call itself, at little more than the price of the call; all else 
 
 from __future__ import annotations
 
-import queue
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.module import _has_any_global_hook
 
-from wgtorch.core.errors import PortError, RunCancelled, RunTimeoutError
+from wgtorch.core.errors import PortError
 from wgtorch.core.model_memory import invariants_of
 from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, STREAM, SURROUNDED, UNSURE, Call, Chain, Combine, Hoisted, Loop, Step, Unit
 from wgtorch.core.port import MISSING
-from wgtorch.core.run import background
+from wgtorch.core.run import async_walk
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.cached_call import CachedRun, Deferred, of_loop, slots_of, written_by
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
@@ -35,17 +32,15 @@ from wgtorch.core.run.error_paths import locate
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.loop_steps import steps_here
-from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of
+from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of, store_outputs
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
-from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.tree import is_level
 
 Modules = Mapping[str, Any]
 """Children of a level, by their keys."""
 TOLD, WATCHED = 64, 128
 """What a run adds to the needs of all calls: callbacks are told of them; or more is around them."""
-_POLL = 0.02  # seconds between looks at a cancelled run while nodes wait
 
 
 def walk(
@@ -107,9 +102,9 @@ def walk(
                         for port, slot in step.store:
                             slots[slot] = result[port]
                     except KeyError:  # left out, or by another name
-                        _store(step, result, child, slots)
+                        store_outputs(step, result, child, slots)
                 else:
-                    _store(step, result, child, slots)
+                    store_outputs(step, result, child, slots)
                 result = None  # a value lives in its slot alone
             elif type(step) is Chain:
                 _pass_on(step, children, tables, slots, run if is_limited else None, active, special)
@@ -128,7 +123,7 @@ def walk(
     except Stopped as stop:
         is_done = stop.result is not MISSING
         if is_done:
-            _store(step, stop.result, children[step.key], slots)
+            store_outputs(step, stop.result, children[step.key], slots)
             for slot in step.frees:
                 slots[slot] = MISSING
             stop.result = MISSING
@@ -213,13 +208,6 @@ def inlined_children(composite: ExecutorHost, levels: Sequence[tuple[int, str]])
             return None
         tables.append(own["_modules"]["nodes"]._modules)
     return tables
-
-
-def _store(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
-    """Puts what a node gave into the slots that are read."""
-    named = {} if result is MISSING else outputs_of(call, result, child)  # it was skipped
-    for port, slot in call.store:
-        slots[slot] = named.get(port, MISSING)
 
 
 def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunContext | None) -> None:
@@ -378,123 +366,7 @@ def _is_done(step: Loop, slots: list[Any]) -> bool:
     return False
 
 
-# --- async nodes ------------------------------------------------------------------------------------------------------
-
-Flying = dict[int, tuple[Future[Any], float]]
-"""Async calls on their way, by the number of their unit: the future, and when it was begun."""
-
-
-def walk_async(composite: ExecutorHost, units: Any, slots: list[Any], run: RunContext | None) -> None:
-    """Walks a plan some of whose nodes are async: their calls go on in threads of their own while whatever is ready is walked."""
-    is_watched = run is not None and run.options.is_watched
-    waits_for = [unit.waits_for for unit in units]
-    readers: dict[int, int] = {}
-    for unit in units:
-        for slot in unit.crossing:
-            readers[slot] = readers.get(slot, 0) + 1
-    landed: queue.SimpleQueue[int] = queue.SimpleQueue()
-    flying: Flying = {}
-    ready = [number for number, unit in enumerate(units) if not unit.waits_for]
-    at: Call | None = None
-    try:
-        while ready or flying:
-            for number in ready:
-                if (at := units[number].call) is not None:
-                    if run is not None:
-                        run.check(at.node)
-                    here = None if run is None else ActiveCall(run, at)
-                    future = background.start(in_this_context(partial(call_node, composite, at, slots, run), here))
-                    flying[number] = (future, time.monotonic())
-                    future.add_done_callback(partial(_has_landed, landed, number))
-                    del future  # it holds the result
-            ready = [number for number in ready if number not in flying]
-            if ready and landed.empty():
-                at, number = None, ready.pop(0)
-                walk(composite, units[number].steps if is_watched else units[number].fast_steps, slots, run)
-            else:
-                number = _next_landed(composite, units, flying, landed, run)
-                at = units[number].call
-                assert at is not None
-                _store(at, flying.pop(number)[0].result(), composite.nodes._modules[at.key], slots)  # type: ignore[arg-type]
-                for slot in at.frees:
-                    slots[slot] = MISSING
-            for slot in units[number].crossing:
-                readers[slot] -= 1
-                if not readers[slot]:
-                    slots[slot] = MISSING
-            for other in units[number].then:
-                waits_for[other] -= 1
-                if not waits_for[other]:
-                    ready.append(other)
-    except Exception as error:
-        _end_others(composite, units, flying, landed, run, is_stopped=isinstance(error, (RunCancelled, RunTimeoutError, CancelledError)))
-        _locate(error, at, composite)
-        raise
-
-
-def _has_landed(landed: queue.SimpleQueue[int], number: int, future: Future[Any]) -> None:
-    landed.put(number)
-
-
-def _next_landed(
-    composite: ExecutorHost, units: Sequence[Unit], flying: Flying, landed: queue.SimpleQueue[int], run: RunContext | None
-) -> int:
-    """Waits until a call has landed: the number of its unit.
-
-    Raises:
-        RunTimeoutError: a call, or the run, took longer than it may.
-        RunCancelled: the run was cancelled.
-    """
-    limits = [
-        (started + timeout, number)
-        for number, (_, started) in flying.items()
-        if (timeout := composite.node_specs[_call_of(units, number).node].timeout) is not None
-    ]
-    options = None if run is None else run.options
-    while True:
-        now = time.monotonic()
-        ends = [end for end, _ in limits] + ([options.deadline] if options is not None and options.deadline is not None else [])
-        pause = max(0.0, min(ends) - now) if ends else None
-        if options is not None and options.cancelled is not None:
-            pause = _POLL if pause is None else min(_POLL, pause)
-        try:
-            return landed.get(timeout=pause)
-        except queue.Empty:
-            pass
-        now = time.monotonic()
-        for end, number in limits:
-            if now >= end and not flying[number][0].done():
-                node = _call_of(units, number).node
-                error = RunTimeoutError(f"{node} took longer than its limit of {composite.node_specs[node].timeout} s")
-                locate(error, node)
-                raise error
-        if run is not None:
-            run.check(_call_of(units, next(iter(flying))).node)
-
-
-def _call_of(units: Sequence[Unit], number: int) -> Call:
-    call = units[number].call
-    assert call is not None
-    return call
-
-
-def _end_others(
-    composite: ExecutorHost,
-    units: Sequence[Unit],
-    flying: Flying,
-    landed: queue.SimpleQueue[int],
-    run: RunContext | None,
-    *,
-    is_stopped: bool,
-) -> None:
-    """After a node failed: lets those on their way come home, so that what they bring is kept; cancels them when time is up."""
-    try:
-        while flying and not is_stopped:
-            flying.pop(_next_landed(composite, units, flying, landed, run), None)
-    except (RunCancelled, RunTimeoutError):
-        pass
-    for future, _ in flying.values():
-        future.cancel()
+# --- where something failed -------------------------------------------------------------------------------------------
 
 
 def _locate(error: BaseException, step: Step | Chain | None, composite: ExecutorHost) -> None:
@@ -503,3 +375,6 @@ def _locate(error: BaseException, step: Step | Chain | None, composite: Executor
         return
     below = isinstance(step, Call) and not step.level and is_level(composite.nodes[step.node])
     locate(error, step.node, below=below)
+
+
+walk_async = partial(async_walk.walk_async, walk)

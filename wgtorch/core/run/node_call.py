@@ -369,3 +369,10 @@ def outputs_of(call: Call, result: Any, child: nn.Module) -> dict[str, Any]:
     elif call.out_port and not isinstance(result, Mapping):
         return {call.out_port: result}
     return named_outputs(result, tuple(child.get_output_spec().values()), call.node)  # type: ignore[operator]
+
+
+def store_outputs(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
+    """Puts what a node gave into the slots that are read."""
+    named = {} if result is MISSING else outputs_of(call, result, child)  # it was skipped
+    for port, slot in call.store:
+        slots[slot] = named.get(port, MISSING)
