@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wgtorch.core.kinds import Kind, register_kind
     from wgtorch.core.pool import Pool
     from wgtorch.core.port import Port
-    from wgtorch.core.run.context import Event
+    from wgtorch.core.run.events import Event
     from wgtorch.core.run.node_cache import NodeCache
     from wgtorch.core.run.paused import Paused
     from wgtorch.core.run.rng import Rng
@@ -70,7 +70,7 @@ _HOMES = {
     "wgtorch.core.kinds": ("Kind", "register_kind"),
     "wgtorch.core.pool": ("Pool",),
     "wgtorch.core.port": ("Port",),
-    "wgtorch.core.run.context": ("Event",),
+    "wgtorch.core.run.events": ("Event",),
     "wgtorch.core.run.node_cache": ("NodeCache",),
     "wgtorch.core.run.paused": ("Paused",),
     "wgtorch.core.run.rng": ("Rng",),

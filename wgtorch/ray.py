@@ -25,8 +25,8 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.core.run import background
 from wgtorch.core.run.batch import run_items
-from wgtorch.core.run.context import in_this_context
 from wgtorch.core.run.rng import check_seed
+from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.trust import Trust
 from wgtorch.storage import open_storage
 from wgtorch.storage.base import History

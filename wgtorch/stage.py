@@ -18,7 +18,7 @@ from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, RunContext, RunKeywords, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.node_cache import NodeCache
-from wgtorch.core.run.running import Running
+from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
@@ -278,7 +278,7 @@ class Stage(Composite):
             run.emit("skip", None, self.level, reason=reason)
             return state
         state = self.normalised(state, strict=True)
-        with Running(self, run, training):
+        with RunScope(self, run, training):
             after: State = self(state, action=action, content=content, run_context=run)
         return after
 

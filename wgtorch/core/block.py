@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -29,8 +29,6 @@ from wgtorch.core.port_docs import DocWithPorts
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
 from wgtorch.core.trust import Trust, from_file
-
-B = TypeVar("B", bound="Block")
 
 
 class Block(nn.Module):

@@ -42,7 +42,7 @@ from wgtorch.core.run.loop_steps import check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import NodeCache, copied
 from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.rng import GeneratorRng, Rng
-from wgtorch.core.run.running import Running
+from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.signature import InputSignature
@@ -197,7 +197,7 @@ class Composite(GraphBuilder):
             seed: every node draws from its own generator, keyed by (seed, path, loop iteration, sample): an int, or a list with
                 one for each sample of the batch, of which sample k is what ``seed=[that one]`` gives alone.
             device: where input tensors are moved.
-            callbacks: called with an :class:`~wgtorch.core.run.context.Event` at each node's start and end and each loop step.
+            callbacks: called with an :class:`~wgtorch.core.run.events.Event` at each node's start and end and each loop step.
             dry_run: True checks order and availability and computes nothing; ``"fake"`` also runs with fake tensors and
                 reports shapes, memory and API calls.
             timeout: seconds the run may take.
@@ -244,7 +244,7 @@ class Composite(GraphBuilder):
                 run.options.taken |= run.options.pause.taken
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
-        with Running(self, run, training):
+        with RunScope(self, run, training):
             found = self(run_context=run, **values) if cache is None else self._through_cache(run, values)
         found = found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
         return found if cache is None else copied(found)
@@ -260,7 +260,7 @@ class Composite(GraphBuilder):
             inputs, callbacks, cancelled, options: as of :meth:`run`.
 
         Yields:
-            :class:`~wgtorch.core.run.context.Event`; the last one is this level's own ``end``, with the run's ``outputs``.
+            :class:`~wgtorch.core.run.events.Event`; the last one is this level's own ``end``, with the run's ``outputs``.
 
         Example:
             >>> for event in graph.stream({"prompt": "the sea"}, seed=7):

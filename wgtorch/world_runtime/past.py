@@ -12,7 +12,7 @@ from wgtorch.core.errors import StateError, StorageError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.context import new_run
 from wgtorch.core.run.rng import check_seed
-from wgtorch.core.run.running import Running
+from wgtorch.core.run.run_scope import RunScope
 from wgtorch.storage.base import Life
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog
@@ -194,7 +194,7 @@ def lived_again(world: WorldRunner, step: int | None) -> Replay:
         run.key = check_seed(life.seed, world.block_id)
         stage_id = world.cycle[life.stage]
         given = life.state if life.state is not None else State(schema=world.state_schema)
-        with Running(world, run, None):
+        with RunScope(world, run, None):
             state, content, _ = run_stage(world, stage_id, given, log.action_of(commit), life.content, run.iteration(life.passes))
         count += 1
         found = first_difference(_slots(expected.state), _slots(state)) or first_difference(

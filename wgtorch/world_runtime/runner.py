@@ -21,7 +21,7 @@ from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.paused import Paused, check_of
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import check_seed
-from wgtorch.core.run.running import Running
+from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.stream import events_of
 from wgtorch.core.signature import copy_plain, ensure_plain
 from wgtorch.core.trust import is_below_here, untrusted_file
@@ -265,7 +265,7 @@ class WorldRunner(Level):
 
         Yields:
             A :class:`~wgtorch.world_runtime.cycle.WorldStep` of kind ``stage`` after each stage, and of kind ``pass`` after each pass;
-            with ``events``, between them every :class:`~wgtorch.core.run.context.Event`.
+            with ``events``, between them every :class:`~wgtorch.core.run.events.Event`.
         """
         if not isinstance(events, bool):
             raise PortTypeError(f"{self.block_id}: events is {describe(events)}; expected True or False")
@@ -326,7 +326,7 @@ class WorldRunner(Level):
             if run.options.pause is not None:
                 run.options.pause.arguments["moment"] = [self._life.id, self._life.passes, self._life.stage]
             try:
-                with Running(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
+                with RunScope(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
                     watched = trace.watched(run)
                     if stage.is_async:
                         watched.options = replace(watched.options, results=self._kept_here())

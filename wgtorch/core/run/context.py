@@ -16,6 +16,10 @@ from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeo
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.cached_call import CachedRun, note_draw
+from wgtorch.core.run.events import Callback as Callback
+from wgtorch.core.run.events import Event as Event
+from wgtorch.core.run.events import callbacks_of as callbacks_of
+from wgtorch.core.run.events import told_of_item as told_of_item
 from wgtorch.core.run.foreign_draws import serve_from, serving
 from wgtorch.core.run.loop_steps import LoopSteps, below, check_loop_steps
 from wgtorch.core.run.node_cache import NodeCache
@@ -24,43 +28,6 @@ from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key, path_keys
 
 Path = tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Event:
-    """What a callback is told.
-
-    Args:
-        kind: ``start``, ``end``, ``skip``, ``loop`` or ``error``; ``chunk`` where a block tells of an output that is not whole yet,
-            ``retry`` where a call failed that is made again.
-        path: the node's path below the level that runs (``architect/plan/first/a``); empty for that level itself.
-        level: ``world``, ``stage``, ``pipeline``, ``graph`` or ``block``.
-        inputs: values the node was called with.
-        outputs: values it gave.
-        step: iteration of the loop, or pass of the world, from 0.
-        total: how many iterations or passes there will be, where that is known.
-        elapsed: seconds since the node started.
-        reason: why a node was skipped.
-        error: the exception a node ended with.
-        root: id of the level that runs.
-        item: number of the item, in a batch of runs.
-    """
-
-    kind: str
-    path: str
-    level: str
-    inputs: Mapping[str, Any] | None = None
-    outputs: Mapping[str, Any] | None = None
-    step: int | None = None
-    total: int | None = None
-    elapsed: float | None = None
-    reason: str | None = None
-    error: BaseException | None = None
-    root: str = ""
-    item: int | None = None
-
-
-Callback = Callable[[Event], None]
 
 
 class RunKeywords(TypedDict, total=False):
@@ -381,34 +348,6 @@ def refuse_unknown(run: Callable[..., Any], options: Iterable[str], where: str) 
     for name in options:
         if name not in known:
             raise TypeError(f"{where} has no option {name!r}; {suggest(name, known)}")
-
-
-def callbacks_of(callbacks: Any, root: str) -> tuple[Callback, ...]:
-    """What is called with events: one function, or several.
-
-    Raises:
-        PortTypeError: it is something else.
-    """
-    if callable(callbacks) and not isinstance(callbacks, (list, tuple)):
-        return (callbacks,)
-    if not isinstance(callbacks, Iterable) or isinstance(callbacks, (str, bytes, Mapping)):
-        raise PortTypeError(f"{root}: callbacks is {describe(callbacks)}; expected functions of an event, as callbacks=[f]")
-    found = tuple(callbacks)
-    for callback in found:
-        if not callable(callback):
-            raise PortTypeError(f"{root}: a callback is {describe(callback)}; expected a function of an event, as callbacks=[f]")
-    return found
-
-
-def told_of_item(item: int, callbacks: tuple[Callback, ...]) -> Callback:
-    """A callback that tells others which item of a batch an event is of."""
-
-    def tell(event: Event) -> None:
-        event.item = item
-        for callback in callbacks:
-            callback(event)
-
-    return tell
 
 
 def _either(first: Callable[[], bool], second: Callable[[], bool]) -> Callable[[], bool]:

@@ -23,7 +23,7 @@ from wgtorch.core.run import background
 from wgtorch.core.run.batch import Arrival, takes_several
 from wgtorch.core.run.cached_call import CachedRun, NotedRng, note_draw, of_level, of_node, why_not
 from wgtorch.core.run.context import ActiveCall, Event, RunContext, enter_call, leave_call
-from wgtorch.core.run.debugging import Snapshot
+from wgtorch.core.run.debug import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.port_checks import named_outputs

@@ -10,7 +10,7 @@ from typing import Any
 
 from wgtorch.core.errors import RunCancelled
 from wgtorch.core.run import background
-from wgtorch.core.run.context import Callback, Event, callbacks_of
+from wgtorch.core.run.events import Callback, Event, callbacks_of
 from wgtorch.core.run.thread_context import in_this_context
 
 

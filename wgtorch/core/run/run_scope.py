@@ -13,7 +13,7 @@ from wgtorch.core.run.foreign_draws import served_draws
 from wgtorch.core.run.modes import training_mode
 
 
-class Running:
+class RunScope:
     """While it lasts, a level runs: in the run's gradient mode, as in train or eval, with its draws served.
 
     Args:
