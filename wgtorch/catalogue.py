@@ -7,8 +7,8 @@ from wgtorch.core.registry import provide_modules
 _BLOCKS = {
     "wgtorch.blocks.api_adapters": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
     "wgtorch.blocks.diffusion": (
-        "codec/pixels", "encoder/pixels", "noise/gaussian", "noise/image", "schedule/diffusion", "schedule/flow",
-        "guidance/cfg", "guidance/pag", "guidance/perp_neg", "guidance/sag",
+        "codec/pixels", "encoder/pixels", "noise/gaussian", "noise/image", "preview/x0", "schedule/diffusion", "schedule/flow",
+        "guidance/cfg", "guidance/gradient", "guidance/pag", "guidance/perp_neg", "guidance/sag",
         "solver/ddim", "solver/ddpm", "solver/dpmpp_2m", "solver/dpmpp_2m_sde", "solver/euler", "solver/euler_ancestral",
         "solver/flow_euler", "solver/flow_heun", "solver/heun", "solver/lcm", "solver/unipc",
     ),
@@ -35,6 +35,7 @@ _BLOCKS = {
     "wgtorch.integrations.comfy.prompts": ("comfy/conditions", "comfy/weighted", "tokenizer/comfy"),
     "wgtorch.integrations.comfy.schedule": ("schedule/comfy",),
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
+    "wgtorch.integrations.diffusers.first_block_cache": ("cache/first_block",),
     "wgtorch.integrations.diffusers.resolution": ("diffusers/trained_size",),
     "wgtorch.integrations.diffusers.families": ("diffusers/kontext_sizes",),
     "wgtorch.integrations.diffusers.blocks": (

@@ -253,3 +253,71 @@ def test_a_graph_of_a_single_file_is_saved_with_its_tokenizer(pipelines: dict[st
     graph = Graph.from_diffusers(tmp_path / "model.safetensors", config=tmp_path / "config")
     again = Graph.load(graph.save(tmp_path / "saved"))
     check_equal(pipelines["sd"], again, prompt=PROMPT, num_inference_steps=STEPS)
+
+
+def test_a_pipeline_of_the_hubs_cache(pipelines: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models--tiny--sd"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    pipelines["sd"].save_pretrained(kept / "snapshots" / ("0" * 40))
+    check_equal(pipelines["sd"], Graph.from_diffusers("hf://tiny/sd"), prompt=PROMPT, num_inference_steps=STEPS)
+    check_equal(pipelines["sd"], Graph.from_diffusers(f"hf://tiny/sd@{'0' * 40}"), prompt=PROMPT, num_inference_steps=STEPS)
+    with pytest.raises(CheckpointError, match="'hf://tiny/none' is not in the cache"):
+        Graph.from_diffusers("hf://tiny/none")
+    with pytest.raises(CheckpointError, match="expected hf://owner/name"):
+        Graph.from_diffusers("hf://tiny")
+
+
+def test_shards_and_a_variant_alone(pipelines: dict[str, Any], tmp_path: Path) -> None:
+    pipelines["sd"].save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    assert (tmp_path / "shards" / "unet" / "diffusion_pytorch_model.safetensors.index.json").is_file()
+    pipelines["sd"].save_pretrained(tmp_path / "variant", variant="fp16")
+    for folder in ("shards", "variant"):
+        check_equal(pipelines["sd"], Graph.from_diffusers(tmp_path / folder), prompt=PROMPT, num_inference_steps=STEPS)
+
+
+def test_a_component_in_place_of_the_folders(pipelines: dict[str, Any], tmp_path: Path) -> None:
+    pipelines["sd"].save_pretrained(tmp_path)
+    other = tiny.unet()
+    graph = Graph.from_diffusers(tmp_path, components={"unet": other})
+    assert graph.nodes["backbone"].model is other
+    their = type(pipelines["sd"])(**{**pipelines["sd"].components, "unet": other}, requires_safety_checker=False)
+    check_equal(their, graph, prompt=PROMPT, num_inference_steps=STEPS)
+    with pytest.raises(ConfigError, match="components: did you mean 'unet'"):
+        Graph.from_diffusers(tmp_path, components={"unett": other})
+    with pytest.raises(ConfigError, match="components are for folders"):
+        Graph.from_diffusers(pipelines["sd"], components={"unet": other})
+
+
+def test_a_transformer_of_a_gguf_file_stays_quantised(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    import diffusers
+
+    pipeline = tiny.flux(tmp_path)
+    torch.manual_seed(0)
+    settings = {**pipeline.transformer.config, "attention_head_dim": 16, "axes_dims_rope": (4, 4, 8), "joint_attention_dim": 24}
+    pipeline.transformer = diffusers.FluxTransformer2DModel.from_config(settings).eval()
+    pipeline.save_pretrained(tmp_path / "flux")
+    writer = gguf.GGUFWriter(tmp_path / "flux.gguf", "flux")
+    for name, value in pipeline.transformer.state_dict().items():
+        data = value.numpy()
+        fits = data.ndim == 2 and data.shape[1] % 32 == 0
+        kind = gguf.GGMLQuantizationType.Q8_0 if fits else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quantize(data, kind) if fits else data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    graph = Graph.from_diffusers(tmp_path / "flux", components={"transformer": tmp_path / "flux.gguf"})
+    assert {parameter.dtype for parameter in graph.nodes["backbone"].parameters()} >= {torch.uint8}
+    their = diffusers.FluxPipeline(**{**pipeline.components, "transformer": graph.nodes["backbone"].model})
+    call = {"prompt": PROMPT, "num_inference_steps": 3, "height": 16, "width": 16, "max_sequence_length": 16}
+    found = check_equal(their, graph, **call)
+    assert 0 < (found - theirs(pipeline, **call)).abs().max() < 0.2
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(CheckpointError, match="diffusers cannot read"):
+        Graph.from_diffusers(tmp_path / "flux", components={"transformer": tmp_path / "broken.gguf"})

@@ -1,7 +1,16 @@
 """Parts of diffusion graphs: schedules, noise, solvers, guidance, codecs."""
 
 from wgtorch.blocks.diffusion.codec import PixelCodec, PixelEncoder
-from wgtorch.blocks.diffusion.guidance import ClassifierFreeGuidance, PerpendicularNegative, PerturbedAttention, SelfAttention
+from wgtorch.blocks.diffusion.guidance import (
+    ClassifierFreeGuidance,
+    GradientGuidance,
+    PerpendicularNegative,
+    PerturbedAttention,
+    Preview,
+    SelfAttention,
+    add_preview,
+    steer,
+)
 from wgtorch.blocks.diffusion.noise import GaussianNoise, ImageNoise
 from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule
 from wgtorch.blocks.diffusion.solvers import (
@@ -32,12 +41,16 @@ __all__ = [
     "FlowHeun",
     "FlowSchedule",
     "GaussianNoise",
+    "GradientGuidance",
     "Heun",
     "ImageNoise",
     "PerpendicularNegative",
     "PerturbedAttention",
     "PixelCodec",
     "PixelEncoder",
+    "Preview",
     "SelfAttention",
     "UniPC",
+    "add_preview",
+    "steer",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def from_diffusers(
     pool: Pool | None = None,
     dtype: torch.dtype | str | None = None,
     config: str | os.PathLike[str] | None = None,
+    components: Mapping[str, Any] | None = None,
 ) -> Graph:
     """A graph of the parts of a diffusers pipeline, every one a node that can be replaced.
 
@@ -82,13 +84,16 @@ def from_diffusers(
 
     Args:
         source: a local folder that ``save_pretrained`` wrote, or a pipeline object, whose modules are shared and not copied; or one
-            ``.safetensors`` file of all models, as ``from_single_file`` of diffusers reads it.
+            ``.safetensors`` file of all models, as ``from_single_file`` of diffusers reads it; or ``hf://owner/name`` (``@revision``,
+            ``/file.safetensors``), from huggingface_hub's own cache.
         task: one of the family's, whichever the pipeline's class is for.
         batched: classifier-free guidance runs as one batch of twice the size; False makes two calls of half the memory.
         pool: where models are looked for, so that graphs built apart share them.
         dtype: of the weights, such as ``torch.bfloat16``; that of a pipeline object is its own, and is not changed.
         config: for a single file the folder of a pipeline of the same kind, whose configs, tokenizers and class count; without one
             diffusers looks for them in the local cache of the hub.
+        components: models in place of those of a folder, by their names there: a module, such as a quantised one, or the path of a
+            ``.gguf`` file, whose weights stay quantised (``{"transformer": "flux1-dev-Q4_0.gguf"}``). Such a graph runs, and is not saved.
 
     Raises:
         CheckpointError: the folder holds no pipeline, or files that cannot be read.
@@ -96,7 +101,7 @@ def from_diffusers(
     """
     if task not in TASKS:
         raise ConfigError(f"from_diffusers: unknown task {task!r}; {suggest(task, TASKS)}")
-    opened = open_pipeline(source, dtype=dtype_name(dtype), config=config)
+    opened = open_pipeline(source, dtype=dtype_name(dtype), config=config, components=components)
     family = family_of(opened, task)
     with building(pool):
         return family.build(opened, task, batched)

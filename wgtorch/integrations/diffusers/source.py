@@ -13,10 +13,11 @@ import torch
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.checkpoint.refs import read_file
-from wgtorch.core.errors import CheckpointError, ConfigError, require
+from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
 
 INDEX = "model_index.json"
+HUB = "hf://"
 _PROMPT = "conditioner/pipeline_prompt"
 _SINGLE = {
     "inpainting": "StableDiffusionInpaintPipeline",
@@ -72,8 +73,9 @@ class Source:
 class FolderSource(Source):
     """A folder with a ``model_index.json``; models are read from its subfolders, by the pool of what is being built."""
 
-    def __init__(self, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str], dtype: str | None = None, components: Mapping[str, Any] | None = None) -> None:
         self.dtype = dtype
+        self.given = dict(components or {})
         self.folder = Path(folder).expanduser().resolve()
         self.name = str(folder)
         if not (self.folder / INDEX).is_file():
@@ -87,16 +89,45 @@ class FolderSource(Source):
         pairs = {name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
         self.classes = {name: entry[1] for name, entry in pairs.items() if entry[1] is not None}
         self.settings = {name: value for name, value in index.items() if name not in pairs and not name.startswith("_")}
+        if unknown := set(self.given) - set(self.classes):
+            raise ConfigError(f"from_diffusers: components: {suggest(sorted(unknown)[0], self.classes)}")
 
     def model(self, part: str, block_type: str, **config: Any) -> Block:
         folder = self.folder / part
         block_class: Any = BlockRegistry.get(block_type)
+        if part in self.given:
+            return block_class.around(self._component(part), **config)
         own = block_class._class(**config)
         known = own.load_config(str(folder), local_files_only=True) if hasattr(own, "load_config") else self._json(folder / "config.json")
         settings = _own_settings(own, known)
         if self.dtype is not None:
             config = {"dtype": self.dtype, **config}
         return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
+
+    def _component(self, part: str) -> Any:
+        """A model that was given in place of the folder's; one of a GGUF file is read as diffusers reads it, and stays quantised.
+
+        Raises:
+            CheckpointError: diffusers cannot read the file.
+        """
+        found = self.given[part]
+        if not isinstance(found, (str, os.PathLike)):
+            return found
+        library: Any = require("diffusers", "diffusers")
+        require("gguf", "smollm")
+        kind = getattr(library, self.classes[part])
+        compute = torch.get_default_dtype() if self.dtype is None else getattr(torch, self.dtype)
+        try:
+            self.given[part] = kind.from_single_file(
+                str(found),
+                quantization_config=library.GGUFQuantizationConfig(compute_dtype=compute),
+                config=str(self.folder / part),
+                local_files_only=True,
+                torch_dtype=compute,
+            ).eval()
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"from_diffusers: diffusers cannot read {str(found)!r} as a {kind.__name__}: {error}") from error
+        return self.given[part]
 
     def config_of(self, part: str) -> Mapping[str, Any]:
         return self._json(self.folder / part / "config.json")
@@ -160,24 +191,65 @@ class PipelineSource(Source):
         return _settings_of_processor(self.pipeline.components[part].to_dict())
 
 
-def open_pipeline(source: Any, *, dtype: str | None = None, config: str | os.PathLike[str] | None = None) -> Source:
+def of_hub(ref: str) -> Path:
+    """The local copy of ``hf://owner/name``, ``hf://owner/name@revision`` or ``hf://owner/name/file.safetensors``.
+
+    It is that of huggingface_hub's own cache (``HF_HOME``), with what diffusers itself would fetch; without network (``HF_HUB_OFFLINE=1``)
+    what is there already.
+
+    Raises:
+        CheckpointError: there is no such repository or file, or it is not in the cache and cannot be fetched.
+    """
+    name, _, inside = ref.removeprefix(HUB).partition("/")
+    own, _, inside = inside.partition("/")
+    own, _, revision = own.partition("@")
+    if not name or not own:
+        raise CheckpointError(
+            f"from_diffusers: {ref!r}; expected {HUB}owner/name, {HUB}owner/name@revision or {HUB}owner/name/file.safetensors"
+        )
+    hub: Any = require("huggingface_hub", "diffusers")
+    library: Any = require("diffusers", "diffusers")
+    which = {"revision": revision or None, "cache_dir": hub.constants.HF_HUB_CACHE}
+    try:
+        if inside.endswith(".safetensors"):
+            return Path(hub.hf_hub_download(f"{name}/{own}", inside, **which))
+        folder = Path(library.DiffusionPipeline.download(f"{name}/{own}", use_safetensors=True, **which))
+    except (OSError, ValueError, RuntimeError) as error:  # the hub's errors are OSErrors and ValueErrors
+        raise CheckpointError(
+            f"from_diffusers: {ref!r} is not in the cache ({which['cache_dir']}), and cannot be fetched: {error}"
+        ) from error
+    return folder / inside if inside else folder
+
+
+def open_pipeline(
+    source: Any,
+    *,
+    dtype: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    components: Mapping[str, Any] | None = None,
+) -> Source:
     """The source for what a user hands over.
 
     Args:
-        source: a folder, a single file, or a pipeline.
+        source: a folder, a single file, a ref of the hub, or a pipeline.
         dtype: of the weights.
         config: folder of configs for a single file.
+        components: models in place of a folder's.
 
     Raises:
         CheckpointError: a folder that holds no pipeline.
         ConfigError: it is neither a folder nor a pipeline.
     """
+    if isinstance(source, str) and source.startswith(HUB):
+        source = of_hub(source)
+    if components and (not isinstance(source, (str, os.PathLike)) or Path(source).suffix == ".safetensors"):
+        raise ConfigError("from_diffusers: components are for folders; of a pipeline set them: pipeline.transformer = mine")
     if isinstance(source, (str, os.PathLike)):
         if Path(source).suffix == ".safetensors":
             return PipelineSource(single_file(Path(source), dtype, config))
         if config is not None:
             raise ConfigError("from_diffusers: config is for a single .safetensors file; a folder has its own")
-        return FolderSource(source, dtype)
+        return FolderSource(source, dtype, components)
     if hasattr(source, "components") and hasattr(source, "config"):
         if dtype is not None or config is not None:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, rescale_to
 from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
+from wgtorch.blocks.diffusion.guidance.gradient import GradientGuidance, Preview, add_preview, steer
 from wgtorch.blocks.diffusion.guidance.perp_neg import PerpendicularNegative, perp_neg, perpendicular
 from wgtorch.blocks.diffusion.guidance.perturbed import (
     PerturbedAttention,
@@ -12,14 +13,18 @@ from wgtorch.blocks.diffusion.guidance.perturbed import (
 
 __all__ = [
     "ClassifierFreeGuidance",
+    "GradientGuidance",
     "IntervalGuidance",
     "PerpendicularNegative",
     "PerturbedAttention",
+    "Preview",
     "SelfAttention",
+    "add_preview",
     "cfg",
     "perp_neg",
     "perpendicular",
     "perturbed_guidance",
     "rescale_to",
     "self_attention_guidance",
+    "steer",
 ]

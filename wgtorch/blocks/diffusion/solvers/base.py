@@ -137,7 +137,7 @@ class GridSolver(Solver):
         self.limits = None if clip is None and threshold is None else Limits(clip, None if threshold is None else dict(threshold))
         self.is_of_data = self.prediction != "epsilon" or self.limits is not None
         self.num_steps = num_steps
-        own = {"kind": self.schedule_kind, **(schedule or {})}
+        own = self.own_schedule = {"kind": self.schedule_kind, **(schedule or {})}
         self.own_grid = build_schedule(own if num_steps is None else {**own, "num_steps": num_steps}).grid()
         self._key = f"{type(self).__module__}.{type(self).__qualname__} {sorted(self.config.items())}"
 
