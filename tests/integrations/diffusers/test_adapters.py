@@ -16,6 +16,7 @@ from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, ours, picture, theirs
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers import add_adapter
 from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
@@ -156,6 +157,23 @@ def test_in_two_calls_instead_of_one_batch_nothing_is_guessed(pipeline: Any, con
     assert [edge.target_port for edge in graph.edges if edge.target_node == "controlnet"].count("latent") == 2  # start and feedback
     found = graph.validate(strict=False)
     assert any("controlnet.condition" in str(each) and "could feed it" in str(each) for each in (*found.errors, *found.warnings))
+
+
+@pytest.mark.parametrize("schedule", ["ddim", "heun"])
+def test_in_two_calls_the_controlnet_stands_at_two_places(pipeline: Any, controlnet: Any, schedule: str) -> None:
+    their = with_controlnet(pipeline, controlnet, scheduler=tiny.scheduler(schedule))
+    graph = Graph.from_diffusers(their_text_to_image(pipeline, schedule), batched=False)
+    alone = Graph.from_diffusers(their_text_to_image(pipeline, schedule), batched=False)
+    alone.add_node(ControlNet.around(controlnet), "controlnet")
+    edges = picture(tiny.PIXELS)
+    with pytest.raises(PortError, match=r"condition: is not fed. .* add_adapter\(graph, controlnet, node_id\)"):
+        alone.run({**CALL, "control_image": edges})
+    assert add_adapter(graph, ControlNet.around(controlnet, start=0.1), "controlnet") == ["controlnet", "negative_controlnet"]
+    graph.validate()
+    for call in (CALL, {**CALL, "prompt": ["a", "the cat"], "negative_prompt": ["x", "y"]}):
+        found = ours(graph, control_image=edges, controlnet_conditioning_scale=0.7, **call)
+        expected = theirs(their, image=edges, controlnet_conditioning_scale=0.7, control_guidance_start=0.1, **call)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 # --- IP-Adapter -------------------------------------------------------------------------------------------------------

@@ -161,6 +161,29 @@ def test_a_generator_of_the_callers_own(pipelines: dict[str, Any], task: str, ki
         graph.run({**call, "generator": 7})
 
 
+@pytest.mark.parametrize("output_type", ["pt", "np", "pil", "latent"])
+def test_the_type_of_what_comes_out(pipelines: dict[str, Any], output_type: str) -> None:
+    pipeline = as_class(pipelines["sd"], "StableDiffusionPipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    call = {"prompt": ["the cat", "a dog"], "num_inference_steps": 2, "output_type": output_type}
+    torch.manual_seed(3)
+    expected = pipeline(**call).images
+    torch.manual_seed(3)
+    found = Graph.from_diffusers(pipeline).run(call)["image"]
+    assert type(found) is type(expected)
+    if output_type == "pil":
+        assert [one.size for one in found] == [one.size for one in expected]
+        found, expected = ([torch.tensor(list(one.tobytes())) / 255 for one in pictures] for pictures in (found, expected))
+        torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=0, atol=1.1 / 255)
+    else:
+        torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_an_unknown_type_of_what_comes_out(pipelines: dict[str, Any]) -> None:
+    with pytest.raises(PortError, match="output_type: got 'pill'; did you mean 'pil'"):
+        Graph.from_diffusers(pipelines["sd"]).run({"prompt": PROMPT, "num_inference_steps": 1, "output_type": "pill"})
+
+
 def test_no_prompt_at_all_is_refused(pipelines: dict[str, Any]) -> None:
     with pytest.raises(PortError, match="tokenizer/clip.text: got an empty list; expected a prompt, or several"):
         Graph.from_diffusers(pipelines["sd"]).run({"prompt": []})

@@ -28,6 +28,7 @@ def sampling(parts: Parts, extra: Mapping[str, str] | None = None, *, start: str
         last = "without_shift.latent"
     add(parts.graph, "codec", parts.vae)
     join(parts.graph, (last, "codec.latent"))
+    parts.graph.expose_input("codec", "output_type")
     parts.graph.expose_output("codec", "image")
 
 

@@ -15,6 +15,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.latent_noise import starts_whole
+from wgtorch.integrations.diffusers.blocks.pictures import as_output
 from wgtorch.roles import Codec
 
 
@@ -49,6 +50,7 @@ class AutoencoderKL(ForeignModel, Codec):
         "progress": Port(dtype="any", optional=True),
         "draws": Port(dtype="any", optional=True),
         "size": Port(dtype="list", optional=True),
+        "output_type": Port(dtype="any", optional=True),
     }
     outputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "latent": Port(dtype="latent", optional=True)}
 
@@ -81,6 +83,7 @@ class AutoencoderKL(ForeignModel, Codec):
         progress: Any = None,
         draws: bool | None = None,
         size: Sequence[int] | None = None,
+        output_type: str | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
@@ -92,6 +95,7 @@ class AutoencoderKL(ForeignModel, Codec):
             progress: of a schedule; where its loop starts from noise alone, the image does not count and is not encoded: zeros.
             draws: False takes the mode of the posterior at this place, whatever ``sample``.
             size: (height, width) in pixels that what is decoded is resized and cut to.
+            output_type: of ``image``, as pipelines of diffusers have it: ``pt``, ``np``, ``pil``, or ``latent``, which is not decoded.
 
         Raises:
             PortError: both or none of the two are given, or the latent has another number of channels.
@@ -105,7 +109,11 @@ class AutoencoderKL(ForeignModel, Codec):
             sides = [side // self.factor for side in image.shape[-2:]]
             rows = image.shape[0] if image.dim() == 4 else 1
             return {"latent": image.new_zeros(rows, self.channels, *sides, dtype=self.model.dtype)}
-        return {"image": self.decode(latent, size)} if latent is not None else {"latent": self.encode(image, noise, rng)}
+        if latent is None:
+            return {"latent": self.encode(image, noise, rng)}
+        if output_type == "latent":
+            return {"image": latent}
+        return {"image": as_output(self.decode(latent, size), output_type, self.block_id)}
 
     def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The image of a latent, of a size where that is given."""

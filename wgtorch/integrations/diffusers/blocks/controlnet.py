@@ -108,8 +108,14 @@ class ControlNet(ForeignModel, Adapter):
             progress: of the solver: how far the loop is, for ``start`` and ``end``.
 
         Raises:
-            PortError: the batch cannot be divided among the pictures.
+            PortError: the batch cannot be divided among the pictures, or the condition is not fed: with guidance in two calls
+                (``batched=False``) there are two, and the ControlNet has to stand at two places.
         """
+        if condition is None:
+            raise PortError(
+                f"{self.block_id}.condition: is not fed. Where guidance makes two calls (batched=False), each wants the ControlNet beside "
+                "it: wgtorch.integrations.diffusers.add_adapter(graph, controlnet, node_id)"
+            )
         added = {name: value for name, value in (("text_embeds", text_embeds), ("time_ids", time_ids)) if value is not None}
         down, mid = self.model(
             latent,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortError, require, suggest
 from wgtorch.core.port import Port
 
 
@@ -44,3 +45,28 @@ class FitPicture(Block):
         wanted = (height or self.height or batch.shape[2], width or self.width or batch.shape[3])
         size = tuple(int(side) - int(side) % self.multiple for side in wanted)
         return {"image": batch if tuple(batch.shape[2:]) == size else F.interpolate(batch, size=size)}
+
+
+OUTPUT_TYPES = ("pt", "np", "pil", "latent")
+
+
+def as_output(pictures: Tensor, output_type: str | None, where: str) -> Any:
+    """Pictures [B, 3, H, W], or videos [B, T, 3, H, W], in [0, 1], as pipelines of diffusers give them out.
+
+    Args:
+        pictures: as tensors, ``pt``, which is also what is meant where nothing is said.
+        output_type: or ``np``, an array with channels last; ``pil``, a list of pictures of Pillow, of videos a list of such lists.
+        where: for messages.
+
+    Raises:
+        PortError: there is no such type.
+    """
+    if output_type in (None, "pt"):
+        return pictures
+    if output_type not in OUTPUT_TYPES:
+        raise PortError(f"{where}.output_type: got {output_type!r}; {suggest(str(output_type), OUTPUT_TYPES)}")
+    array = pictures.detach().movedim(-3, -1).float().cpu().numpy()
+    if output_type == "np":
+        return array
+    processor: Any = require("diffusers.image_processor", "diffusers").VaeImageProcessor
+    return [processor.numpy_to_pil(video) for video in array] if pictures.dim() == 5 else processor.numpy_to_pil(array)
