@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +141,30 @@ def test_a_compiled_block_has_one_graph_for_each_adapter() -> None:
         graph.set_adapter("n0", name)
         torch.testing.assert_close(graph(x=X)["y"], by_hand(X, weights, {name: 1.0} if name else {}, 1.5))
     assert counter.frame_count == 3
+
+
+def test_other_weights_of_an_adapter_are_not_compiled_again(tmp_path: Path) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    body = adapted().nodes["n1"]
+    graph = chain(body)
+    graph.set_adapter("n0", "one")
+    for number in (2, 3):
+        other = adapted().nodes["n1"]
+        with torch.no_grad():
+            for name, parameter in other.named_parameters():
+                if ".lora_" in name or "lora_" in name:
+                    parameter.mul_(number)
+        lora.save(other, tmp_path / str(number), "one")
+    body.compile(fullgraph=True, backend=counter)
+    first = graph(x=X)["y"]
+    for number in (2, 3, 2):
+        lora.load(graph, tmp_path / str(number), "one", replace=True)
+        torch.testing.assert_close(graph(x=X)["y"], by_hand(X, leaves(body), {"one": 1.0}, 1.5))
+        assert not torch.allclose(graph(x=X)["y"], first)
+    assert counter.frame_count == 1
 
 
 def test_two_threads_at_once() -> None:

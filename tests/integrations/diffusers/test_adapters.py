@@ -159,6 +159,18 @@ def test_in_two_calls_instead_of_one_batch_nothing_is_guessed(pipeline: Any, con
     assert any("controlnet.condition" in str(each) and "could feed it" in str(each) for each in (*found.errors, *found.warnings))
 
 
+def test_the_picture_is_followed_without_a_prompt(pipeline: Any, controlnet: Any) -> None:
+    their, graph = with_controlnet(pipeline, controlnet), Graph.from_diffusers(pipeline)
+    graph.add_node(ControlNet.around(controlnet), "controlnet")
+    edges = picture(tiny.PIXELS, batch=2)
+    call = {**CALL, "prompt": ["", ""], "negative_prompt": ["", ""]}
+    plain = ours(graph, control_image=edges, **call)
+    for more in ({"guess_mode": True}, {"guess_mode": True, "guidance_scale": 1.0}):
+        found = ours(graph, control_image=edges, **call, **more)
+        torch.testing.assert_close(found, theirs(their, image=edges, **call, **more), rtol=0, atol=1e-4)
+        assert (found - plain).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("schedule", ["ddim", "heun"])
 def test_in_two_calls_the_controlnet_stands_at_two_places(pipeline: Any, controlnet: Any, schedule: str) -> None:
     their = with_controlnet(pipeline, controlnet, scheduler=tiny.scheduler(schedule))
@@ -237,6 +249,52 @@ def test_an_ip_adapter_is_one_more_node(pipeline: Any, image_encoder: Any) -> No
     torch.testing.assert_close(pixels, from_pixels, rtol=0, atol=1e-5)
     # The UNet is shared with the pipeline; without the node it is as it was, for both.
     torch.testing.assert_close(ours(Graph.from_diffusers(pipeline), **CALL), plain, rtol=0, atol=0)
+
+
+def plus_weights(unet: Any, depth: int) -> dict[str, dict[str, Any]]:
+    """Random weights in the form of the authors' files of IP-Adapter Plus."""
+    generator = torch.Generator().manual_seed(8)
+    width, hidden, queries = unet.config.cross_attention_dim, 64, 3
+
+    def drawn(*shape: int) -> Any:
+        return torch.randn(shape, generator=generator) * 0.2
+
+    projection = {"latents": drawn(1, queries, hidden), "proj_in.weight": drawn(hidden, 16), "proj_in.bias": drawn(hidden)}
+    projection |= {"proj_out.weight": drawn(width, hidden), "proj_out.bias": drawn(width)}
+    projection |= {"norm_out.weight": drawn(width), "norm_out.bias": drawn(width)}
+    for layer in range(depth):
+        for norm in ("0.norm1", "0.norm2", "1.0"):
+            projection |= {f"layers.{layer}.{norm}.weight": drawn(hidden), f"layers.{layer}.{norm}.bias": drawn(hidden)}
+        projection |= {f"layers.{layer}.0.to_q.weight": drawn(64, hidden), f"layers.{layer}.0.to_kv.weight": drawn(128, hidden)}
+        projection |= {f"layers.{layer}.0.to_out.weight": drawn(hidden, 64)}
+        projection |= {f"layers.{layer}.1.1.weight": drawn(4 * hidden, hidden), f"layers.{layer}.1.3.weight": drawn(hidden, 4 * hidden)}
+    return {"image_proj": projection, "ip_adapter": ip_weights(unet)["ip_adapter"]}
+
+
+def test_an_ip_adapter_plus(pipeline: Any, image_encoder: Any, tmp_path: Path) -> None:
+    import copy
+
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+    from transformers import CLIPImageProcessor
+
+    weights = plus_weights(pipeline.unet, 4)
+    flat = {f"{outer}.{name}": value for outer, inner in weights.items() for name, value in inner.items()}
+    save_file(flat, tmp_path / "plus.safetensors")
+    graph = Graph.from_diffusers(pipeline)
+    graph.add_node(IPAdapter.from_file(tmp_path / "plus.safetensors", CLIPImage.around(image_encoder)), "ip")
+    image = (picture(16) * 255).round() / 255
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet), "image_encoder": image_encoder}
+    parts["feature_extractor"] = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
+    their = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    their.unet._load_ip_adapter_weights(weights, low_cpu_mem_usage=False)
+    their.set_ip_adapter_scale(0.6)
+    pixels = CLIPImage.around(image_encoder).pixels(image)
+    found = ours(graph, ip_adapter_image=image, ip_adapter_scale=0.6, **CALL)
+    torch.testing.assert_close(found, theirs(their, ip_adapter_image=pixels, **CALL), rtol=0, atol=1e-4)
+    assert (found - ours(graph, ip_adapter_image=picture(16, seed=9), ip_adapter_scale=0.6, **CALL)).abs().max() > 1e-3
+    again = Graph.load(graph.save(tmp_path / "saved")) if graph.nodes["tokenizer"].config.get("folder") else graph
+    torch.testing.assert_close(ours(again, ip_adapter_image=image, ip_adapter_scale=0.6, **CALL), found, rtol=0, atol=0)
 
 
 def test_an_ip_adapter_lets_gradients_through_to_its_picture(pipeline: Any, image_encoder: Any) -> None:

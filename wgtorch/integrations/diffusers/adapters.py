@@ -39,5 +39,6 @@ def add_adapter(graph: Graph, adapter: Block, node_id: str) -> list[str]:
                 graph.add_edge(f"{edge.source_node}.{edge.source_port}", f"{node}.progress")
         graph.add_edge(f"{node}.adapted", f"{backbone}.adapted")
         for port, name in getattr(adapter, "exposes", {}).items():
-            graph.expose_input(node, port, name)
+            if port != "guess_mode":  # which is about the halves of one batch
+                graph.expose_input(node, port, name)
     return nodes

@@ -61,8 +61,8 @@ def from_diffusers(
     What the call of a pipeline may have instead of a prompt - ``prompt_embeds``, ``negative_prompt_embeds``, ``pooled_prompt_embeds``,
     ``negative_pooled_prompt_embeds`` - is given under that name, and the prompt left out. A ``generator``, or a list with one for each
     picture, is drawn from in the pipeline's order, in place of PyTorch's global one. A pipeline without text encoders wants them.
-    Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``; see ``add_adapter``), ``output_type`` is that of the pipelines but
-    ``pt`` by default, SD 3's guidance that skips layers is one more place
+    Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``; see ``add_adapter``), ``output_type`` is that of the
+    pipelines, but ``pt`` by default, SD 3's guidance that skips layers is one more place
     of the backbone (``guidance/pag``), and ``eta`` is a setting of ``solver/ddim``. Without a counterpart is ``padding_mask_crop``.
 
     Latents in place of pictures are given likewise, under ``encoder.latent`` and ``masked_encoder.latent``. So one model of XL goes on

@@ -41,6 +41,10 @@ class CLIPImage(ForeignModel, Embedder):
         pixels = self.pixels(image if image.dim() == 4 else image.unsqueeze(0))
         return {"embedding": self.model(pixels).image_embeds}
 
+    def hidden(self, pixels: Tensor) -> Tensor:
+        """Tokens before the last layer, [B, L, D], of what :meth:`pixels` gives."""
+        return self.model(pixels, output_hidden_states=True).hidden_states[-2]
+
     def pixels(self, image: Tensor) -> Tensor:
         """What the model sees: the shorter side at its size, the middle square, normalised; [B, 3, S, S]."""
         size = self.model.config.image_size

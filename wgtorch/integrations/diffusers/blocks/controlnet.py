@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,8 +47,14 @@ class ControlNet(ForeignModel, Adapter):
         "text_embeds": Port(dtype="embedding", optional=True),
         "time_ids": Port(dtype="tensor", optional=True),
         "progress": Port(dtype="any", optional=True),
+        "parts": Port(dtype="number", optional=True),
+        "guess_mode": Port(dtype="any", optional=True),
     }
-    exposes: Mapping[str, str] = {"image": "control_image", "conditioning_scale": "controlnet_conditioning_scale"}
+    exposes: Mapping[str, str] = {
+        "image": "control_image",
+        "conditioning_scale": "controlnet_conditioning_scale",
+        "guess_mode": "guess_mode",
+    }
 
     def __init__(
         self,
@@ -93,6 +100,8 @@ class ControlNet(ForeignModel, Adapter):
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
         progress: SamplerState | None = None,
+        parts: int | None = None,
+        guess_mode: bool | None = None,
     ) -> dict[str, Any]:
         """``adapted``: residuals of the skip connections and of the middle block.
 
@@ -106,6 +115,9 @@ class ControlNet(ForeignModel, Adapter):
             text_embeds: of models that were trained with it (XL).
             time_ids: of the same.
             progress: of the solver: how far the loop is, for ``start`` and ``end``.
+            parts: 2 where the batch holds what is not wanted first.
+            guess_mode: that half sees nothing of the picture, and the residuals grow from the first to the last, so that the picture is
+                followed without a prompt too.
 
         Raises:
             PortError: the batch cannot be divided among the pictures, or the condition is not fed: with guidance in two calls
@@ -116,16 +128,24 @@ class ControlNet(ForeignModel, Adapter):
                 f"{self.block_id}.condition: is not fed. Where guidance makes two calls (batched=False), each wants the ControlNet beside "
                 "it: wgtorch.integrations.diffusers.add_adapter(graph, controlnet, node_id)"
             )
+        rows = latent.shape[0]
+        if guess_mode:
+            own = rows // (1 if parts is None else int(parts))
+            latent, condition = latent[-own:], condition[-own:]
+            text_embeds, time_ids = (None if value is None else value[-own:] for value in (text_embeds, time_ids))
         added = {name: value for name, value in (("text_embeds", text_embeds), ("time_ids", time_ids)) if value is not None}
         down, mid = self.model(
             latent,
             timestep,
+            guess_mode=bool(guess_mode),
             encoder_hidden_states=condition,
             controlnet_cond=self._picture(image, latent),
             conditioning_scale=self._scale(self.scale if conditioning_scale is None else float(conditioning_scale), progress),
             added_cond_kwargs=added or None,
             return_dict=False,
         )
+        if latent.shape[0] < rows:
+            *down, mid = (torch.cat([torch.zeros_like(one), one]) for one in (*down, mid))
         return {"adapted": Contribution(down=tuple(down), mid=mid)}
 
     def _picture(self, image: Tensor, latent: Tensor) -> Tensor:
