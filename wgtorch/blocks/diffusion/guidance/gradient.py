@@ -226,7 +226,8 @@ def _feeding(graph: Graph, node: str, port: str) -> list[str]:
 def _trained(graph: Graph) -> dict[str, Any]:
     """What the model predicts, and the schedule that it was trained with, as the graph's solver and schedule say."""
     nodes: dict[str, Any] = dict(graph.nodes.items())
-    solver, schedule = nodes.get("solver"), nodes.get("schedule")
+    solver: Any = nodes.get("solver")
+    schedule: Any = nodes.get("schedule")
     if not hasattr(solver, "prediction"):
         found = "no node solver" if solver is None else f"{solver.block_type}, which does not say what is predicted"
         raise ConfigError(f"{graph.block_id}: has {found}; expected one of wgtorch's own solvers (set_solver)")

@@ -68,5 +68,6 @@ def as_output(pictures: Tensor, output_type: str | None, where: str) -> Any:
     array = pictures.detach().movedim(-3, -1).float().cpu().numpy()
     if output_type == "np":
         return array
-    processor: Any = require("diffusers.image_processor", "diffusers").VaeImageProcessor
-    return [processor.numpy_to_pil(video) for video in array] if pictures.dim() == 5 else processor.numpy_to_pil(array)
+    processors: Any = require("diffusers.image_processor", "diffusers")
+    as_pil = processors.VaeImageProcessor.numpy_to_pil
+    return [as_pil(video) for video in array] if pictures.dim() == 5 else as_pil(array)
