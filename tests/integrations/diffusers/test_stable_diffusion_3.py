@@ -180,9 +180,12 @@ def test_what_does_not_fit(pipeline: Any, tmp_path: Path) -> None:
         Graph.from_diffusers(tiny.stable_diffusion_3(tmp_path, t5=False, channels=16, in_channels=33))
 
 
-def test_guidance_that_skips_layers(pipeline: Any) -> None:
-    graph = Graph.from_diffusers(pipeline, batched=False)
-    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": 6, **LENGTH}
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("prompt", [PROMPT, ["a", "the cat"]], ids=["one", "two"])
+def test_guidance_that_skips_layers(pipeline: Any, prompt: Any, batched: bool) -> None:
+    graph = Graph.from_diffusers(pipeline, batched=batched)
+    negative = NEGATIVE if isinstance(prompt, str) else [NEGATIVE, "x"]
+    call = {"prompt": prompt, "negative_prompt": negative, "num_inference_steps": 6, **LENGTH}
     plain = ours(graph, **call)
     timesteps = pipeline.scheduler
     timesteps.set_timesteps(6)

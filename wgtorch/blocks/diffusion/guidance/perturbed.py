@@ -15,6 +15,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, check_interval, is_outside, per_sample, within
 from wgtorch.blocks.diffusion.guidance.cfg import cfg
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 
 
@@ -68,7 +69,8 @@ class _Away(IntervalGuidance):
 class PerturbedAttention(_Away):
     """Perturbed-attention guidance, with or without classifier-free guidance; see :func:`perturbed_guidance`.
 
-    The third prediction comes from the same backbone at one more place, which is told there what to perturb::
+    The third prediction comes from the same backbone at one more place, which is told there what to perturb (with ``batched=False`` for
+    the prompt alone, at a quarter less of the work)::
 
         graph = Graph.from_diffusers(folder, batched=False)
         graph.replace_node("guidance", PerturbedAttention(scale=7.5, perturbed_scale=3.0))
@@ -113,7 +115,20 @@ class PerturbedAttention(_Away):
         perturbed_scale: float | Tensor | None = None,
         timestep: float | Tensor | None = None,
     ) -> dict[str, Any]:
-        """``pred_guided``, of the shape of the predictions [B, C, ...]; scales are numbers or one for each sample [B]."""
+        """``pred_guided``, of the shape of the predictions [B, C, ...]; scales are numbers or one for each sample [B].
+
+        Where guidance runs as one batch, so does the third prediction, [2 B, C, ...], of which the prompt's half counts.
+
+        Raises:
+            PortError: the third prediction has another number of rows.
+        """
+        rows, found = pred_cond.shape[0], pred_perturbed.shape[0]
+        if found == 2 * rows:  # of a guided batch, which holds what is not wanted first
+            pred_perturbed = pred_perturbed[rows:]
+        elif found != rows:
+            raise PortError(
+                f"{self.block_id}.pred_perturbed: got {found} rows for {rows}; expected as many, or a guided batch of twice that"
+            )
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
         strength, other = self.strength(scale, pred_cond), self.other(perturbed_scale, pred_cond)

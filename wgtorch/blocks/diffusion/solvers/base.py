@@ -269,9 +269,11 @@ class GridSolver(Solver):
         Raises:
             PortError: it is not what the solver takes.
         """
+        mend = "A model that also predicts a variance has twice the channels: take solver/ddpm with variance='learned_range'"
+        if pred.shape[0] != latent.shape[0]:
+            mend = "A guided batch holds more rows than the latent: its halves are joined by a guidance node, behind diffusers/split"
         raise PortError(
-            f"{self.block_id}.pred: found shape {list(pred.shape)} for a latent of {list(latent.shape)}; expected the same. "
-            "A model that also predicts a variance has twice the channels: take solver/ddpm with variance='learned_range'"
+            f"{self.block_id}.pred: found shape {list(pred.shape)} for a latent of {list(latent.shape)}; expected the same. {mend}"
         )
 
 
