@@ -37,7 +37,9 @@ _BLOCKS = {
     "wgtorch.integrations.diffusers": ("schedule/diffusers", "solver/diffusers"),
     "wgtorch.integrations.diffusers.first_block_cache": ("cache/first_block",),
     "wgtorch.integrations.diffusers.resolution": ("diffusers/trained_size",),
-    "wgtorch.integrations.diffusers.families": ("diffusers/kontext_sizes",),
+    "wgtorch.integrations.diffusers.families": (
+        "diffusers/edit", "diffusers/edit_channels", "diffusers/kontext_sizes", "guidance/edit",
+    ),
     "wgtorch.integrations.diffusers.blocks": (
         "adapter/controlnet", "adapter/ip", "adapter/t2i", "embedder/clip_image",
         "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "codec/autoencoder_tiny",

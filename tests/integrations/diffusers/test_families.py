@@ -321,3 +321,23 @@ def test_a_transformer_of_a_gguf_file_stays_quantised(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(CheckpointError, match="diffusers cannot read"):
         Graph.from_diffusers(tmp_path / "flux", components={"transformer": tmp_path / "broken.gguf"})
+
+
+@pytest.mark.parametrize("schedule", ["ddim", "euler_ancestral", "pndm"])
+def test_a_picture_is_changed_as_it_is_told(pipelines: dict[str, Any], schedule: str, tmp_path: Path) -> None:
+    kind = diffusers.StableDiffusionInstructPix2PixPipeline
+    torch.manual_seed(2)
+    parts = {**pipelines["sd"].components, "unet": tiny.unet(in_channels=8), "scheduler": tiny.scheduler(schedule)}
+    pipeline = kind(**parts, requires_safety_checker=False)
+    graph = Graph.from_diffusers(pipeline, task="image_to_image")
+    call = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "image": picture(18), "num_inference_steps": 4}
+    plain = check_equal(pipeline, graph, **call)
+    assert plain.shape == (1, 3, 18, 18)
+    assert (check_equal(pipeline, graph, **call, image_guidance_scale=2.5) - plain).abs().max() > 1e-3
+    assert (check_equal(pipeline, graph, **call, guidance_scale=3.0) - plain).abs().max() > 1e-3
+    check_equal(pipeline, graph, **call, guidance_scale=1.0)
+    check_equal(pipeline, graph, **{**call, "prompt": ["a", "the cat"], "negative_prompt": ["x", "y"]}, num_images_per_prompt=2)
+    graph.to_diffusers(tmp_path / "out")
+    again = diffusers.DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
+    assert type(again) is kind
+    check_equal(again, Graph.from_diffusers(tmp_path / "out", task="image_to_image"), **call)

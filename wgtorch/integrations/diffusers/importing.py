@@ -43,6 +43,7 @@ def from_diffusers(
     ================  ================================================  ======================================================
     Stable Diffusion  ``text_to_image``, ``image_to_image``,            a UNet that holds an IP-Adapter
     1, 2, XL          ``inpaint``
+    InstructPix2Pix   ``image_to_image``                                XL
     SD 3              the same                                          image adapters
     FLUX.1            the same; Fill ``inpaint``                        Depth, Canny, Kontext
     Wan 2.1, 2.2      ``text_to_video``, ``image_to_video``             Animate, VACE, video to video

@@ -8,6 +8,7 @@ from wgtorch.integrations.diffusers.families.flux2 import FLUX2
 from wgtorch.integrations.diffusers.families.flux_controlnet import FLUX_CONTROLNET
 from wgtorch.integrations.diffusers.families.flux_kontext import FLUX_KONTEXT
 from wgtorch.integrations.diffusers.families.hunyuan_video import HUNYUAN_VIDEO
+from wgtorch.integrations.diffusers.families.instruct_pix2pix import INSTRUCT_PIX2PIX
 from wgtorch.integrations.diffusers.families.ltx import LTX
 from wgtorch.integrations.diffusers.families.pixart import PIXART
 from wgtorch.integrations.diffusers.families.qwen_image import QWEN_IMAGE
@@ -37,6 +38,7 @@ FAMILIES = (
     FLUX2,
     CHROMA,
     HUNYUAN_VIDEO,
+    INSTRUCT_PIX2PIX,
 )
 
 for _family in FAMILIES:

@@ -23,7 +23,7 @@ _REFUSED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("LDM3D", "its autoencoder decodes a depth map beside the picture, which no codec here does", {}),
     ("LatentConsistencyModelImg2Img", "its scheduler is told the strength itself; make the graph of "
      "diffusers.StableDiffusionImg2ImgPipeline.from_pipe(pipeline), whose steps are a share of those of the whole way", {}),
-    ("InstructPix2Pix", "it guides by two scales, of the picture and of the text, which guidance/cfg does not", {}),
+    ("XLInstructPix2Pix", "it guides by two scales, of the picture and of the text, which is here for Stable Diffusion 1 alone", {}),
     ("(Latent)?Upscale", "its UNet sees a small picture and a level of noise", {}),
     ("Depth2Img", "its UNet sees a depth map", {}),
     ("DiffEdit|Pix2PixZero|CycleDiffusion", "it inverts a picture before it edits it; graphs here do not invert", {}),

@@ -1,0 +1,197 @@
+"""Graphs of InstructPix2Pix, which changes a picture as it is told (Brooks et al. 2023, https://arxiv.org/abs/2211.09800)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.port import Port
+from wgtorch.graph import Graph
+from wgtorch.integrations.diffusers.assembly import Defaults, add, begin, finished, join
+from wgtorch.integrations.diffusers.families.family import CLIP, Family, text_part
+from wgtorch.integrations.diffusers.families.stable_diffusion import UNET, UNET_ADAPTERS, autoencoder
+from wgtorch.integrations.diffusers.sampling import scheduling
+from wgtorch.integrations.diffusers.source import Source
+from wgtorch.integrations.diffusers.text import encoders
+
+_DEFAULTS = Defaults(7.5, steps=100)
+_IMAGE_SCALE = 1.5
+
+
+@register_block("diffusers/edit")
+class Edit(Block):
+    """What the backbone is told in a run, three times in one batch: prompt and picture, the picture alone, neither.
+
+    Args:
+        factor: pixels to a latent's side.
+        unscaled: by which the picture's latent is multiplied, so that the model sees it as the autoencoder gave it.
+        scale: of the prompt, where the input ``guidance_scale`` is not fed.
+        image_scale: of the picture, likewise.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "embedding": "embedding",
+        "negative_embedding": "embedding",
+        "image_latent": "latent",
+        "guidance_scale": Port(dtype="number", optional=True),
+        "image_guidance_scale": Port(dtype="number", optional=True),
+        "num_images_per_prompt": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {
+        "condition": "embedding", "prompt_embeds": "embedding", "image_condition": "latent", "height": "number", "width": "number",
+        "scale": "number", "image_scale": "number",
+    }  # fmt: skip
+
+    def __init__(self, *, factor: int, unscaled: float, scale: float = 7.5, image_scale: float = 1.5) -> None:
+        super().__init__()
+        self.factor = factor
+        self.unscaled = unscaled
+        self.scale = scale
+        self.image_scale = image_scale
+
+    def forward(
+        self,
+        embedding: Tensor,
+        negative_embedding: Tensor,
+        image_latent: Tensor,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        num_images_per_prompt: int | None = None,
+    ) -> dict[str, Any]:
+        """``condition`` [3 B, T, D] and ``image_condition`` [3 B, C, h, w], or [B, ...] without guidance.
+
+        Args:
+            embedding: of the prompts, [P, T, D].
+            negative_embedding: of what is not wanted, [1 or P, T, D].
+            image_latent: of the picture, [n, C, h, w]; n divides B.
+            guidance_scale: of the prompt; there is guidance above 1.
+            image_guidance_scale: of the picture, from 1 on.
+            num_images_per_prompt: B is P times this.
+
+        Raises:
+            PortError: the pictures cannot be divided among the prompts.
+        """
+        scale = self.scale if guidance_scale is None else float(guidance_scale)
+        image_scale = self.image_scale if image_guidance_scale is None else float(image_guidance_scale)
+        one = embedding.repeat_interleave(int(num_images_per_prompt or 1), dim=0)
+        if one.shape[0] % image_latent.shape[0]:
+            raise PortError(
+                f"{self.block_id}.image_latent: got {image_latent.shape[0]} pictures for {one.shape[0]} rows; expected a divisor"
+            )
+        image = image_latent.repeat(one.shape[0] // image_latent.shape[0], 1, 1, 1) * self.unscaled
+        sizes = {name: side * self.factor for name, side in zip(("height", "width"), image.shape[2:], strict=True)}
+        shared = {"prompt_embeds": one, **sizes, "scale": scale, "image_scale": image_scale}
+        if not (scale > 1 and image_scale >= 1):
+            return {"condition": one, "image_condition": image, **shared}
+        other = negative_embedding.expand(embedding.shape[0], -1, -1).repeat_interleave(int(num_images_per_prompt or 1), dim=0)
+        seen = torch.cat([image, image, torch.zeros_like(image)])
+        return {"condition": torch.cat([one, other, other]), "image_condition": seen, **shared}
+
+
+@register_block("diffusers/edit_channels")
+class EditChannels(Block):
+    """The latent, as often as the picture is there, and the picture beside it as channels."""
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"latent": "latent", "image_condition": "latent"}
+    outputs: Mapping[str, Any] = {"latent": "latent"}
+
+    def forward(self, latent: Tensor, image_condition: Tensor) -> Tensor:
+        """``latent`` [n B, 2 C, h, w] of [B, C, h, w] and [n B, C, h, w]."""
+        return torch.cat([latent.repeat(image_condition.shape[0] // latent.shape[0], 1, 1, 1), image_condition.to(latent.dtype)], dim=1)
+
+
+@register_block("guidance/edit")
+class EditGuidance(Block):
+    """Guidance by two scales: none + image_scale (picture - none) + scale (both - picture)."""
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"pred": "latent", "prompt_embeds": "embedding", "scale": "number", "image_scale": "number"}
+    outputs: Mapping[str, Any] = {"pred_guided": "latent"}
+
+    def forward(self, pred: Tensor, prompt_embeds: Tensor, scale: float, image_scale: float) -> dict[str, Any]:
+        """``pred_guided`` [B, C, h, w] of ``pred`` [3 B, C, h, w]; without guidance [B, C, h, w] as it is."""
+        if pred.shape[0] == prompt_embeds.shape[0]:
+            return {"pred_guided": pred}
+        both, picture, none = pred.chunk(3)
+        return {"pred_guided": none + scale * (both - picture) + image_scale * (picture - none)}
+
+
+def instruct_pix2pix(source: Source, task: str, batched: bool) -> Graph:
+    """InstructPix2Pix as a graph, whose guidance is one batch of three.
+
+    Raises:
+        ConfigError: the UNet does not see the picture's latent beside its own.
+    """
+    parts = begin(source, task, True, _DEFAULTS, steps_eta=True)
+    parts.backbone = source.model("unet", "backbone/unet_2d_condition")
+    parts.vae = autoencoder(source)
+    if (found := parts.backbone.model.config.in_channels) != 2 * parts.vae.channels:
+        raise ConfigError(f"from_diffusers: {source.name!r} has a UNet of {found} input channels; expected {2 * parts.vae.channels}")
+    encoders(parts)
+    scheduling(parts)
+    graph, factor = parts.graph, parts.vae.factor
+    graph.hide_input("clip_skip")
+    add(graph, "picture", "diffusers/fit_picture", {"multiple": factor})
+    add(graph, "encoder", parts.vae, inputs={"draws": False})
+    unscaled = 1 / parts.vae.model.config.scaling_factor
+    add(
+        graph,
+        "edit",
+        "diffusers/edit",
+        {"factor": factor, "unscaled": unscaled, "scale": _DEFAULTS.guidance_scale, "image_scale": _IMAGE_SCALE},
+    )
+    add(graph, "noise", "noise/latents", {"channels": parts.vae.channels, "factor": factor, "height": 512, "width": 512})
+    for name, block in (
+        ("channels", "diffusers/edit_channels"),
+        ("backbone", parts.backbone),
+        ("guidance", "guidance/edit"),
+        ("codec", parts.vae),
+    ):
+        add(graph, name, block)
+    join(
+        graph,
+        ("picture.image", "encoder.image"),
+        ("encoder.latent", "edit.image_latent"),
+        ("text_encoder.embedding", "edit.embedding"),
+        ("negative_text_encoder.embedding", "edit.negative_embedding"),
+        ("edit.prompt_embeds", "noise.condition"),
+        ("edit.height", "noise.height"),
+        ("edit.width", "noise.width"),
+        *(("schedule.progress", f"{node}.progress") for node in ("noise", "solver")),
+        *(("noise.latent", f"{node}.latent") for node in ("solver", "channels")),
+        *(("solver.next_latent", f"{node}.latent") for node in ("solver", "channels", "codec")),
+        *((source, f"{node}.timestep") for source in ("schedule.timestep", "solver.next_timestep") for node in ("solver", "backbone")),
+        ("solver.progress", "solver.progress"),
+        ("edit.image_condition", "channels.image_condition"),
+        ("channels.latent", "backbone.latent"),
+        ("edit.condition", "backbone.condition"),
+        ("backbone.pred", "guidance.pred"),
+        *((f"edit.{name}", f"guidance.{name}") for name in ("prompt_embeds", "scale", "image_scale")),
+        ("guidance.pred_guided", "solver.pred"),
+    )
+    shown = {"picture": ("image",), "noise": ("latents",), "edit": ("guidance_scale", "image_guidance_scale", "num_images_per_prompt")}
+    for node, ports in {**shown, "codec": ("output_type",)}.items():
+        for port in ports:
+            graph.expose_input(node, port)
+    graph.metadata["input_aliases"] = {f"{end}prompt_embeds": f"{end}text_encoder.embedding" for end in ("", "negative_")}
+    graph.expose_output("codec", "image")
+    return finished(parts)
+
+
+INSTRUCT_PIX2PIX = Family(
+    "InstructPix2Pix",
+    {"StableDiffusionInstructPix2PixPipeline": ("image_to_image",)},
+    instruct_pix2pix,
+    {**UNET, **text_part("", *CLIP)},
+    {"UNet2DConditionModel": UNET_ADAPTERS},
+    settings=lambda graph: {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    ignored=("image_encoder",),
+    marks="edit",
+)
