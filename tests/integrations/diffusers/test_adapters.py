@@ -178,7 +178,7 @@ def test_in_two_calls_the_controlnet_stands_at_two_places(pipeline: Any, control
     alone = Graph.from_diffusers(their_text_to_image(pipeline, schedule), batched=False)
     alone.add_node(ControlNet.around(controlnet), "controlnet")
     edges = picture(tiny.PIXELS)
-    with pytest.raises(PortError, match=r"condition: is not fed. .* add_adapter\(graph, controlnet, node_id\)"):
+    with pytest.raises(PortError, match=r"condition: is not fed\. .*add_adapter\(graph, controlnet, node_id\)"):
         alone.run({**CALL, "control_image": edges})
     assert add_adapter(graph, ControlNet.around(controlnet, start=0.1), "controlnet") == ["controlnet", "negative_controlnet"]
     graph.validate()
