@@ -171,7 +171,7 @@ def test_the_picture_is_followed_without_a_prompt(pipeline: Any, controlnet: Any
         assert (found - plain).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("schedule", ["ddim", "heun"])
+@pytest.mark.parametrize("schedule", ["ddim", "heun", "pndm"])
 def test_in_two_calls_the_controlnet_stands_at_two_places(pipeline: Any, controlnet: Any, schedule: str) -> None:
     their = with_controlnet(pipeline, controlnet, scheduler=tiny.scheduler(schedule))
     graph = Graph.from_diffusers(their_text_to_image(pipeline, schedule), batched=False)
@@ -180,11 +180,13 @@ def test_in_two_calls_the_controlnet_stands_at_two_places(pipeline: Any, control
     edges = picture(tiny.PIXELS)
     with pytest.raises(PortError, match=r"condition: is not fed\. .*add_adapter\(graph, controlnet, node_id\)"):
         alone.run({**CALL, "control_image": edges})
-    assert add_adapter(graph, ControlNet.around(controlnet, start=0.1), "controlnet") == ["controlnet", "negative_controlnet"]
+    assert add_adapter(graph, ControlNet.around(controlnet, start=0.2, end=0.9), "controlnet") == ["controlnet", "negative_controlnet"]
     graph.validate()
     for call in (CALL, {**CALL, "prompt": ["a", "the cat"], "negative_prompt": ["x", "y"]}):
         found = ours(graph, control_image=edges, controlnet_conditioning_scale=0.7, **call)
-        expected = theirs(their, image=edges, controlnet_conditioning_scale=0.7, control_guidance_start=0.1, **call)
+        expected = theirs(
+            their, image=edges, controlnet_conditioning_scale=0.7, control_guidance_start=0.2, control_guidance_end=0.9, **call
+        )
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 

@@ -336,7 +336,7 @@ def test_a_picture_is_changed_as_it_is_told(pipelines: dict[str, Any], schedule:
     assert (check_equal(pipeline, graph, **call, image_guidance_scale=2.5) - plain).abs().max() > 1e-3
     assert (check_equal(pipeline, graph, **call, guidance_scale=3.0) - plain).abs().max() > 1e-3
     check_equal(pipeline, graph, **call, guidance_scale=1.0)
-    check_equal(pipeline, graph, **{**call, "prompt": ["a", "the cat"], "negative_prompt": ["x", "y"]}, num_images_per_prompt=2)
+    check_equal(pipeline, graph, **{**call, "prompt": ["a", "the cat"], "negative_prompt": ["x", "y"], "image": picture(18, batch=2)})
     graph.to_diffusers(tmp_path / "out")
     again = diffusers.DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
     assert type(again) is kind

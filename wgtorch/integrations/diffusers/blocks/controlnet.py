@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wgtorch.blocks.diffusion.schedules.grid import SamplerState
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, require
 from wgtorch.core.port import Port
@@ -99,7 +98,7 @@ class ControlNet(ForeignModel, Adapter):
         conditioning_scale: float | None = None,
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
-        progress: SamplerState | None = None,
+        progress: Any = None,
         parts: int | None = None,
         guess_mode: bool | None = None,
     ) -> dict[str, Any]:
@@ -156,11 +155,19 @@ class ControlNet(ForeignModel, Adapter):
             batch = F.interpolate(batch, size=size)
         return rows_for(batch, latent.shape[0], f"{self.block_id}.image").to(latent)
 
-    def _scale(self, scale: float, progress: SamplerState | None) -> float:
+    def _scale(self, scale: float, progress: Any) -> float:
         if progress is None or (self.start == 0 and self.end == 1):
             return scale
-        iteration, num_iterations = progress.iteration, len(progress.grid)
-        return 0.0 if iteration / num_iterations < self.start or (iteration + 1) / num_iterations > self.end else scale
+        return scale if is_within(progress, self.start, self.end) else 0.0
+
+
+def is_within(progress: Any, start: float, end: float) -> bool:
+    """An iteration of a loop lies between two shares of all of them, as pipelines of diffusers count."""
+    if hasattr(progress, "scheduler"):
+        count = len(progress.scheduler.timesteps)
+    else:  # a solver of two stages makes more iterations than its grid has steps, which it says from the second one on
+        count = len(progress.grid) if progress.coefficients is None else progress.coefficients.count
+    return progress.iteration / count >= start and (progress.iteration + 1) / count <= end
 
 
 def rows_for(value: Tensor, rows: int, where: str) -> Tensor:

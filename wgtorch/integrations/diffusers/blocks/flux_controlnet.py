@@ -12,7 +12,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
-from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
+from wgtorch.integrations.diffusers.blocks.controlnet import is_within, rows_for
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH, TRAINED_STEPS, places
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import moments
@@ -110,11 +110,9 @@ class FluxControlNet(ForeignModel, Adapter):
         return self.model.input_hint_block is not None
 
     def _scale(self, scale: float, start: float | None, end: float | None, progress: Any) -> float:
-        if progress is None:
+        if progress is None or is_within(progress, start or 0.0, 1.0 if end is None else end):
             return scale
-        steps = len(progress.grid) if hasattr(progress, "grid") else len(progress.scheduler.timesteps)
-        is_outside = progress.iteration / steps < (start or 0.0) or (progress.iteration + 1) / steps > (1.0 if end is None else end)
-        return 0.0 if is_outside else scale
+        return 0.0
 
 
 @register_block("diffusers/rows")
