@@ -148,6 +148,22 @@ def test_what_is_done_to_a_level_afterwards_is_seen(how: str) -> None:
     assert seen == [1]
 
 
+def test_what_was_put_around_a_level_is_called() -> None:
+    class Around(nn.Module):
+        def __init__(self, inside: nn.Module):
+            super().__init__()
+            self.inside, self.calls = inside, 0
+
+        def forward(self, **inputs: Any) -> Any:
+            self.calls += 1
+            return self.inside(**inputs)
+
+    level = chain(chain(Add(1)))
+    want = level.run({"x": torch.ones(1)})["y"]
+    around = level.nodes._modules["n0"] = Around(level.nodes["n0"])
+    assert torch.equal(level(x=torch.ones(1))["y"], want) and around.calls == 1
+
+
 def test_changes_below_are_followed() -> None:
     inner = chain(Add(1), Add(1))
     level = Pipeline("p")

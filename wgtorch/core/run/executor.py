@@ -204,7 +204,8 @@ def inlined_children(composite: ExecutorHost, levels: Sequence[tuple[int, str]])
         own = tables[above][key].__dict__
         if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
             return None
-        if own["forward"] is not own["_signed"] or own.get("_compiled_call_impl") is not None:
+        signed = own.get("_signed")  # None where something stands around the level
+        if signed is None or own["forward"] is not signed or own.get("_compiled_call_impl") is not None:
             return None
         tables.append(own["_modules"]["nodes"]._modules)
     return tables
