@@ -41,6 +41,7 @@ COMMANDS = [
 ]
 FIRST = list({name: (name, command) for name, command in reversed(COMMANDS)}.values())[::-1]
 UNTRAINED = [
+    "experiment/around_api.yaml",  # needs a server: tests/train/test_around_api.py
     "experiment/sea_voyage.yaml",  # for scripts/run_world.py
     "experiment/snowstorm.yaml",
     "graph/caption.yaml",  # the describer trains by itself: block=describer

@@ -9,6 +9,7 @@ wgtorch train outputs/default_painter/2026-01-01_12-00-00 seed=1          a run 
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import subprocess
 import sys
@@ -210,6 +211,8 @@ def task(config: Any, sweep: Sweep | None = None) -> float | None:
 
     hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    for chatty in ("httpx", "httpx2"):  # Hydra shows what is logged, and these tell of every call of an API
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def train(resume: Path | None = None) -> float | None:
         try:

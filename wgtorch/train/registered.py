@@ -28,6 +28,7 @@ _OBJECTIVES = {
 _DATA = {
     "wgtorch.train.data.synthetic": ("synthetic",),
     "wgtorch.train.data.tensors": ("tensors",),
+    "wgtorch.train.data.rows": ("rows",),
     "wgtorch.train.data.captioned": ("captioned_images",),
     "wgtorch.train.data.image_folder": ("image_folder",),
     "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
@@ -43,6 +44,6 @@ def install() -> None:
     """Tells the registries which module provides which name."""
     for module, names in _OBJECTIVES.items():
         ObjectiveRegistry.provide(partial(import_module, module), *names)
-    RewardRegistry.provide(partial(import_module, "wgtorch.train.objectives.reward"), "brightness")
+    RewardRegistry.provide(partial(import_module, "wgtorch.train.objectives.reward"), "brightness", "label_likelihood")
     for module, names in _DATA.items():
         DataRegistry.provide(partial(import_module, module), *names)

@@ -31,6 +31,22 @@ def brightness(values: Mapping[str, Any], batch: Batch, *, of: str = "image") ->
     return values[of].float().flatten(1).mean(1)
 
 
+@register_reward("label_likelihood")
+def label_likelihood(
+    values: Mapping[str, Any], batch: Batch, *, of: str, label: str = "label", text: str | None = None, names: list[str] | None = None
+) -> Tensor:
+    """Log-likelihood [B], in (-inf, 0], of each sample's label by the logits ``of`` [B, K], which trains the layers that made them.
+
+    With ``text``, a text for each sample, and the ``names`` of the K labels, 1 more where the text holds its label's name: what stands
+    before a call over a network learns from that number.
+    """
+    likely = values[of].float().log_softmax(-1).gather(1, batch[label].view(-1, 1)).squeeze(1)
+    if text is None or names is None:
+        return likely
+    told = [names[int(number)].lower() in said.lower() for said, number in zip(values[text], batch[label], strict=True)]
+    return likely + torch.tensor(told, dtype=likely.dtype, device=likely.device)
+
+
 @register_objective("reward")
 class Reward(Objective):
     """Makes a registered reward [B] high.
