@@ -190,13 +190,30 @@ def test_plain_ddp_waits_for_nothing_that_no_gradient_reaches(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
-def test_adapters_of_a_world_train_in_two_processes_as_shipped(tmp_path: Path) -> None:
-    command = ["world=gallery", "data=scene_prompts", "lora=rank8", "trainer=ddp_cpu", "trainer.max_steps=2", "data.batch_size=2"]
-    quick = ["+trainer.enable_progress_bar=false", "samples=null", "+trainer.limit_val_batches=0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    start = [sys.executable, str(ROOT / "scripts/train.py")]
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("what", ["world=gallery", "world=default", "graph=diffusers"])
+def test_adapters_train_in_two_processes_as_shipped(what: str, tmp_path: Path) -> None:
+    data = ["data=scene_prompts", "data.batch_size=2"]
+    if what == "graph=diffusers":
+        pytest.importorskip("diffusers")
+        from PIL import Image
+
+        from tests.integrations.diffusers import tiny
+
+        tiny.stable_diffusion_xl(tmp_path / "words").save_pretrained(tmp_path / "model")
+        for index in range(4):
+            (tmp_path / "pictures").mkdir(exist_ok=True)
+            Image.new("RGB", (16, 16), (60 * index, 0, 0)).save(tmp_path / f"pictures/{index}.png")
+        data = ["graph.folder=model", "data=image_folder", "data.folder=pictures", "data.prompt=a", "data.size=16", "data.step=2"]
+    quick = ["lora=rank8", "trainer=ddp_cpu", "trainer.max_steps=2", "samples=null", "+trainer.limit_val_batches=0"]
     done = subprocess.run(
-        [*start, *command, *quick], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, str(ROOT / "scripts/train.py"), what, *data, *quick, "+trainer.enable_progress_bar=false"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(tmp_path.glob("outputs/train/*/checkpoints/last/manifest.json"))

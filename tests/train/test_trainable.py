@@ -376,3 +376,15 @@ def test_one_pattern_needs_no_list() -> None:
     graph = chain(Linear(), Linear())
     Trainable(graph, objective="train_toys/mse", freeze="a")
     assert [node for node, spec in graph.node_specs.items() if spec.trainable] == ["b"]
+
+
+def test_eight_bits_want_their_library() -> None:
+    from importlib.util import find_spec
+
+    from wgtorch.core.errors import MissingExtraError
+    from wgtorch.train.optimization import adamw_8bit
+
+    if find_spec("bitsandbytes") is not None:
+        pytest.skip("it is installed")
+    with pytest.raises(MissingExtraError, match=r"pip install 'wgtorch\[bitsandbytes\]'"):
+        adamw_8bit([])

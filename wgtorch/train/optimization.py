@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import ConfigError, TrainingError, suggest
+from wgtorch.core.errors import ConfigError, TrainingError, require, suggest
 from wgtorch.train.learned import learned_parameters
 from wgtorch.train.muon import MuonAdamW
 from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import check_patterns, matches, names_of
-from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, check_arguments, register_schedule
+from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, check_arguments, register_optimizer, register_schedule
 
 Factor = Callable[[int], float]
 
@@ -28,6 +28,13 @@ for _name, _optimizer in {
     "sgd": torch.optim.SGD,
 }.items():
     OptimizerRegistry.register(_name, _optimizer)
+
+
+@register_optimizer("adamw_8bit")
+def adamw_8bit(params: Any, **settings: Any) -> torch.optim.Optimizer:
+    """AdamW whose averages are kept in 8 bits, in blocks (Dettmers et al. 2022, https://arxiv.org/abs/2110.02861), by bitsandbytes."""
+    library: Any = require("bitsandbytes", "bitsandbytes")
+    return library.optim.AdamW8bit(params, **settings)
 
 
 @register_schedule("constant")

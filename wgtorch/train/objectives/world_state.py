@@ -85,6 +85,16 @@ class WorldState(Objective):
         means = {name: torch.stack(values).mean() for name, values in terms.items()}
         return {**{name: value.detach() for name, value in means.items()}, "loss": torch.stack(list(means.values())).mean()}
 
+    def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
+        """Pictures that slots hold after the last pass, and what they should be."""
+        *_, (index, state, _) = self.passes(target, batch)
+        found = {name: (look_into(state, name), self.wanted(batch[key], index)) for name, key in self.slots.items()}
+        pictures = {
+            name: pair for name, pair in found.items() if all(isinstance(each, Tensor) and each.shape[1:2] == (3,) for each in pair)
+        }
+        named = ({name: shown, f"{name}_wanted": wanted} for name, (shown, wanted) in pictures.items())
+        return {name: value for each in named for name, value in each.items() if value.dim() == 4}
+
     def passes(self, target: Block, batch: Batch) -> Any:
         """Runs the passes: (number, State after it, values of the watched ports in it)."""
         state = State(schema=schema_of(target, "world_state"), **{slot: batch[key] for slot, key in self.start.items()})
