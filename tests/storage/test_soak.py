@@ -14,11 +14,12 @@ pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.skipif(not hasat
 
 
 def test_nothing_is_lost_unnamed_or_leaked():
-    counts = {"kills": 3, "hostile": 80, "faults": 15, "threads": 2, "runs": 3}
+    counts = {"kills": 3, "hostile": 80, "faults": 15, "tapes": 3, "threads": 2, "runs": 3}
     options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-m", "scripts.soak.storage", *options], cwd=root, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout.splitlines()[-1])
+    assert found["secrets"]["used"] == 12
     assert found["kills"]["kills"] >= 3 and found["faults"]["faults"] >= 10 and found["threads"]["runs"] == 6, done.stderr
     wrong = {name: part[name] for part in found.values() for name in part if name in ("lost", "unnamed", "wrong", "large", "leaked")}
     assert set(wrong.values()) == {0}, f"{found}\n{done.stderr}"
