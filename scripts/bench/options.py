@@ -239,6 +239,9 @@ def main() -> None:
             words += f"{ratio:9.2f}x of {line.beside}"
         if line.limit is not None:
             unit = "x" if line.beside else " us"
+            if line.without is not None and ratio < 0.5:  # threads of others got between
+                print(f"{words}   [not told ] the machine is too busy for a difference of two lines")
+                continue
             words += f"   [{'reached' if ratio <= line.limit else 'MISSED '}] at most {line.limit:g}{unit}"
         print(words)
 
