@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.world_blocks import FULL, assert_same, tiny_world
 from wgtorch.core.errors import StateError, StorageError, UnknownNameError
 from wgtorch.storage import DirectoryStorage, MemoryStorage, StorageRegistry, make_storage, register_storage
 from wgtorch.storage.base import History, Life
+from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.world_runtime.state import State
 
 
@@ -92,3 +95,15 @@ def test_memory_keeps_what_it_was_given():
     assert storage.read_life() is None
     with pytest.raises((StorageError, StateError, KeyError)):
         storage.read(5)
+
+
+def test_a_life_of_the_first_worlds_had_no_id(tmp_path):
+    life = Life({"story": "It began."}, State(intent="a storm"), passes=3, seed=7)
+    write_life(life, tmp_path)
+    path = tmp_path / "life.json"
+    entry = json.loads(path.read_text())
+    del entry["id"]
+    path.write_text(json.dumps(entry))
+    again = read_life(tmp_path)
+    assert (again.content, again.state, again.passes, again.seed) == (life.content, life.state, 3, 7)
+    assert again.id == read_life(tmp_path).id, "a saved world and its storage are one life"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "1.0"
 _MARKER = "wgtorch-storage.json"
+_NO_ID = "0" * 16
 
 
 class Version1:
@@ -131,7 +132,8 @@ def read_life(folder: Path) -> Life:
         content = expect(decode(entry["content"], tensors), dict, "content", where, StorageError)
         passes, stage = (expect(entry[name], int, name, where, StorageError) for name in ("passes", "stage"))
         seed = expect(entry["seed"], (int, type(None)), "seed", where, StorageError)
-        return Life(content, state, passes, stage, seed, expect(entry["id"], str, "id", where, StorageError))
+        life_id = expect(entry.get("id", _NO_ID), str, "id", where, StorageError)  # the first worlds had none
+        return Life(content, state, passes, stage, seed, life_id)
 
 
 def _state(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> State:
