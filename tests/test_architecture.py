@@ -31,7 +31,7 @@ LAYERS = (
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),
     ("wgtorch.templates", "wgtorch.integrations"),
     ("wgtorch.train",),
-    ("wgtorch.evaluation", "wgtorch.play", "wgtorch.report", "wgtorch.serving", "wgtorch.testing"),
+    ("wgtorch.evaluation", "wgtorch.hub", "wgtorch.play", "wgtorch.report", "wgtorch.serving", "wgtorch.testing"),
     ("wgtorch.cli", "wgtorch.__main__"),
     ("wgtorch.ray",),
 )  # fmt: skip

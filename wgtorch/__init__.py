@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wgtorch.catalogue import install as _install
 
 if TYPE_CHECKING:
+    from wgtorch import hub as hub
     from wgtorch import lora as lora
     from wgtorch import ray as ray
     from wgtorch import testing as testing
@@ -86,7 +87,7 @@ _HOMES = {
     "wgtorch.world_runtime.state": ("State",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("lora", "ray", "testing", "train")
+_SUBMODULES = ("hub", "lora", "ray", "testing", "train")
 
 _install()
 

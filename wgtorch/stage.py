@@ -18,6 +18,7 @@ from wgtorch.core.port import Port, Spec
 from wgtorch.core.run.context import Callback, RunContext, RunKeywords, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.node_cache import NodeCache
+from wgtorch.core.run.profile import Profile, profiled
 from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
@@ -240,6 +241,7 @@ class Stage(Composite):
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
         cache: NodeCache | None = None,
+        profile: bool | str | os.PathLike[str] | Profile = False,
     ) -> Any:
         """Runs the stage over a State.
 
@@ -247,13 +249,17 @@ class Stage(Composite):
             state: is never changed.
             action: the user's action, for ports mapped to it.
             content: the world's content, for ports mapped to it.
-            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled, debug, cache: as in :meth:`Composite.run`.
+            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled, debug, cache, profile: as in :meth:`Composite.run`.
 
         Returns:
             A new State. If the condition fails the stage is skipped, callbacks are told, and the state passes unchanged.
         """
         if not isinstance(state, State):
             raise StateError(f"{self.block_id}: got {type(state).__name__}; expected a State, as stage.run(State(intent=...))")
+        if profile is not False:
+            options: dict[str, Any] = {"action": action, "content": content, "training": training, "seed": seed, "debug": debug}
+            options |= {"num_loop_steps": num_loop_steps, "dry_run": dry_run, "timeout": timeout, "cancelled": cancelled, "cache": cache}
+            return profiled(partial(self.run, state, **options), profile, callbacks, self.block_id)
         run = new_run(
             self.block_id,
             seed=seed,

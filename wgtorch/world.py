@@ -131,8 +131,9 @@ class World(WorldRunner):
             >>> calm, storm = world.batch([None, None], seed=7, action=["wait", "call the storm"])
         """
         refuse_unknown(self.run, [name for name in options if name != "dry_run"], f"{self.block_id}: batch()")
-        if options.get("dry_run"):
-            raise TypeError(f"{self.block_id}: batch() has no option 'dry_run'; write run(dry_run=True)")
+        for name in ("dry_run", "profile"):
+            if options.get(name):
+                raise TypeError(f"{self.block_id}: batch() has no option {name!r}; write run({name}=True)")
         items = check_items(inputs, self.block_id)
         forks = [self.fork() for _ in items]
         for fork, own in zip(forks, seeds_of(seed, len(items), self.block_id), strict=True):

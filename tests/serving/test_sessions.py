@@ -14,7 +14,10 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from tests.serving.test_negotiation import ask
+from wgtorch import Block, Graph, Pipeline, Stage
 from wgtorch.serving.server import Limits, serving
+from wgtorch.serving.services import WorldService
+from wgtorch.serving.sessions import Sessions
 from wgtorch.world import World
 
 pytestmark = pytest.mark.skipif(not hasattr(World, "fork"), reason="worlds cannot be forked")
@@ -134,3 +137,34 @@ def test_a_life_is_taken_away_and_found_again_by_the_next_server(world: World, t
         assert status == 200 and seen["passes"] == 2 and seen["state"]["intent"] == lived["state"]["intent"]
         assert send(url, "POST", f"{one}/act", {"action": "wait"})[1]["passes"] == 3
         assert send(url, "GET", "/sessions/..%2f..%2fetc")[0] == 404
+
+
+def test_a_session_tells_what_its_models_used() -> None:
+    class Priced(Block):
+        """Tells its usage."""
+
+        outputs = {"recipe": "any", "usage": "dict"}
+
+        def forward(self, intent: str = "") -> dict:
+            return {"recipe": intent, "usage": {"prompt_tokens": 5, "completion_tokens": 3, "cost": 0.25, "provider": "p", "model": "m"}}
+
+    graph = Graph("g")
+    graph.add_node(Priced(), "model")
+    graph.expose_input("model", "intent")
+    graph.expose_output("model", "recipe")
+    pipeline = Pipeline("p")
+    pipeline.add_graph(graph, "g")
+    pipeline.infer_exposed_ports()
+    stage = Stage("s")
+    stage.add_pipeline(pipeline, "p")
+    stage.set_state_contract([], ["recipe"], {}, {"recipe": "p.recipe"})
+    world = World("w")
+    world.add_stage(stage, "s")
+    world.set_cycle(["s"])
+    sessions = Sessions(WorldService(world), most=4)
+    one, two = sessions.create(seed=1), sessions.create(seed=2)
+    assert one.told()["used"]["calls"] == 0
+    sessions.act(one.id, {"num_steps": 3})
+    sessions.act(two.id, {"num_steps": 1})
+    assert [(each.told()["used"]["calls"], each.told()["used"]["cost"]) for each in (one, two)] == [(3, 0.75), (1, 0.25)]
+    assert one.told()["used"]["prompt_tokens"] == 15

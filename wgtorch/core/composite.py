@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import NodeCache, copied
 from wgtorch.core.run.pause import Stopped, resume_level
+from wgtorch.core.run.profile import Profile, profiled
 from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.stream import events_of, refuse_in_stream
@@ -181,6 +183,7 @@ class Composite(GraphBuilder):
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
         cache: NodeCache | None = None,
+        profile: bool | str | os.PathLike[str] | Profile = False,
         **unknown: Any,
     ) -> Any:
         """Runs with checking, seeds, callbacks and limits.
@@ -204,6 +207,8 @@ class Composite(GraphBuilder):
             cancelled: asked between nodes and loop steps; true stops the run.
             debug: find inputs that a block changes in place, and outputs of a wrong kind.
             cache: a :class:`~wgtorch.core.run.node_cache.NodeCache`: what is unchanged since a run with it is not computed again.
+            profile: True prints where the time went, by node and operator; a path also writes a Chrome trace there; a
+                :class:`~wgtorch.core.run.profile.Profile` is filled.
 
         Returns:
             Values by output name, or a :class:`~wgtorch.core.run.dry_run.DryRun`.
@@ -216,6 +221,10 @@ class Composite(GraphBuilder):
         """
         if unknown:
             self._refuse_options(unknown)
+        if profile is not False:
+            options: dict[str, Any] = {"outputs": outputs, "num_loop_steps": num_loop_steps, "training": training, "seed": seed}
+            options |= {"device": device, "dry_run": dry_run, "timeout": timeout, "cancelled": cancelled, "debug": debug, "cache": cache}
+            return profiled(partial(self.run, inputs, **options), profile, callbacks, self.block_id)
         inputs, rng = self._owned_generators({} if inputs is None else inputs, seed, cache)
         values, feeds = self._border(inputs, device)
         run = new_run(
@@ -292,7 +301,9 @@ class Composite(GraphBuilder):
             >>> results = graph.batch([{"prompt": "a"}, {"prompt": "b"}], seed=[7, 8])
             >>> failed = [k for k, result in enumerate(results) if isinstance(result, Exception)]
         """
-        refuse_unknown(self.run, options, f"{self.block_id}: batch()")
+        refuse_unknown(self.run, [name for name in options if name != "profile"], f"{self.block_id}: batch()")
+        if options.pop("profile", False) is not False:
+            raise TypeError(f"{self.block_id}: batch() has no option 'profile'; use torch.profiler.profile around it")
         items = check_items(inputs, self.block_id)
         seeds = seeds_of(seed, len(items), self.block_id)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:

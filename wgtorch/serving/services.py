@@ -22,6 +22,7 @@ from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.modes import training_mode
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng, check_seed
+from wgtorch.integrations.api.usage import UsageMeter
 from wgtorch.serving.checks import check_values, refuse_path_slots, refuse_paths
 from wgtorch.serving.contracts import contract_of
 from wgtorch.serving.requests import StageRequest, TaskRequest, WorldRequest, _Request, read_request
@@ -210,6 +211,8 @@ class WorldService(Service):
     def __init__(self, level: Any, *, device: torch.device | str | None = None, timeout: float | None = None) -> None:
         super().__init__(level, device=device, timeout=timeout)
         self._turn = threading.Lock()
+        self.used = UsageMeter()
+        """What the models of its calls used, since it is served."""
 
     def answer(
         self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
@@ -226,7 +229,7 @@ class WorldService(Service):
             raise RequestError(f"{world.block_id}: lives through another call; try again later", status=503)
         try:
             options = {"action": request.action, "num_steps": request.num_steps, "seed": request.seed}
-            with closing(world.stream(state, **options, timeout=limit, cancelled=cancelled)) as steps:
+            with closing(world.stream(state, **options, timeout=limit, cancelled=cancelled, callbacks=self.used)) as steps:
                 for step in steps:
                     if tell is not None:
                         tell({"step": _told(step)})

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Session:
             "seed": world.life.seed,
             "filled": [] if world.state is None else list(world.state.filled),
             "steps": list(world.history.steps),
+            "used": asdict(self.service.used.total),
         }
 
     @contextmanager

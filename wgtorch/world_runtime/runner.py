@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -19,6 +20,7 @@ from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.paused import Paused, check_of
+from wgtorch.core.run.profile import Profile, profiled
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.run_scope import RunScope
@@ -182,6 +184,7 @@ class WorldRunner(Level):
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
         cache: NodeCache | None = None,
+        profile: bool | str | os.PathLike[str] | Profile = False,
     ) -> State: ...
 
     @overload
@@ -199,6 +202,7 @@ class WorldRunner(Level):
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
         cache: NodeCache | None = None,
+        profile: bool | str | os.PathLike[str] | Profile = False,
     ) -> DryRun: ...
 
     def run(
@@ -215,6 +219,7 @@ class WorldRunner(Level):
         cancelled: Callable[[], bool] | None = None,
         debug: bool = False,
         cache: NodeCache | None = None,
+        profile: bool | str | os.PathLike[str] | Profile = False,
     ) -> Any:
         """Lives on for some passes of the cycle.
 
@@ -224,7 +229,7 @@ class WorldRunner(Level):
             action: the user's action; a list holds one for each pass, anything else is given in every pass.
             num_steps: passes; the rest of one that was stopped counts as one.
             seed: root of all random draws; a life keeps its seed, and draws one when it is given none.
-            training, callbacks, timeout, cancelled, debug, cache: as in :meth:`Composite.run`.
+            training, callbacks, timeout, cancelled, debug, cache, profile: as in :meth:`Composite.run`.
             dry_run: report order and API calls and run nothing.
 
         Returns:
@@ -235,7 +240,10 @@ class WorldRunner(Level):
             raise PortTypeError(f"{self.block_id}: dry_run is {dry_run!r}; expected True or False: shapes depend on what a stage makes")
         if dry_run:
             return self._dry_run(new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, dry_run=True))
-        for _ in self.stream(state, **options, timeout=timeout, cancelled=cancelled, debug=debug, cache=cache):
+        more: dict[str, Any] = {"timeout": timeout, "cancelled": cancelled, "debug": debug, "cache": cache}
+        if profile is not False:
+            return profiled(partial(self.run, state, **{**options, **more, "callbacks": None}), profile, callbacks, self.block_id)
+        for _ in self.stream(state, **options, **more):
             pass
         return self._life.state
 

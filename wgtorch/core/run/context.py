@@ -41,6 +41,8 @@ class RunKeywords(TypedDict, total=False):
     cancelled: Callable[[], bool] | None
     debug: bool
     cache: NodeCache | None
+    profile: Any
+    """True, a path, or a :class:`~wgtorch.core.run.profile.Profile`."""
 
 
 @dataclass(slots=True)

@@ -268,7 +268,7 @@ def refuse_where_runs_stop(options: Mapping[str, Any], where: str) -> None:
     Raises:
         TypeError: names the option.
     """
-    for name in ("dry_run", "cache"):
+    for name in ("dry_run", "cache", "profile"):
         if options.get(name):
             raise TypeError(f"{where}: run_until() has no option {name!r}")
 
