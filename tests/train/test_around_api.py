@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +15,7 @@ pytest.importorskip("openai")
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests.served_model import transformers_serve
 from wgtorch import Graph
 from wgtorch.cli.train import run, target_from
 from wgtorch.core.errors import CheckpointError
@@ -28,7 +23,6 @@ from wgtorch.train.data.rows import Rows
 from wgtorch.train.objectives.reward import label_likelihood
 
 CONF = Path(__file__).parents[2] / "conf"
-_START = 180  # seconds that the server may take to answer
 
 
 def test_a_named_label_counts_beside_its_likelihood() -> None:
@@ -52,32 +46,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         model = str(PACKAGED_MODELS["smollm2"].folder())
     except CheckpointError as error:
         pytest.skip(str(error))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    log = tmp_path_factory.mktemp("served") / "log.txt"
-    with log.open("wb") as file:
-        process = subprocess.Popen([*command, "--device", "cpu"], env=environment, stdout=file, stderr=file)
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, log)
-            yield f"http://127.0.0.1:{port}/v1", model
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(_START * 5):
-        if process.poll() is not None:
-            pytest.fail(f"the server ended: {log.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server does not answer: {log.read_text()[-2000:]}")
+    with transformers_serve(model, tmp_path_factory.mktemp("served") / "log.txt") as url:
+        yield url, model
 
 
 @pytest.mark.slow

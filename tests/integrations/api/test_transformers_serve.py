@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.served_model import transformers_serve
 from wgtorch import Graph, World
 from wgtorch.core.errors import AnswerFormatError, ApiError, ApiRequestError, ApiTransportError
 from wgtorch.integrations.api import UsageMeter, cassette
@@ -25,26 +20,14 @@ pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.xdist_group("processes")
 
 _TEMPLATE = "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}<assistant>"
-_START = 120  # seconds that the server may take to answer
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address of the server and the id of its model."""
     folder = _made(tmp_path_factory.mktemp("tiny_llama"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen([*command, "--device", "cpu"], env=environment, stdout=log, stderr=log)
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log.txt")
-            yield f"http://127.0.0.1:{port}/v1", str(folder)
-        finally:
-            process.kill()
-            process.wait()
+    with transformers_serve(str(folder), folder / "log.txt") as url:
+        yield url, str(folder)
 
 
 def _made(folder: Path) -> Path:
@@ -70,18 +53,6 @@ def _made(folder: Path) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(_START * 5):
-        if process.poll() is not None:
-            pytest.fail(f"the server ended: {log.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server does not answer: {log.read_text()[-2000:]}")
 
 
 @pytest.mark.parametrize("provider", ["openai", "transformers_serve"])
