@@ -64,20 +64,29 @@ class CheckpointFolders(CheckpointIO):
             save_checkpoint(trainable.target, path, beside=write_state)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        folder = recovered(Path(path))
-        state = folder / _TRAINING / _STATE
-        if not state.is_file():
-            found = "no such folder" if not folder.is_dir() else f"it holds {sorted(entry.name for entry in folder.iterdir())[:6]}"
-            raise CheckpointError(f"{path}: no training to go on with ({found}); expected a folder such as <run>/checkpoints/last")
-        try:
-            checkpoint = torch.load(state, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{state}: cannot be read as tensors and plain data: {error}") from error
-        self.trainable.target.load_weights(folder)
+        checkpoint = read_training(path, map_location)
+        self.trainable.target.load_weights(recovered(Path(path)))
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def read_training(path: str | os.PathLike[str], map_location: Any = None) -> dict[str, Any]:
+    """What a training needs to go on, beside the weights, from its checkpoint.
+
+    Raises:
+        CheckpointError: it is no training's, or holds something else than tensors and plain data.
+    """
+    folder = recovered(Path(path))
+    state = folder / _TRAINING / _STATE
+    if not state.is_file():
+        found = "no such folder" if not folder.is_dir() else f"it holds {sorted(entry.name for entry in folder.iterdir())[:6]}"
+        raise CheckpointError(f"{path}: no training to go on with ({found}); expected a folder such as <run>/checkpoints/last")
+    try:
+        return torch.load(state, map_location=map_location or "cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{state}: cannot be read as tensors and plain data: {error}") from error
 
 
 class _Folder(ModelCheckpoint):

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wgtorch.core.block import Block
 from wgtorch.core.checkpoint.atomic import write_file, write_folder
 from wgtorch.core.checkpoint.load import stored_adapters
@@ -109,5 +107,6 @@ def _words(data: dict[str, Any]) -> str:
 
 def _steps(checkpoint: Path) -> int:
     """Steps that a checkpoint was trained for."""
-    state = torch.load(checkpoint / "training" / "state.ckpt", map_location="cpu", weights_only=True, mmap=True)
-    return int(state["global_step"])
+    from wgtorch.train.folders import read_training
+
+    return int(read_training(checkpoint)["global_step"])
