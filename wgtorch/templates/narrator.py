@@ -12,7 +12,7 @@ from wgtorch.graph import Graph
 
 NARRATOR, READER = "narrator", "action_reader"
 """The roles, and the names of their adapters."""
-NARRATORS = {"smollm2": {NARRATOR: "narrator_smollm2"}}
+NARRATORS = {"smollm2": {NARRATOR: "narrator_smollm2", READER: "action_reader_smollm2"}}
 """Models by name, with the folders of their adapters in the package, by role."""
 
 
@@ -58,15 +58,15 @@ def takes(model: Block, role: str) -> bool:
     return role in (known := lora.adapters(model)) or not known
 
 
-def add_model(graph: Graph, model: Block, role: str, **inputs: Any) -> None:
-    """Puts the model into a graph as ``llm``, with the adapter of a role where it has one, and what its config leaves open."""
+def add_model(graph: Graph, model: Block, role: str, node_id: str, **inputs: Any) -> None:
+    """Puts the model into a graph, with the adapter of a role where it has one, and what its config leaves open."""
     own = {name: value for name, value in inputs.items() if name in model.get_input_spec() and model.config.get(name) is None}
-    graph.add_node(model, "llm", auto_connect=False, inputs=own)
+    graph.add_node(model, node_id, auto_connect=False, inputs=own)
     if not model.is_async:
         from wgtorch import lora
 
         if role in lora.adapters(model):
-            graph.set_adapter("llm", role)
+            graph.set_adapter(node_id, role)
 
 
 def _dtype() -> str:

@@ -90,7 +90,7 @@ def _author(teller: str, model: Block | None) -> Stage:
 def _narration(model: Block) -> Pipeline:
     """The facts as a prompt, a language model, and what of its prose agrees with them."""
     graph = Graph("tell")
-    add_model(graph, model, NARRATOR, temperature=0.7, top_p=0.9)
+    add_model(graph, model, NARRATOR, "llm", temperature=0.7, top_p=0.9)
     graph.add_node("simulation/account", "account", auto_connect=False)
     graph.add_node("simulation/narrated", "narrated", auto_connect=False)
     for port in ("prompt", "system", "max_tokens"):
@@ -115,7 +115,7 @@ def _development(reader: str, options: Mapping[str, Any], model: Block | None) -
     if model is None or not takes(model, READER):
         graph.add_edge("reader.actions", "development.actions")
     else:
-        add_model(graph, model, READER, temperature=0.0, max_tokens=120)
+        add_model(graph, model, READER, "llm", temperature=0.0, max_tokens=120)
         graph.add_node("reader/unread", "unread", auto_connect=False)
         graph.add_node("reader/read", "read", auto_connect=False)
         graph.add_edge("reader.actions", "unread.actions")
@@ -123,6 +123,13 @@ def _development(reader: str, options: Mapping[str, Any], model: Block | None) -
             graph.add_edge(f"unread.{port}", f"llm.{port}")
         graph.add_edge("reader.actions", "read.actions")
         graph.add_edge("llm.data", "read.data")
+        if "answer" in model.get_input_spec():
+            add_model(graph, model, READER, "sure")
+            for port in ("prompt", "system"):
+                graph.add_edge(f"unread.{port}", f"sure.{port}")
+            graph.add_edge("llm.text", "sure.answer")
+            graph.add_edge("sure.log_prob", "read.log_prob")
+            graph.add_edge("sure.answer_tokens", "read.tokens")
         graph.add_edge("read.actions", "development.actions")
     graph.expose_input("development", "content")
     graph.expose_input("reader", "action")

@@ -244,6 +244,10 @@ def test_a_verb_is_added_in_a_few_lines() -> None:
         ("no berries is to be had at Torfield", "no berries are to be had at Torfield"),
         ("until the stones was red", "until the stones were red"),
         ("the stones of Galmoor is burnt", "the stones of Galmoor are burnt"),
+        ("there is no berries at Torfield", "there are no berries at Torfield"),
+        ("no stones to climb is at Torfield", "no stones to climb are at Torfield"),
+        ("nobody at Torfield has a bread", "nobody at Torfield has bread"),
+        ("a bread oven and a honey to trade", "a bread oven and honey to trade"),
         ("“a apple is an long story” says a owl", "“a apple is an long story” says an owl"),
     ],
     ids=lambda text: text[:18],
@@ -262,3 +266,12 @@ def test_articles_and_verbs_fit_free_words(text: str, expected: str) -> None:
 def test_what_nobody_can_do_is_said_whole(said: str, because: str) -> None:
     [passage] = passages(5, 1, {0: said})
     assert passage.events[0]["because"] == f"nobody in this land can {because}"
+
+
+def test_a_not_behind_the_verb_is_one_too_and_being_brought_somewhere_is_going() -> None:
+    [action] = RuleActionReader().read("go not north")
+    assert action.negated and action.manner == "north"
+    [action] = RuleActionReader().read("could you kindly bring me to the mill")
+    assert (action.verb, action.place) == ("go", "the mill")
+    [action] = RuleActionReader().read("bring me the lamp")
+    assert action.verb == "give"

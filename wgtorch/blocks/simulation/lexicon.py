@@ -144,8 +144,12 @@ def colour_in(phrase: str | None) -> str | None:
 
 
 def with_article(noun: str) -> str:
-    """``a house``, ``an inn``; ``stones`` have none."""
-    return noun if is_plural(noun) else f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    """``a house``, ``an inn``; ``stones``, ``bread`` and ``3 houses`` have none."""
+    return (
+        noun
+        if is_plural(noun) or noun[:1].isdigit() or noun.split(" ")[-1].lower() in MASSES
+        else f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    )
 
 
 def is_plural(noun: str) -> bool:
@@ -157,10 +161,16 @@ PLURALS = frozenset(
     "stones ruins berries herbs reeds mushrooms flowers coins logs planks shells eggs mountains hills woods clouds stars trees ways".split()
 )
 """Nouns of several things."""
+MASSES = frozenset(
+    "bread honey water gold silver money wood firewood clay wool soup cheese fruit sand snow rain treasure food milk straw mud".split()
+)
+"""Nouns of what is not counted."""
+_BEHIND_MASSES = ("", "at", "to", "from", "for", "of", "and", "that", "is", "was", "by", "in", "on", "changed")
 _MANY = {"is": "are", "was": "were", "has": "have", "stands": "stand", "lies": "lie", "does": "do"}
 _QUOTED = re.compile(r"(“[^”]*”)")
 _ARTICLE = re.compile(r"\b([Aa])(n?) (?=([^\W\d_][\w'-]*)((?: [a-z][\w'-]*)?))")
-_AGREEING = re.compile(rf"\b({'|'.join(sorted(PLURALS))})((?: (?:at|of) [A-Z]\w+)?) ({'|'.join(_MANY)})\b")
+_THERE = re.compile(rf"\b([Tt]here) (is|was) ((?:no |some )?(?:[a-z-]+ )?(?:{'|'.join(sorted(PLURALS))}))\b")
+_AGREEING = re.compile(rf"\b({'|'.join(sorted(PLURALS))})((?: (?:at|of) [A-Z]\w+| to [a-z]+)?) ({'|'.join(_MANY)})\b")
 
 
 def agreed(text: str) -> str:
@@ -170,15 +180,19 @@ def agreed(text: str) -> str:
     'a long apple, an axe and stones are there'
     """
     parts = _QUOTED.split(text)
-    parts[::2] = [
-        _AGREEING.sub(lambda found: f"{found[1]}{found[2]} {_MANY[found[3]]}", _ARTICLE.sub(_article, part)) for part in parts[::2]
-    ]
+    for at in range(0, len(parts), 2):
+        part = _AGREEING.sub(lambda found: f"{found[1]}{found[2]} {_MANY[found[3]]}", _ARTICLE.sub(_article, parts[at]))
+        parts[at] = _THERE.sub(lambda found: f"{found[1]} {_MANY[found[2]]} {found[3]}", part)
     return "".join(parts)
 
 
 def _article(found: re.Match[str]) -> str:
     a, _, word, behind = found.groups()
-    if word.lower() in PLURALS or (word.lower() in COLOURS and behind.strip() in PLURALS):
+    if (
+        word.lower() in PLURALS
+        or (word.lower() in MASSES and behind.strip() in _BEHIND_MASSES)
+        or (word.lower() in COLOURS and behind.strip() in PLURALS)
+    ):
         return ""
     vowel = word[:1].lower() in "aeio" or (word[:1].lower() == "u" and not re.match(r"(?i)(?:un[aeiou]|us[aeiu]|ut[aeiou])", word))
     vowel = (vowel and not re.match(r"(?i)(?:one|once|eu)", word)) or bool(re.match(r"(?i)(?:hour|honest|honou?r|heir)", word))

@@ -2,9 +2,9 @@
 
 ::
 
-    reader --actions--> unread --prompt--> llm --data--> read --actions-->
-                          |                               ^
-                          +------------actions------------+
+    reader --actions--> unread --prompt--> llm --data, text--> sure --log_prob--> read --actions-->
+
+``sure`` is the same model once more, asked how likely it finds its answer by itself, where it can say so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
@@ -73,15 +75,36 @@ class UnreadLines(Block):
 
 @register_block("reader/read")
 class ReadLines(Block):
-    """Takes over what a language model read, where it holds: a verb, and a negation where the line has one."""
+    """Takes over what a language model read, where it holds: a verb, a negation where the line has one, and where the model is sure.
 
-    inputs = {"actions": "dict", "data": Port(dtype="any", optional=True)}
+    Args:
+        least: log-probability of an answer, in nats per token, from which it is taken; of a model that says none, every answer is.
+    """
+
+    inputs = {
+        "actions": "dict",
+        "data": Port(dtype="any", optional=True),
+        "log_prob": Port(dtype="tensor", optional=True, shape=("B",)),
+        "tokens": Port(dtype="tensor", optional=True, shape=("B",)),
+    }
     outputs = {"actions": "dict"}
     uses_global_rng = False
 
-    def forward(self, actions: Mapping[str, Any], data: Any = None) -> dict[str, Any]:
+    def __init__(self, *, least: float = -0.03) -> None:
+        super().__init__()
+        if not least <= 0:
+            raise ValueError(f"ReadLines.least: found {least!r}, expected a number of at most 0")
+        self.least = least
+
+    def forward(
+        self, actions: Mapping[str, Any], data: Any = None, log_prob: Tensor | None = None, tokens: Tensor | None = None
+    ) -> dict[str, Any]:
         """``actions``, with the model's reading in place of those without a verb."""
-        answers = iter(data if isinstance(data, Sequence) and not isinstance(data, str) else ())
+        given = list(data) if isinstance(data, Sequence) and not isinstance(data, str) else []
+        if log_prob is not None and tokens is not None:
+            sure = (log_prob / tokens >= self.least).tolist()
+            given = [answer if holds else None for answer, holds in zip(given, sure, strict=True)]
+        answers = iter(given)
         found = {}
         for who, clauses in actions.items():
             read = meant(next(answers, None), clauses[0]["words"]) if is_unread(clauses) else []

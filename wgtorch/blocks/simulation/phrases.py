@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _VERBS = {
-    "go": "go|goto|go to|walk|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
+    "go": "go|goto|go to|bring me to|bring us to|lead me to|lead us to|carry me to|guide me to|show me the way to|walk|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
     "sail|make my way|come|go on|continue|keep going|cross|visit|approach|reach|go down|go up|go over|row|drive|return to the road|take me|head over|explore|go for a walk|take a walk|roam",
     "enter": "enter|go into|go inside|walk into|step into|get into|step inside|come into|come in|walk inside|board|go in|move into|crawl into|climb into|get inside|climb aboard|go aboard",
     "leave": "leave|exit|depart|depart from|get out of|get out|go out|go out of|walk out of|step out of|walk away from|go away from|go away|get away from|move away from|go outside|come out of|abandon|quit|"

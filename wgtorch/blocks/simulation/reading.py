@@ -106,6 +106,8 @@ class RuleReader:
         if verb is None:
             return Action(UNKNOWN_VERB, words=text, negated=negated, polite=polite)
         verb, rest = _by_what_follows(verb, rest)
+        if rest[length : length + 1] == ["not"] and len(rest) > length + 1:  # "go not to the sea"
+            rest, negated = [*rest[:length], *rest[length + 1 :]], not negated
         action = self._with_arguments(verb, " ".join(rest[:length]), rest[length:], negated, polite, text)
         if action.target in _NOTHING or action.place in _NOTHING or (action.target or "").startswith("no "):
             action = replace(

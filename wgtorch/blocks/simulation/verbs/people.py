@@ -214,5 +214,9 @@ def beg(draft: Draft, actor: str, action: Action) -> Verdict:
                 draft.feel(actor, other, 2)
                 return draft.close(actor, action, "done", target=name, got=name, giver=other)
     return refused(
-        draft, actor, action, f"nobody at {here} has {with_article(bare(action.target) or 'such thing')}", bare(action.target) or None
+        draft,
+        actor,
+        action,
+        f"nobody at {here} has {with_article(said) if (said := bare(action.target)) else 'anything of the kind'}",
+        said or None,
     )

@@ -105,7 +105,11 @@ def steal(draft: Draft, actor: str, action: Action) -> Verdict:
                 draft.mood(other, "angry")
                 return draft.close(actor, action, "done", target=name, stolen=name, victim=other)
     return refused(
-        draft, actor, action, f"nobody at {here} has {with_article(bare(action.target) or 'such thing')}", bare(action.target) or None
+        draft,
+        actor,
+        action,
+        f"nobody at {here} has {with_article(said) if (said := bare(action.target)) else 'anything of the kind'}",
+        said or None,
     )
 
 
@@ -191,7 +195,7 @@ def open_it(draft: Draft, actor: str, action: Action) -> Verdict:
     if named.part == "landmark" and named.name != place["landmark"]:
         return refused(draft, actor, action, f"no {said} stands at {here}", named.name)
     if named.part == "nothing" or (named.part == "kind" and named.name != "door"):
-        return refused(draft, actor, action, f"there is no {said} at {here}", said)
+        return refused(draft, actor, action, f"there is no {said or 'door'} at {here}", said or None)
     if place["state"] == "locked":
         draft.rests_on("places", here, "state")
         key = next((name for name in draft.characters[actor]["carries"] if draft.objects[name]["kind"] == "key"), None)

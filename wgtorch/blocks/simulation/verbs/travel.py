@@ -224,7 +224,9 @@ def follow(draft: Draft, actor: str, action: Action) -> Verdict:
         return (
             go(draft, actor, action)
             if action.place
-            else refused(draft, actor, action, f"nobody called {named.name!r} can be followed", named.name)
+            else refused(
+                draft, actor, action, f"nobody called {named.name!r} can be followed" if named.name else "nobody was named", named.name
+            )
         )
     return go(draft, actor, replace(action, place=named.name, target=None))
 
