@@ -275,3 +275,20 @@ def test_a_not_behind_the_verb_is_one_too_and_being_brought_somewhere_is_going()
     assert (action.verb, action.place) == ("go", "the mill")
     [action] = RuleActionReader().read("bring me the lamp")
     assert action.verb == "give"
+
+
+@pytest.mark.parametrize(
+    "text", ["talk to whoever is here", "ask everyone about the mill", "give the lamp to the others", "what do people here want?"]
+)
+def test_nobody_in_particular_is_who_is_here(text: str) -> None:
+    met = 0
+    for seed in range(12):
+        before, _, [event, *_] = acted(text, seed)
+        others = [name for name, entry in before["characters"].items() if entry["place"] == place(before) and name != before["traveller"]]
+        assert "called" not in event["because"]
+        if text.startswith("talk"):
+            assert event["target"] in others if others else event["because"] == f"there is nobody at {place(before)}"
+        if text.startswith("what") and others:
+            assert any(name in event["because"] for name in others) or "nobody" in event["because"]
+        met += bool(others)
+    assert met

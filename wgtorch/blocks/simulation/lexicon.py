@@ -128,6 +128,18 @@ def bare(phrase: str | None) -> str:
     return " ".join(tokens)
 
 
+ANYBODY = frozenset(
+    ("somebody", "someone", "anyone", "anybody", "whoever", "people", "folk", "folks", "locals", "villagers", "them", "they", "him", "her", "everyone",
+     "everybody", "those", "others", "all")
+)  # fmt: skip
+_NEARBY = frozenset(("the", "of", "you", "who", "is", "are", "here", "there", "in", "at", "around", "nearby", "by", "else"))
+
+
+def means_anybody(phrase: str | None) -> bool:
+    """True where a phrase names nobody in particular: it is empty, or ``whoever is here``, ``the people around``."""
+    return set(words(phrase or "")) <= ANYBODY | _NEARBY
+
+
 def named_in(phrase: str | None, table: Mapping[str, str]) -> str | None:
     """The kind that a phrase names, the last word of it leading: ``old red mill`` is a windmill; None where it names none."""
     tokens = words(phrase or "")

@@ -127,7 +127,10 @@ def ask(draft: Draft, actor: str, action: Action) -> Verdict:
     """A question: facts stay as they are, and it is answered from them, or said that nobody knows."""
     if action.target and action.manner and action.manner.startswith("about "):
         asked, here = find(draft, actor, action.target), draft.place_of(actor)
-        if asked.part == "nothing":
+        if lexicon.means_anybody(action.target):
+            if not draft.here(here, but=actor):
+                return refused(draft, actor, action, f"there is nobody at {here}", None)
+        elif asked.part == "nothing":
             return refused(draft, actor, action, f"there is nobody called {bare(action.target)}", bare(action.target))
         if asked.part == "character" and draft.place_of(asked.name) != here:
             return refused(draft, actor, action, whereabouts(draft, asked.name), asked.name)
@@ -164,6 +167,10 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
     if "who" in said and ({"here", "around", "there"} & set(said)):
         others = draft.here(here, but=actor)
         return f"{' and '.join(others)} {'is' if len(others) == 1 else 'are'} at {here}" if others else f"nobody but {actor} is at {here}"
+    if {"want", "wants", "wish", "need"} & set(said) and lexicon.ANYBODY & set(said):
+        goals = {name: draft.characters[name]["goal"] for name in draft.here(here, but=actor)}
+        wishes = [f"{name} wants to {draft.threads[goal]['what']['words']}" for name, goal in goals.items() if goal in draft.threads]
+        return ", ".join(wishes) or f"nobody at {here} says what they want"
     if {"carry", "have", "carrying", "inventory", "got", "own"} & set(said) and ("i" in said or "inventory" in said or "my" in said):
         carried = draft.characters[actor]["carries"]
         return f"{actor} carries {', '.join(carried)}" if carried else f"{actor} carries nothing"

@@ -16,7 +16,7 @@ def partner(draft: Draft, actor: str, action: Action) -> tuple[str | None, str]:
     """Whom an action is for, if they are here; else the reason."""
     said = action.receiver or action.target or action.place
     here = draft.place_of(actor)
-    if not bare(said) or bare(said) in ("somebody", "someone", "anyone", "people", "them", "him", "her", "everyone", "everybody", "locals"):
+    if lexicon.means_anybody(said):
         others = draft.here(here, but=actor)
         return (others[0], "") if others else (None, f"there is nobody at {here}")
     named = find(draft, actor, said)

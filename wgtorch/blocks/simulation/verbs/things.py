@@ -53,8 +53,11 @@ def _not_here(draft: Draft, actor: str, action: Action, said: str | None) -> Ver
 def give(draft: Draft, actor: str, action: Action) -> Verdict:
     """Hands something over to somebody who is here."""
     said = action.target
-    if action.receiver in ("somebody", "someone", "anybody", "anyone"):
-        action = replace(action, receiver=next(iter(draft.here(draft.place_of(actor), but=actor)), action.receiver))
+    if action.receiver and lexicon.means_anybody(action.receiver):
+        others = draft.here(draft.place_of(actor), but=actor)
+        if not others:
+            return refused(draft, actor, action, f"there is nobody at {draft.place_of(actor)}", bare(said) or None)
+        action = replace(action, receiver=others[0])
     if action.receiver is None and not action.place:
         return refused(draft, actor, action, "nobody was named to give it to", bare(said) or None)
     to = action.receiver or action.place
