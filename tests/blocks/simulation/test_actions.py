@@ -292,3 +292,27 @@ def test_nobody_in_particular_is_who_is_here(text: str) -> None:
             assert any(name in event["because"] for name in others) or "nobody" in event["because"]
         met += bool(others)
     assert met
+
+
+@pytest.mark.parametrize(
+    ("said", "targets"),
+    [
+        ("build a house and a tower", ["a house", "a tower"]),
+        ("take the lamp, the sword and some bread", ["the lamp", "the sword", "some bread"]),
+        ("paint the house and the tower red", ["the house", "the tower"]),
+        ("eat bread and cheese", ["bread", "cheese"]),
+        ("don't burn the house and the mill", ["the house", "the mill"]),
+    ],
+)
+def test_each_thing_that_is_named_is_acted_on(said: str, targets: list[str]) -> None:
+    actions = RuleActionReader().read(said)
+    assert [action.target for action in actions] == targets
+    assert actions[0].words == said and len({(action.verb, action.negated, action.manner) for action in actions}) == 1
+
+
+def test_both_houses_are_built() -> None:
+    before, now, events = acted("build a house and a well", 5)
+    built = [event for event in events if event["verb"] == "build"]
+    assert len(built) == 2 and [event["status"] == "done" for event in built] == [
+        count(now, kind) > count(before, kind) for kind in ("house", "well")
+    ]

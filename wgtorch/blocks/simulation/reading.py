@@ -17,6 +17,7 @@ _SPEAKERS = frozenset(
     ("i", "we", "you", "he", "she", "it", "they", "there", "this", "that", "these", "those", "everybody", "nobody", "somebody")
 )
 _PRONOUNS = frozenset(("it", "them", "him", "her", "that", "this"))
+_THINGS = {**lexicon.OBJECTS, **lexicon.LANDMARKS}
 _NOTHING = frozenset(("nothing", "nobody", "nowhere", "no one", "none", "no place"))
 _LEADING = frozenset(
     ["with", "without", "in", "at", "after", "before", "for", "by", "as", "very", "so", "instead", "rather", "from", "on", "until", "like"]
@@ -34,6 +35,23 @@ _STATEMENT = re.compile(
     r"^(?:there|it|this|that|these|those|he|she|they|the [\w' -]+?|my [\w' -]+?|i|we|you|[\w']+) "
     r"(?:is|are|was|were|am|has been|have been|isn't|aren't|seems?|looks?|feels?|never|always|used to)\b"
 )
+
+
+_MOST = 3  # actions of a line
+_ON_EACH = frozenset(
+    "build craft cook gather repair destroy burn colour plant light extinguish take give drop steal eat open lock read throw look".split()
+)
+
+
+def _for_each_thing(action: Action) -> list[Action]:
+    """An action for each of the things that one names: ``take the lamp and the sword``."""
+    parts = re.split(r",? and |, ", action.target or "")
+    named = all(words(part)[:1] and (words(part)[0] in DETERMINERS or named_in(part, _THINGS)) for part in parts)
+    if action.verb not in _ON_EACH or len(parts) < 2 or not named:
+        return [action]
+    first, *others = parts
+    said = [" ".join(filter(None, (action.verb, part, action.manner))) for part in others]
+    return [replace(action, target=first)] + [replace(action, target=part, words=text) for part, text in zip(others, said, strict=True)]
 
 
 class RuleReader:
@@ -57,7 +75,8 @@ class RuleReader:
         if read[0].verb == UNKNOWN_VERB and not read[0].negated:
             read = [action for action in read if action.verb != UNKNOWN_VERB][:1] or read
         first, *others = [action for action in read if action.verb != UNKNOWN_VERB] or read[:1]
-        return [replace(first, words=text), *(_referred(action, first) for action in others)]
+        actions = [replace(first, words=text), *(_referred(action, first) for action in others)]
+        return [single for action in actions for single in _for_each_thing(action)][:_MOST]
 
     def _clauses(self, text: str) -> list[str]:
         parts = re.split(r"(?:,? and then | and then |, then | then |; |\. (?=\w)|! (?=\w)| and (?=\w)|, (?=\w))", text.strip())
@@ -69,7 +88,7 @@ class RuleReader:
                 clauses.append(part)
             else:
                 clauses[-1] = f"{clauses[-1]} and {part}" if part else clauses[-1]
-        return clauses[:3]
+        return clauses[:_MOST]
 
     def clause(self, text: str) -> Action:
         """The action of one clause."""
