@@ -12,4 +12,4 @@ bash scripts/setup_env.sh
 if [[ $# -eq 0 ]]; then
     set -- --action "" --action "where is the sea?" --action "go to the sea"
 fi
-exec .venv/bin/wgtorch run default --steps 5 --seed 7 "$@"
+exec .venv/bin/wgtorch run default --steps 5 --seed 3 "$@"

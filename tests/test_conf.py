@@ -100,6 +100,7 @@ def test_every_file_under_conf_is_seen_here() -> None:
         "world/default.yaml",
         "world/gallery.yaml",
         "world/moving_picture.yaml",
+        "world/picture_telephone.yaml",
         "world/storytelling_anthropic.yaml",
         "world/storytelling_local.yaml",
         "world/storytelling_local_server.yaml",

@@ -140,10 +140,10 @@ def test_an_old_python_is_told_so(call, clone: Path, tmp_path: Path) -> None:
 
 
 def test_the_demo_lives_five_passes_with_a_seed_that_may_be_given(call) -> None:
-    assert call("scripts/demo.sh")[1][-1].startswith("wgtorch: run default --steps 5 --seed 7 --action ")
+    assert call("scripts/demo.sh")[1][-1].startswith("wgtorch: run default --steps 5 --seed 3 --action ")
     done, calls = call("scripts/demo.sh", "--seed", "11", "--action", "go to the sea")
     assert done.returncode == 0
-    assert calls == ["wgtorch: run default --steps 5 --seed 7 --seed 11 --action go to the sea"]
+    assert calls == ["wgtorch: run default --steps 5 --seed 3 --seed 11 --action go to the sea"]
 
 
 def test_the_tests_are_run_as_the_readme_says(call) -> None:
