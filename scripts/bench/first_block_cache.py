@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import torch
 
@@ -32,9 +33,13 @@ def main() -> None:
     graphs = [Graph.from_template("text_to_image", steps=arguments.steps) for _ in range(2)]
     cache_first_block(graphs[1], arguments.threshold)
     skipped = []
-    watch = [lambda event: skipped.append(event.outputs["kept"].skipped > 0) if event.path == "backbone" and event.kind == "end" else None]
+
+    def watch(event: Any) -> None:
+        if event.path == "backbone" and event.kind == "end":
+            skipped.append(event.outputs["step_cache"].skipped > 0)
+
     pictures = [graph.run({"prompt": PROMPTS}, seed=1)["image"] for graph in graphs]
-    graphs[1].run({"prompt": PROMPTS}, seed=1, callbacks=watch)
+    graphs[1].run({"prompt": PROMPTS}, seed=1, callbacks=[watch])
     times: list[list[float]] = [[], []]
     for _ in range(arguments.rounds):
         for own, graph in zip(times, graphs, strict=True):

@@ -256,14 +256,14 @@ class ModelMemory:
             return True
         others = [known for known in list(self._managed.values()) if known.module() is not None and known not in keep]
         others.sort(key=lambda known: known.used)
-        kept = {id(tensor): tensor for tensor in tensors}
+        protected = {id(tensor): tensor for tensor in tensors}
         for known in [*keep, *(known for known in others if known.uses)]:
-            kept.update((id(tensor), tensor) for tensor in self._of(known))
-        size = sum([tensor.nbytes for tensor in kept.values()])
+            protected.update((id(tensor), tensor) for tensor in self._of(known))
+        size = sum([tensor.nbytes for tensor in protected.values()])
         going: list[tuple[Managed, list[Tensor], int]] = []
         for known in others:
-            own = [] if known.uses else [tensor for tensor in self._of(known) if id(tensor) not in kept]
-            kept.update((id(tensor), tensor) for tensor in own)
+            own = [] if known.uses else [tensor for tensor in self._of(known) if id(tensor) not in protected]
+            protected.update((id(tensor), tensor) for tensor in own)
             # All of a model that is in, whether its pages were touched yet or not; and what is left of one that went.
             going.append((known, own, sum([tensor.nbytes for tensor in own]) if known.is_in else self.store.size_in(own)))
             size += going[-1][2]

@@ -32,7 +32,7 @@ def skipped(graph: Graph, call: dict[str, Any]) -> int:
 
     def watch(event: Any) -> None:
         if event.kind == "end" and event.path == "backbone":
-            seen.append(event.outputs["kept"].skipped)
+            seen.append(event.outputs["step_cache"].skipped)
 
     torch.manual_seed(3)
     graph.run(call, callbacks=[watch])

@@ -90,9 +90,9 @@ def prompt_of(plan: ScenePlan) -> str:
             words = [thing.state if thing.state != "whole" else "", str(thing.colour or ""), thing.kind]
             parts.append(agreed(f"{where} {with_article(' '.join(filter(None, words)))}"))
             continue
-        worn = "" if thing.look.hat == "none" else f", {'wide hat' if thing.look.hat == 'wide' else thing.look.hat}"
+        headwear = "" if thing.look.hat == "none" else f", {'wide hat' if thing.look.hat == 'wide' else thing.look.hat}"
         kind = "" if thing.kind == "person" else f", a {thing.kind}"
-        coat = f"{thing.look.hair} hair, {thing.look.coat} coat{worn}" if thing.kind == "person" else f"{thing.look.coat} fur"
+        coat = f"{thing.look.hair} hair, {thing.look.coat} coat{headwear}" if thing.kind == "person" else f"{thing.look.coat} fur"
         parts.append(f"{where} {thing.name}{kind} ({coat})")
     return "; ".join(parts)
 

@@ -121,7 +121,7 @@ class _Builder:
         self.made: dict[str, tuple[Any, ...]] = {}
         self.checkpoints: dict[str, Checkpoint] = {}
         self.blocks: dict[str, Any] = {}  # autoencoders and ControlNets, by file
-        self.worn: dict[str, tuple[tuple[str, float], ...]] = {}  # LoRAs of places
+        self.place_adapters: dict[str, tuple[tuple[str, float], ...]] = {}  # LoRAs of places
         self.differs: dict[str, str] = {}
 
     def built(self) -> Graph:
@@ -220,8 +220,8 @@ class _Builder:
         found = []
         for name in ("model", "clip"):
             if name in step.inputs:
-                worn, strength = self.link(step, name), float(step.inputs[f"strength_{name}"])
-                found.append(replace(worn, adapters=(*worn.adapters, (file, strength))) if strength else worn)
+                source, strength = self.link(step, name), float(step.inputs[f"strength_{name}"])
+                found.append(replace(source, adapters=(*source.adapters, (file, strength))) if strength else source)
         return tuple(found)
 
     _LoraLoaderModelOnly = _LoraLoader
@@ -249,7 +249,7 @@ class _Builder:
             if clip.skip:
                 first = 1 if encoder.layer == "last" else 2
                 self.tell(text, clip_skip=clip.skip - first)
-            self.worn[text] = clip.adapters
+            self.place_adapters[text] = clip.adapters
             row = self.node(step, f"embedding{end}", "comfy/weighted")
             join(
                 self.graph,
@@ -304,7 +304,7 @@ class _Builder:
         node = self.node(step, "sampler", inner, None, **own)
         if given.get("return_with_leftover_noise") == "enable":
             self.tell(node, leftover=True)
-        self.worn[f"{node}/backbone"] = model.adapters
+        self.place_adapters[f"{node}/backbone"] = model.adapters
         join(self.graph, (latent.port, f"{node}.latent"))
         for side, condition in (("positive", positive), ("negative", negative)):
             join(self.graph, (condition.embedding, f"{node}.{side}"))
@@ -380,11 +380,11 @@ class _Builder:
 
     def _put_adapters(self) -> None:
         """Reads each LoRA once, and has each place select its own with its strength."""
-        files = dict.fromkeys(file for adapters in self.worn.values() for file, _ in adapters)
+        files = dict.fromkeys(file for adapters in self.place_adapters.values() for file, _ in adapters)
         names = {file: f"lora_{number}_{Path(file).stem}".replace(".", "_") for number, file in enumerate(files)}
         for file, name in names.items():
             lora.load(self.graph, file, name, wear=False)
-        for place, adapters in self.worn.items():
+        for place, adapters in self.place_adapters.items():
             known = lora.places.places_of(self.graph, [place])[0].adapters
             weights: dict[str, float] = {}
             for file, strength in adapters:

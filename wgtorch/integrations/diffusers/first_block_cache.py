@@ -20,7 +20,7 @@ from wgtorch.core.port import Port
 from wgtorch.graph import Graph
 
 
-class Kept(NamedTuple):
+class StepCache(NamedTuple):
     """What a step leaves for the next.
 
     Args:
@@ -37,12 +37,12 @@ class Kept(NamedTuple):
 class _Pass:
     """One call of a transformer."""
 
-    def __init__(self, threshold: float, kept: Kept | None) -> None:
-        self.threshold, self.kept = threshold, kept
+    def __init__(self, threshold: float, step_cache: StepCache | None) -> None:
+        self.threshold, self.step_cache = threshold, step_cache
         self.runs_all = True
         self.residual: Any = None
         self.head: tuple[Any, Any] = (None, None)
-        self.after: Kept | None = None
+        self.after: StepCache | None = None
 
 
 _NOW: ContextVar[_Pass | None] = ContextVar("first_block_cache", default=None)
@@ -73,20 +73,20 @@ class _Caching:
         if self.place == "tail":
             here = self._parts(output)
             tail = tuple(None if one is None or first is None else one - first for one, first in zip(here, now.head, strict=True))
-            now.after = Kept(now.residual, tail)  # type: ignore[arg-type]
+            now.after = StepCache(now.residual, tail)  # type: ignore[arg-type]
         return output
 
     def _head(self, now: _Pass, args: Any, kwargs: Any) -> Any:
         output = self.original(*args, **kwargs)
         hidden, text = self._parts(output)
         residual = hidden - self._given("hidden_states", args, kwargs)
-        kept = now.kept
-        if kept is not None and kept.residual.shape == residual.shape:
-            change = (residual - kept.residual).abs().mean() / kept.residual.abs().mean()
+        step_cache = now.step_cache
+        if step_cache is not None and step_cache.residual.shape == residual.shape:
+            change = (residual - step_cache.residual).abs().mean() / step_cache.residual.abs().mean()
             if float(change) <= now.threshold:
-                now.runs_all, now.after = False, kept._replace(skipped=kept.skipped + 1)
-                text = text if text is None or kept.tail[1] is None else text + kept.tail[1]
-                return self._joined(hidden + kept.tail[0], text)
+                now.runs_all, now.after = False, step_cache._replace(skipped=step_cache.skipped + 1)
+                text = text if text is None or step_cache.tail[1] is None else text + step_cache.tail[1]
+                return self._joined(hidden + step_cache.tail[0], text)
         now.residual, now.head = residual, (hidden, text)
         return output
 
@@ -133,7 +133,7 @@ def _install(model: nn.Module, where: str) -> None:
 class FirstBlockCache(Block):
     """A backbone that runs its first block alone where that has changed little since all blocks ran last.
 
-    :func:`cache_first_block` puts it in a graph. What a step leaves goes round the loop, from ``kept`` to ``kept``.
+    :func:`cache_first_block` puts it in a graph. What a step leaves goes round the loop, from ``step_cache`` to ``step_cache``.
 
     Args:
         backbone: config of the block it is around, with a transformer: of diffusers, or with a list ``blocks`` of modules that make
@@ -144,34 +144,34 @@ class FirstBlockCache(Block):
     role = "backbone"
     uses_global_rng = False
     compiles = False  # what is run depends on values
-    outputs: Mapping[str, Any] = {"pred": "latent", "kept": Port(dtype="any", optional=True)}
+    outputs: Mapping[str, Any] = {"pred": "latent", "step_cache": Port(dtype="any", optional=True)}
 
     def __init__(self, *, backbone: Mapping[str, Any] | Block, threshold: float = 0.05) -> None:
         super().__init__()
         self.backbone = built(backbone)
         self.threshold = threshold
-        self.inputs = {**self.backbone.get_input_spec(), "kept": Port(dtype="any", optional=True)}  # type: ignore[misc]
+        self.inputs = {**self.backbone.get_input_spec(), "step_cache": Port(dtype="any", optional=True)}  # type: ignore[misc]
         _install(getattr(self.backbone, "model", self.backbone), "FirstBlockCache")
 
     def to_config(self) -> dict[str, Any]:
         return config_with_blocks(self)
 
-    def forward(self, latent: Tensor, timestep: Any, kept: Kept | None = None, **inputs: Any) -> dict[str, Any]:
-        """``pred`` as of the backbone, and what is ``kept`` for the next step.
+    def forward(self, latent: Tensor, timestep: Any, step_cache: StepCache | None = None, **inputs: Any) -> dict[str, Any]:
+        """``pred`` as of the backbone, and ``step_cache`` for the next step.
 
         Args:
             latent: [B, C, ...].
             timestep: as of the backbone.
-            kept: of the step before.
+            step_cache: of the step before.
             inputs: the backbone's others.
         """
-        now = _Pass(self.threshold, kept)
+        now = _Pass(self.threshold, step_cache)
         token = _NOW.set(now)
         try:
             found = self.backbone(latent=latent, timestep=timestep, **inputs)
         finally:
             _NOW.reset(token)
-        return {**found, "kept": now.after}
+        return {**found, "step_cache": now.after}
 
 
 def cache_first_block(graph: Graph, threshold: float = 0.05) -> list[str]:
@@ -198,5 +198,5 @@ def cache_first_block(graph: Graph, threshold: float = 0.05) -> list[str]:
         raise ConfigError(f"cache_first_block: {graph.block_id} has no backbone without such a cache; it has {', '.join(graph.nodes)}")
     for name in nodes:
         graph.replace_node(name, FirstBlockCache(backbone=graph.nodes[name], threshold=threshold))
-        graph.add_edge(f"{name}.kept", f"{name}.kept")
+        graph.add_edge(f"{name}.step_cache", f"{name}.step_cache")
     return nodes

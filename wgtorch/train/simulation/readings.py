@@ -90,8 +90,8 @@ def _line(rng: random.Random, *, held_out: bool) -> tuple[str, list[dict[str, An
         said, action = _english(rng)
         actions = [action]
     elif chance < 0.5:
-        meaning, turns = rng.choice(_TURNS)
-        said = rng.choice([turn for index, turn in enumerate(turns) if held_out or (len(turns) < 3 or index)])
+        meaning, phrases = rng.choice(_TURNS)
+        said = rng.choice([turn for index, turn in enumerate(phrases) if held_out or (len(phrases) < 3 or index)])
         said, actions = _renamed(said, _meant(meaning), rng)
     else:
         said, actions = _foreign(rng, rng.randrange(len(tongues.LANGUAGES)))
