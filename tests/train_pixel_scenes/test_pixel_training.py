@@ -45,6 +45,12 @@ def test_stored_scenes_are_the_drawn_ones(tmp_path):
     assert store(drawn, tmp_path).colors.filename == stored.colors.filename
 
 
+def test_pictures_hold_the_numbers_of_things_that_are_asked_for(tmp_path):
+    drawn = DrawnPixelScenes(12, things=[1, 1, 4])
+    assert {len(drawn.plan(k).things) for k in range(12)} == {1, 4}
+    assert store(drawn, tmp_path).colors.filename != store(DrawnPixelScenes(12), tmp_path).colors.filename
+
+
 def test_painters_never_train_on_what_is_held_out():
     drawn = DrawnPixelScenes(40, held_out=False)
     assert not any(is_held_out(drawn.plan(k)) for k in range(40))
@@ -57,6 +63,8 @@ def test_painters_never_train_on_what_is_held_out():
         ({"count": 0}, "at least 1"),
         ({"weight": 0.5}, "at least 1"),
         ({"objects": 2}, "a share"),
+        ({"things": [1, 6]}, "numbers from 0 to 5"),
+        ({"things": []}, "numbers from 0 to 5"),
     ],
 )
 def test_data_refuses(config, words):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from wgtorch.blocks.simulation.scene_plan import (
     BACK,
@@ -40,17 +40,24 @@ FRONT_ROWS, FRONT_WIDTH = (11, 15), 3
 """The same of people, beasts and objects."""
 
 
-def any_plan(rng: random.Random, *, held_out: bool | None = None, things: int | None = None, objects: float = 0.5) -> ScenePlan:
+USUAL = (0, 1, 2, 3, 4, 4, 5, 5)
+"""How many things a plan by chance holds."""
+
+
+def any_plan(
+    rng: random.Random, *, held_out: bool | None = None, things: int | Sequence[int] | None = None, objects: float = 0.5
+) -> ScenePlan:
     """A plan by chance.
 
     Args:
         rng: where it comes from.
         held_out: True for plans with a combination that training leaves out, False for plans without one, None for either.
-        things: how many things it holds, 0 to 5; by chance where left out.
+        things: how many things it holds, 0 to 5, or the numbers to choose from, one named twice being twice as likely; more often many
+            than few where left out.
         objects: share of objects among what is neither landmark nor hero; the others are people and beasts.
     """
     while True:
-        plan = _any(rng, rng.choice((0, 1, 2, 3, 4, 4, 5, 5)) if things is None else things, objects)
+        plan = _any(rng, things if isinstance(things, int) else rng.choice(things or USUAL), objects)
         if held_out is None or is_held_out(plan) == held_out:
             return plan
 

@@ -37,7 +37,7 @@ class DrawnPixelScenes(Dataset[Sample]):
         seed: names the collection.
         hand: ``first``, that of the painter's pictures; ``others`` or ``judge``, another hand for each picture.
         held_out: True for plans with a combination that training leaves out, False for others, None for either.
-        things: how many things a picture holds; by chance where left out.
+        things: how many things a picture holds, 0 to 5, or the numbers to choose from; by chance where left out.
         objects: share of objects among what is neither landmark nor hero.
     """
 
@@ -48,7 +48,7 @@ class DrawnPixelScenes(Dataset[Sample]):
         seed: int | str = 0,
         hand: str = "first",
         held_out: bool | None = None,
-        things: int | None = None,
+        things: int | Sequence[int] | None = None,
         objects: float = 0.5,
     ) -> None:
         if count < 1:
@@ -57,6 +57,9 @@ class DrawnPixelScenes(Dataset[Sample]):
             raise ConfigError(f"pixel_scenes.hand: found {hand!r}, expected one of {', '.join(HANDS)}")
         if not 0 <= objects <= 1:
             raise ConfigError(f"pixel_scenes.objects: found {objects}, expected a share from 0 to 1")
+        numbers = () if things is None else (things,) if isinstance(things, int) else tuple(things)
+        if (things is not None and not numbers) or any(type(number) is not int or not 0 <= number <= 5 for number in numbers):
+            raise ConfigError(f"pixel_scenes.things: found {things!r}, expected numbers from 0 to 5, as in [1, 1, 4]")
         self.count, self.seed, self.hand, self.held_out, self.things, self.objects = count, seed, hand, held_out, things, objects
 
     def __len__(self) -> int:
@@ -99,7 +102,8 @@ def store(scenes: DrawnPixelScenes, root: Path, *, workers: int = 0) -> StoredPi
     """
     from rich.progress import track
 
-    folder = root / f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{scenes.things}-{scenes.objects}_{scenes.count}"
+    things = scenes.things if scenes.things is None or isinstance(scenes.things, int) else "".join(map(str, scenes.things))
+    folder = root / f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{things}-{scenes.objects}_{scenes.count}"
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.part")
         part.mkdir(parents=True, exist_ok=True)
@@ -167,6 +171,8 @@ class PixelScenes(Data):
         workers: processes that draw beside the training one.
         seed: of plans and pictures.
         hand: ``first`` for the painter, ``others`` for the describer, ``judge`` for the judge of both.
+        things: numbers of things that a picture may hold, one named twice being twice as likely, as in ``[1, 1, 2, 3, 4, 5]``; None for
+            the usual ones.
         objects: share of objects among what is neither landmark nor hero.
         weight: what a pixel counts where something stands, against 1 elsewhere (``mask``), for objectives that weigh pixels: things are
             few pixels, and what matters is in them.
@@ -184,6 +190,7 @@ class PixelScenes(Data):
         workers: int = 0,
         seed: int = 0,
         hand: str = "first",
+        things: Sequence[int] | None = None,
         objects: float = 0.5,
         weight: float = 1.0,
         keep: str | None = None,
@@ -193,7 +200,7 @@ class PixelScenes(Data):
             raise ConfigError(f"pixel_scenes.weight: found {weight}, expected at least 1")
         held_out = False if hand == "first" else None
         self.weight = weight
-        self.drawn = DrawnPixelScenes(count, seed=seed, hand=hand, held_out=held_out, objects=objects)
+        self.drawn = DrawnPixelScenes(count, seed=seed, hand=hand, held_out=held_out, things=things, objects=objects)
         self.held_out = DrawnPixelScenes(validation, seed=HELD_OUT, hand="first", held_out=held_out)
         self.keep, self.fresh = keep, keep is None
 
