@@ -8,14 +8,14 @@
 #   compile   with inductor; needs a C++ compiler       minimum   the suite on the oldest versions that pyproject.toml allows
 #   browser   tests marked browser                      ray       tests marked ray
 #   network   tests marked network; a bare clone        gpu       scripts/gpu_smoke.py, and tests marked gpu
-#   s3        a world in a bucket of moto's server
+#   s3        a world in a bucket of moto's server        bare      the suite with the extra test alone, as scripts/test.sh
 #
 # Ends not with 0 when a lane failed. WGTORCH_TORCH and WGTORCH_PYTHON as in scripts/setup_env.sh; WGTORCH_OLDEST_TORCH is
 # what the lane of the oldest versions installs as PyTorch.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-all=(suite slow compile minimum browser ray network gpu s3)
+all=(suite slow compile minimum browser ray network gpu s3 bare)
 lanes=("${@:-${all[@]}}")
 kept=$PWD/outputs/lanes
 mkdir -p "$kept"
@@ -24,6 +24,7 @@ set_up() { # LANE: its environment, in $python
     local lane=$1 extras=dev
     python=$kept/$lane/bin/python
     if [[ $lane == ray ]]; then extras=dev,ray; fi
+    if [[ $lane == bare ]]; then extras=test; fi
     if [[ $lane != minimum ]]; then
         WGTORCH_VENV=$kept/$lane bash scripts/setup_env.sh "$extras"
         return
@@ -48,7 +49,7 @@ lane() {
     if [[ $lane == minimum ]]; then export WGTORCH_TORCH=${WGTORCH_OLDEST_TORCH:-$(grep -oE 'torch>=[0-9.]+' pyproject.toml | sed 's/>=/==/')}; fi
     set_up "$lane" || return
     case $lane in
-        suite | minimum) run "$lane" ;;
+        suite | minimum | bare) run "$lane" ;;
         slow) run "$lane" -m "slow and not network and not gpu" -k "not inductor" ;;
         compile) run "$lane" -n 0 -m "slow and not network and not gpu" -k inductor ;;
         browser | ray | network) run "$lane" -m "$lane" ;;

@@ -62,8 +62,13 @@ def _local_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def skip_without_models(name: str) -> None:
-    """Skips what a file asks of where its models are not: they are made with transformers."""
-    missing = [each for each in re.findall(r"oc\.env:(\w+)", (CONF / name).read_text()) if each not in os.environ]
+    """Skips a file whose extras are not installed, or whose models are not there: they are made with transformers."""
+    text = (CONF / name).read_text()
+    extras = [extra for found in re.findall(r"# Needs: pip install 'wgtorch\[(.*)\]'", text) for extra in found.split(",")]
+    absent = [extra for extra in extras if find_spec({"train": "lightning", "api": "openai", "smollm": "gguf"}.get(extra, extra)) is None]
+    if absent:
+        pytest.skip(f"{name} needs the extras {absent}")
+    missing = [each for each in re.findall(r"oc\.env:(\w+)", text) if each not in os.environ]
     if missing:
         pytest.skip(f"{name} reads {missing}, and transformers is not here to make models")
 

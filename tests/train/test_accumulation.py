@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
 
 pytest.importorskip("lightning")
+import lightning.pytorch as pl
 
 from tests.train.toys import QUIET, Distance, LanguageModel, Linear, Numbers, chain, losses, run_settings
 from wgtorch import Graph
