@@ -41,9 +41,12 @@ def test_the_snippets_of_the_readme_run_one_after_the_other(
 def test_the_cell_that_lives_a_world_may_be_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cell = next(code for code in snippets() if "outputs/anna" in code)
-    for passes in (4, 8):
+    first = cell.replace("num_steps=4", "num_steps=1").replace(
+        'action=["go to the sea", None, None, "wait for snow"]', 'action="go to the sea"'
+    )
+    for code, passes in ((first, 1), (cell, 5)):
         scope: dict[str, Any] = {"__name__": "readme"}
-        exec(compile(cell, "README.md", "exec"), scope)
+        exec(compile(code, "README.md", "exec"), scope)
         assert scope["world"].life.passes == passes
 
 

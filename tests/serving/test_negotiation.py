@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,7 +110,7 @@ def test_what_cannot_be_given_is_refused_before_anything_runs(url: str, accept: 
 def test_a_world_refuses_a_form_without_living_a_pass() -> None:
     world = World.from_template("default", steps=1, larger=False)
     with serving(world) as address:
-        assert ask(address, accept="image/png", data=b'{"num_steps": 1}')[0] == 406
+        assert ask(address, accept="video/mp4", data=b'{"num_steps": 1}')[0] == 406
         assert world.life.passes == 0
 
 
@@ -246,4 +247,6 @@ def test_connections_are_bounded_and_silent_ones_are_closed_before_a_key_was_sho
 def test_headers_are_bounded() -> None:
     with serving(graph_of(Media()), limits=Limits(header_bytes=2000)) as address:
         assert call(address, "/health", None, method="GET", headers={"X-Long": "x" * 100})[0] == 200
-        assert call(address, "/health", None, method="GET", headers={"X-Long": "x" * 100_000})[0] in (400, 431)
+        with suppress(ConnectionError):  # the rest of the headers meets a closed connection, at times before the answer is read
+            assert call(address, "/health", None, method="GET", headers={"X-Long": "x" * 100_000})[0] in (400, 431)
+        assert call(address, "/health", None, method="GET")[0] == 200

@@ -18,6 +18,7 @@ from wgtorch.play.episodes import Episodes, slot_text
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog
 from wgtorch.world import World
+from wgtorch.world_runtime.cycle import stages_that_tell
 
 LONGEST_ACTION = 2000  # letters
 _KEPT_EVENTS = 256  # for pages that come back
@@ -370,15 +371,6 @@ class Game:
         self.publish("paused", stage=stage)
         self._go_on.wait()
         self.paused_after = None
-
-
-def stages_that_tell(world: World) -> int:
-    """How many stages at the beginning of a cycle neither read the action nor begin an episode nor change what the world is."""
-    for index, stage_id in enumerate(world.cycle):
-        contract = world.nodes[stage_id].state_contract
-        if contract.new_state or contract.writes_content or any(source.split(".")[0] == "action" for source in contract.reads.values()):
-            return index
-    return 0  # nothing is asked for that could wait for the telling
 
 
 def _json_name(value: Any) -> str:

@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from starlette.responses import JSONResponse, Response
 from torch import Tensor
 
 from wgtorch.core.errors import Finding, RequestError
 from wgtorch.core.kinds import describe
-from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE
-from wgtorch.storage.media import SAMPLING_RATE, png_bytes, video_bytes, wav_bytes, writes_mp4
+from wgtorch.serving.faults import fault_of, status_of
+from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE, body
+from wgtorch.storage.encoding import images_in
+from wgtorch.storage.media import SAMPLING_RATE, png_bytes, sounds_in, video_bytes, wav_bytes, writes_mp4
 
 JSON_TYPE = "application/json"
 EVENTS_TYPE = "text/event-stream"
 MULTIPART_TYPE = "multipart/form-data"
 _MEDIA = {"image/png": "image", "video/mp4": "video", "image/gif": "video", "audio/wav": "audio"}
 """Media types of one output, and the kind that the output must have."""
+_OF_STATES = ("image/png", "audio/wav")
+"""Media types of what a world's State holds: its first picture, its first sound."""
+STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Form:
 
     Args:
         media_type: what it is sent as.
-        output: the output that is sent alone; None where the whole answer is.
+        output: the output that is sent alone, ``state`` where it is what a world's State shows; None where the whole answer is.
     """
 
     media_type: str
@@ -71,6 +77,8 @@ def media_types(contract: Mapping[str, Any]) -> list[str]:
     """What a level can answer in."""
     kinds = {port["dtype"] for port in contract.get("outputs", {}).values()}
     media = [name for name, kind in _MEDIA.items() if kind in kinds and (name != "video/mp4" or writes_mp4())]
+    if contract.get("level") == "world":
+        media = list(_OF_STATES)
     return [CONTENT_TYPE, STREAM_TYPE, JSON_TYPE, EVENTS_TYPE, *media]
 
 
@@ -88,6 +96,8 @@ def _wishes(accept: str) -> list[str]:
 
 
 def _media_form(media_type: str, contract: Mapping[str, Any], message: Mapping[str, Any]) -> Form | None:
+    if contract.get("level") == "world":
+        return Form(media_type, STATE) if media_type in _OF_STATES else None
     ports = contract.get("outputs", {})
     asked = message.get("outputs")
     names = [name for name in asked if name in ports] if isinstance(asked, list) else list(ports)
@@ -101,8 +111,10 @@ def media_body(form: Form, answer: Mapping[str, Any]) -> bytes:
     """One output of an answer as a file: pictures of a batch side by side, its first video, its first sound.
 
     Raises:
-        RequestError: the level gave no value there, or one that is none.
+        RequestError: the level gave no value there, or one that is none; a world's State holds no such thing yet (404).
     """
+    if form.output == STATE and "state" in answer:
+        return _shown(form, answer["state"] or {})
     outputs = answer["outputs"]
     value = outputs.get(form.output)
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, Tensor) for item in value):
@@ -117,6 +129,29 @@ def media_body(form: Form, answer: Mapping[str, Any]) -> bytes:
         )
         return wav_bytes(value[0] if value.dim() == 3 else value, int(rate))
     return video_bytes(value[0] if value.dim() == 5 else value, form.media_type.split("/")[1])
+
+
+def respond(answer: Mapping[str, Any], form: Form) -> Response:
+    """An answer in the form that was settled."""
+    try:
+        if form.media_type == JSON_TYPE:
+            return Response(json_text(answer), media_type=JSON_TYPE)
+        if form.output is not None:
+            return Response(media_body(form, answer), media_type=form.media_type, headers={"X-Wgtorch-Output": form.output})
+        return Response(body(answer), media_type=CONTENT_TYPE)
+    except Exception as error:  # what a block gave cannot travel
+        return JSONResponse(fault_of(error), status_code=status_of(error) if isinstance(error, RequestError) else 500)
+
+
+def _shown(form: Form, state: Mapping[str, Any]) -> bytes:
+    for slot, value in state.items():
+        if form.media_type == "image/png":
+            for _, image in images_in(value, slot):
+                return png_bytes(image)
+        else:
+            for audio, rate in sounds_in(value):
+                return wav_bytes(audio, rate)
+    raise RequestError(f"the world's State holds nothing that can be sent as {form.media_type} now", status=404)
 
 
 # --- tensors within JSON ----------------------------------------------------------------------------------------------

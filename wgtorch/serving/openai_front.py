@@ -8,6 +8,8 @@
 | ``POST /v1/embeddings`` | a text input and an embedding output |
 | ``GET /v1/models`` | any |
 
+A world answers chat too: a message is an action, see :mod:`wgtorch.serving.world_chat`.
+
 What a request asks for and the level cannot do is refused before anything runs.
 """
 
@@ -19,8 +21,10 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import anyio
 import torch
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -32,7 +36,8 @@ from wgtorch.serving.forms import fields_of, picture
 from wgtorch.serving.negotiation import EVENTS_TYPE, MULTIPART_TYPE
 from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, other_inputs, prompt_of, tasks_of
 from wgtorch.serving.services import Service
-from wgtorch.serving.streaming import Stream
+from wgtorch.serving.streaming import Stream, Work
+from wgtorch.serving.world_chat import WorldChat
 from wgtorch.storage.media import png_bytes
 
 Answers = Callable[[Request, list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
@@ -56,10 +61,18 @@ class OpenAIFront:
         message: reads a request's body within the server's limits: raw bytes.
         answers: runs requests.
         busy: how many may run at once.
+        most: bytes of a request.
+        world_chat: conversations, where a world is served.
     """
 
     def __init__(
-        self, service: Service, message: Callable[[Request], Awaitable[bytearray]], answers: Answers, busy: Any, most: int
+        self,
+        service: Service,
+        message: Callable[[Request], Awaitable[bytearray]],
+        answers: Answers,
+        busy: Any,
+        most: int,
+        world_chat: WorldChat | None = None,
     ) -> None:
         self.service = service
         self.contract = service.contract
@@ -68,6 +81,7 @@ class OpenAIFront:
         self.answers = answers
         self.busy = busy
         self.most = most
+        self.world_chat = world_chat
         self.created = int(time.time())
 
     def routes(self, guarded: Callable[[Callable[[Request], Awaitable[Response]]], Any]) -> list[Route]:
@@ -147,6 +161,9 @@ class OpenAIFront:
         """One answer in a conversation, or several; streamed where asked for."""
         body = await self._json(request)
         task = self._task("chat", body)
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.contract["id"]}
+        if self.world_chat is not None:
+            return await self._world_chat(self.world_chat, body, task, head)
         ports = self.contract["inputs"]
         read = {"messages", "stream_options"} | ({"max_completion_tokens"} if "max_tokens" in ports else set())
         usual = dict(_PLAIN_CHAT)
@@ -161,26 +178,42 @@ class OpenAIFront:
         if "response_format" in read and (schema := _schema(body["response_format"])) is not None:
             given["schema"] = schema
         count, seed = count_and_seed(body)
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.contract["id"]}
         if body.get("stream"):
             if count > 1:
                 raise RequestError("the request does not fit", [Finding("request.n", str(count), "1 where the answer is streamed")])
-            with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            return self._chat_stream({"inputs": given, **_seeded(seed)}, task, head, with_usage)
+            message = {"inputs": given, **_seeded(seed)}
+            return self._chat_stream(lambda tell, stop: self.service.answer(message, tell=tell, cancelled=stop), body, task, head)
         found = await self.answers(request, [{"inputs": given, **_seeded(seed, index)} for index in range(count)])
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": _text(answer["outputs"][task.output]), "refusal": None},
-                "finish_reason": _reason(answer["outputs"]),
-                "logprobs": None,
-            }
-            for index, answer in enumerate(found)
-        ]
-        return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": _usage(found)})
+        return _chat_answer(found, task, head)
 
-    def _chat_stream(self, message: dict[str, Any], task: Task, head: dict[str, Any], with_usage: bool) -> Response:
+    async def _world_chat(self, chat: WorldChat, body: Mapping[str, Any], task: Task, head: dict[str, Any]) -> Response:
+        """What comes of the last message as an action; ``modalities: ["text", "image"]`` gives the episode's picture beside it."""
+        usual = {**_PLAIN_CHAT, "temperature": (1, 1.0), "top_p": (1, 1.0), "modalities": (["text"], ["text", "image"], ["image", "text"])}
+        other_inputs(body, {"messages", "stream_options"}, usual, self.contract)
+        # As of a level that takes all that a conversation may hold; what a world cannot be told is refused below.
+        given = chat_inputs(body, task, {"inputs": {name: {"dtype": "text"} for name in (task.text, "system", "history")}})
+        count, seed = count_and_seed(body)
+        if count > 1:
+            raise RequestError("the request does not fit", [Finding("request.n", str(count), "1", "Ask again for another answer.")])
+        if "system" in given:
+            mend = "Leave it out: a world has rules of its own."
+            raise RequestError("the request does not fit", [Finding("request.messages", "a system message", "none", mend)])
+        caller = body.get("safety_identifier") or body.get("user")
+        work = partial(
+            chat.answer,
+            given.get("history", []),
+            given[task.text],
+            seed=seed,
+            caller=None if caller is None else str(caller),
+            with_picture="image" in (body.get("modalities") or ()),
+        )
+        if body.get("stream"):
+            return self._chat_stream(lambda tell, stop: work(cancelled=stop), body, task, head)
+        return _chat_answer([await anyio.to_thread.run_sync(work, limiter=self.busy)], task, head)
+
+    def _chat_stream(self, work: Work, body: Mapping[str, Any], task: Task, head: dict[str, Any]) -> Response:
         """Chunks as the level tells of them, then what was not told, and the reason why it ended."""
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         told: list[str] = []
 
         def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
@@ -192,7 +225,7 @@ class OpenAIFront:
                 outputs = entry["result"]["outputs"]
                 whole = _text(outputs[task.output])
                 rest = whole.removeprefix("".join(told)) if whole.startswith("".join(told)) else ""
-                last = [chunk({"content": rest})] if rest else []
+                last = [chunk({"content": rest, **_images(outputs)})] if rest or _images(outputs) else []
                 last.append(chunk({}, _reason(outputs)))
                 if with_usage:
                     last.append(_event({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage([entry["result"]])}))
@@ -207,14 +240,7 @@ class OpenAIFront:
             told.append(text)
             return first + chunk({"content": text})
 
-        service = self.service
-        return Stream(
-            lambda tell, stop: service.answer(message, tell=tell, cancelled=stop),
-            self.busy,
-            EVENTS_TYPE,
-            encode=encode,
-            last=b"data: [DONE]\n\n",
-        )
+        return Stream(work, self.busy, EVENTS_TYPE, encode=encode, last=b"data: [DONE]\n\n")
 
     async def _pictures(self, request: Request, body: Mapping[str, Any], given: dict[str, Any], task: Task) -> Response:
         count, seed = count_and_seed(body)
@@ -304,6 +330,21 @@ class _AnySize(tuple[Any, ...]):
 def _seeded(seed: int | None, index: int = 0) -> dict[str, Any]:
     """The seed of one of several answers."""
     return {} if seed is None else {"seed": seed + index}
+
+
+def _chat_answer(found: Sequence[Mapping[str, Any]], task: Task, head: Mapping[str, Any]) -> Response:
+    choices = []
+    for index, answer in enumerate(found):
+        outputs = answer["outputs"]
+        message = {"role": "assistant", "content": _text(outputs[task.output]), "refusal": None, **_images(outputs)}
+        choices.append({"index": index, "message": message, "finish_reason": _reason(outputs), "logprobs": None})
+    return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": _usage(found)})
+
+
+def _images(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A world's picture beside its words, as those servers send one whose models answer in pictures too."""
+    picture = outputs.get("picture")
+    return {"images": [{"type": "image_url", "image_url": {"url": picture}}]} if isinstance(picture, str) else {}
 
 
 def _event(entry: Mapping[str, Any]) -> bytes:

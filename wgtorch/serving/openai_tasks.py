@@ -35,7 +35,9 @@ class Task:
 
 
 def tasks_of(contract: Mapping[str, Any]) -> dict[str, Task]:
-    """Tasks by endpoint: ``generations``, ``edits``, ``chat``, ``embeddings``; those that the ports fit."""
+    """Tasks by endpoint: ``generations``, ``edits``, ``chat``, ``embeddings``; those that the ports fit. With a world one can chat."""
+    if contract["level"] == "world":
+        return {"chat": Task("action", "text")}
     inputs, outputs = contract.get("inputs", {}), contract.get("outputs", {})
     texts = [name for name, port in inputs.items() if port["dtype"] == "text"]
     text = next((name for name in _TEXTS if name in texts), texts[0] if len(texts) == 1 else None)
@@ -89,7 +91,7 @@ def other_inputs(
     Raises:
         RequestError: a field is none of these; nothing is left unread without a word.
     """
-    inputs = contract["inputs"]
+    inputs = contract.get("inputs", {})
     given, findings = {}, []
     for name, value in body.items():
         if value is None or name in read or name in _ABOUT_CALLER or (name in usual and value in usual[name]):

@@ -30,14 +30,15 @@ from wgtorch.serving.connections import HeaderBudget, protocol_class
 from wgtorch.serving.docs_page import docs_page
 from wgtorch.serving.faults import fault_of, status_of
 from wgtorch.serving.forms import fields_of, message_of
-from wgtorch.serving.negotiation import JSON_TYPE, MULTIPART_TYPE, Form, form_for, json_text, media_body
+from wgtorch.serving.negotiation import JSON_TYPE, MULTIPART_TYPE, form_for, respond
 from wgtorch.serving.openai_front import OpenAIFront
 from wgtorch.serving.openapi import openapi_of
 from wgtorch.serving.services import Service, WorldService, service_for
 from wgtorch.serving.session_routes import SessionRoutes
 from wgtorch.serving.sessions import Sessions
 from wgtorch.serving.streaming import Stream, hung_up
-from wgtorch.serving.wire import CONTENT_TYPE, body, unpack, unpack_json
+from wgtorch.serving.wire import CONTENT_TYPE, unpack, unpack_json
+from wgtorch.serving.world_chat import WorldChat
 
 _POLL = 0.05  # seconds between looks at a server that starts or stops
 
@@ -207,10 +208,12 @@ class _Server:
         self.batcher = Batcher(service, limits.max_batch, limits.batch_wait) if limits.max_batch > 1 else None
         self.busy = anyio.CapacityLimiter(limits.concurrency)
         self.in_flight = 0  # bytes of bodies
-        self.front = OpenAIFront(service, self._raw, self._answers, self.busy, limits.max_bytes)
         self.sessions: SessionRoutes | None = None
+        chat = None
         if isinstance(service, WorldService):
-            self.sessions = SessionRoutes(Sessions(service, most=limits.sessions, folder=sessions_dir), self._message, self.busy)
+            sessions = Sessions(service, most=limits.sessions, folder=sessions_dir)
+            self.sessions, chat = SessionRoutes(sessions, self._message, self.busy), WorldChat(sessions)
+        self.front = OpenAIFront(service, self._raw, self._answers, self.busy, limits.max_bytes, chat)
 
     def app(self) -> Starlette:
         """The application."""
@@ -390,18 +393,6 @@ class _Server:
 
 
 _HEADERS = {408: {"Connection": "close"}, 413: {"Connection": "close"}, 503: {"Retry-After": "1"}}
-
-
-def respond(answer: dict[str, Any], form: Form) -> Response:
-    """An answer in the form that was settled."""
-    try:
-        if form.media_type == JSON_TYPE:
-            return Response(json_text(answer), media_type=JSON_TYPE)
-        if form.output is not None:
-            return Response(media_body(form, answer), media_type=form.media_type, headers={"X-Wgtorch-Output": form.output})
-        return Response(body(answer), media_type=CONTENT_TYPE)
-    except Exception as error:  # what a block gave cannot travel
-        return JSONResponse(fault_of(error), status_code=500)
 
 
 def _fault(error: Exception, headers: dict[str, str] | None = None) -> Response:

@@ -3,7 +3,7 @@
 | | |
 | --- | --- |
 | ``POST /sessions`` | begins a life: ``{"seed": 7}`` |
-| ``GET /sessions/<id>`` | its State, content and steps |
+| ``GET /sessions/<id>`` | its State, content and steps; with ``Accept: image/png`` the State's picture |
 | ``POST /sessions/<id>/act`` | lives on: ``{"action": "go to the sea", "num_steps": 1}``; as ``POST /run``, streams too |
 | ``PATCH /sessions/<id>`` | edits slots: ``{"intent": "..."}`` |
 | ``POST /sessions/<id>/fork`` | another session with the same past: ``{"step": 3}`` |
@@ -24,11 +24,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from wgtorch.core.errors import RequestError, suggest
-from wgtorch.serving.negotiation import JSON_TYPE, Form, form_for, json_text
+from wgtorch.serving.negotiation import JSON_TYPE, Form, form_for, respond
 from wgtorch.serving.sessions import Sessions
 from wgtorch.serving.streaming import Stream
-from wgtorch.serving.wire import CONTENT_TYPE
-from wgtorch.serving.wire import body as body_of
 
 Page = Callable[[Request], Awaitable[Response]]
 
@@ -68,7 +66,7 @@ class SessionRoutes:
 
     async def look(self, request: Request) -> Response:
         """Where a life stands."""
-        return self._respond(request, await self._thread(partial(self.sessions.look, _id(request))), self._form(request))
+        return respond(await self._thread(partial(self.sessions.look, _id(request))), self._form(request))
 
     async def act(self, request: Request) -> Response:
         """Lives on."""
@@ -78,12 +76,12 @@ class SessionRoutes:
         form = self._form(request)
         if form.is_stream:
             return Stream(lambda tell, stop: self.sessions.act(session_id, message, tell, stop), self.busy, form.media_type)
-        return self._respond(request, await self._thread(partial(self.sessions.act, session_id, message)), form)
+        return respond(await self._thread(partial(self.sessions.act, session_id, message)), form)
 
     async def edit(self, request: Request) -> Response:
         """Changes slots."""
         form, message = self._form(request), await self.message(request)
-        return self._respond(request, await self._thread(partial(self.sessions.edit, _id(request), message)), form)
+        return respond(await self._thread(partial(self.sessions.edit, _id(request), message)), form)
 
     async def fork(self, request: Request) -> Response:
         """Another session with the same past."""
@@ -94,7 +92,7 @@ class SessionRoutes:
     async def rewind(self, request: Request) -> Response:
         """Back to the end of a step."""
         form, fields = self._form(request), await self._fields(request, ("step",))
-        return self._respond(request, await self._thread(partial(self.sessions.rewind, _id(request), fields.get("step"))), form)
+        return respond(await self._thread(partial(self.sessions.rewind, _id(request), fields.get("step"))), form)
 
     async def page(self, request: Request) -> Response:
         """The life as a page. It may hold what visitors and models wrote, so nothing in it is run."""
@@ -129,12 +127,6 @@ class SessionRoutes:
         accept = request.headers.get("accept", "") or JSON_TYPE
         form = form_for(accept, self.sessions.service.contract, {})
         return Form(JSON_TYPE) if accept == "*/*" else form
-
-    @staticmethod
-    def _respond(request: Request, answer: dict[str, Any], form: Form) -> Response:
-        if form.media_type == CONTENT_TYPE:
-            return Response(body_of(answer), media_type=CONTENT_TYPE)
-        return Response(json_text(answer), media_type=JSON_TYPE)
 
 
 def _id(request: Request) -> str:

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -85,6 +86,7 @@ class Sessions:
         self.most = most
         self.folder = None if folder is None else Path(folder)
         self._sessions: dict[str, Session] = {}
+        self._yielding: OrderedDict[str, None] = OrderedDict()  # ids of those that are put away for others, the next one first
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -111,20 +113,23 @@ class Sessions:
                 return self._sessions.get(session_id)
             world = self.service.level.fork()
             world.set_storage({"state_dir": self.folder / session_id})
-            if len(world.history):
+            if world.commits:  # a life may be there before its first episode is whole
                 world.resume()
             return self._added(session_id, world)
 
     def _added(self, session_id: str, world: World, parent: str | None = None) -> Session:
         """A new entry; the caller holds the lock."""
+        for other in list(self._yielding):
+            if len(self._sessions) >= self.most and other != parent and not self._sessions[other].lock.locked():
+                del self._sessions[other], self._yielding[other]
         if len(self._sessions) >= self.most:
             raise RequestError(f"there are {self.most} sessions already; delete one, or come back later", status=503)
         service = WorldService(world, device=self.service.device, timeout=self.service.timeout)
         made = self._sessions[session_id] = Session(session_id, service, parent)
         return made
 
-    def create(self, seed: int | None = None, *, of: Session | None = None, step: int | None = None) -> Session:
-        """Begins a life: from the served world's, or from another session's at a step of its past.
+    def create(self, seed: int | None = None, *, of: Session | None = None, step: int | None = None, commit: str | None = None) -> Session:
+        """Begins a life: from the served world's, or from another session's at a step or another moment of its past.
 
         Raises:
             RequestError: there are too many sessions (503).
@@ -133,16 +138,27 @@ class Sessions:
             session_id = secrets.token_urlsafe(_ID_BYTES)
             source: Any = self.service.level if of is None else of.world
             place = None if self.folder is None else self.folder / session_id
-            world = source.fork(step=step, state_dir=place)
+            world = source.fork(step=step, commit=commit, state_dir=place)
             if seed is not None:
                 world.life.seed = seed
             return self._added(session_id, world, None if of is None else of.id)
+
+    def yields(self, session_id: str) -> None:
+        """Says of a session that it was used and is put away, the one that was silent longest first, where others need its place.
+
+        A life in a folder can be taken up again; one in memory is over.
+        """
+        with self._lock:
+            if session_id in self._sessions:
+                self._yielding[session_id] = None
+                self._yielding.move_to_end(session_id)
 
     def delete(self, session_id: str) -> None:
         """Ends a life, and takes away what it kept."""
         session = self.get(session_id)
         with session.alone(), self._lock:
             del self._sessions[session_id]
+            self._yielding.pop(session_id, None)
             if self.folder is not None:
                 shutil.rmtree(self.folder / session_id, ignore_errors=True)
 

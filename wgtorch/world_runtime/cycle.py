@@ -157,3 +157,12 @@ def _ends_unstored(world: CycleHost, life: Life, after: State) -> bool:
     """True at the end of a pass with a complete state, in a world where no stage updates the content."""
     is_last = life.stage == len(world.cycle) - 1
     return is_last and after.complete and not any(stage.state_contract.writes_content for stage in world.nodes.values())
+
+
+def stages_that_tell(world: CycleHost) -> int:
+    """How many stages at the beginning of a cycle neither read the action nor begin an episode nor change what the world is."""
+    for index, stage_id in enumerate(world.cycle):
+        contract = world.nodes[stage_id].state_contract
+        if contract.new_state or contract.writes_content or any(source.split(".")[0] == "action" for source in contract.reads.values()):
+            return index
+    return 0  # nothing is asked for that could wait for the telling

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from contextvars import copy_context
 from pathlib import Path
 
@@ -228,6 +229,6 @@ def test_what_another_could_not_answer_is_asked_here(server: ScriptedServer, bui
         assert build()(prompt="x")["text"] == "fine"
         question = Question("complete", TextRequest((Message("user", "y"),)), "openai", "tiny")
         assert opened.claim([question], "gone") == [True] and opened.claim([question], "other") == [False]
-        with sqlite3.connect(tape) as connection:  # the process that claimed it has ended
+        with closing(sqlite3.connect(tape)) as connection, connection:  # the process that claimed it has ended
             connection.execute("UPDATE claims SET pid=?", (2**22 + 1,))
         assert build()(prompt="y")["text"] == "y"

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_recorder_that_was_killed_loses_nothing_that_was_kept(tape, mode):
     ids=lambda value: str(value)[:30],
 )
 def test_an_answer_that_nobody_recorded_is_named(tape, column, value):
-    with sqlite3.connect(tape) as connection:
+    with closing(sqlite3.connect(tape)) as connection, connection:
         connection.execute(f"UPDATE answers SET {column} = ?", (value,))
     connection.close()
     with pytest.raises(ReplayError, match=r"tape\.sqlite"):
@@ -87,7 +88,7 @@ def test_an_answer_that_nobody_recorded_is_named(tape, column, value):
 
 
 def test_recorded_errors_name_no_other_class(tape):
-    with sqlite3.connect(tape) as connection:
+    with closing(sqlite3.connect(tape)) as connection, connection:
         connection.execute("UPDATE answers SET error = 'SystemExit', message = 'go'")
     connection.close()
     with pytest.raises(ApiError, match="go"):
@@ -113,7 +114,7 @@ def test_a_file_with_any_bytes_changed_is_read_or_named(tape):
 
 
 def test_what_is_written_and_read_is_one(tape):
-    with sqlite3.connect(tape) as connection:
+    with closing(sqlite3.connect(tape)) as connection, connection:
         (text,) = connection.execute("SELECT answer FROM answers LIMIT 1").fetchone()
     connection.close()
     answer = Answer.from_json(text)

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -219,18 +220,19 @@ class Cassette:
         with self._said("opened"):
             if create:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.mode == "replay":
-                connection = _read_only(self.path.resolve())
-            else:
-                connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
-                connection.execute("PRAGMA synchronous=NORMAL")
-                with connection:
-                    _make_tables(connection)
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            is_replay = self.mode == "replay"
+            connection = _read_only(self.path.resolve()) if is_replay else sqlite3.connect(self.path, timeout=30, check_same_thread=False)
+            with _closed_on_error(connection):
+                if not is_replay:
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    with connection:
+                        _make_tables(connection)
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version != _VERSION:
             connection.close()
             raise ReplayError(f"{str(self.path)!r} is a cassette of version {version}, or none; expected version {_VERSION}")
         self._connection, self._owner = connection, os.getpid()
+        weakref.finalize(self, connection.close).atexit = False  # Python 3.13 warns of those that nobody closed
         return connection
 
     @contextmanager
@@ -260,14 +262,23 @@ class Cassette:
         return f"{count} others to this model are there" if count else "nothing of this model is there"
 
 
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _read_only(path: Path) -> sqlite3.Connection:
     """Opens a file that is not written to. What a killed recorder left unfinished in it is rolled back in a copy in memory."""
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30, check_same_thread=False)
     try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        with _closed_on_error(connection):
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         return connection
     except sqlite3.OperationalError as error:
-        connection.close()
         journal = path.with_name(f"{path.name}-journal")
         if not journal.is_file():
             raise
@@ -277,7 +288,8 @@ def _read_only(path: Path) -> sqlite3.Connection:
             mended = sqlite3.connect(Path(folder) / path.name)
             connection = sqlite3.connect(":memory:", check_same_thread=False)
             try:
-                mended.backup(connection)
+                with _closed_on_error(connection):
+                    mended.backup(connection)
             except sqlite3.Error:
                 raise error from None
             finally:
