@@ -417,7 +417,7 @@ def test_refs_in_a_circle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format_version": "7.3"}, r"format_version '7\.3'; this version of wgtorch reads '1\.0', '1\.1'\. Update wgtorch"),
+        ({"format_version": "7.3"}, r"format_version '7\.3'; this version of wgtorch reads '1\.0', '1\.1', '1\.2'\. Update wgtorch"),
         ({"format_version": None}, "format_version 'None'"),
         ({"format": "other"}, "no manifest of a wgtorch checkpoint"),
         ({"blocks": []}, "blocks: got list; expected dict"),

@@ -15,8 +15,9 @@ pytest.importorskip("llguidance")
 
 from tests.integrations.transformers import tiny
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.errors import AnswerFormatError, CheckpointError, ConfigError, PromptTruncatedWarning
+from wgtorch.core.errors import AnswerFormatError, CheckpointError, ConfigError, PromptTruncatedWarning, RunCancelled
 from wgtorch.core.pool import Pool
+from wgtorch.core.run import background
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.integrations.models import attempts
@@ -113,16 +114,15 @@ def test_callbacks_hear_the_text_as_it_comes(llm_folder: Path) -> None:
     assert "".join(pieces) == text and len(pieces) > 3
 
 
-def test_leaving_a_stream_stops_the_model(llm_folder: Path) -> None:
-    llm = llm_of(llm_folder, max_tokens=3000)
-    before = threading.active_count()
-    stream = llm.stream(prompt=PROMPTS[0], rng=Rng(2))
+def test_leaving_a_stream_stops_the_model(llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+    start = background.start
+    monkeypatch.setattr(background, "start", lambda call: begun.append(start(call)) or begun[-1])
+    stream = llm_of(llm_folder, max_tokens=3000).stream(prompt=PROMPTS[0], rng=Rng(2))
     next(stream)
     stream.close()
-    for thread in threading.enumerate():
-        if thread.name == "wgtorch-node":
-            thread.join(20)
-    assert threading.active_count() <= before
+    background.settled(begun[0])
+    assert isinstance(begun[0].exception(), RunCancelled)
 
 
 # --- schemas ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from wgtorch.core import adapter_hook
+from wgtorch.core.checkpoint.shared_tensors import shared_names
 from wgtorch.core.checkpoint.tensors import can_store
 from wgtorch.core.errors import CheckpointError, Finding
 
@@ -130,21 +131,6 @@ def check_storable(state: Mapping[str, Any], where: str) -> None:
             )
 
 
-def split_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, each memory once; the name stored for every other name of one)."""
-    tensors: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    seen: dict[Any, str] = {}
-    for name, value in state.items():
-        key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device) if value.numel() else id(value)
-        if key in seen:
-            aliases[name] = seen[key]
-        else:
-            seen[key] = name
-            tensors[name] = value
-    return tensors, aliases
-
-
 # --- weights put into modules -----------------------------------------------------------------------------------------
 
 
@@ -160,7 +146,7 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
     own = adapter_hook.hook.base_state(module)
     found: list[Finding] = []
     if strict and tensors.keys() != own.keys():
-        ties = _ties(own.items())
+        ties = shared_names(own.items())
         given = {*tensors, *(name for names in ties if not tensors.keys().isdisjoint(names) for name in names)}
         again = {name for names in ties for name in names[1:]}
         missing = {name: tensor for name, tensor in own.items() if name not in given and name not in again}
@@ -191,19 +177,11 @@ def _converts(source: torch.dtype, target: torch.dtype) -> bool:
     return source == target or (source.is_floating_point and target.is_floating_point) or (source.is_complex and target.is_complex)
 
 
-def _ties(own: Iterable[tuple[str, Any]]) -> list[list[str]]:
-    """Names that are one tensor, where there are several."""
-    by_identity: dict[int, list[str]] = {}
-    for name, value in own:
-        by_identity.setdefault(id(value), []).append(name)
-    return [names for names in by_identity.values() if len(names) > 1]
-
-
 def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Makes checked tensors the module's own, without copying; what was one parameter under two names stays one."""
     own = module.state_dict(keep_vars=True)
     buffers = dict(module.named_buffers(remove_duplicate=False))  # those that are not in state_dict may be tied as well
-    ties = _ties({**own, **{name: tensor for name, tensor in buffers.items() if name not in own}}.items())
+    ties = shared_names({**own, **{name: tensor for name, tensor in buffers.items() if name not in own}}.items())
     full = dict(tensors)
     for names in ties:
         given = next((full[name] for name in names if name in full), None)

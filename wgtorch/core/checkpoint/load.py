@@ -28,6 +28,7 @@ from wgtorch.core.checkpoint.manifest import (
     stored_tensors_of,
 )
 from wgtorch.core.checkpoint.refs import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
+from wgtorch.core.checkpoint.shared_tensors import Ties, tie
 from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, path_text, read_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
@@ -66,6 +67,7 @@ def load_checkpoint_of(
             with _building(source):
                 target = cls.from_saved_config(_config(source, manifest, config_path, verify), empty=False)
             load_weights(target, path, part=part, strict=False, verify=verify)
+            tie(unique_blocks(target), _ties(manifest, ""), str(source.path))
             return target
         with _building(source):
             target = _build(cls, source, manifest, config_path, part, verify)
@@ -236,6 +238,7 @@ def _give(
     for path, child, level in walk(target, repeats=0):
         if level is not None:
             shared.note_place(level, path.rpartition("/")[2], child)
+    tie(parts, _ties(manifest, prefix), str(source.path))
 
 
 def _finalize(part: UniqueBlock, weights: _Weights, pool: Pool | None, source: Source, device: torch.device | str | None) -> None:
@@ -350,6 +353,14 @@ def _entries(manifest: Manifest, prefix: str, source: Source) -> dict[str, Store
     if prefix and not found and manifest.blocks:
         raise CheckpointError(f"{source.path}: no weights under {prefix!r}; there are {sorted(manifest.blocks)[:8]}")
     return found
+
+
+def _ties(manifest: Manifest, prefix: str) -> Ties:
+    """Groups of tensors that are one, by paths relative to the part that is loaded."""
+    if not prefix:
+        return manifest.ties
+    below = f"{prefix}."
+    return tuple(tuple((path.removeprefix(below), name) for path, name in names if path.startswith(below)) for names in manifest.ties)
 
 
 def _entry_for(part: UniqueBlock, entries: Mapping[str, StoredBlock]) -> StoredBlock | None:

@@ -28,12 +28,13 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.checkpoint.io import MANIFEST, MAX_MANIFEST, Source, checked_name, digest, map_file, read
+from wgtorch.core.checkpoint.shared_tensors import Ties
 from wgtorch.core.checkpoint.tensors import Header, Shard, joined, pieces_of, read_header
 from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.json_text import read_json
 
 FORMAT = "wgtorch-checkpoint"
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 CONFIG_YAML, CONFIG_JSON = "config.yaml", "config.json"
 BLOCKS, ADAPTERS = "blocks", "adapters"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -95,6 +96,7 @@ class Manifest:
         kind: ``block``, ``graph``, ``pipeline``, ``stage`` or ``world``.
         config: the file with the structure.
         blocks: by first path.
+        ties: tensors that several blocks hold, each as the (path, name) of every place that holds it.
         extra: files that the level wrote beside.
         versions: of ``wgtorch`` and ``torch``, when it was written.
         format_version: of the file that was read.
@@ -103,6 +105,7 @@ class Manifest:
     kind: str
     config: StoredFile
     blocks: Mapping[str, StoredBlock]
+    ties: Ties = ()
     extra: tuple[StoredFile, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: str = FORMAT_VERSION
@@ -121,7 +124,12 @@ def _from_1_0(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "format_version": "1.1"}
 
 
-MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1.0": _from_1_0}
+def _from_1_1(content: dict[str, Any]) -> dict[str, Any]:
+    """1.2 added ``ties``, which older ones lost."""
+    return {**content, "format_version": "1.2"}
+
+
+MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1.0": _from_1_0, "1.1": _from_1_1}
 """For each older format version, what makes its manifest one of a newer version."""
 
 
@@ -136,6 +144,8 @@ def dump_manifest(manifest: Manifest) -> bytes:
         "blocks": {path: _block_dict(block) for path, block in manifest.blocks.items()},
         "extra": [_file_dict(file) for file in manifest.extra],
     }
+    if manifest.ties:
+        content["ties"] = [[list(name) for name in names] for names in manifest.ties]
     return (json.dumps({**content, "manifest_sha256": _own_hash(content)}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -184,16 +194,24 @@ def _block_dict(block: StoredBlock) -> dict[str, Any]:
 
 
 def _manifest(content: dict[str, Any], version: str, where: str) -> Manifest:
-    _closed(content, ("format", "format_version", "kind", "wgtorch", "torch", "config", "blocks", "extra"), where)
+    _closed(content, ("format", "format_version", "kind", "wgtorch", "torch", "config", "blocks", "ties", "extra"), where)
+    ties = [_of(names, list, f"{where}: ties") for names in _of(content.get("ties", []), list, f"{where}: ties")]
     blocks = _of(content.get("blocks"), dict, f"{where}: blocks")
     return Manifest(
         kind=_of(content.get("kind"), str, f"{where}: kind"),
         config=_file(content.get("config"), f"{where}: config"),
         blocks={path: _block(path, entry, f"{where}: block {path[:200]!r}") for path, entry in blocks.items()},
+        ties=tuple(tuple(_tied_name(name, f"{where}: ties") for name in names) for names in ties),
         extra=_files(content.get("extra", []), f"{where}: extra"),
         versions={name: _of(content.get(name, "unknown"), str, f"{where}: {name}") for name in ("wgtorch", "torch")},
         format_version=version,
     )
+
+
+def _tied_name(entry: Any, where: str) -> tuple[str, str]:
+    if len(_of(entry, list, where)) != 2:
+        raise CheckpointError(f"{where}: got {len(entry)} words; expected a block's path and a tensor's name")
+    return _of(entry[0], str, where), _of(entry[1], str, where)
 
 
 def _block(path: str, entry: Any, where: str) -> StoredBlock:

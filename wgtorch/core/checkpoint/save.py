@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.checkpoint.assign import build_empty, check_storable, split_aliases
+from wgtorch.core.checkpoint.assign import build_empty, check_storable
 from wgtorch.core.checkpoint.atomic import write_file, write_folder
 from wgtorch.core.checkpoint.io import MANIFEST, ArchiveSink, FolderSink, Sink
 from wgtorch.core.checkpoint.manifest import (
@@ -34,6 +34,7 @@ from wgtorch.core.checkpoint.manifest import (
     stored_file,
 )
 from wgtorch.core.checkpoint.refs import holds, is_as_referred, outside_files, ref_of
+from wgtorch.core.checkpoint.shared_tensors import split_aliases, ties_of
 from wgtorch.core.checkpoint.tensors import Pieces, bytes_of, make_header
 from wgtorch.core.config.resolve import dump_config, holders, nesting, parse_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError
@@ -162,7 +163,8 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
         name, raw = CONFIG_YAML, dump_config(config).encode()
     stored_config = _put(sink, name, [raw], len(raw))
     blocks = {}
-    for path, part in unique_blocks(target).items():
+    parts = unique_blocks(target)
+    for path, part in parts.items():
         entry = _write_block(part, sink, choose)
         if entry is not None:
             blocks[path] = entry
@@ -170,6 +172,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
         kind=target.level,
         config=stored_config,
         blocks=blocks,
+        ties=ties_of(parts),
         extra=extra,
         versions={"wgtorch": _own_version(), "torch": torch.__version__},
     )

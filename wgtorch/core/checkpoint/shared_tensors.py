@@ -1,0 +1,72 @@
+"""Tensors that several names share: stored once within a block, and one tensor again across blocks after loading."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from wgtorch.core import adapter_hook
+from wgtorch.core.errors import CheckpointError
+from wgtorch.core.tree import UniqueBlock
+
+Name = TypeVar("Name", bound=Hashable)
+Ties = tuple[tuple[tuple[str, str], ...], ...]
+"""Groups of (block's path, tensor's name) that are one tensor."""
+
+
+def split_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, each memory once; the name stored for every other name of one)."""
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[Any, str] = {}
+    for name, value in state.items():
+        key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device) if value.numel() else id(value)
+        if key in seen:
+            aliases[name] = seen[key]
+        else:
+            seen[key] = name
+            tensors[name] = value
+    return tensors, aliases
+
+
+def shared_names(named: Iterable[tuple[Name, Any]]) -> list[list[Name]]:
+    """Names that are one tensor, where there are several."""
+    by_identity: dict[int, list[Name]] = {}
+    for name, value in named:
+        by_identity.setdefault(id(value), []).append(name)
+    return [names for names in by_identity.values() if len(names) > 1]
+
+
+def ties_of(parts: Mapping[str, UniqueBlock]) -> Ties:
+    """Tensors that several blocks hold, as a head of a language model its embedding: by whoever joined them, which no config says."""
+    states = {path: adapter_hook.hook.base_state(part.block) for path, part in parts.items()}
+    found = shared_names(((path, name), value) for path, state in states.items() for name, value in state.items())
+    return tuple(tuple(names) for names in found if len({path for path, _ in names}) > 1)
+
+
+def tie(parts: Mapping[str, UniqueBlock], ties: Ties, where: str) -> None:
+    """Makes one tensor again of what was one when it was saved; members whose block is not there are left out.
+
+    Raises:
+        CheckpointError: the members of a group are no equal tensors; nothing was tied then.
+    """
+    blocks = {
+        user: part.holders[0][0].nodes[part.holders[0][1]] if part.holders else part.block for part in parts.values() for user in part.users
+    }
+    groups: list[list[tuple[nn.Module, Tensor]]] = []
+    for names in ties:
+        held = [(blocks[path], name, adapter_hook.hook.base_state(blocks[path]).get(name)) for path, name in names if path in blocks]
+        first = held[0][2] if held else None
+        for block, name, value in held:
+            if not isinstance(value, Tensor) or not isinstance(first, Tensor) or (value.shape, value.dtype) != (first.shape, first.dtype):
+                raise CheckpointError(
+                    f"{where}: {name[:200]!r} of {block.block_id} is said to be one tensor with others, and does not fit them"
+                )
+        groups.append([(block, value) for block, _, value in held])
+    for group in groups:
+        for block, value in group[1:]:
+            for module in block.modules():  # by identity: what has adapters holds it under another name
+                for held in (module._parameters, module._buffers):
+                    held.update({name: group[0][1] for name, tensor in held.items() if tensor is value})
