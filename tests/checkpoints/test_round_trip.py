@@ -16,10 +16,10 @@ from torch import nn
 
 from tests.blocks_for_tests import Affine, Scale, as_pipeline, as_stage, chain
 from tests.checkpoints.blocks import NeedsValues, Rich, assert_same, rich_graph, small_world
-from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.checkpoint import save
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header
-from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.core.errors import CheckpointError, ConfigError, RebuiltOtherwiseWarning
 from wgtorch.core.level import Level
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
@@ -369,3 +369,45 @@ def test_many_tensors_are_spread_over_files(tmp_path: Path, monkeypatch: pytest.
     path = graph.save(tmp_path / "g")
     assert len(list((path / "blocks").glob("n0-*"))) > 2
     assert_same(Graph.load(path), graph)
+
+
+@register_block("test/lazy_layer")
+class LazyLayer(Block):
+    """A layer that takes its width from what it is first called with."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_a_lazy_module_comes_back_with_the_shape_that_it_took(tmp_path: Path) -> None:
+    block = LazyLayer()
+    with pytest.raises(CheckpointError, match=r"layer\.weight: has no shape yet.*call the block once"):
+        block.save(tmp_path / "early")
+    given = {"x": torch.ones(1, 3)}
+    expected = block.run(given)["y"]
+    path = block.save(tmp_path / "saved")
+    assert torch.equal(LazyLayer.load(path).run(given)["y"], expected)
+    other = LazyLayer()
+    other.load_weights(path)
+    assert torch.equal(other.run(given)["y"], expected)
+
+
+def test_what_was_changed_after_it_was_built_is_said_when_it_is_saved(tmp_path: Path) -> None:
+    block = LazyLayer()
+    block.run({"x": torch.ones(1, 3)})
+    nn.utils.parametrizations.weight_norm(block.layer)
+    with pytest.warns(RebuiltOtherwiseWarning, match=r"block: was changed after it was built.*weight\.original0"):
+        path = block.save(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        LazyLayer.load(path)
+    other = LazyLayer()
+    other.run({"x": torch.ones(1, 3)})
+    nn.utils.parametrizations.weight_norm(other.layer)
+    other.load_weights(path)
+    assert torch.equal(other.layer.weight, block.layer.weight)

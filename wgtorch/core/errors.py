@@ -95,6 +95,10 @@ class PromptTruncatedWarning(UserWarning):
     """A prompt is longer than what reads it takes; the message says what was cut off."""
 
 
+class RebuiltOtherwiseWarning(UserWarning):
+    """A block holds other weights than its config builds, so that what is saved of it loads by hand only; the message says which."""
+
+
 class ApiError(WgtorchError):
     """A model behind an API gave no answer; what was paid for before is kept, and the run can be made again.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -116,6 +117,10 @@ def check_storable(state: Mapping[str, Any], where: str) -> None:
                 f"{where}.{name}: is a {type(value).__name__}, which has no memory of its own to be stored; expected a plain tensor. "
                 "Save on one process what full_tensor() gives where it is distributed, and convert it where it is of another sort"
             )
+        if isinstance(value, UninitializedTensorMixin):
+            raise CheckpointError(
+                f"{where}.{name}: has no shape yet, as its lazy module was never called; call the block once before it is saved"
+            )
         if value.is_meta:
             raise CheckpointError(f"{where}.{name}: has no memory (it is on the meta device), so there is nothing to save")
         if not can_store(value.dtype) or value.layout is not torch.strided or value.is_quantized or value.is_nested:
@@ -154,6 +159,8 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
         found += [Finding(f"{path}.{name}", f"unexpected {_words(tensor)}") for name, tensor in tensors.items() if name not in own]
     for name, tensor in tensors.items():
         expected = own.get(name)
+        if isinstance(expected, UninitializedTensorMixin):  # of a lazy module, which takes the shape that it is given
+            continue
         if expected is not None and (tensor.shape != expected.shape or not _converts(tensor.dtype, expected.dtype)):
             found.append(Finding(f"{path}.{name}", _words(tensor), _words(expected)))
     return found
@@ -167,6 +174,8 @@ def misfit_error(where: str, found: list[Finding]) -> CheckpointError:
 
 
 def _words(tensor: Any) -> str:
+    if isinstance(tensor, UninitializedTensorMixin):
+        return f"{str(tensor.dtype).removeprefix('torch.')} of any shape"
     if not hasattr(tensor, "shape"):
         return type(tensor).__name__
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
@@ -201,6 +210,8 @@ def copy_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in adapter_hook.hook.base_state(module).items():
             if name in tensors:
+                if isinstance(value, UninitializedTensorMixin):
+                    value.materialize(tensors[name].shape)
                 value.copy_(tensors[name])
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.checkpoint.assign import build_empty, check_storable
+from wgtorch.core.block_registry import BlockRegistry
+from wgtorch.core.checkpoint.assign import build_empty, check_storable, misfits
 from wgtorch.core.checkpoint.atomic import write_file, write_folder
 from wgtorch.core.checkpoint.io import MANIFEST, ArchiveSink, FolderSink, Sink
 from wgtorch.core.checkpoint.manifest import (
@@ -37,7 +41,8 @@ from wgtorch.core.checkpoint.refs import holds, is_as_referred, outside_files, r
 from wgtorch.core.checkpoint.shared_tensors import split_aliases, ties_of
 from wgtorch.core.checkpoint.tensors import Pieces, bytes_of, make_header
 from wgtorch.core.config.resolve import dump_config, holders, nesting, parse_config, resolve_environment
-from wgtorch.core.errors import CheckpointError, ConfigError
+from wgtorch.core.errors import CheckpointError, ConfigError, RebuiltOtherwiseWarning
+from wgtorch.core.pool import building
 from wgtorch.core.signature import takes_argument
 from wgtorch.core.tree import UniqueBlock, unique_blocks
 
@@ -92,6 +97,7 @@ def save_checkpoint(
     config = target.saved_config()
     for name, part in unique_blocks(target).items():
         check_storable(adapter_hook.hook.base_state(part.block), name)
+    _warn_of_changed(target)
     if self_contained:
         _remove_refs(config, target)
     choose = _Choice(self_contained, None if base is None else str(Path(base).resolve()), shard_bytes)
@@ -112,6 +118,31 @@ def save_checkpoint(
             _write(target, config, sink, tuple(stored), choose)
 
     return write_folder(path, fill_folder) if format == "dir" else write_file(path, fill_archive)
+
+
+def _warn_of_changed(target: Any) -> None:
+    """Warns of blocks that were changed after they were built (a parametrization, pruning, a layer put in by hand): no config says so."""
+    built: dict[str, nn.Module | None] = {}
+    for path, part in unique_blocks(target).items():
+        state = adapter_hook.hook.base_state(part.block)
+        if not state or not getattr(part.block, "block_type", "") or takes_argument(type(part.block), "checkpoint_ref"):
+            continue
+        entry = part.block.to_config()
+        entry["config"].pop("checkpoint_ref", None)
+        key = json.dumps(entry, sort_keys=True)
+        if key not in built:
+            with building(empty=True), suppress(Exception):  # a config that does not build says so when it is loaded
+                built[key] = BlockRegistry.build(entry)
+        found = misfits(built[key], state, path) if built.get(key) is not None else []
+        if found:
+            warnings.warn(
+                f"{path}: was changed after it was built, and load() builds what its config says, which these do not fit: "
+                f"{'; '.join(map(str, found[:4]))}{' ...' if len(found) > 4 else ''}. They are saved; load_weights() takes them into "
+                "a block that was changed alike. Make the change in the block's __init__, or undo it before saving "
+                "(remove_parametrizations, prune.remove)",
+                RebuiltOtherwiseWarning,
+                stacklevel=4,
+            )
 
 
 def _remove_refs(config: dict[str, Any], target: Any) -> None:
