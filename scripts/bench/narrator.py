@@ -77,7 +77,10 @@ def main() -> None:
                     print(f"\n{account.prompt}\n  grammar: {grammar}\n  model:   {answer['text']}\n  told:    {outcome}", flush=True)
             passages.append(Passage(passage.before, passage.after, passage.events, outcome))
             if (index + 1) % args.stretch == 0:
-                rate = 100 * len(contradictions(passages[-args.stretch :])) / args.stretch
+                wrong = contradictions(passages[-args.stretch :])
+                for entry in wrong:
+                    print(f"  contradiction: {entry}", flush=True)
+                rate = 100 * len(wrong) / args.stretch
                 count = max(1, row["passes"])
                 print(
                     f"seed {seed}, passes {index + 2 - args.stretch} to {index + 1}: contradictions per 100 {rate:.1f}; by the grammar "

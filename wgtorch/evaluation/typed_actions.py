@@ -33,8 +33,25 @@ TYPED_ACTIONS: tuple[tuple[str, str, bool], ...] = (
     ("insult the guard", "quarrel", False), ("invite Anna to come along", "invite", False), ("teleport home", "fly", False),
     ("blargh the fnord", "unknown", False), ("tkae the lamp", "take", False), ("biuld a house", "build", False), ("wlak to the forest", "go", False),
     ("repiar the bridge", "repair", False), ("atack the wolf", "harm", False), ("colect some wood", "gather", False),
+    ("may I come in?", "enter", False), ("can you show me the way to the forest?", "ask", False), ("how many houses stand here?", "ask", False),
+    ("excuse me, what's your name?", "ask", False), ("would that I could swim", "wish", False), ("if only the tower were still standing", "wish", False),
+    ("I hope it snows soon", "wish", False), ("should the miller come, greet him", "unknown", False), ("when the sun rises, go north", "unknown", False),
+    ("were I a bird, I would fly", "unknown", False), ("never build anything here", "build", True), ("go nowhere", "go", True), ("take nothing", "take", True),
+    ("I won't go north", "go", True), ("nobody should enter the house", "enter", True), ("the ship is to be burnt by nobody", "burn", True),
+    ("without going anywhere, look around", "look", False), ("not north, south", "go", False), ("quit bothering people", "refrain", False),
+    ("leave the apple alone", "avoid", False), ("first rest, then go to the sea", "rest", False), ("before sleeping, light the lamp", "light", False),
+    ("after resting, go south", "rest", False), ("go and see Cleopatra", "look", False), ("burn it down", "burn", False), ("do it again", "again", False),
+    ("biuld a hosue", "build", False), ("go nroth", "go", False), ("lok around", "look", False), ("sleeep until mornign", "sleep", False), ("climp the hil", "climb", False),
+    ("seach for tresure", "search", False), ("take 3 lamps", "take", False), ("build two houses", "build", False), ("build 1000 towers", "fly", False),
+    ("eat a thousand apples", "fly", False), ("wait 3 days", "wait", False), ("visit the North Pole", "go", False), ("tell Sherlock the truth", "talk", False),
+    ("bring the dead back to life", "fly", False), ("breathe under water", "fly", False), ("swallow the sun", "fly", False), ("turn into a dragon", "wish", False),
+    ("repose a little", "rest", False), ("the house should be painted red", "colour", False), ("a bridge has to be built", "build", False),
+    ("let the tower be destroyed", "destroy", False), ("may the lamp be given to someone", "give", False), ("I want to be led to the forest", "go", False),
+    ("the house must not be burnt", "burn", True), ("would you be so kind as to light a fire?", "light", False), ("pretty please build me a hut", "build", False),
+    ("if it's all right with you, I'll sleep", "sleep", False), ("restart", "fly", False), ("start again", "fly", False), ("rest a while by the river", "rest", False),
+    ("take the rest of the apples", "take", False), ("forest", "go", False), ("meander along the coast", "go", False), ("restrain the dog", "unknown", False),
 )  # fmt: skip
-"""Lines, the verb of each, and whether it is negated; the last ones are misspelled."""
+"""Lines, the verb of each, and whether it is negated: plain ones, misspelled ones, then kinds that are easily misread."""
 
 
 class Reads(Protocol):

@@ -202,6 +202,60 @@ def test_clauses_are_tried_one_after_the_other_and_it_is_what_was_named() -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("lines", "last"),
+    [
+        (("take the lamp", "drop it"), ("done", "drop", "lamp")),
+        (("where is the tower?", "go there"), ("done", "go", None)),
+        (("sing a song", "do it again"), ("done", "perform", "song")),
+        (("sing a song", "again", "once more"), ("done", "perform", "song")),
+        (("drop it",), ("unclear", "drop", "it")),
+        (("visit him",), ("unclear", "go", None)),
+        (("do it again",), ("unclear", "again", None)),
+        (("drop everything",), ("done", "drop", "lamp")),
+    ],
+    ids=lambda value: " / ".join(map(str, value)),
+)
+def test_pronouns_mean_what_earlier_actions_were_about(lines: tuple[str, ...], last: tuple[str, str, str | None]) -> None:
+    content: Facts = next(iter(passages(5, 2, told=False))).after
+    for line in lines:
+        events = develop(content, {"": RuleActionReader().read(line)}, random.Random("said"))
+        content = after(content, events)
+    status, verb, target = last
+    assert (events[0]["status"], events[0]["verb"]) == (status, verb)
+    assert target is None or events[0]["target"] == target
+    assert status != "unclear" or "not clear" in events[0]["because"] or "nothing yet" in events[0]["because"]
+
+
+def test_names_keep_their_capitals_and_places_may_be_misspelled() -> None:
+    before, _, (event,) = acted("give the lamp to Napoleon", 5)
+    assert event["because"] == "there is nobody called Napoleon"
+    name = next(iter(before["places"]))
+    assert acted(f"go to {name[:-2]}{name[-1]}", 5)[2][0]["status"] in ("done", "partly")
+
+
+def test_what_is_so_already_is_not_told_as_a_change() -> None:
+    before, now, events = acted("take the lamp", 5)
+    assert GrammarTeller().outcome(before, now, events, random.Random(0)).count("carries the lamp already") == 1
+    assert "lamp" not in GrammarTeller().outcome(before, now, events[1:], random.Random(0))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("how many ships are there?", "knows of"), ("is anybody here?", "is at"),
+        ("when will it rain?", "sky"), ("what lies north of here?", "north of"),
+        ("how do I get to the mountains?", "walk"), ("whose lamp is this?", "carries the lamp"),
+        ("are there wolves around?", "wolf"), ("where are my things?", "lamp"),
+        ("is it night yet?", "hour"), ("why is grass green?", "has an answer to that"),
+    ],
+)  # fmt: skip
+def test_questions_are_answered_from_the_facts(question: str, answer: str) -> None:
+    before, now, (event,) = acted(question, 5)
+    assert same_facts(before, now, event)
+    assert answer in event["details"]["answer"] or (answer == "is at" and "nobody but" in event["details"]["answer"])
+
+
 def test_what_is_not_understood_is_offered_near_actions() -> None:
     _, _, (event,) = acted("blargh the fnord", 5)
     assert event["status"] == "unclear" and "blargh" in event["because"]

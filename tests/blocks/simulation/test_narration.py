@@ -64,6 +64,7 @@ def test_prose_that_agrees_with_the_facts_stands_whole() -> None:
         ("Anna handed the blue ring to Bruno.", "tells no statement"),
         ("Anna handed the ring to Bruno and the wolf.", "says wolf"),
         ("Anna handed the ring to Bruno and died.", "says died"),
+        ("Anna handed the ring to Bruno in the clear air.", "says clear air"),
         ("Anna handed the ring to Bruno by the sea.", "says sea"),
         ("Anna never handed the ring to Bruno.", "denies: never"),
         ("Anna almost gave the ring to Bruno.", "denies: almost"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -166,11 +167,15 @@ class Draft:
             "verb": action.verb,
             "target": target if target is not None else action.target,
             "status": status,
-            "because": agreed(because),
+            "because": agreed(_as_typed(because, action.words)),
             "effects": self._effects,
             "reads": [list(path) for path in dict.fromkeys(self._reads)],
             "caused_by": sorted(found - {self.next_id}),
-            "details": {key: agreed(value) if key == "answer" else value for key, value in details.items() if value is not None},
+            "details": {
+                key: agreed(_as_typed(value, action.words)) if key == "answer" else value
+                for key, value in details.items()
+                if value is not None
+            },
         }
         for effect in self._effects:
             last[tuple(effect["path"])] = event["id"]
@@ -199,6 +204,13 @@ class Draft:
 def last_changes(events: Sequence[Event]) -> dict[Path, int]:
     """By path of a fact, the id of the event that last changed it."""
     return {tuple(effect["path"]): event["id"] for event in events for effect in event["effects"]}
+
+
+def _as_typed(said: str, typed: str) -> str:
+    """A sentence with the capitals that names have in what was typed: ``there is nobody called Napoleon``."""
+    for name in re.findall(r"(?<=[\w,] )[A-Z][\w'-]+", typed):
+        said = re.sub(rf"\b{re.escape(name.lower())}\b", name, said)
+    return said
 
 
 def shortened(text: str, length: int) -> str:

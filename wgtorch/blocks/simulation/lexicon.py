@@ -145,7 +145,8 @@ def named_in(phrase: str | None, table: Mapping[str, str]) -> str | None:
     tokens = words(phrase or "")
     for end in range(len(tokens), 0, -1):
         for start in range(max(0, end - 3), end):
-            if (kind := table.get(" ".join(tokens[start:end]))) is not None:
+            said = " ".join(tokens[start:end])
+            if (kind := table.get(said) or (table.get(said[:-1]) if said.endswith("s") else None)) is not None:
                 return kind
     return None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
 
 from wgtorch.blocks.simulation import lexicon
+from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, bare, colour_in, named_in
 
@@ -62,7 +65,57 @@ def find(draft: Draft, actor: str, phrase: str | None) -> Named:
         return Named("weather", weather)
     if any(word in lexicon.SKY_THINGS for word in said.split()):
         return Named("sky", said)
+    names = {name.lower(): name for name in (*draft.places, *draft.characters)}
+    if len(said) > 4 and (alike := get_close_matches(said, names, 1, 0.85)):  # misspelled
+        return Named("place" if names[alike[0]] in draft.places else "character", names[alike[0]], colour)
     return Named("nothing", said, colour)
+
+
+_IT = frozenset(("it", "them", "that", "this", "that one", "this one", "the thing", "these", "those"))
+_WHO = frozenset(("him", "her", "them", "that person", "he", "she"))
+_THERE = frozenset(("there", "back there", "that place", "over there"))
+_TO_ANYBODY = frozenset(
+    ["talk", "greet", "befriend", "court", "help", "quarrel", "reconcile", "invite", "teach", "ask", "beg", "give", "trade", "steal"]
+)
+_OF_PEOPLE = _TO_ANYBODY | {"follow", "harm"}
+
+
+def referred(draft: Draft, actor: str, action: Action) -> tuple[Action, str]:
+    """An action whose pronouns are what the actor's earlier actions were about; where nothing was, the pronoun.
+
+    ``it`` is the last thing or building that the actor's own actions named, ``him`` and ``her`` the last person, ``there`` the last place.
+    """
+    found: dict[str, Any] = {}
+    for field in ("target", "place", "receiver"):
+        said = (getattr(action, field) or "").strip().lower()
+        if said in _THERE and action.verb in ("stay", "wait", "rest", "sleep", "look", "search"):
+            continue  # where one is
+        is_person = said in _WHO and (said != "them" or action.verb in _OF_PEOPLE)
+        if is_person or said in _IT | _THERE:
+            kind = "person" if is_person or (field == "receiver") else "place" if said in _THERE else "thing"
+            name = _last_named(draft, actor, kind)
+            if name is not None:
+                found[field] = name
+            elif (bare(said) and kind != "person") or (kind == "person" and action.verb not in _TO_ANYBODY):
+                return action, said
+    return (replace(action, **found) if found else action), ""
+
+
+def _last_named(draft: Draft, actor: str, kind: str) -> str | None:
+    """The last thing, person or place that somebody's typed actions named; of people whoever is here, where none was."""
+    here = draft.place_of(actor)
+    own = [event for event in (*draft.content.get("events", ())[-60:], *draft.events) if event["actor"] == actor and event["action"]]
+    for event in reversed(own[-6:]):
+        for name in map(str, filter(None, (event["details"].get("to"), event["target"]))):
+            fits = {
+                "person": name in draft.characters and name != actor,
+                "place": (name in draft.places or name in lexicon.TERRAINS or name in lexicon.LANDMARKS) and name != here,
+                "thing": name in draft.objects or (name in lexicon.LANDMARKS and event["verb"] != "go") or name in lexicon.OBJECTS,
+            }[kind]
+            if fits:
+                return name
+    others = draft.here(here, but=actor) if kind == "person" else []
+    return others[0] if others else None
 
 
 def person(draft: Draft, actor: str, said: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _VERBS = {
-    "go": "go|goto|go to|bring me to|bring us to|lead me to|lead us to|carry me to|guide me to|show me the way to|walk|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
+    "go": "go|goto|go to|bring me to|bring us to|lead me to|lead us to|carry me to|guide me to|walk|meander|amble|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
     "sail|make my way|come|go on|continue|keep going|cross|visit|approach|reach|go down|go up|go over|row|drive|return to the road|take me|head over|explore|go for a walk|take a walk|roam",
     "enter": "enter|go into|go inside|walk into|step into|get into|step inside|come into|come in|walk inside|board|go in|move into|crawl into|climb into|get inside|climb aboard|go aboard",
     "leave": "leave|exit|depart|depart from|get out of|get out|go out|go out of|walk out of|step out of|walk away from|go away from|go away|get away from|move away from|go outside|come out of|abandon|quit|"
@@ -34,7 +34,7 @@ _VERBS = {
     "talk": "talk|talk to|talk with|speak|speak to|speak with|chat|chat with|converse with|tell|say to|say hello to|gossip with|have a word with|call|call out to|shout to|whisper to|discuss|address|interview|meet|"
     "meet with|have a chat with|introduce myself to|introduce myself|negotiate with|argue with|consult|chatter with|call for|persuade|convince|warn|tell a secret to|confess to|joke with",
     "ask": "ask about|ask|inquire|inquire about|enquire|enquire about|question|ask for news|wonder|wonder about|find out|find out about|learn about|tell me|tell me about|explain|i wonder|do you know|ask around|"
-    "ask the way|ask the way to|ask for directions|ask where|ask who|ask what|ask if|ask how|ask why|ask when|show me|check my inventory|check inventory|inventory|list|help me|describe|count",
+    "ask the way|ask the way to|ask for directions|ask where|ask who|ask what|ask if|ask how|ask why|ask when|show me|check my inventory|check inventory|inventory|list|help me|describe|count|show me the way|show me the way to|tell me the way to|lead the way to",
     "greet": "greet|thank|hug|kiss|comfort|console|cheer up|wave to|wave at|bow to|smile at|pat|pet|stroke|congratulate|welcome|embrace|praise|compliment|encourage|bless|cheer|shake hands with|flirt with|calm|"
     "calm down|say thank you to|say goodbye to|say farewell to|feed|nod to|salute|admire|care for|tickle|forgive|pay my respects to|toast",
     "befriend": "befriend|make friends|make friends with|become friends with|get to know|tame|win over|be nice to|be kind to|adopt|bond with|gain the trust of|win the trust of",
@@ -50,7 +50,7 @@ _VERBS = {
     "drop": "drop|put down|lay down|leave behind|discard|throw away|let go of|release the|set aside|dispose of|take off|place|put|unload|lose|bury|hide the|abandon the",
     "steal": "steal|rob|pickpocket|swipe|snatch from|loot|plunder|nick|mug|steal from|burgle",
     "trade": "trade|swap|exchange|buy|sell|barter|purchase|trade with|trade for|swap for|haggle|haggle for|bargain for|rent|borrow|bid for|barter for",
-    "beg": "beg|beg for|ask for|request|plead for|demand",
+    "beg": "have some|have the|have a|have an|beg|beg for|ask for|request|plead for|demand",
     "eat": "eat|drink|devour|consume|taste|swallow|bite into|have a bite of|munch|nibble|sip|eat up|have breakfast|have lunch|have dinner|have supper|have a drink|have a meal|gobble|feast on|chew|try the",
     "open": "open|unlock|open up|unwrap|force open|pry open|break open|untie|uncover|knock on|knock at|knock|ring the bell at|push open",
     "lock": "lock|close|shut|bolt the|bar|lock up|seal|barricade|shut down",
@@ -60,7 +60,7 @@ _VERBS = {
     "look": "look|look at|look around|examine|inspect|watch|observe|see|gaze at|study the|check|check out|look up at|stare at|view|survey|admire the|look about|look over|have a look|have a look at|"
     "take a look|take a look at|look into|peek|peek at|peer at|look through|listen|listen to|smell|sniff|feel the|contemplate|spy on|glance at|notice|look out over|stargaze|measure|watch the",
     "search": "search|search for|look for|seek|find|hunt for|investigate|explore for|scavenge|go looking for|try to find|locate|rummage|search the|scout|scout for|discover|track down|look under|look behind|go in search of|comb|go treasure hunting|quest for|seek out",
-    "rest": "rest|relax|take a break|take a rest|recover|catch my breath|lean back|sit and rest|unwind|take it easy|put my feet up|have a rest|meditate|sunbathe|take five|breathe|have a break",
+    "rest": "rest|relax|take a break|take a rest|recover|catch my breath|lean back|sit and rest|unwind|take it easy|put my feet up|have a rest|meditate|sunbathe|take five|breathe|have a break|repose|chill|recuperate|recline|laze|lounge|restore my strength|regain my strength",
     "sleep": "sleep|nap|take a nap|go to sleep|go to bed|lie down to sleep|fall asleep|spend the night|doze|camp|make camp|camp for the night|camp out|get some sleep|sleep in|snooze|turn in|stay overnight|stay the night|have a nap|slumber|hibernate",
     "wait": "wait|wait for|wait until|wait here|pass the time|kill time|bide my time|hang around|let time pass|stay until|wait out|watch for|await|sit out|sit until|rest until|hang on|loiter|tarry",
     "perform": "sing|play|dance|perform|whistle|hum|juggle|recite|tell a story|tell a tale|tell a joke|tell stories|play music|play the flute|act|entertain|put on a show|sing about|chant|strum|throw a party|hold a feast|celebrate|drum|yodel|serenade|"
@@ -80,7 +80,9 @@ IMPOSSIBLE = frozenset(
         "fly", "fly to", "teleport", "teleport to", "levitate", "disappear", "vanish", "turn invisible", "become invisible", "walk on water", "walk through walls",
         "time travel", "travel through time", "travel in time", "jump over", "breathe fire", "breathe underwater", "raise the dead", "read minds", "stop breathing",
         "jump to", "leap to", "fly over", "fly away", "soar", "float", "float to", "shapeshift", "resurrect", "live forever", "jump over the", "turn back time", "phone", "text", "google",
-        "swallow the", "lift the mountain", "move the mountain", "clone", "download", "upload", "hack",
+        "swallow the sun", "swallow the moon", "drink the sea", "go to the bottom", "dive to the bottom", "bring the dead", "breathe under", "restart", "start again", "start over", "start anew", "begin again", "begin anew", "begin over",
+        "undo", "undo that", "reset", "rewind", "turn back the clock", "travel back in time", "go back in time", "walk through the wall", "make gold",
+        "teleport me", "lift the mountain", "move the mountain", "clone", "download", "upload", "hack",
     )
 )  # fmt: skip
 PHRASES: dict[str, str] = {phrase: verb for verb, phrases in _VERBS.items() for phrase in phrases.split("|") if phrase}
@@ -94,6 +96,21 @@ IMPLIED = {
 }  # fmt: skip
 """Phrases that hold their target: what they mean, and of what."""
 PHRASES |= {phrase: verb for phrase, (verb, _) in IMPLIED.items()}
+PHRASES |= dict.fromkeys(
+    (
+        "do it again",
+        "do that again",
+        "again",
+        "once more",
+        "repeat",
+        "repeat that",
+        "same again",
+        "do the same",
+        "do the same again",
+        "one more time",
+    ),
+    "again",
+)
 LONGEST_PHRASE = max(len(phrase.split()) for phrase in PHRASES)
 VERBS = tuple(sorted({*_VERBS, "fly", "remark", "wander"}))
 FRAMES = {

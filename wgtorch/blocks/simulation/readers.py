@@ -16,16 +16,18 @@ from torch.nn import functional as F
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.ledger import shortened
 from wgtorch.blocks.simulation.lexicon import words
+from wgtorch.blocks.simulation.normalization import vocabulary
 from wgtorch.blocks.simulation.phrases import PHRASES, VERBS
-from wgtorch.blocks.simulation.reading import RuleReader
+from wgtorch.blocks.simulation.reading import NEGATORS, RuleReader
 from wgtorch.core.block import Block, register_block
 
 LONGEST = 2000
 """Characters of an action that are read."""
 TAGS = ("other", "verb", "target", "place", "receiver", "manner")
 """What a word of an action is part of."""
-ALIKE = 0.75
+ALIKE = 0.8
 """Likeness of spelling, from which a word may be a verb's."""
+_IRREVOCABLE = frozenset(("harm", "destroy", "burn", "steal"))  # what nobody does by a guess
 
 
 @register_block("reader/rules")
@@ -130,8 +132,10 @@ class TrainedActionReader(RuleActionReader):
         probabilities = dict(zip(VERBS, logits.softmax(dim=-1)[0].tolist(), strict=True))
         tagged = tags[0].argmax(dim=-1).tolist()
         acting = [word for word, tag in zip(tokens, tagged, strict=True) if TAGS[tag] == "verb"] or tokens[:1]
-        likeness = _likeness(acting[0])
-        scores = {verb: like + probabilities[verb] / 2 for verb, like in likeness.items() if like >= ALIKE}
+        if acting[0] in vocabulary()[0] and not any(phrase.startswith(acting[0]) for phrase in PHRASES):
+            return None  # a word that is meant as it is, and is no verb
+        likeness = _likeness(acting[0], frozenset(tokens))
+        scores = {verb: like + probabilities[verb] / 2 for verb, like in likeness.items() if like >= ALIKE and verb not in _IRREVOCABLE}
         if probabilities[UNKNOWN_VERB] >= self.sure or not scores:
             return None
         verb = max(scores, key=lambda name: scores[name])
@@ -140,16 +144,16 @@ class TrainedActionReader(RuleActionReader):
             parts.setdefault(TAGS[tag], []).append(word)
         said = {name: " ".join(parts[name]) if name in parts else None for name in ("target", "place", "receiver", "manner")}
         negated, polite = (flags.sigmoid()[0] > 0.5).tolist()
-        return Action(verb, negated=negated, polite=polite, words=text, **said)  # type: ignore[arg-type]
+        return Action(verb, negated=negated and not NEGATORS.isdisjoint(tokens), polite=polite, words=text, **said)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4096)
-def _likeness(word: str) -> Mapping[str, float]:
-    """By verb, how much a word is spelled like the first word of one of its phrases, 0 to 1."""
+def _likeness(word: str, line: frozenset[str]) -> Mapping[str, float]:
+    """By verb, how much a word is spelled like the first word of one of its phrases whose other words the line has, 0 to 1."""
     found: dict[str, float] = {}
     for phrase, verb in PHRASES.items():
-        first = phrase.split()[0]
-        if abs(len(first) - len(word)) <= 2 and len(first) > 2:
+        first, *others = phrase.split()
+        if abs(len(first) - len(word)) <= 2 and len(first) > 2 and first[0] == word[0] and verb in VERBS and line.issuperset(others):
             found[verb] = max(found.get(verb, 0.0), SequenceMatcher(None, word, first).ratio())
     return found
 

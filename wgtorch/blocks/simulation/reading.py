@@ -8,16 +8,17 @@ from dataclasses import replace
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
+from wgtorch.blocks.simulation.normalization import normalized
 from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, LONGEST_PHRASE, PHRASES, POLITE, PREPOSITIONS
+from wgtorch.blocks.simulation.quantities import MOST_ACTIONS, for_each
 
 _QUESTION_WORDS = frozenset(["what", "where", "who", "whom", "whose", "why", "when", "which", "how"])
 _AUXILIARIES = frozenset("is are am was were does do did has have will would can could should may might shall".split())
-_NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
+NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
 _SPEAKERS = frozenset(
     ("i", "we", "you", "he", "she", "it", "they", "there", "this", "that", "these", "those", "everybody", "nobody", "somebody")
 )
 _PRONOUNS = frozenset(("it", "them", "him", "her", "that", "this"))
-_THINGS = {**lexicon.OBJECTS, **lexicon.LANDMARKS}
 _NOTHING = frozenset(("nothing", "nobody", "nowhere", "no one", "none", "no place"))
 _LEADING = frozenset(
     ["with", "without", "in", "at", "after", "before", "for", "by", "as", "very", "so", "instead", "rather", "from", "on", "until", "like"]
@@ -26,7 +27,10 @@ _INTERJECTION = re.compile(
     r"^(?:no|nope|nah|yes|yeah|ok|okay|well|please|oh|ah|hey|hello|hi|right|fine|listen|wait a minute)\s*[,.!:;-]+\s*", re.IGNORECASE
 )
 _CONDITION = re.compile(
-    r"(?:^|[\s,])(?:if|unless|in case|provided|as soon as|as long as|suppose|when(?! is| was| will| does| do| did| are))\s"
+    r"^(?:should (?!i |we )|were |had |in the event )[^,]+,|(?:^|[\s,])(?:if(?! only)|unless|in case|provided|as soon as|as long as|suppose|when(?! is| was| will| does| do| did| are))\s"
+)
+_WISH = re.compile(
+    r"^(?:would that|may it\b(?= )|if only|oh for|i (?:do )?wish(?! to\b)|i (?:do )?dream of|i hope(?! to\b)|may there be|let there be|how i wish)\b ?"
 )
 _EXCLUDED = re.compile(
     r"[\s,]+(?:but not|but|except for|except|other than|rather than|instead of|apart from|and not|(?<=,)\s*not)\s+((?:to |into |in |at |near )?.+)$"
@@ -37,21 +41,13 @@ _STATEMENT = re.compile(
 )
 
 
-_MOST = 3  # actions of a line
-_ON_EACH = frozenset(
-    "build craft cook gather repair destroy burn colour plant light extinguish take give drop steal eat open lock read throw look".split()
-)
-
-
-def _for_each_thing(action: Action) -> list[Action]:
-    """An action for each of the things that one names: ``take the lamp and the sword``."""
-    parts = re.split(r",? and |, ", action.target or "")
-    named = all(words(part)[:1] and (words(part)[0] in DETERMINERS or named_in(part, _THINGS)) for part in parts)
-    if action.verb not in _ON_EACH or len(parts) < 2 or not named:
-        return [action]
-    first, *others = parts
-    said = [" ".join(filter(None, (action.verb, part, action.manner))) for part in others]
-    return [replace(action, target=first)] + [replace(action, target=part, words=text) for part, text in zip(others, said, strict=True)]
+def _place_alone(tokens: list[str]) -> Action | None:
+    """Going there, where a line is a land or a building and nothing else: ``forest``, ``the old mill``."""
+    said = lexicon.bare(" ".join(tokens))
+    if said == "home":
+        return Action("return", place="home")
+    known = said in lexicon.TERRAINS or (said in lexicon.LANDMARKS and said not in PHRASES)
+    return Action("go", place=said) if known and said not in PHRASES else None
 
 
 class RuleReader:
@@ -69,26 +65,36 @@ class RuleReader:
             return [Action(UNKNOWN_VERB, manner="that was too much to take in at once", words=text)]
         plain = _INTERJECTION.sub("", plain.strip()) or plain
         plain = re.sub(r"[,\s]+please\s*([.!?]*)\s*$", r"\1", plain, flags=re.IGNORECASE) or plain
+        plain = normalized(plain)
         if _CONDITION.search(plain.lower()) and not plain.rstrip().endswith("?"):
             return [Action(UNKNOWN_VERB, manner="nobody can promise what hangs on an if", words=text)]
         read = [self.clause(clause) for clause in self._clauses(plain)]
         if read[0].verb == UNKNOWN_VERB and not read[0].negated:
             read = [action for action in read if action.verb != UNKNOWN_VERB][:1] or read
         first, *others = [action for action in read if action.verb != UNKNOWN_VERB] or read[:1]
-        actions = [replace(first, words=text), *(_referred(action, first) for action in others)]
-        return [single for action in actions for single in _for_each_thing(action)][:_MOST]
+        actions = [replace(first, words=text)]
+        for action in others:
+            actions.append(_referred(action, next((other for other in reversed(actions) if other.target), first)))
+        return [single for action in actions for single in for_each(action)][:MOST_ACTIONS]
 
     def _clauses(self, text: str) -> list[str]:
+        text = re.sub(
+            r"\b(go|come|try|run) and (?=(?:see|find|get|take|fetch|look|talk|meet|visit|help|ask|build|buy|eat|sleep|rest|kill)\b)",
+            "",
+            text,
+        )
         parts = re.split(r"(?:,? and then | and then |, then | then |; |\. (?=\w)|! (?=\w)| and (?=\w)|, (?=\w))", text.strip())
         clauses = [parts[0]]
         for part in parts[1:]:
             tokens = words(part)
             unread = self._verb(_stripped(words(clauses[-1]))[0])[0] is None and len(words(clauses[-1])) <= 4
+            if len(tokens) == 1 and tokens[0] in lexicon.DIRECTIONS and named_in(clauses[-1], lexicon.DIRECTIONS):
+                part, tokens = f"go {part}", ["go", *tokens]  # "go east, then west"
             if tokens and self._verb(_stripped(tokens)[0])[0] is not None and (unread or not _is_noun_first(tokens)):
                 clauses.append(part)
             else:
                 clauses[-1] = f"{clauses[-1]} and {part}" if part else clauses[-1]
-        return clauses[:_MOST]
+        return clauses[:MOST_ACTIONS]
 
     def clause(self, text: str) -> Action:
         """The action of one clause."""
@@ -98,12 +104,24 @@ class RuleReader:
             return Action(UNKNOWN_VERB, words=text)
         if len(tokens) <= 2 and named_in(tokens[-1], lexicon.DIRECTIONS):
             return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), words=text)
-        rest, polite, negated = _stripped(tokens)
+        if PHRASES.get(" ".join(tokens)) == "again":
+            return Action("again", words=text)
+        if wished := _WISH.match(" ".join(tokens)):
+            return Action("wish", target=" ".join(tokens)[wished.end() :] or None, words=text)
+        rest, polite, negated = _stripped(["and" if word == "nor" else word for word in tokens if word != "neither"])
+        negated = negated or "neither" in tokens
+        if rest[:1] in (["stop"], ["quit"], ["cease"]) and len(rest) > 1 and rest[1].endswith("ing"):
+            return Action("refrain", target=" ".join(rest[1:]), words=text)
+        if rest[:1] == ["leave"] and rest[-1] in ("alone", "be") and len(rest) > 2:
+            return Action("avoid", target=" ".join(rest[1:-1]), words=text)
+        if not negated and (where := _place_alone(rest)) is not None:
+            return replace(where, words=text)
         rest = self._from_verb(rest)
         is_asked = text.rstrip().endswith("?")
         if rest and rest[0] in _QUESTION_WORDS and not (rest[0] == "how" and len(rest) > 1 and rest[1] == "about"):
             return Action("ask", target=_topic(rest), words=text, polite=polite)
-        if rest and rest[0] in ("am", "was", "are", "were", "have", "had") and rest != tokens:
+        rest = _joined(rest)
+        if rest and rest[0] in ("am", "was", "are", "were", "have", "had") and rest != tokens and not (polite and rest[0] == "have"):
             return Action("remark", words=text)
         if (
             rest
@@ -132,6 +150,8 @@ class RuleReader:
             action = replace(
                 action, negated=not negated, target=None if action.target in _NOTHING else (action.target or "").removeprefix("no ")
             )
+        if excluded in ("here", "now", "today", "there") and FRAMES.get(verb) != "move":
+            return replace(action, negated=True)
         return replace(action, manner=f"not {excluded}") if excluded else action
 
     def _from_verb(self, tokens: list[str]) -> list[str]:
@@ -213,6 +233,9 @@ class RuleReader:
                 said.append(f"{preposition} {inner}")
         if frame == "hand" and receiver is None and target is not None:
             receiver, target = _indirect(target)
+        if frame == "person" and verb in ("talk", "teach") and target is not None:
+            who, topic = _indirect(target)
+            target, said = (who, [*said, str(topic)]) if who is not None else (target, said)
         if frame == "move" and direction is not None:
             if target is not None and words(target) and all(word in lexicon.DIRECTIONS or word in DETERMINERS for word in words(target)):
                 target = None
@@ -235,6 +258,14 @@ def pairwise_back(tokens: list[str]) -> list[tuple[str, str]]:
     return list(zip(tokens, ["", *tokens], strict=False))
 
 
+def _joined(tokens: list[str]) -> list[str]:
+    """With the particle beside its verb: ``pick it up`` is ``pick up it``."""
+    for at in range(2, min(len(tokens), 6)):
+        if tokens[at] in ("up", "down", "away", "off", "out", "apart") and f"{tokens[0]} {tokens[at]}" in PHRASES:
+            return [tokens[0], tokens[at], *tokens[1:at], *tokens[at + 1 :]]
+    return tokens
+
+
 def _infinitive(word: str) -> str:
     """``walking`` is ``walk``, ``taking`` is ``take``, ``running`` is ``run``; other words are as they are."""
     if not word.endswith("ing") or len(word) < 5:
@@ -246,6 +277,8 @@ def _infinitive(word: str) -> str:
 
 def _by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
     """Verbs whose meaning stands at the end: ``turn the moon red``, ``set the house on fire``."""
+    if rest[0] == "move" and len(rest) > 1 and rest[1] in DETERMINERS:
+        return "use", rest
     if (
         rest[0] in ("turn", "make", "colour", "color")
         and len(rest) > 2
@@ -287,7 +320,7 @@ def _stripped(tokens: list[str]) -> tuple[list[str], bool, bool]:
             break
         if len(tokens) > 1 and tokens[0] in ("start", "begin", "keep", "continue", "try") and _infinitive(tokens[1]) != tokens[1]:
             changed, tokens = True, tokens[1:]
-        if tokens and tokens[0] in _NEGATORS and len(tokens) > 1:
+        if tokens and tokens[0] in NEGATORS and len(tokens) > 1:
             negated, changed, tokens = True, True, tokens[1:]
         elif tokens[:2] in (["do", "not"], ["will", "not"], ["am", "not"], ["rather", "not"]) and len(tokens) > 2:
             negated, changed, tokens = True, True, tokens[2:]
@@ -325,6 +358,8 @@ def _topic(tokens: list[str]) -> str | None:
 def _indirect(target: str) -> tuple[str | None, str | None]:
     """``anna the ring`` -> (``anna``, ``the ring``): the receiver before the thing."""
     tokens = words(target)
+    if len(tokens) > 1 and tokens[0] in ("him", "her", "them", "me", "us") and tokens[1] not in DETERMINERS:
+        return tokens[0], " ".join(tokens[1:])
     for at, word in enumerate(tokens[1:], start=1):
         if word in DETERMINERS:
             return " ".join(tokens[:at]), " ".join(tokens[at:])

@@ -215,7 +215,7 @@ def _misspelled(word: str, rng: random.Random) -> str:
     return rng.choice((word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:]))
 
 
-_PHRASES = [phrase for phrase in PHRASES if phrase.isascii()]
+_PHRASES = [phrase for phrase, verb in PHRASES.items() if phrase.isascii() and verb in VERBS]
 _LANDS, _BUILDINGS, _THINGS = list(lexicon.TERRAINS), list(lexicon.LANDMARKS), list(lexicon.OBJECTS)
 _BEASTS, _COLOURS = list(lexicon.BEASTS), list(lexicon.COLOURS)
 

@@ -9,20 +9,17 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB
 from wgtorch.blocks.simulation.cast import NAMES
 from wgtorch.blocks.simulation.model_reader import SYSTEM
-from wgtorch.blocks.simulation.phrases import FRAMES, VERBS
-from wgtorch.blocks.simulation.readers import TAGS
+from wgtorch.blocks.simulation.phrases import FRAMES
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.data.base import Data
 from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import tongues
-from wgtorch.train.simulation.actions import line
 
 _WORDS, _NOUNS, _JOINS, _QUESTIONS = (tongues.table(text) for text in (tongues.VERBS, tongues.NOUNS, tongues.JOINS, tongues.QUESTIONS))
-_TURNS = tongues.turns()
+_TURNS, _DENIALS = tongues.turns(), tongues.spanish_denials()
 _LANDS = ("sea", "river", "forest", "mountains", "meadow", "desert", "hills")
 _BUILDINGS = ("house", "castle", "tower", "ship", "bridge", "windmill", "inn", "well", "cave")
 _THINGS = ("lamp", "ring", "apple", "bread", "key", "book", "sword", "rope", "chest", "letter", "boat", "fish")
@@ -43,8 +40,8 @@ _OF = {
 class TypedReadings(Data):
     """Lines as somebody might type them, in English and five other languages: `system`, `prompt` (the line) and `answer` (JSON).
 
-    Lines of English come from the grammar of `typed_actions`, misspelled and bent, and from turns of phrase that hold no verb of
-    its tables. Lines that are held out are other ones of the same kinds; every tenth turn of phrase is in them alone.
+    Lines of English are turns of phrase that hold no verb of the rules' tables, since the model is asked where the rules find none. Lines
+    that are held out are other ones of the same kinds, and the first of three or more turns for a meaning is in them alone.
 
     Args:
         count: lines of an epoch.
@@ -84,15 +81,18 @@ class Readings(Dataset[dict[str, str]]):
         return {"system": SYSTEM, "prompt": said, "answer": json.dumps({"actions": actions}, separators=(",", ":"), ensure_ascii=False)}
 
 
+_BEFORE = ("", "", "", "", "now ", "then ", "today ", "and so ", "i want to ", "let me ", "time to ", "i would love to ", "please ")
+_BEHIND = ("", "", "", "", " now", " again", " before dark", " at last", " with a smile", " for a change", " right away", " if you please")
+
+
 def _line(rng: random.Random, *, held_out: bool) -> tuple[str, list[dict[str, Any]]]:
     chance = rng.random()
-    if chance < 0.2:
-        said, action = _english(rng)
-        actions = [action]
-    elif chance < 0.5:
+    if chance < 0.04:
+        said, actions = _unheard(rng), [{"verb": UNKNOWN_VERB}]
+    elif chance < 0.55:
         meaning, phrases = rng.choice(_TURNS)
         said = rng.choice([turn for index, turn in enumerate(phrases) if held_out or (len(phrases) < 3 or index)])
-        said, actions = _renamed(said, _meant(meaning), rng)
+        said, actions = _renamed(_dressed(said, rng), _meant(meaning), rng)
     else:
         said, actions = _foreign(rng, rng.randrange(len(tongues.LANGUAGES)))
     if rng.random() < 0.25:
@@ -102,17 +102,15 @@ def _line(rng: random.Random, *, held_out: bool) -> tuple[str, list[dict[str, An
     return said, actions
 
 
-def _english(rng: random.Random) -> tuple[str, dict[str, Any]]:
-    item = line(rng)
-    parts: dict[str, list[str]] = {}
-    for word, tag in zip(item["words"], item["tags"], strict=True):
-        parts.setdefault(TAGS[tag], []).append(word)
-    action: dict[str, Any] = {"verb": VERBS[item["verb"]]}
-    if action["verb"] != UNKNOWN_VERB:
-        action |= {name: lexicon.bare(" ".join(parts[name])) for name in ("target", "place", "receiver") if name in parts}
-        if item["flags"][0]:
-            action["negated"] = True
-    return " ".join(item["words"]), action
+def _dressed(said: str, rng: random.Random) -> str:
+    """A turn of phrase as an order, a wish or with something behind it; what begins with no speaker stays so."""
+    if said.startswith("i ") and rng.random() < 0.7:
+        said = rng.choice(_BEFORE) + said[2:]
+    return said + rng.choice(_BEHIND)
+
+
+def _unheard(rng: random.Random) -> str:
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(rng.randint(4, 20))).strip() or "x"
 
 
 def _meant(meaning: tuple[str, ...]) -> dict[str, Any]:
@@ -146,71 +144,105 @@ def _renamed(said: str, action: dict[str, Any], rng: random.Random) -> tuple[str
                 action = {key: other if value == name else value for key, value in action.items()}
                 break
     if action["verb"] == UNKNOWN_VERB and not said:
-        said = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(rng.randint(4, 20))).strip() or "x"
+        said = _unheard(rng)
     return said, [action]
 
 
 def _foreign(rng: random.Random, tongue: int) -> tuple[str, list[dict[str, Any]]]:
-    if rng.random() < 0.06:
-        topic = rng.choice(list(_QUESTIONS))
-        return f"{rng.choice(_QUESTIONS[topic][tongue])}?", [{"verb": "ask", "target": topic}]
-    said, action = _clause(rng, tongue)
+    if rng.random() < 0.1:
+        topic = rng.choice([*_QUESTIONS, *_BUILDINGS, *_WHO])
+        if topic in _QUESTIONS:
+            return f"{rng.choice(_QUESTIONS[topic][tongue])}?", [{"verb": "ask", "target": topic}]
+        return f"{_WHERE[tongue]} {_NOUNS[topic][tongue][0]}?", [{"verb": "ask", "target": topic}]
+    denied = rng.random() < 0.15
+    said, action = _clause(rng, tongue, denied=denied)
     actions = [action]
-    if rng.random() < 0.2:
+    if denied:
+        actions = [{**action, "negated": True}]
+    elif rng.random() < 0.2:
         more, action = _clause(rng, tongue)
         said, actions = f"{said} {rng.choice(_JOINS['and'][tongue])} {more}", [*actions, action]
-    elif rng.random() < 0.15:
-        said, actions = _denied(said, tongue), [{**action, "negated": True}]
     if rng.random() < 0.1:
         said = f"{rng.choice(_JOINS['please'][tongue])} {said}"
     return said, actions
 
 
-def _denied(said: str, tongue: int) -> str:
-    first, _, rest = said.partition(" ")
+_WHERE = ("wo ist", "où est", "dónde está", "dov'è", "где")
+_CONTRACTED = (
+    (("zu das ", "zum "), ("zu die ", "zur "), ("zu den ", "zum "), ("zu der ", "zum "), ("zu Norden", "nach Norden")),
+    (("à le ", "au "), ("à les ", "aux "), ("de le ", "du ")),
+    (("a el ", "al "), ("de el ", "del ")),
+    (("a il ", "al "), ("a lo ", "allo "), ("a la ", "alla "), ("a l'", "all'"), ("a le ", "alle "), ("con il ", "col ")),
+    (),
+)
+"""Joints that melt into the article behind them, by language."""
+
+
+def _denied(verb: str, said: str, rest: str, tongue: int) -> str:
+    """``not to do it``, from the verb as it is said and what stands behind."""
+    first, _, more = said.partition(" ")
     if tongue == 0:
-        return f"{said} nicht"
+        return f"{said} nicht {rest}" if verb == "go" or not rest else f"{said} {rest} nicht"
     if tongue == 1:
-        return f"ne {first} pas {rest}".strip()
-    return f"{('no', 'non', 'не')[tongue - 2]} {said}"
+        return " ".join(filter(None, (f"n'{first}" if first[0] in "aeéêou" else f"ne {first}", "pas", more, rest)))
+    if tongue == 2:
+        return " ".join(filter(None, ("no", _DENIALS.get(verb, said), rest)))
+    return f"{('non', 'не')[tongue - 3]} {said} {rest}".strip()
 
 
-def _clause(rng: random.Random, tongue: int) -> tuple[str, dict[str, Any]]:
+def _clause(rng: random.Random, tongue: int, *, denied: bool = False) -> tuple[str, dict[str, Any]]:
     verb = rng.choice(list(_WORDS))
     said = rng.choice(_WORDS[verb][tongue])
+    rest, action = _behind(verb, rng, tongue)
+    told = _denied(verb, said, rest, tongue) if denied else f"{said} {rest}".strip()
+    for apart, melted in _CONTRACTED[tongue]:
+        told = told.replace(f" {apart}", f" {melted}")
+    return told, action
+
+
+def _behind(verb: str, rng: random.Random, tongue: int) -> tuple[str, dict[str, Any]]:
+    """What stands behind a verb, and what the action is then."""
 
     def word(meaning: str) -> str:
-        return rng.choice(_NOUNS[meaning][tongue] if meaning in _NOUNS else _JOINS[meaning][tongue])
+        said = rng.choice(_NOUNS[meaning][tongue] if meaning in _NOUNS else _JOINS[meaning][tongue])
+        return said.split(" ", 1)[1] if " " in said and meaning in _NOUNS and rng.random() < 0.1 else said
 
     if verb == "go":
         where = rng.choice((*_LANDS, *_LANDS, *_BUILDINGS, *_DIRECTIONS))
         if where in _DIRECTIONS:
-            return f"{said} {word(where)}", {"verb": verb, "manner": where}
-        return f"{said} {rng.choice(_JOINS['to'][tongue])} {word(where)}", {"verb": verb, "place": where}
+            return word(where), {"verb": verb, "manner": where}
+        noun = word(where)
+        joint = "" if tongue == 4 and noun.startswith(("к ", "в ", "на ")) else f"{_JOINS['to'][tongue][0 if rng.random() < 0.7 else -1]} "
+        return f"{joint}{noun}", {"verb": verb, "place": where}
     if verb == "give":
         thing, who = rng.choice(_THINGS), rng.choice((*_WHO[:4], "name", "name"))
         name = rng.choice(NAMES)
-        spoken = name if who == "name" else word(who)
-        return f"{said} {word(thing)} {spoken}", {"verb": verb, "target": thing, "receiver": name if who == "name" else who}
+        to = ("", "à ", "a ", "a ", "")[tongue]
+        spoken = f"{to}{name}" if who == "name" else word(who)
+        parts = [word(thing), spoken]
+        if tongue in (0, 4) and rng.random() < 0.5:
+            parts.reverse()
+        return " ".join(parts), {"verb": verb, "target": thing, "receiver": name if who == "name" else who}
     if verb in ("talk", "greet", "help", "follow", "harm"):
         if rng.random() < 0.5:
             name = rng.choice(NAMES)
-            return f"{said} {name}", {"verb": verb, "target": name}
+            return name, {"verb": verb, "target": name}
         who = rng.choice(_WHO)
-        return f"{said} {word(who)}", {"verb": verb, "target": who}
+        return word(who), {"verb": verb, "target": who}
     if verb == "colour":
-        thing, colour = rng.choice(_BUILDINGS), rng.choice(_COLOURS)
-        return f"{said} {word(thing)} {word(colour)}", {"verb": verb, "target": thing, "manner": colour}
+        thing, colour = rng.choice((*_BUILDINGS, "door", "boat")), rng.choice(_COLOURS)
+        joint = ("", "en ", "de ", "di ", "в ")[tongue] if rng.random() < 0.4 else ""
+        return f"{word(thing)} {joint}{word(colour)}", {"verb": verb, "target": thing, "manner": colour}
     if verb in _NOTHING or (verb == "wait" and rng.random() < 0.5):
-        return said, {"verb": verb}
+        return "", {"verb": verb}
     thing = rng.choice(_OF[verb])
     if verb == "wait":
-        return f"{said} {word(thing)}", {"verb": verb, "manner": "until morning"}
+        return word(thing), {"verb": verb, "manner": "until morning"}
     key = "place" if verb in ("enter", "leave") else "target"
     if verb == "build" and rng.random() < 0.25:
         colour = rng.choice(_COLOURS)
-        return f"{said} {word(thing)} {word(colour)}", {"verb": verb, key: f"{colour} {thing}"}
-    return f"{said} {word(thing)}", {"verb": verb, key: thing}
+        return f"{word(thing)} {word(colour)}", {"verb": verb, key: f"{colour} {thing}"}
+    return word(thing), {"verb": verb, key: thing}
 
 
 def shares(answers: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, float]:

@@ -6,21 +6,21 @@ from __future__ import annotations
 LANGUAGES = ("German", "French", "Spanish", "Italian", "Russian")
 
 VERBS = """
-go | geh/gehen/gehe/lauf | va/aller/marche | ve/ir/camina/vamos | vai/andare/cammina/andiamo | иди/идти/пойди/пойти/ступай
-build | baue/bauen/bau/errichte | construis/construire/bâtis | construye/construir/edifica | costruisci/costruire | построй/построить/строй/возведи
-take | nimm/nehmen/hol | prends/prendre/ramasse | toma/coger/recoge/agarra | prendi/prendere/raccogli | возьми/взять/бери/подними
-give | gib/geben/schenke | donne/donner/offre | da/dar/regala/entrega | dai/dare/regala | дай/дать/отдай/подари
-talk | sprich mit/rede mit/sprechen mit | parle avec/parler à/discute avec | habla con/hablar con/charla con | parla con/parlare con | поговори с/говори с/побеседуй с
-destroy | zerstöre/zerstören/zerschlage | détruis/détruire/casse | destruye/destruir/rompe | distruggi/distruggere/rompi | разрушь/сломай/уничтожь/разрушить
-burn | verbrenne/verbrennen/zünde | brûle/brûler/incendie | quema/quemar/incendia | brucia/bruciare/incendia | сожги/сжечь/подожги
-repair | repariere/reparieren/flicke | répare/réparer | repara/reparar/arregla | ripara/riparare/aggiusta | почини/починить/отремонтируй
-eat | iss/essen/verspeise | mange/manger | come/comer | mangia/mangiare | съешь/поешь/съесть
-sleep | schlaf/schlafe/schlafen | dors/dormir | duerme/dormir | dormi/dormire | спи/спать/поспи/ложись спать
+go | geh/gehen/gehe/lauf/wir gehen/wandere/begib dich | va/aller/marche/allons/marchons/rends-toi/je vais | ve/ir/camina/vamos/vete/dirígete/marcha/voy | vai/andare/cammina/andiamo/vado/recati | иди/идти/пойди/пойти/ступай/идём/пошли/отправляйся/я иду
+build | baue/bauen/bau/errichte/errichten | construis/construire/bâtis | construye/construir/edifica | costruisci/costruire/edifica/innalza | построй/построить/строй/возведи
+take | nimm/nehmen/hol/greif dir/heb auf | prends/prendre/ramasse/attrape/saisis | toma/coger/recoge/agarra/coge | prendi/prendere/raccogli/afferra | возьми/взять/бери/подними
+give | gib/geben/schenke/überreiche/reich | donne/donner/offre/tends | da/dar/regala/entrega | dai/dare/regala | дай/дать/отдай/подари/вручи
+talk | sprich mit/rede mit/sprechen mit/unterhalte dich mit | parle avec/parler à/discute avec | habla con/hablar con/charla con | parla con/parlare con/chiacchiera con | поговори с/говори с/побеседуй с/разговаривай с
+destroy | zerstöre/zerstören/zerschlage | détruis/détruire/casse/démolis | destruye/destruir/rompe/derriba | distruggi/distruggere/rompi/demolisci | разрушь/сломай/уничтожь/разрушить
+burn | verbrenne/verbrennen/zünde/steck in Brand | brûle/brûler/incendie | quema/quemar/incendia | brucia/bruciare/incendia | сожги/сжечь/подожги/жги/спали
+repair | repariere/reparieren/flicke | répare/réparer/répare donc | repara/reparar/arregla | ripara/riparare/aggiusta/aggiustare | почини/починить/отремонтируй
+eat | iss/essen/verspeise/verzehre | mange/manger | come/comer | mangia/mangiare | съешь/поешь/съесть
+sleep | schlaf/schlafe/schlafen/leg dich schlafen | dors/dormir | duerme/dormir | dormi/dormire | спи/спать/поспи/ложись спать
 wait | warte/warten/wart | attends/attendre | espera/esperar/aguarda | aspetta/aspettare | жди/подожди/ждать
 perform | singe/singen/sing ein lied | chante/chanter | canta/cantar/baila | canta/cantare/balla | пой/спой/петь/танцуй
-climb | klettere auf/besteige/klettern auf | grimpe sur/escalade/monte sur | sube a/trepa a/escala | sali su/scala/arrampicati su | залезь на/поднимись на/взберись на
-search | suche/suchen/such nach | cherche/chercher/trouve | busca/buscar/encuentra | cerca/cercare/trova | ищи/найди/искать/поищи
-look | schau/schau dir an/betrachte/sieh dir an | regarde/observe/examine | mira/mirar/observa/examina | guarda/guardare/osserva | посмотри на/осмотри/смотри на/взгляни на
+climb | klettere auf/besteige/klettern auf | grimpe sur/escalade/monte sur | sube a/trepa a/escala | sali su/scala/arrampicati su/salire su | залезь на/поднимись на/взберись на
+search | suche/suchen/such nach/finde/such | cherche/chercher/trouve | busca/buscar/encuentra | cerca/cercare/trova/trovare | ищи/найди/искать/поищи
+look | schau/schau dir an/betrachte/sieh dir an/sieh/schau auf | regarde/observe/examine | mira/mirar/observa/examina | guarda/guardare/osserva | посмотри на/осмотри/смотри на/взгляни на
 plant | pflanze/pflanzen | plante/planter | planta/plantar/siembra | pianta/piantare/semina | посади/посадить
 hide | versteck dich/verstecke dich | cache-toi/se cacher | escóndete/esconderse | nasconditi/nascondersi | спрячься/прячься/спрятаться
 flee | flieh/lauf weg/renn weg | fuis/enfuis-toi/sauve-toi | huye/escapa/escápate | scappa/fuggi | беги/убегай/убеги/сбеги
@@ -30,7 +30,7 @@ help | hilf/helfen/hilf dem | aide/aider | ayuda a/ayudar a | aiuta/aiutare | п
 follow | folge/folgen/geh hinter | suis/suivre | sigue a/seguir a | segui/seguire | следуй за/иди за
 dig | grabe/graben/schaufle | creuse/creuser | cava/excava/cavar | scava/scavare | копай/выкопай/рой
 swim | schwimm/schwimme/schwimmen | nage/nager/baigne-toi | nada/nadar/báñate | nuota/nuotare | плыви/плавай/искупайся
-rest | ruh dich aus/raste/ausruhen | repose-toi/se reposer | descansa/descansar | riposa/riposati | отдохни/отдыхай
+rest | ruh dich aus/raste/ausruhen | repose-toi/se reposer/repose-toi un peu | descansa/descansar | riposa/riposati | отдохни/отдыхай
 light | zünde an/entzünde | allume/allumer | enciende/encender | accendi/accendere | зажги/разожги
 stay | bleib/bleib hier/bleiben | reste/reste ici/rester | quédate/quédate aquí | resta/resta qui/rimani | останься/стой/стой здесь
 return | geh zurück/kehr um/komm zurück | retourne/reviens/rentre | vuelve/regresa/volver | torna/torna indietro/ritorna | вернись/возвращайся/иди назад
@@ -39,7 +39,7 @@ steal | stiehl/stehlen/klau | vole/voler/dérobe | roba/robar/hurta | ruba/rubar
 gather | sammle/sammeln/pflücke | cueille/ramasse/récolte | recoge/junta/recolecta | raccogli/cogli | собери/собирай/нарви
 read | lies/lesen | lis/lire | lee/leer | leggi/leggere | прочитай/читай
 ask | frag nach/frage nach/fragen | demande/demander | pregunta por/preguntar | chiedi/domanda/chiedere | спроси о/спроси про/спросить
-colour | streiche/male an/färbe | peins/peindre/colore | pinta/pintar/colorea | dipingi/colora/vernicia | покрась/раскрась/перекрась
+colour | streiche/male an/färbe/streich/bemale | peins/peindre/colore | pinta/pintar/colorea | dipingi/colora/vernicia | покрась/раскрась/перекрась
 enter | betritt/geh hinein in/tritt ein in | entre dans/entrer dans | entra en/entrar en | entra in/entrare in | войди в/зайди в
 leave | verlass/verlasse/geh weg von | quitte/sors de/pars de | sal de/abandona/deja | lascia/esci da/abbandona | покинь/уйди из/выйди из
 harm | töte/greif an/schlag | tue/attaque/frappe | mata a/ataca a/golpea a | uccidi/attacca/colpisci | убей/напади на/ударь
@@ -98,6 +98,12 @@ white | weiß/weiße/weißes | blanc/blanche | blanco/blanca | bianco/bianca | �
 black | schwarz/schwarze/schwarzes | noir/noire | negro/negra | nero/nera | чёрный/чёрную/черный
 green | grün/grüne/grünes | vert/verte | verde | verde | зелёный/зеленый/зелёную
 """
+NEVER = """
+go | vayas | build | construyas | take | tomes | give | des | talk | hables con | destroy | destruyas | burn | quemes | repair | repares | eat | comas
+sleep | duermas | wait | esperes | perform | cantes | climb | subas a | search | busques | look | mires | open | abras | follow | sigas a | drop | sueltes
+steal | robes | enter | entres en | harm | mates a | read | leas | light | enciendas | dig | caves | stay | te quedes | leave | abandones | help | ayudes a
+"""
+"""What Spanish says for ``not to``, by verb."""
 JOINS = """
 to | zu/an/in/nach | à/vers/dans | a/hasta/hacia | a/al/verso | к/в/на/до
 and | und/und dann | et/et puis/puis | y/y luego | e/e poi | и/а потом/и потом
@@ -168,6 +174,77 @@ open chest | i see what the chest holds;i lift the lid of the chest
 enter castle | through the gates of the castle with me;i let myself into the castle
 leave castle | i put the castle behind me;enough of this castle, i am off
 wish rain | would that it rained;if only rain would fall
+go north | i turn my face to the north;i let my legs carry me northward;the north calls
+go sea | i want sand between my toes;off to where the waves break;i seek the sea air;i follow the gulls to the water
+go river | i trail down to the river;i make for the river;the river is where i want to be
+go mountains | i set my sights on the mountains;i make my way up into the mountains;the heights call me
+go forest | i vanish among the trees;i plunge into the forest;i make for the forest
+go desert | i brave the desert;i trade this for the desert;my path leads into the desert
+go meadow | i make for the meadow;i drift over to the meadow
+go hills | i ramble up the hills;i make for the hills
+go castle | i direct my steps to the castle;i present myself at the castle;i wend my way to the castle
+go inn | i find my way to the inn;the inn is where i am bound;i pop over to the inn
+return | i make my way home;i slip back the way i came;i wend my way homeward
+stay | i do not stir;i keep my seat;i am rooted to the spot;let nothing move me
+flee | i make a dash for it;i get my skin out of here;i slip away as fast as i can;i leg it
+sleep | i close my eyes till morning;i go out like a light;i drift off;i curl up for the night
+rest | i get my breath back;i let my bones be;i take things slowly for a while
+wait | i sit it through;i let the time run;i count the hours
+eat bread | i get my teeth into the bread;i put away the bread;i help myself to a bite of bread
+eat fish | i make short work of the fish;i finish off the fish
+swim | i get in the water;i do a few strokes;i paddle about
+perform song | i croon;i let out a melody;i strike up a song;i put on a little show
+talk fisher | i exchange a few words with the fisher;i get talking to the fisher;i get into conversation with the fisher
+talk Anna | i have it out with Anna;i let Anna know what i think;i unburden myself to Anna
+greet Bruno | i say a warm welcome to Bruno;i give Bruno a hug;i give Bruno my regards
+befriend Anna | i warm up to Anna;i win Anna for myself
+quarrel Bruno | i give Bruno an earful;i fall out with Bruno;i tell Bruno off;i rub Bruno up the wrong way
+reconcile Bruno | i patch things up with Bruno;i clear the air with Bruno;i make amends to Bruno
+take lamp | i lay hands on the lamp;i make the lamp my own;i gather up the lamp;i stow the lamp in my bag
+take key | i slip the key into my pocket;the key comes with me;i bag the key
+drop ring | i let the ring fall;i leave the ring lying;i part company with the ring
+give book miller | the miller gets the book from me;i press the book into the miller's hands;i let the miller keep the book;i see to it that the miller has the book
+give apple Anna | i slip Anna the apple;i treat Anna to the apple;i make Anna a present of the apple
+steal ring fisher | i filch the fisher's ring;i make the fisher's ring disappear into my sleeve;i lift the ring off the fisher
+trade lamp smith | i do a deal with the smith over the lamp;the smith and i strike a bargain for the lamp
+build tower | i set stone on stone until a tower stands;i knock up a tower;let me see a tower here;a tower would suit this spot, so i start on one
+build ship | i lay the keel of a ship;i put together a ship;i get a ship on the water
+build inn | i open an inn with my own hands;an inn shall rise here
+destroy bridge | i leave nothing of the bridge;i take a hammer to the bridge;i lay the bridge low;i make an end of the bridge
+destroy house | i flatten the house to the last stone;i reduce the house to nothing
+burn castle | i lay a torch to the castle;i give the castle to the flames;i turn the castle to cinders
+repair bridge | i put the bridge to rights;i see to the damage of the bridge;i do up the bridge
+colour tower white | i make the tower white all over;i cover the tower with white;i brush white onto the tower;white is what the tower needs
+colour door green | i slap some green on the door;i do the door in green
+plant flower | i set a flower in the soil;i tuck a flower into the earth
+gather mushrooms | i fill my basket with mushrooms;i go after mushrooms
+gather fish | i cast a line for fish;i see whether the fish bite
+light fire | i strike a spark;i set kindling aglow;i coax up a fire
+dig hole | i shift some earth;i break the ground;i turn the soil
+search ring | i turn everything over for the ring;i hunt high and low for the ring;i poke about for the ring
+search treasure | i sniff around for treasure;i have a nose for treasure;let us see whether there is treasure
+look | i let my eyes wander;i size up the place;i run my eyes over everything
+look castle | i feast my eyes on the castle;i take a good hard look at the castle;i let my gaze rest on the castle
+climb castle | i haul myself up the castle;i get on top of the castle
+hide | i keep my head down;i disappear into the shadows;i make sure nobody sees me
+avoid wolf | i keep my distance from the wolf;i keep the wolf at arm's length
+pray | i send up a few words to heaven;i lose myself in thought
+ask miller | i wonder how the miller fares;i would love to hear of the miller
+ask ring | any idea where the ring went;i am curious about the ring
+harm smith | i lay into the smith;i raise my fist at the smith;i go for the smith
+court Anna | i ask whether Anna would share my life;i go down on one knee before Anna;i lose my heart to Anna
+help miller | i give the miller a hand;i take some work off the miller;i roll up my sleeves for the miller
+follow smith | i dog the smith's steps;i trail after the smith;i keep right behind the smith
+read book | i lose myself in the book;i turn the pages of the book;i get stuck into the book
+write letter | i pen a letter;i get a letter down on paper
+cook bread | i knead a bread;i get bread out of the oven
+open door | i put my shoulder to the door;i let the door swing wide
+enter house | i cross the threshold of the house;i slip through the door of the house;i find my way inside the house
+leave house | i quit the house for good;i shut the house behind me
+wish snow | oh for some snow;snow would be lovely
+invite Bruno | i ask Bruno to keep me company;i get Bruno to tag along
+teach Bruno | i let Bruno in on what i know;i take Bruno under my wing
+remark | life is strange;i miss my brother;it smells good here;that was close;my hands are cold;well i never
 remark | what a lovely day it has been;my feet hurt;i am so bored;this is fun;i feel lucky today
 unknown | i brillig the slithy toves;seventeen divided by moustache;colourless green ideas;lorem ipsum dolor;asdf qwerty;the the the;beep boop;null undefined;
 """
@@ -177,6 +254,12 @@ def table(text: str) -> dict[str, tuple[tuple[str, ...], ...]]:
     """By meaning, the alternatives in each language."""
     rows = (line.split(" | ") for line in text.strip().splitlines())
     return {meaning: tuple(tuple(said.split("/")) for said in languages) for meaning, *languages in rows}
+
+
+def spanish_denials() -> dict[str, str]:
+    """By verb, the form that Spanish denies with."""
+    cells = NEVER.replace("\n", " | ").strip(" |").split(" | ")
+    return dict(zip(cells[::2], cells[1::2], strict=True))
 
 
 def turns() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:

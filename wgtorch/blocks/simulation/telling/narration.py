@@ -294,6 +294,8 @@ def stray(sentence: str, statement: Statement | None, account: Account, *, tells
         return f"names {', '.join(sorted(foreign))}"
     if any(mark in sentence for mark in '“”"<>{}[]*_#|') or len(sentence.split()) > LONGEST:
         return "is no plain sentence"
+    if (sky := re.search(r"\b(?:clear|open|blue) (?:sky|skies|air)\b", low)) and "clear sky" not in known:
+        return f"says {sky[0]}"
     tokens = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", sentence)
     held = set(re.findall(r"[^\W_]+", known))
     for index, token in enumerate(tokens):

@@ -158,13 +158,13 @@ class GrammarTeller:
             told.append(f"One could {', or '.join(offers[:3])}." if offers else "")
         elif event["status"] == "refused":
             told.append(rng.choice(sentences.REFUSED).format(B=event["because"]))
+        elif event["status"] == "done" and event["because"]:  # it is so already
+            told.append(f"{_cap(event['because'])}.")
         else:
             told.append(f"{_cap(self._told(after, event, rng))}.")
             told.append(self._speech(after, event, rng) if event["verb"] == "talk" else "")
             if event["because"]:
-                told.append(
-                    rng.choice(sentences.PARTLY).format(B=event["because"]) if event["status"] == "partly" else f"{_cap(event['because'])}."
-                )
+                told.append(rng.choice(sentences.PARTLY).format(B=event["because"]))
             if event["details"].get("found"):
                 told.append(f"And there it was: {with_article(event['details']['found'])}.")
             cause = self._cause(before, causes_of(before, event), event["actor"], rng)

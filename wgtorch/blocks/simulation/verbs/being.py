@@ -44,10 +44,10 @@ def _hours(draft: Draft, action: Action) -> int | None:
         "while": 3,
         "moment": 1,
         "bit": 1,
-        "minute": 1,
-        "minutes": 1,
     }
     for word in said:
+        if word.startswith("minute"):
+            return max(1, count // 60)
         if word in units:
             return min(count * units[word], 24 * 30)
         if word == "tomorrow":
@@ -58,6 +58,8 @@ def _hours(draft: Draft, action: Action) -> int | None:
 @verb("sleep")
 def sleep(draft: Draft, actor: str, action: Action) -> Verdict:
     """Sleeps: until the hour that is named, else eight hours."""
+    if not _AGES.isdisjoint(words(" ".join(filter(None, (action.target, action.manner, action.place))))):
+        return refused(draft, actor, action, "nobody sleeps that long")
     hours = _hours(draft, action)
     if hours is None:
         hours = hours_until(draft.content["clock"], 7) if time_of_day(draft.content["clock"]) in ("night", "dusk") else 8
@@ -67,13 +69,23 @@ def sleep(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=draft.place_of(actor), hours=hours)
 
 
+_AGES = frozenset(("year", "years", "century", "centuries", "decade", "decades", "ages", "forever", "eternity"))
+
+
 @verb("wait")
 def wait(draft: Draft, actor: str, action: Action) -> Verdict:
     """Waits: for a time, or for weather, which may not come."""
     said = " ".join(filter(None, (action.target, action.manner, action.place)))
     weather = named_in(said, lexicon.WEATHERS)
+    over = weather is not None and not {"over", "ends", "stops", "passes", "gone", "end", "stop", "pass", "past"}.isdisjoint(
+        words(action.words)
+    )
+    if over and draft.content["weather"] == weather:
+        weather = "cloudy" if weather in ("rain", "storm", "snow") else "clear"
     if weather is not None and "night" not in words(said):
         return _wait_for(draft, actor, action, weather)
+    if not _AGES.isdisjoint(words(said)):
+        return refused(draft, actor, action, "nobody can wait that long", bare(said))
     hours = _hours(draft, action)
     if actor == draft.hero:
         draft.change(later(draft.content["clock"], hours or 3), "clock")

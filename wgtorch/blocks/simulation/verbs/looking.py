@@ -137,13 +137,11 @@ def ask(draft: Draft, actor: str, action: Action) -> Verdict:
     answer = answer_to(draft, actor, action)
     if answer is None:
         topic = bare(action.target or action.manner or "") or bare(action.words)
+        of = (
+            f"knows anything of {topic}" if not action.words.rstrip().endswith("?") and len(topic.split()) <= 3 else "has an answer to that"
+        )
         return draft.close(
-            actor,
-            action,
-            "done",
-            f"nobody knows anything of {topic[:80]}",
-            target=topic[:80] or None,
-            answer=f"nobody at {draft.place_of(actor)} knows anything of {topic[:80]}",
+            actor, action, "done", f"nobody {of}", target=topic[:80] or None, answer=f"nobody at {draft.place_of(actor)} {of}"
         )
     return draft.close(actor, action, "done", answer, target=bare(action.target) or draft.place_of(actor), answer=answer)
 
@@ -151,8 +149,23 @@ def ask(draft: Draft, actor: str, action: Action) -> Verdict:
 def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
     """The answer to a question, from the facts; None where they hold none."""
     said, here = words(action.words), draft.place_of(actor)
-    first = next((word for word in said if word in ("what", "where", "who", "when", "why", "how", "which")), "")
+    first = next((word for word in said if word in ("what", "where", "who", "whose", "when", "why", "how", "which")), "")
     topic = find(draft, actor, action.target or action.place)
+    if {"how", "many"} <= set(said):
+        return _number(draft, actor, action.target)
+    if topic.part == "weather" and not {"time", "hour"} & set(said):
+        return f"the sky over {here} is {_sky(draft.content['weather'])}"
+    direction = next((lexicon.DIRECTIONS[word] for word in said if word in lexicon.DIRECTIONS), None)
+    if direction is not None and topic.part in ("nothing", "place"):
+        other = draft.places[here]["neighbours"].get(direction)
+        known = other is not None and draft.places[other]["known"]
+        return (
+            f"{other} lies {direction} of {here}"
+            if known
+            else f"{'no way leads' if other is None else 'unknown land lies'} {direction} of {here}"
+        )
+    if topic.part == "nothing" and any(word in lexicon.HOURS for word in said):
+        return f"it is {_hour_words(draft.content['clock'])}"
     if first == "when" or ("time" in said and first in ("what", "")) or "hour" in said or "late" in said:
         clock = draft.content["clock"]
         return f"it is {_hour_words(clock)} of day {clock['day']}"
@@ -164,43 +177,86 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
         or said[:3] == ["where", "are", "we"]
     ):
         return describe_place(draft, actor, here)
-    if "who" in said and ({"here", "around", "there"} & set(said)):
+    if ("who" in said or lexicon.ANYBODY & set(said[:4]) or {"alone"} & set(said)) and {"here", "around", "there", "alone", "nearby"} & set(
+        said
+    ):
         others = draft.here(here, but=actor)
         return f"{' and '.join(others)} {'is' if len(others) == 1 else 'are'} at {here}" if others else f"nobody but {actor} is at {here}"
     if {"want", "wants", "wish", "need"} & set(said) and lexicon.ANYBODY & set(said):
         goals = {name: draft.characters[name]["goal"] for name in draft.here(here, but=actor)}
         wishes = [f"{name} wants to {draft.threads[goal]['what']['words']}" for name, goal in goals.items() if goal in draft.threads]
         return ", ".join(wishes) or f"nobody at {here} says what they want"
-    if {"carry", "have", "carrying", "inventory", "got", "own"} & set(said) and ("i" in said or "inventory" in said or "my" in said):
+    if {"carry", "have", "carrying", "inventory", "got", "own", "things", "stuff", "belongings"} & set(said) and (
+        "i" in said or "inventory" in said or "my" in said
+    ):
         carried = draft.characters[actor]["carries"]
         return f"{actor} carries {', '.join(carried)}" if carried else f"{actor} carries nothing"
     if "who" in said and "i" in said:
         return describe(draft, actor, "character", actor)
-    if first == "where" and topic.part != "nothing":
+    if said[:2] in (["your", "name"], ["who", "are"]) or {"your", "name"} <= set(said) or {"who", "are", "you"} <= set(said):
+        others = draft.here(here, but=actor)
+        return (
+            f"{others[0]} is {with_article(draft.characters[others[0]]['role'])}" if others else f"there is nobody at {here} who could say"
+        )
+    if (first == "where" or {"way", "far", "direction", "get", "reach"} & set(said)) and topic.part != "nothing":
         goal, missing = destination(draft, topic)
         steps = way(draft.places, here, goal) if goal is not None else None
         if steps is None:
             return missing
-        return f"{topic.name} is {far(draft, actor, steps[-1] if steps else here)}"
-    if ("do" in said or "can" in said) and "i" in said:
+        name = (
+            f"the nearest {topic.name}"
+            if topic.part in ("land", "landmark", "kind")
+            else f"the {topic.name}"
+            if topic.part == "object"
+            else topic.name
+        )
+        return f"{name} is {far(draft, actor, steps[-1] if steps else here)}"
+    if {"do", "can", "should", "could"} & set(said) and "i" in said:
         return "one could " + ", ".join(suggestions(draft, actor)[:3])
+    if {"colour", "color"} & set(said) and topic.part == "landmark" and draft.places[here]["landmark"] == topic.name:
+        return f"the {topic.name} at {here} is {draft.places[here]['colour'] or 'of no colour that has a name'}"
+    if topic.part == "beast":
+        near = [name for name, who in draft.characters.items() if who["role"] == topic.name and who["present"]]
+        return (
+            f"{near[0]}, {with_article(topic.name)}, is at {draft.place_of(near[0])}"
+            if near
+            else f"nobody has seen {with_article(topic.name)} anywhere near"
+        )
     if topic.part == "character":
         goal = draft.characters[topic.name]["goal"]
         wants = f" and wants to {draft.threads[goal]['what']['words']}" if goal and goal in draft.threads else ""
         return f"{topic.name}, {with_article(draft.characters[topic.name]['role'])}, is at {draft.place_of(topic.name)}{wants}"
     if topic.part == "place":
         return describe_place(draft, actor, topic.name)
+    if topic.part == "object" and first in ("who", "whose"):
+        bearer = draft.objects[topic.name]["bearer"]
+        return f"{bearer} carries the {topic.name}" if bearer else f"the {topic.name} is nobody's"
     if topic.part == "object":
         return describe(draft, actor, "object", topic.name)
     if topic.part in ("land", "landmark"):
         goal, missing = destination(draft, topic)
         steps = way(draft.places, here, goal) if goal is not None else None
         return missing if steps is None else f"the nearest {topic.name} is {far(draft, actor, steps[-1] if steps else here)}"
-    if {"news", "happened", "new"} & set(said):
+    if {"news", "happened", "new", "yesterday", "happening"} & set(said):
         last = next(
             (e for e in reversed(draft.content.get("events", ())) if e["status"] == "done" and e["actor"] != actor and e["target"]), None
         )
         return f"{last['actor']} was last busy at {last['where']}" if last and last["where"] else None
+    return None
+
+
+def _number(draft: Draft, actor: str, topic: str | None) -> str | None:
+    """How many of something there are: people here, things here and in one's hands, buildings and lands as far as they are known."""
+    here = draft.place_of(actor)
+    if {"people", "persons", "men", "women", "of", "characters"} & set(words(topic or "")):
+        return f"{len(draft.here(here))} at {here}, {actor} among them"
+    if (kind := named_in(topic, lexicon.LANDMARKS) or named_in(topic, lexicon.TERRAINS)) is not None:
+        known = [place for place in draft.places.values() if place["known"] and kind in (place["landmark"], place["terrain"])]
+        standing = sum(thing["kind"] == kind for thing in draft.objects.values())
+        return f"{actor} knows of {len(known) + standing or 'none'}"
+    if (kind := named_in(topic, lexicon.OBJECTS)) is not None:
+        near = (*draft.characters[actor]["carries"], *draft.lying(here))
+        return f"{actor} sees {sum(draft.objects[name]['kind'] == kind for name in near) or 'none'} here"
     return None
 
 

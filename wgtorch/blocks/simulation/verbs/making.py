@@ -121,9 +121,7 @@ def craft(draft: Draft, actor: str, action: Action) -> Verdict:
     if kind is None and named_in(said, lexicon.LANDMARKS) is not None:
         return build(draft, actor, action)
     if kind is None or kind not in CRAFTED:
-        return draft.close(
-            actor, action, "unclear", f"nobody here knows how {with_article(said or 'nothing')} is made", target=said or None
-        )
+        return draft.close(actor, action, "unclear", f"nobody here knows how to make {action.target or 'that'}", target=said or None)
     if material is not None and not _has_material(draft, actor, draft.places[here]["terrain"], material):
         return refused(draft, actor, action, f"there is no {material} at {here} to make it of", kind)
     if kind in ("ring", "key", "sword", "bell") and draft.characters[actor]["role"] != "smith":
@@ -164,6 +162,7 @@ def gather(draft: Draft, actor: str, action: Action) -> Verdict:
 def repair(draft: Draft, actor: str, action: Action) -> Verdict:
     """Makes whole what is burnt, ruined, flooded or unfinished."""
     here, said = draft.place_of(actor), bare(action.target or action.place)
+    said = "" if said.startswith("what ") or said in ("everything", "it all", "damage") else said
     place = draft.places[here]
     thing = carried(draft, actor, said) or lying(draft, here, said) if said else None
     if thing is not None:
@@ -257,6 +256,8 @@ def harm(draft: Draft, actor: str, action: Action) -> Verdict:
         return refused(draft, actor, action, f"{actor} cannot bring it over the heart to raise a hand against {named.name}", named.name)
     if named.part in ("landmark", "object"):
         return destroy(draft, actor, action)
+    if bare(said) and lexicon.means_anybody(said):
+        return refused(draft, actor, action, f"{actor} cannot bring it over the heart to raise a hand against anybody")
     return refused(draft, actor, action, f"there is no {bare(said) or 'enemy'} here", named.name or None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
-from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article
+from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article, words
 from wgtorch.blocks.simulation.matching import carried, find, lying, person
 from wgtorch.blocks.simulation.verbs.rules import Verbs, Verdict, refused, spend, verb, whereabouts
 
@@ -80,6 +80,12 @@ def give(draft: Draft, actor: str, action: Action) -> Verdict:
 @verb("drop")
 def drop(draft: Draft, actor: str, action: Action) -> Verdict:
     """Lays down what one carries."""
+    if bare(action.target) in ("everything", "all", "it all", "things") and draft.characters[actor]["carries"]:
+        own, here = list(draft.characters[actor]["carries"]), draft.place_of(actor)
+        spend(draft, actor, 1)
+        for name in own:
+            draft.move(name, place=here)
+        return draft.close(actor, action, "done", target=own[0], left=own[0], at=here)
     thing = carried(draft, actor, action.target)
     if thing is None:
         return refused(draft, actor, action, f"{actor} carries no {bare(action.target) or 'such thing'}", bare(action.target) or None)
@@ -171,7 +177,13 @@ def eat(draft: Draft, actor: str, action: Action) -> Verdict:
             spend(draft, actor, 1)
             draft.mood(actor, "calm")
             return draft.close(actor, action, "done", target="water")
-        return refused(draft, actor, action, f"{actor} has no {bare(said) or 'food'} to eat", bare(said) or None)
+        return refused(
+            draft,
+            actor,
+            action,
+            f"{actor} has no {bare(said) or 'food'} to {'drink' if 'drink' in words(action.words) else 'eat'}",
+            bare(said) or None,
+        )
     if draft.objects[thing]["kind"] not in lexicon.FOOD:
         return refused(draft, actor, action, f"nobody can eat the {thing}", thing)
     draft.rests_on("objects", thing, "bearer" if draft.objects[thing]["bearer"] else "place")

@@ -19,18 +19,24 @@ STEPS = 2
 """Places that one can walk in one pass."""
 
 
+_OF_WAYS = DETERMINERS | frozenset(
+    ("mile", "miles", "step", "steps", "way", "far", "further", "farther", "of", "here", "bit", "little", "two", "three", "ten")
+)
+
+
 @verb("go")
 def go(draft: Draft, actor: str, action: Action) -> Verdict:
     """Walks to what is named, as far as one comes."""
     said = action.place or action.target
     direction = named_in(action.manner, lexicon.DIRECTIONS) or named_in(said, lexicon.DIRECTIONS)
     here = draft.place_of(actor)
-    if direction is not None and (not bare(said) or named_in(bare(said), lexicon.DIRECTIONS) == direction):
+    beside = {word for word in words(said or "") if word not in lexicon.DIRECTIONS and word not in _OF_WAYS and not word.isdecimal()}
+    if direction is not None and not beside:
         other = draft.places[here]["neighbours"].get(direction)
         if other is None:
             return refused(draft, actor, action, f"no way leads {direction} from {here}", direction)
         return _walk(draft, actor, action, [other], other)
-    if not bare(said) or bare(said) in ("anywhere", "somewhere", "elsewhere", "away", "on", "out", "for walk", "there", "outside"):
+    if not bare(said) or bare(said) in ("anywhere", "somewhere", "elsewhere", "away", "on", "out", "for walk", "outside"):
         return wander(draft, actor, action)
     named = find(draft, actor, said)
     goal, missing = destination(draft, named)
@@ -199,7 +205,7 @@ def flee(draft: Draft, actor: str, action: Action) -> Verdict:
 def go_back(draft: Draft, actor: str, action: Action) -> Verdict:
     """Goes back: to the beginning, to where one came from, or to what is named."""
     said = bare(action.place or action.target)
-    if not said or "start" in said or "began" in said or "beginning" in said or said in ("home", "back", "there"):
+    if not said or "start" in said or "began" in said or "beginning" in said or said in ("home", "back", "there") or said.endswith(" came"):
         goal = draft.content.get("start") if ("start" in said or "beg" in said or said == "home" or actor != draft.hero) else None
         if goal is None:
             goal = _came_from(draft, actor) or draft.content.get("start")
