@@ -310,6 +310,8 @@ def test_a_dry_run_runs_nothing():
     assert report.order == ("plan/p/p",) and report.is_valid
     report = stage.run(State(), dry_run=True)
     assert [finding.where for finding in report.findings] == ["architect.intent"]
+    report = architect().run(State(intent="x"), dry_run="fake")
+    assert report.order == ("plan/p/p",) and report.is_valid
 
 
 def test_validation():

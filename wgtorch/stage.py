@@ -260,6 +260,7 @@ class Stage(Composite):
             options: dict[str, Any] = {"action": action, "content": content, "training": training, "seed": seed, "debug": debug}
             options |= {"num_loop_steps": num_loop_steps, "dry_run": dry_run, "timeout": timeout, "cancelled": cancelled, "cache": cache}
             return profiled(partial(self.run, state, **options), profile, callbacks, self.block_id)
+        self._check_content(content)
         run = new_run(
             self.block_id,
             seed=seed,
@@ -272,14 +273,13 @@ class Stage(Composite):
             cache=cache,
             dry_run=dry_run,
         )
-        if content is not None and not isinstance(content, Mapping):
-            raise PortTypeError(f"{self.block_id}: content is {describe(content)}; expected a mapping by field, or None")
-        self._check_loop_steps(run)
+        self._check_loop_steps(run.num_loop_steps)
         run.state = state
         if run.options.pause is not None:
             run.options.pause.arguments = {"state": state, "action": action, "content": content}
         if dry_run:
-            return dry_run_of(self, self._contract.read(state, action, content, self.block_id), run, fake=dry_run == "fake")
+            values = self._contract.read(state, action, content, self.block_id)
+            return dry_run_of(self, values, run, fake=dry_run == "fake", forward=super().forward)
         if (reason := unmet(self._condition, state)) is not None:
             run.emit("skip", None, self.level, reason=reason)
             return state
@@ -287,6 +287,10 @@ class Stage(Composite):
         with RunScope(self, run, training):
             after: State = self(state, action=action, content=content, run_context=run)
         return after
+
+    def check_options(self, options: Mapping[str, Any], method: str) -> tuple[Callback, ...] | None:
+        self._check_content(options.get("content"))
+        return super().check_options(options, method)
 
     def normalised(self, state: State, *, strict: bool = False) -> State:
         """The State with values in the form that the ports see: a picture from a file or of PIL as a tensor.
@@ -333,6 +337,10 @@ class Stage(Composite):
         self.set_execution_condition(config.get("execution_condition"))
 
     # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _check_content(self, content: Any) -> None:
+        if content is not None and not isinstance(content, Mapping):
+            raise PortTypeError(f"{self.block_id}: content is {describe(content)}; expected a mapping by field, or None")
 
     def _normalised(self, entry: Exposed, strict: bool, value: Any) -> Any:
         mapped = entry.port_name in self._node_specs[entry.node_id].map

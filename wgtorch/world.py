@@ -13,8 +13,6 @@ from wgtorch.core.drawing import Link
 from wgtorch.core.errors import Finding, StateError, StructureError, ValidationResult
 from wgtorch.core.registry import Registry
 from wgtorch.core.run.batch import check_items, seeds_of
-from wgtorch.core.run.context import refuse_unknown
-from wgtorch.core.run.rng import check_seed
 from wgtorch.core.signature import copy_plain
 from wgtorch.stage import Stage
 from wgtorch.storage.commit import Commit
@@ -130,15 +128,16 @@ class World(WorldRunner):
         Example:
             >>> calm, storm = world.batch([None, None], seed=7, action=["wait", "call the storm"])
         """
-        refuse_unknown(self.run, [name for name in options if name != "dry_run"], f"{self.block_id}: batch()")
         for name in ("dry_run", "profile"):
             if options.get(name):
                 raise TypeError(f"{self.block_id}: batch() has no option {name!r}; write run({name}=True)")
         items = check_items(inputs, self.block_id)
+        seeds = seeds_of(seed, len(items), self.block_id)
+        for own in seeds or [None]:
+            self.check_options({**options, "seed": own}, "batch")
         forks = [self.fork() for _ in items]
-        for fork, own in zip(forks, seeds_of(seed, len(items), self.block_id), strict=True):
+        for fork, own in zip(forks, seeds, strict=True):
             if own is not None:
-                check_seed(own, self.block_id)
                 fork.life.seed = own
         return run_together(forks, items, action, self.block_id, **options)
 

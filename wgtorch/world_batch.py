@@ -10,7 +10,6 @@ from typing import Any, overload
 from wgtorch.core.errors import PortTypeError, StateError, StructureError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.context import Callback
-from wgtorch.core.run.rng import check_seed
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 from wgtorch.world_runtime.together import run_together
@@ -48,7 +47,7 @@ class WorldBatch(Sequence[World]):
             found = f"{len(self.seeds)} seeds, {len(set(self.seeds))} different"
             raise StateError(f"WorldBatch: {found}; expected a different one for each world")
         for seed in self.seeds:
-            check_seed(seed, "WorldBatch")
+            world.check_options({"seed": seed}, "run")
         self.exact = exact
         self.errors: dict[int, Exception] = {}
         self._worlds = [self._begun(world, index, seed, state_dir) for index, seed in enumerate(self.seeds)]

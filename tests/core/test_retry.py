@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import Any
 
@@ -33,6 +34,25 @@ class Flaky(Block):
 class WaitsFlaky(Flaky):
     async def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:  # type: ignore[override]
         return super().forward(x, rng)
+
+
+class FailsFromOutside(Block):
+    """Fails because of something that is not its own, as a line does; what it counts it does not read."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.calls, self.line = 0, queue.SimpleQueue[None]()
+        for _ in range(failures):
+            self.line.put(None)
+
+    def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        self.calls += 1
+        if not self.line.empty():
+            self.line.get()
+            raise ConnectionError("busy")
+        return x + rng.normal(x.shape)
 
 
 def graph_of(block: Block, **place: Any) -> Graph:
@@ -95,7 +115,7 @@ def test_a_condition_says_what_is_worth_another_call(on: Any, error: str, calls:
 
 
 def test_a_level_a_mapped_item_and_a_kept_result_are_tried_again(waits: list[float]) -> None:
-    pipeline, block = Pipeline("p"), Flaky(1)
+    pipeline, block = Pipeline("p"), FailsFromOutside(1)
     pipeline.add_graph(graph_of(block), "g", map=["x"], retry=1)
     pipeline.infer_exposed_ports()
     items = {"x": [torch.zeros(1, 2), torch.ones(1, 2)]}

@@ -24,7 +24,15 @@ import wgtorch
 from tests.blocks_for_tests import as_pipeline, as_stage
 from tests.core.random_structures import Sketch, dags, loops
 from wgtorch import Block, Graph, Pipeline, Port, Stage, State, World
-from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError, ValidationError
+from wgtorch.core.errors import (
+    PortError,
+    PortTypeError,
+    RunCancelled,
+    RunTimeoutError,
+    StateError,
+    UnknownNameError,
+    ValidationError,
+)
 from wgtorch.core.plan import make_plan
 from wgtorch.core.tree import walk
 
@@ -543,12 +551,52 @@ def test_no_level_takes_an_option_that_nothing_reads(level: str, option: str, va
     given: Any = State(recipe={}) if stage is not None else {"x": 1}
     with pytest.raises(TypeError, match=word):
         root.run(given, **{option: value})
-    if option not in ("dry_run", "cancelled"):  # which a stream has not, and which it wraps
+    with pytest.raises(TypeError, match=word):
+        asyncio.run(root.arun(given, **{option: value}))
+    if option != "dry_run":  # which a stream has not
         with pytest.raises(TypeError, match=word):
-            list(root.stream(given, **{option: value}))
-    if option == "invented":
-        with pytest.raises(TypeError, match=r"batch\(\) has no option 'invented'"):
-            root.batch([given], invented=1)
+            root.stream(given, **{option: value})  # the call itself, before the first event is asked for
+    if not (option == "dry_run" and level == "world"):
+        with pytest.raises(TypeError, match=word):
+            root.batch([given], **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"timeout": float("nan")}, "timeout is float nan"),
+        ({"num_loop_steps": 0}, "num_loop_steps is int 0"),
+        ({"num_loop_steps": {"zz": 2}}, "num_loop_steps for 'zz', which is in no loop"),
+        ({"outputs": 3}, "outputs is int 3"),
+        ({"outputs": ["b.z"]}, "'b.z' names no output"),
+        ({"device": "nowhere"}, "device is str 'nowhere'"),
+        ({"seed": []}, "seed is an empty list"),
+    ],
+    ids=["nan", "no_steps", "no_loop", "no_names", "no_port", "no_device", "no_seed"],
+)
+def test_what_an_option_cannot_be_is_told_where_it_is_given(options: dict[str, Any], word: str) -> None:
+    graph = ring(Add(1), Add(2), metadata={"num_loop_steps": 2})
+    for ask in (graph.run, graph.stream):
+        with pytest.raises((PortError, UnknownNameError), match=word):
+            ask({"x": torch.zeros(1)}, **options)
+    if "seed" not in options:
+        with pytest.raises((PortError, UnknownNameError), match=word):
+            graph.batch([{"x": torch.zeros(1)}], **options)
+
+
+def test_a_life_has_one_seed() -> None:
+    stage = as_stage(one(Block.wrap(lambda x: x, outputs={"y": "any"})), "s")
+    world = World("w")
+    world.add_stage(stage, "s")
+    world.set_cycle(["s"])
+    for ask in (world.run, world.stream):
+        with pytest.raises(PortTypeError, match="a life has one seed"):
+            ask(State(recipe={}), seed=[1, 2])
+    for level in (world, stage):
+        with pytest.raises(PortTypeError, match="seed is float 1.5"):
+            level.batch([State(recipe={})], seed=[1.5])
+    with pytest.raises(StateError, match="num_steps is -1"):
+        world.batch([None], num_steps=-1)
 
 
 # --- the signature and the frames -------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from wgtorch.core.run.context import (
     RunContext,
     RunKeywords,
     active_call,
-    callbacks_of,
+    check_options,
     check_seeds_fit,
     new_run,
     refuse_unknown,
@@ -39,7 +39,7 @@ from wgtorch.core.run.context import (
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.executor import inlined_children, walk, walk_async
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
-from wgtorch.core.run.loop_steps import check_loops_are_there, loops_below
+from wgtorch.core.run.loop_steps import LoopSteps, check_loop_steps, check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import NodeCache, copied
 from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.profile import Profile, profiled
@@ -225,6 +225,8 @@ class Composite(GraphBuilder):
             options: dict[str, Any] = {"outputs": outputs, "num_loop_steps": num_loop_steps, "training": training, "seed": seed}
             options |= {"device": device, "dry_run": dry_run, "timeout": timeout, "cancelled": cancelled, "debug": debug, "cache": cache}
             return profiled(partial(self.run, inputs, **options), profile, callbacks, self.block_id)
+        if device is not None:
+            check_options(self.block_id, device=device)
         inputs, rng = self._owned_generators({} if inputs is None else inputs, seed, cache)
         values, feeds = self._border(inputs, device)
         run = new_run(
@@ -240,11 +242,11 @@ class Composite(GraphBuilder):
             dry_run=dry_run,
         )
         check_seeds_fit(run.key, values, self.block_id)
-        self._check_loop_steps(run)
+        self._check_loop_steps(run.num_loop_steps)
         run.feeds, run.options.rng = feeds, rng
         if outputs is not None:
             outputs = requested(outputs, self.block_id)
-            self._request(outputs, run)
+            run.wanted, run.exposed, run.options.taken = *self._paths_of(outputs), {}
         if run.options.pause is not None:
             if rng is not None:
                 raise PortError(f"{self.block_id}: a run that draws from a generator of yours cannot stop and go on; give it seed= instead")
@@ -278,8 +280,8 @@ class Composite(GraphBuilder):
             >>> event.outputs["image"]
         """
         refuse_in_stream(options, self.block_id)
-        run = partial(self.run, *inputs, **options)
-        return events_of(run, self.level, self.block_id, callbacks, cancelled)
+        told = self.check_options({**options, "callbacks": () if callbacks is None else callbacks, "cancelled": cancelled}, "stream")
+        return events_of(partial(self.run, *inputs, **options), self.level, self.block_id, told or (), cancelled)
 
     def batch(
         self, inputs: Sequence[Any], *, seed: int | Sequence[int] | None = None, batch_size: int = 64, callbacks: Any = None, **options: Any
@@ -301,14 +303,13 @@ class Composite(GraphBuilder):
             >>> results = graph.batch([{"prompt": "a"}, {"prompt": "b"}], seed=[7, 8])
             >>> failed = [k for k, result in enumerate(results) if isinstance(result, Exception)]
         """
-        refuse_unknown(self.run, [name for name in options if name != "profile"], f"{self.block_id}: batch()")
         if options.pop("profile", False) is not False:
             raise TypeError(f"{self.block_id}: batch() has no option 'profile'; use torch.profiler.profile around it")
+        told = self.check_options({**options, "callbacks": () if callbacks is None else callbacks}, "batch")
         items = check_items(inputs, self.block_id)
         seeds = seeds_of(seed, len(items), self.block_id)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise PortTypeError(f"{self.block_id}: batch_size is {batch_size!r}; expected how many items go on at once, from 1")
-        told = () if callbacks is None else callbacks_of(callbacks, self.block_id)
         runs = [
             partial(self.run, item, seed=own, callbacks=[told_of_item(index, told)] if told else None, **options)
             for index, (item, own) in enumerate(zip(items, seeds, strict=True))
@@ -396,12 +397,19 @@ class Composite(GraphBuilder):
     # What torch.compiler.assume_constant_result sets, which would import the compiler with this package.
     _plan_while_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-    def _check_loop_steps(self, run: RunContext) -> None:
+    def check_options(self, options: Mapping[str, Any], method: str) -> tuple[Callback, ...] | None:
+        told = super().check_options(options, method)
+        self._check_loop_steps(check_loop_steps(options.get("num_loop_steps"), self.block_id))
+        if options.get("outputs") is not None:
+            self._paths_of(requested(options["outputs"], self.block_id))
+        return told
+
+    def _check_loop_steps(self, given: LoopSteps | None) -> None:
         """Refuses numbers of iterations that no loop of this level or below would take."""
-        if run.num_loop_steps is not None:
+        if given is not None:
             if self._loops is None or self._loops[0] != edits.value:
                 self._loops = (edits.value, loops_below(self))
-            check_loops_are_there(self, run.num_loop_steps, self._loops[1])
+            check_loops_are_there(self, given, self._loops[1])
 
     def plan(self) -> Plan:
         """The plan of a run of all that is exposed."""
@@ -532,7 +540,8 @@ class Composite(GraphBuilder):
                 raise PortError(f"{where}: unknown input {name!r}; {suggest(name, [*spec, *aliases])}")
         return values, feeds
 
-    def _request(self, outputs: Sequence[str], run: RunContext) -> None:
+    def _paths_of(self, outputs: Sequence[str]) -> tuple[frozenset[tuple[tuple[str, ...], str]], tuple[str, ...]]:
+        """Outputs that are asked for: those inside by path and port, and the exposed ones by name."""
         spec = self._own_specs()[1]
         inner = [split_path(name) for name in outputs if name not in spec]
         for (path, port), name in zip(inner, [name for name in outputs if name not in spec], strict=True):
@@ -541,8 +550,7 @@ class Composite(GraphBuilder):
                     f"{self.block_id}: unknown output {name!r}; {suggest(name, spec)}. Ports inside are asked for by path, as 'node.port'."
                 )
             self._inner_port(path, port, name)
-        run.wanted, run.options.taken = frozenset(inner), {}
-        run.exposed = tuple(name for name in outputs if name in spec)
+        return frozenset(inner), tuple(name for name in outputs if name in spec)
 
     def _requested(self, name: str, found: Mapping[str, Any], run: RunContext) -> Any:
         if name in found:

@@ -29,7 +29,7 @@ from wgtorch.core.place import PLACE_FIELDS, check_place
 from wgtorch.core.pool import Pool, now_building
 from wgtorch.core.pool import building as building_now
 from wgtorch.core.run import background
-from wgtorch.core.run.context import split_path
+from wgtorch.core.run.context import COMMON_OPTIONS, Callback, check_options, refuse_unknown, split_path
 from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, run_until_stopped
 from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
 from wgtorch.core.run.thread_context import in_this_context
@@ -262,8 +262,27 @@ class Level(Block):
 
     # --- running ------------------------------------------------------------------------------------------------------
 
+    def check_options(self, options: Mapping[str, Any], method: str) -> tuple[Callback, ...] | None:
+        """Refuses options of a run that no run of this level could have, before anything runs.
+
+        Args:
+            options: by name, as of :meth:`run`.
+            method: what they were given to.
+
+        Returns:
+            Its callbacks as a tuple; None where none are named.
+
+        Raises:
+            TypeError: ``run`` has no such option, or it is of another kind.
+            PortError: an option names what is not there.
+        """
+        run: Any = self.run
+        refuse_unknown(run, options, f"{self.block_id}: {method}()")
+        return check_options(self.block_id, **{name: options[name] for name in COMMON_OPTIONS if name in options})[2]
+
     async def arun(self, *args: Any, **options: Any) -> Any:
         """``run`` for async code: the event loop goes on meanwhile, and cancelling the task stops the run."""
+        self.check_options(options, "arun")
         stop = threading.Event()
         asked = options.pop("cancelled", None)
         run: Any = self.run

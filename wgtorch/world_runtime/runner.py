@@ -155,6 +155,13 @@ class WorldRunner(Level):
 
     # --- running ------------------------------------------------------------------------------------------------------
 
+    def check_options(self, options: Mapping[str, Any], method: str) -> tuple[Callback, ...] | None:
+        if "num_steps" in options:
+            check_passes(options["num_steps"], self.block_id)
+        if isinstance(seed := options.get("seed"), (list, tuple)):
+            raise PortTypeError(f"{self.block_id}: seed is {describe(seed)}; a life has one seed, an int (WorldBatch lives one for each)")
+        return super().check_options(options, method)
+
     def forward(self, state: State | None = None, action: Any = None, *, run_context: RunContext | None = None) -> State:
         """One pass of the cycle in the caller's grad mode and train or eval mode; the world's life is not touched.
 
@@ -279,15 +286,16 @@ class WorldRunner(Level):
             raise PortTypeError(f"{self.block_id}: events is {describe(events)}; expected True or False")
         options: dict[str, Any] = {"action": action, "num_steps": num_steps, "seed": seed, "training": training}
         options |= {"timeout": timeout, "debug": debug, "cache": cache}
+        told = self.check_options({**options, "callbacks": callbacks, "cancelled": cancelled}, "stream")
         if not events:
-            return self._steps(state, **options, callbacks=callbacks, cancelled=cancelled)
+            return self._steps(state, **options, callbacks=told, cancelled=cancelled)
 
         def run(callbacks: Sequence[Any], cancelled: Callable[[], bool]) -> State | None:
             for step in self._steps(state, **options, callbacks=callbacks, cancelled=cancelled):
                 callbacks[-1](step)  # hands it over and waits until the next is asked for
             return self._life.state
 
-        return events_of(run, self.level, self.block_id, callbacks, cancelled)
+        return events_of(run, self.level, self.block_id, told or (), cancelled)
 
     def _steps(
         self,
@@ -477,10 +485,6 @@ class WorldRunner(Level):
         return state
 
     def _actions(self, action: Any, num_steps: int) -> list[Any]:
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int):
-            raise PortTypeError(f"{self.block_id}: num_steps is {describe(num_steps)}; expected a whole number of passes, 0 or more")
-        if num_steps < 0:
-            raise StateError(f"{self.block_id}: num_steps is {num_steps}; expected 0 or more")
         if not isinstance(action, (list, tuple)):
             return [action] * num_steps
         if len(action) != num_steps:
@@ -503,3 +507,16 @@ class WorldRunner(Level):
             api_calls=sum(report.api_calls for report in reports),
             weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*self.parameters(), *self.buffers())),
         )
+
+
+def check_passes(num_steps: Any, where: str) -> None:
+    """Refuses what is no number of passes.
+
+    Raises:
+        PortTypeError: it is no whole number.
+        StateError: it is below 0.
+    """
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int):
+        raise PortTypeError(f"{where}: num_steps is {describe(num_steps)}; expected a whole number of passes, 0 or more")
+    if num_steps < 0:
+        raise StateError(f"{where}: num_steps is {num_steps}; expected 0 or more")

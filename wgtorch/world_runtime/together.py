@@ -39,6 +39,8 @@ def run_together(
         PortTypeError: there are more or fewer actions than worlds.
     """
     told = () if callbacks is None else callbacks_of(callbacks, where)
+    for world in worlds[:1]:
+        world.check_options(options, "run")
     actions = list(action) if isinstance(action, (list, tuple)) else [action] * len(worlds)
     if len(actions) != len(worlds):
         raise PortTypeError(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.port_checks import named_outputs
-from wgtorch.core.run.rng import Key
+from wgtorch.core.run.rng import Key, check_seed
 
 PerItem = Callable[[dict[str, Any], Any], Any]
 """Makes the call of a block, with inputs by name and the run whose draws are its own."""
@@ -170,12 +170,14 @@ def seeds_of(seed: Any, count: int, where: str) -> list[Any]:
 
     Raises:
         PortError: there are more or fewer seeds than items.
+        PortTypeError: one is no seed.
     """
-    if not isinstance(seed, (list, tuple)):
-        return [seed] * count
-    if len(seed) != count:
-        raise PortError(f"{where}: {len(seed)} seeds for a batch of {count}; give one for each item, or a single one for all")
-    return list(seed)
+    seeds = list(seed) if isinstance(seed, (list, tuple)) else [seed] * count
+    if len(seeds) != count:
+        raise PortError(f"{where}: {len(seeds)} seeds for a batch of {count}; give one for each item, or a single one for all")
+    for own in seeds:
+        check_seed(own, where)
+    return seeds
 
 
 def check_items(inputs: Any, where: str) -> list[Any]:

@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._device import DeviceContext
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Call, Combine, Loop
 from wgtorch.core.run.content_digest import NoDigest, digest_of
+from wgtorch.core.run.fingerprint import changed_by_call
+from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.node_cache import NodeCache, apart
 from wgtorch.core.run.rng import Key, Rng
 from wgtorch.core.tree import is_level, levels, unique_blocks
@@ -90,8 +95,8 @@ class CachedRun:
 
     @property
     def is_on(self) -> bool:
-        """False where gradients are recorded, which a kept result has none of."""
-        return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        """False where gradients are recorded, which a kept result has none of, or something stands around every operator."""
+        return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not _is_changed_from_outside()
 
     def call(self, where: str, target: Target, values: Mapping[str, Any], key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The outputs of a call: those that are kept, else what ``make`` gives, which is kept where it can be.
@@ -125,11 +130,9 @@ class CachedRun:
             value = make()
         finally:
             _noted.reset(token)
-        after = [fingerprints.parts(block) for block in target.blocks]
-        if before != after:
-            for block, first, second in zip(target.blocks, before, after, strict=True):
-                fingerprints.learn(block, first, second)
-            self.cache.learned()
+        for block, first in zip(target.blocks, before, strict=True):
+            if (changed := changed_by_call(first, fingerprints.parts(block))) and not noted.reason:
+                noted.reason = f"its call changes {', '.join(changed)} of {block.block_id}, which may change what the next one gives"
         if not noted.reason and _other_generators() != others:
             noted.reason = "it draws from Python's or NumPy's global generator"
         if not noted.reason and noted.draws and key is None:
@@ -138,13 +141,13 @@ class CachedRun:
             return self._not_kept(where, noted.reason, outer, lambda: value)
         if outer is not None:
             outer.draws |= noted.draws
-        prints = [
-            fingerprints.digest(parts, fingerprints.bookkeeping_of(block)) for block, parts in zip(target.blocks, before, strict=True)
-        ]
-        base = digest_of(*prints, *rest)
+        base = digest_of(*[fingerprints.digest(parts) for parts in before], *rest)
+        try:
+            self.cache.keep(_with_draws(base, key) if noted.draws else base, apart(value), noted.draws)
+        except NoDigest as error:
+            return self._not_kept(where, str(error), outer, lambda: value)
         if noted.draws:
             self.cache.keep(base, None, True)
-        self.cache.keep(_with_draws(base, key) if noted.draws else base, apart(value), noted.draws)
         return value
 
     def _inputs(self, values: Mapping[str, Any]) -> Iterable[bytes]:
@@ -199,14 +202,29 @@ def _with_draws(base: bytes, key: Any) -> bytes:
     return digest_of(base, repr(key).encode())
 
 
+def _is_changed_from_outside() -> bool:
+    """True where hooks of all modules, a mode, or a transform of ``torch.func`` stand around operators."""
+    if _has_any_global_hook() or torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0:
+        return True
+    if torch._C._functorch.maybe_current_level() is not None:
+        return True
+    return any(type(torch._C._get_function_stack_at(index)) is not DeviceContext for index in range(torch._C._len_torch_function_stack()))
+
+
 def _surroundings() -> bytes:
     """What the numbers of an operator depend on beside its inputs."""
     autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda", "xpu", "mps") if torch.is_autocast_enabled(kind)]
+    backends = torch.backends
     flags = (
         torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.backends.cudnn.allow_tf32,
+        backends.mkldnn.enabled,
+        (backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32),
+        (backends.cuda.flash_sdp_enabled(), backends.cuda.mem_efficient_sdp_enabled(), backends.cuda.math_sdp_enabled()),
+        backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
         torch.__version__,
     )
     return repr((autocast, flags)).encode()
@@ -322,7 +340,17 @@ def _about(level: Any) -> _About | None:
     for each in about.levels():
         if each.remote or not each.cacheable or any(node.condition is not None for node in each.node_specs.values()):
             return None
+        if not _is_plain(each):
+            return None
     return None if any(why_not(block) for block in about.blocks()) else about
+
+
+def _is_plain(level: Any) -> bool:
+    """False where the call of a level is more than its plan: it has hooks, a forward of its own, or is compiled."""
+    own = level.__dict__
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own.get("_compiled_call_impl") is not None:
+        return False
+    return own.get("forward") is own.get("_signed") and is_installed(type(level).__module__)
 
 
 def _canonical(loop: Loop) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError, suggest
@@ -24,6 +25,7 @@ from wgtorch.core.run.foreign_draws import serve_from, serving
 from wgtorch.core.run.loop_steps import LoopSteps, below, check_loop_steps
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.pause import PauseRequest, claim_request
+from wgtorch.core.run.profile import check_profile
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.rng import GLOBAL_RNG, Key, Rng, check_seed, key_of_draw, key_of_iteration, mix, name_key, path_keys
 
@@ -278,6 +280,52 @@ serve_from(active_call)
 # --- beginning a run --------------------------------------------------------------------------------------------------
 
 
+def check_options(
+    root: str,
+    *,
+    seed: Any = None,
+    callbacks: Any = None,
+    num_loop_steps: Any = None,
+    timeout: Any = None,
+    cancelled: Any = None,
+    training: Any = None,
+    debug: Any = False,
+    cache: Any = None,
+    dry_run: Any = False,
+    profile: Any = False,
+    device: Any = None,
+) -> tuple[Key | None, LoopSteps | None, tuple[Callback, ...] | None]:
+    """Options of a run that every level checks alike: the seed as a key, iterations by path, and callbacks as a tuple.
+
+    Raises:
+        PortTypeError: an option is of another kind than it has to be.
+    """
+    key, steps = check_seed(seed, root), check_loop_steps(num_loop_steps, root)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout):
+        raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
+    for name, value in (("training", training), ("debug", debug)):
+        if not (value is None or isinstance(value, bool)):
+            raise PortTypeError(f"{root}: {name} is {describe(value)} ({value!r}); expected True or False")
+    if cancelled is not None and not callable(cancelled):
+        raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
+    if cache is not None and not isinstance(cache, NodeCache):
+        raise PortTypeError(f"{root}: cache is {describe(cache)}; expected a NodeCache, as cache=NodeCache(max_bytes=2**30)")
+    if not isinstance(dry_run, bool) and dry_run != "fake":
+        raise PortTypeError(f"{root}: dry_run is {describe(dry_run)} ({dry_run!r}); expected True, False or 'fake'")
+    if profile is not False:
+        check_profile(profile, root)
+    if device is not None:
+        try:
+            torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise PortTypeError(f"{root}: device is {describe(device)} ({device!r}); expected one of PyTorch's, as 'cuda:0'") from error
+    return key, steps, None if callbacks is None else callbacks_of(callbacks, root)
+
+
+COMMON_OPTIONS = tuple(check_options.__kwdefaults__ or ())
+"""Names of options that :func:`check_options` looks at."""
+
+
 def new_run(
     root: str,
     *,
@@ -299,20 +347,19 @@ def new_run(
     Raises:
         PortTypeError: an option is of another kind than it has to be.
     """
-    key, steps = check_seed(seed, root), check_loop_steps(num_loop_steps, root)
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
-        raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
-    for name, value in (("training", training), ("debug", debug)):
-        if not (value is None or isinstance(value, bool)):
-            raise PortTypeError(f"{root}: {name} is {describe(value)} ({value!r}); expected True or False")
-    if cancelled is not None and not callable(cancelled):
-        raise PortTypeError(f"{root}: cancelled is {describe(cancelled)}; expected a function without arguments that tells whether to stop")
-    if cache is not None and not isinstance(cache, NodeCache):
-        raise PortTypeError(f"{root}: cache is {describe(cache)}; expected a NodeCache, as cache=NodeCache(max_bytes=2**30)")
-    if not isinstance(dry_run, bool) and dry_run != "fake":
-        raise PortTypeError(f"{root}: dry_run is {describe(dry_run)} ({dry_run!r}); expected True, False or 'fake'")
+    key, steps, told = check_options(
+        root,
+        seed=seed,
+        callbacks=callbacks,
+        num_loop_steps=num_loop_steps,
+        timeout=timeout,
+        cancelled=cancelled,
+        training=training,
+        debug=debug,
+        cache=cache,
+        dry_run=dry_run,
+    )
     cached, pause = None if cache is None else CachedRun(cache), claim_request()
-    told = None if callbacks is None else callbacks_of(callbacks, root)
     deadline = None if timeout is None else time.monotonic() + timeout
     if (outer := active_call()) is None:
         options = RunOptions(root, told or (), cancelled, deadline, bool(training), bool(debug), batch=meeting.get(), cache=cached)

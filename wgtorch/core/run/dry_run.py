@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,8 +51,18 @@ class DryRun:
         return "\n".join(rows + [f"would fail: {finding}" for finding in self.findings])
 
 
-def dry_run_of(composite: Any, values: Mapping[str, Any], run: RunContext, *, fake: bool) -> DryRun:
-    """A dry run; see ``dry_run`` of :meth:`wgtorch.core.composite.Composite.run`."""
+def dry_run_of(
+    composite: Any, values: Mapping[str, Any], run: RunContext, *, fake: bool, forward: Callable[..., Any] | None = None
+) -> DryRun:
+    """A dry run; see ``dry_run`` of :meth:`wgtorch.core.composite.Composite.run`.
+
+    Args:
+        composite: what would run.
+        values: by exposed input.
+        run: its context.
+        fake: call it with fake tensors as well.
+        forward: how it is called with values by exposed input, where that is not its own call.
+    """
     report = DryRun(order=(), weight_bytes=_weight_bytes(composite))
     try:
         plan = composite.plan_for(run)
@@ -66,7 +76,7 @@ def dry_run_of(composite: Any, values: Mapping[str, Any], run: RunContext, *, fa
     else:
         report.order, report.api_calls = _walk(composite, plan.steps, "/".join(run.path), run, values)
     if fake and not missing:
-        _run_fake(composite, values, run, report)
+        _run_fake(composite, values, run, report, forward or composite)
     return report
 
 
@@ -108,7 +118,7 @@ def _steps_or_one(composite: Any, loop: Loop, run: RunContext) -> int:
         return 1
 
 
-def _run_fake(composite: Any, values: Mapping[str, Any], run: RunContext, report: DryRun) -> None:
+def _run_fake(composite: Any, values: Mapping[str, Any], run: RunContext, report: DryRun, forward: Callable[..., Any]) -> None:
     """Runs with fake tensors, which have a shape and no data."""
     from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -118,7 +128,7 @@ def _run_fake(composite: Any, values: Mapping[str, Any], run: RunContext, report
     fake_values = tree_map(lambda value: mode.from_tensor(value) if isinstance(value, Tensor) else value, dict(values))
     try:
         with mode, torch.no_grad():
-            composite(run_context=run, **fake_values)
+            forward(run_context=run, **fake_values)
     except DataDependentOutputException as error:
         where = getattr(error, "node_path", composite.block_id)
         report.findings += (Finding(f"{composite.block_id}/{where}", "shapes depend on data from here on, so the rest was not looked at"),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.content_digest import ContentDigests, probe_of
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, probe_of
 from wgtorch.core.run.fingerprint import Fingerprints
 from wgtorch.core.run.node_cache_folder import CacheFolder
 
@@ -52,18 +53,20 @@ class Entry:
         draws: the result depends on draws.
     """
 
-    __slots__ = ("draws", "states", "storages", "value")
+    __slots__ = ("draws", "objects", "states", "storages", "value")
 
-    def __init__(self, value: Any, draws: bool) -> None:
+    def __init__(self, value: Any, draws: bool, digests: ContentDigests) -> None:
         self.value, self.draws = value, draws
         tensors = _tensors_in(value)
-        self.states = [(tensor, _state(tensor)) for tensor in tensors]
+        self.states = [(tensor, _state(tensor, digests)) for tensor in tensors]
+        self.objects = [(found, digests.of(found)) for found in _objects_in(value)]
         self.storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
 
-    @property
-    def is_intact(self) -> bool:
-        """False once somebody has changed one of its tensors in place."""
-        return all(_state(tensor) == state for tensor, state in self.states)
+    def is_intact(self, digests: ContentDigests) -> bool:
+        """False once somebody has changed one of its tensors, or of its other objects, in place."""
+        return all(_state(tensor, digests) == state for tensor, state in self.states) and all(
+            digests.of(found) == digest for found, digest in self.objects
+        )
 
 
 class NodeCache:
@@ -79,8 +82,10 @@ class NodeCache:
     that shares the memory) is seen where it changes much, or the tensor is small (4 KB); after others call :meth:`clear`. Objects of more
     than 64 KB that blocks hold, such as tokenizers, are told by being the same one.
 
-    What depends on a clock, on files, or on a memory of its own says so with ``cacheable = False`` on the block. Draws without a seed,
-    from NumPy's and Python's global generators, or from a generator of the block's own are noticed, and the result is not kept.
+    What depends on a clock, on files or on the environment says so with ``cacheable = False`` on the block. Draws without a seed, from
+    NumPy's and Python's global generators, or from a generator of the block's own are noticed, and so is a call that changes what the block
+    computes with (a memory; a count of calls that nothing reads is none): their results are not kept, and ``stats.uncached`` says why.
+    Hooks of all modules, modes around operators and transforms of ``torch.func`` turn the cache off while they last.
 
     One cache may serve many graphs, threads and, with a directory, processes.
 
@@ -112,9 +117,6 @@ class NodeCache:
         self._stats = CacheStats()
         self.digests = ContentDigests()
         self.fingerprints = Fingerprints(self.digests, persistent=directory is not None)
-        if self._folder is not None:
-            for name, parts in self._folder.notes().items():
-                self.fingerprints.bookkeeping[name] = frozenset((int(index), str(part)) for index, part in parts)
 
     @property
     def directory(self) -> Path | None:
@@ -155,30 +157,29 @@ class NodeCache:
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
-                if entry.is_intact:
+                if entry.is_intact(self.digests):
                     self._entries.move_to_end(key)
                     return entry
                 self._drop(key)
         if self._folder is None or (found := self._folder.read(key.hex())) is None:
             return None
-        entry = Entry(*found)
+        entry = Entry(*found, self.digests)
         with self._lock:
             self._stats.disk_hits += entry.value is not None
             self._hold(key, entry)
         return entry
 
     def keep(self, key: bytes, value: Any, draws: bool) -> None:
-        """Takes a result."""
-        entry = Entry(value, draws)
+        """Takes a result.
+
+        Raises:
+            NoDigest: it holds something of which nobody could tell whether it was changed.
+        """
+        entry = Entry(value, draws, self.digests)
         with self._lock:
             self._hold(key, entry)
         if self._folder is not None:
             self._folder.write(key.hex(), value, draws)
-
-    def learned(self) -> None:
-        """Told when something was learned of how blocks keep books."""
-        if self._folder is not None:
-            self._folder.write_notes({name: [list(part) for part in parts] for name, parts in self.fingerprints.bookkeeping.items()})
 
     def count(self, *, hit: bool) -> None:
         """Counts a call."""
@@ -234,12 +235,39 @@ def copied(value: Any) -> Any:
         return {key: copied(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(copied(item) for item in value)
-    return value
+    if type(value) in _PLAIN:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # whatever a foreign class raises; what is kept is looked at before it is given again
+        return value
+
+
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size))
+
+
+def _objects_in(value: Any) -> list[Any]:
+    """What is neither plain nor a tensor, nor a list or mapping, and may be changed in place."""
+    if isinstance(value, Tensor) and not _is_readable(value):
+        raise NoDigest(f"a tensor of class {type(value).__name__} and layout {value.layout}")
+    if isinstance(value, Tensor) or type(value) in _PLAIN:
+        return []
+    if type(value) is dict:
+        return [found for item in value.values() for found in _objects_in(item)]
+    if type(value) in (list, tuple):
+        return [found for item in value for found in _objects_in(item)]
+    return [value]
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, torch.nn.Parameter) and (
+        tensor.is_meta or tensor.layout is not torch.strided or not tensor.is_quantized
+    )
 
 
 def _tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
-        return [value] if value.layout is torch.strided and not value.is_meta else []
+        return [value] if value.layout is torch.strided and not value.is_meta and _is_readable(value) else []
     if isinstance(value, Mapping):
         return [tensor for item in value.values() for tensor in _tensors_in(item)]
     if isinstance(value, (list, tuple)):
@@ -247,6 +275,7 @@ def _tensors_in(value: Any) -> list[Tensor]:
     return []
 
 
-def _state(tensor: Tensor) -> Any:
-    version = None if tensor.is_inference() else tensor._version
-    return version, probe_of(tensor) if tensor.device.type == "cpu" and tensor.numel() else None
+def _state(tensor: Tensor, digests: ContentDigests) -> Any:
+    if tensor.is_inference():  # no version tells of changes
+        return digests.of_tensor(tensor)
+    return tensor._version, probe_of(tensor) if tensor.device.type == "cpu" and tensor.numel() else None

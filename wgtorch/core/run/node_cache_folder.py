@@ -18,7 +18,6 @@ from wgtorch.core.json_text import read_json
 from wgtorch.core.run.content_digest import bytes_of
 
 _SUFFIX = ".result"
-_NOTES = "bookkeeping.json"
 _EVERY = 32  # writes between looks at how large the folder has become
 
 
@@ -88,20 +87,6 @@ class CacheFolder:
         if self._writes % _EVERY == 1:
             self._shrink()
         return True
-
-    def notes(self) -> dict[str, list[Any]]:
-        """What was learned of blocks: by class, what their calls change of themselves."""
-        try:
-            found = read_json((self.path / _NOTES).read_bytes(), str(self.path / _NOTES), StorageError)
-        except (OSError, StorageError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def write_notes(self, notes: dict[str, list[Any]]) -> None:
-        """Adds to what was learned."""
-        known = self.notes()
-        merged = {name: sorted({tuple(part) for part in (*known.get(name, ()), *notes.get(name, ()))}) for name in {**known, **notes}}
-        self._put(self.path / _NOTES, json.dumps(merged).encode())
 
     def clear(self) -> None:
         """Takes all results away."""

@@ -140,6 +140,16 @@ class Profile:
         return "\n".join([self.table(), "", *lines])
 
 
+def check_profile(profile: Any, where: str) -> None:
+    """Refuses what says nothing of a profile.
+
+    Raises:
+        PortTypeError: it is neither a bool, nor a path, nor a :class:`Profile`.
+    """
+    if not isinstance(profile, (bool, str, os.PathLike, Profile)):
+        raise PortTypeError(f"{where}: profile is {describe(profile)}; expected True, a path for the trace, or a Profile")
+
+
 _LEVELS = ("world ", "stage ", "pipeline ", "graph ", "block ", "ProfilerStep", "profiler::")
 
 
@@ -155,8 +165,7 @@ def profiled(run: Callable[..., Any], profile: Any, callbacks: Callback | Iterab
     Raises:
         PortTypeError: it is something else.
     """
-    if not isinstance(profile, (bool, str, os.PathLike, Profile)):
-        raise PortTypeError(f"{where}: profile is {describe(profile)}; expected True, a path for the trace, or a Profile")
+    check_profile(profile, where)
     found = profile if isinstance(profile, Profile) else Profile()
     told = () if callbacks is None else callbacks_of(callbacks, where)
     activities = [torch.profiler.ProfilerActivity.CPU]

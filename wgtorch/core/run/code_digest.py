@@ -1,0 +1,198 @@
+"""What code says, as digests: of functions and classes of the user's own, and of all that they read of their modules, however deep.
+
+Walking through it takes time, so it is done once: what is looked at the next time is whether every name still stands for the same thing.
+Values that may change in place - lists, tensors, objects - are told anew each time.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from wgtorch.core.port import MISSING
+from wgtorch.core.run.attribute_uses import is_book, uses_of
+from wgtorch.core.run.content_digest import digest_of
+from wgtorch.core.run.installed import is_installed, version_of
+
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+_DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
+
+
+class Code:
+    """A class or function with all that it reads, as it is now.
+
+    Args:
+        root: the class or function.
+        is_persistent: the digest has to tell versions of installed packages apart.
+
+    Attributes:
+        digest: of code, and of values that cannot change in place.
+        values: by where they are read, values that can.
+    """
+
+    __slots__ = ("_cells", "_functions", "_persistent", "_seen", "_sizes", "_static", "_watched", "digest", "root", "values")
+
+    def __init__(self, root: Any, is_persistent: bool) -> None:
+        self.root, self._persistent = root, is_persistent
+        self.values: dict[str, Any] = {}
+        self._static: list[Any] = []
+        self._watched: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._functions: list[tuple[Any, ...]] = []
+        self._cells: list[tuple[Any, Any]] = []
+        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._seen: set[Any] = set()
+        self._value("", root, frozenset())
+        self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
+        self._seen.clear()
+
+    def holds(self) -> bool:
+        """False once a name stands for something else, or a function was given other code."""
+        return (
+            all(space.get(name, MISSING) is value for space, name, value in self._watched)
+            and all(len(space) == size for space, size in self._sizes)
+            and all(_content(cell) is value for cell, value in self._cells)
+            and all(f.__code__ is code and f.__defaults__ is own and f.__kwdefaults__ is named for f, code, own, named in self._functions)
+        )
+
+    # --- walking ------------------------------------------------------------------------------------------------------
+
+    def _value(self, where: str, value: Any, names: frozenset[str]) -> None:
+        """Whatever a name stands for; ``names`` are those that are read of it, where it is a module."""
+        value = _unwrapped(value)
+        if isinstance(value, types.MethodType) and isinstance(value.__self__, type):  # a class method
+            value = value.__func__
+        if isinstance(value, types.FunctionType):
+            self._function(value)
+        elif isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, types.ModuleType):
+            self._module(value, names)
+        elif isinstance(value, _DESCRIPTORS):
+            return
+        elif type(value) in _PLAIN:
+            self._static.append((where, type(value), value))
+        else:
+            self.values[where] = value
+
+    def _function(self, function: types.FunctionType) -> None:
+        if id(function) in self._seen:
+            return
+        self._seen.add(id(function))
+        module = function.__module__ or "builtins"
+        where = f"{module}.{function.__qualname__}:{function.__code__.co_firstlineno}"
+        if is_installed(module):
+            self._static.append(f"{module}.{function.__qualname__}")
+            return
+        code = function.__code__
+        self._functions.append((function, code, function.__defaults__, function.__kwdefaults__))
+        self._static.append((where, code_of(code)))
+        self._sizes.append((function.__dict__, len(function.__dict__)))
+        for name, value in function.__dict__.items():
+            self._watched.append((function.__dict__, name, value))
+            self._value(f"{where} {name}", value, frozenset())
+        for index, value in enumerate(function.__defaults__ or ()):
+            self._value(f"{where} default {index}", value, frozenset())
+        for name, value in (function.__kwdefaults__ or {}).items():
+            self._value(f"{where} default {name}", value, frozenset())
+        names, uses = names_in(code), uses_of(code)
+        unread = frozenset() if uses is None else frozenset(uses.names_written - uses.names_read)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            value = _content(cell)
+            self._cells.append((cell, value))
+            self._read(f"{where} {name}", value, names, is_unread=name in unread)
+        for name in sorted(names):
+            value = function.__globals__.get(name, MISSING)
+            if value is MISSING or not (name in unread and is_book(value)):
+                self._watched.append((function.__globals__, name, value))
+            self._read(f"{where} {name}", value, names, is_unread=name in unread)
+
+    def _read(self, where: str, value: Any, names: frozenset[str], *, is_unread: bool) -> None:
+        if value is not MISSING and not (is_unread and is_book(value)):
+            self._value(where, value, names)
+
+    def _class(self, kind: type) -> None:
+        for base in kind.__mro__:
+            if id(base) in self._seen:
+                continue
+            self._seen.add(id(base))
+            if is_installed(base.__module__):
+                self._static.append((name_of(base), version_of(base.__module__.partition(".")[0]) if self._persistent else None))
+                if isinstance(forward := base.__dict__.get("forward"), types.FunctionType):
+                    self._watched.append((base.__dict__, "forward", forward))
+                    self._functions.append((forward, forward.__code__, forward.__defaults__, forward.__kwdefaults__))
+                    self._static.append(code_of(forward.__code__))
+                continue
+            self._static.append(name_of(base))
+            self._sizes.append((base.__dict__, len(base.__dict__)))
+            for name, entry in base.__dict__.items():
+                if name == "_abc_impl" or (name.startswith("__") and not callable(entry)):
+                    continue
+                self._watched.append((base.__dict__, name, entry))
+                self._static.append(name)
+                self._value(f"{name_of(base)}.{name}", entry, frozenset())
+
+    def _module(self, module: types.ModuleType, names: frozenset[str]) -> None:
+        """What is read of a module of the user's own: all that has one of the names."""
+        if is_installed(module.__name__):
+            return
+        for name in sorted(names):
+            if (id(module), name) in self._seen:
+                continue
+            self._seen.add((id(module), name))
+            value = module.__dict__.get(name, MISSING)
+            self._watched.append((module.__dict__, name, value))
+            if value is not MISSING:
+                self._value(f"{module.__name__}.{name}", value, names)
+
+
+def name_of(kind: type[Any]) -> str:
+    """A class by its module and name."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+@functools.lru_cache(maxsize=4096)
+def code_of(code: types.CodeType) -> bytes:
+    """A digest of compiled code."""
+    constants = [code_of(constant) if isinstance(constant, types.CodeType) else _constant(constant) for constant in code.co_consts]
+    names = repr((code.co_names, code.co_varnames, code.co_argcount, code.co_kwonlyargcount, code.co_flags)).encode()
+    return digest_of(code.co_code, names, *constants)
+
+
+def _constant(constant: Any) -> bytes:
+    return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode("utf-8", "surrogatepass")
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: types.CodeType) -> frozenset[str]:
+    """Names of globals and attributes in code, and in the functions that it makes."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= names_in(constant)
+    return frozenset(found)
+
+
+def _unwrapped(value: Any) -> Any:
+    """The function inside of what stands around one."""
+    while True:
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
+        elif isinstance(value, functools.cached_property):
+            value = value.func
+        elif not isinstance(value, (types.FunctionType, type)) and isinstance(
+            inner := getattr(value, "__wrapped__", None), types.FunctionType
+        ):
+            value = inner  # functools.lru_cache
+        else:
+            return value
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return MISSING
