@@ -8,6 +8,7 @@ import torch
 from wgtorch.blocks.pixel_scenes import PixelSceneMotion, PixelSceneSound
 from wgtorch.blocks.pixel_scenes.drawing.picture import draw
 from wgtorch.blocks.pixel_scenes.motion import motions_of
+from wgtorch.blocks.pixel_scenes.palette import snap
 from wgtorch.blocks.pixel_scenes.sound import RATE
 from wgtorch.blocks.simulation.scene_plan import ScenePlan, Thing
 from wgtorch.core.errors import PortError
@@ -49,6 +50,28 @@ def test_only_the_sails_of_a_windmill_move():
     assert change[14:50, 16:48].amax() > 0.1
     change[14:50, 16:48] = 0
     assert change.amax() == 0
+
+
+def test_sails_leave_nothing_behind_and_go_round_without_a_seam():
+    """On a plain ground, with arms that are each drawn in full, every pixel is that of the ground, the tower or a sail."""
+    plan = ScenePlan("day", "clear", "hills", (MILL,))
+    ground = torch.tensor([0.3, 0.6, 0.9])
+    image = ground[:, None, None].repeat(1, 64, 64)
+    tower = torch.zeros(64, 64, dtype=torch.bool)
+    tower[32:48, 28:36] = True
+    image[:, tower] = 0.8
+    for dx in (-1, 1):
+        for dy in (-1, 1):
+            for step in range(1, 10):
+                for side in range(3):
+                    image[:, 31 + dy * step, 31 + dx * step + (dx > 0) + dx * dy * side] = torch.tensor([0.4, 0.1, 0.1])
+    video = snap(PixelSceneMotion(frames=8)(image=image[None], scene=plan)["video"][0])
+    known = snap(torch.stack([ground, torch.full((3,), 0.8), torch.tensor([0.4, 0.1, 0.1])]).T[None, :, :, None])[0, :, :, 0].T
+    found = torch.unique(video.permute(0, 2, 3, 1).reshape(-1, 3), dim=0)
+    assert {tuple(colour.tolist()) for colour in found} == {tuple(colour.tolist()) for colour in known}
+    sails = (video - known[2][:, None, None]).abs().amax(1) < 1e-6
+    share = sails.flatten(1).sum(1)
+    assert int(share.min()) > 0.7 * int(share.max())  # at no angle do they fall apart
 
 
 def test_a_loop_keeps_the_size_and_is_the_same_again():

@@ -20,8 +20,9 @@ from wgtorch.core.port import Port
 FRAMES = 12
 """Frames of a loop; at 8 a second it takes 1.5 s."""
 FRAMES_PER_SECOND = 8
-_HUB = (12, 11)  # column and row, in a windmill's 24 x 28 pixels
-_REACH = 10.5  # pixels of its sails
+_HUB = (11.5, 11.0)  # column and row, in a windmill's 24 x 28 pixels
+_LENGTH = 9  # steps along a diagonal that a sail takes
+_SLACK = 1  # pixels around a sail that its paint may have run into
 _TURN = 90.0  # degrees of a loop: four sails are alike
 
 
@@ -117,25 +118,69 @@ def _water(frames: np.ndarray, plan: ScenePlan, rng: np.random.Generator) -> Non
 
 
 def _sails(frames: np.ndarray, plan: ScenePlan, rng: np.random.Generator) -> None:
-    """The sails turn about their hub; what they uncover takes the colour of what is beside it."""
+    """The sails turn about their hub, in the colours that they are painted in; what they uncover takes the colour of what is beside it."""
+    y, x = np.mgrid[:SIZE, :SIZE]
     for thing in plan.things:
         if thing.kind != "windmill":
             continue
         top, _, left, _ = _box(thing)
-        cx, cy = left + _HUB[0] - 0.5, top + _HUB[1]
-        y, x = np.mgrid[:SIZE, :SIZE]
-        dx, dy = x - cx, y - cy
-        away = np.hypot(dx, dy)
-        on_sail = (np.abs(np.abs(dx) - np.abs(dy)) <= 3.2) & (away <= _REACH + 3) & (away > 1.5)
         still = frames[0].copy()
-        behind = _filled(still, on_sail)
-        for k in range(1, len(frames)):
-            angle = np.deg2rad(_TURN * k / len(frames))
-            sx = np.round(cx + np.cos(angle) * dx + np.sin(angle) * dy).astype(int).clip(0, SIZE - 1)
-            sy = np.round(cy - np.sin(angle) * dx + np.cos(angle) * dy).astype(int).clip(0, SIZE - 1)
-            shown = on_sail[sy, sx] & (away <= _REACH + 3) & (np.abs(still[sy, sx] - behind[sy, sx]).sum(-1) > 0.12)
-            frames[k] = np.where(on_sail[..., None], behind, frames[k])
-            frames[k] = np.where(shown[..., None], still[sy, sx], frames[k])
+        # One arm's colours by step and side: the middle one of four, so that what one arm hides does not turn with it.
+        places = np.array([[_arm(dx, dy, step) for step in range(1, _LENGTH + 1)] for dx in (-1, 1) for dy in (-1, 1)])
+        rows, columns = places[..., 0] + top, places[..., 1] + left
+        arm = np.median(still[rows, columns], axis=0)  # [steps, sides, 3]
+        covered = np.zeros((SIZE, SIZE), bool)
+        covered[rows, columns] = True
+        covered = _grown(covered, _SLACK, _SLACK)
+        cap = np.zeros_like(covered)
+        cap[top + 8 : top + 13, left + 10 : left + 14] = True  # stands still, as the hub on it
+        covered &= ~cap
+        behind = _uncovered(still, covered, _tower(top, left), cap)
+        dx, dy = x - left - _HUB[0], y - top - _HUB[1]
+        for k in range(len(frames)):
+            frames[k] = np.where(covered[..., None], behind, frames[k])
+            for quarter in range(4):
+                angle = np.deg2rad(_TURN * (k / len(frames) + quarter) + 45)
+                along = np.round((dx * np.cos(angle) + dy * np.sin(angle)) / 2**0.5).astype(int)
+                across = dx * np.sin(angle) - dy * np.cos(angle)
+                side = np.ceil((across - 0.5) / 0.7).astype(int).clip(0)
+                shown = (along >= 2) & (along <= _LENGTH) & (across > -0.5) & (side < np.where(along > 2, arm.shape[1], 1))
+                frames[k][shown] = arm[along[shown] - 1, side[shown]]
+
+
+def _arm(dx: int, dy: int, step: int) -> list[tuple[int, int]]:
+    """Row and column, in a windmill's own pixels, of the spar and the two of cloth beside it, so many steps from the hub."""
+    return [(11 + dy * step, 11 + dx * step + (dx > 0) + dx * dy * side) for side in range(3)]
+
+
+def _tower(top: int, left: int) -> np.ndarray:
+    """Pixels of a windmill without its sails."""
+    found = np.zeros((SIZE, SIZE), bool)
+    for y in range(12, 28):
+        reach = 3.0 + 2.6 * (y - 12) / 15
+        found[top + y, left + round(11.5 - reach) : left + round(11.5 + reach) + 1] = True
+    return found
+
+
+def _uncovered(picture: np.ndarray, covered: np.ndarray, tower: np.ndarray, cap: np.ndarray) -> np.ndarray:
+    """The picture with what is beside covered pixels mirrored into them, row by row; on the tower what is of the tower, beside it what is not."""
+    found = picture.copy()
+    around = _grown(tower | cap, 0, 2)  # its edge is painted softly
+    for inside, free in ((tower, tower & ~covered), (~tower, ~around & ~covered)):
+        for y, x in np.argwhere(covered & inside):
+            columns = np.flatnonzero(free[y])
+            if len(columns):
+                nearest = int(columns[np.abs(columns - x).argmin()])
+                mirrored = 2 * nearest - x
+                found[y, x] = picture[y, mirrored if 0 <= mirrored < SIZE and free[y, mirrored] else nearest]
+    return found
+
+
+def _grown(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """A mask and all within so many rows and columns of it."""
+    shifts = [(dy, dx) for dy in range(-rows, rows + 1) for dx in range(-columns, columns + 1)]
+    padded = np.pad(mask, ((rows, rows), (columns, columns)))
+    return np.any([padded[rows + dy : rows + dy + SIZE, columns + dx : columns + dx + SIZE] for dy, dx in shifts], axis=0)
 
 
 def _fire(frames: np.ndarray, plan: ScenePlan, rng: np.random.Generator) -> None:
@@ -213,16 +258,6 @@ def _without(frames: np.ndarray, *, bright: float) -> None:
         stands_out = (frame - middle).min(axis=-1) > bright
         stands_out[FRONT_ROWS[0] * CELL :] &= (frame[FRONT_ROWS[0] * CELL :].min(axis=-1)) > 0.9  # people keep their light pixels
         frame[stands_out] = middle[stands_out]
-
-
-def _filled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with masked pixels in the colour of the nearest unmasked one in their row."""
-    found = picture.copy()
-    for y in np.flatnonzero(mask.any(axis=1)):
-        free = np.flatnonzero(~mask[y])
-        for x in np.flatnonzero(mask[y]):
-            found[y, x] = picture[y, free[np.abs(free - x).argmin()]]
-    return found
 
 
 def _box(thing: Thing) -> tuple[int, int, int, int]:

@@ -124,13 +124,14 @@ def _calls(count: int, how_many: int, range_of: tuple[float, float], length: flo
 def _crickets(count: int, rng: np.random.Generator) -> np.ndarray:
     t = np.arange(count) / RATE
     cycles = max(1, round(2.5 * count / RATE)) * RATE / count  # whole chirps in a loop
-    chirp = (np.sin(2 * np.pi * cycles * t) > 0.55) * (0.5 + 0.5 * np.sin(2 * np.pi * 38 * t))
+    chirp = ((np.sin(2 * np.pi * cycles * t) - 0.45) / 0.2).clip(0, 1) * (0.5 + 0.5 * np.sin(2 * np.pi * 38 * t))
     return np.asarray(np.sin(2 * np.pi * rng.uniform(3900, 4300) * t) * chirp * 0.5)
 
 
 def _thunder(count: int, rng: np.random.Generator) -> np.ndarray:
     sound = np.zeros(count)
     length = min(count, round(2.8 * RATE))
-    rumble = _noise(length, 25, 140, rng) * np.exp(-np.arange(length) / (0.9 * RATE)) * np.minimum(1, np.arange(length) / (0.05 * RATE))
+    t = np.arange(length) / RATE
+    rumble = _noise(length, 25, 140, rng) * np.exp(-t / 0.9) * np.minimum(1, t / 0.05) * np.minimum(1, (t[-1] - t) / 0.5)
     _add(sound, int(rng.integers(0, count)), 6.0 * rumble)
     return sound

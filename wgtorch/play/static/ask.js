@@ -17,9 +17,9 @@ export async function view() {
 }
 
 export async function ask(what, data = {}) {
-  await answered(await fetch(`/api/${what}`, {
-    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(data),
-  }));
+  const asked = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(data) };
+  const response = await fetch(`/api/${what}`, asked).catch(() => { throw new Refused("The program that runs this world does not answer. What you typed is still there."); });
+  await answered(response);
 }
 
 // Events as they come; told of lost and found connections. The browser reconnects by itself and says which event it saw last.

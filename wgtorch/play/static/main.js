@@ -36,6 +36,7 @@ async function attempt(what, data) {
 function fail(words) {
   $("failure").textContent = words;
   show($("failure"), true);
+  $("failure").scrollIntoView({ block: "nearest" });
 }
 
 async function act(action) {
@@ -210,7 +211,7 @@ document.addEventListener("keydown", (event) => {
     const done = { KeyZ: () => $("undo").click(), KeyW: () => $("wait").click(), KeyM: toggleMotion, KeyS: toggleSound }[event.code]
       || (now && now.suggestions[index] ? () => act(now.suggestions[index]) : null);
     if (done) { event.preventDefault(); done(); }
-  } else if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName)) {
+  } else if (event.key === "/" && (!/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName) || document.activeElement === $("action") && !$("action").value)) {
     event.preventDefault();
     $("action").focus();
   } else if (event.key === "Escape" && chosen !== null) { chosen = null; draw(); }
@@ -221,5 +222,5 @@ listen((kind, data) => {
   if (kind === "stage") stagesDone = [...stagesDone, data];
   if (kind === "pass") stagesDone = [];
   refresh();
-}, (alive) => { connection(alive); if (alive) refresh(); });
+}, (alive) => { connection(alive); if (alive) { show($("failure"), false); refresh(); } });
 refresh();

@@ -27,7 +27,7 @@ export function drawMap(map, go) {
     shape("rect", { width: CELL - 6, height: CELL - 6, x: 3, y: 3, rx: 5, fill: COLORS[place.terrain] || "transparent", "stroke-dasharray": place.name ? null : "3 3" }),
     place.landmark ? shape("text", { x: CELL / 2, y: CELL / 2 + 2, "text-anchor": "middle", class: "sign" }, SIGNS[place.landmark] || "•") : null,
     place.here ? shape("circle", { cx: CELL / 2, cy: 12, r: 4, fill: "var(--here)", stroke: "#fff" }) : null,
-    shape("text", { x: CELL / 2, y: CELL - 8, "text-anchor": "middle" }, (place.name || "?").slice(0, 11)));
+    shape("text", { x: CELL / 2, y: CELL - 8, "text-anchor": "middle", textLength: (place.name || "").length > 8 ? CELL - 8 : null, lengthAdjust: "spacingAndGlyphs" }, (place.name || "?").slice(0, 11)));
     if (way) {
       const act = () => go(`go ${place.way}`);
       group.addEventListener("click", act);
