@@ -156,3 +156,30 @@ def test_a_summary_of_episodes_that_are_all_there_is_not_repeated() -> None:
     content = {"summary": "All of it.", "chronicle": ["One.", "Two."], "episodes": 2}
     assert "All of it" not in recalled(content=content)["context"]
     assert "All of it" in recalled(content={**content, "episodes": 3})["context"]
+
+
+def test_meaning_is_weighed_with_recency_and_importance() -> None:
+    pytest.importorskip("tokenizers")
+    try:
+        memory = Memory(budget=24, recent=0, retrieve="meaning", summarise="nothing", pinned=())
+        lines = ["A fire destroyed the mill.", "She sang a song.", "He bought bread.", "Somebody sang again.", "They ate bread."]
+        told = memory(content={"chronicle": lines}, query="the house burnt down")["context"]
+        newest = memory(content={"chronicle": lines}, query="")["context"]
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    assert "fire destroyed" in told and "fire destroyed" not in newest
+
+
+def test_what_a_character_recalls_of_a_thought() -> None:
+    pytest.importorskip("tokenizers")
+    from wgtorch.blocks.simulation.memory import memories
+
+    def event(number: int, verb: str, target: str) -> dict[str, Any]:
+        return {"id": number, "status": "done", "actor": "Anna", "verb": verb, "target": target, "where": "Torfield", "details": {}}
+
+    content = {"events": [event(1, "quarrel", "Bruno"), event(2, "build", "house")]}
+    try:
+        found = [memories(content, "Anna", thought, count=1)[0]["verb"] for thought in ("an argument and a fight", "constructing a home")]
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    assert found == ["quarrel", "build"]

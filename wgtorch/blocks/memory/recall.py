@@ -34,7 +34,8 @@ class Memory(Block):
         pinned: fields that are always there, the most important first; cut, with a warning, only where they alone are too long.
         hidden: fields that never are.
         recent: items of each list that are taken before anything is searched for.
-        retrieve: ``relevant`` (shares rare words with the query), ``recent``, ``in_order``, or one that
+        retrieve: ``relevant`` (shares rare words with the query), ``meaning`` (recency, importance and meaning, by vectors that are
+            installed), ``recent``, ``in_order``, or one that
             :func:`~wgtorch.blocks.memory.policies.register_retrieve` named.
         summarise: ``lead`` (first sentences), ``newest`` (last sentences), ``nothing``, or a registered one.
         summary_share: of the budget, kept for summaries, in [0, 1).

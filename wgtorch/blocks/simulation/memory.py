@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from wgtorch.blocks.memory.meaning import likeness
 from wgtorch.blocks.simulation.facts import Content, Event
 
 DULL = frozenset(
@@ -47,13 +48,18 @@ def knows(event: Event, who: str) -> bool:
     )
 
 
-def memories(content: Content, who: str, about: Collection[str] = (), *, count: int = 5, last: int = 400) -> list[Event]:
+def _named(event: Event) -> set[str]:
+    return {event["actor"], event["target"], event["where"], event["verb"], *map(str, event["details"].values())}
+
+
+def memories(content: Content, who: str, about: Collection[str] | str = (), *, count: int = 5, last: int = 400) -> list[Event]:
     """The events that come to somebody's mind, foremost first.
 
     Args:
         content: the world's content.
         who: whose memory.
-        about: what one thinks of: names, verbs, kinds.
+        about: what one thinks of: names, verbs, kinds; or a thought in words, whose meaning is compared by installed vectors
+            (:func:`~wgtorch.blocks.memory.meaning.likeness`).
         count: how many.
         last: how far back one remembers, in events of the ledger.
     """
@@ -61,11 +67,17 @@ def memories(content: Content, who: str, about: Collection[str] = (), *, count: 
     heard = {
         event["details"].get("news") for event in events[-last:] if event["verb"] == "talk" and who in (event["actor"], event["target"])
     }
+    known = [
+        event
+        for event in events[-last:]
+        if event["status"] in ("done", "partly") and (knows(event, who) or event["id"] in heard) and event["verb"] not in DULL
+    ]
+    if isinstance(about, str):
+        meanings = likeness(about, [f"{e['actor']} {e['verb'].replace('_', ' ')} {e['target'] or ''} {e['where'] or ''}" for e in known])
+    else:
+        meanings = [len(set(about) & _named(event)) / max(1, len(about)) for event in known]
     found = []
-    for event in events[-last:]:
-        if event["status"] in ("done", "partly") and (knows(event, who) or event["id"] in heard) and event["verb"] not in DULL:
-            recency = _DECAY ** (len(events) - event["id"])
-            named = {event["actor"], event["target"], event["where"], event["verb"], *map(str, event["details"].values())}
-            meaning = len(set(about) & named) / max(1, len(about))
-            found.append((recency + IMPORTANCE.get(event["verb"], 0.2) + 2 * meaning, event["id"], event))
+    for event, meaning in zip(known, meanings, strict=True):
+        recency = _DECAY ** (len(events) - event["id"])
+        found.append((recency + IMPORTANCE.get(event["verb"], 0.2) + 2 * meaning, event["id"], event))
     return [event for _, _, event in sorted(found, key=lambda entry: (-entry[0], -entry[1]))[:count]]

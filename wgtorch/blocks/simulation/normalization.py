@@ -101,6 +101,7 @@ _AS_HEARD = {
     "cant": "can't",
 }
 _HEARD = re.compile(rf"\b(?:{'|'.join(_AS_HEARD)})\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _IRREGULAR = {
     "built": "build", "given": "give", "led": "lead", "taken": "take", "burnt": "burn", "broken": "break", "torn": "tear", "dug": "dig", "eaten": "eat",
     "sung": "sing", "lit": "light", "told": "tell", "brought": "bring", "found": "find", "made": "make", "put": "put", "cut": "cut", "set": "set", "sold": "sell",
@@ -121,12 +122,23 @@ def normalized(text: str) -> str:
     if text.rstrip().endswith("?") and not said.rstrip().endswith("?") and said != text.strip():
         said += "?"
     said = _WITHOUT.sub("", _HEARD.sub(lambda found: _AS_HEARD[found[0].lower()], said)) or said
-    said = re.sub(r"[^\W\d_]+(?:['’][^\W\d_]+)*", lambda found: _mended(found, said), said)
+    said = mended(said)
     said = re.sub(r"^(?:do not|don't|never) (?:forget|fail|hesitate|be afraid) to ", "", said, flags=re.IGNORECASE)
     said = _BETWEEN.sub(" ", re.sub(r"\bnever ever\b", "never", said))
     said = _IN_NO_WAY.sub("do not ", said)
     said = re.sub(r"^(?:nobody|no one|none of us) (?:should|must|may|shall|is to) ", "do not ", said, flags=re.IGNORECASE)
     return active(said)
+
+
+def mended(text: str) -> str:
+    """The line with its misspelled words mended; one of which most words are no English stays as it is.
+
+    >>> mended("wlak to teh forest"), mended("sali sulla torre")
+    ('walk to the forest', 'sali sulla torre')
+    """
+    found = [word.lower() for word in _WORD.findall(text)]
+    english = sum(word in vocabulary()[0] or nearest(word) is not None or _bent(word, vocabulary()[0]) for word in found)
+    return _WORD.sub(lambda match: _mended(match, text), text) if english >= 0.6 * len(found) else text
 
 
 def active(text: str) -> str:
