@@ -11,7 +11,7 @@ the processor; ratios are the median over neighbouring steps, and that of the tw
 
 ``xl`` is a LoRA step of a model of Stable Diffusion XL's shape, made small: pictures and prompts come in, text encoders and autoencoder
 are inside the timing. The loop by hand has prompt embeddings, and means and deviations of latents, ready; so has the cache. It says too
-what a step costs without the cache. It needs diffusers and transformers.
+what a step costs without the cache, and what of that is left with it. It needs diffusers and transformers.
 
 ``recipe`` is the loop of diffusers' examples/text_to_image/train_text_to_image_lora.py - Accelerator, UNet with peft's adapters,
 DDPMScheduler, gather, clipping, AdamW, its scheduler, and a log line - on latents and text that are ready, as everywhere here; its
@@ -56,6 +56,8 @@ ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 NOISE = {"type": "denoising", "prediction": "noise", "schedule": {"kind": "diffusion"}}
 FLOW = {"type": "denoising", "prediction": "x0", "schedule": {"kind": "flow", "num_train_timesteps": 1}}
 TARGET = 1.05
+OF_COMPUTED = 0.6
+"""What a step may cost that finds prompt embeddings and latents ready, of one that computes them."""
 clock = time.process_time
 """Seconds of the processor that this process has used: what others do on the machine does not count. Run it with one thread."""
 
@@ -290,7 +292,7 @@ def xl(args: argparse.Namespace) -> None:
         return
     batch = {"image": torch.rand(args.batch, 3, 128, 128), "prompt": ["a cat", "the old dog of the house"] * (args.batch // 2)}
     with tempfile.TemporaryDirectory() as folder:
-        path = xl_model(Path(folder))
+        path, medians = xl_model(Path(folder)), []
         for name, cache in (("xl kept", {}), ("xl computed", None)):
             graphs = [Graph.from_diffusers(path) for _ in range(2)]
             for graph in graphs:
@@ -303,6 +305,8 @@ def xl(args: argparse.Namespace) -> None:
             turns = Turns(hand, batch, args.block, args.warmup)
             train(trainable, turns, args, Path(folder))
             report(name, "by hand", graphs[0].nodes["backbone"], turns, args)
+            medians.append(statistics.median(turns.ours[args.warmup :]))
+    print(f"xl: a step with what is frozen kept is {medians[0] / medians[1]:.3f} of one that computes it (target {OF_COMPUTED})")
 
 
 def train(trainable: Trainable, turns: Turns, args: argparse.Namespace, folder: Path) -> None:

@@ -116,6 +116,10 @@ def test_a_logger_of_ones_own_is_used_and_an_option_nobody_reads_is_an_error(tmp
         ({"wrong": 1}, "training: unknown setting 'wrong'"),
         ({"trainer": {"max_steps": "foo"}}, "trainer.max_steps: found 'foo'; expected a whole number"),
         ({"trainer": {"max_steps": 1, "accelerator": "cpu", "strategy": "fsdp"}}, "trainer: .*FSDP"),
+        (
+            {"trainer": {"strategy": {"_target_": "lightning.pytorch.strategies.DDPStrategi"}}},
+            "trainer.strategy: .*did you mean 'DDPStrategy'",
+        ),
         ({"trainer": {"max_steps": 1, "max_stepz": 1}}, "trainer: unknown 'max_stepz'; did you mean 'max_steps'"),
         ({"samples": {"evry": 2}}, "samples: unknown 'evry'; did you mean 'every'"),
         ({"ema": {"decoy": 0.9}}, "ema: unknown 'decoy'; did you mean 'decay'"),

@@ -51,7 +51,16 @@ def adapted(name: str = "one", **options: Any) -> Graph:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"use_rslora": True, "alpha": 5}, {"target_modules": "first", "lora_bias": True}, {"use_dora": True}]
+    "options",
+    [
+        {},
+        {"use_rslora": True, "alpha": 5},
+        {"target_modules": "first", "lora_bias": True},
+        {"use_dora": True},
+        {"method": "oft"},
+        {"method": "oft", "oft_block_size": 4, "use_cayley_neumann": False, "modules_to_save": ["second"]},
+        {"modules_to_save": ["second"]},
+    ],
 )
 def test_what_we_save_peft_reads(options: dict[str, Any], tmp_path: Path) -> None:
     graph = adapted(**options)
@@ -64,21 +73,39 @@ def test_what_we_save_peft_reads(options: dict[str, Any], tmp_path: Path) -> Non
         own = peft.get_peft_model_state_dict(graph.nodes["n0"], adapter_name="one")
     assert {f"base_model.model.{key}" for key in own} == set(load_file(folder / "adapter_model.safetensors"))
     bare = peft.inject_adapter_in_model(peft.PeftConfig.from_pretrained(str(folder)), Plain(Body()), "x")
-    found = peft.set_peft_model_state_dict(bare, load_file(folder / "adapter_model.safetensors"), "x")
+    state = {key.removeprefix("base_model.model."): value for key, value in load_file(folder / "adapter_model.safetensors").items()}
+    found = peft.set_peft_model_state_dict(bare, state, "x")
     assert not found.unexpected_keys
     torch.testing.assert_close(bare.eval()(X), graph(x=X)["y"], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "lora_alpha": 5, "rank_pattern": {"second": 3}}, {"use_dora": True}])
-def test_what_peft_saves_we_read(options: dict[str, Any], tmp_path: Path) -> None:
-    config = peft.LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False, **options)
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False),
+        peft.LoraConfig(
+            r=2, target_modules=["first", "second"], init_lora_weights=False, use_rslora=True, lora_alpha=5, rank_pattern={"second": 3}
+        ),
+        peft.LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False, use_dora=True),
+        peft.OFTConfig(oft_block_size=2, target_modules=["first", "second"], init_weights=False),
+        peft.OFTConfig(r=2, oft_block_size=0, target_modules=["first", "second"], init_weights=False, coft=True, eps=0.1, block_share=True),
+        peft.LoraConfig(r=2, target_modules=["first"], init_lora_weights=False, modules_to_save=["second"]),
+        peft.OFTConfig(oft_block_size=4, target_modules=["first"], init_weights=False, modules_to_save=["second"]),
+    ],
+    ids=["lora", "rslora", "dora", "oft", "coft", "lora-copy", "oft-copy"],
+)
+def test_what_peft_saves_we_read(config: Any, tmp_path: Path) -> None:
     model = peft.get_peft_model(Plain(Body()), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # a copy begins as what it is a copy of
+                parameter.add_(0.1)
     model.save_pretrained(tmp_path / "theirs")
     graph = chain(Body(), name="g")
     report = lora.load(graph, tmp_path / "theirs", "mine")
-    assert graph.node_specs["n0"].adapter == "mine" and report.layers == 2 and report.adapted[0].path == "n0"
+    assert graph.node_specs["n0"].adapter == "mine" and report.layers == len(config.target_modules) and report.adapted[0].path == "n0"
     torch.testing.assert_close(graph(x=X)["y"], model(X), rtol=0, atol=0)
-    assert graph.nodes["n0"].first.lora_A["mine"].weight.requires_grad
+    assert all(value.requires_grad for value in tensors_of(graph.nodes["n0"], "mine").values())
 
 
 @pytest.mark.parametrize("level", [False, True])
@@ -184,7 +211,7 @@ def rename(folder: Path, old: str, new: str) -> None:
         (lambda folder: spoil(folder, r=3), r"has shape \[2, 4\], expected \[3, 4\]"),
         (lambda folder: spoil(folder, init_lora_weights="pissa"), "init_lora_weights is 'pissa', which changes the base itself"),
         (lambda folder: spoil(folder, bias="all"), "bias is 'all'"),
-        (lambda folder: spoil(folder, modules_to_save=["first"]), "modules_to_save"),
+        (lambda folder: spoil(folder, modules_to_save=["first"]), "first.weight is missing"),
         (lambda folder: spoil(folder, something_new=3), "unknown 'something_new': 3; expected fields of peft.LoraConfig"),
         (lambda folder: spoil(folder, megatron_config={"tp": 1}, megatron_core="os"), r"unknown 'megatron_config': \{'tp': 1\}"),
         (lambda folder: spoil(folder, use_qalora=True), "unknown 'use_qalora': True"),

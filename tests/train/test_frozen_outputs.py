@@ -113,7 +113,7 @@ def test_what_changes_is_computed_anew(tmp_path: Path) -> None:
 def test_a_folder_is_read_by_the_next_run_and_a_damaged_file_made_anew(tmp_path: Path) -> None:
     graph, objective = light(tmp_path), Denoising(prediction="noise")
     first = objective(graph, batch(), step(FrozenOutputs(tmp_path / "kept")))["loss"]
-    files = sorted((tmp_path / "kept").rglob("*.safetensors"))
+    files = sorted((tmp_path / "kept").rglob("*.result"))
     assert len(files) == 2 + 3
     calls, second = Calls(graph), FrozenOutputs(tmp_path / "kept")
     torch.testing.assert_close(objective(graph, batch(), step(second))["loss"], first)

@@ -15,7 +15,10 @@ import torch
 
 pytest.importorskip("lightning")
 
-from tests.train.toys import Distance, Linear, Numbers, chain
+from tests.train.toys import Distance, Linear, Numbers, chain, run_settings
+from wgtorch.core.errors import TrainingError
+from wgtorch.train.fitting import fit
+from wgtorch.train.folders import read_training
 from wgtorch.train.objective import Step
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,7 @@ import sys
 sys.path.insert(0, {root!r})
 import torch
 from tests.train.toys import QUIET, Linear, Numbers, chain
+from wgtorch.core.errors import TrainingError
 from wgtorch.train.fitting import fit
 from pathlib import Path
 
@@ -71,56 +75,70 @@ def test_a_shared_block_frozen_at_one_place_trains_as_in_one_process_over_both_s
 SHARDED = """
 import sys
 sys.path.insert(0, {root!r})
-import lightning.pytorch as pl
+from pathlib import Path
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.tensor import DTensor
-from tests.train.toys import QUIET, Distance, Linear, Numbers, chain
-from wgtorch.train import Trainable
+from tests.train.test_processes import shard_settings, sharded_target
+from wgtorch.core.errors import TrainingError
+from wgtorch.train.fitting import fit
 
-class Loaders(pl.LightningDataModule):
-    def train_dataloader(self):
-        return Numbers(batch_size=2).loaders(seed=0, rank=self.trainer.global_rank, world_size=2)[0]
-    def val_dataloader(self):
-        return []
-
-torch.manual_seed(0)
-shared = Linear()
-target = chain(shared, Linear(), shared, Linear())
-trainable = Trainable(target, objective=Distance(), optimizer={{"type": "sgd", "lr": 0.1}}, freeze=["d"])
-trainer = pl.Trainer(**QUIET, max_steps=3, devices=2, strategy=ModelParallelStrategy(2, 1), logger=False, enable_checkpointing=False,
-                     enable_model_summary=False, use_distributed_sampler=False)
-trainer.fit(trainable, datamodule=Loaders())
+folder, steps, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
+target = sharded_target(resume is not None)
+fit(target, shard_settings(2, steps, devices=2, strategy="fsdp2"), Path(folder), resume=resume)
 assert [isinstance(target.nodes[name].layer.weight, DTensor) for name in "abcd"] == [True, True, True, False], "a frozen place is whole"
-whole = {{name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in target.state_dict().items()}}
-if trainer.is_global_zero:
-    torch.save(whole, {out!r})
 """
+
+
+def sharded_target(is_resumed: bool = False) -> Any:
+    torch.manual_seed(9 if is_resumed else 0)  # all that a resumed run has comes from the checkpoint
+    shared = Linear()
+    return chain(shared, Linear(), shared, Linear())
+
+
+def shard_settings(batch_size: int, steps: int, **trainer: Any) -> dict[str, Any]:
+    """A training that is saved between two accumulated batches, after its third of them."""
+    trainer = {"max_steps": steps, "accumulate_grad_batches": 2, "gradient_clip_val": 0.5, "val_check_interval": 3, **trainer}
+    return run_settings(
+        data={"type": "train_toys/numbers", "batch_size": batch_size},
+        optimizer={"type": "adamw", "lr": 0.05},
+        freeze=["d"],
+        checkpoint={"every": 2, "keep": 3},
+        trainer=trainer,
+    )
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The model in a checkpoint, and the weights whose averages it is."""
+    from wgtorch import Graph
+
+    return {**Graph.load(folder).state_dict(), **read_training(folder)["state_dict"]}
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
-def test_sharded_over_two_processes_it_steps_as_in_one(tmp_path: Path) -> None:
+def test_sharded_over_two_processes_it_saves_and_resumes_as_in_one(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(SHARDED.format(root=str(ROOT), out=str(tmp_path / "out.pt")))
+    program.write_text(SHARDED.format(root=str(ROOT)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    torch.manual_seed(0)
-    shared = Linear()
-    hand: Any = chain(shared, Linear(), shared, Linear())
-    hand.set_trainable("d", False)
-    hand.train()
-    shares = [Numbers(batch_size=2).loaders(seed=0, rank=rank, world_size=2)[0] for rank in (0, 1)]
-    optimizer = torch.optim.SGD(list(hand.trainable_parameters()), lr=0.1)
-    for _, batches in zip(range(3), zip(*shares, strict=True), strict=False):
-        optimizer.zero_grad()
-        for batch in batches:
-            (Distance()(hand, batch, Step(0, torch.Generator())) / 2).backward()
-        optimizer.step()
-    found = torch.load(tmp_path / "out.pt", weights_only=True)
-    for name, value in hand.state_dict().items():
-        torch.testing.assert_close(found[name], value)
+
+    def sharded(*arguments: Any) -> None:
+        command = [sys.executable, str(program), *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    straight = tmp_path / "straight/checkpoints"
+    fit(sharded_target(), shard_settings(4, 4), tmp_path / "straight")
+    sharded(tmp_path / "first", 4)
+    middle = tmp_path / "first/checkpoints/best-000001"
+    assert read_training(middle)["gradients"], "it was written in the middle of an accumulation"
+    sharded(tmp_path / "second", 4, middle)
+    with pytest.raises(TrainingError, match="written by 2 processes in the middle of an accumulation, and there are 1"):
+        fit(sharded_target(True), shard_settings(4, 4), tmp_path / "other", resume=middle)
+    fit(sharded_target(True), shard_settings(4, 4), tmp_path / "third", resume=tmp_path / "first/checkpoints/best-000003")
+    expected = weights_of(straight / "last")
+    assert len(expected) > 8, "averages, and the weights behind them"
+    for run in ("first", "second", "third"):
+        torch.testing.assert_close(weights_of(tmp_path / run / "checkpoints/last"), expected)
 
 
 PLAIN = """

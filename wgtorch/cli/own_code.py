@@ -64,6 +64,9 @@ def with_own_code(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("callbacks", "logger"):
         if found.get(key):
             found[key] = [_built(each, where, folder) for where, each in _several(found[key], key)]
+    trainer = found.get("trainer")
+    if isinstance(trainer, Mapping) and isinstance(trainer.get("strategy"), Mapping):
+        found["trainer"] = {**trainer, "strategy": _built(trainer["strategy"], "trainer.strategy")}
     optimizer = found.get("optimizer")
     if isinstance(optimizer, Mapping):
         optimizer = _typed(optimizer, "optimizer")

@@ -1,11 +1,12 @@
 """What PEFT's layers make of a module: its adapters, their tensors under PEFT's names, and the base as it is without them.
 
-PEFT puts its layers inside a module: ``linear.weight`` becomes ``linear.base_layer.weight`` beside ``linear.lora_A.<name>``.
+PEFT puts its layers inside a module: ``linear.weight`` becomes ``linear.base_layer.weight`` beside ``linear.lora_A.<name>`` or
+``linear.oft_R.<name>``; of ``modules_to_save``, ``head.original_module.weight`` beside a whole copy in ``head.modules_to_save.<name>``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from wgtorch.lora.selection import Weighted
 
 _MERGED = "_merged_adapters"
+_BASES = ("base_layer", "original_module")
+_KINDS = frozenset(("lora_A", "oft_R", "modules_to_save"))
 
 
 def adapted_module(block: nn.Module) -> nn.Module:
@@ -40,13 +43,37 @@ def set_merged(block: nn.Module, merged: Weighted | None) -> None:
 
 
 def layers_of(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """PEFT's LoRA layers inside a module: (path, layer)."""
-    return ((path, part) for path, part in module.named_modules() if "lora_A" in part._modules and "base_layer" in part._modules)
+    """PEFT's layers inside a module, and modules of which adapters have copies: (path, layer)."""
+    return (
+        (path, part)
+        for path, part in module.named_modules()
+        if any(base in part._modules and _KINDS & part._modules.keys() for base in _BASES)
+    )
 
 
-def tensors_of(block: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """An adapter's parameters under the names that PEFT gives them in files, without its prefix ``base_model.model.``."""
-    found: dict[str, nn.Parameter] = {}
+def base_of(layer: Any) -> Any:
+    """The module that a layer of PEFT's stands around."""
+    return next(layer._modules[base] for base in _BASES if base in layer._modules)
+
+
+def names_in(layer: Any) -> Collection[str]:
+    """Adapters that a layer has."""
+    return cast("Collection[str]", layer.modules_to_save.keys() if has_copies(layer) else layer.r.keys())
+
+
+def has_copies(layer: Any) -> bool:
+    """True for a module of which adapters have whole copies."""
+    return "modules_to_save" in layer._modules
+
+
+def is_low_rank(layer: Any, name: str) -> bool:
+    """True where an adapter of a layer is plain LoRA, so that it can be weighted and summed with others."""
+    return "lora_A" in layer._modules and name not in layer.lora_variant
+
+
+def tensors_of(block: nn.Module, name: str) -> dict[str, Tensor]:
+    """An adapter's parameters, and buffers of its copies, as PEFT names them in files, without its prefix ``base_model.model.``."""
+    found: dict[str, Tensor] = {}
     for path, layer in layers_of(adapted_module(block)):
         for kind in layer.adapter_layer_names:
             holder = getattr(layer, kind, None)
@@ -54,6 +81,8 @@ def tensors_of(block: nn.Module, name: str) -> dict[str, nn.Parameter]:
                 continue
             if isinstance(holder[name], nn.Parameter):
                 found[f"{path}.{kind}"] = holder[name]
+            elif kind == "modules_to_save":
+                found |= {f"{path}.{key}": value for key, value in holder[name].state_dict(keep_vars=True).items()}
             elif kind == "lora_magnitude_vector":  # DoRA's only parameter, whose own name PEFT leaves out
                 found[f"{path}.{kind}"] = next(holder[name].parameters())
             else:
@@ -112,7 +141,7 @@ def _plain_name(name: str, layers: Mapping[str, Any]) -> tuple[str, Any, str] | 
     while at > 0:
         path, inside = name[:at], name[at + 1 :]
         if path in layers:
-            plain = inside.removeprefix("base_layer.")
+            plain = inside.removeprefix("base_layer.").removeprefix("original_module.")
             return (f"{path}.{plain}", layers[path], plain) if plain != inside else None
         at = name.rfind(".", 0, at)
     return name, None, ""

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wgtorch.core.errors import StructureError, require, suggest
-from wgtorch.lora.adapted_module import adapters_on, layers_of, merged_into, tensors_of
+from wgtorch.lora.adapted_module import adapted_module, adapters_on, layers_of, merged_into, names_in, tensors_of
 from wgtorch.lora.context import changing
 from wgtorch.lora.freezing import freeze, settle_mode, thaw
-from wgtorch.lora.injection import OPTIONS, check_name, convert_layers, eject, inject, is_converted
+from wgtorch.lora.injection import OFT_OPTIONS, OPTIONS, check_name, convert_layers, eject, inject, is_converted
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report, Skipped
 from wgtorch.lora.switching import deselect
 from wgtorch.lora.target_modules import adaptable, as_peft_says, chosen_layers, matches
 
-_ARGUMENTS = ("rank", "alpha", "target_modules", "freeze_base", "nodes", "dropout", "wear")
+_ARGUMENTS = ("rank", "alpha", "target_modules", "freeze_base", "nodes", "dropout", "wear", "method")
+_METHODS = {"lora": OPTIONS, "oft": OFT_OPTIONS}
 
 
 def add(
@@ -29,17 +30,19 @@ def add(
     nodes: str | Iterable[str] | None = None,
     dropout: float = 0.0,
     wear: bool = True,
+    method: str = "lora",
     **options: Any,
 ) -> Report:
-    """Puts a LoRA adapter on every block below that can take one.
+    """Puts an adapter on every block below that can take one: LoRA, or OFT.
 
     ``W x`` becomes ``W x + (alpha / rank) B A x`` with A [rank, in] and B [out, rank] (Hu et al. 2021,
-    https://arxiv.org/abs/2106.09685). B begins at zero, so outputs stay as they were until it is trained.
+    https://arxiv.org/abs/2106.09685). B begins at zero, so outputs stay as they were until it is trained. OFT (Qiu et al. 2023,
+    https://arxiv.org/abs/2306.07280) turns what goes into a layer instead, ``W R x``, and begins with no turn.
 
     Args:
         target: a block or any level.
         name: the adapter's; letters, digits, ``_`` and ``-``.
-        rank: of A and B.
+        rank: of A and B; of OFT the number of blocks that R is made of, where ``oft_block_size`` does not say their width.
         alpha: the adapter counts alpha / rank times; ``rank`` when left out.
         target_modules: layers, by what their paths end with, or one regular expression of whole paths, as in PEFT. All linear
             layers by default, those of attention among them.
@@ -47,7 +50,10 @@ def add(
         nodes: only blocks at or below these paths.
         dropout: probability of dropping what goes into A, in training.
         wear: the places select it from now on; else they say so themselves (``set_adapter``).
-        options: of ``peft.LoraConfig``: ``use_rslora``, ``use_dora``, ``init_lora_weights``, ``rank_pattern``, ...
+        method: ``lora`` or ``oft``.
+        options: of ``peft.LoraConfig``: ``use_rslora``, ``use_dora``, ``init_lora_weights``, ``rank_pattern``, ...; or of
+            ``peft.OFTConfig``: ``oft_block_size``, ``coft``, ``block_share``, ... ``modules_to_save`` of both: modules, by what their
+            paths end with, of which the adapter has whole copies that train.
 
     Returns:
         Which blocks got it, and which did not and why: those that wait on an API, without weights or without such layers.
@@ -57,16 +63,21 @@ def add(
             would change the base itself. Nothing was changed then.
     """
     check_name(name)
-    unknown = [option for option in options if option not in OPTIONS]
+    if method not in _METHODS:
+        raise StructureError(f"lora.add: method {method!r}; {suggest(str(method), _METHODS)}")
+    unknown = [option for option in options if option not in _METHODS[method]]
     if unknown:
-        raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], (*_ARGUMENTS, *OPTIONS))}")
+        raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], (*_ARGUMENTS, *_METHODS[method]))}")
     if rank < 1:
         raise StructureError(f"lora.add: rank {rank}; expected a whole number from 1")
+    if method == "oft" and (alpha is not None or dropout):
+        raise StructureError("lora.add: OFT has neither alpha nor dropout; leave them out")
+    copied = [options["modules_to_save"]] if isinstance(options.get("modules_to_save"), str) else options.get("modules_to_save") or ()
     places = places_of(target, nodes)
     chosen: list[tuple[Place, list[str]]] = []
     skipped: list[Skipped] = []
     for place in unique_models(places):
-        reason, layers = _eligible(place.block, target_modules)
+        reason, layers = _eligible(place.block, target_modules, copied)
         if reason:
             skipped.append(Skipped(place.path, reason))
         elif name in place.adapters:
@@ -75,8 +86,14 @@ def add(
             chosen.append((place, layers))
     if target_modules is not None:
         _check_all_matched(target_modules, chosen, places)
-    arguments = {"r": rank, "lora_alpha": rank if alpha is None else alpha, "lora_dropout": dropout, **options}
-    adapted = _inject_all(chosen, name, target_modules, arguments)
+    _check_all_copied(copied, chosen)
+    if method == "oft":
+        options = {"oft_block_size": 0, "r": 0 if options.get("oft_block_size") else rank, **options}
+    else:
+        options = {"r": rank, "lora_alpha": rank if alpha is None else alpha, "lora_dropout": dropout, **options}
+    if copied:
+        options["modules_to_save"] = list(copied)
+    adapted = _inject_all(chosen, name, target_modules, method, options)
     for place, _ in chosen:
         settle_mode(place.block, target.training)
     frozen = sum(freeze(place.block, name, target.training) for place in unique_models(places_of(target))) if freeze_base else 0
@@ -136,7 +153,7 @@ def from_peft(target: Any) -> list[str]:
 # --- private steps ----------------------------------------------------------------------------------------------------
 
 
-def _eligible(block: Any, target_modules: str | Sequence[str] | None) -> tuple[str, list[str]]:
+def _eligible(block: Any, target_modules: str | Sequence[str] | None, copied: Sequence[str]) -> tuple[str, list[str]]:
     """(why a block gets no adapter, empty when it does; the layers that are meant)."""
     if block.is_async:
         return "it waits on an API or another process, so its weights are not here", []
@@ -144,7 +161,7 @@ def _eligible(block: Any, target_modules: str | Sequence[str] | None) -> tuple[s
         return "it has no weights", []
     if adapters_on(block) and not is_converted(block):
         return "it has adapters that PEFT put in; wgtorch.lora.from_peft takes them over", []
-    layers = chosen_layers(block, target_modules)
+    layers = chosen_layers(block, target_modules, copied)
     if layers:
         return "", layers
     return "it has no linear layers" if target_modules is None else f"none of its layers matches {target_modules!r}", []
@@ -163,7 +180,17 @@ def _check_all_matched(target_modules: str | Sequence[str], chosen: Sequence[tup
             raise StructureError(f"lora.add: target_modules {word!r} matches no layer of any block; {suggest(word, sorted(known))}")
 
 
-def _inject_all(chosen: Sequence[tuple[Place, list[str]]], name: str, target_modules: Any, arguments: dict[str, Any]) -> list[Adapted]:
+def _check_all_copied(copied: Sequence[str], chosen: Sequence[tuple[Place, list[str]]]) -> None:
+    paths = [path for place, _ in chosen for path, _ in adapted_module(place.block).named_modules()]
+    for word in copied:
+        if not word or not any(path.endswith(word) for path in paths):
+            known = sorted({path.rsplit(".", 1)[-1] for path in paths if path})
+            raise StructureError(f"lora.add: modules_to_save {word!r} matches no module of any block; {suggest(str(word), known)}")
+
+
+def _inject_all(
+    chosen: Sequence[tuple[Place, list[str]]], name: str, target_modules: Any, method: str, arguments: dict[str, Any]
+) -> list[Adapted]:
     """All blocks get the adapter, or none."""
     done: list[Place] = []
     adapted = []
@@ -171,11 +198,12 @@ def _inject_all(chosen: Sequence[tuple[Place, list[str]]], name: str, target_mod
     try:
         for place, layers in chosen:
             words = as_peft_says(place.block, layers, target_modules)
-            inject(place.block, name, peft.LoraConfig(target_modules=words, **arguments))
+            config = {"lora": peft.LoraConfig, "oft": peft.OFTConfig}[method](target_modules=words, **arguments)
+            inject(place.block, name, config)
             done.append(place)
             size = sum(parameter.numel() for parameter in tensors_of(place.block, name).values())
             kind = getattr(place.block, "block_type", "") or type(place.block).__name__
-            adapted.append(Adapted(place.path, kind, sum(name in layer.scaling for _, layer in layers_of(place.module)), size))
+            adapted.append(Adapted(place.path, kind, sum(name in names_in(layer) for _, layer in layers_of(place.module)), size))
     except Exception:
         for place in done:
             eject(place.block, name)

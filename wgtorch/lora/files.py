@@ -19,7 +19,7 @@ from wgtorch.lora.context import changing
 from wgtorch.lora.formats.names import adapter_names
 from wgtorch.lora.formats.read import Foreign, Stored, read_adapters
 from wgtorch.lora.formats.write import FORMATS, WRITERS, parts_of
-from wgtorch.lora.injection import eject
+from wgtorch.lora.injection import OFT_OPTIONS, eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report
@@ -224,8 +224,8 @@ def _put_all(plan: list[tuple[Place, str, Stored]]) -> None:
 def _replace(place: Place, name: str, stored: Stored) -> None:
     """Gives an adapter that is there other weights, when no call of its block runs."""
     old, new = place.adapters[name], config_from(stored.config, f"{stored.source}: adapter {name!r}")
-    fields = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
-    differing = [field for field in fields if getattr(old, field) != getattr(new, field)]
+    fields = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", *OFT_OPTIONS)
+    differing = [field for field in fields if getattr(old, field, None) != getattr(new, field, None)]
     wrong = misfits(place.block, name, stored.tensors)
     if differing or wrong:
         raise CheckpointError(

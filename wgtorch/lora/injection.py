@@ -10,18 +10,22 @@ from torch import nn
 
 from wgtorch.core.errors import StructureError, require
 from wgtorch.core.tree import is_level, walk
-from wgtorch.lora.adapted_module import adapted_module, adapters_on, layers_of, merged_into, tensors_of
+from wgtorch.lora.adapted_module import adapted_module, adapters_on, base_of, has_copies, layers_of, merged_into, names_in, tensors_of
 from wgtorch.lora.gradient_checkpointing import preserve_when_recomputed, restore_checkpointing
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 OPTIONS = (
     "alpha_pattern", "exclude_modules", "fan_in_fan_out", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_bias",
-    "rank_pattern", "use_dora", "use_rslora",
+    "modules_to_save", "rank_pattern", "use_dora", "use_rslora",
 )  # fmt: skip
 """Options of PEFT's LoraConfig, beside the usual ones, that leave the base and other adapters as they are."""
+OFT_OPTIONS = (
+    "block_share", "coft", "eps", "exclude_modules", "init_weights", "layers_pattern", "layers_to_transform", "modules_to_save",
+    "num_cayley_neumann_terms", "oft_block_size", "use_cayley_neumann",
+)  # fmt: skip
+"""The same of its OFTConfig."""
 _CHANGING: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
-    "modules_to_save": (None, []),
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
     "layer_replication": (None,),
@@ -57,7 +61,7 @@ def check_config(config: Any, where: str) -> None:
 
 
 def inject(block: nn.Module, name: str, config: Any) -> None:
-    """Puts a new adapter, a ``peft.LoraConfig``, into a block; no place selects it yet.
+    """Puts a new adapter, a ``peft.LoraConfig`` or ``peft.OFTConfig``, into a block; no place selects it yet.
 
     Raises:
         StructureError: no adapter can have the name, or PEFT cannot adapt a layer that the config names; nothing was changed then.
@@ -87,11 +91,13 @@ def inject(block: nn.Module, name: str, config: Any) -> None:
             parameter.requires_grad_(grad)
     _set_configs(module, {**before, name: config})
     for _, layer in layers_of(module):
-        layer.training = layer.base_layer.training
-        for part in (part for part in layer.children() if part is not layer.base_layer):
+        base = base_of(layer)
+        layer.training = base.training
+        for part in (part for part in layer.children() if part is not base):
             part.train(layer.training)
-    for parameter in tensors_of(block, name).values():
-        parameter.requires_grad_(True)
+    for value in tensors_of(block, name).values():
+        if isinstance(value, nn.Parameter):
+            value.requires_grad_(True)
     preserve_when_recomputed(module)
 
 
@@ -123,17 +129,26 @@ def eject(block: nn.Module, name: str) -> None:
 
 
 def _convert(block: nn.Module) -> None:
-    from wgtorch.lora.layers import CONTEXT_LAYERS, ContextLoraLayer
+    from wgtorch.lora.layers import CONTEXT_LAYERS, ContextLayer
 
-    found = [(path, layer) for path, layer in layers_of(adapted_module(block)) if not isinstance(layer, ContextLoraLayer)]
+    every = dict(layers_of(adapted_module(block)))
+    found = [(path, layer) for path, layer in every.items() if not isinstance(layer, ContextLayer)]
     for path, layer in found:
         if type(layer) not in CONTEXT_LAYERS:
             raise StructureError(
                 f"{block.block_id}: {path} is a {type(layer).__name__} of PEFT, whose adapters cannot differ from place to place; "
-                f"adapters go on {', '.join(sorted(kind.__name__ for kind in CONTEXT_LAYERS))}"
+                f"adapters go on {', '.join(sorted({kind.__name__ for kind in CONTEXT_LAYERS} - {'ModulesToSaveWrapper'}))}"
+            )
+    for path in every:
+        if outer := next((path[:at] for at, letter in enumerate(path) if letter == "." and path[:at] in every), None):
+            raise StructureError(
+                f"{block.block_id}: {outer} would have adapters of two kinds, one inside the other (LoRA, OFT or a copy of the module); "
+                "put them on different layers, or remove one first"
             )
     for _, layer in found:
         layer.__class__ = CONTEXT_LAYERS[type(layer)]
+        if has_copies(layer):
+            layer.merged_adapters = []  # PEFT's is one list of the class
     preserve_when_recomputed(adapted_module(block))
 
 
@@ -146,7 +161,7 @@ def _set_configs(module: nn.Module, configs: dict[str, Any]) -> None:
 def _take_out(module: nn.Module, name: str) -> None:
     for path, layer in list(layers_of(module)):
         layer._active_adapter = []  # else PEFT makes another one active, and so trainable
-        layer.delete_adapter(name)
-        if not layer.scaling:
+        layer.delete_adapter(name, *([None] if has_copies(layer) else []))
+        if not names_in(layer):
             parent, _, attribute = path.rpartition(".")
-            setattr(module.get_submodule(parent), attribute, layer.base_layer)
+            setattr(module.get_submodule(parent), attribute, base_of(layer))

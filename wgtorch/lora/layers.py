@@ -1,39 +1,64 @@
-"""PEFT's LoRA layers (Hu et al. 2021, https://arxiv.org/abs/2106.09685) that read the adapter context.
+"""PEFT's layers of LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685) and others that read the adapter context.
 
 Each is PEFT's own layer with another ``forward``; parameters, names, ``merge`` and ``state_dict`` stay PEFT's. An adapted
 layer gives ``W x + sum_k w_k s_k B_k A_k x`` with the weights w_k of the call and PEFT's scalings s_k = alpha / rank.
 
 Adapters for each sample are stacked: one product with all A at once, a mask that leaves each sample its own rows, one
 product with all B. The rank of the stack is small beside the layer, so it costs hardly more than one adapter.
+
+Those of OFT (Qiu et al. 2023, https://arxiv.org/abs/2306.07280) turn what goes into a layer, block by block of its width:
+``W R_k x``. A module of ``modules_to_save`` is another one altogether where its adapter is active. Both are used whole or not at all.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from peft.tuners.lora import layer as lora
+from peft.tuners.oft import layer as oft
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgtorch.core.errors import PortError, StructureError
 from wgtorch.lora.context import current, current_graph_task
-from wgtorch.lora.selection import PerSample
+from wgtorch.lora.selection import Active, PerSample
 
 
-class ContextLoraLayer:
+class ContextLayer:
     """What adapted layers of all kinds share."""
 
-    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output with what the call's adapters add."""
-        active = current.active
+    def _active(self) -> Active:
+        """The call's adapters."""
         if not torch.compiler.is_compiling() and current.graph_task != current_graph_task():
             raise StructureError(
                 "an adapted layer is computed again in the backward pass (gradient checkpointing), and nothing says which adapter was "
                 "active. Wrap what is checkpointed: checkpoint(wgtorch.lora.preserve_adapter_context(function), ...)"
             )
+        return current.active
+
+    def _used_whole(self: Any, known: Collection[str], what: str) -> list[str]:
+        """The call's adapters among those that a layer has; of kinds that have no weight and no batch of several."""
+        active = self._active()
+        if isinstance(active, PerSample):
+            if mixed := [name for name in dict.fromkeys(active.names) if name in known]:
+                raise StructureError(f"adapters {mixed} are {what}; those cannot differ within a batch")
+            return []
+        own = [(name, weight) for name, weight in active or () if name in known and name not in self.merged_adapters]
+        if wrong := [name for name, weight in own if weight != 1.0]:
+            raise StructureError(f"adapter {wrong[0]!r} is {what}, so it cannot be used with weight {dict(own)[wrong[0]]}")
+        return [name for name, _ in own]
+
+
+class ContextLoraLayer(ContextLayer):
+    """What layers of LoRA share."""
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The base layer's output with what the call's adapters add."""
+        active = self._active()
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if not active:
             return result
@@ -151,7 +176,61 @@ class ContextLoraEmbedding(ContextLoraLayer, lora.Embedding):
         return added if scale is None else added * scale.to(added.dtype)
 
 
+class _ContextOft(ContextLayer):
+    """A layer whose input adapters turn."""
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        dtype = x.dtype
+        for name in self._used_whole(self.oft_R.keys(), "OFT"):
+            x = self.oft_R[name](self._cast_input_dtype(x, self.oft_R[name].weight.dtype))
+        return self.base_layer(x.to(dtype), *args, **kwargs)
+
+
+class ContextOftLinear(_ContextOft, oft.Linear):
+    """``nn.Linear`` with adapters of OFT: x [B, ..., in] to [B, ..., out]."""
+
+
+class ContextOftConv2d(_ContextOft, oft.Conv2d):
+    """``nn.Conv2d`` with adapters of OFT."""
+
+
+class ContextOftEmbedding(ContextLayer, oft.Embedding):
+    """``nn.Embedding`` with adapters of OFT, which turn what comes out: ids [B, ...] to [B, ..., width]."""
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        result = self.base_layer(x, *args, **kwargs)
+        dtype = result.dtype
+        for name in self._used_whole(self.oft_embedding_R.keys(), "OFT"):
+            result = self.oft_embedding_R[name](self._cast_input_dtype(result, self.oft_embedding_R[name].weight.dtype))
+        return result.to(dtype)
+
+
+class ContextCopy(ContextLayer, ModulesToSaveWrapper):
+    """A module of which adapters have copies of their own (``modules_to_save``)."""
+
+    def _chosen(self: Any) -> nn.Module:
+        names = self._used_whole(self.modules_to_save.keys(), "a copy of a module")
+        if len(names) > 1:
+            raise StructureError(f"adapters {names} have each a copy of one module, which cannot be added; select one of them")
+        return self.modules_to_save[names[0]] if names else self.original_module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._chosen()(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return nn.Module.__getattr__(self, name)
+        except AttributeError:
+            if "_modules" not in self.__dict__ or name.startswith("_"):
+                raise
+            return getattr(self._chosen(), name)
+
+
 CONTEXT_LAYERS: dict[type, type] = {
+    ModulesToSaveWrapper: ContextCopy,
+    oft.Linear: ContextOftLinear,
+    oft.Conv2d: ContextOftConv2d,
+    oft.Embedding: ContextOftEmbedding,
     lora.Linear: ContextLoraLinear,
     lora.Conv1d: ContextLoraConv1d,
     lora.Conv2d: ContextLoraConv2d,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.errors import StructureError
-from wgtorch.lora.adapted_module import layers_of, merged_into, set_merged
+from wgtorch.lora.adapted_module import base_of, has_copies, is_low_rank, layers_of, merged_into, names_in, set_merged
 from wgtorch.lora.add_remove import remove
 from wgtorch.lora.context import changing, missing
 from wgtorch.lora.places import Place, places_of, unique_models
@@ -65,7 +66,8 @@ def unmerge(target: Any) -> list[str]:
     for place in blocks:
         for path, layer in layers_of(place.module):
             data, version = layer.__dict__.get("_merged_state", (0, 0))
-            if data == layer.weight.data_ptr() and version != layer.weight._version:
+            first = _first_weight(layer)
+            if data == first.data_ptr() and version != first._version:
                 raise StructureError(f"{place.path}: {path} was changed while an adapter was merged; load the base again")
     for place in blocks:
         _restore(place)
@@ -127,31 +129,37 @@ def check_mergeable(place: Place, places: list[Place], chosen: Weighted) -> None
     """
     uses = Counter(id(parameter) for _, parameter in place.block.named_parameters(remove_duplicate=False))
     for path, layer in layers_of(place.module):
-        if uses[id(layer.get_base_layer().weight)] > 1 and any(name in layer.scaling for name, _ in chosen):
+        own = [(name, weight) for name, weight in chosen if name in names_in(layer)]
+        if not own:
+            continue
+        base = base_of(layer)
+        if any(uses[id(parameter)] > 1 for parameter in base.parameters()):
             raise StructureError(
                 f"{place.path}: {path} shares its weight with another layer (tied weights), which would feel what is merged into it; let "
                 "places select the adapter instead, or give the layer a weight of its own"
             )
-        if getattr(layer.get_base_layer(), "groups", 1) > 1 and any(name in layer.scaling for name, _ in chosen):
+        if getattr(base, "groups", 1) > 1 and not has_copies(layer):
             raise StructureError(
                 f"{place.path}: {path} is a convolution in groups, and what an adapter adds joins all its channels, so it cannot be in "
                 "the weights; let places select the adapter instead"
             )
-        for name, weight in chosen:
-            if name in layer.lora_variant and weight != 1.0:
+        if has_copies(layer) and len(own) > 1:
+            raise StructureError(f"{place.path}: adapters {[name for name, _ in own]} have each a copy of {path}; merge one of them")
+        for name, weight in own:
+            if not is_low_rank(layer, name) and weight != 1.0:
                 raise StructureError(
-                    f"{place.path}: adapter {name!r} is no plain LoRA (DoRA or another variant), which can only be merged with weight 1"
+                    f"{place.path}: adapter {name!r} is no plain LoRA on {path} (DoRA, OFT, a copy), which can only be merged with weight 1"
                 )
-            if layer.lora_bias.get(name) and getattr(layer.get_base_layer(), "bias", None) is None:
+            if _has_bias(layer, name) and getattr(base, "bias", None) is None:
                 raise StructureError(
                     f"{place.path}: adapter {name!r} has a bias for {path}, a layer without one, so it cannot be merged into its "
                     "weights; let places select it instead, or train one with lora_bias=False"
                 )
-    own = _own(chosen, place)
+    merged = _own(chosen, place)
     for other in places:
-        if other.level is not None and other.module is place.module and as_active(other.selected) != own:
+        if other.level is not None and other.module is place.module and as_active(other.selected) != merged:
             raise StructureError(
-                f"{other.path}: selects {other.selected!r}, and would feel {dict(own)} merged into the weights it shares; set its "
+                f"{other.path}: selects {other.selected!r}, and would feel {dict(merged)} merged into the weights it shares; set its "
                 "adapter to the same, or give it a copy with clone_node"
             )
 
@@ -162,33 +170,48 @@ def merge_layer(layer: Any, merged: Weighted, where: str) -> None:
     Raises:
         StructureError: they would not be finite.
     """
-    own = [(name, weight) for name, weight in merged if name in layer.scaling]
+    own = [(name, weight) for name, weight in merged if name in names_in(layer)]
     if not own:
         return
-    base = layer.get_base_layer()
-    changed = ("weight", "bias") if any(layer.lora_bias[name] for name, _ in own) else ("weight",)
-    layer.__dict__["_unmerged"] = {key: getattr(base, key).data for key in changed}
+    base = base_of(layer)
+    state = base.state_dict(keep_vars=True)
+    changed = state if has_copies(layer) else ("weight", "bias") if any(_has_bias(layer, name) for name, _ in own) else ("weight",)
+    layer.__dict__["_unmerged"] = {key: state[key].data for key in changed}
     for name, weight in own:
-        if name in layer.lora_variant:
+        if has_copies(layer):
+            for key, value in layer.modules_to_save[name].state_dict().items():
+                state[key].data = value.clone()
+            layer.merged_adapters.append(name)
+            continue
+        if not is_low_rank(layer, name):
             layer.merge(safe_merge=True, adapter_names=[name])  # into a copy, which becomes the weight
             continue
         base.weight.data = base.weight.data + weight * layer.get_delta_weight(name).to(base.weight.dtype)
-        if layer.lora_bias[name]:
+        if _has_bias(layer, name):
             base.bias.data = base.bias.data + weight * layer.scaling[name] * layer.lora_B[name].bias
         layer.merged_adapters.append(name)
-    if not all(bool(torch.isfinite(getattr(base, key)).all()) for key in changed):
+    if not all(bool(torch.isfinite(state[key]).all()) for key in changed):
         raise StructureError(
             f"{where}: with {dict(own)} merged its weights are not finite; the adapter, or the base, holds NaN or infinity"
         )
-    layer.__dict__["_merged_state"] = (base.weight.data_ptr(), base.weight._version)
+    first = _first_weight(layer)
+    layer.__dict__["_merged_state"] = (first.data_ptr(), first._version)
+
+
+def _first_weight(layer: Any) -> Tensor:
+    return cast(Tensor, next(base_of(layer).parameters()))
+
+
+def _has_bias(layer: Any, name: str) -> bool:
+    return not has_copies(layer) and "lora_A" in layer._modules and bool(layer.lora_bias.get(name))
 
 
 def _restore(place: Place) -> None:
     with changing(place.block), torch.no_grad():
         for _, layer in layers_of(place.module):
-            base = layer.get_base_layer()
+            state = base_of(layer).state_dict(keep_vars=True)
             for key, value in layer.__dict__.get("_unmerged", {}).items():
-                now = getattr(base, key)
+                now = state[key]
                 now.data = value.to(now.device, now.dtype)
         _forget(place)
 

@@ -71,8 +71,22 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("target_modules", "exclude_modules"), _WORDS),
     **dict.fromkeys(("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias"), _FLAG),
     **dict.fromkeys(("bias", "task_type", "base_model_name_or_path", "revision"), _TEXT),
+    "modules_to_save": ("words", lambda value: isinstance(value, list) and all(map(_is_text, value))),
 }
 """Fields of ``adapter_config.json`` that are read, with what they may hold, in words and as a test."""
+_OF_BOTH = (
+    "layers_to_transform", "layers_pattern", "target_modules", "exclude_modules", "fan_in_fan_out", "bias", "task_type",
+    "base_model_name_or_path", "revision", "modules_to_save",
+)  # fmt: skip
+_OFT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **{name: _FIELDS[name] for name in _OF_BOTH},
+    **dict.fromkeys(
+        ("r", "oft_block_size", "num_cayley_neumann_terms"), ("a whole number from 0", lambda value: _is_whole(value) and value >= 0)
+    ),
+    **dict.fromkeys(("eps", "module_dropout"), ("a number", _is_number)),
+    **dict.fromkeys(("coft", "block_share", "use_cayley_neumann", "init_weights"), _FLAG),
+}
+_METHODS = {"LORA": ("LoraConfig", _FIELDS), "OFT": ("OFTConfig", _OFT_FIELDS)}
 _UNUSED = frozenset(("peft_type", "peft_version", "auto_mapping", "inference_mode", "megatron_core", "qalora_group_size", "runtime_config"))
 """Fields that PEFT writes into every file, or that say nothing of the adapter itself. Nothing is done with them."""
 _EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
@@ -112,7 +126,8 @@ def attach(block: nn.Module, name: str, config: Mapping[str, Any], tensors: Mapp
         CheckpointError: the config is foreign, or a tensor matched nothing of the block.
     """
     made = config_from(config, f"{where}: adapter {name!r}")
-    rank, widest = max([made.r, *made.rank_pattern.values()]), max((max(value.shape, default=0) for value in tensors.values()), default=0)
+    rank = max([made.r, *made.rank_pattern.values()]) if hasattr(made, "rank_pattern") else 0
+    widest = max((max(value.shape, default=0) for value in tensors.values()), default=0)
     if rank > widest:  # before memory is taken for it
         raise CheckpointError(f"{where}: adapter {name!r} has rank {rank}, and none of its tensors is so wide (the widest has {widest})")
     try:
@@ -127,25 +142,26 @@ def attach(block: nn.Module, name: str, config: Mapping[str, Any], tensors: Mapp
 
 
 def config_from(config: Mapping[str, Any], where: str) -> Any:
-    """PEFT's config from what ``adapter_config.json`` holds. Only fields that :data:`_FIELDS` knows are handed on to PEFT.
+    """PEFT's config from what ``adapter_config.json`` holds. Only fields that are known here are handed on to PEFT.
 
     Raises:
         CheckpointError: it is none, a field has a value of another type, or one that is not known here is not empty.
     """
     peft: Any = require("peft", "train")
     kind = str(config.get("peft_type") or "LORA").removeprefix("PeftType.")
-    wrong = [] if kind == "LORA" else [f"peft_type is {kind[:80]!r}; expected 'LORA'"]
+    wrong = [] if kind in _METHODS else [f"peft_type is {kind[:80]!r}; expected 'LORA' or 'OFT'"]
+    called, fields = _METHODS.get(kind, _METHODS["LORA"])
     for name, value in config.items():
-        if name in _FIELDS:
-            words, fits = _FIELDS[name]
+        if name in fields:
+            words, fits = fields[name]
             wrong += [] if value is None or fits(value) else [f"{name} is {str(value)[:80]!r}; expected {words}"]
         elif name not in _UNUSED and value not in _EMPTY:
-            wrong.append(f"unknown {name[:80]!r}: {str(value)[:80]}; expected fields of peft.LoraConfig that leave the base as it is")
+            wrong.append(f"unknown {name[:80]!r}: {str(value)[:80]}; expected fields of peft.{called} that leave the base as it is")
     if wrong:
         raise CheckpointError(f"{where}: its config cannot be used: {'; '.join(wrong[:20])}")
-    known = {name: value for name, value in config.items() if name in _FIELDS and value is not None}
+    known = {name: value for name, value in config.items() if name in fields and value is not None}
     try:
-        made = peft.LoraConfig(
+        made = getattr(peft, called)(
             **{name: set(value) if name in _SET_LISTS and isinstance(value, list) else value for name, value in known.items()}
         )
         check_config(made, where)

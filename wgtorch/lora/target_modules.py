@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from wgtorch.lora.adapted_module import adapted_module, layers_of
+from wgtorch.lora.adapted_module import adapted_module, base_of, has_copies, layers_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -22,23 +22,32 @@ def adaptable(block: Any) -> dict[str, nn.Module]:
     closed += [f"{path}." if path else "" for path, part in model.named_modules() if isinstance(part, nn.MultiheadAttention)]
     found: dict[str, nn.Module] = {}
     for path, part in model.named_modules():
-        inner = adapted[path].get_base_layer() if path in adapted else part
+        inner = part
+        if path in adapted:
+            if has_copies(adapted[path]):
+                continue
+            inner = base_of(adapted[path])
         if path and _takes_one(inner) and not any(path.startswith(prefix) for prefix in closed):
             found[path] = inner
     return found
 
 
-def chosen_layers(block: Any, target_modules: str | Sequence[str] | None) -> list[str]:
+def chosen_layers(block: Any, target_modules: str | Sequence[str] | None, copied: Sequence[str] = ()) -> list[str]:
     """Paths of the layers that are meant: by default linear ones (attention's among them), without a language model's head.
 
     Args:
         block: the block.
         target_modules: names that a path is or ends with, or one regular expression for whole paths, as in PEFT.
+        copied: what the paths of modules end with that are copied whole; by default nothing in them is meant.
     """
     layers = adaptable(block)
     if target_modules is None or target_modules == "all-linear":
         heads = {id(head) for head in _heads(adapted_module(block))}
-        return [path for path, layer in layers.items() if _is_linear(layer) and id(layer) not in heads]
+        whole = [path for path, _ in adapted_module(block).named_modules() if path.endswith(tuple(copied))]
+        inside = tuple(f"{path}." for path in whole)
+        return [
+            path for path, layer in layers.items() if _is_linear(layer) and id(layer) not in heads and not f"{path}.".startswith(inside)
+        ]
     return [path for path in layers if matches(path, target_modules)]
 
 

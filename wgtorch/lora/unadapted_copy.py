@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wgtorch.lora.adapted_module import adapted_module, layers_of, set_merged
+from wgtorch.lora.adapted_module import adapted_module, base_of, layers_of, set_merged
 from wgtorch.lora.call_gate import CallGate
 from wgtorch.lora.gradient_checkpointing import restore_checkpointing
 from wgtorch.lora.merged_weights import merge_layer
@@ -32,10 +32,12 @@ def unadapted_copy(block: nn.Module, fused: Weighted = ()) -> Any:
     made = copy.deepcopy(module, memo)
     with torch.no_grad():
         for path, layer in list(layers_of(made)):
-            base = layer.get_base_layer()
-            for key in ("weight", "bias"):
-                if (value := getattr(base, key, None)) is not None:
-                    setattr(base, key, nn.Parameter(layer.__dict__.get("_unmerged", {}).get(key, value.detach()), value.requires_grad))
+            base = base_of(layer)
+            for key, value in base.state_dict(keep_vars=True).items():
+                inside, _, attribute = key.rpartition(".")
+                fresh = layer.__dict__.get("_unmerged", {}).get(key, value.detach())
+                owner = base.get_submodule(inside)
+                setattr(owner, attribute, nn.Parameter(fresh, value.requires_grad) if isinstance(value, nn.Parameter) else fresh)
             layer.__dict__.pop("_unmerged", None)
             layer.merged_adapters.clear()
             merge_layer(layer, fused, f"{block.block_id}: {path}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.errors import TrainingError
+from wgtorch.train.sharding import share_of, whole_tensor
 
 
 class GradientGroup:
@@ -50,7 +51,7 @@ class GradientGroup:
 
     def state(self, parameters: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
         """What a checkpoint holds in the middle of a group: the sums so far, of each process."""
-        sums = {name: parameter.grad.detach().cpu() for name, parameter in parameters.items() if parameter.grad is not None}
+        sums = {name: whole_tensor(value.grad).detach().cpu() for name, value in parameters.items() if value.grad is not None}
         own = {"counts": list(self._counts), "sums": sums}
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return [own]
@@ -62,16 +63,17 @@ class GradientGroup:
         """Takes up what :meth:`state` gave; it is put back before the next batch."""
         self._saved = state
 
-    def restore(self, parameters: Mapping[str, nn.Parameter], rank: int) -> None:
+    def restore(self, parameters: Mapping[str, nn.Parameter], rank: int, world_size: int) -> None:
         """Puts sums that a checkpoint held back into the parameters."""
         if self._saved is None:
             return
-        if rank >= len(self._saved):
+        if world_size != len(self._saved):
             raise TrainingError(
-                f"the checkpoint was written by {len(self._saved)} processes in the middle of an accumulation, and this is process {rank}; "
+                f"the checkpoint was written by {len(self._saved)} processes in the middle of an accumulation, and there are {world_size}; "
                 "go on with as many, or from another checkpoint"
             )
         own, self._saved = self._saved[rank], None
         self._counts = list(own["counts"])
         for name, value in own["sums"].items():
-            parameters[name].grad = value.to(parameters[name]).clone()
+            like = parameters[name]
+            like.grad = share_of(value.to(like.device, like.dtype, copy=True), like)

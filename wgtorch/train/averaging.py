@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.train.sharding import share_of
 
 
 class Averaging(pl.Callback):
@@ -40,9 +41,7 @@ class Averaging(pl.Callback):
         """Begins to average these, from what they are now or from what a checkpoint holds."""
         self._weights = nn.ParameterList(parameters)
         self._averages = AveragedModel(self._in_float32(), multi_avg_fn=self._average)
-        if self._saved is not None:
-            self._averages.load_state_dict(self._saved)
-            self._saved = None
+        self._take_up()
 
     @torch.no_grad()
     def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
@@ -109,3 +108,11 @@ class Averaging(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = state_dict or None
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Takes what a checkpoint holds, which comes before the weights are known, or after where these are sharded."""
+        if self._saved is not None and self._averages is not None:
+            own = self._averages.state_dict()
+            self._averages.load_state_dict({name: share_of(value, own.get(name)) for name, value in self._saved.items()})
+            self._saved = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,17 +66,15 @@ class Export:
         return cls(str(options.get("format") or "diffusers"), str(name), str(options.get("folder") or "lora"), settings)
 
     def write(self, trainable: Trainable, folder: Path) -> Path:
-        """Writes it, of averaged weights where there are such, and ``README.md`` beside it."""
+        """Writes it, with the weights as they are, and ``README.md`` beside it."""
         from wgtorch.lora import save
 
-        averaging = trainable.averaging
-        with averaging.applied() if averaging is not None else nullcontext():
-            if self.format == MODEL:
-                path = folder / self.folder
-                model: Any = dict(blocks_at(trainable.target))[self.name].model
-                model.save_pretrained(path)
-            else:
-                path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
+        if self.format == MODEL:
+            path = folder / self.folder
+            model: Any = dict(blocks_at(trainable.target))[self.name].model
+            model.save_pretrained(path)
+        else:
+            path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
         into = path if path.is_dir() else path.parent
         for picture in sorted((folder / "samples").glob("*.png"))[-1:]:  # beside the card, so that the folder can be sent as it is
             shutil.copyfile(picture, into / "samples.png")

@@ -6,7 +6,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,7 @@ from wgtorch.train.loggers import log_settings, loggers_of
 from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments
 from wgtorch.train.sampling import Samples
+from wgtorch.train.sharding import whole, with_folders
 from wgtorch.train.textual_inversion import TextualInversion
 from wgtorch.train.trainable import Trainable
 
@@ -112,10 +113,10 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
         log_settings(trainer.loggers, {key: value for key, value in settings.items() if key != "callbacks"})
         with interruptible(trainer):
             trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)
-    if export is not None and trainer.is_global_zero:
-        export.write(trainable, folder)
-    if word is not None and trainer.is_global_zero:
-        with trainable.averaging.applied() if trainable.averaging is not None else nullcontext():
+    with trainable.averaged(), whole(trainable):
+        if export is not None and trainer.is_global_zero:
+            export.write(trainable, folder)
+        if word is not None and trainer.is_global_zero:
             word.write(folder / "textual_inversion")
     return trainable
 
@@ -181,6 +182,7 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
         own["log_every_n_steps"] = min(own["log_every_n_steps"], own["max_steps"])
     if isinstance(own.get("val_check_interval"), int):
         own.setdefault("check_val_every_n_epoch", None)  # every so many steps, whatever the length of an epoch
+    own["strategy"] = with_folders(own.get("strategy", "auto"))
     progress = own.pop("enable_progress_bar", True)
     callbacks: list[pl.Callback] = [LearningRateMonitor("step"), *checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)]
     if settings.get("samples"):

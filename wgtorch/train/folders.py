@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +48,16 @@ class CheckpointFolders(CheckpointIO):
         self.trainable = trainable
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        trainable, averaging = self.trainable, self.trainable.averaging
-        weights = checkpoint["state_dict"]
-        doubled = trainable.trained_names() if averaging is not None else set()
+        trainable = self.trainable
         # Copies, since these are the very tensors that hold the averages while the model is written.
-        remaining = {name: value.clone() for name, value in weights.items() if not name.startswith("target.") or name in doubled}
+        remaining = {name: value.clone() for name, value in trainable.weights_beside(checkpoint["state_dict"]).items()}
 
         def write_state(folder: Path) -> None:
             (folder / _TRAINING).mkdir()
             torch.save({**checkpoint, "state_dict": remaining}, folder / _TRAINING / _STATE)
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with averaging.applied() if averaging is not None else nullcontext():
+        with trainable.averaged():
             save_checkpoint(trainable.target, path, beside=write_state)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

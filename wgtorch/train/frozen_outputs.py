@@ -7,13 +7,13 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.run.node_cache_folder import CacheFolder
 
 _Tensors = dict[str, Tensor]
 
@@ -25,7 +25,7 @@ class FrozenOutputs:
     alone, so that what it is given never depends on the others of its batch.
 
     Args:
-        folder: where they are kept as safetensors, for other runs too; None keeps them in memory.
+        folder: where they are kept for other runs too, as a :class:`~wgtorch.NodeCache` keeps its own; None keeps them in memory.
         max_bytes: of memory; those that were used longest ago are left out first. Without a folder they are then computed again.
         latents: latents of pictures are kept; False where no picture comes twice the same.
         prompts: what frozen text encoders make of prompts is kept.
@@ -36,7 +36,7 @@ class FrozenOutputs:
     ) -> None:
         if max_bytes < 1:
             raise ConfigError(f"cache.max_bytes: found {max_bytes}; expected a number of bytes, or cache=null for none")
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else CacheFolder(folder, None)
         self.max_bytes, self.latents, self.prompts = max_bytes, latents, prompts
         self.computed = 0
         """Samples that were computed."""
@@ -50,12 +50,14 @@ class FrozenOutputs:
         if found is not None:
             self._kept.move_to_end(key)
         else:
-            found = self._read(key)
+            stored = None if self.folder is None else self.folder.read(key)
+            found = None if stored is None else stored[0]
             if found is None:
                 with torch.no_grad():
                     found = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in compute().items()}
                 self.computed += 1
-                self._write(key, found)
+                if self.folder is not None:
+                    self.folder.write(key, found, False)
             self._remember(key, found)
         return {name: value.to(device, non_blocking=True) for name, value in found.items()}
 
@@ -74,32 +76,6 @@ class FrozenOutputs:
         self._bytes += _size(tensors)
         while self._bytes > self.max_bytes and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
-
-    def _path(self, key: str) -> Path | None:
-        return None if self.folder is None else self.folder / key[:2] / f"{key}.safetensors"
-
-    def _read(self, key: str) -> _Tensors | None:
-        path = self._path(key)
-        if path is None or not path.is_file():
-            return None
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError):  # cut off by a kill: it is written anew
-            return None
-
-    def _write(self, key: str, tensors: _Tensors) -> None:
-        path = self._path(key)
-        if path is None:
-            return
-        from safetensors.torch import save_file
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}.new")
-        save_file(tensors, fresh)
-        fresh.replace(path)
 
 
 def content_hash(*values: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +58,17 @@ class Samples(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, trainable: Any) -> None:
         self._last = trainer.global_step
-        if not trainer.is_global_zero or self._batch is None:
-            return
         assert isinstance(trainable, Trainable)
-        batch = trainable.transfer_batch_to_device(_first(self._batch, self.count), trainable.device, 0)
-        averaging = trainable.averaging
+        batch = None if self._batch is None else _first(self._batch, self.count)
+        if trainable.is_sharded:  # a call of a sharded model is one of all processes
+            batch = trainer.strategy.broadcast(batch)
+        elif not trainer.is_global_zero:
+            return
+        if batch is None:
+            return
+        batch = trainable.transfer_batch_to_device(batch, trainable.device, 0)
         modes = {module: module.training for module in trainable.modules()}
-        with kept_generators(trainable.seed), torch.no_grad(), averaging.applied() if averaging is not None else nullcontext():
+        with kept_generators(trainable.seed), torch.no_grad(), trainable.averaged():
             trainable.eval()
             try:
                 with trained_adapters_active(trainable.target):
@@ -73,7 +76,7 @@ class Samples(pl.Callback):
             finally:
                 for module, mode in modes.items():
                     module.training = mode
-        for name, value in found.items():
+        for name, value in found.items() if trainer.is_global_zero else ():
             self._keep(trainer, name, value)
 
     def _keep(self, trainer: pl.Trainer, name: str, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,7 +16,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.rng import key_to_seed
-from wgtorch.core.tree import is_level, levels, walk
+from wgtorch.core.tree import levels
 from wgtorch.graph import Graph
 from wgtorch.lora.adapted_module import adapted_module
 from wgtorch.lora.switching import trained_adapters_active
@@ -33,6 +34,7 @@ from wgtorch.train.patterns import freeze as freeze_places
 from wgtorch.train.patterns import train_only as train_only_places
 from wgtorch.train.randomness import Generators
 from wgtorch.train.registries import ObjectiveRegistry, build, built_from
+from wgtorch.train.sharding import shard
 
 _log = logging.getLogger(__name__)
 _RECOMPUTES = ("_supports_gradient_checkpointing", "supports_gradient_checkpointing")
@@ -111,7 +113,9 @@ class Trainable(pl.LightningModule):
         self.group = GradientGroup()
         self.is_stepping = False
         """True while gradients or weights are half of what they will be: nothing that is saved then could be gone on from."""
-        self._is_grouped, self._is_sharded = False, False
+        self.is_sharded = False
+        """True where blocks are shards of which each process holds one."""
+        self._is_grouped = False
         self._checked = False
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -182,19 +186,11 @@ class Trainable(pl.LightningModule):
             self._trainer is None
             or not isinstance(self.trainer.strategy, ModelParallelStrategy)
             or self.device_mesh is None
-            or self._is_sharded
+            or self.is_sharded
         ):
             return
-        from torch.distributed.fsdp import fully_shard
-
-        if self.device_mesh["tensor_parallel"].size() > 1:
-            raise TrainingError(
-                f"ModelParallelStrategy: tensor_parallel_size is {self.device_mesh['tensor_parallel'].size()}, and no layer is split over "
-                "processes; expected ModelParallelStrategy(data_parallel_size=<processes>, tensor_parallel_size=1)"
-            )
-        self._is_sharded = True
-        for block in _sharded_blocks(self.target):
-            fully_shard(block, mesh=self.device_mesh["data_parallel"])
+        self.is_sharded = True
+        shard(self.target, self.device_mesh)
 
     def setup(self, stage: str) -> None:
         names = self.trained_names()
@@ -216,7 +212,7 @@ class Trainable(pl.LightningModule):
             say_what_is_left_out(self.target, learned)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.group.restore(self._gradients(), self.global_rank)
+        self.group.restore(self._gradients(), self.global_rank, self.trainer.world_size)
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.is_stepping = self._is_grouped  # what is summed so far would be lost among half a batch's gradients
@@ -256,20 +252,14 @@ class Trainable(pl.LightningModule):
         trained = {id(parameter) for parameter in self.learned()}
         return {name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) in trained}
 
+    def weights_beside(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of ``state_dict`` a checkpoint holds beside the model: the objective's own, and weights whose averages the model is."""
+        doubled = self.trained_names() if self.averaging is not None else set()
+        return {name: value for name, value in state.items() if not name.startswith("target.") or name in doubled}
 
-def _sharded_blocks(target: Block) -> list[Block]:
-    """Blocks with weights, each once, that train wherever they stand."""
-    found: dict[int, Block] = {}
-    whole: set[int] = set()
-    frozen: list[str] = []
-    for path, child, level in walk(target):
-        if level is not None and not level.node_specs[path.rpartition("/")[2]].trainable:
-            frozen.append(f"{path}/")
-        if not is_level(child) and any(True for _ in child.parameters()):
-            found[id(child)] = child
-            if any(f"{path}/".startswith(place) for place in frozen):
-                whole.add(id(child))
-    return [block for key, block in found.items() if key not in whole]
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model with averages in place of its weights, where there are such."""
+        return nullcontext() if self.averaging is None else self.averaging.applied()
 
 
 def _recompute(target: Block) -> None:

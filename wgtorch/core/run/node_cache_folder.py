@@ -29,10 +29,10 @@ class CacheFolder:
 
     Args:
         directory: is made if it is not there.
-        max_bytes: of all files together.
+        max_bytes: of all files together; None keeps all.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], max_bytes: int) -> None:
+    def __init__(self, directory: str | os.PathLike[str], max_bytes: int | None) -> None:
         self.path = Path(directory).expanduser()
         self.max_bytes = max_bytes
         self._writes = 0
@@ -80,12 +80,12 @@ class CacheFolder:
             content = save(tensors, {"entry": entry, "digest": _digest(entry, tensors)})
         except (StorageError, ValueError, TypeError, KeyError, RuntimeError):
             return False
-        if len(content) > self.max_bytes:
+        if self.max_bytes is not None and len(content) > self.max_bytes:
             return False
         self._put(self.path / f"{key}{_SUFFIX}", content)
         self._writes += 1
-        if self._writes % _EVERY == 1:
-            self._shrink()
+        if self.max_bytes is not None and self._writes % _EVERY == 1:
+            self._shrink(self.max_bytes)
         return True
 
     def clear(self) -> None:
@@ -101,8 +101,8 @@ class CacheFolder:
         finally:
             fresh.unlink(missing_ok=True)
 
-    def _shrink(self) -> None:
-        """Takes the least recently used files away until the rest is within the budget; another process may do the same."""
+    def _shrink(self, max_bytes: int) -> None:
+        """Takes the least recently used files away until the rest is within a budget; another process may do the same."""
         found = []
         for file in self.path.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ class CacheFolder:
                 found.append((about.st_mtime_ns, about.st_size, file))
         total = sum(size for _, size, _ in found)
         for _, size, file in sorted(found, key=lambda entry: entry[:2]):
-            if total <= self.max_bytes:
+            if total <= max_bytes:
                 break
             file.unlink(missing_ok=True)
             total -= size

@@ -19,6 +19,7 @@ from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.json_text import read_json
+from wgtorch.lora.adapted_module import base_state
 from wgtorch.lora.formats.layer_tensors import layer_tensors
 from wgtorch.lora.formats.low_rank import LowRank, low_rank
 from wgtorch.lora.formats.names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
@@ -27,7 +28,7 @@ from wgtorch.lora.target_modules import sizes
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 METADATA = "lora_adapter_metadata"
-_LAYER = re.compile(r"\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(\.|$)")
+_LAYER = re.compile(r"\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector|oft_R|oft_embedding_R)(\.|$)")
 _FACTORED = ("LOHA", "LOKR")
 _EMBEDDING = "lora_embedding_A"
 _WIDE = ("lora_A.weight", _EMBEDDING, "hada_w1_a", "lokr_w1", "lokr_w1_a", "diff", "diff_b")
@@ -51,15 +52,26 @@ class Stored:
 
     def layers(self) -> set[str]:
         """Paths of the layers that it adapts."""
-        return {_LAYER.split(key, maxsplit=1)[0] for key in self.tensors}
+        return {key[: found.start()] for key in self.tensors if (found := _LAYER.search(key))}
+
+    def copied(self) -> dict[str, Tensor]:
+        """Tensors of modules of which it has whole copies, as the model names its own."""
+        return {key: value for key, value in self.tensors.items() if not _LAYER.search(key)}
 
     def missing(self, model: nn.Module, adaptable: Mapping[str, nn.Module]) -> list[str]:
-        """Layers that a model does not have."""
-        return sorted(self.layers() - adaptable.keys())
+        """Layers, and tensors of copied modules, that a model does not have."""
+        copied = self.copied()
+        return sorted((self.layers() - adaptable.keys()) | (copied.keys() - base_state(model).keys() if copied else set()))
 
     def fits(self, model: nn.Module, adaptable: Mapping[str, nn.Module]) -> bool:
         """The layers of a model that has them all are as wide as these."""
+        copied = self.copied()
+        base = base_state(model) if copied else {}
+        if any(base[key].shape != value.shape for key, value in copied.items()):
+            return False
         for key, value in self.tensors.items():
+            if key in copied or ".oft_" in key:
+                continue
             path, _, kind = key.partition(".lora_")
             inwards, outwards = sizes(adaptable[path])
             if kind.startswith(("A", "embedding_A")) and value.shape[1] != inwards:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import StructureError
-from wgtorch.lora.adapted_module import layers_of
+from wgtorch.lora.adapted_module import layers_of, names_in
 from wgtorch.lora.formats.low_rank import LowRank
 from wgtorch.lora.formats.names import TEXT_ENCODERS, AdapterNames, Spelling, adapter_names
 from wgtorch.lora.formats.read import DIFFUSERS_WEIGHTS, METADATA, config_of, tensors_for, weight_of
@@ -60,7 +60,7 @@ def changes_of(place: Place, chosen: Weighted) -> dict[str, LowRank]:
     found: dict[str, list[tuple[LowRank, float]]] = {}
     for path, layer in layers_of(place.module):
         for name, weight in chosen:
-            if name in layer.scaling:
+            if name in names_in(layer):
                 found.setdefault(path, []).append((_change(place, path, layer, name), weight))
     return {path: _sum(changes, f"{place.path}: {path}") for path, changes in found.items()}
 
@@ -86,6 +86,8 @@ def write_diffusers(file: Path, parts: Mapping[str, Place], chosen: Mapping[str,
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, Any] = {}
     for part, place in parts.items():
+        for path, layer in layers_of(place.module):
+            _check_low_rank(place, path, layer, chosen[part])
         if len(chosen[part]) == 1 and chosen[part][0][1] == 1.0:
             text, own = stored_adapter(place.block, chosen[part][0][0])
             config = json.loads(text)
@@ -135,7 +137,16 @@ def _said(key: str, part: str) -> str:
     return f"{key}.weight" if part in TEXT_ENCODERS and key.endswith("lora_magnitude_vector") else key
 
 
+def _check_low_rank(place: Place, path: str, layer: Any, chosen: Weighted) -> None:
+    if "lora_A" not in layer._modules and (own := [name for name, _ in chosen if name in names_in(layer)]):
+        what = "a whole copy of the module" if "modules_to_save" in layer._modules else "OFT"
+        raise StructureError(
+            f"{place.path}: adapter {own[0]!r} is {what} on {path}, which only format='peft' holds; save it so, or fuse it"
+        )
+
+
 def _change(place: Place, path: str, layer: Any, name: str) -> LowRank:
+    _check_low_rank(place, path, layer, ((name, 1.0),))
     if name not in layer.lora_A:
         raise StructureError(f"{place.path}: {path} is an embedding, whose adapters only format='peft' and 'diffusers' hold")
     down, up = layer.lora_A[name].weight.detach().flatten(1), layer.lora_B[name].weight.detach().flatten(1)
