@@ -163,7 +163,7 @@ def _tower(top: int, left: int) -> np.ndarray:
 
 
 def _uncovered(picture: np.ndarray, covered: np.ndarray, tower: np.ndarray, cap: np.ndarray) -> np.ndarray:
-    """The picture with what is beside covered pixels mirrored into them, row by row; on the tower what is of the tower, beside it what is not."""
+    """The picture with what is beside covered pixels mirrored into them, row by row, the tower's into the tower alone."""
     found = picture.copy()
     around = _grown(tower | cap, 0, 2)  # its edge is painted softly
     for inside, free in ((tower, tower & ~covered), (~tower, ~around & ~covered)):
