@@ -24,7 +24,7 @@ _BLOCKS = {
         "sound/pixel_scene", "vlm/pixel_scene",
     ),
     "wgtorch.blocks.simulation": (
-        "reader/read", "reader/rules", "reader/trained", "reader/unread",
+        "picture/again", "picture/better", "picture/misread", "reader/read", "reader/rules", "reader/trained", "reader/unread",
         "simulation/account", "simulation/architect", "simulation/author", "simulation/development", "simulation/narrated",
         "simulation/world_update",
     ),

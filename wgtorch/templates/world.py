@@ -19,13 +19,17 @@ READER_REF = "wgtorch:action_reader"
 
 def single(block_type: str, name: str, **config: object) -> Pipeline:
     """A pipeline of one graph of one block, all its ports exposed."""
+    return around(_alone(block_type, name, **config), name)
+
+
+def _alone(block_type: str, name: str, **config: object) -> Graph:
     graph = Graph(name)
     graph.add_node(block_type, name, config=config)
     for port in graph.nodes[name].get_input_spec():
         graph.expose_input(name, port)
     for port in graph.nodes[name].get_output_spec():
         graph.expose_output(name, port)
-    return around(graph, name)
+    return graph
 
 
 def around(graph: Graph, name: str) -> Pipeline:
@@ -203,7 +207,13 @@ def architect(*, pictures: int = 1, painter: str = "pixels") -> Stage:
 
 @register_template("creator", level="stage")
 def creator(
-    *, painter: str = "pixels", steps: int = 10, guidance: float | None = None, larger: bool | None = None, sound: bool = False
+    *,
+    painter: str = "pixels",
+    steps: int = 10,
+    guidance: float | None = None,
+    larger: bool | None = None,
+    sound: bool = False,
+    repaint: bool = False,
 ) -> Stage:
     """Paints a picture for each prompt of the recipe: of the recipe's scene, where it holds the plan of one, else of the prompt's words.
 
@@ -213,15 +223,20 @@ def creator(
         guidance: strength of classifier-free guidance, of the painter ``scenes`` (2).
         larger: False leaves pictures at 64x64; else ``pixels`` are enlarged to 512x512, and ``scenes`` to 128x128 by an upscaler.
         sound: make the sound of the place, too; the artifacts are then ``{"pictures": [...], "audio": [1, 1, N], "rate": 22050}``.
+        repaint: of ``pixels``: a picture in which the describer does not find the plan is painted once more, from other noise, and
+            the better one kept; what it still shows otherwise is a discrepancy, and no fact.
     """
     stage = Stage("creator", role="creator")
     reads = {"paint.prompt": "recipe.prompts"}
     if _painter(painter) == "pixels":
         if guidance is not None:
             raise ConfigError("template 'creator': guidance is an option of painter='scenes'; the painter is 'pixels'")
-        pipeline = build_template("pipeline", "scene_to_image", {"steps": steps, "scale": 1 if larger is False else 8})
+        options = {"steps": steps, "scale": 1 if larger is False else 8}
+        pipeline = _repainting(options) if repaint else build_template("pipeline", "scene_to_image", options)
         reads["paint.scene"] = "recipe.scene"
     else:
+        if repaint:
+            raise ConfigError("template 'creator': repaint is an option of painter='pixels'; the painter is 'scenes'")
         options = {"guidance": 2.0 if guidance is None else guidance, "larger": True if larger is None else larger}
         pipeline = build_template("pipeline", "text_to_image", {"steps": steps, **options})
     stage.add_pipeline(pipeline, "paint", map="prompt")
@@ -233,6 +248,35 @@ def creator(
     stage.set_state_contract(["recipe"], ["artifacts"], reads, writes)
     stage.set_execution_condition("creator")
     return stage
+
+
+def _repainting(options: Mapping[str, Any]) -> Pipeline:
+    """Paints a scene, looks at the picture, and paints it once more where it shows something else; the models are the same ones."""
+    paint, look = build_template("graph", "scene_to_image", dict(options)), build_template("graph", "describe_scene", {})
+    again = Graph("again")
+    again.add_node("picture/again", "scene", auto_connect=False)
+    again.add_node(paint, "t2i", auto_connect=False)
+    again.add_edge("scene.scene", "t2i.scene")
+    again.expose_input("scene", "scene", "scene")
+    again.expose_input("t2i", "prompt", "prompt")
+    again.expose_output("t2i", "image", "image")
+    pipeline = Pipeline("repainting")
+    for name, graph in (("t2i", paint), ("look", look), ("again", again), ("look_again", look)):
+        pipeline.add_graph(graph, name)
+    for block_type, name in (("picture/misread", "misread"), ("picture/better", "better")):
+        pipeline.add_graph(_alone(block_type, name), name)
+    for source, target in (
+        ("t2i.image", "look.image"), ("look.attributes", "misread.attributes"), ("misread.again", "again.scene"),
+        ("again.image", "look_again.image"), ("t2i.image", "better.image"), ("look.attributes", "better.attributes"),
+        ("again.image", "better.second"), ("look_again.attributes", "better.second_attributes"),
+    ):  # fmt: skip
+        pipeline.add_edge(source, target)
+    for node in ("t2i", "misread", "better"):
+        pipeline.expose_input(node, "scene", "scene")
+    for node in ("t2i", "again"):
+        pipeline.expose_input(node, "prompt", "prompt")
+    pipeline.expose_output("better", "image")
+    return pipeline
 
 
 def _painter(name: str) -> str:
@@ -260,6 +304,7 @@ def default(
     reader: str = "trained",
     teller: str = "grammar",
     narrator: str | dict[str, Any] | None = None,
+    repaint: bool = False,
 ) -> World:
     """A simulated world that lives by itself, answers what one types, and paints what happens; needs no network, key or GPU.
 
@@ -282,6 +327,7 @@ def default(
         narrator: a language model that tells in its own words, checked against the facts, and reads actions that the reader does not
             understand, those in other languages among them: ``smollm2``, which ``wgtorch models add smollm2`` installs; or the config of
             a language model. It is one in memory, with an adapter for each of the two.
+        repaint: paint a picture once more in which the describer does not find what was planned.
     """
     name = traveller.strip()
     if not name or len(name) > 60 or any(not char.isprintable() for char in name):
@@ -295,7 +341,7 @@ def default(
     options = {"places": places, "characters": characters, "scheduling": scheduling, "teller": teller}
     world.add_stage(_environment(memory, reader, options, model))
     world.add_stage(architect(pictures=pictures, painter=painter))
-    world.add_stage(creator(painter=painter, steps=steps, guidance=guidance, larger=larger, sound=sound))
+    world.add_stage(creator(painter=painter, steps=steps, guidance=guidance, larger=larger, sound=sound, repaint=repaint))
     world.set_canonical_cycle()
     world.set_initial_content({"story": story, "style": style, "traveller": name})
     return world

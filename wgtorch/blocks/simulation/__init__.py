@@ -9,10 +9,14 @@ from wgtorch.blocks.simulation.blocks import (
 from wgtorch.blocks.simulation.model_reader import ReadLines, UnreadLines
 from wgtorch.blocks.simulation.narrator import SimulationAccount, SimulationNarrated
 from wgtorch.blocks.simulation.readers import RuleActionReader, TrainedActionReader
+from wgtorch.blocks.simulation.repainting import Again, Better, Misread
 from wgtorch.blocks.simulation.scene_plan import Look, ScenePlan, Thing
 
 __all__ = [
+    "Again",
+    "Better",
     "Look",
+    "Misread",
     "ReadLines",
     "RuleActionReader",
     "ScenePlan",
