@@ -9,7 +9,8 @@ _BLOCKS = {
     "wgtorch.blocks.diffusion": (
         "codec/pixels", "encoder/pixels", "noise/gaussian", "noise/image", "preview/x0", "schedule/diffusion", "schedule/flow",
         "guidance/cfg", "guidance/gradient", "guidance/pag", "guidance/perp_neg", "guidance/sag",
-        "solver/ddim", "solver/ddpm", "solver/dpmpp_2m", "solver/dpmpp_2m_sde", "solver/euler", "solver/euler_ancestral",
+        "solver/ddim", "solver/ddpm", "solver/dpmpp_2m", "solver/dpmpp_2m_sde", "solver/dpmpp_3m_sde", "solver/euler",
+        "solver/euler_ancestral",
         "solver/flow_euler", "solver/flow_heun", "solver/heun", "solver/lcm", "solver/unipc",
     ),
     "wgtorch.blocks.grammar": ("grammar/architect", "grammar/author", "grammar/development", "grammar/world_update"),
@@ -60,7 +61,10 @@ _BLOCKS = {
         "backbone/unet_3d_condition", "backbone/unet_motion",
         "backbone/chroma_transformer", "backbone/flux2_transformer", "backbone/hunyuan_video_transformer",
         "adapter/flux_controlnet", "diffusers/rows", "diffusers/signed",
-        "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_shift",
+        "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_pictures", "diffusers/flux2_shift",
+        "adapter/sd3_controlnet", "backbone/lumina2_transformer", "guidance/lumina2",
+        "backbone/unet_spatio_temporal", "codec/autoencoder_kl_frames", "codec/autoencoder_kl_temporal_decoder", "conditioner/clip_picture",
+        "diffusers/motion", "diffusers/noised_picture", "guidance/frames",
     ),
     "wgtorch.integrations.models": (
         "embedder", "image_generator", "llm", "speech_to_text", "text_to_speech", "vlm",
@@ -88,14 +92,15 @@ _OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
         "wgtorch.graph": ("graph",), "wgtorch.pipeline": ("pipeline",), "wgtorch.stage": ("stage",), "wgtorch.world": ("world",),
     },
     "wgtorch.graph_readers": {
-        "wgtorch.integrations.comfy.importing": ("comfy",), "wgtorch.integrations.diffusers.importing": ("diffusers",),
+        "wgtorch.integrations.comfy.importer": ("comfy",), "wgtorch.integrations.diffusers.importer": ("diffusers",),
+        "wgtorch.integrations.diffusers.modular": ("modular",),
     },
-    "wgtorch.graph_writers": {"wgtorch.integrations.diffusers.exporting": ("diffusers",)},
+    "wgtorch.graph_writers": {"wgtorch.integrations.diffusers.exporter": ("diffusers",)},
     "wgtorch.solver_changes": {"wgtorch.integrations.diffusers.solver_change": ("diffusers",)},
     "wgtorch.adapter_names": {
         "wgtorch.integrations.diffusers.families": (
             "ChromaTransformer2DModel", "CogVideoXTransformer3DModel", "Flux2Transformer2DModel", "HunyuanVideoTransformer3DModel",
-            "LTXVideoTransformer3DModel",
+            "LTXVideoTransformer3DModel", "Lumina2Transformer2DModel", "UNetMotionModel",
             "FluxTransformer2DModel", "PixArtTransformer2DModel", "QwenImageTransformer2DModel", "SD3Transformer2DModel",
             "SanaTransformer2DModel", "UNet2DConditionModel", "WanTransformer3DModel", "ZImageTransformer2DModel",
         ),

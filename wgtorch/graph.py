@@ -79,13 +79,28 @@ class Graph(Composite):
         return GraphReaders.get("diffusers")(source, task=task, **options)
 
     @classmethod
+    def from_modular(cls, pipeline: Any, *, example: Mapping[str, Any]) -> Graph:
+        """A graph of the blocks of a modular pipeline of diffusers, whose models are shared.
+
+        Args:
+            pipeline: a ``diffusers.ModularPipeline`` with its components.
+            example: a call of it, by which graph and pipeline are compared; see
+                :func:`wgtorch.integrations.diffusers.modular.from_modular`.
+
+        Raises:
+            ConfigError: it is none, or the graph would do something else; names the block.
+            MissingExtraError: diffusers is not installed.
+        """
+        return GraphReaders.get("modular")(pipeline, example=example)
+
+    @classmethod
     def from_comfy(cls, workflow: str | os.PathLike[str] | Mapping[str, Any], *, models: str | os.PathLike[str], **options: Any) -> Graph:
         """A graph of a workflow of ComfyUI in its API form.
 
         Args:
             workflow: the file, or what is in it.
             models: folder of checkpoints, LoRAs and ControlNets, as ComfyUI's ``models``.
-            options: see :func:`wgtorch.integrations.comfy.importing.from_comfy`.
+            options: see :func:`wgtorch.integrations.comfy.importer.from_comfy`.
 
         Raises:
             ConfigError: it holds nodes, inputs or values that no graph has; all are named.

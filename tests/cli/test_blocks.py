@@ -27,7 +27,11 @@ def test_every_type_is_listed_with_its_summary(capsys: pytest.CaptureFixture[str
 
 def test_types_that_begin_with_a_name_are_listed_and_one_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["blocks", "solver/dpmpp"]) == 0
-    assert [row.split(":")[0] for row in capsys.readouterr().out.splitlines()] == ["solver/dpmpp_2m", "solver/dpmpp_2m_sde"]
+    assert [row.split(":")[0] for row in capsys.readouterr().out.splitlines()] == [
+        "solver/dpmpp_2m",
+        "solver/dpmpp_2m_sde",
+        "solver/dpmpp_3m_sde",
+    ]
     assert main(["blocks", "noise/gaussian"]) == 0
     page = capsys.readouterr().out
     for words in ("# noise/gaussian", "## Inputs", "## Outputs", "| `shape` | list of integer | needed |", "block_type: noise/gaussian"):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tests.train.toys import FLOW, BothWays, backbone
 from wgtorch import Block, Graph, register_block
-from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import to_x0
 from wgtorch.blocks.diffusion.schedules import build_schedule
 from wgtorch.core.errors import ConfigError

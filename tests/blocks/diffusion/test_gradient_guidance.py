@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wgtorch import Block, Graph, register_block
 from wgtorch.blocks.diffusion import add_preview, steer
-from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import from_x0, to_x0
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.roles import Backbone

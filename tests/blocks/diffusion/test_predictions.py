@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, flow_level, variance_from, vp_level
+from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, flow_level, variance_from, vp_level
 from wgtorch.blocks.diffusion.predictions import PREDICTIONS, epsilon_of, from_x0, prediction_name, to_epsilon, to_x0
 
 X0, EPS = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, flow_level
+from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, flow_level
 from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, SamplerState, TimeGrid, build_schedule, shifted_sigmas
 from wgtorch.blocks.diffusion.schedules.betas import alpha_bars_of, make_betas, rescale_to_zero_snr
 from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu, shift_sigma, shift_sigma_by_mu, stretch_to_terminal

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, vp_level
+from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, vp_level
 from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, SamplerState, TimeGrid, shifted_sigmas
 from wgtorch.blocks.diffusion.solvers import DDIM, Euler, FlowEuler, GridSolver, StochasticSolver
 from wgtorch.core.block import Block, BlockRegistry, register_block

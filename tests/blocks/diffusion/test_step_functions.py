@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 
 from tests.blocks.diffusion.against_diffusers import SHAPE, noises_for, scheduler_of, stepping
-from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, flow_level, vp_level
+from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, flow_level, vp_level
+from wgtorch.blocks.diffusion.schedules import DiffusionSchedule
+from wgtorch.blocks.diffusion.solvers import DPMpp3MSDE
 from wgtorch.blocks.diffusion.steps import (
     consistency_coefficients,
     ddim_coefficients,
@@ -192,6 +195,37 @@ def test_dpm_solver(algorithm: str, variant: str, flow: bool) -> None:
             for order, theirs in ((1, first), (2, second)):
                 numbers = dpmpp_2m_sde_coefficients(before, now, to, torch.tensor(order == 1), variant)
                 close(dpmpp_2m_sde_step(X, PRED, OTHER, Z, *numbers), theirs)
+
+
+def test_three_predictions_of_the_data_with_noise() -> None:
+    """As ``sample_dpmpp_3m_sde`` of k-diffusion, over x0 + sigma eps, with eta and s_noise of 1."""
+    solver, grid = DPMpp3MSDE(), DiffusionSchedule(num_steps=6).grid(6)
+    numbers, sigmas = solver.coefficients(grid), [float(level.sigma / level.alpha) for level in grid.levels]
+    guesses, noises = noises_for(6, torch.float64), noises_for(7, torch.float64)[1:]
+    x, history = X, (torch.zeros_like(X), torch.zeros_like(X))
+    theirs, h_1, h_2, x0_1, x0_2 = X / grid.levels[0].alpha, None, None, None, None
+    for k in range(6):
+        x0, z = guesses[k], noises[k]
+        x, history = solver.step(x, SimpleNamespace(x0=x0), history, z, [each[k] for each in numbers])  # type: ignore[arg-type, assignment]
+        if sigmas[k + 1] == 0:
+            theirs = x0
+        else:
+            t, s = -torch.tensor(sigmas[k], dtype=torch.float64).log(), -torch.tensor(sigmas[k + 1], dtype=torch.float64).log()
+            h = s - t
+            h_eta = h * 2
+            theirs = torch.exp(-h_eta) * theirs + (-h_eta).expm1().neg() * x0
+            phi_2 = h_eta.neg().expm1() / h_eta + 1
+            if h_2 is not None:
+                r0, r1 = h_1 / h, h_2 / h
+                d1_0, d1_1 = (x0 - x0_1) / r0, (x0_1 - x0_2) / r1
+                d1, d2 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1), (d1_0 - d1_1) / (r0 + r1)
+                theirs = theirs + phi_2 * d1 - (phi_2 / h_eta - 0.5) * d2
+            elif h_1 is not None:
+                theirs = theirs + phi_2 * (x0 - x0_1) / (h_1 / h)
+            theirs = theirs + z * sigmas[k + 1] * (-2 * h).expm1().neg().sqrt()
+            h_1, h_2 = h, h_1
+        x0_1, x0_2 = x0, x0_1
+        close(x / grid.levels[k + 1].alpha, theirs)
 
 
 @pytest.mark.parametrize("flow", [False, True])

@@ -397,6 +397,9 @@ def test_all_that_no_graph_has_is_named_at_once(rooms: dict[str, Any], tmp_path:
     flow["20"] = {"class_type": "FreeU", "inputs": {"model": ["4", 0], "b1": 1.3}}
     flow["21"] = {"class_type": "NobodysNode", "inputs": {}}  # leads nowhere, so ComfyUI does not run it either
     flow["3"]["inputs"]["model"] = ["20", 0]
+    flow["22"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "x4.pth"}}
+    flow["23"] = {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["22", 0], "image": ["8", 0]}}
+    flow["9"]["inputs"]["images"] = ["23", 0]
     flow["8"]["inputs"]["vae"] = ["4", 1]
     flow["6"]["inputs"]["text"] = ["99", 0]
     with pytest.raises(ConfigError) as caught:
@@ -405,6 +408,8 @@ def test_all_that_no_graph_has_is_named_at_once(rooms: dict[str, Any], tmp_path:
     for part in (
         "FreeU '20': not supported",
         "KSampler '3': sampler_name: found 'uni_pc', supported: euler, ddim",
+        "(uni_pc: it is of third order and leaves a rest of noise, which solver/unipc does not; the nearest is dpmpp_2m)",
+        "ImageUpscaleWithModel '23': not supported: models that enlarge pictures are not read; ImageScale and ImageScaleBy are",
         "KSampler '3': schedule is no input of it; did you mean 'scheduler'?",
         "VAEDecode '8': vae: leads to output 1 of CheckpointLoaderSimple '4', which is no VAE",
         "CLIPTextEncode '6': text: is a link to node '99'; expected a value",
@@ -432,7 +437,7 @@ def test_all_that_no_graph_has_is_named_at_once(rooms: dict[str, Any], tmp_path:
 
 
 def test_samplers_that_draw_say_how_they_differ(rooms: dict[str, Any]) -> None:
-    for name in ("euler_ancestral", "dpmpp_2m_sde"):
+    for name in ("euler_ancestral", "dpmpp_2m_sde", "dpmpp_3m_sde", "lcm"):
         graph = graph_of(rooms, workflow(sampler_name=name))
         assert "ComfyUI draws the noise of its steps" in graph.metadata["differs"]["sampler_3"]
         one, other = graph.run({}, seed=1)["image"], graph.run({}, seed=2)["image"]

@@ -80,7 +80,7 @@ def test_every_class_of_diffusers_is_taken_or_refused_by_name() -> None:
     assert len(taken) == len(set(taken)) and all(hasattr(diffusers, name) for name in taken)
     assert "Stable Diffusion XL" in names(FAMILIES)
     for family in FAMILIES:
-        assert all(tasks for tasks in family.pipelines.values()) and family.backbone in family.parts
+        assert all(tasks for tasks in family.pipelines.values()) and family.model in family.parts
 
 
 def test_parts_that_are_not_the_familys_are_named(pipelines: dict[str, Any]) -> None:

@@ -12,11 +12,15 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from safetensors.torch import save_file
+
 from tests.integrations.diffusers import tiny_prompted
+from tests.integrations.diffusers.adapter_files import Maker
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, ours, picture, theirs
 from wgtorch import lora
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
+from wgtorch.lora.formats.names import Spelling, adapter_names
 
 pytestmark = [  # of their code
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -33,6 +37,7 @@ FAMILIES = {
     "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": 16},
     "flux2_klein": {"height": 16, "width": 32, "max_sequence_length": 64, "text_encoder_out_layers": (1, 2, 3)},
     "flux2_distilled": {"height": 16, "width": 16, "max_sequence_length": 64, "text_encoder_out_layers": (1, 2, 3)},
+    "lumina2": {"height": 32, "width": 48, "max_sequence_length": 200, "system_prompt": "be brief"},
     "chroma": {"height": 16, "width": 16, "max_sequence_length": 16},
     "hunyuan_video": {
         "height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16, "prompt_template": {"template": "x{}", "crop_start": 1},
@@ -117,6 +122,44 @@ def test_adapters_leave_for_diffusers_and_come_back(pipelines: dict[str, Any], f
     pipeline.load_lora_weights(tmp_path / "diffusers")
     torch.testing.assert_close(theirs(pipeline, **call_of(family)), found, rtol=0, atol=1e-4)
     pipeline.unload_lora_weights()
+
+
+FORMATS = [
+    ("transformer.", "peft"),
+    ("transformer.", "dora_peft"),
+    ("diffusion_model.", "peft_alpha"),
+    *(("lora_unet_", kind) for kind in ("kohya", "dora", "dora_columns", "loha", "lokr", "lokr_whole", "diff")),
+]
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("ltx_dynamic", "flux2_distilled")])
+def test_adapter_files_of_every_kind(pipelines: dict[str, Any], family: str, tmp_path: Path) -> None:
+    """Each is the same as the weights that were changed by hand; the names of the model's first code too, where there are some."""
+    model, graph = pipelines[family].transformer, graph_of(pipelines[family], family)
+    modules = dict(model.named_modules())
+    paths = [path for path, module in modules.items() if isinstance(module, torch.nn.Linear) and "to_" in path][:6]
+    names = adapter_names(model)
+    first = list(names.spellings(model).items())[:3] if names is not None else []
+    cells = [(prefix, kind, [(path, Spelling((path,))) for path in paths]) for prefix, kind in FORMATS]
+    cells += [("diffusion_model.", "peft", first)] if first else []
+    plain = ours(graph, **call_of(family))
+    for number, (prefix, kind, layers) in enumerate(cells):
+        maker = Maker(number)
+        for name, spelling in layers:
+            key = prefix + (name.replace(".", "_") if prefix.endswith("_") else name)
+            maker.layer(kind, key, "transformer", list(spelling.layers), modules, swapped=spelling.swapped)
+        save_file(maker.tensors, tmp_path / f"{number}.safetensors")
+        lora.load(graph, tmp_path / f"{number}.safetensors", "mine")
+        found = ours(graph, **call_of(family))
+        lora.remove(graph, "mine")
+        before = {path: modules[path].weight.data for _, path in maker.weights}
+        for (_, path), value in maker.weights.items():
+            modules[path].weight.data = value
+        expected = ours(graph, **call_of(family))
+        for path, value in before.items():
+            modules[path].weight.data = value
+        assert (expected - plain).abs().max() > 1e-5, (prefix, kind)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4, msg=lambda words, cell=(prefix, kind): f"{cell}: {words}")
 
 
 def test_embeddings_alone_for_a_pipeline_without_text_encoder(tmp_path: Path) -> None:

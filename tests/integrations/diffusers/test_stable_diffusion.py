@@ -19,6 +19,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
+from wgtorch import lora
 from wgtorch.blocks.diffusion import DPMpp2M, PerturbedAttention
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, UnknownNameError
 from wgtorch.core.pool import Pool
@@ -430,6 +431,33 @@ def test_a_compiled_graph_compiles_one_turn_for_all_runs(pipeline: Any) -> None:
     graph.compile(backend=counter, fullgraph=True)
     for call, image in zip(calls, expected, strict=True):
         torch.testing.assert_close(ours(graph, **call), image, rtol=0, atol=1e-5)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+def test_loras_are_swapped_in_a_compiled_loop_that_is_not_compiled_again(tmp_path: Path) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    graph = from_diffusers(tiny.stable_diffusion(tmp_path / "sd"))
+    call = {"prompt": PROMPT, "num_inference_steps": 2}
+    expected = {}
+    for seed in (1, 2):
+        lora.add(graph, "mine", rank=2, nodes="backbone")
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in graph.named_parameters():
+                if ".lora_" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        expected[seed] = ours(graph, **call)
+        lora.save(graph, tmp_path / str(seed), "mine", format="diffusers")
+        lora.remove(graph, "mine")
+    assert (expected[1] - expected[2]).abs().max() > 1e-2
+    lora.load(graph, tmp_path / "1", "style")
+    counter = CompileCounter()
+    graph.compile(backend=counter, fullgraph=True)
+    for seed in (1, 2, 1):
+        lora.load(graph, tmp_path / str(seed), "style", replace=True)
+        torch.testing.assert_close(ours(graph, **call), expected[seed], rtol=0, atol=1e-4)
     assert counter.frame_count == 1
 
 

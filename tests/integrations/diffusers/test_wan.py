@@ -209,7 +209,7 @@ def test_bad_input(pipeline: Any, from_image: Any) -> None:
         Graph.from_diffusers(from_image, task="text_to_video")
     with pytest.raises(ConfigError, match="DDIMScheduler does not fit a model that predicts a flow"):
         Graph.from_diffusers(type(pipeline)(**{**pipeline.components, "scheduler": tiny.scheduler("ddim")}), task="text_to_video")
-    with pytest.raises(ConfigError, match="shifts by the size of the picture, which Wan's pipeline does not tell it"):
+    with pytest.raises(ConfigError, match="shifts by the size of the picture, which the pipeline of Wan 2.1 and 2.2 does not tell it"):
         Graph.from_diffusers(with_scheduler(pipeline, "flow_dynamic"), task="text_to_video")
     two = type(pipeline)(**pipeline.components, boundary_ratio=0.5)
     with pytest.raises(ConfigError, match="has transformer and a boundary_ratio of 0.5; expected a boundary and both"):

@@ -278,3 +278,28 @@ def hunyuan_video() -> Any:
         text_encoder_2=CLIPTextModel(clip).eval(),
         tokenizer_2=other,
     )  # fmt: skip
+
+
+def lumina2() -> Any:
+    """A pipeline of Lumina-Image 2."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        head_dim=8, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_hidden_layers=2, num_key_value_heads=2, vocab_size=120,
+        max_position_embeddings=4096,
+    )  # fmt: skip
+    return Lumina2Pipeline(
+        transformer=Lumina2Transformer2DModel(
+            sample_size=4, patch_size=2, in_channels=4, hidden_size=24, num_layers=1, num_refiner_layers=1, num_attention_heads=1,
+            num_kv_heads=1, multiple_of=2, axes_dim_rope=(8, 8, 8), axes_lens=(300, 8, 8), cap_feat_dim=8,
+        ).eval(),
+        vae=autoencoder(
+            block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.9,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_image_seq_len=2, max_image_seq_len=64),
+        text_encoder=Gemma2Model(config).eval(),
+        tokenizer=letters(),
+    )  # fmt: skip

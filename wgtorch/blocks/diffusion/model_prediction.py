@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import epsilon_of, to_epsilon, to_x0
 
 

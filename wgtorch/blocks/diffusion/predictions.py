@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.core.errors import suggest
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel, variance_from
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel, variance_from
 
 SMALLEST_VARIANCE = 1e-20  # what a variance of 0 counts as
 SIGMA_DATA = 0.5  # the deviation of data that consistency models were distilled with
@@ -193,6 +193,47 @@ def dpmpp_2m_sde_coefficients(
     weight = 0.5 * fresh if variant == "midpoint" else fresh / (-2 * h) + 1
     of_change = torch.where(is_first_order, 0.0, to.alpha * weight * inverse_r(before, now, to))
     return to.sigma / now.sigma * torch.exp(-h), to.alpha * fresh, of_change, to.sigma * fresh.sqrt()
+
+
+def dpmpp_3m_sde_coefficients(
+    older: NoiseLevel, before: NoiseLevel, now: NoiseLevel, to: NoiseLevel, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What a step multiplies x, x0, x0 - x0 before, x0 before - x0 older and noise by, as ``sample_dpmpp_3m_sde`` of k-diffusion does
+    (https://github.com/crowsonkb/k-diffusion).
+
+    Args:
+        older: where the step before the one before started.
+        before: where the step before started.
+        now: s.
+        to: t.
+        order: 1, 2 or 3, for each step.
+    """
+    h = to.log_snr - now.log_snr
+    fresh = -torch.expm1(-2 * h)
+    phi_2 = 1 - fresh / (2 * h)
+    phi_3 = phi_2 / (2 * h) - 0.5
+    r0, r1 = (now.log_snr - before.log_snr) / h, (before.log_snr - older.log_snr) / h
+    second = phi_2 / r0
+    third = (phi_2 * (1 + r0 / (r0 + r1)) - phi_3 / (r0 + r1)) / r0
+    of_older = (phi_3 - phi_2 * r0) / (r0 + r1) / r1
+    of_change = torch.where(order == 1, 0.0, torch.where(order == 2, second, third))
+    of_older = torch.where(order == 3, of_older, 0.0)
+    return to.sigma / now.sigma * torch.exp(-h), to.alpha * fresh, to.alpha * of_change, to.alpha * of_older, to.sigma * fresh.sqrt()
+
+
+def dpmpp_3m_sde_step(x: Tensor, x0: Tensor, before: Sequence[Tensor], z: Tensor | None, *numbers: Tensor) -> Tensor:
+    """x_t = of_x x + of_x0 x0 + of_change (x0 - before_0) + of_older (before_0 - before_1) + s z.
+
+    Args:
+        x: [B, C, ...].
+        x0: data predicted there.
+        before: data predicted in the step before, and in the one before that.
+        z: noise.
+        numbers: as :func:`dpmpp_3m_sde_coefficients` gives them.
+    """
+    of_x, of_x0, of_change, of_older, s = numbers
+    changes = ((of_change, x0 - before[0]), (of_older, before[0] - before[1]))
+    return linear_combination((of_x, x), (of_x0, x0), *changes, (s, z))
 
 
 def inverse_r(before: NoiseLevel, now: NoiseLevel, to: NoiseLevel) -> Tensor:

@@ -18,11 +18,23 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ddim": ("solver/euler", {}, ""),  # which is DDIM without noise, and what ComfyUI calls so
     "heun": ("solver/heun", {}, ""),
     "dpmpp_2m": ("solver/dpmpp_2m", {"lower_order_final": False}, ""),
+    "lcm": ("solver/lcm", {"timestep_scaling": None}, _ANCESTRAL),
     "euler_ancestral": ("solver/euler_ancestral", {}, _ANCESTRAL),
     "dpmpp_2m_sde": ("solver/dpmpp_2m_sde", {"lower_order_final": False}, _SDE),
     "dpmpp_2m_sde_gpu": ("solver/dpmpp_2m_sde", {"lower_order_final": False}, _SDE),
+    "dpmpp_3m_sde": ("solver/dpmpp_3m_sde", {}, _SDE),
+    "dpmpp_3m_sde_gpu": ("solver/dpmpp_3m_sde", {}, _SDE),
 }
 """By ComfyUI's name: the solver, its settings, and how it differs."""
+_TWICE = "it calls the model between two steps too, at a timestep that no schedule here gives; the nearest is {near}"
+_THIRD = "it is of third order and leaves a rest of noise, which solver/unipc does not; the nearest is dpmpp_2m"
+REFUSED: dict[str, str] = {
+    "uni_pc": _THIRD,
+    "uni_pc_bh2": _THIRD,
+    **dict.fromkeys(("dpmpp_sde", "dpmpp_sde_gpu"), _TWICE.format(near="dpmpp_2m_sde")),
+    **dict.fromkeys(("dpm_2", "dpmpp_2s_ancestral", "dpm_2_ancestral"), _TWICE.format(near="heun, or euler_ancestral")),
+}
+"""Samplers of ComfyUI that are not here, and why."""
 _TRAINED = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 
 

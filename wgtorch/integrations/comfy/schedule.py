@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel, vp_level
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel, vp_level
 from wgtorch.blocks.diffusion.schedules.betas import alpha_bars_of, make_betas
 from wgtorch.blocks.diffusion.schedules.block import GridSchedule
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid, time_grid

@@ -11,7 +11,7 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.integrations.comfy.blocks import CROPS, METHODS
-from wgtorch.integrations.comfy.samplers import SAMPLERS
+from wgtorch.integrations.comfy.samplers import REFUSED, SAMPLERS
 from wgtorch.integrations.comfy.schedule import SCHEDULERS
 
 NUMBER, TEXT, FLAG = "a number", "a text", "enable or disable"
@@ -77,6 +77,16 @@ SPECS: dict[str, Spec] = {
 }  # fmt: skip
 """The classes that become graphs."""
 ENDS = ("SaveImage", "PreviewImage")
+_WHY: dict[tuple[str, ...], str] = {
+    (
+        "UNETLoader", "DualCLIPLoader", "TripleCLIPLoader", "CLIPLoader", "FluxGuidance", "EmptySD3LatentImage", "CLIPTextEncodeFlux",
+        "CLIPTextEncodeSD3", "ModelSamplingFlux", "ModelSamplingSD3",
+    ): ": workflows of Stable Diffusion 1, 2 and XL are read; of SD 3 and FLUX make the graph with Graph.from_diffusers",
+    (
+        "UpscaleModelLoader", "ImageUpscaleWithModel",
+    ): ": models that enlarge pictures are not read; ImageScale and ImageScaleBy are",
+}  # fmt: skip
+"""Classes that people ask for, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,8 @@ def _wanted(steps: Mapping[str, Step]) -> dict[str, Step]:
 def _faults(step: Step, steps: Mapping[str, Step]) -> list[str]:
     """What is wrong with one node."""
     if step.kind not in SPECS:
-        return ["not supported"]
+        why = next((words for kinds, words in _WHY.items() if step.kind in kinds), "")
+        return [f"not supported{why}"]
     spec = SPECS[step.kind]
     known = {**spec.inputs, **spec.optional}
     wrong = [f"{name} is missing" for name in spec.inputs if name not in step.inputs]
@@ -174,7 +185,8 @@ def _faults(step: Step, steps: Mapping[str, Step]) -> list[str]:
         if name not in known:
             wrong.append(f"{name} is no input of it; {suggest(name, known)}")
         elif fault := _fault(known[name], value, steps):
-            wrong.append(f"{name}: {fault}")
+            why = f" ({value}: {REFUSED[value]})" if name == "sampler_name" and value in REFUSED else ""
+            wrong.append(f"{name}: {fault}{why}")
         elif name == "cfg" and value < 1:
             wrong.append(f"cfg: found {value:g}, expected at least 1, which is no guidance")
     if _returns_to(step, steps):

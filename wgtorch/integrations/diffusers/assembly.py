@@ -27,6 +27,10 @@ class Defaults:
     distilled_scale: float | None = None
 
 
+PACKED = {"is_flow": True, "is_packed": True, "patch": 2}
+"""Settings of graphs of FLUX.1 and its kin, whose pipelines keep latents as patches of 2 x 2 in a row."""
+
+
 @dataclass
 class Parts:
     """What stands in a graph, before it is joined.
@@ -46,6 +50,7 @@ class Parts:
         sides: (height, width) in pixels, where a call says nothing.
         skips_shift: the pipeline decodes without the autoencoder's shift.
         keeps_size: an image that is changed keeps its size, whatever ``sides``.
+        tokens: that a scheduler is told a picture has, where the pipeline tells always the same.
         sees_patches: the backbone, trained to inpaint, sees the mask's pixels as channels (FLUX.1 Fill).
         frames: (frames to a latent's, frames of a video where a call says nothing); None of pictures.
         guidance: block type of classifier-free guidance.
@@ -72,6 +77,12 @@ class Parts:
     guidance: str = "guidance/cfg"
     frames: tuple[int, int] | None = None
     sees_patches: bool = False
+    tokens: int | None = None
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The places of the backbone: one that takes a batch of both conditions, or two."""
+        return ("backbone",) if self.batched else ("backbone", "negative_backbone")
 
 
 def begin(source: Source, task: str, batched: bool, defaults: Defaults, **more: Any) -> Parts:

@@ -10,7 +10,7 @@ import torch
 
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.pool import now_building
-from wgtorch.integrations.diffusers.importing import from_diffusers
+from wgtorch.integrations.diffusers.importer import from_diffusers
 from wgtorch.integrations.models.backends import register_backend
 from wgtorch.integrations.models.requests import ImageRequest, Picture
 

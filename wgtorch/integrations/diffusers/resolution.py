@@ -9,6 +9,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.assembly import Parts, add, join
+from wgtorch.integrations.diffusers.sampling import sized_by
 
 
 @register_block("diffusers/trained_size")
@@ -86,9 +87,6 @@ def expose_bins(parts: Parts, pipeline: str) -> None:
     graph, (height, width) = parts.graph, parts.sides
     side = parts.backbone.model.config.sample_size
     add(graph, "size", "diffusers/trained_size", {"pipeline": pipeline, "side": side, "height": height, "width": width})
-    for name in ("height", "width"):
-        graph.hide_input(name)
-        join(graph, (f"size.{name}", f"noise.{name}"))
-        graph.expose_input("size", name)
+    sized_by(parts, "size", "noise")
     graph.expose_input("size", "use_resolution_binning")
     join(graph, ("size.size", "codec.size"))

@@ -78,7 +78,9 @@ def scheduling(parts: Parts) -> None:
         )
         graph.expose_input(into, "num_steps", "num_inference_steps")
         join(graph, ("settings.settings", "schedule.settings"))
-    if is_dynamic:
+    if is_dynamic and parts.tokens is not None:
+        graph.configure_node(into, inputs={"tokens": parts.tokens})
+    elif is_dynamic:
         height, width = parts.sides
         sides = {"factor": parts.vae.factor, "patch": parts.patch, "height": height, "width": width}
         times = {} if parts.frames is None else {"frames": parts.frames[0], "num_frames": parts.frames[1]}
@@ -212,12 +214,10 @@ def denoising(parts: Parts, extra: Mapping[str, str], seen: str | None = None) -
         ("solver.next_timestep", "solver.timestep"),
         ("solver.next_timestep", "guidance.timestep"),
     )
-    twice = ["backbone", "negative_backbone"]
-    into = ["repeat"] if parts.batched else ["channels"] if "channels" in graph.nodes else twice
-    for node in into:
+    for node in ("repeat",) if parts.batched else ("channels",) if "channels" in graph.nodes else parts.backbones:
         join(graph, ("noise.latent", f"{node}.latent"), (turned, f"{node}.latent"))
-    for name in ("",) if parts.batched else ("", "negative_"):
-        join(graph, ("solver.next_timestep", f"{name}backbone.timestep"))
+    for node in parts.backbones:
+        join(graph, ("solver.next_timestep", f"{node}.timestep"))
     if parts.batched:
         join(graph, ("split.pred_cond", "guidance.pred_cond"), ("split.pred_uncond", "guidance.pred_uncond"))
     else:
@@ -273,6 +273,21 @@ def _blend(parts: Parts) -> str:
             ("latent_mask.latent_mask", "blend.mask"),
         )
     return _after_step(parts)
+
+
+def expose_distilled(parts: Parts) -> None:
+    """The scale that a distilled backbone takes as an input, as the call's ``guidance_scale``."""
+    if parts.defaults.distilled_scale is not None:
+        for node in parts.backbones:
+            parts.graph.expose_input(node, "guidance", "guidance_scale")
+
+
+def sized_by(parts: Parts, node: str, *readers: str) -> None:
+    """Sizes go through a node before they reach those that work with them."""
+    for name in ("height", "width"):
+        parts.graph.hide_input(name)
+        parts.graph.expose_input(node, name)
+        join(parts.graph, *((f"{node}.{name}", f"{reader}.{name}") for reader in readers if reader in parts.graph.nodes))
 
 
 def _after_step(parts: Parts) -> str:

@@ -32,7 +32,7 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
         raise ConfigError(f"set_solver: {graph.block_id} has no node {', '.join(missing)}")
     own, walks = graph.nodes["schedule"], graph.nodes["solver"]
     kind = type(getattr(graph.nodes["backbone"], "model", None)).__name__ if "backbone" in graph.nodes else ""
-    is_even = any(family.is_even and kind in family.parts[family.backbone].classes for family in FAMILIES)
+    is_even = any(family.is_even and kind in family.parts[family.model].classes for family in FAMILIES)
     now, settings = scheduler_for(own, walks, is_even=is_even)
     is_flow = own.block_type == "schedule/flow" or now.startswith("Flow") or bool(settings.get("use_flow_sigmas"))
     known = CLASSES["schedule/flow" if is_flow else "schedule/diffusion"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from wgtorch.integrations.diffusers.assembly import Parts, add, join
@@ -55,22 +56,27 @@ def second_prompt(parts: Parts, which: str) -> None:
         graph.expose_input(second, "second", second)
 
 
-def pipeline_prompts(parts: Parts, pipeline: str, *options: str, **config: Any) -> None:
-    """The text encoder of a pipeline that prepares prompts in a way of its own, for the prompt and for what is not wanted.
+def asked(pipeline: str, *options: str, tells_apart: bool = False, **config: Any) -> Callable[[Parts], bool]:
+    """Adds the text encoder of a pipeline that prepares prompts in a way of its own, for the prompt and for what is not wanted.
 
     Args:
-        parts: of the graph.
         pipeline: class of diffusers whose ``encode_prompt`` is asked.
         options: further inputs of the node that a call of the pipeline has.
+        tells_apart: the pipeline prepares what is not wanted in another way than the prompt.
         config: of the node.
     """
-    graph, encoder = parts.graph, parts.source.prompt(pipeline=pipeline, **config)
-    for prefix in ("", "negative_"):
-        node = f"{prefix}text_encoder"
-        add(graph, node, encoder, inputs={"text": ""} if prefix else {})
-        graph.expose_input(node, "text", f"{prefix}prompt")
-        for option in ("max_sequence_length", *options):
-            graph.expose_input(node, option)
+
+    def prompts(parts: Parts) -> bool:
+        graph, encoder = parts.graph, parts.source.prompt(pipeline=pipeline, **config)
+        for prefix in ("", "negative_"):
+            node = f"{prefix}text_encoder"
+            add(graph, node, encoder, inputs={"text": "", **({"is_unwanted": True} if tells_apart else {})} if prefix else {})
+            graph.expose_input(node, "text", f"{prefix}prompt")
+            for option in ("max_sequence_length", *options):
+                graph.expose_input(node, option)
+        return True
+
+    return prompts
 
 
 def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: str = "guidance_scale", **config: Any) -> None:
@@ -83,16 +89,17 @@ def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: 
         embedding: where the embedding comes from, node and port; None where there are no encoders, so that a call gives embeddings.
         pooled: where the pooled text comes from; its name matters only where there are encoders.
         scale: how the call of the pipeline names the scale of classifier-free guidance.
-        config: further settings of the node; ``masked`` where the encoder says where texts end.
+        config: further settings of the node; ``masked`` where the encoder says where texts end, ``negated=False`` where
+            nothing says what is not wanted.
     """
     graph = parts.graph
     aliases: dict[str, str] = {}
-    masked = bool(config.pop("masked", False))
+    masked, sides = bool(config.pop("masked", False)), ("", "negative_") if config.pop("negated", True) else ("",)
     add(graph, "conditions", "diffusers/guided_condition", {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config})
-    for prefix in ("", "negative_") if masked and embedding is not None else ():
+    for prefix in sides if masked and embedding is not None else ():
         join(graph, (f"{prefix}text_encoder.attention_mask", f"conditions.{prefix}attention_mask"))
         aliases[f"{prefix}prompt_attention_mask"] = f"{prefix}text_encoder.attention_mask"
-    for prefix in ("", "negative_"):
+    for prefix in sides:
         names = {"embedding": f"{prefix}prompt_embeds", "pooled": f"{prefix}pooled_prompt_embeds"}
         for port, source in (("embedding", embedding), ("pooled", pooled)):
             if source is None or (embedding is None and source):
@@ -100,7 +107,8 @@ def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: 
             elif source:
                 join(graph, (f"{prefix}{source}", f"conditions.{prefix}{port}"))
                 aliases[names[port]] = f"{prefix}{source}"
-    graph.expose_input("conditions", "negative_given", "negative_prompt_embeds")
+    if "negative_" in sides:
+        graph.expose_input("conditions", "negative_given", "negative_prompt_embeds")
     if aliases:
         graph.metadata["input_aliases"] = aliases
     if parts.defaults.distilled_scale is None or scale != "guidance_scale":

@@ -11,12 +11,11 @@ from wgtorch.integrations.diffusers.sampling import denoising, scheduling
 SIZES = ("num_frames", "height", "width")
 
 
-def video_sampling(parts: Parts, channels: int, sizes: Mapping[str, int], extra: Mapping[str, str] | None = None, **noise: Any) -> None:
+def video_sampling(parts: Parts, sizes: Mapping[str, int], extra: Mapping[str, str] | None = None, **noise: Any) -> None:
     """Schedule, noise, loop and decoder.
 
     Args:
         parts: with conditions; its autoencoder says ``factor`` and ``frames``.
-        channels: of the latents.
         sizes: of a video, where a call says nothing: ``num_frames``, ``height``, ``width``.
         extra: further conditions of the backbone: which of its inputs is fed by which node.
         noise: further settings of the node that draws.
@@ -24,6 +23,8 @@ def video_sampling(parts: Parts, channels: int, sizes: Mapping[str, int], extra:
     graph = parts.graph
     parts.sides, parts.frames = (sizes["height"], sizes["width"]), (parts.vae.frames, sizes["num_frames"])
     scheduling(parts)
+    config = parts.vae.model.config
+    channels = config.get("z_dim") or config["latent_channels"]
     own = {"channels": channels, "factor": parts.vae.factor, "frames": parts.vae.frames, "patch": parts.patch}
     add(graph, "noise", "noise/video_latents", {**own, **sizes, **noise})
     for name in ("latents", *SIZES):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest

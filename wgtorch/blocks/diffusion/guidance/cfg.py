@@ -45,4 +45,8 @@ class ClassifierFreeGuidance(IntervalGuidance):
         """``pred_guided``, of the shape of the predictions [B, C, ...]; ``scale`` is a number or one for each sample [B]."""
         if self.is_off(timestep):
             return {"pred_guided": pred_cond}
-        return self.finished(cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond)), pred_cond, timestep, rescale)
+        return self.finished(self.guided(pred_cond, pred_uncond, self.strength(scale, pred_cond)), pred_cond, timestep, rescale)
+
+    def guided(self, pred_cond: Tensor, pred_uncond: Tensor, strength: float | Tensor) -> Tensor:
+        """The formula."""
+        return cfg(pred_cond, pred_uncond, strength)

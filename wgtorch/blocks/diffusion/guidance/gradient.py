@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import from_x0, prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.core.block import Block, BlockRegistry, register_block

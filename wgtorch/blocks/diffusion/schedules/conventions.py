@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wgtorch.blocks.diffusion.levels import DATA, NoiseLevel, vp_level
+from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, vp_level
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid, time_grid
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS, sigma_to_timestep
 from wgtorch.blocks.diffusion.schedules.spacing import spaced_timesteps

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import flow_level
+from wgtorch.blocks.diffusion.noise_level import flow_level
 from wgtorch.blocks.diffusion.schedules.block import GridSchedule
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid, time_grid
 from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu, shift_sigma, shift_sigma_by_mu, stretch_to_terminal

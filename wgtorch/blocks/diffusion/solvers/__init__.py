@@ -5,6 +5,7 @@ from wgtorch.blocks.diffusion.solvers.ddim import DDIM
 from wgtorch.blocks.diffusion.solvers.ddpm import DDPM
 from wgtorch.blocks.diffusion.solvers.dpmpp_2m import DPMpp2M
 from wgtorch.blocks.diffusion.solvers.dpmpp_2m_sde import DPMpp2MSDE
+from wgtorch.blocks.diffusion.solvers.dpmpp_3m_sde import DPMpp3MSDE
 from wgtorch.blocks.diffusion.solvers.euler import Euler
 from wgtorch.blocks.diffusion.solvers.euler_ancestral import EulerAncestral
 from wgtorch.blocks.diffusion.solvers.flow_euler import FlowEuler
@@ -19,6 +20,7 @@ __all__ = [
     "LCM",
     "DPMpp2M",
     "DPMpp2MSDE",
+    "DPMpp3MSDE",
     "Euler",
     "EulerAncestral",
     "FlowEuler",

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.blocks.diffusion.model_prediction import Limits, ModelPrediction
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import prediction_name
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid, stacked

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver, one_before
 from wgtorch.blocks.diffusion.steps import dpmpp_2m_coefficients, dpmpp_2m_step

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver, check_data
 from wgtorch.blocks.diffusion.steps import euler_coefficients, heun_coefficients, heun_step

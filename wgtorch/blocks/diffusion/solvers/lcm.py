@@ -22,7 +22,8 @@ class LCM(StochasticSolver):
     Args:
         num_steps: see :class:`GridSolver`.
         prediction: what the backbone predicts.
-        timestep_scaling: see :func:`~wgtorch.blocks.diffusion.steps.consistency_coefficients`.
+        timestep_scaling: see :func:`~wgtorch.blocks.diffusion.steps.consistency_coefficients`; None takes the data as it is predicted, as
+            k-diffusion's samplers do.
         clip: limit of |x0|.
         threshold: for dynamic thresholding.
         schedule: settings of its own grid; of convention ``lcm`` where left out.
@@ -33,7 +34,7 @@ class LCM(StochasticSolver):
         *,
         num_steps: int | None = None,
         prediction: str = "epsilon",
-        timestep_scaling: float = 10.0,
+        timestep_scaling: float | None = 10.0,
         clip: float | None = None,
         threshold: dict[str, float] | None = None,
         schedule: dict[str, Any] | None = None,
@@ -44,7 +45,9 @@ class LCM(StochasticSolver):
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         timesteps = torch.tensor(grid.timesteps, dtype=torch.float64, device="cpu")
-        c_skip, c_out = consistency_coefficients(timesteps, self.timestep_scaling)
+        c_skip, c_out = torch.zeros_like(timesteps), torch.ones_like(timesteps)
+        if self.timestep_scaling is not None:
+            c_skip, c_out = consistency_coefficients(timesteps, self.timestep_scaling)
         alpha, sigma = grid.ends
         is_last = torch.arange(len(grid), device="cpu") == len(grid) - 1  # which is the jump itself, wherever the grid ends
         alpha, sigma = torch.where(is_last, 1.0, alpha), torch.where(is_last, 0.0, sigma)

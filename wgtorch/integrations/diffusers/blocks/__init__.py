@@ -10,7 +10,7 @@ from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
 from wgtorch.integrations.diffusers.blocks.cogvideox_transformer import CogVideoXTransformer
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.blocks.flow_start import FlowSettings, PatchCount, Strength
-from wgtorch.integrations.diffusers.blocks.flux2_transformer import AutoencoderKLFlux2, Flux2Shift, Flux2Transformer
+from wgtorch.integrations.diffusers.blocks.flux2_transformer import AutoencoderKLFlux2, Flux2Pictures, Flux2Shift, Flux2Transformer
 from wgtorch.integrations.diffusers.blocks.flux_controlnet import FluxControlNet, Rows, Signed
 from wgtorch.integrations.diffusers.blocks.flux_transformer import FluxTransformer
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
@@ -21,12 +21,15 @@ from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.known_frames import FramesCondition, KnownFrames
 from wgtorch.integrations.diffusers.blocks.latent_noise import LatentNoise
 from wgtorch.integrations.diffusers.blocks.ltx_transformer import LTXTransformer
+from wgtorch.integrations.diffusers.blocks.lumina2_transformer import Lumina2Guidance, Lumina2Transformer
+from wgtorch.integrations.diffusers.blocks.motion import CLIPPicture, FrameGuidance, Motion, NoisedPicture
 from wgtorch.integrations.diffusers.blocks.noise_stages import Either, FirstFrame, NoiseStage
 from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
 from wgtorch.integrations.diffusers.blocks.pipeline_prompt import PipelinePrompt
 from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
 from wgtorch.integrations.diffusers.blocks.qwen_image_transformer import AutoencoderKLQwenImage, QwenImageGuidance, QwenImageTransformer
 from wgtorch.integrations.diffusers.blocks.sana_transformer import SanaTransformer
+from wgtorch.integrations.diffusers.blocks.sd3_controlnet import SD3ControlNet
 from wgtorch.integrations.diffusers.blocks.sd3_transformer import SD3Conditions, SD3Transformer
 from wgtorch.integrations.diffusers.blocks.t2i_adapter import T2IAdapter
 from wgtorch.integrations.diffusers.blocks.t5_text import T5Text
@@ -34,11 +37,13 @@ from wgtorch.integrations.diffusers.blocks.t5_tokenizer import T5Tokens
 from wgtorch.integrations.diffusers.blocks.umt5_text import UMT5Text
 from wgtorch.integrations.diffusers.blocks.unet_2d import UNet2D
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
-from wgtorch.integrations.diffusers.blocks.unet_video import UNet3DCondition, UNetMotion
+from wgtorch.integrations.diffusers.blocks.unet_video import UNet3DCondition, UNetMotion, UNetSpatioTemporal
 from wgtorch.integrations.diffusers.blocks.video_autoencoders import (
     AutoencoderKLCogVideoX,
     AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
+    AutoencoderKLTemporalDecoder,
+    FrameAutoencoder,
 )
 from wgtorch.integrations.diffusers.blocks.video_noise import VideoNoise
 from wgtorch.integrations.diffusers.blocks.wan_image import WanImage
@@ -54,25 +59,30 @@ __all__ = [
     "AutoencoderKLHunyuanVideo",
     "AutoencoderKLLTXVideo",
     "AutoencoderKLQwenImage",
+    "AutoencoderKLTemporalDecoder",
     "AutoencoderKLWan",
     "AutoencoderTiny",
     "Blend",
-    "ChromaTransformer",
     "CLIPImage",
+    "CLIPPicture",
     "CLIPText",
     "CLIPTokens",
+    "ChromaTransformer",
     "CogVideoXTransformer",
     "ControlNet",
     "Either",
     "FirstFrame",
     "FitPicture",
     "FlowSettings",
+    "Flux2Pictures",
     "Flux2Shift",
     "Flux2Transformer",
     "FluxControlNet",
     "FluxTransformer",
     "ForeignBackbone",
     "ForeignModel",
+    "FrameAutoencoder",
+    "FrameGuidance",
     "FramesCondition",
     "GuidedCondition",
     "HunyuanVideoTransformer",
@@ -83,9 +93,13 @@ __all__ = [
     "LTXTransformer",
     "LatentMask",
     "LatentNoise",
+    "Lumina2Guidance",
+    "Lumina2Transformer",
     "MaskPatches",
     "MaskedImage",
+    "Motion",
     "NoiseStage",
+    "NoisedPicture",
     "PatchCount",
     "PictureSizes",
     "PipelinePrompt",
@@ -95,6 +109,7 @@ __all__ = [
     "Repeat",
     "Rows",
     "SD3Conditions",
+    "SD3ControlNet",
     "SD3Transformer",
     "SanaTransformer",
     "SecondPrompt",
@@ -109,6 +124,7 @@ __all__ = [
     "UNet2DCondition",
     "UNet3DCondition",
     "UNetMotion",
+    "UNetSpatioTemporal",
     "VideoNoise",
     "WanImage",
     "WanTransformer",

@@ -170,6 +170,13 @@ def is_within(progress: Any, start: float, end: float) -> bool:
     return progress.iteration / count >= start and (progress.iteration + 1) / count <= end
 
 
+def scale_within(scale: float | None, start: float | None, end: float | None, progress: Any) -> float:
+    """The scale of a contribution, 1 where left out; 0 outside two shares of a loop's iterations."""
+    if progress is None or is_within(progress, start or 0.0, 1.0 if end is None else end):
+        return 1.0 if scale is None else float(scale)
+    return 0.0
+
+
 def rows_for(value: Tensor, rows: int, where: str) -> Tensor:
     """Rows of a condition repeated to a batch that holds each part of a guided batch, one part after the other.
 

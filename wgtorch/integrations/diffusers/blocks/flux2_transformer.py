@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
-from wgtorch.core.errors import require
+from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 
 PATCH = 2
 TRAINED_STEPS = 1000
+_APART = 10  # moments between the places of one picture and the next
+_MOST_PIXELS = 1024**2
 
 
 @register_block("backbone/flux2_transformer")
@@ -31,10 +33,19 @@ class Flux2Transformer(ForeignBackbone):
     """
 
     model_class = "Flux2Transformer2DModel"
-    inputs: Mapping[str, Any] = {"condition": "embedding", "guidance": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "condition": "embedding",
+        "guidance": Port(dtype="number", optional=True),
+        "image_condition": Port(dtype="any", optional=True),
+    }
 
     def forward(
-        self, latent: Tensor, timestep: float | Tensor, condition: Tensor, guidance: float | Tensor | None = None
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        guidance: float | Tensor | None = None,
+        image_condition: Sequence[Tensor] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
@@ -43,28 +54,87 @@ class Flux2Transformer(ForeignBackbone):
             timestep: of training, in [0, 1000], a number or [B].
             condition: [B, L, D].
             guidance: the scale that a distilled model takes, a number or [B].
+            image_condition: latents of pictures that every prompt is about, each [1, C, h, w] and of a size of its own.
 
         Raises:
             PortError: the latent or the condition does not fit the model.
         """
         own = self.model.config
         self.check(latent, condition, own.in_channels)
-        height, width = latent.shape[2:]
+        (rows, _), (height, width) = latent.shape[:2], latent.shape[2:]
+        tokens, lie = [latent.flatten(2).transpose(1, 2)], [_places(height, width, 1, latent)]
+        for number, picture in enumerate(image_condition or (), start=1):
+            tokens.append(picture.to(latent.dtype).flatten(2).transpose(1, 2).expand(rows, -1, -1))
+            lie.append(_places(picture.shape[2], picture.shape[3], 1, latent, moment=_APART * number))
         pred = self.model(
-            hidden_states=latent.flatten(2).transpose(1, 2).to(self.model.dtype),
+            hidden_states=torch.cat(tokens, dim=1).to(self.model.dtype),
             timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
             guidance=moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None,
             encoder_hidden_states=condition,
             txt_ids=_places(1, 1, condition.shape[1], latent),
-            img_ids=_places(height, width, 1, latent),
+            img_ids=torch.cat(lie),
             return_dict=False,
-        )[0]
+        )[0][:, : height * width]
         return {"pred": pred.transpose(1, 2).unflatten(2, (height, width))}
 
 
-def _places(rows: int, columns: int, length: int, like: Tensor) -> Tensor:
+def _places(rows: int, columns: int, length: int, like: Tensor, moment: int = 0) -> Tensor:
     """Where tokens lie: (time, row, column, place in a text), [rows columns length, 4]."""
-    return torch.cartesian_prod(*(torch.arange(count, device=like.device) for count in (1, rows, columns, length)))
+    times = torch.arange(moment, moment + 1, device=like.device)
+    return torch.cartesian_prod(times, *(torch.arange(count, device=like.device) for count in (rows, columns, length)))
+
+
+@register_block("diffusers/flux2_pictures")
+class Flux2Pictures(Block):
+    """Pictures that FLUX.2 looks at, cut to sides that it can work at, and the size that is painted.
+
+    Pictures are rounded to 8 bits first, as files have them; those of more than a million pixels are made smaller.
+
+    Args:
+        multiple: of pixels that sides have.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "image": "any",
+        "height": Port(dtype="number", optional=True),
+        "width": Port(dtype="number", optional=True),
+    }
+    outputs: Mapping[str, Any] = {"images": "list", "height": "number", "width": "number"}
+
+    def __init__(self, *, multiple: int) -> None:
+        super().__init__()
+        self.multiple = multiple
+
+    def forward(self, image: Any, height: int | None = None, width: int | None = None) -> dict[str, Any]:
+        """``images``, each [1, 3, h, w] in [0, 1], ``height`` and ``width`` in pixels.
+
+        Args:
+            image: a picture [3, H, W] in [0, 1], several of one size [n, 3, H, W], or a list of such.
+            height: to paint; that of the first picture where left out.
+            width: likewise.
+
+        Raises:
+            PortError: a picture is smaller than 64 pixels, or longer than 8 times its width.
+        """
+        pillow: Any = require("PIL.Image", "diffusers")
+        processors: Any = require("diffusers.pipelines.flux2.image_processor", "diffusers")
+        processor, found = processors.Flux2ImageProcessor(vae_scale_factor=self.multiple), []
+        given = image if isinstance(image, (list, tuple)) else [image]
+        for picture in [one for some in given for one in some.reshape(-1, *some.shape[-3:])]:
+            bytes_ = (picture.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu()
+            shown = pillow.fromarray(bytes_.numpy())
+            try:
+                processor.check_image_input(shown)
+            except ValueError as error:
+                raise PortError(f"{self.block_id}.image: {error}") from error
+            if shown.width * shown.height > _MOST_PIXELS:
+                shown = processor._resize_to_target_area(shown, _MOST_PIXELS)
+            sides = [side // self.multiple * self.multiple for side in (shown.height, shown.width)]
+            seen = processor.preprocess(shown, height=sides[0], width=sides[1], resize_mode="crop").to(picture.device)
+            found.append(seen / 2 + 0.5)
+        first = found[0].shape[2:]
+        return {"images": found, "height": height or int(first[0]), "width": width or int(first[1])}
 
 
 @register_block("codec/autoencoder_kl_flux2")

@@ -12,7 +12,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
-from wgtorch.integrations.diffusers.blocks.controlnet import is_within, rows_for
+from wgtorch.integrations.diffusers.blocks.controlnet import rows_for, scale_within
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH, TRAINED_STEPS, places
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import moments
@@ -20,9 +20,35 @@ from wgtorch.integrations.diffusers.patches import pack
 from wgtorch.roles import Adapter
 
 
+class TransformerControlNet(ForeignModel, Adapter):
+    """A control picture beside a transformer, whose blocks it adds to (Zhang et al. 2023, https://arxiv.org/abs/2302.05543).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "latent": "latent",
+        "timestep": "number",
+        "condition": "embedding",
+        "text_embeds": "embedding",
+        "image": "any",
+        "conditioning_scale": Port(dtype="number", optional=True),
+        "start": Port(dtype="number", optional=True),
+        "end": Port(dtype="number", optional=True),
+        "progress": Port(dtype="any", optional=True),
+    }
+
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
+        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+
+
 @register_block("adapter/flux_controlnet")
-class FluxControlNet(ForeignModel, Adapter):
-    """``FluxControlNetModel`` of diffusers: a control picture beside a FLUX.1 (Zhang et al. 2023, https://arxiv.org/abs/2302.05543).
+class FluxControlNet(TransformerControlNet):
+    """``FluxControlNetModel`` of diffusers: a control picture beside a FLUX.1.
 
     It sees the prompt alone; what it gives is for both sides of a guided batch.
 
@@ -33,23 +59,7 @@ class FluxControlNet(ForeignModel, Adapter):
     """
 
     model_class = "FluxControlNetModel"
-    uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "timestep": "number",
-        "condition": "embedding",
-        "text_embeds": "embedding",
-        "image": "any",
-        "conditioning_scale": Port(dtype="number", optional=True),
-        "guidance": Port(dtype="number", optional=True),
-        "control_mode": Port(dtype="number", optional=True),
-        "start": Port(dtype="number", optional=True),
-        "end": Port(dtype="number", optional=True),
-        "progress": Port(dtype="any", optional=True),
-    }
-
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+    inputs: Mapping[str, Any] = {"guidance": Port(dtype="number", optional=True), "control_mode": Port(dtype="number", optional=True)}
 
     def forward(
         self,
@@ -93,7 +103,7 @@ class FluxControlNet(ForeignModel, Adapter):
             hidden_states=pack(latent, PATCH),
             controlnet_cond=seen if self.sees_pixels else pack(seen, PATCH),
             controlnet_mode=None if control_mode is None else torch.full((latent.shape[0], 1), int(control_mode), device=latent.device),
-            conditioning_scale=self._scale(1.0 if conditioning_scale is None else float(conditioning_scale), start, end, progress),
+            conditioning_scale=scale_within(conditioning_scale, start, end, progress),
             encoder_hidden_states=condition,
             pooled_projections=text_embeds,
             timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
@@ -109,26 +119,21 @@ class FluxControlNet(ForeignModel, Adapter):
         """It embeds the picture itself."""
         return self.model.input_hint_block is not None
 
-    def _scale(self, scale: float, start: float | None, end: float | None, progress: Any) -> float:
-        if progress is None or is_within(progress, start or 0.0, 1.0 if end is None else end):
-            return scale
-        return 0.0
-
 
 @register_block("diffusers/rows")
 class Rows(Block):
     """A picture for each of the prompts: one is repeated for all, several for the pictures of each prompt."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "condition": "embedding"}
+    inputs: Mapping[str, Any] = {"image": "image", "condition": "embedding", "parts": Port(dtype="number", optional=True)}
     outputs: Mapping[str, Any] = {"image": "image"}
 
-    def forward(self, image: Tensor, condition: Tensor) -> dict[str, Any]:
-        """``image`` [B, 3, H, W] of [n, 3, H, W], and ``condition`` [B, ...]."""
+    def forward(self, image: Tensor, condition: Tensor, parts: int | None = None) -> dict[str, Any]:
+        """``image`` [parts B, 3, H, W] of [n, 3, H, W], and ``condition`` [B, ...]; one part where left out."""
         rows = condition.shape[0]
         if rows % image.shape[0]:
             raise PortError(f"{self.block_id}.image: got {image.shape[0]} pictures for {rows} rows; expected one, or one for each prompt")
-        return {"image": image.repeat_interleave(rows // image.shape[0], dim=0)}
+        return {"image": image.repeat_interleave(rows // image.shape[0], dim=0).repeat(parts or 1, 1, 1, 1)}
 
 
 @register_block("diffusers/signed")

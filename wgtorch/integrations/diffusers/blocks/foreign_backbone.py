@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Backbone
 
@@ -50,6 +51,80 @@ class ForeignBackbone(ForeignModel, Backbone):
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [{expected}]{words}")
         if condition is not None and condition.shape[0] != latent.shape[0]:
             raise PortError(f"{self.block_id}.condition: got {condition.shape[0]} rows for {latent.shape[0]} latents; expected as many")
+
+
+class TextTransformer(ForeignBackbone):
+    """A transformer of pictures that is told a text, and where that ends.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    patch: int | None = None
+    """Latents to a side of what the model takes as one; its config says so where None."""
+    is_packed = False
+    """The model takes patches in a row, each with its channels first."""
+    inputs: Mapping[str, Any] = {"condition": "embedding", "attention_mask": Port(dtype="tokens", optional=True)}
+
+    def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W]; H and W are multiples of the patch.
+            timestep: of training, in [0, 1000], a number or [B].
+            condition: [B, L, D].
+            attention_mask: [B, L], 0 where a text has ended.
+
+        Raises:
+            PortError: the latent or the condition does not fit the model.
+        """
+        return {"pred": self._checked(latent, timestep, condition, attention_mask)}
+
+    def _checked(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, *told: Any) -> Tensor:
+        own = self.model.config
+        patch = own.patch_size if self.patch is None else self.patch
+        self.check(latent, condition, own.in_channels // patch**2 if self.is_packed else own.in_channels, (patch, patch))
+        return self.predict(latent, moments(timestep, latent), condition, *told)
+
+    def predict(self, latent: Tensor, moment: Tensor, condition: Tensor, attention_mask: Tensor | None, guidance: Any = None) -> Tensor:
+        """The prediction [B, C, H, W] of what was checked; ``moment`` is the timestep of each row, [B]."""
+        raise NotImplementedError
+
+
+class DistilledTransformer(TextTransformer):
+    """One that may have been distilled, and then takes the scale of guidance as an input.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    inputs: Mapping[str, Any] = {"guidance": Port(dtype="number", optional=True)}
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        attention_mask: Tensor | None = None,
+        guidance: float | Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, H, W].
+
+        Args:
+            latent: [B, C, H, W]; H and W are multiples of the patch.
+            timestep: of training, in [0, 1000], a number or [B].
+            condition: [B, L, D].
+            attention_mask: [B, L], 0 where a text has ended.
+            guidance: the scale, as the model takes it, a number or [B]; of no effect for a model that was not distilled.
+
+        Raises:
+            PortError: the latent or the condition does not fit the model.
+        """
+        return {"pred": self._checked(latent, timestep, condition, attention_mask, guidance)}
 
 
 def moments(timestep: float | Tensor, latent: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ PIPELINES = (
     "Flux2Pipeline",
     "HunyuanVideoPipeline",
     "LTXPipeline",
+    "Lumina2Pipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "QwenImagePipeline",
@@ -69,6 +70,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
         "clean_caption": Port(dtype="any", optional=True),
         "text_encoder_out_layers": Port(dtype="list", optional=True),
         "prompt_template": Port(dtype="dict", optional=True),
+        "system_prompt": Port(dtype="text", optional=True),
+        "is_unwanted": Port(dtype="any", optional=True),
     }
     outputs: Mapping[str, Any] = {"attention_mask": "tokens"}
 
@@ -126,6 +129,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
         clean_caption: bool | None = None,
         text_encoder_out_layers: Sequence[int] | None = None,
         prompt_template: Mapping[str, Any] | None = None,
+        system_prompt: str | None = None,
+        is_unwanted: bool | None = None,
     ) -> dict[str, Any]:
         """``embedding`` [B, L, D] and ``attention_mask`` [B, L], 0 where a text has ended.
 
@@ -136,6 +141,8 @@ class PipelinePrompt(ForeignModel, Conditioner):
             clean_caption: the text is cleaned first, for a pipeline that does that.
             text_encoder_out_layers: numbers of the layers that count (FLUX.2).
             prompt_template: ``template`` that a prompt is put into, and ``crop_start``, how many tokens of it are left out (HunyuanVideo).
+            system_prompt: what stands before the prompt (Lumina).
+            is_unwanted: the text is a negative prompt, of a pipeline that prepares that in another way.
         """
         if not isinstance(text, str) and not len(text):
             raise PortError(f"{self.block_id}.text: got an empty list; expected a prompt, or several")
@@ -144,8 +151,9 @@ class PipelinePrompt(ForeignModel, Conditioner):
         parts = {name: None for name in list(taken)[1:] if taken[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
         pipeline = pipeline_class(**{**parts, "text_encoder": self.model, "tokenizer": self.tokenizer})
         length = self.length if max_sequence_length is None else int(max_sequence_length)
+        texts = [text] if isinstance(text, str) else list(text)
         options: dict[str, Any] = {
-            "prompt": [text] if isinstance(text, str) else list(text),
+            "prompt": texts,
             "device": self.model.device,
             "do_classifier_free_guidance": False,
             "max_sequence_length": length,
@@ -155,8 +163,18 @@ class PipelinePrompt(ForeignModel, Conditioner):
             "prompt_template": prompt_template,
             "pooled_prompt_embeds": torch.zeros(1),  # of another encoder, which is a node of its own
         }
+        if system_prompt is not None:
+            options["system_prompt"] = system_prompt
+        if is_unwanted:  # the prompt's own embedding is not asked for
+            nothing = torch.zeros(len(texts), 1, 1)
+            options |= {"prompt": None, "prompt_embeds": nothing, "prompt_attention_mask": nothing[..., 0], "negative_prompt": texts}
+            options["do_classifier_free_guidance"] = True
         known = inspect.signature(pipeline.encode_prompt).parameters
-        found = pipeline.encode_prompt(**{name: value for name, value in options.items() if name in known and value is not None})
+        found = pipeline.encode_prompt(
+            **{name: value for name, value in options.items() if name in known and (value is not None or name == "prompt")}
+        )
+        if is_unwanted:
+            found = found[2:]
         embedding, mask = found[0], None
         if isinstance(embedding, list):
             mask = pad_sequence([torch.ones(len(one), dtype=torch.long, device=one.device) for one in embedding], batch_first=True)

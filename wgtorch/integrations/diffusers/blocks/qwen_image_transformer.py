@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
 from wgtorch.core.block import register_block
-from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
-from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import DistilledTransformer, moments
 from wgtorch.integrations.diffusers.patches import pack, unpack
 
 PATCH = 2
@@ -21,7 +20,7 @@ TRAINED_STEPS = 1000
 
 
 @register_block("backbone/qwen_image_transformer")
-class QwenImageTransformer(ForeignBackbone):
+class QwenImageTransformer(DistilledTransformer):
     """``QwenImageTransformer2DModel`` of diffusers, which predicts a flow (https://arxiv.org/abs/2508.02324).
 
     Args:
@@ -31,45 +30,20 @@ class QwenImageTransformer(ForeignBackbone):
     """
 
     model_class = "QwenImageTransformer2DModel"
-    inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "guidance": Port(dtype="number", optional=True),
-    }
+    patch = PATCH
+    is_packed = True
 
-    def forward(
-        self,
-        latent: Tensor,
-        timestep: float | Tensor,
-        condition: Tensor,
-        attention_mask: Tensor | None = None,
-        guidance: float | Tensor | None = None,
-    ) -> dict[str, Any]:
-        """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W]; H and W are even.
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, L, D].
-            attention_mask: [B, L], 0 where a text has ended.
-            guidance: the scale that a distilled model takes, a number or [B].
-
-        Raises:
-            PortError: the latent or the condition does not fit the model.
-        """
-        own = self.model.config
-        self.check(latent, condition, own.in_channels // PATCH**2, (PATCH, PATCH))
-        mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask
+    def predict(self, latent: Tensor, moment: Tensor, condition: Tensor, attention_mask: Tensor | None, guidance: Any = None) -> Tensor:
         pred = self.model(
             hidden_states=pack(latent, PATCH),
-            timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
+            timestep=moment.float().to(latent.dtype) / TRAINED_STEPS,
             encoder_hidden_states=condition,
-            encoder_hidden_states_mask=mask,
+            encoder_hidden_states_mask=None if attention_mask is None or bool(attention_mask.all()) else attention_mask,
             img_shapes=[[(1, latent.shape[2] // PATCH, latent.shape[3] // PATCH)]] * latent.shape[0],
-            guidance=moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None,
+            guidance=moments(guidance, latent).float() if self.model.config.guidance_embeds and guidance is not None else None,
             return_dict=False,
         )[0]
-        return {"pred": unpack(pred, latent.shape[2:], PATCH)}
+        return unpack(pred, latent.shape[2:], PATCH)
 
 
 @register_block("guidance/qwen_image")
@@ -83,20 +57,12 @@ class QwenImageGuidance(ClassifierFreeGuidance):
     def __init__(self, *, scale: float = 4.0) -> None:
         super().__init__(scale=scale)
 
-    def forward(
-        self,
-        pred_cond: Tensor,
-        pred_uncond: Tensor,
-        scale: float | Tensor | None = None,
-        timestep: float | Tensor | None = None,
-        rescale: float | Tensor | None = None,
-    ) -> dict[str, Any]:
-        """``pred_guided`` [B, C, H, W] of predictions like it; ``scale`` is a number or one for each sample [B]."""
+    def guided(self, pred_cond: Tensor, pred_uncond: Tensor, strength: float | Tensor) -> Tensor:
         if pred_cond is pred_uncond:
-            return {"pred_guided": pred_cond}
-        guided = pack(cfg(pred_cond, pred_uncond, self.strength(scale, pred_cond)), PATCH)
+            return pred_cond
+        guided = pack(cfg(pred_cond, pred_uncond, strength), PATCH)
         lengths = torch.norm(pack(pred_cond, PATCH), dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True)
-        return {"pred_guided": unpack(guided * lengths, pred_cond.shape[2:], PATCH)}
+        return unpack(guided * lengths, pred_cond.shape[2:], PATCH)
 
 
 @register_block("codec/autoencoder_kl_qwen_image")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.contribution import Contribution, block_residuals
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 
 
@@ -30,6 +31,7 @@ class SD3Transformer(ForeignBackbone):
         "condition": "embedding",
         "text_embeds": "embedding",
         "skip_layers": Port(dtype="list", optional=True),
+        "adapted": Port(dtype="any", optional=True, aggregation="list"),
     }
 
     def forward(
@@ -39,6 +41,7 @@ class SD3Transformer(ForeignBackbone):
         condition: Tensor,
         text_embeds: Tensor,
         skip_layers: Sequence[int] | None = None,
+        adapted: Sequence[Contribution] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
@@ -49,6 +52,7 @@ class SD3Transformer(ForeignBackbone):
             text_embeds: pooled text [B, P].
             skip_layers: numbers of blocks that are left out, for guidance away from what comes then; see
                 :class:`~wgtorch.blocks.diffusion.guidance.perturbed.PerturbedAttention`.
+            adapted: what ControlNets contribute, [n, ...]; n divides B.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are no multiples, the condition has another
@@ -58,7 +62,9 @@ class SD3Transformer(ForeignBackbone):
         if skip_layers and not set(skip_layers) <= set(range(own.num_layers)):
             raise PortError(f"{self.block_id}.skip_layers: got {list(skip_layers)}; expected numbers from 0 to {own.num_layers - 1}")
         self.check(latent, condition, own.in_channels, (own.patch_size, own.patch_size))
-        more = {"skip_layers": list(skip_layers)} if skip_layers else {}
+        more: dict[str, Any] = {"skip_layers": list(skip_layers)} if skip_layers else {}
+        if adapted:
+            more["block_controlnet_hidden_states"] = block_residuals(adapted, latent.shape[0])["controlnet_block_samples"]
         pred = self.model(latent, condition, text_embeds, moments(timestep, latent).float(), return_dict=False, **more)[0]
         return {"pred": pred}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wgtorch.core.block import register_block
@@ -84,3 +85,38 @@ class UNetMotion(ForeignBackbone):
         each = condition.repeat_interleave(latent.shape[2], dim=0)
         pred = self.model(latent, moments(timestep, latent), each, added_cond_kwargs=added or None, return_dict=False)[0]
         return {"pred": pred}
+
+
+@register_block("backbone/unet_spatio_temporal")
+class UNetSpatioTemporal(ForeignBackbone):
+    """``UNetSpatioTemporalConditionModel`` of diffusers (Stable Video Diffusion, https://arxiv.org/abs/2311.15127).
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+    """
+
+    model_class = "UNetSpatioTemporalConditionModel"
+    axes = ("T", "H", "W")
+    inputs: Mapping[str, Any] = {"condition": "embedding", "image_condition": "latent", "time_ids": "tensor"}
+
+    def forward(
+        self, latent: Tensor, timestep: float | Tensor, condition: Tensor, image_condition: Tensor, time_ids: Tensor
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, T, H, W].
+
+        Args:
+            latent: [B, C, T, H, W].
+            timestep: as the model takes it, a number or [B].
+            condition: [B, L, D].
+            image_condition: the picture's latent for each frame, [B, C, T, H, W].
+            time_ids: frames in a second less one, how much moves, noise in the picture, [B, 3].
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
+        """
+        self.check(latent, condition, self.model.config.in_channels - image_condition.shape[1])
+        both = torch.cat([latent, image_condition.to(latent.dtype)], dim=1).transpose(1, 2)
+        pred = self.model(both, moments(timestep, latent), condition, added_time_ids=time_ids, return_dict=False)[0]
+        return {"pred": pred.transpose(1, 2)}

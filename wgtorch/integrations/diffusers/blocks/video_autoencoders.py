@@ -1,8 +1,8 @@
-"""Autoencoders of videos: LTX's, CogVideoX's and HunyuanVideo's."""
+"""Autoencoders of videos."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.pictures import as_output
 from wgtorch.roles import Codec
 
 
@@ -141,3 +143,74 @@ class AutoencoderKLHunyuanVideo(VideoDecoder):
     def forward(self, latent: Tensor) -> dict[str, Any]:
         """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""
         return self.frames_of(latent / self.model.config.scaling_factor)
+
+
+@register_block("codec/autoencoder_kl_frames")
+class FrameAutoencoder(AutoencoderKL):
+    """``AutoencoderKL`` of diffusers on the frames of a video, each for itself.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        sample: encoding draws from the posterior; False takes its mean.
+    """
+
+    frames = 1
+    inputs: Mapping[str, Any] = {"decode_chunk_size": Port(dtype="number", optional=True)}
+    outputs: Mapping[str, Any] = {"video": Port(dtype="video", optional=True)}
+
+    def forward(
+        self,
+        latent: Tensor | None = None,
+        image: Tensor | None = None,
+        noise: Tensor | None = None,
+        progress: Any = None,
+        draws: bool | None = None,
+        size: Sequence[int] | None = None,
+        output_type: str | None = None,
+        rng: Rng | None = None,
+        decode_chunk_size: int | None = None,
+    ) -> dict[str, Any]:
+        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, T, h, w]; the rest as for pictures.
+
+        Args:
+            latent: to decode.
+            image: a picture to encode.
+            noise: of it.
+            progress: of a schedule.
+            draws: False takes the mode of the posterior.
+            size: of no effect on videos.
+            output_type: as pipelines of diffusers have it.
+            decode_chunk_size: frames that are decoded at once; all of a video where left out.
+
+        Raises:
+            PortError: both or none of the two are given, or the latent has another shape.
+        """
+        if latent is None or image is not None or output_type == "latent":
+            found = super().forward(latent, image, noise, progress, draws, size, output_type, rng)
+            return found if latent is None else {"video": latent}
+        if latent.dim() != 5:
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, C, T, h, w]")
+        chunk = latent.shape[2] if decode_chunk_size is None else int(decode_chunk_size)
+        rows = latent.transpose(1, 2).flatten(0, 1)
+        pictures = torch.cat([self.decode(some) for some in rows.split(chunk)])
+        return {"video": as_output(pictures.unflatten(0, (latent.shape[0], -1)), output_type, self.block_id)}
+
+
+@register_block("codec/autoencoder_kl_temporal_decoder")
+class AutoencoderKLTemporalDecoder(FrameAutoencoder):
+    """``AutoencoderKLTemporalDecoder`` of diffusers, which sees the frames of a video beside each other when it decodes them.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        sample: encoding draws from the posterior; False takes its mean.
+    """
+
+    model_class = "AutoencoderKLTemporalDecoder"
+
+    def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        z = latent.to(self.model.dtype) / self.model.config.scaling_factor
+        return (self.model.decode(z, num_frames=latent.shape[0], return_dict=False)[0] / 2 + 0.5).clamp(0, 1)

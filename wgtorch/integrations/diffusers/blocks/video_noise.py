@@ -30,7 +30,7 @@ class VideoNoise(SizedNoise):
         frames_first: it is drawn frame by frame, as pipelines do whose latents have frames before channels.
     """
 
-    inputs: Mapping[str, Any] = {"num_frames": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {"num_frames": Port(dtype="number", optional=True), "after": Port(dtype="any", optional=True)}
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class VideoNoise(SizedNoise):
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
+        after: Any = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``latent`` to start from and the ``noise`` in it, [B, C, T, h, w].
@@ -70,6 +71,7 @@ class VideoNoise(SizedNoise):
             num_frames: 1 + n times ``frames``.
             height: pixels; a multiple of the factor, and of the patch.
             width: likewise.
+            after: what is to be drawn before, so that draws come in the order of the pipeline; not looked at.
 
         Raises:
             PortError: they fit neither each other nor the model.

@@ -15,11 +15,8 @@ from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.roles import Conditioner
 
 
-@register_block("conditioner/wan_image")
-class WanImage(ForeignModel, Conditioner):
-    """``CLIPVisionModel`` of transformers and its processor: pictures to what the last layer but one makes of them.
-
-    Pictures are rounded to 8 bits first, as files have them; so no gradient reaches them.
+class VisionModel(ForeignModel, Conditioner):
+    """CLIP's model of pictures in transformers, and what its processor does before.
 
     Args:
         model: its config.
@@ -29,9 +26,7 @@ class WanImage(ForeignModel, Conditioner):
     """
 
     library = "transformers"
-    model_class = "CLIPVisionModel"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "last_image": Port(dtype="image", optional=True)}
 
     def __init__(
         self,
@@ -44,6 +39,23 @@ class WanImage(ForeignModel, Conditioner):
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
         library: Any = require("transformers", "diffusers")
         self.processor = library.CLIPImageProcessor(**(processor or {}))
+
+
+@register_block("conditioner/wan_image")
+class WanImage(VisionModel):
+    """``CLIPVisionModel`` of transformers and its processor: pictures to what the last layer but one makes of them.
+
+    Pictures are rounded to 8 bits first, as files have them; so no gradient reaches them.
+
+    Args:
+        model: its config.
+        checkpoint_ref: its folder.
+        dtype: of its weights.
+        processor: settings of ``CLIPImageProcessor``: size, mean, deviation; that class's own where left out.
+    """
+
+    model_class = "CLIPVisionModel"
+    inputs: Mapping[str, Any] = {"image": "image", "last_image": Port(dtype="image", optional=True)}
 
     def forward(self, image: Tensor, last_image: Tensor | None = None) -> dict[str, Any]:
         """``embedding`` [B, L, D]; with ``last_image`` its tokens follow, [B, 2 L, D].

@@ -1,5 +1,6 @@
 """Families of models, each described once."""
 
+from wgtorch.integrations.diffusers.families.animatediff import ANIMATEDIFF
 from wgtorch.integrations.diffusers.families.chroma import CHROMA
 from wgtorch.integrations.diffusers.families.cogvideox import COGVIDEOX
 from wgtorch.integrations.diffusers.families.family import Family, Part
@@ -10,12 +11,15 @@ from wgtorch.integrations.diffusers.families.flux_kontext import FLUX_KONTEXT
 from wgtorch.integrations.diffusers.families.hunyuan_video import HUNYUAN_VIDEO
 from wgtorch.integrations.diffusers.families.instruct_pix2pix import INSTRUCT_PIX2PIX
 from wgtorch.integrations.diffusers.families.ltx import LTX
+from wgtorch.integrations.diffusers.families.lumina2 import LUMINA2
 from wgtorch.integrations.diffusers.families.pixart import PIXART
 from wgtorch.integrations.diffusers.families.qwen_image import QWEN_IMAGE
 from wgtorch.integrations.diffusers.families.sana import SANA
+from wgtorch.integrations.diffusers.families.sd3_controlnet import SD3_CONTROLNET
 from wgtorch.integrations.diffusers.families.stable_diffusion import STABLE_DIFFUSION
 from wgtorch.integrations.diffusers.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from wgtorch.integrations.diffusers.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
+from wgtorch.integrations.diffusers.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
 from wgtorch.integrations.diffusers.families.wan import WAN
 from wgtorch.integrations.diffusers.families.z_image import Z_IMAGE
 from wgtorch.lora.formats.names import AdapterNaming
@@ -39,10 +43,14 @@ FAMILIES = (
     CHROMA,
     HUNYUAN_VIDEO,
     INSTRUCT_PIX2PIX,
+    ANIMATEDIFF,
+    LUMINA2,
+    SD3_CONTROLNET,
+    STABLE_VIDEO_DIFFUSION,
 )
 
 for _family in FAMILIES:
-    for _model, _names in _family.adapters.items():
-        AdapterNaming.register(_model, _names)
+    if _family.adapters is not None:
+        AdapterNaming.register(_family.backbone.model_class, _family.adapters)
 
 __all__ = ["FAMILIES", "Family", "Part"]

@@ -1,71 +1,52 @@
-"""Graphs of FLUX.1."""
+"""FLUX.1, and for ``inpaint`` FLUX.1 Fill.
+
+``guidance_scale`` is what the distilled model takes as an input; ``true_cfg_scale`` is that of classifier-free guidance, which there is
+only where a negative prompt is given.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from wgtorch.core.errors import ConfigError
-from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, Parts, begin, finished
+from wgtorch.integrations.diffusers.assembly import PACKED, Defaults, Parts
+from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny, FluxTransformer
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
-from wgtorch.integrations.diffusers.families.family import CLIP, PICTURES, Family, Part, tasks_of, text_part
-from wgtorch.integrations.diffusers.families.stable_diffusion import autoencoder, expose_distilled
-from wgtorch.integrations.diffusers.sampling import sampling
-from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions, encoders, is_told, second_prompt, t5_encoders
+from wgtorch.integrations.diffusers.families.family import CLIP, Family, latents, tasks_of, text_part
+from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt, t5_encoders
 from wgtorch.lora.formats.names import AdapterNames
 
-_TASKS = {
-    "text_to_image": Defaults(1.0, steps=28, distilled_scale=3.5),
-    "image_to_image": Defaults(1.0, 0.6, steps=28, distilled_scale=7.0),
-    "inpaint": Defaults(1.0, 0.6, steps=28, distilled_scale=7.0),
-}
 _FILL = Defaults(1.0, 1.0, distilled_scale=30.0)
-_SIDE = 128  # of latents, where a call says nothing
-_LENGTH = 512
 
 
-def flux(source: Source, task: str, batched: bool) -> Graph:
-    """FLUX.1 as a graph, or for ``inpaint`` FLUX.1 Fill.
-
-    ``guidance_scale`` is what the distilled model takes as an input; ``true_cfg_scale`` is that of classifier-free guidance, which
-    there is only where a negative prompt is given.
-
-    Raises:
-        ConfigError: the transformer is not for the task.
-    """
-    defaults = _TASKS[task]
-    parts = begin(source, task, batched, defaults, is_flow=True, is_packed=True, is_even=True, patch=PATCH)
-    parts.backbone = source.model("transformer", "backbone/flux_transformer")
-    parts.vae = autoencoder(source)
-    latents, found = parts.vae.model.config.latent_channels, parts.backbone.model.config.in_channels // PATCH**2
-    parts.sees_patches = found == 2 * latents + parts.vae.factor**2
-    if found != latents and not (parts.sees_patches and task == "inpaint"):
+def _prepare(parts: Parts) -> None:
+    """Refuses a transformer that is not for the task; that of a Fill sees the mask's pixels and the masked picture."""
+    channels, found = parts.vae.model.config.latent_channels, parts.backbone.model.config.in_channels // PATCH**2
+    parts.sees_patches = found == 2 * channels + parts.vae.factor**2
+    if found != channels and not (parts.sees_patches and parts.task == "inpaint"):
         known = "; this is a Fill, so take task='inpaint'" if parts.sees_patches else " (Depth, Canny and Kontext are not supported)"
         raise ConfigError(
-            f"from_diffusers: {source.name!r} has a transformer of {found} channels over latents of {latents}; "
-            f"{task} expects as many{known}"
+            f"from_diffusers: {parts.source.name!r} has a transformer of {found} channels over latents of {channels}; "
+            f"{parts.task} expects as many{known}"
         )
     if parts.sees_patches:
         parts.defaults = _FILL
-    parts.sides = (_SIDE * parts.vae.factor,) * 2
-    flux_prompts(parts)
-    if parts.sees_patches:  # its pipeline is not told what is not wanted
-        for name in ("negative_prompt", "negative_prompt_2", "true_cfg_scale", "negative_prompt_embeds"):
-            if name in parts.graph.get_input_spec():
-                parts.graph.hide_input(name)
-    sampling(parts, {"text_embeds": "conditions"})
-    expose_distilled(parts)
-    return finished(parts)
 
 
-def flux_prompts(parts: Parts) -> None:
-    """Prompts through CLIP and T5, and what the backbone is conditioned on."""
+def _finish(parts: Parts) -> None:
+    """The pipeline of a Fill is not told what is not wanted."""
+    for name in ("negative_prompt", "negative_prompt_2", "true_cfg_scale", "negative_prompt_embeds") if parts.sees_patches else ():
+        if name in parts.graph.get_input_spec():
+            parts.graph.hide_input(name)
+
+
+def flux_prompts(parts: Parts) -> bool:
+    """Prompts through CLIP and T5."""
     if told := is_told(parts, "", "_2"):
         encoders(parts)
-        t5_encoders(parts, "_2", length=_LENGTH)
+        t5_encoders(parts, "_2", length=512)
         second_prompt(parts, "_2")
-    conditions(parts, "text_encoder_2.embedding" if told else None, "text_encoder.pooled", scale="true_cfg_scale", only_negative=True)
-    parts.graph.expose_input("conditions", "num_images_per_prompt")
-    parts.graph.expose_input("conditions", "negative_prompt")
+    return told
 
 
 def _names() -> dict[str, tuple[str, ...]]:
@@ -106,12 +87,22 @@ FLUX_ADAPTERS = AdapterNames(
     t5="text_encoder_2",
     loader="FluxLoraLoaderMixin",
 )
-FLUX_PARTS = {
-    "transformer": Part("backbone", ("FluxTransformer2DModel",)),
-    "vae": Part("codec", PICTURES),
-    **text_part("", *CLIP),
-    **text_part("_2", "T5EncoderModel"),
-}
-_BACKBONE = {"FluxTransformer2DModel": FLUX_ADAPTERS}
-FLUX = Family("FLUX.1", tasks_of("Flux"), flux, FLUX_PARTS, _BACKBONE, is_even=True, ignored=("image_encoder",))
-FLUX_FILL = Family("FLUX.1 Fill", {"FluxFillPipeline": ("inpaint",)}, flux, FLUX_PARTS, _BACKBONE, is_even=True, marks="mask_patches")
+FLUX_MODELS: dict[str, Any] = {
+    "backbone": FluxTransformer,
+    "codec": (AutoencoderKL, AutoencoderTiny),
+    "prompts": flux_prompts,
+    "others": {**text_part("", *CLIP), **text_part("_2", "T5EncoderModel")},
+    "condition": {
+        "embedding": "text_encoder_2.embedding", "pooled": "text_encoder.pooled", "scale": "true_cfg_scale", "only_negative": True,
+    },
+    "settings": PACKED,
+    "size": latents(128),
+    "adapters": FLUX_ADAPTERS,
+    "is_even": True,
+}  # fmt: skip
+"""What families of this transformer share."""
+_OWN: dict[str, Any] = {**FLUX_MODELS, "prepare": _prepare, "finish": _finish}
+_CHANGES = Defaults(1.0, 0.6, steps=28, distilled_scale=7.0)
+_TASKS = {"text_to_image": Defaults(1.0, steps=28, distilled_scale=3.5), "image_to_image": _CHANGES, "inpaint": _CHANGES}
+FLUX = Family("FLUX.1", tasks_of("Flux"), _TASKS, ignored=("image_encoder",), **_OWN)
+FLUX_FILL = Family("FLUX.1 Fill", {"FluxFillPipeline": ("inpaint",)}, _TASKS, marks="mask_patches", **_OWN)

@@ -1,66 +1,68 @@
-"""Graphs of FLUX.2."""
+"""FLUX.2: ``dev`` takes the scale of guidance as an input; ``klein`` is guided away from the empty prompt, if at all."""
 
 from __future__ import annotations
 
-from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, add, begin, finished, join
-from wgtorch.integrations.diffusers.families.family import Family, Part
-from wgtorch.integrations.diffusers.families.stable_diffusion import expose_distilled
-from wgtorch.integrations.diffusers.sampling import sampling
-from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions, is_told, pipeline_prompts
-from wgtorch.lora.formats.names import AdapterNames
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
+from wgtorch.integrations.diffusers.blocks import AutoencoderKLFlux2, Flux2Transformer
+from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
+from wgtorch.integrations.diffusers.sampling import sized_by
+from wgtorch.integrations.diffusers.text import asked, is_told
 
-_SIDE = 1024  # in pixels, where a call says nothing
 KLEIN = "Flux2KleinPipeline"
 
 
-def flux2(source: Source, task: str, batched: bool) -> Graph:
-    """FLUX.2 as a graph: ``dev`` takes the scale of guidance as an input; ``klein`` is guided away from the empty prompt, if at all."""
-    _, config = source.scheduler()
-    is_klein, is_distilled = source.pipeline_class == KLEIN, bool(source.settings.get("is_distilled"))
-    defaults = Defaults(1.0 if is_distilled else 4.0) if is_klein else Defaults(1.0, distilled_scale=4.0)
-    parts = begin(source, task, batched, defaults, is_flow=True, is_even=True)
-    parts.backbone = source.model("transformer", "backbone/flux2_transformer")
-    parts.vae = source.model("vae", "codec/autoencoder_kl_flux2")
-    parts.sides = (_SIDE, _SIDE)
-    graph = parts.graph
-    if is_distilled:
-        graph.metadata["flux2"] = {"is_distilled": True}
+def _is_distilled(parts: Parts) -> bool:
+    return bool(parts.source.settings.get("is_distilled"))
+
+
+def _prepare(parts: Parts) -> None:
+    if parts.source.pipeline_class == KLEIN:
+        parts.defaults = Defaults(1.0 if _is_distilled(parts) else 4.0)
+    if _is_distilled(parts):
+        parts.graph.metadata["flux2"] = {"is_distilled": True}
+
+
+def _prompts(parts: Parts) -> bool:
     if told := is_told(parts, ""):
-        pipeline_prompts(parts, source.pipeline_class, "text_encoder_out_layers")
-        graph.hide_input("negative_prompt")
-    conditions(parts, "text_encoder.embedding" if told else None)
-    graph.expose_input("conditions", "num_images_per_prompt")
-    sampling(parts)
-    if not is_klein or is_distilled:
+        asked(parts.source.pipeline_class, "text_encoder_out_layers")(parts)
+        parts.graph.hide_input("negative_prompt")
+    return told
+
+
+def _finish(parts: Parts) -> None:
+    """Only what the pipeline's call has is asked for; the schedule is shifted by the number of steps too."""
+    graph, (_, config) = parts.graph, parts.source.scheduler()
+    if parts.source.pipeline_class != KLEIN or _is_distilled(parts):
         for shown in {"guidance_scale", "negative_prompt_embeds"} & set(graph.get_input_spec()):
             graph.hide_input(shown)
-    expose_distilled(parts)
+    if parts.task == "image_to_image":
+        add(graph, "pictures", "diffusers/flux2_pictures", {"multiple": parts.vae.factor})
+        add(graph, "encoder", parts.vae, map=("image",))
+        sized_by(parts, "pictures", "noise", "tokens")
+        graph.expose_input("pictures", "image")
+        join(graph, ("pictures.images", "encoder.image"), *(("encoder.latent", f"{node}.image_condition") for node in parts.backbones))
     if config.get("use_dynamic_shifting"):
         into = "settings" if "settings" in graph.nodes else "schedule"
-        add(graph, "shift", "diffusers/flux2_shift", {"num_steps": defaults.steps})
+        add(graph, "shift", "diffusers/flux2_shift", {"num_steps": parts.defaults.steps})
         graph.remove_edge("tokens.tokens", f"{into}.tokens")
         join(graph, ("tokens.tokens", "shift.tokens"), ("shift.mu", f"{into}.mu"))
         graph.expose_input("shift", "num_steps", "num_inference_steps")
-    return finished(parts)
 
 
 FLUX2 = Family(
     "FLUX.2",
-    {"Flux2Pipeline": ("text_to_image",), KLEIN: ("text_to_image",)},
-    flux2,
-    {
-        "transformer": Part("backbone", ("Flux2Transformer2DModel",)),
-        "vae": Part("codec", ("AutoencoderKLFlux2",)),
-        "text_encoder": Part("text_encoder", ("Mistral3ForConditionalGeneration", "Qwen3ForCausalLM"), optional=True),
-        "tokenizer": Part("text_encoder", is_tokenizer=True, optional=True),
-    },
-    {
-        "Flux2Transformer2DModel": AdapterNames(
-            "transformer", ("transformer",), first_in_kohya=lambda model: False, loader="Flux2LoraLoaderMixin"
-        )
-    },
-    settings=lambda graph: dict(graph.metadata.get("flux2", {})),
+    dict.fromkeys(("Flux2Pipeline", KLEIN), ("text_to_image", "image_to_image")),
+    dict.fromkeys(("text_to_image", "image_to_image"), Defaults(1.0, distilled_scale=4.0)),
+    Flux2Transformer,
+    (AutoencoderKLFlux2,),
+    _prompts,
+    prompt_part("Mistral3ForConditionalGeneration", "Qwen3ForCausalLM", optional=True),
+    settings={"is_flow": True},
+    size=1024,
+    prepare=_prepare,
+    starts="text_to_image",
+    finish=_finish,
+    adapters=transformer_adapters("Flux2LoraLoaderMixin"),
+    arguments=lambda graph: dict(graph.metadata.get("flux2", {})),
     is_even=True,
 )

@@ -1,4 +1,4 @@
-"""Graphs of FLUX.1 Kontext, which changes a picture as a prompt says."""
+"""FLUX.1 Kontext, which changes a picture as a prompt says: the picture's patches stand behind those that are painted."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
-from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, add, begin, finished, join
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
 from wgtorch.integrations.diffusers.families.family import Family
-from wgtorch.integrations.diffusers.families.flux import FLUX_ADAPTERS, FLUX_PARTS, flux_prompts
-from wgtorch.integrations.diffusers.families.stable_diffusion import autoencoder, expose_distilled
-from wgtorch.integrations.diffusers.sampling import sampling
-from wgtorch.integrations.diffusers.source import Source
-
-_DEFAULTS = Defaults(1.0, steps=28, distilled_scale=3.5)
-_SIDE = 128  # of latents, where a call says nothing
+from wgtorch.integrations.diffusers.families.flux import FLUX_MODELS
+from wgtorch.integrations.diffusers.sampling import sized_by
 
 
 @register_block("diffusers/kontext_sizes")
@@ -89,40 +83,25 @@ class KontextSizes(Block):
         return {"image": batch, "height": painted[0], "width": painted[1]}
 
 
-def flux_kontext(source: Source, task: str, batched: bool) -> Graph:
-    """FLUX.1 Kontext as a graph: the picture's patches stand behind those that are painted."""
-    flow = {"is_flow": True, "is_packed": True, "is_even": True, "patch": PATCH}
-    parts = begin(source, task, batched, _DEFAULTS, **flow)
-    parts.backbone = source.model("transformer", "backbone/flux_transformer")
-    parts.vae = autoencoder(source)
-    parts.sides = (_SIDE * parts.vae.factor,) * 2
-    flux_prompts(parts)
-    sampling(parts, {"text_embeds": "conditions"}, start="text_to_image")
+def _finish(parts: Parts) -> None:
     graph, (height, width) = parts.graph, parts.sides
     add(graph, "sizes", "diffusers/kontext_sizes", {"multiple": parts.vae.factor * PATCH, "height": height, "width": width})
     add(graph, "encoder", parts.vae, inputs={"draws": False})
     join(graph, ("sizes.image", "encoder.image"))
-    for name in ("height", "width"):
-        graph.hide_input(name)
-        graph.expose_input("sizes", name)
-        for node in ("noise", "tokens"):
-            if node in graph.nodes:
-                join(graph, (f"sizes.{name}", f"{node}.{name}"))
+    sized_by(parts, "sizes", "noise", "tokens")
     for name, shown in (("image", "image"), ("max_area", "max_area"), ("auto_resize", "_auto_resize")):
         graph.expose_input("sizes", name, shown)
-    for node in ("backbone",) if batched else ("backbone", "negative_backbone"):
+    for node in parts.backbones:
         join(graph, ("encoder.latent", f"{node}.image_condition"))
-    expose_distilled(parts)
-    return finished(parts)
 
 
 FLUX_KONTEXT = Family(
     "FLUX.1 Kontext",
     {"FluxKontextPipeline": ("image_to_image",)},
-    flux_kontext,
-    FLUX_PARTS,
-    {"FluxTransformer2DModel": FLUX_ADAPTERS},
-    is_even=True,
+    {"image_to_image": Defaults(1.0, steps=28, distilled_scale=3.5)},
+    **FLUX_MODELS,
+    starts="text_to_image",
+    finish=_finish,
     ignored=("image_encoder",),
     marks="sizes",
 )

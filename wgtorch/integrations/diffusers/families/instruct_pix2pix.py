@@ -1,4 +1,4 @@
-"""Graphs of InstructPix2Pix, which changes a picture as it is told (Brooks et al. 2023, https://arxiv.org/abs/2211.09800)."""
+"""InstructPix2Pix, which changes a picture as it is told (Brooks et al. 2023, https://arxiv.org/abs/2211.09800)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from torch import Tensor
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.port import Port
-from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, add, begin, finished, join
-from wgtorch.integrations.diffusers.families.family import CLIP, Family, text_part
-from wgtorch.integrations.diffusers.families.stable_diffusion import UNET, UNET_ADAPTERS, autoencoder
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
+from wgtorch.integrations.diffusers.families.family import CLIP, CLIP_WORDS, Family, Part
+from wgtorch.integrations.diffusers.families.stable_diffusion import UNCHECKED, UNET, clip_prompts
 from wgtorch.integrations.diffusers.sampling import scheduling
-from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import encoders
 
-_DEFAULTS = Defaults(7.5, steps=100)
 _IMAGE_SCALE = 1.5
 
 
@@ -123,18 +119,13 @@ class EditGuidance(Block):
         return {"pred_guided": none + scale * (both - picture) + image_scale * (picture - none)}
 
 
-def instruct_pix2pix(source: Source, task: str, batched: bool) -> Graph:
-    """InstructPix2Pix as a graph, whose guidance is one batch of three.
-
-    Raises:
-        ConfigError: the UNet does not see the picture's latent beside its own.
-    """
-    parts = begin(source, task, True, _DEFAULTS, steps_eta=True)
-    parts.backbone = source.model("unet", "backbone/unet_2d_condition")
-    parts.vae = autoencoder(source)
+def _prepare(parts: Parts) -> None:
     if (found := parts.backbone.model.config.in_channels) != 2 * parts.vae.channels:
-        raise ConfigError(f"from_diffusers: {source.name!r} has a UNet of {found} input channels; expected {2 * parts.vae.channels}")
-    encoders(parts)
+        raise ConfigError(f"from_diffusers: {parts.source.name!r} has a UNet of {found} input channels; expected {2 * parts.vae.channels}")
+
+
+def _loop(parts: Parts) -> None:
+    """Guidance is one batch of three."""
     scheduling(parts)
     graph, factor = parts.graph, parts.vae.factor
     graph.hide_input("clip_skip")
@@ -145,7 +136,7 @@ def instruct_pix2pix(source: Source, task: str, batched: bool) -> Graph:
         graph,
         "edit",
         "diffusers/edit",
-        {"factor": factor, "unscaled": unscaled, "scale": _DEFAULTS.guidance_scale, "image_scale": _IMAGE_SCALE},
+        {"factor": factor, "unscaled": unscaled, "scale": parts.defaults.guidance_scale, "image_scale": _IMAGE_SCALE},
     )
     add(graph, "noise", "noise/latents", {"channels": parts.vae.channels, "factor": factor, "height": 512, "width": 512})
     for name, block in (
@@ -182,16 +173,17 @@ def instruct_pix2pix(source: Source, task: str, batched: bool) -> Graph:
             graph.expose_input(node, port)
     graph.metadata["input_aliases"] = {f"{end}prompt_embeds": f"{end}text_encoder.embedding" for end in ("", "negative_")}
     graph.expose_output("codec", "image")
-    return finished(parts)
 
 
 INSTRUCT_PIX2PIX = Family(
     "InstructPix2Pix",
     {"StableDiffusionInstructPix2PixPipeline": ("image_to_image",)},
-    instruct_pix2pix,
-    {**UNET, **text_part("", *CLIP)},
-    {"UNet2DConditionModel": UNET_ADAPTERS},
-    settings=lambda graph: {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
-    ignored=("image_encoder",),
+    {"image_to_image": Defaults(7.5, steps=100)},
+    prompts=clip_prompts,
+    others={"text_encoder": Part("text_encoder", CLIP), "tokenizer": Part("tokenizer", CLIP_WORDS, is_tokenizer=True)},
+    loop=_loop,
+    prepare=_prepare,
+    arguments=lambda graph: UNCHECKED,
     marks="edit",
+    **UNET,
 )

@@ -10,7 +10,8 @@ _REFUSED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("ControlNetUnion", "a union of ControlNets is told which of its conditions is meant, which adapter/controlnet cannot say", {}),
     ("PAG", "perturbed-attention guidance is a node here: make the graph of {plain}.from_pipe(pipeline), and replace_node('guidance', "
      "'guidance/pag') with one more place of the backbone; see wgtorch.blocks.diffusion.PerturbedAttention", {}),
-    ("(Flux|StableDiffusion3|ZImage|QwenImage).*ControlNet", "of ControlNets of transformers FluxControlNetPipeline is supported", {}),
+    ("(Flux|StableDiffusion3|ZImage|QwenImage).*ControlNet", "of ControlNets of transformers FluxControlNetPipeline and "
+     "StableDiffusion3ControlNetPipeline are supported", {}),
     ("ControlNet", _ADAPTER, {"what": "ControlNet", "node": "adapter/controlnet"}),
     ("^StableDiffusion(XL)?Adapter", _ADAPTER, {"what": "T2I-Adapter", "node": "adapter/t2i"}),
     ("SAG", "self-attention guidance is a node here: make the graph of {plain}.from_pipe(pipeline), and put 'guidance/sag' between the "

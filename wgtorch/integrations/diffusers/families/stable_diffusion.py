@@ -1,69 +1,52 @@
-"""Graphs of Stable Diffusion 1 and 2, and what XL shares with them."""
+"""Stable Diffusion 1 and 2, and what XL and others share with them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, Parts, begin, finished
-from wgtorch.integrations.diffusers.families.family import CLIP, PICTURES, Family, Part, tasks_of, text_part
-from wgtorch.integrations.diffusers.sampling import sampling
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts
+from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny, UNet2DCondition
+from wgtorch.integrations.diffusers.families.family import CLIP, Family, tasks_of, text_part
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions, encoders, is_told
+from wgtorch.integrations.diffusers.text import encoders, is_told
 from wgtorch.lora.formats.names import AdapterNames
 
-_TASKS = {
-    "text_to_image": Defaults(7.5),
-    "image_to_image": Defaults(7.5, 0.8),
-    "inpaint": Defaults(7.5, 1.0),
-}
+LCM = "LatentConsistencyModelPipeline"
 
 
-def stable_diffusion(source: Source, task: str, batched: bool) -> Graph:
-    """Stable Diffusion 1 or 2 as a graph."""
-    parts = start(source, task, batched, _TASKS[task])
-    parts.rescales = task == "text_to_image"
-    if source.pipeline_class == LCM:
-        parts.defaults = replace(parts.defaults, steps=4, distilled_scale=8.5)
-    if told := is_told(parts, ""):
-        encoders(parts)
-    conditions(parts, "text_encoder.embedding" if told else None)
-    parts.graph.expose_input("conditions", "num_images_per_prompt")
-    sampling(parts)
-    expose_distilled(parts)
-    return finished(parts)
-
-
-def start(source: Source, task: str, batched: bool, defaults: Defaults) -> Parts:
-    """An empty graph for a task, with the UNet and the autoencoder at hand.
+def check_unet(source: Source, task: str) -> None:
+    """Refuses a UNet that holds an IP-Adapter.
 
     Raises:
-        ConfigError: the UNet is not for the task.
+        ConfigError: it does.
     """
     if source.config_of("unet").get("encoder_hid_dim_type") == "ip_image_proj":
         raise ConfigError(
             f"from_diffusers: {source.name!r} has a UNet with an IP-Adapter in it; call unload_ip_adapter() first, and add the adapter "
             "to the graph: add_node(IPAdapter.from_file(...))"
         )
-    parts = begin(source, task, batched, defaults, steps_eta=source.pipeline_class != LCM)
-    parts.backbone = source.model("unet", "backbone/unet_2d_condition")
-    parts.vae = autoencoder(source)
+
+
+def prepare_unet(parts: Parts) -> None:
+    """What the UNet says of the graph.
+
+    Raises:
+        ConfigError: it is not for the task.
+    """
     check_channels(parts, parts.vae.model.config.latent_channels)
-    own = parts.backbone.model.config
+    own, defaults = parts.backbone.model.config, parts.defaults
     if own.time_cond_proj_dim is not None:  # the model was distilled, and takes the scale itself
         parts.defaults = replace(defaults, guidance_scale=1.0, distilled_scale=defaults.guidance_scale)
-    side, factor = own.sample_size, parts.vae.factor
+    parts.keeps_size = parts.task == "image_to_image"
+
+
+def unet_size(parts: Parts) -> tuple[int, int]:
+    """(height, width) that the UNet was trained at, in pixels."""
+    side, factor = parts.backbone.model.config.sample_size, parts.vae.factor
     height, width = side if isinstance(side, (list, tuple)) else (side, side)
-    parts.sides, parts.keeps_size = (height * factor, width * factor), task == "image_to_image"
-    return parts
-
-
-def autoencoder(source: Source) -> Any:
-    """The autoencoder, or the small one that stands in for it."""
-    return source.model("vae", "codec/autoencoder_tiny" if source.classes["vae"] == "AutoencoderTiny" else "codec/autoencoder_kl")
+    return height * factor, width * factor
 
 
 def check_channels(parts: Parts, latents: int) -> None:
@@ -83,11 +66,19 @@ def check_channels(parts: Parts, latents: int) -> None:
         )
 
 
-def expose_distilled(parts: Parts) -> None:
-    """The scale that a distilled backbone takes as an input, as the call's ``guidance_scale``."""
-    if parts.defaults.distilled_scale is not None:
-        for node in ("backbone",) if parts.batched else ("backbone", "negative_backbone"):
-            parts.graph.expose_input(node, "guidance", "guidance_scale")
+def _prepare(parts: Parts) -> None:
+    prepare_unet(parts)
+    parts.rescales = parts.task == "text_to_image"
+    if parts.source.pipeline_class == LCM:
+        parts.steps_eta = False
+        parts.defaults = replace(parts.defaults, steps=4, distilled_scale=8.5)
+
+
+def clip_prompts(parts: Parts) -> bool:
+    """Prompts through one CLIP."""
+    if told := is_told(parts, ""):
+        encoders(parts)
+    return told
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -153,14 +144,25 @@ UNET_ADAPTERS = AdapterNames(
 
 # --- the family -------------------------------------------------------------------------------------------------------
 
-LCM = "LatentConsistencyModelPipeline"
-UNET: Mapping[str, Part] = {"unet": Part("backbone", ("UNet2DConditionModel",)), "vae": Part("codec", PICTURES)}
+UNET: dict[str, Any] = {
+    "backbone": UNet2DCondition,
+    "codec": (AutoencoderKL, AutoencoderTiny),
+    "model": "unet",
+    "settings": {"is_flow": False, "steps_eta": True},
+    "size": unet_size,
+    "check": check_unet,
+    "adapters": UNET_ADAPTERS,
+    "ignored": ("image_encoder",),
+}
+"""What families of this UNet share."""
+UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 STABLE_DIFFUSION = Family(
     "Stable Diffusion 1 and 2",
     {**tasks_of("StableDiffusion"), LCM: ("text_to_image",)},
-    stable_diffusion,
-    {**UNET, **text_part("", *CLIP)},
-    {"UNet2DConditionModel": UNET_ADAPTERS},
-    settings=lambda graph: {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
-    ignored=("image_encoder",),
+    {"text_to_image": Defaults(7.5), "image_to_image": Defaults(7.5, 0.8), "inpaint": Defaults(7.5, 1.0)},
+    prompts=clip_prompts,
+    others=text_part("", *CLIP),
+    prepare=_prepare,
+    arguments=lambda graph: UNCHECKED,
+    **UNET,
 )

@@ -1,47 +1,31 @@
-"""Graphs of Stable Diffusion 3."""
+"""Stable Diffusion 3."""
 
 from __future__ import annotations
 
-from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, begin, finished, join
-from wgtorch.integrations.diffusers.families.family import CLIP_PROJECTED, PICTURES, Family, Part, tasks_of, text_part
-from wgtorch.integrations.diffusers.families.stable_diffusion import autoencoder, check_channels
-from wgtorch.integrations.diffusers.sampling import sampling
-from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions, encoders, is_told, second_prompt, t5_encoders
+from typing import Any
+
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
+from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny, SD3Transformer
+from wgtorch.integrations.diffusers.families.family import CLIP_PROJECTED, Family, tasks_of, text_part, trained_side
+from wgtorch.integrations.diffusers.families.stable_diffusion import check_channels
+from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt, t5_encoders
 from wgtorch.lora.formats.names import AdapterNames
 
-_TASKS = {
-    "text_to_image": Defaults(7.0, steps=28),
-    "image_to_image": Defaults(7.0, 0.6),
-    "inpaint": Defaults(7.0, 0.6),
-}
 
-
-def stable_diffusion_3(source: Source, task: str, batched: bool) -> Graph:
-    """Stable Diffusion 3 as a graph.
-
-    Raises:
-        ConfigError: the transformer is not for the task.
-    """
-    parts = begin(source, task, batched, _TASKS[task], is_flow=True, skips_shift=task == "inpaint")
-    parts.backbone = source.model("transformer", "backbone/sd3_transformer")
-    parts.vae = autoencoder(source)
-    own = parts.backbone.model.config
+def _prepare(parts: Parts) -> None:
     check_channels(parts, parts.vae.model.config.latent_channels)
-    parts.patch, parts.sides = own.patch_size, (own.sample_size * parts.vae.factor,) * 2
-    if told := is_told(parts, "", "_2"):
-        _prompts(parts)
-    conditions(parts, "text_encoders.embedding" if told else None, "text_encoders.pooled")
-    parts.graph.expose_input("conditions", "num_images_per_prompt")
-    sampling(parts, {"text_embeds": "conditions"})
+    parts.patch, parts.skips_shift = parts.backbone.model.config.patch_size, parts.task == "inpaint"
+
+
+def _finish(parts: Parts) -> None:
     if "tokens" in parts.graph.nodes:
         parts.graph.expose_input("settings" if "settings" in parts.graph.nodes else "schedule", "mu")
-    return finished(parts)
 
 
-def _prompts(parts: Parts) -> None:
+def sd3_prompts(parts: Parts) -> bool:
     """Three tokenizers and text encoders; the third, T5, may be missing."""
+    if not is_told(parts, "", "_2"):
+        return False
     graph, has_t5 = parts.graph, "text_encoder_3" in parts.source.classes
     encoders(parts, layer="penultimate", projection=True)
     encoders(parts, "_2", layer="penultimate", projection=True)
@@ -63,6 +47,7 @@ def _prompts(parts: Parts) -> None:
             (f"{prefix}text_encoder.pooled", f"{both}.pooled"),
             (f"{prefix}text_encoder_2.pooled", f"{both}.second_pooled"),
         )
+    return True
 
 
 def _names() -> dict[str, tuple[str, ...]]:
@@ -91,24 +76,28 @@ def _names() -> dict[str, tuple[str, ...]]:
     }
 
 
+SD3_MODELS: dict[str, Any] = {
+    "backbone": SD3Transformer,
+    "codec": (AutoencoderKL, AutoencoderTiny),
+    "prompts": sd3_prompts,
+    "others": {**text_part("", *CLIP_PROJECTED), **text_part("_2", *CLIP_PROJECTED), **text_part("_3", "T5EncoderModel")},
+    "condition": {"embedding": "text_encoders.embedding", "pooled": "text_encoders.pooled"},
+    "settings": {"is_flow": True},
+    "size": trained_side,
+    "prepare": _prepare,
+    "adapters": AdapterNames(
+        "transformer",
+        ("transformer", "text_encoder", "text_encoder_2"),
+        first=_names(),
+        t5="text_encoder_3",
+        loader="SD3LoraLoaderMixin",
+    ),
+}
+"""What families of this transformer share."""
 STABLE_DIFFUSION_3 = Family(
     "Stable Diffusion 3",
     tasks_of("StableDiffusion3"),
-    stable_diffusion_3,
-    {
-        "transformer": Part("backbone", ("SD3Transformer2DModel",)),
-        "vae": Part("codec", PICTURES),
-        **text_part("", *CLIP_PROJECTED),
-        **text_part("_2", *CLIP_PROJECTED),
-        **text_part("_3", "T5EncoderModel"),
-    },
-    {
-        "SD3Transformer2DModel": AdapterNames(
-            "transformer",
-            ("transformer", "text_encoder", "text_encoder_2"),
-            first=_names(),
-            t5="text_encoder_3",
-            loader="SD3LoraLoaderMixin",
-        )
-    },
+    {"text_to_image": Defaults(7.0, steps=28), "image_to_image": Defaults(7.0, 0.6), "inpaint": Defaults(7.0, 0.6)},
+    **SD3_MODELS,
+    finish=_finish,
 )

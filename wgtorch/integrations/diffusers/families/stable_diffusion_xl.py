@@ -1,4 +1,4 @@
-"""Graphs of Stable Diffusion XL."""
+"""Stable Diffusion XL, and its refiner."""
 
 from __future__ import annotations
 
@@ -6,54 +6,13 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, finished, join
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
 from wgtorch.integrations.diffusers.families.family import CLIP, CLIP_PROJECTED, Family, tasks_of, text_part
-from wgtorch.integrations.diffusers.families.stable_diffusion import UNET, UNET_ADAPTERS, expose_distilled, start
-from wgtorch.integrations.diffusers.sampling import sampling
+from wgtorch.integrations.diffusers.families.stable_diffusion import UNET, check_unet, prepare_unet
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions, encoders, is_told, second_prompt
+from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt
 
-_TASKS = {
-    "text_to_image": Defaults(5.0),
-    "image_to_image": Defaults(5.0, 0.3),
-    "inpaint": Defaults(7.5, 0.9999),
-}
 _SIZES = ("original_size", "crops_coords_top_left", "target_size")
-
-
-def stable_diffusion_xl(source: Source, task: str, batched: bool) -> Graph:
-    """Stable Diffusion XL as a graph, or its refiner.
-
-    Raises:
-        ConfigError: it is a refiner, which starts from pictures, and the task does not.
-    """
-    if task == "text_to_image" and (is_scored(source) or is_refiner(source)):
-        raise ConfigError(f"from_diffusers: {source.name!r} is a refiner, which starts from a picture; take task='image_to_image'")
-    parts = start(source, task, batched, _TASKS[task])
-    parts.rescales = True
-    if task == "inpaint" and parts.vae.model.config.get("latents_mean") is not None:
-        raise ConfigError(
-            f"from_diffusers: {source.name!r} has an autoencoder with latents_mean, with which diffusers encodes otherwise than it decodes "
-            "when it inpaints; expected text_to_image or image_to_image"
-        )
-    refines = is_refiner(source)
-    told = is_told(parts, "_2") if refines else is_told(parts, "", "_2")
-    if told:
-        _prompts(parts, refines)
-    zeros = bool(source.settings.get("force_zeros_for_empty_prompt", True))
-    embedding = "text_encoder_2.embedding" if refines else "text_encoders.embedding"
-    conditions(parts, embedding if told else None, "text_encoder_2.pooled", zero_negative=zeros)
-    parts.graph.expose_input("conditions", "num_images_per_prompt")
-    parts.graph.expose_input("conditions", "negative_prompt")
-    _sizes(parts)
-    sampling(parts, {"text_embeds": "conditions", "time_ids": "sizes"})
-    if task == "image_to_image":
-        parts.graph.expose_input("schedule", "start", "denoising_start")
-    if task != "inpaint":
-        parts.graph.expose_input("schedule", "end", "denoising_end")
-    expose_distilled(parts)
-    join(parts.graph, ("noise.latent", "sizes.latent"), ("conditions.scale", "sizes.scale"))
-    return finished(parts)
 
 
 def is_scored(source: Source) -> bool:
@@ -68,15 +27,34 @@ def is_refiner(source: Source) -> bool:
     return source.config_of("unet").get("cross_attention_dim") == source.config_of("text_encoder_2").get("hidden_size")
 
 
-def _prompts(parts: Parts, refines: bool) -> None:
+def _check(source: Source, task: str) -> None:
+    if task == "text_to_image" and (is_scored(source) or is_refiner(source)):
+        raise ConfigError(f"from_diffusers: {source.name!r} is a refiner, which starts from a picture; take task='image_to_image'")
+    check_unet(source, task)
+
+
+def _prepare(parts: Parts) -> None:
+    prepare_unet(parts)
+    parts.rescales = True
+    if parts.task == "inpaint" and parts.vae.model.config.get("latents_mean") is not None:
+        raise ConfigError(
+            f"from_diffusers: {parts.source.name!r} has an autoencoder with latents_mean, with which diffusers encodes otherwise than it "
+            "decodes when it inpaints; expected text_to_image or image_to_image"
+        )
+    _sizes(parts)
+
+
+def _prompts(parts: Parts) -> bool:
     """Two tokenizers and text encoders, whose embeddings stand side by side; of a refiner the second alone."""
-    graph = parts.graph
+    graph, refines = parts.graph, is_refiner(parts.source)
+    if not is_told(parts, *(("_2",) if refines else ("", "_2"))):
+        return False
     if refines:
         encoders(parts, "_2", layer="penultimate", projection=True)
         for prefix in ("", "negative_"):
             graph.expose_input(f"{prefix}tokenizer_2", "text", f"{prefix}prompt")
         graph.configure_node("negative_tokenizer_2", inputs={"text": ""})
-        return
+        return True
     encoders(parts, layer="penultimate")
     encoders(parts, "_2", layer="penultimate", projection=True)
     second_prompt(parts, "_2")
@@ -88,6 +66,7 @@ def _prompts(parts: Parts, refines: bool) -> None:
             (f"{prefix}text_encoder.embedding", f"{both}.embedding"),
             (f"{prefix}text_encoder_2.embedding", f"{both}.second_embedding"),
         )
+    return True
 
 
 def _sizes(parts: Parts) -> None:
@@ -99,7 +78,22 @@ def _sizes(parts: Parts) -> None:
         parts.graph.expose_input("sizes", name)
 
 
-def _settings(graph: Graph) -> dict[str, Any]:
+def _condition(parts: Parts) -> dict[str, Any]:
+    """Without a negative prompt the published model is given zeros."""
+    embedding = "text_encoder_2.embedding" if is_refiner(parts.source) else "text_encoders.embedding"
+    zeros = bool(parts.source.settings.get("force_zeros_for_empty_prompt", True))
+    return {"embedding": embedding, "pooled": "text_encoder_2.pooled", "zero_negative": zeros}
+
+
+def _finish(parts: Parts) -> None:
+    if parts.task == "image_to_image":
+        parts.graph.expose_input("schedule", "start", "denoising_start")
+    if parts.task != "inpaint":
+        parts.graph.expose_input("schedule", "end", "denoising_end")
+    join(parts.graph, ("noise.latent", "sizes.latent"), ("conditions.scale", "sizes.scale"))
+
+
+def _arguments(graph: Graph) -> dict[str, Any]:
     zeros, scored = graph.nodes["conditions"].config.get("zero_negative"), graph.nodes["sizes"].config.get("scored")
     aesthetics = {"requires_aesthetics_score": True} if scored else {}  # text to image has no such setting
     return {"force_zeros_for_empty_prompt": bool(zeros), "add_watermarker": False, **aesthetics}
@@ -108,10 +102,14 @@ def _settings(graph: Graph) -> dict[str, Any]:
 STABLE_DIFFUSION_XL = Family(
     "Stable Diffusion XL",
     tasks_of("StableDiffusionXL"),
-    stable_diffusion_xl,
-    {**UNET, **text_part("", *CLIP), **text_part("_2", *CLIP_PROJECTED)},
-    {"UNet2DConditionModel": UNET_ADAPTERS},
-    settings=_settings,
-    ignored=("image_encoder",),
+    {"text_to_image": Defaults(5.0), "image_to_image": Defaults(5.0, 0.3), "inpaint": Defaults(7.5, 0.9999)},
+    prompts=_prompts,
+    others={**text_part("", *CLIP), **text_part("_2", *CLIP_PROJECTED)},
+    condition=_condition,
+    extra={"time_ids": "sizes"},
+    prepare=_prepare,
+    finish=_finish,
+    arguments=_arguments,
     marks="sizes",
+    **{**UNET, "check": _check},
 )

@@ -1,4 +1,4 @@
-"""Graphs of Wan, which makes videos."""
+"""Wan 2.1 and 2.2, which make videos. Of two transformers (2.2) one is called where there is much noise, the other below a boundary."""
 
 from __future__ import annotations
 
@@ -7,56 +7,28 @@ from typing import Any
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.structure import Edge
 from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, begin, finished, join
+from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
+from wgtorch.integrations.diffusers.blocks import AutoencoderKLWan, WanTransformer
 from wgtorch.integrations.diffusers.families.family import Family, Part, text_part
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.integrations.diffusers.text import conditions, is_told
-from wgtorch.integrations.diffusers.video import video_sampling
+from wgtorch.integrations.diffusers.text import is_told
 from wgtorch.lora.formats.names import AdapterNames
 
-_TASKS = {"text_to_video": Defaults(5.0), "image_to_video": Defaults(5.0)}
-_LENGTH = 512
 _SIZE = {"num_frames": 81, "height": 480, "width": 832}
 
 
-def wan(source: Source, task: str, batched: bool) -> Graph:
-    """Wan 2.1 or 2.2 as a graph. Of two transformers (2.2) one is called where there is much noise, the other below a boundary.
-
-    Raises:
-        ConfigError: the transformer is not for the task.
-    """
-    _check_settings(source)
-    parts = begin(source, task, batched, _TASKS[task], is_flow=True)
-    parts.backbone = source.model("transformer", "backbone/wan_transformer")
-    parts.vae = source.model("vae", "codec/autoencoder_kl_wan")
-    _check_channels(parts)
-    if told := is_told(parts, ""):
-        _prompts(parts)
-    conditions(parts, "text_encoder.embedding" if told else None)
-    parts.graph.expose_input("conditions", "num_images_per_prompt", "num_videos_per_prompt")
-    parts.patch = max(parts.backbone.model.config.patch_size[1:])
-    video_sampling(parts, parts.vae.model.config.z_dim, _SIZE)
-    if task == "image_to_video":
-        (_known_frame if source.settings.get("expand_timesteps") else _first_frame)(parts)
-    if (boundary := source.settings.get("boundary_ratio")) is not None:
-        _two_stages(parts, float(boundary) * source.scheduler()[1].get("num_train_timesteps", 1000))
-    parts.graph.metadata["wan"] = {name: source.settings[name] for name in _SETTINGS if source.settings.get(name)}
-    return finished(parts)
-
-
-def _check_settings(source: Source) -> None:
+def _check(source: Source, task: str) -> None:
     parts = {"transformer", "transformer_2"} & set(source.classes)
     if len(parts) != (1 if source.settings.get("boundary_ratio") is None else 2):
         raise ConfigError(
             f"from_diffusers: {source.name!r} has {' and '.join(sorted(parts)) or 'no transformer'} and a boundary_ratio of "
             f"{source.settings.get('boundary_ratio')}; expected a boundary and both, or neither and transformer"
         )
-    name, config = source.scheduler()
-    if config.get("use_dynamic_shifting"):
-        raise ConfigError(f"from_diffusers: {name} shifts by the size of the picture, which Wan's pipeline does not tell it")
 
 
-def _check_channels(parts: Parts) -> None:
+def _prepare(parts: Parts) -> None:
+    """Refuses a transformer that is not for the task."""
+    parts.patch = max(parts.backbone.model.config.patch_size[1:])
     own, latents = parts.backbone.model.config, parts.vae.model.config.z_dim
     if own.image_dim is not None and "image_encoder" not in parts.source.classes:
         raise ConfigError(f"from_diffusers: {parts.source.name!r} has a transformer that sees pictures through CLIP, but no image_encoder")
@@ -70,9 +42,11 @@ def _check_channels(parts: Parts) -> None:
         )
 
 
-def _prompts(parts: Parts) -> None:
+def _prompts(parts: Parts) -> bool:
     graph, source = parts.graph, parts.source
-    tokenizer = source.tokenizer("tokenizer", "tokenizer/t5", length=_LENGTH, clean=True)
+    if not is_told(parts, ""):
+        return False
+    tokenizer = source.tokenizer("tokenizer", "tokenizer/t5", length=512, clean=True)
     found = source.classes["text_encoder"]
     kind = {} if found == "UMT5EncoderModel" else {"kind": found}
     encoder = source.model("text_encoder", "conditioner/umt5_text", **kind)
@@ -83,11 +57,22 @@ def _prompts(parts: Parts) -> None:
         join(graph, (f"{words}.tokens", f"{text}.tokens"), (f"{words}.attention_mask", f"{text}.attention_mask"))
         graph.expose_input(words, "text", f"{prefix}prompt")
         graph.expose_input(words, "max_sequence_length")
+    return True
+
+
+def _finish(parts: Parts) -> None:
+    """The picture that a video begins with, and the second transformer."""
+    source = parts.source
+    if parts.task == "image_to_video":
+        (_known_frame if source.settings.get("expand_timesteps") else _first_frame)(parts)
+    if (boundary := source.settings.get("boundary_ratio")) is not None:
+        _two_stages(parts, float(boundary) * source.scheduler()[1].get("num_train_timesteps", 1000))
+    parts.graph.metadata["wan"] = {name: source.settings[name] for name in _SETTINGS if source.settings.get(name)}
 
 
 def _first_frame(parts: Parts) -> None:
     """The picture that the video begins with, beside the latent in every turn."""
-    graph, patch = parts.graph, max(parts.backbone.model.config.patch_size[1:])
+    graph, patch = parts.graph, parts.patch
     sides = {name: _SIZE[name] for name in ("height", "width")}
     add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * patch, **sides})
     add(graph, "frames", "diffusers/known_frames", {"num_frames": _SIZE["num_frames"]})
@@ -100,8 +85,7 @@ def _first_frame(parts: Parts) -> None:
         ("frames.known", "image_condition.known"),
         ("encoder.latent", "image_condition.latent"),
     )
-    backbones = ("backbone",) if parts.batched else ("backbone", "negative_backbone")
-    for node in backbones:
+    for node in parts.backbones:
         join(graph, ("image_condition.condition", f"{node}.image_condition"))
     graph.expose_input("picture", "image")
     if parts.backbone.model.config.image_dim is not None:
@@ -109,7 +93,7 @@ def _first_frame(parts: Parts) -> None:
         add(graph, "image_encoder", parts.source.model("image_encoder", "conditioner/wan_image", processor=processor))
         for name in ("image", "last_image"):
             graph.expose_input("image_encoder", name)
-        for node in backbones:
+        for node in parts.backbones:
             join(graph, ("image_encoder.embedding", f"{node}.image_embeds"))
     graph.expose_input("frames", "last_image")
     graph.expose_input("frames", "num_frames")
@@ -127,7 +111,7 @@ def _known_frame(parts: Parts) -> None:
     join(graph, ("picture.image", "frames.image"), ("frames.video", "encoder.video"))
     for name in ("image", *sides):
         graph.expose_input("picture", name)
-    for backbone in ("backbone",) if parts.batched else ("backbone", "negative_backbone"):
+    for backbone in parts.backbones:
         node = backbone.replace("backbone", "first_frame")
         add(graph, node, "diffusers/first_frame", {"patch": patch})
         for port in ("latent", "timestep"):
@@ -178,7 +162,7 @@ def _two_stages(parts: Parts, boundary: float) -> None:
 _SETTINGS = ("boundary_ratio", "expand_timesteps")
 
 
-def _settings(graph: Graph) -> dict[str, Any]:
+def _arguments(graph: Graph) -> dict[str, Any]:
     """How the pipeline works, and what pictures are seen through, where they are."""
     found = dict(graph.metadata.get("wan", {}))
     if "image_encoder" in graph.nodes:
@@ -194,14 +178,7 @@ def _names() -> dict[str, tuple[str, ...]]:
     """Layers of the transformer by their names in its first code (``blocks.0.self_attn.q``)."""
     found: dict[str, tuple[str, ...]] = {}
     for there, here in (("self_attn", "attn1"), ("cross_attn", "attn2")):
-        for letter, layer in (
-            ("q", "to_q"),
-            ("k", "to_k"),
-            ("v", "to_v"),
-            ("o", "to_out.0"),
-            ("k_img", "add_k_proj"),
-            ("v_img", "add_v_proj"),
-        ):
+        for letter, layer in _LETTERS:
             found[f"blocks.{{}}.{there}.{letter}"] = (f"blocks.{{}}.{here}.{layer}",)
     embedder = "condition_embedder"
     return {
@@ -222,15 +199,22 @@ def _names() -> dict[str, tuple[str, ...]]:
 WAN = Family(
     "Wan 2.1 and 2.2",
     {"WanPipeline": ("text_to_video", "image_to_video"), "WanImageToVideoPipeline": ("image_to_video", "text_to_video")},
-    wan,
+    {"text_to_video": Defaults(5.0), "image_to_video": Defaults(5.0)},
+    WanTransformer,
+    (AutoencoderKLWan,),
+    _prompts,
     {
-        "transformer": Part("backbone", ("WanTransformer3DModel",)),
         "transformer_2": Part("backbone_2", ("WanTransformer3DModel",), optional=True),
-        "vae": Part("codec", ("AutoencoderKLWan",)),
         **text_part("", "UMT5EncoderModel", "T5EncoderModel"),
         "image_encoder": Part("image_encoder", ("CLIPVisionModel",), optional=True),
     },
-    {"WanTransformer3DModel": AdapterNames("transformer", ("transformer",), first=_names(), loader="WanLoraLoaderMixin")},
-    settings=_settings,
+    settings={"is_flow": True},
+    size=_SIZE,
+    shifts=False,
+    check=_check,
+    prepare=_prepare,
+    finish=_finish,
+    adapters=AdapterNames("transformer", ("transformer",), first=_names(), loader="WanLoraLoaderMixin"),
+    arguments=_arguments,
     ignored=("image_processor",),
 )

@@ -20,7 +20,7 @@ from wgtorch.integrations.comfy.workflow import Step, read_workflow
 from wgtorch.integrations.diffusers.assembly import add, join
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
-from wgtorch.integrations.diffusers.importing import dtype_name
+from wgtorch.integrations.diffusers.importer import dtype_name
 from wgtorch.integrations.diffusers.source import Source, open_pipeline
 
 _SUPPORTED = {
@@ -97,7 +97,7 @@ def from_comfy(
         workflow: the file, or what is in it.
         models: a folder as ComfyUI's ``models``, with ``checkpoints``, ``loras``, ``controlnet`` and ``vae``; or one with all files in it.
         images: folder of the pictures that are loaded; without it they are fed.
-        config: as for :func:`~wgtorch.integrations.diffusers.importing.from_diffusers`, for checkpoints of a single file.
+        config: as for :func:`~wgtorch.integrations.diffusers.importer.from_diffusers`, for checkpoints of a single file.
         dtype: of the weights.
         pool: where models are looked for.
 

@@ -53,9 +53,13 @@ def from_diffusers(
     LTX-Video         ``text_to_video``                                 pictures
     CogVideoX 1       ``text_to_video``                                 pictures, 1.5, ``CogVideoXDPMScheduler``
     HunyuanVideo      ``text_to_video``                                 pictures, 1.5, FramePack
-    FLUX.2, klein     ``text_to_image``                                 pictures, prompts that are written anew
-    FLUX.1 with a     ``text_to_image``                                 several ControlNets at once
-    ControlNet
+    FLUX.2, klein     ``text_to_image``, ``image_to_image``             prompts that are written anew
+    FLUX.1, SD 3      ``text_to_image``                                 several ControlNets at once, that of SD 3.5 8B
+    with a ControlNet
+    Lumina-Image 2    ``text_to_image``
+    AnimateDiff       ``text_to_video``                                 XL, FreeInit, FreeNoise, image adapters
+    Stable Video      ``image_to_video``
+    Diffusion
     Chroma            ``text_to_image``, ``image_to_image``             inpainting, image adapters
     ================  ================================================  ======================================================
 
@@ -139,7 +143,7 @@ def family_of(source: Source, task: str) -> Family:
             f"from_diffusers: {task} of {name} is not supported; supported: {', '.join(found.pipelines[name])}; "
             f"take task={found.pipelines[name][0]!r}"
         )
-    found.check(source)
+    found.check_parts(source)
     return found
 
 

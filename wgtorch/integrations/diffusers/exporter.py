@@ -12,7 +12,7 @@ from wgtorch.core.errors import CheckpointError, ConfigError, Finding, Validatio
 from wgtorch.graph import Graph, GraphWriters
 from wgtorch.integrations.diffusers.exported_adapters import without_adapters
 from wgtorch.integrations.diffusers.families import FAMILIES, Family, Part
-from wgtorch.integrations.diffusers.importing import from_diffusers
+from wgtorch.integrations.diffusers.importer import from_diffusers
 from wgtorch.integrations.diffusers.read_back import check_written
 from wgtorch.integrations.diffusers.source import INDEX
 from wgtorch.integrations.diffusers.translation import scheduler_for
@@ -76,7 +76,7 @@ def pipeline_of(graph: Graph) -> Any:
     name = family.class_for(graph)
     pipeline_class = getattr(library, name)
     taken = inspect.signature(pipeline_class.__init__).parameters
-    parts = {part: value for part, value in parts.items() if value is not None or part in taken} | family.settings(graph)
+    parts = {part: value for part, value in parts.items() if value is not None or part in taken} | family.arguments(graph)
     scheduler, config = scheduler_for(graph.nodes["schedule"], graph.nodes["solver"], is_even=family.is_even)
     pipeline = pipeline_class(**parts, scheduler=getattr(library, scheduler)(**config))
     _check_same(graph, from_diffusers(pipeline, task=family.task_of(graph), batched="repeat" in graph.nodes))
@@ -93,11 +93,11 @@ def family_of_graph(graph: Graph) -> Family:
         raise ConfigError(f"to_diffusers: {graph.block_id} has no node backbone; expected a graph as from_diffusers makes them")
     model = getattr(graph.nodes["backbone"], "model", None)
     kind = type(model).__name__
-    fitting = [family for family in FAMILIES if kind in family.parts[family.backbone].classes]
+    fitting = [family for family in FAMILIES if kind in family.parts[family.model].classes]
     marked = [family for family in fitting if family.marks and family.marks in graph.nodes]
     found = marked or [family for family in fitting if not family.marks]
     if not found:
-        known = sorted({name for family in FAMILIES for name in family.parts[family.backbone].classes})
+        known = sorted({name for family in FAMILIES for name in family.parts[family.model].classes})
         raise ConfigError(f"to_diffusers: {graph.block_id}/backbone is {kind}, which no pipeline here has; known: {', '.join(known)}")
     return found[0]
 
