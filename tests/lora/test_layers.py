@@ -16,6 +16,7 @@ import peft
 from tests.blocks_for_tests import chain
 from tests.lora.models import ALL_KINDS, Body, Layers, fill, snapshot
 from wgtorch import lora
+from wgtorch.core.block import Block
 from wgtorch.core.errors import StructureError
 from wgtorch.graph import Graph
 from wgtorch.lora.adapted_module import tensors_of
@@ -181,3 +182,25 @@ def test_rows_of_fake_tensors_are_not_kept() -> None:
     graph.set_adapter("n0", ["one", None])
     graph.run({"x": torch.randn(2, 4)}, dry_run="fake")
     assert type(graph(x=torch.randn(2, 4))["y"]) is Tensor
+
+
+class ByName(Block):
+    """Calls its layer with the name that PyTorch has for the argument, as UNets of videos in diffusers do."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(input=x)
+
+
+def test_an_adapted_layer_is_called_by_name() -> None:
+    graph, x = chain(ByName()), torch.ones(2, 3)
+    before = graph(x=x)["y"]
+    lora.add(graph, "one", rank=2, alpha=2, target_modules=["first"])
+    with torch.no_grad():
+        values = {name.split(".lora_")[1][0]: parameter.normal_() for name, parameter in graph.named_parameters() if ".lora_" in name}
+    torch.testing.assert_close(graph(x=x)["y"], before + x @ values["A"].T @ values["B"].T)

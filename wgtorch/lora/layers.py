@@ -56,9 +56,9 @@ class ContextLayer:
 class ContextLoraLayer(ContextLayer):
     """What layers of LoRA share."""
 
-    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output with what the call's adapters add."""
-        active = self._active()
+    def forward(self: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The base layer's output with what the call's adapters add; the argument has the name that PyTorch's layers have for it."""
+        x, active = input, self._active()
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if not active:
             return result
@@ -114,7 +114,7 @@ class ContextLoraLayer(ContextLayer):
         raise NotImplementedError
 
 
-class ContextLoraLinear(ContextLoraLayer, lora.Linear):
+class ContextLoraLinear(ContextLoraLayer, lora.Linear):  # type: ignore[misc]
     """``nn.Linear`` with adapters: x [B, ..., in] to [B, ..., out]."""
 
     def _stacked(self: Any, x: Tensor, names: Sequence[str], mask: Tensor) -> Tensor:
@@ -146,19 +146,19 @@ class _ContextLoraConv(ContextLoraLayer):
         return self.lora_B[names[0]]._conv_forward(inner * mask.view(*mask.shape, *[1] * (x.dim() - 2)), up, None)
 
 
-class ContextLoraConv1d(_ContextLoraConv, lora.Conv1d):
+class ContextLoraConv1d(_ContextLoraConv, lora.Conv1d):  # type: ignore[misc]
     """``nn.Conv1d`` with adapters."""
 
 
-class ContextLoraConv2d(_ContextLoraConv, lora.Conv2d):
+class ContextLoraConv2d(_ContextLoraConv, lora.Conv2d):  # type: ignore[misc]
     """``nn.Conv2d`` with adapters."""
 
 
-class ContextLoraConv3d(_ContextLoraConv, lora.Conv3d):
+class ContextLoraConv3d(_ContextLoraConv, lora.Conv3d):  # type: ignore[misc]
     """``nn.Conv3d`` with adapters."""
 
 
-class ContextLoraEmbedding(ContextLoraLayer, lora.Embedding):
+class ContextLoraEmbedding(ContextLoraLayer, lora.Embedding):  # type: ignore[misc]
     """``nn.Embedding`` with adapters: ids [B, ...] to [B, ..., width]."""
 
     def _delta(self: Any, x: Tensor, name: str) -> Tensor:

@@ -109,10 +109,10 @@ def test_animatediff(batched: bool, tmp_path: Path) -> None:
     plain = check_equal(pipeline, graph, **call)
     assert (check_equal(pipeline, graph, **call, negative_prompt=NEGATIVE, guidance_scale=2.0) - plain).abs().max() > 1e-3
     check_equal(pipeline, graph, **{**call, "prompt": ["a", "the cat a dog"], "height": 8, "width": 16, "decode_chunk_size": 2})
-    check_equal(pipeline, graph, **{**call, "guidance_scale": 1.0, "clip_skip": 1})
+    check_equal(pipeline, graph, **{**call, "guidance_scale": 1.0})  # (with transformers 5 their clip_skip fails)
     if batched:
         check_folder(pipeline, graph, tmp_path / "out", {}, "text_to_video", **call)
-        lora.add(graph, "mine", rank=2, alpha=3, nodes="backbone")
+        lora.add(graph, "mine", rank=2, alpha=3, nodes="backbone", target_modules=["to_q", "to_v"])  # PEFT's fail at proj_in
         generator = torch.Generator().manual_seed(4)
         with torch.no_grad():
             for name, parameter in graph.named_parameters():

@@ -170,3 +170,16 @@ def test_what_no_pipeline_does_is_refused(pipelines: dict[str, Any], tmp_path: P
     with pytest.raises(CheckpointError, match="is a folder that holds no pipeline of diffusers"):
         Graph.from_diffusers(pipelines["sd"]).to_diffusers(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+class Packed(torch.Tensor):
+    """Stands for a quantised tensor."""
+
+
+def test_quantised_weights_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion(tmp_path / "sd")
+    weight = pipeline.unet.conv_in.weight.detach().as_subclass(Packed)
+    pipeline.unet.conv_in.weight = nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(ConfigError, match="unet.conv_in.weight is a Packed: what is quantised or distributed is not written"):
+        Graph.from_diffusers(pipeline).to_diffusers(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

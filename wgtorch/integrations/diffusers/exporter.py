@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, ValidationError, require, suggest
 from wgtorch.graph import Graph, GraphWriters
@@ -51,6 +54,7 @@ def to_diffusers(graph: Graph, folder: str | os.PathLike[str], *, adapters: str 
     if target.is_dir() and any(target.iterdir()) and not (target / INDEX).is_file():
         raise CheckpointError(f"{target}: is a folder that holds no pipeline of diffusers; choose a new or empty one")
     pipeline, exported = without_adapters(graph, pipeline_of(graph), adapters == "fuse")
+    _check_plain(pipeline)
 
     def fill(fresh: Path) -> None:
         pipeline.save_pretrained(str(fresh))
@@ -58,6 +62,23 @@ def to_diffusers(graph: Graph, folder: str | os.PathLike[str], *, adapters: str 
         check_written(pipeline, exported, fresh)
 
     return write_folder(target, fill)
+
+
+def _check_plain(pipeline: Any) -> None:
+    """Refuses models whose weights are no plain tensors, such as quantised ones, before anything is written."""
+    models = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    found = [
+        f"{name}.{path} is a {kind.__name__}"
+        for name, model in models.items()
+        for path, value in model.named_parameters()
+        for kind in (type(value) if type(value) is not nn.Parameter else type(value.data),)
+        if kind is not torch.Tensor
+    ]
+    if found:
+        raise ConfigError(
+            f"to_diffusers: {found[0]}{f', and {len(found) - 1} more' if len(found) > 1 else ''}: what is quantised or distributed is not "
+            "written; expected plain tensors"
+        )
 
 
 def pipeline_of(graph: Graph) -> Any:
