@@ -62,7 +62,7 @@ _BLOCKS = {
         "backbone/chroma_transformer", "backbone/flux2_transformer", "backbone/hunyuan_video_transformer",
         "adapter/flux_controlnet", "diffusers/rows", "diffusers/signed",
         "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_pictures", "diffusers/flux2_shift",
-        "adapter/sd3_controlnet", "backbone/lumina2_transformer", "guidance/lumina2",
+        "adapter/sd3_controlnet", "diffusers/sized_picture", "backbone/lumina2_transformer", "guidance/lumina2",
         "backbone/unet_spatio_temporal", "codec/autoencoder_kl_frames", "codec/autoencoder_kl_temporal_decoder", "conditioner/clip_picture",
         "diffusers/motion", "diffusers/noised_picture", "guidance/frames",
     ),

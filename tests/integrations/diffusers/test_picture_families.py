@@ -75,6 +75,9 @@ def test_a_controlnet_of_stable_diffusion_3(zeros: bool, tmp_path: Path) -> None
     assert (check_same(pipeline, graph, pictures, **call, controlnet_conditioning_scale=0.2) - plain).abs().max() > 1e-3
     check_same(pipeline, graph, pictures, **call, control_guidance_start=0.3, control_guidance_end=0.8)
     check_same(pipeline, graph, pictures, **{**call, "guidance_scale": 1.0, "num_images_per_prompt": 2})
+    own = {name: value for name, value in call.items() if name not in ("height", "width")}
+    seen = shown(8, 16)[1]  # tensors say the size themselves, and count from -1 there
+    assert check_same(pipeline, graph, {"control_image": (seen * 2 - 1, seen)}, **own).shape[2:] == (8, 16)
     if zeros:
         check_folder(pipeline, graph, tmp_path / "out", pictures, "text_to_image", **call)
 
@@ -124,6 +127,13 @@ def test_animatediff(batched: bool, tmp_path: Path) -> None:
         lora.remove(graph, "mine")
         pipeline.load_lora_weights(tmp_path / "lora")
         torch.testing.assert_close(theirs(pipeline, **call), found, rtol=0, atol=CLOSE)
+
+
+def test_schedulers_that_draw_frame_by_frame_are_refused() -> None:
+    pipeline = tiny_prompted.cogvideox()
+    pipeline.scheduler = diffusers.DDPMScheduler.from_config(pipeline.scheduler.config)
+    with pytest.raises(ConfigError, match="DDPMScheduler draws in each step, and in the pipeline of CogVideoX frame by frame"):
+        Graph.from_diffusers(pipeline, task="text_to_video")
 
 
 # --- Stable Video Diffusion -------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class Parts:
         sides: (height, width) in pixels, where a call says nothing.
         skips_shift: the pipeline decodes without the autoencoder's shift.
         keeps_size: an image that is changed keeps its size, whatever ``sides``.
+        factor: pixels to a latent's side that the pipeline counts with, where that is not the autoencoder's.
         tokens: that a scheduler is told a picture has, where the pipeline tells always the same.
         sees_patches: the backbone, trained to inpaint, sees the mask's pixels as channels (FLUX.1 Fill).
         frames: (frames to a latent's, frames of a video where a call says nothing); None of pictures.
@@ -77,6 +78,7 @@ class Parts:
     guidance: str = "guidance/cfg"
     frames: tuple[int, int] | None = None
     sees_patches: bool = False
+    factor: int | None = None
     tokens: int | None = None
 
     @property

@@ -41,8 +41,10 @@ def scheduling(parts: Parts) -> None:
     name, config = parts.source.scheduler()
     if unsaid := parts.source.unsaid():
         graph.metadata["scheduler_defaults"] = unsaid
-    patch = parts.patch if parts.is_packed else 1
-    schedule, solver = blocks_for(name, config, defaults.steps, is_flow=parts.is_flow, is_even=parts.is_even, patch=patch)
+    patch, steps = parts.patch if parts.is_packed else 1, defaults.steps
+    if name == "LCMScheduler":  # which has no more than those that it was distilled from
+        steps = min(steps, config.get("original_inference_steps", steps))
+    schedule, solver = blocks_for(name, config, steps, is_flow=parts.is_flow, is_even=parts.is_even, patch=patch)
     rounds_up = parts.is_flow and defaults.strength is not None
     starts = {"strength": defaults.strength} if defaults.strength is not None and not rounds_up else {}
     if parts.steps_eta and "eta" in solver.get_input_spec():
@@ -101,7 +103,7 @@ def _expose_lists(parts: Parts, counting: str) -> None:
 
 def _noise(parts: Parts, **config: Any) -> None:
     height, width = parts.sides
-    own = {"channels": parts.vae.channels, "factor": parts.vae.factor, "height": height, "width": width}
+    own = {"channels": parts.vae.channels, "factor": parts.factor or parts.vae.factor, "height": height, "width": width}
     patch = {"patch": parts.patch} if parts.patch > 1 else {}
     add(parts.graph, "noise", "noise/latents", {**own, **patch, **config})
     parts.graph.expose_input("noise", "latents")

@@ -24,7 +24,7 @@ from wgtorch.integrations.diffusers.blocks.ltx_transformer import LTXTransformer
 from wgtorch.integrations.diffusers.blocks.lumina2_transformer import Lumina2Guidance, Lumina2Transformer
 from wgtorch.integrations.diffusers.blocks.motion import CLIPPicture, FrameGuidance, Motion, NoisedPicture
 from wgtorch.integrations.diffusers.blocks.noise_stages import Either, FirstFrame, NoiseStage
-from wgtorch.integrations.diffusers.blocks.pictures import FitPicture
+from wgtorch.integrations.diffusers.blocks.pictures import FitPicture, SizedPicture
 from wgtorch.integrations.diffusers.blocks.pipeline_prompt import PipelinePrompt
 from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
 from wgtorch.integrations.diffusers.blocks.qwen_image_transformer import AutoencoderKLQwenImage, QwenImageGuidance, QwenImageTransformer
@@ -114,6 +114,7 @@ __all__ = [
     "SanaTransformer",
     "SecondPrompt",
     "Signed",
+    "SizedPicture",
     "SplitPrediction",
     "Strength",
     "T2IAdapter",

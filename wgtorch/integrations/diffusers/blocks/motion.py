@@ -15,8 +15,6 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.wan_image import VisionModel
 
-_SIDE = 224  # of pictures that CLIP sees
-
 
 @register_block("conditioner/clip_picture")
 class CLIPPicture(VisionModel):
@@ -33,10 +31,14 @@ class CLIPPicture(VisionModel):
     inputs: Mapping[str, Any] = {"image": "image"}
 
     def forward(self, image: Tensor) -> dict[str, Any]:
-        """``embedding`` [B, 1, D] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1], which is blurred and resized to 224 x 224 before."""
+        """``embedding`` [B, 1, D] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1]; one of another size than the model's is blurred and
+        resized before."""
         pipeline: Any = require("diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion", "diffusers")
         batch = image if image.dim() == 4 else image.unsqueeze(0)
-        small = (pipeline._resize_with_antialiasing(batch * 2 - 1, (_SIDE, _SIDE)) + 1) / 2
+        size = (self.model.config.image_size,) * 2
+        small = batch
+        if tuple(batch.shape[2:]) != size:
+            small = (pipeline._resize_with_antialiasing(batch * 2 - 1, size) + 1) / 2
         mean, deviation = (small.new_tensor(value).view(1, 3, 1, 1) for value in (self.processor.image_mean, self.processor.image_std))
         pixels = (small - mean) / deviation
         return {"embedding": self.model(pixels.to(self.model.device, self.model.dtype)).image_embeds.unsqueeze(1)}

@@ -47,6 +47,24 @@ class FitPicture(Block):
         return {"image": batch if tuple(batch.shape[2:]) == size else F.interpolate(batch, size=size)}
 
 
+@register_block("diffusers/sized_picture")
+class SizedPicture(FitPicture):
+    """The same, which also tells the size that it has come to.
+
+    Args:
+        multiple: of pixels that sides must have.
+        height: pixels where the input is not fed; the picture's own where left out.
+        width: likewise.
+    """
+
+    outputs: Mapping[str, Any] = {"height": "number", "width": "number"}
+
+    def forward(self, image: Tensor, height: int | None = None, width: int | None = None) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] in [0, 1] of [B, 3, h, w] or [3, h, w], its ``height`` H and ``width`` W."""
+        fitted = super().forward(image, height, width)["image"]
+        return {"image": fitted, "height": fitted.shape[2], "width": fitted.shape[3]}
+
+
 OUTPUT_TYPES = ("pt", "np", "pil", "latent")
 
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.integrations.diffusers.assembly import Parts, add, join
+from wgtorch.integrations.diffusers.sampling import sized_by
 
 _SHOWN = {"conditioning_scale": "controlnet_conditioning_scale", "start": "control_guidance_start", "end": "control_guidance_end"}
 
 
 def place_control(parts: Parts, control: Any, multiple: int, seen: Mapping[str, str], shown: Mapping[str, str], **inputs: Any) -> str:
     """Puts the ControlNet, and what brings its picture to the size that is painted, a row for each prompt.
+
+    Where a call says no size, that is the picture's own.
 
     Args:
         parts: with the loop.
@@ -24,13 +27,12 @@ def place_control(parts: Parts, control: Any, multiple: int, seen: Mapping[str, 
     Returns:
         Where the picture comes from, node and port.
     """
-    graph, (height, width) = parts.graph, parts.sides
-    add(graph, "control_picture", "diffusers/fit_picture", {"multiple": multiple, "height": height, "width": width})
+    graph = parts.graph
+    add(graph, "control_picture", "diffusers/sized_picture", {"multiple": multiple})
     add(graph, "control_rows", "diffusers/rows")
     add(graph, "controlnet", control, inputs=inputs)
     graph.expose_input("control_picture", "image", "control_image")
-    for side in ("height", "width"):
-        graph.expose_input("control_picture", side)
+    sized_by(parts, "control_picture", "noise", "tokens")
     join(
         graph,
         ("control_picture.image", "control_rows.image"),

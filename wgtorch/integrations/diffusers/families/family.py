@@ -17,6 +17,7 @@ from wgtorch.lora.formats.names import FUSED, AdapterNames
 
 IGNORED = ("safety_checker", "feature_extractor", "watermark")
 """Parts of pipelines that change no picture, or only cover it, which graphs leave out."""
+_DRAWING = ("DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LCMScheduler")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class Family:
         if not self.shifts and config.get("use_dynamic_shifting"):
             raise ConfigError(
                 f"from_diffusers: {name} shifts by the size of the picture, which the pipeline of {self.title} does not tell it"
+            )
+        if self.noise.get("frames_first") and (name in _DRAWING or str(config.get("algorithm_type")).startswith("sde")):
+            raise ConfigError(
+                f"from_diffusers: {name} draws in each step, and in the pipeline of {self.title} frame by frame, which no solver here "
+                "does; expected one that does not draw, such as DDIMScheduler or EulerDiscreteScheduler"
             )
         self.check(source, task)
         parts = begin(source, task, batched and self.is_batched, self.tasks[task], is_even=self.is_even, **self.settings)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, join
 from wgtorch.integrations.diffusers.blocks import AutoencoderKL, Lumina2Transformer
-from wgtorch.integrations.diffusers.families.family import Family, prompt_part, trained_side, transformer_adapters
+from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked
+
+_FACTOR = 8  # pixels to a latent's side, whatever the autoencoder's
 
 
 def _prepare(parts: Parts) -> None:
@@ -23,8 +25,8 @@ LUMINA2 = Family(
     asked("Lumina2Pipeline", "system_prompt", tells_apart=True),
     prompt_part("Gemma2Model"),
     condition={"masked": True},
-    settings={"is_flow": True, "guidance": "guidance/lumina2"},
-    size=trained_side,
+    settings={"is_flow": True, "guidance": "guidance/lumina2", "factor": _FACTOR},
+    size=lambda parts: parts.backbone.model.config.sample_size * _FACTOR,
     shown=("guidance.cfg_normalization", "guidance.cfg_trunc_ratio"),
     prepare=_prepare,
     finish=lambda parts: join(parts.graph, ("schedule.progress", "guidance.progress"), ("solver.progress", "guidance.progress")),
