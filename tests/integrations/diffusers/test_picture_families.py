@@ -179,6 +179,12 @@ def test_stable_video_diffusion(moving: Any, batched: bool, tmp_path: Path) -> N
         check_folder(moving, graph, tmp_path / "out", pictures, "image_to_video", **call)
 
 
+def test_a_scheduler_that_makes_another_video_is_refused(moving: Any) -> None:
+    other = diffusers.HeunDiscreteScheduler.from_config(moving.scheduler.config)
+    with pytest.raises(ConfigError, match="HeunDiscreteScheduler is not supported with Stable Video Diffusion; expected one of Euler"):
+        Graph.from_diffusers(diffusers.StableVideoDiffusionPipeline(**{**moving.components, "scheduler": other}), task="image_to_video")
+
+
 # --- FLUX.2 -----------------------------------------------------------------------------------------------------------
 
 
