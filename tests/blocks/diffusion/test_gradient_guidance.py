@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wgtorch import Block, Graph, register_block
+from wgtorch import Block, BlockRegistry, Graph, register_block
 from wgtorch.blocks.diffusion import add_preview, steer
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import from_x0, to_x0
@@ -118,6 +118,81 @@ def test_a_loop_is_steered_and_saved(solver: str, tmp_path: Path) -> None:
     again = Graph.load(graph.save(tmp_path / "steered"))
     assert torch.equal(again.run(CALL, seed=2)["latent"], graph.run(CALL, seed=2)["latent"])
     assert all(parameter.grad is None for parameter in graph.parameters())
+
+
+THEIRS = ("DDIM", "DDPM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete")
+CONVERTING = ("DPMSolverMultistep", "UniPCMultistep")
+
+
+def theirs(scheduler: str, steps: int = 4) -> Graph:
+    graph = Graph("loop")
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    config: dict[str, Any] = {} if scheduler.startswith("Flow") else betas
+    if scheduler in ("DDIM", "DDPM"):
+        config = {**config, "clip_sample": False}
+    graph.add_node("schedule/diffusers", "schedule", config={"scheduler": f"{scheduler}Scheduler", "config": config, "num_steps": steps})
+    graph.add_node("noise/gaussian", "noise", config={"shape": [2, 2, 2]})
+    graph.add_node("test/linear_backbone", "backbone")
+    graph.add_node("solver/diffusers", "solver")
+    graph.expose_input("noise", "condition")
+    graph.expose_output("solver", "next_latent", "latent")
+    return graph
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of their code
+@pytest.mark.parametrize("scheduler", [*THEIRS, *CONVERTING, "FlowMatchEulerDiscrete"])
+def test_schedulers_of_diffusers_say_the_picture_behind_each_step_as_they_see_it(scheduler: str) -> None:
+    from wgtorch.integrations.diffusers.schedulers import apart, shown
+
+    graph = theirs(scheduler)
+    plain = graph.run(CALL, seed=1)["latent"]
+    add_preview(graph)
+    seen: list[tuple[Any, Tensor]] = []
+    found = graph.run(
+        CALL, seed=1, callbacks=lambda e: seen.append((e.inputs, e.outputs["x0"])) if (e.path, e.kind) == ("preview", "end") else None
+    )
+    assert torch.equal(found["latent"], plain), "it changes nothing"
+    assert len(seen) >= 4
+    for inputs, x0 in seen:
+        progress = inputs["progress"]
+        own, now = apart(progress.scheduler), progress.scheduler.timesteps[progress.iteration]
+        scaled = shown(own, inputs["latent"] if progress.sample is None else progress.sample, now)
+        sample = progress.sample if progress.sample is not None else inputs["latent"] / (scaled / inputs["latent"])
+        if scheduler in CONVERTING:
+            own._step_index = progress.iteration
+            want = own.convert_model_output(inputs["pred"], sample=sample)
+        elif scheduler.startswith("Flow"):
+            want = sample - own.sigmas[progress.iteration] * inputs["pred"]
+        else:
+            want = own.step(inputs["pred"], now, sample).pred_original_sample
+        torch.testing.assert_close(x0, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of their code
+@pytest.mark.parametrize("scheduler", ["DDIM", "EulerDiscrete", "DPMSolverMultistep", "HeunDiscrete", "FlowMatchEulerDiscrete"])
+def test_a_loop_with_a_scheduler_of_diffusers_is_steered_and_saved(scheduler: str, tmp_path: Path) -> None:
+    graph = theirs(scheduler, steps=8)
+
+    def miss(own: Graph) -> float:
+        return float((own.run(CALL, seed=2)["latent"].mean(dim=(1, 2, 3)) - 5).square().sum())
+
+    before = miss(graph)
+    steer(graph, Brightness(5), scale=1.0, sees="latent")
+    graph.validate()
+    assert miss(graph) < 0.8 * before
+    again = Graph.load(graph.save(tmp_path / "steered"))
+    assert torch.equal(again.run(CALL, seed=2)["latent"], graph.run(CALL, seed=2)["latent"])
+
+
+def test_a_scheduler_that_does_not_say_what_is_predicted_is_refused() -> None:
+    for scheduler in ("EDMEuler", "CMStochasticIterative"):
+        graph = theirs("DDIM")
+        graph.replace_node(
+            "schedule",
+            BlockRegistry.build({"block_type": "schedule/diffusers", "config": {"scheduler": f"{scheduler}Scheduler"}}),
+        )
+        with pytest.raises(ConfigError, match=f"{scheduler}Scheduler does not say which picture a prediction comes from"):
+            add_preview(graph)
 
 
 def test_the_painter_that_ships_is_steered() -> None:

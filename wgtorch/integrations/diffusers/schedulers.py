@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.predictions import PREDICTIONS, prediction_name
 from wgtorch.blocks.diffusion.schedules.block import cuts
 from wgtorch.blocks.diffusion.schedules.grid import none_between
 from wgtorch.core.block import register_block
@@ -101,6 +103,21 @@ class SchedulerProgress:
         timesteps = self.scheduler.timesteps
         return timesteps[self.iteration].item() if self.iteration < len(timesteps) else 0
 
+    @property
+    def level(self) -> NoiseLevel:
+        """How much data and noise the model is shown in this iteration: shown = alpha x0 + sigma eps."""
+        scheduler, now = self.scheduler, self.scheduler.timesteps[self.iteration]
+        if type(scheduler).__name__.startswith("FlowMatch"):
+            sigma = float(scheduler.sigmas[self.iteration])
+            return NoiseLevel(1 - sigma, sigma)
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
+            alpha, sigma = scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[self.iteration])
+            return NoiseLevel(float(alpha), float(sigma))
+        alpha = float(shown(apart(scheduler), torch.ones((), dtype=torch.float64), now))  # 1 / sqrt(sigma^2 + 1) of those that scale
+        if alpha == 1.0:
+            alpha = float(scheduler.alphas_cumprod[int(now)]) ** 0.5
+        return NoiseLevel(alpha, (1 - alpha * alpha) ** 0.5)
+
     def start(self, noise: Tensor, image_latent: Tensor | None = None) -> Tensor:
         """What the model is shown first: see :meth:`~wgtorch.blocks.diffusion.schedules.grid.SamplerState.start`."""
         scheduler = apart(self.scheduler)
@@ -162,6 +179,27 @@ class DiffusersSchedule(Schedule):
         self.scheduler, self.scheduler_config = scheduler, dict(config or {})
         self.num_steps, self.set_timesteps = num_steps, dict(set_timesteps or {})
         make_scheduler(scheduler, self.scheduler_config)  # says now what is wrong
+
+    @property
+    def prediction(self) -> str:
+        """What the backbone predicts, as the scheduler takes it.
+
+        Raises:
+            ConfigError: a prediction is no noise, data, velocity or flow to it, or it is scaled in a way of its own.
+        """
+        found = (
+            None
+            if self.scheduler.startswith("EDM")
+            else make_scheduler(self.scheduler, self.scheduler_config).config.get("prediction_type")
+        )
+        if self.scheduler.startswith("FlowMatch"):
+            found = "flow"
+        if found not in (*PREDICTIONS, "flow_prediction"):
+            raise ConfigError(
+                f"schedule/diffusers: {self.scheduler} does not say which picture a prediction comes from (prediction_type={found!r}); "
+                f"expected a scheduler with one of {', '.join(PREDICTIONS)}, or one of wgtorch's own solvers (set_solver)"
+            )
+        return prediction_name(found, "schedule/diffusers.prediction_type")
 
     def forward(
         self,

@@ -20,10 +20,15 @@ from wgtorch.graph import Graph
 class _Levels:
     """Where a latent is, by the timestep that the backbone is called with."""
 
-    def __init__(self, schedule: Mapping[str, Any]) -> None:
-        self.schedule = build_schedule(schedule)
+    def __init__(self, schedule: Mapping[str, Any] | None) -> None:
+        self.schedule = None if schedule is None else build_schedule(schedule)
 
     def at(self, timestep: Any, progress: Any = None) -> NoiseLevel:
+        if self.schedule is None:  # a scheduler of another library says it itself
+            level: NoiseLevel | None = getattr(progress, "level", None)
+            if level is None:
+                raise PortError("without schedule= the noise in a latent is what progress says; feed it from the node schedule")
+            return level
         moment = float(torch.as_tensor(timestep).flatten()[0])
         grid = getattr(progress, "grid", None)
         if grid is not None and moment in grid.timesteps:
@@ -37,7 +42,8 @@ class Preview(Block):
 
     Args:
         prediction: what the backbone predicts; see :mod:`~wgtorch.blocks.diffusion.predictions`.
-        schedule: that the model was trained with, as for :func:`~wgtorch.blocks.diffusion.schedules.block.build_schedule`.
+        schedule: that the model was trained with, as for :func:`~wgtorch.blocks.diffusion.schedules.block.build_schedule`; left out
+            where ``progress`` is that of a scheduler of diffusers.
     """
 
     uses_global_rng = False
@@ -49,7 +55,7 @@ class Preview(Block):
     }
     outputs: Mapping[str, Any] = {"pred": "latent", "x0": "latent"}
 
-    def __init__(self, *, prediction: str, schedule: Mapping[str, Any]) -> None:
+    def __init__(self, *, prediction: str, schedule: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.prediction = prediction_name(prediction, "Preview.prediction")
         self._levels = _Levels(schedule)
@@ -80,7 +86,7 @@ class GradientGuidance(Block):
         loss: config of a block from ``image`` [B, ...] to one number, or one for each row.
         codec: config of the block that makes the image that the loss sees of x0; x0 itself where left out.
         prediction: what the backbone predicts.
-        schedule: that the model was trained with, as for :func:`~wgtorch.blocks.diffusion.schedules.block.build_schedule`.
+        schedule: as of :class:`Preview`.
         scale: how far, in deviations of the noise that is left.
     """
 
@@ -95,7 +101,7 @@ class GradientGuidance(Block):
         backbone: Mapping[str, Any] | Block,
         loss: Mapping[str, Any] | Block,
         prediction: str,
-        schedule: Mapping[str, Any],
+        schedule: Mapping[str, Any] | None = None,
         codec: Mapping[str, Any] | Block | None = None,
         scale: float = 1.0,
     ) -> None:
@@ -176,7 +182,7 @@ def steer(graph: Graph, loss: Block | Callable[..., Tensor], *, scale: float = 1
         sees: ``image``, or ``latent`` for a loss of x0 itself.
 
     Raises:
-        ConfigError: the graph has no such node, or its solver does not say what is predicted.
+        ConfigError: the graph has no such node, or its solver or schedule does not say what is predicted.
     """
     if sees not in ("image", "latent"):
         raise ConfigError(f"steer: sees={sees!r}; expected image or latent")
@@ -205,7 +211,7 @@ def add_preview(graph: Graph, node: str = "preview") -> None:
         node: id of the new node.
 
     Raises:
-        ConfigError: the graph has no solver that says what is predicted.
+        ConfigError: the graph has no solver or schedule that says what is predicted.
     """
     graph.add_node(Preview(**_trained(graph)), node, auto_connect=False)
     for port in ("latent", "timestep", "pred", "progress"):
@@ -228,9 +234,11 @@ def _trained(graph: Graph) -> dict[str, Any]:
     nodes: dict[str, Any] = dict(graph.nodes.items())
     solver: Any = nodes.get("solver")
     schedule: Any = nodes.get("schedule")
+    if solver is not None and hasattr(type(schedule), "prediction"):  # a scheduler of another library; progress says the rest
+        return {"prediction": schedule.prediction}
     if not hasattr(solver, "prediction"):
-        found = "no node solver" if solver is None else f"{solver.block_type}, which does not say what is predicted"
-        raise ConfigError(f"{graph.block_id}: has {found}; expected one of wgtorch's own solvers (set_solver)")
+        found = "no node solver" if solver is None else f"{solver.block_type} without a node schedule that says what is predicted"
+        raise ConfigError(f"{graph.block_id}: has {found}; expected one of wgtorch's own solvers (set_solver), or a schedule/diffusers")
     if schedule is None:
         own = dict(solver.own_schedule)
     else:
