@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wgtorch import Block, BlockRegistry, Graph, NodeCache, Paused, Pool, register_block
+from wgtorch import Block, BlockRegistry, Graph, NodeCache, Paused, Pool, Port, register_block
+from wgtorch.blocks.diffusion import add_preview, steer
 
 ITEMS = 8
 STEPS = 20
@@ -79,6 +80,63 @@ def by_hand(graph: Graph, x: Tensor, start: Tensor) -> Tensor:
     for _ in range(STEPS):
         start = model(step(start, c))
     return decode(start)
+
+
+class Route(Block):
+    """Gives one of two outputs."""
+
+    outputs = {"positive": "tensor", "negative": "tensor"}
+    routes = ("positive", "negative")
+    uses_global_rng = False
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"positive" if x[0, 0] > 0 else "negative": x}
+
+
+class Join(Block):
+    """Takes what came."""
+
+    inputs = {"x": Port(dtype="tensor", aggregation="first")}
+    outputs = {"y": "tensor"}
+    uses_global_rng = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def routed() -> Graph:
+    """Two models, of which each call takes one, with a retry at one of the places."""
+    graph = Graph("routed")
+    graph.add_node(Route(), "route", auto_connect=False)
+    graph.add_node(Model(8, 1), "first", auto_connect=False, retry=1)
+    graph.add_node(Model(8, 1), "second", auto_connect=False)
+    graph.add_node(Join(), "join", auto_connect=False)
+    for source, target in (("route.positive", "first.x"), ("route.negative", "second.x"), ("first.y", "join.x"), ("second.y", "join.x")):
+        graph.add_edge(source, target)
+    graph.infer_exposed_ports()
+    return graph
+
+
+def routed_by_hand(graph: Graph, x: Tensor) -> Tensor:
+    """The same in words of Python's."""
+    model = graph.nodes["first" if x[0, 0] > 0 else "second"]
+    for attempt in range(2):
+        try:
+            return model(x)
+        except Exception:
+            if attempt:
+                raise
+    raise AssertionError
+
+
+def denoiser(how: str) -> Graph:
+    """The painter that ships; with a preview of each step, or steered."""
+    graph = Graph.from_template("text_to_image", steps=2)
+    if how == "preview":
+        add_preview(graph)
+    elif how == "steer":
+        steer(graph, lambda image: image.square().mean(dim=(1, 2, 3)))
+    return graph
 
 
 WIDTH, DEPTH, ROWS = 2048, 8, 64
@@ -143,6 +201,10 @@ def lines(folder: str) -> dict[str, Line]:
     small.run(given, cache=kept)
     known: dict[Any, Tensor] = {}
 
+    router = routed()
+    prompt = {"prompt": "a castle"}
+    plain, previewed, steered = (denoiser(how) for how in ("", "preview", "steer"))
+
     resident, moved = two_models(folder, None), two_models(folder, Pool(max_bytes=BUDGET, offload="disk"))
     anew = [Model(WIDTH, DEPTH) for _ in range(2)]
     wide = torch.randn(ROWS, WIDTH)
@@ -178,6 +240,13 @@ def lines(folder: str) -> dict[str, Line]:
         "  stream": Line(lambda: list(small.stream(given)), "by hand"),
         "  run_until and resume": Line(stopped, "  callbacks=", 3.0),
         "  the same through a file": Line(saved, None, 30.0),
+        "  num_loop_steps=": Line(lambda: small.run(given, num_loop_steps={"step": STEPS}), "by hand"),
+        "  debug=": Line(lambda: small.run(given, debug=True), "by hand"),
+        "a route and a retry by hand": Line(lambda: routed_by_hand(router, x)),
+        "  routes and retry=": Line(lambda: router.run({"x": x}), "a route and a retry by hand"),
+        "a picture in two steps": Line(lambda: plain.run(prompt, seed=1)),
+        "  add_preview": Line(lambda: previewed.run(prompt, seed=1), "a picture in two steps"),
+        "  steer": Line(lambda: steered.run(prompt, seed=1), "a picture in two steps"),
         "a dict by hand": Line(remembered),
         "  cache=, all of it kept": Line(lambda: small.run(given, cache=cache), None, 1.0),
         "  cache=, from a folder": Line(restarted, None, 30.0),
