@@ -25,7 +25,7 @@ def from_modular(pipeline: Any, *, example: Mapping[str, Any]) -> Graph:
 
     Blocks that only hold others in a row are taken apart; what chooses between blocks, and what loops, is one node. Inputs are named as in
     the call of the pipeline, outputs as its last block calls them. What blocks read and write without declaring it is found by a run of
-    the example. Schedulers and guiders are a run's own, so that two runs may be made at once.
+    the example. What is no model - schedulers, guiders, tokenizers - is a run's own, so that two runs may be made at once.
 
     Such a graph runs, and its nodes may be replaced; it is not saved.
 
@@ -115,7 +115,7 @@ class ModularStep(Block):
 
 
 class _Running(Block):
-    """The pipeline of one run: its models are shared, its scheduler, guider and processors are copies."""
+    """The pipeline of one run: its models are shared, all else of it is copied."""
 
     _takes_config = False
     uses_global_rng = False
@@ -134,10 +134,10 @@ class _Running(Block):
 
 
 def _own(pipeline: Any) -> Any:
-    """A copy of a pipeline that shares its models and tokenizers."""
+    """A copy of a pipeline that shares its models."""
     found = copy.copy(pipeline)
     for name, component in pipeline.components.items():
-        if component is not None and not isinstance(component, nn.Module) and hasattr(component, "config"):
+        if component is not None and not isinstance(component, nn.Module):  # tokenizers too keep how they were last called
             object.__setattr__(found, name, copy.deepcopy(component))
     return found
 
