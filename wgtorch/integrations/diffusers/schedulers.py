@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.levels import NoiseLevel
+from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import PREDICTIONS, prediction_name
 from wgtorch.blocks.diffusion.schedules.block import cuts
 from wgtorch.blocks.diffusion.schedules.grid import none_between
