@@ -231,7 +231,7 @@ def creator(
     if _painter(painter) == "pixels":
         if guidance is not None:
             raise ConfigError("template 'creator': guidance is an option of painter='scenes'; the painter is 'pixels'")
-        options = {"steps": steps, "scale": 1 if larger is False else 8}
+        options: dict[str, Any] = {"steps": steps, "scale": 1 if larger is False else 8}
         pipeline = _repainting(options) if repaint else build_template("pipeline", "scene_to_image", options)
         reads["paint.scene"] = "recipe.scene"
     else:
