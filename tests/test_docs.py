@@ -65,7 +65,10 @@ def test_the_snippets_of_a_page_run_one_after_the_other(page: Path, tmp_path: Pa
 
 
 def test_there_are_pages() -> None:
-    how_to, tutorials = ["blocks", "haggling", "levels", "memory", "ray", "runs"], ["picture", "plugin", "serve", "train", "world"]
+    how_to, tutorials = (
+        ["blocks", "haggling", "levels", "memory", "own-parts", "ray", "runs"],
+        ["picture", "plugin", "serve", "train", "world"],
+    )
     assert [path.stem for path in PAGES] == [*how_to, *tutorials]
 
 

@@ -126,12 +126,14 @@ def map_svg(content: Mapping[str, Any]) -> str:
         x, y = (place["at"][0] - min(xs)) * _CELL, (max(ys) - place["at"][1]) * _CELL
         fill = _COLORS.get(str(place["terrain"]), "none")
         said = ", ".join(str(place[key]) for key in ("terrain", "landmark") if place[key])
+        name = str(place["name"] or "?")[:11]
+        fit = f' textLength="{_CELL - 8}" lengthAdjust="spacingAndGlyphs"' if len(name) > 8 else ""
         here, dashes = ' class="here"' if place["here"] else "", "" if place["name"] else ' stroke-dasharray="3 3"'
         parts.append(
             f'<g transform="translate({x} {y})"{here}>'
             f"<title>{escape(str(place['name'] or 'unknown'))}: {escape(said)}</title>"
             f'<rect x="3" y="3" width="{_CELL - 6}" height="{_CELL - 6}" rx="5" fill="{fill}"{dashes}/>'
-            f'<text x="{_CELL // 2}" y="{_CELL - 8}">{escape(str(place["name"] or "?")[:11])}</text></g>'
+            f'<text x="{_CELL // 2}" y="{_CELL - 8}"{fit}>{escape(name)}</text></g>'
         )
     label = f"{found['known']} of {found['count']} places are known"
     return f'<svg viewBox="-4 -4 {width + 8} {height + 8}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._device import DeviceContext
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Call, Combine, Loop
 from wgtorch.core.run.content_digest import NoDigest, digest_of
 from wgtorch.core.run.fingerprint import changed_by_call
+from wgtorch.core.run.global_hooks import has_global_hooks
 from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.node_cache import NodeCache, apart
 from wgtorch.core.run.rng import Key, Rng
@@ -204,7 +204,7 @@ def _with_draws(base: bytes, key: Any) -> bytes:
 
 def _is_changed_from_outside() -> bool:
     """True where hooks of all modules, a mode, or a transform of ``torch.func`` stand around operators."""
-    if _has_any_global_hook() or torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0:
+    if has_global_hooks() or torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0:
         return True
     if torch._C._functorch.maybe_current_level() is not None:
         return True

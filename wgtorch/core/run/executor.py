@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import _has_any_global_hook
 
 from wgtorch.core.errors import PortError
 from wgtorch.core.model_memory import invariants_of
@@ -29,6 +28,7 @@ from wgtorch.core.run.cached_call import CachedRun, Deferred, of_loop, slots_of,
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.error_paths import locate
+from wgtorch.core.run.global_hooks import has_global_hooks
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.loop_steps import steps_here
@@ -197,7 +197,7 @@ def inlined_children(composite: ExecutorHost, levels: Sequence[tuple[int, str]])
 
     None where the call of one is more than its plan by now: it has hooks, a forward of its own, or is compiled.
     """
-    if _has_any_global_hook():
+    if has_global_hooks():
         return None
     tables: list[Any] = [composite._modules["nodes"]._modules]  # type: ignore[union-attr]
     for above, key in levels:

@@ -115,6 +115,7 @@ def _kernel_of(op: Any, name: str, arguments: set[str]) -> Callable[..., Any] | 
         return _drawing(op, op, name)
     if name in _FACTORIES:
         suffixes = {"default": "generator", "low": "low_generator", "low_dtype": "low_generator_dtype", "Tensor": "Tensor_generator"}
+        suffixes["names"] = "generator_with_names"  # of named tensors, which newer versions of PyTorch have no more
         with_generator = getattr(getattr(torch.ops.aten, name), suffixes[op._overloadname], None)
         return None if with_generator is None else _drawing(op, with_generator, name)
     if name == "native_dropout":
