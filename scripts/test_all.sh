@@ -9,13 +9,14 @@
 #   browser   tests marked browser                      ray       tests marked ray
 #   network   tests marked network; a bare clone        gpu       scripts/gpu_smoke.py, and tests marked gpu
 #   s3        a world in a bucket of moto's server        bare      the suite with the extra test alone, as scripts/test.sh
+#   servers   model servers that are not ours, and llama.cpp in process
 #
 # Ends not with 0 when a lane failed. WGTORCH_TORCH and WGTORCH_PYTHON as in scripts/setup_env.sh; WGTORCH_OLDEST_TORCH is
 # what the lane of the oldest versions installs as PyTorch.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-all=(suite slow compile minimum browser ray network gpu s3 bare)
+all=(suite slow compile minimum browser ray network gpu s3 bare servers)
 lanes=("${@:-${all[@]}}")
 kept=$PWD/outputs/lanes
 mkdir -p "$kept"
@@ -54,6 +55,11 @@ lane() {
         compile) run "$lane" -n 0 -m "slow and not network and not gpu" -k inductor ;;
         browser | ray | network) run "$lane" -m "$lane" ;;
         s3) "$python" -m pip install -q --no-cache-dir "s3fs>=2024.10" "moto[server]>=5" && run "$lane" -n 0 -m s3 ;;
+        servers)
+            "$python" -m pip install -q --no-cache-dir "xllamacpp>=2026.10" || return
+            run "$lane" -n 0 -m "slow and network" tests/integrations/api/test_foreign_servers.py || return
+            run "$lane" -n 0 tests/integrations/llama_cpp tests/integrations/api/test_transformers_serve.py
+            ;;
         gpu) "$python" scripts/gpu_smoke.py && run "$lane" -n 0 -m gpu ;;
     esac
 }

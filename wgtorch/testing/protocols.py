@@ -19,7 +19,7 @@ Body = tuple[str, list[bytes]]
 
 def error_body(path: str, reply: Reply) -> Body:
     """An error, as the provider of this path words it."""
-    if path.endswith("/messages"):
+    if path.split("?")[0].endswith("/messages"):
         error: dict[str, Any] = {"type": "error", "error": {"type": reply.code or "api_error", "message": reply.text}}
     else:
         error = {"error": {"message": reply.text, "type": reply.code or "error", "code": reply.code, "param": None}}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgtorch.blocks.memory import Memory, register_retrieve
+from wgtorch.blocks.memory import Keep, Memory, register_retrieve
 from wgtorch.blocks.memory.counting import estimate
 from wgtorch.blocks.memory.notes import sentences, shortened, stems
 from wgtorch.core.block import Block, BlockRegistry
@@ -36,6 +36,10 @@ contents = st.dictionaries(
 
 def recalled(query: str | None = None, content: dict[str, Any] = WORLD, **config: Any) -> dict[str, Any]:
     return Memory(**config)(content=content, query=query)
+
+
+def shared_beginning(one: str, other: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def test_all_that_fits_is_there_in_the_contents_order() -> None:
@@ -144,12 +148,37 @@ def test_sentences_and_stems() -> None:
 
 def test_what_stays_the_same_stands_first_where_a_prompt_should_keep_its_beginning() -> None:
     content = {"summary": "All of it.", **WORLD, "mood": "calm", "episodes": 40}
-    found = recalled(content=content, budget=10_000, changing=["glossary", "summary"])["context"]
-    assert re.findall(r"(?m)^<(\w+)>", found) == ["style", "rules", "story", "mood", "chronicle", "glossary", "summary"]
-    more = {**content, "chronicle": [*WORLD["chronicle"], "A ship came."], "summary": "More of it.", "episodes": 41}
-    again = recalled(content=more, budget=10_000, changing=["glossary", "summary"])["context"]
-    same = next(at for at, (one, other) in enumerate(zip(found, again, strict=False)) if one != other)
-    assert same > 0.8 * len(found)
+    found = recalled(content=content, budget=10_000, stable_first=True)["context"]
+    assert re.findall(r"(?m)^<(\w+)>", found) == ["style", "rules", "story", "summary", "glossary", "mood", "chronicle"]
+    assert recalled(content=content, budget=10_000)["context"].startswith("<summary>"), "else in the content's order"
+
+
+def test_a_prompt_keeps_its_beginning_from_episode_to_episode() -> None:
+    keep, memory = Keep(episodes=12, at_once=6), Memory(budget=10_000, stable_first=True)
+    content: dict[str, Any] = {"style": "ink", "story": "A keeper lives in a lighthouse.", "glossary": {"Mara": "old", "Tom": "a boy"}}
+    shares, before = [], ""
+    for day in range(24):
+        written = [{"name": ("Mara", "Tom", "the Wren")[day % 3], "description": f"as it was seen on day {day}, in the light of the lamp"}]
+        outcome = f"Day {day}: nothing much happened on the rock. The wind blew on and on, and the lamp was lit."
+        content = keep(outcome=outcome, content=content, records={"glossary": written, "summary": f"{day} days."})["content"]
+        found = memory(content=content, query=f"day {day}")["context"]
+        if before and not content["records"]["noted"][-1]:
+            assert f"{day} days." in found and "(Mara" not in found, "episodes were forgotten: glossary and summary are as they are now"
+        elif before:
+            shares.append(shared_beginning(before, found) / len(found))
+            assert found.rstrip().endswith(f"({written[0]['name']}: {written[0]['description']})\n</chronicle>")
+        before = found
+    assert len(shares) == 21 and min(shares[4:]) > 0.75 and sum(shares[4:]) / len(shares[4:]) > 0.85
+    edited = {**content, "glossary": {**content["glossary"], "Tom": "a man"}}
+    assert "- Tom: a man" in memory(content=edited)["context"] and "(Tom" not in memory(content=edited)["context"], "the content is right"
+
+
+def test_what_does_not_fit_leaves_in_blocks_and_comes_back_at_the_end_where_it_is_asked_for() -> None:
+    told = ["Tom was given the brass key.", "A whale was seen.", *WORLD["chronicle"]]
+    world = {**WORLD, "chronicle": told}
+    one, other = (recalled(query, world, budget=300, stable_first=True)["context"] for query in ("Where is the brass key?", "The whale!"))
+    assert one[: one.index("<recalled>")] == other[: other.index("<recalled>")]
+    assert "brass key" in one[one.index("<recalled>") :] and "whale" in other[other.index("<recalled>") :]
 
 
 def test_a_summary_of_episodes_that_are_all_there_is_not_repeated() -> None:

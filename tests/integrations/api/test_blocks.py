@@ -332,3 +332,26 @@ def test_the_responses_protocol_of_openai(server: ScriptedServer, build) -> None
     server.script("seen")
     responses(block_type="vlm")(image=torch.rand(3, 4, 4), prompt="What is it?")
     assert server.requests[-1].body["input"][0]["content"][0]["image_url"].startswith("data:image/png")
+
+
+# --- servers that the user runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", ["vllm", "llama_cpp", "ollama", "transformers_serve"])
+def test_a_server_by_its_address_is_asked_in_the_protocols_older_words_and_without_a_key(build, server, monkeypatch, provider: str) -> None:
+    """vLLM's, llama.cpp's and Ollama's documentation of ``/v1/chat/completions`` name all of these."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-this-server")
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    options = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 20}
+    llm = build(provider=provider, system="Be brief.", temperature=0.3, top_p=0.9, max_tokens=64, stop=["END"], options=options)
+    server.script('{"a": 7}')
+    assert llm(prompt="A number.", schema=schema, rng=Rng(3, "x"))["data"] == {"a": 7}
+    seen = server.requests[-1]
+    assert seen.path.endswith("/chat/completions") and seen.headers.get("authorization") in (None, "Bearer none")
+    body = seen.body
+    assert 0 <= body.pop("seed") < 2**31 and [turn["role"] for turn in body.pop("messages")] == ["system", "user"]
+    held = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    form = {} if provider == "transformers_serve" else {"response_format": held}
+    assert body == {"model": "tiny", "temperature": 0.3, "top_p": 0.9, "max_tokens": 64, "stop": ["END"], **options, **form}
+    list(llm.stream(prompt="x"))
+    assert server.requests[-1].body["stream_options"] == {"include_usage": True} and server.requests[-1].body["stream"] is True

@@ -23,13 +23,13 @@ import pytest
 import torch
 
 from wgtorch.core.block import BlockRegistry
-from wgtorch.core.errors import ApiError
+from wgtorch.core.errors import ApiAuthenticationError, ApiError, ConfigError
 from wgtorch.core.run.rng import Rng
 from wgtorch.testing import ScriptedServer
 from wgtorch.testing.replies import Seen
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.xdist_group("processes")]
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [7]}}, "required": ["a"]}
 KEY = "sk-foreign-12345678"
 _START = 180  # seconds
 
@@ -101,11 +101,38 @@ def mock_llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
         yield f"http://127.0.0.1:{port}/v1", "m"
 
 
-def tried(url: str, model: str) -> dict[str, str]:
+LLAMA_CPP = """
+import sys, threading, xllamacpp
+chosen = xllamacpp.CommonParams()
+chosen.model.path, chosen.port, chosen.api_keys, chosen.model_alias = sys.argv[1], int(sys.argv[2]), [sys.argv[3]], {"twin"}
+chosen.n_ctx, chosen.n_parallel, chosen.warmup = 512, 1, False
+chosen.cpuparams.n_threads = chosen.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(chosen)
+threading.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """llama.cpp's server, which xllamacpp brings, with a tiny model of random weights that is made here."""
+    pytest.importorskip("gguf")
+    from tests.integrations.transformers import tiny
+
+    folder, port = tmp_path_factory.mktemp("llama_cpp"), free_port()
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    installed(str(folder / "venv/bin/pip"), "install", "-q", "xllamacpp", folder=folder)
+    tiny.gguf_file(folder / "twin.gguf")
+    command = [str(folder / "venv/bin/python"), "-c", LLAMA_CPP, "twin.gguf", str(port), KEY]
+    for _ in served(command, folder, f"http://127.0.0.1:{port}/health"):
+        yield f"http://127.0.0.1:{port}/v1", "twin"
+
+
+def tried(url: str, model: str, provider: str = "openai") -> dict[str, str]:
     """What works, and in the words of the error why the rest does not."""
 
     def build(kind: str = "llm", **config: Any) -> Any:
-        at = {"model_id": model, "endpoint_url": url, "api_key_env": "WGTORCH_FOREIGN_KEY", "retries": 0, "timeout": 60, **config}
+        at = {"provider": provider, "model_id": model, "endpoint_url": url, "api_key_env": "WGTORCH_FOREIGN_KEY", "retries": 0}
+        at |= {"timeout": 60, **({"max_tokens": 24, "allow_cut": True} if kind == "llm" else {}), **config}
         return BlockRegistry.build({"block_type": kind, "config": at})
 
     ways: dict[str, Callable[[], Any]] = {
@@ -121,7 +148,7 @@ def tried(url: str, model: str) -> dict[str, str]:
     for name, ask in ways.items():
         try:
             found[name] = "yes" if ask() else "empty"
-        except ApiError as error:
+        except (ApiError, ConfigError) as error:
             found[name] = f"no: {str(error)[:90]}"
     print(f"\n{json.dumps(found, indent=1)}")
     return found
@@ -143,3 +170,20 @@ def test_text_works_with_a_mock_server_of_npm_and_the_rest_is_an_error_of_ours(m
     found = tried(*mock_llm)
     assert all(found[name] == "yes" for name in ("chat", "stream", "options", "schema", "picture"))
     assert all(found[name].startswith("no: ") for name in ("embeddings", "images"))
+
+
+def test_text_and_schemas_work_with_llama_cpp_and_a_key_that_is_wrong_is_an_error(
+    llama_cpp: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tried(*llama_cpp, provider="llama_cpp")
+    assert all(found[name] == "yes" for name in ("chat", "stream", "options", "schema"))
+    assert all(found[name].startswith("no: ") for name in ("picture", "embeddings", "images"))
+    config = {"provider": "llama_cpp", "model_id": "twin", "endpoint_url": llama_cpp[0], "api_key_env": "WGTORCH_FOREIGN_KEY"}
+    llm = BlockRegistry.build({"block_type": "llm", "config": {**config, "max_tokens": 2, "allow_cut": True}})
+    usage = [llm(prompt="The keeper lights the lamp, " * 12 + end)["usage"] for end in ("and sleeps.", "and the sea is calm.")]
+    assert usage[1]["cached_tokens"] > 0.8 * usage[1]["prompt_tokens"], "it keeps what it read of a prompt's beginning"
+    with pytest.raises(ApiError, match="exceeds the available context size"):
+        llm(prompt="The keeper lights the lamp. " * 200)
+    monkeypatch.setenv("WGTORCH_FOREIGN_KEY", "sk-wrong-12345678")
+    with pytest.raises(ApiAuthenticationError, match="Invalid API Key"):
+        llm(prompt="x")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integrations.api.answering_world import respond, world_of
 from wgtorch import BlockRegistry, Event
-from wgtorch.core.errors import ApiAuthenticationError, ConfigError
+from wgtorch.core.errors import ApiAuthenticationError, ApiError, ConfigError
 from wgtorch.integrations.api import cassette, clients
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.testing import Reply, ScriptedServer
@@ -122,3 +122,48 @@ def test_words_of_a_provider_are_scrubbed_of_anything_like_a_key(build, server: 
     server.script(Reply("bad key sk-abcdef123456, or Bearer abcdef.123456", status=401))
     with pytest.raises(ApiAuthenticationError, match=r"bad key \*\*\*, or \*\*\*"):
         build()(prompt="x")
+
+
+@pytest.mark.parametrize("provider", ["openai", "openai_responses", "anthropic"])
+def test_headers_of_a_gateway_come_from_the_environment_and_are_shown_to_nobody(
+    build, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    secret = "gateway/Secret+1234"
+    monkeypatch.setenv("WGTORCH_GATEWAY", secret)
+    url = server.anthropic_url if provider == "anthropic" else server.url
+    gateway = {"headers_env": {"X-Gateway-Token": "WGTORCH_GATEWAY"}, "query": {"api-version": "2026-10-01"}}
+    llm = build(provider=provider, endpoint_url=url, **gateway)
+    llm(prompt="x")
+    seen = server.requests[-1]
+    assert seen.headers["x-gateway-token"] == secret and seen.path.endswith("?api-version=2026-10-01")
+    server.script(Reply(f"who is {secret}?", status=400, code="odd"))
+    with pytest.raises(ApiError, match=r"who is \*\*\*\?") as caught:
+        llm(prompt="y")
+    for said in (repr(caught.value), repr(llm.config), repr(clients()), str(vars(clients()[0])), repr(llm.backend.address)):
+        assert secret not in said
+    monkeypatch.setenv("WGTORCH_GATEWAY", "another")
+    llm(prompt="x")
+    assert server.requests[-1].headers["x-gateway-token"] == "another", "another value is another client"
+    monkeypatch.delenv("WGTORCH_GATEWAY")
+    with pytest.raises(
+        ApiAuthenticationError, match="no value of the header X-Gateway-Token, expected one in the environment; set WGTORCH_GATEWAY"
+    ):
+        llm(prompt="x")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"headers_env": {"X-Gateway-Token": KEY}}, "headers_env.X-Gateway-Token: expected the name of a variable"),
+        ({"headers_env": {"Host": "WGTORCH_GATEWAY"}}, "found 'Host', expected the name of a header that a gateway reads"),
+        ({"headers_env": {"X-A\r\nX-B": "WGTORCH_GATEWAY"}}, "expected the name of a header"),
+        ({"headers_env": ["X-A"]}, "expected headers with the variables of their values"),
+        ({"query": {"api_key": KEY}}, "query.api_key: looks like a key"),
+        ({"query": "api-version=1"}, "query: found str, expected names with values"),
+    ],
+    ids=["a key", "own", "two", "list", "query", "text"],
+)
+def test_headers_and_queries_that_are_none_are_refused_without_their_value(build, wrong: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        build(**wrong)
+    assert KEY not in str(caught.value)

@@ -138,6 +138,16 @@ def test_even_a_random_model_writes_json_that_fits(llm_folder: Path, temperature
         validate(data, SCHEMA)
 
 
+def test_tokens_that_a_schema_leaves_no_choice_in_are_not_asked_for(llm_folder: Path) -> None:
+    """The text is that of a batch, whose every token is asked for."""
+    llm, asked = llm_of(llm_folder, max_tokens=300), []
+    together = llm(prompt=PROMPTS[:2], schema=SCHEMA, rng=Rng(5, "x"))
+    llm.model.register_forward_pre_hook(lambda module, args, kwargs: asked.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    alone = llm(prompt=PROMPTS[0], schema=SCHEMA, rng=Rng(5, "x"))
+    assert alone["text"] == together["text"][0] and alone["usage"]["completion_tokens"] == together["usage"][0]["completion_tokens"]
+    assert len(asked) < 0.8 * alone["usage"]["completion_tokens"]
+
+
 def test_json_that_is_cut_is_asked_for_once_more_with_more_room(llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jsonschema import validate
 

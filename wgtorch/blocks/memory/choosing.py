@@ -7,10 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wgtorch.blocks.memory.counting import Count
-from wgtorch.blocks.memory.notes import Note, notes_of, rendered, shortened
+from wgtorch.blocks.memory.notes import EPISODES, SUMMARY, Note, log_of, notes_of, notes_of_log, rendered, shortened
 from wgtorch.blocks.memory.policies import Retrieve, Summarise
 
-_SUMMARY, _EPISODES = "summary", "chronicle"
+_RECALLED = "recalled"
+"""The section of older notes that a query asks for; it stands last, as it is another one in every prompt."""
+_RECALL_SHARE, _LIST_SHARE = 0.15, 0.6
+"""Of a budget that holds not everything: for what is recalled, and of the rest at most for lists."""
+_BLOCK = 4
+"""Notes of a list that leave a prompt together, so that it keeps its beginning until the next do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def recall(
     retrieve: Retrieve,
     summarise: Summarise,
     summary_share: float,
-    changing: Sequence[str] = (),
+    stable_first: bool = False,
 ) -> Recalled:
     """Content as a prompt's part of at most ``budget`` tokens.
 
@@ -79,8 +84,10 @@ def recall(
     then what the retrieve policy wants most, as long as it fits. Of lists that are not there in full, what is left out is
     summarised in a share of the budget that is kept free for it.
 
-    What mostly stays stands first - pinned fields, other values, then lists, which grow at their end - so that models that keep
-    what they read of a prompt's beginning read little anew.
+    With ``stable_first`` what stays stands first, for models that keep what they read of a prompt's beginning: pinned fields, other
+    values, glossary and summary as they were when episodes were last forgotten, then the chronicle, which grows at its end, each
+    episode with what was noted of names in it. Where not everything fits, notes leave in blocks of four, whatever the query, and those
+    of them that it asks for stand last.
 
     Args:
         content: what the world is.
@@ -92,16 +99,21 @@ def recall(
         recent: notes of each list that are taken before anything is searched for.
         retrieve, summarise: policies.
         summary_share: of the budget, for summaries, in [0, 1).
-        changing: fields that stand last, since most episodes change them; where there are none, the content's order stays.
+        stable_first: what stays stands first; else sections stand in the content's order.
     """
-    notes = notes_of(content, hidden)
-    notes = [note for note in notes if note.section != _SUMMARY or not _tells_all(content, notes)]
-    draft = _Draft(_stable_first(notes, pinned, changing), budget, count)
+    log = log_of(content) if stable_first else None
+    notes = notes_of(content, hidden) if log is None else notes_of_log(content, hidden, log)
+    notes = [note for note in notes if note.section != SUMMARY or log is not None or not _tells_all(content, notes)]
+    draft = _Draft(_order(notes, pinned, stable_first), budget, count)
     cut = [section for section in pinned if not _pin(draft, [note for note in notes if note.section == section])]
     lists = {note.section for note in notes if note.age and note.section not in pinned}
     free = [note for note in notes if note.section not in pinned]
-    newest = sorted((note for note in free if note.section in lists and note.age < recent), key=lambda note: note.age)
     reserve = int(budget * summary_share) if lists else 0
+    if stable_first:
+        recalled = _in_blocks(draft, free, lists, query, recent, retrieve, summarise, reserve)
+        text, shown = draft.text(), {*draft.notes, *recalled}
+        return Recalled(text, count(text), tuple(draft.notes), tuple(note for note in notes if note not in shown), tuple(cut))
+    newest = sorted((note for note in free if note.section in lists and note.age < recent), key=lambda note: note.age)
     draft.budget = budget - reserve
     for note in [*newest, *retrieve([note for note in free if note not in newest], query)]:
         if draft.fits(note):
@@ -115,20 +127,59 @@ def recall(
     return Recalled(text, count(text), tuple(draft.notes), left_out, tuple(cut))
 
 
-def _stable_first(notes: Sequence[Note], pinned: Sequence[str], changing: Sequence[str]) -> list[str]:
-    """The sections in the order that they stand in: the fewer episodes change one, the earlier."""
+def _order(notes: Sequence[Note], pinned: Sequence[str], stable_first: bool) -> list[str]:
+    """The sections in the order that they stand in."""
     lists = {note.section for note in notes if note.age}
 
     def rank(name: str) -> int:
-        return 3 + list(changing).index(name) if name in changing else 0 if name in pinned else 2 if name in lists else 1
+        return 3 if name == EPISODES else 0 if name in pinned else 2 if name in lists else 1
 
-    order = dict.fromkeys(note.section for note in notes)
-    return sorted(order, key=rank) if changing else list(order)
+    order = list(dict.fromkeys(note.section for note in notes))
+    return [*sorted(order, key=rank), _RECALLED] if stable_first else order
+
+
+def _in_blocks(
+    draft: _Draft,
+    free: Sequence[Note],
+    lists: Collection[str],
+    query: str,
+    recent: int,
+    retrieve: Retrieve,
+    summarise: Summarise,
+    reserve: int,
+) -> list[Note]:
+    """Takes what fits, the same from prompt to prompt; gives the older notes that the query brought back."""
+    if draft.fits(*free):
+        draft.notes += free
+        return []
+    whole, taken = draft.budget, draft.count(draft.text())
+    room = max(0, int(whole * (1 - _RECALL_SHARE)) - reserve - taken)
+    for share, sections in ((_LIST_SHARE, sorted(lists)), (1.0, [name for name in draft.order if name not in lists])):
+        draft.budget = taken + int(share * room)
+        for section in sections:
+            own = [note for note in free if note.section == section]
+            fitting = 0
+            while fitting < len(own) and draft.fits(*own[len(own) - fitting - 1 :]):
+                fitting += 1
+            at = len(own) - fitting
+            if section in lists:
+                at = max(at, min(-(-at // _BLOCK) * _BLOCK, len(own) - recent))
+            draft.notes += own[at:]
+    draft.budget = whole - int(whole * _RECALL_SHARE)
+    left_out = [note for note in free if note not in draft.notes]
+    for section in sorted(lists):
+        _summarise(draft, [note for note in left_out if note.section == section], summarise, reserve // len(lists))
+    draft.budget, recalled = whole, list[Note]()
+    for note in retrieve(left_out, query):
+        if draft.fits(again := Note(_RECALLED, len(recalled), note.text, age=1)):
+            draft.notes.append(again)
+            recalled.append(note)
+    return recalled
 
 
 def _tells_all(content: Mapping[str, Any], notes: Sequence[Note]) -> bool:
     """True while several episodes are there, every one in full, so that a summary of them only repeats them."""
-    told = sum(note.section == _EPISODES for note in notes)
+    told = sum(note.section == EPISODES for note in notes)
     return told > 1 and content.get("episodes") == told
 
 

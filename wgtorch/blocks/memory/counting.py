@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wgtorch.core.checkpoint.named import local_ref
 from wgtorch.core.errors import CheckpointError, require
 
 Count = Callable[[str], int]
@@ -29,14 +30,15 @@ def counter(tokenizer: str | None) -> Count:
     """What counts tokens.
 
     Args:
-        tokenizer: a folder with a ``tokenizer.json``, or that file; None for :func:`estimate`.
+        tokenizer: a folder with a ``tokenizer.json``, or that file, or a model's name, as a ``checkpoint_ref``; None for
+            :func:`estimate`.
 
     Raises:
         CheckpointError: there is no such file, or it cannot be read.
     """
     if tokenizer is None:
         return estimate
-    path = Path(tokenizer).expanduser()
+    path = Path(local_ref(tokenizer)).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         raise CheckpointError(f"memory.tokenizer: {tokenizer!r}: {path} is not there; expected a folder with a tokenizer.json")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from wgtorch.blocks.memory.counting import counter
-from wgtorch.blocks.memory.notes import said
+from wgtorch.blocks.memory.notes import LOG, Log, log_of, said
 from wgtorch.blocks.memory.policies import ForgetRegistry, SummariseRegistry
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, PortError
@@ -23,8 +24,9 @@ class Keep(Block):
     Args:
         episodes: that stay in full.
         names: entries of the glossary that stay; those that were written longest ago go first.
-        at_once: episodes that are forgotten together once there are more than that. With several, prompts keep the same beginning for
-            as many episodes.
+        at_once: episodes that are forgotten together once there are more than that, and of ``names`` as large a part. With several,
+            prompts keep the same beginning for as many episodes; for them the content gets a field ``records``: glossary and
+            summary as they were when episodes were last forgotten, and the names that each episode since has noted.
         forget: ``oldest``, ``idle`` (those that speak of the fewest names), ``never``, or one that
             :func:`~wgtorch.blocks.memory.policies.register_forget` named.
         summarise: ``lead`` (first sentences), ``newest`` (last sentences), ``nothing``, or a registered one.
@@ -74,11 +76,11 @@ class Keep(Block):
                 included. Either may be missing.
         """
         before, noted = dict(content or {}), self._checked(records)
-        known = _names(before.get("glossary"), self.block_id)
-        for name, words in _names(noted.get("glossary"), self.block_id).items():
-            known.pop(name, None)  # written again, so it is the newest now
-            known[name] = words
-        known = dict(list(known.items())[-self.names :])
+        known = earlier_names = _names(before.get("glossary"), self.block_id)
+        written = _names(noted.get("glossary"), self.block_id)
+        known = {**{name: words for name, words in known.items() if name not in written}, **written}  # the newest at the end
+        if is_over := len(known) > self.names:
+            known = dict(list(known.items())[-max(1, self.names * (self.episodes + 1 - self.at_once) // self.episodes) :])
         chronicle = [*before.get("chronicle", []), outcome]
         summary = noted.get("summary")
         stay = self.episodes if len(chronicle) <= self.episodes else self.episodes + 1 - self.at_once
@@ -92,6 +94,11 @@ class Keep(Block):
             if value:
                 after[name] = value
         after["chronicle"] = [entry for index, entry in enumerate(chronicle) if index not in gone]
+        if self.at_once > 1:
+            episodes = len(after["chronicle"])
+            log = log_of(before) or Log(earlier_names, str(before.get("summary") or ""), ({},) * (episodes - 1))
+            log = Log(known, summary or log.summary, ({},) * episodes) if gone or is_over else replace(log, noted=(*log.noted, written))
+            after[LOG] = {**asdict(log), "noted": list(log.noted), "written": str(after.get("summary") or "")}
         return {"content": after}
 
     def _checked(self, records: Any) -> Mapping[str, Any]:

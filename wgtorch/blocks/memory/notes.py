@@ -10,6 +10,24 @@ from typing import Any
 from wgtorch.blocks.prompt.sections import section as between_tags
 from wgtorch.world_runtime.state import holds_something
 
+GLOSSARY, SUMMARY, EPISODES = "glossary", "summary", "chronicle"
+LOG = "records"
+"""The field in which ``memory/keep`` holds what prompts were told of names and summary, and when; no section of a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Glossary and summary as prompts know them: as they were once, and what was noted since.
+
+    Args:
+        glossary, summary: as they were when episodes were last forgotten.
+        noted: for each episode of the chronicle, the names that were written then.
+    """
+
+    glossary: Mapping[str, str]
+    summary: str
+    noted: tuple[Mapping[str, str], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -37,7 +55,7 @@ def notes_of(content: Mapping[str, Any], hidden: Collection[str] = ()) -> list[N
     """
     notes: list[Note] = []
     for section, value in content.items():
-        if section in hidden or not holds_something(value):
+        if section in hidden or section == LOG or not holds_something(value):
             continue
         if isinstance(value, Mapping):
             notes += [Note(section, index, f"{name}: {said(entry)}") for index, (name, entry) in enumerate(value.items())]
@@ -46,6 +64,30 @@ def notes_of(content: Mapping[str, Any], hidden: Collection[str] = ()) -> list[N
         else:
             notes.append(Note(section, 0, said(value)))
     return notes
+
+
+def notes_of_log(content: Mapping[str, Any], hidden: Collection[str], log: Log) -> list[Note]:
+    """The notes of a content as its log has them: what is noted of names since stands below the episode that brought it."""
+    chronicle = [
+        "\n".join([said(episode), *(f"  ({name}: {words})" for name, words in noted.items() if GLOSSARY not in hidden)])
+        for episode, noted in zip(content.get(EPISODES) or (), log.noted, strict=True)
+    ]
+    return notes_of({**content, GLOSSARY: log.glossary, SUMMARY: log.summary, EPISODES: chronicle}, hidden)
+
+
+def log_of(content: Mapping[str, Any]) -> Log | None:
+    """The log of a content; None where there is none, or where it is not what the content says, as after an edit."""
+    stored, glossary = content.get(LOG), content.get(GLOSSARY) or {}
+    try:
+        log = Log(dict(stored["glossary"]), str(stored["summary"]), tuple(map(dict, stored["noted"])))  # type: ignore[index]
+        written = stored["written"]  # type: ignore[index]
+    except (TypeError, ValueError, KeyError):
+        return None
+    known = dict(log.glossary)
+    for noted in log.noted:
+        known |= noted
+    same = known == glossary and written == (content.get(SUMMARY) or "")
+    return log if same and len(log.noted) == len(content.get(EPISODES) or ()) else None
 
 
 def said(value: Any) -> str:

@@ -39,10 +39,11 @@ class Memory(Block):
             :func:`~wgtorch.blocks.memory.policies.register_retrieve` named.
         summarise: ``lead`` (first sentences), ``newest`` (last sentences), ``nothing``, or a registered one.
         summary_share: of the budget, kept for summaries, in [0, 1).
-        changing: fields that stand last, the one that changes most at the end; before them stand the pinned fields, other values,
-            and lists, which grow at their end. So a prompt keeps its beginning from episode to episode, for models that keep what
-            they read of one. Where it is left out, sections stand in the content's order. A ``summary`` of episodes that the
-            ``chronicle`` all holds in full is left out.
+        stable_first: what stays stands first, so that a prompt keeps its beginning from episode to episode, for models that keep what
+            they read of one: pinned fields, other values, then lists, the chronicle last, each episode with what was noted of names in
+            it (of contents that ``memory/keep`` made with ``at_once``). Where not everything fits, older notes that the query asks for
+            stand in a section ``recalled`` at the end. Else sections stand in the content's order. A ``summary`` of episodes that
+            the ``chronicle`` all holds in full is left out.
     """
 
     inputs: Mapping[str, Any] = {
@@ -63,7 +64,7 @@ class Memory(Block):
         retrieve: str = "relevant",
         summarise: str = "lead",
         summary_share: float = 0.2,
-        changing: Sequence[str] = (),
+        stable_first: bool = False,
     ) -> None:
         super().__init__()
         if budget < 1:
@@ -78,7 +79,7 @@ class Memory(Block):
         self.pinned, self.hidden = tuple(pinned), frozenset(hidden)
         self.retrieve = RetrieveRegistry.get(retrieve)
         self.summarise = SummariseRegistry.get(summarise)
-        self.changing = tuple(changing)
+        self.stable_first = stable_first
         self.count = counter(tokenizer)
 
     def forward(self, content: Mapping[str, Any] | None = None, query: Any = None) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class Memory(Block):
             retrieve=self.retrieve,
             summarise=self.summarise,
             summary_share=self.summary_share,
-            changing=self.changing,
+            stable_first=self.stable_first,
         )
         if found.cut:
             warnings.warn(

@@ -124,6 +124,8 @@ def load_checkpoint(block: nn.Module, ref: str) -> None:
     Raises:
         CheckpointError: the files do not fit the block; lists every tensor that is missing, unexpected or mis-shaped.
     """
+    if getattr(block, getattr(type(block), "ref_module", "") or "training", None) is None:
+        return  # a model that is no module: nothing of it is loaded here
     tensors, where = read_ref(ref)
     inner = _referring(block)
     found = misfits(inner, tensors, type(block).__name__)
@@ -163,7 +165,8 @@ def note_ref(block: nn.Module) -> None:
 
 def _referring(block: nn.Module) -> nn.Module:
     """The module whose weights a ref names: the block, or the part of it that its class says (``ref_module``)."""
-    return block.get_submodule(getattr(type(block), "ref_module", ""))
+    name = getattr(type(block), "ref_module", "")
+    return block if name and getattr(block, name, None) is None else block.get_submodule(name)
 
 
 def is_as_referred(block: nn.Module, ref: str, own: Mapping[str, Tensor]) -> bool:

@@ -22,7 +22,7 @@ from wgtorch.integrations.api.client import Address, Client, Stop, client_at
 from wgtorch.integrations.api.media import audio_of, image_of
 from wgtorch.integrations.api.providers import Providers
 from wgtorch.integrations.api.providers.base import KIND_OF_CALL
-from wgtorch.integrations.api.secrets import check_endpoint, check_variable, host_of
+from wgtorch.integrations.api.secrets import check_endpoint, check_headers, check_variable, host_of
 from wgtorch.integrations.api.terms import Patience, Terms, budget_of, limits_of
 from wgtorch.integrations.models.backends import OnText, register_backend
 from wgtorch.integrations.models.requests import (
@@ -51,6 +51,8 @@ class ApiBackend:
         api_key_env: variable of the environment that holds the key. At an address other than the provider's own there is
             none unless it is named. A config from a file names ``WGTORCH_*``, or the provider's own at the provider's own
             address; anything else as ``trust=`` allows it.
+        headers_env: headers that a gateway wants, each with the variable of the environment that holds its value.
+        query: what a gateway wants behind every address (``{"api-version": "2024-10-21"}``); no secrets.
         limits: ``in_flight``, ``requests_per_minute``, ``tokens_per_minute``.
         budget: ``calls``, ``tokens``, ``money``.
         timeout: seconds of one try.
@@ -72,6 +74,8 @@ class ApiBackend:
         model_id: str,
         endpoint_url: str | None = None,
         api_key_env: str | None = None,
+        headers_env: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         budget: Mapping[str, Any] | None = None,
         timeout: float = 120.0,
@@ -90,16 +94,31 @@ class ApiBackend:
         if mode is not None and mode not in MODES:
             raise ConfigError(f"{where}.mode: found {mode!r}; {suggest(mode, MODES)}")
         if api_key_env is not None:
-            check_variable(api_key_env, where)
+            check_variable(api_key_env, f"{where}.api_key_env")
         endpoint = check_endpoint(endpoint_url, where) if endpoint_url else provider_class.endpoint
         is_home = host_of(endpoint) == host_of(provider_class.endpoint) and endpoint.startswith("https:")
         variable = api_key_env or (provider_class.key_variable if is_home else None)
         if variable is not None:
             check_key(variable, endpoint, where, own=variable == provider_class.key_variable, at_home=is_home)
+        headers = check_headers(headers_env or {}, f"{where}.headers_env")
+        for _, name in headers:
+            check_key(name, endpoint, where, own=False, at_home=is_home)
         check_no_keys(options, f"{where}.options")
+        if not isinstance(query or {}, Mapping):
+            raise ConfigError(
+                f"{where}.query: found {type(query).__name__}, expected names with values, as {{'api-version': '2024-10-21'}}"
+            )
+        check_no_keys(query, f"{where}.query")
         if cassette is not None and mode not in ("replay", "live"):
             check_write(cassette, f"{where}.cassette", f"record it in code (with cassette({cassette!r}): ...)")
-        self.address = Address(provider_class, model_id, endpoint, variable)
+        self.address = Address(
+            provider_class,
+            model_id,
+            endpoint,
+            variable,
+            headers,
+            tuple(sorted((name, str(value)) for name, value in (query or {}).items())),
+        )
         patience = Patience(_number(timeout, f"{where}.timeout", 1e-3), int(_number(retries, f"{where}.retries")),
                             _number(backoff, f"{where}.backoff"), _number(max_wait, f"{where}.max_wait"))  # fmt: skip
         self.terms = Terms(limits_of(limits, where), budget_of(budget, where), patience)

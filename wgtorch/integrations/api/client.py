@@ -38,12 +38,16 @@ class Address:
         model: the model's name there.
         endpoint: the address.
         key_variable: variable of the environment that holds the key; None where none is sent.
+        headers: of a gateway, each with the variable that holds its value.
+        query: of every address, as a gateway wants it.
     """
 
     provider: type[Provider]
     model: str
     endpoint: str
     key_variable: str | None
+    headers: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
 
     def key(self) -> Secret | None:
         """The key as it is in the environment now.
@@ -51,12 +55,21 @@ class Address:
         Raises:
             ApiAuthenticationError: a key is to be sent, and there is none.
         """
-        if self.key_variable is None:
-            return None
-        found = read_key(self.key_variable)
+        return None if self.key_variable is None else self._read(self.key_variable, "key")
+
+    def header_values(self) -> dict[str, Secret]:
+        """The headers as the environment has them now.
+
+        Raises:
+            ApiAuthenticationError: one is not there.
+        """
+        return {name: self._read(variable, f"value of the header {name}") for name, variable in self.headers}
+
+    def _read(self, variable: str, what: str) -> Secret:
+        found = read_key(variable)
         if found is None:
             raise ApiAuthenticationError(
-                f"{self.provider.name} {self.model}: found no key, expected one in the environment; set {self.key_variable}",
+                f"{self.provider.name} {self.model}: found no {what}, expected one in the environment; set {variable}",
                 provider=self.provider.name,
                 model=self.model,
             )
@@ -73,10 +86,12 @@ class Stop:
 class Client:
     """Asks one model of one provider, in a line that all its callers share."""
 
-    def __init__(self, address: Address, key: Secret | None) -> None:
+    def __init__(self, address: Address, key: Secret | None, headers: Mapping[str, Secret]) -> None:
         self.address = address
-        self._key = key
+        self._secrets = [*headers.values(), *([] if key is None else [key])]
         self.provider = address.provider(address.endpoint, key)
+        if headers or address.query:
+            self.provider.pass_gateway(headers, dict(address.query))
         self.line = RateLimiter()
         self.guard = BudgetGuard(address.provider.name, address.model)
         self.estimates = TokenEstimates()
@@ -161,7 +176,7 @@ class Client:
         often = f" after {tries} tries in {elapsed:.1f} s" if tries > 1 else ""
         wait = f" (the provider asks to wait {failure.after:.0f} s)" if failure.after is not None else ""
         words = f"{provider} {model}: {status}{failure.words}{often}{wait}. {_MEND[failure.kind.__name__]}"
-        return failure.kind(scrubbed(words, self._key), provider=provider, model=model, status=failure.status)
+        return failure.kind(scrubbed(words, *self._secrets), provider=provider, model=model, status=failure.status)
 
     # --- money --------------------------------------------------------------------------------------------------------
 
@@ -266,7 +281,7 @@ def _pause(failure: Failure, patience: Patience, number: int) -> float | None:
 
 # --- the clients of this process --------------------------------------------------------------------------------------
 
-_clients: dict[tuple[type[Provider], str, str, str | None, int], Client] = {}
+_clients: dict[tuple[Any, ...], Client] = {}
 _clients_lock = threading.Lock()
 
 
@@ -277,11 +292,12 @@ def client_at(address: Address) -> Client:
         ApiAuthenticationError: there is no key in the environment.
         MissingExtraError: the provider's SDK is not installed.
     """
-    key = address.key()
-    name = (address.provider, address.endpoint, address.model, None if key is None else key.digest(), os.getpid())
+    key, headers = address.key(), address.header_values()
+    secrets = (None if key is None else key.digest(), *(secret.digest() for secret in headers.values()))
+    name = (address.provider, address.endpoint, address.model, address.headers, address.query, secrets, os.getpid())
     with _clients_lock:
         if name not in _clients:
-            _clients[name] = Client(address, key)
+            _clients[name] = Client(address, key, headers)
         return _clients[name]
 
 

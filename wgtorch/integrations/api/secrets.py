@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -12,6 +13,8 @@ from urllib.parse import quote, urlsplit
 from wgtorch.core.errors import ConfigError
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}")
+_OWN_HEADERS = {"host", "content-type", "content-length", "content-encoding", "transfer-encoding", "connection", "accept", "cookie"}
 _LOOKS_SECRET = re.compile(r"(?i)\b(sk-[\w-]{6,}|bearer\s+[\w.~+/=-]{6,})")
 MASK = "***"
 
@@ -45,9 +48,26 @@ class Secret:
         raise TypeError("a key is never written anywhere; name the variable of the environment that holds it")
 
 
-def scrubbed(text: str, secret: Secret | None) -> str:
-    """A provider's words without the key, or what looks like one."""
-    return _LOOKS_SECRET.sub(MASK, secret.scrub(text) if secret is not None else text)
+def scrubbed(text: str, *secrets: Secret) -> str:
+    """A provider's words without keys, or what looks like one."""
+    for secret in secrets:
+        text = secret.scrub(text)
+    return _LOOKS_SECRET.sub(MASK, text)
+
+
+def check_headers(headers: Any, where: str) -> tuple[tuple[str, str], ...]:
+    """Names of headers with the variables that hold their values.
+
+    Raises:
+        ConfigError: they are none, or would change what a request is.
+    """
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"{where}: expected headers with the variables of their values, as {{'X-Gateway-Token': 'WGTORCH_GATEWAY'}}")
+    for name, variable in headers.items():
+        if not isinstance(name, str) or not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
+            raise ConfigError(f"{where}: found {name!r}, expected the name of a header that a gateway reads, as X-Gateway-Token")
+        check_variable(variable, f"{where}.{name}")
+    return tuple(sorted(headers.items()))
 
 
 def check_variable(name: Any, where: str) -> None:
@@ -58,7 +78,7 @@ def check_variable(name: Any, where: str) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{where}.api_key_env: expected the name of a variable of the environment, in capitals, such as OPENAI_API_KEY; "
+            f"{where}: expected the name of a variable of the environment, in capitals, such as OPENAI_API_KEY; "
             "never write a key into a config"
         )
 

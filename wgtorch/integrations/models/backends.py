@@ -91,6 +91,7 @@ Backends.provide(
     *(f"{kind}/local" for kind in KINDS if kind != "image_generator"),
     "embedder/static",
 )
+Backends.provide(partial(import_module, "wgtorch.integrations.llama_cpp.language"), "llm/llama_cpp")
 Backends.provide(partial(import_module, "wgtorch.integrations.diffusers.image_backend"), "image_generator/local")
 
 

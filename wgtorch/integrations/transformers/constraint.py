@@ -86,13 +86,24 @@ class FollowSchema:
         self.read = input_ids.shape[1]
         allowed = torch.zeros(scores.shape, dtype=torch.bool)
         for row, (matcher, tokens) in enumerate(zip(self.matchers, fresh, strict=True)):
-            if not matcher.is_stopped():
+            if tokens and not matcher.is_stopped():
                 matcher.consume_tokens(tokens)
             if matcher.is_stopped():
                 allowed[row, self.constraint.ends] = True
             else:
                 allowed[row] = _bits(matcher.compute_bitmask(), scores.shape[1])
         return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
+
+    def only(self, token: int) -> int | None:
+        """Takes in the next token of a batch of one; gives the one after it where nothing else can come, None where there is a choice."""
+        matcher = self.matchers[0]
+        self.read += 1
+        if not matcher.is_stopped():
+            matcher.consume_token(token)
+        if matcher.is_stopped():
+            return next(iter(self.constraint.ends), None)
+        mask = int.from_bytes(matcher.compute_bitmask(), "little")
+        return mask.bit_length() - 1 if mask.bit_count() == 1 else None
 
 
 def _bits(mask: bytes, width: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.errors import require
-from wgtorch.integrations.transformers.constraint import SchemaConstraint
+from wgtorch.integrations.transformers.constraint import FollowSchema, SchemaConstraint
 from wgtorch.integrations.transformers.sampling import DrawEachRow, Sampling
 from wgtorch.integrations.transformers.text_stream import GrowingText, WatchRows
 
@@ -61,7 +61,8 @@ def generate(
         ends: ids of the tokens that end an answer.
         constraint: by which answers are held to ``schema``.
         tell: called with row and new text, as it comes.
-        cache: arguments of ``generate`` with what was read of the prompt before.
+        cache: of a batch of one, the model's argument with what was read of the prompt before. Tokens are then written one by one
+            here, and those that the schema leaves no choice in are read together with the next: about half of most JSON.
     """
     library: Any = require("transformers", "transformers")
     processors: list[Any] = [] if schema is None else [constraint.processor(schema)]
@@ -70,14 +71,37 @@ def generate(
     answers = [GrowingText(tokenizer, sampling.stop, _teller(tell, row)) for row in range(len(generators))]
     watch = WatchRows(answers, ends)
     with torch.no_grad():
-        model.generate(
-            **inputs,
-            **(cache or {}),
-            generation_config=_plain_config(library, sampling, ends, tokenizer),
-            logits_processor=library.LogitsProcessorList(processors),
-            stopping_criteria=library.StoppingCriteriaList([watch]),
-        )
+        if cache:
+            _write(model, inputs["input_ids"], cache, processors, watch, sampling.max_tokens)
+        else:
+            model.generate(
+                **inputs,
+                generation_config=_plain_config(library, sampling, ends, tokenizer),
+                logits_processor=library.LogitsProcessorList(processors),
+                stopping_criteria=library.StoppingCriteriaList([watch]),
+            )
     return [Answer(answer.finish(), count, not ended) for answer, count, ended in zip(answers, watch.lengths, watch.ended, strict=True)]
+
+
+def _write(model: Any, ids: Tensor, cache: Mapping[str, Any], processors: Sequence[Any], watch: WatchRows, limit: int) -> None:
+    """Writes one answer, as greedy decoding of transformers does after the same processors."""
+    follow = next((entry for entry in processors if isinstance(entry, FollowSchema)), None)
+    draw = next((entry for entry in processors if isinstance(entry, DrawEachRow)), None)
+    (held,) = cache.values()
+    while True:
+        scores = model(input_ids=ids[:, held.get_seq_length() :], use_cache=True, logits_to_keep=1, **cache).logits[:, -1].float()
+        for processor in processors:
+            scores = processor(ids, scores)
+        token: int | None = int(scores.argmax(-1))
+        fresh: list[int] = []
+        while token is not None:
+            fresh.append(token)
+            if watch.add(0, token) or watch.lengths[0] >= limit:
+                return
+            token = None if follow is None else follow.only(token)
+            if token is not None and draw is not None:
+                draw.skip()
+        ids = torch.cat([ids, torch.tensor([fresh], device=ids.device)], dim=1)
 
 
 def pad_left(rows: Sequence[Sequence[int]], padding: int, device: Any) -> dict[str, Tensor]:

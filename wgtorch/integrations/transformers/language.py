@@ -31,7 +31,9 @@ class LocalLanguageModel(LocalText):
         top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
         template_options: for the chat template (``{"enable_thinking": False}``).
         keep_tokens: most tokens of earlier prompts whose keys and values are kept. A prompt that begins as one before is read from
-            where it differs on; answers are the same to the last bit either way. For one prompt at a time, not for batches. 0 keeps none.
+            where it differs on; answers are the same to the last bit either way. For one prompt at a time, not for batches. 0 keeps
+            none. The default holds the prompts of four roles of a storytelling world; of SmolLM2-135M in bfloat16 it takes 0.4 GB
+            when it is full.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class LocalLanguageModel(LocalText):
         batch_size: int = 8,
         top_k: int | None = None,
         template_options: Mapping[str, Any] | None = None,
-        keep_tokens: int = 8192,
+        keep_tokens: int = 16384,
     ) -> None:
         folder = model_folder(checkpoint_ref, "llm")
         super().__init__(

@@ -117,6 +117,23 @@ PACKAGED_MODELS = {
 }
 
 
+def gguf_of(ref: str) -> Path:
+    """The GGUF file that a ``checkpoint_ref`` names: itself, or that of a model by name.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    path, named = Path(ref).expanduser(), PACKAGED_MODELS.get(ref)
+    if named is not None and named.files[0][0].endswith(".gguf") and not path.exists():
+        inside = named._installed()
+        if inside is None:
+            raise CheckpointError(f"the GGUF file of {ref!r} is not here; expected the package {named.package}: wgtorch models add {ref}")
+        return inside / named.files[0][0]
+    if path.suffix != ".gguf" or not path.is_file():
+        raise CheckpointError(f"llm.checkpoint_ref: found {ref!r}, expected a .gguf file, or the name of a model that has one")
+    return path
+
+
 def _folder(name: str) -> Path:
     return PACKAGED_MODELS[name].folder()
 

@@ -63,14 +63,16 @@ class PrefixCache:
             ids: of one prompt, [1, L].
 
         Returns:
-            Arguments for ``generate``, which reads the rest; and how many tokens were kept from before.
+            The model's argument with what was read, to go on with; none where it keeps something else. And how many tokens were
+            kept from before.
         """
-        tokens = ids[0].tolist()
-        whole = (len(tokens) - 1) // CHUNK * CHUNK  # the last token is read when the answer begins
-        cache = _empty_cache(model) if self.limit and whole else None
+        cache = _empty_cache(model)
         if cache is None:
             return {}, 0
-        name = _argument(model)
+        tokens, name = ids[0].tolist(), _argument(model)
+        whole = (len(tokens) - 1) // CHUNK * CHUNK  # the last token is read when the answer begins
+        if not self.limit or not whole:
+            return {name: cache}, 0
         with torch.no_grad():
             probe = _probe(model, ids[:, :2])
             found, known = self._find(tokens, probe, ids.device)

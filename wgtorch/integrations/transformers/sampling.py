@@ -63,6 +63,11 @@ class DrawEachRow:
         drawn = torch.minimum(torch.searchsorted(cumulative, target, right=True), torch.searchsorted(cumulative, total))
         return torch.full_like(scores, float("-inf")).scatter_(-1, drawn, 0.0)
 
+    def skip(self) -> None:
+        """Leaves out the number of a token that needs no draw, in every row."""
+        for generator in self.generators:
+            torch.rand((), generator=generator, dtype=torch.float64)
+
 
 def restricted(logits: Tensor, sampling: Sampling) -> Tensor:
     """Logits [B, V] with -inf where ``top_k`` and ``top_p`` (Holtzman et al. 2019, https://arxiv.org/abs/1904.09751) leave nothing."""

@@ -85,8 +85,12 @@ class WatchRows:
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """True for each row [B] that has ended."""
         for row, token in enumerate(input_ids[:, -1].tolist()):
-            if self.ended[row]:
-                continue
+            self.add(row, token)
+        return torch.tensor(self.ended, device=input_ids.device)
+
+    def add(self, row: int, token: int) -> bool:
+        """Feeds a token to a row; true where it has ended."""
+        if not self.ended[row]:
             self.lengths[row] += 1
             self.ended[row] = token in self.ends or self.answers[row].add(token)
-        return torch.tensor(self.ended, device=input_ids.device)
+        return self.ended[row]

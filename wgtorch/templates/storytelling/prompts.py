@@ -25,7 +25,7 @@ class Words:
 
 
 _WORLD = """{% if context %}
-What is known of the world, by sections:
+What is known of the world, by sections. What stands in brackets below an episode was noted then, and is newer than the glossary:
 {{ context }}
 
 {% endif %}

@@ -10,9 +10,11 @@ Every stage that writes is one graph::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.checkpoint.named import local_ref
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
@@ -175,11 +177,17 @@ def _writing(name: str, llm: Block, words: Words, memory: Mapping[str, Any], *, 
     graph = Graph(name)
     graph.add_node(llm, "llm", auto_connect=False, inputs=_accepted(llm, **call))
     _add_words(graph, words, "llm")
-    graph.add_node("memory", "memory", config=dict(memory), auto_connect=False)
+    graph.add_node("memory", "memory", config={**_tokenizer_of(llm), **memory}, auto_connect=False)
     graph.add_edge("memory.context", "words.context")
     graph.expose_input("memory", "content")
     graph.expose_input("memory", "query", about)
     return graph
+
+
+def _tokenizer_of(llm: Block) -> dict[str, Any]:
+    """The tokenizer of a model that is here, to count a prompt's tokens with."""
+    ref = llm.config.get("checkpoint_ref")
+    return {"tokenizer": ref} if ref and (Path(local_ref(ref)).expanduser() / "tokenizer.json").is_file() else {}
 
 
 def _world_update(llm: Block | None, memory: Mapping[str, Any], keep: Mapping[str, Any]) -> Pipeline:

@@ -71,7 +71,7 @@ def storytelling(
     stages.check_model(llm, "llm")
     notes = painter_notes(creator) if painter is None else painter
     seen = _vision(llm) if vlm is None else vlm
-    recall = {"budget": 3000, "changing": ["glossary", "summary"], **(memory or {})}  # what stays stands first
+    recall = {"budget": 4500, "stable_first": True, **(memory or {})}
     episodes = int((keep or {}).get("episodes", 16))
     memory_policy = {"episodes": episodes, "at_once": max(1, min(6, episodes // 2)), **(keep or {})}
     world = World("storytelling")

@@ -38,6 +38,10 @@ class Anthropic(Provider):
     def sdk(self) -> ModuleType:
         return require("anthropic", "api")  # type: ignore[return-value]
 
+    def pass_gateway(self, headers: Mapping[str, Secret], query: Mapping[str, str]) -> None:
+        revealed = {name: value.reveal() for name, value in headers.items()}
+        self._client = self._client.with_options(default_headers=revealed, default_query=dict(query))
+
     async def close(self) -> None:
         await self._client.close()
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
+from wgtorch.core.errors import ConfigError
 from wgtorch.core.registry import Registry
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities, fitted, known_of, learnt, remember
@@ -65,6 +66,14 @@ class Provider(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Ends the connections."""
+
+    def pass_gateway(self, headers: Mapping[str, Secret], query: Mapping[str, str]) -> None:
+        """Adds headers and a query to every request.
+
+        Raises:
+            ConfigError: this provider cannot.
+        """
+        raise ConfigError(f"{self.name}: takes neither headers_env nor query")
 
     async def adapted(
         self,
