@@ -70,6 +70,7 @@ def from_hub(
     token: str | None = None,
     endpoint: str | None = None,
     pool: Pool | None = None,
+    map: bool = True,
     trust: Trust | bool | None = None,
 ) -> Any:
     """Loads what :func:`push_to_hub` published.
@@ -79,6 +80,7 @@ def from_hub(
         revision: branch, tag or commit.
         token, endpoint: as of :func:`push_to_hub`.
         pool: models that are loaded already are taken from there.
+        map: False copies the weights into memory, see :meth:`wgtorch.Block.load_from_checkpoint`.
         trust: what its config may do beyond being data.
 
     Returns:
@@ -98,7 +100,7 @@ def from_hub(
         raise CheckpointError(f"{repo_id}: holds a {kind!r}; expected a block or one of {LevelRegistry.names()}")
     loaded: Any = Block if kind == "block" else LevelRegistry.get(kind)
     with from_file(os.fspath(folder), trust):
-        return loaded.load_from_checkpoint(folder, pool=pool, trust=trust)
+        return loaded.load_from_checkpoint(folder, pool=pool, map=map, trust=trust)
 
 
 def card_of(level: Block, repo_id: str) -> str:

@@ -299,10 +299,11 @@ class Stage(Composite):
             PortTypeError: strict, and a slot holds something else than the port that reads it takes.
         """
         for entry in self._inputs:
-            root, *fields = entry.name.split(".")
-            if root in state:
-                before = state[root]
-                value = changed_at(before, fields, partial(self._normalised, entry, strict))
+            root, _, fields = entry.name.partition(".")
+            before = state[root] if root in state else None  # noqa: SIM401  # a State has no default
+            if before is not None:
+                own = partial(self._normalised, entry, strict)
+                value = changed_at(before, fields.split("."), own) if fields else own(before)
                 state = state if value is before else state.replace(**{root: value})
         return state
 
@@ -362,7 +363,7 @@ class Stage(Composite):
         return self._port(node_id, name, direction)
 
     def _check_filled(self, state: State) -> None:
-        empty = [slot for slot in self._contract.inputs if slot not in state.filled]
+        empty = [slot for slot in self._contract.inputs if slot not in state or not holds_something(state[slot])]
         if empty and self._condition is None:
             raise StateError(
                 f"{self.block_id}: its contract needs {empty} filled; the state has {list(state.filled)}. "

@@ -37,10 +37,12 @@ class Waits(Block):
 class Blank(Block):
     """A grey picture in place of a painted one."""
 
-    outputs = {"image": "image"}
+    outputs = {"image": "image", "small": "image"}
 
-    def forward(self, prompt: str, negative_prompt: str = "", guidance_scale: float = 1.0) -> torch.Tensor:
-        return torch.full((1, 3, 64, 64), 0.5)
+    def forward(
+        self, prompt: Any = "", scene: Any = None, negative_prompt: str = "", guidance_scale: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        return dict.fromkeys(self.outputs, torch.full((1, 3, 64, 64), 0.5))
 
 
 class Same(Block):
@@ -88,6 +90,18 @@ def without_painter(world: World) -> World:
     return world
 
 
+def asked_of(world: World, painter: str) -> dict[str, Any]:
+    """What a world asks its painter for in its first pass."""
+    asked: list[dict[str, Any]] = []
+
+    def note(event: Any) -> None:
+        if event.kind == "start" and event.path == painter:
+            asked.append(dict(event.inputs))
+
+    world.fork().run(seed=0, callbacks=[note])
+    return asked[0]
+
+
 def seconds(work: Callable[[], Any], clock: Callable[[], float]) -> float:
     """What a piece of work takes."""
     begun = clock()
@@ -129,11 +143,11 @@ def main() -> None:
     count, passes = args.worlds, args.passes
     print(f"{count} worlds of {args.template!r}, {passes} passes; one thread of torch\n{'':44s} {'alone':>11s} {'at once':>11s}")
     world = World.from_template(args.template)
-    painter = world.find("creator/paint").nodes[next(iter(world.find("creator/paint").nodes))]
-    prompts = [{"prompt": f"a red castle by the sea, {index}"} for index in range(count)]
-    painter.run(prompts[0], seed=0)
-    alone = seconds(lambda: [painter.run(prompt, seed=index) for index, prompt in enumerate(prompts)], time.process_time)
-    batched = seconds(lambda: painter.batch(prompts, seed=list(range(count))), time.process_time)
+    place = f"creator/paint/{next(iter(world.find('creator/paint').nodes))}"
+    painter, asked = world.find(place), [asked_of(world, place)] * count
+    painter.run(asked[0], seed=0)
+    alone = seconds(lambda: [painter.run(inputs, seed=index) for index, inputs in enumerate(asked)], time.process_time)
+    batched = seconds(lambda: painter.batch(asked, seed=list(range(count))), time.process_time)
     row("the painter's graph by itself", alone, batched)
     row("worlds", *both(world, count, passes, None, time.process_time), 0.9 * alone / batched)
     unpainted = without_painter(World.from_template(args.template))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,22 @@ def test_copies_are_made_of_files_that_refs_name(tmp_path: Path) -> None:
     loaded = Graph.load(path, map=False)
     spoil(tmp_path)
     assert_same(loaded.nodes["a"], Affine(seed=8))
+
+
+@pytest.mark.parametrize("how", ["config", "yaml"])
+def test_copies_are_made_where_a_config_names_weights(how: str, tmp_path: Path) -> None:
+    save_file(Affine(seed=8).state_dict(), tmp_path / "a.safetensors")
+    config = {
+        "kind": "graph",
+        "graph_id": "g",
+        "nodes": [{"node_id": "a", "block_type": "test/affine", "config": {"checkpoint_ref": str(tmp_path / "a.safetensors")}}],
+    }
+    (tmp_path / "g.yaml").write_text(json.dumps(config))
+    loaded = Graph.from_config(config, base=tmp_path, map=False) if how == "config" else Graph.from_yaml(tmp_path / "g.yaml", map=False)
+    spoil(tmp_path)
+    assert_same(loaded.nodes["a"], Affine(seed=8))
+    with pytest.raises(TypeError, match="map is 'no'; expected True"):
+        Graph.from_config(config, base=tmp_path, map="no")  # type: ignore[arg-type]
 
 
 def test_a_pool_tells_copies_from_what_is_mapped(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_old_steps_are_dropped(address):
 
 
 def test_damage_is_named(address):
-    world_at(address).run(num_steps=1, seed=1)
+    world_at(address).run(num_steps=3, seed=1)
     files, root = fsspec.filesystem("memory"), address.removeprefix("memory:/")
     path = sorted(files.ls(f"{root}/log", detail=False))[2]
     raw = bytearray(files.cat_file(path))

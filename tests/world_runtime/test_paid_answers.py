@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -137,3 +140,24 @@ def test_a_fork_and_a_rewound_world_ask_for_themselves(stopped: Path) -> None:
     world.rewind(0)
     world.run()
     assert asked(stopped)[3:] == ["first", "second"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+def test_what_a_killed_process_had_paid_for_is_not_paid_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL in the middle of a stage: what models had answered in it is in the log."""
+    world = world_of(tmp_path)
+    world.set_storage({"state_dir": tmp_path / "s"})
+    world.run(seed=3)
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Both, "forward", lambda *args, **values: os.kill(os.getpid(), signal.SIGKILL))
+        with suppress(BaseException):
+            world.run()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert asked(tmp_path) == ["first", "second"] * 2
+    world = again(tmp_path)
+    assert (world.life.passes, world.life.stage) == (1, 3), "stages that were through are kept beside what was paid for"
+    world.run()
+    assert asked(tmp_path) == ["first", "second"] * 2
+    assert world.replay(1)

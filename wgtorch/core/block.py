@@ -16,7 +16,7 @@ from wgtorch.core.block_registry import BlockRegistry as BlockRegistry
 from wgtorch.core.block_registry import build_block, with_its_weights
 from wgtorch.core.block_registry import register_block as register_block
 from wgtorch.core.checkpoint.atomic import write_file
-from wgtorch.core.checkpoint.io import is_mapped
+from wgtorch.core.checkpoint.io import mapping
 from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
 from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
 from wgtorch.core.config.resolve import dump_config, resolve_environment
@@ -344,14 +344,8 @@ class Block(nn.Module):
                 fit; lists all that do not.
             ConfigError: the config describes nothing that can be built, or asks for what it may not have.
         """
-        token = is_mapped.set(map)
-        try:
-            with from_file(path, trust):
-                return load_checkpoint_of(
-                    cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify
-                )
-        finally:
-            is_mapped.reset(token)
+        with mapping(map), from_file(path, trust):
+            return load_checkpoint_of(cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify)
 
     def load_weights(
         self, path: str | os.PathLike[str], *, part: str | None = None, strict: bool = True, verify: bool | None = None

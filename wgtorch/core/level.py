@@ -17,6 +17,7 @@ from torch import nn
 from wgtorch.core import adapter_hook
 from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.block import Block
+from wgtorch.core.checkpoint.io import mapping
 from wgtorch.core.config import serialization as building
 from wgtorch.core.config.schema import listed
 from wgtorch.core.config.template import build_template
@@ -517,6 +518,7 @@ class Level(Block):
         *,
         base: str | os.PathLike[str] | None = None,
         pool: Pool | None = None,
+        map: bool | None = None,
         trust: Trust | bool | None = None,
     ) -> Self:
         """Builds a level from its config. Nodes that name the same model (``checkpoint_ref``) share one instance of it.
@@ -525,28 +527,34 @@ class Level(Block):
             config: plain data; any sub-config may be ``{"ref": "file.yaml"}``.
             base: the folder that refs are relative to, and may not leave; the working folder by default.
             pool: where models are looked for, so that levels built apart share them too.
+            map: False copies weights that refs name into memory; they are mapped from their files otherwise, see
+                :meth:`load_from_checkpoint`.
             trust: what files that refs name may do beyond being data; the config itself is the caller's own.
 
         Raises:
             ConfigError: lists everything that is wrong, each with its path in the config.
         """
-        return building.from_config(cls, config, base=base, pool=pool, trust=trust)
+        with mapping(map):
+            return building.from_config(cls, config, base=base, pool=pool, trust=trust)
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Self:
+    def from_yaml(
+        cls, path: str | os.PathLike[str], *, pool: Pool | None = None, map: bool | None = None, trust: Trust | bool | None = None
+    ) -> Self:
         """Builds a level from a YAML or JSON file.
 
         The file may read ``WGTORCH_*`` of the environment, and send a provider's own key to that provider's own address.
 
         Args:
             path: the file; refs in it are relative to its folder.
-            pool: as for :meth:`from_config`.
+            pool, map: as for :meth:`from_config`.
             trust: what it may do beside, as ``Trust(env=("MY_LLM_KEY",))``; True for everything.
 
         Raises:
             ConfigError: as for :meth:`from_config`; or it asks for what it may not have.
         """
-        return building.from_yaml(cls, path, pool=pool, trust=trust)
+        with mapping(map):
+            return building.from_yaml(cls, path, pool=pool, trust=trust)
 
     @classmethod
     def from_template(cls, name: str, **params: Any) -> Self:

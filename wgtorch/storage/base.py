@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, overload
 
 from wgtorch.core.errors import StorageError, suggest
@@ -115,6 +117,26 @@ class History(Sequence[State]):
         read = getattr(self._view, "traces", None)
         found: list[dict[str, Any]] = [] if read is None else read()
         return found
+
+    def export(self, folder: str | os.PathLike[str], *, naming_template: str = "{step:05d}") -> list[Path]:
+        """Writes every stored state into a folder of its own, for people and other programs: ``state.json``, and its pictures as PNG.
+
+        Args:
+            folder: where to; what lies there and was not exported before stays as it is.
+            naming_template: name of a state's folder; ``{step}`` is its number.
+
+        Returns:
+            The states' folders, oldest first.
+
+        Example:
+            >>> world.history.export("pictures")
+        """
+        from wgtorch.storage.step_folders import StepFolders
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        folders = StepFolders(Path(folder), ["exported"])
+        pairs = zip(self.steps, self, strict=True)
+        return [Path(folder) / folders.write(naming_template.format(step=step), step, state) for step, state in pairs]
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -10,7 +10,7 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import expect
 from wgtorch.storage.snapshot import Change
 
-KINDS = ("life", "start", "stage", "skip", "failed", "edit", "pass", "stored", "rewind", "fork")
+KINDS = ("life", "start", "stage", "skip", "paid", "failed", "edit", "pass", "stored", "rewind", "fork")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Commit:
     Args:
         id: its name; on disk the hash of all it says and holds.
         parent: id of the moment before; None for the first.
-        kind: what led here: a ``stage`` that ran or was skipped, one skipped by hand (``skip``), one that ``failed``, an ``edit``,
-            the ``start`` of a call, the end of a ``pass``, ``rewind``, ``fork``, or ``stored`` and ``life`` where a storage was
-            written to by itself.
+        kind: what led here: a ``stage`` that ran or was skipped, one skipped by hand (``skip``), one that ``failed``, what a model
+            behind an API answered and was ``paid`` for, an ``edit``, the ``start`` of a call, the end of a ``pass``, ``rewind``,
+            ``fork``, or ``stored`` and ``life`` where a storage was written to by itself.
         passes: whole passes behind the world.
         stage: index of the stage in the cycle that runs next.
         ran: id of the stage that led here.
@@ -64,11 +64,6 @@ class Commit:
     weight: int = 0
     is_whole: bool = False
 
-    def named(self, commit_id: str, weight: int) -> Commit:
-        """The same with its id and weight, at half of what ``dataclasses.replace`` takes."""
-        where = (self.parent, self.kind, self.passes, self.stage, self.ran, self.seed, self.life, self.at, self.stored)
-        return Commit(commit_id, *where, weight, self.is_whole)
-
     def __str__(self) -> str:
         ran = f", {self.ran}" if self.ran else ""
         return f"commit {self.id[:12]} (pass {self.passes}, stage {self.stage}, {self.kind}{ran})"
@@ -83,19 +78,57 @@ class Body:
         whole: the whole snapshot instead; None where there are changes.
         action: the user's action that the stage was given, as a snapshot.
         traces: what stages left to be looked at.
-        answers: what a stage that failed had been answered and paid for, as snapshots.
+        answers: what models behind an API answered, and were paid for, as snapshots.
     """
 
     changes: list[Change] = field(default_factory=list)
     whole: dict[str, Any] | None = None
     action: Any = None
-    traces: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[Mapping[str, Any]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
 
     @property
     def held(self) -> list[Any]:
         """All in which tensors may be."""
         return [self.changes, self.whole, self.action, self.answers]
+
+
+@dataclass(slots=True)
+class Moment:
+    """A commit that is not written yet; the fields are those of :class:`Commit`.
+
+    Args:
+        body: what it changed.
+        after: the snapshot at it.
+        is_whole: holds the whole snapshot.
+    """
+
+    kind: str
+    passes: int
+    stage: int
+    ran: str | None
+    seed: int | None
+    life: str | None
+    at: str
+    stored: Stored | None
+    body: Body
+    after: Any
+    is_whole: bool = False
+
+    @classmethod
+    def of(cls, commit: Commit, body: Body, after: Any) -> Moment:
+        """One like a commit of another storage."""
+        position = (commit.kind, commit.passes, commit.stage, commit.ran, commit.seed, commit.life, commit.at, commit.stored)
+        return cls(*position, body, after, body.whole is not None)
+
+    def hold_whole(self) -> None:
+        """Holds the whole snapshot in place of what changed."""
+        self.body.changes, self.body.whole, self.is_whole = [], self.after, True
+
+    def written(self, commit_id: str, parent: str | None, weight: int) -> Commit:
+        """The commit that it has become."""
+        where = (self.passes, self.stage, self.ran, self.seed, self.life, self.at, self.stored)
+        return Commit(commit_id, parent, self.kind, *where, weight, self.is_whole)
 
 
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))
@@ -134,9 +167,9 @@ def commit_from(meta: Mapping[str, Any], commit_id: str, weight: int, where: str
     )
 
 
-def meta_of(commit: Commit) -> dict[str, Any]:
+def meta_of(commit: Moment) -> dict[str, Any]:
     """What a file says of a commit; what is as usual is left out."""
-    meta: dict[str, Any] = {"parent": commit.parent, "kind": commit.kind, "passes": commit.passes, "stage": commit.stage}
+    meta: dict[str, Any] = {"kind": commit.kind, "passes": commit.passes, "stage": commit.stage}
     meta |= {"ran": commit.ran, "seed": commit.seed, "life": commit.life, "at": commit.at, "whole": commit.is_whole}
     if commit.stored is not None:
         own = {"state": commit.stored.state, "content": commit.stored.content}

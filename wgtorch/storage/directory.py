@@ -3,12 +3,14 @@
 state_dir/
   wgtorch-storage.json            the marker: this folder is a storage, its id, and those of the storages it was forked from
   log/00000001-<id>.commits       the log: commits one after the other (:mod:`wgtorch.storage.segment`)
-  00001/state.json, artifacts_0.png   a complete state for people to look at, in a folder named by naming_template
+  00001/state.json, artifacts_0.png   a complete state for people to look at, in a folder named by naming_template; where it takes more
+                                  room than the log has of it, the newest 32 (``world.history.export(folder)`` writes any)
   .lock                           held by the one that writes
 
-The log is all that is read. A commit is one write at the end of the newest file, so that a kill loses none. It is synced, against power
-cuts, where it ends a pass, stores a state, was paid for, or half a second of work would be lost. Files of the log carry the id of who
-wrote them in their names, the others inside: only what is known so is ever moved or deleted.
+The log is all that is read. The commits of a pass are one write at the end of the newest file, and synced, against power cuts, when the
+pass is told of; stages that took long are written when they end, and answers that were paid for when they come, see
+:mod:`wgtorch.storage.log`. Files of the log carry the id of who wrote them in their names, the others inside: only what is known so is
+ever moved or deleted.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from wgtorch.world_runtime.state import State
 
 SEGMENT = 64 << 20
 """Bytes of a file of the log after which another is begun."""
+RECENT = 32
+"""Newest steps whose folders stay, however small the states are."""
 SMALL_SEGMENT = 1 << 20
 """Likewise where old steps are dropped, which is done file by file."""
 
@@ -341,7 +345,17 @@ class DirectoryStorage(SegmentLog):
     def _starts_anew(self) -> bool:
         return self.max_snapshots is not None and self._tail is not None and os.fstat(self._tail[1]).st_size >= SMALL_SEGMENT
 
+    def _thin(self) -> None:
+        """Takes away the folder of a step of before the newest 32, where it takes more room than what the log holds of the step."""
+        steps = self._stored()
+        old = steps.get(max(steps) - RECENT) if steps else None
+        if old is not None and old.stored is not None:
+            folders, place = self._step_folders(), self._places[old.id]
+            if folders.room(old.stored.name) > sum(blob.length for blob in place.blobs):
+                folders.remove(old.stored.name)
+
     def _drop_old(self) -> None:
+        self._thin()
         if self.max_snapshots is None:
             return
         held, steps = self._stored(), self._steps[1]
@@ -405,7 +419,7 @@ class DirectoryStorage(SegmentLog):
             with named(self.folder):
                 self._claim()
             return False
-        last = source._places[commit.id][0].number
+        last = source._places[commit.id].file.number
 
         def fill(fresh: Path) -> None:
             (fresh / LOG).mkdir()

@@ -7,9 +7,13 @@ import weakref
 from torch import Tensor
 
 from wgtorch.core.encoding import check_tensor
+from wgtorch.core.errors import StorageError
+from wgtorch.core.kinds import describe
 from wgtorch.storage.segment import digest_of
-from wgtorch.storage.snapshot import version_of
+from wgtorch.storage.snapshot import TensorRef, version_of
 from wgtorch.storage.tensor_blobs import blob_of
+
+_LARGE = 4 << 20  # bytes of a tensor that is not copied while it waits to be written
 
 
 class KnownTensors:
@@ -23,9 +27,16 @@ class KnownTensors:
         self._digests: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self._tensors: dict[str, tuple[weakref.ref[Tensor], int]] = {}
         self._packed: dict[str, list[bytes | memoryview]] = {}  # blobs of tensors that were hashed and not written yet
+        self.has_large = False
+        """Something is to be written soon, since there is no copy of it."""
 
-    def digest(self, tensor: Tensor, path: str) -> str:
+    def digest(self, tensor: Tensor, path: str, *, is_kept: bool = False) -> str:
         """The hash of a tensor's blob.
+
+        Args:
+            tensor: which.
+            path: where it stands, for messages.
+            is_kept: its bytes will be written, as they are now: they are copied, unless they are many.
 
         Raises:
             StorageError: it cannot be stored.
@@ -37,21 +48,37 @@ class KnownTensors:
         check_tensor(tensor, path)
         parts = blob_of(tensor)
         digest = digest_of(*parts)
-        if isinstance(parts[-1], bytes):  # packed: others are views of the tensor, and cost nothing to make again
-            self._packed[digest] = parts
+        if is_kept and digest not in self._packed:
+            is_large = not isinstance(parts[-1], bytes) and tensor.numel() * tensor.element_size() > _LARGE
+            self.has_large = self.has_large or is_large
+            if not is_large:  # packed already, or a view of the tensor
+                self._packed[digest] = [part if isinstance(part, bytes) else bytes(part) for part in parts]
         if version is not None:
             key = id(tensor)
             self._digests[key] = (weakref.ref(tensor, lambda gone: self._forget(key, gone)), version, digest)
             self._tensors[digest] = (weakref.ref(tensor, lambda gone: self._forget_tensor(digest, gone)), version)
         return digest
 
-    def blob(self, tensor: Tensor, digest: str) -> list[bytes | memoryview]:
-        """The blob of a tensor that was hashed."""
-        return self._packed.get(digest) or blob_of(tensor)
+    def blob(self, ref: TensorRef) -> list[bytes | memoryview]:
+        """The blob of a tensor that was hashed.
+
+        Raises:
+            StorageError: it was changed in place since.
+        """
+        assert ref.digest is not None
+        if ref.digest in self._packed:
+            return self._packed[ref.digest]
+        tensor = ref.tensor if ref.tensor is not None else self.find(ref.digest)
+        assert tensor is not None
+        parts = blob_of(tensor)
+        if not ref.holds(tensor) and digest_of(*parts) != ref.digest:
+            raise StorageError(f"a tensor {describe(tensor)} was changed in place after it was handed to the world; hand a copy of it")
+        return parts
 
     def written(self) -> None:
         """Forgets the blobs that were kept to be written."""
         self._packed.clear()
+        self.has_large = False
 
     def find(self, digest: str) -> Tensor | None:
         """A tensor in memory that has this hash."""

@@ -7,6 +7,10 @@ A commit holds where the world is (pass, stage, seed), what changed since its pa
 the stage left to be looked at. Now and then one holds all of it, when more than that has been written since: so a pass costs
 what is new in it, and any moment is read without going back to the beginning.
 
+**When it is written.** The commits of a pass are written together at its end, in one durable write; earlier where a pass stops or
+fails, where somebody reads them, and where stages took longer than writing costs (:attr:`CommitLog.worth`), so that a kill takes no
+more work than that. What a model behind an API answered and was paid for is written, and synced, at once.
+
 **For who builds on it.** A world writes with :meth:`~CommitLog.hold` around, then ``store`` (a complete state), ``keep_trace`` and
 ``keep_life``, which makes one commit of all three. It is read by ``commits()`` (oldest first), ``life_at(commit)``, ``read(step)``,
 ``action_of(commit)``, ``traces()``; ``pinned()`` gives a view that stays as it is while a writer goes on. ``rewind(commit)`` and
@@ -24,20 +28,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from functools import lru_cache
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, Storage
-from wgtorch.storage.commit import KINDS, Body, Commit, Stored
+from wgtorch.storage.commit import KINDS, Body, Commit, Moment, Stored
 from wgtorch.storage.log_reader import LogReader
 from wgtorch.storage.snapshot import Evolution, TensorRef, apply, count_leaves
 from wgtorch.world_runtime.state import State
 
 WHOLE_AFTER = 8
 """A commit holds the whole snapshot when the changes since the last such one take this many times its size."""
-_UNSYNCED = 0.5  # seconds of work that a power cut may take; a kill takes none
+_UNSYNCED = 0.5  # seconds of work that a power cut may take inside a pass
+
+
+@lru_cache(maxsize=4)
+def _second(since: int) -> str:
+    """A second since 1970 as ISO 8601 without its zone: a pass asks for one many times."""
+    return datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @dataclass(slots=True)
@@ -45,7 +56,7 @@ class _Pending:
     """What was handed in since the last commit."""
 
     stored: tuple[int, str, State, Mapping[str, Any]] | None = None
-    traces: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[Mapping[str, Any]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
 
 
@@ -56,6 +67,9 @@ class CommitLog(LogReader):
         max_snapshots: how many stored states are kept; the oldest are dropped. None keeps all.
     """
 
+    worth: ClassVar[float] = 0.02
+    """Seconds of work after which a stage is written before its pass ends: a kill may take as much."""
+
     def __init__(self, max_snapshots: int | None = None) -> None:
         if max_snapshots is not None and (isinstance(max_snapshots, bool) or not isinstance(max_snapshots, int) or max_snapshots < 1):
             raise StorageError(f"max_snapshots {max_snapshots}: expected at least 1, or None to keep all")
@@ -63,9 +77,12 @@ class CommitLog(LogReader):
         self._pending = _Pending()
         self._is_held = False
         self._since_whole: tuple[str | None, int, int] = (None, 0, 0)  # head, weight of the changes since, weight of the whole
-        self._synced = time.monotonic()
+        self._unwritten: list[Moment] = []
+        self._follows: str | None = None  # the commit that the first of them follows
+        self._written = self._synced = time.monotonic()
         self._unsynced = False
         self._compared: tuple[Any, list[Any], Any, Any, list[Any]] = (None, [], None, None, [])
+        self._seen: State | None = None  # of the newest commit
 
     # --- what a kind gives --------------------------------------------------------------------------------------------
 
@@ -73,9 +90,13 @@ class CommitLog(LogReader):
         """Keeps other writers away, and makes ready to write."""
         return nullcontext()
 
-    def _write(self, commit: Commit, body: Body) -> Commit:
-        """Writes a commit, whole or not at all; returns it with its id and weight."""
+    def _write(self, parent: str | None, moments: list[Moment]) -> list[Commit]:
+        """Writes commits that follow each other, all or none; ``parent`` is the id of the one before."""
         raise NotImplementedError
+
+    def _is_due(self) -> bool:
+        """True where something large waits to be written."""
+        return False
 
     def _take(self, tensor: Tensor, path: str) -> TensorRef:
         """How a tensor is named in snapshots."""
@@ -86,7 +107,7 @@ class CommitLog(LogReader):
 
     def _weigh(self, body: Body) -> int:
         """How large a body will be."""
-        return count_leaves(body.whole if body.whole is not None else body.changes)
+        return sum(count_leaves(change[2]) for change in body.changes) if body.whole is None else count_leaves(body.whole)
 
     def _starts_anew(self) -> bool:
         """True where the next commit is to hold all, so that those before it can be dropped."""
@@ -110,7 +131,9 @@ class CommitLog(LogReader):
         """
         with self._exclusive():
             self._load()
-            self._is_held, self._pending = True, _Pending()
+            self._is_held, self._pending, self._written = True, _Pending(), time.monotonic()
+            if self._unwritten and self._follows != (None if self._head is None else self._head.id):
+                self._unwritten = []  # they could not be written, and somebody else has lived on since
             try:
                 yield
                 self._flush()
@@ -131,8 +154,9 @@ class CommitLog(LogReader):
             StorageError: something in it cannot be stored; names its path.
         """
         with self._writing():
-            known = self._snapshot(self._head)
-            Evolution(self._take).evolve(known.get("slots"), dict(state), ("slots",))
+            known = self._newest()
+            if state is not self._seen:
+                Evolution(self._take).evolve(known.get("slots"), dict(state), ("slots",))
             self._content(known["content"], content)
             name = self._show(step, state)
             self._pending.stored = (step, name, state, content)
@@ -140,20 +164,37 @@ class CommitLog(LogReader):
 
     def keep_trace(self, entry: Mapping[str, Any]) -> None:
         """Keeps what a stage left to be looked at, with the next :meth:`keep_life`."""
-        with self._writing():
-            self._pending.traces.append(dict(entry))
+        with self._lock if self._is_held else self._writing():
+            self._pending.traces.append(entry)
 
     def keep_answers(self, answers: Iterable[Mapping[str, Any]]) -> None:
-        """Keeps what a stage that failed was answered, beside its trace; what cannot be stored is asked for again."""
+        """Keeps what models behind an API answered in the stage that runs, at once; what cannot be stored is asked for again."""
         with self._writing():
+            held, self._pending = self._pending, _Pending()
             for answer in answers:
                 with suppress(StorageError):
                     self._pending.answers.append(Evolution(self._take).fresh(dict(answer), ("answers",)))
+            try:
+                if self._pending.answers:
+                    self._commit(None, "paid")
+                    self._settle(is_synced=True)
+            finally:
+                self._pending = held
 
     def keep_life(self, life: Life) -> None:
-        """Makes a commit of a life as it is now, if anything is new."""
-        with self._writing():
+        """Makes a commit of a life as it is now, if anything is new.
+
+        It is written with those of its pass, see the module. ``life.cause`` may say ``is_last``: the end of the pass follows at once.
+        """
+        with self._lock if self._is_held else self._writing():
             self._commit(life)
+            if not self._unwritten:
+                return
+            now = time.monotonic()
+            if life.cause.get("kind") == "pass":
+                self._settle(is_synced=True)
+            elif self._is_due() or (now - self._written > self.worth and not life.cause.get("is_last")):
+                self._settle(is_synced=now - self._synced > _UNSYNCED)
 
     def rewind(self, commit: Commit, life: Life) -> None:
         """Goes back to a commit: what comes next follows it. What lay after it stays in the log, and off the chain."""
@@ -174,54 +215,81 @@ class CommitLog(LogReader):
     def _flush(self) -> None:
         """Commits what was handed in and no life followed, and has all on disk."""
         with self._lock:
-            if self._pending.stored is not None or self._pending.traces or self._pending.answers:
+            if self._pending.stored is not None or self._pending.traces:
                 self._commit(None)
-            if self._unsynced:
-                self._sync()
-                self._unsynced = False
+            self._settle(is_synced=True)
 
-    def _commit(self, life: Life | None) -> None:
-        head, pending = self._head, self._pending
-        before = self._snapshot(head)
-        evolution = Evolution(self._take)
-        cause = {} if life is None else dict(life.cause)
-        kind = cause.get("kind", "life" if life is not None else "stored" if pending.stored else "failed")
-        assert kind in KINDS, f"no kind of commit: {kind!r}"
-        fields: dict[str, Any] = {"content": before["content"], "schema": before["schema"], "slots": before["slots"]}
-        if life is not None:
-            schema = None if life.state is None else list(life.state.schema)
-            fields["schema"] = before["schema"] if schema == before["schema"] else schema
-            fields["slots"] = None if life.state is None else dict(life.state)
-        stored = None
-        if pending.stored is not None:
-            stored, own = self._placed(before, fields, life, evolution)
-            fields |= {"complete": own} if own else {}
-        if life is not None:  # what did not change is not compared again
-            fields["content"], changed = self._content(before["content"], life.content)
-            evolution.changes += changed
-            before = {**before, "content": fields["content"]}
-        after = evolution.evolve(before, fields)
-        position: dict[str, Any] = {} if life is None else {"passes": life.passes, "stage": life.stage, "seed": life.seed, "life": life.id}
-        if life is None and head is not None:
-            position = {"passes": head.passes, "stage": head.stage, "seed": head.seed, "life": head.life}
-        is_new = evolution.changes or stored or pending.traces or pending.answers or kind in ("rewind", "fork")
-        if not is_new and head is not None and all(getattr(head, name) == value for name, value in position.items()):
-            return
-        ran, now = cause.get("stage"), datetime.now(UTC).isoformat(timespec="milliseconds")
-        action = None if (given := cause.get("action")) is None else evolution.fresh(given, ("action",))
-        commit = Commit("", None if head is None else head.id, kind, ran=ran, at=now, stored=stored, **position)
-        body = Body(evolution.changes, None, action, pending.traces, pending.answers)
-        commit, body = self._or_whole(commit, body, after)
-        commit = self._write(commit, body)
-        self._pending = _Pending()
-        self._advance(commit, after)
-        is_dear = any(entry.get("calls") for entry in body.traces) or time.monotonic() - self._synced > _UNSYNCED
-        self._unsynced = True
-        if is_dear or stored or commit.stage == 0 or kind not in ("stage", "life"):
+    def _look(self) -> None:
+        if self._is_held:
+            self._settle(is_synced=False)
+        else:
+            self._load()
+
+    def _settle(self, *, is_synced: bool) -> None:
+        """Writes the commits that wait for it, and has them on disk where that is asked for."""
+        moments = self._unwritten
+        if moments:
+            self._or_whole(moments[0])
+            commits = self._write(self._follows, moments)
+            for commit in commits:
+                self._advance(commit)
+            self._remember(commits[-1], moments[-1].after)
+            self._unwritten, self._unsynced, self._written = [], True, time.monotonic()
+        if is_synced and self._unsynced:
             self._sync()
             self._unsynced, self._synced = False, time.monotonic()
-        if stored:
+        if moments and any(moment.stored for moment in moments):
             self._drop_old()
+
+    def _newest(self) -> Any:
+        """The snapshot at the newest commit, written or not."""
+        return self._unwritten[-1].after if self._unwritten else self._snapshot(self._head)
+
+    def _commit(self, life: Life | None, kind: str | None = None) -> None:
+        """Makes a commit, which :meth:`_settle` writes."""
+        pending, before = self._pending, self._newest()
+        last = self._unwritten[-1] if self._unwritten else self._head
+        evolution = Evolution(self._take)
+        cause: Mapping[str, Any] = {} if life is None else life.cause
+        kind = kind or cause.get("kind", "life" if life is not None else "stored" if pending.stored else "failed")
+        assert kind in KINDS, f"no kind of commit: {kind!r}"
+        stored, after = None, before
+        own: dict[str, Any] = {}
+        content, schema, slots = before["content"], before["schema"], before["slots"]
+        if life is not None:
+            state = life.state
+            slots = None if state is None else dict(state)
+            if state is None or schema != list(state.schema):
+                schema = None if state is None else list(state.schema)
+        if pending.stored is not None:
+            stored, own = self._placed(before, {"slots": slots}, life, evolution)
+        if life is not None:  # what did not change is not compared again
+            content, changed = self._content(content, life.content)
+            evolution.changes += changed
+        if own or schema is not before["schema"] or slots is None or "complete" in before:
+            fields = {"content": content, "schema": schema, "slots": slots, **({"complete": own} if own else {})}
+            after = evolution.evolve({**before, "content": content}, fields)
+        elif kind != "pass" or life is None or life.state is not self._seen or content is not before["content"]:
+            held = before["slots"]
+            other = {name: new for name, value in slots.items() if (new := evolution.slot(name, held[name], value)) is not held[name]}
+            if other or content is not before["content"]:
+                after = {**before, "content": content, "slots": {**held, **other} if other else held}
+        if life is not None:
+            self._seen = life.state
+        position: Any = life if life is not None else last
+        passes, stage, seed = (0, 0, None) if position is None else (position.passes, position.stage, position.seed)
+        lived = None if position is None else position.id if life is not None else position.life
+        is_new = evolution.changes or stored or pending.traces or pending.answers or kind in ("rewind", "fork")
+        if not is_new and last is not None and (passes, stage, seed, lived) == (last.passes, last.stage, last.seed, last.life):
+            return
+        action = None if (given := cause.get("action")) is None else evolution.fresh(given, ("action",))
+        second, fraction = divmod(time.time(), 1)
+        now = f"{_second(int(second))}.{int(fraction * 1000):03d}+00:00"
+        body = Body(evolution.changes, None, action, pending.traces, pending.answers)
+        if not self._unwritten:
+            self._follows = None if self._head is None else self._head.id
+        self._unwritten.append(Moment(kind, passes, stage, cause.get("stage"), seed, lived, now, stored, body, after))
+        self._pending = _Pending()
 
     def _content(self, before: Any, content: Mapping[str, Any]) -> tuple[Any, list[Any]]:
         """The content's snapshot and what changed of it. It is compared once for every content that stages hand on.
@@ -259,21 +327,21 @@ class CommitLog(LogReader):
             own["content"] = content
         return Stored(step, name, where, "after" if is_after else "own"), own
 
-    def _or_whole(self, commit: Commit, body: Body, after: Any) -> tuple[Commit, Body]:
-        """The commit as it is, or with the whole snapshot in it when that has become worth it."""
+    def _or_whole(self, first: Moment) -> None:
+        """Has the first of the commits that are written hold the whole snapshot when that has become worth it."""
         head, since, size = self._since_whole
         if self._head is None:
-            return replace(commit, is_whole=True), replace(body, changes=[], whole=after)
+            first.hold_whole()
+            return
         if head != self._head.id:
             since, size = self._weights(self._head)
         if self._starts_anew() or since >= WHOLE_AFTER * max(size, 1):
-            whole = replace(body, changes=[], whole=after)
-            size = self._weigh(whole)
+            size = self._weigh(replace(first.body, changes=[], whole=first.after))
             if self._starts_anew() or since >= WHOLE_AFTER * size:
-                return replace(commit, is_whole=True), whole
+                first.hold_whole()
+                return
             size = max(size, since * 3 // (2 * WHOLE_AFTER))  # not weighed again before half as much again was written
         self._since_whole = (self._head.id, since, size)
-        return commit, body
 
     def _weights(self, commit: Commit) -> tuple[int, int]:
         """(weight of the changes since the last whole snapshot, its own weight)."""
@@ -284,7 +352,7 @@ class CommitLog(LogReader):
             since += one.weight
         return since, 1
 
-    def _advance(self, commit: Commit, after: Any) -> None:
+    def _advance(self, commit: Commit) -> None:
         """Makes a commit that was written the head."""
         _, since, size = self._since_whole
         self._since_whole = (commit.id, 0, commit.weight) if commit.is_whole else (commit.id, since + commit.weight, size)
@@ -297,7 +365,6 @@ class CommitLog(LogReader):
             self._cursors.move_to_end(self._head.id, last=False)  # forgotten first
         self._commits[commit.id] = commit
         self._head = commit
-        self._remember(commit, after)
 
     @property
     def is_held(self) -> bool:
@@ -307,10 +374,10 @@ class CommitLog(LogReader):
     def pinned(self) -> Self:
         """A view of the log as it is now, for readers: it stays so while a writer goes on."""
         with self._lock:
-            self._load()
+            self._look()
             view = object.__new__(type(self))
-            view.__dict__.update(self.__dict__)
-            view.__dict__.update(_pending=_Pending(), _is_held=False, _steps=(self._steps[0], dict(self._steps[1])), _load=lambda: None)
+            view.__dict__.update(self.__dict__, _pending=_Pending(), _unwritten=[], _is_held=False, _load=lambda: None)
+            view._steps = (self._steps[0], dict(self._steps[1]))
             return view
 
     # --- branching ----------------------------------------------------------------------------------------------------
@@ -355,17 +422,18 @@ class CommitLog(LogReader):
         whole = own(source._snapshot(commit)) if is_whole else None
         changes = [] if is_whole else [[at, word, own(value)] for at, word, value in body.changes]
         after = whole if is_whole else apply(self._snapshot(self._head), changes)
-        parent = None if self._head is None else self._head.id
         copied = Body(changes, whole, own(body.action), body.traces, own(body.answers))
-        self._advance(self._write(replace(commit, id="", parent=parent, is_whole=is_whole), copied), after)
-        self._unsynced = True
+        self._follows = None if self._head is None else self._head.id
+        self._unwritten = [Moment.of(commit, copied, after)]
+        self._settle(is_synced=False)
 
     # --- copies -------------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_lock"]
-        return {**state, "_cursors": OrderedDict(), "_pending": _Pending(), "_compared": (None, [], None, None, []), "_is_held": False}
+        fresh = {"_cursors": OrderedDict(), "_pending": _Pending(), "_unwritten": [], "_seen": None, "_is_held": False}
+        return {**state, **fresh, "_compared": (None, [], None, None, [])}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

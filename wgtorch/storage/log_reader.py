@@ -40,6 +40,10 @@ class LogReader:
     def _load(self) -> None:
         """Takes in the commits that were written since: sets ``_commits`` and ``_head``."""
 
+    def _look(self) -> None:
+        """Takes in all that was written, and what this process is about to write."""
+        self._load()
+
     def _body(self, commit: Commit) -> Body:
         """What a commit changed."""
         raise NotImplementedError
@@ -83,7 +87,7 @@ class LogReader:
     def read_life(self) -> Life | None:
         """The life that was kept last; None when there is none."""
         with self._lock:
-            self._load()
+            self._look()
             return None if self._head is None or self._head.life is None else self.life_at(self._head)
 
     def life_at(self, commit: Commit, *, live: bool = False) -> Life:
@@ -111,7 +115,7 @@ class LogReader:
             return materialise(self._body(commit).action, self._tensor)
 
     def answers(self) -> list[dict[str, Any]]:
-        """What a stage that failed here, at the newest commit, had been answered: see :meth:`CommitLog.keep_answers`."""
+        """What models behind an API answered in a stage that did not end here, at the newest commit: see :meth:`CommitLog.keep_answers`."""
         found: list[dict[str, Any]] = []
         head = self.head()
         with self._lock:
@@ -119,7 +123,7 @@ class LogReader:
                 assert head is not None
                 if (commit.life, commit.passes, commit.stage) != (head.life, head.passes, head.stage):
                     break
-                if commit.kind == "failed" and self.has_body(commit):
+                if commit.kind in ("paid", "failed") and self.has_body(commit):
                     with _said(f"{self}: {commit}"):
                         found += materialise(self._body(commit).answers, self._tensor)
         return found
@@ -127,18 +131,18 @@ class LogReader:
     def traces_of(self, commit: Commit) -> list[dict[str, Any]]:
         """What the stages left that a commit holds."""
         with self._lock, _said(f"{self}: {commit}"):
-            return self._body(commit).traces
+            return [dict(entry) for entry in self._body(commit).traces]
 
     def head(self) -> Commit | None:
         """The newest commit."""
         with self._lock:
-            self._load()
+            self._look()
             return self._head
 
     def commits(self) -> list[Commit]:
         """The chain from the first commit to the newest."""
         with self._lock:
-            self._load()
+            self._look()
             return [] if self._head is None else list(self._back_from(self._head))[::-1]
 
     def traces(self) -> list[dict[str, Any]]:
@@ -151,7 +155,7 @@ class LogReader:
                     with _said(f"{self}: {commit}"):
                         for entry in self._body(commit).traces:
                             if entry["pass"] >= first:
-                                found[entry["pass"], entry["place"]] = entry
+                                found[entry["pass"], entry["place"]] = dict(entry)
             return [found[key] for key in sorted(found)]
 
     # --- private steps ------------------------------------------------------------------------------------------------
@@ -177,7 +181,7 @@ class LogReader:
 
     def _stored(self) -> dict[int, Commit]:
         """Commits of the stored steps on the chain, as many as are kept."""
-        self._load()
+        self._look()
         head, steps = self._steps
         newest = None if self._head is None else self._head.id
         if head != newest:
@@ -198,6 +202,8 @@ class LogReader:
         """The snapshot at a commit."""
         if commit is None:
             return {"content": {}, "schema": None, "slots": None}
+        if commit.id in self._cursors:
+            return self._cursors[commit.id]
         path: list[tuple[Commit, Body | None]] = []
         for one in self._back_from(commit):
             if one.id in self._cursors:

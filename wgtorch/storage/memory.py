@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from wgtorch.storage.base import Life, register_storage
-from wgtorch.storage.commit import Body, Commit
+from wgtorch.storage.commit import Body, Commit, Moment
 from wgtorch.storage.log import CommitLog
 from wgtorch.storage.snapshot import TensorRef
 
@@ -28,10 +28,15 @@ class MemoryStorage(CommitLog):
         self._bodies: dict[str, Body] = {}
         self._past: CommitLog | None = None
 
-    def _write(self, commit: Commit, body: Body) -> Commit:
-        commit = commit.named(secrets.token_hex(20), self._weigh(body))
-        self._bodies[commit.id] = body
-        return commit
+    def _write(self, parent: str | None, moments: list[Moment]) -> list[Commit]:
+        commits = []
+        weight, ids = sum(self._weigh(moment.body) for moment in moments), secrets.token_hex(20 * len(moments))
+        for index, moment in enumerate(moments):
+            commit = moment.written(ids[index * 40 : index * 40 + 40], parent, weight)
+            self._bodies[commit.id] = moment.body
+            commits.append(commit)
+            parent, weight = commit.id, 0  # the first stands for all
+        return commits
 
     def _body(self, commit: Commit) -> Body:
         body = self._bodies.get(commit.id)

@@ -46,6 +46,8 @@ class RemoteSegment:
 class RemoteStorage(SegmentLog):
     """Keeps a world's log at an address.
 
+    A write is a request, so stages are written before their pass ends only where they took seconds.
+
     Args:
         address: ``memory://``, ``s3://`` and what else fsspec can create files at; ``zip://`` is read only. Keys are the file system's
             own business, as its own environment says; they do not stand in addresses.
@@ -54,6 +56,8 @@ class RemoteStorage(SegmentLog):
     Raises:
         StorageError: fsspec knows no such scheme, or its package is missing.
     """
+
+    worth = 2.0
 
     def __init__(self, address: str, *, max_snapshots: int | None = None) -> None:
         super().__init__(max_snapshots)

@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -14,10 +14,11 @@ from torch import Tensor
 from wgtorch.core.encoding import StoredValue, decode_with, encode_with
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
-from wgtorch.storage.commit import Body, Commit, commit_from, meta_of
+from wgtorch.core.limits import check_limit
+from wgtorch.storage.commit import Body, Commit, Moment, commit_from, meta_of
 from wgtorch.storage.known_tensors import KnownTensors
 from wgtorch.storage.log import CommitLog
-from wgtorch.storage.segment import Blob, digest_of, pack, read_blob, scan
+from wgtorch.storage.segment import MAX_BLOBS, Blob, Record, digest_of, pack, read_blob, scan
 from wgtorch.storage.snapshot import TensorRef, refs_in
 from wgtorch.storage.tensor_blobs import tensor_of
 
@@ -26,6 +27,7 @@ MARKER_FORMAT = "wgtorch-storage"
 FORMAT_VERSION = "2.0"
 LOG = "log"
 _LOOKS = 1000
+_SHARED = ("seed", "life")  # said once for all commits of a record, where they are the same
 _SMALL = 400  # bytes of JSON that are written as they are
 _SEGMENT_NAME = re.compile(r"(\d{8,})-([0-9a-f]{16})\.commits")
 
@@ -51,6 +53,28 @@ class _Scanned:
     is_copy: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a commit lies.
+
+    Args:
+        file: which.
+        blobs: of its record.
+        record: the record's id, which is that of its last commit.
+        index: of the commit among those of its record.
+    """
+
+    file: SegmentFile
+    blobs: tuple[Blob, ...]
+    record: str
+    index: int
+
+
+def ids_of(record_id: str, count: int) -> list[str]:
+    """The ids of the commits of a record: the last has the record's own."""
+    return [*(digest_of(bytes.fromhex(record_id), b"%d" % index) for index in range(count - 1)), record_id]
+
+
 def segment_name(number: int, owner: str) -> str:
     """The name of a file of commits; owner is the id of the storage that writes it."""
     return f"{number:08d}-{owner}.commits"
@@ -71,7 +95,8 @@ class SegmentLog(CommitLog):
     def __init__(self, max_snapshots: int | None = None) -> None:
         super().__init__(max_snapshots)
         self._segments: dict[str, _Scanned] = {}
-        self._places: dict[str, tuple[SegmentFile, tuple[Blob, ...]]] = {}
+        self._places: dict[str, Place] = {}
+        self._opened: tuple[str, list[Body]] = ("", [])  # the record that was read last
         self._blobs: dict[str, tuple[SegmentFile, Blob]] = {}
         self._tensors = KnownTensors()
 
@@ -125,45 +150,44 @@ class SegmentLog(CommitLog):
             if record.start == 0 and record.meta.get("segment") != file.number:  # of a number that is not its own
                 known.is_copy = True
                 return
-            self._commits[record.id] = commit_from(record.meta, record.id, record.blobs[0].length, where)
-            self._places[record.id] = (file, record.blobs)
+            self._take_in(record, file, where)
             for blob in record.blobs[1:]:
                 if blob.start >= 0:
                     self._blobs[blob.digest] = (file, blob)
             known.end, known.last = record.end, record.id
 
+    def _take_in(self, record: Record, file: SegmentFile, where: str) -> None:
+        """Notes the commits of a record."""
+        own = {name: record.meta.get(name) for name in _SHARED}
+        before = expect(record.meta.get("before", []), list, "before", where, StorageError)
+        check_limit(len(before), MAX_BLOBS, "holds {} commits in one record", where, StorageError)
+        metas = [{**own, **expect(entry, dict, "a commit", where, StorageError)} for entry in before] + [record.meta]
+        parent, weight = record.meta.get("parent"), record.blobs[0].length  # the first stands for all
+        for index, (commit_id, meta) in enumerate(zip(ids_of(record.id, len(metas)), metas, strict=True)):
+            self._commits[commit_id] = commit_from({**meta, "parent": parent}, commit_id, weight, where)
+            self._places[commit_id] = Place(file, record.blobs, record.id, index)
+            parent, weight = commit_id, 0
+
     def _body(self, commit: Commit) -> Body:
-        file, blobs = self._places[commit.id]
-        where = f"{file}: {commit}"
-        if blobs[0].start < 0:
+        place = self._places[commit.id]
+        where = f"{place.file}: {commit}"
+        if place.blobs[0].start < 0:
             raise StorageError(f"{where}: what it held was dropped, as max_snapshots says")
-        text = _unpacked(read_blob(file.read, blobs[0], where), where)
+        if self._opened[0] != place.record:
+            self._opened = (place.record, self._read_bodies(place, where))
+        bodies = self._opened[1]
+        if place.index >= len(bodies):
+            raise StorageError(f"{where}: damaged: its record holds {len(bodies)} commits")
+        return bodies[place.index]
+
+    def _read_bodies(self, place: Place, where: str) -> list[Body]:
+        text = _unpacked(read_blob(place.file.read, place.blobs[0], where), where)
         entry = expect(read_json(text, where, StorageError), dict, "the change", where, StorageError)
-
-        def ref(digest: str) -> TensorRef:
-            return TensorRef(None, digest)
-
-        try:
-            changes = expect(entry.get("changes", []), list, "changes", where, StorageError)
-            traces = expect(entry.get("traces", []), list, "traces", where, StorageError)
-            answers = expect(entry.get("answers", []), list, "answers", where, StorageError)
-            for trace in traces:
-                expect(trace, dict, "a trace", where, StorageError)
-                for name in ("pass", "place"):
-                    expect(trace.get(name), int, f"a trace's {name}", where, StorageError)
-            whole = decode_with(entry["whole"], ref, StoredValue) if "whole" in entry else None
-            return Body(
-                [[at, word, decode_with(value, ref, StoredValue)] for at, word, value in changes],
-                whole,
-                decode_with(entry.get("action"), ref, StoredValue),
-                traces,
-                [_answer(decode_with(answer, ref, StoredValue), where) for answer in answers],
-            )
-        except (ValueError, TypeError, RecursionError) as error:
-            raise StorageError(f"{where}: damaged: {str(error)[:200]}") from error
+        before = expect(entry.get("before", []), list, "before", where, StorageError)
+        return [_body_of(expect(one, dict, "a change", where, StorageError), where) for one in [*before, entry]]
 
     def has_body(self, commit: Commit) -> bool:
-        return self._places[commit.id][1][0].start >= 0
+        return self._places[commit.id].blobs[0].start >= 0
 
     def _tensor(self, ref: TensorRef) -> Tensor:
         assert ref.digest is not None
@@ -173,7 +197,10 @@ class SegmentLog(CommitLog):
         return tensor_of(read_blob(file.read, blob, f"{file}: a tensor"), str(file))
 
     def _take(self, tensor: Tensor, path: str) -> TensorRef:
-        return TensorRef(tensor, self._tensors.digest(tensor, path))
+        return TensorRef(tensor, self._tensors.digest(tensor, path, is_kept=self._is_held))
+
+    def _is_due(self) -> bool:
+        return self._tensors.has_large
 
     def _live(self, ref: TensorRef) -> Tensor:
         """The tensor itself where the process has it, else from its file."""
@@ -197,15 +224,17 @@ class SegmentLog(CommitLog):
         with self._lock:
             view = self.pinned()
             count = 0
+            seen = ""
             for commit in [] if view._head is None else view._back_from(view._head):
-                file, blobs = view._places[commit.id]
-                for blob in blobs:
+                place = view._places[commit.id]
+                for blob in place.blobs if place.record != seen else ():
                     if blob.start >= 0:
-                        count += len(read_blob(file.read, blob, f"{file}: {commit}"))
+                        count += len(read_blob(place.file.read, blob, f"{place.file}: {commit}"))
+                seen = place.record
             return count
 
     def needed_from(self, oldest: Commit) -> tuple[set[str], set[str]]:
-        """Commits whose changes, and tensors, are needed to read the chain from a stored step on."""
+        """Records whose changes, and tensors, are needed to read the chain from a stored step on."""
         live: set[str] = set()
         digests: set[str] = set()
         first = oldest if oldest.parent is None else self._known(oldest.parent)
@@ -214,7 +243,7 @@ class SegmentLog(CommitLog):
             if not self.has_body(commit):
                 break
             body = self._body(commit)
-            live.add(commit.id)
+            live.add(self._places[commit.id].record)
             if not is_past:  # of moments before the first that is kept, the changes alone
                 digests |= {ref.digest for ref in refs_in(body.held) if ref.digest is not None}
             is_past = is_past or commit.id == first.id
@@ -228,6 +257,7 @@ class SegmentLog(CommitLog):
         fresh: dict[str, Any] = {
             "_segments": {},
             "_places": {},
+            "_opened": ("", []),
             "_blobs": {},
             "_commits": {},
             "_head": None,
@@ -238,20 +268,26 @@ class SegmentLog(CommitLog):
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def _write(self, commit: Commit, body: Body) -> Commit:
+    def _write(self, parent: str | None, moments: list[Moment]) -> list[Commit]:
         new: dict[str, list[Any]] = {}
-        for ref in refs_in(body.held):
+        for ref in refs_in([moment.body.held for moment in moments]):
             assert ref.digest is not None
             if ref.digest not in self._blobs and ref.digest not in new:
-                tensor = ref.tensor if ref.tensor is not None else self._tensors.find(ref.digest)
-                assert tensor is not None
-                new[ref.digest] = self._tensors.blob(tensor, ref.digest)
-        text = self._text(body)
+                new[ref.digest] = self._tensors.blob(ref)
+        text = self._text([moment.body for moment in moments])
         held = [[text], *new.values()]
         lengths = [sum(memoryview(part).nbytes for part in parts) for parts in held]
         blobs = list(zip([digest_of(text), *new], lengths, strict=True))
         number = self._next_number()
-        meta = {**meta_of(commit), **({} if number is None else {"segment": number}), "blobs": blobs}
+        meta = {"parent": parent, **meta_of(moments[-1]), **({} if number is None else {"segment": number}), "blobs": blobs}
+        if before := [meta_of(moment) for moment in moments[:-1]]:
+            for entry in before:
+                for name in _SHARED:
+                    if entry.get(name) == meta.get(name):
+                        entry.pop(name, None)
+                    else:
+                        entry.setdefault(name, None)
+            meta["before"] = before
         raw = json.dumps(meta, separators=(",", ":")).encode()
         record_id, parts = pack(raw, held)
         file, start = self._append(parts, record_id)
@@ -260,40 +296,29 @@ class SegmentLog(CommitLog):
         for digest, length in blobs:
             placed.append(Blob(digest, at, length))
             at += length
-        self._places[record_id] = (file, tuple(placed))
         self._tensors.written()
         self._blobs |= {blob.digest: (file, blob) for blob in placed[1:]}
-        end = start + sum(memoryview(part).nbytes for part in parts)
         known = self._segments.setdefault(file.name, _Scanned(file))
-        known.end, known.last = end, record_id
-        return replace(commit, id=record_id, weight=len(text))
+        known.end, known.last = start + sum(memoryview(part).nbytes for part in parts), record_id
+        commits, weight = [], len(text)
+        for index, (commit_id, moment) in enumerate(zip(ids_of(record_id, len(moments)), moments, strict=True)):
+            self._places[commit_id] = Place(file, tuple(placed), record_id, index)
+            commits.append(moment.written(commit_id, parent, weight))
+            parent, weight = commit_id, 0  # the first stands for all
+        return commits
 
     def _weigh(self, body: Body) -> int:
-        return len(self._text(body))
+        return len(self._text([body]))
 
-    def _text(self, body: Body) -> bytes:
-        """A body as JSON.
+    def _text(self, bodies: list[Body]) -> bytes:
+        """What commits changed, as JSON.
 
         Raises:
             StorageError: it is more than is read again.
         """
-
-        def name(ref: TensorRef, path: str) -> str:
-            assert ref.digest is not None
-            return ref.digest
-
-        def plain(value: Any) -> Any:
-            return encode_with(value, "", TensorRef, name)
-
-        entry: dict[str, Any] = {} if body.whole is None else {"whole": plain(body.whole)}
-        if body.changes:
-            entry["changes"] = [[at, word, plain(value)] for at, word, value in body.changes]
-        if body.action is not None:
-            entry["action"] = plain(body.action)
-        if body.traces:
-            entry["traces"] = body.traces
-        if body.answers:
-            entry["answers"] = plain(body.answers)
+        entry = _entry_of(bodies[-1])
+        if len(bodies) > 1:
+            entry["before"] = [_entry_of(body) for body in bodies[:-1]]
         try:
             text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
@@ -301,6 +326,58 @@ class SegmentLog(CommitLog):
         check_json(text, f"{self}: what is to be stored", StorageError)
         packed = zlib.compress(text, 1) if len(text) > _SMALL else text
         return packed if len(packed) < len(text) else text
+
+
+def _entry_of(body: Body) -> dict[str, Any]:
+    """What a commit changed, as plain data."""
+
+    def name(ref: TensorRef, path: str) -> str:
+        assert ref.digest is not None
+        return ref.digest
+
+    def plain(value: Any) -> Any:
+        return encode_with(value, "", TensorRef, name)
+
+    entry: dict[str, Any] = {} if body.whole is None else {"whole": plain(body.whole)}
+    if body.changes:
+        entry["changes"] = [[at, word, plain(value)] for at, word, value in body.changes]
+    if body.action is not None:
+        entry["action"] = plain(body.action)
+    if body.traces:
+        entry["traces"] = [dict(trace) for trace in body.traces]
+    if body.answers:
+        entry["answers"] = plain(body.answers)
+    return entry
+
+
+def _body_of(entry: dict[str, Any], where: str) -> Body:
+    """What plain data says that a commit changed.
+
+    Raises:
+        StorageError: something in it is not what belongs there.
+    """
+
+    def ref(digest: str) -> TensorRef:
+        return TensorRef(None, digest)
+
+    try:
+        changes = expect(entry.get("changes", []), list, "changes", where, StorageError)
+        traces = expect(entry.get("traces", []), list, "traces", where, StorageError)
+        answers = expect(entry.get("answers", []), list, "answers", where, StorageError)
+        for trace in traces:
+            expect(trace, dict, "a trace", where, StorageError)
+            for name in ("pass", "place"):
+                expect(trace.get(name), int, f"a trace's {name}", where, StorageError)
+        whole = decode_with(entry["whole"], ref, StoredValue) if "whole" in entry else None
+        return Body(
+            [[at, word, decode_with(value, ref, StoredValue)] for at, word, value in changes],
+            whole,
+            decode_with(entry.get("action"), ref, StoredValue),
+            traces,
+            [_answer(decode_with(answer, ref, StoredValue), where) for answer in answers],
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StorageError(f"{where}: damaged: {str(error)[:200]}") from error
 
 
 def _answer(entry: Any, where: str) -> dict[str, Any]:

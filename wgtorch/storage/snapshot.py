@@ -81,6 +81,8 @@ class Evolution:
         Raises:
             StorageError: something in it cannot be stored; names its path.
         """
+        if type(value) in _LEAVES:
+            return self._leaf(before, value, at)
         if len(at) > 1 and is_same_plain(before, value):  # the world as a whole is rarely the same
             return before
         if isinstance(value, Tensor):
@@ -90,13 +92,22 @@ class Evolution:
         if type(value) is list and type(before) is list:
             return self._list(before, value, at)
         after = self.fresh(value, at)
-        if _is_same_leaf(before, after) or (isinstance(after, (tuple, StoredValue)) and self.is_same(before, after)):
+        if isinstance(after, (tuple, StoredValue)) and self.is_same(before, after):
             return before
-        if isinstance(after, str) and isinstance(before, str) and before and after.startswith(before):
+        return self._leaf(before, after, at)
+
+    def _leaf(self, before: Any, after: Any, at: Path) -> Any:
+        if before is after or _is_same_leaf(before, after):
+            return before
+        if type(after) is str and type(before) is str and before and after.startswith(before):
             self.changes.append([list(at), "add", after[len(before) :]])
         else:
             self.changes.append([list(at), "set", after])
         return after
+
+    def slot(self, name: str, before: Any, value: Any) -> Any:
+        """The snapshot of a State's slot, as :meth:`evolve` makes it."""
+        return before if before is value and type(value) in _LEAVES else self.evolve(before, value, ("slots", name))
 
     def fresh(self, value: Any, at: Path) -> Any:
         """The snapshot of a value that nothing is known of: plain data of its own.
@@ -303,6 +314,8 @@ def refs_in(value: Any) -> list[TensorRef]:
 
 def count_leaves(value: Any) -> int:
     """How large a snapshot is: its values, and the containers that hold them."""
+    if type(value) in _LEAVES:
+        return 1
     count, stack = 0, [value]
     while stack:
         held = stack.pop()

@@ -20,6 +20,7 @@ from wgtorch.world_runtime.state import State
 
 _NOTE = "wgtorch-storage"
 _STATE = "state.json"
+_BLOCK = 4096
 
 
 class StepFolders:
@@ -64,6 +65,13 @@ class StepFolders:
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()
+
+    def room(self, name: str) -> int:
+        """Bytes that a step's folder takes on a disk that gives room by 4096 of them."""
+        folder = self.folder / name
+        if not folder.is_dir() or folder.is_symlink():
+            return 0
+        return _BLOCK + sum(-(-path.stat().st_size // _BLOCK) * _BLOCK for path in folder.iterdir())
 
     def link(self, name: str, target: Path) -> None:
         """Has a step's folder in another storage as well."""

@@ -75,7 +75,7 @@ class StateContract:
     @property
     def writes_content(self) -> bool:
         """True when the world's content is among what is written."""
-        return any(_root(slot) == "content" for slot in self.writes)
+        return "content" in self.writes or any(slot.startswith("content.") for slot in self.writes)
 
     def check(self, where: str) -> StateContract:
         """Returns the contract, or says what is wrong with it.
@@ -127,6 +127,10 @@ class StateContract:
         before = State(schema=state.schema) if self.new_state else state
         roots: dict[str, Any] = {}
         for slot, ports in self.writes.items():
+            if len(ports) == 1 and slot not in self.merge and "." not in slot:
+                if slot in outputs:
+                    roots[slot] = outputs[slot]
+                continue
             names = [name for name in [self.written_as(slot, port) for port in ports] if name in outputs]
             if not names:
                 continue

@@ -49,6 +49,7 @@ class WorldRunner(Level):
         self._life = Life()
         self._failed: RunRequest | None = None
         self._answers: dict[tuple[str, int], ResultCache] = {}
+        self._begun = (0, 0)  # pass and stage where the run that lasts began
 
     @property
     def cycle(self) -> tuple[str, ...]:
@@ -324,6 +325,7 @@ class WorldRunner(Level):
                 self._take_action(call.actions[0])
             self._start(call, seed)
             self._keep_life("start")
+            self._begun = (self._life.passes, self._life.stage)
             run.key = check_seed(self._life.seed, self.block_id)
             try:
                 for index in range(self._life.passes - call.begun, num_steps):
@@ -351,10 +353,9 @@ class WorldRunner(Level):
                 error.add_note(self._advice())
                 with suppress(OSError, StorageError):  # the error that stopped the stage is the one to tell of
                     self._keep_trace(trace.failed(error))
-                    self._keep_answers(self._cycle[self._life.stage])
                 raise
             self._keep_trace(trace.done(step))
-            self._keep_life("stage", stage=step.stage, action=action)
+            self._keep_life("stage", stage=step.stage, action=action, is_last=self._life.stage == len(self._cycle))
             yield step
             if self._life.state is not step.state or self._life.content is not step.content:  # edited meanwhile
                 self._keep_life("edit")
@@ -400,16 +401,11 @@ class WorldRunner(Level):
             key: cache for key, cache in self._answers.items() if key[0] == self._life.id and passes - 1 <= key[1] <= passes + 1
         }
         if (self._life.id, passes) not in self._answers:
-            cache = self._answers[self._life.id, passes] = ResultCache()
-            if (stored := getattr(self._storage, "answers", None)) is not None:  # of a try in another process
-                cache.take(stored())
+            keep = getattr(self._storage, "keep_answers", None)  # a storage of somebody's own may keep none
+            cache = self._answers[self._life.id, passes] = ResultCache(None if keep is None else partial(_keep_answer, keep))
+            if self._begun == (passes, self._life.stage) and (stored := getattr(self._storage, "answers", None)) is not None:
+                cache.take(stored())  # of a try in another process
         return self._answers[self._life.id, passes]
-
-    def _keep_answers(self, stage_id: str) -> None:
-        """Keeps what a stage that failed was answered, so that another process does not pay for it again."""
-        keep, cache = getattr(self._storage, "keep_answers", None), self._answers.get((self._life.id, self._life.passes))
-        if keep is not None and cache is not None and (entries := cache.entries(stage_id)):
-            keep(entries)
 
     def _advice(self) -> str:
         """What a person may do about the stage that failed."""
@@ -520,3 +516,9 @@ def check_passes(num_steps: Any, where: str) -> None:
         raise PortTypeError(f"{where}: num_steps is {describe(num_steps)}; expected a whole number of passes, 0 or more")
     if num_steps < 0:
         raise StateError(f"{where}: num_steps is {num_steps}; expected 0 or more")
+
+
+def _keep_answer(keep: Callable[[list[dict[str, Any]]], None], answer: dict[str, Any]) -> None:
+    """Has a storage keep what a model behind an API answered; where it cannot, the end of the pass will say so."""
+    with suppress(OSError, StorageError):
+        keep([answer])

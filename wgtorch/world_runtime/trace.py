@@ -5,9 +5,8 @@ A trace is plain data: texts are cut, tensors told by their shape. What a stage 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,8 +24,10 @@ _DEEPEST = 8  # mappings in mappings
 _MOST = 200  # calls, and items of a list
 
 
-class StageTrace:
-    """One stage of one pass, watched while it runs.
+class StageTrace(Mapping[str, Any]):
+    """One stage of one pass, watched while it runs; then a mapping of what it left.
+
+    What the State holds never changes, so it is put into words when somebody reads them; what the content holds, at once.
 
     Args:
         stage: what runs.
@@ -39,24 +40,16 @@ class StageTrace:
     """
 
     def __init__(self, stage: Any, stage_id: str, *, place: int, index: int, state: State, action: Any, content: Mapping[str, Any]) -> None:
-        self.stage = stage
-        self.before = state
-        self.content = content
+        self.stage, self.stage_id, self.place, self.index = stage, stage_id, place, index
+        self.before, self.after, self.action = state, state, action
+        self.content: Mapping[str, Any] = content
         self.calls: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
+        self._at = datetime.now(UTC)
         self._started = time.perf_counter()
-        self.entry: dict[str, Any] = {
-            "pass": index,
-            "place": place,
-            "stage": stage_id,
-            "role": stage.role,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "skipped": None,
-            "begins": bool(stage.state_contract.new_state),
-        }
-        if action is not None:
-            self.entry["action"] = plain(action)
-        self._reads = self._read(state, action, content)
+        sources = stage.state_contract.reads.values()
+        self._of_content = {source: self._told(source) for source in sources if source.startswith("content")}
+        self._ended: dict[str, Any] = {}
+        self._entry: dict[str, Any] | None = None
 
     def watched(self, run: RunContext) -> RunContext:
         """The run, its calls that wait on a network noted. Other stages are left as they are: being told of every node has a price."""
@@ -64,44 +57,83 @@ class StageTrace:
             return run
         return replace(run, options=replace(run.options, callbacks=(*run.options.callbacks, self._note)))
 
-    def done(self, step: WorldStep) -> dict[str, Any]:
+    def done(self, step: WorldStep) -> StageTrace:
         """The trace of a stage that is through."""
-        entry = {**self.entry, "seconds": round(step.elapsed, 6), "skipped": step.skipped, "stored": step.stored}
-        if step.skipped is not None:
-            return {**entry, "begins": False}
-        nodes = {node_id: reason for node_id in self.stage.node_specs if (reason := self._why(node_id)) is not None}
-        after = step.state
-        changed = [] if after is None else [slot for slot in after.schema if after[slot] is not self.before[slot]]
-        entry |= {
-            "reads": self._reads,
-            "writes": {slot: plain(after[slot]) for slot in changed if after is not None and holds_something(after[slot])},
-        }
-        optional: dict[str, Any] = {"not_run": nodes, "calls": self.calls, "updated": step.applied is not None}
-        if step.applied is not None:
-            optional["changes"] = [astuple(change) for change in changes(self.content, step.content)]
-        return {**entry, **{name: value for name, value in optional.items() if value}}
+        self._ended = {"seconds": round(step.elapsed, 6), "skipped": step.skipped, "stored": step.stored}
+        if step.skipped is None:
+            self.after = self.before if step.state is None else step.state
+            nodes = {node_id: reason for node_id in self.stage.node_specs if (reason := self._why(node_id)) is not None}
+            changed = [] if step.applied is None else [astuple(change) for change in changes(self.content, step.content)]
+            self._ended |= {"not_run": nodes, "updated": step.applied is not None, "changes": changed}
+        self.content = {}
+        return self
 
-    def failed(self, error: BaseException) -> dict[str, Any]:
+    def failed(self, error: BaseException) -> StageTrace:
         """The trace of a stage that ended with an error, or was stopped."""
         told = {"type": type(error).__name__, "message": cut(str(error)), "node": getattr(error, "node_path", None)}
-        seconds = round(time.perf_counter() - self._started, 6)
-        return {**self.entry, "begins": False, "seconds": seconds, "stored": None, "reads": self._reads, "calls": self.calls, "error": told}
+        self._ended = {"seconds": round(time.perf_counter() - self._started, 6), "stored": None, "error": told}
+        self.content = {}
+        return self
 
-    def _read(self, state: State, action: Any, content: Mapping[str, Any]) -> dict[str, Any]:
-        """What the contract reads; of the whole content, which grows, its keys."""
-        outside = {"action": action, "content": content}
-        found = {}
-        for source in dict.fromkeys(self.stage.state_contract.reads.values()):
-            root, *fields = source.split(".")
-            if root not in outside and root not in state:
-                continue
-            try:
-                value = look_up(outside[root] if root in outside else state[root], fields, source)
-            except ValueError:  # the stage itself will say so
-                continue
-            if holds_something(value):
-                found[source] = describe(value) if source == "content" else plain(value)
-        return found
+    def __getitem__(self, name: str) -> Any:
+        return self._words()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words())
+
+    def __len__(self) -> int:
+        return len(self._words())
+
+    def __reduce__(self) -> Any:
+        return dict, (self._words(),)
+
+    def _words(self) -> dict[str, Any]:
+        if self._entry is None:
+            self._entry = self._in_words()
+            self.before = self.after = State(schema=self.before.schema)
+        return self._entry
+
+    def _in_words(self) -> dict[str, Any]:
+        is_through, is_skipped = "error" not in self._ended, self._ended.get("skipped") is not None
+        contract = self.stage.state_contract
+        entry: dict[str, Any] = {
+            "pass": self.index,
+            "place": self.place,
+            "stage": self.stage_id,
+            "role": self.stage.role,
+            "at": self._at.isoformat(timespec="milliseconds"),
+            "skipped": None,
+            "begins": bool(contract.new_state) and is_through and not is_skipped,
+        }
+        if self.action is not None:
+            entry["action"] = plain(self.action)
+        entry |= {name: self._ended[name] for name in ("seconds", "skipped", "stored") if name in self._ended}
+        if is_skipped:
+            return entry
+        reads = {source: self._of_content.get(source) or self._told(source) for source in contract.reads.values()}
+        entry["reads"] = {source: told[0] for source, told in reads.items() if told is not None}
+        if not is_through:
+            return {**entry, "calls": self.calls, "error": self._ended["error"]}
+        after, before = self.after, self.before
+        written = {slot: after[slot] for slot in after.schema if after[slot] is not before[slot]}
+        entry["writes"] = {slot: plain(value) for slot, value in written.items() if holds_something(value)}
+        optional = {"not_run": self._ended["not_run"], "calls": self.calls, "updated": self._ended["updated"]}
+        optional["changes"] = self._ended["changes"]
+        return {**entry, **{name: value for name, value in optional.items() if value}}
+
+    def _told(self, source: str) -> tuple[Any] | None:
+        """What the contract reads at a source, in words; of the whole content, which grows, its keys. None where that is nothing."""
+        root, *fields = source.split(".")
+        outside = {"action": self.action, "content": self.content}
+        if root not in outside and root not in self.before:
+            return None
+        try:
+            value = look_up(outside[root] if root in outside else self.before[root], fields, source)
+        except ValueError:  # the stage itself will say so
+            return None
+        if not holds_something(value):
+            return None
+        return (describe(value) if source == "content" else plain(value),)
 
     def _why(self, node_id: str) -> str | None:
         place = self.stage.node_specs[node_id]
@@ -111,7 +143,7 @@ class StageTrace:
         return reason
 
     def _note(self, event: Event) -> None:
-        """Keeps prompts, answers and usage of a block that waits or tells its usage."""
+        """Keeps prompts, answers and usage of a block that waits or tells its usage; may be told from several threads."""
         if event.kind not in ("end", "error") or event.level != "block" or len(self.calls) >= _MOST:
             return
         outputs = event.outputs or {}
@@ -125,8 +157,7 @@ class StageTrace:
             call["usage"] = plain(outputs["usage"])
         if event.error is not None:
             call["error"] = f"{type(event.error).__name__}: {cut(str(event.error))}"
-        with self._lock:
-            self.calls.append(call)
+        self.calls.append(call)
 
 
 def plain(value: Any, *, longest: int | None = LONGEST, depth: int = 0) -> Any:

@@ -284,6 +284,22 @@ is_mapped: ContextVar[bool] = ContextVar("wgtorch_mapped", default=True)
 """False where files are read into memory, so that what becomes of them later changes nothing."""
 
 
+@contextmanager
+def mapping(is_wanted: bool | None) -> Iterator[None]:
+    """While it lasts, weights are mapped from their files, or read into memory; None leaves that to who is around.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not (is_wanted is None or isinstance(is_wanted, bool)):
+        raise TypeError(f"map is {is_wanted!r}; expected True (weights are the file's own pages), or False (a copy of them)")
+    token = is_mapped.set(is_mapped.get() if is_wanted is None else is_wanted)
+    try:
+        yield
+    finally:
+        is_mapped.reset(token)
+
+
 def map_file(handle: BinaryIO) -> mmap.mmap:
     """Maps a file so that writing to the mapping changes this process's copy alone; or gives a copy of it (``is_mapped``)."""
     if is_mapped.get():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +18,14 @@ class ResultCache:
 
     A result is given again only to the same child, called with the same values: what was edited after the failure is
     asked for anew. May be used from several threads.
+
+    Args:
+        on_keep: told of every result when it comes, as plain data and tensors for :meth:`take` in another process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_keep: Callable[[dict[str, Any]], None] | None = None) -> None:
         self._results: dict[tuple[Any, ...], tuple[Any, dict[str, Any], Any]] = {}
+        self._on_keep = on_keep
 
     def find(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any]) -> Any:
         """The result of this call, or MISSING."""
@@ -34,17 +38,11 @@ class ResultCache:
     def keep(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any], result: Any) -> None:
         """Takes a result."""
         self._results[key] = (child, dict(values), result)
-
-    def entries(self, first: str) -> list[dict[str, Any]]:
-        """What was kept below a node of the outermost level, as plain data and tensors, for :meth:`take` in another process."""
-        return [
-            {"key": key, "child": child if isinstance(child, str) else _described(child), "values": values, "result": result}
-            for key, (child, values, result) in self._results.items()
-            if key[1] == first
-        ]
+        if self._on_keep is not None:
+            self._on_keep({"key": key, "child": _described(child), "values": dict(values), "result": result})
 
     def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Takes what :meth:`entries` gave elsewhere. A result is given again to a child of the same config."""
+        """Takes what was told elsewhere. A result is given again to a child of the same config."""
         for entry in entries:
             self._results.setdefault(entry["key"], (entry["child"], entry["values"], entry["result"]))
 
