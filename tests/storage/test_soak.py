@@ -22,6 +22,6 @@ def test_nothing_is_lost_unnamed_or_leaked():
     done = subprocess.run([sys.executable, "-m", "scripts.soak.storage", *options], cwd=root, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["secrets"]["used"] == 12
-    assert found["kills"]["kills"] >= 3 and found["faults"]["faults"] >= 10 and found["threads"]["runs"] == 6, done.stderr
+    assert found["kills"]["kills"] >= 3 and found["faults"]["faults"] >= 5 and found["threads"]["runs"] == 6, done.stderr
     wrong = {name: part[name] for part in found.values() for name in part if name in ("lost", "unnamed", "wrong", "large", "leaked")}
     assert set(wrong.values()) == {0}, f"{found}\n{done.stderr}"
