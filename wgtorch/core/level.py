@@ -454,13 +454,16 @@ class Level(Block):
     def trainable_parameters(self, through: Collection[str] | None = None) -> Iterator[nn.Parameter]:
         """Parameters that a gradient can reach: they require one, and stand at a place that trains, each once however often it is used.
 
-        An adapter's count where a place that trains selects it.
+        An adapter's count where a place that trains selects it. What a subclass holds beside its nodes counts as well.
 
         Args:
             through: paths of the only places that count, each with all that is below it; every place where left out.
         """
         asked: set[tuple[Any, ...]] = set()
         found: dict[int, nn.Parameter] = {}
+        if through is None:
+            own = [*self._parameters.values(), *(it for name, part in self._modules.items() if name != "nodes" for it in part.parameters())]
+            found.update((id(parameter), parameter) for parameter in own if parameter is not None and parameter.requires_grad)
         for node_id, child in self.nodes.items():
             place = self._node_specs[node_id]
             below = None if through is None or node_id in through else paths_below(through, node_id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from wgtorch.core.errors import UnknownNameError, suggest
+from wgtorch.core.errors import StructureError, UnknownNameError, suggest
 
 
 class Nodes(nn.Module):
@@ -26,6 +26,32 @@ class Nodes(nn.Module):
     def node_id(key: str) -> str:
         """The node id of an attribute name."""
         return key[:-1] if key.endswith("_") and Nodes.key(key[:-1]) == key else key
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As ``nn.Module.add_module`` for what takes a node's place; a new node is the level's to add.
+
+        Raises:
+            StructureError: there is no such node.
+        """
+        self._check_key(name)
+        super().add_module(name, module)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module):
+            self._check_key(name)
+        super().__setattr__(name, value)
+
+    def _check_key(self, name: str) -> None:
+        if name not in self._modules:
+            raise StructureError(
+                f"there is no node {name!r}, and setting it here would join it to nothing; add it by add_node of the level"
+            )
+
+    def __setitem__(self, node_id: str, child: nn.Module) -> None:
+        raise StructureError(f"nodes[{node_id!r}] = ...: nodes are changed through their level; write replace_node({node_id!r}, child)")
+
+    def __delitem__(self, node_id: str) -> None:
+        raise StructureError(f"del nodes[{node_id!r}]: nodes are changed through their level; write remove_node({node_id!r})")
 
     def put(self, node_id: str, child: nn.Module) -> None:
         """Sets the child of a node, in place of one that was there."""

@@ -27,13 +27,14 @@ from wgtorch.core.checkpoint.manifest import (
     read_manifest,
     stored_tensors_of,
 )
+from wgtorch.core.checkpoint.own_weights import OWN, parts_of
 from wgtorch.core.checkpoint.refs import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 from wgtorch.core.checkpoint.shared_tensors import Ties, tie
 from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, path_text, read_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
-from wgtorch.core.tree import UniqueBlock, dotted, unique_blocks, walk
+from wgtorch.core.tree import UniqueBlock, dotted, walk
 
 YAML_VALUES = 40_000
 """Values that a config may hold as YAML; what is larger is saved as JSON."""
@@ -67,7 +68,7 @@ def load_checkpoint_of(
             with _building(source):
                 target = cls.from_saved_config(_config(source, manifest, config_path, verify), empty=False)
             load_weights(target, path, part=part, strict=False, verify=verify)
-            tie(unique_blocks(target), _ties(manifest, ""), str(source.path))
+            tie(parts_of(target), _ties(manifest, ""), str(source.path))
             return target
         with _building(source):
             target = _build(cls, source, manifest, config_path, part, verify)
@@ -90,7 +91,7 @@ def load_weights(
     with open_source(path) as source:
         manifest = read_manifest(source)
         entries = _entries(manifest, dotted(part) if part else "", source)
-        parts = unique_blocks(target)
+        parts = parts_of(target)
         findings: list[Finding] = []
         found: list[tuple[UniqueBlock, dict[str, Tensor]]] = []
         adapters: list[tuple[UniqueBlock, str, dict[str, Tensor]]] = []
@@ -110,7 +111,7 @@ def load_weights(
             bad = {item.where for item in wrong}
             adapters += [(one, adapter, state) for adapter, state in stored.items() if f"{name}: adapter {adapter!r}" not in bad]
         users = {user for one in parts.values() for user in one.users}
-        findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
+        findings += _without_place(entries, users)
         if strict and findings:
             raise misfit_error(str(path), findings)
         for one, tensors in found:
@@ -214,7 +215,7 @@ def _give(
 ) -> None:
     """Finds and checks the weights of all blocks, then sets them."""
     entries = _entries(manifest, prefix, source)
-    parts = unique_blocks(target)
+    parts = parts_of(target)
     findings: list[Finding] = []
     plan: list[tuple[UniqueBlock, _Weights]] = []
     for path, part in parts.items():
@@ -229,7 +230,7 @@ def _give(
             findings += misfits(part.block, weights.tensors, path)
         plan.append((part, weights))
     users = {user for part in parts.values() for user in part.users}
-    findings += [Finding(entry.path, "weights for a block that is not there") for entry in _unused(entries, users)]
+    findings += _without_place(entries, users)
     if findings:
         raise misfit_error(str(source.path), findings)
     shared = pool or Pool()
@@ -367,8 +368,10 @@ def _entry_for(part: UniqueBlock, entries: Mapping[str, StoredBlock]) -> StoredB
     return next((entries[user] for user in part.users if user in entries), None)
 
 
-def _unused(entries: Mapping[str, StoredBlock], users: set[str]) -> list[StoredBlock]:
-    return list({entry.path: entry for user, entry in entries.items() if user not in users}.values())
+def _without_place(entries: Mapping[str, StoredBlock], users: set[str]) -> list[Finding]:
+    unused = {entry.path: entry for user, entry in entries.items() if user not in users}
+    own = "tensors that a subclass of the level holds itself; load it by that class"
+    return [Finding(path, own if path == OWN else "weights for a block that is not there") for path in unused]
 
 
 def _read_extra(target: Any, source: Source, manifest: Manifest, verify: bool | None) -> None:

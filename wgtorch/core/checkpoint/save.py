@@ -37,6 +37,7 @@ from wgtorch.core.checkpoint.manifest import (
     parse_manifest,
     stored_file,
 )
+from wgtorch.core.checkpoint.own_weights import check_levels, parts_of
 from wgtorch.core.checkpoint.refs import holds, is_as_referred, outside_files, ref_of
 from wgtorch.core.checkpoint.shared_tensors import split_aliases, ties_of
 from wgtorch.core.checkpoint.tensors import Pieces, bytes_of, make_header
@@ -95,7 +96,8 @@ def save_checkpoint(
     if self_contained and base is not None:
         raise CheckpointError("save_checkpoint: self_contained stores everything, and base names what is not stored; give one of them")
     config = target.saved_config()
-    for name, part in unique_blocks(target).items():
+    check_levels(target)
+    for name, part in parts_of(target).items():
         check_storable(adapter_hook.hook.base_state(part.block), name)
     _warn_of_changed(target)
     if self_contained:
@@ -194,7 +196,7 @@ def _write(target: Any, config: dict[str, Any], sink: Sink, extra: tuple[StoredF
         name, raw = CONFIG_YAML, dump_config(config).encode()
     stored_config = _put(sink, name, [raw], len(raw))
     blocks = {}
-    parts = unique_blocks(target)
+    parts = parts_of(target)
     for path, part in parts.items():
         entry = _write_block(part, sink, choose)
         if entry is not None:

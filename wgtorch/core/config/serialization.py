@@ -127,6 +127,7 @@ class _Writer:
         if not label or id(child) not in self.written:
             self.written.add(id(child))
             if is_level(child) and not child.remote:
+                _check_is_its_kind(level, node_id, child)
                 entry["config"] = self.level(child)
             else:
                 try:
@@ -137,6 +138,16 @@ class _Writer:
         if id(child) in self.apart:
             entry["reuse"] = False
         return entry
+
+
+def _check_is_its_kind(level: Any, node_id: str, child: Any) -> None:
+    """Refuses a child whose class computes something else than what its config builds."""
+    kind = LevelRegistry.get(child.level)
+    if type(child).forward is not kind.forward:
+        raise StructureError(
+            f"{level.block_id}/{node_id}: {type(child).__name__} has a forward of its own, and its config builds a {kind.__name__}; "
+            "make what it adds a registered block among its nodes"
+        )
 
 
 def _place_config(node: Node, level: Any) -> dict[str, Any]:
