@@ -199,7 +199,7 @@ def test_the_lane_of_the_oldest_versions_holds_each_dependency_at_its_least(call
 def test_a_lane_that_is_not_there_is_told(call) -> None:
     done, calls = call("scripts/test_all.sh", "slow", "brwser")
     assert (done.returncode, calls) == (2, [])
-    assert done.stderr == "test_all: no lane 'brwser'; there are: suite slow compile minimum browser ray network gpu s3 bare\n"
+    assert done.stderr == "test_all: no lane 'brwser'; there are: suite slow compile minimum browser ray network gpu s3 bare servers\n"
 
 
 def test_gpu_smoke_prints_a_row_for_each_check() -> None:
