@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.core.errors import WgtorchError
 from wgtorch.core.port import MISSING
 
 
@@ -38,8 +39,8 @@ class ResultCache:
     def keep(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any], result: Any) -> None:
         """Takes a result."""
         self._results[key] = (child, dict(values), result)
-        if self._on_keep is not None:
-            self._on_keep({"key": key, "child": _described(child), "values": dict(values), "result": result})
+        if self._on_keep is not None and (described := _described(child)) is not None:
+            self._on_keep({"key": key, "child": described, "values": dict(values), "result": result})
 
     def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Takes what was told elsewhere. A result is given again to a child of the same config."""
@@ -53,9 +54,12 @@ class ResultCache:
         return True
 
 
-def _described(child: object) -> str:
-    """What tells a child's config from another."""
-    config = getattr(child, "to_config", lambda: repr(type(child)))()
+def _described(child: object) -> str | None:
+    """What tells a child's config from another; None where no config can name it, so that another process has none like it."""
+    try:
+        config = getattr(child, "to_config", lambda: repr(type(child)))()
+    except WgtorchError:
+        return None
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode()).hexdigest()
 
 
