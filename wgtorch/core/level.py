@@ -462,7 +462,8 @@ class Level(Block):
         asked: set[tuple[Any, ...]] = set()
         found: dict[int, nn.Parameter] = {}
         if through is None:
-            own = [*self._parameters.values(), *(it for name, part in self._modules.items() if name != "nodes" for it in part.parameters())]
+            parts = [part for name, part in self._modules.items() if name != "nodes" and part is not None]
+            own = [*self._parameters.values(), *(parameter for part in parts for parameter in part.parameters())]
             found.update((id(parameter), parameter) for parameter in own if parameter is not None and parameter.requires_grad)
         for node_id, child in self.nodes.items():
             place = self._node_specs[node_id]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -18,6 +18,7 @@ from wgtorch.core.checkpoint.tensors import can_store
 from wgtorch.core.errors import CheckpointError, Finding
 
 _SHOWN = 40
+_UNSHAPED = (UninitializedParameter, UninitializedBuffer)
 is_empty: ContextVar[bool] = ContextVar("wgtorch_is_empty", default=False)
 """True while :func:`build_empty` builds, so that no block looks for its weights."""
 
@@ -117,7 +118,7 @@ def check_storable(state: Mapping[str, Any], where: str) -> None:
                 f"{where}.{name}: is a {type(value).__name__}, which has no memory of its own to be stored; expected a plain tensor. "
                 "Save on one process what full_tensor() gives where it is distributed, and convert it where it is of another sort"
             )
-        if isinstance(value, UninitializedTensorMixin):
+        if isinstance(value, _UNSHAPED):
             raise CheckpointError(
                 f"{where}.{name}: has no shape yet, as its lazy module was never called; call the block once before it is saved"
             )
@@ -159,7 +160,7 @@ def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict:
         found += [Finding(f"{path}.{name}", f"unexpected {_words(tensor)}") for name, tensor in tensors.items() if name not in own]
     for name, tensor in tensors.items():
         expected = own.get(name)
-        if isinstance(expected, UninitializedTensorMixin):  # of a lazy module, which takes the shape that it is given
+        if isinstance(expected, _UNSHAPED):  # of a lazy module, which takes the shape that it is given
             continue
         if expected is not None and (tensor.shape != expected.shape or not _converts(tensor.dtype, expected.dtype)):
             found.append(Finding(f"{path}.{name}", _words(tensor), _words(expected)))
@@ -174,7 +175,7 @@ def misfit_error(where: str, found: list[Finding]) -> CheckpointError:
 
 
 def _words(tensor: Any) -> str:
-    if isinstance(tensor, UninitializedTensorMixin):
+    if isinstance(tensor, _UNSHAPED):
         return f"{str(tensor.dtype).removeprefix('torch.')} of any shape"
     if not hasattr(tensor, "shape"):
         return type(tensor).__name__
@@ -210,7 +211,7 @@ def copy_into(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in adapter_hook.hook.base_state(module).items():
             if name in tensors:
-                if isinstance(value, UninitializedTensorMixin):
+                if isinstance(value, _UNSHAPED):
                     value.materialize(tensors[name].shape)
                 value.copy_(tensors[name])
 

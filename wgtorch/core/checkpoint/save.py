@@ -135,7 +135,7 @@ def _warn_of_changed(target: Any) -> None:
         if key not in built:
             with building(empty=True), suppress(Exception):  # a config that does not build says so when it is loaded
                 built[key] = BlockRegistry.build(entry)
-        found = misfits(built[key], state, path) if built.get(key) is not None else []
+        found = [] if (fresh := built.get(key)) is None else misfits(fresh, state, path)
         if found:
             warnings.warn(
                 f"{path}: was changed after it was built, and load() builds what its config says, which these do not fit: "

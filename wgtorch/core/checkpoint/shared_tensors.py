@@ -59,14 +59,17 @@ def tie(parts: Mapping[str, UniqueBlock], ties: Ties, where: str) -> None:
     for names in ties:
         held = [(blocks[path], name, adapter_hook.hook.base_state(blocks[path]).get(name)) for path, name in names if path in blocks]
         first = held[0][2] if held else None
+        group: list[tuple[nn.Module, Tensor]] = []
         for block, name, value in held:
             if not isinstance(value, Tensor) or not isinstance(first, Tensor) or (value.shape, value.dtype) != (first.shape, first.dtype):
                 raise CheckpointError(
                     f"{where}: {name[:200]!r} of {block.block_id} is said to be one tensor with others, and does not fit them"
                 )
-        groups.append([(block, value) for block, _, value in held])
+            group.append((block, value))
+        groups.append(group)
     for group in groups:
         for block, value in group[1:]:
             for module in block.modules():  # by identity: what has adapters holds it under another name
-                for held in (module._parameters, module._buffers):
-                    held.update({name: group[0][1] for name, tensor in held.items() if tensor is value})
+                tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+                for table in tables:
+                    table.update({name: group[0][1] for name, tensor in table.items() if tensor is value})
