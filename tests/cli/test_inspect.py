@@ -20,7 +20,7 @@ def test_what_a_checkpoint_holds(format: str, tmp_path: Path, capsys: pytest.Cap
     assert main(["inspect", str(path)]) == 0
     text = capsys.readouterr().out
     for words in (
-        "world, format 1.1", "written by wgtorch", "torch 2.", "one\n  work\n    only\n      n0  test/rich", "n1  test/affine  2 tensors",
+        "world, format 1.2", "written by wgtorch", "torch 2.", "one\n  work\n    only\n      n0  test/rich", "n1  test/affine  2 tensors",
         "one/work/only/n1  at 4 places: one/work/only/n1, one/work/only/n3, two/work/only/n1", "beside: life/life.json",
         "hashes: every file is what was saved",
     ):  # fmt: skip

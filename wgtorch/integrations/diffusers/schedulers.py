@@ -104,7 +104,7 @@ class SchedulerProgress:
         return timesteps[self.iteration].item() if self.iteration < len(timesteps) else 0
 
     @property
-    def level(self) -> NoiseLevel:
+    def noise_level(self) -> NoiseLevel:
         """How much data and noise the model is shown in this iteration: shown = alpha x0 + sigma eps."""
         scheduler, now = self.scheduler, self.scheduler.timesteps[self.iteration]
         if type(scheduler).__name__.startswith("FlowMatch"):

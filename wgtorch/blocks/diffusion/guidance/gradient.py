@@ -25,7 +25,7 @@ class _Levels:
 
     def at(self, timestep: Any, progress: Any = None) -> NoiseLevel:
         if self.schedule is None:  # a scheduler of another library says it itself
-            level: NoiseLevel | None = getattr(progress, "level", None)
+            level: NoiseLevel | None = getattr(progress, "noise_level", None)
             if level is None:
                 raise PortError("without schedule= the noise in a latent is what progress says; feed it from the node schedule")
             return level
