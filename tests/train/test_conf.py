@@ -89,7 +89,7 @@ def composed(command: str) -> dict[str, Any]:
     if config.get("block") and config["block"].get("config", {}).get("checkpoint_ref") == "smollm2":  # too large for one step here
         pytest.importorskip("transformers")
         config["block"]["config"]["checkpoint_ref"] = os.environ["WGTORCH_LLM"]
-    if config["trainer"].get("strategy") == "ddp":  # two processes are for the test of processes
+    if config["trainer"].get("strategy") in ("ddp", "fsdp2"):  # two processes are for the test of processes
         config["trainer"].update({"strategy": "auto", "devices": 1})
     return config
 
