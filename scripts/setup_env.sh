@@ -4,8 +4,9 @@
 #   scripts/setup_env.sh [EXTRAS]          EXTRAS of wgtorch, as in: scripts/setup_env.sh test
 #
 #   WGTORCH_TORCH    what to install as PyTorch, before all else and alone. Further words are options of pip. By default
-#                    "torch==2.13.0": on Linux without an NVIDIA GPU PyTorch's own build for CPUs where its index can be
-#                    reached (0.2 GB to fetch, 0.7 GB on disk), else what pip finds (with CUDA 3 GB to fetch, 6 GB on disk).
+#                    "torch==2.13.0", as pip finds it: the build for CPUs (0.2 GB to fetch, 0.7 GB on disk), or that with
+#                    CUDA (3 GB and 6 GB), which the usual index has for Linux. For CPUs alone there:
+#                    WGTORCH_TORCH="torch==2.13.0 --index-url URL" with the URL of PyTorch's page "Get started" for CPU.
 #   WGTORCH_PYTHON   the Python to use; by default the first one of version 3.11 or newer that is found.
 #   WGTORCH_VENV     the folder of the environment; .venv by default.
 set -euo pipefail
@@ -59,19 +60,11 @@ if ! is_new_enough "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >
     fi
 fi
 
-torch_size="about 0.2 GB to fetch, 0.7 GB on disk"
+torch_size="the build for CPUs: about 0.2 GB to fetch, 0.7 GB on disk"
 if [[ -n ${WGTORCH_TORCH:-} ]]; then
     torch_size="as WGTORCH_TORCH says"
 elif [[ $(uname -s) == Linux ]]; then
-    cpu_builds=https://download.pytorch.org/whl/cpu
-    if command -v nvidia-smi >/dev/null 2>&1; then
-        torch_size="with CUDA: about 3 GB to fetch, 6 GB on disk"
-    elif "$venv/bin/python" -c "from urllib.request import urlopen; urlopen('$cpu_builds/torch/', timeout=5)" >/dev/null 2>&1; then
-        torch="$torch --index-url $cpu_builds"
-        torch_size="the build for CPUs: $torch_size; WGTORCH_TORCH chooses another"
-    else
-        torch_size="the build for CPUs where pip has one: $torch_size; else that with CUDA, 3 GB and 6 GB"
-    fi
+    torch_size="$torch_size; where pip finds that with CUDA, 3 GB and 6 GB: WGTORCH_TORCH chooses, see the head of this script"
 fi
 
 pip() {
