@@ -77,9 +77,9 @@ class WorldChat:
         with self._lock:
             again = self._asked.get(asked, 0)
             _keep(self._asked, asked, again + 1)
-            session, goes_on = self._session(_digest(caller, past) if history else None)
+            session, is_same_life = self._session(_digest(caller, past) if history else None)
             self.sessions.yields(session.id)
-        if seed is None and (again or not goes_on):
+        if seed is None and (again or not is_same_life):
             seed = session.world.life.seed if not again and session.world.life.seed is not None else int(asked[:12], 16) + again
         with session.alone() as world:
             used = asdict(session.service.used.total)

@@ -237,7 +237,7 @@ class FitPixels(Block):
         sides = [side // self.factor * self.factor for side in image.shape[2:]]
         if min(sides) < self.factor:
             raise PortError(f"{self.block_id}.image: got {list(image.shape)}; expected at least {self.factor} pixels to a side")
-        y, x = ((side - kept) % self.factor // 2 for side, kept in zip(image.shape[2:], sides, strict=True))
+        y, x = ((side - cut_side) % self.factor // 2 for side, cut_side in zip(image.shape[2:], sides, strict=True))
         cut = image[:, :, y : y + sides[0], x : x + sides[1]]
         if mask is None:
             return {"image": cut}
@@ -246,8 +246,8 @@ class FitPixels(Block):
         if self.grow_mask_by:
             kernel = torch.ones(1, 1, self.grow_mask_by, self.grow_mask_by).to(whole)
             grown = F.conv2d(whole.round(), kernel, padding=-(-(self.grow_mask_by - 1) // 2)).clamp(0, 1)
-        kept = 1 - whole.round()
-        return {"image": (cut - 0.5) * kept + 0.5, "mask": grown[:, :, : sides[0], : sides[1]].round()}
+        unpainted = 1 - whole.round()
+        return {"image": (cut - 0.5) * unpainted + 0.5, "mask": grown[:, :, : sides[0], : sides[1]].round()}
 
 
 @register_block("comfy/latent_mask")

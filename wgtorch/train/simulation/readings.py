@@ -19,7 +19,7 @@ from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import tongues
 
 _WORDS, _NOUNS, _JOINS, _QUESTIONS = (tongues.table(text) for text in (tongues.VERBS, tongues.NOUNS, tongues.JOINS, tongues.QUESTIONS))
-_TURNS, _DENIALS = tongues.turns(), tongues.spanish_denials()
+_PHRASES, _DENIALS = tongues.turns(), tongues.spanish_denials()
 _LANDS = ("sea", "river", "forest", "mountains", "meadow", "desert", "hills")
 _BUILDINGS = ("house", "castle", "tower", "ship", "bridge", "windmill", "inn", "well", "cave")
 _THINGS = ("lamp", "ring", "apple", "bread", "key", "book", "sword", "rope", "chest", "letter", "boat", "fish")
@@ -90,7 +90,7 @@ def _line(rng: random.Random, *, held_out: bool) -> tuple[str, list[dict[str, An
     if chance < 0.04:
         said, actions = _unheard(rng), [{"verb": UNKNOWN_VERB}]
     elif chance < 0.55:
-        meaning, phrases = rng.choice(_TURNS)
+        meaning, phrases = rng.choice(_PHRASES)
         said = rng.choice([turn for index, turn in enumerate(phrases) if held_out or (len(phrases) < 3 or index)])
         said, actions = _renamed(_dressed(said, rng), _meant(meaning), rng)
     else:
