@@ -177,7 +177,7 @@ class CommitLog(LogReader):
             try:
                 if self._pending.answers:
                     self._commit(None, "paid")
-                    self._flush(is_synced=True)
+                    self._write_waiting(is_synced=True)
             finally:
                 self._pending = held
 
@@ -192,9 +192,9 @@ class CommitLog(LogReader):
                 return
             now = time.monotonic()
             if life.cause.get("kind") == "pass":
-                self._flush(is_synced=True)
+                self._write_waiting(is_synced=True)
             elif self._is_due() or (now - self._written > self.worth and not life.cause.get("is_last")):
-                self._flush(is_synced=now - self._synced > _UNSYNCED)
+                self._write_waiting(is_synced=now - self._synced > _UNSYNCED)
 
     def rewind(self, commit: Commit, life: Life) -> None:
         """Goes back to a commit: what comes next follows it. What lay after it stays in the log, and off the chain."""
@@ -217,15 +217,15 @@ class CommitLog(LogReader):
         with self._lock:
             if self._pending.stored is not None or self._pending.traces:
                 self._commit(None)
-            self._flush(is_synced=True)
+            self._write_waiting(is_synced=True)
 
     def _look(self) -> None:
         if self._is_held:
-            self._flush(is_synced=False)
+            self._write_waiting(is_synced=False)
         else:
             self._load()
 
-    def _flush(self, *, is_synced: bool) -> None:
+    def _write_waiting(self, *, is_synced: bool) -> None:
         """Writes the commits that wait for it, and has them on disk where that is asked for."""
         moments = self._unwritten
         if moments:
@@ -246,7 +246,7 @@ class CommitLog(LogReader):
         return self._unwritten[-1].after if self._unwritten else self._snapshot(self._head)
 
     def _commit(self, life: Life | None, kind: str | None = None) -> None:
-        """Makes a commit, which :meth:`_flush` writes."""
+        """Makes a commit, which :meth:`_write_waiting` writes."""
         pending, before = self._pending, self._newest()
         last = self._unwritten[-1] if self._unwritten else self._head
         evolution = Evolution(self._take)
@@ -425,7 +425,7 @@ class CommitLog(LogReader):
         copied = Body(changes, whole, own(body.action), body.traces, own(body.answers))
         self._follows = None if self._head is None else self._head.id
         self._unwritten = [Moment.of(commit, copied, after)]
-        self._flush(is_synced=False)
+        self._write_waiting(is_synced=False)
 
     # --- copies -------------------------------------------------------------------------------------------------------
 
