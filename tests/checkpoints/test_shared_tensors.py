@@ -82,6 +82,7 @@ def test_it_is_one_again_below_other_levels_and_in_a_part(tmp_path: Path) -> Non
 
 
 def test_it_is_one_again_below_adapters(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
     graph = tied_graph()
     lora.add(graph.find("scores"), "style", rank=2)
     loaded = Graph.load(graph.save(tmp_path / "saved"))

@@ -142,6 +142,7 @@ def theirs(scheduler: str, steps: int = 4) -> Graph:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of their code
 @pytest.mark.parametrize("scheduler", [*THEIRS, *CONVERTING, "FlowMatchEulerDiscrete"])
 def test_schedulers_of_diffusers_say_the_picture_behind_each_step_as_they_see_it(scheduler: str) -> None:
+    pytest.importorskip("diffusers")
     from wgtorch.integrations.diffusers.schedulers import apart, shown
 
     graph = theirs(scheduler)
@@ -171,6 +172,7 @@ def test_schedulers_of_diffusers_say_the_picture_behind_each_step_as_they_see_it
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of their code
 @pytest.mark.parametrize("scheduler", ["DDIM", "EulerDiscrete", "DPMSolverMultistep", "HeunDiscrete", "FlowMatchEulerDiscrete"])
 def test_a_loop_with_a_scheduler_of_diffusers_is_steered_and_saved(scheduler: str, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
     graph = theirs(scheduler, steps=8)
 
     def miss(own: Graph) -> float:
@@ -185,6 +187,7 @@ def test_a_loop_with_a_scheduler_of_diffusers_is_steered_and_saved(scheduler: st
 
 
 def test_a_scheduler_that_does_not_say_what_is_predicted_is_refused() -> None:
+    pytest.importorskip("diffusers")
     for scheduler in ("EDMEuler", "CMStochasticIterative"):
         graph = theirs("DDIM")
         graph.replace_node(
