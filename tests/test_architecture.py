@@ -25,7 +25,7 @@ HEAVY = {
 # From the inside out. A module may import from its own layer and those before it.
 LAYERS = (
     ("wgtorch.core",),
-    ("wgtorch.roles", "wgtorch.world_runtime.state"),
+    ("wgtorch.ports", "wgtorch.roles", "wgtorch.world_runtime.state"),
     ("wgtorch.world_runtime.conditions", "wgtorch.world_runtime.contract", "wgtorch.storage"),
     ("wgtorch.graph", "wgtorch.pipeline", "wgtorch.stage", "wgtorch.world", "wgtorch.world_batch", "wgtorch.world_runtime"),
     ("wgtorch.blocks", "wgtorch.catalogue", "wgtorch.lora"),

@@ -11,6 +11,7 @@ from typing import Any
 from wgtorch.core.autoconnect import RoleRule, SideBranchRule
 from wgtorch.core.block import Block
 from wgtorch.core.port import Port
+from wgtorch.ports import LATENT, PICTURES, PRED, TEXT, TIMESTEP, TOKENS
 
 
 class Backbone(Block):
@@ -18,11 +19,11 @@ class Backbone(Block):
 
     role = "backbone"
     inputs: Mapping[str, Any] = {
-        "latent": Port(dtype="latent", description="the noisy latents [B, C, ...]"),
-        "timestep": Port(dtype="number", description="one for all, or [B]; in the units of the model's schedule"),
+        "latent": LATENT,
+        "timestep": TIMESTEP,
         "condition": Port(dtype="embedding", optional=True, description="what the prediction depends on [B, T, D]"),
     }
-    outputs: Mapping[str, Any] = {"pred": Port(dtype="latent", description="noise, x0, velocity or flow, in the shape of the latents")}
+    outputs: Mapping[str, Any] = {"pred": PRED}
 
 
 class Solver(Block):
@@ -47,7 +48,7 @@ class Encoder(Block):
     """The half of a codec that makes latents of images."""
 
     role = "encoder"
-    inputs: Mapping[str, Any] = {"image": Port(dtype="image", description="[B, 3, H, W] in [0, 1]")}
+    inputs: Mapping[str, Any] = {"image": PICTURES}
     outputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="[B, C, H / f, W / f], scaled as the backbone takes them")}
 
 
@@ -63,8 +64,8 @@ class Tokenizer(Block):
     """Text to ids."""
 
     role = "tokenizer"
-    inputs: Mapping[str, Any] = {"text": Port(dtype="text", description="one text, or a list with one for each sample")}
-    outputs: Mapping[str, Any] = {"tokens": Port(dtype="tokens", description="integers [B, L], padded")}
+    inputs: Mapping[str, Any] = {"text": TEXT}
+    outputs: Mapping[str, Any] = {"tokens": TOKENS}
 
 
 class Conditioner(Block):
@@ -83,7 +84,9 @@ class Adapter(Block):
     """
 
     role = "adapter"
-    outputs: Mapping[str, Any] = {"adapted": "any"}
+    outputs: Mapping[str, Any] = {
+        "adapted": Port(description="what this adds to the backbone: residuals of its layers, or keys and values of its attentions")
+    }
     exposes: Mapping[str, str] = {}
 
 
@@ -103,7 +106,7 @@ class Schedule(Block):
     """A noise schedule: ``sigma`` and ``alpha`` at a timestep."""
 
     role = "schedule"
-    inputs: Mapping[str, Any] = {"timestep": Port(dtype="number", description="where in the schedule to look")}
+    inputs: Mapping[str, Any] = {"timestep": Port(dtype="number", description="where in the schedule to look, a number or [B]")}
 
 
 class Noise(Block):

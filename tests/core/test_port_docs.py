@@ -53,6 +53,21 @@ def test_what_a_base_says_of_a_port_need_not_be_said_again() -> None:
     assert "out y (tensor): something else" in (Other.__doc__ or "")
 
 
+class Needed(Backbone):
+    """A backbone that needs its condition."""
+
+    def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+        return latent + condition
+
+
+def test_the_signature_says_what_is_optional() -> None:
+    spec = Needed().get_input_spec()
+    assert Backbone.inputs["condition"].optional and not spec["condition"].optional
+    assert spec["condition"].description == "what the prediction depends on [B, T, D]"
+    assert not Block.wrap(lambda x: x, inputs={"x": Port(optional=True)}, outputs={"y": "any"}).get_input_spec()["x"].optional
+    assert Block.wrap(lambda x: x, inputs={"x": Port(default=3)}, outputs={"y": "any"}).get_input_spec()["x"].optional
+
+
 def test_a_class_without_a_forward_or_without_ports_has_a_docstring_too() -> None:
     assert "in  condition (embedding, optional): what the prediction depends on [B, T, D]" in (Backbone.__doc__ or "")
     assert "Ports:" not in (Graph.__doc__ or "")

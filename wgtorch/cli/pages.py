@@ -88,12 +88,8 @@ def show(markdown: str) -> None:
 
 
 def _ports(title: str, ports: Iterable[Port]) -> str:
-    rows = [(f"`{port.name}`", port.dtype, _shape(port), _must(port), port.description) for port in ports]
+    rows = [(f"`{port.name}`", port.dtype, port.shape_text(), _must(port), port.description) for port in ports]
     return f"## {title}\n\n{_table(('name', 'kind', 'shape', '', 'what it is'), rows)}" if rows else ""
-
-
-def _shape(port: Port) -> str:
-    return "" if port.shape is None else f"[{', '.join('*' if size is None else str(size) for size in port.shape)}]"
 
 
 def _must(port: Port) -> str:

@@ -78,6 +78,10 @@ class Port:
         """The same port under another name."""
         return replace(self, name=name, direction=direction or self.direction)
 
+    def shape_text(self) -> str:
+        """The shape's pattern as ``[B, 3, *]``; empty where any shape will do."""
+        return "" if self.shape is None else f"[{', '.join('*' if size is None else str(size) for size in self.shape)}]"
+
     def why_not(self, source: Port) -> str | None:
         """Why ``source`` cannot feed this port, or None when it can."""
         return mismatch(source.dtype, self.dtype)
@@ -106,7 +110,7 @@ class Port:
             raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
         value = kind.normalise(value)
         if self.shape is not None and isinstance(value, Tensor) and not _fits(tuple(value.shape), self.shape):
-            raise PortTypeError(f"{'.'.join(where)}: got shape {list(value.shape)}; expected {list(self.shape)}")
+            raise PortTypeError(f"{'.'.join(where)}: got shape {list(value.shape)}; expected {self.shape_text()}")
         return value
 
 

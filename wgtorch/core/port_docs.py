@@ -32,8 +32,8 @@ def _lines(ports: Iterable[Port], direction: str) -> list[str]:
     """One line for each port: ``in   x (tensor [B, 3], optional): what it is``."""
     lines = []
     for port in ports:
-        shape = "" if port.shape is None else f" [{', '.join('*' if size is None else str(size) for size in port.shape)}]"
         several = "" if port.aggregation == "single" else f", {port.aggregation} of several"
-        text = f"        {direction:<4}{port.name} ({port.dtype}{shape}{', optional' if port.optional else ''}{several})"
+        kind = f"{port.dtype} {port.shape_text()}".rstrip()
+        text = f"        {direction:<4}{port.name} ({kind}{', optional' if port.optional else ''}{several})"
         lines.append(f"{text}: {port.description}" if port.description else text)
     return lines

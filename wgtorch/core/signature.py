@@ -48,7 +48,8 @@ def _read_parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, .
 def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) -> Spec:
     """Input ports of ``forward``: those of its signature in order, then declared ones that it takes through ``**kwargs``.
 
-    A declaration refines the port of the same name. A parameter with a default is optional.
+    A declaration refines the port of the same name. A parameter with a default is optional; one without is not, unless its port
+    has a default.
     """
     spec: Spec = {}
     open_ended = False
@@ -65,7 +66,8 @@ def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) ->
         has_default = parameter.default is not parameter.empty
         if parameter.name in declared:
             port = declared[parameter.name]
-            spec[parameter.name] = port if not has_default or port.optional else _optional(port)
+            is_optional = has_default or port.default is not MISSING
+            spec[parameter.name] = port if port.optional == is_optional else replace(port, optional=is_optional)
         else:
             kind, _ = kind_of_annotation(parameter.annotation)
             spec[parameter.name] = Port(parameter.name, dtype=kind, optional=has_default)
@@ -164,10 +166,6 @@ def ensure_plain(value: Any, where: str) -> Any:
         f"{where}: {describe(value)} is not plain data; a config holds dict, list, str, number, bool and null. "
         "Give the block a constructor of plain arguments, or register a block class that builds this value"
     )
-
-
-def _optional(port: Port) -> Port:
-    return replace(port, optional=True, default=MISSING)
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
+from wgtorch.ports import TEXT
 from wgtorch.roles import Embedder
 
 
@@ -20,15 +21,17 @@ class HashedEmbedder(Embedder):
     https://arxiv.org/abs/0902.2206).
 
     It knows nothing of meanings, needs no weights and no network, and is always the same: enough for a head over answers that
-    differ in their words. ``embedding`` float32 [B, D], each row of length 1, or all zeros for a text without words.
+    differ in their words.
 
     Args:
         dimensions: D.
         longest: words of the longest run that is counted.
     """
 
-    inputs: Mapping[str, Any] = {"text": "text"}
-    outputs: Mapping[str, Any] = {"embedding": Port(dtype="embedding", shape=("B", None))}
+    inputs: Mapping[str, Any] = {"text": TEXT}
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("B", "D"), description="of length 1; zeros for a text without words")
+    }
     uses_global_rng = False
 
     def __init__(self, *, dimensions: int = 256, longest: int = 2) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import TEXT
 
 
 @register_block("prompt/adapter")
@@ -21,9 +22,6 @@ class PromptAdapter(Block):
     for every text anew, and ``log_prob`` says how likely that draw was. The objective ``reward`` makes draws likelier that were
     rewarded more than its baseline (score-function estimator: Williams 1992, https://doi.org/10.1007/BF00992696). Otherwise the
     likeliest phrases are taken.
-
-    Outputs, for B texts: ``text``, a str for a str and a list for a list; ``log_prob`` [B], in (-inf, 0]; ``entropy`` [B] in nats,
-    which the objective can reward so that choices stay open; ``choice`` int64 [B, 2], the numbers of prefix and suffix.
 
     Example:
         >>> graph.add_node("prompt/adapter", "adapter", config={"suffixes": ["", "Answer in one word.", "Think first."]})
@@ -40,12 +38,12 @@ class PromptAdapter(Block):
         ValueError: there is nothing to choose, or a phrase comes twice.
     """
 
-    inputs: Mapping[str, Any] = {"text": "text"}
+    inputs: Mapping[str, Any] = {"text": TEXT}
     outputs: Mapping[str, Any] = {
-        "text": "text",
-        "log_prob": Port(dtype="tensor", shape=("B",)),
-        "entropy": Port(dtype="tensor", shape=("B",)),
-        "choice": Port(dtype="tensor", shape=("B", 2)),
+        "text": Port(dtype="text", description="the text between its prefix and suffix, or a list of them"),
+        "log_prob": Port(dtype="tensor", shape=("B",), description="how likely the choice was, in nats, at most 0"),
+        "entropy": Port(dtype="tensor", shape=("B",), description="entropy of the choices, in nats; rewarding it keeps them open"),
+        "choice": Port(dtype="tensor", shape=("B", 2), description="numbers of prefix and suffix, int64"),
     }
     uses_global_rng = False
     compiles = False  # texts are chosen by numbers that a trace does not know

@@ -18,9 +18,6 @@ class ResponseHead(Block):
 
     Features that came over a network are plain numbers, so gradients begin here; those of a local model pass on to it.
 
-    Outputs: ``output`` [B, K]; and, where the columns have names, ``label``: that of the largest, a str for one row and a list for
-    more.
-
     Example:
         >>> graph.add_edge("embedder.embedding", "head.features")
         >>> Trainable(graph, objective={"type": "classification", "heads": {"head.output": "label"}})
@@ -37,8 +34,16 @@ class ResponseHead(Block):
         ValueError: a width is not positive, or there are not as many labels as columns.
     """
 
-    inputs: Mapping[str, Any] = {"features": "embedding", "attention_mask": Port(dtype="tensor", optional=True)}
-    outputs: Mapping[str, Any] = {"output": Port(dtype="tensor", shape=("B", None)), "label": Port(dtype="text", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "features": Port(dtype="embedding", description="features of answers, [B, D] or a sequence [B, T, D]"),
+        "attention_mask": Port(dtype="tensor", description="nonzero where a position of the sequence counts [B, T]; all do where left out"),
+    }
+    outputs: Mapping[str, Any] = {
+        "output": Port(dtype="tensor", shape=("B", "K"), description="one number for each label"),
+        "label": Port(
+            dtype="text", optional=True, description="name of the largest column, or a list of them; only where columns have names"
+        ),
+    }
 
     def __init__(
         self,
@@ -67,12 +72,7 @@ class ResponseHead(Block):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], columns))
 
     def forward(self, features: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
-        """What the features tell.
-
-        Args:
-            features: [B, D] or [B, T, D].
-            attention_mask: [B, T], nonzero where a position of the sequence counts; all do where left out.
-        """
+        """What the features tell."""
         if features.dim() not in (2, 3) or features.shape[-1] != self.in_features:
             raise PortError(
                 f"{self.block_id}.features: got {list(features.shape)}; expected [B, {self.in_features}] or [B, T, {self.in_features}], "

@@ -23,8 +23,6 @@ class SoftPrompt(Block):
     none: then ``noise`` has the vectors drawn in training from a normal distribution around the learned ones, and ``log_prob`` [B]
     tells the objective ``reward`` how likely the draw was (score-function estimator with a Gaussian policy, Williams 1992).
 
-    Outputs: ``embedding`` [B, N + T, D]; ``attention_mask`` [B, N + T] where one came in; ``log_prob`` [B] where there is noise.
-
     Args:
         length: N.
         width: D.
@@ -36,13 +34,17 @@ class SoftPrompt(Block):
     """
 
     inputs: Mapping[str, Any] = {
-        "embedding": Port(dtype="embedding", shape=("B", None, None)),
-        "attention_mask": Port(dtype="tensor", optional=True),
+        "embedding": Port(dtype="embedding", shape=("B", "T", "D"), description="embedded tokens"),
+        "attention_mask": Port(dtype="tensor", description="nonzero for a token [B, T]"),
     }
     outputs: Mapping[str, Any] = {
-        "embedding": Port(dtype="embedding", shape=("B", None, None)),
-        "attention_mask": Port(dtype="tensor", optional=True),
-        "log_prob": Port(dtype="tensor", optional=True),
+        "embedding": Port(dtype="embedding", shape=("B", None, "D"), description="the learned vectors, then the embedded tokens"),
+        "attention_mask": Port(
+            dtype="tensor", optional=True, description="ones for the learned vectors, then the mask that came in [B, N + T]"
+        ),
+        "log_prob": Port(
+            dtype="tensor", optional=True, description="how likely the drawn vectors were, in nats [B]; only where there is noise"
+        ),
     }
     uses_global_rng = False
 
@@ -56,12 +58,7 @@ class SoftPrompt(Block):
         self.vectors = nn.Parameter(scale * torch.randn(length, width))
 
     def forward(self, embedding: Tensor, attention_mask: Tensor | None = None, rng: Rng | None = None) -> dict[str, Any]:
-        """The sequence with the vectors before it.
-
-        Args:
-            embedding: [B, T, D].
-            attention_mask: [B, T]; the vectors' part of it is ones.
-        """
+        """The sequence with the vectors before it."""
         length, width = self.vectors.shape
         if embedding.dim() != 3 or embedding.shape[-1] != width:
             raise PortError(f"{self.block_id}.embedding: got {list(embedding.shape)}; expected [B, T, {width}], as width says")

@@ -10,6 +10,7 @@ from wgtorch.blocks.scenes.scene import parse, sentence
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import ACTION, CONTENT, DESCRIPTION, FIRST_CONTENT, NEW_CONTENT, OUTCOME
 
 _TRAVELLER = "the traveller"
 
@@ -22,8 +23,8 @@ class GrammarDevelopment(Block):
     were seen before look as they did. Draws from ``rng``; the same draws give the same words.
     """
 
-    inputs = {"content": Port(dtype="dict", aggregation="first"), "action": "any"}
-    outputs = {"intent": "text"}
+    inputs = {"content": FIRST_CONTENT, "action": ACTION}
+    outputs = {"intent": Port(dtype="text", description="what is meant to happen, in a sentence or two")}
     uses_global_rng = False
 
     def forward(self, content: Mapping[str, Any], action: Any = None, rng: Rng | None = None) -> dict[str, Any]:
@@ -48,8 +49,8 @@ class GrammarArchitect(Block):
         pictures: pictures of one episode.
     """
 
-    inputs = {"intent": "text", "content": "dict"}
-    outputs = {"recipe": "dict"}
+    inputs = {"intent": Port(dtype="text", description="what is meant to happen, in words"), "content": CONTENT}
+    outputs = {"recipe": Port(dtype="dict", description="``prompts``, one for each picture, and the ``scene`` that was read")}
     uses_global_rng = False
 
     def __init__(self, *, pictures: int = 1) -> None:
@@ -72,8 +73,8 @@ class GrammarArchitect(Block):
 class GrammarAuthor(Block):
     """Tells what really happened: what was described in the pictures, against what was meant, in the world before it."""
 
-    inputs = {"description": "any", "intent": "text", "content": "dict"}
-    outputs = {"outcome": "text"}
+    inputs = {"description": DESCRIPTION, "intent": Port(dtype="text", description="what is meant to happen, in words"), "content": CONTENT}
+    outputs = {"outcome": OUTCOME}
     uses_global_rng = False
 
     def forward(self, description: Any, intent: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -95,8 +96,8 @@ class GrammarWorldUpdate(Block):
         memory: episodes that the story tells in full.
     """
 
-    inputs = {"content": "dict", "description": "any", "outcome": "text"}
-    outputs = {"content": "dict"}
+    inputs = {"content": CONTENT, "description": DESCRIPTION, "outcome": OUTCOME}
+    outputs = {"content": NEW_CONTENT}
     uses_global_rng = False
 
     def __init__(self, *, memory: int = 6) -> None:

@@ -13,6 +13,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port
+from wgtorch.ports import CONTENT, NEW_CONTENT, OUTCOME
 
 
 @register_block("memory/keep")
@@ -35,11 +36,13 @@ class Keep(Block):
     """
 
     inputs: Mapping[str, Any] = {
-        "outcome": "text",
-        "content": Port(dtype="dict", optional=True),
-        "records": Port(dtype="any", optional=True),
+        "outcome": OUTCOME,
+        "content": CONTENT,
+        "records": Port(
+            description="a model's notes: ``glossary`` (name -> description, or a list of such entries) and ``summary`` of all so far"
+        ),
     }
-    outputs: Mapping[str, Any] = {"content": "dict"}
+    outputs: Mapping[str, Any] = {"content": NEW_CONTENT}
     uses_global_rng = False
 
     def __init__(
@@ -66,15 +69,7 @@ class Keep(Block):
         self.count = counter(tokenizer)
 
     def forward(self, outcome: str, content: Mapping[str, Any] | None = None, records: Any = None) -> dict[str, Any]:
-        """The ``content`` after an episode; the one before it is not changed.
-
-        Args:
-            outcome: what happened.
-            content: what the world was.
-            records: what a model notes of it: ``glossary``, names that are new or known better now, as a mapping name -> what it
-                is or a list of ``{"name": ..., "description": ...}``; and ``summary`` of all that happened so far, this episode
-                included. Either may be missing.
-        """
+        """The ``content`` after an episode; the one before it is not changed."""
         before, noted = dict(content or {}), self._checked(records)
         known = earlier_names = _names(before.get("glossary"), self.block_id)
         written = _names(noted.get("glossary"), self.block_id)

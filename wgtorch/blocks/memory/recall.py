@@ -12,6 +12,7 @@ from wgtorch.blocks.memory.policies import RetrieveRegistry, SummariseRegistry
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, PromptTruncatedWarning
 from wgtorch.core.port import Port
+from wgtorch.ports import FIRST_CONTENT
 
 
 @register_block("memory")
@@ -46,11 +47,12 @@ class Memory(Block):
             the ``chronicle`` all holds in full is left out.
     """
 
-    inputs: Mapping[str, Any] = {
-        "content": Port(dtype="dict", optional=True, aggregation="first"),
-        "query": Port(dtype="any", optional=True),
+    inputs: Mapping[str, Any] = {"content": FIRST_CONTENT, "query": Port(description="what the prompt is about: a text or several")}
+    outputs: Mapping[str, Any] = {
+        "context": Port(dtype="text", description="the chosen content in sections, of at most ``budget`` tokens"),
+        "tokens": Port(dtype="number", description="how many tokens the context has"),
+        "left_out": Port(dtype="number", description="how many entries are not in the context"),
     }
-    outputs: Mapping[str, Any] = {"context": "text", "tokens": "number", "left_out": "number"}
     uses_global_rng = False
 
     def __init__(
@@ -83,12 +85,7 @@ class Memory(Block):
         self.count = counter(tokenizer)
 
     def forward(self, content: Mapping[str, Any] | None = None, query: Any = None) -> dict[str, Any]:
-        """``context`` of at most ``budget`` tokens, how many ``tokens`` it has, and how many notes are ``left_out``.
-
-        Args:
-            content: what the world is.
-            query: what the prompt is about, a text or several.
-        """
+        """``context`` of at most ``budget`` tokens, how many ``tokens`` it has, and how many notes are ``left_out``."""
         words = "" if query is None else query if isinstance(query, str) else " ".join(map(str, query))
         found = recall(
             content or {},

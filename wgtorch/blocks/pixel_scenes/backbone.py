@@ -10,6 +10,7 @@ from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, COLUMNS, F
 from wgtorch.blocks.scenes.hybrid import HybridBackbone
 from wgtorch.blocks.simulation.scene_plan import BACK, BUILDS, COLOURS, FRONT, HAIRS, HATS, LANDMARKS, STATES, TERRAINS, TIMES, WEATHERS
 from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
 
 
 @register_block("backbone/pixel_scene")
@@ -25,6 +26,8 @@ class PixelSceneBackbone(HybridBackbone):
         width, depth, heads, conv_width, condition_width, sigma_data: as in :class:`~wgtorch.blocks.scenes.hybrid.HybridBackbone`.
         code_width: channels of a cell's code.
     """
+
+    inputs = {"condition": Port(dtype="embedding", description="rows of plans [B, 9, 6], or [1, 9, 6] for all")}
 
     def __init__(
         self,
@@ -53,16 +56,7 @@ class PixelSceneBackbone(HybridBackbone):
         self.told_again = nn.Conv2d(self.cells.channels, conv_width, 1)
 
     def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        """The picture x0 behind a noisy one.
-
-        Args:
-            latent: x_t [B, 3, 64, 64].
-            timestep: t in [0, 1], [B] or a scalar.
-            condition: rows [B, 9, 6] of :class:`~wgtorch.blocks.pixel_scenes.conditioner.ScenePlanEncoder` (or [1, 9, 6] for all).
-
-        Returns:
-            `pred`: x0, [B, 3, 64, 64], in [-1, 1] where the model is right; it is not clamped.
-        """
+        """The picture x0 behind a noisy one."""
         rows = condition.round().long().expand(len(latent), -1, -1)
         cells = self.cells(rows)  # [B, C, 16, 16]
         everywhere = self.setting(rows[:, 0])

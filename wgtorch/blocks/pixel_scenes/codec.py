@@ -23,6 +23,9 @@ class PixelArtCodec(Codec):
         scale: how often each pixel is repeated in both directions; 8 makes 512 x 512 of 64 x 64.
     """
 
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", shape=("B", 3, "H", "W"), description="pictures in [-1, 1]; what is outside is cut")
+    }
     outputs: Mapping[str, Any] = {
         "image": Port(dtype="image", description="[B, 3, scale H, scale W] in [0, 1]"),
         "small": Port(dtype="image", description="the same before it grew, [B, 3, H, W]"),

@@ -59,6 +59,9 @@ class ScenePlanEncoder(Conditioner):
         "scene": Port(dtype="any", optional=True, description="data of a ScenePlan, a list of such, or rows [B, 9, 6]"),
         "prompt": Port(dtype="any", optional=True, description="words, or a list of them, where there is no plan"),
     }
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("B", 9, 6), description="rows of plans: the setting, then one for each slot")
+    }
     uses_global_rng = False
 
     def forward(self, scene: Any = None, prompt: Any = None, rng: Rng | None = None) -> dict[str, Tensor]:

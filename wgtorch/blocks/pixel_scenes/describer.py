@@ -29,6 +29,7 @@ from wgtorch.blocks.simulation.scene_plan import (
 )
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
 from wgtorch.roles import VisionLanguageModel
 
 SETTING_SIZES = {"time": len(TIMES), "weather": len(WEATHERS), "terrain": len(TERRAINS)}
@@ -58,8 +59,11 @@ class PixelSceneDescriber(VisionLanguageModel):
         embedding_width: numbers of a slot's embedding.
     """
 
-    inputs = {"image": "image"}
-    outputs = {"text": "text", "attributes": "dict", "confidence": "number"}
+    inputs = {"prompt": Port(dtype="text", description="a question, as of other describers; this one does not read it")}
+    outputs = {
+        "attributes": Port(dtype="dict", description="what stands where, in the keys of a ScenePlan's data; a list for several pictures"),
+        "confidence": Port(dtype="number", description="mean probability of what was chosen, in [0, 1]; a list for several pictures"),
+    }
     uses_global_rng = False
 
     def __init__(self, *, width: int = 24, embedding_width: int = 96) -> None:

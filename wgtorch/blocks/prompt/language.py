@@ -8,6 +8,7 @@ from typing import Any
 from wgtorch.blocks.prompt.tongue import language_of
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
+from wgtorch.ports import FIRST_CONTENT
 
 
 @register_block("prompt/language")
@@ -23,8 +24,8 @@ class ContentLanguage(Block):
         otherwise: what is said where none does.
     """
 
-    inputs: Mapping[str, Any] = {"content": Port(dtype="dict", optional=True, aggregation="first")}
-    outputs: Mapping[str, Any] = {"language": "text"}
+    inputs: Mapping[str, Any] = {"content": FIRST_CONTENT}
+    outputs: Mapping[str, Any] = {"language": Port(dtype="text", description="the language's English name")}
     uses_global_rng = False
 
     def __init__(

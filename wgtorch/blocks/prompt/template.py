@@ -34,7 +34,10 @@ class Prompt(Block):
         sections: inputs that bring sections of their own, as the ``context`` of a memory does.
     """
 
-    outputs: Mapping[str, Any] = {"prompt": "text", "system": Port(dtype="text", optional=True)}
+    outputs: Mapping[str, Any] = {
+        "prompt": Port(dtype="text", description="the prompt with its values filled in"),
+        "system": Port(dtype="text", optional=True, description="the system prompt with its values filled in; only where there is one"),
+    }
     uses_global_rng = False
 
     def __init__(
@@ -61,7 +64,7 @@ class Prompt(Block):
         self.optional = tuple(optional)
         self.sections = frozenset(sections)
         self._tagged = has_tags(prompt) or has_tags(system or "")
-        self.inputs = {name: Port(dtype="any", optional=name in optional) for name in dict.fromkeys(names)}
+        self.inputs = {name: Port(optional=name in optional, description=f"put in place of {{{{ {name} }}}}") for name in names}
 
     def forward(self, **values: Any) -> dict[str, Any]:
         """``prompt``, and ``system`` where there is one, with the values filled in; blank lines in a row become one.

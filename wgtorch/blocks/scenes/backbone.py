@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from wgtorch.blocks.scenes.hybrid import HybridBackbone
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
 from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
 
 _NAMES = tuple(ATTRIBUTES)
 _CROSSES_EVERYWHERE = (("landmark", "color"), ("landmark", "place"), ("time", "weather"), ("terrain", "weather"), ("time", "terrain"))
@@ -28,6 +29,7 @@ class SceneBackbone(HybridBackbone):
     """
 
     rows_are_samples = True
+    inputs = {"condition": Port(dtype="embedding", description="distributions of attributes [B, 7, 8], or [1, 7, 8] for all")}
 
     def __init__(
         self,
@@ -56,16 +58,7 @@ class SceneBackbone(HybridBackbone):
         self.condition = _Condition(self.side**2, condition_width, map_width, width)
 
     def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        """The picture x0 behind a noisy one.
-
-        Args:
-            latent: x_t [B, 3, S, S].
-            timestep: t in [0, 1], [B] or a scalar.
-            condition: attribute distributions [B, 7, 8] (or [1, 7, 8] for all).
-
-        Returns:
-            `pred`: x0, [B, 3, S, S], in [-1, 1] where the model is right; it is not clamped.
-        """
+        """The picture x0 behind a noisy one."""
         everywhere, on_map = self.condition(condition.to(latent.dtype).expand(len(latent), -1, -1))
         return {"pred": self.denoised(latent, timestep, everywhere, on_tokens=on_map)}
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, sentence
 from wgtorch.core.block import register_block
+from wgtorch.core.port import Port
 from wgtorch.roles import VisionLanguageModel
 
 
@@ -24,8 +25,13 @@ class SceneDescriber(VisionLanguageModel):
         image_size: side that pictures are resized to.
     """
 
-    inputs = {"image": "image"}
-    outputs = {"text": "text", "attributes": "dict", "confidence": "number"}
+    inputs = {"prompt": Port(dtype="text", description="a question, as of other describers; this one does not read it")}
+    outputs = {
+        "attributes": Port(
+            dtype="dict", description="the scene's attributes by name, no color and place without a landmark; a list for several pictures"
+        ),
+        "confidence": Port(dtype="number", description="mean probability of the attributes chosen, in [0, 1]; a list for several pictures"),
+    }
     uses_global_rng = False
 
     def __init__(self, *, width: int = 24, image_size: int = 64):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgtorch.blocks.scenes.layers import ConvBlock, Fourier, TransformerBlock
+from wgtorch.core.port import Port
 from wgtorch.roles import Backbone
 
 PATCH = 4  # pixels that a cell of the finer map has on each side
@@ -38,8 +42,11 @@ class HybridBackbone(Backbone):
         fine_blocks: convolutional blocks after the transformer.
     """
 
-    inputs = {"latent": "latent", "condition": "embedding"}
-    outputs = {"pred": "tensor"}
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", shape=("B", 3, "S", "S"), description="x_t, pictures with noise"),
+        "timestep": Port(dtype="number", description="t in [0, 1], from data to noise; one for all, or [B]"),
+    }
+    outputs = {"pred": Port(dtype="tensor", shape=("B", 3, "S", "S"), description="the pictures x0, about in [-1, 1], not clamped")}
     uses_global_rng = False
 
     def __init__(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
 
 
 @register_block("conditioner/scene_rest")
@@ -20,8 +21,13 @@ class SceneRest(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"embedding": "embedding", "rest": "embedding"}
-    outputs: Mapping[str, Any] = {"embedding": "embedding"}
+    inputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("B", 7, 8), description="the scene that leaves something open"),
+        "rest": Port(dtype="embedding", description="the scene that says what is left open [B or 1, 7, 8]"),
+    }
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("B", 7, 8), description="the first scene, what it left open filled from the second")
+    }
 
     def forward(self, embedding: Tensor, rest: Tensor) -> Tensor:
         """``embedding`` [B, 7, 8] of ``embedding`` and ``rest``, each [B or 1, 7, 8]."""

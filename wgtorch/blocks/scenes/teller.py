@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import ANSWER, ANSWER_TOKENS, LOG_PROB
 from wgtorch.roles import LanguageModel
 
 PAD, UNKNOWN, END = 0, 1, 2
@@ -38,12 +38,8 @@ class WordModel(LanguageModel):
         temperature: 0 takes the likeliest word, 1 draws as the model thinks.
     """
 
-    inputs = {"prompt": "text", "answer": Port(dtype="text", optional=True)}
-    outputs = {
-        "text": Port(dtype="text"),
-        "log_prob": Port(dtype="tensor", shape=("B",), optional=True),
-        "answer_tokens": Port(dtype="tensor", shape=("B",), optional=True),
-    }
+    inputs = {"answer": ANSWER}
+    outputs = {"log_prob": LOG_PROB, "answer_tokens": ANSWER_TOKENS}
     uses_global_rng = False
 
     def __init__(

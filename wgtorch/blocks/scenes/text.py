@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, VOCABULARY, Scene, words
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
+from wgtorch.ports import TOKENS
 from wgtorch.roles import Conditioner, Tokenizer
 
 PAD, UNKNOWN = 0, 1
@@ -67,8 +72,12 @@ class SceneTextEncoder(Conditioner):
         depth: of the stack of convolutions over words, each of which sees three words.
     """
 
-    inputs = {"tokens": "tokens"}
-    outputs = {"embedding": "embedding"}
+    inputs: Mapping[str, Any] = {"tokens": TOKENS}
+    outputs = {
+        "embedding": Port(
+            dtype="embedding", shape=("B", 7, 8), description='for each attribute, probabilities of its values, then of "unspecified"'
+        )
+    }
     uses_global_rng = False
     rows_are_samples = True
 
@@ -121,8 +130,12 @@ class SceneCompletion(Block):
         keep_empty: leave an embedding that says nothing at all as it is, as guidance's unconditional branch needs.
     """
 
-    inputs = {"embedding": "embedding"}
-    outputs = {"embedding": "embedding"}
+    inputs = {
+        "embedding": Port(dtype="embedding", shape=("B", 7, 8), description="a scene, for each attribute probabilities of its values")
+    }
+    outputs = {
+        "embedding": Port(dtype="embedding", shape=("B", 7, 8), description="the scene with a value for each attribute that applies")
+    }
 
     def __init__(self, *, keep_empty: bool = True):
         super().__init__()

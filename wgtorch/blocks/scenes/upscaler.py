@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
 
 FACTOR = 2
 
@@ -27,8 +28,8 @@ class SceneUpscaler(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image"}
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": Port(dtype="image", shape=("B", 3, "H", "W"), description="pictures in [0, 1]")}
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", description="pictures [B, 3, 2 H, 2 W] in [0, 1]")}
 
     def __init__(self, *, width: int = 32, depth: int = 5) -> None:
         super().__init__()

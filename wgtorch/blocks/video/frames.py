@@ -10,6 +10,7 @@ from torch import Tensor
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.ports import VIDEO
 
 
 @register_block("video/repeat")
@@ -17,8 +18,13 @@ class RepeatFrames(Block):
     """Each row of a batch once for each frame, one row's frames after the other's."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent", "frames": "number"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="one row for each video [B, ...]"),
+        "frames": Port(dtype="number", description="T, frames of a video"),
+    }
+    outputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="one row for each frame, those of a video in a row [B T, ...]")
+    }
 
     def forward(self, latent: Tensor, frames: int) -> Tensor:
         """``latent`` [B T, ...] of [B, ...], with T = ``frames``."""
@@ -30,8 +36,11 @@ class JoinFrames(Block):
     """Pictures in a row to videos."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "frames": "number"}
-    outputs: Mapping[str, Any] = {"video": Port(dtype="video")}
+    inputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="frames [B T, 3, H, W], those of a video in a row"),
+        "frames": Port(dtype="number", description="T, frames of a video"),
+    }
+    outputs: Mapping[str, Any] = {"video": VIDEO}
 
     def forward(self, image: Tensor, frames: int) -> Tensor:
         """``video`` [B, T, 3, H, W] of ``image`` [B T, 3, H, W].
@@ -49,8 +58,11 @@ class SplitFrames(Block):
     """Videos to pictures in a row."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"video": Port(dtype="video")}
-    outputs: Mapping[str, Any] = {"image": "image", "frames": "number"}
+    inputs: Mapping[str, Any] = {"video": VIDEO}
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="frames [B T, 3, H, W], those of a video in a row"),
+        "frames": Port(dtype="number", description="T, frames of a video"),
+    }
 
     def forward(self, video: Tensor) -> dict[str, Any]:
         """``image`` [B T, 3, H, W] of ``video`` [B, T, 3, H, W], and ``frames`` T."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.port import Port
+from wgtorch.ports import NUM_FRAMES
 
 
 @register_block("video/walk")
@@ -22,8 +23,15 @@ class Walk(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"start": "embedding", "end": "embedding", "num_frames": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"embedding": "embedding", "frames": "number"}
+    inputs: Mapping[str, Any] = {
+        "start": Port(dtype="embedding", description="conditions of the first frame [B or 1, ...]"),
+        "end": Port(dtype="embedding", description="conditions of the last frame [B or 1, ...]"),
+        "num_frames": NUM_FRAMES,
+    }
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", description="conditions of the frames, those of a video in a row [B T, ...]"),
+        "frames": Port(dtype="number", description="T, frames of a video"),
+    }
 
     def __init__(self, *, frames: int = 16) -> None:
         super().__init__()
@@ -33,11 +41,6 @@ class Walk(Block):
 
     def forward(self, start: Tensor, end: Tensor, num_frames: int | None = None) -> dict[str, Any]:
         """``embedding`` [B T, ...] and ``frames`` T.
-
-        Args:
-            start: [B or 1, ...].
-            end: [B or 1, ...].
-            num_frames: T.
 
         Raises:
             PortError: the rows of the two do not go together, or there are no frames.

@@ -47,9 +47,8 @@ def html_of(level: Any) -> str:
 
 
 def _port(name: str, port: Port) -> str:
-    shape = "" if port.shape is None else f" [{', '.join('*' if size is None else str(size) for size in port.shape)}]"
     default = "" if port.default is MISSING else f" = {_short(port.default)}"
-    return f"{name}{'?' if port.optional and not default else ''}: {port.dtype}{shape}{default}"
+    return f"{name}{'?' if port.optional and not default else ''}: {f'{port.dtype} {port.shape_text()}'.rstrip()}{default}"
 
 
 def _node(level: Any, node_id: str) -> str:

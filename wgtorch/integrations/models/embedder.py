@@ -11,6 +11,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.models.model_block import ModelBlock, rows_of
 from wgtorch.integrations.models.requests import EmbedRequest
+from wgtorch.ports import TEXT, USAGE
 from wgtorch.roles import Embedder
 
 
@@ -36,8 +37,8 @@ class TextEmbedder(ModelBlock, Embedder):
     """
 
     kind = "embedder"
-    inputs = {"text": "text"}
-    outputs = {"embedding": Port(dtype="embedding", shape=("B", None)), "usage": Port(dtype="dict", optional=True)}
+    inputs = {"text": TEXT}
+    outputs = {"embedding": Port(dtype="embedding", shape=("B", "D"), description="float32, one row for each text"), "usage": USAGE}
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from wgtorch.core.trust import check_no_keys
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, rows_of, seed_of
 from wgtorch.integrations.models.requests import ImageRequest
 from wgtorch.integrations.models.vlm import pictures_of
+from wgtorch.ports import HEIGHT, IMAGE, USAGE, WIDTH
 
 
 @register_block("image_generator")
@@ -41,13 +42,16 @@ class ImageGenerator(ModelBlock):
 
     kind = "image_generator"
     inputs = {
-        "prompt": "text",
-        "image": Port(dtype="image", optional=True),
-        "mask": Port(dtype="tensor", optional=True),
-        "width": Port(dtype="number", optional=True),
-        "height": Port(dtype="number", optional=True),
+        "prompt": Port(dtype="text", description="what to paint: one text, or a list with one for each picture"),
+        "image": IMAGE,
+        "mask": Port(dtype="tensor", description="where the picture is edited, as 1 [B, 1, H, W]"),
+        "width": WIDTH,
+        "height": HEIGHT,
     }
-    outputs = {"image": "image", "usage": Port(dtype="dict", optional=True)}
+    outputs = {
+        "image": Port(dtype="image", shape=("B", 3, "H", "W"), description="one picture for each prompt, float in [0, 1]"),
+        "usage": USAGE,
+    }
 
     def __init__(
         self,

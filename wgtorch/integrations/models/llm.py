@@ -9,7 +9,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import rows_of
 from wgtorch.integrations.models.requests import TextRequest
-from wgtorch.integrations.models.text import INPUT_PORTS, OUTPUT_PORTS, TextModel
+from wgtorch.integrations.models.text import TextModel
 from wgtorch.roles import LanguageModel
 
 
@@ -24,8 +24,6 @@ class LLM(TextModel, LanguageModel):
 
     __doc__ += TextModel.__doc__.split("\n", 1)[1]  # type: ignore[operator, union-attr]
     kind = "llm"
-    inputs = {"prompt": "text", **INPUT_PORTS}
-    outputs = OUTPUT_PORTS
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.models.model_block import ModelBlock, unlisted
 from wgtorch.integrations.models.requests import TranscribeRequest
+from wgtorch.ports import USAGE
 
 
 @register_block("speech_to_text")
@@ -36,8 +37,11 @@ class SpeechToText(ModelBlock):
     """
 
     kind = "speech_to_text"
-    inputs = {"audio": "audio", "sampling_rate": Port(dtype="number", optional=True)}
-    outputs = {"text": "text", "usage": Port(dtype="dict", optional=True)}
+    inputs = {
+        "audio": Port(dtype="audio", description="recordings [B, C, samples], one [C, samples], or a list of them, in [-1, 1]"),
+        "sampling_rate": Port(dtype="number", description="samples per second of the audio"),
+    }
+    outputs = {"text": Port(dtype="text", description="what is said: one text for a recording, a list for several"), "usage": USAGE}
 
     def __init__(
         self,

@@ -23,51 +23,34 @@ from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.structured import asking_for_json, check_schema
 from wgtorch.integrations.models.thoughts import AnswerStream, split_thoughts
+from wgtorch.ports import ANSWER, ANSWER_TOKENS, LOG_PROB, USAGE
 
 OPTION_PORTS: Mapping[str, Port] = {
-    "system": Port(dtype="text", optional=True),
-    "context": Port(dtype="text", optional=True),
-    "history": Port(dtype="list", optional=True),
-    "temperature": Port(dtype="number", optional=True),
-    "top_p": Port(dtype="number", optional=True),
-    "max_tokens": Port(dtype="number", optional=True),
-    "stop": Port(dtype="text", optional=True),
-    "schema": Port(dtype="dict", optional=True),
+    "system": Port(dtype="text", description="what the model is told first"),
+    "context": Port(dtype="text", description="text put before the question"),
+    "history": Port(dtype="list", description="earlier turns, as {'role': 'user' or 'assistant', 'content': text}"),
+    "temperature": Port(dtype="number", description="from 0, the likeliest words, to 10"),
+    "top_p": Port(dtype="number", description="share of the probability that words are drawn from, in (0, 1]"),
+    "max_tokens": Port(dtype="number", description="most tokens of the answer, at least 1"),
+    "stop": Port(dtype="text", description="a text, or several, at which the answer ends"),
+    "schema": Port(dtype="dict", description="JSON Schema that the answer has to follow"),
 }
-"""Inputs beside the question; the config holds what they are where nothing feeds them."""
-TEXT_PORTS: Mapping[str, Port] = {
-    "text": Port(dtype="text"),
-    "data": Port(dtype="any", optional=True),
-    "thoughts": Port(dtype="text", optional=True),
-    "finish_reason": Port(dtype="text", optional=True),
-    "usage": Port(dtype="dict", optional=True),
-}
-LIKELIHOOD_PORTS: Mapping[str, Port] = {
-    "log_prob": Port(dtype="tensor", shape=("B",), optional=True),
-    "answer_tokens": Port(dtype="tensor", shape=("B",), optional=True),
-}
-"""What a model that is here says of an ``answer`` it is given: its log-probability in nats, and how many tokens it has."""
-INPUT_PORTS: Mapping[str, Port] = {**OPTION_PORTS, "answer": Port(dtype="text", optional=True)}
-OUTPUT_PORTS: Mapping[str, Port] = {**TEXT_PORTS, **LIKELIHOOD_PORTS}
+"""Inputs beside the question, alike for all questions or a list with one for each; the config holds what they are where nothing feeds
+them."""
+LIKELIHOOD_PORTS: Mapping[str, Port] = {"log_prob": LOG_PROB, "answer_tokens": ANSWER_TOKENS}
+"""What a model that is here says of an ``answer`` it is given."""
 
 
 class TextModel(ModelBlock):
     """A model that answers with text.
 
-    Inputs beside the question, each with the config's entry of the same name as its default: ``system`` (what the model
-    is told first), ``context`` (text put before the question), ``temperature`` from 0 up, ``top_p`` in (0, 1], ``max_tokens``,
-    ``stop`` (one text or several), ``schema`` (a JSON Schema); and ``history``, a list of ``{"role": ..., "content": ...}``.
-
-    Outputs: ``text``; ``data``, the value of an answer that follows the schema; ``thoughts``, what the model thought before,
-    where it tells; ``finish_reason``; ``usage`` (tokens, and from an API ``cost``, ``latency``, ``calls``). A list of questions
-    gives lists.
+    The config's entries are what inputs of the same name are where nothing feeds them. A list of questions gives lists.
 
     An answer that is empty, or cut, is asked for once more with more room; one that does not follow the schema once more, with
     what is wrong in it. An answer that still cannot be used is an error.
 
-    A model whose weights are here has one more input, ``answer``: a text for each question. It then writes nothing, and says in
-    ``log_prob`` [B] how likely it finds the answers - in nats, their ends included, with gradients - and in ``answer_tokens`` [B]
-    how long they are to it. That is what the objective ``answering`` trains.
+    A model whose weights are here has one more input, ``answer``, of which it says how likely it is. That is what the objective
+    ``answering`` trains.
 
     In a run with a seed every answer has a seed of its own, for models that take one.
 
@@ -89,6 +72,17 @@ class TextModel(ModelBlock):
         ApiAnswerError: the answer is empty or cut, and so is a second one.
         AnswerFormatError: the answer does not follow the schema, nor does a second one.
     """
+
+    inputs: Mapping[str, Any] = {**OPTION_PORTS, "answer": ANSWER}
+    outputs: Mapping[str, Any] = {
+        "data": Port(optional=True, description="the value of an answer that follows a schema"),
+        "thoughts": Port(dtype="text", optional=True, description="what the model thought before it answered, where it tells"),
+        "finish_reason": Port(
+            dtype="text", optional=True, description="why the answer ends: stop, length (it was cut), or the provider's word"
+        ),
+        "usage": USAGE,
+        **LIKELIHOOD_PORTS,
+    }
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import ModelBlock, rows_of, seed_of
 from wgtorch.integrations.models.requests import SpeakRequest
+from wgtorch.ports import TEXT, USAGE
 
 
 @register_block("text_to_speech")
@@ -36,12 +37,12 @@ class TextToSpeech(ModelBlock):
     """
 
     kind = "text_to_speech"
-    inputs = {"text": "text"}
+    inputs = {"text": TEXT}
     outputs = {
-        "audio": Port(dtype="audio", shape=("B", 1, None)),
-        "sampling_rate": "number",
-        "lengths": Port(dtype="tensor", optional=True),
-        "usage": Port(dtype="dict", optional=True),
+        "audio": Port(dtype="audio", shape=("B", 1, "samples"), description="recordings in [-1, 1], padded with zeros at the end"),
+        "sampling_rate": Port(dtype="number", description="samples per second of the audio"),
+        "lengths": Port(dtype="tensor", optional=True, shape=("B",), description="samples of each recording without the padding"),
+        "usage": USAGE,
     }
 
     def __init__(

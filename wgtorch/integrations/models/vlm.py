@@ -13,7 +13,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import per_row
 from wgtorch.integrations.models.requests import TextRequest
-from wgtorch.integrations.models.text import INPUT_PORTS, OUTPUT_PORTS, TextModel
+from wgtorch.integrations.models.text import TextModel
 from wgtorch.roles import VisionLanguageModel
 
 QUESTION = "Describe what is in this picture."
@@ -28,8 +28,7 @@ class VLM(TextModel, VisionLanguageModel):
 
     __doc__ += TextModel.__doc__.split("\n", 1)[1]  # type: ignore[operator, union-attr]
     kind = "vlm"
-    inputs = {"image": "image", "prompt": Port(dtype="text", optional=True), **INPUT_PORTS}
-    outputs = OUTPUT_PORTS
+    inputs = {"prompt": Port(dtype="text", description="the question; the picture is to be described where left out")}
 
     def forward(
         self,

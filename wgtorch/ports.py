@@ -1,0 +1,63 @@
+"""Ports that many blocks share, each described once. An input is optional where ``forward`` has a default for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wgtorch.core.port import Port
+
+# --- texts and pictures ---------------------------------------------------------------------------------------------------
+
+TEXT = Port(dtype="text", description="one text, or a list with one for each sample")
+IMAGE = Port(dtype="image", description="pictures [B, 3, H, W], or one [3, H, W], in [0, 1]")
+PICTURES = Port(dtype="image", description="pictures [B, 3, H, W] in [0, 1]")
+VIDEO = Port(dtype="video", shape=("B", "T", 3, "H", "W"), description="videos of T frames, in [0, 1]")
+MASK = Port(dtype="tensor", shape=("B", 1, "H", "W"), description="1 where the picture is painted anew, 0 where it stays")
+HEIGHT = Port(dtype="number", description="height in pixels")
+WIDTH = Port(dtype="number", description="width in pixels")
+NUM_FRAMES = Port(dtype="number", description="frames of the video")
+USAGE = Port(dtype="dict", optional=True, description="what the call took: seconds as latency, and tokens and cost where the model tells")
+
+ANSWER = Port(dtype="text", description="an answer for each prompt: nothing is written, and log_prob says how likely it is")
+LOG_PROB = Port(dtype="tensor", shape=("B",), optional=True, description="log-probability of each answer with its end, in nats")
+ANSWER_TOKENS = Port(dtype="tensor", shape=("B",), optional=True, description="tokens of each answer, the end among them")
+
+# --- conditions -----------------------------------------------------------------------------------------------------------
+
+TOKENS = Port(dtype="tokens", shape=("B", "L"), description="token ids, padded")
+ATTENTION_MASK = Port(dtype="tokens", description="1 for a token of the text, 0 for padding [B, L]")
+EMBEDDING = Port(dtype="embedding", description="the embedded prompts [B, L, D]")
+POOLED = Port(dtype="embedding", description="one vector for each prompt [B, P]")
+TEXT_EMBEDS = Port(dtype="embedding", description="one vector for each prompt, from the text encoder's pooled output [B, P]")
+TIME_IDS = Port(dtype="tensor", description="original size, crop and target size in pixels [B, 6], for models trained with them (SDXL)")
+GUIDANCE = Port(dtype="number", description="guidance scale a distilled model was trained with, one for all or [B]; others ignore it")
+GUIDANCE_SCALE = Port(dtype="number", description="strength of classifier-free guidance; at most 1 is none")
+PARTS = Port(dtype="number", description="2 where the batch holds the unconditional rows before the conditional ones, else 1")
+
+# --- the denoising loop ---------------------------------------------------------------------------------------------------
+
+LATENT = Port(dtype="latent", description="the noisy latents [B, C, ...]")
+CLEAN_LATENT = Port(dtype="latent", description="latents without noise [B, C, ...]")
+TIMESTEP = Port(dtype="number", description="one for all, or [B]; in the units of the model's schedule")
+PRED = Port(dtype="latent", description="noise, x0, velocity or flow, in the shape of the latents")
+NOISE = Port(dtype="latent", description="standard normal noise in the shape of the latents")
+PROGRESS = Port(description="the sampler's grid of timesteps, and how far along it the loop is")
+DONE = Port(description="True after the last step")
+NUM_STEPS = Port(dtype="number", description="steps of the loop")
+STRENGTH = Port(dtype="number", description="share of the steps to take from an image, in (0, 1]; 1 starts from pure noise")
+TIMESTEPS = Port(dtype="list", description="the timesteps themselves, falling, in place of num_steps")
+SIGMAS = Port(dtype="list", description="the noise levels themselves, falling, in place of num_steps")
+START = Port(dtype="number", description="share of the steps, in [0, 1], at which this begins")
+END = Port(dtype="number", description="share of the steps, in [0, 1], at which this ends")
+ADAPTED = Port(aggregation="list", description="what adapters add: residuals of layers, keys and values of attentions; each sort is summed")
+AFTER = Port(description="anything; only makes this block draw after the block that gives it")
+
+# --- episodes of a world --------------------------------------------------------------------------------------------------
+
+CONTENT = Port(dtype="dict", description="the world's content before the episode, by field")
+FIRST_CONTENT = replace(CONTENT, aggregation="first")
+NEW_CONTENT = replace(CONTENT, description="the world's content after the episode, by field; the one before is not changed")
+ACTION = Port(description="what the user wants to do, in words; None for nothing")
+INTENT = Port(description="what is meant to happen: words, or a mapping with text and resolution")
+DESCRIPTION = Port(description="what the pictures show, in words: one text, or a list with one for each picture")
+OUTCOME = Port(dtype="text", description="what happened, in words")
