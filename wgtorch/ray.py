@@ -24,7 +24,7 @@ from wgtorch.core.errors import EndpointError, PortTypeError, StateError, Struct
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
 from wgtorch.core.run import background
-from wgtorch.core.run.batch import run_items
+from wgtorch.core.run.joined_runs import run_items
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.trust import Trust

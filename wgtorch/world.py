@@ -12,7 +12,7 @@ from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.drawing import Link
 from wgtorch.core.errors import Finding, StateError, StructureError, ValidationResult
 from wgtorch.core.registry import Registry
-from wgtorch.core.run.batch import check_items, seeds_of
+from wgtorch.core.run.joined_runs import check_items, seeds_of
 from wgtorch.core.signature import copy_plain
 from wgtorch.stage import Stage
 from wgtorch.storage.commit import Commit

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from tests.blocks_for_tests import Affine, chain
 from wgtorch.core.block import Block, register_block
 from wgtorch.graph import Graph
+from wgtorch.lora.active_adapters import preserve_adapter_context
 from wgtorch.lora.adapted_module import adapters_on, tensors_of
-from wgtorch.lora.context import preserve_adapter_context
 from wgtorch.lora.places import places_of, unique_models
 
 

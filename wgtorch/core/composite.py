@@ -20,7 +20,6 @@ from wgtorch.core.level import edits
 from wgtorch.core.plan import Loop, Plan, make_plan
 from wgtorch.core.port import MISSING, Port
 from wgtorch.core.run import background
-from wgtorch.core.run.batch import check_items, run_items, seeds_of, takes_several
 from wgtorch.core.run.cached_call import of_level
 from wgtorch.core.run.context import (
     Callback,
@@ -38,6 +37,7 @@ from wgtorch.core.run.context import (
 )
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.executor import inlined_children, walk, walk_async
+from wgtorch.core.run.joined_runs import check_items, run_items, seeds_of, takes_several
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import LoopSteps, check_loop_steps, check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import NodeCache, copied

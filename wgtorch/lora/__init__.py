@@ -10,8 +10,8 @@ PEFT makes the layers and its files; it is loaded when the first of these is cal
 place uses no adapter, unless ``with wgtorch.lora.use_adapter(block, "winter"):`` says so.
 """
 
+from wgtorch.lora.active_adapters import preserve_adapter_context
 from wgtorch.lora.add_remove import add, from_peft, remove
-from wgtorch.lora.context import preserve_adapter_context
 from wgtorch.lora.files import load, save
 from wgtorch.lora.merged_weights import fuse, merge, unmerge
 from wgtorch.lora.report import Adapted, Report, Skipped

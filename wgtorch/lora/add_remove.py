@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wgtorch.core.errors import StructureError, require, suggest
+from wgtorch.lora.active_adapters import changing
 from wgtorch.lora.adapted_module import adapted_module, adapters_on, layers_of, merged_into, names_in, tensors_of
-from wgtorch.lora.context import changing
 from wgtorch.lora.freezing import freeze, settle_mode, thaw
 from wgtorch.lora.injection import OFT_OPTIONS, OPTIONS, check_name, convert_layers, eject, inject, is_converted
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models

@@ -14,11 +14,11 @@ from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import CheckpointError, StructureError, suggest
 from wgtorch.core.tree import is_level
+from wgtorch.lora.active_adapters import changing
 from wgtorch.lora.adapted_module import misfits, set_tensors
-from wgtorch.lora.context import changing
-from wgtorch.lora.formats.names import adapter_names
-from wgtorch.lora.formats.read import Foreign, Stored, read_adapters
-from wgtorch.lora.formats.write import FORMATS, WRITERS, parts_of
+from wgtorch.lora.formats.foreign_layer_names import adapter_names
+from wgtorch.lora.formats.read_foreign_files import Foreign, Stored, read_adapters
+from wgtorch.lora.formats.write_foreign_files import FORMATS, WRITERS, parts_of
 from wgtorch.lora.injection import OFT_OPTIONS, eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models

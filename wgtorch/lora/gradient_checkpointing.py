@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wgtorch.lora.context import preserve_adapter_context
+from wgtorch.lora.active_adapters import preserve_adapter_context
 
 _FUNCTION = "_gradient_checkpointing_func"
 _SETTER = "_set_gradient_checkpointing"

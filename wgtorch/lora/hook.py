@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wgtorch.core.adapter_hook import AdapterHook, AdapterHooks
 from wgtorch.core.errors import Finding, StructureError
-from wgtorch.lora import adapted_module, context, peft_format
+from wgtorch.lora import active_adapters, adapted_module, peft_format
 from wgtorch.lora.injection import convert_layers
 from wgtorch.lora.selection import Canonical, canonical
 
@@ -23,31 +23,31 @@ class LoraHook(AdapterHook):
 
     def resolve(self, adapter: Any, child: Any, where: str, *, check: bool = True) -> Canonical:
         chosen = canonical(adapter, where)
-        if check and (wrong := context.missing(child, chosen)) is not None:
+        if check and (wrong := active_adapters.missing(child, chosen)) is not None:
             raise StructureError(f"{where}: {wrong}")
         if chosen is not None:
             convert_layers(child)
         return chosen
 
     def missing(self, adapter: Any, child: Any) -> str | None:
-        return context.missing(child, adapter)
+        return active_adapters.missing(child, adapter)
 
     def context(self, adapter: Any, child: Any, where: str, item: int | None = None) -> AbstractContextManager[None] | None:
-        return context.context_at(adapter, child, where, item)
+        return active_adapters.context_at(adapter, child, where, item)
 
     def active(self) -> Any:
-        return context.current.active, context.current.outer
+        return active_adapters.current.active, active_adapters.current.outer
 
     def selection(self, adapter: Any, child: Any) -> AbstractContextManager[None] | None:
-        return context.selection_at(adapter)
+        return active_adapters.selection_at(adapter)
 
     def inactive(self, adapter: Any, block: nn.Module) -> Collection[int]:
-        active = context.active_names(adapter, block)
+        active = active_adapters.active_names(adapter, block)
         idle = [name for name in adapted_module.adapters_on(block) if name not in active]
         return {id(parameter) for name in idle for parameter in adapted_module.tensors_of(block, name).values()}
 
     def preserve(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return context.preserve_adapter_context(function)
+        return active_adapters.preserve_adapter_context(function)
 
     def base_state(self, block: nn.Module) -> dict[str, Any]:
         return adapted_module.base_state(block)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgtorch.core.errors import PortError, StructureError
-from wgtorch.lora.context import current, current_graph_task
+from wgtorch.lora.active_adapters import current, current_graph_task
 from wgtorch.lora.selection import Active, PerSample
 
 

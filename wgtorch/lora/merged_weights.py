@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.errors import StructureError
+from wgtorch.lora.active_adapters import changing, missing
 from wgtorch.lora.adapted_module import base_of, has_copies, is_low_rank, layers_of, merged_into, names_in, set_merged
 from wgtorch.lora.add_remove import remove
-from wgtorch.lora.context import changing, missing
 from wgtorch.lora.places import Place, places_of, unique_models
 from wgtorch.lora.selection import PerSample, Weighted, as_active, canonical
 

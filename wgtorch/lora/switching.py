@@ -8,8 +8,8 @@ from typing import Any
 from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.errors import StructureError
 from wgtorch.core.tree import is_level, levels
+from wgtorch.lora.active_adapters import AdapterContext, current, missing
 from wgtorch.lora.adapted_module import adapters_on, tensors_of
-from wgtorch.lora.context import AdapterContext, current, missing
 from wgtorch.lora.injection import convert_layers
 from wgtorch.lora.places import places_of
 from wgtorch.lora.selection import Canonical, as_active, canonical, names_of, restricted

@@ -117,9 +117,9 @@ class TextualInversion(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Takes back what weight decay, or an optimizer that looks at whole matrices, did to other words."""
         for encoder in self.encoders:
-            kept = encoder.layer.weight[encoder.rows]
+            own = encoder.layer.weight[encoder.rows]
             encoder.layer.weight.copy_(encoder.others)
-            encoder.layer.weight[encoder.rows] = kept
+            encoder.layer.weight[encoder.rows] = own
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
@@ -166,8 +166,8 @@ def _only(rows: Tensor) -> Any:
     """A hook that leaves of a gradient what is for some rows."""
 
     def masked(gradient: Tensor) -> Tensor:
-        kept = torch.zeros_like(gradient)
-        kept[rows] = gradient[rows]
-        return kept
+        chosen = torch.zeros_like(gradient)
+        chosen[rows] = gradient[rows]
+        return chosen
 
     return masked

@@ -20,7 +20,7 @@ from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal
 from wgtorch import lora
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
-from wgtorch.lora.formats.names import Spelling, adapter_names
+from wgtorch.lora.formats.foreign_layer_names import Spelling, adapter_names
 
 pytestmark = [  # of their code
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),

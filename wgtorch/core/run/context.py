@@ -15,13 +15,13 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortError, PortTypeError, RunCancelled, RunTimeoutError, suggest
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.batch import meeting
 from wgtorch.core.run.cached_call import CachedRun, note_draw
 from wgtorch.core.run.events import Callback as Callback
 from wgtorch.core.run.events import Event as Event
 from wgtorch.core.run.events import callbacks_of as callbacks_of
 from wgtorch.core.run.events import told_of_item as told_of_item
 from wgtorch.core.run.foreign_draws import serve_from, serving
+from wgtorch.core.run.joined_runs import meeting
 from wgtorch.core.run.loop_steps import LoopSteps, below, check_loop_steps
 from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.pause import PauseRequest, claim_request

@@ -25,6 +25,7 @@ from wgtorch.core.port import MISSING
 from wgtorch.core.run import async_walk
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.cached_call import CachedRun, Deferred, of_loop, slots_of, written_by
+from wgtorch.core.run.call_outputs import outputs_of, store_outputs
 from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.error_paths import locate
@@ -32,7 +33,7 @@ from wgtorch.core.run.global_hooks import has_global_hooks
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
 from wgtorch.core.run.loop_steps import steps_here
-from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told, outputs_of, store_outputs
+from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
 from wgtorch.core.tree import is_level

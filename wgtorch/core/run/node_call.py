@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from inspect import iscoroutine
@@ -15,21 +14,21 @@ from torch import Tensor, nn
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.errors import MissingInputError, PortError
-from wgtorch.core.kinds import describe
 from wgtorch.core.plan import LEVEL, Call
 from wgtorch.core.plan.routes import apart
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
-from wgtorch.core.run.batch import Arrival, takes_several
 from wgtorch.core.run.cached_call import CachedRun, NotedRng, note_draw, of_level, of_node, why_not
+from wgtorch.core.run.call_outputs import outputs_of
 from wgtorch.core.run.context import ActiveCall, Event, RunContext, enter_call, leave_call
 from wgtorch.core.run.debug import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
+from wgtorch.core.run.joined_runs import Arrival, takes_several
+from wgtorch.core.run.mapped_call import call_mapped
 from wgtorch.core.run.pause import Stopped
-from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.retry import call_again
 from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
-from wgtorch.core.run.thread_context import SteppedHere, in_this_context
+from wgtorch.core.run.thread_context import SteppedHere
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
 
@@ -85,7 +84,9 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     for name in call.required:
         if name not in values:
             raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
-    make = _mapped if node.map else _maker(run, node)
+    make = _maker(run, node)
+    if node.map:
+        make = partial(call_mapped, make)
     if run is None or not (run.options.callbacks or run.options.debug):
         result = make(node, child, call, values, run)
         if call.routes:
@@ -183,59 +184,6 @@ def _sources(composite: ExecutorHost, node_id: str, port: str) -> str:
     ]
     names += [f"input {e.name!r} (not given)" for e in composite.exposed_inputs if (e.node_id, e.port_name) == (node_id, port)]
     return " or ".join(names) or "anywhere"
-
-
-def _mapped(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None) -> Any:
-    """One call of a child for each item of a mapped list, or one for the whole list where the child takes it."""
-    lists = {name: values[name] for name in node.map if name in values}
-    for name, items in lists.items():
-        if not isinstance(items, (list, tuple)):
-            raise PortError(f"{node.node_id}.{name}: got {describe(items)}; expected a list, since the node maps over {list(node.map)}")
-    lengths = {name: len(items) for name, items in lists.items()}
-    if len(set(lengths.values())) > 1:
-        raise PortError(f"{node.node_id}: the mapped inputs differ in length: {lengths}")
-    count = next(iter(lengths.values()), 0)
-    make = _maker(run, node)
-    if getattr(child, "batched", False):
-        return _in_items(outputs_of(call, make(node, child, call, values, run, None), child), count, node.node_id)
-    items_of = [{**values, **{name: items[index] for name, items in lists.items()}} for index in range(count)]
-    calls = [partial(make, node, child, call, item, run, index) for index, item in enumerate(items_of)]
-    if run is not None and run.options.pause is not None:
-        results = _until_stopped(calls, run)
-    else:
-        results = _together(calls, call, run) if call.is_async else [one() for one in calls]
-    ports = tuple(child.get_output_spec().values())  # type: ignore[operator]
-    named = [named_outputs(result, ports, f"{node.node_id}[{index}]") for index, result in enumerate(results)]
-    return {port.name: [result.get(port.name) for result in named] for port in ports}
-
-
-def _until_stopped(calls: Sequence[Callable[[], Any]], run: RunContext) -> list[Any]:
-    """Results of calls one after the other, in a run that may stop inside of one, or has stopped there and goes on."""
-    results = run.options.pause.results_of(run.path)  # type: ignore[union-attr]
-    try:
-        for one in calls[len(results) :]:
-            results.append(one())
-    except Stopped as stop:
-        stop.results = results
-        raise
-    return results
-
-
-def _in_items(outputs: Mapping[str, Any], count: int, where: str) -> dict[str, list[Any]]:
-    """What one call gave for a whole list, item by item; a tensor [count, ...] is cut into [1, ...]."""
-    items = {name: list(value.split(1)) if isinstance(value, Tensor) else value for name, value in outputs.items()}
-    for name, value in items.items():
-        if not isinstance(value, (list, tuple)) or len(value) != count:
-            raise PortError(f"{where}.{name}: a batched call over {count} items gave {describe(value)}; expected one output for each item")
-    return {name: list(value) for name, value in items.items()}
-
-
-def _together(calls: Sequence[Callable[[], Any]], call: Call, run: RunContext | None) -> list[Any]:
-    """Results of calls made at once. When one fails the others are still heard, so that what they bring is kept."""
-    active = [None if run is None else ActiveCall(run, call, index) for index in range(len(calls))]
-    futures = [background.start(in_this_context(one, here)) for one, here in zip(calls, active, strict=True)]
-    wait(futures)
-    return [future.result() for future in futures]
 
 
 def _maker(run: RunContext | None, node: Node) -> Callable[..., Any]:
@@ -356,23 +304,3 @@ def _by_position(call: Call, values: dict[str, Any]) -> tuple[tuple[Any, ...], d
 
 def _level(child: nn.Module) -> str:
     return str(child.level) if is_level(child) else "block"
-
-
-def outputs_of(call: Call, result: Any, child: nn.Module) -> dict[str, Any]:
-    """What a node gave, by output name."""
-    if type(result) is dict:
-        for port, _ in call.store:
-            if port not in result:
-                break
-        else:
-            return result
-    elif call.out_port and not isinstance(result, Mapping):
-        return {call.out_port: result}
-    return named_outputs(result, tuple(child.get_output_spec().values()), call.node)  # type: ignore[operator]
-
-
-def store_outputs(call: Call, result: Any, child: nn.Module, slots: list[Any]) -> None:
-    """Puts what a node gave into the slots that are read."""
-    named = {} if result is MISSING else outputs_of(call, result, child)  # it was skipped
-    for port, slot in call.store:
-        slots[slot] = named.get(port, MISSING)

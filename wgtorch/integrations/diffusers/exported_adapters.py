@@ -8,9 +8,9 @@ from typing import Any
 
 from wgtorch.core.errors import StructureError
 from wgtorch.graph import Graph
-from wgtorch.lora.formats.names import AdapterNames
-from wgtorch.lora.formats.read import DIFFUSERS_WEIGHTS
-from wgtorch.lora.formats.write import parts_of, write_diffusers
+from wgtorch.lora.formats.foreign_layer_names import AdapterNames
+from wgtorch.lora.formats.read_foreign_files import DIFFUSERS_WEIGHTS
+from wgtorch.lora.formats.write_foreign_files import parts_of, write_diffusers
 from wgtorch.lora.merged_weights import check_mergeable
 from wgtorch.lora.places import Place, places_of, unique_models
 from wgtorch.lora.selection import PerSample, Weighted, as_active

@@ -13,7 +13,7 @@ from wgtorch.core.errors import ConfigError, require
 from wgtorch.integrations.diffusers.exported_adapters import ExportedAdapters
 from wgtorch.integrations.diffusers.source import public
 from wgtorch.lora.adapted_module import layers_of
-from wgtorch.lora.formats.write import changes_of
+from wgtorch.lora.formats.write_foreign_files import changes_of
 
 _CLOSE = 1e-5
 _SENTENCE = "a lighthouse in a storm"

@@ -19,7 +19,7 @@ from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import tongues
 
 _WORDS, _NOUNS, _JOINS, _QUESTIONS = (tongues.table(text) for text in (tongues.VERBS, tongues.NOUNS, tongues.JOINS, tongues.QUESTIONS))
-_PHRASES, _DENIALS = tongues.turns(), tongues.spanish_denials()
+_PHRASES, _DENIALS = tongues.english_phrases(), tongues.spanish_denials()
 _LANDS = ("sea", "river", "forest", "mountains", "meadow", "desert", "hills")
 _BUILDINGS = ("house", "castle", "tower", "ship", "bridge", "windmill", "inn", "well", "cave")
 _THINGS = ("lamp", "ring", "apple", "bread", "key", "book", "sword", "rope", "chest", "letter", "boat", "fish")

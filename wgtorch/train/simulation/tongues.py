@@ -262,7 +262,7 @@ def spanish_denials() -> dict[str, str]:
     return dict(zip(cells[::2], cells[1::2], strict=True))
 
 
-def turns() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def english_phrases() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Meaning as words, verb first, and the turns of phrase for it."""
     rows = (line.split(" | ") for line in TURNS.strip().splitlines())
     return [(tuple(meaning.split(" ")), tuple(filter(None, said.split(";")))) for meaning, said in rows]

@@ -1,8 +1,8 @@
 """Guidance: predictions with and without the condition, combined."""
 
-from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, rescale_to
 from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
 from wgtorch.blocks.diffusion.guidance.gradient import GradientGuidance, Preview, add_preview, steer
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance, rescale_to
 from wgtorch.blocks.diffusion.guidance.perp_neg import PerpendicularNegative, perp_neg, perpendicular
 from wgtorch.blocks.diffusion.guidance.perturbed import (
     PerturbedAttention,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.base import IntervalGuidance, check_interval, is_outside, per_sample, within
 from wgtorch.blocks.diffusion.guidance.cfg import cfg
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance, check_interval, is_outside, per_sample, within
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port

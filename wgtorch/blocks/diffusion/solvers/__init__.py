@@ -1,4 +1,4 @@
-"""Solvers: blocks around the steps of :mod:`wgtorch.blocks.diffusion.steps`."""
+"""Solvers: blocks around the steps of :mod:`wgtorch.blocks.diffusion.solvers.formulas`."""
 
 from wgtorch.blocks.diffusion.solvers.base import GridSolver, StochasticSolver
 from wgtorch.blocks.diffusion.solvers.ddim import DDIM

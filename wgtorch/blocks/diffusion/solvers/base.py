@@ -95,7 +95,8 @@ class GridSolver(Solver):
     whatever the solver. (What other libraries call ``scale_model_input`` and ``init_noise_sigma`` is inside the step, and in
     the grid's ``start_scale``.)
 
-    A subclass answers :meth:`coefficients`, once for a grid, and :meth:`step`, with a formula of :mod:`~wgtorch.blocks.diffusion.steps`.
+    A subclass answers :meth:`coefficients`, once for a grid, and :meth:`step`, with a formula of
+    :mod:`~wgtorch.blocks.diffusion.solvers.formulas`.
 
     Args:
         num_steps: of its own grid; the loop then runs for it. Left out, the loop ends when ``done`` says so.

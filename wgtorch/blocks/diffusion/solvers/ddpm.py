@@ -12,7 +12,7 @@ from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import variance_from
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
-from wgtorch.blocks.diffusion.steps import SMALLEST_VARIANCE, ddpm_step, posterior_mean_coefficients, posterior_variance
+from wgtorch.blocks.diffusion.solvers.formulas import SMALLEST_VARIANCE, ddpm_step, posterior_mean_coefficients, posterior_variance
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 

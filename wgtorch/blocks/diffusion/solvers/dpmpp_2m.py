@@ -11,7 +11,7 @@ from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver, one_before
-from wgtorch.blocks.diffusion.steps import dpmpp_2m_coefficients, dpmpp_2m_step
+from wgtorch.blocks.diffusion.solvers.formulas import dpmpp_2m_coefficients, dpmpp_2m_step
 from wgtorch.core.block import register_block
 
 VARIANTS = ("midpoint", "heun")
@@ -24,7 +24,7 @@ class MultistepDPM(GridSolver):
     Args:
         num_steps: see :class:`GridSolver`.
         prediction: what the backbone predicts.
-        variant: ``midpoint`` or ``heun``; see :func:`~wgtorch.blocks.diffusion.steps.dpmpp_2m_coefficients`.
+        variant: ``midpoint`` or ``heun``; see :func:`~wgtorch.blocks.diffusion.solvers.formulas.dpmpp_2m_coefficients`.
         lower_order_final: the last of fewer than 15 steps is of first order.
         euler_at_final: the last step always is. (A step that ends at the data is in any case.)
         clip: limit of |x0|.

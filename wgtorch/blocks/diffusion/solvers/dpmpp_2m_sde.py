@@ -10,7 +10,7 @@ from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
 from wgtorch.blocks.diffusion.solvers.dpmpp_2m import MultistepDPM
-from wgtorch.blocks.diffusion.steps import dpmpp_2m_sde_coefficients, dpmpp_2m_sde_step
+from wgtorch.blocks.diffusion.solvers.formulas import dpmpp_2m_sde_coefficients, dpmpp_2m_sde_step
 from wgtorch.core.block import register_block
 
 

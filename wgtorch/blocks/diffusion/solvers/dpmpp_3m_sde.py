@@ -10,7 +10,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver, one_before
-from wgtorch.blocks.diffusion.steps import dpmpp_3m_sde_coefficients, dpmpp_3m_sde_step
+from wgtorch.blocks.diffusion.solvers.formulas import dpmpp_3m_sde_coefficients, dpmpp_3m_sde_step
 from wgtorch.core.block import register_block
 
 

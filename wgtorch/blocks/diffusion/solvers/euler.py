@@ -9,7 +9,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver, check_data
-from wgtorch.blocks.diffusion.steps import euler_coefficients, euler_step
+from wgtorch.blocks.diffusion.solvers.formulas import euler_coefficients, euler_step
 from wgtorch.core.block import register_block
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver
-from wgtorch.blocks.diffusion.steps import flow_euler_step
+from wgtorch.blocks.diffusion.solvers.formulas import flow_euler_step
 from wgtorch.core.block import register_block
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.flow_euler import FlowSolver
+from wgtorch.blocks.diffusion.solvers.formulas import flow_heun_step, heun_coefficients
 from wgtorch.blocks.diffusion.solvers.heun import TwoStage
-from wgtorch.blocks.diffusion.steps import flow_heun_step, heun_coefficients
 from wgtorch.core.block import register_block
 
 

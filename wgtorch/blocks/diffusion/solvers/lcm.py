@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
-from wgtorch.blocks.diffusion.steps import consistency_coefficients, lcm_step
+from wgtorch.blocks.diffusion.solvers.formulas import consistency_coefficients, lcm_step
 from wgtorch.core.block import register_block
 
 
@@ -22,8 +22,8 @@ class LCM(StochasticSolver):
     Args:
         num_steps: see :class:`GridSolver`.
         prediction: what the backbone predicts.
-        timestep_scaling: see :func:`~wgtorch.blocks.diffusion.steps.consistency_coefficients`; None takes the data as it is predicted, as
-            k-diffusion's samplers do.
+        timestep_scaling: see :func:`~wgtorch.blocks.diffusion.solvers.formulas.consistency_coefficients`; None takes the data as it
+            is predicted, as k-diffusion's samplers do.
         clip: limit of |x0|.
         threshold: for dynamic thresholding.
         schedule: settings of its own grid; of convention ``lcm`` where left out.

@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
 from wgtorch.blocks.diffusion.solvers.base import GridSolver, one_before
-from wgtorch.blocks.diffusion.steps import (
+from wgtorch.blocks.diffusion.solvers.formulas import (
     linear_combination,
     unipc_correct,
     unipc_corrector_coefficients,

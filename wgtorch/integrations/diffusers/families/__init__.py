@@ -22,7 +22,7 @@ from wgtorch.integrations.diffusers.families.stable_diffusion_xl import STABLE_D
 from wgtorch.integrations.diffusers.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
 from wgtorch.integrations.diffusers.families.wan import WAN
 from wgtorch.integrations.diffusers.families.z_image import Z_IMAGE
-from wgtorch.lora.formats.names import AdapterNaming
+from wgtorch.lora.formats.foreign_layer_names import AdapterNaming
 
 FAMILIES = (
     STABLE_DIFFUSION,

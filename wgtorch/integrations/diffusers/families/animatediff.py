@@ -11,7 +11,7 @@ from wgtorch.integrations.diffusers.blocks import FrameAutoencoder, UNetMotion
 from wgtorch.integrations.diffusers.families.family import CLIP, Family, text_part
 from wgtorch.integrations.diffusers.families.stable_diffusion import check_unet, clip_prompts, unet_size
 from wgtorch.integrations.diffusers.source import Source
-from wgtorch.lora.formats.names import AdapterNames
+from wgtorch.lora.formats.foreign_layer_names import AdapterNames
 
 
 def _check(source: Source, task: str) -> None:

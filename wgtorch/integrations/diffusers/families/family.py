@@ -13,7 +13,7 @@ from wgtorch.integrations.diffusers.sampling import expose_distilled, sampling
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import conditions
 from wgtorch.integrations.diffusers.video import video_sampling
-from wgtorch.lora.formats.names import FUSED, AdapterNames
+from wgtorch.lora.formats.foreign_layer_names import FUSED, AdapterNames
 
 IGNORED = ("safety_checker", "feature_extractor", "watermark")
 """Parts of pipelines that change no picture, or only cover it, which graphs leave out."""

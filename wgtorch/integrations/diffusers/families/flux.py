@@ -14,7 +14,7 @@ from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
 from wgtorch.integrations.diffusers.families.family import CLIP, Family, latents, tasks_of, text_part
 from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt, t5_encoders
-from wgtorch.lora.formats.names import AdapterNames
+from wgtorch.lora.formats.foreign_layer_names import AdapterNames
 
 _FILL = Defaults(1.0, 1.0, distilled_scale=30.0)
 

@@ -11,7 +11,7 @@ from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny
 from wgtorch.integrations.diffusers.families.family import CLIP, Family, tasks_of, text_part
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import encoders, is_told
-from wgtorch.lora.formats.names import AdapterNames
+from wgtorch.lora.formats.foreign_layer_names import AdapterNames
 
 LCM = "LatentConsistencyModelPipeline"
 

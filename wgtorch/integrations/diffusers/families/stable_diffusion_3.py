@@ -9,7 +9,7 @@ from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny
 from wgtorch.integrations.diffusers.families.family import CLIP_PROJECTED, Family, tasks_of, text_part, trained_side
 from wgtorch.integrations.diffusers.families.stable_diffusion import check_channels
 from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt, t5_encoders
-from wgtorch.lora.formats.names import AdapterNames
+from wgtorch.lora.formats.foreign_layer_names import AdapterNames
 
 
 def _prepare(parts: Parts) -> None:

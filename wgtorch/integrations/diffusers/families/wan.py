@@ -12,7 +12,7 @@ from wgtorch.integrations.diffusers.blocks import AutoencoderKLWan, WanTransform
 from wgtorch.integrations.diffusers.families.family import Family, Part, text_part
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import is_told
-from wgtorch.lora.formats.names import AdapterNames
+from wgtorch.lora.formats.foreign_layer_names import AdapterNames
 
 _SIZE = {"num_frames": 81, "height": 480, "width": 832}
 

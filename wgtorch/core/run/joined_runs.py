@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
+from wgtorch.core.run.joined_inputs import can_join, items_of, joined_key, listed, rows_of, stacked
 from wgtorch.core.run.port_checks import named_outputs
-from wgtorch.core.run.rng import Key, check_seed
+from wgtorch.core.run.rng import check_seed
 
 PerItem = Callable[[dict[str, Any], Any], Any]
 """Makes the call of a block, with inputs by name and the run whose draws are its own."""
@@ -96,7 +96,7 @@ class JoinedCalls:
         groups: dict[Any, list[list[Arrival]]] = {}
         for arrival in sorted(self._waiting, key=lambda arrival: arrival.item):
             known = groups.setdefault((id(arrival.child), arrival.place), [])
-            fitting = next((group for group in known if _can_join(group[0], arrival)), None)
+            fitting = next((group for group in known if _fits(group[0], arrival)), None)
             if fitting is None:
                 known.append([arrival])
             else:
@@ -110,16 +110,19 @@ class JoinedCalls:
     def _call_as_one(self, group: list[Arrival]) -> None:
         first = group[0]
         child: Any = first.child
-        join, part = (_listed, _items_of) if child.batched else (_stacked, _rows_of)
         try:
-            values, sizes = join([arrival.values for arrival in group])
-            result = first.make(values, replace(first.run, key=_joined_key([arrival.run.key for arrival in group])))
+            values, sizes = (listed if child.batched else stacked)([arrival.values for arrival in group])
+            result = first.make(values, replace(first.run, key=joined_key([arrival.run.key for arrival in group])))
             outputs = named_outputs(result, tuple(child.get_output_spec().values()), child.block_id)
-            parts = part(outputs, sizes)
+            parts = items_of(outputs, len(group), child.block_id) if child.batched else rows_of(outputs, sizes)
         except Exception:  # whatever it was, each item makes its own call, and has its own error
             return
         for arrival, own in zip(group, parts, strict=True):
             arrival.outputs = own
+
+
+def _fits(first: Arrival, other: Arrival) -> bool:
+    return type(first.run.key) is type(other.run.key) and can_join(first.child, first.values, other.values)
 
 
 meeting: ContextVar[tuple[JoinedCalls, int] | None] = ContextVar("batch of runs", default=None)
@@ -189,123 +192,3 @@ def check_items(inputs: Any, where: str) -> list[Any]:
     if isinstance(inputs, (str, bytes, Mapping)) or not hasattr(inputs, "__iter__"):
         raise PortTypeError(f"{where}: batch() got {describe(inputs)}; expected a list with the inputs of each item")
     return list(inputs)
-
-
-# --- putting inputs together ------------------------------------------------------------------------------------------
-
-
-def _can_join(first: Arrival, other: Arrival) -> bool:
-    child: Any = first.child
-    if type(first.run.key) is not type(other.run.key) or first.values.keys() != other.values.keys():
-        return False
-    pairs = [(first.values[name], other.values[name]) for name in first.values]
-    if child.batched:
-        ports = child.get_input_spec()
-        return all(_is_equal(*pair) for name, pair in zip(first.values, pairs, strict=True) if ports[name].dtype == "number")
-    return all(_can_stack(*pair) for pair in pairs) and _rows(first.values) is not None and _rows(first.values) == _rows(other.values)
-
-
-def _can_stack(first: Any, other: Any) -> bool:
-    if isinstance(first, Tensor) and isinstance(other, Tensor):
-        if first.dim() and other.dim():
-            return first.shape == other.shape and first.dtype == other.dtype and first.device == other.device
-        return _is_equal(first, other)
-    if type(first) is not type(other):
-        return False
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(other) and all(map(_can_stack, first, other))
-    if isinstance(first, Mapping):
-        return first.keys() == other.keys() and all(_can_stack(first[key], other[key]) for key in first)
-    return _is_equal(first, other)
-
-
-def _is_equal(first: Any, other: Any) -> bool:
-    if first is other:
-        return True
-    if isinstance(first, Tensor) or isinstance(other, Tensor):
-        return isinstance(first, Tensor) and isinstance(other, Tensor) and first.shape == other.shape and torch.equal(first, other)
-    try:
-        return type(first) is type(other) and bool(first == other)
-    except Exception:  # whatever a foreign class does when compared, it is not known to be the same
-        return False
-
-
-def _rows(values: Any) -> int | None:
-    """Rows of the tensors among the inputs of one item; None where they differ, or there are none."""
-    found = {tensor.shape[0] for tensor in _tensors(values)}
-    return found.pop() if len(found) == 1 else None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.dim() else []
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in _tensors(item)]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
-
-
-def _stacked(items: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:
-    """Inputs whose rows are those of all items one after the other, and how many each has."""
-    return _concatenated(items), [_rows(values) or 0 for values in items]
-
-
-def _concatenated(values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(values)) if first.dim() else first
-    if isinstance(first, Mapping):
-        return {key: _concatenated([value[key] for value in values]) for key in first}
-    if isinstance(first, (list, tuple)):
-        joined = [_concatenated(each) for each in zip(*values, strict=True)]
-        return joined if isinstance(first, list) else type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
-    return first
-
-
-def _rows_of(outputs: Any, sizes: Sequence[int]) -> list[Any]:
-    """Each item's rows of what a joined call gave.
-
-    Raises:
-        PortError: it gave other rows than it was given.
-    """
-    if isinstance(outputs, Tensor) and outputs.dim():
-        if outputs.shape[0] != sum(sizes):
-            raise PortError(f"a call for {sum(sizes)} rows gave {describe(outputs)}; expected as many rows")
-        return list(outputs.split(list(sizes)))
-    if isinstance(outputs, Mapping):
-        parts = {key: _rows_of(value, sizes) for key, value in outputs.items()}
-        return [{key: part[index] for key, part in parts.items()} for index in range(len(sizes))]
-    if isinstance(outputs, list) and len(outputs) == sum(sizes) and not _tensors(outputs):  # one of each sample, such as texts
-        return [outputs[sum(sizes[:index]) : sum(sizes[: index + 1])] for index in range(len(sizes))]
-    if isinstance(outputs, (list, tuple)):
-        columns = [_rows_of(value, sizes) for value in outputs]
-        rows = [[column[index] for column in columns] for index in range(len(sizes))]
-        made: Any = list if isinstance(outputs, list) else (lambda row: type(outputs)(*row)) if hasattr(outputs, "_fields") else tuple
-        return [made(row) for row in rows]
-    return [outputs] * len(sizes)
-
-
-def _listed(items: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:
-    """Inputs with a list of all items' values where they differ."""
-    differ = [name for name in items[0] if not all(_is_equal(items[0][name], values[name]) for values in items[1:])]
-    if not differ:
-        raise PortError("the items' inputs are the same, so nothing says which of them would be a list")
-    if any(isinstance(values[name], (list, tuple)) for values in items for name in differ):
-        raise PortError("an item brings a list already")
-    return {name: [values[name] for values in items] if name in differ else value for name, value in items[0].items()}, [1] * len(items)
-
-
-def _items_of(outputs: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    columns = {name: list(value.split(1)) if isinstance(value, Tensor) else value for name, value in outputs.items()}
-    for name, value in columns.items():
-        if not isinstance(value, (list, tuple)) or len(value) != len(sizes):
-            raise PortError(f"{name}: a call for {len(sizes)} items gave {describe(value)}; expected one output for each")
-    return [{name: value[index] for name, value in columns.items()} for index in range(len(sizes))]
-
-
-def _joined_key(keys: Sequence[Key | None]) -> Key | None:
-    """What the draws of a joined call are keyed by: each item's own key, or all of an item that has one for each sample."""
-    if keys[0] is None:
-        return None
-    return tuple([part for key in keys for part in (key if isinstance(key, tuple) else (key,))])  # type: ignore[misc]

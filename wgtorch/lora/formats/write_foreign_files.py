@@ -13,9 +13,9 @@ from torch import Tensor
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import StructureError
 from wgtorch.lora.adapted_module import layers_of, names_in
+from wgtorch.lora.formats.foreign_layer_names import TEXT_ENCODERS, AdapterNames, Spelling, adapter_names
 from wgtorch.lora.formats.low_rank import LowRank
-from wgtorch.lora.formats.names import TEXT_ENCODERS, AdapterNames, Spelling, adapter_names
-from wgtorch.lora.formats.read import DIFFUSERS_WEIGHTS, METADATA, config_of, tensors_for, weight_of
+from wgtorch.lora.formats.read_foreign_files import DIFFUSERS_WEIGHTS, METADATA, config_of, tensors_for, weight_of
 from wgtorch.lora.peft_format import PREFIX, stored_adapter
 from wgtorch.lora.places import Place
 from wgtorch.lora.selection import Weighted

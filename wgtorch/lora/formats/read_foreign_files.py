@@ -20,9 +20,9 @@ from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.json_text import read_json
 from wgtorch.lora.adapted_module import base_state
+from wgtorch.lora.formats.foreign_layer_names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
 from wgtorch.lora.formats.layer_tensors import layer_tensors
 from wgtorch.lora.formats.low_rank import LowRank, low_rank
-from wgtorch.lora.formats.names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
 from wgtorch.lora.peft_format import own_names
 from wgtorch.lora.target_modules import sizes
 

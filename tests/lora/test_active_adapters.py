@@ -19,7 +19,7 @@ from tests.lora.models import Body, by_hand, fill, gradients, leaves, twice
 from wgtorch import lora
 from wgtorch.core.errors import PortError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
-from wgtorch.lora.context import current
+from wgtorch.lora.active_adapters import current
 from wgtorch.pipeline import Pipeline
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

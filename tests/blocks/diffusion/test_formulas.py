@@ -17,7 +17,7 @@ from tests.blocks.diffusion.against_diffusers import SHAPE, noises_for, schedule
 from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, flow_level, vp_level
 from wgtorch.blocks.diffusion.schedules import DiffusionSchedule
 from wgtorch.blocks.diffusion.solvers import DPMpp3MSDE
-from wgtorch.blocks.diffusion.steps import (
+from wgtorch.blocks.diffusion.solvers.formulas import (
     consistency_coefficients,
     ddim_coefficients,
     ddim_step,
