@@ -15,6 +15,8 @@ VIDEO = Port(dtype="video", shape=("B", "T", 3, "H", "W"), description="videos o
 MASK = Port(dtype="tensor", shape=("B", 1, "H", "W"), description="1 where the picture is painted anew, 0 where it stays")
 HEIGHT = Port(dtype="number", description="height in pixels")
 WIDTH = Port(dtype="number", description="width in pixels")
+LATENT_MASK = Port(dtype="tensor", shape=("B", 1, "h", "w"), description="the mask at the latents' size: 1 where they are painted anew")
+NUM_IMAGES = Port(dtype="number", description="pictures for each prompt")
 NUM_FRAMES = Port(dtype="number", description="frames of the video")
 USAGE = Port(dtype="dict", optional=True, description="what the call took: seconds as latency, and tokens and cost where the model tells")
 
@@ -26,17 +28,20 @@ ANSWER_TOKENS = Port(dtype="tensor", shape=("B",), optional=True, description="t
 
 TOKENS = Port(dtype="tokens", shape=("B", "L"), description="token ids, padded")
 ATTENTION_MASK = Port(dtype="tokens", description="1 for a token of the text, 0 for padding [B, L]")
-EMBEDDING = Port(dtype="embedding", description="the embedded prompts [B, L, D]")
+ROWS = Port(dtype="embedding", description="conditions [B, ...], of which only the rows, the dtype and the device count")
+MAX_SEQUENCE_LENGTH = Port(dtype="number", description="tokens of an embedded prompt")
 POOLED = Port(dtype="embedding", description="one vector for each prompt [B, P]")
 TEXT_EMBEDS = Port(dtype="embedding", description="one vector for each prompt, from the text encoder's pooled output [B, P]")
 TIME_IDS = Port(dtype="tensor", description="original size, crop and target size in pixels [B, 6], for models trained with them (SDXL)")
 GUIDANCE = Port(dtype="number", description="guidance scale a distilled model was trained with, one for all or [B]; others ignore it")
 GUIDANCE_SCALE = Port(dtype="number", description="strength of classifier-free guidance; at most 1 is none")
+CONDITIONING_SCALE = Port(dtype="number", description="strength of what is added; 1 is as trained")
 PARTS = Port(dtype="number", description="2 where the batch holds the unconditional rows before the conditional ones, else 1")
 
 # --- the denoising loop ---------------------------------------------------------------------------------------------------
 
 LATENT = Port(dtype="latent", description="the noisy latents [B, C, ...]")
+VIDEO_LATENT = Port(dtype="latent", shape=("B", "C", "T", "H", "W"), description="the noisy latents of videos")
 CLEAN_LATENT = Port(dtype="latent", description="latents without noise [B, C, ...]")
 TIMESTEP = Port(dtype="number", description="one for all, or [B]; in the units of the model's schedule")
 PRED = Port(dtype="latent", description="noise, x0, velocity or flow, in the shape of the latents")
@@ -45,12 +50,15 @@ PROGRESS = Port(description="the sampler's grid of timesteps, and how far along 
 DONE = Port(description="True after the last step")
 NUM_STEPS = Port(dtype="number", description="steps of the loop")
 STRENGTH = Port(dtype="number", description="share of the steps to take from an image, in (0, 1]; 1 starts from pure noise")
-TIMESTEPS = Port(dtype="list", description="the timesteps themselves, falling, in place of num_steps")
-SIGMAS = Port(dtype="list", description="the noise levels themselves, falling, in place of num_steps")
-START = Port(dtype="number", description="share of the steps, in [0, 1], at which this begins")
-END = Port(dtype="number", description="share of the steps, in [0, 1], at which this ends")
+RUN_TIMESTEPS = Port(dtype="list", description="the timesteps of this run, falling, in place of num_steps")
+RUN_SIGMAS = Port(dtype="list", description="the noise levels of this run, falling, in place of num_steps")
+START = Port(dtype="number", description="share of the way to the data, in (0, 1), already made: the loop starts there and adds no noise")
+END = Port(dtype="number", description="share of the way to the data, in (0, 1), at which the loop leaves off")
+MU = Port(dtype="number", description="log of the shift of a flow's noise levels")
+NUM_TOKENS = Port(dtype="number", description="patches of the latent, from which the shift is found")
 ADAPTED = Port(aggregation="list", description="what adapters add: residuals of layers, keys and values of attentions; each sort is summed")
 AFTER = Port(description="anything; only makes this block draw after the block that gives it")
+NOISE_AUG_STRENGTH = Port(dtype="number", description="deviation of noise in the picture, whose pixels count from -1 to 1")
 
 # --- episodes of a world --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import CLEAN_LATENT, NOISE, NUM_STEPS, PROGRESS, STRENGTH
 from wgtorch.roles import Noise
 
 
@@ -27,11 +28,8 @@ class NoiseSource(Noise):
         schedule: settings of a schedule, as for :func:`build_schedule`.
     """
 
-    inputs: Mapping[str, Any] = {
-        "progress": Port(dtype="any", optional=True),
-        "num_steps": Port(dtype="number", optional=True),
-    }
-    outputs: Mapping[str, Any] = {"timestep": "number"}
+    inputs: Mapping[str, Any] = {"progress": PROGRESS, "num_steps": NUM_STEPS}
+    outputs: Mapping[str, Any] = {"timestep": Port(dtype="number", description="what the backbone is called with first")}
     uses_global_rng = False
 
     def __init__(self, timestep: float | None, schedule: Mapping[str, Any] | None) -> None:
@@ -84,7 +82,7 @@ class GaussianNoise(NoiseSource):
         schedule: settings of a schedule, as for :func:`build_schedule`.
     """
 
-    inputs = {"condition": "embedding"}
+    inputs = {"condition": Port(dtype="embedding", description="conditions [B, ...]: how many rows to draw, their dtype and device")}
 
     def __init__(self, *, shape: list[int], timestep: float | None = None, schedule: dict[str, Any] | None = None) -> None:
         super().__init__(timestep, schedule)
@@ -99,13 +97,7 @@ class GaussianNoise(NoiseSource):
         num_steps: int | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
-        """``latent`` [B, *shape] for ``condition`` [B, ...]; each row is drawn from its own sample's generator.
-
-        Args:
-            condition: [B, ...]; says how many rows, their dtype and device.
-            progress: of a schedule node: where to start.
-            num_steps: of its own schedule.
-        """
+        """``latent`` [B, *shape] for ``condition`` [B, ...]; each row is drawn from its own sample's generator."""
         start = self.initial_state(progress, num_steps)
         noise = noise_for(condition, self.shape, rng)
         return self.outputs_of(noise if start is None else start.start(noise), start)
@@ -120,11 +112,7 @@ class ImageNoise(NoiseSource):
         schedule: settings of a schedule, as for :func:`build_schedule`; left out beside a schedule node.
     """
 
-    inputs = {
-        "image_latent": "latent",
-        "strength": Port(dtype="number", optional=True),
-        "noise": Port(dtype="latent", optional=True),
-    }
+    inputs = {"image_latent": CLEAN_LATENT, "strength": STRENGTH, "noise": NOISE}
 
     def __init__(self, *, strength: float = 0.8, schedule: dict[str, Any] | None = None) -> None:
         super().__init__(None, schedule)
@@ -140,13 +128,6 @@ class ImageNoise(NoiseSource):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``latent``, like ``image_latent`` [B, C, ...].
-
-        Args:
-            image_latent: clean.
-            progress: of a schedule node, whose ``strength`` says where to start.
-            num_steps: of its own schedule.
-            strength: the share of its own schedule's grid to walk.
-            noise: standard normal and like ``image_latent``; drawn for each sample by its own generator where left out.
 
         Raises:
             PortError: neither a schedule of its own nor ``progress``.

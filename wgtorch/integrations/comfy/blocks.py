@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, suggest
 from wgtorch.core.port import Port
+from wgtorch.ports import HEIGHT, LATENT, NOISE, PROGRESS, WIDTH
 from wgtorch.roles import Noise
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
@@ -29,8 +30,8 @@ class EmptyLatent(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"width": "number", "height": "number", "batch_size": "number"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {"width": WIDTH, "height": HEIGHT, "batch_size": Port(dtype="number", description="pictures in a batch")}
+    outputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="zeros [B, C, height / factor, width / factor]")}
 
     def __init__(self, *, channels: int, factor: int) -> None:
         super().__init__()
@@ -47,8 +48,8 @@ class PassedLatent(Block):
     """A latent that a sampler is given, at one place for all that look at it."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {"latent": LATENT}
+    outputs: Mapping[str, Any] = {"latent": LATENT}
 
     def forward(self, latent: Tensor) -> Tensor:
         """``latent`` as it is, [B, C, h, w]."""
@@ -65,25 +66,22 @@ class ComfyStart(Noise):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "condition": "embedding", "image_latent": "latent", "progress": "any", "seed": "number",
-        "mask": Port(dtype="tensor", optional=True),
-    }  # fmt: skip
-    outputs: Mapping[str, Any] = {"noise": "latent"}
+        "condition": Port(dtype="embedding", description="conditions [B, ...]: the dtype and device of the latents"),
+        "image_latent": Port(dtype="latent", description="latents [B, C, h, w], with the noise x0 + sigma eps that another sampler left"),
+        "progress": PROGRESS,
+        "seed": Port(dtype="number", description="seed of the generator"),
+        "mask": Port(
+            dtype="tensor", description="1 where it is painted [B, 1, h, w]; elsewhere the latent is noised as in every later step"
+        ),
+    }
+    outputs: Mapping[str, Any] = {"noise": NOISE}
 
     def __init__(self, *, adds_noise: bool = True) -> None:
         super().__init__()
         self.adds_noise = adds_noise
 
     def forward(self, condition: Tensor, image_latent: Tensor, progress: Any, seed: int, mask: Tensor | None = None) -> dict[str, Any]:
-        """``latent`` to start from and the ``noise`` in it, [B, C, h, w].
-
-        Args:
-            condition: [B, ...]; says the dtype and device.
-            image_latent: [B, C, h, w], with the noise in it that another sampler left: x0 + sigma eps.
-            progress: of the schedule.
-            seed: of the generator.
-            mask: [B, 1, h, w], 1 where it is painted; elsewhere the latent is noised as in every later step.
-        """
+        """``latent`` to start from and the ``noise`` in it, [B, C, h, w]."""
         latent = image_latent.to(condition)
         noise = torch.zeros_like(latent)
         if self.adds_noise:
@@ -108,12 +106,12 @@ class Resize(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "value": "any",
-        "width": Port(dtype="number", optional=True),
-        "height": Port(dtype="number", optional=True),
-        "scale_by": Port(dtype="number", optional=True),
+        "value": Port(description="pictures or latents [B, C, h, w]"),
+        "width": Port(dtype="number", description="width in pixels; 0 follows from the shape"),
+        "height": Port(dtype="number", description="height in pixels; 0 follows from the shape"),
+        "scale_by": Port(dtype="number", description="factor of both sides, in place of width and height"),
     }
-    outputs: Mapping[str, Any] = {"value": "any"}
+    outputs: Mapping[str, Any] = {"value": Port(description="the same at the new size [B, C, h', w']")}
 
     def __init__(self, *, method: str, crop: str = "disabled", factor: int = 1) -> None:
         super().__init__()
@@ -125,14 +123,7 @@ class Resize(Block):
         self.factor = factor
 
     def forward(self, value: Tensor, width: int = 0, height: int = 0, scale_by: float | None = None) -> dict[str, Any]:
-        """``value`` [B, C, h, w] of one like it.
-
-        Args:
-            value: to resize.
-            width: in pixels; where one of the two is 0, it follows from the shape, and where both are, nothing is done.
-            height: likewise.
-            scale_by: instead of both.
-        """
+        """``value`` [B, C, h, w] of one like it."""
         rows, columns = value.shape[2:]
         if scale_by is not None:
             sides = (round(rows * scale_by), round(columns * scale_by))
@@ -174,8 +165,14 @@ class LoadImage(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "mask": Port(dtype="image", optional=True)}
-    outputs: Mapping[str, Any] = {"image": "image", "mask": "tensor"}
+    inputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [B, 3 or 4, H, W], or one [3 or 4, H, W], in [0, 1], in place of the file's"),
+        "mask": Port(dtype="image", description="mask [B, 1, H, W], [1, H, W] or [H, W], in place of the alpha channel"),
+    }
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", shape=("B", 3, "H", "W"), description="the picture, in [0, 1]"),
+        "mask": Port(dtype="tensor", shape=("B", "H", "W"), description="1 where the picture is transparent"),
+    }
 
     def __init__(self, *, file: str) -> None:
         super().__init__()
@@ -183,10 +180,6 @@ class LoadImage(Block):
 
     def forward(self, image: Tensor | None = None, mask: Tensor | None = None) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1], and the ``mask`` [B, H, W]: 1 where the picture is transparent, 0 without an alpha channel.
-
-        Args:
-            image: [B, 3 or 4, H, W] or [3 or 4, H, W] in [0, 1], in place of the file's.
-            mask: [B, 1, H, W], [1, H, W] or [H, W], in place of the alpha channel.
 
         Raises:
             CheckpointError: there is no such file, and nothing is fed.
@@ -219,8 +212,14 @@ class FitPixels(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "mask": Port(dtype="tensor", optional=True)}
-    outputs: Mapping[str, Any] = {"image": "image", "mask": Port(dtype="tensor", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [B, 3, h, w] in [0, 1]"),
+        "mask": Port(dtype="tensor", shape=("B", "h", "w"), description="1 where the picture is to be painted"),
+    }
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [B, 3, H, W] in [0, 1], grey under the mask"),
+        "mask": Port(dtype="tensor", optional=True, description="the grown mask [B, 1, H, W]; only where one came in"),
+    }
 
     def __init__(self, *, factor: int, grow_mask_by: int = 0) -> None:
         super().__init__()
@@ -228,12 +227,7 @@ class FitPixels(Block):
         self.grow_mask_by = grow_mask_by
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
-        """``image`` [B, 3, H, W], and of a mask the grown one [B, 1, H, W].
-
-        Args:
-            image: [B, 3, h, w] in [0, 1].
-            mask: [B, h, w], 1 where it is to be painted.
-        """
+        """``image`` [B, 3, H, W], and of a mask the grown one [B, 1, H, W]."""
         sides = [side // self.factor * self.factor for side in image.shape[2:]]
         if min(sides) < self.factor:
             raise PortError(f"{self.block_id}.image: got {list(image.shape)}; expected at least {self.factor} pixels to a side")
@@ -255,8 +249,13 @@ class ComfyLatentMask(Block):
     """A mask at the size of a latent."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"mask": "tensor", "latent": "latent"}
-    outputs: Mapping[str, Any] = {"latent_mask": "tensor"}
+    inputs: Mapping[str, Any] = {
+        "mask": Port(dtype="tensor", description="mask [B, H, W] or [B, 1, H, W]"),
+        "latent": Port(dtype="latent", shape=("B", "C", "h", "w"), description="latents, which say the size"),
+    }
+    outputs: Mapping[str, Any] = {
+        "latent_mask": Port(dtype="tensor", shape=("B", 1, "h", "w"), description="the mask at the latents' size")
+    }
 
     def forward(self, mask: Tensor, latent: Tensor) -> dict[str, Any]:
         """``latent_mask`` [B, 1, h, w] of ``mask`` [B, H, W] or [B, 1, H, W] and a ``latent`` [B, C, h, w]."""

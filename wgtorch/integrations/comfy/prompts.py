@@ -11,7 +11,9 @@ from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
+from wgtorch.ports import LATENT
 
 STRESS = 1.1  # of what stands in brackets without a number
 _SHORT = 8  # tokens of which a piece is not divided among two sections
@@ -57,7 +59,7 @@ class ComfyTokens(CLIPTokens):
         folder: with the tokenizer's files, as ``save_pretrained`` writes it.
     """
 
-    outputs = {"weights": "tensor"}
+    outputs = {"weights": Port(dtype="tensor", shape=("N", "L"), description="weight of each token")}
 
     def forward(self, text: str | list[str]) -> dict[str, Any]:
         """``tokens``, ``attention_mask`` [N + 1, L] of one text in N sections, and ``weights`` [N, L].
@@ -96,17 +98,18 @@ class WeightedEmbedding(Block):
     """The embedding of weighted sections in one row: a token's is moved away from that of an empty text, or towards it."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"embedding": "embedding", "weights": "tensor", "pooled": "embedding"}
-    outputs: Mapping[str, Any] = {"embedding": "embedding", "pooled": "embedding"}
+    inputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("N + 1", "L", "D"), description="the embedded sections, the last of an empty text"),
+        "weights": Port(dtype="tensor", shape=("N", "L"), description="weight of each token"),
+        "pooled": Port(dtype="embedding", shape=("N + 1", "P"), description="the pooled sections, the last of an empty text"),
+    }
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", description="the weighted sections in one row [1, N L, D]"),
+        "pooled": Port(dtype="embedding", description="the pooled first section [1, P]"),
+    }
 
     def forward(self, embedding: Tensor, weights: Tensor, pooled: Tensor) -> dict[str, Any]:
-        """``embedding`` [1, N L, D], and ``pooled`` [1, P] of the first section.
-
-        Args:
-            embedding: of the sections, and last of an empty one, [N + 1, L, D].
-            weights: of tokens, [N, L].
-            pooled: of the sections, [N + 1, P].
-        """
+        """``embedding`` [1, N L, D], and ``pooled`` [1, P] of the first section."""
         sections, empty = embedding[:-1], embedding[-1:]
         by = weights.to(embedding)[..., None]
         moved = torch.where(by == 1, sections, (sections - empty) * by + empty)
@@ -118,8 +121,16 @@ class AlignedConditions(Block):
     """Two conditions of one length: each is repeated, which changes no attention to it."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"positive": "embedding", "negative": "embedding", "latent": "latent"}
-    outputs: Mapping[str, Any] = {"positive": "embedding", "negative": "embedding", "rows": "number"}
+    inputs: Mapping[str, Any] = {
+        "positive": Port(dtype="embedding", description="the prompt's embedding [1, T, D]"),
+        "negative": Port(dtype="embedding", description="the negative prompt's embedding [1, T', D]"),
+        "latent": LATENT,
+    }
+    outputs: Mapping[str, Any] = {
+        "positive": Port(dtype="embedding", description="the prompt's embedding, repeated to the common length"),
+        "negative": Port(dtype="embedding", description="the negative prompt's embedding, repeated to the common length"),
+        "rows": Port(dtype="number", description="B, rows of the latent"),
+    }
 
     def forward(self, positive: Tensor, negative: Tensor, latent: Tensor) -> dict[str, Any]:
         """Both [1, T, D], and the ``rows`` B of a ``latent`` [B, C, h, w]."""

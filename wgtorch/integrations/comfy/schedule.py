@@ -82,9 +82,9 @@ class ComfySchedule(GridSchedule):
     """
 
     inputs: Mapping[str, Any] = {
-        "start_at_step": Port(dtype="number", optional=True),
-        "end_at_step": Port(dtype="number", optional=True),
-        "leftover": Port(dtype="any", optional=True),
+        "start_at_step": Port(dtype="number", description="steps that another walk has made"),
+        "end_at_step": Port(dtype="number", description="the step at which this walk leaves off"),
+        "leftover": Port(description="leave the noise in that is left at end_at_step; else the last step leads to the data"),
     }
 
     def __init__(
@@ -116,15 +116,6 @@ class ComfySchedule(GridSchedule):
         leftover: bool | None = None,
     ) -> dict[str, Any]:
         """The start of a loop, as of every schedule.
-
-        Args:
-            timestep: where ``alpha`` and ``sigma`` are wanted instead.
-            num_steps: instead of the constructor's.
-            strength: the share of the noise to start from (``denoise``), in (0, 1]: of a schedule so much longer the last steps are walked.
-            sigmas: that fall, the end included, in place of the scheduler's.
-            start_at_step: steps that another walk has made.
-            end_at_step: where this one leaves off.
-            leftover: there the noise that is left stays; else the last step leads to the data.
 
         Raises:
             PortError: ``strength`` is out of its range, or not one step is left.

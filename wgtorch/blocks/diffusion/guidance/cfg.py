@@ -29,7 +29,7 @@ class ClassifierFreeGuidance(IntervalGuidance):
     """
 
     rows_are_samples = True
-    inputs: Mapping[str, Any] = {"rescale": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {"rescale": Port(dtype="number", description="share of the added deviation that is taken back, in [0, 1]")}
 
     def __init__(self, *, scale: float = 2.0, interval: list[float] | None = None, rescale: float = 0.0) -> None:
         super().__init__(scale, interval, rescale)

@@ -15,6 +15,8 @@ from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.core.port import Port
 from wgtorch.graph import Graph
+from wgtorch.ports import LATENT, PRED, PROGRESS, TIMESTEP
+from wgtorch.roles import Backbone
 
 
 class _Levels:
@@ -47,13 +49,11 @@ class Preview(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "timestep": "number",
-        "pred": "latent",
-        "progress": Port(dtype="any", optional=True),
+    inputs: Mapping[str, Any] = {"latent": LATENT, "timestep": TIMESTEP, "pred": PRED, "progress": PROGRESS}
+    outputs: Mapping[str, Any] = {
+        "pred": PRED,
+        "x0": Port(dtype="latent", description="the clean latents that the prediction stands for [B, C, ...]"),
     }
-    outputs: Mapping[str, Any] = {"pred": "latent", "x0": "latent"}
 
     def __init__(self, *, prediction: str, schedule: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -61,19 +61,12 @@ class Preview(Block):
         self._levels = _Levels(schedule)
 
     def forward(self, latent: Tensor, timestep: float | Tensor, pred: Tensor, progress: Any = None) -> dict[str, Any]:
-        """``x0`` [B, C, ...], and ``pred`` as it is.
-
-        Args:
-            latent: what the backbone was called with, [B, C, ...].
-            timestep: likewise.
-            pred: what it predicted, with guidance.
-            progress: of the solver.
-        """
+        """``x0`` [B, C, ...], and ``pred`` as it is."""
         return {"pred": pred, "x0": to_x0(self.prediction, latent, pred, self._levels.at(timestep, progress))}
 
 
 @register_block("guidance/gradient")
-class GradientGuidance(Block):
+class GradientGuidance(Backbone):
     """A backbone whose prediction goes down the gradient of a loss of x0, through the backbone itself.
 
     This is the likelihood's term of Diffusion Posterior Sampling (Chung et al. 2022, https://arxiv.org/abs/2209.14687) and of universal
@@ -90,10 +83,12 @@ class GradientGuidance(Block):
         scale: how far, in deviations of the noise that is left.
     """
 
-    role = "backbone"
     uses_global_rng = False
     compiles = False  # it needs gradients of its own
-    outputs: Mapping[str, Any] = {"pred": "latent", "loss": Port(dtype="tensor", optional=True)}
+    inputs: Mapping[str, Any] = {"progress": PROGRESS}
+    outputs: Mapping[str, Any] = {
+        "loss": Port(dtype="tensor", optional=True, description="the loss of each row before the step down [B], inside the loop")
+    }
 
     def __init__(
         self,
@@ -111,7 +106,7 @@ class GradientGuidance(Block):
         self.prediction = prediction_name(prediction, "GradientGuidance.prediction")
         self.scale = scale
         self._levels = _Levels(schedule)
-        self.inputs = {**self.backbone.get_input_spec(), "progress": Port(dtype="any", optional=True)}  # type: ignore[misc]
+        self.inputs = {**self.backbone.get_input_spec(), "progress": PROGRESS}  # type: ignore[misc]
 
     def to_config(self) -> dict[str, Any]:
         return config_with_blocks(self)
@@ -120,9 +115,6 @@ class GradientGuidance(Block):
         """``pred`` [B, C, ...], and the ``loss`` [B] before it goes down.
 
         Args:
-            latent: [B, C, ...].
-            timestep: as of the backbone.
-            progress: of a schedule or solver.
             inputs: the backbone's others.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wgtorch.ports import TIMESTEP
 from wgtorch.roles import Guidance
 
 
@@ -72,7 +73,7 @@ class IntervalGuidance(Guidance):
         rescale: see :func:`rescale_to`.
     """
 
-    inputs: Mapping[str, Any] = {"timestep": "number"}
+    inputs: Mapping[str, Any] = {"timestep": TIMESTEP}
     uses_global_rng = False
 
     def __init__(self, scale: float, interval: list[float] | None, rescale: float) -> None:

@@ -48,7 +48,10 @@ class PerpendicularNegative(IntervalGuidance):
         rescale: share of the added deviation that is taken back, in [0, 1].
     """
 
-    inputs: Mapping[str, Any] = {"pred_negative": "latent", "negative_scale": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "pred_negative": Port(dtype="latent", description="the prediction with the negative prompt"),
+        "negative_scale": Port(dtype="number", description="share of the negative direction"),
+    }
 
     def __init__(
         self, *, scale: float = 7.5, negative_scale: float = 1.0, interval: list[float] | None = None, rescale: float = 0.0

@@ -55,8 +55,6 @@ def self_attention_guidance(
 class _Away(IntervalGuidance):
     """What both blocks share."""
 
-    inputs: Mapping[str, Any] = {"pred_uncond": Port(dtype="latent", optional=True)}
-
     def __init__(self, scale: float, other_scale: float, interval: list[float] | None, rescale: float) -> None:
         super().__init__(scale, interval, rescale)
         self.other_scale = other_scale
@@ -91,7 +89,10 @@ class PerturbedAttention(_Away):
         perturbed_interval: [low, high] of the timesteps in which this guides beside the other; all of ``interval`` when left out.
     """
 
-    inputs: Mapping[str, Any] = {"pred_perturbed": "latent", "perturbed_scale": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "pred_perturbed": Port(dtype="latent", description="the prediction with perturbed attentions; all rows of a guided batch"),
+        "perturbed_scale": Port(dtype="number", description="strength of the guidance away from it"),
+    }
 
     def __init__(
         self,
@@ -151,7 +152,10 @@ class SelfAttention(_Away):
         rescale: share of the added deviation that is taken back, in [0, 1].
     """
 
-    inputs: Mapping[str, Any] = {"pred_degraded": "latent", "degraded_scale": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "pred_degraded": Port(dtype="latent", description="the prediction for latents blurred where the model attends"),
+        "degraded_scale": Port(dtype="number", description="strength of the guidance away from it"),
+    }
 
     def __init__(
         self, *, scale: float = 7.5, degraded_scale: float = 0.75, interval: list[float] | None = None, rescale: float = 0.0

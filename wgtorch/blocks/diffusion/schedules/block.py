@@ -12,6 +12,7 @@ from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError, PortError, suggest
 from wgtorch.core.port import Port
+from wgtorch.ports import NUM_STEPS, PROGRESS, RUN_SIGMAS, STRENGTH
 from wgtorch.roles import Schedule
 
 KEPT_GRIDS = 64
@@ -27,13 +28,13 @@ class GridSchedule(Schedule):
         num_steps: where the input ``num_steps`` is not fed.
     """
 
-    inputs: Mapping[str, Any] = {
-        "timestep": Port(dtype="number", optional=True),
-        "num_steps": Port(dtype="number", optional=True),
-        "strength": Port(dtype="number", optional=True),
-        "sigmas": Port(dtype="list", optional=True),
+    inputs: Mapping[str, Any] = {"num_steps": NUM_STEPS, "strength": STRENGTH, "sigmas": RUN_SIGMAS}
+    outputs: Mapping[str, Any] = {
+        "progress": PROGRESS,
+        "timestep": Port(dtype="number", description="what the backbone is called with first"),
+        "alpha": Port(dtype="number", description="share of the data at the timestep: x = alpha x0 + sigma noise"),
+        "sigma": Port(dtype="number", description="deviation of the noise at the timestep"),
     }
-    outputs: Mapping[str, Any] = {"progress": "any", "timestep": "number", "alpha": "number", "sigma": "number"}
     uses_global_rng = False
     train_timesteps = 1
     """T, of which parts are counted."""

@@ -17,7 +17,7 @@ from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
 from wgtorch.blocks.diffusion.schedules.spacing import SPACINGS
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
-from wgtorch.core.port import Port
+from wgtorch.ports import END, RUN_TIMESTEPS, START
 
 NEARLY_PURE_NOISE = 2**-24  # alpha_bar that stands for 0 where sigma / alpha has to be finite
 SIGMA_SEQUENCES = ("trained", *SIGMAS)
@@ -53,11 +53,7 @@ class DiffusionSchedule(GridSchedule):
         timestep_type: ``discrete``, or ``continuous`` for models that take 0.25 log sigma.
     """
 
-    inputs: Mapping[str, Any] = {
-        "timesteps": Port(dtype="list", optional=True),
-        "start": Port(dtype="number", optional=True),
-        "end": Port(dtype="number", optional=True),
-    }
+    inputs: Mapping[str, Any] = {"timesteps": RUN_TIMESTEPS, "start": START, "end": END}
 
     def __init__(
         self,
@@ -131,16 +127,6 @@ class DiffusionSchedule(GridSchedule):
         end: float | None = None,
     ) -> dict[str, Any]:
         """The start of a loop, and ``alpha`` and ``sigma`` there.
-
-        Args:
-            timestep: where ``alpha`` and ``sigma`` are wanted instead, a number or [B].
-            num_steps: instead of the constructor's.
-            strength: the share of the grid to walk, in (0, 1], for an image to start from.
-            timesteps: of this run, falling, whatever ``num_steps``; as of the constructor.
-            sigmas: likewise.
-            start: the share of the way from noise to data, in (0, 1), that another walk has made already: the loop goes on from its
-                latent, to which no noise is added, whatever ``strength``.
-            end: likewise where this walk leaves off, for another to go on.
 
         Raises:
             PortError: both are given, they do not fall, or the convention takes timesteps only.

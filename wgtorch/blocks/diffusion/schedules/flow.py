@@ -17,6 +17,7 @@ from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.ports import MU, NUM_TOKENS
 
 CONVENTIONS = ("even", "trained", "dpm_solver", "unipc")
 NOT_QUITE_NOISE = 1e-6  # by how much the first sigma of UniPC's grid stays below 1
@@ -46,7 +47,11 @@ class FlowSchedule(GridSchedule):
         final_sigmas_type: ``zero`` ends at the data, ``sigma_min`` where the last step starts.
     """
 
-    inputs: Mapping[str, Any] = {"mu": Port(dtype="number", optional=True), "tokens": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "mu": MU,
+        "tokens": NUM_TOKENS,
+        "sigmas": Port(dtype="list", description="the noise levels of this run, falling, before any shift and without the end"),
+    }
 
     def __init__(
         self,
@@ -94,14 +99,6 @@ class FlowSchedule(GridSchedule):
         sigmas: Sequence[float] | None = None,
     ) -> dict[str, Any]:
         """The start of a loop, as in :class:`GridSchedule`.
-
-        Args:
-            timestep: where ``alpha`` and ``sigma`` are wanted, a number or [B]; at the start where left out.
-            num_steps: steps, instead of the constructor's.
-            strength: the share of the grid to walk, in (0, 1], for an image to start from.
-            mu: log of the shift, for a dynamic shift.
-            tokens: how many the latent has, to find ``mu`` from.
-            sigmas: of this run, falling, before any shift and without the end, whatever ``num_steps``.
 
         Raises:
             PortError: the sigmas do not fall, or are no sigmas of a flow.

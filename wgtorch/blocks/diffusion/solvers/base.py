@@ -14,8 +14,8 @@ from wgtorch.blocks.diffusion.predictions import prediction_name
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid, stacked
 from wgtorch.core.errors import PortError
-from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import DONE, NOISE, PROGRESS
 from wgtorch.roles import Solver
 
 Timestep = float | Tensor
@@ -106,8 +106,8 @@ class GridSolver(Solver):
         schedule: settings of its own grid, as for :func:`build_schedule`.
     """
 
-    inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True)}
-    outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
+    inputs: Mapping[str, Any] = {"progress": PROGRESS}
+    outputs: Mapping[str, Any] = {"progress": PROGRESS, "done": DONE}
     uses_global_rng = False
     rows_are_samples = True
     compiles_alone = False  # a step is a few operations; its counters stay Python's
@@ -171,12 +171,6 @@ class GridSolver(Solver):
 
     def forward(self, latent: Tensor, timestep: Timestep, pred: Tensor, progress: SamplerState | None = None) -> dict[str, Any]:
         """One iteration.
-
-        Args:
-            latent: [B, C, ...].
-            timestep: what the backbone was called with.
-            pred: what it predicted, like ``latent``.
-            progress: what this block gave in the iteration before, or where a schedule or noise node says to start.
 
         Returns:
             ``next_latent``, ``next_timestep``, ``progress``, and ``done``: true after the last iteration.
@@ -281,7 +275,7 @@ class GridSolver(Solver):
 class StochasticSolver(GridSolver):
     """A solver that adds noise: what is fed to ``noise``, else drawn for each sample from its own generator."""
 
-    inputs: Mapping[str, Any] = {"noise": Port(dtype="latent", optional=True)}
+    inputs: Mapping[str, Any] = {"noise": NOISE}
     stochastic = True
 
     def forward(  # type: ignore[override]
