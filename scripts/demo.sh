@@ -12,4 +12,5 @@ bash scripts/setup_env.sh
 if [[ $# -eq 0 ]]; then
     set -- --action "" --action "where is the sea?" --action "go to the sea"
 fi
-exec .venv/bin/wgtorch run default --steps 5 --seed 3 "$@"
+.venv/bin/wgtorch run default --steps 5 --seed 3 "$@"
+echo "The command wgtorch is in .venv: source .venv/bin/activate. To play: pip install 'wgtorch[serve]'"

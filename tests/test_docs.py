@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from wgtorch.cli.options import make_parser
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -89,6 +92,41 @@ def test_links_lead_to_files() -> None:
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))]
     assert len(links) >= 6
     assert [(str(page), link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command of a page, in its blocks and in its lines."""
+    found = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *NOTEBOOKS):
+        text = page.read_text(encoding="utf-8") if page.suffix == ".md" else "\n".join(c.source for c in nbformat.read(page, 4).cells)
+        fenced = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.S)).replace("\\\n", " ").splitlines()
+        inline = re.findall(r"`((?:wgtorch \w+|python scripts/train.py) [^`\n]+)`", text)
+        is_call = re.compile(r"([A-Z_]+=\S+ )?(wgtorch|python scripts/train.py) ")
+        found += [(page.name, line) for line in (*fenced, *inline) if is_call.match(line)]
+    return found
+
+
+def test_the_program_takes_the_commands_of_the_pages() -> None:
+    pytest.importorskip("hydra")
+    from hydra import compose, initialize_config_dir
+
+    found = commands()
+    assert len(found) >= 55
+    for page, command in found:
+        words = shlex.split(command, comments=True)
+        words = words[[word in ("wgtorch", "python") for word in words].index(True) + 1 :]
+        if "|" in command or (words[0] in ("import", "new") and len(words) < 3):
+            continue  # the name of a command, not a call
+        if words[0] == "scripts/train.py":
+            overrides = words[1:]
+        else:
+            args = make_parser().parse_args(words)
+            if args.command != "train" or "/" in args.target:
+                continue
+            overrides = [args.target if "=" in args.target else f"experiment={args.target}", *args.overrides]
+        if "-m" not in overrides and not any(word.startswith("experiment=<") for word in overrides):
+            with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+                assert compose("train", overrides), (page, command)
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import pytest
 from starlette.testclient import TestClient
@@ -45,6 +46,21 @@ def test_a_folder_that_holds_a_life_goes_on_with_it_under_the_same_address(serve
     assert capsys.readouterr().out == first
     assert _game(served).world.life.passes == 1
     assert _game(served).world.life.seed == 5
+
+
+def test_the_address_that_is_printed_lets_one_in_wherever_it_listens(monkeypatch, tmp_path, capsys):
+    def serve_app(app, *, host, port, ready, **options):
+        ready(f"http://{socket.gethostname()}:{port}")
+        found.append(app)
+
+    found = []
+    monkeypatch.setattr("wgtorch.serving.server.serve_app", serve_app)
+    assert main(["play", "default", "--out", str(tmp_path / "life"), "--host", "0.0.0.0"]) == 0
+    base, path = re.search(r"(http://[^/\s]+)(/\?token=[\w-]{32})", capsys.readouterr().out).groups()
+    for address in (base, "http://10.0.0.7:8765", "http://0.0.0.0:8765"):
+        assert TestClient(found[0], base_url=address).get(path, follow_redirects=False).status_code == 303
+    refused = TestClient(found[0], base_url="http://evil.example").get(path)
+    assert refused.status_code == 421 and "--allow-host" in refused.text
 
 
 def test_only_worlds_can_be_played(capsys):

@@ -13,6 +13,8 @@ from wgtorch.graph import Graph
 def test_a_valid_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "default"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "world default: valid"
+    assert main(["validate", "graph/caption"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["inputs: image*  (* has to be given)", "outputs: text, attributes, confidence"]
 
 
 def test_findings_are_listed_and_leave_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,9 @@ from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.config.template import TemplateRegistry
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError, WgtorchError
 from wgtorch.core.registry import Registry
+from wgtorch.evaluation import EvaluatorRegistry, evaluate
 from wgtorch.graph import Graph
+from wgtorch.world import World
 
 
 def test_a_block_is_built_from_its_type_and_config() -> None:
@@ -167,7 +169,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (info / "entry_points.txt").write_text("\n".join(rows))
 
     monkeypatch.syspath_prepend(str(tmp_path))
-    for registry in (BlockRegistry, TemplateRegistry):
+    for registry in (BlockRegistry, TemplateRegistry, EvaluatorRegistry):
         for name in registry.names():  # what a module registers while the copy stands would be gone with it
             registry.get(name)
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
@@ -236,3 +238,24 @@ def test_a_wrong_plugin_is_named_with_its_fault_and_harms_no_other(
         with pytest.raises(WgtorchError, match=re.escape(reason.split(":")[0])):
             registry.get(name)
     assert BlockRegistry.get("solver/euler").__module__.startswith("wgtorch.")
+
+
+def test_a_wrong_template_harms_no_command(plugins: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    plugins({"wgtorch.templates": {"mine": "good_plugin:plain"}}, good_plugin=GOOD)
+    assert main(["validate", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_wrong_evaluators_stand_in_the_table_and_harm_no_other(plugins: Callable[..., None]) -> None:
+    code = "def fails(past):\n    return {'x': past.episodes[0].state.artifacts['no']}\ndef fine(past):\n    return {'x': 1}\n"
+    points = {"mine": "evaluators_plugin:fails", "typo": "evaluators_plugin:nope", "fine": "evaluators_plugin:fine"}
+    plugins({"wgtorch.evaluators": points}, evaluators_plugin=code)
+    world = World.from_template("default", steps=1)
+    world.run(num_steps=2, seed=1)
+    found = evaluate(world)
+    assert found["fine"] == {"x": 1} and found["cost"]
+    assert found.measures["mine"].reason == "failed, of plugin_0: TypeError: list indices must be integers or slices, not str"
+    assert "has no attribute 'nope'" in str(found.measures["typo"].reason)
+    with pytest.raises(TypeError) as caught:  # who asks for it by name is given the traceback
+        evaluate(world, ["mine"])
+    assert caught.value.__notes__ == ["in the evaluator 'mine' of plugin_0"]

@@ -55,8 +55,11 @@ def test_nothing_is_told_without_the_token(client, path):
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"origin": "http://127.0.0.1:8765", "sec-fetch-site": "same-origin"}, 200),
         ({"host": "localhost:8765"}, 200),
+        ({"host": "192.168.1.7:8765"}, 200),
+        ({"host": "[fe80::1]:8765"}, 200),
+        ({"host": "192.168.1.7.evil.example"}, 421),
     ],
-    ids=["host", "host-suffix", "origin", "null-origin", "other-port", "cross-site", "own", "localhost"],
+    ids=["host", "host-suffix", "origin", "null-origin", "other-port", "cross-site", "own", "localhost", "address", "address6", "like-one"],
 )
 def test_hosts_and_origins_of_elsewhere_are_refused(client, headers, status):
     assert client.post("/api/pauses", json={"stages": []}, headers={**BEARER, **headers}).status_code == status

@@ -140,3 +140,13 @@ def test_the_fixtures_are_what_they_say(check_block: Any, provider: Any, seeded:
     assert "ports" in check_block(Good(), X, skip=["compile"]).passed
     assert provider.url.startswith("http://127.0.0.1:")
     assert world.level == "world"
+
+
+def test_what_forward_raised_is_the_cause() -> None:
+    class Raises(Good):
+        def forward(self, x: Tensor, rng: Rng) -> dict[str, Any]:
+            return {"y": rng.random(x.shape)}  # type: ignore[attr-defined]
+
+    with pytest.raises(AssertionError, match="'Rng' object has no attribute 'random'") as caught:
+        check_block(Raises(), X)
+    assert isinstance(caught.value.__cause__, AttributeError)

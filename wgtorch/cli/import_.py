@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from wgtorch.cli.target import ports_of
 from wgtorch.core.errors import ConfigError
 
 
@@ -25,8 +26,7 @@ def command(args: argparse.Namespace) -> int:
     graph.save(out)
     ports = graph.get_input_spec()
     print(f"{out}: {len(graph.nodes)} nodes")
-    print(f"inputs: {', '.join(f'{name}*' if not port.optional else name for name, port in ports.items())}  (* has to be given)")
-    print(f"outputs: {', '.join(graph.get_output_spec())}")
+    print(ports_of(graph))
     for node, words in graph.metadata.get("differs", {}).items():
         print(f"{node} differs: {words}")
     needed = next((name for name, port in ports.items() if not port.optional), next(iter(ports)))

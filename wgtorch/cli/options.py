@@ -154,7 +154,7 @@ def _models(commands: Any) -> None:
 def _import(commands: Any) -> None:
     imports = commands.add_parser("import", help="make a graph of a workflow of ComfyUI, or of a pipeline of diffusers")
     imports.add_argument("kind", choices=("comfy", "diffusers"))
-    imports.add_argument("source", help="workflow_api.json; or a folder or single file of a pipeline")
+    imports.add_argument("source", help="workflow_api.json, or a PNG that ComfyUI saved; or a folder or single file of a pipeline")
     imports.add_argument("--models", metavar="DIR", help="comfy: a folder as ComfyUI's models, or one with all files in it")
     imports.add_argument("--images", metavar="DIR", help="comfy: folder of the pictures that are loaded; without it they are inputs")
     imports.add_argument("--task", help="diffusers: text_to_image, image_to_image, inpaint, text_to_video or image_to_video")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import socket
 from pathlib import Path
 
 from wgtorch.cli.run import place_states
@@ -23,7 +24,7 @@ def command(args: argparse.Namespace) -> int:
     for module in ("starlette", "uvicorn"):
         require(module, "serve")
     from wgtorch.play import Game, make_play_app
-    from wgtorch.serving.server import serve_app
+    from wgtorch.serving.server import EVERYWHERE, serve_app
 
     world = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if not isinstance(world, World):
@@ -32,7 +33,7 @@ def command(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     place_states(world, folder, resume=(folder / _STATES).exists())
     token = token_in(folder)
-    hosts = [*args.allow_host, *([] if args.host in ("0.0.0.0", "::") else [args.host])]
+    hosts = [*args.allow_host, socket.gethostname() if args.host in EVERYWHERE else args.host]
     game = Game(world, seed=args.seed, folder=folder / _FORKS)
     game.tell()
     app = make_play_app(game, token=token, hosts=hosts)

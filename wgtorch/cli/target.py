@@ -41,7 +41,7 @@ def open_level(target: str, params: Mapping[str, Any] | None = None, *, trust: T
     key = template_key(target)
     path = Path(target)
     if key is None and not path.exists():
-        known = dict.fromkeys(name if "/" in target else name.split("/", 1)[1] for name in TemplateRegistry.names())
+        known = dict.fromkeys(name if "/" in target else name.split("/", 1)[-1] for name in TemplateRegistry.names())
         raise UnknownNameError(f"there is no template and no file {target!r}; {suggest(target, known)} See: wgtorch templates")
     if key is None and params:
         raise CommandError(f"{target}: is no template, so it has no parameter {next(iter(params))!r}; change the config itself")
@@ -80,6 +80,13 @@ def level_from(config: Mapping[str, Any], *, base: str | Path | None = None, whe
     if config.get("kind") not in LevelRegistry.names():
         raise ConfigError(f"{where}: kind is {config.get('kind')!r}; expected one of {LevelRegistry.names()}, or a 'template'")
     return LevelRegistry.get(config["kind"]).from_config(config, base=base)
+
+
+def ports_of(level: Level) -> str:
+    """The inputs, those that have to be given with a star, and the outputs, a line each."""
+    inputs = [f"{name}*" if not port.optional else name for name, port in level.get_input_spec().items()]
+    has_star = any(name.endswith("*") for name in inputs)
+    return f"inputs: {', '.join(inputs) or 'none'}{'  (* has to be given)' * has_star}\noutputs: {', '.join(level.get_output_spec())}"
 
 
 def trust_in(allowed: Iterable[str]) -> Trust:

@@ -7,7 +7,7 @@ import argparse
 
 def command(args: argparse.Namespace) -> int:
     """Prints the findings; 1 when there are errors among them."""
-    from wgtorch.cli.target import open_level, trust_in, values
+    from wgtorch.cli.target import open_level, ports_of, trust_in, values
 
     level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     result = level.validate(strict=False, deep=True)
@@ -15,4 +15,6 @@ def command(args: argparse.Namespace) -> int:
     for name, findings in (("error", result.errors), ("warning", result.warnings)):
         for found in findings:
             print(f"  {name}: {found}")
+    if level.level != "world":
+        print(ports_of(level))
     return 0 if result.is_valid else 1

@@ -125,6 +125,7 @@ def evaluate(
     if not isinstance(world, (World, Past)):
         raise TypeError(f"evaluate: got {type(world).__name__}; expected a World, or the folder of one")
     past = world if isinstance(world, Past) else Past.of(world)
+    faults = EvaluatorRegistry.faults() if names is None else None  # what of a package nobody asked for harms no other
     names = [names] if isinstance(names, str) else list(EvaluatorRegistry.names() if names is None else names)
     evaluators = {name: EvaluatorRegistry.get(name) for name in names}
     for name, given in (options or {}).items():
@@ -142,6 +143,13 @@ def evaluate(
             measures.append(Measure(name, meaning, values))
         except NotMeasured as reason:
             measures.append(Measure(name, meaning, {}, str(reason)))
+        except Exception as error:
+            origin = EvaluatorRegistry.origin(name)
+            error.add_note(f"in the evaluator {name!r} of {origin}")
+            if faults is None or origin == "wgtorch":
+                raise
+            measures.append(Measure(name, meaning, {}, f"failed, of {origin}: {type(error).__name__}: {error}"))
+    measures += [Measure(fault.name, "", {}, f"not loaded: {fault}") for fault in faults or ()]
     title = past.world.world_id if past.world is not None else "world"
     return Evaluation(title, len(past.history), measures)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,8 +35,8 @@ App = Callable[[Scope, Any, Any], Awaitable[None]]
 class Guard:
     """An ASGI application around another that lets nobody in without the token.
 
-    A request must name this host (against DNS rebinding), must not come from a page of elsewhere, and must show the token: as
-    ``Authorization: Bearer``, or as the cookie that a browser gets when it opens the page with ``?token=`` once.
+    A request must name this host, or its address (against DNS rebinding), must not come from a page of elsewhere, and must show the
+    token: as ``Authorization: Bearer``, or as the cookie that a browser gets when it opens the page with ``?token=`` once.
 
     Args:
         app: what is guarded.
@@ -60,8 +61,9 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if _host_of(f"//{host}") not in self.hosts:
-            return PlainTextResponse("This host is not called so. Open the address that the program printed.", 421)
+        name = _host_of(f"//{host}")
+        if name not in self.hosts and not _is_address(name):  # nobody's page can make a browser call an address by another name
+            return PlainTextResponse(f"{host!r}: this server is not called so; start it with --allow-host NAME", 421)
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return PlainTextResponse("Pages of elsewhere may not ask here.", 403)
@@ -97,6 +99,13 @@ def _host_of(address: str) -> str | None:
         return urlsplit(address).hostname
     except ValueError:
         return None
+
+
+def _is_address(name: str | None) -> bool:
+    try:
+        return bool(ip_address(name or ""))
+    except ValueError:
+        return False
 
 
 def _cookie(header: str) -> str:

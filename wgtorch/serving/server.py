@@ -40,6 +40,8 @@ from wgtorch.serving.streaming import Stream, hung_up
 from wgtorch.serving.wire import CONTENT_TYPE, unpack, unpack_json
 from wgtorch.serving.world_chat import WorldChat
 
+EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts to listen at that are all addresses of this machine."""
 _POLL = 0.05  # seconds between looks at a server that starts or stops
 
 
@@ -161,7 +163,8 @@ def serve_app(
     server = _uvicorn(app, limits or Limits(), patience)
     with _listen(host, port) as listening:
         if ready is not None:
-            ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+            name = socket.gethostname() if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+            ready(f"http://{name}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])
 
 
@@ -232,14 +235,10 @@ class _Server:
         from starlette.middleware.cors import CORSMiddleware
 
         found = [Middleware(HeaderBudget, most=self.limits.header_bytes)]
-        if not self.cors:
-            return found
-        return [
-            *found,
-            Middleware(
-                CORSMiddleware, allow_origins=list(self.cors), allow_methods=["GET", "POST", "PATCH", "DELETE"], allow_headers=["*"]
-            ),
-        ]
+        if self.cors:
+            methods = ["GET", "POST", "PATCH", "DELETE"]
+            found.append(Middleware(CORSMiddleware, allow_origins=list(self.cors), allow_methods=methods, allow_headers=["*"]))
+        return found
 
     def _guarded(self, page: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """A page behind the checks: the key first, then the page, whose refusals become answers."""

@@ -84,6 +84,7 @@ def check_block(
     Example:
         >>> print(check_block(Brighten(0.1), {"image": torch.rand(1, 3, 8, 8)}))
     """
+    __tracebackhide__ = True  # pytest shows the caller, and the report
     unknown = [name for name in skip if name not in CHECKS]
     if unknown:
         raise ValueError(f"check_block: unknown check {unknown[0]!r}; known: {', '.join(CHECKS)}")
@@ -91,6 +92,7 @@ def check_block(
     passed: list[str] = []
     skipped: dict[str, str] = dict.fromkeys(skip, "asked for")
     failed: dict[str, str] = {}
+    cause: Exception | None = None
     for name in CHECKS:
         if name in skipped:
             continue
@@ -99,8 +101,11 @@ def check_block(
             continue
         try:
             reason = getattr(check, name)()
+        except AssertionError as error:
+            failed[name] = str(error)
         except Exception as error:
-            failed[name] = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            cause = cause or error
+            failed[name] = f"{type(error).__name__}: {error}"
         else:
             if reason is None:
                 passed.append(name)
@@ -108,7 +113,7 @@ def check_block(
                 skipped[name] = reason
     report = BlockReport(tuple(passed), skipped, failed)
     if failed:
-        raise AssertionError(f"{type(block).__name__} does not keep to what a block is:\n{report}")
+        raise AssertionError(f"{type(block).__name__} does not keep to what a block is:\n{report}") from cause
     return report
 
 

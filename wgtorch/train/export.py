@@ -98,7 +98,8 @@ def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
     text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True).strip()
     kind = "model" if export.format == MODEL else "LoRA adapter"
     tags = "[wgtorch]" if export.format == MODEL else "[lora, wgtorch]"
-    lines = ["---", f"base_model: {base}", "library_name: diffusers", f"tags: {tags}", "---", "", f"# {export.name}", ""]
+    library = "wgtorch" if export.format == "peft" else "diffusers"
+    lines = ["---", f"base_model: {base}", f"library_name: {library}", f"tags: {tags}", "---", "", f"# {export.name}", ""]
     lines += [f"A {kind} of {count:,} numbers for {base}, trained with wgtorch in {trainable.trainer.global_step} steps.", ""]
     lines += ["![samples](samples.png)", ""] if (folder / export.folder / "samples.png").is_file() else []
     lines += [*_use(export, model), "## Settings", "", "```yaml", text, "```", ""]
@@ -107,7 +108,7 @@ def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
 
 def _use(export: Export, model: Any) -> list[str]:
     if export.format == "peft":
-        return []
+        return ["```python", 'wgtorch.lora.load(level, "path/of/this/folder")  # a graph with that model, or a world around it', "```", ""]
     if export.format == MODEL:
         return ["```python", f'{type(model).__name__}.from_pretrained("path/of/this/folder")', "```", ""]
     return ["```python", 'pipeline.load_lora_weights("path/of/this/folder")', "```", ""]
@@ -119,8 +120,8 @@ def _base_of(target: Block) -> str:
     refs = list(dict.fromkeys(str(ref) for block in blocks if (ref := block.config.get("checkpoint_ref"))))
     if len(refs) == 1:
         return refs[0]
-    folders = {str(Path(ref).parent) for ref in refs}
-    return folders.pop() if len(folders) == 1 else target.block_id
+    folders = {Path(ref).parent for ref in refs}  # names of what ships with the package lie in none
+    return str(folders.pop()) if len(folders) == 1 and folders != {Path()} else target.block_id
 
 
 def _plain(value: Any) -> Any:

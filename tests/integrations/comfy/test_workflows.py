@@ -444,3 +444,17 @@ def test_samplers_that_draw_say_how_they_differ(rooms: dict[str, Any]) -> None:
         assert (one - other).abs().max() > 1e-3
         assert torch.equal(one, graph.run({}, seed=1)["image"])
     assert not graph_of(rooms, workflow()).metadata["differs"]
+
+
+def test_a_picture_that_comfyui_saved_carries_its_workflow(rooms: dict[str, Any], tmp_path: Path) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    carried = PngInfo()
+    carried.add_text("prompt", json.dumps(workflow()))
+    carried.add_text("workflow", json.dumps({"nodes": [], "links": []}))
+    Image.new("RGB", (4, 4)).save(tmp_path / "saved.png", pnginfo=carried)
+    Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
+    assert graph_of(rooms, tmp_path / "saved.png").to_config() == graph_of(rooms, workflow()).to_config()
+    with pytest.raises(ConfigError, match=r"other.png cannot be read: the picture carries no workflow in API form"):
+        graph_of(rooms, tmp_path / "other.png")

@@ -94,7 +94,7 @@ def from_comfy(
         >>> graph.run({"text_6": "a lighthouse in a storm", "seed_3": 7})["image"]
 
     Args:
-        workflow: the file, or what is in it.
+        workflow: the file, a PNG that ComfyUI saved (it carries its workflow), or what is in it.
         models: a folder as ComfyUI's ``models``, with ``checkpoints``, ``loras``, ``controlnet`` and ``vae``; or one with all files in it.
         images: folder of the pictures that are loaded; without it they are fed.
         config: as for :func:`~wgtorch.integrations.diffusers.importer.from_diffusers`, for checkpoints of a single file.

@@ -111,7 +111,7 @@ def read_workflow(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[st
     """The nodes of a workflow that lead to its pictures, by their ids.
 
     Args:
-        source: a file in API form ("Export (API)" in ComfyUI), or what is in it.
+        source: a file in API form ("Export (API)" in ComfyUI), a PNG that ComfyUI saved, or what is in it.
 
     Raises:
         ConfigError: it is no workflow in API form, or holds what no graph does; all of it is named.
@@ -142,7 +142,7 @@ def _nodes(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, Map
     else:
         name = str(source)
         try:
-            found = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
+            found = json.loads(_text_of(Path(source).expanduser()))
         except (OSError, ValueError) as error:
             raise ConfigError(f"from_comfy: {name} cannot be read: {error}") from error
     if isinstance(found, Mapping) and isinstance(found.get("prompt"), Mapping):
@@ -152,6 +152,19 @@ def _nodes(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, Map
     if not isinstance(found, Mapping) or not found:
         raise ConfigError(f"from_comfy: {name} holds a {type(found).__name__}; expected nodes by their ids")
     return name, found
+
+
+def _text_of(path: Path) -> str:
+    """A file's text; of a picture that ComfyUI saved, the workflow that it carries."""
+    if path.suffix.lower() != ".png":
+        return path.read_text(encoding="utf-8")
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        text = picture.info.get("prompt")
+    if not isinstance(text, str):
+        raise ValueError("the picture carries no workflow in API form")
+    return text
 
 
 def _link(value: Any) -> Any:
