@@ -57,7 +57,8 @@ def _try(draft: Draft, actor: str, clauses: Sequence[Action], resolve: Resolver)
         draft.close(WORLD, action, "refused", f"there is nobody called {shortened(actor, 60)}", target=shortened(actor, 60))
         return
     for action in clauses:
-        if resolve(draft, name, action)["status"] not in ("done", "partly"):
+        event = resolve(draft, name, action)
+        if event["status"] not in ("done", "partly") or "goal" in event["details"]:  # one is still on the way
             return
 
 

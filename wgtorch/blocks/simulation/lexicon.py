@@ -70,8 +70,8 @@ MATERIALS = (
     "straw mud clay bone paper cloth gingerbread chocolate"
 ).split()
 DIRECTION_WORDS = {
-    "north": "north|northward|northwards|up north", "east": "east|eastward|eastwards", "south": "south|southward|southwards",
-    "west": "west|westward|westwards",
+    "north": "north|northward|northwards|up north|n", "east": "east|eastward|eastwards|e", "south": "south|southward|southwards|s",
+    "west": "west|westward|westwards|w",
 }  # fmt: skip
 SKY_THINGS = (
     "moon",
@@ -96,7 +96,7 @@ MANNERS = frozenset(
     (
         "quickly slowly carefully quietly silently loudly gently secretly bravely boldly sadly happily gladly alone again now "
         "immediately once together softly angrily politely calmly fast straight away here there too also first finally suddenly "
-        "simply just really"
+        "simply just really instead tonight today anyway though reluctantly eagerly cautiously swiftly hastily noisily calmly patiently steadily onwards"
     ).split()
 )
 

@@ -1,4 +1,4 @@
-"""A typed line in the words that the rules read: misspelled words mended, passive voice made active, politeness at its ends left out."""
+"""A typed line in the words that the rules read: written out, misspelled words mended, passive voice made active."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from string import ascii_lowercase
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
-from wgtorch.blocks.simulation.phrases import PHRASES, POLITE, PREPOSITIONS
+from wgtorch.blocks.simulation.inflection import IRREGULAR, forms
+from wgtorch.blocks.simulation.leads import FIRSTS, LEADING
+from wgtorch.blocks.simulation.phrases import PHRASES, PREPOSITIONS
 
 _SMALL = (
     "and or but then than here there it he she we you they i me us him her them his our your their its zero six seven eight nine ten eleven "
@@ -38,96 +40,74 @@ _SMALL = (
 ).split()
 _REAL = frozenset(
     (
-        "form clam trial angel quite sacred beard monkey money store mouse lion loin palm calf born barren wolfram cracker cart card hair hare "
-        "heart earth hearth bread broad breath breathe board bored boar bone bony fist first mist list lost last past paste taste waste worse "
-        "horse hose hoses sale seal meal deal dead deaf head heal hell help self cloud could would world sword swore word works start stars "
-        "stare storey restart rest nest vest west best guest quest request pirate private plate plane place palace planet plant plan stead "
-        "steed seed need feed weed deed tool toll tall tale tail trail train brain rain drain grain bridge bride pride prince princess price "
-        "piece peace pear peer beer bear wear where were tear dear deer lover love glove clove cave carve curve crave grave brave bravery slave "
-        "save march marsh harsh mash fish dish wish wash watch match catch patch witch which switch ditch winter wander wonder desert dessert "
-        "garden guardian warden harden hidden forget forge force cross moss boss loss toss dress press spring string strong song throne thorn "
-        "stone tone alone along among honey hockey donkey turkey turtle castle cattle kettle bottle battle little letter better butter matter "
-        "water waiter later lather ladder leather feather father mother brother sister person prison poison wife life knife knight night light "
-        "fight right might tight sight eight weight"
+        "abide abort accent adapt adventure adventures advice aide alright among angle apologies atone attach awake banker barber baron "
+        "batch bead beak belle below beta bets biker billy birth blank bleach bleak bliss block bloke blond boar boast booth borne "
+        "brace brake bravery bravo breach bred breed broad broom brow brunch bull bunch burst butt camel cancer cane cant cattle "
+        "certainty chain chamber champ chapter charge cheap chili choose chord chunk clam clause closet clot cock coke colon comet "
+        "commando commend compete complaint cone cons cost couch course coven covert cramp crank crash crate crave crest criticism "
+        "crook crops crotch crust cunt curry curtain curve dairy danger decade decode depend deport descent dessert determine "
+        "determines detour devout ding dong donor dose doses doves draft drain drone drove dudes dues dunk ease eject elect engage "
+        "envoy exist farther feat fella fellow filed filing finnish fits flair flat flatter flavor flowed flown flung folds fond "
+        "forgave form forth frail frat fright gallon gaps gentle glide glove gown graceful graft grave groove guise hans hardest harry "
+        "haste hatched haunt haunting heist hell herds herr honesty honor hoop host hover hypnotize ideal identity imaging insect "
+        "insure intent invention inventions inventor invest jingle joint kinda knack knee knees latex latter launch leapt learnt lease "
+        "ledge lever lonely loose lynch marks mash massage match meant medal merry metal midst mil mince minus moaning moans mon monkey "
+        "moron motor niece ounce packet pains panty pasta paste path per perks picket plea pop porter posture powder pranks prick pride "
+        "prime prize probable product project prone protest puck purse quote raiding rally rave react rebuilt recipe reeks refuge reins "
+        "relay repaid repent resent resort retard retract ricky ridge rise risk rodeo sacred sale satin scalp scar scarce scarf scarred "
+        "scatter scent scored scott scour scroll seats semen serum shack shaft shallow shalt shark sharp shelf shit shook shrewd shrink "
+        "sight simple sinner sire size skill skimming slack slave slender slice slick slime sling slit smelt smoke snag snail snoop "
+        "snoring snuck solar sole solid sonar sorely spared spark spatter speck spent spilt spine spite splash stack stage stake stark "
+        "starve state stature statute steam steep stems sting stink stock stool stoop strain strand strange strap stray streak strut "
+        "stuck stud stung sturdy style submit sully super suppose surge swarm swell swells swift swing swoop swung tablet tack tank "
+        "tanker tanks tense tenth thee theme thorn thorough thrash thrust thuds thugs tick til ting tire tires tough towel trail tramp "
+        "trance trend truce tying unite unkind violent waist waive walter weed wheat whomever whore width withdrew wong woven wreak "
+        "wring writ "
     ).split()
 )
 """Words that stand near another by their spelling and are meant as they are."""
 _PASSIVE = re.compile(
     r"^(?:let |may |might |please |i want |have |i order |i demand |now )*(?P<what>(?!to\b|i\b(?! (?:want|wish|would|ought|must|should|have|need))).+?)\s*"
-    r"(?P<modal>should|must|has to|have to|ought to|needs to|need to|shall|is to|are to|will|can|may|shouldn't|mustn't|won't|)"
+    r"(?P<modal>should|must|has to|have to|ought to|needs to|need to|shall|is to|are to|will|can|may|)"
     r"(?P<no> not| never)? ?\bbe (?P<done>\w+)(?P<rest>.*)$"
 )
 _AGENT = re.compile(r" by (?:me|us|you|somebody|someone|anybody|people|them|him|her)\b")
-_SELF = re.compile(
-    r"^(?:i|we|me|us)(?: (?:want|wish|would like|ought|need|have|'d like|would love))?(?: to)?$|^(?:i'd|we'd) (?:like|love)(?: to)?$"
-)
-_UNASKED = re.compile(r"[\s,]+(?:if (?:you|i|we) (?:please|can|could|may|might|like|will|would|want|don't mind|wouldn't mind)|if possible|if (?:it|that) (?:is|isn't|'s)"
-                      r"(?: not)? (?:too much |any |a |possible|all right|okay|ok)?(?:trouble|bother)?|will you|would you|thank you(?: very much)?|thanks(?: a lot)?)\s*(?=[.!?]*$)",
-                      re.IGNORECASE)  # fmt: skip
-_KIND = re.compile(
-    r"^(?:pretty please|be (?:a dear|an angel|a good \w+|nice|kind) and|if (?:it's|it is|that's|that is) (?:all right|okay|ok|fine)(?: with you)?|if you (?:don't mind|please|like)|(?:would|could|will|can) you (?:be so (?:kind|good)(?: as)?|be kind enough|mind)|be so (?:kind|good)(?: as)?|i beg you|do me a favour|would it be possible|is it possible|"
-    r"i would be (?:grateful|glad)|might i|excuse me|pardon me|sorry)(?: to| and)?[\s,]+",
-    re.IGNORECASE,
-)
-_FIRST = re.compile(
-    r"(^|, |; |and )(?:first of all|first|firstly|to begin with|secondly|finally|at last|lastly|next)(?:,\s*|\s+)(?=[a-z])", re.IGNORECASE
-)
-_AFTER = re.compile(r"^(?:after|having|once i have|once i've) (?P<what>\w+(?:ing|ed)\b[^,]*),\s*(?:then )?", re.IGNORECASE)
-_BEFORE = re.compile(r"^before (?P<what>\w+ing\b[^,]*),\s*(?P<first>.+)$", re.IGNORECASE)
-_WITHOUT = re.compile(
-    r"^(?:(?:without|instead of) \w+ing\b|rather than \w+|not (?:the |to the )?(?!(?:to|me|yet|now)\b)\w+(?=,))[^,]*,\s*(?=\w)",
-    re.IGNORECASE,
-)
-_BETWEEN = re.compile(
-    r",?\s+(?:under|in|on|by|at) any (?:circumstances?|account|condition|means|case|price)\b,?\s*|,\s+whatever (?:happens|you do),\s*",
-    re.IGNORECASE,
-)
-_IN_NO_WAY = re.compile(
-    r"^(?:(?:on|under|in|at|by) (?:no|not any) (?:account|circumstances?|condition|way|case|time|event|means)|not (?:on|under) any \w+|(?:do not|don't) (?:even |you )*(?:think|dream) (?:of|about)|"
-    r"i have no (?:intention|wish|desire|plans?) (?:of|to)|(?:there is |there's )?no need (?:to|for)|no more|no longer|hands off(?= )|i am done|(?:make sure|be careful|be sure|take care|try|promise|swear|mind|see to it)(?: that)? (?:not|never) to|"
-    r"let (?:nobody|no one)|(?:forbid|order|tell) \w+ not to|forbid \w+ to|(?:forget|fail|pretend) to|(?:prevent|stop|keep) \w+ from)\s+(?:may |should |must |will )?(?:i |you |we |anybody )?",
-    re.IGNORECASE,
-)
-_AS_HEARD = {
-    "too the see": "to the sea",
-    "too the": "to the",
-    "too a": "to a",
-    "the see": "the sea",
-    "threw the": "through the",
-    "their is": "there is",
-    "take a step": "step",
-    "take one step": "step",
-    "dont": "don't",
-    "cant": "can't",
-}
-_HEARD = re.compile(rf"\b(?:{'|'.join(_AS_HEARD)})\b", re.IGNORECASE)
+_SELF = re.compile(r"^(?:i|we|me|us)(?: (?:want|wish|would like|ought|need|have|would love))?(?: to)?$")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_IRREGULAR = {
-    "built": "build", "given": "give", "led": "lead", "taken": "take", "burnt": "burn", "broken": "break", "torn": "tear", "dug": "dig", "eaten": "eat",
-    "sung": "sing", "lit": "light", "told": "tell", "brought": "bring", "found": "find", "made": "make", "put": "put", "cut": "cut", "set": "set", "sold": "sell",
-    "bought": "buy", "thrown": "throw", "hidden": "hide", "caught": "catch", "read": "read", "shut": "shut", "held": "hold", "kept": "keep", "left": "leave",
-    "met": "meet", "seen": "see", "shown": "show", "taught": "teach", "written": "write", "worn": "wear", "woken": "wake", "stolen": "steal", "swum": "swim",
-    "drunk": "drink", "fed": "feed", "blown": "blow", "grown": "grow", "sent": "send", "paid": "pay", "fought": "fight", "hit": "hit", "hung": "hang", "slain": "slay",
+_SAID_SHORT = {
+    "i'm": "i am", "im": "i am", "let's": "let us", "lets": "let us", "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not",
+    "ain't": "am not", "gonna": "going to", "wanna": "want to", "gotta": "have to", "lemme": "let me", "gimme": "give me", "hafta": "have to", "imma": "i will",
+    "ima": "i will", "u": "you", "ur": "your", "pls": "please", "plz": "please", "plox": "please", "thx": "thanks", "smth": "something", "sth": "something",
+    "smb": "somebody", "kinda": "", "sorta": "", "dunno": "do not know", "c'mon": "come on", "cuz": "because", "coz": "because", "cos": "because", "'cause": "because",
+    "b4": "before", "wont": "will not", "cant": "can not", "'em": "them", "em": "them", "ya": "you", "y'all": "you", "tryna": "trying to", "outta": "out of", "goin": "going",
+    "oughta": "ought to", "shoulda": "should have", "w/": "with", "bout": "about", "teh": "the", "d'you": "do you", "idk": "i do not know", "rn": "now", "asap": "now",
+    "alot": "a lot", "b/c": "because", "abt": "about", "ppl": "people", "dat": "that", "da": "the", "yur": "your", "wat": "what", "wut": "what", "wheres": "where is",
+    "whats": "what is", "whos": "who is", "hows": "how is", "theres": "there is", "thats": "that is", "ive": "i have", "youre": "you are",
 }  # fmt: skip
+"""How people write in haste, and the words that it stands for."""
+_HASTE = re.compile(rf"(?<![\w'])(?:{'|'.join(sorted(map(re.escape, _SAID_SHORT), key=len, reverse=True))})(?![\w'/])", re.IGNORECASE)
+_JOINED = tuple(
+    (re.compile(rf"(?i)\b{found}\b"), put)
+    for found, put in (
+        (r"(do|did|is|are|was|were|does|should|would|could|must|have|has|had|need|might)n'?t", r"\1 not"), (r"(\w+)'ll", r"\1 will"), (r"(\w+)'re", r"\1 are"),
+        (r"(\w+)'ve", r"\1 have"), (r"(i|we|you|he|she|they)'d", r"\1 would"), (r"(it|that|there|here|what|where|who|how|he|she|when|everything)'s", r"\1 is"),
+    )
+)  # fmt: skip
+_AS_HEARD = {"too the see": "to the sea", "too the": "to the", "too a": "to a", "the see": "the sea", "threw the": "through the", "their is": "there is",
+             "take a step": "step", "take one step": "step"}  # fmt: skip
+_HEARD = re.compile(rf"\b(?:{'|'.join(_AS_HEARD)})\b", re.IGNORECASE)
 
 
 def normalized(text: str) -> str:
-    """The line as the rules read it.
+    """The line as the rules read it: written out, and spelled rightly.
 
-    >>> normalized("the hosue should be paitned red, if you please")
-    'paint the house red'
+    >>> normalized("i wanna paitn the hosue, don't i")
+    'i want to paint the house, do not i'
     """
-    said = _UNASKED.sub("", _KIND.sub("", text.strip())) or text.strip()
-    said = _AFTER.sub(r"\g<what>, then ", _BEFORE.sub(r"\g<first>, then \g<what>", _FIRST.sub(r"\1", said)))
-    if text.rstrip().endswith("?") and not said.rstrip().endswith("?") and said != text.strip():
-        said += "?"
-    said = _WITHOUT.sub("", _HEARD.sub(lambda found: _AS_HEARD[found[0].lower()], said)) or said
-    said = mended(said)
-    said = re.sub(r"^(?:do not|don't|never) (?:forget|fail|hesitate|be afraid) to ", "", said, flags=re.IGNORECASE)
-    said = _BETWEEN.sub(" ", re.sub(r"\bnever ever\b", "never", said))
-    said = _IN_NO_WAY.sub("do not ", said)
-    said = re.sub(r"^(?:nobody|no one|none of us) (?:should|must|may|shall|is to) ", "do not ", said, flags=re.IGNORECASE)
-    return active(said)
+    said = _HASTE.sub(lambda found: _SAID_SHORT[found[0].lower()], text.strip().replace("’", "'"))
+    for found, put in _JOINED:
+        said = found.sub(put, said)
+    return mended(_HEARD.sub(lambda found: _AS_HEARD[found[0].lower()], said))
 
 
 def mended(text: str) -> str:
@@ -147,43 +127,27 @@ def active(text: str) -> str:
     >>> active("a bridge has to be built over the river")
     'build a bridge over the river'
     """
-    if " be " not in text or (text.rstrip().endswith("?") is False and text.lower().startswith(("i will", "i'll"))):
+    if " be " not in text or (text.rstrip().endswith("?") is False and text.lower().startswith("i will")):
         return text
     found = _PASSIVE.match(text.rstrip(" .!?"))
     if found is None or (verb := _base(found["done"].lower())) is None:
         return text
-    if not found["modal"] and not re.match(
-        r"(?i)(?:let|may|might|i want|i order|i demand|have|i wish|i would|i'd|i ought|i need|we )", text
-    ):
+    if not found["modal"] and not re.match(r"(?i)(?:let|may|might|i want|i order|i demand|have|i wish|i would|i ought|i need|we )", text):
         return text
     what = found["what"].strip()
     what = "me" if _SELF.match(what.lower()) else what
     rest = _AGENT.sub("", found["rest"].lower() if found["rest"].isupper() else found["rest"])
     nobody = re.match(r"(?i)(?:nothing|nobody|no one|no )\s*", what)
-    denied = bool(found["no"]) or found["modal"].endswith("n't") or nobody is not None
+    denied = bool(found["no"]) or nobody is not None
     what = what[nobody.end() :] or "anything" if nobody else what
     return f"{'do not ' if denied else ''}{verb} {what}{rest}"
 
 
 def _base(participle: str) -> str | None:
     """The verb of a participle, where the rules know it."""
-    stem = participle.removesuffix("ed")
-    forms = (
-        _IRREGULAR.get(participle, ""),
-        stem,
-        participle.removesuffix("d"),
-        stem[:-1] if stem[-2:-1] == stem[-1:] else "",
-        f"{stem[:-1]}y",
-    )
-    firsts = _firsts()
-    if participle not in _IRREGULAR and not participle.endswith("ed"):
-        return None
-    return next((form for form in forms if form and form in firsts), None)
-
-
-@lru_cache(maxsize=1)
-def _firsts() -> frozenset[str]:
-    return frozenset(phrase.split()[0] for phrase in PHRASES)
+    if participle in IRREGULAR:
+        return IRREGULAR[participle] if IRREGULAR[participle] in FIRSTS else None
+    return next((base for base, form in forms(participle) if form == "past" and base in FIRSTS), None)
 
 
 @lru_cache(maxsize=1)
@@ -193,7 +157,7 @@ def vocabulary() -> tuple[frozenset[str], frozenset[str]]:
               PHRASES)  # fmt: skip
     spoken = (
         *ROLES,
-        *_IRREGULAR,
+        *IRREGULAR,
         *lexicon.MATERIALS,
         *lexicon.SKY_THINGS,
         *lexicon.DETERMINERS,
@@ -203,7 +167,7 @@ def vocabulary() -> tuple[frozenset[str], frozenset[str]]:
     )
     read = {
         *(word for table in tables for phrase in table for word in phrase.split()),
-        *(word for phrase in POLITE for word in phrase),
+        *LEADING,
         *spoken,
     }
     return frozenset((*read, *_SMALL, *_REAL)), frozenset(read)
@@ -227,10 +191,8 @@ def nearest(word: str) -> str | None:
     ('take', 'house', 'sleep', None, None)
     """
     known, meant = vocabulary()
-    if len(word) < 3 or word in known or word.capitalize() in NAMES or not word.isascii() or _bent(word, known):
+    if len(word) < 3 or word in known or f"{word}s" in known or word.capitalize() in NAMES or not word.isascii() or _bent(word, known):
         return None
-    if word == "teh":
-        return "the"
     for ways in (_swapped, _doubled, _missing, _wrong):
         if hits := {near for near in ways(word) if near in meant and near[0] == word[0] and len(near) > 2}:
             return hits.pop() if len(hits) == 1 else None

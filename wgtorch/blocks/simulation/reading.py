@@ -7,42 +7,87 @@ from dataclasses import replace
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
+from wgtorch.blocks.simulation.cast import NAMES, ROLES
+from wgtorch.blocks.simulation.clauses import clauses
+from wgtorch.blocks.simulation.leads import HERO, SELF, Lead, all_lead, led, verb_at
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
-from wgtorch.blocks.simulation.normalization import normalized
-from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, LONGEST_PHRASE, PHRASES, POLITE, PREPOSITIONS
+from wgtorch.blocks.simulation.normalization import active, normalized
+from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, PHRASES, PREPOSITIONS
 from wgtorch.blocks.simulation.quantities import MOST_ACTIONS, for_each
 
-_QUESTION_WORDS = frozenset(["what", "where", "who", "whom", "whose", "why", "when", "which", "how"])
-_AUXILIARIES = frozenset("is are am was were does do did has have will would can could should may might shall".split())
+_QUESTION_WORDS = frozenset("what where who whom whose why when which how".split())
+_AUXILIARIES = frozenset("is are am was were does did has have do will can could would should may might shall must".split())
+_OFFERS = frozenset("will can could would may might shall do".split())
 NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
 _SPEAKERS = frozenset(
-    ("i", "we", "you", "he", "she", "it", "they", "there", "this", "that", "these", "those", "everybody", "nobody", "somebody")
+    (
+        "i",
+        "we",
+        "you",
+        "he",
+        "she",
+        "it",
+        "they",
+        "there",
+        "this",
+        "that",
+        "these",
+        "those",
+        "everybody",
+        "nobody",
+        "somebody",
+        "everything",
+        "my",
+        "your",
+    )
 )
 _PRONOUNS = frozenset(("it", "them", "him", "her", "that", "this"))
 _NOTHING = frozenset(("nothing", "nobody", "nowhere", "no one", "none", "no place"))
-_LEADING = frozenset(
-    ["with", "without", "in", "at", "after", "before", "for", "by", "as", "very", "so", "instead", "rather", "from", "on", "until", "like"]
-)
-_INTERJECTION = re.compile(
-    r"^(?:no|nope|nah|yes|yeah|ok|okay|well|please|oh|ah|hey|hello|hi|right|fine|listen|wait a minute)\s*[,.!:;-]+\s*", re.IGNORECASE
-)
-_CONDITION = re.compile(
-    r"^(?:should (?!i |we )|were |had |in the event )[^,]+,|(?:^|[\s,])(?:if(?! only)|unless|in case|provided|as soon as|as long as|suppose|when(?! is| was| will| does| do| did| are))\s"
-)
 _WISH = re.compile(
-    r"^(?:would that|may it\b(?= )|if only|oh for|i (?:do )?wish(?! to\b)|i (?:do )?dream of|i hope(?! to\b)|may there be|let there be|how i wish)\b ?"
+    r"^(?:would that|may it\b(?= )|if only|oh for|i (?:do )?wish(?! (?:to|for)\b)|i (?:do )?dream of|i hope(?! to\b)|may there be|let there be|how i wish)\b ?"
 )
 _EXCLUDED = re.compile(
     r"[\s,]+(?:but not|but|except for|except|other than|rather than|instead of|apart from|and not|(?<=,)\s*not)\s+((?:to |into |in |at |near )?.+)$"
 )
-_STATEMENT = re.compile(
-    r"^(?:there|it|this|that|these|those|he|she|they|the [\w' -]+?|my [\w' -]+?|i|we|you|[\w']+) "
-    r"(?:is|are|was|were|am|has been|have been|isn't|aren't|seems?|looks?|feels?|never|always|used to)\b"
+_RATHER = re.compile(
+    r"^(?P<first>.*?)\b(?:do |does |will |can )?(?P<no>not|never) (?P<what>.+?),? but (?:rather |instead )?(?P<other>.+?)(?: instead)?$"
 )
+_STATEMENT = re.compile(
+    r"^(?:there|it|this|that|these|those|he|she|they|everything|the [\w' -]+?|my [\w' -]+?|i|we|you|[\w']+) "
+    r"(?:is|are|was|were|am|has been|have been|seems?|looks? (?=\w+$)|feels? (?=\w+$)|never|always|used to)\b"
+)
+_SUGGESTED = re.compile(
+    r"^(?:how about|what about|why not|why do not (?:we|you|i)|what if we|what do you say we|what say we|how would you like to|how do you feel about|do you fancy)\b ?"
+)
+_JUDGED = re.compile(r"^(?P<what>(?:\w+ing|to \w+) .+?) (?:is|are|would be|seems|sounds|looks|feels)(?: like)? (?P<how>.+)$")
+_OUT_OF = re.compile(r"\b(?:out of the question|not allowed|off limits|no option|not an option)\b")
+_LEFT_ALONE = re.compile(
+    r"^(?P<lead>.*\b)?(?:leave|let) (?P<what>(?!me\b|us\b).+?) (?:alone|be|where (?:it|he|she) is|where they are|as (?:it|he|she) is|in peace)$"
+)
+_LET_KNOW = re.compile(r"^(?:please )?let (?P<who>(?!me\b|us\b)(?:the )?\w+) (?:know|hear)(?: that| of| about)? ?(?P<what>.*)$")
+_LET_GO = re.compile(r"^.*\blet (?P<who>(?!me\b|us\b)(?:the |that |this )?\w+) (?:go|free|loose)(?: free| please| now)*$")
+_SOONER = re.compile(r"^(?P<first>.*\b(?:sooner|rather) .+) than (?P<other>.+)$")
+_COMES = frozenset("come join follow accompany go".split())
+_PEOPLE = "|".join((*NAMES, *(f"(?:the )?{role}" for role in ROLES)))
+_CALLED = re.compile(rf"(?i)^(?:(?:hey|oh|dear|hello|hi|my dear|good \w+),? )?(?P<who>{_PEOPLE})\s*[,:!;]+\s*(?P<what>.+?)(?P<end>[.!?]*)$")
+_CALLED_LAST = re.compile(rf"(?i)^(?P<what>.+?),\s*(?:dear |my dear |good |my friend )?(?P<who>{_PEOPLE})(?P<end>[.!?]*)$")
+_SHORT = {
+    "l": "look",
+    "i": "inventory",
+    "inv": "inventory",
+    "z": "wait",
+    "g": "again",
+    "n": "go north",
+    "e": "go east",
+    "s": "go south",
+    "w": "go west",
+}
 
 
 def _place_alone(tokens: list[str]) -> Action | None:
-    """Going there, where a line is a land or a building and nothing else: ``forest``, ``the old mill``."""
+    """Going there, where a line is a land or a building and nothing else: ``forest``, ``straight to the old mill``."""
+    while tokens and (tokens[0] in MANNERS or tokens[0] in ("to", "into", "towards", "onwards", "on", "off", "now", "then")):
+        tokens = tokens[1:]
     said = lexicon.bare(" ".join(tokens))
     if said == "home":
         return Action("return", place="home")
@@ -55,7 +100,7 @@ class RuleReader:
 
     def read(self, text: str) -> list[Action]:
         """One action for each clause of the line."""
-        plain = re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+", " ", text)
+        plain = re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+|^\s*[>/$]+\s*(?:me\b)?", " ", text)
         letters = [char for char in plain if char.isalpha()]
         if not letters:
             return [Action(UNKNOWN_VERB, manner="there are no words in that", words=text)]
@@ -63,89 +108,146 @@ class RuleReader:
             return [Action(UNKNOWN_VERB, manner="nobody in this land speaks that language", words=text)]
         if len(text) > 400 or max(map(len, plain.split())) > 60:
             return [Action(UNKNOWN_VERB, manner="that was too much to take in at once", words=text)]
-        plain = _INTERJECTION.sub("", plain.strip()) or plain
-        plain = re.sub(r"[,\s]+please\s*([.!?]*)\s*$", r"\1", plain, flags=re.IGNORECASE) or plain
         plain = normalized(plain)
-        if _CONDITION.search(plain.lower()) and not plain.rstrip().endswith("?"):
+        called = _CALLED.match(plain.strip()) or _CALLED_LAST.match(plain.strip())
+        said = clauses(called["what"] + called["end"] if called else plain)
+        if said is None:
             return [Action(UNKNOWN_VERB, manner="nobody can promise what hangs on an if", words=text)]
-        read = [self.clause(clause) for clause in self._clauses(plain)]
-        if read[0].verb == UNKNOWN_VERB and not read[0].negated:
-            read = [action for action in read if action.verb != UNKNOWN_VERB][:1] or read
-        first, *others = [action for action in read if action.verb != UNKNOWN_VERB] or read[:1]
+        read = [self.clause(clause) for clause in said]
+        if called:
+            read = [_asked_of(called["who"], action, clause) for action, clause in zip(read, said, strict=True)]
+        read = (
+            [action for action in read if action.verb not in (UNKNOWN_VERB, "remark")]
+            or [action for action in read if action.verb != UNKNOWN_VERB][:1]
+            or read[:1]
+        )
+        if any(not action.negated for action in read):  # "don't stay, go north" needs no two goes
+            read = [action for action in read if not (action.negated and action.verb in ("stay", "wait"))]
+        first, *others = read
         actions = [replace(first, words=text)]
         for action in others:
             actions.append(_referred(action, next((other for other in reversed(actions) if other.target), first)))
         return [single for action in actions for single in for_each(action)][:MOST_ACTIONS]
 
-    def _clauses(self, text: str) -> list[str]:
-        text = re.sub(
-            r"\b(go|come|try|run) and (?=(?:see|find|get|take|fetch|look|talk|meet|visit|help|ask|build|buy|eat|sleep|rest|kill)\b)",
-            "",
-            text,
-        )
-        parts = re.split(r"(?:,? and then | and then |, then | then |; |\. (?=\w)|! (?=\w)| and (?=\w)|, (?=\w))", text.strip())
-        clauses = [parts[0]]
-        for part in parts[1:]:
-            tokens = words(part)
-            unread = self._verb(_stripped(words(clauses[-1]))[0])[0] is None and len(words(clauses[-1])) <= 4
-            if len(tokens) == 1 and tokens[0] in lexicon.DIRECTIONS and named_in(clauses[-1], lexicon.DIRECTIONS):
-                part, tokens = f"go {part}", ["go", *tokens]  # "go east, then west"
-            if tokens and self._verb(_stripped(tokens)[0])[0] is not None and (unread or not _is_noun_first(tokens)):
-                clauses.append(part)
-            else:
-                clauses[-1] = f"{clauses[-1]} and {part}" if part else clauses[-1]
-        return clauses[:MOST_ACTIONS]
-
     def clause(self, text: str) -> Action:
         """The action of one clause."""
-        plain, excluded = _without_excluded(text.lower().replace("’", "'"))
+        plain = active(text.lower())
+        is_asked = text.endswith("?")
+        if turned := _RATHER.match(plain.rstrip("?")):
+            plain = self._instead(**turned.groupdict()) or plain
+        plain, excluded = _without_excluded(plain)
         tokens = [word for word, before in pairwise_back(words(plain)) if word != before]
+        joined = " ".join(tokens)
+        tokens = words(_SHORT.get(joined, joined))
+        if tokens[:1] == ["x"] and len(tokens) > 1:
+            tokens = ["examine", *tokens[1:]]
         if not tokens:
             return Action(UNKNOWN_VERB, words=text)
         if len(tokens) <= 2 and named_in(tokens[-1], lexicon.DIRECTIONS):
             return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), words=text)
-        if PHRASES.get(" ".join(tokens)) == "again":
+        if PHRASES.get(joined) == "again":
             return Action("again", words=text)
-        if wished := _WISH.match(" ".join(tokens)):
-            return Action("wish", target=" ".join(tokens)[wished.end() :] or None, words=text)
-        rest, polite, negated = _stripped(["and" if word == "nor" else word for word in tokens if word != "neither"])
-        negated = negated or "neither" in tokens
-        if rest[:1] in (["stop"], ["quit"], ["cease"]) and len(rest) > 1 and rest[1].endswith("ing"):
-            return Action("refrain", target=" ".join(rest[1:]), words=text)
-        if rest[:1] == ["leave"] and rest[-1] in ("alone", "be") and len(rest) > 2:
-            return Action("avoid", target=" ".join(rest[1:-1]), words=text)
-        if not negated and (where := _place_alone(rest)) is not None:
+        if wished := _WISH.match(joined):
+            return Action("wish", target=joined[wished.end() :] or None, words=text)
+        if (judged := _JUDGED.match(joined)) and (lead := led(words(judged["what"]))) is not None and lead.words in ((), ("to",)):
+            return self._judged(lead, judged["how"], text) if not is_asked else Action("ask", target=_topic(tokens), words=text)
+        suggested = _SUGGESTED.match(joined)
+        if suggested is not None and (lead := led(tokens[len(words(suggested[0])) :])) is not None:
+            return self._act(lead, text, excluded, polite=True)
+        if (where := _place_alone(tokens)) is not None:
             return replace(where, words=text)
-        rest = self._from_verb(rest)
-        is_asked = text.rstrip().endswith("?")
-        if rest and rest[0] in _QUESTION_WORDS and not (rest[0] == "how" and len(rest) > 1 and rest[1] == "about"):
-            return Action("ask", target=_topic(rest), words=text, polite=polite)
-        rest = _joined(rest)
-        if rest and rest[0] in ("am", "was", "are", "were", "have", "had") and rest != tokens and not (polite and rest[0] == "have"):
-            return Action("remark", words=text)
-        if (
-            rest
-            and not polite
-            and rest[0] in _AUXILIARIES
-            and (is_asked or rest[0] in ("is", "are", "am", "was", "were", "does", "did", "has"))
-        ):
-            return Action("ask", target=_topic(rest), words=text)
-        verb, length = self._verb(rest)
-        if rest and rest[0] == "set" and verb is None and rest[-1] in ("fire", "alight", "ablaze"):
-            verb, length = "burn", 1
-        if verb == "remark" or (verb is None and tokens[0] in _SPEAKERS):
-            return Action("remark", words=text)
-        if verb is None or (_STATEMENT.match(" ".join(tokens)) and not polite):
-            if _STATEMENT.match(" ".join(tokens)) and not (verb is not None and rest != tokens):
+        if tokens[0] in ("stop", "quit", "cease") and len(tokens) > 1 and tokens[1].endswith("ing"):
+            return Action("refrain", target=" ".join(tokens[1:]), words=text)
+        if left := _LEFT_ALONE.match(joined):
+            return Action("avoid", target=left["what"], words=text)
+        if known := _LET_KNOW.match(joined):
+            return Action("talk", target=known["who"], manner=known["what"] or None, words=text)
+        if freed := _LET_GO.match(joined):
+            return Action("help", target=freed["who"], words=text, negated="not" in tokens)
+        if than := _SOONER.match(joined):
+            first, other = led(words(than["first"])), led(words(than["other"]))
+            if first is not None:
+                return self._act(first, text, than["other"] if other is None else "")
+            if other is not None:
+                return replace(self._act(other, text, excluded), negated=True)
+        if self._is_question(tokens, is_asked):
+            return Action("ask", target=_topic(tokens), words=text)
+        lead = self._led(tokens)
+        if lead is not None and lead.rest[0] == "know" and {"to", "let"}.isdisjoint(lead.words):
+            lead = None  # "I know the way"
+        if lead is None or lead.verb == "remark":
+            is_said = tokens[0] in _SPEAKERS or lead is not None or _STATEMENT.match(joined)
+            if is_said and not is_asked:
                 return Action("remark", words=text)
-            if is_asked and len(rest) > 1:
-                return Action("ask", target=_topic(rest), words=text)
-        if verb is None:
-            return Action(UNKNOWN_VERB, words=text, negated=negated, polite=polite)
-        verb, rest = _by_what_follows(verb, rest)
+            if is_asked and len(tokens) > 1:
+                return Action("ask", target=_topic(tokens), words=text)
+            return Action(UNKNOWN_VERB, words=text, negated=not NEGATORS.isdisjoint(tokens))
+        return self._act(lead, text, excluded)
+
+    def _led(self, tokens: list[str]) -> Lead | None:
+        """The lead of a clause, or of its end where something of time, place or manner stands in front of who acts."""
+        tokens = _without_names(tokens)
+        if (lead := led(tokens)) is not None:
+            return lead
+        if tokens[0] not in PREPOSITIONS | _FRONTS and not tokens[0].endswith("ly"):
+            return None
+        for at in range(1, len(tokens)):
+            is_start = (
+                tokens[at] in SELF
+                or tokens[at] in ("she", "he", "please")
+                or (tokens[at] == "the" and tokens[at + 1 : at + 2] and tokens[at + 1] in HERO)
+            )
+            if is_start and (lead := led(tokens[at:])) is not None:
+                if len(lead.rest) == lead.length and tokens[0] in PREPOSITIONS:  # "to the sea I walk"
+                    lead = replace(lead, rest=[*lead.rest, *tokens[:at]])
+                return lead if NEGATORS.isdisjoint(tokens[:at]) else None
+        starts = [at for at in range(1, min(len(tokens), 7)) if verb_at(tokens[at:]) is not None and tokens[at - 1] not in DETERMINERS]
+        return led(tokens[starts[-1] :]) if starts and NEGATORS.isdisjoint(tokens[: starts[-1]]) else None
+
+    def _is_question(self, tokens: list[str], is_asked: bool) -> bool:
+        if tokens[0] in _QUESTION_WORDS:
+            return True
+        if tokens[0] not in _AUXILIARIES or len(tokens) < 2 or tokens[1] == "not":
+            return False
+        if tokens[0] in _OFFERS and tokens[1] in ("i", "you", "we", "somebody", "someone", "one", "the"):
+            return led(tokens) is None or (tokens[0] == "do" and is_asked)
+        if tokens[0] in ("do", "have", "will", "might", "may"):
+            return is_asked and led(tokens) is None
+        return is_asked or tokens[0] in ("is", "are", "am", "was", "were", "does", "did", "has", "should")
+
+    def _judged(self, lead: Lead, how: str, text: str) -> Action:
+        """Doing something, as what it is called: ``entering the cave is a bad idea``."""
+        told = led([*words(how), "to", "go"]) or led([*words(how), "go"])
+        if _OUT_OF.search(how):
+            return replace(self._act(lead, text, ""), negated=True)
+        return replace(self._act(lead, text, ""), negated=told.negated) if told is not None else Action("remark", words=text)
+
+    def _instead(self, first: str, no: str, what: str, other: str) -> str | None:
+        """``not go north but south`` is ``go south``; None where what follows the ``but`` has a verb of its own."""
+        if led(words(other)) is not None and words(other)[0] not in lexicon.DIRECTIONS:
+            return None
+        head = led(words(what))
+        if head is None and led(words(first)) is None and not all_lead(words(first)):
+            return None
+        verb = " ".join(words(what)[: len(head.words) + head.length]) if head is not None else ""
+        return " ".join(filter(None, (first.strip(), verb, other)))
+
+    def _act(self, lead: Lead, text: str, excluded: str, *, polite: bool = False) -> Action:
+        """What a clause with a verb names."""
+        rest, length, negated, polite = lead.rest, lead.length, lead.negated, polite or lead.polite
+        if negated and "until" in rest[length:]:
+            rest = rest[: rest.index("until")]
+        verb, rest = _by_what_follows(lead.verb, rest)
+        if "please" in rest[1:]:
+            rest, polite = (
+                [word for at, word in enumerate(rest) if "please" not in (word, rest[at - 1]) or word not in ("please", "you")],
+                True,
+            )
         if rest[length : length + 1] == ["not"] and len(rest) > length + 1:  # "go not to the sea"
             rest, negated = [*rest[:length], *rest[length + 1 :]], not negated
-        action = self._with_arguments(verb, " ".join(rest[:length]), rest[length:], negated, polite, text)
+        if (told := self._told_to(verb, rest[length:], text)) is not None:
+            return replace(told, negated=negated, polite=polite)
+        action = self._with_arguments(verb, " ".join(rest[:length]), _without_purpose(rest[length:]), negated, polite, text)
         if action.target in _NOTHING or action.place in _NOTHING or (action.target or "").startswith("no "):
             action = replace(
                 action, negated=not negated, target=None if action.target in _NOTHING else (action.target or "").removeprefix("no ")
@@ -154,21 +256,16 @@ class RuleReader:
             return replace(action, negated=True)
         return replace(action, manner=f"not {excluded}") if excluded else action
 
-    def _from_verb(self, tokens: list[str]) -> list[str]:
-        """The words from the verb on, where something of manner or time leads them: ``without haste go north``."""
-        if not tokens or tokens[0] not in _LEADING or self._verb(tokens)[0] is not None:
-            return tokens
-        starts = [
-            at for at in range(1, min(len(tokens), 7)) if self._verb(tokens[at:])[0] is not None and tokens[at - 1] not in DETERMINERS
-        ]
-        return tokens[starts[-1] :] if starts else tokens
-
-    def _verb(self, tokens: list[str]) -> tuple[str | None, int]:
-        for spelled in ([*tokens], [_infinitive(tokens[0]), *tokens[1:]] if tokens else []):
-            for length in range(min(LONGEST_PHRASE, len(spelled)), 0, -1):
-                if (verb := PHRASES.get(" ".join(spelled[:length]))) is not None:
-                    return verb, length
-        return None, 0
+    def _told_to(self, verb: str, rest: list[str], text: str) -> Action | None:
+        """What somebody is asked or told to do: to come along, to hand something over, or else it is talk."""
+        if verb not in ("ask", "talk", "beg") or "to" not in rest[1:]:
+            return None
+        at = rest.index("to", 1)
+        who, what = " ".join(rest[:at]), rest[at + 1 :]
+        order = led(what)
+        if order is None or any(word in PREPOSITIONS for word in rest[:at]):
+            return None
+        return _asked_of(who, replace(self._act(order, text, ""), words=text), " ".join(what))
 
     def _with_arguments(self, verb: str, phrase: str, rest: list[str], negated: bool, polite: bool, text: str) -> Action:
         manner = [word for word in rest if word in MANNERS and word not in ("there", "here")]
@@ -194,45 +291,24 @@ class RuleReader:
                 frame == "topic" and target is None
             ):
                 target = inner
-            elif frame == "move" and preposition in (
-                "to",
-                "towards",
-                "toward",
-                "into",
-                "in",
-                "at",
-                "for",
-                "onto",
-                "on",
-                "from",
-                "through",
-                "inside",
-                "by",
-                "over",
-                "across",
-                "up",
-                "down",
-                "near",
-                "around",
-                "along",
-                "past",
-                "of",
-            ):
+            elif frame == "move" and preposition in _WHERE | {"for", "towards", "toward", "up", "down", "around", "along", "past", "of"}:
                 place = place or inner
             elif frame == "colour" and preposition in ("in", "with"):
                 said.append(inner)
             elif preposition == "of" and target is not None:
                 target = f"{target} of {inner}"
-            elif (
-                preposition
-                in ("in", "at", "on", "over", "into", "near", "by", "under", "across", "to", "from", "behind", "inside", "through", "onto")
-                and place is None
-            ):
+            elif preposition in _WHERE and place is None:
                 place = inner
             else:
                 said.append(f"{preposition} {inner}")
-        if frame == "hand" and receiver is None and target is not None:
-            receiver, target = _indirect(target)
+        if frame == "hand" and (receiver is None) is not (target is None):
+            receiver, target = (
+                _indirect(str(target or receiver))
+                if receiver is None
+                else (_indirect(receiver)[0] or receiver, _indirect(receiver)[1] if _indirect(receiver)[0] else None)
+            )
+        if verb == "give" and receiver in ("me", "us"):
+            verb, receiver = "beg", None
         if frame == "person" and verb in ("talk", "teach") and target is not None:
             who, topic = _indirect(target)
             target, said = (who, [*said, str(topic)]) if who is not None else (target, said)
@@ -258,21 +334,62 @@ def pairwise_back(tokens: list[str]) -> list[tuple[str, str]]:
     return list(zip(tokens, ["", *tokens], strict=False))
 
 
-def _joined(tokens: list[str]) -> list[str]:
-    """With the particle beside its verb: ``pick it up`` is ``pick up it``."""
-    for at in range(2, min(len(tokens), 6)):
-        if tokens[at] in ("up", "down", "away", "off", "out", "apart") and f"{tokens[0]} {tokens[at]}" in PHRASES:
-            return [tokens[0], tokens[at], *tokens[1:at], *tokens[at + 1 :]]
-    return tokens
+def _without_names(tokens: list[str]) -> list[str]:
+    """Without the one who is called first and does not act: the traveller's own words need no name."""
+    return tokens[1:] if len(tokens) > 1 and tokens[0] in ("everyone", "everybody", "guys", "folks") else tokens
 
 
-def _infinitive(word: str) -> str:
-    """``walking`` is ``walk``, ``taking`` is ``take``, ``running`` is ``run``; other words are as they are."""
-    if not word.endswith("ing") or len(word) < 5:
-        return word
-    stem = word[:-3]
-    doubled = stem[:-1] if len(stem) > 2 and stem[-1] == stem[-2] else ""
-    return next((form for form in (stem, f"{stem}e", doubled) if form in PHRASES), word)
+def _without_purpose(rest: list[str]) -> list[str]:
+    """Arguments without what it is for: ``the river to fetch water`` is ``the river``."""
+    for at in range(1, len(rest) - 1):
+        what = rest[at + 1]
+        if rest[at] in ("to", "for") and what not in DETERMINERS and what not in lexicon.LANDMARKS and what not in lexicon.OBJECTS:
+            found = verb_at(rest[at + 1 :])
+            if (
+                found is not None
+                and (found[2] == ("base" if rest[at] == "to" else "ing") or (rest[at] == "for" and len(rest) > at + 2))
+                and what not in lexicon.DIRECTIONS
+            ):
+                return rest[:at]
+    return rest
+
+
+def _asked_of(who: str, action: Action, said: str) -> Action:
+    """What it is to say something to somebody: what they are asked for, told of, or what one wants to do with them."""
+    if ({"i", "we"} & set(words(said)[:2]) or words(said)[:2] in (["let", "us"], ["let", "me"])) and action.verb not in (
+        "remark",
+        "ask",
+        UNKNOWN_VERB,
+        "beg",
+    ):
+        if FRAMES.get(action.verb) == "person" and action.target in (None, "you"):
+            return replace(action, target=who)
+        return (
+            replace(action, receiver=who)
+            if action.receiver == "you" or (action.verb in ("give", "trade") and not action.receiver)
+            else action
+        )
+    if action.verb in ("follow", "invite") or (
+        words(said)[:1] and words(said)[0] in _COMES and {"me", "us", "with", "along"} & set(words(said))
+    ):
+        return Action("invite", target=who, words=action.words)
+    if action.verb in ("give", "trade", "take") and {"me", "us"} & set(words(said)):
+        thing = action.target if action.target not in ("me", "us") else None
+        return Action("beg", target=thing, receiver=who, words=action.words)
+    if action.verb == "ask":
+        return replace(action, target=who, manner=f"about {action.target}" if action.target else None)
+    if action.verb in ("greet", "reconcile") or (action.verb == "remark" and named_in(said, _GREETINGS)):
+        return Action("reconcile" if "sorry" in said else "greet", target=who, words=action.words)
+    return Action("talk", target=who, manner=f"to {said}", words=action.words)
+
+
+_FRONTS = frozenset("as since while like now instead rather out having being".split())
+_GREETINGS = {
+    phrase: phrase
+    for phrase, verb in PHRASES.items()
+    if verb == "remark" and phrase not in ("like", "need", "own", "believe", "prefer", "well")
+}
+_WHERE = frozenset("in at on over into near by under across to from behind inside through onto".split())
 
 
 def _by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
@@ -306,31 +423,6 @@ def _referred(action: Action, first: Action) -> Action:
     return replace(action, target=target, place=place)
 
 
-def _stripped(tokens: list[str]) -> tuple[list[str], bool, bool]:
-    """Tokens without politeness, the speaker and negation in front; whether it was polite, and whether negated."""
-    polite, negated = False, False
-    changed = True
-    while tokens and changed:
-        changed = False
-        for phrase in POLITE:
-            if tokens[: len(phrase)] == list(phrase) and len(tokens) > len(phrase):
-                polite = polite or phrase[0] in ("please", "could", "can", "would", "may", "kindly")
-                tokens, changed = tokens[len(phrase) :], True
-        if tokens[:2] == ["never", "mind"]:
-            break
-        if len(tokens) > 1 and tokens[0] in ("start", "begin", "keep", "continue", "try") and _infinitive(tokens[1]) != tokens[1]:
-            changed, tokens = True, tokens[1:]
-        if tokens and tokens[0] in NEGATORS and len(tokens) > 1:
-            negated, changed, tokens = True, True, tokens[1:]
-        elif tokens[:2] in (["do", "not"], ["will", "not"], ["am", "not"], ["rather", "not"]) and len(tokens) > 2:
-            negated, changed, tokens = True, True, tokens[2:]
-        elif tokens and tokens[0] in MANNERS and len(tokens) > 1 and tokens[0] not in ("here", "there", "first"):
-            changed, tokens = True, tokens[1:]
-    if tokens and tokens[-1] == "please":
-        polite, tokens = True, tokens[:-1]
-    return tokens, polite, negated
-
-
 def _split(rest: list[str]) -> list[tuple[str, list[str]]]:
     """The words after the verb, by the prepositions that lead them; what stands before any comes first."""
     parts: list[tuple[str, list[str]]] = [("", [])]
@@ -349,7 +441,7 @@ def _topic(tokens: list[str]) -> str | None:
         | _AUXILIARIES
         | DETERMINERS
         | PREPOSITIONS
-        | {"i", "you", "we", "me", "us", "there", "here", "does", "know", "tell", "called", "it"}
+        | {"i", "you", "we", "me", "us", "there", "here", "does", "know", "tell", "called", "it", "go", "get", "come", "find", "reach"}
     )
     found = [word for word in tokens if word not in small]
     return " ".join(found) or None
@@ -358,6 +450,8 @@ def _topic(tokens: list[str]) -> str | None:
 def _indirect(target: str) -> tuple[str | None, str | None]:
     """``anna the ring`` -> (``anna``, ``the ring``): the receiver before the thing."""
     tokens = words(target)
+    if len(tokens) > 1 and tokens[0].capitalize() in NAMES:
+        return tokens[0], " ".join(tokens[1:])
     if len(tokens) > 1 and tokens[0] in ("him", "her", "them", "me", "us") and tokens[1] not in DETERMINERS:
         return tokens[0], " ".join(tokens[1:])
     for at, word in enumerate(tokens[1:], start=1):

@@ -174,7 +174,7 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
     if (
         ("i" in said and {"am", "where"} <= set(said))
         or ("place" in said and topic.part in ("nothing", "place"))
-        or said[:3] == ["where", "are", "we"]
+        or {"where", "are", "we"} <= set(said)
     ):
         return describe_place(draft, actor, here)
     if ("who" in said or lexicon.ANYBODY & set(said[:4]) or {"alone"} & set(said)) and {"here", "around", "there", "alone", "nearby"} & set(
@@ -198,7 +198,7 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
         return (
             f"{others[0]} is {with_article(draft.characters[others[0]]['role'])}" if others else f"there is nobody at {here} who could say"
         )
-    if (first == "where" or {"way", "far", "direction", "get", "reach"} & set(said)) and topic.part != "nothing":
+    if (first == "where" or {"way", "far", "direction", "get", "reach", "go", "come", "find"} & set(said)) and topic.part != "nothing":
         goal, missing = destination(draft, topic)
         steps = way(draft.places, here, goal) if goal is not None else None
         if steps is None:

@@ -36,7 +36,19 @@ def go(draft: Draft, actor: str, action: Action) -> Verdict:
         if other is None:
             return refused(draft, actor, action, f"no way leads {direction} from {here}", direction)
         return _walk(draft, actor, action, [other], other)
-    if not bare(said) or bare(said) in ("anywhere", "somewhere", "elsewhere", "away", "on", "out", "for walk", "outside"):
+    if not bare(said) or bare(said) in (
+        "anywhere",
+        "somewhere",
+        "elsewhere",
+        "away",
+        "on",
+        "out",
+        "outside",
+        "way",
+        "journey",
+        "road",
+        "path",
+    ):
         return wander(draft, actor, action)
     named = find(draft, actor, said)
     goal, missing = destination(draft, named)

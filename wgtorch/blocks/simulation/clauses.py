@@ -1,0 +1,197 @@
+"""A typed line in its clauses: what is to be done, one after the other, without what only says why, when or for what."""
+
+from __future__ import annotations
+
+import re
+
+from wgtorch.blocks.simulation import lexicon
+from wgtorch.blocks.simulation.leads import HERO, PAIRED, all_lead, is_gerund, led
+from wgtorch.blocks.simulation.lexicon import DETERMINERS, words
+
+_WHO = r"(?:i|we|you|he|she|it|they|there|nobody|everybody|somebody|anybody|anyone|everyone|someone)\b"
+_QUOTED = re.compile(r"[\"“”„«]([^\"“”„«»]{1,300})[\"“”«»]")
+_SPEECH = re.compile(r"^\W*[\"“„«][^\"“”„«»]+[\"”“»]\W*$")
+_CLEFT = re.compile(
+    r"(?i)^(?:what|all|the (?:only |one )?thing)(?: that)? (?:i|we)(?: would| will| really| do| now| just| am| are)* "
+    r"(?:like|want|wish|need|love|intend|mean|ask|asking|asking for|saying|wanting)(?: to do)?(?: now| most)? (?:is|would be)(?: to| that)? "
+)
+_ORDERLY = (
+    (re.compile(r"(?i)\bin the direction of\b"), "to"),
+    (re.compile(r"(?i)\buntil (?:i|you|we|they) (?:reach|get to|come to|arrive at|arrive in|find|see)\b"), "to"),
+)
+_INTERJECTION = re.compile(
+    r"^(?:(?:no|nope|nah|yes|yeah|yep|ok|okay|well|please|oh|ah|aha|hey|hello|hi|right|fine|listen|sure|alright|all right|wow|hm+|er|um|sorry|thanks|thank you|actually|"
+    r"excuse me|pardon me|wait a minute|look here|come on|no problem|no thanks|good|great|hurry|quick|alas)\s*[,.!:;-]+\s*)+",
+    re.IGNORECASE,
+)
+_FILLERS = re.compile(
+    r"(?i)\b(?:at last|at once|right (?:away|now|here)|of course|in fact|by all means|for now|after all|as well|first of all|to begin with|no doubt|without (?:further ado|delay|hesitation|"
+    r"hurry|haste|doubt|a word|a sound)|(?:as (?:\w+) as (?:possible|i can|we can|you can))|thank you(?: very much| so much)?|thanks(?: a lot)?|if (?:you|i|we) (?:please|can|could|may|might|like|will|"
+    r"want|don't mind|do not mind|would|would not mind|wouldn't mind|would like|ask me|remember (?:rightly|correctly|right))|if possible|if need be|if necessary|if (?:it|that) (?:is|is not|would be)(?: not)?"
+    r"(?: too much| any| a| possible| all right| okay| ok| fine)?(?: trouble| bother)?(?: with you| by you)?|unless i am (?:mistaken|wrong)|will you|would you|i beg you|do me a favou?r and|be (?:a dear|an angel|nice|kind|"
+    r"a good \w+) and|for (?:me|us|goodness' sake|heaven's sake|old times' sake)(?= *[,.!?]|$)|step by step|once and for all|more or less|whatever happens|no matter what|whatever (?:you|i|we) do|never ever"
+    r"|(?:as )?if (?:nothing|anything)\b[^,]*)(?: *(?=[,.!?]|$))|\b(?:at last|at once|right away|of course|in fact|by all means|first of all|to begin with|without further ado|no doubt|be (?:a dear|an angel|nice|kind|"
+    r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will))\b"
+)
+_CORRECTED = re.compile(
+    r"(?i)^.*\b(?:no,? wait|wait,? no|scratch that|i mean|i meant|on second thoughts?|correction|or rather|make that|changed? my mind)\b[,.:;!\s-]*(?=\w)"
+)
+_CONDITION = re.compile(
+    r"(?i)^(?:should (?!i |we |you )|were |had |in the event )[^,]+,|(?:^|[\s,])(?:if|unless|provided|as soon as|as long as|suppose(?= \w+ \w+ \w+,)|assuming|whenever|once (?=(?:i|we|you|he|she|it|they|the) )|"
+    r"when(?! is| was| will| does| do| did| are| can| should| shall))\s|^in case\b"
+)
+_WHETHER = re.compile(
+    r"(?i)\b(?:ask|asks|see|check|wonder|wonders|know|knows|tell|find out|say|remember|look|test|sure|learn|hear|and|as|even|only)\b(?: \w+){0,3} if\b|\bwhat if\b|\bif only\b"
+)
+_ASKED_IF = re.compile(
+    r"(?i)\b((?:would|will|should) (?:be|love|like|appreciate|prefer)\b[^,]*?)\bif\b(?= (?:i|we|you|somebody|someone)\b)|\bhow (?:would it be )if\b"
+)
+_ASIDE = re.compile(
+    rf"(?i)(?:^|,? )\b(?:because|although|though|even though|even if|while|whilst|whereas|so that|so as to|in order to|in order that|lest|now that|given that|seeing as|seeing that|for fear|as if|as though|"
+    rf"so (?:i|we|he|she|they|it) (?:can|could|may|might)|(?:since|as|for|before|after)(?= {_WHO})|(?:since|as|after|before)(?= (?:the )?\w+ (?:is|are|was|were|has|have|had|gets?|\w+[^us]s) ?))\b"
+    r"(?:(?! and then | then ).)*?(?=,|$| and then | then )|(?<=\w),? \bin case\b[^,]*"
+)
+_BEFOREHAND = re.compile(r"(?i)^(?:after|having|once (?:i|we) have) (?=\w+(?:ing|ed|en)\b)([^,]*),\s*")
+_AFTERWARDS = re.compile(r"(?i)^before (\w+ing\b[^,]*),\s*(.+)$")
+_BEHIND = re.compile(r"(?i)^(.+?),? after ((?:having )?\w+ing\b[^,]*)$")
+_INSTEAD = re.compile(r"(?i)(?:^|,? )(?:without|instead of|rather than) (?:even )?\w+ing\b[^,]*?(?:, *(?=\w)|$)|^rather than \w+[^,]*, *")
+_STOPS = re.compile(r"(?i)(?:please |now )*(?:stop|quit|cease)\b")
+_BREAK = re.compile(
+    r"(,? and then |,? then |,? after that,? |,? afterwards,? |,? finally,? |; |,? but |,? however,? |,? and |,? or else |,? or |,? nor |, so |,? before (?=\w+ing\b)|, )",
+    re.IGNORECASE,
+)
+
+
+def clauses(text: str) -> list[str] | None:
+    """The clauses of a line in the order in which they are to be done; None of a line that hangs on an if.
+
+    >>> clauses("before sleeping, light the lamp because it is dark")
+    ['light the lamp', 'sleeping']
+    >>> clauses("if it rains, eat the apple") is None
+    True
+    """
+    if _SPEECH.match(text):
+        return ["i say something"]
+    text = _QUOTED.sub(lambda said: said[1] if len(words(said[1])) < 3 else "something", text)
+    text = _CORRECTED.sub("", re.sub(r"(?<=\w)\s*\([^()]*\)", "", text))
+    found: list[str] = []
+    for sentence in re.findall(r"[^.!?;:\n]+(?:[.!?;:]+(?!\w)|\n|$)|[^.!?;:\n]*[.!?;:]\w[^.!?\n]*[.!?]*", text):
+        said = _sentence(sentence.strip())
+        if said is None:
+            return None
+        found += said
+    return found
+
+
+def _sentence(text: str) -> list[str] | None:
+    asks = "?" if text.endswith("?") else ""
+    text = _INTERJECTION.sub("", text.rstrip(" .!?;:")) or text
+    for said, plain in _ORDERLY:
+        text = said.sub(plain, text)
+    text = _CLEFT.sub("", text)
+    text = re.sub(r" +([,])", r"\1", _FILLERS.sub(" ", text)).strip(" ,") or text
+    text = _ASKED_IF.sub(r"\1", text)
+    if not asks and _CONDITION.search(_WHETHER.sub(" ", text)):
+        return None
+    text = _INSTEAD.sub(" ", _ASIDE.sub(" ", text)).strip(" ,") or text
+    later = ""
+    if moved := _AFTERWARDS.match(text):
+        later, text = moved[1], moved[2]
+    text = _BEFOREHAND.sub(r"\1, then ", text)
+    if moved := _BEHIND.match(text):
+        text = f"{moved[2]}, then {moved[1]}"
+    found = _parts(text)
+    return [f"{said}{asks}" for said in ([*found, later] if later else found)]
+
+
+def _parts(text: str) -> list[str]:
+    """The clauses of a sentence: it is parted where a verb follows; a part that is all lead belongs to the next, and one that leads none to the last."""
+    pieces = _BREAK.split(text)
+    found: list[str] = []
+    front, ahead = "", ""
+    denied = False
+    for at in range(0, len(pieces), 2):
+        joint, piece = (pieces[at - 1] if at else ""), pieces[at].strip()
+        tokens = words(piece)
+        if not tokens:
+            continue
+        is_last = at + 2 >= len(pieces)
+        if not is_last and all_lead(tokens) and _is_open(tokens) and ("," in pieces[at + 1] or "but" in pieces[at + 1]):
+            ahead = f"{ahead} {piece} {'but' if 'but' in pieces[at + 1] else ''}".strip()
+            continue
+        said = f"{ahead} {piece}".strip()
+        if not found and not is_last and _accompanies(tokens, words(pieces[at + 2])):
+            continue
+        if len(tokens) == 1 and tokens[0] in PAIRED and pieces[at + 1 : at + 2] == [" and "]:
+            ahead = f"{said} and"
+            continue
+        if found and (HERO | {"she", "he"}) & set(words(found[-1])[:3]) and led(tokens) is None and led(["hero", *tokens]) is not None:
+            said, tokens = f"hero {piece}", ["hero", *tokens]  # "sat down and fell asleep"
+        if (lead := leads(words(said), alone=not found)) is not None and not _is_told_of(found, joint):
+            if found and denied and not lead and joint.strip(" ,").lower() in ("and", "or", "nor") and "," not in joint:
+                said = f"do not {said}"
+            elif joint.strip(" ,").lower() == "or":
+                break
+            denied = lead == "no" and not _STOPS.match(said)
+            if joint.strip(" ,").lower() in ("but", "however") and found and _is_unreal(found[-1]):
+                found.pop()
+            found.append(_pointed(said, front) if front and _points(said) else said)
+            front = ""
+        elif found:
+            found[-1] = f"{found[-1]}{joint if joint.strip(' ,') else ' and '}{piece}"
+        else:
+            front = f"{front}{joint}{piece}" if front else piece
+            continue
+        ahead = ""
+    return found or [f"{ahead} {front}".strip() or text]
+
+
+def leads(tokens: list[str], *, alone: bool = True) -> str | None:
+    """``no`` or ``yes`` for a clause with a lead before its verb, empty without one; None of words that lead to no verb."""
+    if not tokens or (tokens[0] in DETERMINERS and not HERO & set(tokens[1:2])):
+        return None
+    if len(tokens) == 1 and tokens[0] in lexicon.DIRECTIONS:
+        return ""
+    lead = led(tokens)
+    if lead is None or (not alone and not lead.words and _is_thing(tokens)):
+        return None
+    return "no" if lead.negated else "yes" if lead.words else ""
+
+
+def _is_open(tokens: list[str]) -> bool:
+    lead = led(tokens)
+    return lead is None or lead.verb == "remark"
+
+
+def _is_thing(tokens: list[str]) -> bool:
+    """True where a noun that is a verb too stands alone: ``bread and fish``."""
+    return tokens[0] in lexicon.OBJECTS and len(tokens) < 3
+
+
+def _accompanies(tokens: list[str], following: list[str]) -> bool:
+    """True for ``whistling a tune`` before ``I stroll along``: it says how, and is no act of its own."""
+    lead = led(tokens)
+    is_how = lead is not None and any(map(is_gerund, tokens[: len(lead.words) + 1])) and {"i", "we", "let"}.isdisjoint(lead.words)
+    return is_how and following[:1] != [] and following[0] in ("i", "we", "she", "he", "the") and led(following) is not None
+
+
+def _is_told_of(found: list[str], joint: str) -> bool:
+    """Whether what stands before tells of what somebody says: its ``and`` goes on with that."""
+    return bool(found) and " that " in found[-1] and joint.strip(" ,").lower() == "and"
+
+
+def _is_unreal(said: str) -> bool:
+    return not {"could", "might", "would", "wanted", "tempted", "supposed", "should"}.isdisjoint(words(said))
+
+
+def _points(said: str) -> bool:
+    return not {"it", "them", "him", "her", "there"}.isdisjoint(words(said))
+
+
+def _pointed(said: str, what: str) -> str:
+    """A clause whose ``it`` is what stands before it: ``the lamp, take it``."""
+    tokens = words(what)
+    named = next((word for word in tokens if word in lexicon.OBJECTS or word in lexicon.LANDMARKS or word in lexicon.TERRAINS), None)
+    if tokens[0] not in DETERMINERS:
+        what = f"the {named}"
+    return re.sub(r"(?i)\b(?:it|them|him|her|there)\b", lambda _: what, said, count=1) if tokens[0] in DETERMINERS or named else said
