@@ -110,7 +110,8 @@ class CachedRun:
         """
         outer, fingerprints = _noted.get(), self.cache.fingerprints
         try:
-            rest = [target.about, _surroundings(), self.cache.digests.of(target.extra), *self._inputs(values)]
+            around = _surroundings() + repr(fingerprints.replaced()).encode()
+            rest = [target.about, around, self.cache.digests.of(target.extra), *self._inputs(values)]
             base = digest_of(*[fingerprints.of(block) for block in target.blocks], *rest)
         except NoDigest as error:
             return self._not_kept(where, str(error), outer, make)
@@ -222,6 +223,7 @@ def _surroundings() -> bytes:
         torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         backends.mkldnn.enabled,
+        backends.mha.get_fastpath_enabled(),
         (backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32),
         (backends.cuda.flash_sdp_enabled(), backends.cuda.mem_efficient_sdp_enabled(), backends.cuda.math_sdp_enabled()),
         backends.cuda.matmul.allow_fp16_reduced_precision_reduction,

@@ -80,7 +80,7 @@ class Code:
         if id(function) in self._seen:
             return
         self._seen.add(id(function))
-        module = function.__module__ or "builtins"
+        module = function.__globals__.get("__name__") or "builtins"  # __module__ is another's under functools.wraps
         where = f"{module}.{function.__qualname__}:{function.__code__.co_firstlineno}"
         if is_installed(module):
             self._static.append(f"{module}.{function.__qualname__}")

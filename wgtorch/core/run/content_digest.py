@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.encoding import stored_type_of
 from wgtorch.core.port import MISSING
@@ -25,8 +25,11 @@ from wgtorch.core.port import MISSING
 SMALL = 4096
 """Bytes of a tensor that is read each time."""
 _PROBES = 256
+_KNOWN = 4096
+"""Tensors whose digest is remembered."""
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _NESTED = (list, tuple, dict)
+_READABLE = (Tensor, torch.nn.Parameter)
 
 
 class NoDigest(Exception):
@@ -50,7 +53,7 @@ class ContentDigests:
     """
 
     def __init__(self) -> None:
-        self._known = WeakIdKeyDictionary()  # Tensor -> (what tells that it is the same, its digest)
+        self._known: dict[Any, tuple[Any, StorageWeakRef, bytes]] = {}  # id of a tensor -> what tells that it is the same, its digest
         self.of_code: Callable[[Any], bytes | None] | None = None
         """What tells a function or class by its code; by its name, as pickles do, where there is none."""
         self.hashed_bytes = self.pickled_bytes = 0
@@ -106,19 +109,26 @@ class ContentDigests:
         Raises:
             NoDigest: it has no data of its own (fake, sparse, quantised, sharded).
         """
-        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+        if not is_readable(tensor):
             raise NoDigest(f"a tensor of class {type(tensor).__name__} and layout {tensor.layout}")
-        state = state_of(tensor)
-        known = self._known.get(tensor)
+        # One whose memory an array or a file shares is read each time.
+        state = state_of(tensor) if not tensor.is_cpu or tensor.untyped_storage().resizable() else None
+        known = self._known.get(id(tensor))
         if known is not None and state is not None and known[0] == state:
-            return known[1]
+            return known[2]
+        digest = self.read(tensor)
+        if state is not None:
+            if len(self._known) >= _KNOWN:
+                self._known = {key: entry for key, entry in list(self._known.items())[_KNOWN // 2 :] if not entry[1].expired()}
+            self._known[id(tensor)] = (state, StorageWeakRef(tensor.untyped_storage()), digest)
+        return digest
+
+    def read(self, tensor: Tensor) -> bytes:
+        """The digest of a tensor, whatever is known of it."""
         data = bytes_of(tensor)
         self.hashed_bytes += len(data)
         about = repr((str(tensor.dtype), tuple(tensor.shape), tensor.stride(), str(tensor.device))).encode()
-        digest = digest_of(about, data)
-        if state is not None:
-            self._known[tensor] = (state, digest)
-        return digest
+        return digest_of(about, data, *([self.of(tensor.__dict__)] if tensor.__dict__ else ()))
 
 
 def _is_plain(value: Any) -> bool:
@@ -147,34 +157,39 @@ class _Pickler(pickle.Pickler):
 def bytes_of(tensor: Tensor) -> bytes:
     """A tensor's data as bytes."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    size = plain.numel() * plain.element_size()
     # Tensor.numpy() would mark the memory as shared with an array, for good.
-    return bytes(_memory(plain.data_ptr(), size)) if size else b""
+    return (ctypes.c_char * plain.nbytes).from_address(plain.data_ptr()).raw if plain.nbytes else b""
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """False for tensors without data of their own: fake, sparse, quantised, sharded."""
+    return type(tensor) in _READABLE and tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
 def state_of(tensor: Tensor) -> Any:
-    """What stays the same as long as a tensor's content does; None where nothing tells of that but the content."""
-    if tensor.is_inference() or not tensor.numel():
+    """What stays the same as long as a tensor's content does; None where nothing tells of that but the content.
+
+    It holds for as long as a :class:`StorageWeakRef` keeps the address of the tensor's storage from being given to another one. There is no
+    weak reference to the tensor itself: ``torch.utils.swap_tensors`` refuses tensors that have one.
+    """
+    if not is_readable(tensor) or tensor.is_inference():
         return None
-    where = (tensor._version, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-    if tensor.device.type != "cpu":
-        return where
-    if tensor.numel() * tensor.element_size() <= SMALL or not tensor.untyped_storage().resizable():
+    own: Any = tensor.__dict__
+    if own and not all(type(value) in _PLAIN for value in own.values()):
         return None
-    return (*where, probe_of(tensor))
+    dtype, storage = tensor.dtype, tensor.untyped_storage()
+    is_conj = dtype.is_complex and tensor.is_conj()
+    layout = (id(tensor), storage._cdata, tensor.data_ptr(), dtype, tensor.shape, tensor.stride(), is_conj, tensor.is_neg())
+    probe = probe_of(tensor) if tensor.is_cpu and tensor.numel() else None
+    return layout, tensor._version, tensor.requires_grad, probe, tuple(own.items()) if own else None
 
 
 def probe_of(tensor: Tensor) -> bytes:
     """A few bytes of a tensor on the CPU, spread over its memory; all of a small one."""
-    count = tensor.numel()
+    size = tensor.nbytes
     if not tensor.is_contiguous():
-        count = 1 + sum([(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
-    return bytes(_memory(tensor.data_ptr(), count * tensor.element_size())[:: _step(count * tensor.element_size())])
-
-
-def _memory(start: int, size: int) -> memoryview:
-    return memoryview((ctypes.c_char * size).from_address(start)).cast("B")
-
-
-def _step(size: int) -> int:
-    return 1 if size <= SMALL else size // _PROBES | 1  # odd, so that it meets every byte of a number
+        size = tensor.itemsize * (1 + sum([(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]))
+    if size <= SMALL:
+        return ctypes.string_at(tensor.data_ptr(), size)
+    whole = (ctypes.c_char * size).from_address(tensor.data_ptr())
+    return bytes(memoryview(whole).cast("B")[:: size // _PROBES | 1])  # odd, so that it meets every byte of a number

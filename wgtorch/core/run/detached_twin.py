@@ -81,7 +81,7 @@ class DetachedTwin:
         self.twins: dict[int, nn.Module] = {id(part): part.__class__.__new__(part.__class__) for part in originals}
         self.pairs = [(weakref.ref(part), self.twins[id(part)]) for part in originals]
         self.given: list[dict[str, Any]] = [{} for _ in originals]
-        self.views: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
+        self.views: dict[int, nn.Parameter] = {}
         self.shape = _shape(module)
         self.root = self.twins[id(module)]
 
@@ -91,13 +91,14 @@ class DetachedTwin:
 
     def follow(self) -> None:
         """Takes over what the original's modules are now."""
-        for (reference, twin), given in zip(self.pairs, self.given, strict=True):
-            part = reference()
-            assert part is not None
+        parts: list[Any] = [reference() for reference, _ in self.pairs]
+        weights = [weight for part in parts for weight in part._parameters.values() if weight is not None]
+        self.views = {id(weight): self._view(weight) for weight in weights}
+        for part, (_, twin), given in zip(parts, self.pairs, self.given, strict=True):
             own = twin.__dict__
             for name, value in part.__dict__.items():
                 if name == "_parameters":
-                    own[name] = {key: None if weight is None else self._view(weight) for key, weight in value.items()}
+                    own[name] = {key: None if weight is None else self.views[id(weight)] for key, weight in value.items()}
                 elif name == "_modules":
                     own[name] = {key: None if child is None else self.twins[id(child)] for key, child in value.items()}
                 else:
@@ -116,18 +117,15 @@ class DetachedTwin:
                     part.__dict__[name] = value
 
     def _view(self, weight: nn.Parameter) -> nn.Parameter:
-        known = self.views.get(id(weight))
-        if known is not None and known[0]() is weight and _same_memory(known[1], weight):
-            return known[1]
-        view = nn.Parameter(weight.detach(), requires_grad=False)
-        self.views[id(weight)] = weakref.ref(weight), view
-        return view
+        # A view keeps the memory from being used anew; a weak reference to the weight is what torch.utils.swap_tensors would refuse.
+        view = self.views.get(id(weight))
+        return view if view is not None and _same_memory(view, weight) else nn.Parameter(weight.detach(), requires_grad=False)
 
     def _rewired(self, value: Any, depth: int) -> Any:
         """The value, with modules and methods of the original tree replaced by their twins; itself where it has none."""
         if isinstance(value, nn.Parameter):
             known = self.views.get(id(value))
-            return known[1] if known is not None and known[0]() is value else value
+            return known if known is not None and _same_memory(known, value) else value
         if isinstance(value, nn.Module):
             return self.twins.get(id(value), value)
         if isinstance(value, types.MethodType):
@@ -159,4 +157,6 @@ def _same_memory(view: torch.Tensor, weight: torch.Tensor) -> bool:
         and view.shape == weight.shape
         and view.stride() == weight.stride()
         and view.data_ptr() == weight.data_ptr()
+        and view.is_conj() == weight.is_conj()
+        and view.is_neg() == weight.is_neg()
     )

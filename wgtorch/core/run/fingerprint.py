@@ -21,10 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
 
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.code_digest import Code, name_of
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, probe_of
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, state_of
 from wgtorch.core.run.installed import is_installed
 
 Part = tuple[int, str]
@@ -40,6 +42,8 @@ _LARGE = 64 * 2**20
 _LARGE_OBJECT = 2**16
 """Bytes beyond which an object that is no tensor, such as a tokenizer, is read once and then told by being the same one."""
 _DEEP, _MOST = 6, 4096
+_EMPTY = frozenset(("builtins", "_thread", "threading", "_weakref", "weakref"))
+"""Modules whose objects without attributes hold nothing that a result depends on, such as locks."""
 _CODES = 512
 """Classes and functions whose code is remembered."""
 _EVERYWHERE = -1  # stands for the module where something belongs to a class or function, whichever module has it
@@ -57,10 +61,11 @@ class Fingerprints:
         self.digests, self.persistent = digests, persistent
         digests.of_code = self._code_digest
         self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes]] = weakref.WeakKeyDictionary()
-        self._weights: dict[int, tuple[weakref.ref[Tensor], Any, _Weight]] = {}
+        self._weights: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, StorageWeakRef, _Weight]]] = weakref.WeakKeyDictionary()
         self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
         self._codes: OrderedDict[int, Code] = OrderedDict()
+        self._functional: tuple[Any, list[Any]] = (), []
         self._inside = _Inside()
         self._serial = 0
 
@@ -90,7 +95,8 @@ class Fingerprints:
                     elif isinstance(value, _FUNCTIONS):
                         self._function(value, 0, index, name, found)
                     elif name.endswith("_hooks") and isinstance(value, Mapping):
-                        for number, hook in enumerate(value.values()):
+                        for number, (key, hook) in enumerate(value.items()):
+                            found[index, f"{name}.{number} takes keywords"] = key in own.get(f"{name}_with_kwargs", ())
                             self._function(hook, 0, index, f"{name}.{number}", found)
                     else:
                         if id(value) not in known:
@@ -98,8 +104,8 @@ class Fingerprints:
                         found[index, name] = known[id(value)]
                 for name in ("_parameters", "_buffers"):
                     for key, tensor in own.get(name, {}).items():
-                        found[index, key] = None if tensor is None else self._weight(tensor, size > _LARGE)
-                found[index, "modules"] = tuple(own.get("_modules", ()))
+                        found[index, key] = None if tensor is None else self._weight(module, key, tensor, size > _LARGE)
+                found[index, "modules"] = tuple(own["_modules"])
         return found
 
     def digest(self, parts: Parts) -> bytes:
@@ -131,6 +137,14 @@ class Fingerprints:
                 self._codes.popitem(last=False)
         return known
 
+    def replaced(self) -> list[Any]:
+        """Functions that somebody has put in place of those of ``torch.nn.functional``, as another kind of attention."""
+        now = tuple(vars(functional).values())
+        if now != self._functional[0]:
+            functions = [(name, value) for name, value in vars(functional).items() if isinstance(value, types.FunctionType)]
+            self._functional = now, [each for each in functions if not each[1].__globals__["__name__"].startswith("torch.")]
+        return [(name, self._attribute(function, 0)) for name, function in self._functional[1]]
+
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
         found[_EVERYWHERE, where] = code.digest
@@ -147,25 +161,27 @@ class Fingerprints:
         self._code(root, name_of(root), found)
         return self.digest(found)
 
-    def _weight(self, tensor: Tensor, is_large: bool) -> _Weight:
+    def _weight(self, module: nn.Module, name: str, tensor: Tensor, is_large: bool) -> _Weight:
         """What tells one weight from another: its content, read once for each version of it.
 
         Args:
+            module: that holds it under ``name``.
             tensor: the weight.
             is_large: it is one of so many that they are not read where the cache is in memory: the object and its version tell.
         """
-        state = _state_of_weight(tensor)
-        known = self._weights.get(id(tensor))
-        if known is not None and known[0]() is tensor and known[1] == state:
+        weights, state = self._weights.setdefault(module, {}), state_of(tensor)
+        known = weights.get(name)
+        if known is not None and state is not None and known[0] == state:
             return known[2]
-        if is_large and not self.persistent:
+        if state is not None and is_large and not self.persistent:
             self._serial += 1
             digest = _Weight(b"weight %d" % self._serial)
         else:
-            digest = _Weight(self.digests.of_tensor(tensor))
+            read = self.digests.of_tensor(tensor) if state is None else self.digests.read(tensor)
+            digest = _Weight(read + b"+" * tensor.requires_grad)
         digest.mark = (id(tensor), None if tensor.is_inference() else tensor._version)
-        key, weights = id(tensor), self._weights
-        self._weights[key] = (weakref.ref(tensor, lambda _: weights.pop(key, None)), state, digest)
+        if state is not None:
+            weights[name] = (state, StorageWeakRef(tensor.untyped_storage()), digest)
         return digest
 
     def _attribute(self, value: Any, depth: int) -> Any:
@@ -210,23 +226,27 @@ class Fingerprints:
         """An object whose content nothing tells: its own attributes, and, in this process, which object it is.
 
         Raises:
-            NoDigest: it is an iterator, which goes on whenever it is used.
+            NoDigest: it is an iterator, which goes on whenever it is used, or scripted, or would have to be told in other processes.
         """
         name = name_of(type(value))
         if hasattr(type(value), "__next__"):
             raise NoDigest(f"{name} goes on whenever it is asked, and nothing tells how far it is")
+        if isinstance(value, torch._C.ScriptModule):
+            raise NoDigest(f"{name} is scripted, and nothing tells what its code and attributes are")
         if isinstance(value, types.ModuleType):
             return (name, value.__name__)
         own = dict(_attributes_of(value))
         if own or hasattr(value, "__dict__"):
             return (name, [(key, self._attribute(item, depth + 1)) for key, item in own.items()])
         if self.persistent:
-            return (name, len(value)) if hasattr(value, "__len__") else name
+            if type(value).__module__ not in _EMPTY:
+                raise NoDigest(f"{name} has no content that can be told in other processes")
+            return name
         known = self._objects.get(id(value))
         if known is None or known[0] is not value:
             self._serial += 1
             known = self._objects[id(value)] = (value, b"object %d" % self._serial)
-        return (name, known[1], len(value) if hasattr(value, "__len__") else None)
+        return (name, known[1])
 
     def _function(self, function: Any, depth: int, index: int, name: str, found: Parts) -> None:
         """Parts of a function: its code, and each thing that it reads."""
@@ -313,13 +333,12 @@ class Look:
         block: what is looked at.
     """
 
-    __slots__ = ("_tensors", "flat", "others", "refs")
+    __slots__ = ("_storages", "flat", "others")
 
     def __init__(self, told: Fingerprints, block: nn.Module) -> None:
         flat: list[Any] = []
         self.flat, self.others = flat, []
-        self._tensors: list[Tensor] = []
-        self.refs: list[weakref.ref[Tensor]] = []
+        self._storages: list[Any] = []
         others: list[Any] = []
         codes: dict[type, tuple[Code, frozenset[str]]] = {}
         todo, seen = [block], {}
@@ -344,8 +363,9 @@ class Look:
                 elif name in _OWN:
                     for tensor in value.values():
                         if tensor is not None:
-                            self._tensors.append(tensor)
-                            flat.append(_state_of_weight(tensor))
+                            flat.append(state := state_of(tensor) or object())  # the latter is like nothing else
+                            if type(state) is tuple:
+                                self._storages.append(tensor.untyped_storage())
                 elif (kind_of := type(value)) in _PLAIN:
                     flat += (name, kind_of, value or repr(value))  # 0.0 is equal to -0.0
                 elif name[-6:] != "_hooks" or value:
@@ -361,26 +381,13 @@ class Look:
         self.others = [told_as[id(value)] for value in others]
 
     def settled(self) -> Look:
-        """The look, holding none of the block's tensors."""
-        self.refs, self._tensors = [weakref.ref(tensor) for tensor in self._tensors], []
+        """The look, to be kept: it holds none of the block's tensors, and keeps the addresses of their storages from being used anew."""
+        self._storages = [StorageWeakRef(storage) for storage in self._storages]
         return self
 
     def is_like(self, other: Look) -> bool:
         """True when another look finds the same."""
-        return (
-            self.flat == other.flat
-            and len(self.refs) == len(other._tensors)
-            and all(ref() is tensor for ref, tensor in zip(self.refs, other._tensors, strict=True))
-            and self.others == other.others
-        )
-
-
-def _state_of_weight(tensor: Tensor) -> Any:
-    """What stays the same as long as a weight does: its version, place and a few of its bytes."""
-    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_inference() or tensor.is_meta or tensor.layout is not torch.strided:
-        return object()  # like nothing else
-    probe = probe_of(tensor) if tensor.is_cpu and tensor.numel() else None
-    return tensor._version, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.device, probe
+        return self.flat == other.flat and self.others == other.others
 
 
 def _flatten(value: Any, flat: list[Any], others: list[Any], depth: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, probe_of
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, state_of
 from wgtorch.core.run.fingerprint import Fingerprints
 from wgtorch.core.run.node_cache_folder import CacheFolder
 
@@ -276,6 +276,4 @@ def _tensors_in(value: Any) -> list[Tensor]:
 
 
 def _state(tensor: Tensor, digests: ContentDigests) -> Any:
-    if tensor.is_inference():  # no version tells of changes
-        return digests.of_tensor(tensor)
-    return tensor._version, probe_of(tensor) if tensor.device.type == "cpu" and tensor.numel() else None
+    return state_of(tensor) or digests.of_tensor(tensor)
