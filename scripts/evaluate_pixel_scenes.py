@@ -32,7 +32,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--describer", default=DESCRIBER_REF, help="checkpoint_ref of the describer")
     parser.add_argument("--judge", help="checkpoint_ref of a judge, which measures too")
     parser.add_argument("--steps", type=int, default=10, help="solver steps")
-    parser.add_argument("--count", type=int, default=300, help="pictures of each measurement")
+    parser.add_argument(
+        "--count", type=int, default=300, help="pictures of each measurement; of one thing four times as many, as few show objects"
+    )
     parser.add_argument("--sheet", type=Path, help="a PNG of 100 pictures, to look at")
     return parser
 
@@ -42,7 +44,10 @@ def main() -> None:
     torch.set_num_threads(1)
     graph = Graph.from_template("scene_to_image", painter=args.painter, steps=args.steps)
     measured = {"none": (0, None), "one": (1, False), "one held out": (1, True), "four": (4, False), "four held out": (4, True)}
-    plans = {title: plans_for(args.count, things=things, held_out=held_out) for title, (things, held_out) in measured.items()}
+    plans = {
+        title: plans_for(4 * args.count if things == 1 else args.count, things=things, held_out=held_out)
+        for title, (things, held_out) in measured.items()
+    }
     pictures = {title: paint(graph, found) for title, found in plans.items()}
     drawn = DrawnPixelScenes(args.count, seed=HELD_OUT, things=4)
     plans["four drawn"] = [drawn.plan(k) for k in range(args.count)]
@@ -52,7 +57,7 @@ def main() -> None:
             continue
         reader = BlockRegistry.build({"block_type": "vlm/pixel_scene", "config": {"checkpoint_ref": ref}}).eval()
         assert isinstance(reader, PixelSceneDescriber)
-        print(f"what {name} sees of {args.count} pictures each:")
+        print(f"what {name} sees of {', '.join(f'{len(found)} ({title})' for title, found in plans.items())} pictures:")
         print(table({title: agreement(reader, pictures[title], plans[title]) for title in plans}))
         print(f"the same character told from another by {name}: {same_character(graph, reader, pairs=args.count):.1%}")
     print(f"seconds a picture: {seconds_a_picture(graph):.3f}")
