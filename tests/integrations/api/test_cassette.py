@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
 from contextvars import copy_context
 from pathlib import Path
 
@@ -228,7 +228,38 @@ def test_what_another_could_not_answer_is_asked_here(server: ScriptedServer, bui
             build()(prompt="x")
         assert build()(prompt="x")["text"] == "fine"
         question = Question("complete", TextRequest((Message("user", "y"),)), "openai", "tiny")
-        assert opened.claim([question], "gone") == [True] and opened.claim([question], "other") == [False]
-        with closing(sqlite3.connect(tape)) as connection, connection:  # the process that claimed it has ended
-            connection.execute("UPDATE claims SET pid=?", (2**22 + 1,))
+        assert opened.claim([question], "first") == [True] and opened.claim([question], "other") == [False]
+        opened.release("first")
         assert build()(prompt="y")["text"] == "y"
+    assert [path.name for path in tape.parent.iterdir() if "lock" in path.name] == []
+
+
+_CLAIMS = """
+import sys, time
+from wgtorch.integrations.api import Cassette
+from wgtorch.integrations.api.answers import Question
+from wgtorch.integrations.models.requests import Message, TextRequest
+questions = [Question("complete", TextRequest((Message("user", word),)), "openai", "tiny") for word in "xy"]
+tape = Cassette(sys.argv[1])
+assert tape.claim(questions, "killed") == [True, True]
+print("claimed", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.xdist_group("processes")
+def test_the_claim_of_a_process_that_was_killed_dies_with_it(server: ScriptedServer, build, tape: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", _CLAIMS, str(tape)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "claimed\n"
+    with cassette(tape, mode="auto") as opened:
+        question = Question("complete", TextRequest((Message("user", "x"),)), "openai", "tiny")
+        assert opened.claim([question], "other") == [False]
+        process.kill()  # nobody has waited for it yet, so its number is still taken
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        found: list[str] = []
+        asks = threading.Thread(target=copy_context().run, args=(lambda: found.extend(build()(prompt=["x", "y"])["text"]),), daemon=True)
+        asks.start()
+        asks.join(30)
+    process.communicate()
+    assert found == ["x", "y"]
+    assert [path.name for path in tape.parent.iterdir() if "lock" in path.name] == []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import sqlite3
 import tempfile
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,10 +32,8 @@ CREATE TABLE answers (
 );
 """
 _CLAIMS = """
-CREATE TABLE IF NOT EXISTS claims (key TEXT NOT NULL, draw TEXT NOT NULL, owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
-    since REAL NOT NULL, PRIMARY KEY (key, draw)) WITHOUT ROWID
+CREATE TABLE IF NOT EXISTS asking (key TEXT NOT NULL, draw TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (key, draw)) WITHOUT ROWID
 """
-_CLAIMED_FOR = 3600.0  # seconds after which a claim of another machine is void
 _COLUMNS = "answer, blob, error, message, status"
 _WRITE = f"INSERT OR REPLACE INTO answers (key, draw, nth, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -70,6 +66,7 @@ class Cassette:
         self._connection: sqlite3.Connection | None = None
         self._owner = 0  # the process that opened it; SQLite's connections must not be carried into a forked one
         self._turns: Counter[tuple[str, str]] = Counter()
+        self._asking: dict[str, Any] = {}  # locks of callers that claimed something; the system gives up those of a process that ends
 
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None, mode: Mode) -> Cassette:
@@ -135,7 +132,7 @@ class Cassette:
             with self._said("written"), connection:
                 connection.execute("INSERT OR IGNORE INTO questions VALUES (?, ?)", (key, asked))
                 connection.execute(_WRITE, (key, draw, nth, *row))
-                connection.execute("DELETE FROM claims WHERE key=? AND draw=?", (key, draw))
+                connection.execute("DELETE FROM asking WHERE key=? AND draw=?", (key, draw))
 
     def claim(self, questions: Sequence[Question], owner: str) -> list[bool]:
         """For each question whether its caller is to ask it; else somebody else asks it now, or it has been answered meanwhile.
@@ -160,18 +157,43 @@ class Cassette:
             connection = self._connect(create=True)
             assert connection is not None
             with self._said("written"), connection:
-                connection.execute("DELETE FROM claims WHERE owner=?", (owner,))
+                connection.execute("DELETE FROM asking WHERE owner=?", (owner,))
+            if (lock := self._asking.pop(owner, None)) is not None:
+                lock.release()
+                Path(lock.lock_file).unlink(missing_ok=True)
 
     def _claim(self, connection: sqlite3.Connection, key: str, draw: str, owner: str) -> bool:
         answered = "SELECT 1 FROM answers WHERE key=? AND draw=? AND nth=0 AND error IS NULL"
         if connection.execute(answered, (key, draw)).fetchone():
             return False
-        claimed = connection.execute("SELECT host, pid, since FROM claims WHERE key=? AND draw=?", (key, draw)).fetchone()
-        if claimed is not None and not _is_void(*claimed):
+        claimed = connection.execute("SELECT owner FROM asking WHERE key=? AND draw=?", (key, draw)).fetchone()
+        if claimed is not None and not self._is_void(*claimed):
             return False
-        row = (key, draw, owner, platform.node(), os.getpid(), time.time())
-        connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)", row)
+        if owner not in self._asking:
+            self._asking[owner] = self._lock_of(owner)
+            self._asking[owner].acquire()
+        connection.execute("INSERT OR REPLACE INTO asking VALUES (?, ?, ?)", (key, draw, owner))
         return True
+
+    def _is_void(self, owner: str) -> bool:
+        """True where who claimed a question will never answer it: its lock is free, so its process ended."""
+        from filelock import Timeout
+
+        lock = self._lock_of(owner)
+        if owner in self._asking or not Path(lock.lock_file).exists():
+            return owner not in self._asking
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        return True
+
+    def _lock_of(self, owner: str) -> Any:
+        from filelock import FileLock
+
+        return FileLock(f"{self.path}-{owner}.lock", timeout=0, thread_local=False)
 
     def rewind(self) -> None:
         """Begins at the first answer of questions that were asked several times."""
@@ -304,19 +326,6 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={_VERSION}")
     connection.execute(_CLAIMS)
-
-
-def _is_void(host: str, pid: int, since: float) -> bool:
-    """True where who claimed a question will never answer it: its process ended."""
-    if host != platform.node():
-        return time.time() - since > _CLAIMED_FOR
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it is another user's
-        return False
-    return False
 
 
 def _recorded_error(name: str) -> type[ApiError]:
