@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.blocks_for_tests import Affine, Scale, Secret, Shout, as_pipeline, as_stage, block_of, chain, counter
 from tests.core.random_structures import Sketch, dags, loops
-from wgtorch.core.config.resolve import dump_config
+from wgtorch.core.config.resolve import dump_config, parse_config
 from wgtorch.core.config.schema import level_schema
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
@@ -319,6 +321,27 @@ def test_a_hundred_levels_in_each_other_are_written_and_read(suffix: str, tmp_pa
     again = Graph.from_yaml(path)
     assert again.to_config() == graph.to_config()
     assert float(again.run({"x": torch.ones(())})["y"]) == 2.0
+
+
+def test_text_of_yaml_is_written_as_deep_as_it_is_read_with_few_frames() -> None:
+    config: Any = {
+        "text": ["1", "null", "a: b", "", "héé", "multi\nline", " x ", "#no", "- a", "yes"],
+        "empty": [{}, [], None],
+        3: True,
+    }
+    config = {**config, "numbers": [1, -2.5, 1e-6, 1e300, float("inf"), 10**20]}
+    for _ in range(240):
+        config = {"level": [config]}
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 60)  # as little as other versions of Python may leave
+    try:
+        text = dump_config(config)
+        again = parse_config(text, "text")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert again == config
+    flat = {"a": ["1", 2, None, {"b": [], "c": {}}], "long": "word " * 60, "text": "a\nb\n"}
+    assert dump_config(flat) == yaml.dump(flat, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def test_only_a_node_says_that_its_child_is_at_an_endpoint() -> None:

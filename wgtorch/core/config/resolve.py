@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wgtorch.core.config.yaml_text import MAX_DEPTH, MAX_VALUES, parse_yaml
+from wgtorch.core.config.yaml_text import MAX_DEPTH, MAX_VALUES, parse_yaml, write_yaml
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.kinds import describe
 from wgtorch.core.limits import check_limit
@@ -70,16 +70,8 @@ def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:
     Raises:
         ConfigError: it nests deeper than is read again.
     """
-    import yaml
-
     nesting(config)
-    if json_form:
-        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    try:
-        return yaml.dump(dict(config), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
-    except RecursionError as error:  # PyYAML recurses twice for every nesting
-        raise ConfigError("nested too deep to be written as YAML; save it as JSON, to a path that ends in .json") from error
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n" if json_form else write_yaml(config)
 
 
 _Path = tuple[Any, ...]  # (path of what holds it, key or index); written out only for messages

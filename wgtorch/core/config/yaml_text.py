@@ -7,6 +7,8 @@ aliases are counted on the way, and a tag can name nothing but the plain types.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
@@ -44,6 +46,40 @@ def parse_yaml(text: str, most: int | None = None) -> Any:
         raise ConfigError(f"not valid YAML: {error}") from error
 
 
+def write_yaml(data: Any) -> str:
+    """Plain data as YAML text, however deep: events go to the emitter one by one, where PyYAML's own writer recurses."""
+    import yaml
+
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.emit(_events(data, yaml), Dumper=dumper, allow_unicode=True, width=120)
+
+
+def _events(data: Any, yaml: Any) -> Iterator[Any]:
+    scalars, resolver = yaml.representer.SafeRepresenter(), yaml.resolver.Resolver()
+    yield yaml.StreamStartEvent()
+    yield yaml.DocumentStartEvent(explicit=False)
+    waiting: list[Any] = [iter([data])]
+    ends: list[Any] = [yaml.DocumentEndEvent(explicit=False)]
+    while waiting:
+        value = next(waiting[-1], _END)
+        if value is _END:
+            waiting.pop()
+            yield ends.pop()
+        elif isinstance(value, Mapping):
+            yield yaml.MappingStartEvent(None, None, True, flow_style=False)
+            waiting.append(chain.from_iterable(value.items()))
+            ends.append(yaml.MappingEndEvent())
+        elif isinstance(value, (list, tuple)):
+            yield yaml.SequenceStartEvent(None, None, True, flow_style=False)
+            waiting.append(iter(value))
+            ends.append(yaml.SequenceEndEvent())
+        else:
+            node = scalars.represent_data(value)
+            implicit = tuple(resolver.resolve(yaml.ScalarNode, node.value, kind) == node.tag for kind in ((True, False), (False, True)))
+            yield yaml.ScalarEvent(None, node.tag, implicit, node.value, style=node.style)
+    yield yaml.StreamEndEvent()
+
+
 class _Open:
     """A mapping or list that is being read."""
 
@@ -57,7 +93,7 @@ class _Open:
         self.own: set[Any] = set()  # keys of its own; those that "<<" brought may be written over
 
 
-_NO_KEY = object()
+_NO_KEY, _END = object(), object()
 _MERGE = object()
 
 
