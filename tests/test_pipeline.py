@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.blocks_for_tests import Affine, Gather, GlobalNoise, Maybe, Scale, Split, as_pipeline, block_of, chain, counter, probe
 from wgtorch.core.config.template import register_template
 from wgtorch.core.errors import ConfigError, MissingInputError, RunCancelled, UnknownNameError, ValidationError
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, Unpack, overload
 
@@ -15,11 +15,12 @@ from wgtorch.core.edge_index import ExposedPorts
 from wgtorch.core.errors import Finding, PortTypeError, StateError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run.context import Callback, RunContext, RunKeywords, RunOptions, new_run
+from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
-from wgtorch.core.run.node_cache import NodeCache
-from wgtorch.core.run.profile import Profile, profiled
+from wgtorch.core.run.events import Callback
+from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.run_scope import RunScope
+from wgtorch.core.run.start_run import RunKeywords, new_run
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
@@ -232,16 +233,8 @@ class Stage(Composite):
         *,
         action: Any = None,
         content: Mapping[str, Any] | None = None,
-        training: bool | None = None,
-        seed: int | Sequence[int] | None = None,
-        num_loop_steps: int | Mapping[str, int] | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool | str = False,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        profile: bool | str | os.PathLike[str] | Profile = False,
+        **options: Any,
     ) -> Any:
         """Runs the stage over a State.
 
@@ -249,30 +242,21 @@ class Stage(Composite):
             state: is never changed.
             action: the user's action, for ports mapped to it.
             content: the world's content, for ports mapped to it.
-            training, seed, num_loop_steps, callbacks, dry_run, timeout, cancelled, debug, cache, profile: as in :meth:`Composite.run`.
+            dry_run, options: as in :meth:`Composite.run`: ``training``, ``seed``, ``num_loop_steps``, ``callbacks``, ``timeout``,
+                ``cancelled``, ``debug``, ``cache`` and ``profile``.
 
         Returns:
             A new State. If the condition fails the stage is skipped, callbacks are told, and the state passes unchanged.
         """
         if not isinstance(state, State):
             raise StateError(f"{self.block_id}: got {type(state).__name__}; expected a State, as stage.run(State(intent=...))")
-        if profile is not False:
-            options: dict[str, Any] = {"action": action, "content": content, "training": training, "seed": seed, "debug": debug}
-            options |= {"num_loop_steps": num_loop_steps, "dry_run": dry_run, "timeout": timeout, "cancelled": cancelled, "cache": cache}
-            return profiled(partial(self.run, state, **options), profile, callbacks, self.block_id)
+        self._refuse_unknown(options)
+        if (profile := options.pop("profile", False)) is not False:
+            told = options.pop("callbacks", None)
+            run_it = partial(self.run, state, action=action, content=content, dry_run=dry_run, **options)
+            return profiled(run_it, profile, told, self.block_id)
         self._check_content(content)
-        run = new_run(
-            self.block_id,
-            seed=seed,
-            callbacks=callbacks,
-            num_loop_steps=num_loop_steps,
-            timeout=timeout,
-            cancelled=cancelled,
-            training=training,
-            debug=debug,
-            cache=cache,
-            dry_run=dry_run,
-        )
+        run = new_run(self.block_id, dry_run=dry_run, **options)
         self._check_loop_steps(run.num_loop_steps)
         run.state = state
         if run.options.pause is not None:
@@ -284,7 +268,7 @@ class Stage(Composite):
             run.emit("skip", None, self.level, reason=reason)
             return state
         state = self.normalised(state, strict=True)
-        with RunScope(self, run, training):
+        with RunScope(self, run, options.get("training")):
             after: State = self(state, action=action, content=content, run_context=run)
         return after
 

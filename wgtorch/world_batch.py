@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from wgtorch.core.errors import PortTypeError, StateError, StructureError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.context import Callback
+from wgtorch.core.run.events import Callback
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 from wgtorch.world_runtime.together import run_together

@@ -6,7 +6,7 @@ import torch
 
 from tests.cli.toy import toy_world
 from wgtorch.cli.episode_text import Episode, episodes
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 from wgtorch.report.words import words
 
 

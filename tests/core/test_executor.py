@@ -39,7 +39,7 @@ from tests.core.random_structures import Sketch, dags, loops, reference
 from wgtorch.core.block import Block
 from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, RunCancelled, RunTimeoutError, UnknownNameError
 from wgtorch.core.port import Port
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from tests.blocks_for_tests import as_pipeline, as_stage
 from wgtorch import lora
 from wgtorch.core.block import Block, BlockRegistry, register_block
+from wgtorch.core.device_store import DeviceStore
 from wgtorch.core.errors import ModelMemoryError
-from wgtorch.core.model_memory import DeviceStore, ModelMemory, in_use
+from wgtorch.core.model_memory import ModelMemory, in_use
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
 from wgtorch.world import World

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wgtorch.core.errors import PortError
-from wgtorch.core.run.context import drawing_from
+from wgtorch.core.run.active_call import drawing_from
 from wgtorch.core.run.rng import Rng, check_seed, key_to_seed
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from wgtorch.core.run.context import Callback
+from wgtorch.core.run.events import Callback
 from wgtorch.world import World
 from wgtorch.world_runtime.cycle import WorldStep
 from wgtorch.world_runtime.state import State

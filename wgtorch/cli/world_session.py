@@ -8,7 +8,7 @@ from typing import Any
 
 from wgtorch.cli.episode_text import Episode, beginning, episodes
 from wgtorch.cli.storybook import Storybook
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 from wgtorch.report.words import rows, words
 from wgtorch.world import World
 

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import nn
 
 from wgtorch.core.block_registry import BlockRegistry as BlockRegistry
 from wgtorch.core.block_registry import build_block, with_its_weights
 from wgtorch.core.block_registry import register_block as register_block
-from wgtorch.core.checkpoint.atomic import write_file
-from wgtorch.core.checkpoint.io import mapping
-from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
-from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
-from wgtorch.core.config.resolve import dump_config, resolve_environment
+from wgtorch.core.block_traits import BlockTraits
+from wgtorch.core.checkpoint.saved import Saved
+from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION
-from wgtorch.core.errors import ConfigError, Finding, StructureError, StructureTypeError, suggest
+from wgtorch.core.errors import ConfigError, StructureError, StructureTypeError, suggest
 from wgtorch.core.kinds import describe
-from wgtorch.core.pool import Pool, building
+from wgtorch.core.pool import building
 from wgtorch.core.port import Port, Spec, check_declared, make_spec
 from wgtorch.core.port_docs import DocWithPorts
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
-from wgtorch.core.trust import Trust, from_file
 
 
-class Block(nn.Module):
+class Block(BlockTraits, Saved, nn.Module):
     """An ``nn.Module`` with named, typed ports.
 
     Constructor arguments are the block's config. Input ports come from the signature of ``forward`` (a parameter with a
@@ -60,36 +55,6 @@ class Block(nn.Module):
     outputs: Mapping[str, str | Port] = {}
     block_type: ClassVar[str] = ""
     level: ClassVar[str] = "block"
-    role: str = ""
-    ref_module: ClassVar[str] = ""
-    """The submodule whose weights ``checkpoint_ref`` names; the block itself when empty."""
-    is_async: bool = False
-    """True when ``forward`` spends its time waiting, as a call over a network does."""
-    batched: bool = False
-    """True when a mapped port may be given the whole list in one call; outputs are then lists of the same length."""
-    rows_are_samples: bool = False
-    """True promises that dimension 0 of all tensors that go in and come out is the batch, that a sample's outputs depend on its own
-    row alone, and that as many rows come out as went in. ``batch`` then makes one call for several items."""
-    cacheable: bool = True
-    """False says that outputs depend on more than code, attributes, weights, inputs and draws - a clock, files, a memory of its own - or
-    that calls do something beside: a :class:`~wgtorch.core.run.node_cache.NodeCache` keeps no result of it."""
-    remote: ClassVar[bool] = False
-    """True when the block stands for one that runs at another endpoint."""
-    uses_global_rng: bool = True
-    """False promises that ``forward`` never touches PyTorch's global random generator."""
-    routes: Sequence[str] = ()
-    """Outputs of which one call gives only some, at least one: what lies behind the others is skipped. They are optional outputs."""
-    invariant_ports: tuple[str, ...] = ()
-    """Inputs of which :meth:`precompute_invariants` makes something, where a loop does not change them."""
-    num_loop_steps: int | None = None
-    """How often a loop through the block is to turn, where the block knows that."""
-    compiles: bool = True
-    """False keeps the block out of the bodies of compiled loops: its ``forward`` cannot be traced, or not once for all turns."""
-
-    wants_rng: bool = False
-    """True when ``forward`` has a parameter ``rng``; derived."""
-    wants_stream: bool = False
-    """True when ``forward`` has a parameter ``stream``; derived."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -156,6 +121,24 @@ class Block(nn.Module):
                 f"{type(self).__name__} has no block_type, so a config cannot name it; put @register_block('...') on the class"
             )
         return {"block_type": self.block_type, "config": ensure_plain(self._config, self.block_type)}
+
+    def saved_config(self) -> dict[str, Any]:
+        """The config that checkpoints hold."""
+        return {"schema_version": SCHEMA_VERSION, "kind": "block", **self.to_config()}
+
+    @classmethod
+    def from_saved_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, empty: bool = False) -> Self:
+        """Builds from what :meth:`saved_config` gave; ``empty`` leaves weights without memory, for the caller to give."""
+        kind = config.get("kind")
+        if kind != "block" or not isinstance(config.get("block_type"), str):
+            raise ConfigError(
+                f"{cls.__name__}: the config is of kind {kind!r}, not 'block'; load it with {str(kind).capitalize()}, or name a part"
+            )
+        with building(empty=empty):
+            block = BlockRegistry.build({"block_type": config["block_type"], "config": config.get("config") or {}})
+        if not isinstance(block, cls):
+            raise ConfigError(f"{config['block_type']!r} is a {type(block).__name__}; {cls.__name__} cannot load it")
+        return block
 
     # --- ports --------------------------------------------------------------------------------------------------------
 
@@ -264,138 +247,6 @@ class Block(nn.Module):
         where = self.block_id
         checked = check_inputs(inputs or {}, self.get_input_spec(), where)
         return named_outputs(self(**checked), tuple(self.get_output_spec().values()), where)
-
-    # --- files --------------------------------------------------------------------------------------------------------
-
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Writes config and weights to a folder; see :meth:`save_checkpoint`."""
-        return save_checkpoint(self, directory)
-
-    @classmethod
-    def load(
-        cls, directory: str | os.PathLike[str], *, pool: Pool | None = None, map: bool = True, trust: Trust | bool | None = None
-    ) -> Self:
-        """Gives back what :meth:`save` wrote; see :meth:`load_from_checkpoint`."""
-        return cls.load_from_checkpoint(directory, pool=pool, map=map, trust=trust)
-
-    def save_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        format: str = "dir",
-        *,
-        self_contained: bool = False,
-        base: str | os.PathLike[str] | None = None,
-        shard_bytes: int = SHARD,
-    ) -> Path:
-        """Writes config and weights, whole or not at all; each unique block is stored once.
-
-        A block whose config names its weights (``checkpoint_ref``) and that still holds exactly those is stored as
-        that name. What stood at ``path`` before stays whole until the new checkpoint is.
-
-        Args:
-            path: a folder (new, empty, or with a checkpoint), or the file of an archive.
-            format: ``"dir"``, or ``"archive"`` for the same tree in one zip.
-            self_contained: store weights that refs name too, and leave the refs out of the config. A block whose constructor reads more
-                than weights from its ref (a tokenizer, the model's own config) keeps it.
-            base: another checkpoint; blocks that are bit for bit what it holds at the same path are named, not stored.
-            shard_bytes: weights of a block larger than this go to several files.
-
-        Raises:
-            CheckpointError: something cannot be stored, or ``path`` holds something else than a checkpoint.
-            OSError: the disk is full, or not writable; the previous checkpoint is as it was.
-        """
-        return save_checkpoint(self, path, format=format, self_contained=self_contained, base=base, shard_bytes=shard_bytes)
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        path: str | os.PathLike[str],
-        config_path: str | os.PathLike[str] | None = None,
-        *,
-        part: str | None = None,
-        pool: Pool | None = None,
-        strict: bool = True,
-        device: torch.device | str | None = None,
-        verify: bool | None = None,
-        map: bool = True,
-        trust: Trust | bool | None = None,
-    ) -> Self:
-        """Builds from a checkpoint: structure without memory, then the weights, mapped from the file without a copy.
-
-        Mapped weights are the file's own pages, read when they are first used and shared with other processes that map them.
-        Whoever writes into the file changes them in the running model; whoever cuts it short ends the process when it touches
-        what is gone (SIGBUS). Replacing or removing the file is harmless, and so is saving over it, which makes a new one.
-        Weights that are changed become the process's own, page by page. ``map=False`` reads them into memory instead.
-
-        Args:
-            path: a folder or an archive.
-            config_path: a config to use in place of the stored one; weights are matched by path.
-            part: a node's path inside what was saved (``creator/paint/t2i``), to load that alone.
-            pool: models that are loaded already are taken from there.
-            strict: False keeps fresh weights where the checkpoint has none, and leaves out what fits nothing.
-            device: where the weights go.
-            verify: True reads every byte to compare its hash; None those of adapters and of 16 MiB of weights, and of
-                larger files their size, their header and a piece of every tensor; False none.
-            map: False copies the weights, of files that refs name too, so that what becomes of the files later changes nothing.
-            trust: what its config may do beyond being data, as ``Trust(env=("MY_LLM_KEY",))``; True for everything.
-
-        Raises:
-            CheckpointError: a file is missing, truncated, foreign, damaged or of an unknown version, or weights do not
-                fit; lists all that do not.
-            ConfigError: the config describes nothing that can be built, or asks for what it may not have.
-        """
-        with mapping(map), from_file(path, trust):
-            return load_checkpoint_of(cls, path, config_path=config_path, part=part, pool=pool, strict=strict, device=device, verify=verify)
-
-    def load_weights(
-        self, path: str | os.PathLike[str], *, part: str | None = None, strict: bool = True, verify: bool | None = None
-    ) -> tuple[Finding, ...]:
-        """Copies weights of a checkpoint, or of a part of one, into this; parameters stay the objects they are.
-
-        Args:
-            path: a folder or an archive.
-            part: a node's path inside what was saved.
-            strict: False leaves out what is missing or fits nothing.
-            verify: as for :meth:`load_from_checkpoint`.
-
-        Returns:
-            What was left out.
-
-        Raises:
-            CheckpointError: as for :meth:`load_from_checkpoint`; nothing was changed then.
-        """
-        return load_weights(self, path, part=part, strict=strict, verify=verify)
-
-    def save_config(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the config as YAML, or as JSON where the path ends so."""
-        path = Path(path)
-        text = dump_config(self.saved_config(), json_form=path.suffix == ".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
-
-    def saved_config(self) -> dict[str, Any]:
-        """The config that checkpoints hold."""
-        return {"schema_version": SCHEMA_VERSION, "kind": "block", **self.to_config()}
-
-    @classmethod
-    def from_saved_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, empty: bool = False) -> Self:
-        """Builds from what :meth:`saved_config` gave; ``empty`` leaves weights without memory, for the caller to give."""
-        kind = config.get("kind")
-        if kind != "block" or not isinstance(config.get("block_type"), str):
-            raise ConfigError(
-                f"{cls.__name__}: the config is of kind {kind!r}, not 'block'; load it with {str(kind).capitalize()}, or name a part"
-            )
-        with building(empty=empty):
-            block = BlockRegistry.build({"block_type": config["block_type"], "config": config.get("config") or {}})
-        if not isinstance(block, cls):
-            raise ConfigError(f"{config['block_type']!r} is a {type(block).__name__}; {cls.__name__} cannot load it")
-        return block
-
-    def write_extra(self, directory: Path) -> None:
-        """Writes what belongs to a checkpoint beside config and weights."""
-
-    def read_extra(self, directory: Path) -> None:
-        """Reads what :meth:`write_extra` wrote."""
 
     # --- training -----------------------------------------------------------------------------------------------------
 

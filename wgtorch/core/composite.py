@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, Unpack, overload
 
 import torch
-from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, UnknownNameError, ValidationError, suggest
+from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, ValidationError
 from wgtorch.core.graph_builder import GraphBuilder
-from wgtorch.core.kinds import describe
 from wgtorch.core.level import edits
 from wgtorch.core.plan import Loop, Plan, make_plan
-from wgtorch.core.port import MISSING, Port
+from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
+from wgtorch.core.run.active_call import active_call
 from wgtorch.core.run.cached_call import of_level
-from wgtorch.core.run.context import (
-    Callback,
-    Event,
-    RunContext,
-    RunKeywords,
-    active_call,
-    check_options,
-    check_seeds_fit,
-    new_run,
-    refuse_unknown,
-    requested,
-    split_path,
-    told_of_item,
-)
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
+from wgtorch.core.run.events import Callback, Event, told_of_item
 from wgtorch.core.run.executor import inlined_children, walk, walk_async
 from wgtorch.core.run.joined_runs import check_items, run_items, seeds_of, takes_several
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import LoopSteps, check_loop_steps, check_loops_are_there, loops_below
-from wgtorch.core.run.node_cache import NodeCache, copied
+from wgtorch.core.run.node_cache import copied
+from wgtorch.core.run.partial_plan import plan_of_part
 from wgtorch.core.run.pause import Stopped, resume_level
-from wgtorch.core.run.profile import Profile, profiled
-from wgtorch.core.run.rng import GeneratorRng, Rng
+from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.run_scope import RunScope
+from wgtorch.core.run.run_values import by_position, check_names, given_out, owned_generators, paths_of, taken_in, value_of
+from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.signature import InputSignature
-from wgtorch.core.structure import Exposed, Node, Structure
+from wgtorch.core.structure import Node
 from wgtorch.core.tree import is_level
 from wgtorch.core.tree import walk as walk_tree
 
@@ -110,7 +97,7 @@ class Composite(GraphBuilder):
         if run is None and not torch.compiler.is_compiling() and (outer := active_call()) is not None:
             run = outer.child()  # called inside a block of a run, it is part of that
         if args:
-            inputs = self._positional(args, inputs)
+            inputs = by_position(self, args, inputs)
         plan = self._current_plan() if run is None else self.plan_for(run)
         if run is not None and run.options.pause is not None and (frame := run.options.pause.frame_of(run.path)) is not None:
             return self._walked(plan, *resume_level(self, plan, frame, run), run)
@@ -125,7 +112,7 @@ class Composite(GraphBuilder):
                     f"{self.block_id}: missing input {name!r}; needed: {[n for n, _, r in plan.inputs if r]}, given: {sorted(inputs)}"
                 )
         if used < len(inputs):
-            self._check_names(inputs)
+            check_names(self, inputs)
         if run is not None and run.feeds:
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
@@ -144,7 +131,7 @@ class Composite(GraphBuilder):
         else:
             walk(self, plan.fast_steps, slots, run, tables)
         outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
-        return outputs if run is None or run.wanted is None else self._take(run, outputs)
+        return outputs if run is None or run.wanted is None else given_out(self, run, outputs)
 
     @overload
     def run(
@@ -173,18 +160,9 @@ class Composite(GraphBuilder):
         inputs: Mapping[str, Any] | None = None,
         *,
         outputs: str | Sequence[str] | None = None,
-        num_loop_steps: int | Mapping[str, int] | None = None,
-        training: bool | None = None,
-        seed: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool | str = False,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        profile: bool | str | os.PathLike[str] | Profile = False,
-        **unknown: Any,
+        **options: Any,
     ) -> Any:
         """Runs with checking, seeds, callbacks and limits.
 
@@ -219,46 +197,21 @@ class Composite(GraphBuilder):
             ValidationError: the structure cannot be run.
             RunCancelled, RunTimeoutError: it was stopped.
         """
-        if unknown:
-            self._refuse_options(unknown)
-        if profile is not False:
-            options: dict[str, Any] = {"outputs": outputs, "num_loop_steps": num_loop_steps, "training": training, "seed": seed}
-            options |= {"device": device, "dry_run": dry_run, "timeout": timeout, "cancelled": cancelled, "debug": debug, "cache": cache}
-            return profiled(partial(self.run, inputs, **options), profile, callbacks, self.block_id)
-        if device is not None:
-            check_options(self.block_id, device=device)
-        inputs, rng = self._owned_generators({} if inputs is None else inputs, seed, cache)
-        values, feeds = self._border(inputs, device)
-        run = new_run(
-            self.block_id,
-            seed=seed,
-            callbacks=callbacks,
-            num_loop_steps=num_loop_steps,
-            timeout=timeout,
-            cancelled=cancelled,
-            training=training,
-            debug=debug,
-            cache=cache,
-            dry_run=dry_run,
-        )
-        check_seeds_fit(run.key, values, self.block_id)
-        self._check_loop_steps(run.num_loop_steps)
-        run.feeds, run.options.rng = feeds, rng
-        if outputs is not None:
-            outputs = requested(outputs, self.block_id)
-            run.wanted, run.exposed, run.options.taken = *self._paths_of(outputs), {}
-        if run.options.pause is not None:
-            if rng is not None:
-                raise PortError(f"{self.block_id}: a run that draws from a generator of yours cannot stop and go on; give it seed= instead")
-            run.options.pause.arguments = {"inputs": {f"{'/'.join(path)}.{port}": value for (path, port), value in feeds.items()}}
-            if run.options.taken is not None:
-                run.options.taken |= run.options.pause.taken
+        if options:
+            self._refuse_unknown(options)
+        if (profile := options.pop("profile", False)) is not False:
+            told = options.pop("callbacks", None)
+            run_it = partial(self.run, inputs, outputs=outputs, device=device, dry_run=dry_run, **options)
+            return profiled(run_it, profile, told, self.block_id)
+        values, run = self._begin({} if inputs is None else inputs, outputs, device, dry_run, options)
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
-        with RunScope(self, run, training):
-            found = self(run_context=run, **values) if cache is None else self._through_cache(run, values)
-        found = found if outputs is None else {name: self._requested(name, found, run) for name in outputs}
-        return found if cache is None else copied(found)
+        is_cached = options.get("cache") is not None
+        with RunScope(self, run, options.get("training")):
+            found = self._through_cache(run, values) if is_cached else self(run_context=run, **values)
+        if outputs is not None:
+            found = {name: value_of(self, name, found, run) for name in requested(outputs, self.block_id)}
+        return copied(found) if is_cached else found
 
     def stream(self, *inputs: Any, callbacks: Any = None, cancelled: Callable[[], bool] | None = None, **options: Any) -> Iterator[Event]:
         """A run as an iterator over the events of callbacks, of this level and all below, as they come.
@@ -363,6 +316,29 @@ class Composite(GraphBuilder):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
+    def _begin(
+        self, inputs: Any, outputs: Any, device: torch.device | str | None, dry_run: bool | str, options: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], RunContext]:
+        """Values by exposed input, and the run that begins with them; what :meth:`run` was given is checked."""
+        if device is not None:
+            check_options(self.block_id, device=device)
+        inputs, rng = owned_generators(self, inputs, options.get("seed"), options.get("cache"))
+        values, feeds = taken_in(self, inputs, device)
+        run = new_run(self.block_id, dry_run=dry_run, **options)
+        check_seeds_fit(run.key, values, self.block_id)
+        self._check_loop_steps(run.num_loop_steps)
+        run.feeds, run.options.rng = feeds, rng
+        if outputs is not None:
+            run.wanted, run.exposed = paths_of(self, requested(outputs, self.block_id))
+            run.options.taken = {}
+        if (pause := run.options.pause) is not None:
+            if rng is not None:
+                raise PortError(f"{self.block_id}: a run that draws from a generator of yours cannot stop and go on; give it seed= instead")
+            pause.arguments = {"inputs": {f"{'/'.join(path)}.{port}": value for (path, port), value in feeds.items()}}
+            if run.options.taken is not None:
+                run.options.taken |= pause.taken
+        return values, run
+
     def _invalidate_plan(self) -> None:
         super()._invalidate_plan()
         self.__dict__.update(_plans={}, _plan=None, _is_async=None)
@@ -401,7 +377,7 @@ class Composite(GraphBuilder):
         told = super().check_options(options, method)
         self._check_loop_steps(check_loop_steps(options.get("num_loop_steps"), self.block_id))
         if options.get("outputs") is not None:
-            self._paths_of(requested(options["outputs"], self.block_id))
+            paths_of(self, requested(options["outputs"], self.block_id))
         return told
 
     def _check_loop_steps(self, given: LoopSteps | None) -> None:
@@ -423,31 +399,8 @@ class Composite(GraphBuilder):
         self.refresh_below()
         if (plan := self._plans.get(key)) is not None:
             return plan
-        fed = tuple((path[0], port) for path, port in run.feeds or () if len(path) == 1)
-        if run.wanted is None:
-            wanted, also = list(self._outputs), set()
-        else:
-            local = [Exposed(path[0], port, f"{path[0]}.{port}") for path, port in sorted(run.wanted) if len(path) == 1]
-            wanted = [entry for entry in self._outputs if entry.name in run.exposed] + local
-            also = {path[0] for path, _ in run.wanted if len(path) > 1}
-        plan = self._plans[key] = make_plan(self._without_spared_inputs(run), wanted=wanted, fed=fed, also=also)
+        plan = self._plans[key] = plan_of_part(self, self._structure(), run)
         return plan
-
-    def _without_spared_inputs(self, run: RunContext) -> Structure:
-        """The structure without inputs of child levels that values given inside them make needless."""
-        structure = self._structure()
-        shapes = dict(structure.nodes)
-        for node_id in {path[0] for path, _ in run.feeds or () if len(path) > 1}:
-            child = self.nodes[node_id]
-            below = child.plan_for(replace(run.child(node_id, exposed=tuple(child.get_output_spec())), wanted=None))
-            needed = {name for name, _, _ in below.inputs}
-            shapes[node_id] = replace(shapes[node_id], inputs=tuple(port for port in shapes[node_id].inputs if port.name in needed))
-        return replace(
-            structure,
-            nodes=shapes,
-            edges=tuple(edge for edge in structure.edges if edge.target_port in {port.name for port in shapes[edge.target_node].inputs}),
-            inputs=tuple(entry for entry in structure.inputs if entry.port_name in {port.name for port in shapes[entry.node_id].inputs}),
-        )
 
     def _walked(self, plan: Plan, slots: list[Any], steps: Sequence[Any], run: RunContext) -> dict[str, Any]:
         """The outputs of a run that may stop, one step after the other."""
@@ -457,7 +410,7 @@ class Composite(GraphBuilder):
             stop.leave(self, plan, slots, run)
             raise
         outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
-        return outputs if run.wanted is None else self._take(run, outputs)
+        return outputs if run.wanted is None else given_out(self, run, outputs)
 
     def _through_cache(self, run: RunContext, values: dict[str, Any]) -> dict[str, Any]:
         """What this level gives as a whole, kept or computed."""
@@ -473,97 +426,10 @@ class Composite(GraphBuilder):
         key = None if run.key is None else (run.key, run.sample)
         return cached.call("/".join(run.path) or self.block_id, target, values, key, lambda: self(run_context=run, **values))
 
-    def _take(self, run: RunContext, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Keeps values wanted from inside for whoever asked, and returns the exposed ones."""
-        exposed = {entry.name for entry in self._outputs}
-        for name, value in outputs.items():
-            if name not in exposed:
-                path, port = split_path(name)
-                assert run.options.taken is not None
-                run.options.taken[(*run.path, *path), port] = value
-        return {name: value for name, value in outputs.items() if name in exposed}
-
-    def _positional(self, values: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
-        """Inputs by name, the unnamed ones taken in the order of the spec."""
-        names = list(self.get_input_spec())
-        if len(values) > len(names):
-            raise PortError(f"{self.block_id}: {len(values)} unnamed inputs; it has {names}")
-        for name, value in zip(names, values, strict=False):
-            if name in inputs:
-                raise PortError(f"{self.block_id}: input {name!r} is given twice, unnamed and by name")
-            inputs[name] = value
-        return inputs
-
-    def _refuse_options(self, unknown: Mapping[str, Any]) -> None:
-        name = next(iter(unknown))
-        if name in self.get_input_spec():
-            raise TypeError(f"{self.block_id}: run() takes inputs in a mapping; write run({{{name!r}: ...}})")
-        refuse_unknown(self.run, unknown, f"{self.block_id}: run()")
-
-    def _check_names(self, inputs: Mapping[str, Any]) -> None:
-        known = {entry.name for entry in self._inputs}
-        for name in inputs:
-            if name not in known:
-                raise PortError(f"{self.block_id}: unknown input {name!r}; {suggest(name, known)}")
-
-    def _owned_generators(self, inputs: Any, seed: Any, cache: Any) -> tuple[Any, Rng | None]:
-        """Inputs without a ``generator`` that a graph of another library's pipeline is given, and draws from it."""
-        if not self.metadata.get("takes_generator") or not isinstance(inputs, Mapping) or inputs.get("generator") is None:
-            return inputs, None
-        if seed is not None or cache is not None:
-            other = "a seed" if seed is not None else "a cache, which keeps draws by their seed,"
-            raise PortError(f"{self.block_id}: got {other} and a generator; expected one of them")
-        return {name: value for name, value in inputs.items() if name != "generator"}, GeneratorRng(inputs["generator"])
-
-    def _border(self, inputs: Mapping[str, Any], device: torch.device | str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
-        """Checks and normalises what comes in: (values by input, values by path and port of what is given inside)."""
-        spec, where = self._own_specs()[0], self.block_id
-        if not isinstance(inputs, Mapping):
-            name = next(iter(spec), "x")
-            raise PortTypeError(f"{where}: inputs are {describe(inputs)}; expected a mapping by name, as run({{{name!r}: value}})")
-        values, feeds = {}, {}
-        aliases = self.metadata.get("input_aliases") or {}  # names of ports inside, as importers write them
-        for name, value in inputs.items():
-            if device is not None and isinstance(value, Tensor):
-                value = value.to(device)
-            if value is not None and (target := aliases.get(name)) is not None:
-                path, port_name = split_path(target)
-                feeds[path, port_name] = self._inner_port(path, port_name, target).check(value, f"{where}/{name}")
-            if (port := spec.get(name)) is not None:
-                values[name] = port.check(value, where, name)
-            elif name in aliases:
-                continue
-            elif "." in name:
-                path, port_name = split_path(name)
-                feeds[path, port_name] = self._inner_port(path, port_name, name).check(value, f"{where}/{name}")
-            else:
-                raise PortError(f"{where}: unknown input {name!r}; {suggest(name, [*spec, *aliases])}")
-        return values, feeds
-
-    def _paths_of(self, outputs: Sequence[str]) -> tuple[frozenset[tuple[tuple[str, ...], str]], tuple[str, ...]]:
-        """Outputs that are asked for: those inside by path and port, and the exposed ones by name."""
-        spec = self._own_specs()[1]
-        inner = [split_path(name) for name in outputs if name not in spec]
-        for (path, port), name in zip(inner, [name for name in outputs if name not in spec], strict=True):
-            if not path:
-                raise UnknownNameError(
-                    f"{self.block_id}: unknown output {name!r}; {suggest(name, spec)}. Ports inside are asked for by path, as 'node.port'."
-                )
-            self._inner_port(path, port, name)
-        return frozenset(inner), tuple(name for name in outputs if name in spec)
-
-    def _requested(self, name: str, found: Mapping[str, Any], run: RunContext) -> Any:
-        if name in found:
-            return found[name]
-        path, port = split_path(name)
-        taken = run.options.taken or {}
-        if (run.path + path, port) in taken:
-            return taken[run.path + path, port]
-        raise MissingInputError(f"{self.block_id}: output {name!r} has no value: its node was skipped or left it out")
-
-    def _inner_port(self, path: Sequence[str], port: str, name: str) -> Port:
-        child = self.find("/".join(path)) if path else self
-        spec = child.get_output_spec()
-        if port not in spec:
-            raise UnknownNameError(f"{self.block_id}: {name!r} names no output; {'/'.join(path)} has {list(spec)}")
-        return spec[port]
+    def _refuse_unknown(self, options: Collection[str], method: str = "run") -> None:
+        try:
+            super()._refuse_unknown(options, method)
+        except TypeError:
+            if (wrong := next((name for name in options if name in self.get_input_spec()), None)) is not None:
+                raise TypeError(f"{self.block_id}: {method}() takes inputs in a mapping; write {method}({{{wrong!r}: ...}})") from None
+            raise

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.schema import EDGE, EXPOSED, listed
+from wgtorch.core.derived_ports import free_names, joined, node_shape, shown_port
 from wgtorch.core.drawing import Link
 from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
 from wgtorch.core.level import Level, edits
-from wgtorch.core.plan import FROZEN, LEVEL, RNG, STREAM, SURROUNDED, upstream, validate_structure
+from wgtorch.core.plan import upstream, validate_structure
 from wgtorch.core.plan.routes import BehindRoutes
 from wgtorch.core.plan.wiring import wire
-from wgtorch.core.port import MISSING, Port, Spec
-from wgtorch.core.run.context import split_path
-from wgtorch.core.signature import positional_prefix
-from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
+from wgtorch.core.port import Port, Spec
+from wgtorch.core.structure import Edge, Exposed, Structure
+from wgtorch.core.tree import split_path
 
 
 class GraphBuilder(Level):
@@ -173,18 +172,18 @@ class GraphBuilder(Level):
             for name in child.get_output_spec()
             if (node_id, name) not in read and not (self.loops and name == "done")  # a loop reads it itself
         ]
-        for (node_id, port_name), name in _free_names(free_inputs, {e.name for e in self._inputs}):
+        for (node_id, port_name), name in free_names(free_inputs, {e.name for e in self._inputs}):
             self.expose_input(node_id, port_name, name)
-        for (node_id, port_name), name in _free_names(loose, {e.name for e in self._outputs}):
+        for (node_id, port_name), name in free_names(loose, {e.name for e in self._outputs}):
             self.expose_output(node_id, port_name, name)
 
     def get_input_spec(self) -> Spec:
         """Exposed inputs by name, in the order they were exposed."""
-        return dict(self._own_specs()[0])
+        return dict(self.specs()[0])
 
     def get_output_spec(self) -> Spec:
         """Exposed outputs by name, in the order they were exposed."""
-        return dict(self._own_specs()[1])
+        return dict(self.specs()[1])
 
     def select(self, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Self:
         """Cuts a part out that shares the children.
@@ -287,33 +286,11 @@ class GraphBuilder(Level):
     def _structure(self) -> Structure:
         if (adapted := self._with_adapters()) != self._adapted:
             self._adapted = adapted
-        shapes = {node_id: self._shape(node_id) for node_id in self._node_specs}
+        shapes = {
+            node_id: node_shape(node, self.nodes[node_id], self.nodes.key(node_id), is_adapted=node_id in adapted)
+            for node_id, node in self._node_specs.items()
+        }
         return Structure(self.block_id, shapes, self.edges, tuple(self._inputs), tuple(self._outputs), self.loops)
-
-    def _shape(self, node_id: str) -> NodeShape:
-        child, node = self.nodes[node_id], self._node_specs[node_id]
-        outputs = child.get_output_spec()
-        is_level = isinstance(child, Level)
-        is_async = bool(child.is_async) or node.timeout is not None
-        surrounded = bool(node.map or node.retry or node_id in self._adapted)
-        needs = LEVEL * is_level | FROZEN * (not node.trainable) | RNG * child.wants_rng | STREAM * child.wants_stream
-        needs |= SURROUNDED * surrounded
-        return NodeShape(
-            node_id=node_id,
-            key=self.nodes.key(node_id),
-            inputs=tuple(
-                InputShape(port.name, not port.optional, port.aggregation, port.name in node.inputs)
-                for port in child.get_input_spec().values()
-            ),
-            outputs=tuple(outputs),
-            optional_outputs=frozenset(name for name, port in outputs.items() if port.optional),
-            positional=() if is_level else positional_prefix(child.forward),
-            is_async=is_async,
-            needs=needs,
-            may_skip=node.condition is not None,
-            routes=tuple(child.routes),
-            hoistable=() if needs & ~STREAM or is_async or node.condition is not None else tuple(child.invariant_ports),
-        )
 
     def _kinds_of_input(self, name: str) -> dict[str, Port]:
         """For each kind among the ports that an exposed input feeds, one of those ports."""
@@ -323,7 +300,8 @@ class GraphBuilder(Level):
             kinds[name] = {port.dtype: port for port in ports}
         return kinds[name]
 
-    def _own_specs(self) -> tuple[Spec, Spec]:
+    def specs(self) -> tuple[Spec, Spec]:
+        """Exposed inputs and outputs by name, not to be changed."""
         self.refresh_below()
         specs = self._specs
         if specs is None:
@@ -332,7 +310,7 @@ class GraphBuilder(Level):
             for entry in self._inputs:
                 inputs.setdefault(entry.name, []).append(self._shown(entry, "input"))
             specs = (
-                {name: _joined(ports) for name, ports in inputs.items()},
+                {name: joined(ports) for name, ports in inputs.items()},
                 {entry.name: self._shown(entry, "output") for entry in self._outputs},
             )
             self._specs = specs
@@ -341,21 +319,14 @@ class GraphBuilder(Level):
     @property
     def routes(self) -> Sequence[str]:  # type: ignore[override]
         """Exposed outputs that lie behind routes of nodes inside."""
-        self._own_specs()
+        self.specs()
         routed = self._routed
         return () if routed is None else tuple([e.name for e in self._outputs if routed.output(e.node_id, e.port_name)])
 
     def _shown(self, entry: Exposed, direction: Literal["input", "output"]) -> Port:
-        """A child's port as this composite shows it: a mapped one as a list, one that the place fills as optional."""
-        port, place = self._port(entry.node_id, entry.port_name, direction), self._node_specs[entry.node_id]
-        if direction == "output":
-            port = replace(port, name=entry.name, aggregation="single", default=MISSING)
-            if self._routed is not None and self._routed.output(entry.node_id, entry.port_name):
-                port = replace(port, optional=True)
-            return replace(port, dtype="list", shape=None) if place.map else port
-        optional = port.optional or entry.port_name in place.inputs
-        port = replace(port, name=entry.name, optional=optional, default=MISSING)
-        return replace(port, dtype="list", shape=None) if entry.port_name in place.map else port
+        is_routed = direction == "output" and self._routed is not None and bool(self._routed.output(entry.node_id, entry.port_name))
+        place = self._node_specs[entry.node_id]
+        return shown_port(self._port(entry.node_id, entry.port_name, direction), entry, place, direction, is_routed=is_routed)
 
     def _chosen(self, names: Sequence[str], exposed: ExposedPorts, direction: str) -> list[Exposed]:
         chosen = []
@@ -443,20 +414,3 @@ class GraphBuilder(Level):
         if edge.target_node == node_id and edge.target_port not in inputs:
             return False
         return edge.source_node != node_id or edge.source_port in outputs
-
-
-def _joined(ports: Sequence[Port]) -> Port:
-    """The port that a name given to several ports shows: required when one of them is, of their narrowest kind."""
-    narrow = next((port for port in ports if port.dtype != "any"), ports[0])
-    aggregation = narrow.aggregation if len({port.aggregation for port in ports}) == 1 else "single"
-    description = next((port.description for port in ports if port.description), "")
-    return replace(narrow, optional=all(port.optional for port in ports), aggregation=aggregation, description=description)
-
-
-def _free_names(ports: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[tuple[str, str], str]]:
-    named = []
-    count = {port: sum(1 for _, other in ports if other == port) for _, port in ports}
-    for node_id, port in ports:
-        alone = count[port] == 1 and port not in taken
-        named.append(((node_id, port), port if alone else f"{node_id}_{port}"))
-    return named

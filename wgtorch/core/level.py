@@ -6,37 +6,30 @@ import asyncio
 import copy
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any, ClassVar, Self
-
-from torch import nn
+from typing import Any, ClassVar
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.adapter_hook import Adapter
 from wgtorch.core.block import Block
-from wgtorch.core.checkpoint.io import mapping
-from wgtorch.core.config import serialization as building
-from wgtorch.core.config.schema import listed
-from wgtorch.core.config.template import build_template
+from wgtorch.core.config.configured import Configured
+from wgtorch.core.config.serialization import child_from
 from wgtorch.core.drawing import Drawing, Link, draw
 from wgtorch.core.drawing.summary import html_of, ports_of, summary_of
 from wgtorch.core.errors import StructureError, UnknownNameError, ValidationError, ValidationResult, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.nodes import Nodes
 from wgtorch.core.place import PLACE_FIELDS, check_place
-from wgtorch.core.pool import Pool, now_building
-from wgtorch.core.pool import building as building_now
+from wgtorch.core.pool import now_building
 from wgtorch.core.run import background
-from wgtorch.core.run.context import COMMON_OPTIONS, Callback, check_options, refuse_unknown, split_path
-from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, run_until_stopped
-from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
+from wgtorch.core.run.events import Callback
+from wgtorch.core.run.pausable import Pausable
+from wgtorch.core.run.start_run import COMMON_OPTIONS, RunKeywords, check_options, options_of
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
-from wgtorch.core.tree import levels, paths_below
-from wgtorch.core.trust import Trust
+from wgtorch.core.trained_places import TrainedPlaces
+from wgtorch.core.tree import levels
 
 
 class EditCount:
@@ -55,8 +48,8 @@ class EditCount:
 edits = EditCount()
 
 
-class Level(Block):
-    """Children under node ids, and all that does not depend on how they run: building, configs, saving, training.
+class Level(Pausable, Configured, TrainedPlaces, Block):
+    """Children under node ids, and all that does not depend on how they run.
 
     Args:
         level_id: the level's own id; its class name in lower case when left out.
@@ -66,8 +59,8 @@ class Level(Block):
     level: ClassVar[str]
     id_key: ClassVar[str]
     child_class: ClassVar[type[Block]]
-    nodes_key: ClassVar[str] = "nodes"
-    config_properties: ClassVar[Mapping[str, Any]] = {}
+    run_keywords: ClassVar[type] = RunKeywords
+    """Options of ``run`` that its signature does not name."""
     _takes_config = False
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -203,7 +196,7 @@ class Level(Block):
             child.check_ports()
             return child
         if isinstance(child, (str, os.PathLike, Mapping)):
-            return building.child_from(child, self.child_class)
+            return child_from(child, self.child_class)
         if isinstance(child, type):
             raise StructureError(
                 f"{self.block_id}: got the class {child.__name__}; expected an instance: write {child.__name__}(...) with its arguments"
@@ -277,9 +270,15 @@ class Level(Block):
             TypeError: ``run`` has no such option, or it is of another kind.
             PortError: an option names what is not there.
         """
-        run: Any = self.run
-        refuse_unknown(run, options, f"{self.block_id}: {method}()")
+        self._refuse_unknown(options, method)
         return check_options(self.block_id, **{name: options[name] for name in COMMON_OPTIONS if name in options})[2]
+
+    def _refuse_unknown(self, options: Collection[str], method: str = "run") -> None:
+        kind: Any = type(self)
+        known = options_of(kind)
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{self.block_id}: {method}() has no option {name!r}; {suggest(name, known)}")
 
     async def arun(self, *args: Any, **options: Any) -> Any:
         """``run`` for async code: the event loop goes on meanwhile, and cancelling the task stops the run."""
@@ -294,84 +293,6 @@ class Level(Block):
         except asyncio.CancelledError:
             stop.set()
             raise
-
-    def run_until(
-        self,
-        *inputs: Any,
-        before: str | None = None,
-        after: str | None = None,
-        iteration: int | Sequence[int] | None = None,
-        **options: Any,
-    ) -> Paused:
-        """Runs until a node is about to be called, or has been, and stops there, so that values can be looked at, changed and saved.
-
-        Nodes are called one after the other in such a run, those that wait on a network as well, and bodies of compiled loops eagerly.
-
-        Args:
-            inputs: as of :meth:`run`.
-            before, after: path of the node, here or below (``"t2i/solver"``); one of the two.
-            iteration: of the loops around the node, from 0: a number for the innermost, a sequence for all, the outermost first. The first
-                time that the run comes to the node when left out.
-            options: as of :meth:`run`.
-
-        Returns:
-            The run as it has stopped; :meth:`resume` goes on.
-
-        Raises:
-            PortError: the run ended and never came there.
-            UnknownNameError: there is no such node.
-
-        Example:
-            >>> paused = graph.run_until({"prompt": "the sea"}, before="solver", iteration=3, seed=7)
-            >>> graph.resume(paused, {"solver.latent": paused.values["solver.latent"].flip(-1)})
-        """
-        refuse_where_runs_stop(options, self.block_id)
-        run: Any = self.run
-        request = request_of(self, before, after, iteration)
-        stop = run_until_stopped(request, partial(run, *inputs, **options))
-        if not isinstance(stop, Stopped):
-            raise never_reached(request)
-        return Paused.of(stop, request, kept_options(options))
-
-    def resume(
-        self,
-        paused: Paused,
-        values: Mapping[str, Any] | None = None,
-        *,
-        before: str | None = None,
-        after: str | None = None,
-        iteration: int | Sequence[int] | None = None,
-        **options: Any,
-    ) -> Any:
-        """Goes on with a run that has stopped, in this process or another; bit for bit as if it never had, where nothing was changed.
-
-        Args:
-            paused: what :meth:`run_until` returned, or ``Paused.load(path)``; it can be gone on with several times.
-            values: what to replace, by the paths of ``paused.values``.
-            before, after, iteration: stop again there.
-            options: callbacks, limits and debug, as of :meth:`run`; seed, mode and number of iterations are those of the run that stopped.
-
-        Returns:
-            What :meth:`run` returns; a :class:`~wgtorch.core.run.paused.Paused` where it stopped again.
-
-        Raises:
-            PortError: the level is not as it was, or a value does not fit.
-            UnknownNameError: the paused run has no such value.
-        """
-        refuse_where_runs_go_on(options, self.block_id)
-        frames, changed = check_of(paused, self).changed(values or {}, self)
-        stops = before is not None or after is not None or iteration is not None
-        request = request_of(self, before, after, iteration) if stops else PauseRequest(self)
-        request.frames, request.inputs, request.key, request.is_resumed = frames, changed, paused.key, True
-        request.resumed, request.skips = tuple(paused.node.split("/")), paused.is_before and paused.node == before
-        request.taken = {split_path(name): value for name, value in paused.taken.items()}
-        run: Any = self.run
-        result = run_until_stopped(request, partial(run, **paused.arguments, **paused.options, **options))
-        if isinstance(result, Stopped):
-            return Paused.of(result, request, paused.options)
-        if stops:
-            raise never_reached(request)
-        return result
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compiles what repeats: each loop at this level and below has its body compiled as one, and called in every turn.
@@ -444,171 +365,6 @@ class Level(Block):
     def run_order(self) -> tuple[str, ...]:
         """Nodes in the order they run, as far as that is known; loops once."""
         return ()
-
-    # --- training -----------------------------------------------------------------------------------------------------
-
-    def set_trainable(self, node_id: str, trainable: bool = True) -> None:
-        """Says whether a child trains through this place. A use that does not still passes gradients to what came before."""
-        self.configure_node(node_id, trainable=bool(trainable))
-
-    def trainable_parameters(self, through: Collection[str] | None = None) -> Iterator[nn.Parameter]:
-        """Parameters that a gradient can reach: they require one, and stand at a place that trains, each once however often it is used.
-
-        An adapter's count where a place that trains selects it. What a subclass holds beside its nodes counts as well.
-
-        Args:
-            through: paths of the only places that count, each with all that is below it; every place where left out.
-        """
-        asked: set[tuple[Any, ...]] = set()
-        found: dict[int, nn.Parameter] = {}
-        if through is None:
-            parts = [part for name, part in self._modules.items() if name != "nodes" and part is not None]
-            own = [*self._parameters.values(), *(parameter for part in parts for parameter in part.parameters())]
-            found.update((id(parameter), parameter) for parameter in own if parameter is not None and parameter.requires_grad)
-        for node_id, child in self.nodes.items():
-            place = self._node_specs[node_id]
-            below = None if through is None or node_id in through else paths_below(through, node_id)
-            known = (id(child), repr(place.adapter), below)
-            if not place.trainable or below == () or known in asked:
-                continue
-            asked.add(known)
-            if isinstance(child, Level):
-                with adapter_hook.hook.selection(place.adapter, child) or nullcontext():
-                    found.update((id(parameter), parameter) for parameter in child.trainable_parameters(below))
-            else:
-                idle = adapter_hook.hook.inactive(place.adapter, child)
-                found.update((id(parameter), parameter) for parameter in child.trainable_parameters() if id(parameter) not in idle)
-        return iter(found.values())
-
-    @property
-    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """Names that DistributedDataParallel is not to wait for: of parameters that no gradient reaches."""
-        trained = {id(parameter) for parameter in self.trainable_parameters()}
-        untrained = [name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) not in trained]
-        return [*untrained, *self.__dict__.get("_ignored_by_ddp", ())]
-
-    @_ddp_params_and_buffers_to_ignore.setter
-    def _ddp_params_and_buffers_to_ignore(self, names: Iterable[str]) -> None:
-        self.__dict__["_ignored_by_ddp"] = tuple(names)
-
-    def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``; children that train at none of their places stay in ``eval``."""
-        super().train(mode)
-        if mode:
-            trained = {id(child) for child in self._trained_children()}
-            for child in self.nodes.values():
-                if id(child) not in trained:
-                    child.eval()
-        return self
-
-    def _trained_children(self) -> list[Block]:
-        return list({id(child): child for node_id, child in self.nodes.items() if self._node_specs[node_id].trainable}.values())
-
-    # --- config and files ---------------------------------------------------------------------------------------------
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The same as :meth:`to_config`."""
-        return self.to_config()
-
-    def to_config(self) -> dict[str, Any]:
-        """The structure as plain data, in its canonical form."""
-        return building.to_config(self)
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Mapping[str, Any],
-        *,
-        base: str | os.PathLike[str] | None = None,
-        pool: Pool | None = None,
-        map: bool | None = None,
-        trust: Trust | bool | None = None,
-    ) -> Self:
-        """Builds a level from its config. Nodes that name the same model (``checkpoint_ref``) share one instance of it.
-
-        Args:
-            config: plain data; any sub-config may be ``{"ref": "file.yaml"}``.
-            base: the folder that refs are relative to, and may not leave; the working folder by default.
-            pool: where models are looked for, so that levels built apart share them too.
-            map: False copies weights that refs name into memory; they are mapped from their files otherwise, see
-                :meth:`load_from_checkpoint`.
-            trust: what files that refs name may do beyond being data; the config itself is the caller's own.
-
-        Raises:
-            ConfigError: lists everything that is wrong, each with its path in the config.
-        """
-        with mapping(map):
-            return building.from_config(cls, config, base=base, pool=pool, trust=trust)
-
-    @classmethod
-    def from_yaml(
-        cls, path: str | os.PathLike[str], *, pool: Pool | None = None, map: bool | None = None, trust: Trust | bool | None = None
-    ) -> Self:
-        """Builds a level from a YAML or JSON file.
-
-        The file may read ``WGTORCH_*`` of the environment, and send a provider's own key to that provider's own address.
-
-        Args:
-            path: the file; refs in it are relative to its folder.
-            pool, map: as for :meth:`from_config`.
-            trust: what it may do beside, as ``Trust(env=("MY_LLM_KEY",))``; True for everything.
-
-        Raises:
-            ConfigError: as for :meth:`from_config`; or it asks for what it may not have.
-        """
-        with mapping(map):
-            return building.from_yaml(cls, path, pool=pool, trust=trust)
-
-    @classmethod
-    def from_template(cls, name: str, **params: Any) -> Self:
-        """Builds a level from a registered template; an unknown parameter is an error that lists the known ones."""
-        return build_template(cls.level, name, params)
-
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """The JSON Schema of this level's configs."""
-        from wgtorch.core.config.schema import level_schema
-
-        return level_schema(cls.level)
-
-    def saved_config(self) -> dict[str, Any]:
-        """The config that checkpoints hold."""
-        return self.to_config()
-
-    @classmethod
-    def from_saved_config(cls, config: Mapping[str, Any], *, base: str | os.PathLike[str] | None = None, empty: bool = False) -> Self:
-        """Builds from what :meth:`saved_config` gave; ``empty`` leaves weights without memory, for the caller to give."""
-        with building_now(empty=empty):
-            return building.from_config(cls, config, base=base)
-
-    # --- what configs hold of a level beside its nodes ------------------------------------------------------------------
-
-    # A level says what its config looks like: ``config_properties`` is the JSON Schema of what own_config gives, and the three
-    # methods below are how its nodes are written, under ``nodes_key``.
-
-    @classmethod
-    def nodes_schema(cls, node: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
-        """The JSON Schema of what :meth:`nodes_to_config` gives, from those of a node's entry and of a child's config."""
-        return {cls.nodes_key: listed(node)}
-
-    @classmethod
-    def nodes_in_config(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Entries of nodes in a config, each with the path of the child's config; what is malformed is left out."""
-        nodes = config.get(cls.nodes_key)
-        if isinstance(nodes, (list, tuple)):
-            yield from ((f"{cls.nodes_key}[{index}].config", entry) for index, entry in enumerate(nodes) if isinstance(entry, Mapping))
-
-    def nodes_to_config(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """What a config holds of the nodes."""
-        return {self.nodes_key: entries}
-
-    def own_config(self) -> dict[str, Any]:
-        """Entries of the config that belong to this kind of level."""
-        return {}
-
-    def apply_config(self, config: Mapping[str, Any]) -> None:
-        """Takes over what :meth:`own_config` gave, once the nodes stand."""
 
     def child_levels(self) -> Iterable[Level]:
         """Children that are levels themselves, each once however many places it stands at."""

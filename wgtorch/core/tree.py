@@ -98,3 +98,9 @@ def paths_below(paths: Iterable[str], node_id: str) -> tuple[str, ...]:
 def dotted(path: str) -> str:
     """A path as files and manifests write it: ``creator/paint/t2i`` is ``creator.paint.t2i``."""
     return path.strip("/").replace("/", ".")
+
+
+def split_path(name: str) -> tuple[tuple[str, ...], str]:
+    """The path and the port of what users write: ``first/a.y`` is (("first", "a"), "y")."""
+    path, _, port = name.rpartition(".")
+    return tuple(part for part in path.split("/") if part), port

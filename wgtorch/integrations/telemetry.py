@@ -9,7 +9,7 @@ import threading
 from typing import Any, cast
 
 from wgtorch.core.errors import require
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 
 
 class Telemetry:

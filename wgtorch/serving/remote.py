@@ -19,7 +19,8 @@ from wgtorch.core.errors import (
 )
 from wgtorch.core.port import Port
 from wgtorch.core.registry import RemoteRegistry
-from wgtorch.core.run.context import RunContext, active_call
+from wgtorch.core.run.active_call import active_call
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.rng import Rng
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.graph import Graph

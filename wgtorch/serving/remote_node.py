@@ -16,10 +16,12 @@ from wgtorch.core.kinds import get_kind
 from wgtorch.core.nodes import Nodes
 from wgtorch.core.plan import Plan
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run.context import Event, RunContext
+from wgtorch.core.run.context import RunContext
+from wgtorch.core.run.events import Event
 from wgtorch.core.run.loop_steps import as_plain
 from wgtorch.core.run.port_checks import check_inputs
 from wgtorch.core.run.rng import Key
+from wgtorch.core.run.run_values import by_position
 from wgtorch.core.signature import copy_plain
 from wgtorch.serving.contracts import spec_from
 from wgtorch.serving.endpoint import Endpoint
@@ -117,7 +119,7 @@ class RemoteLevel(RemoteNode):
     def forward(self, *args: Any, run_context: RunContext | None = None, **inputs: Any) -> dict[str, Any]:
         """Calls the endpoint."""
         run = run_context
-        inputs = self._positional(args, dict(inputs)) if args else inputs  # type: ignore[attr-defined]
+        inputs = by_position(self, args, dict(inputs)) if args else inputs  # type: ignore[attr-defined]
         where = self.block_id if run is None else "/".join(run.path)
         inner = [] if run is None else [f"{'/'.join(path)}.{port}" for path, port in (*(run.feeds or ()), *(run.wanted or ())) if path]
         if inner:
@@ -134,7 +136,7 @@ class RemoteLevel(RemoteNode):
         needed = tuple((name, slot, not port.optional) for slot, (name, port) in inputs)
         return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), fast_steps=())
 
-    def _own_specs(self) -> tuple[Spec, Spec]:
+    def specs(self) -> tuple[Spec, Spec]:
         return self._specs_there()
 
     def _specs_there(self) -> tuple[Spec, Spec]:

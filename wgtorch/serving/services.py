@@ -16,12 +16,16 @@ from torch.utils._pytree import tree_map
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError, StateError
-from wgtorch.core.run.context import ActiveCall, Callback, Event, RunContext, RunOptions, enter_call, leave_call, split_path
+from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
+from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.error_paths import located
+from wgtorch.core.run.events import Callback, Event
 from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.modes import training_mode
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng, check_seed
+from wgtorch.core.run.run_values import inner_port
+from wgtorch.core.tree import split_path
 from wgtorch.integrations.api.usage import UsageMeter
 from wgtorch.serving.checks import check_values, refuse_path_slots, refuse_paths
 from wgtorch.serving.contracts import contract_of
@@ -147,7 +151,7 @@ class TaskService(Service):
         """
         level: Composite = self.level
         given, spec = self._here(request.inputs), level.get_input_spec()
-        inner = {name: level._inner_port(*split_path(name), name) for name in given if name not in spec and "." in name}
+        inner = {name: inner_port(level, *split_path(name), name) for name in given if name not in spec and "." in name}
         refuse_paths(given, {**spec, **inner}, level.block_id)
         return given if inner else check_values(given, spec, level.block_id)
 

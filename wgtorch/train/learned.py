@@ -15,8 +15,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import TrainingError
 from wgtorch.core.plan import upstream
-from wgtorch.core.run.context import split_path
-from wgtorch.core.tree import is_level
+from wgtorch.core.tree import is_level, split_path
 from wgtorch.lora.training import adapters_learning
 from wgtorch.train.patterns import blocks_at
 

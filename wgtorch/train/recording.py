@@ -8,7 +8,9 @@ from typing import Any
 from wgtorch.core.block import Block
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import UnknownNameError, suggest
-from wgtorch.core.run.context import Event, RunContext, RunOptions, split_path
+from wgtorch.core.run.context import RunContext, RunOptions
+from wgtorch.core.run.events import Event
+from wgtorch.core.tree import split_path
 
 
 def forward_outputs(

@@ -13,6 +13,7 @@ import torch
 from wgtorch.core import adapter_hook
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.detached_twin import call_detached
+from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.error_paths import locate
 from wgtorch.core.structure import Node
 from wgtorch.storage.base import Life
@@ -44,30 +45,6 @@ class WorldStep:
     stored: str | None = None
     applied: State | None = None
     elapsed: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """A call that lets a world live on, kept when it fails: made again, it goes on where it stopped.
-
-    Args:
-        state: the State it started from.
-        actions: one for each pass.
-        begun: passes behind the world when it was first made.
-    """
-
-    state: State | None
-    actions: list[Any]
-    begun: int
-
-    def is_same(self, other: RunRequest) -> bool:
-        """True when the other asks for the same."""
-        pairs = zip(self.actions, other.actions, strict=False)
-        return (
-            self.state is other.state
-            and len(self.actions) == len(other.actions)
-            and all(mine is yours or (isinstance(mine, str) and mine == yours) for mine, yours in pairs)
-        )
 
 
 class CycleHost(Protocol):
@@ -166,3 +143,17 @@ def stages_that_tell(world: CycleHost) -> int:
         if contract.new_state or contract.writes_content or any(source.split(".")[0] == "action" for source in contract.reads.values()):
             return index
     return 0  # nothing is asked for that could wait for the telling
+
+
+def dry_run_of_cycle(world: Any, run: RunContext) -> DryRun:
+    """What a pass would do with all stages in it: their dry runs, one after the other."""
+    reports = []
+    for stage_id in world.cycle:
+        stage = world.nodes[stage_id]
+        reports.append(dry_run_of(stage, dict.fromkeys(stage.get_input_spec()), run.child(stage_id), fake=False))
+    return DryRun(
+        order=tuple(path for report in reports for path in report.order),
+        findings=tuple(found for report in reports for found in report.findings),
+        api_calls=sum(report.api_calls for report in reports),
+        weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*world.parameters(), *world.buffers())),
+    )

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from wgtorch.core.errors import StateError, StorageError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.context import new_run
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.run_scope import RunScope
+from wgtorch.core.run.start_run import new_run
 from wgtorch.storage.base import Life
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 import torch
 
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StateError, StorageError, StructureError, ValidationError
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
-from wgtorch.core.run.context import Callback, RunContext, RunOptions, new_run
-from wgtorch.core.run.dry_run import DryRun, dry_run_of
-from wgtorch.core.run.node_cache import NodeCache
+from wgtorch.core.run.context import RunContext, RunOptions
+from wgtorch.core.run.dry_run import DryRun
+from wgtorch.core.run.events import Callback
 from wgtorch.core.run.paused import Paused, check_of
-from wgtorch.core.run.profile import Profile, profiled
-from wgtorch.core.run.result_cache import ResultCache
+from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.run_scope import RunScope
-from wgtorch.core.run.stream import events_of
+from wgtorch.core.run.start_run import LifeKeywords, new_run
+from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import copy_plain, ensure_plain
-from wgtorch.core.trust import is_below_here, untrusted_file
+from wgtorch.core.trust import untrusted_file
 from wgtorch.storage.base import History, Life, Storage, make_storage
 from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
-from wgtorch.world_runtime.cycle import RunRequest, WorldStep, advance, one_pass
+from wgtorch.world_runtime.cycle import WorldStep, advance, dry_run_of_cycle, one_pass
+from wgtorch.world_runtime.paid_answers import PaidAnswers
+from wgtorch.world_runtime.run_request import RunRequest, check_passes, one_for_each
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
+from wgtorch.world_runtime.storage_place import check_chosen_place, check_own_storage
 from wgtorch.world_runtime.trace import StageTrace
 
 
 class WorldRunner(Level):
     """Stages that run in a cycle over a State, with a content that grows and a history that is kept."""
+
+    run_keywords: ClassVar[type] = LifeKeywords
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(level_id, metadata=metadata)
@@ -48,8 +53,7 @@ class WorldRunner(Level):
         self._storage_file: str | None = None  # that said so, where it is not trusted
         self._life = Life()
         self._failed: RunRequest | None = None
-        self._answers: dict[tuple[str, int], ResultCache] = {}
-        self._begun = (0, 0)  # pass and stage where the run that lasts began
+        self._answers = PaidAnswers()
 
     @property
     def cycle(self) -> tuple[str, ...]:
@@ -154,6 +158,16 @@ class WorldRunner(Level):
         else:
             self._storage_config, self._storage = None, storage
 
+    def check_chosen_place(self) -> None:
+        """Refuses a folder outside of the current one that a file names, unless this life is there already."""
+        if self._storage_file is not None and self._storage_config is not None and "state_dir" in self._storage_config:
+            state_dir = str(self._storage_config["state_dir"])
+            check_chosen_place(self.block_id, self._storage, self._life, state_dir, self._storage_file)
+
+    def check_own_storage(self) -> None:
+        """Refuses to write over what the storage keeps of another life, or of this one further on."""
+        check_own_storage(self.block_id, self._storage, self._life)
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     def check_options(self, options: Mapping[str, Any], method: str) -> tuple[Callback, ...] | None:
@@ -185,14 +199,8 @@ class WorldRunner(Level):
         action: Any = None,
         num_steps: int = 1,
         seed: int | None = None,
-        training: bool | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: Literal[False] = False,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        profile: bool | str | os.PathLike[str] | Profile = False,
+        **options: Unpack[LifeKeywords],
     ) -> State: ...
 
     @overload
@@ -203,14 +211,8 @@ class WorldRunner(Level):
         action: Any = None,
         num_steps: int = 1,
         seed: int | None = None,
-        training: bool | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: Literal[True],
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        profile: bool | str | os.PathLike[str] | Profile = False,
+        **options: Unpack[LifeKeywords],
     ) -> DryRun: ...
 
     def run(
@@ -220,14 +222,8 @@ class WorldRunner(Level):
         action: Any = None,
         num_steps: int = 1,
         seed: int | None = None,
-        training: bool | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
         dry_run: bool = False,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
-        profile: bool | str | os.PathLike[str] | Profile = False,
+        **options: Any,
     ) -> Any:
         """Lives on for some passes of the cycle.
 
@@ -237,21 +233,24 @@ class WorldRunner(Level):
             action: the user's action; a list holds one for each pass, anything else is given in every pass.
             num_steps: passes; the rest of one that was stopped counts as one.
             seed: root of all random draws; a life keeps its seed, and draws one when it is given none.
-            training, callbacks, timeout, cancelled, debug, cache, profile: as in :meth:`Composite.run`.
             dry_run: report order and API calls and run nothing.
+            options: as in :meth:`Composite.run`: ``training``, ``callbacks``, ``timeout``, ``cancelled``, ``debug``, ``cache`` and
+                ``profile``.
 
         Returns:
             The State after the last pass: slots 1-3 of the new episode, in the canonical cycle.
         """
-        options = {"action": action, "num_steps": num_steps, "seed": seed, "training": training, "callbacks": callbacks}
+        self._refuse_unknown(options)
         if not isinstance(dry_run, bool):
             raise PortTypeError(f"{self.block_id}: dry_run is {dry_run!r}; expected True or False: shapes depend on what a stage makes")
         if dry_run:
-            return self._dry_run(new_run(self.block_id, seed=seed, callbacks=callbacks, timeout=timeout, cancelled=cancelled, dry_run=True))
-        more: dict[str, Any] = {"timeout": timeout, "cancelled": cancelled, "debug": debug, "cache": cache}
-        if profile is not False:
-            return profiled(partial(self.run, state, **{**options, **more, "callbacks": None}), profile, callbacks, self.block_id)
-        for _ in self.stream(state, **options, **more):
+            self._require_cycle()
+            return dry_run_of_cycle(self, new_run(self.block_id, seed=seed, dry_run=True, **options))
+        if (profile := options.pop("profile", False)) is not False:
+            told = options.pop("callbacks", None)
+            run_it = partial(self.run, state, action=action, num_steps=num_steps, seed=seed, **options)
+            return profiled(run_it, profile, told, self.block_id)
+        for _ in self.stream(state, action=action, num_steps=num_steps, seed=seed, **options):
             pass
         return self._life.state
 
@@ -262,13 +261,8 @@ class WorldRunner(Level):
         action: Any = None,
         num_steps: int = 1,
         seed: int | None = None,
-        training: bool | None = None,
-        callbacks: Callback | Iterable[Callback] | None = None,
-        timeout: float | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        debug: bool = False,
-        cache: NodeCache | None = None,
         events: bool = False,
+        **options: Any,
     ) -> Generator[Any, None, None]:
         """:meth:`run`, telling after each stage and each pass.
 
@@ -276,7 +270,7 @@ class WorldRunner(Level):
         world there; the next ``run`` goes on from that stage.
 
         Args:
-            state, action, num_steps, seed, training, callbacks, timeout, cancelled, debug, cache: as of :meth:`run`.
+            state, action, num_steps, seed, options: as of :meth:`run`.
             events: tell also of what happens inside the stages, as ``stream`` of other levels does; the last event holds the ``state``.
 
         Yields:
@@ -285,9 +279,10 @@ class WorldRunner(Level):
         """
         if not isinstance(events, bool):
             raise PortTypeError(f"{self.block_id}: events is {describe(events)}; expected True or False")
-        options: dict[str, Any] = {"action": action, "num_steps": num_steps, "seed": seed, "training": training}
-        options |= {"timeout": timeout, "debug": debug, "cache": cache}
-        told = self.check_options({**options, "callbacks": callbacks, "cancelled": cancelled}, "stream")
+        refuse_in_stream(options, self.block_id)
+        options |= {"action": action, "num_steps": num_steps, "seed": seed}
+        told, cancelled = self.check_options(options, "stream"), options.pop("cancelled", None)
+        options.pop("callbacks", None)
         if not events:
             return self._steps(state, **options, callbacks=told, cancelled=cancelled)
 
@@ -299,40 +294,28 @@ class WorldRunner(Level):
         return events_of(run, self.level, self.block_id, told or (), cancelled)
 
     def _steps(
-        self,
-        state: State | None,
-        *,
-        action: Any,
-        num_steps: int,
-        seed: int | None,
-        training: bool | None,
-        callbacks: Any,
-        timeout: float | None,
-        cancelled: Callable[[], bool] | None,
-        debug: bool,
-        cache: NodeCache | None,
+        self, state: State | None, *, action: Any, num_steps: int, seed: int | None, **options: Any
     ) -> Generator[WorldStep, None, None]:
         self._require_cycle()
-        call = RunRequest(state, self._actions(action, num_steps), self._life.passes)
-        limits: dict[str, Any] = {"timeout": timeout, "cancelled": cancelled}
-        run = new_run(self.block_id, seed=seed, callbacks=callbacks, **limits, training=training, debug=debug, cache=cache)
+        call = RunRequest(state, one_for_each(action, num_steps, self.block_id), self._life.passes)
+        run = new_run(self.block_id, seed=seed, **options)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed
-        self._check_place()
+        self.check_chosen_place()
         with self._storage.hold():
-            self._check_storage()
+            self.check_own_storage()
             if call is not self._failed and call.state is None and call.actions:
                 self._take_action(call.actions[0])
             self._start(call, seed)
             self._keep_life("start")
-            self._begun = (self._life.passes, self._life.stage)
+            self._answers.begin(self._life)
             run.key = check_seed(self._life.seed, self.block_id)
             try:
                 for index in range(self._life.passes - call.begun, num_steps):
                     run.emit("loop", None, self.level, step=index, total=num_steps)
                     if run.options.pause is not None:
                         run.options.pause.arguments = {"action": call.actions[index:], "num_steps": num_steps - index}
-                    yield from self._one_pass(call.actions[index], run, training)
+                    yield from self._one_pass(call.actions[index], run, options.get("training"))
             except Exception:
                 self._failed = call
                 raise
@@ -347,7 +330,7 @@ class WorldRunner(Level):
                 with RunScope(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
                     watched = trace.watched(run)
                     if stage.is_async:
-                        watched.options = replace(watched.options, results=self._kept_here())
+                        watched.options = replace(watched.options, results=self._answers.of(self._life, self._storage))
                     step = advance(self, self._life, action, watched)
             except (Exception, KeyboardInterrupt) as error:
                 error.add_note(self._advice())
@@ -394,19 +377,6 @@ class WorldRunner(Level):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _kept_here(self) -> ResultCache:
-        """What nodes that wait brought in this pass, for a stage that runs again in it. Those of the pass before are kept too."""
-        passes = self._life.passes
-        self._answers = {
-            key: cache for key, cache in self._answers.items() if key[0] == self._life.id and passes - 1 <= key[1] <= passes + 1
-        }
-        if (self._life.id, passes) not in self._answers:
-            keep = getattr(self._storage, "keep_answers", None)  # a storage of somebody's own may keep none
-            cache = self._answers[self._life.id, passes] = ResultCache(None if keep is None else partial(_keep_answer, keep))
-            if self._begun == (passes, self._life.stage) and (stored := getattr(self._storage, "answers", None)) is not None:
-                cache.take(stored())  # of a try in another process
-        return self._answers[self._life.id, passes]
-
     def _advice(self) -> str:
         """What a person may do about the stage that failed."""
         return ""
@@ -436,89 +406,8 @@ class WorldRunner(Level):
         elif self._life.seed is None:
             self._life.seed = int(torch.randint(2**62, ()).item())
 
-    def _check_storage(self) -> None:
-        """Refuses to write over what the storage keeps of another life, or of this one further on."""
-        stored = self._where_stored()
-        if stored is None or (stored.id == self._life.id and (stored.passes, stored.stage) <= (self._life.passes, self._life.stage)):
-            return
-        if stored.id == self._life.id:
-            here = f"this world is at pass {self._life.passes}, stage {self._life.stage}"
-            found = f"this life up to pass {stored.passes}, stage {stored.stage}; {here}"
-        else:
-            found = f"the history of another life, up to pass {stored.passes}"
-        raise StorageError(
-            f"{self.block_id}: the storage holds {found}. Call world.resume() to go on with it, or choose another state_dir."
-        )
-
-    def _check_place(self) -> None:
-        """Refuses a folder outside of the current one that a file names, unless this life is there already."""
-        if self._storage_file is None or self._storage_config is None or "state_dir" not in self._storage_config:
-            return
-        stored, state_dir = self._where_stored(), str(self._storage_config["state_dir"])
-        if stored is not None and stored.id == self._life.id:
-            return
-        if not is_below_here(state_dir):
-            raise StorageError(
-                f"{self.block_id}: the file {self._storage_file} has the world's past written to {state_dir!r}; a file may choose a place "
-                f"below the current folder. If it is to be there, call world.set_storage({{'state_dir': {state_dir!r}}}), or load it with "
-                "trust=True"
-            )
-
-    def _where_stored(self) -> Life | None:
-        """Whose life the storage keeps, and where that is; without what the world is there, which may be large."""
-        head = getattr(self._storage, "head", None)
-        if head is None:
-            return self._storage.read_life()
-        commit = head()
-        if commit is None or commit.life is None:
-            return None
-        return Life(passes=commit.passes, stage=commit.stage, seed=commit.seed, id=commit.life)
-
     def _own_state(self, state: Any) -> State:
         if not isinstance(state, State) or state.schema != self._schema:
             found = repr(state) if isinstance(state, State) else describe(state)
             raise StateError(f"{self.block_id}: got {found}; expected a State with slots {list(self._schema)}")
         return state
-
-    def _actions(self, action: Any, num_steps: int) -> list[Any]:
-        if not isinstance(action, (list, tuple)):
-            return [action] * num_steps
-        if len(action) != num_steps:
-            raise StateError(
-                f"{self.block_id}: {len(action)} actions for {num_steps} passes; "
-                "give one for each (None where there is none), or a single one"
-            )
-        return list(action)
-
-    def _dry_run(self, run: RunContext) -> DryRun:
-        self._require_cycle()
-        reports = []
-        for stage_id in self._cycle:
-            stage = self.nodes[stage_id]
-            values = dict.fromkeys(stage.get_input_spec())
-            reports.append(dry_run_of(stage, values, run.child(stage_id), fake=False))
-        return DryRun(
-            order=tuple(path for report in reports for path in report.order),
-            findings=tuple(found for report in reports for found in report.findings),
-            api_calls=sum(report.api_calls for report in reports),
-            weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*self.parameters(), *self.buffers())),
-        )
-
-
-def check_passes(num_steps: Any, where: str) -> None:
-    """Refuses what is no number of passes.
-
-    Raises:
-        PortTypeError: it is no whole number.
-        StateError: it is below 0.
-    """
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int):
-        raise PortTypeError(f"{where}: num_steps is {describe(num_steps)}; expected a whole number of passes, 0 or more")
-    if num_steps < 0:
-        raise StateError(f"{where}: num_steps is {num_steps}; expected 0 or more")
-
-
-def _keep_answer(keep: Callable[[list[dict[str, Any]]], None], answer: dict[str, Any]) -> None:
-    """Has a storage keep what a model behind an API answered; where it cannot, the end of the pass will say so."""
-    with suppress(OSError, StorageError):
-        keep([answer])

@@ -69,7 +69,13 @@ class State(Mapping[str, Any]):
 
     def replace(self, **slots: Any) -> State:
         """A new State with some slots changed."""
-        return State(schema=self._schema, **{**self._values, **slots})
+        values = {**self._values, **slots}
+        if len(values) > len(self._schema):
+            return State(schema=self._schema, **values)  # says which slot there is not
+        made = object.__new__(State)
+        object.__setattr__(made, "_schema", self._schema)
+        object.__setattr__(made, "_values", values)
+        return made
 
     def slot_name(self, key: str | int) -> str:
         """The slot's name, from its name or its number from 1.

@@ -18,8 +18,8 @@ from wgtorch.world_runtime.state import State
 
 def edit(world: WorldRunner, content: Mapping[str, Any] | None, slots: Mapping[str, Any]) -> None:
     """Changes slots of the State in flight and fields of the content; goes back to the first stage that made something of them."""
-    world._check_place()
-    world._check_storage()
+    world.check_chosen_place()
+    world.check_own_storage()
     if content is not None and not isinstance(content, Mapping):
         raise StateError(f"{world.block_id}: content is {describe(content)}; expected a mapping of the fields to change")
     life = world.life
@@ -53,8 +53,8 @@ def _to_run_again(world: WorldRunner, edited: set[str], place: int) -> int | Non
 def skip(world: WorldRunner) -> None:
     """Moves a world past the stage that is next, which does not run in this pass."""
     world._require_cycle()
-    world._check_place()
-    world._check_storage()
+    world.check_chosen_place()
+    world.check_own_storage()
     life = world.life
     if life.stage >= len(world.cycle):
         raise StateError(f"{world.block_id}: all stages of pass {life.passes} are through; run() begins the next")

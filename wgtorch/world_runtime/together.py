@@ -8,7 +8,7 @@ from typing import Any
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.run import background
-from wgtorch.core.run.context import Callback, callbacks_of, told_of_item
+from wgtorch.core.run.events import Callback, callbacks_of, told_of_item
 from wgtorch.core.run.joined_runs import run_items
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.world_runtime.state import State

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.context import Event, RunContext, RunOptions
+from wgtorch.core.run.context import RunContext, RunOptions
+from wgtorch.core.run.events import Event
 from wgtorch.world_runtime.changes import changes
 from wgtorch.world_runtime.cycle import WorldStep
 from wgtorch.world_runtime.state import State, holds_something, look_up

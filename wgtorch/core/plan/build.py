@@ -9,9 +9,10 @@ from typing import Any
 
 from wgtorch.core.errors import ValidationError
 from wgtorch.core.plan.checks import cycle_findings, dangling, source_findings
+from wgtorch.core.plan.frees_and_units import joined, units_of, with_frees
 from wgtorch.core.plan.inline import Inliner
 from wgtorch.core.plan.routes import BehindRoutes
-from wgtorch.core.plan.steps import NONE, SURROUNDED, UNSURE, Call, Carry, Chain, Combine, Hoisted, Loop, Plan, Step, Unit
+from wgtorch.core.plan.steps import NONE, SURROUNDED, UNSURE, Call, Carry, Combine, Hoisted, Loop, Plan, Step
 from wgtorch.core.plan.wiring import Wiring, natural, upstream, wire
 from wgtorch.core.structure import Edge, Exposed, InputShape, NodeShape, Structure
 
@@ -137,7 +138,7 @@ class Builder:
             steps += self._loop(members) if self.wiring.is_loop(index) else self._node_steps(members[0])
         outputs = tuple((entry.name, self._source_slot(entry.node_id, entry.port_name)) for entry in self.wanted)
         keep = {slot for _, slot in outputs} | {slot for _, _, slot in self.fills}  # what a node holds itself is freed by nobody
-        steps_freed = _with_frees(steps, keep)
+        steps_freed = with_frees(steps, keep)
         inliner = Inliner(self.plan_of, self.size)
         fast_steps = inliner.written_out(steps)
         return Plan(
@@ -146,9 +147,9 @@ class Builder:
             feeds=tuple((node, port, slot) for (node, port), slot in self.given.items()),
             outputs=outputs,
             steps=steps_freed,
-            fast_steps=joined(_with_frees(fast_steps, keep)),
+            fast_steps=joined(with_frees(fast_steps, keep)),
             fills=tuple(self.fills),
-            units=_units(steps_freed, keep),
+            units=units_of(steps_freed, keep),
             inlined=tuple(inliner.levels),
         )
 
@@ -366,90 +367,3 @@ def _ordered(items: Sequence[int] | range, needs: Iterable[tuple[int, int]], ran
                 heapq.heappush(ready, (rank[target], target))
     assert len(order) == len(waiting), "cycles are cut before ordering"
     return order
-
-
-def _with_frees(steps: Sequence[Step], keep: set[int]) -> tuple[Step, ...]:
-    """Adds to each step the slots that nobody reads after it; ``keep`` are read after the last."""
-    freed: list[Step] = []
-    alive = set(keep)
-    for step in reversed(steps):
-        touched = {*step.reads, *step.writes}
-        frees = tuple(sorted(touched - alive))
-        if isinstance(step, Loop):
-            step = _free_in_iterations(step, alive)
-        alive |= set(step.reads)
-        freed.append(replace(step, frees=frees))
-    return tuple(reversed(freed))
-
-
-def _free_in_iterations(loop: Loop, alive_after: set[int]) -> Loop:
-    """Frees inside a loop's body: values of this iteration that neither the next one nor anybody after the loop reads."""
-    fed_back = {carry.feedback for carry in loop.carries}
-    body = _with_frees(loop.body, set(loop.reads) | fed_back | set(loop.done) | (set(loop.writes) & alive_after))
-    own = (fed_back | set(loop.done)) & set(loop.writes)
-    live = set(loop.reads) | set(loop.writes) | fed_back
-    return replace(loop, body=body, fast_body=joined(body), units=_units(body, live), iteration_frees=tuple(sorted(own - alive_after)))
-
-
-def joined(steps: Iterable[Step]) -> tuple[Step | Chain, ...]:
-    """Steps with the calls that only pass a value on joined to chains."""
-    parts: list[Step | list[Call]] = []
-    for step in steps:
-        if not (isinstance(step, Call) and step.passes_on):
-            parts.append(step)
-        elif parts and isinstance(parts[-1], list) and parts[-1][-1].writes == step.args[:1]:
-            parts[-1].append(step)
-        else:
-            parts.append([step])
-    return tuple([Chain(tuple(part), part[0].args[0], part[-1].writes[0]) if isinstance(part, list) else part for part in parts])
-
-
-def _units(steps: Sequence[Step], keep: set[int]) -> tuple[Unit, ...]:
-    """Steps grouped by the async calls that come before and after them; none where no call is async.
-
-    Steps of a group are ready together and go on one after the other; async calls whose values are there run meanwhile.
-    """
-    numbers = {
-        index: 1 << count for count, index in enumerate(i for i, step in enumerate(steps) if isinstance(step, Call) and step.is_async)
-    }
-    if not numbers:
-        return ()
-    writer = {slot: index for index, step in enumerate(steps) for slot in step.writes}
-    needs = [{writer[slot] for slot in step.reads if slot in writer and writer[slot] != index} for index, step in enumerate(steps)]
-    before, after = [0] * len(steps), [0] * len(steps)
-    for index in range(len(steps)):
-        for source in needs[index]:
-            before[index] |= before[source] | numbers.get(source, 0)
-    for index in reversed(range(len(steps))):
-        for source in needs[index]:
-            after[source] |= after[index] | numbers.get(index, 0)
-    groups: dict[tuple[int, int, int], list[int]] = {}
-    for index in range(len(steps)):
-        groups.setdefault((before[index], after[index], numbers.get(index, 0)), []).append(index)
-    unit_of = {index: number for number, group in enumerate(groups.values()) for index in group}
-    reads = [{slot for index in group for slot in steps[index].reads} for group in groups.values()]
-    readers: dict[int, int] = {}
-    for group_reads in reads:
-        for slot in group_reads:
-            readers[slot] = readers.get(slot, 0) + 1
-    waits_for = [{unit_of[source] for index in group for source in needs[index]} - {number} for number, group in enumerate(groups.values())]
-    then: list[list[int]] = [[] for _ in groups]
-    for other, sources in enumerate(waits_for):
-        for source in sources:
-            then[source].append(other)
-    units = []
-    for number, group in enumerate(groups.values()):
-        own = [steps[index] for index in group]
-        touched = {slot for step in own for slot in (*step.reads, *step.writes)}
-        parts = _with_frees(own, {slot for slot in touched if slot in keep or readers.get(slot, 0) > (slot in reads[number])})
-        units.append(
-            Unit(
-                steps=parts,
-                fast_steps=joined(parts),
-                call=parts[0] if group[0] in numbers and isinstance(parts[0], Call) else None,
-                waits_for=len(waits_for[number]),
-                then=tuple(then[number]),
-                crossing=tuple(sorted(slot for slot in reads[number] if readers[slot] > 1 and slot not in keep)),
-            )
-        )
-    return tuple(units)

@@ -13,8 +13,9 @@ from wgtorch.core.errors import RunCancelled, RunTimeoutError
 from wgtorch.core.plan import Call, Unit
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
+from wgtorch.core.run.active_call import ActiveCall
 from wgtorch.core.run.call_outputs import store_outputs
-from wgtorch.core.run.context import ActiveCall, RunContext
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.error_paths import locate
 from wgtorch.core.run.node_call import ExecutorHost, call_node
 from wgtorch.core.run.thread_context import in_this_context

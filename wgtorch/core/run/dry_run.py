@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
 from wgtorch.core.plan import Call, Combine, Hoisted, Loop, Step
-from wgtorch.core.run.context import Event, RunContext
+from wgtorch.core.run.context import RunContext
+from wgtorch.core.run.events import Event
 from wgtorch.core.run.executor import loop_steps
 from wgtorch.core.tree import is_level
 

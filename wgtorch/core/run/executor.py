@@ -9,7 +9,7 @@ walk makes the call itself, at little more than the price of the call; all else 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -23,10 +23,11 @@ from wgtorch.core.model_memory import invariants_of
 from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, STREAM, SURROUNDED, UNSURE, Call, Chain, Combine, Hoisted, Loop, Step, Unit
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import async_walk
+from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
 from wgtorch.core.run.aggregate import combine
 from wgtorch.core.run.cached_call import CachedRun, Deferred, of_loop, slots_of, written_by
 from wgtorch.core.run.call_outputs import outputs_of, store_outputs
-from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.error_paths import locate
 from wgtorch.core.run.global_hooks import has_global_hooks
@@ -63,11 +64,11 @@ def walk(
     special = SURROUNDED | RNG | UNSURE | (FROZEN if torch.is_grad_enabled() else 0)
     watched = 0
     active = token = None
-    is_limited = False
+    check = None
     if run is not None:
         special |= LEVEL
         options = run.options
-        is_limited = options.is_limited
+        check = run.limit()
         if options.is_watched:
             special |= STREAM
             watched = WATCHED if options.is_surrounded else TOLD
@@ -77,8 +78,8 @@ def walk(
         for step in steps:
             if type(step) is Call:
                 if active is not None:
-                    if is_limited:
-                        run.check(step.node)  # type: ignore[union-attr]
+                    if check is not None:
+                        check(step.node)
                     active.step, active.draws = step, 0
                 child = tables[step.level][step.key] if step.level else children[step.key]
                 if (needs := step.needs & special | watched) == TOLD:
@@ -108,7 +109,7 @@ def walk(
                     store_outputs(step, result, child, slots)
                 result = None  # a value lives in its slot alone
             elif type(step) is Chain:
-                _pass_on(step, children, tables, slots, run if is_limited else None, active, special)
+                _pass_on(step, children, tables, slots, check, active, special)
                 continue
             elif type(step) is Loop:
                 loop(composite, step, slots, run)
@@ -122,13 +123,7 @@ def walk(
         _locate(error, step, composite)
         raise
     except Stopped as stop:
-        is_done = stop.result is not MISSING
-        if is_done:
-            store_outputs(step, stop.result, children[step.key], slots)
-            for slot in step.frees:
-                slots[slot] = MISSING
-            stop.result = MISSING
-        stop.trail.append((step, is_done))
+        _note_stop(stop, step, children, slots)
         raise
     finally:
         if token is not None:
@@ -136,16 +131,22 @@ def walk(
 
 
 def _pass_on(
-    chain: Chain, children: Modules, tables: Sequence[Modules], slots: list[Any], limits: RunContext | None, active: Any, special: int
+    chain: Chain,
+    children: Modules,
+    tables: Sequence[Modules],
+    slots: list[Any],
+    check: Callable[[str], None] | None,
+    active: Any,
+    special: int,
 ) -> None:
-    """Calls that pass one value on; ``limits`` is the run where it may be stopped between them."""
+    """Calls that pass one value on; ``check`` stops the run between them, where that may be."""
     value, slots[chain.arg_slot] = slots[chain.arg_slot], MISSING
     call: Any = None
     try:
         for call in chain.calls:
             if active is not None:
-                if limits is not None:
-                    limits.check(call.node)
+                if check is not None:
+                    check(call.node)
                 active.step, active.draws = call, 0
             child: Any = tables[call.level][call.key] if call.level else children[call.key]
             args = call.args
@@ -377,6 +378,17 @@ def _locate(error: BaseException, step: Step | Chain | None, composite: Executor
         return
     below = isinstance(step, Call) and not step.level and is_level(composite.nodes[step.node])
     locate(error, step.node, below=below)
+
+
+def _note_stop(stop: Stopped, step: Any, children: Modules, slots: list[Any]) -> None:
+    """Leaves what a node gave that the run stops after, and notes the step on the way up."""
+    is_done = stop.result is not MISSING
+    if is_done:
+        store_outputs(step, stop.result, children[step.key], slots)
+        for slot in step.frees:
+            slots[slot] = MISSING
+        stop.result = MISSING
+    stop.trail.append((step, is_done))
 
 
 walk_async = partial(async_walk.walk_async, walk)

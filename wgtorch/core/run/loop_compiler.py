@@ -24,7 +24,8 @@ from torch._higher_order_ops.scan import scan
 from wgtorch.core.model_memory import in_use
 from wgtorch.core.plan import NONE, Call, Loop, Plan, Step
 from wgtorch.core.port import MISSING
-from wgtorch.core.run.context import ActiveCall, RunContext, enter_call, leave_call
+from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.node_call import ExecutorHost
 
 Walk = Callable[[ExecutorHost, Sequence[Step], list[Any], RunContext | None], None]

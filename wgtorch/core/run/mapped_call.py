@@ -13,8 +13,9 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Call
 from wgtorch.core.run import background
+from wgtorch.core.run.active_call import ActiveCall
 from wgtorch.core.run.call_outputs import outputs_of
-from wgtorch.core.run.context import ActiveCall, RunContext
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.joined_inputs import items_of
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.port_checks import named_outputs

@@ -18,11 +18,13 @@ from wgtorch.core.plan import LEVEL, Call
 from wgtorch.core.plan.routes import apart
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
+from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
 from wgtorch.core.run.cached_call import CachedRun, NotedRng, note_draw, of_level, of_node, why_not
 from wgtorch.core.run.call_outputs import outputs_of
-from wgtorch.core.run.context import ActiveCall, Event, RunContext, enter_call, leave_call
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.debug import Snapshot
 from wgtorch.core.run.detached_twin import call_detached
+from wgtorch.core.run.events import Event
 from wgtorch.core.run.joined_runs import Arrival, takes_several
 from wgtorch.core.run.mapped_call import call_mapped
 from wgtorch.core.run.pause import Stopped

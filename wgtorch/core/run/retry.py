@@ -101,11 +101,10 @@ def call_again(call: Callable[[], Any], retry: Mapping[str, Any], run: Any, node
 
 def _wait(seconds: float, run: Any, node: str) -> None:
     """Waits, unless the run is cancelled or late meanwhile."""
-    end = time.monotonic() + seconds
+    end, check = time.monotonic() + seconds, None if run is None else run.limit()
     while (left := end - time.monotonic()) > 0:
-        if run is not None and run.options.is_limited:
-            run.check(node)
-            left = min(left, _LOOK)
-        time.sleep(left)
-    if run is not None and run.options.is_limited:
-        run.check(node)
+        if check is not None:
+            check(node)
+        time.sleep(left if check is None else min(left, _LOOK))
+    if check is not None:
+        check(node)

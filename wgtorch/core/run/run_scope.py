@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from wgtorch.core.run.context import RunContext, active_call
+from wgtorch.core.run.active_call import active_call
+from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.error_paths import name_root
 from wgtorch.core.run.foreign_draws import served_draws
 from wgtorch.core.run.modes import training_mode
@@ -34,7 +35,7 @@ class RunScope:
         self._mode.__enter__()  # may wait for another run, and so be interrupted
         self._grad = torch.is_grad_enabled()
         if not keeps_grad:
-            torch.set_grad_enabled(is_training)
+            torch._C._set_grad_enabled(is_training)  # what torch.set_grad_enabled does, without making a context of it
         # A cache has to know of draws, whether they follow a seed or not.
         self._serving = None if self.run.key is None and self.run.options.cache is None else served_draws()
         if self._serving is not None:
@@ -43,7 +44,7 @@ class RunScope:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._serving is not None:
             self._serving.__exit__(kind, error, traceback)
-        torch.set_grad_enabled(self._grad)
+        torch._C._set_grad_enabled(self._grad)
         self._mode.__exit__(kind, error, traceback)
         if isinstance(error, Exception):
             name_root(error, self.run.options.root)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.run.context import ActiveCall, enter_call
+from wgtorch.core.run.active_call import ActiveCall, enter_call
 from wgtorch.core.run.foreign_draws import is_serving, serving
 
 _DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wgtorch.core.run.context import Event
+from wgtorch.core.run.events import Event
 
 
 @dataclass(slots=True)

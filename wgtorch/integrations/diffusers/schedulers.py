@@ -19,7 +19,7 @@ from wgtorch.blocks.diffusion.schedules.grid import none_between
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
 from wgtorch.core.port import Port
-from wgtorch.core.run.context import drawing_from
+from wgtorch.core.run.active_call import drawing_from
 from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.integrations.diffusers.patches import pack, unpack
 from wgtorch.roles import Schedule, Solver

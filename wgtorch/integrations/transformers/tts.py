@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.core.run.context import drawing_from
+from wgtorch.core.run.active_call import drawing_from
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.backends import register_backend
 from wgtorch.integrations.models.requests import SpeakRequest, Spoken

@@ -1,0 +1,88 @@
+"""Where a pool's models compute and where they wait: the contract of a store, and the one of a device beside host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Store(Protocol):
+    """Where models compute and where they wait."""
+
+    device: torch.device
+    keeps_addresses: bool
+    """True when a tensor lies at the same address in both, so that a graph of gradients does not mind."""
+    brings_ahead: bool
+    """True when it can bring something in beside what is computed."""
+
+    def size_in(self, tensors: Iterable[Tensor]) -> int:
+        """Bytes of tensors that are in."""
+
+    def bring(self, tensors: Sequence[Tensor], *, ahead: bool = False) -> Any:
+        """Brings tensors in; ``ahead`` begins to, and returns what :meth:`wait` waits for."""
+
+    def wait(self, token: Any, tensors: Sequence[Tensor]) -> None:
+        """Makes what is computed next wait until what was brought ahead is there."""
+
+    def drop(self, tensors: Sequence[Tensor]) -> None:
+        """Brings tensors out, with all that was changed in them."""
+
+
+class DeviceStore:
+    """Models compute on a device and wait in host memory.
+
+    Whatever goes out is copied, also what seems unchanged: a write through ``.data`` shows nowhere.
+
+    Args:
+        device: where they compute.
+    """
+
+    keeps_addresses = False
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._is_cuda = self.brings_ahead = device.type == "cuda"
+        self._stream: Any = None
+
+    def is_in(self, tensor: Tensor) -> bool:
+        """True for a tensor on the device."""
+        return tensor.device.type == self.device.type and self.device.index in (None, tensor.device.index)
+
+    def size_in(self, tensors: Iterable[Tensor]) -> int:
+        return sum([tensor.nbytes for tensor in tensors if self.is_in(tensor)])
+
+    def bring(self, tensors: Sequence[Tensor], *, ahead: bool = False) -> Any:
+        if not ahead:
+            self._swap(tensors, self._to_device)
+            return None
+        self._stream = self._stream or torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._stream):
+            self._swap(tensors, self._to_device)
+            return self._stream.record_event()
+
+    def wait(self, token: Any, tensors: Sequence[Tensor]) -> None:
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(token)
+        for tensor in tensors:
+            tensor.data.record_stream(current)
+
+    def drop(self, tensors: Sequence[Tensor]) -> None:
+        self._swap([tensor for tensor in tensors if self.is_in(tensor)], self._to_host)
+
+    def _swap(self, tensors: Sequence[Tensor], move: Callable[[Tensor], Tensor]) -> None:
+        moved: dict[Any, Tensor] = {}  # views of one memory, as of weights that are tied by it, stay views of one
+        for tensor in tensors:
+            data = tensor.data
+            key = (data.data_ptr(), data.dtype, data.shape, data.stride(), data.device) if data.numel() else id(tensor)
+            if key not in moved:
+                moved[key] = move(data)
+            tensor.data = moved[key]
+
+    def _to_device(self, data: Tensor) -> Tensor:
+        return data.to(self.device, non_blocking=self._is_cuda and data.is_pinned())
+
+    def _to_host(self, data: Tensor) -> Tensor:
+        return torch.empty_like(data, device="cpu", pin_memory=self._is_cuda).copy_(data)
