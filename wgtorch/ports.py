@@ -33,16 +33,18 @@ MAX_SEQUENCE_LENGTH = Port(dtype="number", description="tokens of an embedded pr
 POOLED = Port(dtype="embedding", description="one vector for each prompt [B, P]")
 TEXT_EMBEDS = Port(dtype="embedding", description="one vector for each prompt, from the text encoder's pooled output [B, P]")
 TIME_IDS = Port(dtype="tensor", description="original size, crop and target size in pixels [B, 6], for models trained with them (SDXL)")
-GUIDANCE = Port(dtype="number", description="guidance scale a distilled model was trained with, one for all or [B]; others ignore it")
+GUIDANCE = Port(dtype="number", description="guidance scale that a distilled model is told, one for all or [B]; others ignore it")
 GUIDANCE_SCALE = Port(dtype="number", description="strength of classifier-free guidance; at most 1 is none")
 CONDITIONING_SCALE = Port(dtype="number", description="strength of what is added; 1 is as trained")
 PARTS = Port(dtype="number", description="2 where the batch holds the unconditional rows before the conditional ones, else 1")
+CONDITION = Port(dtype="embedding", optional=True, description="what the prediction depends on [B, T, D]")
 
 # --- the denoising loop ---------------------------------------------------------------------------------------------------
 
 LATENT = Port(dtype="latent", description="the noisy latents [B, C, ...]")
 VIDEO_LATENT = Port(dtype="latent", shape=("B", "C", "T", "H", "W"), description="the noisy latents of videos")
 CLEAN_LATENT = Port(dtype="latent", description="latents without noise [B, C, ...]")
+FIRST_TIMESTEP = Port(dtype="number", description="what the backbone is called with first")
 TIMESTEP = Port(dtype="number", description="one for all, or [B]; in the units of the model's schedule")
 PRED = Port(dtype="latent", description="noise, x0, velocity or flow, in the shape of the latents")
 NOISE = Port(dtype="latent", description="standard normal noise in the shape of the latents")
@@ -57,7 +59,7 @@ END = Port(dtype="number", description="share of the way to the data, in (0, 1),
 MU = Port(dtype="number", description="log of the shift of a flow's noise levels")
 NUM_TOKENS = Port(dtype="number", description="patches of the latent, from which the shift is found")
 ADAPTED = Port(aggregation="list", description="what adapters add: residuals of layers, keys and values of attentions; each sort is summed")
-AFTER = Port(description="anything; only makes this block draw after the block that gives it")
+AFTER = Port(description="not read: it only makes this block draw after the one that gives it")
 NOISE_AUG_STRENGTH = Port(dtype="number", description="deviation of noise in the picture, whose pixels count from -1 to 1")
 
 # --- episodes of a world --------------------------------------------------------------------------------------------------
@@ -65,7 +67,8 @@ NOISE_AUG_STRENGTH = Port(dtype="number", description="deviation of noise in the
 CONTENT = Port(dtype="dict", description="the world's content before the episode, by field")
 FIRST_CONTENT = replace(CONTENT, aggregation="first")
 NEW_CONTENT = replace(CONTENT, description="the world's content after the episode, by field; the one before is not changed")
-ACTION = Port(description="what the user wants to do, in words; None for nothing")
+ACTIONS = Port(dtype="dict", description="what each one does, clause by clause, by name; the empty name is the traveller")
 INTENT = Port(description="what is meant to happen: words, or a mapping with text and resolution")
+RECIPE = Port(dtype="dict", description="prompts, one for each picture, and the scene that they show")
 DESCRIPTION = Port(description="what the pictures show, in words: one text, or a list with one for each picture")
 OUTCOME = Port(dtype="text", description="what happened, in words")

@@ -11,7 +11,7 @@ from typing import Any
 from wgtorch.core.autoconnect import RoleRule, SideBranchRule
 from wgtorch.core.block import Block
 from wgtorch.core.port import Port
-from wgtorch.ports import LATENT, PICTURES, PRED, TEXT, TIMESTEP, TOKENS
+from wgtorch.ports import CONDITION, LATENT, PICTURES, PRED, TEXT, TIMESTEP, TOKENS
 
 
 class Backbone(Block):
@@ -21,7 +21,7 @@ class Backbone(Block):
     inputs: Mapping[str, Any] = {
         "latent": LATENT,
         "timestep": TIMESTEP,
-        "condition": Port(dtype="embedding", optional=True, description="what the prediction depends on [B, T, D]"),
+        "condition": CONDITION,
     }
     outputs: Mapping[str, Any] = {"pred": PRED}
 

@@ -13,7 +13,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
-from wgtorch.ports import CLEAN_LATENT, NOISE, NUM_STEPS, PROGRESS, STRENGTH
+from wgtorch.ports import CLEAN_LATENT, FIRST_TIMESTEP, NOISE, NUM_STEPS, PROGRESS, STRENGTH
 from wgtorch.roles import Noise
 
 
@@ -29,7 +29,7 @@ class NoiseSource(Noise):
     """
 
     inputs: Mapping[str, Any] = {"progress": PROGRESS, "num_steps": NUM_STEPS}
-    outputs: Mapping[str, Any] = {"timestep": Port(dtype="number", description="what the backbone is called with first")}
+    outputs: Mapping[str, Any] = {"timestep": FIRST_TIMESTEP}
     uses_global_rng = False
 
     def __init__(self, timestep: float | None, schedule: Mapping[str, Any] | None) -> None:

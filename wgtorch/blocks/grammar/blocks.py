@@ -10,7 +10,7 @@ from wgtorch.blocks.scenes.scene import parse, sentence
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
-from wgtorch.ports import ACTION, CONTENT, DESCRIPTION, FIRST_CONTENT, NEW_CONTENT, OUTCOME
+from wgtorch.ports import CONTENT, DESCRIPTION, FIRST_CONTENT, NEW_CONTENT, OUTCOME, RECIPE
 
 _TRAVELLER = "the traveller"
 
@@ -23,7 +23,7 @@ class GrammarDevelopment(Block):
     were seen before look as they did. Draws from ``rng``; the same draws give the same words.
     """
 
-    inputs = {"content": FIRST_CONTENT, "action": ACTION}
+    inputs = {"content": FIRST_CONTENT, "action": Port(description="what the user wants to do, in words; None for nothing")}
     outputs = {"intent": Port(dtype="text", description="what is meant to happen, in a sentence or two")}
     uses_global_rng = False
 
@@ -50,7 +50,7 @@ class GrammarArchitect(Block):
     """
 
     inputs = {"intent": Port(dtype="text", description="what is meant to happen, in words"), "content": CONTENT}
-    outputs = {"recipe": Port(dtype="dict", description="``prompts``, one for each picture, and the ``scene`` that was read")}
+    outputs = {"recipe": RECIPE}
     uses_global_rng = False
 
     def __init__(self, *, pictures: int = 1) -> None:

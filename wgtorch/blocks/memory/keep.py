@@ -38,9 +38,7 @@ class Keep(Block):
     inputs: Mapping[str, Any] = {
         "outcome": OUTCOME,
         "content": CONTENT,
-        "records": Port(
-            description="a model's notes: ``glossary`` (name -> description, or a list of such entries) and ``summary`` of all so far"
-        ),
+        "records": Port(description="a model's notes: glossary (name -> description, or a list of such entries) and summary of all so far"),
     }
     outputs: Mapping[str, Any] = {"content": NEW_CONTENT}
     uses_global_rng = False

@@ -49,7 +49,7 @@ class Memory(Block):
 
     inputs: Mapping[str, Any] = {"content": FIRST_CONTENT, "query": Port(description="what the prompt is about: a text or several")}
     outputs: Mapping[str, Any] = {
-        "context": Port(dtype="text", description="the chosen content in sections, of at most ``budget`` tokens"),
+        "context": Port(dtype="text", description="the chosen content in sections, of at most budget tokens"),
         "tokens": Port(dtype="number", description="how many tokens the context has"),
         "left_out": Port(dtype="number", description="how many entries are not in the context"),
     }

@@ -59,7 +59,7 @@ class PixelSceneDescriber(VisionLanguageModel):
         embedding_width: numbers of a slot's embedding.
     """
 
-    inputs = {"prompt": Port(dtype="text", description="a question, as of other describers; this one does not read it")}
+    inputs = {"prompt": Port(dtype="text", description="not read: this describer answers no questions")}
     outputs = {
         "attributes": Port(dtype="dict", description="what stands where, in the keys of a ScenePlan's data; a list for several pictures"),
         "confidence": Port(dtype="number", description="mean probability of what was chosen, in [0, 1]; a list for several pictures"),

@@ -25,7 +25,7 @@ class SceneDescriber(VisionLanguageModel):
         image_size: side that pictures are resized to.
     """
 
-    inputs = {"prompt": Port(dtype="text", description="a question, as of other describers; this one does not read it")}
+    inputs = {"prompt": Port(dtype="text", description="not read: this describer answers no questions")}
     outputs = {
         "attributes": Port(
             dtype="dict", description="the scene's attributes by name, no color and place without a landmark; a list for several pictures"

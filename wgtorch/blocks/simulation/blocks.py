@@ -23,6 +23,7 @@ from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.port import Port
 from wgtorch.core.registry import Registry
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import ACTIONS, CONTENT, DESCRIPTION, FIRST_CONTENT, INTENT, NEW_CONTENT, OUTCOME, RECIPE
 
 _DISCREPANCIES = 50
 """How many of the last discrepancies the content keeps."""
@@ -52,8 +53,13 @@ class SimulationDevelopment(Block):
         teller: name of a registered teller.
     """
 
-    inputs = {"content": Port(dtype="dict", aggregation="first"), "actions": "dict"}
-    outputs = {"intent": "dict"}
+    inputs = {"content": FIRST_CONTENT, "actions": ACTIONS}
+    outputs = {
+        "intent": Port(
+            dtype="dict",
+            description="text of what is meant, resolution with the pass's events, suggestions of actions",
+        )
+    }
     uses_global_rng = False
 
     def __init__(
@@ -109,8 +115,14 @@ class SimulationUpdate(Block):
         memory: episodes that the story tells in full.
     """
 
-    inputs = {"content": "dict", "intent": "any", "recipe": "any", "description": "any", "outcome": "any"}
-    outputs = {"content": "dict"}
+    inputs = {
+        "content": CONTENT,
+        "intent": INTENT,
+        "recipe": Port(description="what the pictures were to show, with the scene plan"),
+        "description": DESCRIPTION,
+        "outcome": Port(description="what happened: words, or a mapping with text"),
+    }
+    outputs = {"content": NEW_CONTENT}
     uses_global_rng = False
 
     def __init__(self, *, memory: int = 6) -> None:
@@ -167,8 +179,8 @@ class SimulationArchitect(Block):
         painter: whose words they are: ``pixels``, which paints all of a plan, or ``scenes``, which knows some of it.
     """
 
-    inputs = {"intent": "any", "content": "dict"}
-    outputs = {"recipe": "dict"}
+    inputs = {"intent": INTENT, "content": CONTENT}
+    outputs = {"recipe": RECIPE}
     uses_global_rng = False
 
     def __init__(self, *, pictures: int = 1, painter: str = "pixels") -> None:
@@ -198,8 +210,8 @@ class SimulationAuthor(Block):
         teller: name of a registered teller.
     """
 
-    inputs = {"intent": "any", "description": "any", "content": "dict"}
-    outputs = {"outcome": "text"}
+    inputs = {"intent": INTENT, "description": DESCRIPTION, "content": CONTENT}
+    outputs = {"outcome": OUTCOME}
     uses_global_rng = False
 
     def __init__(self, *, teller: str = "grammar") -> None:

@@ -20,6 +20,7 @@ from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.phrases import VERBS
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
+from wgtorch.ports import ACTIONS, ANSWER_TOKENS, LOG_PROB
 
 SYSTEM = "Read the action."
 """What the reader's model is told first."""
@@ -62,8 +63,13 @@ class UnreadLines(Block):
     Lines that are no words, or too many, are not among them.
     """
 
-    inputs = {"actions": "dict"}
-    outputs = {"prompt": "any", "nothing": "any", "system": "text", "schema": "dict"}
+    inputs = {"actions": ACTIONS}
+    outputs = {
+        "prompt": Port(description="the lines of which no verb was found, as a list"),
+        "nothing": Port(description="True where there is no such line"),
+        "system": Port(dtype="text", description="what the model is told first"),
+        "schema": Port(dtype="dict", description="JSON Schema of the model's answers"),
+    }
     routes = ("prompt", "nothing")
     uses_global_rng = False
 
@@ -82,12 +88,12 @@ class ReadLines(Block):
     """
 
     inputs = {
-        "actions": "dict",
-        "data": Port(dtype="any", optional=True),
-        "log_prob": Port(dtype="tensor", optional=True, shape=("B",)),
-        "tokens": Port(dtype="tensor", optional=True, shape=("B",)),
+        "actions": ACTIONS,
+        "data": Port(description="the model's readings of the unread lines, in their order"),
+        "log_prob": LOG_PROB,
+        "tokens": ANSWER_TOKENS,
     }
-    outputs = {"actions": "dict"}
+    outputs = {"actions": Port(dtype="dict", description="the actions, with the model's reading of those without a verb")}
     uses_global_rng = False
 
     def __init__(self, *, least: float = -0.03) -> None:

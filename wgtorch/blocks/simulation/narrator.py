@@ -20,6 +20,7 @@ from wgtorch.blocks.simulation.telling.teller import GrammarTeller
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.ports import CONTENT, INTENT
 
 _TOKENS = (70, 55)
 """Most tokens of an answer: for the scene, and for each statement."""
@@ -39,8 +40,13 @@ class SimulationAccount(Block):
         tries: how many tellings are asked for; the one of which most may stand is taken.
     """
 
-    inputs = {"intent": "any", "content": "dict"}
-    outputs = {"prompt": "any", "nothing": "any", "system": "text", "max_tokens": "number"}
+    inputs = {"intent": INTENT, "content": CONTENT}
+    outputs = {
+        "prompt": Port(description="the facts of the episode in plain words, one text for each try"),
+        "nothing": Port(description="True where nothing came about"),
+        "system": Port(dtype="text", description="what the model is told first"),
+        "max_tokens": Port(dtype="number", description="most tokens of the model's answer"),
+    }
     routes = ("prompt", "nothing")
     uses_global_rng = False
 
@@ -72,8 +78,8 @@ class SimulationNarrated(SimulationAuthor):
     many in the grammar's, and which sentences were left out, each with why. Without prose it is the grammar's text.
     """
 
-    inputs = {**SimulationAuthor.inputs, "prose": Port(dtype="any", optional=True)}
-    outputs = {"outcome": "any"}
+    inputs = {"prose": Port(description="what the model wrote: a text, or a list with one for each try")}
+    outputs = {"outcome": Port(description="words, or a mapping: text, how many parts are narrated or by grammar, strays")}
 
     def __init__(self) -> None:
         super().__init__(teller="grammar")

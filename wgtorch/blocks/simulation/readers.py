@@ -20,6 +20,8 @@ from wgtorch.blocks.simulation.normalization import vocabulary
 from wgtorch.blocks.simulation.phrases import PHRASES, VERBS
 from wgtorch.blocks.simulation.reading import NEGATORS, RuleReader
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.port import Port
+from wgtorch.ports import ACTIONS
 
 LONGEST = 2000
 """Characters of an action that are read."""
@@ -38,8 +40,8 @@ class RuleActionReader(Block):
     'go'
     """
 
-    inputs = {"action": "any"}
-    outputs = {"actions": "dict"}
+    inputs = {"action": Port(description="what was typed: a line for the traveller, or a mapping of lines by who acts")}
+    outputs = {"actions": ACTIONS}
     uses_global_rng = False
 
     def __init__(self) -> None:

@@ -16,13 +16,19 @@ from wgtorch.blocks.simulation.staging import differences
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 
+_SCENE = Port(dtype="dict", description="data of a ScenePlan")
+_SHOWN = Port(description="what a describer reads in the picture: a mapping, or a list of them")
+
 
 @register_block("picture/misread")
 class Misread(Block):
     """Gives the scene again where its picture shows something else, and ``fine`` where it does not."""
 
-    inputs: Mapping[str, Any] = {"scene": "dict", "attributes": "any"}
-    outputs: Mapping[str, Any] = {"again": "dict", "fine": "any"}
+    inputs: Mapping[str, Any] = {"scene": _SCENE, "attributes": _SHOWN}
+    outputs: Mapping[str, Any] = {
+        "again": Port(dtype="dict", description="the scene, where its picture shows something else"),
+        "fine": Port(description="True where the picture shows the scene"),
+    }
     routes = ("again", "fine")
     uses_global_rng = False
 
@@ -35,8 +41,8 @@ class Misread(Block):
 class Again(Block):
     """The scene as it is, which must be there: what it stands before runs only where a picture was misread."""
 
-    inputs: Mapping[str, Any] = {"scene": "dict"}
-    outputs: Mapping[str, Any] = {"scene": "dict"}
+    inputs: Mapping[str, Any] = {"scene": _SCENE}
+    outputs: Mapping[str, Any] = {"scene": _SCENE}
     uses_global_rng = False
 
     def forward(self, scene: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,13 +55,13 @@ class Better(Block):
     """Of a picture and its second try the one that shows more of the scene; the first where there is no second."""
 
     inputs: Mapping[str, Any] = {
-        "scene": "dict",
-        "image": "image",
-        "attributes": "any",
-        "second": Port(dtype="image", optional=True),
-        "second_attributes": Port(dtype="any", optional=True),
+        "scene": _SCENE,
+        "image": Port(dtype="image", description="the first picture [B, 3, H, W] in [0, 1]"),
+        "attributes": _SHOWN,
+        "second": Port(dtype="image", description="the second picture, like the first"),
+        "second_attributes": Port(description="what the second picture shows"),
     }
-    outputs = {"image": "image"}
+    outputs = {"image": Port(dtype="image", description="the better of the two")}
     uses_global_rng = False
 
     def forward(

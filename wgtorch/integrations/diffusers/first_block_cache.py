@@ -18,6 +18,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError, require
 from wgtorch.core.port import Port
 from wgtorch.graph import Graph
+from wgtorch.roles import Backbone
 
 
 class StepCache(NamedTuple):
@@ -130,7 +131,7 @@ def _install(model: nn.Module, where: str) -> None:
 
 
 @register_block("cache/first_block")
-class FirstBlockCache(Block):
+class FirstBlockCache(Backbone):
     """A backbone that runs its first block alone where that has changed little since all blocks ran last.
 
     :func:`cache_first_block` puts it in a graph. What a step leaves goes round the loop, from ``step_cache`` to ``step_cache``.
@@ -141,16 +142,16 @@ class FirstBlockCache(Block):
         threshold: mean change of the first block's residual, as a share of it, up to which the others are not run.
     """
 
-    role = "backbone"
     uses_global_rng = False
     compiles = False  # what is run depends on values
-    outputs: Mapping[str, Any] = {"pred": "latent", "step_cache": Port(dtype="any", optional=True)}
+    inputs: Mapping[str, Any] = {"step_cache": Port(description="what the step before left")}
+    outputs: Mapping[str, Any] = {"step_cache": Port(optional=True, description="what the next step takes")}
 
     def __init__(self, *, backbone: Mapping[str, Any] | Block, threshold: float = 0.05) -> None:
         super().__init__()
         self.backbone = built(backbone)
         self.threshold = threshold
-        self.inputs = {**self.backbone.get_input_spec(), "step_cache": Port(dtype="any", optional=True)}  # type: ignore[misc]
+        self.inputs = {**self.backbone.get_input_spec(), **type(self).inputs}  # type: ignore[misc]
         _install(getattr(self.backbone, "model", self.backbone), "FirstBlockCache")
 
     def to_config(self) -> dict[str, Any]:
@@ -160,9 +161,6 @@ class FirstBlockCache(Block):
         """``pred`` as of the backbone, and ``step_cache`` for the next step.
 
         Args:
-            latent: [B, C, ...].
-            timestep: as of the backbone.
-            step_cache: of the step before.
             inputs: the backbone's others.
         """
         now = _Pass(self.threshold, step_cache)

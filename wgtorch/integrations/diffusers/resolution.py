@@ -10,6 +10,7 @@ from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.assembly import Parts, add, join
 from wgtorch.integrations.diffusers.sampling import sized_by
+from wgtorch.ports import HEIGHT, WIDTH
 
 
 @register_block("diffusers/trained_size")
@@ -28,11 +29,15 @@ class TrainedSize(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
-        "use_resolution_binning": Port(dtype="any", optional=True),
+        "height": HEIGHT,
+        "width": WIDTH,
+        "use_resolution_binning": Port(description="paint at the nearest size of training; True where left out"),
     }
-    outputs: Mapping[str, Any] = {"height": "number", "width": "number", "size": "list"}
+    outputs: Mapping[str, Any] = {
+        "height": HEIGHT,
+        "width": WIDTH,
+        "size": Port(dtype="list", description="(height, width) in pixels that were asked for"),
+    }
 
     def __init__(self, *, pipeline: str, side: int, height: int, width: int) -> None:
         super().__init__()
@@ -43,11 +48,6 @@ class TrainedSize(Block):
 
     def forward(self, height: int | None = None, width: int | None = None, use_resolution_binning: bool | None = None) -> dict[str, Any]:
         """``height`` and ``width`` in pixels to paint, and the ``size`` (height, width) that is wanted.
-
-        Args:
-            height: wanted.
-            width: likewise.
-            use_resolution_binning: only sizes of training are wanted; True where left out.
 
         Raises:
             PortError: the sizes that the model was trained at are not known.

@@ -22,6 +22,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.active_call import drawing_from
 from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.integrations.diffusers.patches import pack, unpack
+from wgtorch.ports import DONE, END, FIRST_TIMESTEP, NUM_STEPS, PROGRESS, RUN_SIGMAS, RUN_TIMESTEPS, START, STRENGTH
 from wgtorch.roles import Schedule, Solver
 
 
@@ -155,16 +156,15 @@ class DiffusersSchedule(Schedule):
     """
 
     inputs: Mapping[str, Any] = {
-        "timestep": Port(dtype="number", optional=True),
-        "num_steps": Port(dtype="number", optional=True),
-        "strength": Port(dtype="number", optional=True),
-        "settings": Port(dtype="dict", optional=True),
-        "timesteps": Port(dtype="list", optional=True),
-        "sigmas": Port(dtype="list", optional=True),
-        "start": Port(dtype="number", optional=True),
-        "end": Port(dtype="number", optional=True),
+        "num_steps": NUM_STEPS,
+        "strength": STRENGTH,
+        "settings": Port(dtype="dict", description="further arguments of the scheduler's set_timesteps, for this run"),
+        "timesteps": RUN_TIMESTEPS,
+        "sigmas": RUN_SIGMAS,
+        "start": START,
+        "end": END,
     }
-    outputs = {"progress": "any", "timestep": "number"}
+    outputs = {"progress": PROGRESS, "timestep": FIRST_TIMESTEP}
     uses_global_rng = False
 
     def __init__(
@@ -212,18 +212,7 @@ class DiffusersSchedule(Schedule):
         start: float | None = None,
         end: float | None = None,
     ) -> dict[str, Any]:
-        """``progress`` for noise and solver, and the first ``timestep``.
-
-        Args:
-            timestep: to start from, one of the scheduler's; the first where left out.
-            num_steps: instead of the constructor's.
-            strength: the share of the steps to make, in (0, 1], for an image to start from.
-            settings: further arguments of ``set_timesteps``, for this run.
-            timesteps: of this run, whatever ``num_steps``, for a scheduler that takes such.
-            sigmas: likewise.
-            start: the share of the way, in (0, 1), that another walk has made already; see ``schedule/diffusion``.
-            end: where this one leaves off.
-        """
+        """``progress`` for noise and solver, and the first ``timestep``."""
         lists = {name: list(given) for name, given in (("timesteps", timesteps), ("sigmas", sigmas)) if given is not None}
         if lists:
             settings = {**(settings or {}), **lists}
@@ -301,8 +290,11 @@ class DiffusersSolver(Solver):
         patch: latents [B, C, h, w] are stepped as patches of this side in a row, so that noise falls as in Flux's pipeline.
     """
 
-    inputs: Mapping[str, Any] = {"progress": Port(dtype="any", optional=True), "eta": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"progress": "any", "done": "any"}
+    inputs: Mapping[str, Any] = {
+        "progress": PROGRESS,
+        "eta": Port(dtype="number", description="noise of a step, in [0, 1], for schedulers that take it (DDIM, TCD)"),
+    }
+    outputs: Mapping[str, Any] = {"progress": PROGRESS, "done": DONE}
     uses_global_rng = False  # but what ``rng`` gives
     compiles = False  # schedulers count their steps in Python
 
@@ -330,13 +322,6 @@ class DiffusersSolver(Solver):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """One iteration.
-
-        Args:
-            latent: what the model was shown, [B, C, ...].
-            timestep: what it was called with.
-            pred: what it predicted, like ``latent``.
-            progress: of the iteration before, or of a schedule node.
-            eta: for a scheduler whose step takes it (DDIM, TCD); others are not told. The constructor's ``step`` counts before it.
 
         Raises:
             PortError: nothing says which scheduler, ``timestep`` is not one of its timesteps, or all iterations are made.

@@ -12,7 +12,7 @@ from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError, PortError, suggest
 from wgtorch.core.port import Port
-from wgtorch.ports import NUM_STEPS, PROGRESS, RUN_SIGMAS, STRENGTH
+from wgtorch.ports import FIRST_TIMESTEP, NUM_STEPS, PROGRESS, RUN_SIGMAS, STRENGTH
 from wgtorch.roles import Schedule
 
 KEPT_GRIDS = 64
@@ -31,7 +31,7 @@ class GridSchedule(Schedule):
     inputs: Mapping[str, Any] = {"num_steps": NUM_STEPS, "strength": STRENGTH, "sigmas": RUN_SIGMAS}
     outputs: Mapping[str, Any] = {
         "progress": PROGRESS,
-        "timestep": Port(dtype="number", description="what the backbone is called with first"),
+        "timestep": FIRST_TIMESTEP,
         "alpha": Port(dtype="number", description="share of the data at the timestep: x = alpha x0 + sigma noise"),
         "sigma": Port(dtype="number", description="deviation of the noise at the timestep"),
     }

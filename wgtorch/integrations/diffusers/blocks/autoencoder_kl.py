@@ -16,6 +16,7 @@ from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.latent_noise import starts_whole
 from wgtorch.integrations.diffusers.blocks.pictures import as_output
+from wgtorch.ports import IMAGE
 from wgtorch.roles import Codec
 
 
@@ -44,15 +45,17 @@ class AutoencoderKL(ForeignModel, Codec):
     uses_global_rng = False
     rows_are_samples = True
     inputs: Mapping[str, Any] = {
-        "latent": Port(dtype="latent", optional=True),
-        "image": Port(dtype="image", optional=True),
-        "noise": Port(dtype="latent", optional=True),
-        "progress": Port(dtype="any", optional=True),
-        "draws": Port(dtype="any", optional=True),
-        "size": Port(dtype="list", optional=True),
-        "output_type": Port(dtype="any", optional=True),
+        "image": IMAGE,
+        "noise": Port(dtype="latent", description="standard normal [B, C, h, w]: which sample of the posterior is taken"),
+        "progress": Port(description="of a schedule; where its loop starts from noise alone, latents are zeros and nothing is encoded"),
+        "draws": Port(description="False takes the mode of the posterior"),
+        "size": Port(dtype="list", description="(height, width) in pixels that decoded pictures are resized and cut to"),
+        "output_type": Port(description="of decoded pictures, as diffusers has it: pt, np, pil, or latent, which decodes nothing"),
     }
-    outputs: Mapping[str, Any] = {"image": Port(dtype="image", optional=True), "latent": Port(dtype="latent", optional=True)}
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", optional=True, description="decoded pictures [B, 3, H, W] in [0, 1], or as output_type says"),
+        "latent": Port(dtype="latent", optional=True, description="encoded pictures [B, C, h, w], scaled as the backbone takes them"),
+    }
 
     def __init__(
         self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = True
@@ -87,15 +90,6 @@ class AutoencoderKL(ForeignModel, Codec):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
-
-        Args:
-            latent: to decode, [B, C, h, w].
-            image: to encode, [B, 3, H, W] or [3, H, W] in [0, 1].
-            noise: standard normal, [B, C, h, w]: which sample of the posterior to take.
-            progress: of a schedule; where its loop starts from noise alone, the image does not count and is not encoded: zeros.
-            draws: False takes the mode of the posterior at this place, whatever ``sample``.
-            size: (height, width) in pixels that what is decoded is resized and cut to.
-            output_type: of ``image``, as pipelines of diffusers have it: ``pt``, ``np``, ``pil``, or ``latent``, which is not decoded.
 
         Raises:
             PortError: both or none of the two are given, or the latent has another number of channels.

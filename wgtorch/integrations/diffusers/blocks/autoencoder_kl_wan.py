@@ -34,8 +34,14 @@ class AutoencoderKLWan(ForeignModel, Block):
     role = "codec"
     model_class = "AutoencoderKLWan"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", optional=True), "video": Port(dtype="video", optional=True)}
-    outputs: Mapping[str, Any] = {"video": Port(dtype="video", optional=True), "latent": Port(dtype="latent", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="latents [B, C, T, h, w] to decode"),
+        "video": Port(dtype="video", description="videos [B, F, 3, H, W] in [0, 1] to encode; F is 1 + n times the frames of a latent's"),
+    }
+    outputs: Mapping[str, Any] = {
+        "video": Port(dtype="video", optional=True, description="decoded videos [B, F, 3, H, W] in [0, 1]"),
+        "latent": Port(dtype="latent", optional=True, description="encoded videos [B, C, T, h, w]"),
+    }
 
     def __init__(
         self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = False
@@ -55,10 +61,6 @@ class AutoencoderKLWan(ForeignModel, Block):
 
     def forward(self, latent: Tensor | None = None, video: Tensor | None = None, rng: Rng | None = None) -> dict[str, Any]:
         """``video`` [B, F, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, T, h, w] of ``video``.
-
-        Args:
-            latent: to decode, [B, C, T, h, w].
-            video: to encode, [B, F, 3, H, W] in [0, 1]; F is 1 + n times :attr:`frames`.
 
         Raises:
             PortError: both or none of the two are given, or one has another shape.

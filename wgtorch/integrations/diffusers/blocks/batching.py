@@ -18,6 +18,7 @@ from torch import Tensor
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.ports import ATTENTION_MASK, GUIDANCE_SCALE, LATENT, NUM_IMAGES, PARTS, POOLED
 
 
 @register_block("diffusers/guided_condition")
@@ -36,30 +37,30 @@ class GuidedCondition(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "embedding": "embedding",
-        "negative_embedding": Port(dtype="embedding", optional=True),
-        "negative_given": Port(dtype="any", optional=True),
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "negative_attention_mask": Port(dtype="tokens", optional=True),
-        "pooled": Port(dtype="embedding", optional=True),
-        "negative_pooled": Port(dtype="embedding", optional=True),
-        "guidance_scale": Port(dtype="number", optional=True),
-        "num_images_per_prompt": Port(dtype="number", optional=True),
-        "negative_prompt": Port(dtype="text", optional=True),
+        "embedding": Port(dtype="embedding", description="the prompts' embedding [P, T, D]"),
+        "negative_embedding": Port(dtype="embedding", description="the negative prompts' embedding [1 or P, T, D]; needed with guidance"),
+        "negative_given": Port(description="the negative embedding where that is given; only whether it is there counts"),
+        "attention_mask": ATTENTION_MASK,
+        "negative_attention_mask": Port(dtype="tokens", description="the mask of the negative prompts [1 or P, T]"),
+        "pooled": POOLED,
+        "negative_pooled": Port(dtype="embedding", description="one vector for each negative prompt [1 or P, E]"),
+        "guidance_scale": GUIDANCE_SCALE,
+        "num_images_per_prompt": NUM_IMAGES,
+        "negative_prompt": Port(dtype="text", description="the negative prompt; only whether it is there counts"),
     }
     only_guided = ("negative_embedding", "negative_pooled")
     """Inputs that a call without guidance does not look at."""
     outputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "negative_condition": Port(dtype="embedding", optional=True),
-        "text_embeds": Port(dtype="embedding", optional=True),
-        "negative_text_embeds": Port(dtype="embedding", optional=True),
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "negative_attention_mask": Port(dtype="tokens", optional=True),
-        "prompt_embeds": "embedding",
-        "pooled_prompt_embeds": Port(dtype="embedding", optional=True),
-        "parts": "number",
-        "scale": "number",
+        "condition": Port(dtype="embedding", description="negative prompts first [2 B, T, D]; of the prompts alone [B, T, D]"),
+        "negative_condition": Port(dtype="embedding", optional=True, description="negative prompts, where kept apart [B, T, D]"),
+        "text_embeds": Port(dtype="embedding", optional=True, description="pooled texts, in rows as of the condition"),
+        "negative_text_embeds": Port(dtype="embedding", optional=True, description="pooled negative texts, where kept apart [B, E]"),
+        "attention_mask": Port(dtype="tokens", optional=True, description="masks, in rows as of the condition"),
+        "negative_attention_mask": Port(dtype="tokens", optional=True, description="negative masks, where kept apart [B, T]"),
+        "prompt_embeds": Port(dtype="embedding", description="the prompts' embedding, a row for each picture [B, T, D]"),
+        "pooled_prompt_embeds": Port(dtype="embedding", optional=True, description="pooled texts, a row for each picture [B, E]"),
+        "parts": PARTS,
+        "scale": GUIDANCE_SCALE,
     }
 
     def __init__(
@@ -86,18 +87,6 @@ class GuidedCondition(Block):
         negative_attention_mask: Tensor | None = None,
     ) -> dict[str, Any]:
         """``condition`` [2 B, T, D], the negative first, with ``parts`` 2 - or [B, T, D] with ``parts`` 1.
-
-        Args:
-            embedding: of the prompts, [P, T, D].
-            negative_embedding: of the negative prompts, one for all or one for each, [1 or P, T, D]; needed with guidance alone.
-            pooled: the same of pooled text, [P, E]; ``text_embeds`` comes of it.
-            negative_pooled: [1 or P, E].
-            guidance_scale: a number, or one for each picture [B].
-            num_images_per_prompt: each prompt is repeated so many times; B is P times this.
-            negative_prompt: only looked at for whether it is there.
-            negative_given: likewise, where embeddings are given in its place.
-            attention_mask: of the embedding, [P, T], 0 where a text has ended.
-            negative_attention_mask: of the negative one.
 
         Raises:
             PortError: the negative condition has another number of rows than 1 or P, or is not there and needed.
@@ -145,11 +134,14 @@ class GuidedCondition(Block):
 
 @register_block("diffusers/joined_conditions")
 class JoinedConditions(Block):
-    """Embeddings of two text encoders side by side, and the pooled text of the second (Stable Diffusion XL)."""
+    """Embeddings of two text encoders side by side (Stable Diffusion XL)."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"embedding": "embedding", "second_embedding": "embedding"}
-    outputs: Mapping[str, Any] = {"embedding": "embedding"}
+    inputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", description="embedding of the first text encoder [B, T, D1]"),
+        "second_embedding": Port(dtype="embedding", description="embedding of the second [B, T, D2]"),
+    }
+    outputs: Mapping[str, Any] = {"embedding": Port(dtype="embedding", description="both side by side [B, T, D1 + D2]")}
 
     def forward(self, embedding: Tensor, second_embedding: Tensor) -> dict[str, Any]:
         """``embedding`` [B, T, D1 + D2] of [B, T, D1] and [B, T, D2]."""
@@ -162,8 +154,8 @@ class Repeat(Block):
 
     role = "repeat"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent", "parts": "number"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {"latent": LATENT, "parts": PARTS}
+    outputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="the latents once for each part [parts B, C, ...]")}
 
     def forward(self, latent: Tensor, parts: int) -> Tensor:
         """``latent`` [parts B, C, ...] of [B, C, ...]."""
@@ -175,8 +167,14 @@ class SplitPrediction(Block):
     """A guided batch of predictions taken apart again; without guidance both are the prompt's."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"pred": "latent", "parts": "number"}
-    outputs: Mapping[str, Any] = {"pred_cond": "latent", "pred_uncond": "latent"}
+    inputs: Mapping[str, Any] = {
+        "pred": Port(dtype="latent", description="the prediction for all parts, the negative first [parts B, C, ...]"),
+        "parts": PARTS,
+    }
+    outputs: Mapping[str, Any] = {
+        "pred_cond": Port(dtype="latent", description="the prediction with the prompt [B, C, ...]"),
+        "pred_uncond": Port(dtype="latent", description="the prediction without it [B, C, ...]; with one part, the same"),
+    }
 
     def forward(self, pred: Tensor, parts: int) -> dict[str, Any]:
         """``pred_cond`` and ``pred_uncond`` [B, C, ...] of ``pred`` [parts B, C, ...]."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import IMAGE
 from wgtorch.roles import Embedder
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training pictures
@@ -31,7 +32,7 @@ class CLIPImage(ForeignModel, Embedder):
     library = "transformers"
     model_class = "CLIPVisionModelWithProjection"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": IMAGE}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)

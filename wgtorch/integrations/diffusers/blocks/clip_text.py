@@ -11,6 +11,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import ATTENTION_MASK, POOLED, TOKENS
 from wgtorch.roles import Conditioner
 
 LAYERS = ("last", "penultimate")
@@ -32,11 +33,11 @@ class CLIPText(ForeignModel, Conditioner):
     uses_global_rng = False
     rows_are_samples = True
     inputs: Mapping[str, Any] = {
-        "tokens": "tokens",
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "clip_skip": Port(dtype="number", optional=True),
+        "tokens": TOKENS,
+        "attention_mask": ATTENTION_MASK,
+        "clip_skip": Port(dtype="number", description="layers left out before the one that is taken"),
     }
-    outputs: Mapping[str, Any] = {"pooled": "embedding"}
+    outputs: Mapping[str, Any] = {"pooled": POOLED}
 
     def __init__(
         self,
@@ -59,13 +60,7 @@ class CLIPText(ForeignModel, Conditioner):
         return library.CLIPTextModelWithProjection if config.get("projection") else library.CLIPTextModel
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None, clip_skip: int | None = None) -> dict[str, Any]:
-        """``embedding`` [B, L, D] and ``pooled`` [B, P].
-
-        Args:
-            tokens: [B, L].
-            attention_mask: [B, L]; read only by models that were trained with it.
-            clip_skip: layers to leave out before the one that is taken.
-        """
+        """``embedding`` [B, L, D] and ``pooled`` [B, P]."""
         tokens = tokens.to(self.model.device)
         used = getattr(self.model.config, "use_attention_mask", False)
         hidden = bool(clip_skip) or self.layer == "penultimate"

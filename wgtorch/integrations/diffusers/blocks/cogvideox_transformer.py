@@ -12,6 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import VIDEO_LATENT
 
 OFFSET = 2.0  # that image-to-video models of version 1.5 were trained with
 
@@ -30,17 +31,13 @@ class CogVideoXTransformer(ForeignBackbone):
 
     model_class = "CogVideoXTransformer3DModel"
     axes = ("T", "H", "W")
-    inputs: Mapping[str, Any] = {"condition": "embedding", "image_condition": Port(dtype="latent", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "latent": VIDEO_LATENT,
+        "image_condition": Port(dtype="latent", description="latent of the first frame, then zeros [n, C', T, H, W]; n divides B"),
+    }
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, image_condition: Tensor | None = None) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W]; sides are multiples of the patches'.
-            timestep: of training, a number or [B].
-            condition: [B, L, D].
-            image_condition: the latent of the first frame and zeros, of models that go on from a picture, [n, C', T, H, W]; n
-                divides B.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has

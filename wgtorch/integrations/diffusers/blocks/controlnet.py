@@ -14,6 +14,7 @@ from wgtorch.core.errors import ConfigError, PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import CONDITION, CONDITIONING_SCALE, LATENT, PARTS, PROGRESS, TEXT_EMBEDS, TIME_IDS, TIMESTEP
 from wgtorch.roles import Adapter
 
 
@@ -38,16 +39,16 @@ class ControlNet(ForeignModel, Adapter):
     model_class = "ControlNetModel"
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "timestep": "number",
-        "condition": Port(dtype="embedding", optional=True),
-        "image": "image",
-        "conditioning_scale": Port(dtype="number", optional=True),
-        "text_embeds": Port(dtype="embedding", optional=True),
-        "time_ids": Port(dtype="tensor", optional=True),
-        "progress": Port(dtype="any", optional=True),
-        "parts": Port(dtype="number", optional=True),
-        "guess_mode": Port(dtype="any", optional=True),
+        "latent": LATENT,
+        "timestep": TIMESTEP,
+        "condition": CONDITION,
+        "image": Port(dtype="image", description="control pictures [1 or P, 3, H, W] or [3, H, W] in [0, 1], resized to the picture"),
+        "conditioning_scale": CONDITIONING_SCALE,
+        "text_embeds": TEXT_EMBEDS,
+        "time_ids": TIME_IDS,
+        "progress": PROGRESS,
+        "parts": PARTS,
+        "guess_mode": Port(description="the negative half sees no picture, and residuals grow from the first layer to the last"),
     }
     exposes: Mapping[str, str] = {
         "image": "control_image",
@@ -103,20 +104,6 @@ class ControlNet(ForeignModel, Adapter):
         guess_mode: bool | None = None,
     ) -> dict[str, Any]:
         """``adapted``: residuals of the skip connections and of the middle block.
-
-        Args:
-            latent: what the backbone is called with, [B, C, h, w].
-            timestep: of training, a number or [B].
-            image: the control picture [1 or P, 3, H, W] or [3, H, W] in [0, 1], for each of P pictures or one for all; brought
-                to the latent's size in pixels, nearest pixels as diffusers does.
-            condition: [B, T, D].
-            conditioning_scale: of the contribution.
-            text_embeds: of models that were trained with it (XL).
-            time_ids: of the same.
-            progress: of the solver: how far the loop is, for ``start`` and ``end``.
-            parts: 2 where the batch holds what is not wanted first.
-            guess_mode: that half sees nothing of the picture, and the residuals grow from the first to the last, so that the picture is
-                followed without a prompt too.
 
         Raises:
             PortError: the batch cannot be divided among the pictures, or the condition is not fed: with guidance in two calls

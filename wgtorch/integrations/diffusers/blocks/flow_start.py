@@ -11,6 +11,7 @@ from wgtorch.blocks.diffusion.schedules.shift import dynamic_mu
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.ports import HEIGHT, MU, NUM_FRAMES, NUM_STEPS, NUM_TOKENS, RUN_SIGMAS, STRENGTH, WIDTH
 
 
 @register_block("diffusers/strength")
@@ -25,12 +26,10 @@ class Strength(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "strength": Port(dtype="number", optional=True),
-        "num_steps": Port(dtype="number", optional=True),
-        "sigmas": Port(dtype="list", optional=True),
+    inputs: Mapping[str, Any] = {"strength": STRENGTH, "num_steps": NUM_STEPS, "sigmas": RUN_SIGMAS}
+    outputs: Mapping[str, Any] = {
+        "strength": Port(dtype="number", description="the strength of so many whole steps, for a schedule that rounds down")
     }
-    outputs: Mapping[str, Any] = {"strength": "number"}
 
     def __init__(self, *, strength: float, num_steps: int) -> None:
         super().__init__()
@@ -39,11 +38,6 @@ class Strength(Block):
 
     def forward(self, strength: float | None = None, num_steps: int | None = None, sigmas: Sequence[float] | None = None) -> dict[str, Any]:
         """``strength`` that gives so many whole steps of a schedule that rounds down.
-
-        Args:
-            strength: in (0, 1].
-            num_steps: of the whole schedule.
-            sigmas: of the whole schedule, whatever ``num_steps``.
 
         Raises:
             PortError: the strength is out of its range.
@@ -72,13 +66,13 @@ class PatchCount(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "num_frames": Port(dtype="number", optional=True),
-        "image": Port(dtype="image", optional=True),
-        "latents": Port(dtype="latent", optional=True),
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
+        "num_frames": NUM_FRAMES,
+        "image": Port(dtype="image", description="pictures [B, 3, H, W] that say the size, whatever the rest"),
+        "latents": Port(dtype="latent", description="latents [B, C, h, w], or patches [B, N, D]: the size where no side is fed"),
+        "height": HEIGHT,
+        "width": WIDTH,
     }
-    outputs: Mapping[str, Any] = {"tokens": "number"}
+    outputs: Mapping[str, Any] = {"tokens": NUM_TOKENS}
 
     def __init__(self, *, factor: int, patch: int, height: int, width: int, frames: int | None = None, num_frames: int = 1) -> None:
         super().__init__()
@@ -97,15 +91,7 @@ class PatchCount(Block):
         width: int | None = None,
         num_frames: int | None = None,
     ) -> dict[str, Any]:
-        """``tokens`` of a picture or a video.
-
-        Args:
-            image: [B, 3, H, W]; says the size, whatever the rest.
-            latents: [B, C, h, w], or [B, tokens, D]; says it where neither height nor width is fed.
-            height: in pixels.
-            width: likewise.
-            num_frames: of a video.
-        """
+        """``tokens`` of a picture or a video."""
         count = 1
         if self.frames is not None:
             wanted_frames = self.num_frames if num_frames is None else int(num_frames)
@@ -135,12 +121,8 @@ class FlowSettings(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "num_steps": Port(dtype="number", optional=True),
-        "tokens": Port(dtype="number", optional=True),
-        "mu": Port(dtype="number", optional=True),
-    }
-    outputs: Mapping[str, Any] = {"settings": "dict"}
+    inputs: Mapping[str, Any] = {"num_steps": NUM_STEPS, "tokens": NUM_TOKENS, "mu": MU}
+    outputs: Mapping[str, Any] = {"settings": Port(dtype="dict", description="arguments of the scheduler's set_timesteps: sigmas, mu")}
 
     def __init__(self, *, num_steps: int, dynamic_shift: dict[str, Any] | None = None, even: bool = False) -> None:
         super().__init__()
@@ -150,11 +132,6 @@ class FlowSettings(Block):
 
     def forward(self, num_steps: int | None = None, tokens: int | None = None, mu: float | None = None) -> dict[str, Any]:
         """``settings`` for ``schedule/diffusers``.
-
-        Args:
-            num_steps: of the run.
-            tokens: how many the latent has.
-            mu: the log of the shift, whatever the tokens.
 
         Raises:
             PortError: the shift is by the size, and neither ``tokens`` nor ``mu`` is fed.

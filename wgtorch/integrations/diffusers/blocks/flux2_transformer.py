@@ -13,6 +13,7 @@ from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import GUIDANCE, HEIGHT, MU, NUM_STEPS, NUM_TOKENS, WIDTH
 
 PATCH = 2
 TRAINED_STEPS = 1000
@@ -34,9 +35,8 @@ class Flux2Transformer(ForeignBackbone):
 
     model_class = "Flux2Transformer2DModel"
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "guidance": Port(dtype="number", optional=True),
-        "image_condition": Port(dtype="any", optional=True),
+        "guidance": GUIDANCE,
+        "image_condition": Port(description="latents of pictures that the prompts are about, a list of [1, C, h, w] of any size"),
     }
 
     def forward(
@@ -48,13 +48,6 @@ class Flux2Transformer(ForeignBackbone):
         image_condition: Sequence[Tensor] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W].
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, L, D].
-            guidance: the scale that a distilled model takes, a number or [B].
-            image_condition: latents of pictures that every prompt is about, each [1, C, h, w] and of a size of its own.
 
         Raises:
             PortError: the latent or the condition does not fit the model.
@@ -96,11 +89,15 @@ class Flux2Pictures(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": "any",
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
+        "image": Port(description="a picture [3, H, W] in [0, 1], several of one size [n, 3, H, W], or a list of such"),
+        "height": HEIGHT,
+        "width": WIDTH,
     }
-    outputs: Mapping[str, Any] = {"images": "list", "height": "number", "width": "number"}
+    outputs: Mapping[str, Any] = {
+        "images": Port(dtype="list", description="the pictures, each [1, 3, h, w] in [0, 1]"),
+        "height": HEIGHT,
+        "width": WIDTH,
+    }
 
     def __init__(self, *, multiple: int) -> None:
         super().__init__()
@@ -108,11 +105,6 @@ class Flux2Pictures(Block):
 
     def forward(self, image: Any, height: int | None = None, width: int | None = None) -> dict[str, Any]:
         """``images``, each [1, 3, h, w] in [0, 1], ``height`` and ``width`` in pixels.
-
-        Args:
-            image: a picture [3, H, W] in [0, 1], several of one size [n, 3, H, W], or a list of such.
-            height: to paint; that of the first picture where left out.
-            width: likewise.
 
         Raises:
             PortError: a picture is smaller than 64 pixels, or longer than 8 times its width.
@@ -196,8 +188,8 @@ class Flux2Shift(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"tokens": "number", "num_steps": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"mu": "number"}
+    inputs: Mapping[str, Any] = {"tokens": NUM_TOKENS, "num_steps": NUM_STEPS}
+    outputs: Mapping[str, Any] = {"mu": MU}
 
     def __init__(self, *, num_steps: int) -> None:
         super().__init__()

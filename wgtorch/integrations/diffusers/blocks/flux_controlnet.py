@@ -17,6 +17,7 @@ from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH, TRAINE
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import moments
 from wgtorch.integrations.diffusers.patches import pack
+from wgtorch.ports import CONDITION, CONDITIONING_SCALE, GUIDANCE, LATENT, PARTS, PICTURES, PROGRESS, ROWS, TEXT_EMBEDS, TIMESTEP
 from wgtorch.roles import Adapter
 
 
@@ -31,15 +32,15 @@ class TransformerControlNet(ForeignModel, Adapter):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "timestep": "number",
-        "condition": "embedding",
-        "text_embeds": "embedding",
-        "image": "any",
-        "conditioning_scale": Port(dtype="number", optional=True),
-        "start": Port(dtype="number", optional=True),
-        "end": Port(dtype="number", optional=True),
-        "progress": Port(dtype="any", optional=True),
+        "latent": LATENT,
+        "timestep": TIMESTEP,
+        "condition": CONDITION,
+        "text_embeds": TEXT_EMBEDS,
+        "image": Port(description="the control picture's latents [n, C, h, w], or for some models pixels in [-1, 1]; n divides B"),
+        "conditioning_scale": CONDITIONING_SCALE,
+        "start": Port(dtype="number", optional=True, description="share of the steps, in [0, 1], before which nothing is added"),
+        "end": Port(dtype="number", optional=True, description="share of the steps, in [0, 1], after which nothing is added"),
+        "progress": PROGRESS,
     }
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
@@ -59,7 +60,10 @@ class FluxControlNet(TransformerControlNet):
     """
 
     model_class = "FluxControlNetModel"
-    inputs: Mapping[str, Any] = {"guidance": Port(dtype="number", optional=True), "control_mode": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "guidance": GUIDANCE,
+        "control_mode": Port(dtype="number", description="which kind of control picture it is, from 0, for a union of ControlNets"),
+    }
 
     def forward(
         self,
@@ -76,19 +80,6 @@ class FluxControlNet(TransformerControlNet):
         progress: Any = None,
     ) -> dict[str, Any]:
         """``adapted``: residuals of the transformer's blocks.
-
-        Args:
-            latent: [B, C, h, w].
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, T, D], of the prompt.
-            text_embeds: pooled text [B, P].
-            image: the control picture's latent [n, C, h, w], or of a model with an embedding of its own (XLabs) its pixels in [-1, 1].
-            conditioning_scale: of the contribution; 1 where left out.
-            guidance: the scale that the model was distilled with.
-            control_mode: which kind of picture it is, of a union of ControlNets.
-            start: share of the steps, in [0, 1], before which it gives nothing.
-            end: share of the steps after which it gives nothing.
-            progress: of the solver: how far the loop is.
 
         Raises:
             PortError: a union is not told the mode, or the latent has another number of channels.
@@ -125,8 +116,12 @@ class Rows(Block):
     """A picture for each of the prompts: one is repeated for all, several for the pictures of each prompt."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "condition": "embedding", "parts": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [n, 3, H, W]; n divides B"),
+        "condition": ROWS,
+        "parts": PARTS,
+    }
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", description="a picture for each row [parts B, 3, H, W]")}
 
     def forward(self, image: Tensor, condition: Tensor, parts: int | None = None) -> dict[str, Any]:
         """``image`` [parts B, 3, H, W] of [n, 3, H, W], and ``condition`` [B, ...]; one part where left out."""
@@ -141,8 +136,8 @@ class Signed(Block):
     """Pictures in [-1, 1], as models take them that look at pixels."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image"}
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": PICTURES}
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", description="pictures [B, 3, H, W] in [-1, 1]")}
 
     def forward(self, image: Tensor) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [-1, 1] of one in [0, 1]."""

@@ -14,6 +14,7 @@ from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution, block_residuals
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 from wgtorch.integrations.diffusers.patches import pack, unpack
+from wgtorch.ports import ADAPTED, GUIDANCE, TEXT_EMBEDS
 
 PATCH = 2
 TRAINED_STEPS = 1000
@@ -33,11 +34,10 @@ class FluxTransformer(ForeignBackbone):
 
     model_class = "FluxTransformer2DModel"
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "text_embeds": "embedding",
-        "guidance": Port(dtype="number", optional=True),
-        "image_condition": Port(dtype="latent", optional=True),
-        "adapted": Port(dtype="any", optional=True, aggregation="list"),
+        "text_embeds": TEXT_EMBEDS,
+        "guidance": GUIDANCE,
+        "image_condition": Port(dtype="latent", description="latents of pictures to change (Kontext) [n, C, h, w]; n divides B"),
+        "adapted": ADAPTED,
     }
 
     def forward(
@@ -51,16 +51,6 @@ class FluxTransformer(ForeignBackbone):
         adapted: Sequence[Contribution] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W]; H and W are even.
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, T, D].
-            text_embeds: pooled text [B, P].
-            guidance: the scale that the model was distilled with, a number or [B]; of no effect for one that was not.
-            image_condition: the latent of a picture that is changed, of any size, [n, C, h, w], whose patches stand behind the others
-                (Kontext); n divides B.
-            adapted: what ControlNets contribute, [n, ...]; n divides B.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are odd, or the condition has another

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.errors import PortError
-from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import ATTENTION_MASK, GUIDANCE
 from wgtorch.roles import Backbone
 
 
@@ -66,16 +66,10 @@ class TextTransformer(ForeignBackbone):
     """Latents to a side of what the model takes as one; its config says so where None."""
     is_packed = False
     """The model takes patches in a row, each with its channels first."""
-    inputs: Mapping[str, Any] = {"condition": "embedding", "attention_mask": Port(dtype="tokens", optional=True)}
+    inputs: Mapping[str, Any] = {"attention_mask": ATTENTION_MASK}
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W]; H and W are multiples of the patch.
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, L, D].
-            attention_mask: [B, L], 0 where a text has ended.
 
         Raises:
             PortError: the latent or the condition does not fit the model.
@@ -102,7 +96,7 @@ class DistilledTransformer(TextTransformer):
         dtype: of its weights.
     """
 
-    inputs: Mapping[str, Any] = {"guidance": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {"guidance": GUIDANCE}
 
     def forward(
         self,
@@ -113,13 +107,6 @@ class DistilledTransformer(TextTransformer):
         guidance: float | Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W]; H and W are multiples of the patch.
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, L, D].
-            attention_mask: [B, L], 0 where a text has ended.
-            guidance: the scale, as the model takes it, a number or [B]; of no effect for a model that was not distilled.
 
         Raises:
             PortError: the latent or the condition does not fit the model.

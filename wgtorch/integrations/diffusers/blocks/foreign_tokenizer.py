@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, PromptTruncatedWarning, require
+from wgtorch.ports import ATTENTION_MASK
 from wgtorch.roles import Tokenizer
 
 _ONE_AT_A_TIME = threading.Lock()  # a call sets padding and truncation on the tokenizer itself
@@ -20,7 +21,7 @@ class ForeignTokenizer(Tokenizer):
         folder: with the tokenizer's files, as ``save_pretrained`` writes it.
     """
 
-    outputs = {"attention_mask": "tokens"}
+    outputs = {"attention_mask": ATTENTION_MASK}
     uses_global_rng = False
     tokenizer_class = ""
 

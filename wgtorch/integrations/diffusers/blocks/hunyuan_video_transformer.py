@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
-from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import ATTENTION_MASK, GUIDANCE, TEXT_EMBEDS, VIDEO_LATENT
 
 TRAINED_STEPS = 1000.0
 
@@ -27,12 +27,7 @@ class HunyuanVideoTransformer(ForeignBackbone):
 
     model_class = "HunyuanVideoTransformer3DModel"
     axes = ("T", "H", "W")
-    inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "text_embeds": "embedding",
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "guidance": Port(dtype="number", optional=True),
-    }
+    inputs: Mapping[str, Any] = {"text_embeds": TEXT_EMBEDS, "attention_mask": ATTENTION_MASK, "guidance": GUIDANCE, "latent": VIDEO_LATENT}
 
     def forward(
         self,
@@ -44,14 +39,6 @@ class HunyuanVideoTransformer(ForeignBackbone):
         guidance: float | Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W]; sides are multiples of the patches'.
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, L, D].
-            text_embeds: pooled text, [B, P].
-            attention_mask: [B, L], 0 where a text has ended.
-            guidance: the scale that a distilled model takes, a number or [B].
 
         Raises:
             PortError: the latent or the condition does not fit the model, or a distilled model is not told its scale.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.schedulers import SchedulerProgress, apart, noised, shown
+from wgtorch.ports import AFTER, CLEAN_LATENT, DONE, LATENT, LATENT_MASK, MASK, NOISE, PICTURES, PROGRESS
 
 HALF = 0.5
 
@@ -26,20 +27,18 @@ class LatentMask(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"mask_image": "image", "image": "image"}
-    outputs: Mapping[str, Any] = {"mask": "tensor", "latent_mask": "tensor"}
+    inputs: Mapping[str, Any] = {
+        "mask_image": Port(dtype="image", description="masks [1 or 3, H, W] or [B, 1 or 3, H, W]; painted anew from 0.5"),
+        "image": Port(dtype="image", description="pictures [B, 3, H, W] that say the size"),
+    }
+    outputs: Mapping[str, Any] = {"mask": MASK, "latent_mask": LATENT_MASK}
 
     def __init__(self, *, factor: int) -> None:
         super().__init__()
         self.factor = factor
 
     def forward(self, mask_image: Tensor, image: Tensor) -> dict[str, Any]:
-        """``mask`` [B, 1, H, W] and ``latent_mask`` [B, 1, h, w]: 1 where ``mask_image`` is at least a half.
-
-        Args:
-            mask_image: [1 or 3, H, W] or [B, 1 or 3, H, W] in [0, 1]; of three channels the mean counts.
-            image: [B, 3, H, W]; says the size.
-        """
+        """``mask`` [B, 1, H, W] and ``latent_mask`` [B, 1, h, w]: 1 where ``mask_image`` is at least a half."""
         mask = mask_image if mask_image.dim() == 4 else mask_image.unsqueeze(0)
         mask = mask.mean(dim=1, keepdim=True)
         if mask.shape[2:] != image.shape[2:]:
@@ -54,17 +53,11 @@ class MaskedImage(Block):
     """A picture that is grey where the mask is 1."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "mask": "tensor", "after": Port(dtype="any", optional=True)}
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": PICTURES, "mask": MASK, "after": AFTER}
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", description="pictures [B, 3, H, W] in [0, 1], grey where the mask is 1")}
 
     def forward(self, image: Tensor, mask: Tensor, after: Any = None) -> dict[str, Any]:
-        """``image`` [B, 3, H, W] in [0, 1] of one like it and ``mask`` [B, 1, H, W].
-
-        Args:
-            image: to cover.
-            mask: 1 where it is covered.
-            after: what is to be drawn before this is encoded, so that draws come in the order of the pipeline; not looked at.
-        """
+        """``image`` [B, 3, H, W] in [0, 1] of one like it and ``mask`` [B, 1, H, W]."""
         return {"image": torch.where(mask < HALF, image, HALF)}
 
 
@@ -78,30 +71,23 @@ class Blend(Block):
     uses_global_rng = False
     compiles = False  # where the loop is, it asks the grid
     inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "image_latent": "latent",
-        "noise": "latent",
-        "mask": "tensor",
-        "timestep": "number",
-        "progress": "any",
-        "done": "any",
+        "latent": Port(dtype="latent", description="what the solver gave [B, C, h, w]"),
+        "image_latent": CLEAN_LATENT,
+        "noise": NOISE,
+        "mask": LATENT_MASK,
+        "timestep": Port(dtype="number", description="where the solver has come to"),
+        "progress": PROGRESS,
+        "done": DONE,
     }
-    outputs: Mapping[str, Any] = {"latent": "latent", "progress": "any"}
+    outputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="the latents with the known picture where the mask is 0"),
+        "progress": PROGRESS,
+    }
 
     def forward(
         self, latent: Tensor, image_latent: Tensor, noise: Tensor, mask: Tensor, timestep: float, progress: Any, done: bool
     ) -> dict[str, Any]:
-        """``latent`` [B, C, h, w], and the solver's ``progress`` for the next turn.
-
-        Args:
-            latent: what the solver gave.
-            image_latent: clean, [1 or B, C, h, w].
-            noise: that the loop started with, like ``latent``.
-            mask: [1 or B, 1, h, w], 1 where the latent is to be taken.
-            timestep: where the solver has come to.
-            progress: of the solver.
-            done: the solver has come to the end.
-        """
+        """``latent`` [B, C, h, w], and the solver's ``progress`` for the next turn."""
         if isinstance(progress, SchedulerProgress):
             return self._in_scheduler(image_latent, noise, mask, progress, done)
         known = image_latent
@@ -132,8 +118,10 @@ class MaskPatches(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"mask": "tensor"}
-    outputs: Mapping[str, Any] = {"patches": "tensor"}
+    inputs: Mapping[str, Any] = {"mask": MASK}
+    outputs: Mapping[str, Any] = {
+        "patches": Port(dtype="tensor", description="the mask's pixels as channels of the latents [B, factor^2, h, w]")
+    }
 
     def __init__(self, *, factor: int) -> None:
         super().__init__()
@@ -153,8 +141,14 @@ class InpaintChannels(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent", "mask": "tensor", "masked_latent": "latent"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {
+        "latent": LATENT,
+        "mask": Port(dtype="tensor", description="the mask at the latents' size [n, M, h, w]; n divides B"),
+        "masked_latent": Port(dtype="latent", description="latents of the masked picture [n, C, h, w]; n divides B"),
+    }
+    outputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="the latents with the other two beside them as channels [B, 2 C + M, h, w]")
+    }
 
     def __init__(self, *, mask_last: bool = False) -> None:
         super().__init__()
@@ -178,8 +172,8 @@ class WithoutShift(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="latents as the loop leaves them [B, C, h, w]")}
+    outputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="latents less the shift")}
 
     def __init__(self, *, shift: float) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
 from wgtorch.integrations.diffusers.blocks.foreign import config_of
+from wgtorch.ports import CONDITIONING_SCALE, PARTS, ROWS
 from wgtorch.roles import Adapter
 
 
@@ -44,10 +45,10 @@ class IPAdapter(Adapter):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": "image",
-        "condition": Port(dtype="embedding", optional=True),
-        "parts": Port(dtype="number", optional=True),
-        "scale": Port(dtype="number", optional=True),
+        "image": Port(dtype="image", description="pictures [1 or P, 3, H, W] or [3, H, W] in [0, 1], for each of P prompts or one for all"),
+        "condition": ROWS,
+        "parts": PARTS,
+        "scale": CONDITIONING_SCALE,
     }
     exposes: Mapping[str, str] = {"image": "ip_adapter_image", "scale": "ip_adapter_scale"}
 
@@ -129,12 +130,6 @@ class IPAdapter(Adapter):
         self, image: Tensor, condition: Tensor | None = None, parts: int | None = None, scale: float | None = None
     ) -> dict[str, Any]:
         """``adapted``: keys and values of the picture for each cross-attention.
-
-        Args:
-            image: [1 or P, 3, H, W] or [3, H, W] in [0, 1], for each of P prompts or one for all.
-            condition: what the backbone is called with, [B, T, D], only for how many rows that are.
-            parts: 2 where the batch holds what is not wanted first; that half sees no picture, as the adapter was trained.
-            scale: of the contribution.
 
         Raises:
             PortError: the batch cannot be divided among the pictures.

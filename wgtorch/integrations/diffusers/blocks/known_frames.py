@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
+from wgtorch.ports import NUM_FRAMES, VIDEO
 
 GREY = 0.5
 
@@ -31,24 +32,21 @@ class KnownFrames(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": "image",
-        "last_image": Port(dtype="image", optional=True),
-        "num_frames": Port(dtype="number", optional=True),
+        "image": Port(dtype="image", description="the first frame [B, 3, H, W] in [0, 1]"),
+        "last_image": Port(dtype="image", description="the last frame [B, 3, H, W] or [3, H, W]; resized to the first"),
+        "num_frames": NUM_FRAMES,
     }
-    outputs: Mapping[str, Any] = {"video": "video", "known": "tensor"}
+    outputs: Mapping[str, Any] = {
+        "video": VIDEO,
+        "known": Port(dtype="tensor", shape=("F",), description="1 for a frame that is known, 0 for a grey one"),
+    }
 
     def __init__(self, *, num_frames: int) -> None:
         super().__init__()
         self.num_frames = num_frames
 
     def forward(self, image: Tensor, last_image: Tensor | None = None, num_frames: int | None = None) -> dict[str, Any]:
-        """``video`` [B, F, 3, H, W] in [0, 1], and ``known`` [F], 1 where a frame is.
-
-        Args:
-            image: the first frame, [B, 3, H, W] in [0, 1].
-            last_image: the last, [B, 3, H, W] or [3, H, W]; resized to the nearest pixels of the first.
-            num_frames: F.
-        """
+        """``video`` [B, F, 3, H, W] in [0, 1], and ``known`` [F], 1 where a frame is."""
         count = self.num_frames if num_frames is None else int(num_frames)
         known = torch.zeros(count, dtype=image.dtype, device=image.device)
         video = image.new_full((image.shape[0], count, *image.shape[1:]), GREY)
@@ -71,8 +69,13 @@ class FramesCondition(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent", "known": "tensor"}
-    outputs: Mapping[str, Any] = {"condition": "latent"}
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="the video's latents [B, C, T, h, w]"),
+        "known": Port(dtype="tensor", shape=("F",), description="1 for a frame that is known, 0 for a grey one"),
+    }
+    outputs: Mapping[str, Any] = {
+        "condition": Port(dtype="latent", description="the mask and the latents as channels [B, frames + C, T, h, w]")
+    }
 
     def __init__(self, *, frames: int) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.diffusers.patches import packed_shape, unpack
+from wgtorch.ports import AFTER, HEIGHT, NOISE, PROGRESS, ROWS, WIDTH
 from wgtorch.roles import Noise
 
 
@@ -36,13 +37,17 @@ class SizedNoise(Noise):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "progress": "any",
-        "latents": Port(dtype="latent", optional=True),
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
+        "condition": ROWS,
+        "progress": PROGRESS,
+        "latents": Port(
+            dtype="latent",
+            optional=True,
+            description="the noise itself, standard normal [B, C, ...], or as patches [B, N, C patch^2]; drawn where left out",
+        ),
+        "height": HEIGHT,
+        "width": WIDTH,
     }
-    outputs: Mapping[str, Any] = {"noise": "latent"}
+    outputs: Mapping[str, Any] = {"noise": NOISE}
 
     def __init__(self, *, channels: int, factor: int, patch: int, height: int, width: int) -> None:
         super().__init__()
@@ -95,7 +100,10 @@ class LatentNoise(SizedNoise):
             that what is drawn after comes from the same place of PyTorch's global generator, it is drawn here too.
     """
 
-    inputs: Mapping[str, Any] = {"image_latent": Port(dtype="latent", optional=True), "after": Port(dtype="any", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "image_latent": Port(dtype="latent", description="clean latents to start near, or noisy ones to go on from [1 or B, C, h, w]"),
+        "after": AFTER,
+    }
 
     def __init__(
         self,
@@ -124,15 +132,6 @@ class LatentNoise(SizedNoise):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``latent`` to start from and the ``noise`` in it, [B, C, h, w].
-
-        Args:
-            condition: [B, ...]; says how many rows, their dtype and device.
-            progress: of the schedule node.
-            after: what is to be drawn before, so that draws come in the order of the pipeline; not looked at.
-            image_latent: clean, [1 or B, C, h, w], to start near; where the loop goes on from another's, that latent, without noise.
-            latents: the noise itself, standard normal, [B, C, h, w], or [B, h w / patch^2, C patch^2], for ``height`` and ``width``.
-            height: pixels; a multiple of the factor, and of the patch.
-            width: likewise.
 
         Raises:
             PortError: ``latents``, ``height`` or ``width`` fit neither each other nor the model.

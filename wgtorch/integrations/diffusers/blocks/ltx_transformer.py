@@ -10,6 +10,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import ATTENTION_MASK, VIDEO_LATENT
 
 
 @register_block("backbone/ltx_transformer")
@@ -27,9 +28,9 @@ class LTXTransformer(ForeignBackbone):
     model_class = "LTXVideoTransformer3DModel"
     axes = ("T", "H", "W")
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "frame_rate": Port(dtype="number", optional=True),
+        "attention_mask": ATTENTION_MASK,
+        "frame_rate": Port(dtype="number", description="frames per second"),
+        "latent": VIDEO_LATENT,
     }
 
     def __init__(
@@ -54,13 +55,6 @@ class LTXTransformer(ForeignBackbone):
         frame_rate: float = 25,
     ) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W].
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, L, D].
-            attention_mask: [B, L], 0 where a text has ended.
-            frame_rate: frames in a second.
 
         Raises:
             PortError: the latent or the condition does not fit the model.

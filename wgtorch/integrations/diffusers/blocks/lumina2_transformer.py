@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
+from wgtorch.blocks.diffusion.guidance.cfg import cfg
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.controlnet import is_within
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import TextTransformer
+from wgtorch.ports import PROGRESS
 
 TRAINED_STEPS = 1000
 
@@ -43,21 +45,23 @@ class Lumina2Transformer(TextTransformer):
 
 
 @register_block("guidance/lumina2")
-class Lumina2Guidance(ClassifierFreeGuidance):
+class Lumina2Guidance(IntervalGuidance):
     """Classifier-free guidance that may end early, and whose rows of latents are as long as those with the prompt (Lumina-Image 2).
 
     Args:
         scale: strength where the input ``scale`` is not fed; 1 is no guidance.
     """
 
+    rows_are_samples = True
     inputs: Mapping[str, Any] = {
-        "cfg_normalization": Port(dtype="any", optional=True),
-        "cfg_trunc_ratio": Port(dtype="number", optional=True),
-        "progress": Port(dtype="any", optional=True),
+        "timestep": Port(dtype="number", description="not read; progress says where the loop is"),
+        "cfg_normalization": Port(description="keep each row of the result, along W, as long as pred_cond's; True where left out"),
+        "cfg_trunc_ratio": Port(dtype="number", description="share of the steps, in [0, 1], after which nothing is guided"),
+        "progress": PROGRESS,
     }
 
     def __init__(self, *, scale: float = 4.0) -> None:
-        super().__init__(scale=scale)
+        super().__init__(scale, None, 0.0)
 
     def forward(
         self,
@@ -65,23 +69,11 @@ class Lumina2Guidance(ClassifierFreeGuidance):
         pred_uncond: Tensor,
         scale: float | Tensor | None = None,
         timestep: float | Tensor | None = None,
-        rescale: float | Tensor | None = None,
         cfg_normalization: bool | None = None,
         cfg_trunc_ratio: float | None = None,
         progress: Any = None,
     ) -> dict[str, Any]:
-        """``pred_guided`` [B, C, H, W] of predictions like it.
-
-        Args:
-            pred_cond: with the prompt.
-            pred_uncond: without.
-            scale: a number or one for each sample [B].
-            timestep: of no effect.
-            rescale: of no effect.
-            cfg_normalization: each row of the result, along W, is as long as that of ``pred_cond``; True where left out.
-            cfg_trunc_ratio: share of the steps, in [0, 1], after which nothing is guided; all of them where left out.
-            progress: of the solver: how far the loop is.
-        """
+        """``pred_guided`` [B, C, H, W] of predictions like it."""
         ends = cfg_trunc_ratio is not None and progress is not None and not is_within(progress, 0.0, float(cfg_trunc_ratio))
         if pred_cond is pred_uncond or ends:
             return {"pred_guided": pred_cond}

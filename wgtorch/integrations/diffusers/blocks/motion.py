@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.wan_image import VisionModel
+from wgtorch.ports import GUIDANCE_SCALE, IMAGE, NOISE_AUG_STRENGTH, NUM_FRAMES, PICTURES, ROWS
 
 
 @register_block("conditioner/clip_picture")
@@ -28,7 +29,7 @@ class CLIPPicture(VisionModel):
     """
 
     model_class = "CLIPVisionModelWithProjection"
-    inputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": IMAGE}
 
     def forward(self, image: Tensor) -> dict[str, Any]:
         """``embedding`` [B, 1, D] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1]; one of another size than the model's is blurred and
@@ -53,8 +54,8 @@ class NoisedPicture(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"image": "image", "noise_aug_strength": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": PICTURES, "noise_aug_strength": NOISE_AUG_STRENGTH}
+    outputs: Mapping[str, Any] = {"image": Port(dtype="image", description="pictures [B, 3, H, W], about in [0, 1]")}
 
     def __init__(self, *, strength: float = 0.02) -> None:
         super().__init__()
@@ -81,17 +82,20 @@ class Motion(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image_latent": "latent",
-        "condition": "embedding",
-        "scale": "number",
-        "num_frames": Port(dtype="number", optional=True),
-        "fps": Port(dtype="number", optional=True),
-        "motion_bucket_id": Port(dtype="number", optional=True),
-        "noise_aug_strength": Port(dtype="number", optional=True),
+        "image_latent": Port(dtype="latent", description="the pictures' latents [n, C, h, w]; n divides B"),
+        "condition": ROWS,
+        "scale": GUIDANCE_SCALE,
+        "num_frames": NUM_FRAMES,
+        "fps": Port(dtype="number", description="frames per second"),
+        "motion_bucket_id": Port(dtype="number", description="how much moves; 127 is usual"),
+        "noise_aug_strength": NOISE_AUG_STRENGTH,
     }
     outputs: Mapping[str, Any] = {
-        "image_condition": "latent", "negative_image_condition": "latent", "time_ids": "tensor", "negative_time_ids": "tensor",
-    }  # fmt: skip
+        "image_condition": Port(dtype="latent", description="the picture's latents for each frame [B or 2 B, C, T, h, w], zeros first"),
+        "negative_image_condition": Port(dtype="latent", description="zeros with guidance, else as image_condition [B, C, T, h, w]"),
+        "time_ids": Port(dtype="tensor", description="fps - 1, motion_bucket_id and noise_aug_strength [B or 2 B, 3]"),
+        "negative_time_ids": Port(dtype="tensor", description="the same for the negative half [B, 3]"),
+    }
 
     def __init__(
         self,
@@ -123,15 +127,6 @@ class Motion(Block):
     ) -> dict[str, Any]:
         """``image_condition`` [B, C, T, h, w] and ``time_ids`` [B, 3], and both without the picture; with guidance in one batch [2 B, ...].
 
-        Args:
-            image_latent: of the pictures, [n, C, h, w]; n divides B.
-            condition: [B, ...]; says how many rows.
-            scale: of guidance, which there is above 1.
-            num_frames: T.
-            fps: frames in a second.
-            motion_bucket_id: how much things move.
-            noise_aug_strength: of the noise in the picture.
-
         Raises:
             PortError: the pictures cannot be divided among the rows.
         """
@@ -157,17 +152,22 @@ class Motion(Block):
 
 
 @register_block("guidance/frames")
-class FrameGuidance(ClassifierFreeGuidance):
+class FrameGuidance(IntervalGuidance):
     """Classifier-free guidance that grows from the first frame of a video to the last.
 
     Args:
         scale: strength at the last frame, where the input ``scale`` is not fed; 1 is no guidance.
     """
 
-    inputs: Mapping[str, Any] = {"min_guidance_scale": Port(dtype="number", optional=True)}
+    rows_are_samples = True
+    inputs: Mapping[str, Any] = {
+        "scale": Port(dtype="number", description="strength at the last frame, a number"),
+        "timestep": Port(dtype="number", description="not read"),
+        "min_guidance_scale": Port(dtype="number", description="strength at the first frame; 1 where left out"),
+    }
 
     def __init__(self, *, scale: float = 3.0) -> None:
-        super().__init__(scale=scale)
+        super().__init__(scale, None, 0.0)
 
     def forward(
         self,
@@ -175,19 +175,9 @@ class FrameGuidance(ClassifierFreeGuidance):
         pred_uncond: Tensor,
         scale: float | Tensor | None = None,
         timestep: float | Tensor | None = None,
-        rescale: float | Tensor | None = None,
         min_guidance_scale: float | None = None,
     ) -> dict[str, Any]:
-        """``pred_guided`` [B, C, T, H, W] of predictions like it.
-
-        Args:
-            pred_cond: with the picture.
-            pred_uncond: without.
-            scale: at the last frame, a number.
-            timestep: of no effect.
-            rescale: of no effect.
-            min_guidance_scale: at the first frame, a number; 1 where left out.
-        """
+        """``pred_guided`` [B, C, T, H, W] of predictions like it."""
         if pred_cond is pred_uncond:
             return {"pred_guided": pred_cond}
         first, last = 1.0 if min_guidance_scale is None else float(min_guidance_scale), float(self.scale if scale is None else scale)

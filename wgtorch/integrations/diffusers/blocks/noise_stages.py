@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
+from wgtorch.ports import GUIDANCE_SCALE, LATENT, PRED, TIMESTEP, VIDEO_LATENT
 
 
 @register_block("diffusers/noise_stage")
@@ -29,12 +30,16 @@ class NoiseStage(Block):
     uses_global_rng = False
     routes = ("high", "low")
     inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "timestep": "number",
-        "scale": "number",
-        "guidance_scale_2": Port(dtype="number", optional=True),
+        "latent": LATENT,
+        "timestep": TIMESTEP,
+        "scale": GUIDANCE_SCALE,
+        "guidance_scale_2": Port(dtype="number", description="guidance scale of the second backbone; the same where left out"),
     }
-    outputs: Mapping[str, Any] = {"high": "latent", "low": "latent", "scale": "number"}
+    outputs: Mapping[str, Any] = {
+        "high": Port(dtype="latent", description="the latents, from the boundary up"),
+        "low": Port(dtype="latent", description="the latents, below the boundary"),
+        "scale": GUIDANCE_SCALE,
+    }
 
     def __init__(self, *, boundary: float) -> None:
         super().__init__()
@@ -43,14 +48,7 @@ class NoiseStage(Block):
     def forward(
         self, latent: Tensor, timestep: float | Tensor, scale: float | Tensor, guidance_scale_2: float | None = None
     ) -> dict[str, Any]:
-        """``latent`` as ``high`` or as ``low``, and the ``scale`` of guidance.
-
-        Args:
-            latent: [B, C, ...].
-            timestep: of training.
-            scale: of guidance of the first backbone.
-            guidance_scale_2: of the second; the same where left out.
-        """
+        """``latent`` as ``high`` or as ``low``, and the ``scale`` of guidance."""
         if float(torch.as_tensor(timestep).flatten()[0]) >= self.boundary:
             return {"high": latent, "scale": scale}
         return {"low": latent, "scale": scale if guidance_scale_2 is None else guidance_scale_2}
@@ -61,8 +59,10 @@ class Either(Block):
     """The prediction of the backbone that was called."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"pred": Port(dtype="latent", aggregation="first")}
-    outputs: Mapping[str, Any] = {"pred": "latent"}
+    inputs: Mapping[str, Any] = {
+        "pred": Port(dtype="latent", aggregation="first", description="predictions, of which one backbone gives one")
+    }
+    outputs: Mapping[str, Any] = {"pred": PRED}
 
     def forward(self, pred: Tensor) -> Tensor:
         """``pred`` as it is."""
@@ -78,21 +78,22 @@ class FirstFrame(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent", "known": "latent", "timestep": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"latent": "latent", "timestep": Port(dtype="number", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "latent": VIDEO_LATENT,
+        "known": Port(dtype="latent", description="latent of the first frame [n, C, 1, h, w]; n divides B"),
+        "timestep": TIMESTEP,
+    }
+    outputs: Mapping[str, Any] = {
+        "latent": VIDEO_LATENT,
+        "timestep": Port(dtype="number", optional=True, description="of each patch [1, T h w / patch^2]; 0 in the first frame"),
+    }
 
     def __init__(self, *, patch: int) -> None:
         super().__init__()
         self.patch = patch
 
     def forward(self, latent: Tensor, known: Tensor, timestep: float | Tensor | None = None) -> dict[str, Any]:
-        """``latent`` [B, C, T, h, w], and the ``timestep`` of each patch [1, T h w / patch^2].
-
-        Args:
-            latent: [B, C, T, h, w].
-            known: the latent of the first frame, [n, C, 1, h, w]; n divides B.
-            timestep: of the other frames.
-        """
+        """``latent`` [B, C, T, h, w], and the ``timestep`` of each patch [1, T h w / patch^2]."""
         rows, _, frames, height, width = latent.shape
         first = known.repeat(rows // known.shape[0], 1, 1, 1, 1).to(latent)
         found: dict[str, Any] = {"latent": torch.cat([first, latent[:, :, 1:]], dim=2)}

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require, suggest
-from wgtorch.core.port import Port
+from wgtorch.ports import HEIGHT, IMAGE, PICTURES, WIDTH
 
 
 @register_block("diffusers/fit_picture")
@@ -26,12 +26,8 @@ class FitPicture(Block):
     """
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "image": "image",
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
-    }
-    outputs: Mapping[str, Any] = {"image": "image"}
+    inputs: Mapping[str, Any] = {"image": IMAGE, "height": HEIGHT, "width": WIDTH}
+    outputs: Mapping[str, Any] = {"image": PICTURES}
 
     def __init__(self, *, multiple: int, height: int | None = None, width: int | None = None) -> None:
         super().__init__()
@@ -57,7 +53,7 @@ class SizedPicture(FitPicture):
         width: likewise.
     """
 
-    outputs: Mapping[str, Any] = {"height": "number", "width": "number"}
+    outputs: Mapping[str, Any] = {"height": HEIGHT, "width": WIDTH}
 
     def forward(self, image: Tensor, height: int | None = None, width: int | None = None) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of [B, 3, h, w] or [3, h, w], its ``height`` H and ``width`` W."""

@@ -15,6 +15,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import ATTENTION_MASK, MAX_SEQUENCE_LENGTH, TEXT
 from wgtorch.roles import Conditioner
 
 PIPELINES = (
@@ -64,16 +65,16 @@ class PipelinePrompt(ForeignModel, Conditioner):
     library = "transformers"
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "text": "text",
-        "max_sequence_length": Port(dtype="number", optional=True),
-        "complex_human_instruction": Port(dtype="list", optional=True),
-        "clean_caption": Port(dtype="any", optional=True),
-        "text_encoder_out_layers": Port(dtype="list", optional=True),
-        "prompt_template": Port(dtype="dict", optional=True),
-        "system_prompt": Port(dtype="text", optional=True),
-        "is_unwanted": Port(dtype="any", optional=True),
+        "text": TEXT,
+        "max_sequence_length": MAX_SEQUENCE_LENGTH,
+        "complex_human_instruction": Port(dtype="list", description="what a language model is told before the prompt (Sana)"),
+        "clean_caption": Port(description="True cleans the text first, for a pipeline that does that"),
+        "text_encoder_out_layers": Port(dtype="list", description="numbers of the layers that count (FLUX.2)"),
+        "prompt_template": Port(dtype="dict", description="template around a prompt, and crop_start, its tokens left out (HunyuanVideo)"),
+        "system_prompt": Port(dtype="text", description="what stands before the prompt (Lumina)"),
+        "is_unwanted": Port(description="the text is a negative prompt, of a pipeline that prepares those in another way"),
     }
-    outputs: Mapping[str, Any] = {"attention_mask": "tokens"}
+    outputs: Mapping[str, Any] = {"attention_mask": ATTENTION_MASK}
 
     def __init__(
         self,
@@ -132,18 +133,7 @@ class PipelinePrompt(ForeignModel, Conditioner):
         system_prompt: str | None = None,
         is_unwanted: bool | None = None,
     ) -> dict[str, Any]:
-        """``embedding`` [B, L, D] and ``attention_mask`` [B, L], 0 where a text has ended.
-
-        Args:
-            text: one or several.
-            max_sequence_length: L at most.
-            complex_human_instruction: what a language model is told before the prompt (Sana).
-            clean_caption: the text is cleaned first, for a pipeline that does that.
-            text_encoder_out_layers: numbers of the layers that count (FLUX.2).
-            prompt_template: ``template`` that a prompt is put into, and ``crop_start``, how many tokens of it are left out (HunyuanVideo).
-            system_prompt: what stands before the prompt (Lumina).
-            is_unwanted: the text is a negative prompt, of a pipeline that prepares that in another way.
-        """
+        """``embedding`` [B, L, D] and ``attention_mask`` [B, L], 0 where a text has ended."""
         if not isinstance(text, str) and not len(text):
             raise PortError(f"{self.block_id}.text: got an empty list; expected a prompt, or several")
         pipeline_class = getattr(require("diffusers", "diffusers"), self.pipeline)

@@ -10,6 +10,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments, prediction_of
+from wgtorch.ports import ATTENTION_MASK
 
 
 @register_block("backbone/pixart_transformer")
@@ -24,10 +25,9 @@ class PixArtTransformer(ForeignBackbone):
 
     model_class = "PixArtTransformer2DModel"
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "attention_mask": Port(dtype="tokens", optional=True),
-        "resolution": Port(dtype="tensor", optional=True),
-        "aspect_ratio": Port(dtype="tensor", optional=True),
+        "attention_mask": ATTENTION_MASK,
+        "resolution": Port(dtype="tensor", description="height and width in pixels [B, 2], for models of 1024 pixels, which are told them"),
+        "aspect_ratio": Port(dtype="tensor", description="height / width [B, 1], for the same models"),
     }
 
     def forward(
@@ -40,14 +40,6 @@ class PixArtTransformer(ForeignBackbone):
         aspect_ratio: Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W], without the variance that the model gives beside it.
-
-        Args:
-            latent: [B, C, H, W]; H and W are multiples of the patch size.
-            timestep: of training, a number or [B].
-            condition: [B, L, D].
-            attention_mask: [B, L], 0 where the text is padded.
-            resolution: height and width in pixels [B, 2], of models for 1024 pixels that are told it.
-            aspect_ratio: height / width [B, 1], of the same.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has

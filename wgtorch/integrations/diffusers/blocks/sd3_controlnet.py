@@ -38,19 +38,7 @@ class SD3ControlNet(TransformerControlNet):
         end: float | None = None,
         progress: Any = None,
     ) -> dict[str, Any]:
-        """``adapted``: residuals of the transformer's blocks.
-
-        Args:
-            latent: what the transformer is called with, [B, C, h, w].
-            timestep: of training, in [0, 1000], a number or [B].
-            condition: [B, T, D]; of no effect for a model that does not read it.
-            text_embeds: pooled text [B, P]; zeros take its place for a model that was trained so.
-            image: the control picture's latent [n, C, h, w]; n divides B.
-            conditioning_scale: of the contribution; 1 where left out.
-            start: share of the steps, in [0, 1], before which it gives nothing.
-            end: share of the steps after which it gives nothing.
-            progress: of the solver: how far the loop is.
-        """
+        """``adapted``: residuals of the transformer's blocks."""
         own = self.model.config
         found = self.model(
             hidden_states=latent,

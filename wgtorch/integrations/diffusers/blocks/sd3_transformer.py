@@ -14,6 +14,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution, block_residuals
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import ADAPTED, MAX_SEQUENCE_LENGTH, TEXT_EMBEDS
 
 
 @register_block("backbone/sd3_transformer")
@@ -28,10 +29,9 @@ class SD3Transformer(ForeignBackbone):
 
     model_class = "SD3Transformer2DModel"
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "text_embeds": "embedding",
-        "skip_layers": Port(dtype="list", optional=True),
-        "adapted": Port(dtype="any", optional=True, aggregation="list"),
+        "text_embeds": TEXT_EMBEDS,
+        "skip_layers": Port(dtype="list", description="numbers of blocks that are left out, for guidance away from what comes then"),
+        "adapted": ADAPTED,
     }
 
     def forward(
@@ -44,15 +44,6 @@ class SD3Transformer(ForeignBackbone):
         adapted: Sequence[Contribution] | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W]; H and W are multiples of the patch size.
-            timestep: of training, a number or [B].
-            condition: [B, T, D].
-            text_embeds: pooled text [B, P].
-            skip_layers: numbers of blocks that are left out, for guidance away from what comes then; see
-                :class:`~wgtorch.blocks.diffusion.guidance.perturbed.PerturbedAttention`.
-            adapted: what ControlNets contribute, [n, ...]; n divides B.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are no multiples, the condition has another
@@ -80,14 +71,17 @@ class SD3Conditions(Block):
     uses_global_rng = False
     length = 256
     inputs: Mapping[str, Any] = {
-        "embedding": "embedding",
-        "second_embedding": "embedding",
-        "pooled": "embedding",
-        "second_pooled": "embedding",
-        "third_embedding": Port(dtype="embedding", optional=True),
-        "max_sequence_length": Port(dtype="number", optional=True),
+        "embedding": Port(dtype="embedding", description="embedding of the first CLIP encoder [B, T, D1]"),
+        "second_embedding": Port(dtype="embedding", description="embedding of the second CLIP encoder [B, T, D2]"),
+        "pooled": Port(dtype="embedding", description="pooled text of the first CLIP encoder [B, P1]"),
+        "second_pooled": Port(dtype="embedding", description="pooled text of the second CLIP encoder [B, P2]"),
+        "third_embedding": Port(dtype="embedding", description="embedding of T5 [B, L, D]; zeros where left out"),
+        "max_sequence_length": MAX_SEQUENCE_LENGTH,
     }
-    outputs: Mapping[str, Any] = {"embedding": "embedding", "pooled": "embedding"}
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", description="CLIP's tokens, then T5's [B, T + L, D]"),
+        "pooled": Port(dtype="embedding", description="both pooled texts side by side [B, P1 + P2]"),
+    }
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
@@ -102,16 +96,7 @@ class SD3Conditions(Block):
         third_embedding: Tensor | None = None,
         max_sequence_length: int | None = None,
     ) -> dict[str, Any]:
-        """``embedding`` [B, T + L, D] and ``pooled`` [B, P1 + P2].
-
-        Args:
-            embedding: of the first CLIP encoder, [B, T, D1].
-            second_embedding: of the second, [B, T, D2].
-            pooled: of the first, [B, P1].
-            second_pooled: of the second, [B, P2].
-            third_embedding: of T5, [B, L, D].
-            max_sequence_length: L where there is no T5; 256 where left out.
-        """
+        """``embedding`` [B, T + L, D] and ``pooled`` [B, P1 + P2]."""
         both = torch.cat([embedding, second_embedding], dim=-1)
         if third_embedding is None:
             length = self.length if max_sequence_length is None else int(max_sequence_length)

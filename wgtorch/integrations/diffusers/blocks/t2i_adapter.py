@@ -13,6 +13,7 @@ from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import CONDITIONING_SCALE, ROWS
 from wgtorch.roles import Adapter
 
 
@@ -34,9 +35,9 @@ class T2IAdapter(ForeignModel, Adapter):
     model_class = "T2IAdapter"
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": "image",
-        "condition": Port(dtype="embedding", optional=True),
-        "conditioning_scale": Port(dtype="number", optional=True),
+        "image": Port(dtype="image", description="pictures [1 or P, 1 or 3, H, W] or [1 or 3, H, W] in [0, 1] at the painted size"),
+        "condition": ROWS,
+        "conditioning_scale": CONDITIONING_SCALE,
     }
     exposes: Mapping[str, str] = {"image": "adapter_image", "conditioning_scale": "adapter_conditioning_scale"}
 
@@ -52,14 +53,7 @@ class T2IAdapter(ForeignModel, Adapter):
         self.scale = scale
 
     def forward(self, image: Tensor, condition: Tensor | None = None, conditioning_scale: float | None = None) -> dict[str, Any]:
-        """``adapted``: residuals inside the down blocks.
-
-        Args:
-            image: [1 or P, C, H, W] or [C, H, W] in [0, 1] at the size of the picture that is painted; C is 1 or 3, as the
-                adapter was trained. Sides are rounded down to what the adapter can halve.
-            condition: [B, T, D], only for how many rows the backbone is called with.
-            conditioning_scale: of the contribution.
-        """
+        """``adapted``: residuals inside the down blocks."""
         batch = (image if image.dim() == 4 else image.unsqueeze(0)).to(self.model.dtype)
         factor = self.model.total_downscale_factor
         size = tuple(side - side % factor for side in batch.shape[2:])

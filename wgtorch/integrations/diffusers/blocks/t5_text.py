@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import TOKENS
 from wgtorch.roles import Conditioner
 
 
@@ -26,7 +27,7 @@ class T5Text(ForeignModel, Conditioner):
     model_class = "T5EncoderModel"
     uses_global_rng = False
     rows_are_samples = True
-    inputs: Mapping[str, Any] = {"tokens": "tokens"}
+    inputs: Mapping[str, Any] = {"tokens": TOKENS}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import importlib.util
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.block import register_block
 from wgtorch.integrations.diffusers.blocks.foreign_tokenizer import ForeignTokenizer
+from wgtorch.ports import MAX_SEQUENCE_LENGTH
 
 
 def cleaned(text: str) -> str:
@@ -28,6 +30,8 @@ class T5Tokens(ForeignTokenizer):
         clean: texts are cleaned first, as for Wan: entities of HTML are what they stand for, runs of whitespace are one space.
     """
 
+    inputs: Mapping[str, Any] = {"max_sequence_length": MAX_SEQUENCE_LENGTH}
+
     tokenizer_class = "T5TokenizerFast"
 
     def __init__(self, *, folder: str, length: int = 256, clean: bool = False) -> None:
@@ -41,12 +45,7 @@ class T5Tokens(ForeignTokenizer):
         return self._config["length"]
 
     def forward(self, text: str | list[str], max_sequence_length: int | None = None) -> dict[str, Any]:
-        """``tokens`` and ``attention_mask`` [B, L] of one text or several; what does not fit is cut off, with a warning.
-
-        Args:
-            text: one or several.
-            max_sequence_length: L; the constructor's ``length`` where left out.
-        """
+        """``tokens`` and ``attention_mask`` [B, L] of one text or several; what does not fit is cut off, with a warning."""
         if self._config["clean"]:
             text = cleaned(text) if isinstance(text, str) else [cleaned(one) for one in text]
         return self.ids(text, self.length if max_sequence_length is None else int(max_sequence_length))

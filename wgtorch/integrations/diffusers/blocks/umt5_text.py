@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, require, suggest
-from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import ATTENTION_MASK, TOKENS
 from wgtorch.roles import Conditioner
 
 KINDS = ("UMT5EncoderModel", "T5EncoderModel")
@@ -29,7 +29,7 @@ class UMT5Text(ForeignModel, Conditioner):
 
     library = "transformers"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"tokens": "tokens", "attention_mask": Port(dtype="tokens", optional=True)}
+    inputs: Mapping[str, Any] = {"tokens": TOKENS, "attention_mask": ATTENTION_MASK}
 
     def __init__(
         self,
@@ -48,12 +48,7 @@ class UMT5Text(ForeignModel, Conditioner):
         return getattr(require(cls.library, "diffusers"), config.get("kind", KINDS[0]))
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
-        """``embedding`` [B, L, D].
-
-        Args:
-            tokens: [B, L].
-            attention_mask: [B, L], 0 where the text is padded; nothing is padded where left out.
-        """
+        """``embedding`` [B, L, D]."""
         tokens = tokens.to(self.model.device)
         if attention_mask is None:
             return {"embedding": self.model(tokens, return_dict=False)[0]}

@@ -23,18 +23,15 @@ class UNet2D(ForeignBackbone):
     """
 
     model_class = "UNet2DModel"
-    inputs: Mapping[str, Any] = {"class_labels": Port(dtype="tensor", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "class_labels": Port(dtype="tensor", description="numbers of classes [B], of a model trained with them"),
+        "condition": Port(dtype="embedding", description="not read: the model has no condition"),
+    }
 
     def forward(
         self, latent: Tensor, timestep: float | Tensor, condition: Tensor | None = None, class_labels: Tensor | None = None
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
-
-        Args:
-            latent: [B, C, H, W].
-            timestep: of training, a number or [B].
-            condition: the model reads none; here so that it stands where others do.
-            class_labels: [B], of a model that was trained with them.
 
         Raises:
             PortError: the latent has not as many channels as the model takes.

@@ -14,6 +14,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution, residuals
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import ADAPTED, GUIDANCE, TEXT_EMBEDS, TIME_IDS
 from wgtorch.roles import Backbone
 
 
@@ -38,11 +39,11 @@ class UNet2DCondition(ForeignModel, Backbone):
     rows_are_samples = True
     invariant_ports = ("condition",)
     inputs: Mapping[str, Any] = {
-        "text_embeds": Port(dtype="embedding", optional=True),
-        "time_ids": Port(dtype="tensor", optional=True),
-        "adapted": Port(dtype="any", optional=True, aggregation="list"),
-        "perturbed": Port(dtype="list", optional=True),
-        "guidance": Port(dtype="number", optional=True),
+        "text_embeds": TEXT_EMBEDS,
+        "time_ids": TIME_IDS,
+        "adapted": ADAPTED,
+        "perturbed": Port(dtype="list", description="names or parts of names (mid) of self-attentions that see each token alone"),
+        "guidance": GUIDANCE,
     }
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
@@ -81,17 +82,6 @@ class UNet2DCondition(ForeignModel, Backbone):
     ) -> dict[str, Any]:
         """``pred`` [B, C, H, W].
 
-        Args:
-            latent: [B, C, H, W].
-            timestep: of training, a number or [B].
-            condition: [B, T, D], or what :meth:`precompute_invariants` makes of it.
-            text_embeds: pooled text [B, P], of models that were trained with it (XL).
-            time_ids: sizes and crops [B, 6], of the same.
-            adapted: what ControlNets, T2I-Adapters and IP-Adapters contribute; contributions of one sort are added up.
-            perturbed: names of self-attentions, or parts of them (``mid``), in which each token looks at itself alone; see
-                :class:`~wgtorch.blocks.diffusion.guidance.perturbed.PerturbedAttention`.
-            guidance: the scale of guidance that the model was distilled with (LCM), a number or [B]; of no effect for one that was not.
-
         Raises:
             PortError: the latent has not as many channels as the model takes, or not as many rows as the condition; or no layer
                 is named as in ``perturbed``.
@@ -105,7 +95,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         if text is not None and text.shape[0] != latent.shape[0]:
             raise PortError(
                 f"{self.block_id}.condition: got {text.shape[0]} rows for {latent.shape[0]} latents; expected as many. "
-                "Guidance in one batch repeats the latents (guidance/repeat)"
+                "Guidance in one batch repeats the latents (diffusers/repeat)"
             )
         more: dict[str, Any] = residuals(adapted) if adapted else {}
         if text_embeds is not None or time_ids is not None:

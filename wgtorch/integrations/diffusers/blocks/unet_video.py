@@ -11,6 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import TEXT_EMBEDS, TIME_IDS, VIDEO_LATENT
 
 
 @register_block("backbone/unet_3d_condition")
@@ -25,15 +26,10 @@ class UNet3DCondition(ForeignBackbone):
 
     model_class = "UNet3DConditionModel"
     axes = ("T", "H", "W")
-    inputs: Mapping[str, Any] = {"condition": "embedding"}
+    inputs: Mapping[str, Any] = {"latent": VIDEO_LATENT}
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W].
-            timestep: of training, a number or [B].
-            condition: [B, L, D].
 
         Raises:
             PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
@@ -54,11 +50,7 @@ class UNetMotion(ForeignBackbone):
 
     model_class = "UNetMotionModel"
     axes = ("T", "H", "W")
-    inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "text_embeds": Port(dtype="embedding", optional=True),
-        "time_ids": Port(dtype="tensor", optional=True),
-    }
+    inputs: Mapping[str, Any] = {"text_embeds": TEXT_EMBEDS, "time_ids": TIME_IDS, "latent": VIDEO_LATENT}
 
     def forward(
         self,
@@ -69,13 +61,6 @@ class UNetMotion(ForeignBackbone):
         time_ids: Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W].
-            timestep: of training, a number or [B].
-            condition: [B, L, D], the same for every frame.
-            text_embeds: pooled text [B, P], of models that were trained with it (XL).
-            time_ids: sizes and crops [B, 6], of the same.
 
         Raises:
             PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
@@ -99,19 +84,16 @@ class UNetSpatioTemporal(ForeignBackbone):
 
     model_class = "UNetSpatioTemporalConditionModel"
     axes = ("T", "H", "W")
-    inputs: Mapping[str, Any] = {"condition": "embedding", "image_condition": "latent", "time_ids": "tensor"}
+    inputs: Mapping[str, Any] = {
+        "image_condition": Port(dtype="latent", description="the picture's latents for each frame [B, C, T, H, W]"),
+        "time_ids": Port(dtype="tensor", description="fps - 1, motion_bucket_id and noise_aug_strength [B, 3]"),
+        "latent": VIDEO_LATENT,
+    }
 
     def forward(
         self, latent: Tensor, timestep: float | Tensor, condition: Tensor, image_condition: Tensor, time_ids: Tensor
     ) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W].
-            timestep: as the model takes it, a number or [B].
-            condition: [B, L, D].
-            image_condition: the picture's latent for each frame, [B, C, T, H, W].
-            time_ids: frames in a second less one, how much moves, noise in the picture, [B, 3].
 
         Raises:
             PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.

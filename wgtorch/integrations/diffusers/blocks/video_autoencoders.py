@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.block import register_block
+from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.pictures import as_output
-from wgtorch.roles import Codec
+from wgtorch.ports import VIDEO
 
 
-class VideoDecoder(ForeignModel, Codec):
+class VideoDecoder(ForeignModel, Block):
     """A video's autoencoder, latents to frames.
 
     Args:
@@ -27,9 +27,10 @@ class VideoDecoder(ForeignModel, Codec):
         dtype: of its weights.
     """
 
+    role = "codec"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent"}
-    outputs: Mapping[str, Any] = {"video": "video"}
+    inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="latents [B, C, t, h, w], as the loop leaves them")}
+    outputs: Mapping[str, Any] = {"video": VIDEO}
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
@@ -56,8 +57,8 @@ class AutoencoderKLLTXVideo(VideoDecoder):
 
     model_class = "AutoencoderKLLTXVideo"
     inputs: Mapping[str, Any] = {
-        "decode_timestep": Port(dtype="number", optional=True),
-        "decode_noise_scale": Port(dtype="number", optional=True),
+        "decode_timestep": Port(dtype="number", description="for a decoder that takes the last step itself, in [0, 1]; 0 where left out"),
+        "decode_noise_scale": Port(dtype="number", description="share of noise mixed in before, for the same; else decode_timestep"),
     }
 
     @property
@@ -73,13 +74,7 @@ class AutoencoderKLLTXVideo(VideoDecoder):
     def forward(
         self, latent: Tensor, decode_timestep: float | None = None, decode_noise_scale: float | None = None, rng: Rng | None = None
     ) -> dict[str, Any]:
-        """``video`` [B, T, 3, H, W] in [0, 1].
-
-        Args:
-            latent: [B, C, t, h, w].
-            decode_timestep: of a decoder that takes the last step itself, in [0, 1]; 0 where left out.
-            decode_noise_scale: share of noise that is mixed in before, for the same; ``decode_timestep`` where left out.
-        """
+        """``video`` [B, T, 3, H, W] in [0, 1]."""
         own = self.model
         mean, deviation = (value.view(1, -1, 1, 1, 1).to(latent.device, latent.dtype) for value in (own.latents_mean, own.latents_std))
         z = latent * deviation / own.config.scaling_factor + mean
@@ -157,8 +152,14 @@ class FrameAutoencoder(AutoencoderKL):
     """
 
     frames = 1
-    inputs: Mapping[str, Any] = {"decode_chunk_size": Port(dtype="number", optional=True)}
-    outputs: Mapping[str, Any] = {"video": Port(dtype="video", optional=True)}
+    inputs: Mapping[str, Any] = {
+        "decode_chunk_size": Port(dtype="number", description="frames decoded at once; all of a video where left out"),
+        "size": Port(dtype="list", description="of no effect on videos"),
+    }
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", optional=True, description="never given; see video"),
+        "video": Port(dtype="video", optional=True, description="decoded videos [B, T, 3, H, W] in [0, 1], of latents [B, C, T, h, w]"),
+    }
 
     def forward(
         self,
@@ -173,16 +174,6 @@ class FrameAutoencoder(AutoencoderKL):
         decode_chunk_size: int | None = None,
     ) -> dict[str, Any]:
         """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, T, h, w]; the rest as for pictures.
-
-        Args:
-            latent: to decode.
-            image: a picture to encode.
-            noise: of it.
-            progress: of a schedule.
-            draws: False takes the mode of the posterior.
-            size: of no effect on videos.
-            output_type: as pipelines of diffusers have it.
-            decode_chunk_size: frames that are decoded at once; all of a video where left out.
 
         Raises:
             PortError: both or none of the two are given, or the latent has another shape.

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
-from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.diffusers.blocks.latent_noise import SizedNoise
+from wgtorch.ports import AFTER, NUM_FRAMES
 
 
 @register_block("noise/video_latents")
@@ -30,7 +30,7 @@ class VideoNoise(SizedNoise):
         frames_first: it is drawn frame by frame, as pipelines do whose latents have frames before channels.
     """
 
-    inputs: Mapping[str, Any] = {"num_frames": Port(dtype="number", optional=True), "after": Port(dtype="any", optional=True)}
+    inputs: Mapping[str, Any] = {"num_frames": NUM_FRAMES, "after": AFTER}
 
     def __init__(
         self,
@@ -63,15 +63,6 @@ class VideoNoise(SizedNoise):
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``latent`` to start from and the ``noise`` in it, [B, C, T, h, w].
-
-        Args:
-            condition: [B, ...]; says how many rows, their dtype and device.
-            progress: of the schedule node.
-            latents: the noise itself, standard normal, [B, C, T, h, w].
-            num_frames: 1 + n times ``frames``.
-            height: pixels; a multiple of the factor, and of the patch.
-            width: likewise.
-            after: what is to be drawn before, so that draws come in the order of the pipeline; not looked at.
 
         Raises:
             PortError: they fit neither each other nor the model.

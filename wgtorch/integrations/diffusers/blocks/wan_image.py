@@ -12,6 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.ports import IMAGE
 from wgtorch.roles import Conditioner
 
 
@@ -55,15 +56,10 @@ class WanImage(VisionModel):
     """
 
     model_class = "CLIPVisionModel"
-    inputs: Mapping[str, Any] = {"image": "image", "last_image": Port(dtype="image", optional=True)}
+    inputs: Mapping[str, Any] = {"image": IMAGE, "last_image": Port(dtype="image", description="a second picture, or several, as image")}
 
     def forward(self, image: Tensor, last_image: Tensor | None = None) -> dict[str, Any]:
-        """``embedding`` [B, L, D]; with ``last_image`` its tokens follow, [B, 2 L, D].
-
-        Args:
-            image: [B, 3, H, W] or [3, H, W] in [0, 1].
-            last_image: likewise.
-        """
+        """``embedding`` [B, L, D]; with ``last_image`` its tokens follow, [B, 2 L, D]."""
         found = [self._seen(picture) for picture in (image, last_image) if picture is not None]
         return {"embedding": torch.cat([one.expand(len(found[0]), -1, -1) for one in found], dim=1)}
 

@@ -12,6 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.ports import VIDEO_LATENT
 
 
 @register_block("backbone/wan_transformer")
@@ -27,9 +28,9 @@ class WanTransformer(ForeignBackbone):
     model_class = "WanTransformer3DModel"
     axes = ("T", "H", "W")
     inputs: Mapping[str, Any] = {
-        "condition": "embedding",
-        "image_condition": Port(dtype="latent", optional=True),
-        "image_embeds": Port(dtype="embedding", optional=True),
+        "latent": VIDEO_LATENT,
+        "image_condition": Port(dtype="latent", description="channels beside the latents [n, C', T, H, W]; n divides B"),
+        "image_embeds": Port(dtype="embedding", description="pictures as CLIP sees them [n, K, E], or two each [n, 2 K, E]; n divides B"),
     }
 
     def forward(
@@ -41,13 +42,6 @@ class WanTransformer(ForeignBackbone):
         image_embeds: Tensor | None = None,
     ) -> dict[str, Any]:
         """``pred`` [B, C, T, H, W].
-
-        Args:
-            latent: [B, C, T, H, W]; sides are multiples of the patches'.
-            timestep: of training, a number or [B].
-            condition: [B, L, D].
-            image_condition: channels beside the latent, of models that go on from pictures, [n, C', T, H, W]; n divides B.
-            image_embeds: the picture as CLIP sees it, of the same, [n, K, E]; of those between two pictures both, [n, 2 K, E].
 
         Raises:
             PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has

@@ -11,6 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
+from wgtorch.ports import GUIDANCE_SCALE, TEXT
 
 
 @register_block("diffusers/second_prompt")
@@ -18,8 +19,8 @@ class SecondPrompt(Block):
     """The text for the second encoder: one of its own, else that of the first."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"text": "text", "second": Port(dtype="text", optional=True)}
-    outputs: Mapping[str, Any] = {"text": "text"}
+    inputs: Mapping[str, Any] = {"text": TEXT, "second": Port(dtype="text", description="the text for the second encoder; empty for none")}
+    outputs: Mapping[str, Any] = {"text": Port(dtype="text", description="the second text where there is one, else the first")}
 
     def forward(self, text: str | list[str], second: str | list[str] | None = None) -> dict[str, Any]:
         """``text``: ``second`` where it is given and not empty."""
@@ -41,15 +42,21 @@ class PictureSizes(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "latent": "latent",
-        "scale": "number",
-        **{name: Port(dtype="any", optional=True) for name in ("original_size", "crops_coords_top_left", "target_size")},
-        **{name: Port(dtype="any", optional=True) for name in ("negative_original_size", "negative_crops_coords_top_left")},
-        "negative_target_size": Port(dtype="any", optional=True),
-        "aesthetic_score": Port(dtype="number", optional=True),
-        "negative_aesthetic_score": Port(dtype="number", optional=True),
+        "latent": Port(dtype="latent", description="the first latents [B, C, h, w]: the size where none is given"),
+        "scale": GUIDANCE_SCALE,
+        "original_size": Port(description="(height, width) in pixels before the picture was scaled, for all, or [B, 2]"),
+        "crops_coords_top_left": Port(description="(top, left) of the crop, for all, or [B, 2]; (0, 0) where left out"),
+        "target_size": Port(description="(height, width) wanted, for all, or [B, 2]"),
+        "negative_original_size": Port(description="original_size of the negative prompts"),
+        "negative_crops_coords_top_left": Port(description="crops_coords_top_left of the negative prompts"),
+        "negative_target_size": Port(description="target_size of the negative prompts"),
+        "aesthetic_score": Port(dtype="number", description="how pleasing the picture is to be, about 1 to 10, for a refiner"),
+        "negative_aesthetic_score": Port(dtype="number", description="aesthetic_score of the negative prompts"),
     }
-    outputs: Mapping[str, Any] = {"time_ids": "tensor", "negative_time_ids": Port(dtype="tensor", optional=True)}
+    outputs: Mapping[str, Any] = {
+        "time_ids": Port(dtype="tensor", description="sizes and crops, or score [B or 2 B, 6 or 5], negative ones first"),
+        "negative_time_ids": Port(dtype="tensor", optional=True, description="the negative ones, where kept apart [B, 6 or 5]"),
+    }
 
     def __init__(self, *, factor: int, batched: bool = True, on_pictures: bool = False, scored: bool = False) -> None:
         super().__init__()
@@ -71,20 +78,7 @@ class PictureSizes(Block):
         aesthetic_score: float = 6.0,
         negative_aesthetic_score: float = 2.5,
     ) -> dict[str, Any]:
-        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance; of a refiner [2 B, 5] or [B, 5].
-
-        Args:
-            latent: [B, C, h, w] that the loop starts from; says the size where none is given.
-            scale: guidance scale.
-            original_size: (height, width) in pixels of the picture before it was scaled; as the other sizes, one for all, or [B, 2].
-            crops_coords_top_left: (top, left) of the crop; (0, 0) where left out.
-            target_size: (height, width) wanted.
-            negative_original_size: as ``original_size``, for what is not wanted.
-            negative_crops_coords_top_left: as ``crops_coords_top_left``, likewise.
-            negative_target_size: as ``target_size``.
-            aesthetic_score: about 1 to 10, for a refiner.
-            negative_aesthetic_score: likewise, of what is not wanted.
-        """
+        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance; of a refiner [2 B, 5] or [B, 5]."""
         size = (latent.shape[2] * self.factor, latent.shape[3] * self.factor)
         wanted: tuple[Any, ...] = (_given(original_size, size), _given(crops_coords_top_left, (0, 0)), _given(target_size, size))
         crops = _given(negative_crops_coords_top_left, (0, 0))

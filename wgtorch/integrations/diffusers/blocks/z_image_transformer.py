@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
+from wgtorch.blocks.diffusion.guidance.cfg import cfg
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import TextTransformer
@@ -42,20 +43,21 @@ class ZImageTransformer(TextTransformer):
 
 
 @register_block("guidance/z_image")
-class ZImageGuidance(ClassifierFreeGuidance):
+class ZImageGuidance(IntervalGuidance):
     """Classifier-free guidance that may end early, and whose result may be kept from growing (Z-Image).
 
     Args:
         scale: strength where the input ``scale`` is not fed; 1 is no guidance.
     """
 
+    rows_are_samples = True
     inputs: Mapping[str, Any] = {
-        "cfg_normalization": Port(dtype="any", optional=True),
-        "cfg_truncation": Port(dtype="number", optional=True),
+        "cfg_normalization": Port(description="most length of a sample's result, in lengths of its pred_cond; 0 is no limit"),
+        "cfg_truncation": Port(dtype="number", description="share of the way to the data, in [0, 1], after which nothing is guided"),
     }
 
     def __init__(self, *, scale: float = 6.0) -> None:
-        super().__init__(scale=scale)
+        super().__init__(scale, None, 0.0)
 
     def forward(
         self,
@@ -63,21 +65,10 @@ class ZImageGuidance(ClassifierFreeGuidance):
         pred_uncond: Tensor,
         scale: float | Tensor | None = None,
         timestep: float | Tensor | None = None,
-        rescale: float | Tensor | None = None,
         cfg_normalization: float | bool | None = None,
         cfg_truncation: float | None = None,
     ) -> dict[str, Any]:
-        """``pred_guided`` [B, C, H, W] of predictions like it.
-
-        Args:
-            pred_cond: with the prompt.
-            pred_uncond: without.
-            scale: a number or one for each sample [B].
-            timestep: of training, in [0, 1000].
-            rescale: of no effect.
-            cfg_normalization: the result of a sample is at most so many times as long as its ``pred_cond``; no limit where 0 or left out.
-            cfg_truncation: share of the way, in [0, 1], after which nothing is guided; all of it where left out.
-        """
+        """``pred_guided`` [B, C, H, W] of predictions like it."""
         done = 0.0 if timestep is None else (TRAINED_STEPS - float(torch.as_tensor(timestep).flatten()[0])) / TRAINED_STEPS
         if pred_cond is pred_uncond or (cfg_truncation is not None and cfg_truncation <= 1 and done > cfg_truncation):
             return {"pred_guided": pred_cond}

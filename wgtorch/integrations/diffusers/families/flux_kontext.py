@@ -16,6 +16,7 @@ from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
 from wgtorch.integrations.diffusers.families.family import Family
 from wgtorch.integrations.diffusers.families.flux import FLUX_MODELS
 from wgtorch.integrations.diffusers.sampling import sized_by
+from wgtorch.ports import HEIGHT, IMAGE, WIDTH
 
 
 @register_block("diffusers/kontext_sizes")
@@ -31,13 +32,17 @@ class KontextSizes(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": "image",
-        "height": Port(dtype="number", optional=True),
-        "width": Port(dtype="number", optional=True),
-        "max_area": Port(dtype="number", optional=True),
-        "auto_resize": Port(dtype="any", optional=True),
+        "image": IMAGE,
+        "height": Port(dtype="number", description="height in pixels; with the width the shape that is painted"),
+        "width": Port(dtype="number", description="width in pixels; with the height the shape that is painted"),
+        "max_area": Port(dtype="number", description="pixels that are painted"),
+        "auto_resize": Port(description="resize the picture to the nearest size the model was trained at; True where left out"),
     }
-    outputs: Mapping[str, Any] = {"image": "image", "height": "number", "width": "number"}
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [B, 3, h, w] in [0, 1] for the model to look at"),
+        "height": HEIGHT,
+        "width": WIDTH,
+    }
 
     def __init__(self, *, multiple: int, height: int, width: int, max_area: int = 1024**2) -> None:
         super().__init__()
@@ -55,13 +60,6 @@ class KontextSizes(Block):
         auto_resize: bool | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, h, w] in [0, 1] to look at, ``height`` and ``width`` in pixels to paint.
-
-        Args:
-            image: [B, 3, H, W] or [3, H, W] in [0, 1].
-            height: with ``width`` the shape.
-            width: likewise.
-            max_area: pixels.
-            auto_resize: the image is resized to the nearest of the shapes of training; True where left out.
 
         Raises:
             PortError: a side is less than the multiple.

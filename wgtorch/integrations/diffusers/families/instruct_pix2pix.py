@@ -15,8 +15,13 @@ from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
 from wgtorch.integrations.diffusers.families.family import CLIP, CLIP_WORDS, Family, Part
 from wgtorch.integrations.diffusers.families.stable_diffusion import UNCHECKED, UNET, clip_prompts
 from wgtorch.integrations.diffusers.sampling import scheduling
+from wgtorch.ports import HEIGHT, LATENT, NUM_IMAGES, PRED, WIDTH
 
 _IMAGE_SCALE = 1.5
+_SCALES = {
+    "scale": Port(dtype="number", description="strength of guidance by the prompt"),
+    "image_scale": Port(dtype="number", description="strength of guidance by the picture"),
+}
 
 
 @register_block("diffusers/edit")
@@ -32,17 +37,21 @@ class Edit(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "embedding": "embedding",
-        "negative_embedding": "embedding",
-        "image_latent": "latent",
-        "guidance_scale": Port(dtype="number", optional=True),
-        "image_guidance_scale": Port(dtype="number", optional=True),
-        "num_images_per_prompt": Port(dtype="number", optional=True),
+        "embedding": Port(dtype="embedding", description="the prompts' embedding [P, T, D]"),
+        "negative_embedding": Port(dtype="embedding", description="the negative prompts' embedding [1 or P, T, D]"),
+        "image_latent": Port(dtype="latent", description="the pictures' latents [n, C, h, w]; n divides B"),
+        "guidance_scale": Port(dtype="number", description="strength of guidance by the prompt; at most 1 is none"),
+        "image_guidance_scale": Port(dtype="number", description="strength of guidance by the picture, from 1"),
+        "num_images_per_prompt": NUM_IMAGES,
     }
     outputs: Mapping[str, Any] = {
-        "condition": "embedding", "prompt_embeds": "embedding", "image_condition": "latent", "height": "number", "width": "number",
-        "scale": "number", "image_scale": "number",
-    }  # fmt: skip
+        "condition": Port(dtype="embedding", description="of prompt and picture, picture alone, neither [3 B, T, D], or [B, T, D]"),
+        "prompt_embeds": Port(dtype="embedding", description="the prompts' embedding, a row for each picture [B, T, D]"),
+        "image_condition": Port(dtype="latent", description="the pictures' latents, in rows as of the condition, zeros for neither"),
+        "height": HEIGHT,
+        "width": WIDTH,
+        **_SCALES,
+    }
 
     def __init__(self, *, factor: int, unscaled: float, scale: float = 7.5, image_scale: float = 1.5) -> None:
         super().__init__()
@@ -61,14 +70,6 @@ class Edit(Block):
         num_images_per_prompt: int | None = None,
     ) -> dict[str, Any]:
         """``condition`` [3 B, T, D] and ``image_condition`` [3 B, C, h, w], or [B, ...] without guidance.
-
-        Args:
-            embedding: of the prompts, [P, T, D].
-            negative_embedding: of what is not wanted, [1 or P, T, D].
-            image_latent: of the picture, [n, C, h, w]; n divides B.
-            guidance_scale: of the prompt; there is guidance above 1.
-            image_guidance_scale: of the picture, from 1 on.
-            num_images_per_prompt: B is P times this.
 
         Raises:
             PortError: the pictures cannot be divided among the prompts.
@@ -95,8 +96,13 @@ class EditChannels(Block):
     """The latent, as often as the picture is there, and the picture beside it as channels."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": "latent", "image_condition": "latent"}
-    outputs: Mapping[str, Any] = {"latent": "latent"}
+    inputs: Mapping[str, Any] = {
+        "latent": LATENT,
+        "image_condition": Port(dtype="latent", description="the pictures' latents [n B, C, h, w]"),
+    }
+    outputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="the latents n times, with the pictures beside them as channels [n B, 2 C, h, w]")
+    }
 
     def forward(self, latent: Tensor, image_condition: Tensor) -> Tensor:
         """``latent`` [n B, 2 C, h, w] of [B, C, h, w] and [n B, C, h, w]."""
@@ -108,8 +114,12 @@ class EditGuidance(Block):
     """Guidance by two scales: none + image_scale (picture - none) + scale (both - picture)."""
 
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"pred": "latent", "prompt_embeds": "embedding", "scale": "number", "image_scale": "number"}
-    outputs: Mapping[str, Any] = {"pred_guided": "latent"}
+    inputs: Mapping[str, Any] = {
+        "pred": Port(dtype="latent", description="of prompt and picture, picture alone, neither [3 B, C, h, w], or [B, C, h, w]"),
+        "prompt_embeds": Port(dtype="embedding", description="the prompts' embedding [B, T, D], which says how many rows"),
+        **_SCALES,
+    }
+    outputs: Mapping[str, Any] = {"pred_guided": PRED}
 
     def forward(self, pred: Tensor, prompt_embeds: Tensor, scale: float, image_scale: float) -> dict[str, Any]:
         """``pred_guided`` [B, C, h, w] of ``pred`` [3 B, C, h, w]; without guidance [B, C, h, w] as it is."""
