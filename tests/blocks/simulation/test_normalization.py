@@ -109,6 +109,6 @@ def test_the_passive_voice_is_made_active(told: str, meant: str) -> None:
 )
 def test_clauses_are_led_to_their_verbs(typed: str, meant: str) -> None:
     leads = [led(words(active(clause.lower()))) for clause in clauses(normalized(typed)) or [] if led(words(active(clause.lower())))] or [
-        led(words(clause)) or Lead("go", 0, words(clause), (), False) for clause in clauses(normalized(typed)) or []
+        led(words(clause)) or Lead("go", 0, tuple(words(clause)), (), False) for clause in clauses(normalized(typed)) or []
     ]
-    assert [" ".join(["not"] * lead.negated + lead.rest) for lead in leads] == meant
+    assert [" ".join([*["not"] * lead.negated, *lead.rest]) for lead in leads] == meant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from wgtorch.blocks.simulation import lexicon
-from wgtorch.blocks.simulation.leads import HERO, PAIRED, all_lead, is_gerund, led
+from wgtorch.blocks.simulation.leads import HERO, NO, PAIRED, all_lead, is_gerund, led
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, words
 
 _WHO = r"(?:i|we|you|he|she|it|they|there|nobody|everybody|somebody|anybody|anyone|everyone|someone)\b"
@@ -16,7 +16,13 @@ _CLEFT = re.compile(
     r"(?:like|want|wish|need|love|intend|mean|ask|asking|asking for|saying|wanting)(?: to do)?(?: now| most)? (?:is|would be)(?: to| that)? "
 )
 _ORDERLY = (
-    (re.compile(r"(?i)\bin the direction of\b"), "to"),
+    (re.compile(r"(?i)\bin (?:the )?direction of\b"), "to"),
+    (re.compile(r"(?i)\bthe time has come\b"), "it is time"),
+    (
+        re.compile(r"(?i)\b(?:i (?:am|was) (?:just )?wondering|i wonder(?:ed)?) (?:if|whether) (?:you|we) (?:could|would|can|might)\b"),
+        "could you",
+    ),
+    (re.compile(r"(?i),\s*(?:from |in |on |at )?(?:which|where|who|whose|whom) (?!are you\b|am i\b)[^,?]*(?=,|$)"), ""),
     (re.compile(r"(?i)\buntil (?:i|you|we|they) (?:reach|get to|come to|arrive at|arrive in|find|see)\b"), "to"),
 )
 _INTERJECTION = re.compile(
@@ -28,7 +34,7 @@ _FILLERS = re.compile(
     r"(?i)\b(?:at last|at once|right (?:away|now|here)|of course|in fact|by all means|for now|after all|as well|first of all|to begin with|no doubt|without (?:further ado|delay|hesitation|"
     r"hurry|haste|doubt|a word|a sound)|(?:as (?:\w+) as (?:possible|i can|we can|you can))|thank you(?: very much| so much)?|thanks(?: a lot)?|if (?:you|i|we) (?:please|can|could|may|might|like|will|"
     r"want|don't mind|do not mind|would|would not mind|wouldn't mind|would like|ask me|remember (?:rightly|correctly|right))|if possible|if need be|if necessary|if (?:it|that) (?:is|is not|would be)(?: not)?"
-    r"(?: too much| any| a| possible| all right| okay| ok| fine)?(?: trouble| bother)?(?: with you| by you)?|unless i am (?:mistaken|wrong)|will you|would you|i beg you|do me a favou?r and|be (?:a dear|an angel|nice|kind|"
+    r"(?: too much| any| a| possible| all right| okay| ok| fine)?(?: trouble| bother| to ask)?(?: with you| by you)?|the way i see it|unless i am (?:mistaken|wrong)|will you|would you|i beg you|do me a favou?r and|be (?:a dear|an angel|nice|kind|"
     r"a good \w+) and|for (?:me|us|goodness' sake|heaven's sake|old times' sake)(?= *[,.!?]|$)|step by step|once and for all|more or less|whatever happens|no matter what|whatever (?:you|i|we) do|never ever"
     r"|(?:as )?if (?:nothing|anything)\b[^,]*)(?: *(?=[,.!?]|$))|\b(?:at last|at once|right away|of course|in fact|by all means|first of all|to begin with|without further ado|no doubt|be (?:a dear|an angel|nice|kind|"
     r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will))\b"
@@ -48,13 +54,15 @@ _ASKED_IF = re.compile(
 )
 _ASIDE = re.compile(
     rf"(?i)(?:^|,? )\b(?:because|although|though|even though|even if|while|whilst|whereas|so that|so as to|in order to|in order that|lest|now that|given that|seeing as|seeing that|for fear|as if|as though|"
-    rf"so (?:i|we|he|she|they|it) (?:can|could|may|might)|(?:since|as|for|before|after)(?= {_WHO})|(?:since|as|after|before)(?= (?:the )?\w+ (?:is|are|was|were|has|have|had|gets?|\w+[^us]s) ?))\b"
+    rf"so (?:i|we|he|she|they|it|nobody|no one) (?:can|could|may|might|finds?|sees?)|(?:since|as|for|before|after)(?= {_WHO})|(?:since|as|after|before)(?= (?:the )?\w+ (?:is|are|was|were|has|have|had|gets?|\w+[^us]s) ?))\b"
     r"(?:(?! and then | then ).)*?(?=,|$| and then | then )|(?<=\w),? \bin case\b[^,]*"
 )
 _BEFOREHAND = re.compile(r"(?i)^(?:after|having|once (?:i|we) have) (?=\w+(?:ing|ed|en)\b)([^,]*),\s*")
 _AFTERWARDS = re.compile(r"(?i)^before (\w+ing\b[^,]*),\s*(.+)$")
 _BEHIND = re.compile(r"(?i)^(.+?),? after ((?:having )?\w+ing\b[^,]*)$")
 _INSTEAD = re.compile(r"(?i)(?:^|,? )(?:without|instead of|rather than) (?:even )?\w+ing\b[^,]*?(?:, *(?=\w)|$)|^rather than \w+[^,]*, *")
+_ALL = frozenset("anything everything anywhere everywhere anyone anybody everyone".split())
+_TELLING = frozenset("tell say ask let know promise swear warn remind inform convince persuade write".split())
 _STOPS = re.compile(r"(?i)(?:please |now )*(?:stop|quit|cease)\b")
 _BREAK = re.compile(
     r"(,? and then |,? then |,? after that,? |,? afterwards,? |,? finally,? |; |,? but |,? however,? |,? and |,? or else |,? or |,? nor |, so |,? before (?=\w+ing\b)|, )",
@@ -71,8 +79,8 @@ def clauses(text: str) -> list[str] | None:
     True
     """
     if _SPEECH.match(text):
-        return ["i say something"]
-    text = _QUOTED.sub(lambda said: said[1] if len(words(said[1])) < 3 else "something", text)
+        return ["hello"]
+    text = _QUOTED.sub(lambda said: said[1] if len(words(said[1])) < 3 else " ", text)
     text = _CORRECTED.sub("", re.sub(r"(?<=\w)\s*\([^()]*\)", "", text))
     found: list[str] = []
     for sentence in re.findall(r"[^.!?;:\n]+(?:[.!?;:]+(?!\w)|\n|$)|[^.!?;:\n]*[.!?;:]\w[^.!?\n]*[.!?]*", text):
@@ -85,7 +93,7 @@ def clauses(text: str) -> list[str] | None:
 
 def _sentence(text: str) -> list[str] | None:
     asks = "?" if text.endswith("?") else ""
-    text = _INTERJECTION.sub("", text.rstrip(" .!?;:")) or text
+    text = re.sub(r"(?i)(?<=\w)[,\s]+please$", "", _INTERJECTION.sub("", text.rstrip(" .!?;:")) or text)
     for said, plain in _ORDERLY:
         text = said.sub(plain, text)
     text = _CLEFT.sub("", text)
@@ -122,16 +130,18 @@ def _parts(text: str) -> list[str]:
         said = f"{ahead} {piece}".strip()
         if not found and not is_last and _accompanies(tokens, words(pieces[at + 2])):
             continue
-        if len(tokens) == 1 and tokens[0] in PAIRED and pieces[at + 1 : at + 2] == [" and "]:
+        if tokens[-1] in PAIRED and pieces[at + 1 : at + 2] == [" and "] and all_lead(tokens[:-1]):
             ahead = f"{said} and"
             continue
         if found and (HERO | {"she", "he"}) & set(words(found[-1])[:3]) and led(tokens) is None and led(["hero", *tokens]) is not None:
             said, tokens = f"hero {piece}", ["hero", *tokens]  # "sat down and fell asleep"
         if (lead := leads(words(said), alone=not found)) is not None and not _is_told_of(found, joint):
-            if found and denied and not lead and joint.strip(" ,").lower() in ("and", "or", "nor") and "," not in joint:
+            if denied and not lead and joint.strip(" ,").lower() in ("and", "or", "nor") and "," not in joint:
                 said = f"do not {said}"
             elif joint.strip(" ,").lower() == "or":
                 break
+            if joint.strip(" ,").lower() == "but" and front and words(front)[-1:] and words(front)[-1] in _ALL:
+                said = f"do not {said}"  # "anything but dig"
             denied = lead == "no" and not _STOPS.match(said)
             if joint.strip(" ,").lower() in ("but", "however") and found and _is_unreal(found[-1]):
                 found.pop()
@@ -140,10 +150,10 @@ def _parts(text: str) -> list[str]:
         elif found:
             found[-1] = f"{found[-1]}{joint if joint.strip(' ,') else ' and '}{piece}"
         else:
-            front = f"{front}{joint}{piece}" if front else piece
+            front, denied = f"{front}{joint}{piece}" if front else piece, denied or not NO.isdisjoint(tokens)
             continue
         ahead = ""
-    return found or [f"{ahead} {front}".strip() or text]
+    return found or [text]
 
 
 def leads(tokens: list[str], *, alone: bool = True) -> str | None:
@@ -177,7 +187,7 @@ def _accompanies(tokens: list[str], following: list[str]) -> bool:
 
 def _is_told_of(found: list[str], joint: str) -> bool:
     """Whether what stands before tells of what somebody says: its ``and`` goes on with that."""
-    return bool(found) and " that " in found[-1] and joint.strip(" ,").lower() == "and"
+    return bool(found) and " that " in found[-1] and joint.strip(" ,").lower() == "and" and not _TELLING.isdisjoint(words(found[-1])[:4])
 
 
 def _is_unreal(said: str) -> bool:
@@ -192,6 +202,8 @@ def _pointed(said: str, what: str) -> str:
     """A clause whose ``it`` is what stands before it: ``the lamp, take it``."""
     tokens = words(what)
     named = next((word for word in tokens if word in lexicon.OBJECTS or word in lexicon.LANDMARKS or word in lexicon.TERRAINS), None)
-    if tokens[0] not in DETERMINERS:
+    if named is not None and (tokens[0] not in DETERMINERS or len(tokens) > 3):
         what = f"the {named}"
-    return re.sub(r"(?i)\b(?:it|them|him|her|there)\b", lambda _: what, said, count=1) if tokens[0] in DETERMINERS or named else said
+    elif tokens[0] not in DETERMINERS or len(tokens) > 3:
+        return said
+    return re.sub(r"(?i)\b(?:it|them|him|her|there)\b", lambda _: what, said, count=1)

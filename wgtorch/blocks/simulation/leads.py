@@ -7,6 +7,7 @@ A lead is made of words, not of phrases: ``i have no intention of``, ``it would 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wgtorch.blocks.simulation.inflection import forms
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, LANDMARKS, MANNERS, OBJECTS
@@ -39,7 +40,7 @@ _NOUNS = frozenset(
         "idea thing plan time moment way point choice decision turn job duty wish desire intention need mood urge goal aim chance "
         "opportunity reason right use sense harm favour favor kindness honour pleasure heart mind intentions plans account "
         "circumstances circumstance condition conditions means case price event order orders bit lot task mission hour day week part "
-        "while next option alternative pretty please goodness sake thought minute second dream"
+        "while next option alternative temptation impulse courage strength guts nerve imagination pretty please goodness sake thought minute second dream"
     ).split()
 )
 _ADJECTIVES = frozenset(
@@ -47,7 +48,7 @@ _ADJECTIVES = frozenset(
         "good great best wise nice lovely clever smart fine fun high about possible necessary important happy glad ready eager "
         "willing determined able allowed supposed sure keen free tempted inclined delighted grateful pleased kind dear bound busy "
         "prepared hoping planning off only sensible prudent wonderful safer safest careful certain set most such same fair anxious "
-        "curious cool big huge whole angel sweet little capable confident advisable enough interested far high least happier gladder safest "
+        "curious cool big huge whole angel sweet little capable confident advisable enough interested far high least slightest faintest remotest happier gladder safest "
         "better"
     ).split()
 )
@@ -68,7 +69,7 @@ _GOVERNS = TURNS | frozenset(
         "want wish like love need try attempt decide plan intend hope mean prefer choose begin start continue keep manage dare get "
         "agree promise resolve aim long yearn proceed volunteer remember think consider suggest recommend propose advise say guess "
         "suppose believe feel reckon fancy see ask beg order command urge tell expect require wait let help make end make_sure going "
-        "spend swear mind enjoy care desire find hurry prepare force allow permit bother long risk vow bring trouble know please seem appear insist demand request"
+        "spend swear mind enjoy care desire find hurry prepare force allow permit bother long risk vow bring trouble know please seem appear insist demand request dream"
     ).split()
 )
 """Verbs that are leads where another verb hangs on them: ``want to go``, ``stop going``, ``think we should go``."""
@@ -78,11 +79,14 @@ _SUPPOSING = frozenset(
         "request like want prefer need ask urge"
     ).split()
 )
-_BARE = frozenset("let help go come dare make run want need try prefer like".split())
+_BARE = frozenset("let help go come dare make run want need try prefer like wish".split())
 PAIRED = frozenset(["go", "come", "try", "run", "hurry", "get", "be", "dare"])
 _OBJECTS = frozenset("you me us him her them yourself myself not that everyone everybody sure certain it".split())
-_BETWEEN = (_OBJECTS | _ADVERBS | _ADJECTIVES | NO | {"than", "less", "against", "from"}) - {"to"}
+_BETWEEN = (_OBJECTS | _ADVERBS | _ADJECTIVES | NO | TURNS | {"than", "less", "against", "from"}) - {"to"}
 _LIGHT = {"take", "have", "give", "pay", "do", "go for", "get"}
+_OWN = dict.fromkeys(("his", "her", "our", "your", "their"), "my") | dict.fromkeys(
+    ("himself", "herself", "ourselves", "yourself"), "myself"
+)
 _WEAK = frozenset(("remark", "wish", "beg", "pray", "look", "unknown", "again"))
 COURTESY = frozenset("please kindly could can would may might will shall".split())
 
@@ -101,7 +105,7 @@ class Lead:
 
     verb: str
     length: int
-    rest: list[str]
+    rest: tuple[str, ...]
     words: tuple[str, ...]
     negated: bool
 
@@ -117,7 +121,7 @@ def led(tokens: list[str]) -> Lead | None:
     >>> led("i have no intention of going north".split()).negated, led("don't hesitate to take it".replace("don't", "do not").split()).negated
     (True, False)
     """
-    return _led(tokens, 0, ())
+    return _led(tuple(tokens), 0)
 
 
 def all_lead(tokens: list[str]) -> bool:
@@ -125,23 +129,27 @@ def all_lead(tokens: list[str]) -> bool:
     return all(word in LEADING or word in DETERMINERS for word in tokens)
 
 
-def _led(tokens: list[str], at: int, subject: tuple[str, ...]) -> Lead | None:
+@lru_cache(maxsize=4096)
+def _led(said: tuple[str, ...], at: int) -> Lead | None:
+    tokens = list(said)
     while at < len(tokens):
         word, before = tokens[at], tokens[at - 1] if at else ""
         if not at and word in PREPOSITIONS | {"instead"} and word != "to" and tokens[1:2] not in (["no"], ["any"]):
             return None  # "with trembling hands" is no lead
         is_noun = before in DETERMINERS and (word in _NOUNS or word in _ADJECTIVES or word in TURNS)
         found = None if is_noun else verb_at(tokens[at:])
+        if before == "no" and found is not None and found[2] == "base":
+            found, is_noun = None, True  # "by no stretch of the imagination"
         if found is not None:
             verb, length, form, rest = found
-            if word in LEADING and verb in _WEAK and length == 1 and (deep := _led(tokens, at + 1, subject)) is not None:
+            if word in LEADING and verb in _WEAK and length == 1 and (deep := _led(said, at + 1)) is not None:
                 return deep
             inner = _inner(tokens, at, form) if length < 3 else None
-            if inner is not None and (deep := _led(tokens, inner, subject)) is not None:
+            if inner is not None and (deep := _led(said, inner)) is not None:
                 return deep
             if not _may_act(tokens[:at], form):
                 return None
-            return Lead(verb, length, rest, tuple(tokens[:at]), _denied(tokens[:at]))
+            return Lead(verb, length, tuple(rest), tuple(tokens[:at]), _denied(tokens[:at]))
         if word == "too" and at + 2 < len(tokens) and tokens[at + 2] == "to":
             at += 1  # "too tired to"
         elif word in DETERMINERS and word not in _SUBJECTS:
@@ -151,8 +159,8 @@ def _led(tokens: list[str], at: int, subject: tuple[str, ...]) -> Lead | None:
         elif not is_noun and _base(word) in _GOVERNS and word not in LEADING:
             if (inner := _inner(tokens, at, "base")) is None:
                 return None
-            return _led(tokens, inner, subject)
-        elif word not in LEADING and _base(word) not in LEADING:
+            return _led(said, inner)
+        elif not is_noun and word not in LEADING and _base(word) not in LEADING:
             return None
         at += 1
     return None
@@ -165,7 +173,7 @@ def _base(word: str) -> str:
 def _inner(tokens: list[str], at: int, form: str) -> int | None:
     """Where the lead of the verb that hangs on the one at ``at`` begins; None where none does."""
     word, end = _base(tokens[at]), len(tokens)
-    if word not in _GOVERNS | _BARE | PAIRED:
+    if word not in _GOVERNS | _BARE | PAIRED or (word == "dream" and NO.isdisjoint(tokens[:at])):
         return None
     if word in PAIRED and tokens[at + 1 : at + 2] == ["and"]:
         return at + 2
@@ -179,7 +187,7 @@ def _inner(tokens: list[str], at: int, form: str) -> int | None:
     if word not in _GOVERNS or (word == "let" and tokens[at + 1 : at + 2] not in (["me"], ["us"])):
         return None
     to = at + 1
-    while to < end and tokens[to] in _BETWEEN and not is_gerund(tokens[to]):
+    while to < end and (tokens[to] in _BETWEEN or _is_lead_noun(tokens, to)) and not is_gerund(tokens[to]):
         to += 1
     if word == "spend":
         to = next((k for k in range(at + 1, min(end, at + 6)) if is_gerund(tokens[k])), end)
@@ -189,6 +197,11 @@ def _inner(tokens: list[str], at: int, form: str) -> int | None:
     if word in _SUPPOSING and any(token in ("i", "we", "you", "it", "the", "my", "our") for token in tokens[at + 1 : at + 5]):
         return at + 1
     return None
+
+
+def _is_lead_noun(tokens: list[str], at: int) -> bool:
+    """``the temptation`` in ``resist the temptation to``."""
+    return tokens[at] in _NOUNS or (tokens[at] in DETERMINERS and tokens[at + 1 : at + 2] != [] and tokens[at + 1] in _NOUNS)
 
 
 def is_gerund(word: str) -> bool:
@@ -218,7 +231,7 @@ def _may_act(lead: list[str], form: str) -> bool:
 
 
 def _denied(lead: list[str]) -> bool:
-    pure = [at for at, word in enumerate(lead) if word in NO]
+    pure = [at for at, word in enumerate(lead) if word in NO and lead[0] != "why"]
     is_no_reason = len(pure) > 1 and not {"why", "reason"}.isdisjoint(lead[pure[0] :])
     denied = bool(pure) and not is_no_reason and not any(word in _CANCEL for word in lead[pure[0] :])
     turned = sum(
@@ -244,7 +257,7 @@ def verb_at(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
     light = _light(tokens)
     if light is not None:
         return light
-    others = ["my" if word in ("his", "her", "our", "your", "their") else word for word in tokens[1:LONGEST_PHRASE]]
+    others = [_OWN.get(word, word) for word in tokens[1:LONGEST_PHRASE]]
     if tokens[0] == "be" and tokens[1:2] != [] and tokens[1] in _ADJECTIVES:
         return verb_at(["be", *tokens[2:]])  # "be good friends"
     for length in range(min(LONGEST_PHRASE, len(tokens)), 0, -1):
@@ -272,10 +285,10 @@ def _light(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
     start = 1
     if first == "go" and tokens[1:2] == ["for"]:
         start = 2
-    elif first not in _LIGHT:
+    elif first not in _LIGHT | {"make"}:
         return None
     for at in range(start, min(len(tokens) - 1, start + 4)):
-        if tokens[at] not in ("a", "an", "some", "another"):
+        if tokens[at] not in ("a", "an", "some", "another", "one"):
             continue
         for noun in range(at + 1, min(len(tokens), at + 3)):
             word = next((base for base, _ in [(tokens[noun], ""), *forms(tokens[noun])] if base in PHRASES), None)
@@ -285,6 +298,8 @@ def _light(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
             verb, whom = PHRASES[word], tokens[start:at]
             behind = tokens[noun + 1 :]
             if whom and (first not in ("give", "pay") or FRAMES.get(verb, "thing") in ("move", "hand")):
+                continue
+            if first == "make" and verb not in ("go", "rest", "swim", "look", "sleep", "talk", "return"):
                 continue
             if behind[:1] and first == "give" and behind[0] == "to":
                 behind = behind[1:]

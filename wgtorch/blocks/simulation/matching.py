@@ -66,6 +66,9 @@ def find(draft: Draft, actor: str, phrase: str | None) -> Named:
     if any(word in lexicon.SKY_THINGS for word in said.split()):
         return Named("sky", said)
     names = {name.lower(): name for name in (*draft.places, *draft.characters)}
+    within = next((name for low, name in names.items() if f" {low} " in f" {said} " and low not in _COMMON), None)
+    if within is not None:
+        return Named("place" if within in draft.places else "character", within, colour)
     if len(said) > 4 and (alike := get_close_matches(said, names, 1, 0.85)):  # misspelled
         return Named("place" if names[alike[0]] in draft.places else "character", names[alike[0]], colour)
     return Named("nothing", said, colour)

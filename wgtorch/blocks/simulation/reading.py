@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import replace
 
 from wgtorch.blocks.simulation import lexicon
@@ -57,7 +58,7 @@ _STATEMENT = re.compile(
     r"(?:is|are|was|were|am|has been|have been|seems?|looks? (?=\w+$)|feels? (?=\w+$)|never|always|used to)\b"
 )
 _SUGGESTED = re.compile(
-    r"^(?:how about|what about|why not|why do not (?:we|you|i)|what if we|what do you say we|what say we|how would you like to|how do you feel about|do you fancy)\b ?"
+    r"^(?:(?:can|could|will|would|should|shall|might) not (?:we|you|i)|how about|what about|why not|why do not (?:we|you|i)|what if we|what do you say we|what say we|how would you like to|how do you feel about|do you fancy)\b ?"
 )
 _JUDGED = re.compile(r"^(?P<what>(?:\w+ing|to \w+) .+?) (?:is|are|would be|seems|sounds|looks|feels)(?: like)? (?P<how>.+)$")
 _OUT_OF = re.compile(r"\b(?:out of the question|not allowed|off limits|no option|not an option)\b")
@@ -100,7 +101,8 @@ class RuleReader:
 
     def read(self, text: str) -> list[Action]:
         """One action for each clause of the line."""
-        plain = re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+|^\s*[>/$]+\s*(?:me\b)?", " ", text)
+        plain = re.sub(r"(?<=\d)[.,](?=\d)", "", unicodedata.normalize("NFKC", text))
+        plain = re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+|^\s*[>/$]+\s*(?:me\b)?", " ", plain)
         letters = [char for char in plain if char.isalpha()]
         if not letters:
             return [Action(UNKNOWN_VERB, manner="there are no words in that", words=text)]
@@ -143,7 +145,7 @@ class RuleReader:
             tokens = ["examine", *tokens[1:]]
         if not tokens:
             return Action(UNKNOWN_VERB, words=text)
-        if len(tokens) <= 2 and named_in(tokens[-1], lexicon.DIRECTIONS):
+        if len(tokens) <= 2 and named_in(tokens[-1], lexicon.DIRECTIONS) and (verb_at(tokens) or ("go",))[0] == "go":
             return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), words=text)
         if PHRASES.get(joined) == "again":
             return Action("again", words=text)
@@ -199,14 +201,16 @@ class RuleReader:
             )
             if is_start and (lead := led(tokens[at:])) is not None:
                 if len(lead.rest) == lead.length and tokens[0] in PREPOSITIONS:  # "to the sea I walk"
-                    lead = replace(lead, rest=[*lead.rest, *tokens[:at]])
+                    lead = replace(lead, rest=(*lead.rest, *tokens[:at]))
                 return lead if NEGATORS.isdisjoint(tokens[:at]) else None
         starts = [at for at in range(1, min(len(tokens), 7)) if verb_at(tokens[at:]) is not None and tokens[at - 1] not in DETERMINERS]
         return led(tokens[starts[-1] :]) if starts and NEGATORS.isdisjoint(tokens[: starts[-1]]) else None
 
     def _is_question(self, tokens: list[str], is_asked: bool) -> bool:
-        if tokens[0] in _QUESTION_WORDS:
+        if tokens[0] in _QUESTION_WORDS or (is_asked and tokens[0] in ("it", "this", "there") and tokens[1:2] == ["is"]):
             return True
+        if is_asked and tokens[0] in PREPOSITIONS and tokens[1:2] and tokens[1] in _QUESTION_WORDS:
+            return True  # "with whom can I speak?"
         if tokens[0] not in _AUXILIARIES or len(tokens) < 2 or tokens[1] == "not":
             return False
         if tokens[0] in _OFFERS and tokens[1] in ("i", "you", "we", "somebody", "someone", "one", "the"):
@@ -234,7 +238,7 @@ class RuleReader:
 
     def _act(self, lead: Lead, text: str, excluded: str, *, polite: bool = False) -> Action:
         """What a clause with a verb names."""
-        rest, length, negated, polite = lead.rest, lead.length, lead.negated, polite or lead.polite
+        rest, length, negated, polite = list(lead.rest), lead.length, lead.negated, polite or lead.polite
         if negated and "until" in rest[length:]:
             rest = rest[: rest.index("until")]
         verb, rest = _by_what_follows(lead.verb, rest)
@@ -247,21 +251,24 @@ class RuleReader:
             rest, negated = [*rest[:length], *rest[length + 1 :]], not negated
         if (told := self._told_to(verb, rest[length:], text)) is not None:
             return replace(told, negated=negated, polite=polite)
-        action = self._with_arguments(verb, " ".join(rest[:length]), _without_purpose(rest[length:]), negated, polite, text)
+        said = _without_purpose(_without_relative(verb, rest[length:]))
+        action = self._with_arguments(verb, " ".join(rest[:length]), said, negated, polite, text)
         if action.target in _NOTHING or action.place in _NOTHING or (action.target or "").startswith("no "):
-            action = replace(
-                action, negated=not negated, target=None if action.target in _NOTHING else (action.target or "").removeprefix("no ")
-            )
+            action = replace(action, negated=True, target=None if action.target in _NOTHING else (action.target or "").removeprefix("no "))
         if excluded in ("here", "now", "today", "there") and FRAMES.get(verb) != "move":
             return replace(action, negated=True)
         return replace(action, manner=f"not {excluded}") if excluded else action
 
     def _told_to(self, verb: str, rest: list[str], text: str) -> Action | None:
         """What somebody is asked or told to do: to come along, to hand something over, or else it is talk."""
-        if verb not in ("ask", "talk", "beg") or "to" not in rest[1:]:
+        if "to" not in rest[1:]:
             return None
         at = rest.index("to", 1)
         who, what = " ".join(rest[:at]), rest[at + 1 :]
+        if verb not in ("ask", "talk", "beg") and (
+            verb not in ("take", "wish", "greet", "help") or not (rest[0].capitalize() in NAMES or rest[at - 1] in ROLES)
+        ):
+            return None
         order = led(what)
         if order is None or any(word in PREPOSITIONS for word in rest[:at]):
             return None
@@ -309,6 +316,8 @@ class RuleReader:
             )
         if verb == "give" and receiver in ("me", "us"):
             verb, receiver = "beg", None
+        if verb == "teach" and target in ("me", "us"):
+            verb, target = "talk", None
         if frame == "person" and verb in ("talk", "teach") and target is not None:
             who, topic = _indirect(target)
             target, said = (who, [*said, str(topic)]) if who is not None else (target, said)
@@ -317,7 +326,7 @@ class RuleReader:
                 target = None
             if place is not None and all(word in lexicon.DIRECTIONS or word in DETERMINERS for word in words(place)):
                 place = None
-            said.append(direction)
+            said.append(lexicon.DIRECTIONS[direction])
         if frame == "move" and place is None and target is not None:
             place, target = target, None
         if verb == "colour":
@@ -354,6 +363,24 @@ def _without_purpose(rest: list[str]) -> list[str]:
     return rest
 
 
+def _without_relative(verb: str, rest: list[str]) -> list[str]:
+    """Arguments without a clause that tells more of them: ``the seeds that Anna gave me`` is ``the seeds``."""
+    if verb in ("look", "search") and rest[:1] != [] and rest[0] in ("what", "whether", "who", "if"):
+        return next((rest[at:] for at in range(1, len(rest)) if rest[at] in _WHERE), [])
+    if verb in ("take", "gather") and rest[1:2] != [] and rest[0] == "with" and rest[1] in ("me", "us"):
+        rest = rest[2:]
+    for at in range(1, len(rest) - 2):
+        is_told = rest[at + 1] in _SPEAKERS | DETERMINERS | _AUXILIARIES or rest[at + 1].capitalize() in NAMES
+        if (
+            rest[at] in ("that", "which", "who", "whom", "where")
+            and is_told
+            and rest[at - 1] not in PREPOSITIONS
+            and verb not in ("ask", "talk", "wish", "stay")
+        ):
+            return rest[:at]
+    return rest
+
+
 def _asked_of(who: str, action: Action, said: str) -> Action:
     """What it is to say something to somebody: what they are asked for, told of, or what one wants to do with them."""
     if ({"i", "we"} & set(words(said)[:2]) or words(said)[:2] in (["let", "us"], ["let", "me"])) and action.verb not in (
@@ -383,7 +410,7 @@ def _asked_of(who: str, action: Action, said: str) -> Action:
     return Action("talk", target=who, manner=f"to {said}", words=action.words)
 
 
-_FRONTS = frozenset("as since while like now instead rather out having being".split())
+_FRONTS = frozenset("as since while like now instead rather out having being all every each one together".split())
 _GREETINGS = {
     phrase: phrase
     for phrase, verb in PHRASES.items()
@@ -403,6 +430,14 @@ def _by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
         and verb in ("use", "wish", "craft")
     ):
         return "colour", [rest[0], *rest[1:]]
+    if rest[0] == "turn" and not lexicon.DIRECTIONS.keys().isdisjoint(rest):
+        return "go", rest
+    if rest[0] == "beg" and not {"pardon", "forgiveness"}.isdisjoint(rest):
+        return "reconcile", ["beg", *(word.removesuffix("'s") for word in rest[1:] if word not in ("pardon", "forgiveness", "of", "for"))]
+    if rest[0] == "give" and rest[-1] in ("regards", "thanks", "love", "greetings", "best"):
+        return "greet", [word for word in rest[:-1] if word not in ("my", "our", "to")]
+    if verb == "return" and not {"where", "was"} - set(rest):
+        return "return", rest[:1]
     if (rest[0] in ("set", "put") and rest[-2:] == ["on", "fire"]) or (rest[0] == "set" and rest[-1] in ("alight", "ablaze")):
         return "burn", rest[: -2 if rest[-1] == "fire" else -1]
     return verb, rest

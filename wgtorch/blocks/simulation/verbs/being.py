@@ -58,7 +58,7 @@ def _hours(draft: Draft, action: Action) -> int | None:
 @verb("sleep")
 def sleep(draft: Draft, actor: str, action: Action) -> Verdict:
     """Sleeps: until the hour that is named, else eight hours."""
-    if not _AGES.isdisjoint(words(" ".join(filter(None, (action.target, action.manner, action.place))))):
+    if _is_ages(" ".join(filter(None, (action.target, action.manner, action.place)))):
         return refused(draft, actor, action, "nobody sleeps that long")
     hours = _hours(draft, action)
     if hours is None:
@@ -69,7 +69,16 @@ def sleep(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=draft.place_of(actor), hours=hours)
 
 
-_AGES = frozenset(("year", "years", "century", "centuries", "decade", "decades", "ages", "forever", "eternity"))
+_AGES = frozenset(
+    ("year", "years", "century", "centuries", "decade", "decades", "ages", "forever", "eternity", "hundred", "thousand", "million")
+)
+
+
+def _is_ages(said: str) -> bool:
+    """True for longer than anybody can wait: years, or numbers of three digits and more."""
+    return not _AGES.isdisjoint(words(said)) or any(
+        word[0].isdecimal() and not (word.isdecimal() and len(word) < 3) for word in words(said)
+    )
 
 
 @verb("wait")
@@ -84,7 +93,7 @@ def wait(draft: Draft, actor: str, action: Action) -> Verdict:
         weather = "cloudy" if weather in ("rain", "storm", "snow") else "clear"
     if weather is not None and "night" not in words(said):
         return _wait_for(draft, actor, action, weather)
-    if not _AGES.isdisjoint(words(said)):
+    if _is_ages(said):
         return refused(draft, actor, action, "nobody can wait that long", bare(said))
     hours = _hours(draft, action)
     if actor == draft.hero:

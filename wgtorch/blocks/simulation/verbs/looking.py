@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
@@ -21,7 +23,9 @@ _CHANCE = 0.35
 @verb("look")
 def look(draft: Draft, actor: str, action: Action) -> Verdict:
     """Looks at what is here; it changes nothing."""
-    said, here = action.target or action.place, draft.place_of(actor)
+    said, here = action.target or action.place or action.manner, draft.place_of(actor)
+    if named_in(said, lexicon.DIRECTIONS):
+        return draft.close(actor, action, "done", target=here, answer=answer_to(draft, actor, replace(action, target=None, place=None)))
     if bare(said) and bare(said) not in ("around", "about", "place", "here", "everything", "surroundings", "landscape", "view", "horizon"):
         named = find(draft, actor, said)
         place = draft.places[here]
@@ -228,7 +232,7 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
         return f"{topic.name}, {with_article(draft.characters[topic.name]['role'])}, is at {draft.place_of(topic.name)}{wants}"
     if topic.part == "place":
         return describe_place(draft, actor, topic.name)
-    if topic.part == "object" and first in ("who", "whose"):
+    if topic.part == "object" and (first in ("who", "whose") or not {"have", "has", "got"}.isdisjoint(said)):
         bearer = draft.objects[topic.name]["bearer"]
         return f"{bearer} carries the {topic.name}" if bearer else f"the {topic.name} is nobody's"
     if topic.part == "object":

@@ -99,6 +99,8 @@ def steal(draft: Draft, actor: str, action: Action) -> Verdict:
     """Takes what somebody here carries; it is not forgotten."""
     here = draft.place_of(actor)
     owner = person(draft, actor, bare(action.receiver or action.place or ""))
+    if owner is None and (owner := person(draft, actor, bare(action.target))) is not None:
+        action = replace(action, target=next(iter(draft.characters[owner]["carries"]), None))  # "rob Anna"
     others = [owner] if owner is not None else draft.here(here, but=actor)
     for other in others:
         if draft.place_of(other) != here:
