@@ -128,8 +128,10 @@ def test_an_interrupt_leaves_a_checkpoint_from_which_it_goes_on_exactly(how: str
     settings["checkpoint"] = {"every": 1000}
     whole = fit(target(), settings, tmp_path / "whole").target
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as stopped:
         fit(target(), {**settings, "objective": Stops(3, how)}, tmp_path / "part")
+    if how == "sigterm":
+        assert getattr(stopped.value, "code", None) == 143
     assert signal.getsignal(signal.SIGINT) is before
     assert (tmp_path / "part/checkpoints/last/manifest.json").is_file()
     again = fit(target(), settings, tmp_path / "again", resume=tmp_path / "part").target

@@ -6,8 +6,10 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -227,6 +229,31 @@ def test_a_text_of_several_words_needs_no_second_quotes(typed: str, value: Any) 
     assert read.value() == value
     assert quoted("a=x y,z", is_sweep=True) == "a=x y,z"
     assert quoted("a=choice(x, y)") == "a=choice(x, y)"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
+def test_a_signal_to_the_command_ends_its_training_with_a_checkpoint(number: int, code: int | None, tmp_path: Path) -> None:
+    words = [
+        "tiny_denoising",
+        "trainer.max_steps=1000000",
+        "trainer.val_check_interval=null",
+        "checkpoint.every=1000000",
+        "trainer.log_every_n_steps=1",
+    ]
+    start = [sys.executable, "-m", "wgtorch.cli.main", "train", *words, f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        start, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    log = tmp_path / "run/metrics.csv"
+    while not log.is_file() or len(log.read_text().splitlines()) < 2:
+        assert process.poll() is None
+        time.sleep(0.2)
+    (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)  # a terminal's Ctrl-C comes to all
+    found = process.wait()
+    assert found == code if code is not None else found != 0
+    assert (tmp_path / "run/checkpoints/last/manifest.json").is_file()
 
 
 def test_a_mistake_is_a_message(tmp_path: Path) -> None:

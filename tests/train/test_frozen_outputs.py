@@ -72,6 +72,37 @@ def test_losses_are_those_without_a_cache_and_frozen_models_run_once_for_each_sa
     assert calls.rows["codec"] == 3
 
 
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning", "ignore:.*LeafSpec:FutureWarning")
+def test_a_step_does_not_walk_over_all_modules_of_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lightning.pytorch as pl
+
+    from wgtorch.train import Trainable
+
+    graph, seen = light(tmp_path), [0]
+    unet, walk = graph.nodes["backbone"].model, torch.nn.Module.named_modules
+    modules = set(map(id, unet.modules()))
+
+    def counted(self: Any, *args: Any, **options: Any) -> Any:
+        seen[0] += id(self) in modules
+        return walk(self, *args, **options)
+
+    class Last(pl.Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            seen[0] = 0
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            seen.append(seen[0])
+
+    monkeypatch.setattr(torch.nn.Module, "named_modules", counted)
+    trainable = Trainable(graph, objective=Denoising(prediction="noise"), cache={})
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    pl.Trainer(max_steps=2, accelerator="cpu", callbacks=[Last()], **quiet).fit(
+        trainable,
+        torch.utils.data.DataLoader([batch()] * 2, batch_size=None),  # type: ignore[arg-type]
+    )
+    assert seen[-1] < len(modules) / 4, "the first step checks more"
+
+
 def test_the_negative_half_is_no_part_of_training(tmp_path: Path) -> None:
     graph = light(tmp_path)
     call = Denoising(prediction="noise").denoiser(graph).call

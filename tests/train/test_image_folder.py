@@ -71,6 +71,29 @@ def test_lists_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ImageFolder(folder=str(tmp_path.joinpath("empty").mkdir() or tmp_path / "empty"), **SMALL)
 
 
+def test_captions_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    draw(tmp_path, "one.png", caption=None)
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,text\none.png,a dog, sitting\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="metadata.csv: entry 1 has more fields than the first line; write a caption with commas in quo"):
+        ImageFolder(folder=str(tmp_path), **SMALL)
+    table.write_bytes("file_name,text\none.png,café\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match="metadata.csv: is no UTF-8"):
+        ImageFolder(folder=str(tmp_path), **SMALL)
+    table.unlink()
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "one.png", "text": "one\u2028two"}', encoding="utf-8")
+    assert ImageFolder(folder=str(tmp_path), **SMALL).captions == ["one\u2028two"]
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "one.png", "text": ""}', encoding="utf-8")
+    assert ImageFolder(folder=str(tmp_path), prompt="a dog", **SMALL).captions == [""], "nothing is said on purpose"
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    draw(tmp_path, "one.png")
+    draw(tmp_path / ".ipynb_checkpoints", "one-checkpoint.png")
+    (tmp_path / "._one.png").write_bytes(b"what macOS writes beside files on a stick")
+    assert [path.name for path in ImageFolder(folder=str(tmp_path), **SMALL).pictures] == ["one.png"]
+
+
 def test_transparent_turned_grey_deep_and_other_files(tmp_path: Path) -> None:
     layer = np.zeros((32, 32, 4), np.uint8)
     layer[..., 0], layer[:, 16:, 3] = 255, 255
@@ -96,7 +119,8 @@ def test_broken_files_are_named_and_refused_or_skipped(tmp_path: Path) -> None:
     whole = noise(tmp_path, "cut.png", 60, 60).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.jpg").write_text("this is no picture")
-    with pytest.raises(ConfigError, match=r"2 files cannot be read: .*cut.png.*text.jpg"):
+    Image.new("F", (32, 32), 0.5).save(tmp_path / "range.tiff")
+    with pytest.raises(ConfigError, match=r"3 files cannot be read: .*cut.png.*range.tiff: .*floating-point.*text.jpg"):
         ImageFolder(folder=str(tmp_path), prompt="a", **SMALL)
     assert [path.name for path in ImageFolder(folder=str(tmp_path), prompt="a", broken="skip", **SMALL).pictures] == ["good.png"]
 

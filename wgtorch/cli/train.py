@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,18 @@ _FOLDERS = (
 
 
 def command(args: argparse.Namespace) -> int:
-    """Starts the program in a process of its own, from which Lightning may start more."""
-    return subprocess.call([sys.executable, "-m", "wgtorch.cli.train", *arguments_of(args.target, args.overrides)])
+    """Starts the program in a process of its own, from which Lightning may start more; it is that which a signal stops, after its batch."""
+    process = subprocess.Popen([sys.executable, "-m", "wgtorch.cli.train", *arguments_of(args.target, args.overrides)])
+    before = signal.signal(signal.SIGTERM, lambda *ignored: process.terminate())
+    try:
+        while True:
+            try:
+                code = process.wait()
+                return code if code >= 0 else 128 - code
+            except KeyboardInterrupt:  # a terminal's Ctrl-C comes to both
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def arguments_of(target: str, overrides: Sequence[str]) -> list[str]:

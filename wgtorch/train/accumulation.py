@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,8 +63,8 @@ class GradientGroup:
         """Takes up what :meth:`state` gave; it is put back before the next batch."""
         self._saved = state
 
-    def restore(self, parameters: Mapping[str, nn.Parameter], rank: int, world_size: int) -> None:
-        """Puts sums that a checkpoint held back into the parameters."""
+    def restore(self, parameters: Callable[[], Mapping[str, nn.Parameter]], rank: int, world_size: int) -> None:
+        """Puts sums that a checkpoint held back into the parameters, which are asked for in that case alone."""
         if self._saved is None:
             return
         if world_size != len(self._saved):
@@ -72,8 +72,8 @@ class GradientGroup:
                 f"the checkpoint was written by {len(self._saved)} processes in the middle of an accumulation, and there are {world_size}; "
                 "go on with as many, or from another checkpoint"
             )
-        own, self._saved = self._saved[rank], None
+        own, self._saved, named = self._saved[rank], None, parameters()
         self._counts = list(own["counts"])
         for name, value in own["sums"].items():
-            like = parameters[name]
+            like = named[name]
             like.grad = share_of(value.to(like.device, like.dtype, copy=True), like)

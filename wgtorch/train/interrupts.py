@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the first lets the batch that runs come to its end, the second stops at once."""
+"""Ctrl-C and SIGTERM during a training: the first lets the batch that runs come to its end, a second Ctrl-C stops at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
 _FLAG = "_wgtorch_interrupted"
 """Attribute of a Trainer: that it is to stop after the batch that runs."""
 
 
 @contextmanager
 def interruptible(trainer: Any) -> Iterator[None]:
-    """Inside, Ctrl-C asks a Trainer to stop after the batch that runs; whatever handled it before does so again afterwards."""
+    """Inside, Ctrl-C asks a Trainer to stop after the batch that runs; whatever handled it before does so again afterwards.
+
+    SIGTERM ends the process as a shell expects it, with 143: Lightning's own exception says that all is well.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,6 +33,9 @@ def interruptible(trainer: Any) -> Iterator[None]:
     signal.signal(signal.SIGINT, ask)
     try:
         yield
+    except SIGTERMException as stop:
+        stop.code = 128 + signal.SIGTERM
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -212,7 +212,7 @@ class Trainable(pl.LightningModule):
             say_what_is_left_out(self.target, learned)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.group.restore(self._gradients(), self.global_rank, self.trainer.world_size)
+        self.group.restore(self._gradients, self.global_rank, self.trainer.world_size)
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.is_stepping = self._is_grouped  # what is summed so far would be lost among half a batch's gradients

@@ -122,20 +122,19 @@ def _factor(size: int) -> int:
 
 
 def lokr(maker: Maker, key: str, base: Tensor) -> Tensor:
-    """LoKr with a second factor of low rank."""
+    """LoKr with a second factor of low rank; of a convolution with a core (Tucker), as LyCORIS writes it."""
     out, inwards = base.shape[:2]
     first = (_factor(out), _factor(inwards))
     w1 = maker.numbers(*first, scale=0.5)
-    a2, b2 = maker.numbers(out // first[0], RANK), maker.numbers(RANK, inwards // first[1], *base.shape[2:])
-    maker.tensors |= {f"{key}.lokr_w1": w1, f"{key}.lokr_w2_a": a2, f"{key}.lokr_w2_b": b2.flatten(1)}
-    maker.tensors[f"{key}.alpha"] = torch.tensor(1.0)
-    second = (a2 @ b2.flatten(1)).view(a2.shape[0], *b2.shape[1:])
-    if base.dim() > 2:  # as LyCORIS writes a convolution's
-        maker.tensors[f"{key}.lokr_w2"] = second
-        del maker.tensors[f"{key}.lokr_w2_a"], maker.tensors[f"{key}.lokr_w2_b"]
-    scale = 0.5 if base.dim() == 2 else 1.0
+    a2, b2 = maker.numbers(out // first[0], RANK), maker.numbers(RANK, inwards // first[1])
+    maker.tensors |= {f"{key}.lokr_w1": w1, f"{key}.lokr_w2_a": a2, f"{key}.lokr_w2_b": b2, f"{key}.alpha": torch.tensor(1.0)}
+    second = a2 @ b2
+    if base.dim() > 2:
+        core = maker.numbers(RANK, RANK, *base.shape[2:], scale=1.0)
+        maker.tensors |= {f"{key}.lokr_t2": core, f"{key}.lokr_w2_a": a2.t().contiguous()}
+        second = torch.einsum("i j ..., p i, j r -> p r ...", core, a2, b2).contiguous()
     kron = torch.kron(w1.view(*first, *[1] * (base.dim() - 2)), second)
-    return base + scale * kron.view(base.shape)
+    return base + 0.5 * kron.view(base.shape)
 
 
 def lokr_whole(maker: Maker, key: str, base: Tensor) -> Tensor:

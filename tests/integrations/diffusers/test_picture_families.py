@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from wgtorch import lora
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
+pytestmark = [  # of their code, about numpy 2
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 
 
 def shown(height: int, width: int, seed: int = 5) -> tuple[Any, Tensor]:
@@ -129,6 +133,26 @@ def test_animatediff(batched: bool, tmp_path: Path) -> None:
         torch.testing.assert_close(theirs(pipeline, **call), found, rtol=0, atol=CLOSE)
 
 
+def test_what_is_switched_on_in_a_pipeline_and_other_animatediffs_are_refused(tmp_path: Path) -> None:
+    parts = tiny.stable_diffusion(tmp_path).components
+    own = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    adapter = diffusers.MotionAdapter(
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2,
+        motion_max_seq_length=8, use_motion_mid_block=True,
+    )  # fmt: skip
+    pipeline = diffusers.AnimateDiffPipeline(**own, motion_adapter=adapter)
+    for switch, arguments in (("free_init", {"num_iters": 2}), ("free_noise", {"context_length": 2, "context_stride": 1})):
+        getattr(pipeline, f"enable_{switch}")(**arguments)
+        with pytest.raises(ConfigError, match=f"enable_{switch} is on in the pipeline"):
+            Graph.from_diffusers(pipeline, task="text_to_video")
+        getattr(pipeline, f"disable_{switch}")()
+    Graph.from_diffusers(pipeline, task="text_to_video")
+    for kind in ("AnimateDiffSDXLPipeline", "AnimateDiffControlNetPipeline", "AnimateDiffVideoToVideoPipeline"):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind, "unet": ["diffusers", "UNetMotionModel"]}))
+        with pytest.raises(ConfigError, match=r"from a prompt over a Stable Diffusion 1 is here \(AnimateDiffPipeline\)"):
+            Graph.from_diffusers(tmp_path, task="text_to_video")
+
+
 def test_schedulers_that_draw_frame_by_frame_are_refused() -> None:
     pipeline = tiny_prompted.cogvideox()
     pipeline.scheduler = diffusers.DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -179,10 +203,27 @@ def test_stable_video_diffusion(moving: Any, batched: bool, tmp_path: Path) -> N
         check_folder(moving, graph, tmp_path / "out", pictures, "image_to_video", **call)
 
 
-def test_a_scheduler_that_makes_another_video_is_refused(moving: Any) -> None:
-    other = diffusers.HeunDiscreteScheduler.from_config(moving.scheduler.config)
-    with pytest.raises(ConfigError, match="HeunDiscreteScheduler is not supported with Stable Video Diffusion; expected one of Euler"):
-        Graph.from_diffusers(diffusers.StableVideoDiffusionPipeline(**{**moving.components, "scheduler": other}), task="image_to_video")
+def with_scheduler(pipeline: Any, name: str, **config: Any) -> Any:
+    scheduler = getattr(diffusers, name).from_config({**pipeline.scheduler.config, **config})
+    return diffusers.StableVideoDiffusionPipeline(**{**pipeline.components, "scheduler": scheduler})
+
+
+@pytest.mark.parametrize("name", ["HeunDiscrete", "DPMSolverMultistep", "KDPM2Discrete", "DEISMultistep"])
+def test_stable_video_diffusion_with_sigmas_that_the_scheduler_reaches(moving: Any, name: str) -> None:
+    pipeline = with_scheduler(moving, f"{name}Scheduler", sigma_min=0.05, sigma_max=9.0)
+    graph = Graph.from_diffusers(pipeline, task="image_to_video")
+    check_same(pipeline, graph, {"image": shown(32, 32)}, height=32, width=32, num_inference_steps=3)
+
+
+def test_a_scheduler_whose_steps_fail_or_draw_is_refused(moving: Any) -> None:
+    heun = with_scheduler(moving, "HeunDiscreteScheduler")  # its sigmas begin at 700, of which it knows no timesteps
+    with pytest.raises(IndexError):
+        theirs(heun, image=shown(32, 32)[0], height=32, width=32, num_inference_steps=3)
+    with pytest.raises(ConfigError, match="HeunDiscreteScheduler fails in its own steps .* sigma_max beyond what it was trained for"):
+        Graph.from_diffusers(heun, task="image_to_video")
+    for name in ("TCD", "SASolver", "LCM", "EulerAncestralDiscrete"):
+        with pytest.raises(ConfigError, match=f"{name}Scheduler draws in each step, and in the pipeline of Stable Video Diffusion frame"):
+            Graph.from_diffusers(with_scheduler(moving, f"{name}Scheduler", use_karras_sigmas=False), task="image_to_video")
 
 
 # --- FLUX.2 -----------------------------------------------------------------------------------------------------------

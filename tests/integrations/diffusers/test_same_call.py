@@ -206,3 +206,25 @@ def test_a_unet_of_another_dtype_than_its_neighbours(tmp_path: Path) -> None:
         found = Graph.from_diffusers(pipeline, batched=batched).run({"prompt": PROMPT, "num_inference_steps": 3}, seed=1)["image"]
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["Heun", "DPMSolverMultistep", "DPMSolverSinglestep", "KDPM2", "SASolver"])
+def test_the_ends_of_sigmas_that_another_scheduler_left_in_the_config(pipelines: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    kind = {"Heun": "HeunDiscrete", "KDPM2": "KDPM2Discrete"}.get(kind, kind)
+    euler = diffusers.EulerDiscreteScheduler(**tiny.BETAS, use_karras_sigmas=True, sigma_min=0.1, sigma_max=8.0)
+    own = getattr(diffusers, f"{kind}Scheduler").from_config(euler.config)
+    call = {"prompt": PROMPT, "num_inference_steps": 4}
+    pipeline = as_class(pipelines["sd"], "StableDiffusionPipeline", scheduler=own)
+    graph = Graph.from_diffusers(pipeline)
+    check_equal(pipeline, graph, **call)
+    check_equal(pipeline, Graph.from_diffusers(graph.to_diffusers(tmp_path / "out")), **call)
+    graph.set_solver("solver/heun")
+    heun = diffusers.HeunDiscreteScheduler.from_config(own.config)
+    check_equal(as_class(pipelines["sd"], "StableDiffusionPipeline", scheduler=heun), graph, **call)
+
+
+def test_a_shift_that_is_not_in_the_config_is_refused(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion_3(tmp_path)
+    pipeline.scheduler.set_shift(7.0)  # of sigmas whose ends are those of the old shift
+    with pytest.raises(ConfigError, match=r"told a shift of 7.0 by set_shift, .*from_config\(pipeline.scheduler.config, shift=7.0\)"):
+        Graph.from_diffusers(pipeline)

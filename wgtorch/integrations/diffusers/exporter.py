@@ -17,6 +17,7 @@ from wgtorch.integrations.diffusers.exported_adapters import without_adapters
 from wgtorch.integrations.diffusers.families import FAMILIES, Family, Part
 from wgtorch.integrations.diffusers.importer import from_diffusers
 from wgtorch.integrations.diffusers.read_back import check_written
+from wgtorch.integrations.diffusers.schedulers import make_scheduler
 from wgtorch.integrations.diffusers.source import INDEX
 from wgtorch.integrations.diffusers.translation import scheduler_for
 
@@ -99,7 +100,7 @@ def pipeline_of(graph: Graph) -> Any:
     taken = inspect.signature(pipeline_class.__init__).parameters
     parts = {part: value for part, value in parts.items() if value is not None or part in taken} | family.arguments(graph)
     scheduler, config = scheduler_for(graph.nodes["schedule"], graph.nodes["solver"], is_even=family.is_even)
-    pipeline = pipeline_class(**parts, scheduler=getattr(library, scheduler)(**config))
+    pipeline = pipeline_class(**parts, scheduler=make_scheduler(scheduler, config))
     _check_same(graph, from_diffusers(pipeline, task=family.task_of(graph), batched="repeat" in graph.nodes))
     return pipeline
 

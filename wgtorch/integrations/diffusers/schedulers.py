@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.integrations.diffusers.patches import pack, unpack
 from wgtorch.ports import DONE, END, FIRST_TIMESTEP, NUM_STEPS, PROGRESS, RUN_SIGMAS, RUN_TIMESTEPS, START, STRENGTH
 from wgtorch.roles import Schedule, Solver
+
+SEQUENCES = ("karras", "exponential", "beta")
+"""Of sigmas, that schedulers take by a setting ``use_..._sigmas``."""
 
 
 def scheduler_names() -> list[str]:
@@ -63,12 +67,48 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: the config has keys that it does not take.
     """
-    found = scheduler_class(name)
-    taken = list(inspect.signature(found.__init__).parameters)[1:]  # type: ignore[misc]
+    found: Any = scheduler_class(name)
+    known = default_settings(name, config)
     for key in config:
-        if key not in taken:
-            raise ConfigError(f"solver/diffusers.config.{key}: {name} takes no such setting; {suggest(key, taken)}")
-    return found(**config)
+        if key not in known:
+            raise ConfigError(f"solver/diffusers.config.{key}: {name} takes no such setting; {suggest(key, known)}")
+    taken = inspect.signature(found.__init__).parameters
+    made = found(**{key: value for key, value in config.items() if key in taken})
+    made.register_to_config(**{key: value for key, value in config.items() if key not in taken})
+    return made
+
+
+def default_settings(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scheduler reads of a config, with defaults: what its constructor takes, and the ends of a sequence of sigmas.
+
+    Many read those from the config alone, where ``from_config`` has left them of a scheduler whose constructor does take them.
+    """
+    parameters = inspect.signature(scheduler_class(name).__init__).parameters  # type: ignore[misc]
+    found = {key: parameter.default for key, parameter in parameters.items() if parameter.default is not parameter.empty}
+    if any(config.get(f"use_{sequence}_sigmas") for sequence in SEQUENCES if f"use_{sequence}_sigmas" in found):
+        found = {"sigma_min": None, "sigma_max": None, **found}
+    return found
+
+
+def draws_in_steps(name: str, config: Mapping[str, Any], num_steps: int = 10) -> bool:
+    """Whether what a scheduler's steps give depends on PyTorch's generator, found by making them twice.
+
+    Raises:
+        ValueError: its steps give no numbers; what they raise themselves is raised on.
+    """
+    ends = []
+    for seed in range(2):
+        scheduler, sample = make_scheduler(name, config), torch.ones(1, 1, 2, 2)
+        scheduler.set_timesteps(num_steps)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            for now in scheduler.timesteps:
+                sample = scheduler.step(shown(scheduler, sample, now), now, sample, return_dict=False)[0]
+        if not bool(sample.isfinite().all()):
+            raise ValueError("its latents are not finite")
+        ends.append(sample)
+    return not torch.equal(*ends)
 
 
 def apart(scheduler: Any) -> Any:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from wgtorch.blocks.diffusion.schedules.betas import BETA_SCHEDULES
 from wgtorch.blocks.diffusion.solvers.ddpm import VARIANCES
-from wgtorch.integrations.diffusers.schedulers import scheduler_class
+from wgtorch.integrations.diffusers.schedulers import SEQUENCES, default_settings
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
-SEQUENCES = ("karras", "exponential", "beta")
 _TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 _SPACING = ("timestep_spacing", "steps_offset")
 
@@ -25,8 +23,7 @@ class Settings:
     """A scheduler's settings, defaults filled in, of which each is taken once."""
 
     def __init__(self, scheduler: str, config: Mapping[str, Any]) -> None:
-        parameters = inspect.signature(scheduler_class(scheduler).__init__).parameters  # type: ignore[misc]
-        self.defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        self.defaults = default_settings(scheduler, config)
         self.given = {name: value for name, value in config.items() if name in self.defaults}
         self._left = {**self.defaults, **self.given}
 

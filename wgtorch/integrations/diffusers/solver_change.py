@@ -7,7 +7,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph, SolverChanges
 from wgtorch.integrations.diffusers.families import FAMILIES
-from wgtorch.integrations.diffusers.schedulers import scheduler_class, scheduler_names
+from wgtorch.integrations.diffusers.schedulers import make_scheduler, scheduler_class, scheduler_names
 from wgtorch.integrations.diffusers.translation import CLASSES, blocks_for, scheduler_for
 
 _IN_BETWEEN = ("settings",)
@@ -45,10 +45,9 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
             f"set_solver: {solver!r} walks no {'flow' if is_flow else 'diffusion'}; {suggest(solver, [*known, *scheduler_names()])}"
         )
     made: Any = scheduler_class(name)
-    before: Any = scheduler_class(now)
     unsaid = graph.metadata.get("scheduler_defaults") or ()
     said = {key: value for key, value in settings.items() if key not in unsaid}
-    taken = made.from_config(before(**said).config, **{**more, **config}).config
+    taken = made.from_config(make_scheduler(now, said).config, **{**more, **config}).config
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in taken.items() if not key.startswith("_")}
     steps = own.config["num_steps"]
     schedule, walk = blocks_for(name, plain, steps, is_flow=is_flow or None, is_even=is_even, patch=walks.config.get("patch", 1))

@@ -182,7 +182,14 @@ class PipelineSource(Source):
 
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         scheduler = self.pipeline.components["scheduler"]
-        return type(scheduler).__name__, public(dict(scheduler.config))
+        name, config = type(scheduler).__name__, public(dict(scheduler.config))
+        shift = getattr(scheduler, "shift", config.get("shift"))
+        if shift != config.get("shift"):
+            raise ConfigError(
+                f"from_diffusers: {name} was told a shift of {shift} by set_shift, which its config does not say; give it the shift as "
+                f"diffusers.{name}.from_config(pipeline.scheduler.config, shift={shift})"
+            )
+        return name, config
 
     def unsaid(self) -> list[str]:
         return sorted(self.pipeline.components["scheduler"].config.get("_use_default_values", ()))

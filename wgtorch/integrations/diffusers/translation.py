@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.integrations.diffusers.schedulers import scheduler_class
+from wgtorch.integrations.diffusers.schedulers import default_settings
 from wgtorch.integrations.diffusers.settings import PREDICTIONS, SEQUENCES, Settings, Unknown, translated
 
 _EULER = "FlowMatchEulerDiscreteScheduler"
@@ -156,8 +155,9 @@ def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False) -> t
         raise ConfigError(f"to_diffusers: diffusers has no scheduler that walks {schedule.block_type} with {solver.block_type}")
     name, config = known[solver.block_type]
     in_their_words = _flow_settings_of if schedule.block_type == "schedule/flow" else _settings_of
-    taken = inspect.signature(scheduler_class(name).__init__).parameters  # type: ignore[misc]
-    config = {**config, **{key: value for key, value in in_their_words(schedule.config, solver.config).items() if key in taken}}
+    words = in_their_words(schedule.config, solver.config)
+    taken = default_settings(name, words)
+    config = {**config, **{key: value for key, value in words.items() if key in taken}}
     again = blocks_for(name, config, schedule.config["num_steps"], is_even=is_even)
     wrong = [
         f"{ours.block_type}.{key} = {value!r}"

@@ -136,7 +136,7 @@ def _tucker(core: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Te
     assert a is not None and b is not None
     if core is None:
         return a, b.flatten(1)
-    return a.t(), torch.einsum("i j ..., j r -> i r ...", core, b).flatten(1)
+    return a.t().contiguous(), torch.einsum("i j ..., j r -> i r ...", core, b).flatten(1)
 
 
 def _kronecker(rest: dict[str, Tensor], alpha: float | None, rank: float | None) -> tuple[Tensor, Tensor, float]:
@@ -147,7 +147,7 @@ def _kronecker(rest: dict[str, Tensor], alpha: float | None, rank: float | None)
     first = _factor(rest, 1)
     second, kernel = _second_factor(rest)
     up = torch.kron(first[0], second[0])
-    inner, deep = second[1].shape[0], second[1].view(second[1].shape[0], -1, kernel)
+    inner, deep = second[1].shape[0], second[1].reshape(second[1].shape[0], -1, kernel)
     # Columns go by the first factor's, then the second's, and the kernel last, as a convolution's weight has them.
     down = torch.einsum("r i, s j k -> r s i j k", first[1], deep).reshape(first[1].shape[0] * inner, -1)
     return *_smallest(up, down), scale * min(up.shape[1], *_sides(up, down))

@@ -19,14 +19,15 @@ _FILES, _TEXTS = ("file_name", "file", "image"), ("text", "caption", "prompt")
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Pictures in a folder and below, in the order of names.
+    """Pictures in a folder and below, in the order of names, but for hidden ones, which systems and notebooks leave.
 
     Raises:
         ConfigError: there is no such folder, or it holds none.
     """
     if not folder.is_dir():
         raise ConfigError(f"data.folder: {folder} is no folder; expected one with pictures ({', '.join(ENDINGS)})")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    inside = [path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    found = sorted(path for path in inside if path.suffix.lower() in ENDINGS and path.is_file())
     if not found:
         raise ConfigError(f"data.folder: {folder} holds no pictures ({', '.join(ENDINGS)})")
     return found
@@ -49,7 +50,8 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
         if path not in known:
             near = suggest(path.name, [each.name for each in pictures])
             raise ConfigError(f"data.folder: a list of captions names {path}, which is not there; {near}")
-    found = [listed.get(path) or _beside(path) or fallback for path in pictures]
+    told = [(listed.get(path), _beside(path), fallback) for path in pictures]
+    found = [next((text for text in each if text is not None), None) for each in told]  # an empty caption is one
     without = [path.name for path, caption in zip(pictures, found, strict=True) if caption is None]
     if without:
         raise ConfigError(
@@ -63,8 +65,15 @@ def _beside(picture: Path) -> str | None:
     for ending in _BESIDE:
         path = picture.with_suffix(ending)
         if path.is_file():
-            return path.read_text(encoding="utf-8-sig").strip()
+            return _text(path).strip()
     return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _listed(path: Path) -> Iterator[tuple[Path, str]]:
@@ -78,10 +87,12 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file)
+        for number, row in enumerate(csv.DictReader(_text(path).splitlines(keepends=True)), 1):
+            if None in row:
+                raise ConfigError(f"{path}: entry {number} has more fields than the first line; write a caption with commas in quotes")
+            yield row
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):  # splitlines parts captions at U+2028 too
         if line.strip():
             try:
                 row = json.loads(line)

@@ -35,6 +35,8 @@ def picture_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     try:
         with Image.open(path) as opened:
             width, height = opened.size
+            if opened.mode == "F":
+                raise ValueError("its pixels are floating-point numbers, whose range it does not say")
             turned = opened.getexif().get(_ORIENTATION) in _TRANSPOSED
             if decode:
                 opened.load()

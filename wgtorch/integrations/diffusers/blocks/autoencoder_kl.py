@@ -102,7 +102,7 @@ class AutoencoderKL(ForeignModel, Codec):
         if image is not None and progress is not None and starts_whole(progress):
             sides = [side // self.factor for side in image.shape[-2:]]
             rows = image.shape[0] if image.dim() == 4 else 1
-            return {"latent": image.new_zeros(rows, self.channels, *sides, dtype=self.model.dtype)}
+            return {"latent": image.new_zeros(rows, self.channels, *sides, dtype=self.weights_dtype)}
         if latent is None:
             return {"latent": self.encode(image, noise, rng)}
         if output_type == "latent":
@@ -115,7 +115,7 @@ class AutoencoderKL(ForeignModel, Codec):
         if latent.dim() != 4 or latent.shape[1] != settings.latent_channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {settings.latent_channels}, h, w]")
         mean, deviation = self._normal(latent)
-        z = latent.to(self.model.dtype) * deviation / settings.scaling_factor + mean
+        z = latent.to(self.weights_dtype) * deviation / settings.scaling_factor + mean
         decoded = self.model.decode(z, return_dict=False)[0]
         if size is not None and list(decoded.shape[2:]) != list(size):
             processors: Any = require("diffusers.image_processor", "diffusers")
@@ -143,7 +143,7 @@ class AutoencoderKL(ForeignModel, Codec):
 
     def _posterior(self, image: Tensor) -> Any:
         batch = image if image.dim() == 4 else image.unsqueeze(0)
-        return self.model.encode(batch.to(self.model.dtype) * 2 - 1, return_dict=False)[0]
+        return self.model.encode(batch.to(self.weights_dtype) * 2 - 1, return_dict=False)[0]
 
     def _normal(self, like: Tensor) -> tuple[Any, Any]:
         """Mean and deviation of latents: of each channel [1, C, 1, 1], or of all of them."""
@@ -151,7 +151,7 @@ class AutoencoderKL(ForeignModel, Codec):
         if settings.get("latents_mean") is None:
             return settings.get("shift_factor") or 0, 1
         values = (settings.latents_mean, settings.latents_std or [1.0] * settings.latent_channels)
-        mean, deviation = (torch.tensor(each, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1) for each in values)
+        mean, deviation = (torch.tensor(each, dtype=self.weights_dtype, device=like.device).view(1, -1, 1, 1) for each in values)
         return mean, deviation
 
 

@@ -74,7 +74,7 @@ class AutoencoderKLWan(ForeignModel, Block):
         channels = self.model.config.z_dim
         if latent.dim() != 5 or latent.shape[1] != channels:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {channels}, T, h, w]")
-        latent = latent.to(self.model.dtype)
+        latent = latent.to(self.weights_dtype)
         mean, scale = self._normal(latent)
         with _ONE_AT_A_TIME:
             decoded = self.model.decode(latent / scale + mean, return_dict=False)[0]
@@ -87,7 +87,7 @@ class AutoencoderKLWan(ForeignModel, Block):
                 f"{self.block_id}.video: got shape {list(video.shape)}; expected [B, F, 3, H, W], where F is 1 + n times {self.frames}"
             )
         with _ONE_AT_A_TIME:
-            posterior = self.model.encode(video.to(self.model.dtype).transpose(1, 2) * 2 - 1, return_dict=False)[0]
+            posterior = self.model.encode(video.to(self.weights_dtype).transpose(1, 2) * 2 - 1, return_dict=False)[0]
         z = posterior.mode()
         if self.sample:
             z = z + posterior.std * (rng or GLOBAL_RNG).normal(z.shape, dtype=z.dtype, device=z.device)

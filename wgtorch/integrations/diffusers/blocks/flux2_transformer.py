@@ -60,7 +60,7 @@ class Flux2Transformer(ForeignBackbone):
             tokens.append(picture.to(latent.dtype).flatten(2).transpose(1, 2).expand(rows, -1, -1))
             lie.append(_places(picture.shape[2], picture.shape[3], 1, latent, moment=_APART * number))
         pred = self.model(
-            hidden_states=torch.cat(tokens, dim=1).to(self.model.dtype),
+            hidden_states=torch.cat(tokens, dim=1).to(self.weights_dtype),
             timestep=moments(timestep, latent).float().to(latent.dtype) / TRAINED_STEPS,
             guidance=moments(guidance, latent).float() if own.guidance_embeds and guidance is not None else None,
             encoder_hidden_states=condition,
@@ -159,7 +159,7 @@ class AutoencoderKLFlux2(AutoencoderKL):
         """The image of a latent [B, C, h, w]; its size is the latent's."""
         mean, deviation = self._normal(latent)
         rows, channels, height, width = latent.shape
-        z = (latent.to(self.model.dtype) * deviation + mean).reshape(rows, channels // PATCH**2, PATCH, PATCH, height, width)
+        z = (latent.to(self.weights_dtype) * deviation + mean).reshape(rows, channels // PATCH**2, PATCH, PATCH, height, width)
         z = z.permute(0, 1, 4, 2, 5, 3).reshape(rows, channels // PATCH**2, height * PATCH, width * PATCH)
         return (self.model.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 

@@ -66,6 +66,16 @@ class ForeignModel(Block):
         block.model = model
         return block
 
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """What the model's ``dtype`` says, told by its first weight: diffusers walks over all modules for it, in every step."""
+        whole = getattr(self.model, "_keep_in_fp32_modules", None) or ()
+        for path, module in self.model.named_modules():
+            for name, weight in module._parameters.items():
+                if weight is not None and weight.is_floating_point() and not any(part in f"{path}.{name}" for part in whole):
+                    return self.model.dtype if hasattr(module, "_diffusers_hook") else weight.dtype
+        return self.model.dtype
+
     @classmethod
     def _class(cls, **config: Any) -> Any:
         """The model's class, imported now; ``config`` is the block's, where that decides."""

@@ -89,7 +89,7 @@ class AutoencoderKLQwenImage(AutoencoderKL):
     def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The image of a latent [B, C, h, w]; its size is the latent's."""
         mean, deviation = self._normal(latent)
-        decoded = self.model.decode((latent.to(self.model.dtype) * deviation + mean)[:, :, None], return_dict=False)[0][:, :, 0]
+        decoded = self.model.decode((latent.to(self.weights_dtype) * deviation + mean)[:, :, None], return_dict=False)[0][:, :, 0]
         return (decoded / 2 + 0.5).clamp(0, 1)
 
     def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
@@ -105,12 +105,12 @@ class AutoencoderKLQwenImage(AutoencoderKL):
 
     def _posterior(self, image: Tensor) -> Any:
         batch = image if image.dim() == 4 else image.unsqueeze(0)
-        return self.model.encode(batch[:, :, None].to(self.model.dtype) * 2 - 1, return_dict=False)[0]
+        return self.model.encode(batch[:, :, None].to(self.weights_dtype) * 2 - 1, return_dict=False)[0]
 
     def _normal(self, like: Tensor) -> tuple[Any, Any]:
         settings = self.model.config
         mean, deviation = (
-            torch.tensor(values, dtype=self.model.dtype, device=like.device).view(1, -1, 1, 1)
+            torch.tensor(values, dtype=self.weights_dtype, device=like.device).view(1, -1, 1, 1)
             for values in (settings.latents_mean, settings.latents_std)
         )
         return mean, deviation

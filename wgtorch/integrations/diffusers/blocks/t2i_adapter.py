@@ -54,7 +54,7 @@ class T2IAdapter(ForeignModel, Adapter):
 
     def forward(self, image: Tensor, condition: Tensor | None = None, conditioning_scale: float | None = None) -> dict[str, Any]:
         """``adapted``: residuals inside the down blocks."""
-        batch = (image if image.dim() == 4 else image.unsqueeze(0)).to(self.model.dtype)
+        batch = (image if image.dim() == 4 else image.unsqueeze(0)).to(self.weights_dtype)
         factor = self.model.total_downscale_factor
         size = tuple(side - side % factor for side in batch.shape[2:])
         if tuple(batch.shape[2:]) != size:

@@ -41,7 +41,7 @@ class VideoDecoder(ForeignModel, Block):
             raise PortError(
                 f"{self.block_id}.latent: got shape {list(z.shape)}; expected [B, {self.model.config.latent_channels}, t, h, w]"
             )
-        decoded = self.model.decode(z.to(self.model.dtype), *more, return_dict=False)[0]
+        decoded = self.model.decode(z.to(self.weights_dtype), *more, return_dict=False)[0]
         return {"video": (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)}
 
 
@@ -203,5 +203,5 @@ class AutoencoderKLTemporalDecoder(FrameAutoencoder):
     model_class = "AutoencoderKLTemporalDecoder"
 
     def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        z = latent.to(self.model.dtype) / self.model.config.scaling_factor
+        z = latent.to(self.weights_dtype) / self.model.config.scaling_factor
         return (self.model.decode(z, num_frames=latent.shape[0], return_dict=False)[0] / 2 + 0.5).clamp(0, 1)

@@ -37,7 +37,7 @@ class ZImageTransformer(TextTransformer):
         texts = list(condition)
         if attention_mask is not None:
             texts = [text[: int(mask.sum())] for text, mask in zip(condition, attention_mask, strict=True)]
-        pictures = list(latent.to(self.model.dtype).unsqueeze(2).unbind(dim=0))
+        pictures = list(latent.to(self.weights_dtype).unsqueeze(2).unbind(dim=0))
         found = self.model(pictures, (TRAINED_STEPS - moment) / TRAINED_STEPS, texts, return_dict=False)[0]
         return -torch.stack([one.float() for one in found]).squeeze(2)
 

@@ -18,6 +18,12 @@ def _check(source: Source, task: str) -> None:
     check_unet(source, task)
     if "motion_adapter" not in source.classes:
         raise ConfigError(f"from_diffusers: {source.name!r} has no motion_adapter; expected a pipeline as diffusers makes it")
+    for switch, held in (("free_init", "_free_init_num_iters"), ("free_noise", "_free_noise_context_length")):
+        if getattr(getattr(source, "pipeline", None), held, None) is not None:
+            raise ConfigError(
+                f"from_diffusers: enable_{switch} is on in the pipeline, which a graph does not do; call pipeline.disable_{switch}(), "
+                "or run the pipeline itself"
+            )
 
 
 def _size(parts: Parts) -> dict[str, int]:

@@ -10,6 +10,8 @@ from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, begin, finished
 from wgtorch.integrations.diffusers.sampling import expose_distilled, sampling
+from wgtorch.integrations.diffusers.schedulers import draws_in_steps
+from wgtorch.integrations.diffusers.settings import Settings
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import conditions
 from wgtorch.integrations.diffusers.video import video_sampling
@@ -17,7 +19,6 @@ from wgtorch.lora.formats.foreign_layer_names import FUSED, AdapterNames
 
 IGNORED = ("safety_checker", "feature_extractor", "watermark")
 """Parts of pipelines that change no picture, or only cover it, which graphs leave out."""
-_DRAWING = ("DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LCMScheduler")
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,19 @@ class Family:
             raise ConfigError(
                 f"from_diffusers: {name} shifts by the size of the picture, which the pipeline of {self.title} does not tell it"
             )
-        if self.noise.get("frames_first") and (name in _DRAWING or str(config.get("algorithm_type")).startswith("sde")):
-            raise ConfigError(
-                f"from_diffusers: {name} draws in each step, and in the pipeline of {self.title} frame by frame, which no solver here "
-                "does; expected one that does not draw, such as DDIMScheduler or EulerDiscreteScheduler"
-            )
+        if self.noise.get("frames_first"):
+            try:
+                draws = draws_in_steps(name, Settings(name, config).given)
+            except Exception as error:
+                raise ConfigError(
+                    f"from_diffusers: {name} fails in its own steps with these settings, as in the pipeline of {self.title}: {error}. Look "
+                    "at its config: with sigma_max beyond what it was trained for, as of Stable Video Diffusion, timesteps repeat"
+                ) from error
+            if draws:
+                raise ConfigError(
+                    f"from_diffusers: {name} draws in each step, and in the pipeline of {self.title} frame by frame, which no solver here "
+                    "does; expected one that does not draw, such as DDIMScheduler or EulerDiscreteScheduler"
+                )
         self.check(source, task)
         parts = begin(source, task, batched and self.is_batched, self.tasks[task], is_even=self.is_even, **self.settings)
         parts.vae = source.model("vae", next(one for one in self.codec if one.model_class == source.classes["vae"]).block_type)

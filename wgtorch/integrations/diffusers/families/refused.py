@@ -6,6 +6,7 @@ import re
 
 _ADAPTER = "load the family's plain pipeline, as {plain}.from_pipe(pipeline), and add the {what} to its graph: add_node({node!r})"
 _REFUSED: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("AnimateDiff", "of AnimateDiff the pipeline from a prompt over a Stable Diffusion 1 is here (AnimateDiffPipeline)", {}),
     ("ControlNetXS", "a ControlNet-XS is part of the UNet's own forward, which no block here has", {}),
     ("ControlNetUnion", "a union of ControlNets is told which of its conditions is meant, which adapter/controlnet cannot say", {}),
     ("PAG", "perturbed-attention guidance is a node here: make the graph of {plain}.from_pipe(pipeline), and replace_node('guidance', "

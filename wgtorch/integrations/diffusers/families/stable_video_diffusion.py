@@ -11,12 +11,8 @@ from wgtorch.integrations.diffusers.blocks import AutoencoderKLTemporalDecoder, 
 from wgtorch.integrations.diffusers.families.family import Family, Part
 from wgtorch.integrations.diffusers.source import Source
 
-_SCHEDULERS = ("EulerDiscreteScheduler", "DDIMScheduler", "LMSDiscreteScheduler", "UniPCMultistepScheduler")
-
 
 def _check(source: Source, task: str) -> None:
-    if (name := source.scheduler()[0]) not in _SCHEDULERS:  # with others the pipeline's video is another
-        raise ConfigError(f"from_diffusers: {name} is not supported with Stable Video Diffusion; expected one of {', '.join(_SCHEDULERS)}")
     if "feature_extractor" not in source.classes:
         raise ConfigError(f"from_diffusers: {source.name!r} has no feature_extractor, which says how CLIP sees pictures")
 
