@@ -35,6 +35,20 @@ class VideoDecoder(ForeignModel, Block):
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
 
+    @property
+    def factor(self) -> int:
+        """Pixels to a latent's side."""
+        return self.model.spatial_compression_ratio
+
+    @property
+    def frames(self) -> int:
+        """Frames to a latent's, after the first."""
+        return self.model.temporal_compression_ratio
+
+    def forward(self, latent: Tensor) -> dict[str, Any]:
+        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""
+        return self.frames_of(latent / self.model.config.scaling_factor)
+
     def frames_of(self, z: Tensor, *more: Any) -> dict[str, Any]:
         """``video`` [B, T, 3, H, W] in [0, 1] of what the model itself decodes, [B, C, t, h, w]."""
         if z.dim() != 5 or z.shape[1] != self.model.config.latent_channels:
@@ -60,16 +74,6 @@ class AutoencoderKLLTXVideo(VideoDecoder):
         "decode_timestep": Port(dtype="number", description="for a decoder that takes the last step itself, in [0, 1]; 0 where left out"),
         "decode_noise_scale": Port(dtype="number", description="share of noise mixed in before, for the same; else decode_timestep"),
     }
-
-    @property
-    def factor(self) -> int:
-        """Pixels to a latent's side."""
-        return self.model.spatial_compression_ratio
-
-    @property
-    def frames(self) -> int:
-        """Frames to a latent's, after the first."""
-        return self.model.temporal_compression_ratio
 
     def forward(
         self, latent: Tensor, decode_timestep: float | None = None, decode_noise_scale: float | None = None, rng: Rng | None = None
@@ -108,10 +112,6 @@ class AutoencoderKLCogVideoX(VideoDecoder):
         """Frames to a latent's, after the first."""
         return int(self.model.config.temporal_compression_ratio)
 
-    def forward(self, latent: Tensor) -> dict[str, Any]:
-        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""
-        return self.frames_of(latent / self.model.config.scaling_factor)
-
 
 @register_block("codec/autoencoder_kl_hunyuan_video")
 class AutoencoderKLHunyuanVideo(VideoDecoder):
@@ -124,20 +124,6 @@ class AutoencoderKLHunyuanVideo(VideoDecoder):
     """
 
     model_class = "AutoencoderKLHunyuanVideo"
-
-    @property
-    def factor(self) -> int:
-        """Pixels to a latent's side."""
-        return self.model.spatial_compression_ratio
-
-    @property
-    def frames(self) -> int:
-        """Frames to a latent's, after the first."""
-        return self.model.temporal_compression_ratio
-
-    def forward(self, latent: Tensor) -> dict[str, Any]:
-        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""
-        return self.frames_of(latent / self.model.config.scaling_factor)
 
 
 @register_block("codec/autoencoder_kl_frames")
