@@ -42,10 +42,10 @@ def narrator_model(narrator: str | Mapping[str, Any]) -> Block:
         raise ConfigError(f"narrator.adapters: found {folders!r}; expected folders by the names {NARRATOR!r} and {READER!r}")
     model = BlockRegistry.build(given if "block_type" in given else {"block_type": "llm", "config": given})
     if folders:
-        from wgtorch import lora
+        from wgtorch.lora import adapters, load
 
         for name, folder in folders.items():
-            lora.load(model, folder, name, wear=False, replace=name in lora.adapters(model))
+            load(model, folder, name, wear=False, replace=name in adapters(model))
     return model
 
 
@@ -53,9 +53,9 @@ def takes(model: Block, role: str) -> bool:
     """True for a model with an adapter of the role, and for one that has none for any."""
     if model.is_async:
         return True
-    from wgtorch import lora
+    from wgtorch.lora import adapters
 
-    return role in (known := lora.adapters(model)) or not known
+    return role in (known := adapters(model)) or not known
 
 
 def add_model(graph: Graph, model: Block, role: str, node_id: str, **inputs: Any) -> None:
@@ -63,9 +63,9 @@ def add_model(graph: Graph, model: Block, role: str, node_id: str, **inputs: Any
     own = {name: value for name, value in inputs.items() if name in model.get_input_spec() and model.config.get(name) is None}
     graph.add_node(model, node_id, auto_connect=False, inputs=own)
     if not model.is_async:
-        from wgtorch import lora
+        from wgtorch.lora import adapters
 
-        if role in lora.adapters(model):
+        if role in adapters(model):
             graph.set_adapter(node_id, role)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from wgtorch import lora
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
@@ -22,6 +21,8 @@ from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.importer import dtype_name
 from wgtorch.integrations.diffusers.source import Source, open_pipeline
+from wgtorch.lora import load as load_adapter
+from wgtorch.lora.places import places_of
 
 _SUPPORTED = {
     "StableDiffusionPipeline": 1,
@@ -383,9 +384,9 @@ class _Builder:
         files = dict.fromkeys(file for adapters in self.place_adapters.values() for file, _ in adapters)
         names = {file: f"lora_{number}_{Path(file).stem}".replace(".", "_") for number, file in enumerate(files)}
         for file, name in names.items():
-            lora.load(self.graph, file, name, wear=False)
+            load_adapter(self.graph, file, name, wear=False)
         for place, adapters in self.place_adapters.items():
-            known = lora.places.places_of(self.graph, [place])[0].adapters
+            known = places_of(self.graph, [place])[0].adapters
             weights: dict[str, float] = {}
             for file, strength in adapters:
                 if names[file] in known:
