@@ -192,6 +192,24 @@ def test_a_loop_until_valid() -> None:
     assert graph.run({"x": 0}, num_loop_steps=2) == {}, "it never became valid, and what needs that is skipped"
 
 
+def test_a_loop_that_may_lose_what_it_goes_on_with_is_told() -> None:
+    graph = Graph("g", metadata={"num_loop_steps": 3})
+    graph.add_node(Sign(), "sign", auto_connect=False)
+    graph.add_node(Add(-4), "less", auto_connect=False)
+    graph.add_edge("sign.up", "less.x")
+    graph.add_edge("less.y", "sign.x")
+    graph.expose_input("sign", "x")
+    graph.expose_output("less", "y")
+    assert [str(found) for found in graph.validate(strict=False).warnings] == [
+        "g/sign: x is fed back from less.y, which lies behind sign.up: where that is not taken, the next iteration lacks it. "
+        "Join what each route brings in one port with aggregation 'first' before it is fed back, or end the loop by 'done'."
+    ]
+    assert graph.run({"x": 20}) == {"y": 8}
+    with pytest.raises(MissingInputError, match=r"less.y \(skipped, or gave no such output\) or input 'x' \(for the first iteration\)"):
+        graph.run({"x": 3})
+    assert not until().validate(strict=False).warnings
+
+
 def test_a_loop_behind_a_route_is_not_entered() -> None:
     graph = branches()
     inner = until()

@@ -135,6 +135,95 @@ def test_a_world_streams_what_happens_inside_its_stages() -> None:
     assert (world.life.passes, world.life.stage) == (2, 1)
 
 
+def at(level: str, block: Block) -> tuple[Any, Any, dict[str, Any]]:
+    """A level with the block at its bottom, what it is run with, and options of its stream."""
+    graph = Graph("g")
+    graph.add_node(block, "llm", auto_connect=False)
+    graph.infer_exposed_ports()
+    pipeline = Pipeline("p")
+    pipeline.add_graph(graph, "g")
+    pipeline.infer_exposed_ports()
+    stage = Stage("s", role="s")
+    stage.add_pipeline(pipeline, "p")
+    stage.set_state_contract(["intent"], ["recipe"], {"p.prompt": "intent"}, {"recipe": "p.text"})
+    world = World("w")
+    world.add_stage(stage, "s")
+    world.set_cycle(["s"])
+    world.set_storage(None)
+    levels: dict[str, Any] = {"graph": graph, "pipeline": pipeline, "stage": stage, "world": world}
+    inputs = {"prompt": "a b c"} if level in ("graph", "pipeline") else State(intent="a b c")
+    return levels[level], inputs, {"num_steps": 1, "events": True} if level == "world" else {}
+
+
+class Slowly(Tells):
+    """Tells words, and counts how far it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = 0
+
+    def forward(self, prompt: str, stream: Any = None) -> str:
+        for word in prompt.split():
+            if word == "bad":
+                raise ArithmeticError(word)
+            self.told += 1
+            if stream is not None:
+                stream(text=word)
+        return prompt
+
+
+LEVELS = ("graph", "pipeline", "stage", "world")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_at_every_level_a_block_waits_in_the_midst_of_its_words_and_leaving_ends_it(level: str) -> None:
+    block = Slowly()
+    target, inputs, options = at(level, block)
+    events = target.stream(inputs, **options)
+    for count, _ in enumerate((event for event in events if event.kind == "chunk"), 1):
+        assert block.told == count
+        if count == 2:
+            break
+    events.close()
+    assert block.told == 2
+    assert [event.kind for event in target.stream(inputs, **options)].count("chunk") == 3, "the next run is whole"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_at_every_level_what_fails_is_told_with_its_path_and_raised(level: str) -> None:
+    target, inputs, options = at(level, Slowly())
+    inputs = State(intent="a bad") if isinstance(inputs, State) else {"prompt": "a bad"}
+    seen = []
+    with pytest.raises(ArithmeticError, match="bad"):
+        for event in target.stream(inputs, **options):
+            seen.append((event.kind, event.path))
+    paths = {"graph": ["llm"], "pipeline": ["g/llm", "g"], "stage": ["p/g/llm", "p/g", "p"], "world": ["s/p/g/llm", "s/p/g", "s/p", "s"]}
+    assert seen[-len(paths[level]) :] == [("error", path) for path in paths[level]]
+
+
+@pytest.mark.parametrize("level", LEVELS[:3])
+def test_at_every_level_one_failed_item_of_a_batch_does_not_lose_the_others(level: str) -> None:
+    target, _, _ = at(level, Slowly())
+    prompts = ["a", "bad", "c"]
+    found = target.batch([State(intent=prompt) if level == "stage" else {"prompt": prompt} for prompt in prompts])
+    assert isinstance(found[1], ArithmeticError)
+    assert [each.recipe if level == "stage" else each["text"] for each in (found[0], found[2])] == ["a", "c"]
+
+
+def test_a_stream_inside_of_a_stream_and_of_a_batch() -> None:
+    inner = at("pipeline", Slowly())[0]
+
+    class Joins(Block):
+        outputs = {"text": "text"}
+
+        def forward(self, prompt: str) -> str:
+            return "".join(event.outputs["text"] for event in inner.stream({"prompt": prompt}) if event.kind == "chunk")
+
+    outer = at("graph", Joins())[0]
+    assert list(outer.stream({"prompt": "a b"}))[-1].outputs == {"text": "ab"}
+    assert outer.batch([{"prompt": "a b"}, {"prompt": "bad"}, {"prompt": "c"}])[::2] == [{"text": "ab"}, {"text": "c"}]
+
+
 def test_the_run_waits_for_the_reader() -> None:
     blocks = [Counts() for _ in range(4)]
     events = chain(*blocks).stream({"x": torch.zeros(1)})

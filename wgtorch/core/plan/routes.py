@@ -70,8 +70,9 @@ class BehindRoutes:
         return tuple([(name, routes) for name, routes in found if routes])
 
     def findings(self) -> list[Finding]:
-        """Nodes that need values of two routes of one router."""
-        findings = []
+        """Nodes that need values of two routes of one router, and loops that go on with a value which may not be there."""
+        feedback = sorted(self.wiring.feedback, key=str) if self.has_any else ()
+        findings = [self._lost(edge) for edge in feedback if self._may_be_lost(edge)]
         for node_id in self.wiring.structure.nodes if self.has_any else ():
             needed = self.of_required(node_id)
             for index, (name, routes) in enumerate(needed):
@@ -86,6 +87,22 @@ class BehindRoutes:
                             )
                         )
         return findings
+
+    def _may_be_lost(self, edge: Edge) -> bool:
+        """True where an iteration may end without the value that the next one needs, and nothing in the loop ends it."""
+        nodes, members = self.wiring.structure.nodes, self.wiring.components[self.wiring.component[edge.source_node]]
+        needed = any(port.name == edge.target_port for port in self._required(edge.target_node))
+        ends = any("done" in nodes[node].outputs for node in members)
+        return needed and not ends and any(router in members for router, _ in self.output(edge.source_node, edge.source_port))
+
+    def _lost(self, edge: Edge) -> Finding:
+        routes = " and ".join(f"{router}.{route}" for router, route in sorted(self.output(edge.source_node, edge.source_port)))
+        return Finding(
+            f"{self.wiring.structure.name}/{edge.target_node}",
+            f"{edge.target_port} is fed back from {edge.source_node}.{edge.source_port}, which lies behind {routes}: "
+            "where that is not taken, the next iteration lacks it",
+            mend="Join what each route brings in one port with aggregation 'first' before it is fed back, or end the loop by 'done'.",
+        )
 
     def _required(self, node_id: str) -> Sequence[InputShape]:
         return [port for port in self.wiring.structure.nodes[node_id].inputs if port.required]

@@ -184,7 +184,8 @@ def _sources(composite: ExecutorHost, node_id: str, port: str) -> str:
         for e in composite.edges
         if (e.target_node, e.target_port) == (node_id, port)
     ]
-    names += [f"input {e.name!r} (not given)" for e in composite.exposed_inputs if (e.node_id, e.port_name) == (node_id, port)]
+    told = "for the first iteration" if names else "not given"
+    names += [f"input {e.name!r} ({told})" for e in composite.exposed_inputs if (e.node_id, e.port_name) == (node_id, port)]
     return " or ".join(names) or "anywhere"
 
 
