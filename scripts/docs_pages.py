@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import mkdocs_gen_files
+import torch
 
 from wgtorch.cli.options import LEVELS, make_parser
 from wgtorch.cli.pages import block_page, summary_of, template_page
@@ -20,6 +22,8 @@ from wgtorch.cli.schema import schema_of
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import templates
 from wgtorch.core.registry import Registry
+from wgtorch.graph import Graph
+from wgtorch.storage.media import png_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRIES = {
@@ -31,6 +35,8 @@ REGISTRIES = {
     "Conditions": ("wgtorch.world_runtime.conditions", "ConditionRegistry"),
     "Rules of merging": ("wgtorch.world_runtime.contract", "MergeRegistry"),
 }
+PROMPT = "a red castle by the sea at night"
+PAINTED = {"graph/text_to_image", "graph/image_to_image", "graph/inpaint", "graph/upscale", "pipeline/text_to_image_refine"}
 
 
 def main() -> None:
@@ -60,9 +66,22 @@ def block_pages() -> Iterator[str]:
 
 
 def template_pages() -> Iterator[str]:
-    """Every template."""
+    """Every template, with a picture of what it paints where the models that ship with the package do."""
+    scene = Graph.from_template("text_to_image").run({"prompt": PROMPT}, seed=1)["image"]
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 32:] = 1.0
+    given = {"prompt": PROMPT, "image": scene, "mask_image": mask}
     for template in templates():
-        yield template_page(template)
+        page = template_page(template)
+        if f"{template.level}/{template.name}" in PAINTED:
+            level: Any = template.build()
+            inputs = {name: value for name, value in given.items() if name in level.get_input_spec()}
+            inputs |= {"prompt": PROMPT.replace("night", "dawn in the snow")} if "image" in inputs and "prompt" in inputs else {}
+            picture = f"{template.level}_{template.name}.png"
+            write(f"catalogue/{picture}", png_bytes(level.run(inputs, seed=1)["image"][0]))
+            shown = f"`{inputs['prompt']}`" if "prompt" in inputs else "the picture of `graph/text_to_image`, larger"
+            page += f"\n\n![{template.name}]({picture}){{ width=256 }}\n\n{shown}"
+        yield page
 
 
 def catalogue(title: str, about: str, pages: Iterator[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
 from wgtorch.cli.options import make_parser
@@ -85,6 +87,10 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     shown = (tmp_path / "site" / "catalogue" / "blocks" / "index.html").read_text(encoding="utf-8")
     assert shown.count("<h2") >= 100
     assert (tmp_path / "site" / "schemas" / "graph.schema.json").is_file()
+    assert (tmp_path / "site" / "measured" / "index.html").is_file()
+    catalogue = (tmp_path / "site" / "catalogue" / "templates" / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<img[^>]*src="\.\./(\w+\.png)"', catalogue)
+    assert len(pictures) == 5 and all((tmp_path / "site" / "catalogue" / name).is_file() for name in pictures)
 
 
 def test_links_lead_to_files() -> None:
@@ -92,6 +98,20 @@ def test_links_lead_to_files() -> None:
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))]
     assert len(links) >= 6
     assert [(str(page), link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_what_was_measured_is_what_its_data_say() -> None:
+    measured = runpy.run_path(str(ROOT / "scripts" / "measured.py"))
+    data = yaml.safe_load(measured["DATA"].read_text(encoding="utf-8"))
+    assert list(measured["faults"](data)) == []
+    assert measured["PAGE"].read_text(encoding="utf-8") == measured["page"](data)
+    row = {"area": "a", "what": "w", "script": "scripts/none.py", "found": 2, "at_most": 1, "unit": "x", "date": "d", "state": "idle"}
+    assert [fault.partition(": ")[2] for fault in measured["faults"]({"rows": [row]})] == [
+        "is missed; why?", "there is no scripts/none.py", "state 'idle'; expected calm or shared",
+    ]  # fmt: skip
+    assert [*measured["faults"]({"rows": [{**data["rows"][0], "at_least": 1}]})] == [
+        f"{data['rows'][0]['what']}: expected at_most or at_least"
+    ]
 
 
 def commands() -> list[tuple[str, str]]:

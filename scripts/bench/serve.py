@@ -57,7 +57,7 @@ def base64_server() -> tuple[str, Callable[[], None]]:
     async def run(request: Request) -> Response:
         return Response(to_base64(from_base64(await request.body())), media_type="application/json")
 
-    server, listening = _uvicorn(Starlette(routes=[Route("/run", run, methods=["POST"])])), _listen("127.0.0.1", 0)
+    server, listening = _uvicorn(Starlette(routes=[Route("/run", run, methods=["POST"])]), Limits()), _listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
@@ -144,13 +144,40 @@ def bench_batching(requests: int, width: int) -> None:
     print(f"batching, 8 x Linear({width}): alone {rates[1]:.0f}/s, up to 16 rows in a pass {rates[16]:.0f}/s, {shared:.2f}x")
 
 
+def bench_pictures(rounds: int, count: int = 8) -> None:
+    """Requests of the default painter with a seed each, at once and in a row: the ratio, and how far their pictures lie apart."""
+    prompts = [f"a {colour} {thing} at night" for colour in ("red", "blue") for thing in ("castle", "tower", "tent", "house")][:count]
+    graph = Graph.from_template("text_to_image")
+    with serving(graph, limits=Limits(max_batch=count, batch_wait=0.02)) as url, ThreadPoolExecutor(count) as pool:
+
+        def painted(index: int) -> Tensor:
+            message = body({"inputs": {"prompt": prompts[index]}, "seed": index})
+            return unpack(bytearray(Caller(url, CONTENT_TYPE)(message)), "x")["outputs"]["image"]
+
+        painted(0)
+        ratios, apart = [], 0.0
+        for _ in range(rounds):
+            started = time.perf_counter()
+            alone = [painted(index) for index in range(count)]
+            between = time.perf_counter()
+            together = list(pool.map(painted, range(count)))
+            ratios.append((time.perf_counter() - between) / (between - started))
+            apart = max(apart, *(float((one - other).abs().max()) for one, other in zip(alone, together, strict=True)))
+    verdict = "reached" if statistics.median(ratios) <= 0.8 and apart <= 1 / 255 else "MISSED"
+    print(f"pictures, {count} with seeds: at once {statistics.median(ratios):.2f}x of in a row (0.8), {apart:.1e} apart (1/255): {verdict}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 196_608, 3_145_728], help="floats of the tensor")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[4096, 196_608, 3_145_728], help="floats of the tensor")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--requests", type=int, default=400, help="of the batching part; 0 leaves it out")
+    parser.add_argument("--pictures", type=int, default=5, help="rounds of the painter's part; 0 leaves it out")
     args = parser.parse_args()
-    bench_bodies(args.sizes, args.rounds)
+    if args.sizes:
+        bench_bodies(args.sizes, args.rounds)
+    if args.pictures:
+        bench_pictures(args.pictures)
     if args.requests:
         bench_batching(args.requests, 2048)
 
