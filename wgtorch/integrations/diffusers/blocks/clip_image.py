@@ -34,9 +34,6 @@ class CLIPImage(ForeignModel, Embedder):
     uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": IMAGE}
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-
     def forward(self, image: Tensor) -> dict[str, Any]:
         """``embedding`` [B, P] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1]."""
         pixels = self.pixels(image if image.dim() == 4 else image.unsqueeze(0))

@@ -43,9 +43,6 @@ class TransformerControlNet(ForeignModel, Adapter):
         "progress": PROGRESS,
     }
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-
 
 @register_block("adapter/flux_controlnet")
 class FluxControlNet(TransformerControlNet):

@@ -33,7 +33,7 @@ class ForeignModel(Block):
     model_class = ""
     model: Any
 
-    def __init__(self, *, model: Mapping[str, Any] | None, checkpoint_ref: str | None, dtype: str | None) -> None:
+    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
         super().__init__()
         if dtype is not None and dtype not in _DTYPES:
             raise ConfigError(f"{type(self).__name__}.dtype: found {dtype!r}, expected one of {', '.join(_DTYPES)}")

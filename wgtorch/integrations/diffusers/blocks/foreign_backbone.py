@@ -27,9 +27,6 @@ class ForeignBackbone(ForeignModel, Backbone):
     rows_are_samples = True
     axes: Sequence[str] = ("H", "W")
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-
     def check(self, latent: Tensor, condition: Tensor | None, channels: int, multiples: Sequence[int] = ()) -> None:
         """Refuses what does not fit the model.
 

@@ -29,9 +29,6 @@ class T5Text(ForeignModel, Conditioner):
     rows_are_samples = True
     inputs: Mapping[str, Any] = {"tokens": TOKENS}
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-
     def forward(self, tokens: Tensor) -> dict[str, Any]:
         """``embedding`` [B, L, D] of ``tokens`` [B, L]; padding is read as well, as diffusion models were trained."""
         return {"embedding": self.model(tokens.to(self.model.device), return_dict=False)[0]}

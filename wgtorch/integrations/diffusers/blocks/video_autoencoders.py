@@ -32,9 +32,6 @@ class VideoDecoder(ForeignModel, Block):
     inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="latents [B, C, t, h, w], as the loop leaves them")}
     outputs: Mapping[str, Any] = {"video": VIDEO}
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-
     @property
     def factor(self) -> int:
         """Pixels to a latent's side."""
