@@ -13,6 +13,7 @@ import pytest
 
 from tests.world_blocks import Look  # noqa: F401 - registers blocks that are not the package's
 from wgtorch import ports
+from wgtorch.blocks.diffusion import GaussianNoise
 from wgtorch.blocks.prompt import Prompt
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import PluginError
@@ -57,6 +58,8 @@ def test_help_shows_what_the_ports_are(name: str) -> None:
 def test_ports_that_an_instance_makes_are_described_too() -> None:
     prompt = Prompt(prompt="{{ intent }}{% if action %} {{ action }}{% endif %}", optional=["action"]).get_input_spec()
     assert prompt["action"].optional and prompt["action"].description == "put in place of {{ action }}"
+    noise = GaussianNoise(shape=[4, 8, 8], schedule={"kind": "flow", "num_steps": 2}).get_output_spec()
+    assert list(noise) == ["latent", "timestep", "progress"] and all(port.description for port in noise.values())
     of_an_api = LLM(provider="openai", model_id="m", api_key_env="PATH")
     ports = [*of_an_api.get_input_spec().values(), *of_an_api.get_output_spec().values()]
     assert len(ports) == 14 and all(port.description for port in ports)

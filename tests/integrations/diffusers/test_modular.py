@@ -53,6 +53,7 @@ def ours(graph: Graph, **call: Any) -> Tensor:
 def test_stable_diffusion_xl(xl: Any) -> None:
     graph = Graph.from_modular(xl, example=CALL)
     assert {"text_encoder", "vae_encoder", "decode"} <= set(graph.nodes) and len(graph.nodes) > 4
+    assert graph.nodes["decode"].get_output_spec()["images"].description
     torch.testing.assert_close(ours(graph, **CALL), theirs(xl, **CALL), rtol=0, atol=1e-4)
     other = {**CALL, "prompt": "a dog", "negative_prompt": "the cat", "num_inference_steps": 5}
     torch.testing.assert_close(ours(graph, **other), theirs(xl, **other), rtol=0, atol=1e-4)

@@ -39,7 +39,7 @@ class NoiseSource(Noise):
         self.schedule = None if schedule is None else build_schedule(schedule)
         self.timestep = 1.0 if timestep is None else timestep
         if self.schedule is not None:
-            self.outputs = {"latent": "latent", "timestep": "number", "progress": "any"}
+            self.outputs = {**self.get_output_spec(), "progress": PROGRESS}
 
     def initial_state(self, progress: SamplerState | None, num_steps: int | None, strength: float | None = None) -> SamplerState | None:
         """The start of the loop's grid, where there is one.

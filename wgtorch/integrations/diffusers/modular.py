@@ -17,6 +17,7 @@ from wgtorch.graph import Graph, GraphReaders
 
 CLOSE = 1e-4
 _RUN = "components"  # the port through which the pipeline of one run goes
+_RUN_PORT = Port(description="the pipeline of this run")
 _START = "pipeline"
 
 
@@ -75,7 +76,7 @@ class ModularStep(Block):
         reads: names of its inputs, with the kinds by which blocks ask for many at once.
         writes: names of what it may change.
         defaults: of inputs that a call does not give.
-        descriptions: of inputs.
+        descriptions: of what it reads and writes.
     """
 
     _takes_config = False
@@ -94,9 +95,9 @@ class ModularStep(Block):
         self.models = nn.ModuleDict(dict(modules))
         self.kinds = {**writes, **reads}
         self.defaults = dict(defaults)
-        own = {name: Port(dtype="any", optional=True, description=descriptions.get(name, "")) for name in reads}
-        self.inputs = {**own, _RUN: Port(dtype="any")}
-        self.outputs = {**{name: Port(dtype="any", optional=True) for name in writes}, _RUN: Port(dtype="any")}
+        ports = {name: Port(optional=True, description=descriptions.get(name, "")) for name in self.kinds}
+        self.inputs = {**{name: ports[name] for name in reads}, _RUN: _RUN_PORT}
+        self.outputs = {**{name: ports[name] for name in writes}, _RUN: _RUN_PORT}
         self.writes = tuple(writes)
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class _Running(Block):
     _takes_config = False
     uses_global_rng = False
     cacheable = False
-    outputs: Mapping[str, Any] = {_RUN: "any"}
+    outputs: Mapping[str, Any] = {_RUN: _RUN_PORT}
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ def _graph(pipeline: Any, steps: Mapping[str, Any], recorded: Mapping[str, Any],
             reads,
             writes,
             {key: known[key].default for key in free if key in known},
-            {key: param.description for key, param in declared.items()},
+            {param.name: param.description for param in (*step.intermediate_outputs, *declared.values())},
         )
         graph.add_node(block, name, auto_connect=False)
         graph.add_edge(f"{before}.{_RUN}", f"{name}.{_RUN}")
