@@ -96,7 +96,7 @@ def referred(draft: Draft, actor: str, action: Action) -> tuple[Action, str]:
         is_person = said in _WHO and (said != "them" or action.verb in _OF_PEOPLE)
         if is_person or said in _IT | _THERE:
             kind = "person" if is_person or (field == "receiver") else "place" if said in _THERE else "thing"
-            name = _last_named(draft, actor, kind)
+            name = last_named(draft, actor, kind)
             if name is not None:
                 found[field] = name
             elif (bare(said) and kind != "person") or (kind == "person" and action.verb not in _TO_ANYBODY):
@@ -104,7 +104,7 @@ def referred(draft: Draft, actor: str, action: Action) -> tuple[Action, str]:
     return (replace(action, **found) if found else action), ""
 
 
-def _last_named(draft: Draft, actor: str, kind: str) -> str | None:
+def last_named(draft: Draft, actor: str, kind: str) -> str | None:
     """The last thing, person or place that somebody's typed actions named; of people whoever is here, where none was."""
     here = draft.place_of(actor)
     own = [event for event in (*draft.content.get("events", ())[-60:], *draft.events) if event["actor"] == actor and event["action"]]

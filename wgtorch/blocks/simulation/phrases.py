@@ -43,7 +43,7 @@ _VERBS = {
     "quarrel": "criticise|criticize|harass|upset|embarrass|pick a fight with|get angry at|be rude to|be mean to|insult|wake|awaken|wake up the|disturb|bother|pester|threaten|yell at|shout at|mock|provoke|scold|accuse|curse|tease|quarrel with|offend|laugh at|scare|frighten|annoy|argue|challenge|blame|lie to|trick|deceive|betray|cheat|spit at|complain to|"
     "call names|bully|boo|swear at|growl at|intimidate|blackmail|humiliate|make fun of|slander",
     "reconcile": "make my peace|make my peace with|apologise|apologize|apologise to|apologize to|make peace|make peace with|reconcile with|say sorry|say sorry to|ask forgiveness|ask forgiveness of|make up with|beg forgiveness|beg forgiveness of|beg pardon",
-    "invite": "invite|bring along|take along|lead|guide|recruit|persuade to come|ask to come|ask to join|hire|summon|escort",
+    "invite": "come with me|come along|come along with me|join me|accompany me|follow me|walk with me|go with me|invite|bring along|take along|lead|guide|recruit|persuade to come|ask to come|ask to join|hire|summon|escort",
     "teach": "teach|show how|instruct|train|educate|teach how",
     "give": "transfer|share|reward|pass on|hand out|give|hand|offer|present|pass|bring|donate|lend|deliver|return the|gift|hand over|give back|give away|send|show|pay|hand back|bestow",
     "take": "draw my|grasp|gain|recover the|receive|accept|claim|haul|take|raise|hoist|grab|pick up|get|fetch|pocket|lift|acquire|seize|collect the|keep|obtain|snatch|pull out|retrieve|scoop up|take hold of|reach for|carry|hold|wear|put on|equip",
@@ -72,7 +72,7 @@ _VERBS = {
     "wish": "wish|give anything for|give anything to|wish for|make it|let it|let there be|stop the|end the|change the weather|bring back the|make the|want|want the|command the|order the|summon the|summon a|conjure|call down|make the sun shine|make time stop|stop time|"
     "bring rain|bring snow|become|be|turn into|grant|have it|cause|start a|call up|control|cast a spell on|cast a spell|cast|enchant|hypnotise|rule|conquer|curse the",
     "refrain": "refrain from|stop doing|hold back|hold back from|hesitate|resist|refuse|decline|give up|cancel|calm the",
-    "remark": "make a vow|make a promise|make an oath|swear an oath|take an oath|come from|take back what|hello|hi|hey|good morning|good evening|good night|good day|yes|no|okay|ok|thanks|thank you|sorry|please|well|hmm|wow|like|love|hate|fear|need|own|believe|enjoy|prefer",
+    "remark": "goodbye|bye|farewell|see you|greetings|howdy|good afternoon|make a vow|make a promise|make an oath|swear an oath|take an oath|come from|take back what|hello|hi|hey|good morning|good evening|good night|good day|yes|no|okay|ok|thanks|thank you|sorry|please|well|hmm|wow|like|love|hate|fear|need|own|believe|enjoy|prefer",
     "wander": "wander|wander about|wander around|wander off|ramble",
     "unknown": "",
 }  # fmt: skip

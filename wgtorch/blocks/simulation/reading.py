@@ -8,40 +8,18 @@ from dataclasses import replace
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
+from wgtorch.blocks.simulation.arguments import AUXILIARIES, SPEAKERS, by_what_follows, with_arguments, without_purpose, without_relative
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
 from wgtorch.blocks.simulation.clauses import clauses
 from wgtorch.blocks.simulation.leads import HERO, SELF, Lead, all_lead, led, verb_at
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
 from wgtorch.blocks.simulation.normalization import active, normalized
-from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, PHRASES, PREPOSITIONS
+from wgtorch.blocks.simulation.phrases import FRAMES, PHRASES, PREPOSITIONS
 from wgtorch.blocks.simulation.quantities import MOST_ACTIONS, for_each
 
 _QUESTION_WORDS = frozenset("what where who whom whose why when which how".split())
-_AUXILIARIES = frozenset("is are am was were does did has have do will can could would should may might shall must".split())
 _OFFERS = frozenset("will can could would may might shall do".split())
 NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
-_SPEAKERS = frozenset(
-    (
-        "i",
-        "we",
-        "you",
-        "he",
-        "she",
-        "it",
-        "they",
-        "there",
-        "this",
-        "that",
-        "these",
-        "those",
-        "everybody",
-        "nobody",
-        "somebody",
-        "everything",
-        "my",
-        "your",
-    )
-)
 _PRONOUNS = frozenset(("it", "them", "him", "her", "that", "this"))
 _NOTHING = frozenset(("nothing", "nobody", "nowhere", "no one", "none", "no place"))
 _WISH = re.compile(
@@ -149,10 +127,32 @@ class RuleReader:
             return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), words=text)
         if PHRASES.get(joined) == "again":
             return Action("again", words=text)
+        if (idiom := self._idiom(tokens, text, excluded)) is not None:
+            return idiom
+        if self._is_question(tokens, is_asked):
+            return Action("ask", target=_topic(tokens), words=text)
+        lead = self._led(tokens)
+        if lead is not None and lead.rest[0] == "know" and {"to", "let"}.isdisjoint(lead.words):
+            lead = None  # "I know the way"
+        if lead is None or lead.verb == "remark":
+            called = lead is not None and next((word for word in lead.rest[1:] if word.capitalize() in NAMES or word in ROLES), None)
+            if called and named_in(joined, _GREETINGS):
+                return Action("reconcile" if "sorry" in tokens else "greet", target=called, words=text)
+            is_said = tokens[0] in SPEAKERS or lead is not None or _STATEMENT.match(joined)
+            if is_said and not is_asked:
+                return Action("remark", words=text)
+            if is_asked and len(tokens) > 1:
+                return Action("ask", target=_topic(tokens), words=text)
+            return Action(UNKNOWN_VERB, words=text, negated=not NEGATORS.isdisjoint(tokens))
+        return self._act(lead, text, excluded)
+
+    def _idiom(self, tokens: list[str], text: str, excluded: str) -> Action | None:
+        """A clause whose meaning is not at its verb: a wish, a verdict on an act, a suggestion, a place alone, what is left alone."""
+        joined = " ".join(tokens)
         if wished := _WISH.match(joined):
             return Action("wish", target=joined[wished.end() :] or None, words=text)
         if (judged := _JUDGED.match(joined)) and (lead := led(words(judged["what"]))) is not None and lead.words in ((), ("to",)):
-            return self._judged(lead, judged["how"], text) if not is_asked else Action("ask", target=_topic(tokens), words=text)
+            return self._judged(lead, judged["how"], text) if not text.endswith("?") else Action("ask", target=_topic(tokens), words=text)
         suggested = _SUGGESTED.match(joined)
         if suggested is not None and (lead := led(tokens[len(words(suggested[0])) :])) is not None:
             return self._act(lead, text, excluded, polite=True)
@@ -172,19 +172,7 @@ class RuleReader:
                 return self._act(first, text, than["other"] if other is None else "")
             if other is not None:
                 return replace(self._act(other, text, excluded), negated=True)
-        if self._is_question(tokens, is_asked):
-            return Action("ask", target=_topic(tokens), words=text)
-        lead = self._led(tokens)
-        if lead is not None and lead.rest[0] == "know" and {"to", "let"}.isdisjoint(lead.words):
-            lead = None  # "I know the way"
-        if lead is None or lead.verb == "remark":
-            is_said = tokens[0] in _SPEAKERS or lead is not None or _STATEMENT.match(joined)
-            if is_said and not is_asked:
-                return Action("remark", words=text)
-            if is_asked and len(tokens) > 1:
-                return Action("ask", target=_topic(tokens), words=text)
-            return Action(UNKNOWN_VERB, words=text, negated=not NEGATORS.isdisjoint(tokens))
-        return self._act(lead, text, excluded)
+        return None
 
     def _led(self, tokens: list[str]) -> Lead | None:
         """The lead of a clause, or of its end where something of time, place or manner stands in front of who acts."""
@@ -211,7 +199,7 @@ class RuleReader:
             return True
         if is_asked and tokens[0] in PREPOSITIONS and tokens[1:2] and tokens[1] in _QUESTION_WORDS:
             return True  # "with whom can I speak?"
-        if tokens[0] not in _AUXILIARIES or len(tokens) < 2 or tokens[1] == "not":
+        if tokens[0] not in AUXILIARIES or len(tokens) < 2 or tokens[1] == "not":
             return False
         if tokens[0] in _OFFERS and tokens[1] in ("i", "you", "we", "somebody", "someone", "one", "the"):
             return led(tokens) is None or (tokens[0] == "do" and is_asked)
@@ -241,18 +229,15 @@ class RuleReader:
         rest, length, negated, polite = list(lead.rest), lead.length, lead.negated, polite or lead.polite
         if negated and "until" in rest[length:]:
             rest = rest[: rest.index("until")]
-        verb, rest = _by_what_follows(lead.verb, rest)
-        if "please" in rest[1:]:
-            rest, polite = (
-                [word for at, word in enumerate(rest) if "please" not in (word, rest[at - 1]) or word not in ("please", "you")],
-                True,
-            )
+        verb, rest = by_what_follows(lead.verb, rest)
+        if "please" in rest[1:]:  # "make fire please you", as some say
+            rest, polite = words(re.sub(r" please(?: you)?\b", "", " ".join(rest))), True
         if rest[length : length + 1] == ["not"] and len(rest) > length + 1:  # "go not to the sea"
             rest, negated = [*rest[:length], *rest[length + 1 :]], not negated
         if (told := self._told_to(verb, rest[length:], text)) is not None:
             return replace(told, negated=negated, polite=polite)
-        said = _without_purpose(_without_relative(verb, rest[length:]))
-        action = self._with_arguments(verb, " ".join(rest[:length]), said, negated, polite, text)
+        said = without_purpose(without_relative(verb, rest[length:]))
+        action = with_arguments(verb, " ".join(rest[:length]), said, negated, polite, text)
         if action.target in _NOTHING or action.place in _NOTHING or (action.target or "").startswith("no "):
             action = replace(action, negated=True, target=None if action.target in _NOTHING else (action.target or "").removeprefix("no "))
         if excluded in ("here", "now", "today", "there") and FRAMES.get(verb) != "move":
@@ -274,69 +259,6 @@ class RuleReader:
             return None
         return _asked_of(who, replace(self._act(order, text, ""), words=text), " ".join(what))
 
-    def _with_arguments(self, verb: str, phrase: str, rest: list[str], negated: bool, polite: bool, text: str) -> Action:
-        manner = [word for word in rest if word in MANNERS and word not in ("there", "here")]
-        rest = [word for word in rest if word not in MANNERS or word in ("there", "here")]
-        direction = next((word for word in rest if word in lexicon.DIRECTIONS), None)
-        if phrase in IMPOSSIBLE:
-            return Action("fly", target=" ".join(_split(rest)[0][1]) or None, manner=phrase, negated=negated, polite=polite, words=text)
-        if phrase in IMPLIED and not _split(rest)[0][1]:
-            rest = [IMPLIED[phrase][1], *rest]
-        frame, parts = FRAMES.get(verb, "thing"), _split(rest)
-        target: str | None = " ".join(parts[0][1]) or None
-        place = receiver = None
-        said: list[str] = []
-        for preposition, phrase_words in parts[1:]:
-            inner = " ".join(phrase_words)
-            if not inner:
-                continue
-            if (frame == "hand" and preposition in ("to", "for") and receiver is None) or (
-                frame == "get" and preposition in ("from", "off", "with") and receiver is None
-            ):
-                receiver = inner
-            elif (frame == "person" and preposition in ("to", "with", "at", "for", "from") and target is None) or (
-                frame == "topic" and target is None
-            ):
-                target = inner
-            elif frame == "move" and preposition in _WHERE | {"for", "towards", "toward", "up", "down", "around", "along", "past", "of"}:
-                place = place or inner
-            elif frame == "colour" and preposition in ("in", "with"):
-                said.append(inner)
-            elif preposition == "of" and target is not None:
-                target = f"{target} of {inner}"
-            elif preposition in _WHERE and place is None:
-                place = inner
-            else:
-                said.append(f"{preposition} {inner}")
-        if frame == "hand" and (receiver is None) is not (target is None):
-            receiver, target = (
-                _indirect(str(target or receiver))
-                if receiver is None
-                else (_indirect(receiver)[0] or receiver, _indirect(receiver)[1] if _indirect(receiver)[0] else None)
-            )
-        if verb == "give" and receiver in ("me", "us"):
-            verb, receiver = "beg", None
-        if verb == "teach" and target in ("me", "us"):
-            verb, target = "talk", None
-        if frame == "person" and verb in ("talk", "teach") and target is not None:
-            who, topic = _indirect(target)
-            target, said = (who, [*said, str(topic)]) if who is not None else (target, said)
-        if frame == "move" and direction is not None:
-            if target is not None and words(target) and all(word in lexicon.DIRECTIONS or word in DETERMINERS for word in words(target)):
-                target = None
-            if place is not None and all(word in lexicon.DIRECTIONS or word in DETERMINERS for word in words(place)):
-                place = None
-            said.append(lexicon.DIRECTIONS[direction])
-        if frame == "move" and place is None and target is not None:
-            place, target = target, None
-        if verb == "colour":
-            target, colour = _coloured(phrase, target, said)
-            said = [colour] if colour else said
-        if verb in ("burn", "destroy", "harm") and target is not None:
-            target = re.sub(r" (?:down|up|apart)$", "", target)
-        joined = " ".join([*said, *(manner if verb not in ("colour",) else [])]) or None
-        return Action(verb, target=target, place=place, manner=joined, negated=negated, polite=polite, receiver=receiver, words=text)
-
 
 def pairwise_back(tokens: list[str]) -> list[tuple[str, str]]:
     """Each word with the one before it."""
@@ -348,54 +270,14 @@ def _without_names(tokens: list[str]) -> list[str]:
     return tokens[1:] if len(tokens) > 1 and tokens[0] in ("everyone", "everybody", "guys", "folks") else tokens
 
 
-def _without_purpose(rest: list[str]) -> list[str]:
-    """Arguments without what it is for: ``the river to fetch water`` is ``the river``."""
-    for at in range(1, len(rest) - 1):
-        what = rest[at + 1]
-        if rest[at] in ("to", "for") and what not in DETERMINERS and what not in lexicon.LANDMARKS and what not in lexicon.OBJECTS:
-            found = verb_at(rest[at + 1 :])
-            if (
-                found is not None
-                and (found[2] == ("base" if rest[at] == "to" else "ing") or (rest[at] == "for" and len(rest) > at + 2))
-                and what not in lexicon.DIRECTIONS
-            ):
-                return rest[:at]
-    return rest
-
-
-def _without_relative(verb: str, rest: list[str]) -> list[str]:
-    """Arguments without a clause that tells more of them: ``the seeds that Anna gave me`` is ``the seeds``."""
-    if verb in ("look", "search") and rest[:1] != [] and rest[0] in ("what", "whether", "who", "if"):
-        return next((rest[at:] for at in range(1, len(rest)) if rest[at] in _WHERE), [])
-    if verb in ("take", "gather") and rest[1:2] != [] and rest[0] == "with" and rest[1] in ("me", "us"):
-        rest = rest[2:]
-    for at in range(1, len(rest) - 2):
-        is_told = rest[at + 1] in _SPEAKERS | DETERMINERS | _AUXILIARIES or rest[at + 1].capitalize() in NAMES
-        if (
-            rest[at] in ("that", "which", "who", "whom", "where")
-            and is_told
-            and rest[at - 1] not in PREPOSITIONS
-            and verb not in ("ask", "talk", "wish", "stay")
-        ):
-            return rest[:at]
-    return rest
-
-
 def _asked_of(who: str, action: Action, said: str) -> Action:
     """What it is to say something to somebody: what they are asked for, told of, or what one wants to do with them."""
-    if ({"i", "we"} & set(words(said)[:2]) or words(said)[:2] in (["let", "us"], ["let", "me"])) and action.verb not in (
-        "remark",
-        "ask",
-        UNKNOWN_VERB,
-        "beg",
-    ):
+    is_own = {"i", "we"} & set(words(said)[:2]) or words(said)[:2] in (["let", "us"], ["let", "me"])
+    if is_own and action.verb not in ("remark", "ask", "beg", UNKNOWN_VERB):
         if FRAMES.get(action.verb) == "person" and action.target in (None, "you"):
             return replace(action, target=who)
-        return (
-            replace(action, receiver=who)
-            if action.receiver == "you" or (action.verb in ("give", "trade") and not action.receiver)
-            else action
-        )
+        is_for_them = action.receiver == "you" or (action.verb in ("give", "trade") and not action.receiver)
+        return replace(action, receiver=who) if is_for_them else action
     if action.verb in ("follow", "invite") or (
         words(said)[:1] and words(said)[0] in _COMES and {"me", "us", "with", "along"} & set(words(said))
     ):
@@ -416,31 +298,6 @@ _GREETINGS = {
     for phrase, verb in PHRASES.items()
     if verb == "remark" and phrase not in ("like", "need", "own", "believe", "prefer", "well")
 }
-_WHERE = frozenset("in at on over into near by under across to from behind inside through onto".split())
-
-
-def _by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
-    """Verbs whose meaning stands at the end: ``turn the moon red``, ``set the house on fire``."""
-    if rest[0] == "move" and len(rest) > 1 and rest[1] in DETERMINERS:
-        return "use", rest
-    if (
-        rest[0] in ("turn", "make", "colour", "color")
-        and len(rest) > 2
-        and rest[-1] in lexicon.COLOURS
-        and verb in ("use", "wish", "craft")
-    ):
-        return "colour", [rest[0], *rest[1:]]
-    if rest[0] == "turn" and not lexicon.DIRECTIONS.keys().isdisjoint(rest):
-        return "go", rest
-    if rest[0] == "beg" and not {"pardon", "forgiveness"}.isdisjoint(rest):
-        return "reconcile", ["beg", *(word.removesuffix("'s") for word in rest[1:] if word not in ("pardon", "forgiveness", "of", "for"))]
-    if rest[0] == "give" and rest[-1] in ("regards", "thanks", "love", "greetings", "best"):
-        return "greet", [word for word in rest[:-1] if word not in ("my", "our", "to")]
-    if verb == "return" and not {"where", "was"} - set(rest):
-        return "return", rest[:1]
-    if (rest[0] in ("set", "put") and rest[-2:] == ["on", "fire"]) or (rest[0] == "set" and rest[-1] in ("alight", "ablaze")):
-        return "burn", rest[: -2 if rest[-1] == "fire" else -1]
-    return verb, rest
 
 
 def _without_excluded(text: str) -> tuple[str, str]:
@@ -458,51 +315,17 @@ def _referred(action: Action, first: Action) -> Action:
     return replace(action, target=target, place=place)
 
 
-def _split(rest: list[str]) -> list[tuple[str, list[str]]]:
-    """The words after the verb, by the prepositions that lead them; what stands before any comes first."""
-    parts: list[tuple[str, list[str]]] = [("", [])]
-    for word in rest:
-        if word in PREPOSITIONS:
-            parts.append((word, []))
-        else:
-            parts[-1][1].append(word)
-    return parts
-
-
 def _topic(tokens: list[str]) -> str | None:
     """What a question is about."""
     small = (
         _QUESTION_WORDS
-        | _AUXILIARIES
+        | AUXILIARIES
         | DETERMINERS
         | PREPOSITIONS
         | {"i", "you", "we", "me", "us", "there", "here", "does", "know", "tell", "called", "it", "go", "get", "come", "find", "reach"}
     )
     found = [word for word in tokens if word not in small]
     return " ".join(found) or None
-
-
-def _indirect(target: str) -> tuple[str | None, str | None]:
-    """``anna the ring`` -> (``anna``, ``the ring``): the receiver before the thing."""
-    tokens = words(target)
-    if len(tokens) > 1 and tokens[0].capitalize() in NAMES:
-        return tokens[0], " ".join(tokens[1:])
-    if len(tokens) > 1 and tokens[0] in ("him", "her", "them", "me", "us") and tokens[1] not in DETERMINERS:
-        return tokens[0], " ".join(tokens[1:])
-    for at, word in enumerate(tokens[1:], start=1):
-        if word in DETERMINERS:
-            return " ".join(tokens[:at]), " ".join(tokens[at:])
-    return None, target
-
-
-def _coloured(phrase: str, target: str | None, said: list[str]) -> tuple[str | None, str | None]:
-    """The thing to be coloured, and the colour that stands behind it: ``the house black``."""
-    tokens = words(target or "")
-    if said and lexicon.colour_in(said[0]):
-        return target, lexicon.colour_in(said[0])
-    if tokens and tokens[-1] in lexicon.COLOURS and len(tokens) > 1:
-        return " ".join(tokens[:-1]), lexicon.COLOURS[tokens[-1]]
-    return target, None
 
 
 def _is_noun_first(tokens: list[str]) -> bool:

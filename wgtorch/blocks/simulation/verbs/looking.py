@@ -8,7 +8,7 @@ from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article, words
-from wgtorch.blocks.simulation.matching import find
+from wgtorch.blocks.simulation.matching import find, last_named
 from wgtorch.blocks.simulation.places import way
 from wgtorch.blocks.simulation.seasons import time_of_day
 from wgtorch.blocks.simulation.verbs.being import suggestions
@@ -157,6 +157,8 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
     topic = find(draft, actor, action.target or action.place)
     if {"how", "many"} <= set(said):
         return _number(draft, actor, action.target)
+    if (who := _meant(draft, actor, action, said)) is not None and (told := _of_themselves(draft, actor, who, said)) is not None:
+        return told
     if topic.part == "weather" and not {"time", "hour"} & set(said):
         return f"the sky over {here} is {_sky(draft.content['weather'])}"
     direction = next((lexicon.DIRECTIONS[word] for word in said if word in lexicon.DIRECTIONS), None)
@@ -246,6 +248,38 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
             (e for e in reversed(draft.content.get("events", ())) if e["status"] == "done" and e["actor"] != actor and e["target"]), None
         )
         return f"{last['actor']} was last busy at {last['where']}" if last and last["where"] else None
+    return None
+
+
+def _meant(draft: Draft, actor: str, action: Action, said: list[str]) -> str | None:
+    """Who ``you``, ``she`` and ``he`` are in a question: whom it names, who was last spoken of, who is here."""
+    if {"you", "your", "yours", "she", "he", "her", "his", "him"}.isdisjoint(said):
+        return None
+    named, here = find(draft, actor, action.target), draft.here(draft.place_of(actor), but=actor)
+    who = named.name if named.part == "character" and named.name != actor else last_named(draft, actor, "person")
+    return who if who in here or {"you", "your", "yours"}.isdisjoint(said) else next(iter(here), None)
+
+
+def _of_themselves(draft: Draft, actor: str, who: str, said: list[str]) -> str | None:
+    """What somebody says of themselves: name, mood, wish, belongings, whom they like."""
+    entry, asked = draft.characters[who], set(said)
+    if asked & {"name", "called"} or (asked & {"who"} and asked & {"are", "is"} and len(said) < 4):
+        return f"{who} is {with_article(entry['role'])}"
+    if said[:1] == ["how"] and asked & {"are", "is", "feel", "feeling", "doing", "do"} and not asked & {"old", "far"}:
+        return f"{who} is {entry['mood']}"
+    if asked & {"like", "love", "trust", "hate", "friends"} and asked & {"me", "we", "us"}:
+        feeling = draft.feeling(who, actor)
+        return f"{who} {'thinks well' if feeling > 1 else 'thinks ill' if feeling < -1 else 'does not know what to think'} of {actor}"
+    if asked & {"friend", "friends"}:
+        liked = max(draft.characters, key=lambda name: draft.feeling(who, name) if name != who else -9)
+        return f"{who} likes {liked} best" if draft.feeling(who, liked) > 0 else f"{who} has no friend to speak of"
+    if asked & {"have", "carry", "carrying", "own", "got", "sell"}:
+        return f"{who} carries {', '.join(entry['carries']) or 'nothing'}"
+    if asked & {"where"} and asked & {"live", "from", "is", "are", "go", "went"} and not asked & {"know", "going"}:
+        return f"{who} is at {draft.place_of(who)}"
+    if asked & {"want", "wants", "wish", "need", "doing", "going", "plan", "looking", "do"} and not asked & {"know"}:
+        goal = draft.threads.get(entry["goal"] or "")
+        return f"{who} wants to {goal['what']['words']}" if goal else f"{who} wants nothing in particular"
     return None
 
 
