@@ -32,8 +32,8 @@ def page(data: Mapping[str, Any]) -> str:
         "# What was measured",
         "",
         f"On {data['machine']}. Ratios are to the same work in another way, in the same run;",
-        "each script's head says which. `shared`: other work ran on the two cores, so times are high and ratios rough. The scripts print these",
-        "figures anew; they go into `docs/measured.yaml`, and `python scripts/measured.py` makes this page of it.",
+        "each script's head says which. `shared`: other work ran on the two cores, so times are high and ratios rough. The scripts",
+        "print these figures anew; they go into `docs/measured.yaml`, and `python scripts/measured.py` makes this page of it.",
         "",
         f"{len(rows) - len(missed)} of {len(rows)} goals are reached.",
     ]

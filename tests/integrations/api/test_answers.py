@@ -95,8 +95,12 @@ def test_a_model_without_more_room_says_so(server: ScriptedServer, build) -> Non
         ("the answer", {"reasoning": "hmm"}, "the answer", "hmm"),
         (PARTS, {}, "the answer", "hmm"),
         ("a < b, and <b>bold</b>", {}, "a < b, and <b>bold</b>", ""),
+        ("<thought>hmm</thought>the answer", {}, "the answer", "hmm"),
+        ("<reasoning>\nhmm</reasoning>the answer", {}, "the answer", "hmm"),
+        ("<think>hmm</think>the<think>so</think> answer", {}, "the answer", "hmm\n\nso"),
+        ("the <think>hmm</think> answer", {}, "the answer", "hmm"),
     ],
-    ids=["tags", "closing tag", "spoken of", "beside", "parts", "none"],
+    ids=["tags", "closing tag", "spoken of", "beside", "parts", "none", "thought", "reasoning", "twice", "amid"],
 )  # fmt: skip
 def test_thoughts_are_kept_apart(server: ScriptedServer, build, content: Any, more: dict[str, Any], text: str, thoughts: str) -> None:
     server.script(message(content, **more))
@@ -147,6 +151,10 @@ def test_a_second_answer_is_told_in_place_of_the_first(server: ScriptedServer, b
         'The value {in braces} is {"a": 1}.',
         '{"a": 1, "b": "two\nlines"}',
         '{"a": 1, "b": "```\\n{\\"a\\": 2}\\n```"}',
+        '"{\\"a\\": 1}"',
+        '[{"a": 1}]',
+        '{"a": 1, # one\n "b": 2}',
+        '{"a": 1, "b": "C:\\Users and \\(x\\)"}',
     ],
 )
 def test_a_value_is_read_out_of_what_is_around_it(server: ScriptedServer, build, text: str) -> None:
@@ -172,9 +180,13 @@ def test_a_cut_value_is_given_more_room_and_a_whole_one_needs_none(server: Scrip
 
 def test_refusals_stay_refusals(server: ScriptedServer, build) -> None:
     server.script(Reply(refusal="I cannot."), Reply("half", finish="content_filter"))
-    for words in ("the model refuses: I cannot", "cut by the content filter"):
+    server.script(message([{"type": "refusal", "refusal": "I cannot."}]))
+    server.script(*(message("", finish) for finish in ("SAFETY", "sensitive", "RECITATION")))
+    refuses, filtered = "the model refuses: I cannot", "cut by the content filter"
+    for words in (refuses, filtered, refuses, filtered, filtered, filtered):
         with pytest.raises(ApiContentError, match=words):
             build()(prompt="x")
+    assert len(server.requests) == 6
 
 
 def test_a_stream_may_take_as_long_as_it_gives_something(server: ScriptedServer, build) -> None:

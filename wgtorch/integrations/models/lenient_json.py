@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
-_SPACE = re.compile(r"(?:\s|//[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_SPACE = re.compile(r"(?:\s|(?://|#)[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
 _LOOKS_LIKE_JSON = re.compile(r"\{\s*(?:[\"'“}{\[]|\w+\s*:)|\[\s*[\"'“{\[\]\d-]")
@@ -21,8 +21,8 @@ _DEEPEST = 200
 def values_in(text: str) -> Iterator[Any]:
     """Every JSON value in an answer: the whole text, what stands in code fences, and each object or list with prose around it.
 
-    Forgiven are trailing commas, comments, raw line breaks in strings, single or typographic quotes, names without quotes and
-    Python's ``True``, ``False`` and ``None``. What is cut, or holds NaN, is no value.
+    Forgiven are trailing commas, comments, raw line breaks and lone backslashes in strings, single or typographic quotes, names without
+    quotes and Python's ``True``, ``False`` and ``None``. What is cut, or holds NaN, is no value.
     """
     whole = text.strip().removeprefix("\ufeff")
     try:
@@ -124,8 +124,9 @@ def _string(text: str, at: int) -> tuple[str, int]:
         elif text[at + 1 : at + 2] in _ESCAPES:
             parts.append(_ESCAPES[text[at + 1]])
             at += 2
-        else:
-            raise ValueError(f"no escape: {text[at : at + 2]!r}")
+        else:  # a path or a formula, whose backslash was meant as one
+            parts.append(text[at : at + 2])
+            at += 2
     raise ValueError("a string that does not end")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
-from wgtorch.integrations.models.lenient_json import values_in
+from wgtorch.integrations.models.lenient_json import parse, values_in
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.thoughts import split_thoughts
 
@@ -47,8 +47,8 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """The value in an answer, and what is wrong with it: nothing, when it may be used.
 
     Thoughts, code fences and prose around the value are passed over, and small slips forgiven
-    (:mod:`~wgtorch.integrations.models.lenient_json`). Two different values that both follow the schema are a finding: nobody
-    knows which is meant.
+    (:mod:`~wgtorch.integrations.models.lenient_json`), as is a value that is written as a text, or in a list of its own. Two different
+    values that both follow the schema are a finding: nobody knows which is meant.
     """
     from jsonschema import Draft202012Validator
 
@@ -57,6 +57,8 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
     nearest: tuple[int, Any, list[str]] | None = None
     for value in values_in(split_thoughts(text)[0]):
         errors = sorted(checker.iter_errors(value), key=lambda error: error.json_path)
+        if errors and (inner := _unwrapped(value)) is not None and checker.is_valid(inner):
+            value, errors = inner, []
         if not errors:
             fitting += [] if any(_same(value, other) for other in fitting) else [value]
         elif nearest is None or len(str(value)) > nearest[0]:
@@ -74,6 +76,16 @@ def repairing(request: TextRequest, answer: Completion, findings: list[str]) -> 
     again = f"That answer cannot be used:\n{listed}\nGive the whole answer again, as one JSON value that follows the schema."
     said = answer.text or "(nothing)"
     return replace(request, messages=(*request.messages, Message("assistant", said), Message("user", again)))
+
+
+def _unwrapped(value: Any) -> Any:
+    """What a text holds as JSON, or a list of one; None where there is no such thing."""
+    if isinstance(value, list) and len(value) == 1:
+        return value[0]
+    try:
+        return parse(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 _PAIRS = (
     ("<think>", "</think>"),  # DeepSeek, Qwen, SmolLM3
     ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),  # Gemini and Gemma by OpenAI's protocol
+    ("<reasoning>", "</reasoning>"),
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),  # Kimi
@@ -37,9 +39,9 @@ def split_thoughts(text: str) -> tuple[str, str]:
     for opening, closing in _PAIRS:
         while (end := _find(text, closing)) >= 0:
             begin = _find(text, opening, end)
-            before = text[:begin] if begin >= 0 else ""
+            before, after = text[: max(begin, 0)], text[end + len(closing) :]
             thoughts.append(text[begin + len(opening) if begin >= 0 else 0 : end])
-            text = before + text[end + len(closing) :].lstrip() if before.strip() else text[end + len(closing) :].lstrip()
+            text = before + after if before.strip() and not before[-1].isspace() else (before if before.strip() else "") + after.lstrip()
         begin = _find(text, opening)
         if begin >= 0:
             thoughts.append(text[begin + len(opening) :])

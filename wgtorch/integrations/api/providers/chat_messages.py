@@ -15,6 +15,8 @@ _REASONS = {
     "max_tokens": "length", "model_length": "length", "max_output_tokens": "length", "model_context_window_exceeded": "length",
     "tool_calls": "tools", "function_call": "tools", "tool_use": "tools",
 }  # fmt: skip
+_FILTERED = ("content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive", "refusal")
+"""Words of servers for an answer that a filter or the model itself held back."""
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # DeepSeek, vLLM and llama.cpp; OpenRouter and Ollama; others
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 
@@ -44,9 +46,11 @@ def said_in(message: Any) -> tuple[str, str]:
 
 def check_allowed(message: Any, reason: str | None) -> None:
     """Raises where the model refused, or a filter cut the answer."""
-    if getattr(message, "refusal", None):
-        raise refused(f"the model refuses: {message.refusal}")
-    if reason == "content_filter":
+    content = getattr(message, "content", None)
+    parts = content if isinstance(content, (list, tuple)) else ()
+    if said := getattr(message, "refusal", None) or next((found for part in parts if (found := _entry(part, "refusal"))), None):
+        raise refused(f"the model refuses: {said}")
+    if str(reason).lower() in _FILTERED:
         raise refused("the answer was cut by the content filter")
 
 
