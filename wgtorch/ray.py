@@ -23,10 +23,8 @@ from wgtorch.cli.target import level_from, open_level
 from wgtorch.core.errors import EndpointError, PortTypeError, StateError, StructureError, require
 from wgtorch.core.kinds import describe
 from wgtorch.core.level import Level
-from wgtorch.core.run import background
 from wgtorch.core.run.joined_runs import run_items
 from wgtorch.core.run.rng import check_seed
-from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.trust import Trust
 from wgtorch.storage import open_storage
 from wgtorch.storage.base import History
@@ -208,7 +206,7 @@ class _Worker:
                 raise StructureError(f"run_worlds: the config describes a {level.level}; expected a world")
             self.world = level
         runs = [partial(_lived, self.world, *job) for job in jobs]
-        return run_items(runs, lambda run: background.start(in_this_context(run)), joins=len(jobs) > 1)
+        return run_items(runs, joins=len(jobs) > 1)
 
 
 def _lived(world: World, seed: int, storage: str, actions: Sequence[Any]) -> WorldRun:

@@ -441,9 +441,9 @@ def test_waiting_nodes_and_threads_take_along_what_is_active() -> None:
 def test_affine_blocks_stay_on_the_fast_path() -> None:
     graph = adapted()
     graph.set_adapter("n1", "one")
-    plain = {step.node: not step.needs for step in graph._current_plan().steps}  # type: ignore[union-attr]
+    plain = {step.node: not step.needs for step in graph.plan().steps}  # type: ignore[union-attr]
     assert plain == {"n0": True, "n1": False, "n2": True, "n3": False}
     lora.remove(graph, "one")
     lora.remove(graph, "two")
-    assert not any(step.needs for step in graph._current_plan().steps)
+    assert not any(step.needs for step in graph.plan().steps)
     assert Affine is type(graph.nodes["n0"])

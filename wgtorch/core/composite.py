@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, Unpack, overload
@@ -10,19 +9,18 @@ from typing import Any, Literal, Self, Unpack, overload
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, ValidationError
+from wgtorch.core.errors import MissingInputError, PortError, ValidationError
 from wgtorch.core.graph_builder import GraphBuilder
 from wgtorch.core.level import edits
 from wgtorch.core.plan import Loop, Plan, make_plan
 from wgtorch.core.port import MISSING
-from wgtorch.core.run import background
 from wgtorch.core.run.active_call import active_call
 from wgtorch.core.run.cached_call import of_level
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
-from wgtorch.core.run.events import Callback, Event, told_of_item
+from wgtorch.core.run.events import Callback, Event
 from wgtorch.core.run.executor import inlined_children, walk, walk_async
-from wgtorch.core.run.joined_runs import check_items, run_items, seeds_of, takes_several
+from wgtorch.core.run.joined_runs import run_batch
 from wgtorch.core.run.loop_compiler import LoopCompiler, has_loops
 from wgtorch.core.run.loop_steps import LoopSteps, check_loop_steps, check_loops_are_there, loops_below
 from wgtorch.core.run.node_cache import copied
@@ -33,8 +31,7 @@ from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.run_values import by_position, check_names, given_out, owned_generators, paths_of, taken_in, value_of
 from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested
 from wgtorch.core.run.stream import events_of, refuse_in_stream
-from wgtorch.core.run.thread_context import in_this_context
-from wgtorch.core.signature import InputSignature
+from wgtorch.core.signature import signed_forward
 from wgtorch.core.structure import Node
 from wgtorch.core.tree import is_level
 from wgtorch.core.tree import walk as walk_tree
@@ -69,17 +66,7 @@ class Composite(GraphBuilder):
     def _sign_forward(self) -> None:
         """Gives ``forward`` the exposed inputs as its signature: what ``torch.export``, editors and ``help`` go by."""
         if type(self).forward is Composite.forward:
-            own = types.FunctionType(
-                Composite.forward.__code__, Composite.forward.__globals__, "forward", None, Composite.forward.__closure__
-            )
-            own.__kwdefaults__, own.__doc__, own.__module__ = (
-                Composite.forward.__kwdefaults__,
-                Composite.forward.__doc__,
-                type(self).__module__,
-            )
-            own.__qualname__ = f"{type(self).__name__}.forward"
-            own.__signature__ = InputSignature(self)  # type: ignore[attr-defined]
-            self.__dict__["forward"] = self.__dict__["_signed"] = types.MethodType(own, self)
+            self.__dict__["forward"] = self.__dict__["_signed"] = signed_forward(self, Composite.forward)
 
     def forward(self, *args: Any, run_context: RunContext | None = None, **inputs: Any) -> dict[str, Any]:
         """The computation itself, in the grad mode and train or eval mode that the caller has set.
@@ -98,7 +85,7 @@ class Composite(GraphBuilder):
             run = outer.child()  # called inside a block of a run, it is part of that
         if args:
             inputs = by_position(self, args, inputs)
-        plan = self._current_plan() if run is None else self.plan_for(run)
+        plan = self.plan() if run is None else self.plan_for(run)
         if run is not None and run.options.pause is not None and (frame := run.options.pause.frame_of(run.path)) is not None:
             return self._walked(plan, *resume_level(self, plan, frame, run), run)
         slots: list[Any] = [MISSING] * plan.size
@@ -259,23 +246,10 @@ class Composite(GraphBuilder):
         if options.pop("profile", False) is not False:
             raise TypeError(f"{self.block_id}: batch() has no option 'profile'; use torch.profiler.profile around it")
         told = self.check_options({**options, "callbacks": () if callbacks is None else callbacks}, "batch")
-        items = check_items(inputs, self.block_id)
-        seeds = seeds_of(seed, len(items), self.block_id)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise PortTypeError(f"{self.block_id}: batch_size is {batch_size!r}; expected how many items go on at once, from 1")
-        runs = [
-            partial(self.run, item, seed=own, callbacks=[told_of_item(index, told)] if told else None, **options)
-            for index, (item, own) in enumerate(zip(items, seeds, strict=True))
-        ]
-        joins = any(takes_several(child) for _, child, _ in walk_tree(self, repeats=0) if not is_level(child)) or self.is_async
-        return [
-            result
-            for first in range(0, len(runs), batch_size)
-            for result in run_items(runs[first : first + batch_size], lambda run: background.start(in_this_context(run)), joins)
-        ]
+        return run_batch(self, inputs, seed, batch_size, told or (), options)
 
     def compile_loops(self, options: Mapping[str, Any]) -> bool:
-        if not has_loops(self._current_plan()):
+        if not has_loops(self.plan()):
             return super().compile_loops(options)
         self.loop_compiler = LoopCompiler(options)
         super().compile_loops(options)
@@ -306,7 +280,7 @@ class Composite(GraphBuilder):
 
     def run_order(self) -> tuple[str, ...]:
         try:
-            return self._current_plan().order()
+            return self.plan().order()
         except ValidationError:  # it cannot run yet
             return ()
 
@@ -345,7 +319,8 @@ class Composite(GraphBuilder):
         if self.loop_compiler is not None:
             self.loop_compiler.forget()
 
-    def _current_plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """The plan of a run of all that is exposed."""
         if is_dynamo_compiling():
             self._plan_while_traced()
         else:
@@ -368,7 +343,7 @@ class Composite(GraphBuilder):
 
     def _plan_while_traced(self) -> None:
         """Makes the plan when ``torch.compile`` comes here first, which then finds it made: it calls this instead of tracing it."""
-        self._current_plan()
+        self.plan()
 
     # What torch.compiler.assume_constant_result sets, which would import the compiler with this package.
     _plan_while_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
@@ -387,14 +362,10 @@ class Composite(GraphBuilder):
                 self._loops = (edits.value, loops_below(self))
             check_loops_are_there(self, given, self._loops[1])
 
-    def plan(self) -> Plan:
-        """The plan of a run of all that is exposed."""
-        return self._current_plan()
-
     def plan_for(self, run: RunContext) -> Plan:
         """The plan for what a run wants of this composite, with the values it gives."""
         if not run.feeds and run.wanted is None:
-            return self._current_plan()
+            return self.plan()
         key = (run.wanted, run.exposed, frozenset(run.feeds or ()))
         self.refresh_below()
         if (plan := self._plans.get(key)) is not None:

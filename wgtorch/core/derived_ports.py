@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from wgtorch.core.block_registry import BlockRegistry
+from wgtorch.core.nodes import Nodes
 from wgtorch.core.plan import FROZEN, LEVEL, RNG, STREAM, SURROUNDED
 from wgtorch.core.port import MISSING, Port
 from wgtorch.core.signature import positional_prefix
-from wgtorch.core.structure import Exposed, InputShape, Node, NodeShape
+from wgtorch.core.structure import Edge, Exposed, InputShape, Node, NodeShape
 from wgtorch.core.tree import is_level
 
 
@@ -70,3 +72,14 @@ def free_names(ports: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[
         alone = count[port] == 1 and port not in taken
         named.append(((node_id, port), port if alone else f"{node_id}_{port}"))
     return named
+
+
+def what_fits(edge: Edge, nodes: Nodes) -> str:
+    """In words, what would fit in place of an edge that does not: other ports of its nodes, and blocks that convert."""
+    offered, wanted = nodes[edge.source_node].get_output_spec(), nodes[edge.target_node].get_input_spec()
+    source, target = offered[edge.source_port], wanted[edge.target_port]
+    ports = [f"{edge.target_node}.{port.name}" for port in wanted.values() if not port.why_not(source)]
+    ports += [f"{edge.source_node}.{port.name}" for port in offered.values() if not target.why_not(port)]
+    text = f"Ports that would fit: {', '.join(ports)}." if ports else "No port of either node would fit."
+    converters = BlockRegistry.converting(source.dtype, target.dtype)
+    return f"{text} Blocks that convert: {', '.join(converters)}." if converters else text

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from wgtorch.core import adapter_hook
-from wgtorch.core.block import Block, BlockRegistry
+from wgtorch.core.block import Block
 from wgtorch.core.config.schema import EDGE, EXPOSED, listed
-from wgtorch.core.derived_ports import free_names, joined, node_shape, shown_port
+from wgtorch.core.derived_ports import free_names, joined, node_shape, shown_port, what_fits
 from wgtorch.core.drawing import Link
 from wgtorch.core.edge_index import Edges, ExposedPorts
 from wgtorch.core.errors import Finding, PortError, PortTypeError, StructureError, StructureTypeError, UnknownNameError, suggest
@@ -385,7 +385,7 @@ class GraphBuilder(Level):
     def _check_edge(self, edge: Edge) -> None:
         reason = self._mismatch(edge)
         if reason is not None:
-            raise PortTypeError(f"{self.block_id}: cannot join {edge}: {reason}. {self._what_fits(edge)}")
+            raise PortTypeError(f"{self.block_id}: cannot join {edge}: {reason}. {what_fits(edge, self.nodes)}")
         into = list(self._edges.find("into", edge.target_node, edge.target_port))
         one = into and self._port(edge.target_node, edge.target_port, "input").aggregation == "single"
         if one and (not self.loops or len(into) > 1):
@@ -393,21 +393,6 @@ class GraphBuilder(Level):
                 f"{self.block_id}: {edge.target_node}.{edge.target_port} takes one source and already has {into[0]}; "
                 "remove that edge, or give the port an aggregation (concat, sum, first, dict, list)"
             )
-
-    def _what_fits(self, edge: Edge) -> str:
-        source = self._port(edge.source_node, edge.source_port, "output")
-        target = self._port(edge.target_node, edge.target_port, "input")
-        ports = [
-            f"{edge.target_node}.{port.name}" for port in self.nodes[edge.target_node].get_input_spec().values() if not port.why_not(source)
-        ]
-        ports += [
-            f"{edge.source_node}.{port.name}"
-            for port in self.nodes[edge.source_node].get_output_spec().values()
-            if not target.why_not(port)
-        ]
-        text = f"Ports that would fit: {', '.join(ports)}." if ports else "No port of either node would fit."
-        converters = BlockRegistry.converting(source.dtype, target.dtype)
-        return f"{text} Blocks that convert: {', '.join(converters)}." if converters else text
 
     @staticmethod
     def _fits(edge: Edge, node_id: str, inputs: Spec, outputs: Spec) -> bool:

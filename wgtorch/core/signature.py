@@ -202,3 +202,12 @@ class InputSignature(inspect.Signature):
             if port.name.isidentifier():
                 found[port.name] = inspect.Parameter(port.name, kind, default=None if port.optional else inspect.Parameter.empty)
         return types.MappingProxyType(found)
+
+
+def signed_forward(composite: Any, forward: Any) -> types.MethodType:
+    """A composite's ``forward`` with its exposed inputs as signature."""
+    own = types.FunctionType(forward.__code__, forward.__globals__, "forward", None, forward.__closure__)
+    own.__kwdefaults__, own.__doc__, own.__module__ = forward.__kwdefaults__, forward.__doc__, type(composite).__module__
+    own.__qualname__ = f"{type(composite).__name__}.forward"
+    own.__signature__ = InputSignature(composite)  # type: ignore[attr-defined]
+    return types.MethodType(own, composite)

@@ -129,9 +129,10 @@ class RemoteLevel(RemoteNode):
 
     def plan_for(self, run: RunContext) -> Plan:
         """What must be given; the walk itself is at the endpoint."""
-        return self._current_plan()
+        return self.plan()
 
-    def _current_plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """As :meth:`plan_for`."""
         inputs = enumerate(self._specs_there()[0].items())
         needed = tuple((name, slot, not port.optional) for slot, (name, port) in inputs)
         return Plan(size=len(needed), inputs=needed, feeds=(), outputs=(), steps=(), fast_steps=())

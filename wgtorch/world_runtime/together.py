@@ -7,10 +7,8 @@ from functools import partial
 from typing import Any
 
 from wgtorch.core.errors import PortTypeError
-from wgtorch.core.run import background
 from wgtorch.core.run.events import Callback, callbacks_of, told_of_item
 from wgtorch.core.run.joined_runs import run_items
-from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.world_runtime.state import State
 
 
@@ -51,4 +49,4 @@ def run_together(
         partial(world.run, state, action=own, callbacks=[told_of_item(index, told)] if told else None, **options)
         for index, (world, state, own) in enumerate(zip(worlds, states, actions, strict=True))
     ]
-    return run_items(runs, lambda run: background.start(in_this_context(run)), joins=True, apart=apart)
+    return run_items(runs, joins=True, apart=apart)

@@ -129,7 +129,7 @@ def test_text_to_image_is_five_nodes_and_noise(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(TYPES) - set(NOISY)))
 def test_the_engine_hands_over_values_alone(name: str) -> None:
     """Every turn of a solver without noise takes the short way through the executor: its inputs are sure to be there."""
-    (loop,) = [step for step in six_nodes(name)._current_plan().steps if hasattr(step, "body")]
+    (loop,) = [step for step in six_nodes(name).plan().steps if hasattr(step, "body")]
     assert not any(step.needs for step in loop.body)
 
 

@@ -27,6 +27,7 @@ from wgtorch.core.plan.steps import (
     Plan,
     Step,
     Unit,
+    calls_of,
 )
 from wgtorch.core.plan.wiring import strong_components, upstream
 
@@ -47,6 +48,7 @@ __all__ = [
     "Plan",
     "Step",
     "Unit",
+    "calls_of",
     "make_plan",
     "strong_components",
     "upstream",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 NONE = -1
@@ -242,12 +242,13 @@ class Plan:
 
     def order(self) -> tuple[str, ...]:
         """Node ids in the order they run, loops unrolled once."""
+        return tuple([call.node for call, _ in calls_of(self.steps)])
 
-        def walk(steps: Iterable[Step]) -> Iterable[str]:
-            for step in steps:
-                if isinstance(step, Loop):
-                    yield from walk(step.body)
-                elif isinstance(step, Call):
-                    yield step.node
 
-        return tuple(walk(self.steps))
+def calls_of(steps: Iterable[Step], loop: Loop | None = None) -> Iterator[tuple[Call, Loop | None]]:
+    """All calls of a plan's steps in order, each with the loop that it stands in."""
+    for step in steps:
+        if isinstance(step, Loop):
+            yield from calls_of(step.body, step)
+        elif isinstance(step, Call):
+            yield step, loop

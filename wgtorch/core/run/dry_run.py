@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
-from wgtorch.core.plan import Call, Combine, Hoisted, Loop, Step
+from wgtorch.core.plan import Call, Loop, Plan, calls_of
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.events import Event
 from wgtorch.core.run.executor import loop_steps
@@ -75,33 +75,25 @@ def dry_run_of(
     if composite.remote:
         report.order, report.api_calls = ("/".join(run.path) or composite.block_id,), 1
     else:
-        report.order, report.api_calls = _walk(composite, plan.steps, "/".join(run.path), run, values)
+        report.order, report.api_calls = _walk(composite, plan, "/".join(run.path), run, values)
     if fake and not missing:
         _run_fake(composite, values, run, report, forward or composite)
     return report
 
 
-def _walk(composite: Any, steps: tuple[Step, ...], prefix: str, run: RunContext, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+def _walk(composite: Any, plan: Plan, prefix: str, run: RunContext, values: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """Paths in order, and how many calls wait on a network; ``values`` are the composite's inputs as far as known."""
     order: list[str] = []
-    calls = 0
-    for step in steps:
-        if isinstance(step, Loop):
-            inner, inner_calls = _walk(composite, step.body, prefix, run, values)
-            order += inner
-            calls += inner_calls * _steps_or_one(composite, step, run)
-        elif isinstance(step, Call):
-            child, path = composite.nodes[step.node], f"{prefix}/{step.node}".lstrip("/")
-            if is_level(child) and not child.remote:
-                below = run.child(step.node, exposed=tuple(port for port, _ in step.store))
-                inner, inner_calls = _walk(child, child.plan_for(below).steps, path, below, {})
-            else:
-                inner, inner_calls = (path,), int(child.is_async)
-            order += inner
-            calls += inner_calls * _items(composite, step, values)
-        else:
-            assert isinstance(step, (Combine, Hoisted))
-    return tuple(order), calls
+    waiting = 0
+    for call, loop in calls_of(plan.steps):
+        child, path = composite.nodes[call.node], f"{prefix}/{call.node}".lstrip("/")
+        inner, calls = (path,), int(child.is_async)
+        if is_level(child) and not child.remote:
+            below = run.child(call.node, exposed=tuple(port for port, _ in call.store))
+            inner, calls = _walk(child, child.plan_for(below), path, below, {})  # type: ignore[assignment]
+        order += inner
+        waiting += calls * _items(composite, call, values) * (1 if loop is None else _steps_or_one(composite, loop, run))
+    return tuple(order), waiting
 
 
 def _items(composite: Any, step: Call, values: Mapping[str, Any]) -> int:

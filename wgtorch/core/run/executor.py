@@ -20,7 +20,23 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortError
 from wgtorch.core.model_memory import invariants_of
-from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, STREAM, SURROUNDED, UNSURE, Call, Chain, Combine, Hoisted, Loop, Step, Unit
+from wgtorch.core.plan import (
+    FROZEN,
+    LEVEL,
+    NONE,
+    RNG,
+    STREAM,
+    SURROUNDED,
+    UNSURE,
+    Call,
+    Chain,
+    Combine,
+    Hoisted,
+    Loop,
+    Step,
+    Unit,
+    calls_of,
+)
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import async_walk
 from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
@@ -349,7 +365,7 @@ def loop_steps(composite: ExecutorHost, step: Loop, run: RunContext | None) -> i
             raise PortError(f"the loop through {', '.join(step.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
         return stated
     children = composite.nodes._modules
-    own = {each.node: told for each in step.body if isinstance(each, Call) and (told := children[each.key].num_loop_steps) is not None}
+    own = {call.node: told for call, _ in calls_of(step.body) if (told := children[call.key].num_loop_steps) is not None}
     if len(set(own.values())) == 1:
         return next(iter(own.values()))
     if not own and step.done:

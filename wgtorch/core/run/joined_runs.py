@@ -21,9 +21,13 @@ from torch import nn
 
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
+from wgtorch.core.run import background
+from wgtorch.core.run.events import Callback, told_of_item
 from wgtorch.core.run.joined_inputs import can_join, items_of, joined_key, listed, rows_of, stacked
 from wgtorch.core.run.port_checks import named_outputs
 from wgtorch.core.run.rng import check_seed
+from wgtorch.core.run.thread_context import in_this_context
+from wgtorch.core.tree import is_level, walk
 
 PerItem = Callable[[dict[str, Any], Any], Any]
 """Makes the call of a block, with inputs by name and the run whose draws are its own."""
@@ -134,14 +138,11 @@ def takes_several(child: Any) -> bool:
     return bool(child.batched or child.rows_are_samples)
 
 
-def run_items(
-    runs: Sequence[Callable[[], Any]], start: Callable[[Callable[[], Any]], Any], joins: bool, *, apart: bool = False
-) -> list[Any]:
+def run_items(runs: Sequence[Callable[[], Any]], joins: bool, *, apart: bool = False) -> list[Any]:
     """Results of runs that go on beside each other; where one failed, its exception.
 
     Args:
         runs: one for each item.
-        start: begins one in a thread, and gives its future.
         joins: some of their blocks take several samples, or wait; else they run one after the other.
         apart: each makes its own calls.
     """
@@ -157,8 +158,22 @@ def run_items(
             meeting.reset(token)
             calls.leave()
 
-    futures = [start(partial(one, index, run)) for index, run in enumerate(runs)]
+    futures = [background.start(in_this_context(partial(one, index, run))) for index, run in enumerate(runs)]
     return [future.result() for future in futures]
+
+
+def run_batch(level: Any, inputs: Any, seed: Any, batch_size: int, told: tuple[Callback, ...], options: Mapping[str, Any]) -> list[Any]:
+    """What ``run`` of a composite gives for each item; see :meth:`wgtorch.core.composite.Composite.batch`."""
+    items = check_items(inputs, level.block_id)
+    seeds = seeds_of(seed, len(items), level.block_id)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise PortTypeError(f"{level.block_id}: batch_size is {batch_size!r}; expected how many items go on at once, from 1")
+    runs = [
+        partial(level.run, item, seed=own, callbacks=[told_of_item(index, told)] if told else None, **options)
+        for index, (item, own) in enumerate(zip(items, seeds, strict=True))
+    ]
+    joins = level.is_async or any(takes_several(child) for _, child, _ in walk(level, repeats=0) if not is_level(child))
+    return [result for first in range(0, len(runs), batch_size) for result in run_items(runs[first : first + batch_size], joins)]
 
 
 def _result_of(run: Callable[[], Any]) -> Any:

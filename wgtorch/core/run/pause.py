@@ -20,7 +20,7 @@ from typing import Any
 from wgtorch.core.errors import PortError, PortTypeError, UnknownNameError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.model_memory import invariants_of
-from wgtorch.core.plan import Call, Hoisted, Loop, Plan
+from wgtorch.core.plan import Hoisted, Plan, calls_of
 from wgtorch.core.port import MISSING
 from wgtorch.core.tree import is_level
 
@@ -250,10 +250,8 @@ def resume_level(level: Any, plan: Plan, frame: Frame, run: Any) -> tuple[list[A
 def _names(plan: Plan) -> dict[str, int]:
     """Slots by what users call the values in them."""
     names = {name: slot for name, slot, _ in plan.inputs}
-    for step in plan.steps:
-        for each in step.body if isinstance(step, Loop) else (step,):
-            if isinstance(each, Call):
-                names |= {f"{each.node}.{port}": slot for port, slot in each.store}
+    for call, _ in calls_of(plan.steps):
+        names |= {f"{call.node}.{port}": slot for port, slot in call.store}
     return names
 
 
