@@ -19,7 +19,7 @@ from wgtorch.report.page import page
 from wgtorch.report.words import words
 from wgtorch.storage.base import History, Life
 from wgtorch.storage.directory import DirectoryStorage
-from wgtorch.storage.segment_log import MARKER
+from wgtorch.storage.marker import MARKER
 from wgtorch.world import World, WorldReports
 
 _STATES = "states"  # where a folder of ``wgtorch run`` keeps them

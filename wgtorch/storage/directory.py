@@ -19,7 +19,6 @@ import json
 import os
 import secrets
 import shutil
-import string
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,14 +26,13 @@ from typing import Any
 
 from wgtorch.core.checkpoint.atomic import sync, write_folder
 from wgtorch.core.errors import StorageError
-from wgtorch.storage.base import Life, register_storage
+from wgtorch.storage.base import Life
 from wgtorch.storage.commit import Body, Commit
-from wgtorch.storage.local_segment import LocalSegment, link, named
+from wgtorch.storage.local_segment import LocalSegment, link, named, rewrite
 from wgtorch.storage.log import CommitLog
-from wgtorch.storage.remote import RemoteStorage
-from wgtorch.storage.segment import pack, read_blob, scan
-from wgtorch.storage.segment_log import FORMAT_VERSION, LOG, MARKER, MARKER_FORMAT, SegmentLog, parse_marker, segment_name, segment_number
-from wgtorch.storage.step_folders import StepFolders
+from wgtorch.storage.marker import FORMAT_VERSION, MARKER, new_marker, parse_marker
+from wgtorch.storage.segment_log import LOG, SegmentLog, segment_name, segment_number
+from wgtorch.storage.step_folders import StepFolders, names_steps
 from wgtorch.storage.version_1 import Version1
 from wgtorch.world_runtime.state import State
 
@@ -60,7 +58,7 @@ class DirectoryStorage(SegmentLog):
     """
 
     def __init__(self, state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None) -> None:
-        if not _names_steps(naming_template):
+        if not names_steps(naming_template):
             raise StorageError(f"naming_template {naming_template!r}: expected a folder's name with one {{step}}, as '{{step:05d}}'")
         if "://" in os.fspath(state_dir):
             raise StorageError(f"{state_dir}: is an address, not a folder; use wgtorch.storage.open_storage({str(state_dir)!r})")
@@ -124,7 +122,7 @@ class DirectoryStorage(SegmentLog):
                 f"give a new or empty one, as state_dir={str(self.folder / 'states')!r}"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        marker = _new_marker("1.0" if is_old else FORMAT_VERSION)
+        marker = new_marker("1.0" if is_old else FORMAT_VERSION)
         with (self.folder / MARKER).open("ab") as handle:
             if handle.tell() == 0:
                 handle.write(json.dumps(marker).encode())
@@ -376,36 +374,12 @@ class DirectoryStorage(SegmentLog):
     def _rewrite(self, oldest: Commit) -> None:
         """Writes files of the log anew, without what nothing refers to that is kept."""
         live, digests = self.needed_from(oldest)
-        for name, known in list(self._segments.items()):
+        assert self._marker is not None
+        for known in list(self._segments.values()):
             file = known.file
-            if (self._tail is not None and file is self._tail[0]) or not isinstance(file, LocalSegment) or not file.path.exists():
-                continue
-            records = list(scan(file.read, known.end, 0, str(file)))
-            keep = [
-                [
-                    blob.start >= 0
-                    and (record.id in live if index == 0 else blob.digest in digests and self._blobs[blob.digest][0] is file)
-                    for index, blob in enumerate(record.blobs)
-                ]
-                for record in records
-            ]
-            pairs = [
-                (blob, is_kept) for record, row in zip(records, keep, strict=True) for blob, is_kept in zip(record.blobs, row, strict=True)
-            ]
-            dead = sum(blob.length for blob, is_kept in pairs if blob.start >= 0 and not is_kept)
-            if dead * 4 > known.end or (dead and not any(record.id in live for record in records)):
-                assert self._marker is not None
-                fresh = file.path.with_name(f".{name}.{self._marker['id']}.{secrets.token_hex(6)}.new")
-                with fresh.open("wb") as handle:
-                    for record, row in zip(records, keep, strict=True):
-                        blobs = [
-                            [read_blob(file.read, blob, str(file))] if there else None
-                            for blob, there in zip(record.blobs, row, strict=True)
-                        ]
-                        handle.writelines(pack(record.raw, blobs)[1])
-                sync(fresh)
-                os.replace(fresh, file.path)
-                sync(file.path.parent)
+            if (self._tail is None or file is not self._tail[0]) and isinstance(file, LocalSegment) and file.path.exists():
+                held = {digest for digest in digests if digest in self._blobs and self._blobs[digest][0] is file}
+                rewrite(file, known.end, live, held, self._marker["id"])
         self._is_held = False  # takes in the files as they are now
         try:
             super()._load()
@@ -426,7 +400,7 @@ class DirectoryStorage(SegmentLog):
             for known in source._segments.values():
                 if known.file.number <= last and isinstance(known.file, LocalSegment):
                     link(known.file, fresh / LOG / known.file.name)
-            marker = {**_new_marker(FORMAT_VERSION), "ancestors": source._owners()}
+            marker = {**new_marker(FORMAT_VERSION), "ancestors": source._owners()}
             (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
             for stored in source._stored().values():
                 if stored.stored is not None and (stored.passes, stored.stage) <= (commit.passes, commit.stage):
@@ -444,44 +418,3 @@ class DirectoryStorage(SegmentLog):
         self._tensors = source._tensors
         self._load()
         return True
-
-
-@register_storage("directory")
-def open_storage(
-    state_dir: str | os.PathLike[str], *, naming_template: str = "{step:05d}", max_snapshots: int | None = None
-) -> DirectoryStorage | RemoteStorage:
-    """The storage in a folder, or at an address that fsspec knows (``memory://valley``, ``s3://bucket/valley``).
-
-    A zip (``valley.zip``) is read.
-
-    Args:
-        state_dir, naming_template, max_snapshots: as in :class:`DirectoryStorage`; an address has no folders to be named.
-
-    Raises:
-        StorageError: an option does not fit, or nobody knows the address's scheme.
-    """
-    address = os.fspath(state_dir)
-    scheme, found, rest = address.partition("://")
-    if found and scheme in ("file", "local"):
-        address, found = rest, ""
-    if scheme == "zip" and found and "::" not in rest:
-        address = rest
-    if address.endswith(".zip") and Path(address).is_file():
-        address, found = f"zip://::{address}", "://"
-    if found:
-        return RemoteStorage(address, max_snapshots=max_snapshots)
-    return DirectoryStorage(address, naming_template=naming_template, max_snapshots=max_snapshots)
-
-
-def _new_marker(version: str) -> dict[str, Any]:
-    return {"format": MARKER_FORMAT, "format_version": version, "id": secrets.token_hex(8), "ancestors": []}
-
-
-def _names_steps(template: str) -> bool:
-    """True when a template gives every step a folder's name of its own, and none that the storage uses."""
-    try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-        name = template.format(step=1) if fields == ["step"] else ""
-    except (ValueError, IndexError):
-        return False
-    return name not in ("", LOG, MARKER) and "/" not in name and not name.startswith((".", "life-"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wgtorch.core.checkpoint.atomic import sync
 from wgtorch.core.errors import StorageError
+from wgtorch.storage.segment import pack, read_blob, scan
 
 
 class LocalSegment:
@@ -70,3 +73,32 @@ def named(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written: {error}") from error
+
+
+def rewrite(file: LocalSegment, end: int, live: Collection[str], digests: Collection[str], owner: str) -> None:
+    """Writes a file anew without what nothing refers to, where that is much of it.
+
+    Args:
+        file: of the log.
+        end: where its last whole record ends.
+        live: ids of records that are kept.
+        digests: of the blobs in it that kept ones refer to.
+        owner: id of the storage.
+    """
+    records = list(scan(file.read, end, 0, str(file)))
+    keep = [
+        [blob.start >= 0 and (record.id in live if index == 0 else blob.digest in digests) for index, blob in enumerate(record.blobs)]
+        for record in records
+    ]
+    pairs = [(blob, is_kept) for record, row in zip(records, keep, strict=True) for blob, is_kept in zip(record.blobs, row, strict=True)]
+    dead = sum(blob.length for blob, is_kept in pairs if blob.start >= 0 and not is_kept)
+    if dead * 4 <= end and (not dead or any(record.id in live for record in records)):
+        return
+    fresh = file.path.with_name(f".{file.name}.{owner}.{secrets.token_hex(6)}.new")
+    with fresh.open("wb") as handle:
+        for record, row in zip(records, keep, strict=True):
+            blobs = [[read_blob(file.read, blob, str(file))] if there else None for blob, there in zip(record.blobs, row, strict=True)]
+            handle.writelines(pack(record.raw, blobs)[1])
+    sync(fresh)
+    os.replace(fresh, file.path)
+    sync(file.path.parent)

@@ -22,9 +22,6 @@ from wgtorch.storage.segment import MAX_BLOBS, Blob, Record, digest_of, pack, re
 from wgtorch.storage.snapshot import TensorRef, refs_in
 from wgtorch.storage.tensor_blobs import tensor_of
 
-MARKER = "wgtorch-storage.json"
-MARKER_FORMAT = "wgtorch-storage"
-FORMAT_VERSION = "2.0"
 LOG = "log"
 _LOOKS = 1000
 _SHARED = ("seed", "life")  # said once for all commits of a record, where they are the same
@@ -399,23 +396,3 @@ def _unpacked(raw: bytes, where: str) -> bytes:
     if not unpacking.eof:
         raise StorageError(f"{where}: holds more than {MAX_BYTES} bytes of JSON, or is cut off")
     return text
-
-
-def parse_marker(raw: bytes, where: str) -> dict[str, Any]:
-    """What a marker says.
-
-    Raises:
-        StorageError: it is none, or of a version that is not known here.
-    """
-    marker: Any = read_json(raw, where, StorageError, max_bytes=1 << 20)
-    is_ours = isinstance(marker, dict) and marker.get("format") == MARKER_FORMAT and re.fullmatch("[0-9a-f]{16}", str(marker.get("id")))
-    if not is_ours:
-        raise StorageError(f"{where}: is no marker of a storage; expected format {MARKER_FORMAT!r} and an id. Choose another state_dir")
-    if marker.get("format_version") not in ("1.0", FORMAT_VERSION):
-        raise StorageError(
-            f"{where}: format_version {str(marker.get('format_version'))[:40]!r}; this version reads '1.0' and {FORMAT_VERSION!r}"
-        )
-    ancestors = marker.setdefault("ancestors", [])
-    if not isinstance(ancestors, list) or not all(isinstance(entry, str) and re.fullmatch("[0-9a-f]{16}", entry) for entry in ancestors):
-        raise StorageError(f"{where}: ancestors is {str(ancestors)[:60]}; expected a list of ids")
-    return dict(marker)

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import string
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor
 from wgtorch.core.encoding import encode_with
 from wgtorch.core.kinds import describe
 from wgtorch.storage.encoding import images_in, write_png
+from wgtorch.storage.marker import MARKER
+from wgtorch.storage.segment_log import LOG
 from wgtorch.world_runtime.state import State
 
 _NOTE = "wgtorch-storage"
@@ -134,3 +137,13 @@ def pictures_of(state: State) -> dict[str, Any]:
                 picture += "_"
             found[f"{picture}.png"] = image
     return found
+
+
+def names_steps(template: str) -> bool:
+    """True when a template gives every step a folder's name of its own, and none that the storage uses."""
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        name = template.format(step=1) if fields == ["step"] else ""
+    except (ValueError, IndexError):
+        return False
+    return name not in ("", LOG, MARKER) and "/" not in name and not name.startswith((".", "life-"))
