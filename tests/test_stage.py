@@ -480,3 +480,9 @@ def test_from_parts(tmp_path):
         assert stage.add_pipeline(given) == "pipeline"
         stage.set_state_contract(["recipe"], ["artifacts"])
         assert torch.equal(stage.run(State(recipe=torch.ones(1))).artifacts, torch.full((1,), 2.0))
+
+
+def test_an_option_that_there_is_not_is_named():
+    stage = Stage("s")
+    with pytest.raises(TypeError, match=r"s: run\(\) has no option 'timeut'; did you mean 'timeout'"):
+        stage.run(State(intent="a"), timeut=1)

@@ -164,6 +164,23 @@ def test_restart_leaves_a_folder_alone(tmp_path):
     assert world.history.steps == [1]
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "words"),
+    [
+        ("run", "sed", r"run\(\) has no option 'sed'; did you mean 'seed'"),
+        ("run", "num_loop_steps", r"run\(\) has no option 'num_loop_steps'"),
+        ("stream", "timeut", r"stream\(\) has no option 'timeut'; did you mean 'timeout'"),
+        ("stream", "dry_run", r"stream\(\) has no option 'dry_run'"),
+        ("stream", "profile", r"stream\(\) has no option 'profile'; write run\(profile=...\)"),
+    ],
+)
+def test_an_option_that_there_is_not_is_named(method, option, words):
+    world = tiny_world()
+    with pytest.raises(TypeError, match=words):
+        list(getattr(world, method)(**{option: True}) or ())
+    assert world.life.is_new
+
+
 def test_a_dry_run_tells_the_order_and_lives_nothing():
     world = tiny_world()
     report = world.run(dry_run=True, num_steps=3)

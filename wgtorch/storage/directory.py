@@ -30,8 +30,8 @@ from wgtorch.storage.base import Life
 from wgtorch.storage.commit import Body, Commit
 from wgtorch.storage.local_segment import LocalSegment, link, named, rewrite
 from wgtorch.storage.log import CommitLog
-from wgtorch.storage.marker import FORMAT_VERSION, MARKER, new_marker, parse_marker
-from wgtorch.storage.segment_log import LOG, SegmentLog, segment_name, segment_number
+from wgtorch.storage.marker import FORMAT_VERSION, LOG, MARKER, new_marker, parse_marker
+from wgtorch.storage.segment_log import SegmentLog, segment_name, segment_number
 from wgtorch.storage.step_folders import StepFolders, names_steps
 from wgtorch.storage.version_1 import Version1
 from wgtorch.world_runtime.state import State

@@ -156,7 +156,7 @@ class CommitLog(LogReader):
         with self._writing():
             known = self._newest()
             if state is not self._seen:
-                Evolution(self._take).evolve(known.get("slots"), dict(state), ("slots",))
+                Evolution(self._take).evolve(known.get("slots"), state.as_dict(), ("slots",))
             self._content(known["content"], content)
             name = self._show(step, state)
             self._pending.stored = (step, name, state, content)
@@ -258,7 +258,7 @@ class CommitLog(LogReader):
         content, schema, slots = before["content"], before["schema"], before["slots"]
         if life is not None:
             state = life.state
-            slots = None if state is None else dict(state)
+            slots = None if state is None else state.as_dict()
             if state is None or schema != list(state.schema):
                 schema = None if state is None else list(state.schema)
         if pending.stored is not None:
@@ -316,12 +316,12 @@ class CommitLog(LogReader):
         step, name, state, content = self._pending.stored
         own: dict[str, Any] = {}
         where = "own"
-        if before["schema"] == list(state.schema) and evolution.is_same(before["slots"], dict(state)):
+        if before["schema"] == list(state.schema) and evolution.is_same(before["slots"], state.as_dict()):
             where = "before"
         elif life is not None and life.state is state:
             where = "after"
         else:
-            own |= {"schema": list(state.schema), "slots": dict(state)}
+            own |= {"schema": list(state.schema), "slots": state.as_dict()}
         is_after = life is not None and (content is life.content or evolution.is_same(evolution.fresh(content, ("content",)), life.content))
         if not is_after:
             own["content"] = content

@@ -10,10 +10,10 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import read_json
 
 MARKER = "wgtorch-storage.json"
-
 MARKER_FORMAT = "wgtorch-storage"
-
 FORMAT_VERSION = "2.0"
+LOG = "log"
+"""The folder that the files of the log are in."""
 
 
 def parse_marker(raw: bytes, where: str) -> dict[str, Any]:

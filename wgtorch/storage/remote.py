@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from wgtorch.core.errors import StorageError, require, suggest
-from wgtorch.storage.marker import FORMAT_VERSION, MARKER, MARKER_FORMAT, parse_marker
+from wgtorch.storage.marker import FORMAT_VERSION, LOG, MARKER, MARKER_FORMAT, parse_marker
 from wgtorch.storage.segment import pack, read_blob, scan
-from wgtorch.storage.segment_log import LOG, SegmentLog, segment_name, segment_number
+from wgtorch.storage.segment_log import SegmentLog, segment_name, segment_number
 
 _WHOLE_EVERY = 64  # commits, where old steps are dropped
 _DROP_EVERY = 16

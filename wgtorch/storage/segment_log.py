@@ -22,7 +22,6 @@ from wgtorch.storage.segment import MAX_BLOBS, Blob, Record, digest_of, pack, re
 from wgtorch.storage.snapshot import TensorRef, refs_in
 from wgtorch.storage.tensor_blobs import tensor_of
 
-LOG = "log"
 _LOOKS = 1000
 _SHARED = ("seed", "life")  # said once for all commits of a record, where they are the same
 _SMALL = 400  # bytes of JSON that are written as they are

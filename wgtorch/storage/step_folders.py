@@ -17,8 +17,7 @@ from torch import Tensor
 from wgtorch.core.encoding import encode_with
 from wgtorch.core.kinds import describe
 from wgtorch.storage.encoding import images_in, write_png
-from wgtorch.storage.marker import MARKER
-from wgtorch.storage.segment_log import LOG
+from wgtorch.storage.marker import LOG, MARKER
 from wgtorch.world_runtime.state import State
 
 _NOTE = "wgtorch-storage"

@@ -280,6 +280,8 @@ class WorldRunner(Level):
         if not isinstance(events, bool):
             raise PortTypeError(f"{self.block_id}: events is {describe(events)}; expected True or False")
         refuse_in_stream(options, self.block_id)
+        if options.pop("profile", False) is not False:
+            raise TypeError(f"{self.block_id}: stream() has no option 'profile'; write run(profile=...)")
         options |= {"action": action, "num_steps": num_steps, "seed": seed}
         told, cancelled = self.check_options(options, "stream"), options.pop("cancelled", None)
         options.pop("callbacks", None)

@@ -67,6 +67,10 @@ class State(Mapping[str, Any]):
         """True when every slot holds something."""
         return len(self.filled) == len(self._schema)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Values by slot: what ``dict(state)`` gives, without asking for each."""
+        return dict(self._values)
+
     def replace(self, **slots: Any) -> State:
         """A new State with some slots changed."""
         values = {**self._values, **slots}
