@@ -12,7 +12,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
-from tests.integrations.diffusers import tiny
+from tests.integrations.diffusers import tiny, tiny_prompted
 from wgtorch import Graph, lora
 from wgtorch.train.frozen_outputs import FrozenOutputs, content_hash
 from wgtorch.train.objective import Step
@@ -101,6 +101,31 @@ def test_a_step_does_not_walk_over_all_modules_of_the_backbone(tmp_path: Path, m
         torch.utils.data.DataLoader([batch()] * 2, batch_size=None),  # type: ignore[arg-type]
     )
     assert seen[-1] < len(modules) / 4, "the first step checks more"
+
+
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed`:FutureWarning")
+@pytest.mark.parametrize("family", ["pixart", "sana", "qwen_image", "z_image", "lumina2", "chroma", "flux2_klein"])
+def test_families_train_on_pictures_of_a_pipeline_in_memory(family: str, tmp_path: Path) -> None:
+    graph = Graph.from_diffusers(getattr(tiny_prompted, family)(), task="text_to_image")
+    lora.add(graph, "style", rank=2, nodes=["backbone"], freeze_base=True)
+    graph.train()
+    told = {"text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 64} if family == "flux2_klein" else {}
+    objective, cache = Denoising(inputs=told), FrozenOutputs()
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    given = {"image": pictures, "prompt": ["a cat", "the"]}
+    plain = [objective(graph, given, step(None, index))["loss"] for index in range(2)]
+    kept = [objective(graph, given, step(cache, index))["loss"] for index in range(2)]
+    torch.testing.assert_close(kept, plain)
+    assert cache.computed == 4, "two prompts and two pictures, once"
+    codec = graph.nodes["codec"]
+    where = codec.posterior(pictures)
+    torch.testing.assert_close(where["mean"].detach(), codec(image=pictures, draws=False)["latent"].detach())
+    if codec.sample:
+        noise = torch.randn(where["mean"].shape, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(where["mean"] + where["deviation"] * noise, codec(image=pictures, noise=noise)["latent"])
+    folder = FrozenOutputs(tmp_path / "kept")
+    objective(graph, given, step(folder, 0))
+    assert folder.computed == 2, "a tokenizer without a config is known to this process alone"
 
 
 def test_the_negative_half_is_no_part_of_training(tmp_path: Path) -> None:

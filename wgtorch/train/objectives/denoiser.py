@@ -155,6 +155,12 @@ def with_embeddings(denoiser: Denoiser, given: Collection[str]) -> Denoiser:
     return replace(denoiser, call=part.select(outputs=["pred"]), head=None)
 
 
+def guidance_offset(call: Block) -> float:
+    """What the graph adds to a guidance scale before 1 means none: 1 where a pipeline counts it from 0."""
+    nodes = call.nodes.values() if isinstance(call, Graph) else ()
+    return next((block.offset for block in nodes if hasattr(block, "only_guided") and hasattr(block, "offset")), 0.0)
+
+
 _LOOP = ("noise", "solver", "schedule", "guidance")
 _LATENTS, _TIMES = ("latent", "next_latent"), ("timestep", "next_timestep")
 

@@ -24,6 +24,7 @@ from wgtorch.train.objectives.denoiser import (
     denoiser_of,
     denoising_graph,
     encoder_in,
+    guidance_offset,
     path_of,
     prediction_in,
     schedule_in,
@@ -196,7 +197,7 @@ class Denoising(Objective):
             elif name in batch:
                 values[name] = batch[name]
             elif name == "guidance_scale":
-                values[name] = 1.0
+                values[name] = 1.0 - guidance_offset(denoiser.call)
             elif not port.optional:
                 raise ConfigError(
                     f"denoising: {denoiser.call.block_id} needs {name!r}; the data gives {sorted(batch)}; {suggest(name, batch)}. "

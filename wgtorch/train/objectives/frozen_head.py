@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,11 +29,13 @@ class FrozenHead:
         head: from inputs that a sample brings to the outputs that the rest takes.
         rest: takes those outputs under their names, beside the other inputs.
         config: of the head, as text: part of what its outputs are kept by.
+        is_local: the head has no config, as around a pipeline's own tokenizer; its outputs are known by it alone, and to no other process.
     """
 
     head: Graph
     rest: Graph
     config: str
+    is_local: bool = False
     of_rest: Set[str] = field(init=False)
     _is_known: bool = True
 
@@ -48,7 +51,11 @@ class FrozenHead:
             cache: where they are kept.
         """
         blocks = list(self.head.nodes.values())
-        if not self._is_known or any(parameter.requires_grad for block in blocks for parameter in block.parameters()):
+        if (
+            not self._is_known
+            or (self.is_local and cache.folder is not None)
+            or any(parameter.requires_grad for block in blocks for parameter in block.parameters())
+        ):
             return None
         spec = self.head.get_input_spec()
         given = {name: values[name] for name in spec if name in values}
@@ -111,10 +118,10 @@ def frozen_head(part: Graph, learned: Set[int], varying: Set[str]) -> FrozenHead
     for (node, port), name in names.items():
         first.expose_output(node, port, name)
     try:
-        config = repr(first.to_config())
+        config, is_local = repr(first.to_config()), False
     except Exception:  # of a block that has no config nothing tells it from another
-        return None
-    return FrozenHead(first, rest.select(outputs=["pred"]), config)
+        config, is_local = uuid.uuid4().hex, True
+    return FrozenHead(first, rest.select(outputs=["pred"]), config, is_local)
 
 
 def _is_still(child: Any, learned: Set[int], spec: Any) -> bool:

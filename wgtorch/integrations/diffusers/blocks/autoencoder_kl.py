@@ -129,17 +129,19 @@ class AutoencoderKL(ForeignModel, Codec):
             z = posterior.mode()
         else:
             shape, like = posterior.mean.shape, posterior.mean
-            drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise
+            drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise.view(shape)
             z = posterior.mean + posterior.std * drawn
-        mean, deviation = self._normal(z)
-        return (z - mean) * self.model.config.scaling_factor / deviation
+        return self._as_latent(z)
 
     def posterior(self, image: Tensor) -> dict[str, Tensor]:
         """``mean`` and ``deviation`` [B, C, h, w] of the latents of an image, which are mean + deviation n with n standard normal."""
         found = self._posterior(image)
-        mean, deviation = self._normal(found.mean)
-        scale = self.model.config.scaling_factor / deviation
-        return {"mean": (found.mean - mean) * scale, "deviation": found.std * scale * self.sample}
+        return {"mean": self._as_latent(found.mean), "deviation": self._as_latent(found.std, is_deviation=True) * self.sample}
+
+    def _as_latent(self, z: Tensor, *, is_deviation: bool = False) -> Tensor:
+        """What the model's encoder gives as the latents [B, C, h, w] that its backbones know; deviations are scaled alone."""
+        mean, deviation = self._normal(z)
+        return (z if is_deviation else z - mean) * self.model.config.scaling_factor / deviation
 
     def _posterior(self, image: Tensor) -> Any:
         batch = image if image.dim() == 4 else image.unsqueeze(0)

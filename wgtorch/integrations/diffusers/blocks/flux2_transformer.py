@@ -163,15 +163,12 @@ class AutoencoderKLFlux2(AutoencoderKL):
         z = z.permute(0, 1, 4, 2, 5, 3).reshape(rows, channels // PATCH**2, height * PATCH, width * PATCH)
         return (self.model.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 
-    def encode(self, image: Any, noise: Tensor | None, rng: Any) -> Tensor:
-        """The latent of an image."""
-        posterior = self._posterior(image)
-        z = posterior.mode() if not self.sample else posterior.sample() if noise is None else posterior.mean + posterior.std * noise
+    def _as_latent(self, z: Tensor, *, is_deviation: bool = False) -> Tensor:
         rows, channels, height, width = z.shape
         z = z.reshape(rows, channels, height // PATCH, PATCH, width // PATCH, PATCH).permute(0, 1, 3, 5, 2, 4)
         z = z.reshape(rows, channels * PATCH**2, height // PATCH, width // PATCH)
         mean, deviation = self._normal(z)
-        return (z - mean) / deviation
+        return (z if is_deviation else z - mean) / deviation
 
     def _normal(self, like: Tensor) -> tuple[Any, Any]:
         norm = self.model.bn

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.guidance.cfg import ClassifierFreeGuidance, cfg
 from wgtorch.core.block import register_block
-from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import DistilledTransformer, moments
 from wgtorch.integrations.diffusers.patches import pack, unpack
@@ -92,16 +91,9 @@ class AutoencoderKLQwenImage(AutoencoderKL):
         decoded = self.model.decode((latent.to(self.weights_dtype) * deviation + mean)[:, :, None], return_dict=False)[0][:, :, 0]
         return (decoded / 2 + 0.5).clamp(0, 1)
 
-    def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
-        """The latent of an image."""
-        posterior = self._posterior(image)
-        z = posterior.mode()
-        if self.sample:
-            shape, like = posterior.mean.shape, posterior.mean
-            drawn = (rng or GLOBAL_RNG).normal(shape, dtype=like.dtype, device=like.device) if noise is None else noise[:, :, None]
-            z = posterior.mean + posterior.std * drawn
+    def _as_latent(self, z: Tensor, *, is_deviation: bool = False) -> Tensor:
         mean, deviation = self._normal(z)
-        return (z[:, :, 0] - mean) / deviation
+        return (z[:, :, 0] if is_deviation else z[:, :, 0] - mean) / deviation
 
     def _posterior(self, image: Tensor) -> Any:
         batch = image if image.dim() == 4 else image.unsqueeze(0)
