@@ -15,7 +15,7 @@ from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
 from wgtorch.core.plan import Call, Loop, Plan, calls_of
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.events import Event
-from wgtorch.core.run.executor import loop_steps
+from wgtorch.core.run.loop_steps import loop_steps
 from wgtorch.core.tree import is_level
 
 

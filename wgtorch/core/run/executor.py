@@ -18,25 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import PortError
 from wgtorch.core.model_memory import invariants_of
-from wgtorch.core.plan import (
-    FROZEN,
-    LEVEL,
-    NONE,
-    RNG,
-    STREAM,
-    SURROUNDED,
-    UNSURE,
-    Call,
-    Chain,
-    Combine,
-    Hoisted,
-    Loop,
-    Step,
-    Unit,
-    calls_of,
-)
+from wgtorch.core.plan import FROZEN, LEVEL, NONE, RNG, STREAM, SURROUNDED, UNSURE, Call, Chain, Combine, Hoisted, Loop, Step, Unit
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import async_walk
 from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
@@ -49,7 +32,7 @@ from wgtorch.core.run.error_paths import locate
 from wgtorch.core.run.global_hooks import has_global_hooks
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
-from wgtorch.core.run.loop_steps import steps_here
+from wgtorch.core.run.loop_steps import loop_steps
 from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
@@ -354,27 +337,6 @@ def _iteration_of(composite: ExecutorHost, step: Loop, run: RunContext | None) -
 
 def _recomputes(composite: ExecutorHost) -> bool:
     return bool(composite.metadata.get("gradient_checkpointing")) and torch.is_grad_enabled()
-
-
-def loop_steps(composite: ExecutorHost, step: Loop, run: RunContext | None) -> int | None:
-    """How many iterations a loop takes: the call's word, else the metadata's, else its nodes'; None until ``done``."""
-    told = None if run is None else steps_here(run.num_loop_steps, step.nodes)
-    stated = composite.metadata.get("num_loop_steps") if told is None else told
-    if stated is not None:
-        if not isinstance(stated, int) or stated < 1:
-            raise PortError(f"the loop through {', '.join(step.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
-        return stated
-    children = composite.nodes._modules
-    own = {call.node: told for call, _ in calls_of(step.body) if (told := children[call.key].num_loop_steps) is not None}
-    if len(set(own.values())) == 1:
-        return next(iter(own.values()))
-    if not own and step.done:
-        return None
-    found = f"its nodes disagree: {own}" if own else "neither the call, the metadata nor a node of the loop says how many"
-    raise PortError(
-        f"the loop through {', '.join(step.nodes)} has no number of iterations: {found}. "
-        "Pass num_loop_steps=, or set metadata['num_loop_steps']."
-    )
 
 
 def _is_done(step: Loop, slots: list[Any]) -> bool:

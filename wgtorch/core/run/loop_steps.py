@@ -7,7 +7,7 @@ from typing import Any
 
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.plan import Loop
+from wgtorch.core.plan import Loop, calls_of
 from wgtorch.core.tree import is_level, walk
 
 LoopSteps = int | Mapping[tuple[str, ...], int]
@@ -92,3 +92,24 @@ def as_plain(given: LoopSteps | None) -> Any:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def loop_steps(composite: Any, step: Loop, run: Any) -> int | None:
+    """How many iterations a loop takes: the call's word, else the metadata's, else its nodes'; None until ``done``."""
+    told = None if run is None else steps_here(run.num_loop_steps, step.nodes)
+    stated = composite.metadata.get("num_loop_steps") if told is None else told
+    if stated is not None:
+        if not isinstance(stated, int) or stated < 1:
+            raise PortError(f"the loop through {', '.join(step.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
+        return stated
+    children = composite.nodes._modules
+    own = {call.node: told for call, _ in calls_of(step.body) if (told := children[call.key].num_loop_steps) is not None}
+    if len(set(own.values())) == 1:
+        return next(iter(own.values()))
+    if not own and step.done:
+        return None
+    found = f"its nodes disagree: {own}" if own else "neither the call, the metadata nor a node of the loop says how many"
+    raise PortError(
+        f"the loop through {', '.join(step.nodes)} has no number of iterations: {found}. "
+        "Pass num_loop_steps=, or set metadata['num_loop_steps']."
+    )
