@@ -305,3 +305,24 @@ def test_blocks_hold_blocks() -> None:
     x = torch.randn(2, 4)
     torch.testing.assert_close(pair.run({"x": x})["y"], pair.second.linear(pair.first.linear(x)))
     assert len(list(pair.parameters())) == 4
+
+
+def test_a_forward_that_passes_its_inputs_on_needs_no_more_than_the_one_it_stands_for() -> None:
+    class Scale(Block):
+        inputs = {"x": Port(dtype="tensor"), "by": Port(dtype="number", description="how much")}
+        outputs = {"y": "tensor"}
+
+        def forward(self, x: Tensor, by: float = 2.0) -> dict[str, Tensor]:
+            return {"y": x * by}
+
+    class Noted(Scale):
+        def forward(self, **inputs: Any) -> dict[str, Tensor]:
+            return super().forward(**inputs)
+
+    class Strict(Scale):
+        def forward(self, x: Tensor, by: float) -> dict[str, Tensor]:
+            return super().forward(x, by)
+
+    assert [port.optional for port in Noted().get_input_spec().values()] == [False, True]
+    assert torch.equal(Noted().run({"x": torch.ones(2)})["y"], torch.full((2,), 2.0))
+    assert [port.optional for port in Strict().get_input_spec().values()] == [False, False]

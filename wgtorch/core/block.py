@@ -23,7 +23,16 @@ from wgtorch.core.pool import building
 from wgtorch.core.port import Port, Spec, check_declared, make_spec
 from wgtorch.core.port_docs import DocWithPorts
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
-from wgtorch.core.signature import config_of_call, copy_plain, ensure_plain, input_spec_of, output_spec_of, parameters_of, takes_argument
+from wgtorch.core.signature import (
+    arguments_with_defaults,
+    config_of_call,
+    copy_plain,
+    ensure_plain,
+    input_spec_of,
+    output_spec_of,
+    parameters_of,
+    takes_argument,
+)
 
 
 class Block(BlockTraits, Saved, nn.Module):
@@ -68,6 +77,7 @@ class Block(BlockTraits, Saved, nn.Module):
                 continue
             check_declared(declared, f"{cls.__name__}.{which}")
         cls.__doc__ = DocWithPorts(cls.__dict__.get("__doc__"))  # type: ignore[assignment]
+        cls._optional_inputs = arguments_with_defaults(cls.__dict__["forward"]) if "forward" in cls.__dict__ else frozenset()
         cls.wants_rng = takes_argument(cls.forward, "rng")
         cls.wants_stream = takes_argument(cls.forward, "stream")
         if inspect.iscoroutinefunction(cls.forward):
@@ -84,6 +94,8 @@ class Block(BlockTraits, Saved, nn.Module):
         self._block_id: str | None = None
 
     _takes_config: ClassVar[bool] = True
+    _optional_inputs: ClassVar[frozenset[str]] = frozenset()
+    """What the class's own ``forward`` can do without; a subclass whose ``forward(self, **inputs)`` passes them on can as well."""
 
     # --- identity -----------------------------------------------------------------------------------------------------
 
@@ -195,6 +207,10 @@ class Block(BlockTraits, Saved, nn.Module):
                     port = Port(dtype=port) if isinstance(port, str) else port
                     port = port if port.description else replace(port, description=before.description)
                 merged[name] = port
+            for name in base.__dict__.get("_optional_inputs", ()) if which == "inputs" else ():
+                if name in merged:
+                    port = merged[name]
+                    merged[name] = Port(dtype=port, optional=True) if isinstance(port, str) else replace(port, optional=True)
         return merged
 
     @classmethod

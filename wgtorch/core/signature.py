@@ -103,6 +103,15 @@ def positional_prefix(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def arguments_with_defaults(function: Callable[..., Any]) -> frozenset[str]:
+    """Names of the parameters that a call may leave out."""
+    try:
+        parameters = _signature(function).parameters.values()
+    except (TypeError, ValueError):  # no function, or one written in C without a signature
+        return frozenset()
+    return frozenset(parameter.name for parameter in parameters if parameter.default is not parameter.empty)
+
+
 def takes_argument(function: Callable[..., Any], name: str) -> bool:
     """True when the function has a parameter of this name."""
     code = getattr(function, "__code__", None)
