@@ -259,21 +259,72 @@ def test_a_template_stops_in_its_sampler(tmp_path: Path) -> None:
     assert not torch.equal(graph.resume(paused, {f"{solver}.latent": paused.values[f"{solver}.latent"].flip(-1)})["image"], want)
 
 
+def spiral() -> Graph:
+    """A loop around a level with a loop of its own, in which a node waits on a network."""
+    graph = Graph("outer", metadata={"num_loop_steps": 3})
+    graph.add_node(looped(3), "inner", auto_connect=False)
+    graph.add_node(Waits(0.001), "wait", auto_connect=False)
+    for source, target in (("inner.y", "wait.x"), ("wait.y", "inner.start")):
+        graph.add_edge(source, target)
+    graph.expose_input("inner", "x", "x")
+    graph.expose_input("inner", "start", "start")
+    graph.expose_output("wait", "y", "y")
+    return graph
+
+
+STOPS: list[tuple[str, dict[str, Any]]] = [
+    ("nested", {"after": "first/step", "iteration": 2}),
+    ("spiral", {"before": "inner/step", "iteration": (1, 2)}),
+    ("spiral", {"after": "inner/step", "iteration": (2, 0)}),
+    ("spiral", {"before": "inner/wait", "iteration": (0, 1)}),
+    ("spiral", {"after": "inner/wait", "iteration": (1, 0)}),
+    ("spiral", {"before": "inner/encode", "iteration": 1}),
+    ("spiral", {"after": "inner/decode", "iteration": 2}),
+    ("spiral", {"before": "inner", "iteration": 2}),
+    ("spiral", {"after": "wait", "iteration": 1}),
+]
+
 RESUMED = """
 import sys, torch
-from tests.core.test_pause import nested
+from pathlib import Path
+from tests.core import test_pause
 from wgtorch import Paused
-found = nested().resume(Paused.load(sys.argv[1]))
-torch.save(found["y"], sys.argv[2])
+folder = Path(sys.argv[1])
+for index, (name, _) in enumerate(test_pause.STOPS):
+    level = getattr(test_pause, name)()
+    paused = Paused.load(folder / f"{index}.paused")
+    torch.save([level.resume(paused)["y"], level.resume(paused, test_pause.replaced(paused))["y"]], folder / f"{index}.pt")
+world = test_pause.living(folder / "life").resume()
+torch.save(world.resume(Paused.load(folder / "world.paused")).artifacts, folder / "world.pt")
 """
+
+
+def replaced(paused: Paused) -> dict[str, Any]:
+    """All tensors that it holds, changed."""
+    return {name: value / 2 - 0.25 for name, value in paused.values.items() if isinstance(value, Tensor)}
 
 
 @pytest.mark.xdist_group("processes")
 def test_another_process_goes_on(tmp_path: Path) -> None:
-    pipeline = nested()
-    pipeline.run_until(INPUTS, after="first/step", iteration=2, seed=9).save(tmp_path / "paused")
-    subprocess.run([sys.executable, "-c", RESUMED, str(tmp_path / "paused"), str(tmp_path / "y.pt")], check=True)
-    assert torch.equal(torch.load(tmp_path / "y.pt"), pipeline.run(INPUTS, seed=9)["y"])
+    want: list[Any] = []
+    for index, (name, stop) in enumerate(STOPS):
+        level = globals()[name]()
+        paused = level.run_until(INPUTS, seed=9, **stop)
+        paused.save(tmp_path / f"{index}.paused")
+        want.append([level.run(INPUTS, seed=9)["y"], level.resume(paused, replaced(paused))["y"]])
+    assert sum(not torch.equal(*each) for each in want) > len(want) // 2, "what is replaced is read"
+    whole = living()
+    whole.run(State(intent=X), seed=5, num_steps=3)
+    world = living(tmp_path / "life")
+    paused = world.run_until(State(intent=X), before="second/p/first/step", iteration=(1, 2), seed=5, num_steps=3)
+    assert (world.life.passes, world.life.stage) == (1, 1), "in its second pass"
+    paused.save(tmp_path / "world.paused")
+    del world
+    subprocess.run([sys.executable, "-c", RESUMED, str(tmp_path)], check=True)
+    for index, (name, stop) in enumerate(STOPS):
+        found = torch.load(tmp_path / f"{index}.pt")
+        assert all(map(torch.equal, found, want[index])), (name, stop)
+    assert torch.equal(torch.load(tmp_path / "world.pt"), whole.state.artifacts)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

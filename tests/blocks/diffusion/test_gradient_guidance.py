@@ -121,7 +121,8 @@ def test_a_loop_is_steered_and_saved(solver: str, tmp_path: Path) -> None:
 
 
 THEIRS = ("DDIM", "DDPM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete")
-CONVERTING = ("DPMSolverMultistep", "UniPCMultistep")
+CONVERTING = ("DPMSolverMultistep", "UniPCMultistep", "DEISMultistep")
+DISTILLED = ("LCM", "TCD")
 
 
 def theirs(scheduler: str, steps: int = 4) -> Graph:
@@ -140,7 +141,7 @@ def theirs(scheduler: str, steps: int = 4) -> Graph:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of their code
-@pytest.mark.parametrize("scheduler", [*THEIRS, *CONVERTING, "FlowMatchEulerDiscrete"])
+@pytest.mark.parametrize("scheduler", [*THEIRS, *CONVERTING, *DISTILLED, "FlowMatchEulerDiscrete"])
 def test_schedulers_of_diffusers_say_the_picture_behind_each_step_as_they_see_it(scheduler: str) -> None:
     pytest.importorskip("diffusers")
     from wgtorch.integrations.diffusers.schedulers import apart, shown
@@ -162,6 +163,17 @@ def test_schedulers_of_diffusers_say_the_picture_behind_each_step_as_they_see_it
         if scheduler in CONVERTING:
             own._step_index = progress.iteration
             want = own.convert_model_output(inputs["pred"], sample=sample)
+            if scheduler == "DEISMultistep":  # theirs converts to the noise
+                alpha, sigma = own._sigma_to_alpha_sigma_t(own.sigmas[progress.iteration])
+                want = (sample - sigma * want) / alpha
+        elif scheduler in DISTILLED:
+            kept = own.alphas_cumprod[now]
+            want = (sample - (1 - kept).sqrt() * inputs["pred"]) / kept.sqrt()
+            if scheduler == "LCM":  # theirs is drawn to the sample near the data
+                skip, out = own.get_scalings_for_boundary_condition_discrete(now)
+                torch.testing.assert_close(
+                    out * x0 + skip * sample, own.step(inputs["pred"], now, sample).denoised, rtol=1e-4, atol=1e-5
+                )
         elif scheduler.startswith("Flow"):
             want = sample - own.sigmas[progress.iteration] * inputs["pred"]
         else:
