@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from wgtorch import Block, BlockRegistry, Graph, NodeCache, Paused, Pool, Port, register_block
 from wgtorch.blocks.diffusion import add_preview, steer
+from wgtorch.roles import Backbone
 
 ITEMS = 8
 STEPS = 20
@@ -129,14 +130,61 @@ def routed_by_hand(graph: Graph, x: Tensor) -> Tensor:
     raise AssertionError
 
 
-def denoiser(how: str) -> Graph:
-    """The painter that ships; with a preview of each step, or steered."""
-    graph = Graph.from_template("text_to_image", steps=2)
+@register_block("bench/backbone")
+class Convolved(Backbone):
+    """Predicts the noise."""
+
+    uses_global_rng = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(4, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 4, 3, padding=1))
+
+    def forward(self, latent: Tensor, timestep: Any, condition: Tensor | None = None) -> dict[str, Tensor]:
+        return {"pred": self.layers(latent)}
+
+
+def denoiser(how: str = "") -> Graph:
+    """A loop over a scheduler of diffusers; with a preview of each step, or steered."""
+    graph = Graph("denoiser")
+    config = {"scheduler": "DDIMScheduler", "config": {"clip_sample": False}, "num_steps": STEPS}
+    graph.add_node("schedule/diffusers", "schedule", config=config)
+    graph.add_node("noise/gaussian", "noise", config={"shape": [4, 32, 32]})
+    graph.add_node(Convolved(), "backbone")
+    graph.add_node("solver/diffusers", "solver")
+    graph.expose_input("noise", "condition")
+    graph.expose_output("solver", "next_latent", "latent")
     if how == "preview":
         add_preview(graph)
     elif how == "steer":
-        steer(graph, lambda image: image.square().mean(dim=(1, 2, 3)))
+        steer(graph, _loss, sees="latent")
     return graph
+
+
+def _loss(image: Tensor) -> Tensor:
+    return image.square().mean(dim=(1, 2, 3))
+
+
+def denoised_by_hand(graph: Graph, scheduler: Any, how: str = "") -> Tensor:
+    """The same in a loop of Python's."""
+    model = graph.nodes["backbone"]
+    model = model.backbone if how == "steer" else model
+    scheduler.set_timesteps(STEPS)
+    x = torch.randn(1, 4, 32, 32) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        kept = scheduler.alphas_cumprod[t.long()]
+        with torch.set_grad_enabled(how == "steer"):
+            x = x.detach().requires_grad_(how == "steer")
+            pred = model(scheduler.scale_model_input(x, t), t)["pred"]
+            if how:
+                x0 = (x - (1 - kept).sqrt() * pred) / kept.sqrt()
+            if how == "steer":
+                (slope,) = torch.autograd.grad(_loss(x0).sum(), x)
+        if how == "steer":
+            x0 = x0.detach() - (1 - kept).sqrt() * slope / slope.square().mean().sqrt()
+            pred = (x.detach() - kept.sqrt() * x0) / (1 - kept).sqrt()
+        x = scheduler.step(pred.detach(), t, x.detach()).prev_sample
+    return x
 
 
 WIDTH, DEPTH, ROWS = 2048, 8, 64
@@ -202,8 +250,10 @@ def lines(folder: str) -> dict[str, Line]:
     known: dict[Any, Tensor] = {}
 
     router = routed()
-    prompt = {"prompt": "a castle"}
-    plain, previewed, steered = (denoiser(how) for how in ("", "preview", "steer"))
+    from diffusers import DDIMScheduler, EulerDiscreteScheduler
+
+    plain, previewed, steered, changed = (denoiser(how) for how in ("", "preview", "steer", ""))
+    ddim, one = DDIMScheduler(clip_sample=False), {"condition": torch.zeros(1, 1)}
 
     resident, moved = two_models(folder, None), two_models(folder, Pool(max_bytes=BUDGET, offload="disk"))
     anew = [Model(WIDTH, DEPTH) for _ in range(2)]
@@ -222,6 +272,10 @@ def lines(folder: str) -> dict[str, Line]:
         if key not in known:
             known[key] = by_hand(small, x, start)
         return known[key]
+
+    def set_and_run() -> Any:
+        changed.set_solver("EulerDiscreteScheduler")
+        return changed.run(one, seed=1)
 
     def restarted() -> Any:
         return small.run(given, cache=NodeCache(directory=f"{folder}/cache"))
@@ -244,9 +298,14 @@ def lines(folder: str) -> dict[str, Line]:
         "  debug=": Line(lambda: small.run(given, debug=True), "by hand"),
         "a route and a retry by hand": Line(lambda: routed_by_hand(router, x)),
         "  routes and retry=": Line(lambda: router.run({"x": x}), "a route and a retry by hand"),
-        "a picture in two steps": Line(lambda: plain.run(prompt, seed=1)),
-        "  add_preview": Line(lambda: previewed.run(prompt, seed=1), "a picture in two steps"),
-        "  steer": Line(lambda: steered.run(prompt, seed=1), "a picture in two steps"),
+        "diffusers' scheduler by hand": Line(lambda: denoised_by_hand(plain, ddim)),
+        "  the same as a graph": Line(lambda: plain.run(one, seed=1), "diffusers' scheduler by hand"),
+        "x0 of each step by hand": Line(lambda: denoised_by_hand(previewed, ddim, "preview")),
+        "  add_preview": Line(lambda: previewed.run(one, seed=1), "x0 of each step by hand"),
+        "a gradient by hand": Line(lambda: denoised_by_hand(steered, ddim, "steer")),
+        "  steer": Line(lambda: steered.run(one, seed=1), "a gradient by hand"),
+        "from_config by hand": Line(lambda: denoised_by_hand(changed, EulerDiscreteScheduler.from_config(ddim.config))),
+        "  set_solver and run": Line(set_and_run, "from_config by hand"),
         "a dict by hand": Line(remembered),
         "  cache=, all of it kept": Line(lambda: small.run(given, cache=cache), None, 1.0),
         "  cache=, from a folder": Line(restarted, None, 30.0),

@@ -171,9 +171,7 @@ def test_schedulers_of_diffusers_say_the_picture_behind_each_step_as_they_see_it
             want = (sample - (1 - kept).sqrt() * inputs["pred"]) / kept.sqrt()
             if scheduler == "LCM":  # theirs is drawn to the sample near the data
                 skip, out = own.get_scalings_for_boundary_condition_discrete(now)
-                torch.testing.assert_close(
-                    out * x0 + skip * sample, own.step(inputs["pred"], now, sample).denoised, rtol=1e-4, atol=1e-5
-                )
+                torch.testing.assert_close(out * x0 + skip * sample, own.step(inputs["pred"], now, sample).denoised, rtol=1e-4, atol=1e-5)
         elif scheduler.startswith("Flow"):
             want = sample - own.sigmas[progress.iteration] * inputs["pred"]
         else:
