@@ -27,11 +27,11 @@ ANSWER_TOKENS = Port(dtype="tensor", shape=("B",), optional=True, description="t
 # --- conditions -----------------------------------------------------------------------------------------------------------
 
 TOKENS = Port(dtype="tokens", shape=("B", "L"), description="token ids, padded")
-ATTENTION_MASK = Port(dtype="tokens", description="1 for a token of the text, 0 for padding [B, L]")
+ATTENTION_MASK = Port(dtype="tokens", shape=("B", "L"), description="1 for a token of the text, 0 for padding")
 ROWS = Port(dtype="embedding", description="conditions [B, ...], of which only the rows, the dtype and the device count")
 MAX_SEQUENCE_LENGTH = Port(dtype="number", description="tokens of an embedded prompt")
-POOLED = Port(dtype="embedding", description="one vector for each prompt [B, P]")
-TEXT_EMBEDS = Port(dtype="embedding", description="one vector for each prompt, from the text encoder's pooled output [B, P]")
+POOLED = Port(dtype="embedding", shape=("B", "P"), description="one vector for each prompt")
+TEXT_EMBEDS = Port(dtype="embedding", shape=("B", "P"), description="one vector for each prompt, pooled by a text encoder")
 TIME_IDS = Port(dtype="tensor", description="original size, crop and target size in pixels [B, 6], for models trained with them (SDXL)")
 GUIDANCE = Port(dtype="number", description="guidance scale that a distilled model is told, one for all or [B]; others ignore it")
 GUIDANCE_SCALE = Port(dtype="number", description="strength of classifier-free guidance; at most 1 is none")
@@ -42,7 +42,12 @@ CONDITION = Port(dtype="embedding", optional=True, description="what the predict
 # --- the denoising loop ---------------------------------------------------------------------------------------------------
 
 LATENT = Port(dtype="latent", description="the noisy latents [B, C, ...]")
-VIDEO_LATENT = Port(dtype="latent", shape=("B", "C", "T", "H", "W"), description="the noisy latents of videos")
+PICTURE_LATENT = Port(
+    dtype="latent", shape=("B", "C", "H", "W"), description="the noisy latents of pictures; sides fit the model's patches"
+)
+VIDEO_LATENT = Port(
+    dtype="latent", shape=("B", "C", "T", "H", "W"), description="the noisy latents of videos; sides fit the model's patches"
+)
 CLEAN_LATENT = Port(dtype="latent", description="latents without noise [B, C, ...]")
 FIRST_TIMESTEP = Port(dtype="number", description="what the backbone is called with first")
 TIMESTEP = Port(dtype="number", description="one for all, or [B]; in the units of the model's schedule")

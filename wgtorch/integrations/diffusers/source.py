@@ -183,7 +183,7 @@ class PipelineSource(Source):
     def scheduler(self) -> tuple[str, dict[str, Any]]:
         scheduler = self.pipeline.components["scheduler"]
         name, config = type(scheduler).__name__, public(dict(scheduler.config))
-        shift = getattr(scheduler, "shift", config.get("shift"))
+        shift = scheduler.shift if hasattr(type(scheduler), "shift") else config.get("shift")  # an entry of the config is no attribute
         if shift != config.get("shift"):
             raise ConfigError(
                 f"from_diffusers: {name} was told a shift of {shift} by set_shift, which its config does not say; give it the shift as "

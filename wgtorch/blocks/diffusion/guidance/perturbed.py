@@ -52,8 +52,8 @@ def self_attention_guidance(
     return cfg(pred_cond, pred_uncond, scale) + degraded_scale * (pred_uncond - pred_degraded)
 
 
-class _Away(IntervalGuidance):
-    """What both blocks share."""
+class _ThirdPrediction(IntervalGuidance):
+    """Guidance away from a worse prediction, beside classifier-free guidance or alone."""
 
     def __init__(self, scale: float, other_scale: float, interval: list[float] | None, rescale: float) -> None:
         super().__init__(scale, interval, rescale)
@@ -64,7 +64,7 @@ class _Away(IntervalGuidance):
 
 
 @register_block("guidance/pag")
-class PerturbedAttention(_Away):
+class PerturbedAttention(_ThirdPrediction):
     """Perturbed-attention guidance, with or without classifier-free guidance; see :func:`perturbed_guidance`.
 
     The third prediction comes from the same backbone at one more place, which is told there what to perturb (with ``batched=False`` for
@@ -142,7 +142,7 @@ class PerturbedAttention(_Away):
 
 
 @register_block("guidance/sag")
-class SelfAttention(_Away):
+class SelfAttention(_ThirdPrediction):
     """Self-attention guidance, with or without classifier-free guidance; see :func:`self_attention_guidance`.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortError
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
-from wgtorch.ports import ATTENTION_MASK, GUIDANCE
+from wgtorch.ports import ATTENTION_MASK, GUIDANCE, PICTURE_LATENT
 from wgtorch.roles import Backbone
 
 
@@ -26,6 +26,7 @@ class ForeignBackbone(ForeignModel, Backbone):
     uses_global_rng = False
     rows_are_samples = True
     axes: Sequence[str] = ("H", "W")
+    inputs: Mapping[str, Any] = {"latent": PICTURE_LATENT}
 
     def check(self, latent: Tensor, condition: Tensor | None, channels: int, multiples: Sequence[int] = ()) -> None:
         """Refuses what does not fit the model.

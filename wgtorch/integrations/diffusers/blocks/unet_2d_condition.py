@@ -14,7 +14,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution, residuals
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
-from wgtorch.ports import ADAPTED, GUIDANCE, TEXT_EMBEDS, TIME_IDS
+from wgtorch.ports import ADAPTED, GUIDANCE, PICTURE_LATENT, TEXT_EMBEDS, TIME_IDS
 from wgtorch.roles import Backbone
 
 
@@ -39,6 +39,7 @@ class UNet2DCondition(ForeignModel, Backbone):
     rows_are_samples = True
     invariant_ports = ("condition",)
     inputs: Mapping[str, Any] = {
+        "latent": PICTURE_LATENT,
         "text_embeds": TEXT_EMBEDS,
         "time_ids": TIME_IDS,
         "adapted": ADAPTED,
