@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from wgtorch.core.errors import ApiRequestError, CheckpointError, ConfigError, require
@@ -35,6 +36,7 @@ class LlamaCppModel:
 
     is_async = False
     model = None
+    _was_asked = False
 
     def __init__(self, *, checkpoint_ref: str, context: int = 4096, threads: int | None = None, gpu_layers: int = 0) -> None:
         for name, value, least in (
@@ -59,6 +61,12 @@ class LlamaCppModel:
         except RuntimeError as error:
             raise CheckpointError(f"llm.checkpoint_ref: llama.cpp cannot read {str(path)!r}: {error}") from error
 
+    def __del__(self) -> None:
+        # xllamacpp waits for ever when a server ends before its loop has begun, and an answer shows that it has.
+        if not self._was_asked and hasattr(self, "_server"):
+            with suppress(Exception):
+                self._server.handle_chat_completions({"messages": [{"role": "user", "content": "."}], "max_tokens": 1})
+
     def __deepcopy__(self, memo: dict[int, Any]) -> LlamaCppModel:
         return self  # weights that nobody can change
 
@@ -70,7 +78,7 @@ class LlamaCppModel:
         return [self._answer(request, index, on_text) for index, request in enumerate(requests)]
 
     def _answer(self, request: TextRequest, index: int, on_text: OnText | None) -> Completion:
-        asked = _body(request)
+        asked, self._was_asked = _body(request), True
         if on_text is None:
             return self._completion(self._checked(self._server.handle_chat_completions(asked)))
         pieces: list[str] = []
