@@ -213,3 +213,14 @@ def test_answers_in_forms_that_nobody_expects_are_errors_of_ours(server: Scripte
     for ask in (lambda llm: llm(prompt="x"), lambda llm: list(llm.stream(prompt="x"))):
         with pytest.raises(ApiError):
             ask(build(retries=0))
+
+
+def test_words_that_come_in_pieces_of_a_stream_are_told_whole(server: ScriptedServer, build) -> None:
+    server.script(events({"refusal": "I can"}, {"refusal": "not."}, b"[DONE]"))
+    with pytest.raises(ApiContentError, match=r"the model refuses: I cannot\."):
+        list(build(retries=0).stream(prompt="x"))
+    broken = events({"content": "hi"})
+    assert broken.raw is not None
+    server.script(Reply(raw=broken.raw + b'event: error\ndata: {"message": "the GPU fell off"}\n\n', headers=broken.headers))
+    with pytest.raises(ApiTransportError, match="the GPU fell off"):
+        list(build(retries=0).stream(prompt="x"))

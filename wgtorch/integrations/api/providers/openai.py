@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
-from wgtorch.integrations.api.failures import broken_off, not_an_answer
+from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
 from wgtorch.integrations.api.media import fetched, is_picture, mask_png_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, cut_at, register_provider
 from wgtorch.integrations.api.providers.chat_messages import StreamWatch, check_allowed, message_of, reason_of, said_in, tokens_of
@@ -75,7 +75,8 @@ class OpenAI(Provider):
     async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece) -> Answer:
         pieces: list[str] = []
         thoughts: list[str] = []
-        reason, usage = None, None
+        refusals: list[str] = []
+        reason, usage, told = None, None, ""
         stream = await self._client.post("/chat/completions", cast_to=self._whole, body=asked, stream=True, stream_cls=self._stream)
         if not hasattr(stream, "__aiter__"):
             raise not_an_answer("the answer is no stream", stream)
@@ -89,17 +90,21 @@ class OpenAI(Provider):
                 usage = getattr(chunk, "usage", None) or usage
                 choices = getattr(chunk, "choices", None)
                 if not choices:
+                    told = next((said for name in ("message", "detail") if isinstance(said := getattr(chunk, name, None), str)), told)
                     continue
                 delta, reason = choices[0].delta, choices[0].finish_reason or reason
-                check_allowed(delta, reason)
+                refusals.append(getattr(delta, "refusal", None) or "")
+                check_allowed(None, reason)
                 text, thought = said_in(delta)
                 if thought:
                     thoughts.append(thought)
                 if text:
                     pieces.append(text)
                     on_piece(text)
+        if any(refusals):
+            raise refused(f"the model refuses: {''.join(refusals)}")
         if reason is None and not watch.saw_done:
-            raise broken_off()
+            raise broken_off(told) if told else broken_off()
         return Answer("".join(pieces), reason_of(reason), tuple(pieces), thoughts="".join(thoughts), **tokens_of(usage))
 
     def _sampling(self, request: TextRequest) -> dict[str, Any]:
