@@ -413,3 +413,18 @@ def test_the_process_stays_within_the_budget(tmp_path: Path) -> None:
 
     assert peak(0) >= 3 * size - slack
     assert peak(2 * size + 4096) <= 2 * size + slack
+
+
+def test_what_goes_out_of_a_gpu_waits_for_all_of_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def to_host(data: torch.Tensor) -> torch.Tensor:
+        order.append("copied")
+        return data
+
+    store = DeviceStore(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append(f"waited for {device}"))
+    monkeypatch.setattr(store, "is_in", lambda tensor: True)
+    monkeypatch.setattr(store, "_to_host", to_host)
+    store.drop([torch.ones(1)])
+    assert order == ["waited for cuda", "copied"]

@@ -70,6 +70,8 @@ class DeviceStore:
             tensor.data.record_stream(current)
 
     def drop(self, tensors: Sequence[Tensor]) -> None:
+        if self._is_cuda:  # kernels that other streams have begun with them may still read what is given free here
+            torch.cuda.synchronize(self.device)
         self._swap([tensor for tensor in tensors if self.is_in(tensor)], self._to_host)
 
     def _swap(self, tensors: Sequence[Tensor], move: Callable[[Tensor], Tensor]) -> None:
