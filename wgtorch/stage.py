@@ -20,7 +20,7 @@ from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.events import Callback
 from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.run_scope import RunScope
-from wgtorch.core.run.start_run import RunKeywords, new_run
+from wgtorch.core.run.start_run import RunKeywords, new_run, shows_options
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
@@ -227,6 +227,7 @@ class Stage(Composite):
         **options: Unpack[RunKeywords],
     ) -> DryRun: ...
 
+    @shows_options(RunKeywords)
     def run(
         self,
         state: State,

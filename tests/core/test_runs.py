@@ -694,3 +694,11 @@ def test_a_port_that_is_optional_stays_so_through_levels() -> None:
             return {"y": x}
 
     assert one(Maybe()).run({"x": 1}) == {"y": 1}
+
+
+@pytest.mark.parametrize("level", [Graph, Pipeline, Stage, World])
+def test_the_options_of_a_run_stand_in_its_signature(level: type) -> None:
+    named = inspect.signature(level.run).parameters  # type: ignore[attr-defined]
+    assert {"dry_run", "training", "callbacks", "timeout", "cancelled", "debug", "cache", "profile", "seed"} <= set(named)
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+    assert ("num_loop_steps" in named) == (level is not World)

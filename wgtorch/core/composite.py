@@ -29,7 +29,7 @@ from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.run_values import by_position, check_names, given_out, owned_generators, paths_of, taken_in, value_of
-from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested
+from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested, shows_options
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import signed_forward
 from wgtorch.core.structure import Node
@@ -142,6 +142,7 @@ class Composite(GraphBuilder):
         **options: Unpack[RunKeywords],
     ) -> DryRun: ...
 
+    @shows_options(RunKeywords)
     def run(
         self,
         inputs: Mapping[str, Any] | None = None,

@@ -25,7 +25,7 @@ from wgtorch.core.pool import now_building
 from wgtorch.core.run import background
 from wgtorch.core.run.events import Callback
 from wgtorch.core.run.pausable import Pausable
-from wgtorch.core.run.start_run import COMMON_OPTIONS, RunKeywords, check_options, options_of
+from wgtorch.core.run.start_run import COMMON_OPTIONS, check_options, options_of
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.core.structure import Node, check_node_id
 from wgtorch.core.trained_places import TrainedPlaces
@@ -59,8 +59,6 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
     level: ClassVar[str]
     id_key: ClassVar[str]
     child_class: ClassVar[type[Block]]
-    run_keywords: ClassVar[type] = RunKeywords
-    """Options of ``run`` that its signature does not name."""
     _takes_config = False
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import torch
 
@@ -23,7 +23,7 @@ from wgtorch.core.run.paused import Paused, check_of
 from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.rng import check_seed
 from wgtorch.core.run.run_scope import RunScope
-from wgtorch.core.run.start_run import LifeKeywords, new_run
+from wgtorch.core.run.start_run import LifeKeywords, new_run, shows_options
 from wgtorch.core.run.stream import events_of, refuse_in_stream
 from wgtorch.core.signature import copy_plain, ensure_plain
 from wgtorch.core.trust import untrusted_file
@@ -40,8 +40,6 @@ from wgtorch.world_runtime.trace import StageTrace
 
 class WorldRunner(Level):
     """Stages that run in a cycle over a State, with a content that grows and a history that is kept."""
-
-    run_keywords: ClassVar[type] = LifeKeywords
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(level_id, metadata=metadata)
@@ -215,6 +213,7 @@ class WorldRunner(Level):
         **options: Unpack[LifeKeywords],
     ) -> DryRun: ...
 
+    @shows_options(LifeKeywords)
     def run(
         self,
         state: State | None = None,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.pause import claim_request
 from wgtorch.core.run.profile import check_profile
 from wgtorch.core.run.rng import Key, check_seed
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LifeKeywords(TypedDict, total=False):
@@ -44,6 +46,23 @@ class RunKeywords(LifeKeywords, total=False):
 
     seed: int | Sequence[int] | None
     num_loop_steps: int | Mapping[str, int] | None
+
+
+def shows_options(keywords: type) -> Callable[[F], F]:
+    """A method whose ``**options`` stand one by one in its signature, for ``help()``, editors and ``inspect``."""
+    off = {"debug": False, "profile": False}
+
+    def shown(method: F) -> F:
+        signature = inspect.signature(method)
+        named = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=off.get(name), annotation=kind.__forward_arg__)
+            for name, kind in keywords.__annotations__.items()
+        ]
+        method.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+        return method
+
+    return shown
 
 
 def check_options(
@@ -140,8 +159,7 @@ def new_run(root: str, **options: Any) -> RunContext:
 @lru_cache(maxsize=64)
 def options_of(level: Any) -> tuple[str, ...]:
     """Names of what ``run`` of a class of levels takes."""
-    own = [name for name, option in inspect.signature(level.run).parameters.items() if option.kind is not option.VAR_KEYWORD]
-    return (*own[1:], *level.run_keywords.__annotations__)
+    return tuple(inspect.signature(level.run).parameters)[1:]
 
 
 def _either(first: Callable[[], bool], second: Callable[[], bool]) -> Callable[[], bool]:
