@@ -47,7 +47,7 @@ _CONDITION = re.compile(
     r"when(?! is| was| will| does| do| did| are| can| should| shall))\s|^in case\b"
 )
 _WHETHER = re.compile(
-    r"(?i)\b(?:ask|asks|see|check|wonder|wonders|know|knows|tell|find out|say|remember|look|test|sure|learn|hear|and|as|even|only)\b(?: \w+){0,3} if\b|\bwhat if\b|\bif only\b"
+    r"(?i)\b(?:ask|asks|see|check|wonder|wonders|know|knows|tell|find out|say|remember|look|test|sure|learn|hear|and|as|even)\b(?: \w+){0,3} if\b|\bwhat if\b|^\W*(?:oh,? )?if only\b"
 )
 _ASKED_IF = re.compile(
     r"(?i)\b((?:would|will|should) (?:be|love|like|appreciate|prefer)\b[^,]*?)\bif\b(?= (?:i|we|you|somebody|someone)\b)|\bhow (?:would it be )if\b"
@@ -63,6 +63,7 @@ _BEHIND = re.compile(r"(?i)^(.+?),? after ((?:having )?\w+ing\b[^,]*)$")
 _INSTEAD = re.compile(r"(?i)(?:^|,? )(?:without|instead of|rather than) (?:even )?\w+ing\b[^,]*?(?:, *(?=\w)|$)|^rather than \w+[^,]*, *")
 _ALL = frozenset("anything everything anywhere everywhere anyone anybody everyone".split())
 _TELLING = frozenset("tell say ask let know promise swear warn remind inform convince persuade write".split())
+_AGAINST = re.compile(r"(?i)\b(?:decided?s?|am|is) against (?:it|that)\b|\bthinks? better of it\b|\bthought better of it\b")
 _STOPS = re.compile(r"(?i)(?:please |now )*(?:stop|quit|cease)\b")
 _BREAK = re.compile(
     r"(,? and then |,? then |,? after that,? |,? afterwards,? |,? finally,? |; |,? but |,? however,? |,? and |,? or else |,? or |,? nor |, so |,? before (?=\w+ing\b)|, )",
@@ -132,6 +133,9 @@ def _parts(text: str) -> list[str]:
             continue
         if tokens[-1] in PAIRED and pieces[at + 1 : at + 2] == [" and "] and all_lead(tokens[:-1]):
             ahead = f"{said} and"
+            continue
+        if found and _AGAINST.search(piece) and (first := led(words(found[-1]))) is not None:
+            found[-1] = f"do not {' '.join(first.rest)}"  # "considers burning it, but decides against it"
             continue
         if found and (HERO | {"she", "he"}) & set(words(found[-1])[:3]) and led(tokens) is None and led(["hero", *tokens]) is not None:
             said, tokens = f"hero {piece}", ["hero", *tokens]  # "sat down and fell asleep"

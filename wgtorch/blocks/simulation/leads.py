@@ -150,8 +150,8 @@ def _led(said: tuple[str, ...], at: int) -> Lead | None:
             if not _may_act(tokens[:at], form):
                 return None
             return Lead(verb, length, tuple(rest), tuple(tokens[:at]), _denied(tokens[:at]))
-        if word == "too" and at + 2 < len(tokens) and tokens[at + 2] == "to":
-            at += 1  # "too tired to"
+        if word in ("too", "so") and (tokens[at + 2 : at + 3] == ["to"] or tokens[at + 2 : at + 4] == ["as", "to"]):
+            at += 1  # "too tired to", "so bold as to"
         elif word in DETERMINERS and word not in _SUBJECTS:
             following = tokens[at + 1] if at + 1 < len(tokens) else ""
             if following not in _NOUNS | _ADJECTIVES | TURNS | HERO:
@@ -234,15 +234,21 @@ def _denied(lead: list[str]) -> bool:
     pure = [at for at, word in enumerate(lead) if word in NO and lead[0] != "why"]
     is_no_reason = len(pure) > 1 and not {"why", "reason"}.isdisjoint(lead[pure[0] :])
     denied = bool(pure) and not is_no_reason and not any(word in _CANCEL for word in lead[pure[0] :])
-    turned = sum(
-        _base(word) in TURNS or word in TURNS for at, word in enumerate(lead) if not (word == "last" and lead[at - 1 : at] == ["at"])
-    )
-    turned += sum(word == "too" and at + 2 < len(lead) and lead[at + 2] == "to" for at, word in enumerate(lead))
-    turned += sum(
-        word in ("from", "against") and at > 0 and _base(lead[at - 1]) not in TURNS and lead[at - 1] not in TURNS
-        for at, word in enumerate(lead)
-    )
+    turned = sum(_turns(lead, at) for at in range(len(lead)))
     return denied is not bool(turned % 2)
+
+
+def _turns(lead: list[str], at: int) -> bool:
+    word, before, behind = lead[at], lead[at - 1] if at else "", lead[at + 1 : at + 3]
+    if word in ("from", "against"):
+        return at > 0 and not _turns(lead, at - 1)
+    if word == "too":
+        return behind[1:] == ["to"] and not _turns(lead, at + 1)  # "too weak to"
+    if (word == "last" and before == "at") or (_base(word) == "stop" and behind[:1] == ["to"]):
+        return False  # "stops to listen"
+    if word in ("tired", "sick", "done", "finished"):
+        return behind[:1] == ["of"] or at == len(lead) - 1  # "tired of waiting", "done waiting"
+    return word in TURNS or _base(word) in TURNS
 
 
 def verb_at(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:

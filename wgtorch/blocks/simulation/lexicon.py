@@ -96,7 +96,7 @@ MANNERS = frozenset(
     (
         "quickly slowly carefully quietly silently loudly gently secretly bravely boldly sadly happily gladly alone again now "
         "immediately once together softly angrily politely calmly fast straight away here there too also first finally suddenly "
-        "simply just really instead tonight today anyway though reluctantly eagerly cautiously swiftly hastily noisily calmly patiently steadily onwards"
+        "simply just really instead tonight today anyway though reluctantly eagerly cautiously swiftly hastily noisily calmly patiently steadily onwards tomorrow nicely kindly"
     ).split()
 )
 

@@ -11,7 +11,7 @@ from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.arguments import AUXILIARIES, SPEAKERS, by_what_follows, with_arguments, without_purpose, without_relative
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
 from wgtorch.blocks.simulation.clauses import clauses
-from wgtorch.blocks.simulation.leads import HERO, SELF, Lead, all_lead, led, verb_at
+from wgtorch.blocks.simulation.leads import HERO, NO, SELF, Lead, all_lead, led, verb_at
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
 from wgtorch.blocks.simulation.normalization import active, normalized
 from wgtorch.blocks.simulation.phrases import FRAMES, PHRASES, PREPOSITIONS
@@ -26,7 +26,7 @@ _WISH = re.compile(
     r"^(?:would that|may it\b(?= )|if only|oh for|i (?:do )?wish(?! (?:to|for)\b)|i (?:do )?dream of|i hope(?! to\b)|may there be|let there be|how i wish)\b ?"
 )
 _EXCLUDED = re.compile(
-    r"[\s,]+(?:but not|but|except for|except|other than|rather than|instead of|apart from|and not|(?<=,)\s*not)\s+((?:to |into |in |at |near )?.+)$"
+    r"[\s,]+(?:and just not|just not|only not|but not|but|except for|except|other than|rather than|instead of|apart from|and not|(?<=,)\s*not)\s+((?:to |into |in |at |near )?.+)$"
 )
 _RATHER = re.compile(
     r"^(?P<first>.*?)\b(?:do |does |will |can )?(?P<no>not|never) (?P<what>.+?),? but (?:rather |instead )?(?P<other>.+?)(?: instead)?$"
@@ -124,7 +124,7 @@ class RuleReader:
         if not tokens:
             return Action(UNKNOWN_VERB, words=text)
         if len(tokens) <= 2 and named_in(tokens[-1], lexicon.DIRECTIONS) and (verb_at(tokens) or ("go",))[0] == "go":
-            return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), words=text)
+            return Action("go", manner=named_in(tokens[-1], lexicon.DIRECTIONS), negated=tokens[0] in NO, words=text)
         if PHRASES.get(joined) == "again":
             return Action("again", words=text)
         if (idiom := self._idiom(tokens, text, excluded)) is not None:

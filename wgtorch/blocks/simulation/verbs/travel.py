@@ -48,6 +48,9 @@ def go(draft: Draft, actor: str, action: Action) -> Verdict:
         "journey",
         "road",
         "path",
+        "wherever you want",
+        "wherever you like",
+        "any further",
     ):
         return wander(draft, actor, action)
     named = find(draft, actor, said)
