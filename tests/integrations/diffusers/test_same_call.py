@@ -223,6 +223,17 @@ def test_the_ends_of_sigmas_that_another_scheduler_left_in_the_config(pipelines:
     check_equal(as_class(pipelines["sd"], "StableDiffusionPipeline", scheduler=heun), graph, **call)
 
 
+def test_a_schedule_that_diffusers_does_not_have_keeps_its_solver() -> None:
+    graph = Graph("sampler")
+    graph.add_node("schedule/diffusion", "schedule", config={"num_steps": 8, "convention": "ddpm"})
+    graph.add_node("solver/ddim", "solver")
+    with pytest.raises(
+        ConfigError, match=r"^set_solver: DDIMScheduler has no place for schedule/diffusion.convention = 'ddpm'; change that$"
+    ):
+        graph.set_solver("solver/heun")
+    assert graph.nodes["solver"].block_type == "solver/ddim"
+
+
 def test_a_shift_that_is_not_in_the_config_is_refused(tmp_path: Path) -> None:
     pipeline = tiny.stable_diffusion_3(tmp_path)
     pipeline.scheduler.set_shift(7.0)  # of sigmas whose ends are those of the old shift

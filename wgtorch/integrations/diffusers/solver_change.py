@@ -33,7 +33,7 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
     own, walks = graph.nodes["schedule"], graph.nodes["solver"]
     kind = type(getattr(graph.nodes["backbone"], "model", None)).__name__ if "backbone" in graph.nodes else ""
     is_even = any(family.is_even and kind in family.parts[family.model].classes for family in FAMILIES)
-    now, settings = scheduler_for(own, walks, is_even=is_even)
+    now, settings = scheduler_for(own, walks, is_even=is_even, asked_by="set_solver")
     is_flow = own.block_type == "schedule/flow" or now.startswith("Flow") or bool(settings.get("use_flow_sigmas"))
     known = CLASSES["schedule/flow" if is_flow else "schedule/diffusion"]
     if solver in known:

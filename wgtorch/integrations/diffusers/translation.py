@@ -137,13 +137,14 @@ CLASSES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 _OF_A_RUN = ("num_steps", "schedule")
 
 
-def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False) -> tuple[str, dict[str, Any]]:
+def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False, asked_by: str = "to_diffusers") -> tuple[str, dict[str, Any]]:
     """(class name, settings) of the scheduler of diffusers that walks as these two do.
 
     Args:
         schedule: of a graph.
         solver: beside it.
         is_even: as for :func:`blocks_for`.
+        asked_by: for messages.
 
     Raises:
         ConfigError: diffusers has none.
@@ -152,7 +153,7 @@ def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False) -> t
         return schedule.config["scheduler"], dict(schedule.config["config"] or {})
     known = CLASSES.get(schedule.block_type, {})
     if solver.block_type not in known:
-        raise ConfigError(f"to_diffusers: diffusers has no scheduler that walks {schedule.block_type} with {solver.block_type}")
+        raise ConfigError(f"{asked_by}: diffusers has no scheduler that walks {schedule.block_type} with {solver.block_type}")
     name, config = known[solver.block_type]
     in_their_words = _flow_settings_of if schedule.block_type == "schedule/flow" else _settings_of
     words = in_their_words(schedule.config, solver.config)
@@ -166,7 +167,8 @@ def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False) -> t
         if key not in _OF_A_RUN and theirs.config.get(key) != value
     ]
     if wrong:
-        raise ConfigError(f"to_diffusers: {name} has no place for {', '.join(wrong)}; change that, or keep the graph with save(folder)")
+        otherwise = ", or keep the graph with save(folder)" if asked_by == "to_diffusers" else ""
+        raise ConfigError(f"{asked_by}: {name} has no place for {', '.join(wrong)}; change that{otherwise}")
     return name, config
 
 
