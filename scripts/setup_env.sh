@@ -4,9 +4,9 @@
 #   scripts/setup_env.sh [EXTRAS]          EXTRAS of wgtorch, as in: scripts/setup_env.sh test
 #
 #   WGTORCH_TORCH    what to install as PyTorch, before all else and alone. Further words are options of pip. By default
-#                    "torch==2.13.0", as pip finds it: the build for CPUs (0.2 GB to fetch, 0.7 GB on disk), or that with
-#                    CUDA (3 GB and 6 GB), which the usual index has for Linux. For CPUs alone there:
-#                    WGTORCH_TORCH="torch==2.13.0 --index-url URL" with the URL of PyTorch's page "Get started" for CPU.
+#                    "torch==2.13.0": the build for CPUs (0.2 GB to fetch, 0.7 GB on disk), or, on Linux with NVIDIA's driver,
+#                    that with CUDA (3 GB and 6 GB) if pip finds it. Where pip has only that one and there is no driver, the
+#                    build for CPUs is fetched by uv, which knows where PyTorch keeps it; if it cannot, pip's is taken.
 #   WGTORCH_PYTHON   the Python to use; by default the first one of version 3.11 or newer that is found.
 #   WGTORCH_VENV     the folder of the environment; .venv by default.
 set -euo pipefail
@@ -60,21 +60,39 @@ if ! is_new_enough "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >
     fi
 fi
 
-torch_size="the build for CPUs: about 0.2 GB to fetch, 0.7 GB on disk"
-if [[ -n ${WGTORCH_TORCH:-} ]]; then
-    torch_size="as WGTORCH_TORCH says"
-elif [[ $(uname -s) == Linux ]]; then
-    torch_size="$torch_size; where pip finds that with CUDA, 3 GB and 6 GB: WGTORCH_TORCH chooses, see the head of this script"
-fi
-
 pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check "$@"
 }
 
+brings_cuda() { # whether what pip would install asks for CUDA's libraries
+    [[ $(pip install --quiet --dry-run --no-deps --ignore-installed --report - "$torch" 2>/dev/null) =~ \"(nvidia|cuda)- ]]
+}
+
+has_nvidia() {
+    [[ -e /proc/driver/nvidia ]] || command -v nvidia-smi >/dev/null
+}
+
+install_torch() {
+    local words cpu="the build for CPUs: 0.2 GB to fetch, 0.7 GB on disk" cuda="the build with CUDA: 3 GB to fetch, 6 GB on disk"
+    read -ra words <<<"$torch"
+    if [[ -n ${WGTORCH_TORCH:-} ]]; then
+        echo "Installing $torch, as WGTORCH_TORCH says ..."
+    elif [[ $OSTYPE != linux* ]] || ! brings_cuda; then
+        echo "Installing $torch ($cpu) ..."
+    elif has_nvidia; then
+        echo "Installing $torch ($cuda) ..."
+    else
+        echo "Installing $torch ($cpu) ..."
+        if pip install --quiet uv && "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" --torch-backend cpu "$torch"; then
+            return
+        fi
+        echo "That could not be fetched; installing what pip finds ($cuda). WGTORCH_TORCH names another, see the head of this script."
+    fi
+    pip install --quiet "${words[@]}"
+}
+
 rm -f "$stamp"
-read -ra torch_words <<<"$torch"
-echo "Installing $torch ($torch_size) ..."
-pip install --quiet "${torch_words[@]}"
+install_torch
 echo "Installing wgtorch${extras:+[$extras]} ..."
 pip install --quiet --editable ".${extras:+[$extras]}"
 echo "$wanted" >"$stamp"

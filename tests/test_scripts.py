@@ -23,6 +23,7 @@ case "$*" in
     "-c "*) [[ -z ${OLD:-} ]]; exit ;;
     --version) echo "Python ${OLD:-3.11.9}"; exit ;;
     "-m pip --version") exit 0 ;;
+    *" --dry-run "*) echo "${REPORT:-}"; exit ;;
     "-m venv --without-pip "*) folder=$4 ;;
     "-m venv "*) [[ -z ${NO_ENSUREPIP:-} ]] || exit 1; folder=$3 ;;
 esac
@@ -99,6 +100,33 @@ def test_a_change_of_the_project_file_brings_the_environment_up_to_date(call, cl
 def test_another_torch_may_be_asked_for(call) -> None:
     _, calls = call("scripts/setup_env.sh", WGTORCH_TORCH="torch==2.7.1 --no-deps")
     assert calls[1] == "python: pip install torch==2.7.1 --no-deps"
+
+
+CUDA_REPORT = '{"install": [{"metadata": {"requires_dist": ["filelock", "nvidia-cublas; platform_system == \\"Linux\\""]}}]}'
+
+
+def test_without_a_gpu_the_build_for_cpus_is_taken_where_pip_has_only_that_with_cuda(call, clone: Path) -> None:
+    done, calls = call("scripts/setup_env.sh", REPORT=CUDA_REPORT)
+    assert calls[1:] == [
+        "python: pip install uv",
+        f"python: -m uv pip install --quiet --python {clone}/.venv/bin/python --torch-backend cpu torch==2.13.0",
+        "python: pip install --editable .",
+    ]
+    assert "the build for CPUs: 0.2 GB" in done.stdout
+
+
+def test_where_that_cannot_be_fetched_what_pip_has_is_said_and_taken(call) -> None:
+    done, calls = call("scripts/setup_env.sh", REPORT=CUDA_REPORT, FAILS="--torch-backend cpu torch==2.13.0")
+    assert done.returncode == 0, done.stderr
+    assert calls[-2:] == ["python: pip install torch==2.13.0", "python: pip install --editable ."]
+    assert "installing what pip finds (the build with CUDA: 3 GB to fetch, 6 GB on disk)" in done.stdout
+
+
+def test_with_a_gpu_pip_chooses(call, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "bin/python3", tmp_path / "bin/nvidia-smi")
+    done, calls = call("scripts/setup_env.sh", REPORT=CUDA_REPORT)
+    assert calls[1:] == ["python: pip install torch==2.13.0", "python: pip install --editable ."]
+    assert "the build with CUDA" in done.stdout
 
 
 def test_an_install_that_failed_is_tried_again(call) -> None:
