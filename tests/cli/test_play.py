@@ -32,7 +32,8 @@ def test_it_serves_a_world_and_says_its_address(served, tmp_path, capsys):
     assert address
     client = TestClient(served["app"], base_url="http://127.0.0.1:1234")
     assert client.get(address[1]).status_code == 200
-    assert client.get("/api/view").json()["passes"] == 0
+    _game(served).wait(60)  # a new life begins by itself
+    assert client.get("/api/view").json()["passes"] == 1
 
 
 def test_a_folder_that_holds_a_life_goes_on_with_it_under_the_same_address(served, tmp_path, capsys):
@@ -40,11 +41,12 @@ def test_a_folder_that_holds_a_life_goes_on_with_it_under_the_same_address(serve
     main(["play", "default", "--out", folder, "--seed", "5"])
     first = capsys.readouterr().out
     game = _game(served)
+    game.wait(60)
     game.act("go to the sea")
     game.wait(60)
     main(["play", "default", "--out", folder])
     assert capsys.readouterr().out == first
-    assert _game(served).world.life.passes == 1
+    assert _game(served).world.life.passes == 2
     assert _game(served).world.life.seed == 5
 
 
@@ -61,6 +63,7 @@ def test_the_address_that_is_printed_lets_one_in_wherever_it_listens(monkeypatch
         assert TestClient(found[0], base_url=address).get(path, follow_redirects=False).status_code == 303
     refused = TestClient(found[0], base_url="http://evil.example").get(path)
     assert refused.status_code == 421 and "--allow-host" in refused.text
+    _game({"app": found[0]}).wait(60)
 
 
 def test_only_worlds_can_be_played(capsys):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.play.worlds import FACTS, GATE, small_world, told_world
+from tests.play.worlds import FACTS, GATE, small_world, storytelling_world, told_world
 from wgtorch.play.game import Game, PlayError
 from wgtorch.play.view import suggestions, view_of
 from wgtorch.report.facts import cast_of, clock_of, map_of, map_svg
@@ -209,6 +209,22 @@ def test_a_life_that_ended_before_it_was_told_is_told_when_it_is_taken_up():
     assert game.world.state.outcome == "So it was. It comes to pass: sing"
     game.tell()
     assert not game.is_busy
+
+
+def test_a_new_life_begins_by_itself_and_one_that_has_begun_does_not(game):
+    game.begin()
+    game.wait(10)
+    assert (game.world.life.passes, game.action) == (1, None)
+    game.begin()
+    game.wait(10)
+    assert game.world.life.passes == 1
+
+
+def test_a_world_that_asks_models_behind_an_api_waits_for_somebody():
+    game = Game(storytelling_world())
+    game.begin()
+    assert not game.is_busy
+    assert game.world.life.passes == 0
 
 
 def test_watchers_are_told_and_those_who_come_back_hear_what_they_missed(game):

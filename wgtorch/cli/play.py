@@ -36,6 +36,7 @@ def command(args: argparse.Namespace) -> int:
     hosts = [*args.allow_host, socket.gethostname() if args.host in EVERYWHERE else args.host]
     game = Game(world, seed=args.seed, folder=folder / _FORKS)
     game.tell()
+    game.begin()
     app = make_play_app(game, token=token, hosts=hosts)
 
     def ready(url: str) -> None:

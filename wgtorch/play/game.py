@@ -104,6 +104,16 @@ class Game:
             if not self.is_busy and self.world.life.passes and self.world.life.stage < stages_that_tell(self.world):
                 self._begin(None, self._tell)
 
+    def begin(self) -> None:
+        """Lets a new life begin by itself, so that there is something to act on; returns at once.
+
+        A world whose stages ask models behind an API, which may cost, waits until somebody acts.
+        """
+        with self._lock:
+            life, world = self.world.life, self.world
+            if not (self.is_busy or life.passes or life.stage or any(stage.is_async for stage in world.nodes.values())):
+                self._begin(None, self._pass)
+
     def wait(self, timeout: float | None = None) -> None:
         """Waits for the pass that is running."""
         if self._thread is not None:

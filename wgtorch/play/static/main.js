@@ -72,7 +72,7 @@ function drawEpisode(episode) {
   if (episode) {
     const { outcome, intent, description, ...others } = episode.texts;
     if (episode.action) parts.push(element("p", { class: "did" }, `> ${episode.action}`));
-    if (episode.resolution) {
+    if (episode.action && episode.resolution) {
       const { status, because } = episode.resolution;
       parts.push(element("p", { class: `verdict ${status}` }, [VERDICTS[status] || status, because].filter(Boolean).join(": ")));
     }
