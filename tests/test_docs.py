@@ -20,6 +20,7 @@ from wgtorch.cli.options import make_parser
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TRAINING = ("03_lora_worlds",)  # takes most of a minute
 
 
 def snippets() -> list[str]:
@@ -157,7 +158,9 @@ def test_the_files_that_the_readme_names_are_there() -> None:
 
 
 @pytest.mark.xdist_group("notebooks")  # groups are handed out first, and these take longest
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in TRAINING else ()) for path in NOTEBOOKS]
+)
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own messaging
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)

@@ -225,6 +225,7 @@ def test_a_lane_that_is_not_there_is_told(call) -> None:
     assert done.stderr == "test_all: no lane 'brwser'; there are: suite slow compile minimum browser ray network gpu s3 bare servers\n"
 
 
+@pytest.mark.slow
 def test_gpu_smoke_prints_a_row_for_each_check() -> None:
     def rows(*words: str) -> tuple[list[str], int]:
         command = [sys.executable, str(ROOT / "scripts/gpu_smoke.py"), *words]

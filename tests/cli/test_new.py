@@ -25,6 +25,7 @@ def run_tests(folder: Path, *paths: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # the one of a plug-in holds a block too
 def test_a_block_passes_its_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "block", "warm_light", "--out", str(tmp_path)]) == 0
     assert f"{tmp_path}/warm_light.py\n{tmp_path}/test_warm_light.py\nCheck it: python -m pytest" in capsys.readouterr().out

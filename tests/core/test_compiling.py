@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -295,8 +296,15 @@ def test_a_failing_backend_says_what_compiled(latent: Tensor) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own import, for gradients of a scan
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "heun", "unipc", "flow_euler", "euler_ancestral"])
+@pytest.mark.parametrize(
+    ("training", "solver"),
+    [
+        (False, "heun"),
+        (True, "dpmpp_2m"),
+        (True, "euler_ancestral"),
+        *[pytest.param(*each, marks=pytest.mark.slow) for each in product((False, True), ("ddim", "unipc", "flow_euler"))],
+    ],
+)
 def test_the_whole_holds_the_body_once(solver: str, training: bool, latent: Tensor) -> None:
     """With gradients and without, the graph is as large for sixteen steps as for fifty."""
     found = {}
@@ -315,7 +323,7 @@ def test_the_whole_holds_the_body_once(solver: str, training: bool, latent: Tens
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("solver", ["ddim", "unipc"])
+@pytest.mark.parametrize("solver", ["ddim", pytest.param("unipc", marks=pytest.mark.slow)])
 def test_gradients_of_the_whole(solver: str, latent: Tensor) -> None:
     graph = sampler(solver)
     graph(latent=latent)["latent"].square().sum().backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ pytest.importorskip("peft")
 
 from tests.blocks_for_tests import Affine, as_pipeline, chain
 from tests.lora.models import Body, by_hand, fill, gradients, leaves, twice
+from tests.matrix import spread
 from wgtorch import lora
 from wgtorch.core.errors import PortError, StructureError, UnknownNameError
 from wgtorch.graph import Graph
@@ -107,8 +109,7 @@ def test_a_frozen_place_trains_neither_base_nor_adapter() -> None:
     assert weights["first.lora_A.one"].grad is not None
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("backend", "frozen"), spread(product(["eager", "aot_eager"], [False, True])))
 def test_under_compile_without_a_graph_break(backend: str, frozen: bool) -> None:
     torch._dynamo.reset()
     graph = adapted()

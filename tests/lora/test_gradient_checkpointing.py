@@ -60,7 +60,7 @@ def test_turns_of_a_loop(around: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # what PyTorch imports for its scan
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # PyTorch's own look at it while compiling
-@pytest.mark.parametrize("how", ["body", "whole"])
+@pytest.mark.parametrize("how", ["body", pytest.param("whole", marks=pytest.mark.slow)])
 def test_compiled_loops(how: str) -> None:
     torch._dynamo.reset()
     graph, plain = looped(), looped()

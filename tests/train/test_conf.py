@@ -106,7 +106,10 @@ def test_every_file_for_training_is_seen_here() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "command"), FIRST, ids=[name for name, _ in FIRST])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [pytest.param(*each, id=each[0], marks=() if each[0].startswith("experiment/") else pytest.mark.slow) for each in FIRST],
+)
 def test_every_file_trains_one_step_by_the_command_in_its_head(
     name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +235,7 @@ def test_a_text_of_several_words_needs_no_second_quotes(typed: str, value: Any) 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, None, marks=pytest.mark.slow)])
 def test_a_signal_to_the_command_ends_its_training_with_a_checkpoint(number: int, code: int | None, tmp_path: Path) -> None:
     words = [
         "tiny_denoising",

@@ -6,6 +6,7 @@ file. Cells that are empty are named with why in ``EMPTY``.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ pytest.importorskip("peft")
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.adapter_files import KINDS, Maker, changed
 from tests.integrations.diffusers.comparing import PROMPT, ours, theirs
+from tests.matrix import spread
 from wgtorch import lora
 from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.graph import Graph
@@ -211,7 +213,7 @@ def expected_of(pipeline: Any, maker: Maker, family: str) -> Tensor:
     return after
 
 
-@pytest.mark.parametrize(("family", "spelling", "kind"), CELLS, ids=["-".join(cell) for cell in CELLS])
+@pytest.mark.parametrize(("family", "spelling", "kind"), spread(CELLS, all_of=1))
 def test_file_to_graph_to_file(pipeline_of: Any, family: str, spelling: str, kind: str, tmp_path: Path) -> None:
     pipeline = pipeline_of(family)
     texts = kind in ("peft", "dora", "loha") and spelling in ("diffusers", "kohya", "kohya_first")
@@ -307,8 +309,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", list(OPTIONS))
-@pytest.mark.parametrize("family", list(CALLS))
+@pytest.mark.parametrize(("family", "kind"), spread(product(CALLS, OPTIONS)))
 def test_what_is_trained_here_leaves_for_diffusers(pipeline_of: Any, family: str, kind: str, tmp_path: Path) -> None:
     pipeline, nodes = pipeline_of(family), ["backbone"]
     if kind in ("plain", "alpha", "dora", "rslora"):

@@ -421,6 +421,7 @@ def test_a_tokenizer_from_no_folder_cannot_be_named_in_a_config(pipeline: Any) -
         from_diffusers(pipeline).to_config()
 
 
+@pytest.mark.slow
 def test_a_compiled_graph_compiles_one_turn_for_all_runs(pipeline: Any) -> None:
     from torch._dynamo.testing import CompileCounter
 
