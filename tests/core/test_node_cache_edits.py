@@ -275,22 +275,3 @@ def test_threads_and_backends_are_told_apart(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         graph.run({"x": X}, cache=cache)
     assert block.calls == 2
-
-
-class Bends(Block):
-    """Calls a function of an installed package."""
-
-    outputs = {"y": "tensor"}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
-
-
-@pytest.mark.xfail(strict=True, reason="functions of installed packages are told apart by name and version; docs/how-to/runs.md says so")
-def test_a_replaced_function_of_an_installed_package_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, cache = Graph("g"), NodeCache()
-    graph.add_node(Bends(), "bends")
-    graph.infer_exposed_ports()
-    graph.run({"x": X}, cache=cache)
-    monkeypatch.setattr(torch, "tanh", lambda x: 3 * x)
-    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], 3 * X)

@@ -7,14 +7,19 @@ Values that may change in place - lists, tensors, objects - are told anew each t
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.attribute_uses import is_book, uses_of
 from wgtorch.core.run.content_digest import digest_of
 from wgtorch.core.run.installed import is_installed, version_of
+from wgtorch.core.run.installed_code import Referents, content, imported_by, installed_code, is_foreign, name_of, names_in, unwrapped
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
@@ -32,37 +37,34 @@ class Code:
         values: by where they are read, values that can.
     """
 
-    __slots__ = ("_cells", "_functions", "_persistent", "_seen", "_sizes", "_static", "_watched", "digest", "root", "values")
+    __slots__ = ("_installed", "_names", "_persistent", "_referents", "_seen", "_static", "_watched", "digest", "root", "values")
 
     def __init__(self, root: Any, is_persistent: bool) -> None:
         self.root, self._persistent = root, is_persistent
         self.values: dict[str, Any] = {}
         self._static: list[Any] = []
         self._watched: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._functions: list[tuple[Any, ...]] = []
-        self._cells: list[tuple[Any, Any]] = []
-        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._referents = Referents()
         self._seen: set[Any] = set()
+        self._installed: list[tuple[Any, bool]] = [(Tensor, False)]
+        self._names: set[str] = set()
         self._value("", root, frozenset())
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
+        self._referents.settle()
+        for value, is_called in self._installed:
+            installed_code().reach(value, () if is_called else self._names)
         self._seen.clear()
+        self._installed.clear()
 
     def holds(self) -> bool:
         """False once a name stands for something else, or a function was given other code."""
-        return (
-            all(space.get(name, MISSING) is value for space, name, value in self._watched)
-            and all(len(space) == size for space, size in self._sizes)
-            and all(_content(cell) is value for cell, value in self._cells)
-            and all(f.__code__ is code and f.__defaults__ is own and f.__kwdefaults__ is named for f, code, own, named in self._functions)
-        )
+        return all(space.get(name, MISSING) is value for space, name, value in self._watched) and self._referents.hold()
 
     # --- walking ------------------------------------------------------------------------------------------------------
 
     def _value(self, where: str, value: Any, names: frozenset[str]) -> None:
         """Whatever a name stands for; ``names`` are those that are read of it, where it is a module."""
-        value = _unwrapped(value)
-        if isinstance(value, types.MethodType) and isinstance(value.__self__, type):  # a class method
-            value = value.__func__
+        value = unwrapped(value)
         if isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, type):
@@ -84,24 +86,25 @@ class Code:
         where = f"{module}.{function.__qualname__}:{function.__code__.co_firstlineno}"
         if is_installed(module):
             self._static.append(f"{module}.{function.__qualname__}")
+            self._installed.append((function, False))
             return
         code = function.__code__
-        self._functions.append((function, code, function.__defaults__, function.__kwdefaults__))
+        self._referents.add(function, function.__dict__, function.__kwdefaults__, *(function.__closure__ or ()))
         self._static.append((where, code_of(code)))
-        self._sizes.append((function.__dict__, len(function.__dict__)))
         for name, value in function.__dict__.items():
-            self._watched.append((function.__dict__, name, value))
             self._value(f"{where} {name}", value, frozenset())
         for index, value in enumerate(function.__defaults__ or ()):
             self._value(f"{where} default {index}", value, frozenset())
         for name, value in (function.__kwdefaults__ or {}).items():
             self._value(f"{where} default {name}", value, frozenset())
         names, uses = names_in(code), uses_of(code)
+        self._names |= names
         unread = frozenset() if uses is None else frozenset(uses.names_written - uses.names_read)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            value = _content(cell)
-            self._cells.append((cell, value))
-            self._read(f"{where} {name}", value, names, is_unread=name in unread)
+            self._read(f"{where} {name}", content(cell), names, is_unread=name in unread)
+        for name in imported_by(function):
+            self._watched.append((sys.modules, name, module := sys.modules.get(name, MISSING)))
+            self._read(f"{where} {name}", module, names, is_unread=False)
         for name in sorted(names):
             value = function.__globals__.get(name, MISSING)
             if value is MISSING or not (name in unread and is_book(value)):
@@ -119,37 +122,34 @@ class Code:
             self._seen.add(id(base))
             if is_installed(base.__module__):
                 self._static.append((name_of(base), version_of(base.__module__.partition(".")[0]) if self._persistent else None))
-                if isinstance(forward := base.__dict__.get("forward"), types.FunctionType):
-                    self._watched.append((base.__dict__, "forward", forward))
-                    self._functions.append((forward, forward.__code__, forward.__defaults__, forward.__kwdefaults__))
-                    self._static.append(code_of(forward.__code__))
+                if self._persistent:
+                    self._static += [code_of(entry.__code__) for entry in vars(base).values() if isinstance(entry, types.FunctionType)]
+                self._installed.append((base, kind is self.root))
                 continue
             self._static.append(name_of(base))
-            self._sizes.append((base.__dict__, len(base.__dict__)))
+            self._referents.add(gc.get_referents(vars(base))[0])
             for name, entry in base.__dict__.items():
                 if name == "_abc_impl" or (name.startswith("__") and not callable(entry)):
                     continue
-                self._watched.append((base.__dict__, name, entry))
                 self._static.append(name)
                 self._value(f"{name_of(base)}.{name}", entry, frozenset())
 
     def _module(self, module: types.ModuleType, names: frozenset[str]) -> None:
-        """What is read of a module of the user's own: all that has one of the names."""
-        if is_installed(module.__name__):
-            return
+        """What is read of a module: all that has one of the names."""
+        if is_its_packages := is_installed(module.__name__):
+            self._installed.append((module, False))
         for name in sorted(names):
             if (id(module), name) in self._seen:
                 continue
             self._seen.add((id(module), name))
             value = module.__dict__.get(name, MISSING)
-            self._watched.append((module.__dict__, name, value))
+            if not is_its_packages:
+                self._watched.append((module.__dict__, name, value))
+            elif not (isinstance(value, types.ModuleType) or type(value) in _PLAIN or is_foreign(value)):
+                self._static.append((module.__name__, name, getattr(value, "__module__", None), getattr(value, "__qualname__", None)))
+                continue
             if value is not MISSING:
                 self._value(f"{module.__name__}.{name}", value, names)
-
-
-def name_of(kind: type[Any]) -> str:
-    """A class by its module and name."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -162,37 +162,3 @@ def code_of(code: types.CodeType) -> bytes:
 
 def _constant(constant: Any) -> bytes:
     return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode("utf-8", "surrogatepass")
-
-
-@functools.lru_cache(maxsize=4096)
-def names_in(code: types.CodeType) -> frozenset[str]:
-    """Names of globals and attributes in code, and in the functions that it makes."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found |= names_in(constant)
-    return frozenset(found)
-
-
-def _unwrapped(value: Any) -> Any:
-    """The function inside of what stands around one."""
-    while True:
-        if isinstance(value, (staticmethod, classmethod)):
-            value = value.__func__
-        elif isinstance(value, property):
-            value = value.fget
-        elif isinstance(value, functools.cached_property):
-            value = value.func
-        elif not isinstance(value, (types.FunctionType, type)) and isinstance(
-            inner := getattr(value, "__wrapped__", None), types.FunctionType
-        ):
-            value = inner  # functools.lru_cache
-        else:
-            return value
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return MISSING

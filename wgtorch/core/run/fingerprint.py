@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn import functional
 
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
-from wgtorch.core.run.code_digest import Code, name_of
+from wgtorch.core.run.code_digest import Code
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, state_of
 from wgtorch.core.run.installed import is_installed
+from wgtorch.core.run.installed_code import installed_code, name_of, unwrapped
 
 Part = tuple[int, str]
 Parts = dict[Part, Any]
@@ -65,7 +65,7 @@ class Fingerprints:
         self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
         self._codes: OrderedDict[int, Code] = OrderedDict()
-        self._functional: tuple[Any, list[Any]] = (), []
+        self._installed_version = 0
         self._inside = _Inside()
         self._serial = 0
 
@@ -138,12 +138,13 @@ class Fingerprints:
         return known
 
     def replaced(self) -> list[Any]:
-        """Functions that somebody has put in place of those of ``torch.nn.functional``, as another kind of attention."""
-        now = tuple(vars(functional).values())
-        if now != self._functional[0]:
-            functions = [(name, value) for name, value in vars(functional).items() if isinstance(value, types.FunctionType)]
-            self._functional = now, [each for each in functions if not each[1].__globals__["__name__"].startswith("torch.")]
-        return [(name, self._attribute(function, 0)) for name, function in self._functional[1]]
+        """What somebody has put in place of what installed packages hold, where code comes to it."""
+        installed = installed_code()
+        installed.look()
+        if installed.version != self._installed_version:
+            self._installed_version = installed.version
+            self._codes.clear()
+        return [(where, self._attribute(unwrapped(value), 0)) for where, value in installed.replaced]
 
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
@@ -156,6 +157,7 @@ class Fingerprints:
     def _code_digest(self, root: Any) -> bytes | None:
         """Of a function or class that an object holds; None where its name tells it."""
         if is_installed(getattr(root, "__module__", None) or "builtins"):
+            installed_code().reach(root)
             return None
         found: Parts = {}
         self._code(root, name_of(root), found)

@@ -85,7 +85,8 @@ class NodeCache:
     What depends on a clock, on files or on the environment says so with ``cacheable = False`` on the block. Draws without a seed, from
     NumPy's and Python's global generators, or from a generator of the block's own are noticed, and so is a call that changes what the block
     computes with (a memory; a count of calls that nothing reads is none): their results are not kept, and ``stats.uncached`` says why.
-    Hooks of all modules, modes around operators and transforms of ``torch.func`` turn the cache off while they last.
+    Hooks of all modules, modes around operators and transforms of ``torch.func`` turn the cache off while they last. What is replaced in
+    installed packages (``torch.tanh = mine``) is seen; kernels registered through ``torch.library`` are not.
 
     One cache may serve many graphs, threads and, with a directory, processes.
 

@@ -1,0 +1,382 @@
+"""What is replaced in installed packages while the process runs: no edit of it leaves a stale result, and none makes results be lost."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import math
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wgtorch import Block, Graph, NodeCache, Pipeline
+from wgtorch.core.run import installed
+from wgtorch.core.run.installed_code import installed_code
+
+X = torch.linspace(-1, 1, 8).view(2, 4)
+PACKAGE = {
+    "__init__.py": """
+        from .outer import outer, Model, Scaler, FACTOR
+        from . import tables
+        """,
+    "inner.py": """
+        import math
+        BIAS = 0.0
+        calls = 0
+        def inner(x, *, by=1.0, shift=(0.0,)):
+            global calls
+            calls += 1
+            return x * by * math.sqrt(4.0) + BIAS + shift[0]
+        def unused(x):
+            return x
+        class Deep:
+            gain = 1.0
+            def __init__(self, gain=1.0):
+                self.own = gain
+            @staticmethod
+            def doubled(x):
+                return x + x
+            @classmethod
+            def named(cls, x):
+                return x * cls.gain
+            @property
+            def offset(self):
+                return 0.0
+            def __mul__(self, other):
+                return other * self.own
+            def apply(self, x):
+                return self.named(self.doubled(x)) + self.offset
+        """,
+    "late.py": """
+        def late(x):
+            return x * 1.0
+        """,
+    "outer.py": """
+        import functools
+        import torch
+        from torch import nn
+        from .inner import inner, Deep
+        from . import inner as module
+        FACTOR = 1.0
+        def traced(function):
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                return function(*args, **kwargs)
+            return wrapper
+        @functools.lru_cache
+        def cached(k):
+            return float(k)
+        def scaled(function, by):
+            def within(x):
+                return function(x) * by
+            return within
+        times = scaled(inner, 1.0)
+        @traced
+        def outer(x):
+            from .late import late
+            return times(late(module.inner(x))) * cached(2) * FACTOR + pow(1.0, 1)
+        class Base(nn.Module):
+            def forward(self, x):
+                return self.hook(self.deep * x)
+            def hook(self, x):
+                return x
+        class Model(Base):
+            def __init__(self):
+                super().__init__()
+                self.deep, self.act = Deep(), nn.GELU()
+            def hook(self, x):
+                return self.act(self.deep.apply(x)).tanh()
+        class Scaler:
+            def __init__(self, by):
+                self.by = by
+            def __call__(self, x):
+                return x * self.by
+            def step(self, x):
+                return self(x) + 1
+        """,
+    "tables.py": """
+        def first(x):
+            return x + 1.0
+        def second(x):
+            return x + 2.0
+        TABLE = {"first": first, "second": second}
+        def by_name(name, x):
+            return TABLE[name](x)
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A package that lies where installed ones lie."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "installed_of_test").mkdir()
+    for name, text in PACKAGE.items():
+        lines = text.split("\n")
+        (folder / "installed_of_test" / name).write_text("\n".join(line[8:] for line in lines))
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(str(folder))
+    patch.setattr(installed, "_INSTALLED", (*installed._INSTALLED, str(folder)))
+    yield importlib.import_module("installed_of_test")
+    patch.undo()
+    for name in [name for name in sys.modules if name.startswith("installed_of_test")]:
+        del sys.modules[name]
+
+
+class Calls(Block):
+    """Hands its input to what it was given."""
+
+    outputs = {"y": "any"}
+
+    def __init__(self, what: Any) -> None:
+        super().__init__()
+        self.what, self.calls = what, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.what(x)
+
+
+class Reads(Calls):
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def forward(self, x: Tensor) -> Any:
+        import installed_of_test
+
+        self.calls += 1
+        y = installed_of_test.tables.by_name("first", installed_of_test.outer(x)) * installed_of_test.FACTOR
+        return (
+            torch.tanh(y) + torch.Tensor.relu(x) + float(np.sin(0.5)) + math.floor(1.5) + x.exp() + np.linalg.norm(np.ones(2)) + sum([1, 2])
+        )
+
+
+def graph_of(block: Block, depth: int) -> Any:
+    graph: Any = Graph("g")
+    graph.add_node(block, "n", auto_connect=False)
+    graph.infer_exposed_ports()
+    for _ in range(depth):
+        pipeline = Pipeline("p")
+        pipeline.add_graph(graph, "g")
+        pipeline.infer_exposed_ports()
+        graph = pipeline
+    return graph
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"installed_of_test.{name}" if name else "installed_of_test")
+
+
+def twice(x: Any, *args: Any, **kwargs: Any) -> Any:
+    return x * 2 + 1
+
+
+class Twice:
+    def __init__(self) -> None:
+        self.by = 2.0
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return x * self.by + 1
+
+
+def put(where: Callable[[], Any], name: str, value: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Sets an attribute to what ``value`` makes of the one that is there."""
+
+    def edit(patch: pytest.MonkeyPatch) -> None:
+        owner = where()
+        patch.setattr(owner, name, value(owner.__dict__.get(name)), raising=False)
+
+    return edit
+
+
+def item(where: Callable[[], Any], name: Any, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setitem(where(), name, value)
+
+
+def cell(where: Callable[[], Any], value: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(where(), "cell_contents", value)
+
+
+def after_gelu(layer: nn.Module, result: Any) -> Any:
+    return result + 1 if isinstance(layer, nn.GELU) else result
+
+
+def after(function: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: function(*args, **kwargs) + 1
+
+
+READS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "function of torch": put(lambda: torch, "tanh", lambda _: twice),
+    "function of torch by another of its own": put(lambda: torch, "tanh", lambda _: torch.sin),
+    "function of torch by an object": put(lambda: torch, "tanh", lambda _: Twice()),
+    "function of torch by a partial": put(lambda: torch, "tanh", lambda _: functools.partial(torch.mul, 3)),
+    "function of torch by a lambda": put(lambda: torch, "tanh", lambda was: lambda x: was(x) + 1),
+    "function of torch by a method": put(lambda: torch, "tanh", lambda _: Twice().__call__),
+    "function of torch by a cached one": put(lambda: torch, "tanh", lambda _: functools.lru_cache(twice)),
+    "method of Tensor": put(lambda: torch.Tensor, "relu", lambda _: twice),
+    "method that Tensor had of its base": put(lambda: torch.Tensor, "exp", lambda _: twice),
+    "operator of Tensor": put(lambda: torch.Tensor, "__mul__", lambda was: lambda a, b: torch.mul(a, b) + 1),
+    "function of numpy": put(lambda: np, "sin", lambda _: np.cos),
+    "function of a module inside of numpy": put(lambda: np.linalg, "norm", lambda _: lambda x: 7.0),
+    "function of Python's library": put(lambda: math, "floor", lambda _: math.ceil),
+    "function of Python's library in a package": put(lambda: math, "sqrt", lambda _: lambda x: 3.0),
+    "builtin function": put(lambda: builtins, "sum", lambda _: lambda values: 9),
+    "builtin function in a package": put(lambda: builtins, "pow", lambda _: lambda a, b: 7.0),
+    "a name that hides a builtin": put(lambda: module("outer"), "pow", lambda _: lambda a, b: 5.0),
+    "exported function": put(lambda: module(""), "outer", lambda was: after(was)),
+    "function one step in": put(lambda: module("inner"), "inner", lambda was: after(was)),
+    "function behind a closure": cell(lambda: module("outer").times.__closure__[1], twice),
+    "constant of a closure": cell(lambda: module("outer").times.__closure__[0], 3.0),
+    "function behind a decorator": cell(lambda: module("outer").outer.__closure__[0], twice),
+    "function behind a cache": put(lambda: module("outer"), "cached", lambda _: lambda k: 5.0),
+    "function that is imported when called": put(lambda: module("late"), "late", lambda _: twice),
+    "module": lambda patch: patch.setattr(module("outer"), "module", types.SimpleNamespace(inner=twice)),
+    "module of sys.modules": item(lambda: sys.modules, "installed_of_test.late", types.SimpleNamespace(late=twice)),
+    "constant that is read": put(lambda: module(""), "FACTOR", lambda _: 3.0),
+    "constant inside": put(lambda: module("outer"), "FACTOR", lambda _: 3.0),
+    "constant inside by an equal one": put(lambda: module("inner"), "BIAS", lambda _: torch.ones(4)),
+    "default": put(lambda: module("inner").inner, "__kwdefaults__", lambda _: {"by": 2.0, "shift": (0.0,)}),
+    "default in place": item(lambda: module("inner").inner.__kwdefaults__, "by", 2.0),
+    "code": put(lambda: module("inner").inner, "__code__", lambda _: (lambda x, *, by=1.0, shift=(0.0,): x * 5).__code__),
+    "entry of a table": item(lambda: module("tables").TABLE, "first", twice),
+    "entry of a table by another of its own": lambda patch: patch.setitem(module("tables").TABLE, "first", module("tables").second),
+    "table": put(lambda: module("tables"), "TABLE", lambda _: {"first": twice}),
+}
+MODEL: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "forward of a layer": put(lambda: nn.GELU, "forward", lambda _: lambda self, x: x + 2),
+    "forward of a layer by another's": put(lambda: nn.GELU, "forward", lambda _: nn.Sigmoid.forward),
+    "call of a layer": put(lambda: nn.GELU, "__call__", lambda _: lambda self, x: x + 2),
+    "call of all layers": put(lambda: nn.Module, "_call_impl", lambda was: lambda self, *x, **kw: after_gelu(self, was(self, *x, **kw))),
+    "function that a layer calls": put(lambda: functional, "gelu", lambda _: twice),
+    "method of Tensor in a package": put(lambda: torch.Tensor, "tanh", lambda _: twice),
+    "overridden method": put(lambda: module("outer").Model, "hook", lambda _: lambda self, x: x * 3),
+    "method of a base": put(lambda: module("outer").Base, "forward", lambda _: lambda self, x: x * 3),
+    "method of an object that is held": put(lambda: module("inner").Deep, "apply", lambda _: lambda self, x: x * 3),
+    "static method": put(lambda: module("inner").Deep, "doubled", lambda _: staticmethod(lambda x: x * 3)),
+    "class method": put(lambda: module("inner").Deep, "named", lambda _: classmethod(lambda cls, x: x * 3)),
+    "property": put(lambda: module("inner").Deep, "offset", lambda _: property(lambda self: 2.0)),
+    "property by an attribute": put(lambda: module("inner").Deep, "offset", lambda _: 2.0),
+    "operator": put(lambda: module("inner").Deep, "__mul__", lambda _: lambda self, other: other * 3),
+    "attribute of a class": put(lambda: module("inner").Deep, "gain", lambda _: 3.0),
+    "attribute of a class that hides a method": put(lambda: module("outer").Model, "__getattr__", lambda _: lambda self, name: twice),
+}
+HELD = {
+    "call of a held object": put(lambda: module("outer").Scaler, "__call__", lambda _: twice_of),
+}
+
+
+def twice_of(self: Any, x: Any) -> Any:
+    return x * 2 + 1
+
+
+CASES = [
+    *[pytest.param("reads", edit, id=f"reads-{name}".replace(" ", "_")) for name, edit in READS.items()],
+    *[pytest.param("model", edit, id=f"model-{name}".replace(" ", "_")) for name, edit in MODEL.items()],
+    *[pytest.param("held", edit, id=f"held-{name}".replace(" ", "_")) for name, edit in HELD.items()],
+    pytest.param("imported", put(lambda: module("inner"), "inner", lambda was: after(was)), id="imported-function_one_step_in"),
+    pytest.param("imported", put(lambda: operator, "mul", lambda _: operator.add), id="imported-operator"),
+]
+
+
+def block_of(kind: str) -> Block:
+    torch.manual_seed(0)
+    if kind == "reads":
+        return Reads()
+    if kind == "model":
+        return Calls(module("").Model())
+    if kind == "held":
+        return Calls(module("").Scaler(3.0))
+    function = module("outer").outer
+    return Calls(lambda x: operator.mul(function(x), 2.0))
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["memory", "folder"])
+@pytest.mark.parametrize(("kind", "edit"), CASES)
+def test_what_is_replaced_is_seen(package: Any, kind: str, edit: Any, saved: bool, tmp_path: Path) -> None:
+    folder = tmp_path if saved else None
+    block = block_of(kind)
+    graph, cache = graph_of(block, depth=int(saved)), NodeCache(directory=folder)
+    before = [graph.run({"x": X}, cache=cache)["y"] for _ in range(3)][-1]
+    assert block.calls == 1, cache.stats
+    with pytest.MonkeyPatch().context() as patch:
+        edit(patch)
+        want = graph.run({"x": X})["y"]
+        assert not torch.equal(before, want), "the edit changes nothing"
+        for _ in range(2):
+            assert torch.equal(graph.run({"x": X}, cache=cache)["y"], want)
+        if saved:
+            assert torch.equal(graph.run({"x": X}, cache=NodeCache(directory=folder))["y"], want)
+    for again in (cache, NodeCache(directory=folder)):
+        assert torch.equal(graph.run({"x": X}, cache=again)["y"], before)
+
+
+FIRST = ["function of torch", "function of torch by another of its own", "function of torch by an object", "constant that is read"]
+FIRST += ["forward of a layer", "forward of a layer by another's", "function that a layer calls", "code", "function one step in"]
+
+
+@pytest.mark.parametrize("name", FIRST, ids=lambda name: name.replace(" ", "_"))
+def test_what_was_replaced_before_the_first_look_is_not_taken_from_a_folder(package: Any, name: str, tmp_path: Path) -> None:
+    graph = graph_of(block_of("reads" if name in READS else "model"), 0)
+    before = graph.run({"x": X}, cache=NodeCache(directory=tmp_path))["y"]
+    with pytest.MonkeyPatch().context() as patch:
+        {**READS, **MODEL}[name](patch)
+        installed_code.cache_clear()  # as in another process
+        want = graph.run({"x": X})["y"]
+        assert not torch.equal(before, want)
+        assert torch.equal(graph.run({"x": X}, cache=NodeCache(directory=tmp_path))["y"], want)
+    installed_code.cache_clear()
+    assert torch.equal(graph.run({"x": X}, cache=NodeCache(directory=tmp_path))["y"], before)
+
+
+def test_other_bases_of_a_class_are_seen(package: Any) -> None:
+    block, kind = block_of("model"), module("outer").Model
+    graph, cache, bases = graph_of(block, 0), NodeCache(), module("outer").Model.__bases__
+    _, before = (graph.run({"x": X}, cache=cache)["y"] for _ in range(2))
+    kind.__bases__ = (type("Other", (nn.Module,), {"forward": lambda self, x: x * 3}),)
+    try:
+        assert torch.equal(graph.run({"x": X}, cache=cache)["y"], X * 3)
+    finally:
+        kind.__bases__ = bases
+    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], before)
+
+
+def test_what_a_package_does_to_itself_is_no_edit(package: Any) -> None:
+    """A count that a package keeps, what it imports when called, and what others put beside its own."""
+    block = block_of("reads")
+    graph, cache = graph_of(block, 0), NodeCache()
+    graph.run({"x": X}, cache=cache)
+    counted = module("inner").calls
+    module("outer").outer(X)
+    assert module("inner").calls > counted
+    module("inner").beside = module("tables").second
+    graph.run({"x": X}, cache=cache)
+    assert block.calls == 1
+    del module("inner").beside
+
+
+def test_a_call_that_replaces_something_is_not_kept(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module("inner"), "inner", module("inner").inner)  # which is put back in the end
+
+    class Replaces(Calls):
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            y = self.what(x)
+            module("inner").inner = twice
+            return y
+
+    block = Replaces(None)
+    block.what = module("outer").outer
+    graph, cache = graph_of(block, 0), NodeCache()
+    graph.run({"x": X}, cache=cache)
+    assert "replaces functions" in cache.stats.uncached["n"]
+    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], module("outer").outer(X))
