@@ -129,6 +129,8 @@ def compared(dummy: Any, name: str, task: str, scheduler: str | None) -> str:
         for part in parts.values():
             if isinstance(part, torch.nn.Module):
                 part.eval().to(torch.get_default_dtype())
+                if getattr(part.config, "force_upcast", False) and torch.get_default_dtype() == torch.float64:
+                    part.register_to_config(force_upcast=False)  # which would be a cast down
         pipeline = getattr(diffusers, name)(**parts)
         pipeline.set_progress_bar_config(disable=True)
         wants_device = "device" in inspect.signature(dummy.get_dummy_inputs).parameters

@@ -9,7 +9,7 @@ from wgtorch.core.port import Port
 # --- texts and pictures ---------------------------------------------------------------------------------------------------
 
 TEXT = Port(dtype="text", description="one text, or a list with one for each sample")
-IMAGE = Port(dtype="image", description="pictures [B, 3, H, W], or one [3, H, W], in [0, 1]")
+IMAGE = Port(dtype="image", raw=True, description="pictures [B, 3, H, W] or [3, H, W] in [0, 1], or of Pillow, alone or a list of such")
 PICTURES = Port(dtype="image", description="pictures [B, 3, H, W] in [0, 1]")
 VIDEO = Port(dtype="video", shape=("B", "T", 3, "H", "W"), description="videos of T frames, in [0, 1]")
 MASK = Port(dtype="tensor", shape=("B", 1, "H", "W"), description="1 where the picture is painted anew, 0 where it stays")

@@ -61,7 +61,8 @@ def joined(ports: Sequence[Port]) -> Port:
     narrow = next((port for port in ports if port.dtype != "any"), ports[0])
     aggregation = narrow.aggregation if len({port.aggregation for port in ports}) == 1 else "single"
     description = next((port.description for port in ports if port.description), "")
-    return replace(narrow, optional=all(port.optional for port in ports), aggregation=aggregation, description=description)
+    is_optional, is_raw = all(port.optional for port in ports), all(port.raw for port in ports)
+    return replace(narrow, optional=is_optional, aggregation=aggregation, description=description, raw=is_raw)
 
 
 def free_names(ports: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[tuple[str, str], str]]:

@@ -53,6 +53,7 @@ class Port:
             itself within the pattern, None matches anything.
         default: value of an unfed input; its presence makes the port optional.
         description: what the value is, with its unit and range; ``help()`` of the block shows it.
+        raw: what is no tensor comes as it is given, since its block has more to do with it than to make a tensor of it.
 
     Example:
         >>> Port(dtype="image", shape=("B", 3, "S", "S"), description="the pictures to enlarge, in [0, 1]")
@@ -66,6 +67,7 @@ class Port:
     shape: tuple[int | str | None, ...] | None = None
     default: Any = MISSING
     description: str = field(default="", compare=False)
+    raw: bool = False
 
     def __post_init__(self) -> None:
         get_kind(self.dtype)
@@ -108,7 +110,7 @@ class Port:
         kind = get_kind(self.dtype)
         if not kind.accepts(value):
             raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
-        value = kind.normalise(value)
+        value = value if self.raw and not isinstance(value, Tensor) else kind.normalise(value)
         if self.shape is not None and isinstance(value, Tensor) and not _fits(tuple(value.shape), self.shape):
             raise PortTypeError(f"{'.'.join(where)}: got shape {list(value.shape)}; expected {self.shape_text()}")
         return value

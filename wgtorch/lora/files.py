@@ -23,6 +23,7 @@ from wgtorch.lora.injection import OFT_OPTIONS, eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report
+from wgtorch.lora.selection import names_of
 from wgtorch.lora.target_modules import adaptable, as_peft_says
 
 _FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
@@ -55,7 +56,7 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, fo
         The folder, or the file.
 
     Raises:
-        StructureError: no block below has it, or the format has no place for a block that has it.
+        StructureError: no block below has it, or the format has no place for a block that has it, or for places that do not select it.
         CheckpointError: the folder holds something else.
     """
     if format not in FORMATS:
@@ -63,6 +64,7 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, fo
     holders = holders_of(target, name)
     folder = Path(folder)
     if format != "peft":
+        _check_selected(target, name)
         return _save_file(holders, folder, name, format)
     _check_folder(folder)
 
@@ -137,6 +139,17 @@ def load(
 
 
 # --- private steps ----------------------------------------------------------------------------------------------------
+
+
+def _check_selected(target: Any, name: str) -> None:
+    """Refuses an adapter that some places select and others of its blocks do not, which a file of other programs cannot say."""
+    places = [place for place in places_of(target) if place.level is not None and name in place.adapters]
+    without = [place.path for place in places if name not in names_of(place.selected)]
+    if without and len(without) < len(places):
+        raise StructureError(
+            f"{target.block_id}: {', '.join(without)} do not select {name!r}, which other programs apply wherever a model is used; let all "
+            f"places select it (lora.set_adapter(target, {name!r})), remove it where it is not wanted, or save with format='peft'"
+        )
 
 
 def _save_file(holders: list[Place], path: Path, name: str, format: str) -> Path:

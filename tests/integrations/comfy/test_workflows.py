@@ -95,6 +95,45 @@ def call(**more: Any) -> dict[str, Any]:
 # --- beside diffusers -------------------------------------------------------------------------------------------------
 
 
+def in_parts(guider: str, **guided: Any) -> dict[str, Any]:
+    """The same with each of a sampler's settings in a node of its own."""
+    flow = workflow()
+    flow["3"] = {
+        "class_type": "SamplerCustomAdvanced",
+        "inputs": {"noise": ["31", 0], "guider": ["32", 0], "sampler": ["33", 0], "sigmas": ["34", 0], "latent_image": ["5", 0]},
+    }
+    flow["31"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": SEED, "control_after_generate": "fixed"}}
+    flow["32"] = {"class_type": guider, "inputs": {"model": ["4", 0], **guided}}
+    flow["33"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "dpmpp_2m"}}
+    settings = {"scheduler": "karras", "steps": STEPS, "denoise": 0.8}
+    flow["34"] = {"class_type": "BasicScheduler", "inputs": {"model": ["4", 0], **settings}}
+    return flow
+
+
+@pytest.mark.parametrize("cfg", [SCALE, 1.0])
+def test_a_sampler_in_parts_is_the_sampler_in_one(rooms: dict[str, Any], cfg: float) -> None:
+    whole = graph_of(rooms, workflow(sampler_name="dpmpp_2m", scheduler="karras", denoise=0.8, cfg=cfg))
+    guided = {"positive": ["6", 0], "negative": ["7", 0], "cfg": cfg}
+    parts = graph_of(rooms, in_parts("CFGGuider", **guided) if cfg > 1 else in_parts("BasicGuider", conditioning=["6", 0]))
+    expected = whole.run({})["image"]
+    assert torch.equal(parts.run({})["image"], expected)
+    changed = {"seed_3": 7, "steps_3": 6}
+    assert torch.equal(parts.run(changed)["image"], whole.run(changed)["image"])
+    assert (whole.run(changed)["image"] - expected).abs().max() > 1e-3
+
+
+def test_what_is_left_out_of_samplers_in_parts(rooms: dict[str, Any]) -> None:
+    flow = in_parts("DualCFGGuider", conditioning=["6", 0])
+    flow["8"]["inputs"]["samples"] = ["3", 1]
+    flow["34"]["class_type"] = "SDTurboScheduler"
+    with pytest.raises(ConfigError) as raised:
+        graph_of(rooms, flow)
+    words = str(raised.value)
+    assert "DualCFGGuider '32': not supported: of samplers in parts SamplerCustomAdvanced with RandomNoise, CFGGuider" in words
+    assert "SDTurboScheduler '34': not supported" in words
+    assert "samples: leads to output 1 of SamplerCustomAdvanced '3', which is no LATENT" in words
+
+
 def test_text_to_image_from_a_single_file(rooms: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "workflow_api.json").write_text(json.dumps(workflow()))
     graph = graph_of(rooms, tmp_path / "workflow_api.json")
@@ -137,7 +176,7 @@ def test_layers_of_clip_are_left_out(rooms: dict[str, Any]) -> None:
 
 def test_loras_by_place_and_strength(rooms: dict[str, Any]) -> None:
     other = Graph.from_diffusers(copy.deepcopy(rooms["sd"]))
-    lora.add(other, "mine", rank=2, nodes=["backbone", "text_encoder"])
+    lora.add(other, "mine", rank=2, nodes=["backbone", "text_encoder", "negative_text_encoder"])
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, parameter in other.named_parameters():

@@ -399,3 +399,20 @@ def test_what_no_file_of_theirs_has_a_place_for(pipeline_of: Any, tmp_path: Path
         lora.set_adapter(graph, "mine")
         graph.set_adapter("negative_text_encoder", None)
         graph.to_diffusers(tmp_path / "unlike", adapters="fuse")
+
+
+def test_an_adapter_that_some_places_do_not_select(pipeline_of: Any, tmp_path: Path) -> None:
+    graph = graph_of(pipeline_of("sd"), "sd")
+    trained(graph, rank=2, nodes=["backbone", "text_encoder"])
+    for written in ("diffusers", "kohya"):
+        with pytest.raises(StructureError, match="text_to_image: negative_text_encoder do not select 'mine', .* format='peft'"):
+            lora.save(graph, tmp_path / written, "mine", format=written)
+        assert not (tmp_path / written).exists()
+    lora.save(graph, tmp_path / "peft", "mine")
+    lora.set_adapter(graph, "mine")
+    found = ours(graph, **call_of("sd"))
+    lora.save(graph, tmp_path / "all", "mine", format="diffusers")
+    lora.set_adapter(graph, None)  # kept, and selected nowhere: the adapter itself is written
+    lora.save(graph, tmp_path / "parked", "mine", format="diffusers")
+    lora.load(graph, tmp_path / "parked", "again")
+    same(ours(graph, **call_of("sd")), found)

@@ -73,7 +73,10 @@ def test_the_same_as_the_pipelines_own_call(pipelines: dict[str, Any], family: s
     many = {"num_videos_per_prompt" if TASKS.get(family) else "num_images_per_prompt": 2}
     check_equal(pipeline, graph, **call_of(family, prompt=["a", "the cat a dog"]))
     if family != "cogvideox":  # whose pipeline makes one, whatever is asked for
-        check_equal(pipeline, graph, **call_of(family, **many))  # (of several prompts Qwen-Image's pipeline mixes up the masks then)
+        check_equal(pipeline, graph, **call_of(family, **many))
+        guided = {} if family == "flux2_distilled" else SCALES.get(family, {"guidance_scale": 3.0})
+        told = {name: [text, "a"] for name, text in told.items()}
+        check_equal(pipeline, graph, **call_of(family, prompt=["a", "the cat a dog"], **many, **told, **guided))
     if "sigmas" in inspect.signature(type(pipeline).__call__).parameters and family not in ("pixart", "ltx"):
         check_equal(pipeline, graph, **{**call_of(family), "sigmas": [1.0, 0.7, 0.3]})
 

@@ -228,6 +228,10 @@ class GeneratorRng(Rng):
         if not self.generators or not all(isinstance(one, torch.Generator) for one in self.generators):
             raise PortTypeError(f"generator is {describe(generators)}; expected a torch.Generator, or a list with one for each sample")
 
+    def first(self, rows: int) -> GeneratorRng:
+        """Draws for the first samples alone."""
+        return GeneratorRng(self.generators[:rows])
+
     def _draw(self, draw: Callable[..., Tensor], shape: Sequence[int], dtype: torch.dtype | None, device: Any) -> Tensor:
         shape, owned = tuple(shape), self.generators
         if len(owned) == 1:

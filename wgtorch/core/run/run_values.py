@@ -5,7 +5,7 @@ Functions of the level that runs; what goes in is checked here once, at the bord
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,13 @@ from torch import Tensor
 from wgtorch.core.errors import MissingInputError, PortError, PortTypeError, UnknownNameError, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port
+from wgtorch.core.registry import Registry
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.core.tree import split_path
+
+InputHints: Registry[Callable[[str], str]] = Registry("hint at inputs", group="wgtorch.input_hints")
+"""What to do in place of an input that a level does not have, by the entry of its metadata that says where it comes from."""
 
 
 def taken_in(level: Any, inputs: Mapping[str, Any], device: torch.device | str | None) -> tuple[dict[str, Any], dict[Any, Any]]:
@@ -41,7 +45,7 @@ def taken_in(level: Any, inputs: Mapping[str, Any], device: torch.device | str |
             path, port_name = split_path(name)
             feeds[path, port_name] = inner_port(level, path, port_name, name).check(value, f"{where}/{name}")
         else:
-            raise PortError(f"{where}: unknown input {name!r}; {suggest(name, [*spec, *aliases])}")
+            raise PortError(f"{where}: unknown input {name!r}; {_hint(level, name) or suggest(name, [*spec, *aliases])}")
     return values, feeds
 
 
@@ -71,7 +75,13 @@ def check_names(level: Any, inputs: Mapping[str, Any]) -> None:
     known = level.specs()[0]
     for name in inputs:
         if name not in known:
-            raise PortError(f"{level.block_id}: unknown input {name!r}; {suggest(name, known)}")
+            raise PortError(f"{level.block_id}: unknown input {name!r}; {_hint(level, name) or suggest(name, known)}")
+
+
+def _hint(level: Any, name: str) -> str:
+    """What those who made a level say of an input that it does not have."""
+    origins = [origin for origin in level.metadata if origin in InputHints]
+    return next((hint for origin in origins if (hint := InputHints.get(origin)(name))), "")
 
 
 def owned_generators(level: Any, inputs: Any, seed: Any, cache: Any) -> tuple[Any, Rng | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
+from wgtorch.integrations.comfy.links import Checkpoint, Conditioning, Latent, Worn
 from wgtorch.integrations.comfy.samplers import SAMPLERS, sampler
 from wgtorch.integrations.comfy.schedule import ALL
 from wgtorch.integrations.comfy.workflow import Step, read_workflow
@@ -20,7 +21,7 @@ from wgtorch.integrations.diffusers.assembly import add, join
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.importer import dtype_name
-from wgtorch.integrations.diffusers.source import Source, open_pipeline
+from wgtorch.integrations.diffusers.source import open_pipeline
 from wgtorch.lora import load as load_adapter
 from wgtorch.lora.places import places_of
 
@@ -31,42 +32,6 @@ _SUPPORTED = {
     "StableDiffusionXLImg2ImgPipeline": 2,
 }
 """Pipelines whose parts are known here, with their text encoders."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a loader reads: the parts of one model, each block made once."""
-
-    source: Source
-    backbone: Any
-    vae: Any
-    words: tuple[tuple[Any, Any], ...]
-
-
-@dataclass(frozen=True)
-class Worn:
-    """MODEL or CLIP: of which checkpoint, with which LoRAs (file and strength) and layers left out."""
-
-    checkpoint: Checkpoint
-    adapters: tuple[tuple[str, float], ...] = ()
-    skip: int = 0
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """CONDITIONING: where it comes from, and the ControlNets on it (block, picture, strength)."""
-
-    embedding: str
-    pooled: str
-    controls: tuple[tuple[str, str, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Latent:
-    """LATENT: where it comes from, and the mask on it."""
-
-    port: str
-    mask: str = ""
 
 
 def from_comfy(
@@ -283,11 +248,39 @@ class _Builder:
     # --- latents and pictures -----------------------------------------------------------------------------------------
 
     def _KSampler(self, step: Step) -> tuple[Any, ...]:
-        model: Worn = self.link(step, "model")
-        positive, negative, latent = (self.link(step, name) for name in ("positive", "negative", "latent_image"))
+        return self._sampled(step, step.inputs, *(self.link(step, name) for name in ("model", "positive", "negative")))
+
+    _KSamplerAdvanced = _KSampler
+
+    def _SamplerCustomAdvanced(self, step: Step) -> tuple[Any, ...]:
+        """The same, whose settings stand in nodes of their own."""
+        cfg, *guided = self.link(step, "guider")
+        own = {"seed": self.link(step, "noise"), "sampler_name": self.link(step, "sampler"), "cfg": cfg}
+        return self._sampled(step, {**own, **self.link(step, "sigmas")}, *guided)
+
+    def _CFGGuider(self, step: Step) -> tuple[Any, ...]:
+        return ((step.inputs["cfg"], *(self.link(step, name) for name in ("model", "positive", "negative"))),)
+
+    def _BasicGuider(self, step: Step) -> tuple[Any, ...]:
+        condition = self.link(step, "conditioning")
+        return ((1.0, self.link(step, "model"), condition, condition),)
+
+    def _BasicScheduler(self, step: Step) -> tuple[Any, ...]:
+        return ({name: step.inputs[name] for name in ("scheduler", "steps", "denoise")},)
+
+    def _KSamplerSelect(self, step: Step) -> tuple[Any, ...]:
+        return (step.inputs["sampler_name"],)
+
+    def _RandomNoise(self, step: Step) -> tuple[Any, ...]:
+        return (step.inputs["noise_seed"],)
+
+    def _sampled(
+        self, step: Step, given: Mapping[str, Any], model: Worn, positive: Conditioning, negative: Conditioning
+    ) -> tuple[Any, ...]:
+        """A sampler's graph, of its settings and what it is guided by."""
+        latent = self.link(step, "latent_image")
         if negative.controls and negative.controls != positive.controls:
             raise ConfigError(f"from_comfy: {step}: other ControlNets on what is not wanted than on the prompt are not supported")
-        given = step.inputs
         controls = [(f"control_{number}", self.blocks[name]) for number, (name, _, _) in enumerate(positive.controls)]
         inner = sampler(
             model.checkpoint.source,
@@ -319,8 +312,6 @@ class _Builder:
         if words := SAMPLERS[given["sampler_name"]][2]:
             self.differs[node] = words
         return (Latent(f"{node}.latent"),)
-
-    _KSamplerAdvanced = _KSampler
 
     def _EmptyLatentImage(self, step: Step) -> tuple[Any, ...]:
         channels, factor = self._latents()

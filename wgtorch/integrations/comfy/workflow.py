@@ -29,10 +29,9 @@ class Spec:
 
 
 _MODELS = {"model": "MODEL", "clip": "CLIP"}
-_SAMPLING: dict[str, Any] = {
-    "model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT", "steps": NUMBER, "cfg": NUMBER,
-    "sampler_name": tuple(SAMPLERS), "scheduler": tuple(SCHEDULERS),
-}  # fmt: skip
+_GUIDED = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "cfg": NUMBER}
+_SCHEDULE = {"scheduler": tuple(SCHEDULERS), "steps": NUMBER}
+_SAMPLING: dict[str, Any] = {**_GUIDED, **_SCHEDULE, "latent_image": "LATENT", "sampler_name": tuple(SAMPLERS)}
 _STRENGTHS = {"strength_model": NUMBER, "strength_clip": NUMBER}
 _LATENT_METHODS = tuple(method for method in METHODS if method != "lanczos")
 SPECS: dict[str, Spec] = {
@@ -60,6 +59,14 @@ SPECS: dict[str, Spec] = {
         ("LATENT",),
         ignored=("control_after_generate",),
     ),
+    "SamplerCustomAdvanced": Spec(
+        {"noise": "NOISE", "guider": "GUIDER", "sampler": "SAMPLER", "sigmas": "SIGMAS", "latent_image": "LATENT"}, ("LATENT",)
+    ),
+    "CFGGuider": Spec(_GUIDED, ("GUIDER",)),
+    "BasicGuider": Spec({"model": "MODEL", "conditioning": "CONDITIONING"}, ("GUIDER",)),
+    "BasicScheduler": Spec({"model": "MODEL", **_SCHEDULE, "denoise": NUMBER}, ("SIGMAS",)),
+    "KSamplerSelect": Spec({"sampler_name": tuple(SAMPLERS)}, ("SAMPLER",)),
+    "RandomNoise": Spec({"noise_seed": NUMBER}, ("NOISE",), ignored=("control_after_generate",)),
     "EmptyLatentImage": Spec({"width": NUMBER, "height": NUMBER, "batch_size": NUMBER}, ("LATENT",)),
     "VAEDecode": Spec({"samples": "LATENT", "vae": "VAE"}, ("IMAGE",)),
     "VAEEncode": Spec({"pixels": "IMAGE", "vae": "VAE"}, ("LATENT",)),
@@ -78,6 +85,10 @@ SPECS: dict[str, Spec] = {
 """The classes that become graphs."""
 ENDS = ("SaveImage", "PreviewImage")
 _WHY: dict[tuple[str, ...], str] = {
+    (
+        "SamplerCustom", "KarrasScheduler", "ExponentialScheduler", "PolyexponentialScheduler", "SDTurboScheduler", "SplitSigmas",
+        "FlipSigmas", "DisableNoise", "DualCFGGuider",
+    ): ": of samplers in parts SamplerCustomAdvanced with RandomNoise, CFGGuider or BasicGuider, KSamplerSelect and BasicScheduler is read",
     (
         "UNETLoader", "DualCLIPLoader", "TripleCLIPLoader", "CLIPLoader", "FluxGuidance", "EmptySD3LatentImage", "CLIPTextEncodeFlux",
         "CLIPTextEncodeSD3", "ModelSamplingFlux", "ModelSamplingSD3",

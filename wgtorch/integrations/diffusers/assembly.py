@@ -27,7 +27,7 @@ class Defaults:
     distilled_scale: float | None = None
 
 
-PACKED = {"is_flow": True, "is_packed": True, "patch": 2}
+PACKED = {"is_flow": True, "is_packed": True, "patch": 2, "latent_form": 2}
 """Settings of graphs of FLUX.1 and its kin, whose pipelines keep latents as patches of 2 x 2 in a row."""
 
 
@@ -51,6 +51,8 @@ class Parts:
         skips_shift: the pipeline decodes without the autoencoder's shift.
         keeps_size: an image that is changed keeps its size, whatever ``sides``.
         factor: pixels to a latent's side that the pipeline counts with, where that is not the autoencoder's.
+        latent_form: of latents that the pipeline gives out undecoded, as for :func:`~.blocks.pictures.given_latent`.
+        inpaints_latents: latents may stand in place of a picture that is inpainted.
         tokens: that a scheduler is told a picture has, where the pipeline tells always the same.
         sees_patches: the backbone, trained to inpaint, sees the mask's pixels as channels (FLUX.1 Fill).
         frames: (frames to a latent's, frames of a video where a call says nothing); None of pictures.
@@ -80,6 +82,8 @@ class Parts:
     sees_patches: bool = False
     factor: int | None = None
     tokens: int | None = None
+    latent_form: int | str | None = None
+    inpaints_latents: bool = False
 
     @property
     def backbones(self) -> tuple[str, ...]:

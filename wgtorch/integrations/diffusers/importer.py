@@ -10,7 +10,9 @@ import torch
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.pool import Pool, building
+from wgtorch.core.run.run_values import InputHints
 from wgtorch.graph import Graph, GraphReaders
+from wgtorch.integrations.diffusers.absent_inputs import hint_at
 from wgtorch.integrations.diffusers.families import FAMILIES
 from wgtorch.integrations.diffusers.families.family import Family, names
 from wgtorch.integrations.diffusers.families.refused import instead_of
@@ -35,8 +37,8 @@ def from_diffusers(
     ``num_inference_steps``, ``latents``, ``height``, ``width``, ``image``, ``strength``, ``mask_image``, ``num_frames``, ... - and
     have its defaults, so only the prompt and the images are needed. The output is ``image``, float [B, 3, H, W] in [0, 1], or
     ``video`` [B, T, 3, H, W], equal to the pipeline's for the same starting noise: ``latents``, standard normal [B, C, h, w] (or
-    packed, as Flux's pipeline has them; of a video [B, C, T, h, w]), else drawn in the same order from the same generator. (Where a
-    loop starts near an image, ``latents`` are the noise that is added to it; diffusers then forgets the image.)
+    packed, as Flux's pipeline has them; of a video [B, C, T, h, w]), else drawn in the same order from the same generator. Beside an
+    image ``latents`` are what the loop starts from, and in inpainting its noise, without the image, as the pipelines take them.
 
     ================  ================================================  ======================================================
     family            tasks                                             not supported
@@ -67,26 +69,26 @@ def from_diffusers(
     ``negative_pooled_prompt_embeds`` - is given under that name, and the prompt left out. A ``generator``, or a list with one for each
     picture, is drawn from in the pipeline's order, in place of PyTorch's global one. A pipeline without text encoders wants them.
     Adapters on pictures are nodes (``adapter/ip``, ``adapter/controlnet``; see ``add_adapter``), ``output_type`` is that of the
-    pipelines, but ``pt`` by default, SD 3's guidance that skips layers is one more place
-    of the backbone (``guidance/pag``), and ``eta`` is a setting of ``solver/ddim``. Without a counterpart is ``padding_mask_crop``.
+    pipelines, but ``pt`` by default, and SD 3's guidance that skips layers is one more place of the backbone (``guidance/pag``). What a
+    graph has no input for - ``cross_attention_kwargs``, ``callback_on_step_end``, ``padding_mask_crop``, ... - is an error that says what
+    does the same here.
 
-    Latents in place of pictures are given likewise, under ``encoder.latent`` and ``masked_encoder.latent``. So one model of XL goes on
-    where another leaves off, as its refiner does:
+    Latents may stand in place of a picture to change. So one model of XL goes on where another leaves off, as its refiner does:
 
-        >>> latent = base.run({**call, "denoising_end": 0.8}, outputs=["solver.next_latent"])["solver.next_latent"]
-        >>> refiner.run({**call, "denoising_start": 0.8, "encoder.latent": latent})["image"]
+        >>> latent = base.run({**call, "denoising_end": 0.8, "output_type": "latent"})["image"]
+        >>> refiner.run({**call, "denoising_start": 0.8, "image": latent})["image"]
 
-    (Latents are alpha x0 + sigma eps whatever the solver; those of diffusers' Euler and Heun are that divided by alpha. With Heun the
-    second walk starts at the step where the first has left off; diffusers' starts one before.)
+    (With Heun the second walk starts at the step where the first has left off; diffusers' starts one before. Stable Diffusion 1 and 2 of
+    diffusers read ``height`` only beside ``width``; here each is read alone.)
 
     The solver is one of ours where we have that of the folder's scheduler, else the scheduler itself in ``solver/diffusers``.
-    A safety checker is left out. Pictures of another size than is worked at are resized to the nearest pixels. Inpainting with
-    SD 3 decodes without the autoencoder's shift, as the pipeline does: that is the node ``without_shift``.
+    A safety checker is left out. Tensors of another size than is worked at are resized to the nearest pixels, pictures of Pillow by
+    Lanczos' window. Inpainting with SD 3 decodes without the autoencoder's shift, as the pipeline does: the node ``without_shift``.
 
     Example:
         >>> graph = Graph.from_diffusers("models/stable-diffusion-v1-5")
         >>> graph.run({"prompt": "a lighthouse in a storm", "num_inference_steps": 20}, seed=7)["image"]
-        >>> graph.replace_node("solver", "solver/dpmpp_2m")
+        >>> graph.set_solver("solver/dpmpp_2m")
 
     Args:
         source: a local folder that ``save_pretrained`` wrote, or a pipeline object, whose modules are shared and not copied; or one
@@ -156,3 +158,4 @@ def _holds(source: Source, family: Family) -> bool:
 
 
 GraphReaders.register("diffusers", from_diffusers)
+InputHints.register("from_diffusers", hint_at)

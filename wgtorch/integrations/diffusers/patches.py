@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
 def pack(latent: Tensor, patch: int) -> Tensor:
-    """[B, h w / patch^2, C patch^2] of [B, C, h, w]: patches row by row, each with its channels first."""
+    """[B, h w / patch^2, C patch^2] of [B, C, h, w]: patches row by row, each with its channels first; frames one after the other."""
+    if latent.dim() == 5:
+        return torch.cat([pack(frame, patch) for frame in latent.unbind(2)], dim=1)
     rows, channels, height, width = latent.shape
     split = latent.reshape(rows, channels, height // patch, patch, width // patch, patch)
     return split.permute(0, 2, 4, 1, 3, 5).reshape(rows, (height // patch) * (width // patch), channels * patch * patch)

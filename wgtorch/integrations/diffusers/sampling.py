@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wgtorch.integrations.diffusers.assembly import Parts, add, join
-from wgtorch.integrations.diffusers.translation import DYNAMIC, blocks_for
+from wgtorch.integrations.diffusers.translation import DYNAMIC, blocks_for, told_eta
 
 
 def sampling(parts: Parts, extra: Mapping[str, str] | None = None, *, start: str = "") -> None:
@@ -26,10 +26,15 @@ def sampling(parts: Parts, extra: Mapping[str, str] | None = None, *, start: str
         add(parts.graph, "without_shift", "diffusers/without_shift", {"shift": parts.vae.shift})
         join(parts.graph, (last, "without_shift.latent"))
         last = "without_shift.latent"
-    add(parts.graph, "codec", parts.vae)
+    add_codec(parts, last)
+    parts.graph.expose_output("codec", "image")
+
+
+def add_codec(parts: Parts, last: str) -> None:
+    """What decodes the latent of a node and port, and gives out what a call wants."""
+    add(parts.graph, "codec", parts.vae, inputs={} if parts.latent_form is None else {"latent_form": parts.latent_form})
     join(parts.graph, (last, "codec.latent"))
     parts.graph.expose_input("codec", "output_type")
-    parts.graph.expose_output("codec", "image")
 
 
 # --- schedule ---------------------------------------------------------------------------------------------------------
@@ -47,12 +52,11 @@ def scheduling(parts: Parts) -> None:
     schedule, solver = blocks_for(name, config, steps, is_flow=parts.is_flow, is_even=parts.is_even, patch=patch)
     rounds_up = parts.is_flow and defaults.strength is not None
     starts = {"strength": defaults.strength} if defaults.strength is not None and not rounds_up else {}
+    add(graph, "schedule", schedule, inputs=starts)
     if parts.steps_eta and "eta" in solver.get_input_spec():
-        add(graph, "schedule", schedule, inputs=starts)
-        add(graph, "solver", solver, inputs={"eta": 0.0})
+        add(graph, "solver", told_eta(solver), inputs={"eta": 0.0})
         graph.expose_input("solver", "eta")
     else:
-        add(graph, "schedule", schedule, inputs=starts)
         add(graph, "solver", solver)
     graph.expose_input("schedule", "num_steps", "num_inference_steps")
     if rounds_up:
@@ -124,19 +128,23 @@ def _picture(parts: Parts) -> None:
     """The picture at a size that the model can work at."""
     graph = parts.graph
     sides = {} if parts.keeps_size else dict(zip(("height", "width"), parts.sides, strict=True))
-    add(graph, "picture", "diffusers/fit_picture", {"multiple": parts.vae.factor * (parts.patch if parts.is_packed else 1), **sides})
+    multiple = parts.vae.factor * (parts.patch if parts.is_packed else 1)
+    takes_latents = parts.task == "image_to_image" or parts.inpaints_latents
+    latents = {"latent_channels": parts.vae.channels} if takes_latents else {}
+    add(graph, "picture", "diffusers/fit_picture", {"multiple": multiple, **sides, **latents})
     graph.expose_input("picture", "image")
     for side in sides:
         graph.expose_input("picture", side)
-    if "tokens" in graph.nodes:
-        join(graph, ("picture.image", "tokens.image"))
 
 
 def _from_image(parts: Parts) -> str | None:
     graph = parts.graph
     _picture(parts)
-    add(graph, "encoder", parts.vae)
-    _noise(parts)
+    add(graph, "encoder", parts.vae, inputs={} if parts.is_flow else {"draws": "each"})
+    if "tokens" in graph.nodes:
+        join(graph, ("encoder.latent", "tokens.latents"))
+    _noise(parts, starts_at_latents=True)
+    graph.expose_input("encoder", "unneeded", "latents")
     join(graph, ("picture.image", "encoder.image"), ("encoder.latent", "noise.image_latent"))
     return None
 
@@ -145,10 +153,13 @@ def _from_masked_image(parts: Parts) -> str | None:
     """Returns the latent of the masked picture where the model wants to see it."""
     graph = parts.graph
     _picture(parts)
+    if "tokens" in graph.nodes:
+        join(graph, ("picture.image", "tokens.image"))
     add(graph, "latent_mask", "diffusers/latent_mask", {"factor": parts.vae.factor})
     add(graph, "encoder", parts.vae)
     sees, draws = _sees_mask(parts), parts.vae.sample
-    _noise(parts, whole_from_noise=True, **({} if sees or not draws else {"draws_for_masked": True}))
+    masked = {} if sees or not draws else {"draws_for_masked": True}
+    _noise(parts, whole_from_noise=True, starts_at_latents=True, **masked)
     join(
         graph,
         ("picture.image", "latent_mask.image"),
@@ -157,7 +168,9 @@ def _from_masked_image(parts: Parts) -> str | None:
     )
     graph.expose_input("latent_mask", "mask_image")
     if not sees:
+        join(graph, ("picture.image", "noise.picture"))
         return None
+    graph.expose_input("encoder", "unneeded", "latents")
     add(graph, "masked_image", "diffusers/masked_image")
     add(graph, "masked_encoder", parts.vae)
     join(

@@ -164,12 +164,16 @@ class SchedulerProgress:
         scheduler = apart(self.scheduler)
         timesteps = scheduler.timesteps[self.iteration : self.iteration + 1]
         if self.is_continuation and image_latent is not None:
-            sample = image_latent
-        elif image_latent is None:
+            return self.resumed(image_latent)
+        if image_latent is None:
             sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         else:
             sample = noised(scheduler, image_latent, noise, timesteps)
         return shown(scheduler, sample.to(noise.dtype), timesteps[0])
+
+    def resumed(self, latent: Tensor) -> Tensor:
+        """The latent that a loop goes on from, as the model is shown it, of one that another has left here."""
+        return shown(apart(self.scheduler), latent, self.scheduler.timesteps[self.iteration])
 
 
 def noised(scheduler: Any, image_latent: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

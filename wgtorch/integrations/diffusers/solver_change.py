@@ -8,7 +8,7 @@ from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph, SolverChanges
 from wgtorch.integrations.diffusers.families import FAMILIES
 from wgtorch.integrations.diffusers.schedulers import make_scheduler, scheduler_class, scheduler_names
-from wgtorch.integrations.diffusers.translation import CLASSES, blocks_for, scheduler_for
+from wgtorch.integrations.diffusers.translation import CLASSES, blocks_for, scheduler_for, told_eta
 
 _IN_BETWEEN = ("settings",)
 """Nodes that tell a schedule more than its inputs, for one scheduler and not for another."""
@@ -59,9 +59,11 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
         )
     graph.metadata["scheduler_defaults"] = sorted(taken.get("_use_default_values", ()))
     graph.replace_node("schedule", schedule)
-    graph.replace_node("solver", walk)
-    if "eta" in walk.get_input_spec() and "from_diffusers" in graph.metadata and not is_flow:
+    takes_eta = "eta" in walk.get_input_spec() and "from_diffusers" in graph.metadata and not is_flow
+    graph.replace_node("solver", told_eta(walk) if takes_eta else walk)
+    if takes_eta:
         graph.configure_node("solver", inputs={"eta": 0.0})  # as pipelines hand it over
+        graph.expose_input("solver", "eta")
 
 
 SolverChanges.register("diffusers", set_solver)

@@ -59,6 +59,11 @@ def blocks_for(
     return _built(f"schedule/{kind}", {**schedule, "num_steps": num_steps}), _built(f"solver/{name}", solver)
 
 
+def told_eta(solver: Block) -> Block:
+    """The same solver, whose ``eta`` a call says."""
+    return solver if solver.block_type != "solver/ddim" else _built(solver.block_type, {**solver.config, "eta": None})
+
+
 def _check_fit(scheduler: str, config: Mapping[str, Any], is_flow: bool | None) -> None:
     prediction = config.get("prediction_type", PREDICTIONS[0])
     if prediction not in PREDICTIONS:
@@ -164,7 +169,7 @@ def scheduler_for(schedule: Block, solver: Block, *, is_even: bool = False, aske
         f"{ours.block_type}.{key} = {value!r}"
         for ours, theirs in zip((schedule, solver), again, strict=True)
         for key, value in ours.config.items()
-        if key not in _OF_A_RUN and theirs.config.get(key) != value
+        if key not in _OF_A_RUN and theirs.config.get(key) != value and not (key == "eta" and value is None)  # which a call says
     ]
     if wrong:
         otherwise = ", or keep the graph with save(folder)" if asked_by == "to_diffusers" else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wgtorch.integrations.diffusers.assembly import Parts, add, join
-from wgtorch.integrations.diffusers.sampling import denoising, scheduling
+from wgtorch.integrations.diffusers.assembly import Parts, add
+from wgtorch.integrations.diffusers.sampling import add_codec, denoising, scheduling
 
 SIZES = ("num_frames", "height", "width")
 
@@ -32,6 +32,5 @@ def video_sampling(parts: Parts, sizes: Mapping[str, int], extra: Mapping[str, s
         if "tokens" in graph.nodes:
             graph.expose_input("tokens", name)
     denoising(parts, extra or {})
-    add(graph, "codec", parts.vae)
-    join(graph, ("solver.next_latent", "codec.latent"))
+    add_codec(parts, "solver.next_latent")
     graph.expose_output("codec", "video")

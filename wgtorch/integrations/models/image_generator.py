@@ -17,7 +17,7 @@ from wgtorch.core.trust import check_no_keys
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, rows_of, seed_of
 from wgtorch.integrations.models.requests import ImageRequest
 from wgtorch.integrations.models.vlm import pictures_of
-from wgtorch.ports import HEIGHT, IMAGE, USAGE, WIDTH
+from wgtorch.ports import HEIGHT, USAGE, WIDTH
 
 
 @register_block("image_generator")
@@ -43,7 +43,7 @@ class ImageGenerator(ModelBlock):
     kind = "image_generator"
     inputs = {
         "prompt": Port(dtype="text", description="what to paint: one text, or a list with one for each picture"),
-        "image": IMAGE,
+        "image": Port(dtype="image", description="pictures [B, 3, H, W], or one [3, H, W], in [0, 1], to edit"),
         "mask": Port(dtype="tensor", description="where the picture is edited, as 1 [B, 1, H, W]"),
         "width": WIDTH,
         "height": HEIGHT,

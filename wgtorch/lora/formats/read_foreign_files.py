@@ -256,7 +256,7 @@ def read_adapters(path: Path, loaders: Sequence[str] = ()) -> list[Stored | Fore
             "a .safetensors file, or a checkpoint"
             + ("; pickles are never read, convert it" if file.suffix in (".bin", ".pt", ".pth") else "")
         )
-    header, tensors = read_file(file)
+    header, tensors = _read(file)
     if layer_tensors(own_names(tensors)).unknown and (renamed := _by_diffusers(tensors, loaders)) is not None:
         tensors = renamed
     return list(by_model(str(file), tensors, _metadata(header.metadata.get(METADATA), file)))
@@ -294,9 +294,17 @@ def _by_diffusers(tensors: Mapping[str, Tensor], loaders: Sequence[str]) -> dict
     return None
 
 
+def _read(file: Path) -> tuple[Any, dict[str, Tensor]]:
+    """A file's header and tensors; floats of 8 bits, with which nothing can be computed, as float32."""
+    header, tensors = read_file(file)
+    return header, {
+        name: value.float() if value.dtype.itemsize == 1 and value.is_floating_point() else value for name, value in tensors.items()
+    }
+
+
 def _from_peft(folder: Path, model: str) -> Stored | Foreign:
     config = read_config(folder / ADAPTER_CONFIG)
-    _, tensors = read_file(folder / ADAPTER_WEIGHTS)
+    _, tensors = _read(folder / ADAPTER_WEIGHTS)
     kind = str(config.get("peft_type") or "").removeprefix("PeftType.")
     if kind not in _FACTORED:
         return Stored(str(folder), model, config, own_names(tensors))

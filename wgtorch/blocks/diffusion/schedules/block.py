@@ -83,10 +83,10 @@ class GridSchedule(Schedule):
         self, grid: TimeGrid, timestep: float | Tensor | None, strength: float | None, start: float | None = None, end: float | None = None
     ) -> dict[str, Any]:
         """The outputs of the block for a loop over this grid."""
+        if strength is not None and start is None:
+            grid = grid.slice_for(float(strength))
         if start is not None or end is not None:
             grid = grid.between(*cuts(self.train_timesteps, start, end, self.block_id))
-        elif strength is not None:
-            grid = grid.slice_for(float(strength))
         progress = SamplerState(grid)
         alpha, sigma = progress.grid.levels[0] if timestep is None else self.level_at(timestep)
         return {"progress": progress, "timestep": progress.timestep, "alpha": alpha, "sigma": sigma}

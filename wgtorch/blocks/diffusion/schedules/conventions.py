@@ -111,7 +111,7 @@ def euler_grid(layout: Layout, num_steps: int, timesteps: Sequence[float] | None
     levels = [vp_level(ratio) for ratio in rounded[:-1].tolist()]
     end = NoiseLevel(1.0, float(rounded[-1]))  # x0 + sigma eps, as Karras et al. have it
     scale = 1.0 if layout.spacing == "leading" else levels[0].sigma
-    return time_grid(shown, [*levels, end], start_scale=scale)
+    return time_grid(shown, [*levels, end], start_scale=scale, is_karras=True)
 
 
 def dpm_solver_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = None) -> TimeGrid:

@@ -28,6 +28,7 @@ class TimeGrid:
         total: steps of the whole grid that this one is the rest of; N when it is whole.
         stop: steps after which a loop ends, before the data where they are fewer than N.
         is_continuation: the loop starts from a latent that another one has left here, to which no noise is added.
+        is_karras: what one loop leaves to another on the way is x0 + sigma / alpha eps, as samplers in that sigma keep it (Karras et al.).
     """
 
     timesteps: tuple[float, ...]
@@ -37,6 +38,7 @@ class TimeGrid:
     total: int = 0
     stop: int = 0
     is_continuation: bool = False
+    is_karras: bool = False
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What was computed from this grid: coefficients of solvers by their settings, and slices of it."""
 
@@ -64,6 +66,11 @@ class TimeGrid:
         return stacked(self.targets)
 
     @property
+    def end_scale(self) -> float:
+        """What the latent at the end of a loop is multiplied by to be what another one takes over."""
+        return 1 / self.targets[self.stop - 1].alpha if self.is_karras and self.stop < len(self) else 1.0
+
+    @property
     def end(self) -> float:
         """The timestep that stands for the end."""
         return type(self.timesteps[0])(0)
@@ -87,8 +94,9 @@ class TimeGrid:
     def _part(self, start: int, stop: int, is_continuation: bool) -> TimeGrid:
         key = ("part", start, stop, is_continuation)
         if key not in self.memo:
-            own = (self.timesteps[start:], self.levels[start:], self.targets[start:], self.start_scale, self.total)
-            self.memo[key] = TimeGrid(*own, stop - start, is_continuation)
+            scale = self.start_scale * (self.levels[start].alpha / self.levels[0].alpha if self.is_karras else 1)
+            own = (self.timesteps[start:], self.levels[start:], self.targets[start:], scale, self.total)
+            self.memo[key] = TimeGrid(*own, stop - start, is_continuation, self.is_karras)
         return self.memo[key]
 
     def slice_for(self, strength: float) -> TimeGrid:
@@ -154,11 +162,15 @@ class SamplerState(NamedTuple):
                 latent itself.
         """
         if image_latent is not None and self.grid.is_continuation:
-            return image_latent
+            return self.resumed(image_latent)
         if image_latent is None:
             return noise if self.grid.start_scale == 1 else noise * self.grid.start_scale
         alpha, sigma = self.grid.levels[0]
         return alpha * image_latent + sigma * noise
+
+    def resumed(self, latent: Tensor) -> Tensor:
+        """The latent that a loop goes on from, of one that another has left here."""
+        return latent * self.grid.levels[0].alpha if self.grid.is_karras else latent
 
 
 def stacked(levels: Sequence[NoiseLevel]) -> NoiseLevel:
@@ -181,7 +193,7 @@ def none_between(first: float | None, last: float | None, timesteps: Sequence[fl
 def _grid_as_plain(grid: TimeGrid) -> dict[str, Any]:
     """A grid without its memo, which follows from the rest."""
     pairs = {"levels": [list(level) for level in grid.levels], "targets": [list(level) for level in grid.targets]}
-    numbers = {name: getattr(grid, name) for name in ("start_scale", "total", "stop", "is_continuation")}
+    numbers = {name: getattr(grid, name) for name in ("start_scale", "total", "stop", "is_continuation", "is_karras")}
     return {"timesteps": list(grid.timesteps), **pairs, **numbers}
 
 

@@ -48,10 +48,13 @@ class Coefficients:
         timesteps: what the backbone is called with in each iteration, and the end, [N + 1].
         stop: iterations after which a loop ends.
         latent: says the dtype and the device.
+        end_scale: of what a loop leaves that ends on the way.
     """
 
-    def __init__(self, owner: str, table: Tensor, timesteps: Sequence[float], stop: int, latent: Tensor, is_stochastic: bool) -> None:
-        self.owner, self.stop, self.count = owner, stop, len(table)
+    def __init__(
+        self, owner: str, table: Tensor, timesteps: Sequence[float], stop: int, latent: Tensor, is_stochastic: bool, end_scale: float = 1.0
+    ) -> None:
+        self.owner, self.stop, self.count, self.end_scale = owner, stop, len(table), end_scale
         self.is_stochastic = is_stochastic
         self.step_dtype = torch.float64 if latent.dtype == torch.float64 else torch.float32
         self.table = table.to(self.step_dtype).to(latent.device)
@@ -202,6 +205,8 @@ class GridSolver(Solver):
             latent, pred = latent.to(known.step_dtype), pred.to(known.step_dtype)
         model = ModelPrediction(self.prediction, latent, pred, level, self.limits)
         following, history = self.step(latent, model, history, noise, numbers)
+        if known.end_scale != 1:
+            following = torch.where(torch.as_tensor(is_last, device=following.device), following * known.end_scale, following)
         if is_narrow:
             following, history = following.to(dtype), tuple([past.to(dtype) for past in history])
         return {
@@ -256,7 +261,7 @@ class GridSolver(Solver):
             model = ModelPrediction(self.prediction, zeros, zeros, levels[k], self.limits)
             self.step(zeros, model, (zeros,) * self.memory, zeros, table[k, 2:].unbind())
         stop = self.iterations_in(grid.stop)
-        return Coefficients(self._key, table, [*timesteps, grid.end], stop, latent, self.stochastic)
+        return Coefficients(self._key, table, [*timesteps, grid.end], stop, latent, self.stochastic, grid.end_scale)
 
     def check_shape(self, latent: Tensor, pred: Tensor) -> None:
         """Called where a prediction has another shape than the latent, or a variance is predicted.

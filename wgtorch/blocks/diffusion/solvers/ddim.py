@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
-from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
+from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid
+from wgtorch.blocks.diffusion.solvers.base import StochasticSolver, Timestep
 from wgtorch.blocks.diffusion.solvers.formulas import ddim_coefficients, ddim_step
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import PortError
+from wgtorch.core.port import Port
+from wgtorch.core.run.rng import Rng
 
 
 @register_block("solver/ddim")
@@ -21,34 +24,61 @@ class DDIM(StochasticSolver):
     Args:
         num_steps: see :class:`GridSolver`.
         prediction: what the backbone predicts.
-        eta: share of DDPM's noise that is added, in [0, 1].
+        eta: share of DDPM's noise that is added, in [0, 1]; None leaves it to the input ``eta``, 0 where that is not fed.
         clip: limit of |x0|.
         threshold: for dynamic thresholding.
         rederive_epsilon: with a limited x0, eps is what that leaves of x, instead of the predicted one.
         schedule: settings of its own grid.
     """
 
+    inputs: Mapping[str, Any] = {"eta": Port(dtype="number", description="share of DDPM's noise that is added, in [0, 1]")}
+
     def __init__(
         self,
         *,
         num_steps: int | None = None,
         prediction: str = "epsilon",
-        eta: float = 0.0,
+        eta: float | None = 0.0,
         clip: float | None = None,
         threshold: dict[str, float] | None = None,
         rederive_epsilon: bool = False,
         schedule: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=schedule)
-        if not 0 <= eta <= 1:
+        if eta is not None and not 0 <= eta <= 1:
             raise ValueError(f"DDIM.eta: found {eta}, expected a number from 0 to 1")
         self.eta = eta
         if self.limits is not None:
             self.limits = self.limits._replace(rederives=rederive_epsilon)
-        self.wants_rng = self.stochastic = eta > 0
+        self.wants_rng = eta != 0
+        self.stochastic = bool(eta)
+        self._of_eta: dict[float, DDIM] = {}  # the same of an eta that was fed
+
+    def forward(  # type: ignore[override]
+        self,
+        latent: Tensor,
+        timestep: Timestep,
+        pred: Tensor,
+        progress: SamplerState | None = None,
+        eta: float | None = None,
+        noise: Tensor | None = None,
+        rng: Rng | None = None,
+    ) -> dict[str, Any]:
+        """One iteration, as of every solver; ``noise`` is standard normal and like ``latent``.
+
+        Raises:
+            PortError: ``eta`` is fed to a solver that was built with one.
+        """
+        if not eta:
+            return super().forward(latent, timestep, pred, progress, noise, rng)
+        if self.eta is not None:
+            raise PortError(f"{self.block_id}.eta: got {eta:g}, but the solver was built with eta={self.eta:g}; build it with eta=None")
+        if eta not in self._of_eta:
+            self._of_eta[eta] = DDIM(**{**self.config, "eta": float(eta)})
+        return self._of_eta[eta].forward(latent, timestep, pred, progress, None, noise, rng)
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
-        return ddim_coefficients(grid.starts, grid.ends, self.eta)
+        return ddim_coefficients(grid.starts, grid.ends, self.eta or 0.0)
 
     def step(
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]

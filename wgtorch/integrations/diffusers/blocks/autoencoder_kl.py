@@ -12,10 +12,10 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
-from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.core.run.rng import GLOBAL_RNG, GeneratorRng, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.latent_noise import starts_whole
-from wgtorch.integrations.diffusers.blocks.pictures import as_output
+from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, batch_of, given_latent
 from wgtorch.ports import IMAGE
 from wgtorch.roles import Codec
 
@@ -48,9 +48,13 @@ class AutoencoderKL(ForeignModel, Codec):
         "image": IMAGE,
         "noise": Port(dtype="latent", description="standard normal [B, C, h, w]: which sample of the posterior is taken"),
         "progress": Port(description="of a schedule; where its loop starts from noise alone, latents are zeros and nothing is encoded"),
-        "draws": Port(description="False takes the mode of the posterior"),
+        "unneeded": Port(description="where something is given, latents are zeros and nothing is encoded"),
+        "draws": Port(
+            description="False takes the mode of the posterior; of generators for several samples the first ones draw, or, with "
+            "'each', all of them, each a latent of its own"
+        ),
         "size": Port(dtype="list", description="(height, width) in pixels that decoded pictures are resized and cut to"),
-        "output_type": Port(description="of decoded pictures, as diffusers has it: pt, np, pil, or latent, which decodes nothing"),
+        **OUTPUT_INPUTS,
     }
     outputs: Mapping[str, Any] = {
         "image": Port(dtype="image", optional=True, description="decoded pictures [B, 3, H, W] in [0, 1], or as output_type says"),
@@ -81,12 +85,14 @@ class AutoencoderKL(ForeignModel, Codec):
     def forward(
         self,
         latent: Tensor | None = None,
-        image: Tensor | None = None,
+        image: Any = None,
         noise: Tensor | None = None,
         progress: Any = None,
-        draws: bool | None = None,
+        unneeded: Any = None,
+        draws: bool | str | None = None,
         size: Sequence[int] | None = None,
         output_type: str | None = None,
+        latent_form: int | str | None = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
         """``image`` [B, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, h, w] of ``image``.
@@ -96,17 +102,18 @@ class AutoencoderKL(ForeignModel, Codec):
         """
         if (latent is None) == (image is None):
             raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and image; expected one of them")
-        if image is not None and draws is False:
-            where = self.posterior(image)
-            return {"latent": where["mean"]}
-        if image is not None and progress is not None and starts_whole(progress):
-            sides = [side // self.factor for side in image.shape[-2:]]
-            rows = image.shape[0] if image.dim() == 4 else 1
-            return {"latent": image.new_zeros(rows, self.channels, *sides, dtype=self.weights_dtype)}
         if latent is None:
-            return {"latent": self.encode(image, noise, rng)}
+            image = batch_of(image, f"{self.block_id}.image")
+            if image.shape[1] == self.channels != 3:
+                return {"latent": image}
+            if draws is False:
+                return {"latent": self.posterior(image)["mean"]}
+            if unneeded is not None or (progress is not None and starts_whole(progress)):
+                sides = [side // self.factor for side in image.shape[-2:]]
+                return {"latent": image.new_zeros(image.shape[0], self.channels, *sides, dtype=self.weights_dtype)}
+            return {"latent": self.encode(image, noise, rng, for_each=draws == "each")}
         if output_type == "latent":
-            return {"image": latent}
+            return {"image": given_latent(latent, latent_form)}
         return {"image": as_output(self.decode(latent, size), output_type, self.block_id)}
 
     def decode(self, latent: Tensor, size: Sequence[int] | None = None) -> Tensor:
@@ -122,8 +129,13 @@ class AutoencoderKL(ForeignModel, Codec):
             decoded = processors.PixArtImageProcessor.resize_and_crop_tensor(decoded, int(size[1]), int(size[0]))
         return (decoded / 2 + 0.5).clamp(0, 1)
 
-    def encode(self, image: Any, noise: Tensor | None, rng: Rng | None) -> Tensor:
-        """The latent of an image."""
+    def encode(self, image: Any, noise: Tensor | None, rng: Rng | None, *, for_each: bool = False) -> Tensor:
+        """The latent of an image; ``for_each`` of several generators one, else by the first."""
+        if isinstance(rng, GeneratorRng):
+            count = len(rng.generators)
+            if for_each and image.shape[0] < count and count % image.shape[0] == 0:
+                image = image.repeat(count // image.shape[0], 1, 1, 1)
+            rng = rng.first(image.shape[0])
         posterior = self._posterior(image)
         if not self.sample:
             z = posterior.mode()
@@ -144,7 +156,7 @@ class AutoencoderKL(ForeignModel, Codec):
         return (z if is_deviation else z - mean) * self.model.config.scaling_factor / deviation
 
     def _posterior(self, image: Tensor) -> Any:
-        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        batch = batch_of(image, f"{self.block_id}.image")
         return self.model.encode(batch.to(self.weights_dtype) * 2 - 1, return_dict=False)[0]
 
     def _normal(self, like: Tensor) -> tuple[Any, Any]:

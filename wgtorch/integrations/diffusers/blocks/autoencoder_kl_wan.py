@@ -14,6 +14,7 @@ from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, given_latent
 
 _ONE_AT_A_TIME = threading.Lock()  # the model keeps the frames before in itself while it works
 
@@ -37,6 +38,7 @@ class AutoencoderKLWan(ForeignModel, Block):
     inputs: Mapping[str, Any] = {
         "latent": Port(dtype="latent", description="latents [B, C, T, h, w] to decode"),
         "video": Port(dtype="video", description="videos [B, F, 3, H, W] in [0, 1] to encode; F is 1 + n times the frames of a latent's"),
+        **OUTPUT_INPUTS,
     }
     outputs: Mapping[str, Any] = {
         "video": Port(dtype="video", optional=True, description="decoded videos [B, F, 3, H, W] in [0, 1]"),
@@ -59,7 +61,14 @@ class AutoencoderKLWan(ForeignModel, Block):
         """Frames to a latent's, after the first, which is one of its own."""
         return self.model.config.scale_factor_temporal
 
-    def forward(self, latent: Tensor | None = None, video: Tensor | None = None, rng: Rng | None = None) -> dict[str, Any]:
+    def forward(
+        self,
+        latent: Tensor | None = None,
+        video: Tensor | None = None,
+        output_type: str | None = None,
+        latent_form: int | str | None = None,
+        rng: Rng | None = None,
+    ) -> dict[str, Any]:
         """``video`` [B, F, 3, H, W] in [0, 1] of ``latent``, or ``latent`` [B, C, T, h, w] of ``video``.
 
         Raises:
@@ -67,7 +76,11 @@ class AutoencoderKLWan(ForeignModel, Block):
         """
         if (latent is None) == (video is None):
             raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and video; expected one of them")
-        return {"video": self.decode(latent)} if latent is not None else {"latent": self.encode(video, rng)}
+        if latent is None:
+            return {"latent": self.encode(video, rng)}
+        if output_type == "latent":
+            return {"video": given_latent(latent, latent_form)}
+        return {"video": as_output(self.decode(latent), output_type, self.block_id)}
 
     def decode(self, latent: Tensor) -> Tensor:
         """The video of a latent."""

@@ -33,6 +33,8 @@ class GuidedCondition(Block):
         zero_negative: without a negative prompt, its condition is zeros, as Stable Diffusion XL was trained.
         only_negative: without a negative prompt there is no guidance (Flux).
         offset: added to the scale: 1 where a pipeline counts it from 0 (Z-Image).
+        tiled_mask: of several pictures for each prompt masks follow each other by prompts, and embeddings by pictures, as some pipelines
+            of diffusers have it (Sana, LTX-Video, Lumina, Qwen-Image), so that of several prompts most pictures see another prompt's mask.
     """
 
     uses_global_rng = False
@@ -64,9 +66,17 @@ class GuidedCondition(Block):
     }
 
     def __init__(
-        self, *, scale: float = 7.5, batched: bool = True, zero_negative: bool = False, only_negative: bool = False, offset: float = 0.0
+        self,
+        *,
+        scale: float = 7.5,
+        batched: bool = True,
+        zero_negative: bool = False,
+        only_negative: bool = False,
+        offset: float = 0.0,
+        tiled_mask: bool = False,
     ) -> None:
         super().__init__()
+        self.tiled_mask = tiled_mask
         self.offset = offset
         self.only_negative = only_negative
         self.scale = scale
@@ -117,14 +127,18 @@ class GuidedCondition(Block):
                 found[f"negative_{name}"] = other
             found["prompt_embeds" if name == "condition" else "pooled_prompt_embeds"] = one
         if attention_mask is not None:
-            one = self._rows(attention_mask, rows, "attention_mask").repeat_interleave(count, dim=0)
+            one = self._mask(attention_mask, rows, count, "attention_mask")
             other = one
             if guided and negative_attention_mask is not None:
-                other = self._rows(negative_attention_mask, rows, "negative_attention_mask").repeat_interleave(count, dim=0)
+                other = self._mask(negative_attention_mask, rows, count, "negative_attention_mask")
             found["attention_mask"] = torch.cat([other, one]) if guided and self.batched else one
             if not self.batched:
                 found["negative_attention_mask"] = other
         return found
+
+    def _mask(self, value: Tensor, rows: int, count: int, name: str) -> Tensor:
+        own = self._rows(value, rows, name)
+        return own.repeat(count, 1) if self.tiled_mask else own.repeat_interleave(count, dim=0)
 
     def _rows(self, value: Tensor, rows: int, name: str) -> Tensor:
         if value.shape[0] not in (1, rows):

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
+from wgtorch.core.errors import require
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of, size_of
 from wgtorch.ports import IMAGE
 from wgtorch.roles import Embedder
 
@@ -34,18 +36,23 @@ class CLIPImage(ForeignModel, Embedder):
     uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": IMAGE}
 
-    def forward(self, image: Tensor) -> dict[str, Any]:
+    def forward(self, image: Any) -> dict[str, Any]:
         """``embedding`` [B, P] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1]."""
-        pixels = self.pixels(image if image.dim() == 4 else image.unsqueeze(0))
-        return {"embedding": self.model(pixels).image_embeds}
+        return {"embedding": self.model(self.pixels(image)).image_embeds}
 
     def hidden(self, pixels: Tensor) -> Tensor:
         """Tokens before the last layer, [B, L, D], of what :meth:`pixels` gives."""
         return self.model(pixels, output_hidden_states=True).hidden_states[-2]
 
-    def pixels(self, image: Tensor) -> Tensor:
-        """What the model sees: the shorter side at its size, the middle square, normalised; [B, 3, S, S]."""
+    def pixels(self, image: Any) -> Tensor:
+        """What the model sees: the shorter side at its size, the middle square, normalised; [B, 3, S, S].
+
+        Pictures of Pillow are resized in their 8 bits, as ``CLIPImageProcessor`` does it.
+        """
         size = self.model.config.image_size
+        if not isinstance(image, Tensor):
+            image = [_resized(one, size) for one in (image if isinstance(image, (list, tuple)) else [image])]
+        image = batch_of(image, f"{self.block_id}.image")
         height, width = image.shape[2:]
         if min(height, width) != size:
             factor = size / min(height, width)
@@ -55,3 +62,14 @@ class CLIPImage(ForeignModel, Embedder):
         image = image[:, :, top : top + size, left : left + size].to(self.model.dtype)
         mean, std = (torch.tensor(values, dtype=image.dtype, device=image.device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
         return (image - mean) / std
+
+
+def _resized(image: Any, size: int) -> Any:
+    """A picture of Pillow whose shorter side has so many pixels; of a tensor the tensor."""
+    if isinstance(image, Tensor):
+        return image
+    pictures: Any = require("PIL.Image", "diffusers")
+    opened = image if isinstance(image, pictures.Image) else pictures.open(image)
+    height, width = size_of(opened)
+    wide, high = (int(side * size / min(height, width)) for side in (width, height))
+    return opened.convert("RGB").resize((wide, high), resample=pictures.Resampling.BICUBIC)

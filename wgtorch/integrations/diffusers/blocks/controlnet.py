@@ -7,13 +7,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import CONDITION, CONDITIONING_SCALE, LATENT, PARTS, PROGRESS, TEXT_EMBEDS, TIME_IDS, TIMESTEP
 from wgtorch.roles import Adapter
 
@@ -42,7 +42,11 @@ class ControlNet(ForeignModel, Adapter):
         "latent": LATENT,
         "timestep": TIMESTEP,
         "condition": CONDITION,
-        "image": Port(dtype="image", description="control pictures [1 or P, 3, H, W] or [3, H, W] in [0, 1], resized to the picture"),
+        "image": Port(
+            dtype="image",
+            raw=True,
+            description="control pictures [1 or P, 3, H, W] or [3, H, W] in [0, 1], or of Pillow; resized",
+        ),
         "conditioning_scale": CONDITIONING_SCALE,
         "text_embeds": TEXT_EMBEDS,
         "time_ids": TIME_IDS,
@@ -94,7 +98,7 @@ class ControlNet(ForeignModel, Adapter):
         self,
         latent: Tensor,
         timestep: float | Tensor,
-        image: Tensor,
+        image: Any,
         condition: Tensor | None = None,
         conditioning_scale: float | None = None,
         text_embeds: Tensor | None = None,
@@ -134,12 +138,9 @@ class ControlNet(ForeignModel, Adapter):
             *down, mid = (torch.cat([torch.zeros_like(one), one]) for one in (*down, mid))
         return {"adapted": Contribution(down=tuple(down), mid=mid)}
 
-    def _picture(self, image: Tensor, latent: Tensor) -> Tensor:
-        batch = image if image.dim() == 4 else image.unsqueeze(0)
+    def _picture(self, image: Any, latent: Tensor) -> Tensor:
         reduced = 2 ** (len(self.model.config.conditioning_embedding_out_channels) - 1)  # pixels to a latent's side
-        size = (latent.shape[2] * reduced, latent.shape[3] * reduced)
-        if tuple(batch.shape[2:]) != size:
-            batch = F.interpolate(batch, size=size)
+        batch = batch_of(image, f"{self.block_id}.image", (latent.shape[2] * reduced, latent.shape[3] * reduced))
         return rows_for(batch, latent.shape[0], f"{self.block_id}.image").to(latent)
 
     def _scale(self, scale: float, progress: Any) -> float:

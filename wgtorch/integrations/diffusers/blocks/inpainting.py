@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.integrations.diffusers.schedulers import SchedulerProgress, apart, noised, shown
 from wgtorch.ports import AFTER, CLEAN_LATENT, DONE, LATENT, LATENT_MASK, MASK, NOISE, PICTURES, PROGRESS
 
@@ -28,8 +29,10 @@ class LatentMask(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "mask_image": Port(dtype="image", description="masks [1 or 3, H, W] or [B, 1 or 3, H, W]; painted anew from 0.5"),
-        "image": Port(dtype="image", description="pictures [B, 3, H, W] that say the size"),
+        "mask_image": Port(
+            dtype="image", raw=True, description="masks [1 or 3, H, W] or [B, 1 or 3, H, W], or of Pillow; painted anew from 0.5"
+        ),
+        "image": Port(dtype="image", description="pictures [B, 3, H, W], or latents [B, C, h, w], that say the size"),
     }
     outputs: Mapping[str, Any] = {"mask": MASK, "latent_mask": LATENT_MASK}
 
@@ -37,14 +40,13 @@ class LatentMask(Block):
         super().__init__()
         self.factor = factor
 
-    def forward(self, mask_image: Tensor, image: Tensor) -> dict[str, Any]:
+    def forward(self, mask_image: Any, image: Tensor) -> dict[str, Any]:
         """``mask`` [B, 1, H, W] and ``latent_mask`` [B, 1, h, w]: 1 where ``mask_image`` is at least a half."""
-        mask = mask_image if mask_image.dim() == 4 else mask_image.unsqueeze(0)
-        mask = mask.mean(dim=1, keepdim=True)
-        if mask.shape[2:] != image.shape[2:]:
-            mask = F.interpolate(mask, size=tuple(image.shape[2:]))
-        mask = (mask >= HALF).to(image.dtype)
-        size = (image.shape[2] // self.factor, image.shape[3] // self.factor)
+        scale = 1 if image.shape[1] == 3 else self.factor
+        sides = (image.shape[2] * scale, image.shape[3] * scale)
+        mask = batch_of(mask_image, f"{self.block_id}.mask_image", sides, mode="L")
+        mask = (mask.mean(dim=1, keepdim=True) >= HALF).to(image.dtype)
+        size = (sides[0] // self.factor, sides[1] // self.factor)
         return {"mask": mask, "latent_mask": F.interpolate(mask, size=size)}
 
 

@@ -45,7 +45,11 @@ class IPAdapter(Adapter):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": Port(dtype="image", description="pictures [1 or P, 3, H, W] or [3, H, W] in [0, 1], for each of P prompts or one for all"),
+        "image": Port(
+            dtype="image",
+            raw=True,
+            description="pictures [1 or P, 3, H, W] or [3, H, W] in [0, 1], or of Pillow, for each of P prompts or one for all",
+        ),
         "condition": ROWS,
         "parts": PARTS,
         "scale": CONDITIONING_SCALE,
@@ -150,7 +154,7 @@ class IPAdapter(Adapter):
         if self.resampler is None:
             embedding = self.encoder(image=image)["embedding"]
             return embedding, torch.zeros_like(embedding[:1])
-        pixels = self.encoder.pixels(image if image.dim() == 4 else image.unsqueeze(0))
+        pixels = self.encoder.pixels(image)
         return self.encoder.hidden(pixels), self.encoder.hidden(torch.zeros_like(pixels[:1]))
 
     def _layers(self) -> Sequence[tuple[nn.Module, nn.Module]]:

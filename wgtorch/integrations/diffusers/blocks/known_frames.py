@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import NUM_FRAMES, VIDEO
 
 GREY = 0.5
@@ -33,7 +33,9 @@ class KnownFrames(Block):
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": Port(dtype="image", description="the first frame [B, 3, H, W] in [0, 1]"),
-        "last_image": Port(dtype="image", description="the last frame [B, 3, H, W] or [3, H, W]; resized to the first"),
+        "last_image": Port(
+            dtype="image", raw=True, description="the last frame [B, 3, H, W] or [3, H, W], or of Pillow; resized to the first"
+        ),
         "num_frames": NUM_FRAMES,
     }
     outputs: Mapping[str, Any] = {
@@ -45,15 +47,14 @@ class KnownFrames(Block):
         super().__init__()
         self.num_frames = num_frames
 
-    def forward(self, image: Tensor, last_image: Tensor | None = None, num_frames: int | None = None) -> dict[str, Any]:
+    def forward(self, image: Tensor, last_image: Any = None, num_frames: int | None = None) -> dict[str, Any]:
         """``video`` [B, F, 3, H, W] in [0, 1], and ``known`` [F], 1 where a frame is."""
         count = self.num_frames if num_frames is None else int(num_frames)
         known = torch.zeros(count, dtype=image.dtype, device=image.device)
         video = image.new_full((image.shape[0], count, *image.shape[1:]), GREY)
         frames = {0: image}
         if last_image is not None:
-            last = last_image if last_image.dim() == 4 else last_image.unsqueeze(0)
-            frames[count - 1] = last if last.shape[2:] == image.shape[2:] else F.interpolate(last, size=tuple(image.shape[2:]))
+            frames[count - 1] = batch_of(last_image, f"{self.block_id}.last_image", (image.shape[2], image.shape[3]))
         for index, frame in frames.items():
             video[:, index] = frame
             known[index] = 1

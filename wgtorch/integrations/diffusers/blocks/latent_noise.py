@@ -12,7 +12,7 @@ from wgtorch.blocks.diffusion.noise import noise_for
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.core.run.rng import Rng
+from wgtorch.core.run.rng import GeneratorRng, Rng
 from wgtorch.integrations.diffusers.patches import packed_shape, unpack
 from wgtorch.ports import AFTER, HEIGHT, NOISE, PROGRESS, ROWS, WIDTH
 from wgtorch.roles import Noise
@@ -20,6 +20,8 @@ from wgtorch.roles import Noise
 
 def starts_whole(progress: Any) -> bool:
     """A loop goes over the whole grid, as without an image to start near."""
+    if progress.is_continuation:
+        return False
     grid = getattr(progress, "grid", None)
     return progress.iteration == 0 if grid is None else len(grid) == grid.total
 
@@ -96,12 +98,15 @@ class LatentNoise(SizedNoise):
         whole_from_noise: a loop over the whole grid starts from noise alone, whatever the image (inpainting).
         patch: latents to a side of what the backbone takes as one; sides are multiples of it, and ``latents`` may come as such
             patches too.
+        starts_at_latents: ``latents`` are what the loop starts from, and not the noise that is added to the image; with
+            ``whole_from_noise`` the noise that it starts from alone. So the pipelines of diffusers take them.
         draws_for_masked: pipelines that inpaint encode the masked picture also for a model that never sees it, and draw for that: so
             that what is drawn after comes from the same place of PyTorch's global generator, it is drawn here too.
     """
 
     inputs: Mapping[str, Any] = {
         "image_latent": Port(dtype="latent", description="clean latents to start near, or noisy ones to go on from [1 or B, C, h, w]"),
+        "picture": Port(dtype="image", description="what was encoded; latents in its place are never masked, so nothing is drawn for it"),
         "after": AFTER,
     }
 
@@ -115,10 +120,12 @@ class LatentNoise(SizedNoise):
         whole_from_noise: bool = False,
         patch: int = 1,
         draws_for_masked: bool = False,
+        starts_at_latents: bool = False,
     ) -> None:
         super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
         self.whole_from_noise = whole_from_noise
         self.draws_for_masked = draws_for_masked
+        self.starts_at_latents = starts_at_latents
 
     def forward(
         self,
@@ -128,6 +135,7 @@ class LatentNoise(SizedNoise):
         latents: Tensor | None = None,
         height: int | None = None,
         width: int | None = None,
+        picture: Tensor | None = None,
         after: Any = None,
         rng: Rng | None = None,
     ) -> dict[str, Any]:
@@ -149,12 +157,16 @@ class LatentNoise(SizedNoise):
         shape = (rows, self.channels, *size)
         if latents is not None and self.patch > 1 and tuple(latents.shape) == packed_shape(shape, self.patch):
             latents = unpack(latents, size, self.patch)
-        if image_latent is not None and progress.is_continuation:
-            return {"latent": image_latent, "noise": torch.zeros_like(image_latent)}
         words = "the image" if image_latent is not None else f"{rows} prompts"
+        is_told = self.starts_at_latents and latents is not None
+        if image_latent is not None and not self.whole_from_noise and (progress.is_continuation or is_told):
+            own = self.noise(condition, latents, [self.channels, *size], words, rng) if is_told else image_latent
+            return {"latent": progress.resumed(own), "noise": torch.zeros_like(own)}
         sides = size if latents is None or len(size) == 2 else ("h", "w")
         noise = self.noise(condition, latents, [self.channels, *sides], words, rng)
-        if self.draws_for_masked and image_rows and (rng is None or not rng.keyed):
-            noise_for(condition[:1].expand(image_rows, *condition.shape[1:]), [self.channels, *size], rng)
-        near = None if self.whole_from_noise and starts_whole(progress) else image_latent
+        is_pixels = picture is None or picture.shape[1] != self.channels
+        if self.draws_for_masked and image_rows and is_pixels and (rng is None or not rng.keyed):
+            own_rng = rng.first(image_rows) if isinstance(rng, GeneratorRng) else rng
+            noise_for(condition[:1].expand(image_rows, *condition.shape[1:]), [self.channels, *size], own_rng)
+        near = None if self.whole_from_noise and (starts_whole(progress) or is_told) else image_latent
         return {"latent": progress.start(noise, near), "noise": noise}

@@ -13,6 +13,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.integrations.diffusers.blocks.wan_image import VisionModel
 from wgtorch.ports import GUIDANCE_SCALE, IMAGE, NOISE_AUG_STRENGTH, NUM_FRAMES, PICTURES, ROWS
 
@@ -31,11 +32,11 @@ class CLIPPicture(VisionModel):
     model_class = "CLIPVisionModelWithProjection"
     inputs: Mapping[str, Any] = {"image": IMAGE}
 
-    def forward(self, image: Tensor) -> dict[str, Any]:
+    def forward(self, image: Any) -> dict[str, Any]:
         """``embedding`` [B, 1, D] of ``image`` [B, 3, H, W] or [3, H, W] in [0, 1]; one of another size than the model's is blurred and
         resized before."""
         pipeline: Any = require("diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion", "diffusers")
-        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        batch = batch_of(image, f"{self.block_id}.image")
         size = (self.model.config.image_size,) * 2
         small = batch
         if tuple(batch.shape[2:]) != size:

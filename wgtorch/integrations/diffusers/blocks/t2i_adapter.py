@@ -13,6 +13,7 @@ from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import CONDITIONING_SCALE, ROWS
 from wgtorch.roles import Adapter
 
@@ -35,7 +36,11 @@ class T2IAdapter(ForeignModel, Adapter):
     model_class = "T2IAdapter"
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": Port(dtype="image", description="pictures [1 or P, 1 or 3, H, W] or [1 or 3, H, W] in [0, 1] at the painted size"),
+        "image": Port(
+            dtype="image",
+            raw=True,
+            description="pictures [1 or P, 1 or 3, H, W] or [1 or 3, H, W] in [0, 1], or of Pillow, as painted",
+        ),
         "condition": ROWS,
         "conditioning_scale": CONDITIONING_SCALE,
     }
@@ -52,9 +57,10 @@ class T2IAdapter(ForeignModel, Adapter):
         super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
         self.scale = scale
 
-    def forward(self, image: Tensor, condition: Tensor | None = None, conditioning_scale: float | None = None) -> dict[str, Any]:
+    def forward(self, image: Any, condition: Tensor | None = None, conditioning_scale: float | None = None) -> dict[str, Any]:
         """``adapted``: residuals inside the down blocks."""
-        batch = (image if image.dim() == 4 else image.unsqueeze(0)).to(self.weights_dtype)
+        mode = "L" if self.model.config.in_channels == 1 else "RGB"
+        batch = batch_of(image, f"{self.block_id}.image", mode=mode).to(self.weights_dtype)
         factor = self.model.total_downscale_factor
         size = tuple(side - side % factor for side in batch.shape[2:])
         if tuple(batch.shape[2:]) != size:

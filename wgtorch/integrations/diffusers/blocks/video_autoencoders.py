@@ -14,7 +14,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
-from wgtorch.integrations.diffusers.blocks.pictures import as_output
+from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, given_latent
 from wgtorch.ports import VIDEO
 
 
@@ -29,7 +29,10 @@ class VideoDecoder(ForeignModel, Block):
 
     role = "codec"
     uses_global_rng = False
-    inputs: Mapping[str, Any] = {"latent": Port(dtype="latent", description="latents [B, C, t, h, w], as the loop leaves them")}
+    inputs: Mapping[str, Any] = {
+        "latent": Port(dtype="latent", description="latents [B, C, t, h, w], as the loop leaves them"),
+        **OUTPUT_INPUTS,
+    }
     outputs: Mapping[str, Any] = {"video": VIDEO}
 
     @property
@@ -42,18 +45,20 @@ class VideoDecoder(ForeignModel, Block):
         """Frames to a latent's, after the first."""
         return self.model.temporal_compression_ratio
 
-    def forward(self, latent: Tensor) -> dict[str, Any]:
-        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w]."""
-        return self.frames_of(latent / self.model.config.scaling_factor)
+    def forward(self, latent: Tensor, output_type: str | None = None, latent_form: int | str | None = None) -> dict[str, Any]:
+        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w], or as ``output_type`` says."""
+        if output_type == "latent":
+            return {"video": given_latent(latent, latent_form)}
+        return {"video": as_output(self.frames_of(latent / self.model.config.scaling_factor), output_type, self.block_id)}
 
-    def frames_of(self, z: Tensor, *more: Any) -> dict[str, Any]:
+    def frames_of(self, z: Tensor, *more: Any) -> Tensor:
         """``video`` [B, T, 3, H, W] in [0, 1] of what the model itself decodes, [B, C, t, h, w]."""
         if z.dim() != 5 or z.shape[1] != self.model.config.latent_channels:
             raise PortError(
                 f"{self.block_id}.latent: got shape {list(z.shape)}; expected [B, {self.model.config.latent_channels}, t, h, w]"
             )
         decoded = self.model.decode(z.to(self.weights_dtype), *more, return_dict=False)[0]
-        return {"video": (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)}
+        return (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 
 
 @register_block("codec/autoencoder_kl_ltx_video")
@@ -72,10 +77,21 @@ class AutoencoderKLLTXVideo(VideoDecoder):
         "decode_noise_scale": Port(dtype="number", description="share of noise mixed in before, for the same; else decode_timestep"),
     }
 
-    def forward(
-        self, latent: Tensor, decode_timestep: float | None = None, decode_noise_scale: float | None = None, rng: Rng | None = None
+    def forward(  # type: ignore[override]
+        self,
+        latent: Tensor,
+        decode_timestep: float | None = None,
+        decode_noise_scale: float | None = None,
+        output_type: str | None = None,
+        latent_form: int | str | None = None,
+        rng: Rng | None = None,
     ) -> dict[str, Any]:
-        """``video`` [B, T, 3, H, W] in [0, 1]."""
+        """``video`` [B, T, 3, H, W] in [0, 1], or as ``output_type`` says."""
+        if output_type == "latent":
+            return {"video": given_latent(latent, latent_form)}
+        return {"video": as_output(self._decoded(latent, decode_timestep, decode_noise_scale, rng), output_type, self.block_id)}
+
+    def _decoded(self, latent: Tensor, decode_timestep: float | None, decode_noise_scale: float | None, rng: Rng | None) -> Tensor:
         own = self.model
         mean, deviation = (value.view(1, -1, 1, 1, 1).to(latent.device, latent.dtype) for value in (own.latents_mean, own.latents_std))
         z = latent * deviation / own.config.scaling_factor + mean
@@ -147,12 +163,14 @@ class FrameAutoencoder(AutoencoderKL):
     def forward(
         self,
         latent: Tensor | None = None,
-        image: Tensor | None = None,
+        image: Any = None,
         noise: Tensor | None = None,
         progress: Any = None,
-        draws: bool | None = None,
+        unneeded: Any = None,
+        draws: bool | str | None = None,
         size: Sequence[int] | None = None,
         output_type: str | None = None,
+        latent_form: int | str | None = None,
         rng: Rng | None = None,
         decode_chunk_size: int | None = None,
     ) -> dict[str, Any]:
@@ -162,8 +180,8 @@ class FrameAutoencoder(AutoencoderKL):
             PortError: both or none of the two are given, or the latent has another shape.
         """
         if latent is None or image is not None or output_type == "latent":
-            found = super().forward(latent, image, noise, progress, draws, size, output_type, rng)
-            return found if latent is None else {"video": latent}
+            found = super().forward(latent, image, noise, progress, unneeded, draws, size, output_type, latent_form, rng)
+            return found if latent is None else {"video": found["image"]}
         if latent.dim() != 5:
             raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, C, T, h, w]")
         chunk = latent.shape[2] if decode_chunk_size is None else int(decode_chunk_size)

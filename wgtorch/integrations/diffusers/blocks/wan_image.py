@@ -12,6 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import IMAGE
 from wgtorch.roles import Conditioner
 
@@ -56,16 +57,19 @@ class WanImage(VisionModel):
     """
 
     model_class = "CLIPVisionModel"
-    inputs: Mapping[str, Any] = {"image": IMAGE, "last_image": Port(dtype="image", description="a second picture, or several, as image")}
+    inputs: Mapping[str, Any] = {
+        "image": IMAGE,
+        "last_image": Port(dtype="image", raw=True, description="a second picture, or several, as image"),
+    }
 
-    def forward(self, image: Tensor, last_image: Tensor | None = None) -> dict[str, Any]:
+    def forward(self, image: Any, last_image: Any = None) -> dict[str, Any]:
         """``embedding`` [B, L, D]; with ``last_image`` its tokens follow, [B, 2 L, D]."""
         found = [self._seen(picture) for picture in (image, last_image) if picture is not None]
         return {"embedding": torch.cat([one.expand(len(found[0]), -1, -1) for one in found], dim=1)}
 
-    def _seen(self, image: Tensor) -> Tensor:
+    def _seen(self, image: Any) -> Tensor:
         pictures: Any = require("PIL.Image", "diffusers")
-        batch = image if image.dim() == 4 else image.unsqueeze(0)
+        batch = batch_of(image, f"{self.block_id}.image")
         bytes_ = (batch.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
         pixels = self.processor([pictures.fromarray(one.numpy()) for one in bytes_], return_tensors="pt").pixel_values
         return self.model(pixels.to(self.model.device, self.model.dtype), output_hidden_states=True).hidden_states[-2]

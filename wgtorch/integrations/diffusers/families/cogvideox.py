@@ -43,7 +43,7 @@ COGVIDEOX = Family(
     asked("CogVideoXPipeline", length=226),
     prompt_part("T5EncoderModel"),
     condition={"counted": False},
-    settings={"steps_eta": True},
+    settings={"steps_eta": True, "latent_form": "frames_first"},
     size=_size,
     noise={"frames_first": True, "any_count": True},
     check=_check,

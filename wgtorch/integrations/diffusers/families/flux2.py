@@ -57,7 +57,7 @@ FLUX2 = Family(
     (AutoencoderKLFlux2,),
     _prompts,
     prompt_part("Mistral3ForConditionalGeneration", "Qwen3ForCausalLM", optional=True),
-    settings={"is_flow": True},
+    settings={"is_flow": True, "latent_form": 1},
     size=1024,
     prepare=_prepare,
     starts="text_to_image",

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-from torch.nn import functional as F
-
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of, size_of
 from wgtorch.integrations.diffusers.families.family import Family
 from wgtorch.integrations.diffusers.families.flux import FLUX_MODELS
 from wgtorch.integrations.diffusers.sampling import sized_by
@@ -53,7 +51,7 @@ class KontextSizes(Block):
 
     def forward(
         self,
-        image: Tensor,
+        image: Any,
         height: int | None = None,
         width: int | None = None,
         max_area: int | None = None,
@@ -64,11 +62,10 @@ class KontextSizes(Block):
         Raises:
             PortError: a side is less than the multiple.
         """
-        batch = image if image.dim() == 4 else image.unsqueeze(0)
         shape = (self.width if width is None else width) / (self.height if height is None else height)
         area = self.max_area if max_area is None else max_area
         painted = [round(side) // self.multiple * self.multiple for side in ((area / shape) ** 0.5, (area * shape) ** 0.5)]
-        sides = [side // self.multiple * self.multiple for side in batch.shape[2:]]
+        sides = [side // self.multiple * self.multiple for side in size_of(image)]
         if auto_resize is None or auto_resize:
             kontext: Any = require("diffusers.pipelines.flux.pipeline_flux_kontext", "diffusers")
             own = sides[1] / sides[0]
@@ -76,8 +73,7 @@ class KontextSizes(Block):
             sides = [side // self.multiple * self.multiple for side in (high, wide)]
         if min(*painted, *sides) < self.multiple:
             raise PortError(f"{self.block_id}: {painted[0]} x {painted[1]} pixels of a picture of {sides[0]} x {sides[1]}; expected more")
-        if list(batch.shape[2:]) != sides:
-            batch = F.interpolate(batch, size=sides)
+        batch = batch_of(image, f"{self.block_id}.image", (sides[0], sides[1]))
         return {"image": batch, "height": painted[0], "width": painted[1]}
 
 

@@ -24,7 +24,7 @@ LUMINA2 = Family(
     (AutoencoderKL,),
     asked("Lumina2Pipeline", "system_prompt", tells_apart=True),
     prompt_part("Gemma2Model"),
-    condition={"masked": True},
+    condition={"masked": True, "tiled_mask": True},
     settings={"is_flow": True, "guidance": "guidance/lumina2", "factor": _FACTOR},
     size=lambda parts: parts.backbone.model.config.sample_size * _FACTOR,
     shown=("guidance.cfg_normalization", "guidance.cfg_trunc_ratio"),

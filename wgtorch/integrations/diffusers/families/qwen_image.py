@@ -16,7 +16,7 @@ QWEN_IMAGE = Family(
     (AutoencoderKLQwenImage,),
     asked("QwenImagePipeline"),
     prompt_part("Qwen2_5_VLForConditionalGeneration"),
-    condition={"scale": "true_cfg_scale", "only_negative": True, "masked": True},
+    condition={"scale": "true_cfg_scale", "only_negative": True, "masked": True, "tiled_mask": True},
     settings={**PACKED, "guidance": "guidance/qwen_image"},
     size=latents(128),
     shown=("backbone.guidance as guidance_scale",),

@@ -35,7 +35,7 @@ def _check(source: Source, task: str) -> None:
 
 def _prepare(parts: Parts) -> None:
     prepare_unet(parts)
-    parts.rescales = True
+    parts.rescales = parts.inpaints_latents = True
     if parts.task == "inpaint" and parts.vae.model.config.get("latents_mean") is not None:
         raise ConfigError(
             f"from_diffusers: {parts.source.name!r} has an autoencoder with latents_mean, with which diffusers encodes otherwise than it "
@@ -86,10 +86,9 @@ def _condition(parts: Parts) -> dict[str, Any]:
 
 
 def _finish(parts: Parts) -> None:
-    if parts.task == "image_to_image":
+    if parts.task != "text_to_image":
         parts.graph.expose_input("schedule", "start", "denoising_start")
-    if parts.task != "inpaint":
-        parts.graph.expose_input("schedule", "end", "denoising_end")
+    parts.graph.expose_input("schedule", "end", "denoising_end")
     join(parts.graph, ("noise.latent", "sizes.latent"), ("conditions.scale", "sizes.scale"))
 
 

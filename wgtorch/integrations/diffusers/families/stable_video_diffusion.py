@@ -69,7 +69,7 @@ STABLE_VIDEO_DIFFUSION = Family(
     condition={
         "embedding": "image_encoder.embedding", "scale": "max_guidance_scale", "zero_negative": True, "negated": False,
     },
-    settings={"guidance": "guidance/frames"},
+    settings={"guidance": "guidance/frames", "latent_form": "frames_first"},
     size=_size,
     extra={"image_condition": "motion", "time_ids": "motion"},
     noise={"frames_first": True},

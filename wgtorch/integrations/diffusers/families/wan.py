@@ -95,6 +95,7 @@ def _first_frame(parts: Parts) -> None:
             graph.expose_input("image_encoder", name)
         for node in parts.backbones:
             join(graph, ("image_encoder.embedding", f"{node}.image_embeds"))
+        graph.metadata.setdefault("input_aliases", {})["image_embeds"] = "image_encoder.embedding"
     graph.expose_input("frames", "last_image")
     graph.expose_input("frames", "num_frames")
     for side in sides:
