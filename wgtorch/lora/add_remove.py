@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -131,17 +132,26 @@ def remove(target: Any, name: str) -> None:
 def from_peft(target: Any) -> list[str]:
     """Takes over adapters that PEFT (or diffusers, or transformers) put in: from now on places say where they are active.
 
-    Places below select what was active in the model, so outputs of levels stay as they are.
+    Places below select what was active in the model, with the weight that it had (``pipeline.set_adapters`` of diffusers), so outputs of
+    levels stay as they are.
 
     Returns:
         Paths of the places.
+
+    Raises:
+        StructureError: layers of a model weigh an adapter unlike, as weights by block leave them; nothing was changed then.
     """
     taken: list[tuple[Place, Any]] = []
     for place in places_of(target):
         if place.adapters and not is_converted(place.block):
             layer = next(layer for _, layer in layers_of(place.module))
             active = [] if layer.disable_adapters else [name for name in layer.active_adapters if name in place.adapters]
-            taken.append((place, active[0] if len(active) == 1 else dict.fromkeys(active, 1.0)))
+            weights = {name: _weight_of(place, name) for name in active}
+            taken.append((place, active[0] if list(weights.values()) == [1.0] else weights))
+    for place, _ in taken:
+        for _, layer in layers_of(place.module):
+            for name in getattr(layer, "scaling", {}):
+                layer.scaling[name] = _scaling_of(layer, name)
     convert_layers(target)
     for place, active in taken:
         if active:
@@ -151,6 +161,24 @@ def from_peft(target: Any) -> list[str]:
 
 
 # --- private steps ----------------------------------------------------------------------------------------------------
+
+
+def _scaling_of(layer: Any, name: str) -> float:
+    """What an adapter of weight 1 counts in a layer of PEFT's."""
+    rank = layer.r[name]
+    return float(layer.lora_alpha[name] / (math.sqrt(rank) if getattr(layer, "use_rslora", {}).get(name) else rank))
+
+
+def _weight_of(place: Place, name: str) -> float:
+    """How an adapter that PEFT put in is weighted in a model."""
+    layers = [layer for _, layer in layers_of(place.module) if name in getattr(layer, "scaling", {})]
+    weights = {round(layer.scaling[name] / _scaling_of(layer, name), 6) for layer in layers}
+    if len(weights) > 1:
+        raise StructureError(
+            f"{place.path}: adapter {name!r} is weighted by {sorted(weights)} in different layers; a place has one weight for all of them. "
+            f"Give it one: pipeline.set_adapters({name!r}, 1.0)"
+        )
+    return weights.pop() if weights else 1.0
 
 
 def _eligible(block: Any, target_modules: str | Sequence[str] | None, copied: Sequence[str]) -> tuple[str, list[str]]:

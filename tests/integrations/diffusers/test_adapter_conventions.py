@@ -12,12 +12,16 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
-from tests.integrations.diffusers.comparing import ours
+from tests.integrations.diffusers.comparing import ours, theirs
 from tests.integrations.diffusers.test_adapter_files import CALLS, PARTS, built, call_of, expected_of, graph_of, made, same
 from wgtorch import lora
+from wgtorch.core.errors import StructureError
 from wgtorch.graph import Graph
 
-pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]  # of their code
+pytestmark = [  # of their code
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model"),
+]
 
 
 def with_file(graph: Graph, family: str, tensors: dict[str, Tensor], file: Path) -> Tensor:
@@ -66,10 +70,50 @@ def test_without_alpha_it_is_the_rank(family: str, tmp_path: Path) -> None:
     pipeline = built(family, tmp_path / "parts")
     graph, maker = graph_of(pipeline, family), made(pipeline, family, "kohya", "kohya")
     without = {key: value for key, value in maker.tensors.items() if not key.endswith("alpha")}
-    said = {
-        **without,
-        **{
-            key.replace("lora_down.weight", "alpha"): torch.tensor(float(value.shape[0])) for key, value in without.items() if "down" in key
-        },
-    }
+    said = dict(without)
+    for key, value in without.items():
+        if key.endswith("lora_down.weight"):
+            said[key.replace("lora_down.weight", "alpha")] = torch.tensor(float(value.shape[0]))
     same(*(with_file(graph, family, tensors, tmp_path / "style.safetensors") for tensors in (without, said)), atol=0)
+
+
+@pytest.mark.parametrize("family", ["sd", "xl", "flux"])
+def test_adapters_that_diffusers_has_loaded(family: str, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipeline = built(family, tmp_path / "parts")
+    for number in range(2):
+        tensors = {key: value * (1 + number) for key, value in made(pipeline, family, "diffusers", "peft").tensors.items()}
+        save_file(tensors, tmp_path / f"{number}.safetensors")
+        pipeline.load_lora_weights(tmp_path / f"{number}.safetensors", adapter_name=f"a{number}")
+    pipeline.set_adapters(["a0", "a1"], [0.3, 0.6])
+    expected = theirs(pipeline, **call_of(family))
+    graph = graph_of(pipeline, family)
+    same(ours(graph, **call_of(family)), expected)
+    with pytest.raises(StructureError, match=r"to_diffusers: backbone: has adapters that PEFT put in itself.*wgtorch.lora.from_peft"):
+        graph.to_diffusers(tmp_path / "out")
+    lora.from_peft(graph)
+    assert graph.node_specs["backbone"].adapter == {"a0": 0.3, "a1": 0.6}
+    same(ours(graph, **call_of(family)), expected)
+    graph.to_diffusers(tmp_path / "out")
+    again = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True)
+    again.load_lora_weights(str(tmp_path / "out"))
+    same(theirs(again, **call_of(family)), expected)
+
+
+def test_weights_by_block_have_no_place(tmp_path: Path) -> None:
+    pipeline = built("sd", tmp_path / "parts")
+    save_file(made(pipeline, "sd", "diffusers", "peft").tensors, tmp_path / "0.safetensors")
+    pipeline.load_lora_weights(tmp_path / "0.safetensors", adapter_name="a0")
+    pipeline.set_adapters("a0", {"unet": {"down": 0.2, "mid": 0.7}})
+    graph = graph_of(pipeline, "sd")
+    expected = theirs(pipeline, **call_of("sd"))
+    same(ours(graph, **call_of("sd")), expected)
+    with pytest.raises(StructureError, match=r"backbone: adapter 'a0' is weighted by \[0.2, 0.7, 1.0\] in different layers"):
+        lora.from_peft(graph)
+    same(ours(graph, **call_of("sd")), expected, atol=0)
+    pipeline.set_adapters("a0", 0.5)
+    lora.from_peft(graph)
+    assert graph.node_specs["backbone"].adapter == {"a0": 0.5}
+    with pytest.raises(StructureError, match="expected a name and a finite number"):
+        lora.set_adapter(graph, {"a0": {"down": 0.2}})  # type: ignore[dict-item]

@@ -19,6 +19,9 @@ _HINTS = {
     **dict.fromkeys(("prompt_2", "negative_prompt_2"), "the pipeline takes it and reads it nowhere"),
     "num_videos_per_prompt": "the pipeline makes one for each prompt, whatever is asked; give the prompt several times",
     "image_embeds": "the transformer of this graph sees no picture through CLIP",
+    **dict.fromkeys(
+        ("control_guidance_start", "control_guidance_end"), "they are settings of the node: ControlNet(..., start=0.2, end=0.8)"
+    ),
     "return_dict": "a run gives its outputs by name",
     "padding_mask_crop": "cut picture and mask to what is painted before the run, and put the result back after it",
     "masked_image_latents": "give the masked picture's latents as 'masked_encoder.latent', if the model sees them at all",

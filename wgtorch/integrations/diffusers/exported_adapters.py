@@ -11,6 +11,7 @@ from wgtorch.graph import Graph
 from wgtorch.lora.formats.foreign_layer_names import AdapterNames
 from wgtorch.lora.formats.read_foreign_files import DIFFUSERS_WEIGHTS
 from wgtorch.lora.formats.write_foreign_files import parts_of, write_diffusers
+from wgtorch.lora.injection import is_converted
 from wgtorch.lora.merged_weights import check_mergeable
 from wgtorch.lora.places import Place, places_of, unique_models
 from wgtorch.lora.selection import PerSample, Weighted, as_active
@@ -51,6 +52,11 @@ def without_adapters(graph: Graph, pipeline: Any, fuse: bool) -> tuple[Any, Expo
     adapted = [place for place in unique_models(places_of(graph)) if place.adapters]
     if not adapted:
         return pipeline, ExportedAdapters()
+    if foreign := [place.path for place in adapted if not is_converted(place.block)]:
+        raise StructureError(
+            f"to_diffusers: {', '.join(foreign)}: has adapters that PEFT put in itself, which no place selects; call "
+            "wgtorch.lora.from_peft(graph), which takes them over"
+        )
     selected = {place.path: _selected(graph, place) for place in adapted}
     for place in adapted if fuse else ():
         check_mergeable(place, places_of(graph), selected[place.path])

@@ -89,16 +89,17 @@ def conditions(parts: Parts, embedding: str | None, pooled: str = "", *, scale: 
         embedding: where the embedding comes from, node and port; None where there are no encoders, so that a call gives embeddings.
         pooled: where the pooled text comes from; its name matters only where there are encoders.
         scale: how the call of the pipeline names the scale of classifier-free guidance.
-        config: further settings of the node; ``masked`` where the encoder says where texts end, ``negated=False`` where
-            nothing says what is not wanted.
+        config: further settings of the node; ``masked`` where the encoder says where texts end, with ``mask_name`` as the pipeline calls
+            that, ``negated=False`` where nothing says what is not wanted.
     """
     graph = parts.graph
     aliases: dict[str, str] = {}
     masked, sides = bool(config.pop("masked", False)), ("", "negative_") if config.pop("negated", True) else ("",)
+    mask_name = config.pop("mask_name", "prompt_attention_mask")
     add(graph, "conditions", "diffusers/guided_condition", {"scale": parts.defaults.guidance_scale, "batched": parts.batched, **config})
     for prefix in sides if masked and embedding is not None else ():
         join(graph, (f"{prefix}text_encoder.attention_mask", f"conditions.{prefix}attention_mask"))
-        aliases[f"{prefix}prompt_attention_mask"] = f"{prefix}text_encoder.attention_mask"
+        aliases[f"{prefix}{mask_name}"] = f"{prefix}text_encoder.attention_mask"
     for prefix in sides:
         names = {"embedding": f"{prefix}prompt_embeds", "pooled": f"{prefix}pooled_prompt_embeds"}
         for port, source in (("embedding", embedding), ("pooled", pooled)):

@@ -33,9 +33,7 @@ class KnownFrames(Block):
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": Port(dtype="image", description="the first frame [B, 3, H, W] in [0, 1]"),
-        "last_image": Port(
-            dtype="image", raw=True, description="the last frame [B, 3, H, W] or [3, H, W], or of Pillow; resized to the first"
-        ),
+        "last_image": Port(dtype="image", raw=True, description="the last frame [B, 3, H, W] or [3, H, W], or of Pillow; resized"),
         "num_frames": NUM_FRAMES,
     }
     outputs: Mapping[str, Any] = {

@@ -16,11 +16,13 @@ QWEN_IMAGE = Family(
     (AutoencoderKLQwenImage,),
     asked("QwenImagePipeline"),
     prompt_part("Qwen2_5_VLForConditionalGeneration"),
-    condition={"scale": "true_cfg_scale", "only_negative": True, "masked": True, "tiled_mask": True},
+    condition={
+        "scale": "true_cfg_scale", "only_negative": True, "masked": True, "mask_name": "prompt_embeds_mask", "tiled_mask": True,
+    },
     settings={**PACKED, "guidance": "guidance/qwen_image"},
     size=latents(128),
     shown=("backbone.guidance as guidance_scale",),
     adapters=transformer_adapters("QwenImageLoraLoaderMixin"),
     is_even=True,
     is_batched=False,
-)
+)  # fmt: skip
