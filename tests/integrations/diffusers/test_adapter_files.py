@@ -385,7 +385,7 @@ def test_merged_and_weighted_adapters_are_written_whole(pipeline_of: Any, tmp_pa
 
 def test_what_no_file_of_theirs_has_a_place_for(pipeline_of: Any, tmp_path: Path) -> None:
     graph = graph_of(pipeline_of("flux"), "flux")
-    lora.add(graph, "mine", rank=2, nodes=["backbone", "text_encoder_2"])
+    lora.add(graph, "mine", rank=2, nodes=["backbone", "text_encoder_2", "negative_text_encoder_2"])
     with pytest.raises(StructureError, match="reads adapters of transformer, text_encoder here, and not of text_encoder_2"):
         lora.save(graph, tmp_path / "out", "mine", format="diffusers")
     lora.save(graph, tmp_path / "out", "mine", format="kohya")
