@@ -18,6 +18,7 @@ _HINTS = {
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), _REFINER),
     **dict.fromkeys(("prompt_2", "negative_prompt_2"), "the pipeline takes it and reads it nowhere"),
     "num_videos_per_prompt": "the pipeline makes one for each prompt, whatever is asked; give the prompt several times",
+    "image": "to start from a picture is another task; make the graph with task='image_to_image' or 'image_to_video'",
     "image_embeds": "the transformer of this graph sees no picture through CLIP",
     **dict.fromkeys(
         ("control_guidance_start", "control_guidance_end"), "they are settings of the node: ControlNet(..., start=0.2, end=0.8)"
