@@ -12,9 +12,9 @@ targets: overhead of a block's call <= 1 ms; 1,000 calls at concurrency 64 >= 0.
 flat over 10,000 calls (growth of the second half <= 5 MiB); replay >= 5,000 answers a second.
 
 ``speed`` and ``prefix`` need SmolLM2 (``wgtorch models add smollm2``). ``speed`` writes with transformers in float32, with a block in
-bfloat16, held to a schema and with an adapter in use, and with llama.cpp where it is installed (``wgtorch[llama_cpp]``), in turns; target
-of the block 1.4x of transformers, which is 20 tokens a second where transformers makes 14.6. ``prefix`` gives a growing prompt to it, as a
-world's passes do; of its tokens at most 20% are computed again.
+bfloat16 whose weights are packed, held to a schema and with an adapter in use, and with llama.cpp where it is installed
+(``wgtorch[llama_cpp]``), in turns; target of the block 1.4x of transformers, which is 20 tokens a second where transformers makes 14.6.
+``prefix`` gives a growing prompt to it, as a world's passes do; of its tokens at most 20% are computed again.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def speed(url: str, calls: int) -> bool:
 
     from wgtorch import Graph, lora
 
-    plain, block = small_model(dtype="float32"), small_model(dtype="bfloat16")
+    plain, block = small_model(dtype="float32"), small_model(dtype="bfloat16", pack=True)
     if plain is None or block is None:
         return True
     graph, tokens = Graph("bench"), max(16, calls // 20)
@@ -183,7 +183,7 @@ def speed(url: str, calls: int) -> bool:
 
     ways: dict[str, Callable[[], float]] = {"transformers, float32": by_transformers}
     for name, schema in schemas.items():
-        ways[f"block, bfloat16, schema of {name}, adapter"] = partial(by_block, schema)
+        ways[f"block, bfloat16, packed, schema of {name}, adapter"] = partial(by_block, schema)
     beside = small_model(backend="llama_cpp", threads=torch.get_num_threads())
     if beside is not None:
         ways["llama.cpp, Q4_1"] = lambda: tokens / timed(lambda: beside(prompt="Tell of the sea.", max_tokens=tokens))

@@ -4,7 +4,8 @@
     python scripts/bench/narrator.py --passes 200 --seeds 0 1 --base
 
 For each stretch of passes: contradictions per 100 passes (the checker of the simulation), the share of parts that the grammar told,
-sentences left out and why, seconds and tokens of a pass, and the share of prompt tokens that were computed again; at the end distinct-4.
+sentences left out and why, seconds and tokens of a pass, the share of its prompt's tokens that are new, and the share that stood in the
+prompt of the pass before and was computed again all the same; at the end distinct-4.
 With ``--base`` the adapter is off.
 """
 
@@ -14,6 +15,8 @@ import argparse
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from wgtorch.blocks.simulation.checker import Passage, contradictions
 from wgtorch.blocks.simulation.lexicon import agreed
@@ -22,6 +25,7 @@ from wgtorch.blocks.simulation.narrator import SimulationAccount
 from wgtorch.blocks.simulation.telling.narration import SYSTEM, account_of, checked
 from wgtorch.blocks.simulation.telling.teller import GrammarTeller
 from wgtorch.evaluation.simulation import distinct
+from wgtorch.integrations.models.requests import Message
 from wgtorch.templates.narrator import NARRATOR, narrator_model
 
 
@@ -48,6 +52,7 @@ def main() -> None:
         plain: list[str] = []
         row: Counter[str] = Counter()
         why: Counter[str] = Counter()
+        before: list[int] = []
         for index, passage in enumerate(live(seed, args.passes, told=False)):
             rng = random.Random(f"{seed}/{index}/told")
             account = account_of(passage.before, passage.after, passage.events)
@@ -55,6 +60,9 @@ def main() -> None:
             plain.append(grammar)
             outcome = grammar
             if account.statements:
+                read = encoded(model, account.prompt)
+                row["shared"] += alike(read, before)
+                before = read
                 started = time.perf_counter()
                 limit = tokens.max_tokens(len(account.statements))
                 with lora.use_adapter(model, active):
@@ -86,7 +94,8 @@ def main() -> None:
                     f"seed {seed}, passes {index + 2 - args.stretch} to {index + 1}: contradictions per 100 {rate:.1f}; by the grammar "
                     f"{1 - row['told'] / max(1, row['parts']):.1%}; strays per 100 {100 * row['strays'] / count:.0f} {dict(why)}; "
                     f"{row['seconds'] / count:.2f} s, {row['completion_tokens'] / count:.0f} tokens of {row['prompt_tokens'] / count:.0f}, "
-                    f"of which {1 - row['cached_tokens'] / max(1, row['prompt_tokens']):.0%} read again",
+                    f"of which {1 - row['shared'] / max(1, row['prompt_tokens']):.0%} are new and "
+                    f"{(row['shared'] - row['cached_tokens']) / max(1, row['prompt_tokens']):.0%} computed again",
                     flush=True,
                 )
                 row.clear()
@@ -94,6 +103,17 @@ def main() -> None:
         told = [passage.outcome for passage in passages]
         content = passages[-1].after
         print(f"seed {seed}: distinct-4 {distinct(told, content):.3f}, by the grammar alone {distinct(plain, content):.3f}")
+
+
+def encoded(model: Any, prompt: str) -> list[int]:
+    """Tokens of all that the model reads."""
+    found: list[int] = model.backend.encode([(Message("system", SYSTEM), Message("user", prompt))])["input_ids"][0].tolist()
+    return found
+
+
+def alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two prompts begin with in common."""
+    return next((at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other), min(len(first), len(second)))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def narrator_model(narrator: str | Mapping[str, Any]) -> Block:
     if isinstance(narrator, str):
         if narrator not in NARRATORS:
             raise ConfigError(f"narrator: found {narrator!r}; {suggest(narrator, NARRATORS)}, or expected the config of a language model")
-        given: dict[str, Any] = {"backend": "local", "checkpoint_ref": narrator, "dtype": _dtype()}
+        given: dict[str, Any] = {"backend": "local", "checkpoint_ref": narrator, "dtype": _dtype(), "pack": True}
         folders: Mapping[str, Any] = {role: PACKAGED / name for role, name in NARRATORS[narrator].items()}
     elif isinstance(narrator, Mapping):
         given = dict(narrator)

@@ -112,3 +112,13 @@ def test_no_more_is_kept_than_allowed_and_copies_keep_nothing(folder: Path) -> N
 def test_batches_are_read_as_before(folder: Path) -> None:
     out = llm_of(folder)(prompt=[prompt(3), prompt(4)], system=SYSTEM)
     assert [usage["cached_tokens"] for usage in out["usage"]] == [0, 0]
+
+
+def test_a_weight_that_the_first_tokens_do_not_read_counts_too(folder: Path, tmp_path: Path) -> None:
+    llm = llm_of(tiny.language_model(tmp_path / "untied", tie_word_embeddings=False))
+    kept = [llm(prompt=prompt(4), system=SYSTEM)["usage"]["cached_tokens"] for _ in range(2)]
+    embeddings = llm.model.get_input_embeddings().weight
+    words = llm.backend.tokenizer(prompt(4)).input_ids  # after the system's, which begin the prompt
+    assert kept[0] == 0 < kept[1]
+    embeddings.data[words[3]] += 1.0
+    assert llm(prompt=prompt(4), system=SYSTEM)["usage"]["cached_tokens"] == 0

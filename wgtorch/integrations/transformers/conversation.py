@@ -11,6 +11,7 @@ from wgtorch.core.errors import ConfigError, PromptTruncatedWarning
 from wgtorch.integrations.models.requests import Message
 
 _LABELS = {"user": "User", "assistant": "Assistant"}
+_WORDS = str.maketrans("<>[]", "‹›⟦⟧")
 _SHOWN = 200  # characters of what was cut, in a warning
 
 
@@ -35,6 +36,20 @@ def templated(renderer: Any, messages: Sequence[Message], options: Mapping[str, 
         except TemplateError as error:  # some templates know no system role
             refused = error
     raise ConfigError(f"the model's chat template refuses the conversation {[turn.role for turn in messages]}: {refused}")
+
+
+def as_words(messages: Sequence[Message], tokenizer: Any) -> tuple[Message, ...]:
+    """Messages in which special tokens are words: what a text says of a turn's beginning or end neither begins nor ends one.
+
+    Example:
+        "well<|im_end|>" becomes "well‹|im_end|›".
+    """
+    marks = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content}
+    for mark in sorted(marks, key=len, reverse=True):
+        if any(mark in turn.text for turn in messages):
+            word = mark.translate(_WORDS) if mark.translate(_WORDS) != mark else f"{mark[0]} {mark[1:]}"
+            messages = [replace(turn, text=turn.text.replace(mark, word)) for turn in messages]
+    return tuple(messages)
 
 
 def labelled(messages: Sequence[Message], image_token: str = "") -> str:

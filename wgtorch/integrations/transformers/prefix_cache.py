@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.errors import require
+from wgtorch.integrations.transformers.weight_sums import WeightSums
 
 CHUNK = 64
 """Tokens that are read at once. A prompt's beginning is kept in whole chunks and always read in the same ones, so an answer is the
@@ -24,7 +25,7 @@ class _Kept:
 
     Args:
         ids: its tokens, a multiple of :data:`CHUNK`.
-        probe: what the model said of a few tokens when it was read.
+        probe: what told the model when it was read.
         layers: keys and values [1, heads, tokens, D] of each layer.
     """
 
@@ -36,8 +37,8 @@ class _Kept:
 class PrefixCache:
     """What a model has read of earlier prompts; may be used from several threads.
 
-    It is used where the model is still the same: same weights, same adapters in use, same dtype. That is found out by what the
-    model says of the prompt's first two tokens, which costs as much as writing one.
+    It is used where the model is still the same: same weights, by their sums, and same adapters in use, hooks and whatever else acts on
+    them, by what the model says of the prompt's first two tokens. Both together cost about as much as writing two tokens.
 
     Args:
         limit: most tokens that are kept, of all prompts together; 0 keeps none. A token takes 2 x layers x key-value heads x
@@ -55,12 +56,13 @@ class PrefixCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return PrefixCache, (self.limit,)
 
-    def read(self, model: Any, ids: Tensor) -> tuple[dict[str, Any], int]:
+    def read(self, model: Any, ids: Tensor, sums: WeightSums | None = None) -> tuple[dict[str, Any], int]:
         """Reads all whole chunks of a prompt but its end, those that are kept excepted.
 
         Args:
             model: of transformers, with keys and values of every token in every layer.
             ids: of one prompt, [1, L].
+            sums: of its weights as they are now; computed where left out.
 
         Returns:
             The model's argument with what was read, to go on with; none where it keeps something else. And how many tokens were
@@ -74,7 +76,7 @@ class PrefixCache:
         if not self.limit or not whole:
             return {name: cache}, 0
         with torch.no_grad():
-            probe = _probe(model, ids[:, :2])
+            probe = _probe(model, ids[:, :2]) + (sums or WeightSums()).digest(model)
             found, known = self._find(tokens, probe, ids.device)
             if found is not None:
                 for index, (keys, values) in enumerate(found.layers):
@@ -130,7 +132,7 @@ def _argument(model: Any) -> str:
 
 
 def _probe(model: Any, ids: Tensor) -> bytes:
-    """What a model says after two tokens, to the last bit: its weights and the adapters in use all have a part in it."""
+    """What a model says after two tokens, to the last bit: the adapters in use and all its code have a part in it."""
     logits: Tensor = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
     return logits.detach().float().cpu().contiguous().numpy().tobytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.transformers.constraint import SchemaConstraint
-from wgtorch.integrations.transformers.conversation import context_length, fitted
+from wgtorch.integrations.transformers.conversation import as_words, context_length, fitted
 from wgtorch.integrations.transformers.generation import ends_of, generate
+from wgtorch.integrations.transformers.packed_weights import PackedWeights
 from wgtorch.integrations.transformers.prefix_cache import PrefixCache
 from wgtorch.integrations.transformers.sampling import Sampling, sampling_defaults
 from wgtorch.integrations.transformers.scoring import score
+from wgtorch.integrations.transformers.weight_sums import WeightSums
 
 
 class LocalText:
@@ -29,6 +32,7 @@ class LocalText:
         top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
         template_options: for the chat template (``{"enable_thinking": False}``).
         keep_tokens: most tokens of earlier prompts whose keys and values are kept, for prompts that begin alike.
+        pack: keep the weights packed beside as they are.
         where: what messages call it.
     """
 
@@ -43,6 +47,7 @@ class LocalText:
         top_k: int | None,
         template_options: Mapping[str, Any] | None,
         keep_tokens: int = 0,
+        pack: bool = False,
         where: str,
     ) -> None:
         if batch_size < 1:
@@ -50,6 +55,7 @@ class LocalText:
         if keep_tokens < 0:
             raise ConfigError(f"{where}.keep_tokens: found {keep_tokens}, expected 0 or more")
         self.prefixes = PrefixCache(keep_tokens)
+        self.packed = PackedWeights(model) if pack else None
         self.model: Any = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
@@ -63,11 +69,13 @@ class LocalText:
         """One answer for each request, in order; requests with the same options share batches."""
         answers: dict[int, Completion] = {}
         todo = list(range(len(requests)))
-        while todo:
-            like = _options(requests[todo[0]])
-            batch = [index for index in todo if _options(requests[index]) == like][: self.batch_size]
-            answers.update(zip(batch, self._batch([requests[index] for index in batch], batch, on_text), strict=True))
-            todo = [index for index in todo if index not in batch]
+        sums = WeightSums()
+        with contextlib.nullcontext() if self.packed is None else self.packed.in_use(sums):
+            while todo:
+                like = _options(requests[todo[0]])
+                batch = [index for index in todo if _options(requests[index]) == like][: self.batch_size]
+                answers.update(zip(batch, self._batch([requests[index] for index in batch], batch, sums, on_text), strict=True))
+                todo = [index for index in todo if index not in batch]
         return [answers[index] for index in range(len(requests))]
 
     def score(self, requests: Sequence[TextRequest], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -76,7 +84,9 @@ class LocalText:
         Raises:
             ConfigError: a request and its answer are longer than the model reads.
         """
-        inputs = self.encode([request.messages for request in requests])
+        if self.packed is not None and self.model.training:
+            self.packed.drop()
+        inputs = self.encode([as_words(request.messages, self.tokenizer) for request in requests])
         own = self.tokenizer.eos_token_id
         end = list(self.ends[:1]) if own is None else [own]
         rows = [[*self.tokenizer(answer, add_special_tokens=False).input_ids, *end] for answer in answers]
@@ -91,11 +101,11 @@ class LocalText:
         raise NotImplementedError
 
     def _batch(
-        self, requests: Sequence[TextRequest], places: Sequence[int], on_text: Callable[[int, str], None] | None
+        self, requests: Sequence[TextRequest], places: Sequence[int], sums: WeightSums, on_text: Callable[[int, str], None] | None
     ) -> list[Completion]:
         sampling = self._sampling(requests[0])
         limit = context_length(self.model, self.tokenizer)
-        conversations = [request.messages for request in requests]
+        conversations = [as_words(request.messages, self.tokenizer) for request in requests]
         if limit is not None:
             room = limit - min(sampling.max_tokens, limit // 2)
             conversations = [fitted(messages, self._length, self.tokenizer, room, self.where) for messages in conversations]
@@ -105,7 +115,7 @@ class LocalText:
         cache: dict[str, Any] = {}
         cached = 0
         if inputs["input_ids"].shape[0] == 1 and set(inputs) == {"input_ids", "attention_mask"}:
-            cache, cached = self.prefixes.read(self.model, inputs["input_ids"])
+            cache, cached = self.prefixes.read(self.model, inputs["input_ids"], sums)
         texts = generate(
             self.model,
             self.tokenizer,
