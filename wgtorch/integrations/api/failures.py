@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,7 @@ from wgtorch.integrations.api.capabilities import Refusal
 
 _POLICY_CODES = ("content_filter", "content_policy_violation", "moderation_blocked", "responsibleaipolicyviolation", "refusal")
 _CREDIT_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_error", "credit_balance_too_low")
+_STATUS = re.compile(r"[45]\d\d")
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "anyio", "h11", "h2", "ssl")
 
 
@@ -67,7 +70,7 @@ def not_an_answer(words: str, answer: Any = None) -> BadAnswer:
     if not said:
         return BadAnswer(Failure(ApiAnswerError, words, again=True))
     codes = [str(code).lower() for code in _named_codes(body, 3)]
-    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
+    status = next((int(code) for code in codes if _STATUS.fullmatch(code)), None)
     if status is None and not any(code in (*_POLICY_CODES, *_CREDIT_CODES) for code in codes):
         return BadAnswer(Failure(ApiAnswerError, f"{words}, and says: {said}", again=True))
     return BadAnswer(_classified(status, said, codes))
@@ -93,7 +96,7 @@ def failure_of(error: BaseException, sdk: ModuleType) -> Failure | None:
         return Failure(ApiTransportError, f"no connection: {error.__cause__ or error}", again=True)
     if isinstance(error, sdk.APIStatusError):
         return _of_status(error)
-    if isinstance(error, (sdk.APIResponseValidationError, ValueError)):  # JSONDecodeError, UnicodeDecodeError
+    if isinstance(error, (sdk.APIResponseValidationError, ValueError, RecursionError)):  # JSONDecodeError, UnicodeDecodeError
         said = _shortened(_said(getattr(error, "doc", "")))  # what is no JSON
         return Failure(ApiAnswerError, f"the answer cannot be read: {error}{said and f'; it says: {said}'}", again=True)
     if isinstance(error, sdk.APIError):  # an error told inside a stream
@@ -126,14 +129,28 @@ def _classified(status: int | None, words: str, codes: list[str], after: float |
 
 def _in_stream(error: Any) -> Failure:
     words, codes = _words(error), _codes(error)
-    if any(code in _POLICY_CODES for code in codes):
-        return Failure(ApiContentError, words)
+    status = next((int(code) for code in codes if _STATUS.fullmatch(code)), None)
+    if status is not None or any(code in _POLICY_CODES for code in codes):
+        return _classified(status, words, codes)
     limited = any("rate_limit" in code for code in codes)
     return Failure(ApiQuotaError if limited else ApiTransportError, words, again=True)
 
 
 _LONGEST = 500  # characters of a provider's words
-_SAYING = ("message", "msg", "detail", "error", "error_description", "reason", "title", "errors", "raw", "description")
+_SAYING = (
+    "message",
+    "msg",
+    "detail",
+    "error",
+    "error_description",
+    "reason",
+    "title",
+    "errors",
+    "raw",
+    "description",
+    "status_msg",
+    "base_resp",
+)
 
 
 def is_about_the_request(error: Any) -> bool:
@@ -237,10 +254,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         value = headers.get(name)
         if not value:
             continue
-        try:
-            return max(0.0, float(value) * unit)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            if math.isfinite(seconds := float(value) * unit):
+                return max(0.0, seconds)
+            continue
         try:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
         except (ValueError, OverflowError):  # said in a way that nobody can wait for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -22,14 +24,16 @@ def values_in(text: str) -> Iterator[Any]:
     """Every JSON value in an answer: the whole text, what stands in code fences, and each object or list with prose around it.
 
     Forgiven are trailing commas, comments, raw line breaks and lone backslashes in strings, single or typographic quotes, names without
-    quotes and Python's ``True``, ``False`` and ``None``. What is cut, or holds NaN, is no value.
+    quotes, Python's ``True``, ``False`` and ``None``, and a value that is escaped as a whole (``{{"a": 1}}``, ``{\\"a\\": 1}``,
+    ``{&quot;a&quot;: 1}``). What is cut, holds NaN, or says two things of one name, is no value.
     """
     whole = text.strip().removeprefix("\ufeff")
-    try:
-        yield parse(whole)
-        return
-    except ValueError:
-        pass
+    for form in (whole, *_escaped_forms(whole)):
+        try:
+            yield parse(form)
+            return
+        except ValueError:
+            continue
     for fenced in _FENCE.finditer(text):
         try:
             yield parse(fenced.group(1).strip())
@@ -51,7 +55,7 @@ def parse(text: str) -> Any:
         ValueError: it is none, or more than one.
     """
     try:
-        return json.loads(text, strict=False, parse_constant=_refuse_constant)
+        return json.loads(text, strict=False, parse_constant=_refuse_constant, object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError):
         pass
     value, end = _value(text, _skip(text, 0), 0)
@@ -76,7 +80,8 @@ def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
     name = _NAME.match(text, at)
     if name and name.group() in _WORDS:
         return _WORDS[name.group()], name.end()
-    raise ValueError(f"no JSON value at {text[at : at + 40]!r}")
+    is_constant = (name is not None and name.group() in ("NaN", "Infinity")) or text.startswith("-Infinity", at)
+    raise ValueError("NaN and infinity are not JSON" if is_constant else f"no JSON value at {text[at : at + 40]!r}")
 
 
 def _object(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
@@ -92,7 +97,8 @@ def _object(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
         at = _skip(text, at)
         if text[at : at + 1] != ":":
             raise ValueError(f"no colon after {key!r}")
-        found[key], at = _value(text, _skip(text, at + 1), depth + 1)
+        value, at = _value(text, _skip(text, at + 1), depth + 1)
+        found = _unambiguous([*found.items(), (key, value)])
         at = _after_comma(text, at, "}")
     return found, at + 1
 
@@ -164,6 +170,27 @@ def _after_broken(text: str, begin: int) -> int:
         if depth == 0:
             return at + 1
     return len(text)
+
+
+def _escaped_forms(text: str) -> Iterator[str]:
+    """What a text is that is escaped as a whole: for a template, as a string, for a page."""
+    if text.startswith("{{") and text.endswith("}}"):
+        yield text[1:-1]
+        yield text.replace("{{", "{").replace("}}", "}")
+    if text[:1] in ("{", "[") and '\\"' in text:
+        with contextlib.suppress(ValueError):
+            yield json.loads(f'"{text}"', strict=False)
+    if text[:1] in ("{", "[") and "&quot;" in text:
+        yield html.unescape(text)
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found and repr(found[name]) != repr(value):
+            raise ValueError(f"two values of {name!r}")
+        found[name] = value
+    return found
 
 
 def _refuse_constant(name: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from wgtorch.integrations.models.requests import Completion, Message, TextReques
 from wgtorch.integrations.models.thoughts import split_thoughts
 
 _SHOWN = 5  # findings told to the model, and in an error
+_ARGUMENTS = ("arguments", "parameters", "input")
+_SCHEMA_WORDS = frozenset(("$schema", "type", "title", "description", "properties", "required", "additionalProperties"))
 
 
 def check_schema(schema: Mapping[str, Any], where: str) -> None:
@@ -47,8 +50,9 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """The value in an answer, and what is wrong with it: nothing, when it may be used.
 
     Thoughts, code fences and prose around the value are passed over, and small slips forgiven
-    (:mod:`~wgtorch.integrations.models.lenient_json`), as is a value that is written as a text, or in a list of its own. Two different
-    values that both follow the schema are a finding: nobody knows which is meant.
+    (:mod:`~wgtorch.integrations.models.lenient_json`), as is a value that is written as a text, in a list or an entry of its own, among the
+    schema's words (``{"properties": value}``) or as the call of a function. The schema itself is no answer to it. Two different values
+    that both follow the schema are a finding: nobody knows which is meant.
     """
     from jsonschema import Draft202012Validator
 
@@ -56,9 +60,13 @@ def read_json(text: str, schema: Mapping[str, Any]) -> tuple[Any, list[str]]:
     fitting: list[Any] = []
     nearest: tuple[int, Any, list[str]] | None = None
     for value in values_in(split_thoughts(text)[0]):
+        if _is_schema(value, schema):
+            nearest = nearest or (0, None, ["it repeats the schema; expected a value that follows it"])
+            continue
         errors = sorted(checker.iter_errors(value), key=lambda error: error.json_path)
-        if errors and (inner := _unwrapped(value)) is not None and checker.is_valid(inner):
-            value, errors = inner, []
+        if errors:
+            inner = next((inner for inner in _unwrapped(value) if checker.is_valid(inner) and not _is_schema(inner, schema)), None)
+            value, errors = (value, errors) if inner is None else (inner, [])
         if not errors:
             fitting += [] if any(_same(value, other) for other in fitting) else [value]
         elif nearest is None or len(str(value)) > nearest[0]:
@@ -78,14 +86,30 @@ def repairing(request: TextRequest, answer: Completion, findings: list[str]) -> 
     return replace(request, messages=(*request.messages, Message("assistant", said), Message("user", again)))
 
 
-def _unwrapped(value: Any) -> Any:
-    """What a text holds as JSON, or a list of one; None where there is no such thing."""
+def _unwrapped(value: Any, depth: int = 3) -> Iterator[Any]:
+    """What is in a value: in a text as JSON, in a list or an entry of its own, among a schema's words, in the call of a function."""
+    inner: list[Any] = []
     if isinstance(value, list) and len(value) == 1:
-        return value[0]
-    try:
-        return parse(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
+        inner = value
+    elif isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            inner = [parse(value)]
+    elif isinstance(value, Mapping):
+        called = [value[name] for name in _ARGUMENTS if name in value and set(value) <= {name, "name", "type", "id", "function"}]
+        inner = called or ([value["properties"]] if "properties" in value and set(value) <= _SCHEMA_WORDS else [])
+        inner = inner or (list(value.values()) if len(value) == 1 and not {"error", "errors"} & set(value) else [])
+    for entry in inner:
+        yield entry
+        if depth:
+            yield from _unwrapped(entry, depth - 1)
+
+
+def _is_schema(value: Any, schema: Mapping[str, Any]) -> bool:
+    """True for the schema in place of a value, whole or its properties alone."""
+    properties = schema.get("properties")
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return _same(value, dict(schema)) or (bool(properties) and any(_same(part, properties) for part in (value, value.get("properties"))))
 
 
 def _same(first: Any, second: Any) -> bool:
@@ -99,4 +123,8 @@ def _why_not(text: str) -> str:
         json.loads(text, strict=False)
     except (ValueError, RecursionError) as error:
         return str(error)
-    return "NaN and infinity are not JSON"
+    try:
+        parse(text)
+    except ValueError as error:  # NaN, or two values of one name
+        return str(error)
+    raise AssertionError("what is JSON was read")

@@ -213,7 +213,7 @@ class TextModel(ModelBlock):
         elapsed = time.perf_counter() - started
         found = []
         for answer in answers:
-            text, thoughts = split_thoughts(answer.text)
+            text, thoughts = split_thoughts(_whole_letters(answer.text))
             thoughts = "\n\n".join(filter(None, [answer.thoughts, thoughts]))
             found.append(replace(answer, text=text, thoughts=thoughts, usage={"latency": elapsed, **answer.usage}))
         return found
@@ -258,6 +258,11 @@ class TextModel(ModelBlock):
             shared = name in ("stop", "history")  # lists that belong to one row
             rows[name] = [value] * count if shared else per_row(value, count, f"{self.block_id}.{name}")
         return [{name: column[index] for name, column in rows.items()} for index in range(count)]
+
+
+def _whole_letters(text: str) -> str:
+    """A text whose halves of surrogate pairs, as some servers stream them, are joined; a lone one has no letter."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _telling(stream: Callable[..., None]) -> OnText:

@@ -13,11 +13,16 @@ _PAIRS = (
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),  # Kimi
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
     ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"),  # gpt-oss
 )
+_FORM = re.compile(r"(?<![`'\"“])<(/?)(think|thinking|thought|reasoning|antthinking)(?:\s[^<>]*)?>", re.IGNORECASE)
+"""Tags as some models write them: in capitals, with attributes, or by a longer name."""
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "</s>")
+"""Tokens that end an answer, which some servers leave in its text."""
 _LEFTOVERS = ("<|channel|>final<|message|>", "<|end|>", "<|return|>")
 _TAGS = tuple(tag for pair in _PAIRS for tag in pair)
-_HELD_BACK = (*_TAGS, *_LEFTOVERS)
+_HELD_BACK = (*_TAGS, *_LEFTOVERS, *_ENDS)
 
 
 def split_thoughts(text: str) -> tuple[str, str]:
@@ -31,6 +36,7 @@ def split_thoughts(text: str) -> tuple[str, str]:
         >>> split_thoughts("<think>hmm</think>\\n\\nthe answer")
         ('the answer', 'hmm')
     """
+    text = _without_ends(_FORM.sub(_plain_tag, text))
     if not any(tag in text for tag in _TAGS) or (
         text.lstrip()[:1] in ("{", "[") and not any(text.lstrip().startswith(opening) for opening, _ in _PAIRS)
     ):  # a tag inside of JSON is a value's
@@ -51,6 +57,16 @@ def split_thoughts(text: str) -> tuple[str, str]:
             text = text.replace(mark, "")
             thoughts = [entry.replace(mark, "") for entry in thoughts]
     return text, "\n\n".join(entry.strip() for entry in thoughts if entry.strip())
+
+
+def _plain_tag(found: re.Match[str]) -> str:
+    name = found[2].lower()
+    return f"<{found[1]}{'thinking' if name == 'antthinking' else name}>"
+
+
+def _without_ends(text: str) -> str:
+    end = next((end for end in _ENDS if text.rstrip().endswith(end)), None)
+    return text if end is None or (end == "</s>" and "<s>" in text) else _without_ends(text.rstrip().removesuffix(end))
 
 
 def _find(text: str, tag: str, end: int | None = None) -> int:
@@ -116,6 +132,6 @@ def _beginning_of_tag(text: str) -> int:
     """Letters at the end of a text that may be the beginning of a tag."""
     longest = max(map(len, _HELD_BACK))
     for length in range(min(longest - 1, len(text)), 0, -1):
-        if any(tag.startswith(text[-length:]) for tag in _HELD_BACK):
+        if any(tag.startswith(text[-length:].lower()) or tag.startswith(text[-length:]) for tag in _HELD_BACK):
             return length
     return 0

@@ -13,7 +13,8 @@ from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
 from wgtorch.integrations.api.media import base64_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, register_provider
-from wgtorch.integrations.api.providers.chat_messages import StreamWatch, reason_of
+from wgtorch.integrations.api.providers.chat_messages import count_of, reason_of
+from wgtorch.integrations.api.providers.chat_stream import StreamWatch
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import Message, TextRequest
 
@@ -130,11 +131,7 @@ def _check_allowed(reason: str | None) -> None:
 
 def _tokens(usage: Any) -> dict[str, Any]:
     """What was read, from the provider's cache or not, and what was written."""
-    read = [getattr(usage, name, None) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
-    known = [count for count in read if isinstance(count, int)]
-    written = getattr(usage, "output_tokens", None)
-    return {
-        "prompt_tokens": sum(known) if known else None,
-        "completion_tokens": written if isinstance(written, int) else None,
-        "cached_tokens": read[2] if isinstance(read[2], int) else None,
-    }
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+    *read, written = [count_of(getattr(usage, name, None)) for name in names]
+    known = [count for count in read if count is not None]
+    return {"prompt_tokens": sum(known) if known else None, "completion_tokens": written, "cached_tokens": read[2]}

@@ -12,10 +12,23 @@ from typing import Any, ClassVar
 from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
-from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
+from wgtorch.integrations.api.failures import broken_off, not_an_answer
 from wgtorch.integrations.api.media import fetched, is_picture, mask_png_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, cut_at, register_provider
-from wgtorch.integrations.api.providers.chat_messages import StreamWatch, check_allowed, message_of, reason_of, said_in, tokens_of
+from wgtorch.integrations.api.providers.chat_messages import (
+    calls_tools,
+    check_allowed,
+    check_ended,
+    check_prompt,
+    choice_of,
+    message_in,
+    message_of,
+    reason_of,
+    said_in,
+    tokens_of,
+    value_in,
+)
+from wgtorch.integrations.api.providers.chat_stream import StreamedChat, StreamWatch
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import EmbedRequest, ImageRequest, SpeakRequest, TextRequest, TranscribeRequest
 from wgtorch.storage.media import png_bytes, wav_bytes
@@ -57,9 +70,9 @@ class OpenAI(Provider):
 
         async def send(body: Mapping[str, Any]) -> Answer:
             if on_piece is not None and "stream" in body:
-                return await self._streamed(body, on_piece)
+                return await self._streamed_chat(body, on_piece, has_schema=has_schema)
             # Not chat.completions.create, which compares every entry with its types, in a third of a call's time.
-            answer = _answer_of(await self._client.post("/chat/completions", cast_to=self._whole, body=body))
+            answer = _answer_of(await self._client.post("/chat/completions", cast_to=self._whole, body=body), has_schema=has_schema)
             if on_piece is not None:
                 on_piece(answer.text)
             return answer
@@ -72,40 +85,37 @@ class OpenAI(Provider):
         answer = await self.adapted("complete", model, body, send, has_schema=has_schema)
         return cut_at(answer, request.stop) if "stop" in answer.left_out else answer
 
-    async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece) -> Answer:
-        pieces: list[str] = []
-        thoughts: list[str] = []
-        refusals: list[str] = []
-        reason, usage, told = None, None, ""
+    async def _streamed_chat(self, asked: Mapping[str, Any], on_piece: OnPiece, *, has_schema: bool) -> Answer:
         stream = await self._client.post("/chat/completions", cast_to=self._whole, body=asked, stream=True, stream_cls=self._stream)
         if not hasattr(stream, "__aiter__"):
             raise not_an_answer("the answer is no stream", stream)
-        if stream.response.headers.get("content-type", "").startswith("application/json"):  # a server that does not know ``stream``
-            answer = _answer_of(self._whole.construct(**json.loads(await stream.response.aread())))
+        watch, heard = StreamWatch(stream, lambda: on_piece("")), StreamedChat()
+        try:
+            async with stream:
+                async for chunk in stream:
+                    watch.is_stream = True
+                    if text := heard.add(chunk):
+                        on_piece(text)
+        except ValueError as error:  # an event that is no JSON
+            if watch.has_ended and not watch.saw_done:
+                raise broken_off() from None
+            if str(getattr(error, "doc", "")).strip() != "[DONE]":  # which the SDK knows without spaces alone
+                raise
+        if not watch.is_stream and not watch.saw_done:  # a server that does not know ``stream``
+            answer = self._unstreamed(watch.body, has_schema=has_schema)
             on_piece(answer.text)
             return answer
-        watch = StreamWatch(stream, lambda: on_piece(""))
-        async with stream:
-            async for chunk in stream:
-                usage = getattr(chunk, "usage", None) or usage
-                choices = getattr(chunk, "choices", None)
-                if not choices:
-                    told = next((said for name in ("message", "detail") if isinstance(said := getattr(chunk, name, None), str)), told)
-                    continue
-                delta, reason = choices[0].delta, choices[0].finish_reason or reason
-                refusals.append(getattr(delta, "refusal", None) or "")
-                check_allowed(None, reason)
-                text, thought = said_in(delta)
-                if thought:
-                    thoughts.append(thought)
-                if text:
-                    pieces.append(text)
-                    on_piece(text)
-        if any(refusals):
-            raise refused(f"the model refuses: {''.join(refusals)}")
-        if reason is None and not watch.saw_done:
-            raise broken_off(told) if told else broken_off()
-        return Answer("".join(pieces), reason_of(reason), tuple(pieces), thoughts="".join(thoughts), **tokens_of(usage))
+        return heard.answer(is_whole=watch.saw_done)
+
+    def _unstreamed(self, body: bytes, *, has_schema: bool) -> Answer:
+        text = body.decode(errors="replace").strip()
+        if text[:1] not in ("{", "<"):
+            raise broken_off()
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise not_an_answer("the answer is no stream", text) from None
+        return _answer_of(self._whole.construct(**found), has_schema=has_schema)
 
     def _sampling(self, request: TextRequest) -> dict[str, Any]:
         longest = "max_completion_tokens" if self.is_home else "max_tokens"  # other servers know the older name alone
@@ -198,17 +208,26 @@ class OpenAI(Provider):
         return Answer(blob=answer.content)
 
 
-def _answer_of(answer: Any) -> Answer:
-    """What a chat completion says."""
-    choices = getattr(answer, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
+def _answer_of(answer: Any, *, has_schema: bool = False) -> Answer:
+    """What a chat completion says; where a value is asked for and a function is called with it, its arguments."""
+    choice = choice_of(getattr(answer, "choices", None))
+    if choice is None:
+        check_prompt(answer)
         raise not_an_answer("the answer holds no message", answer)
-    message, reason = choices[0].message, choices[0].finish_reason
-    if not isinstance(getattr(message, "content", 0), (str, list, type(None))):
-        raise not_an_answer("the answer's message holds no text")
+    reason = getattr(choice, "finish_reason", None)
+    check_ended(choice, reason)
+    message = message_in(choice)
+    if message is None:
+        raise not_an_answer("the answer holds no message", answer)
     check_allowed(message, reason)
     text, thoughts = said_in(message)
-    return Answer(text, reason_of(reason), thoughts=thoughts, **tokens_of(answer.usage))
+    if not text and has_schema and (value := value_in(message)):
+        return Answer(value, thoughts=thoughts, **tokens_of(getattr(answer, "usage", None)))
+    if not text:
+        if not isinstance(getattr(message, "content", None), (str, list, type(None))):
+            raise not_an_answer("the answer's message holds no text", answer)
+        reason = "tools" if calls_tools(message) else reason
+    return Answer(text, reason_of(reason), thoughts=thoughts, **tokens_of(getattr(answer, "usage", None)))
 
 
 def _extra(options: Mapping[str, Any]) -> dict[str, Any]:

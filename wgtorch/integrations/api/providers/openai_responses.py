@@ -12,7 +12,8 @@ from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
 from wgtorch.integrations.api.media import data_url_of
 from wgtorch.integrations.api.providers.base import OnPiece, cut_at, register_provider
-from wgtorch.integrations.api.providers.chat_messages import StreamWatch, reason_of, tokens_of
+from wgtorch.integrations.api.providers.chat_messages import reason_of, tokens_of
+from wgtorch.integrations.api.providers.chat_stream import StreamWatch
 from wgtorch.integrations.api.providers.openai import OpenAI
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import Message, TextRequest
