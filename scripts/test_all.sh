@@ -9,7 +9,7 @@
 #   browser   tests marked browser                      ray       tests marked ray
 #   network   tests marked network; a bare clone        gpu       scripts/gpu_smoke.py, and tests marked gpu
 #   s3        a world in a bucket of moto's server        bare      the suite with the extra test alone, as scripts/test.sh
-#   servers   model servers that are not ours, and llama.cpp in process
+#   servers   model servers that are not ours, and llama.cpp and ONNX Runtime in process
 #
 # Ends not with 0 when a lane failed. WGTORCH_TORCH and WGTORCH_PYTHON as in scripts/setup_env.sh; WGTORCH_OLDEST_TORCH is
 # what the lane of the oldest versions installs as PyTorch.
@@ -56,9 +56,9 @@ lane() {
         browser | ray | network) run "$lane" -m "$lane" ;;
         s3) "$python" -m pip install -q --no-cache-dir "s3fs>=2024.10" "moto[server]>=5" && run "$lane" -n 0 -m s3 ;;
         servers)
-            "$python" -m pip install -q --no-cache-dir "xllamacpp>=2026.10" || return
+            "$python" -m pip install -q --no-cache-dir "xllamacpp>=2026.10" -e ".[onnx]" || return
             run "$lane" -n 0 -m "slow and network" tests/integrations/api/test_foreign_servers.py || return
-            run "$lane" -n 0 tests/integrations/llama_cpp tests/integrations/api/test_transformers_serve.py
+            run "$lane" -n 0 tests/integrations/llama_cpp tests/integrations/onnx tests/integrations/api/test_transformers_serve.py
             ;;
         gpu) "$python" scripts/gpu_smoke.py && run "$lane" -n 0 -m gpu ;;
     esac

@@ -90,11 +90,7 @@ class PixelSceneDescriber(VisionLanguageModel):
         Raises:
             PortError: it is no batch of pictures with three channels.
         """
-        if image.dim() != 4 or image.shape[1] != 3:
-            raise PortError(f"{self.block_id}.image: got shape {list(image.shape)}; expected [B, 3, H, W]")
-        if image.shape[-2:] != (SIZE, SIZE):
-            image = F.interpolate(image, (SIZE, SIZE), mode="area")
-        h = self.enter(2 * image - 1)
+        h = self.enter(2 * self.fitted(image) - 1)
         for block in self.fine:
             h = block(h)
         h = self.down(h)
@@ -109,6 +105,16 @@ class PixelSceneDescriber(VisionLanguageModel):
         back = self.back.embed(torch.stack([_at(squeezed, slot, BACK_ROWS, BACK_WIDTH) for slot in BACK], dim=1))
         front = self.front.embed(torch.stack([_at(h, slot, FRONT_ROWS, FRONT_WIDTH) for slot in FRONT], dim=1))
         return setting, back, front
+
+    def fitted(self, image: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in the size that the network reads, [B, 3, 64, 64].
+
+        Raises:
+            PortError: it is no batch of pictures with three channels.
+        """
+        if image.dim() != 4 or image.shape[1] != 3:
+            raise PortError(f"{self.block_id}.image: got shape {list(image.shape)}; expected [B, 3, H, W]")
+        return image if image.shape[-2:] == (SIZE, SIZE) else F.interpolate(image, (SIZE, SIZE), mode="area")
 
     def logits(self, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Logits by attribute of pictures [B, 3, H, W]: of the whole [B, n], of the slots behind [B, 3, n], of those in front [B, 5, n].

@@ -92,6 +92,7 @@ Backends.provide(
     "embedder/static",
 )
 Backends.provide(partial(import_module, "wgtorch.integrations.llama_cpp.language"), "llm/llama_cpp")
+Backends.provide(partial(import_module, "wgtorch.integrations.onnx.backends"), "embedder/onnx", "vlm/onnx")
 Backends.provide(partial(import_module, "wgtorch.integrations.diffusers.image_backend"), "image_generator/local")
 
 

@@ -24,7 +24,7 @@ class TextEmbedder(ModelBlock, Embedder):
         >>> embedder(text=["the sea", "the shore"])["embedding"].shape
 
     Args:
-        backend: ``api``, ``local`` (an encoder of transformers), or ``static`` (a table of vectors).
+        backend: ``api``, ``local`` (an encoder of transformers), ``static`` (a table of vectors), or ``onnx`` (an exported encoder).
         provider: of an API: ``openai``, or another registered one.
         model_id: the model's name there.
         endpoint_url: where the API is, if not at the provider's own address.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +45,12 @@ class LocalEmbedder:
         normalize: bool | None = None,
     ) -> None:
         folder = model_folder(checkpoint_ref, "embedder")
+        self._as_trained(folder, batch_size, pooling, normalize)
+        self.tokenizer = read_tokenizer(folder, "embedder")
+        self.model: Any = read_model(folder, ("AutoModel",), dtype=dtype_of(dtype, "embedder"), device=device, where="embedder")
+
+    def _as_trained(self, folder: Path, batch_size: int, pooling: str | None, normalize: bool | None) -> None:
+        """How vectors are made of what the model gives, as the folder says where the config does not."""
         modules = read_json(folder / "modules.json")
         said = read_json(folder / "1_Pooling" / "config.json") or {}
         self.pooling = pooling or said.get("pooling_mode") or next((_FLAGS[flag] for flag in _FLAGS if said.get(flag)), "mean")
@@ -54,8 +61,6 @@ class LocalEmbedder:
         in_folder = modules is None or any(str(entry.get("type", "")).endswith("Normalize") for entry in modules)
         self.normalize = in_folder if normalize is None else normalize
         self.batch_size = batch_size
-        self.tokenizer = read_tokenizer(folder, "embedder")
-        self.model: Any = read_model(folder, ("AutoModel",), dtype=dtype_of(dtype, "embedder"), device=device, where="embedder")
 
     def embed(self, request: EmbedRequest) -> Embedded:
         """One vector for each text, float32 [B, D]; gradients reach the weights. What is longer than the model reads is left out.
@@ -63,7 +68,7 @@ class LocalEmbedder:
         ``dimensions`` keeps the first of each vector, for models that were trained for it (Kusupati et al. 2022,
         https://arxiv.org/abs/2205.13147).
         """
-        limit = context_length(self.model, self.tokenizer)
+        limit = self._longest()
         options = {} if limit is None else {"truncation": True, "max_length": limit}
         ids = [self.tokenizer.encode(text, **options) or [self.tokenizer.pad_token_id or 0] for text in request.texts]
         parts = [self._vectors(ids[at : at + self.batch_size]) for at in range(0, len(ids), self.batch_size)]
@@ -73,14 +78,24 @@ class LocalEmbedder:
         return Embedded(vectors, {"prompt_tokens": sum(map(len, ids))})
 
     def _vectors(self, rows: list[list[int]]) -> Tensor:
-        longest, device = max(map(len, rows)), self.model.device
-        padding = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, L, D]
+        longest, padding = max(map(len, rows)), self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        hidden = self._hidden(ids, mask)  # [B, L, D]
+        mask, device = mask.to(hidden.device), hidden.device
         if self.pooling == "cls":
             return hidden[:, 0]
         if self.pooling == "last":
             return hidden[torch.arange(len(rows), device=device), mask.sum(-1) - 1]
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1)
+
+    def _longest(self) -> int | None:
+        """Most tokens that the model reads."""
+        return context_length(self.model, self.tokenizer)
+
+    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """What the model makes of ids [B, L], [B, L, D]."""
+        device = self.model.device
+        found: Tensor = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+        return found
