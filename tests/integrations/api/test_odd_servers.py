@@ -84,7 +84,7 @@ def test_the_answer_is_found_and_its_thoughts_apart(server: ScriptedServer, buil
 
 
 def test_what_a_text_speaks_of_is_not_taken_from_it(server: ScriptedServer, build) -> None:
-    for text in ("`<THINK>` begins it", "<s>struck</s>", 'a "<think a=1>" b', "say <|im_end|> and go on"):
+    for text in ("`<THINK>` begins it", "<s>struck</s>", 'a "<think a=1>" b', "say <|im_end|> and go on", '{"a": "<Think b=1> </THINK>"}'):
         server.script(message(text))
         assert build()(prompt="x")["text"] == text
 

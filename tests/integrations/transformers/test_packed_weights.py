@@ -124,3 +124,23 @@ def test_a_layer_outside_of_an_answer_is_pytorchs() -> None:
             assert layer(inputs).dtype == torch.bfloat16
     with torch.no_grad():
         assert torch.equal(layer(inputs), nn.functional.linear(inputs, layer[0].weight, layer[0].bias))
+
+
+@pytest.mark.slow
+def test_smollm2_writes_what_transformers_writes() -> None:
+    from transformers import AutoModelForCausalLM
+
+    from wgtorch.core.checkpoint.named import local_ref
+    from wgtorch.core.errors import CheckpointError
+
+    try:
+        folder = Path(local_ref("smollm2"))
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    llm = BlockRegistry.build(
+        {"block_type": "llm/local", "config": {"checkpoint_ref": "smollm2", "dtype": "float32", "pack": True, "temperature": 0}}
+    )
+    inputs = llm.backend.encode([llm._requests(prompt="Tell of the sea.")[0].messages])
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = plain.generate(**inputs, max_new_tokens=60, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert llm(prompt="Tell of the sea.", max_tokens=60)["text"] == llm.backend.tokenizer.decode(ids, skip_special_tokens=True)

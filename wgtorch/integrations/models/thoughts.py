@@ -36,11 +36,13 @@ def split_thoughts(text: str) -> tuple[str, str]:
         >>> split_thoughts("<think>hmm</think>\\n\\nthe answer")
         ('the answer', 'hmm')
     """
-    text = _without_ends(_FORM.sub(_plain_tag, text))
-    if not any(tag in text for tag in _TAGS) or (
-        text.lstrip()[:1] in ("{", "[") and not any(text.lstrip().startswith(opening) for opening, _ in _PAIRS)
+    text = _without_ends(text)
+    plain = _FORM.sub(_plain_tag, text)
+    if not any(tag in plain for tag in _TAGS) or (
+        plain.lstrip()[:1] in ("{", "[") and not any(plain.lstrip().startswith(opening) for opening, _ in _PAIRS)
     ):  # a tag inside of JSON is a value's
         return text, ""
+    text = plain
     thoughts: list[str] = []
     for opening, closing in _PAIRS:
         while (end := _find(text, closing)) >= 0:
