@@ -21,10 +21,26 @@ function figure(look) {
     box(4, 12 - tall, 1, 4, "#40323a"), box(7, 12 - tall, 1, 4, "#40323a"));
 }
 
+const BEAST = { // # is fur or feathers, o an eye, + horn or beak
+  horse: ["........#...", "........###.", "........#o##", "........####", "..#########.", "#.########..", "#.########..", "..#.#..#.#..", "..#.#..#.#..", "..#.#..#.#.."],
+  dog: ["............", "........##..", "#.......#o#.", "#......#####", ".#########..", "..########..", "..########..", "..#.#..#.#..", "..#.#..#.#.."],
+  wolf: ["........#.#.", "........###.", ".......##o##", "##.#########", "##########..", "#.########..", "..#######...", "..#.#..#.#..", "..#.#..#.#.."],
+  goat: ["......+.+...", ".......+++..", "........##..", "........#o#.", "........###.", "##########..", "..########..", "..########..", "..#.#..#.#..", "..#.#..#.#.."],
+  bear: ["........#.#.", "....########", "..#######o##", ".###########", ".##########.", ".#########..", ".#########..", ".##.##.##...", ".##.##.##..."],
+  raven: ["............", "......###...", ".....##o#...", ".....####++.", "....#####...", "..#######...", ".#######....", "####.##.....", "##..+.+....."],
+};
+
+function beast(kind, coat) {
+  const rows = BEAST[kind] || BEAST.dog, top = 15 - rows.length;
+  const boxes = (marks, grow, fill) => rows.flatMap((row, y) => [...row].map((mark, x) => marks.includes(mark) ?
+    shape("rect", { x: x - grow, y: y + top - grow, width: 1 + 2 * grow, height: 1 + 2 * grow, fill }) : null));
+  return shape("svg", { viewBox: "-0.5 -0.5 13 17", "shape-rendering": "crispEdges", "aria-hidden": "true" }, boxes("#+o", 0.4, "#75656c"), boxes("#", 0, COAT[coat] || "#888"), boxes("+", 0, "#e0ba68"));
+}
+
 export function person(entry) {
   const facts = [entry.role, entry.mood, entry.here ? null : `at ${entry.place}`].filter(Boolean).join(", ");
   return element("li", { class: entry.here ? null : "away" },
-    entry.kind === "person" || entry.hero ? figure(entry.look) : shape("svg", { viewBox: "0 0 12 16", "aria-hidden": "true" }, shape("rect", { x: 1, y: 8, width: 10, height: 6, rx: 2, fill: COAT[entry.look.coat] || "#888" })),
+    entry.kind === "person" || entry.hero ? figure(entry.look) : beast(entry.kind, entry.look.coat),
     element("div", {}, element("b", {}, entry.hero ? `${entry.name} (you)` : entry.name), element("small", {}, facts),
       entry.carries.length && !entry.hero ? element("small", {}, `carries ${entry.carries.join(", ")}`) : null,
       entry.goal ? element("small", {}, `wants: ${entry.goal}`) : null));
