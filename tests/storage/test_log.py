@@ -11,7 +11,7 @@ import torch
 
 from tests.world_blocks import FULL, assert_same, record_of, stop_after, tiny_world
 from wgtorch.core.errors import StorageError
-from wgtorch.storage import DirectoryStorage, directory
+from wgtorch.storage import DirectoryStorage, directory, snapshot
 from wgtorch.storage.base import Life
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog
@@ -140,3 +140,33 @@ def test_folders_of_small_states_go_with_time(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in exported] == [f"step{step}" for step in range(8)]
     assert all((path / "state.json").is_file() and (path / "artifacts_0.png").is_file() for path in exported)
     assert world.history.export(tmp_path / "pictures", naming_template="step{step}") == exported
+
+
+def test_a_past_that_goes_on_is_compared_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long list costs what is new in it; what was changed in place in an old item is found in the next run."""
+    compared: list[int] = []
+    is_same = snapshot.is_same_plain
+
+    def counted(before: object, value: object) -> bool:
+        if isinstance(before, list) and isinstance(value, list) and before is not value and len(before) == len(value):
+            compared.append(len(before))
+        return is_same(before, value)
+
+    monkeypatch.setattr(snapshot, "is_same_plain", counted)
+    storage, events = DirectoryStorage(tmp_path / "it"), [{"id": index, "effects": [index]} for index in range(300)]
+
+    def live(passes: range) -> None:
+        with storage.hold():
+            for number in passes:
+                events.append({"id": len(events), "effects": []})
+                storage.keep_life(Life(content={"events": list(events)}, passes=number, cause={"kind": "pass"}))
+
+    live(range(1, 3))
+    compared.clear()
+    live(range(3, 40))
+    assert compared == [64], "once, and no old item again"
+    events[5]["effects"].append("changed in place")
+    live(range(40, 42))
+    again = DirectoryStorage(tmp_path / "it")
+    assert again.life_at(again.commits()[-1]).content == {"events": events}
+    assert again.life_at(again.commits()[10]).content["events"][5] == {"id": 5, "effects": [5]}

@@ -37,7 +37,7 @@ from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, Storage
 from wgtorch.storage.commit import KINDS, Body, Commit, Moment, Stored
 from wgtorch.storage.log_reader import LogReader
-from wgtorch.storage.snapshot import Evolution, TensorRef, apply, count_leaves
+from wgtorch.storage.snapshot import Evolution, KnownLists, TensorRef, apply, count_leaves
 from wgtorch.world_runtime.state import State
 
 WHOLE_AFTER = 8
@@ -83,6 +83,7 @@ class CommitLog(LogReader):
         self._unsynced = False
         self._compared: tuple[Any, list[Any], Any, Any, list[Any]] = (None, [], None, None, [])
         self._seen: State | None = None  # of the newest commit
+        self._lists: KnownLists = {}  # of the contents of this run
 
     # --- what a kind gives --------------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class CommitLog(LogReader):
                     self._flush()
                 raise
             finally:
-                self._is_held = False
+                self._is_held, self._lists = False, {}
 
     def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
         """Keeps a complete state and the content after it, with the next :meth:`keep_life`; at once where no run holds the storage.
@@ -295,7 +296,7 @@ class CommitLog(LogReader):
         """The content's snapshot and what changed of it. It is compared once for every content that stages hand on.
 
         A content is taken for the one of before when it is the same mapping of the same values; what is changed inside of them in
-        place is seen when a stage writes the content next.
+        place is seen when a stage writes the content next, and in old items of long lists in the next run.
         """
         seen, fields, start, after, changed = self._compared
         if seen is content and fields == [(key, id(value)) for key, value in content.items()]:
@@ -303,7 +304,7 @@ class CommitLog(LogReader):
                 return after, []
             if before is start:
                 return after, changed
-        evolution = Evolution(self._take)
+        evolution = Evolution(self._take, self._lists)
         after = evolution.evolve(before, content, ("content",))
         self._compared = (content, [(key, id(value)) for key, value in content.items()], before, after, evolution.changes)
         return after, evolution.changes
@@ -433,7 +434,7 @@ class CommitLog(LogReader):
         state = dict(self.__dict__)
         del state["_lock"]
         fresh = {"_cursors": OrderedDict(), "_pending": _Pending(), "_unwritten": [], "_seen": None, "_is_held": False}
-        return {**state, **fresh, "_compared": (None, [], None, None, [])}
+        return {**state, **fresh, "_compared": (None, [], None, None, []), "_lists": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -62,6 +63,8 @@ def version_of(tensor: Tensor | None) -> int | None:
 
 Take = Callable[[Tensor, str], TensorRef]
 """Keeps a tensor that stands at a path, and says how the snapshot names it; equal digests are the same tensor."""
+KnownLists = dict[Path, tuple[list[Any], list[Any]]]
+"""By path, a long list and its snapshot."""
 
 
 class Evolution:
@@ -69,10 +72,12 @@ class Evolution:
 
     Args:
         take: keeps a tensor that was not there before.
+        lists: what is known of long lists, and is added to: the very items that were compared once are not compared again.
     """
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, lists: KnownLists | None = None) -> None:
         self.take = take
+        self.lists = {} if lists is None else lists
         self.changes: list[Change] = []
 
     def evolve(self, before: Any, value: Any, at: Path = ()) -> Any:
@@ -83,6 +88,8 @@ class Evolution:
         """
         if type(value) in _LEAVES:
             return self._leaf(before, value, at)
+        if at in self.lists and self._is_known(before, value, at):
+            return self._gone_on(before, value, at)
         if len(at) > 1 and is_same_plain(before, value):  # the world as a whole is rarely the same
             return before
         if isinstance(value, Tensor):
@@ -169,7 +176,7 @@ class Evolution:
     def _list(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         shared = min(len(before), len(value))
         if len(before) > _LONG and len(before) <= len(value) and self._begins_with(before, value):
-            return self._added(before, value, at)
+            return self._gone_on(before, value, at)
         same = next((index for index in range(shared) if not self.is_same(before[index], value[index])), shared)
         if same == len(before):
             return self._added(before, value, at)
@@ -188,6 +195,11 @@ class Evolution:
             self.changes.append([list(at), "cut", shared])
         return self._added(after, value, at)
 
+    def _is_known(self, before: Any, value: Any, at: Path) -> bool:
+        """True where a list begins with the very items that were compared before."""
+        known, snapshot = self.lists[at]
+        return snapshot is before and type(value) is list and len(known) == len(before) <= len(value) and all(map(is_, known, value))
+
     def _begins_with(self, before: list[Any], value: list[Any]) -> bool:
         """True where a long list goes on with what it was. All of it is compared as Python compares, the newest part bit for bit.
 
@@ -200,6 +212,11 @@ class Evolution:
         except (RuntimeError, TypeError, ValueError):  # tensors
             return False
         return is_start and is_same_plain(before[recent:], value[recent : len(before)])
+
+    def _gone_on(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
+        after = before if len(before) == len(value) else self._added(before, value, at)
+        self.lists[at] = (value, after)
+        return after
 
     def _added(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         added = [self.fresh(item, (*at, index)) for index, item in enumerate(value[len(before) :], len(before))]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wgtorch.core.kinds import describe
-from wgtorch.storage.snapshot import is_same_plain
 
 _LONGEST = 600  # letters of a value
 
@@ -45,7 +45,7 @@ def changes(before: Any, after: Any, path: str = "") -> list[Change]:
         return found + [Change(f"{path}.{key}" if path else str(key), "removed", _words(before[key]), "") for key in gone]
     if isinstance(before, str) and isinstance(after, str) and before and after.startswith(before):
         return [Change(path, "grew", "", _words(after[len(before) :].strip()))]
-    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and _same(list(before), list(after[: len(before)])):
+    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and _same_items(before, after[: len(before)]):
         return [Change(path, "grew", "", _words(list(after[len(before) :])))]
     if isinstance(before, (list, tuple)) and type(before) is type(after) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
@@ -84,15 +84,20 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _same(first: Any, second: Any) -> bool:
-    if first is second or is_same_plain(first, second):  # most of a content that grows, told without a walk
+    if first is second:
         return True
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         return isinstance(first, Tensor) and isinstance(second, Tensor) and first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
-        return len(first) == len(second) and all(map(_same, first, second))
+        return _same_items(first, second)
     return type(first) is type(second) and bool(first == second)
+
+
+def _same_items(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Told at once where the items are the very same ones: a past that goes on is long, and shares them."""
+    return len(first) == len(second) and (all(map(is_, first, second)) or all(map(_same, first, second)))
 
 
 def _words(value: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,7 +64,11 @@ class StageTrace(Mapping[str, Any]):
         if step.skipped is None:
             self.after = self.before if step.state is None else step.state
             nodes = {node_id: reason for node_id in self.stage.node_specs if (reason := self._why(node_id)) is not None}
-            changed = [] if step.applied is None else [astuple(change) for change in changes(self.content, step.content)]
+            changed = (
+                []
+                if step.applied is None
+                else [(each.path, each.kind, each.before, each.after) for each in changes(self.content, step.content)]
+            )
             self._ended |= {"not_run": nodes, "updated": step.applied is not None, "changes": changed}
         self.content = {}
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 from wgtorch.blocks.simulation.action import Action
@@ -201,9 +202,22 @@ class Draft:
         return self._last
 
 
+_known: list[tuple[Sequence[Event], int, dict[Path, int]]] = []
+"""Pasts that were gone through, the newest first: the events, how many they were, and what they changed last."""
+_MOST_KNOWN = 8
+
+
 def last_changes(events: Sequence[Event]) -> dict[Path, int]:
-    """By path of a fact, the id of the event that last changed it."""
-    return {tuple(effect["path"]): event["id"] for event in events for effect in event["effects"]}
+    """By path of a fact, the id of the event that last changed it. Of a past that goes on only what is new is gone through."""
+    begun, last = 0, {}
+    for known, count, found in tuple(_known):
+        if len(known) == count <= len(events) and all(map(is_, known, events)):
+            begun, last = count, dict(found)
+            break
+    last |= {tuple(effect["path"]): event["id"] for event in events[begun:] for effect in event["effects"]}
+    others = [entry for entry in _known if not begun or entry[2] is not found]
+    _known[:] = [(events, len(events), dict(last)), *others[: _MOST_KNOWN - 1]]
+    return last
 
 
 def _as_typed(said: str, typed: str) -> str:

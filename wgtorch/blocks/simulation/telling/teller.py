@@ -96,7 +96,9 @@ class GrammarTeller:
         found.sort(key=lambda entry: entry[0] != hero)
         parts = []
         for who, wish, why in found[:2]:
-            cause = self._cause(content, [e for e in content["events"] if e["id"] in why], who, rng)
+            cause = self._cause(
+                content, [content["events"][number - 1] for number in sorted(why) if number <= len(content["events"])], who, rng
+            )
             wants = rng.choice(
                 (
                     "{A} wants to {W}",
