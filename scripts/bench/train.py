@@ -11,7 +11,8 @@ the processor; ratios are the median over neighbouring steps, and that of the tw
 
 ``xl`` is a LoRA step of a model of Stable Diffusion XL's shape, made small: pictures and prompts come in, text encoders and autoencoder
 are inside the timing. The loop by hand has prompt embeddings, and means and deviations of latents, ready; so has the cache. It says too
-what a step costs without the cache, and what of that is left with it. It needs diffusers and transformers.
+what a step costs without the cache, and what of that is left with it. It needs diffusers and transformers. ``train_before.py`` compares the
+same step with that of an older state of this project.
 
 ``recipe`` is the loop of diffusers' examples/text_to_image/train_text_to_image_lora.py - Accelerator, UNet with peft's adapters,
 DDPMScheduler, gather, clipping, AdamW, its scheduler, and a log line - on latents and text that are ready, as everywhere here; its
@@ -90,7 +91,7 @@ class Hand:
     def __init__(self, block: Block, schedule: Any, times: Any, lr: float) -> None:
         self.block, self.schedule, self.times = block, schedule, times
         self.parameters = list(block.trainable_parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, fused=True)
         self.index = 0
 
     def step(self, batch: dict[str, Tensor]) -> float:
@@ -262,7 +263,7 @@ class CachedXL:
         unet = self.block = graph.nodes["backbone"]
         self.unet, self.schedule, self.times = unet.model, schedule, times
         self.parameters = list(unet.trainable_parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, fused=True)
         side = float(batch["image"].shape[-1])
         self.ids = torch.tensor([[side, side, 0.0, 0.0, side, side]]).expand(len(self.embedding), -1)
         self.index = 0

@@ -221,3 +221,35 @@ def test_what_does_not_fit_is_said() -> None:
         Denoising()(graph, {"image": torch.rand(1, 3, 64, 64), "promt": ["a"]}, step())
     with pytest.raises(ConfigError, match="needs 'latent' or 'image' in every batch"):
         Denoising()(graph, {"prompt": ["a"]}, step())
+
+
+@register_block("train_toys/saying")
+class Saying(Backbone):
+    """Says what it is given, less a weight that begins at 0: the error in x0 grows as the square of the level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor | None = None) -> dict:
+        return {"pred": latent - self.bias}
+
+
+@pytest.mark.parametrize(("held_out", "size"), [(1, 1), (2, 1), (3, 2), (64, 16)])
+@pytest.mark.parametrize("times", ["uniform", "logit_normal", "mode"])
+def test_validation_covers_all_levels_of_noise_however_few_are_held_out(held_out: int, size: int, times: str) -> None:
+    pl = pytest.importorskip("lightning.pytorch")
+    from wgtorch.train import Trainable
+    from wgtorch.train.fitting import _quiet
+
+    torch.manual_seed(1)
+    objective = Denoising(prediction="x0", schedule={"kind": "flow", "num_train_timesteps": 1}, times=times)
+    trainable = Trainable(Saying(), objective=objective, optimizer="sgd")
+    latents = torch.randn(held_out, 4, 16, 16)
+    held: Any = torch.utils.data.DataLoader([{"latent": each} for each in latents], batch_size=size)
+    with _quiet():
+        own = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        found = own.validate(trainable, held, verbose=False)[0]["val/loss"]
+    _, _, sigma = draw_times(objective.times, objective.schedule, 100_000, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    expected = float(sigma.square().mean() * (1 + latents.square().mean()))
+    assert found == pytest.approx(expected, rel=0.1)

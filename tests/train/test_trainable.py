@@ -67,19 +67,25 @@ def test_it_is_a_lightning_module_whose_weights_change() -> None:
     assert torch.equal(trainable(x=x)["y"], graph(x=x)["y"])
 
 
-def test_one_step_is_that_of_the_hand_written_loop() -> None:
+@pytest.mark.parametrize("clip", [{}, {"gradient_clip_val": 0.05}, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}])
+@pytest.mark.parametrize("said", [{}, {"fused": False}], ids=["fused, as on a CPU without a word", "not fused"])
+def test_one_step_is_that_of_the_hand_written_loop(said: dict[str, bool], clip: dict[str, Any]) -> None:
     torch.manual_seed(3)
     graph = chain(Linear(), Linear())
     hand = chain(Linear(), Linear())
     hand.load_state_dict(graph.state_dict())
-    trainable = Trainable(graph, objective="train_toys/mse", optimizer={"type": "adamw", "lr": 0.1})
-    fitted(trainable, 5)
+    trainable = Trainable(graph, objective="train_toys/mse", optimizer={"type": "adamw", "lr": 0.1, **said})
+    fitted(trainable, 5, **clip)
 
     batches, _ = Numbers().loaders(seed=0)
-    optimizer = torch.optim.AdamW(hand.parameters(), lr=0.1)
+    optimizer = torch.optim.AdamW(hand.parameters(), lr=0.1, fused=not said)
     for _, batch in zip(range(5), batches, strict=False):
         optimizer.zero_grad()
         (hand(x=batch["x"])["y"] - batch["wanted"]).square().mean().backward()
+        if "gradient_clip_algorithm" in clip:
+            torch.nn.utils.clip_grad_value_(hand.parameters(), 0.01)
+        elif clip:
+            assert torch.nn.utils.clip_grad_norm_(hand.parameters(), 0.05) > 0.05
         optimizer.step()
     assert all(torch.equal(value, hand.state_dict()[name]) for name, value in graph.state_dict().items())
 

@@ -77,7 +77,8 @@ class ContextLoraLayer(ContextLayer):
                     f"adapter {name!r} is no plain LoRA (DoRA or another variant), so it cannot be used with weight {weight}"
                 )
             return self.lora_variant[name].forward(self, active_adapter=name, x=x, result=result)
-        return result + self._delta(x, name) * (self.scaling[name] * weight)
+        delta, factor = self._delta(x, name), self.scaling[name] * weight
+        return result + (delta if factor == 1 else delta * factor)  # alpha is the rank more often than not: two passes over it less
 
     def _added_per_sample(self: Any, x: Tensor, result: Tensor, active: PerSample) -> Tensor:
         names = active.names

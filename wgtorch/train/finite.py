@@ -39,15 +39,22 @@ def check_finite(numbers: Mapping[str, Tensor], where: str, beside: Mapping[str,
     )
 
 
-def gradient_norms(target: Block, parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-    """Norms of gradients: one number for all where they are finite, else those that are not, by the parameter's place and name."""
+def check_gradients_finite(target: Block, parameters: Sequence[nn.Parameter], where: str) -> Tensor | None:
+    """Refuses gradients that are infinite or not a number, by the parameter's place and name.
+
+    Returns:
+        The norm of all together, as ``torch.nn.utils.get_total_norm`` gives it; None where there are none, or sparse ones.
+
+    Raises:
+        TrainingError: one is; weights are as they were before.
+    """
     held = [parameter for parameter in parameters if parameter.grad is not None and not parameter.grad.is_sparse]
     if not held:
-        return {}
+        return None
     norms = torch._foreach_norm([parameter.grad for parameter in held if parameter.grad is not None])
-    total = torch.stack([norm.float() for norm in norms]).sum()
-    if bool(total.isfinite()):
-        return {}
-    names = names_of(target)
-    labels = [names.get(id(parameter), [f"objective[{index}]"])[0] for index, parameter in enumerate(held)]
-    return {f"gradient of {label}": norm for label, norm in zip(labels, norms, strict=True) if not bool(norm.isfinite())}
+    total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    if not bool(total.isfinite()):
+        names = names_of(target)
+        labels = [names.get(id(parameter), [f"objective[{index}]"])[0] for index, parameter in enumerate(held)]
+        check_finite({f"gradient of {label}": norm for label, norm in zip(labels, norms, strict=True) if not bool(norm.isfinite())}, where)
+    return total if len(held) == sum(parameter.grad is not None for parameter in parameters) else None

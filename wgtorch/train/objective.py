@@ -22,7 +22,7 @@ class Step:
     """One training or validation step.
 
     Args:
-        index: number of the batch, from 0.
+        index: number of the batch, from 0; in validation no two looks at a batch have the same.
         generator: where the objective draws from, on the target's device. It is keyed by (seed, index, process), so that a
             step draws the same numbers whatever came before: in a resumed run, and in every validation.
         training: False in validation and for samples.
@@ -60,6 +60,9 @@ class Objective(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Keys that every batch must hold."""
+    validation_draws: ClassVar[int] = 1
+    """Of how many samples a validation is the mean at least, where the loss depends on what is drawn: where fewer are held out, each is
+    looked at several times, with other draws."""
 
     def needed(self) -> tuple[str, ...]:
         """Keys that every batch must hold; those of the class, unless the settings say otherwise."""

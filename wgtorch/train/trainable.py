@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -23,7 +24,7 @@ from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.lora.training import check_optimizer
 from wgtorch.train.accumulation import GradientGroup
 from wgtorch.train.averaging import Averaging
-from wgtorch.train.finite import check_finite, gradient_norms
+from wgtorch.train.finite import check_finite, check_gradients_finite
 from wgtorch.train.frozen_outputs import FrozenOutputs
 from wgtorch.train.gradient_boundaries import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.learned import learned_parameters, say_what_is_left_out
@@ -116,6 +117,7 @@ class Trainable(pl.LightningModule):
         self.is_sharded = False
         """True where blocks are shards of which each process holds one."""
         self._is_grouped = False
+        self._norm: Tensor | None = None
         self._checked = False
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -151,10 +153,11 @@ class Trainable(pl.LightningModule):
         return loss * self.group.weight(count) if self._is_grouped else loss
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
-        named = self.loss(batch, self.step_of(batch_index, training=False))
-        named.pop("count", None)
-        rows = rows_in(batch)
-        self.log_dict({f"val/{name}": value for name, value in named.items()}, prog_bar=True, batch_size=rows, sync_dist=True)
+        rows, batches = rows_in(batch), sum(self.trainer.num_val_batches)  # of an unknown number one look is enough
+        looks = max(1, math.ceil(self.objective.validation_draws / (rows * batches * self.trainer.world_size)))
+        found = [self.loss(batch, self.step_of(batch_index * looks + look, training=False)) for look in range(looks)]
+        named = {f"val/{name}": sum(each[name] for each in found) / looks for name in found[0] if name != "count"}
+        self.log_dict(named, prog_bar=True, batch_size=rows, sync_dist=True)
 
     def step_of(self, index: int, *, training: bool) -> Step:
         """What the objective draws from in the step of this number."""
@@ -229,7 +232,17 @@ class Trainable(pl.LightningModule):
         if self._is_grouped:
             self.group.normalise(parameters, self.trainer)
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler skips the steps that overflow itself
-            check_finite(gradient_norms(self.target, parameters), f"gradients of step {self.trainer.global_step}")
+            self._norm = check_gradients_finite(self.target, parameters, f"gradients of step {self.trainer.global_step}")
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        norm, self._norm = self._norm, None
+        if norm is None or self.is_sharded or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:  # the norm is known already
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.is_stepping = False

@@ -19,7 +19,7 @@ from wgtorch.core.level import Level
 from wgtorch.core.run.rng import Rng
 from wgtorch.core.tree import walk
 from wgtorch.graph import Graph
-from wgtorch.train.frozen_outputs import FrozenOutputs, content_hash
+from wgtorch.train.frozen_outputs import FrozenOutputs, content_hash, tensors_of
 from wgtorch.train.objectives.frozen_head import FrozenHead, frozen_head
 
 
@@ -274,7 +274,7 @@ def encoder_in(graph: Graph | None, name: str | None) -> Callable[..., Tensor]:
 
 def _kept(block: Block, image: Tensor, cache: Any, compute: Callable[[Tensor], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of each picture, from the cache: what a picture shows is its key, so a file, crop or flip that changes has another."""
-    weights, rows = cache.weights_of([block]), []
+    weights, rows = cache.weights_of(tensors_of([block])), []
     for one in image.split(1):
         key = content_hash("latent", block.block_type, block.config, weights, one)
         rows.append(cache.get(key, lambda one=one: compute(one), image.device))

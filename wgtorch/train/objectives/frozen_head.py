@@ -16,7 +16,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.plan import upstream
 from wgtorch.core.tree import is_level
 from wgtorch.graph import Graph
-from wgtorch.train.frozen_outputs import FrozenOutputs, content_hash
+from wgtorch.train.frozen_outputs import FrozenOutputs, content_hash, tensors_of
 
 _log = logging.getLogger(__name__)
 
@@ -50,18 +50,14 @@ class FrozenHead:
             rows: samples of the batch.
             cache: where they are kept.
         """
-        blocks = list(self.head.nodes.values())
-        if (
-            not self._is_known
-            or (self.is_local and cache.folder is not None)
-            or any(parameter.requires_grad for block in blocks for parameter in block.parameters())
-        ):
+        tensors = tensors_of(self.head.nodes.values())
+        if not self._is_known or (self.is_local and cache.folder is not None) or any(tensor.requires_grad for tensor in tensors):
             return None
         spec = self.head.get_input_spec()
         given = {name: values[name] for name in spec if name in values}
         if any(name not in given and not port.optional for name, port in spec.items()):
             return None  # the call itself says what is missing
-        weights, device = cache.weights_of(blocks), _device_of(blocks)
+        weights, device = cache.weights_of(tensors), tensors[0].device if tensors else torch.device("cpu")
         found = []
         for row in range(rows):
             own = {name: _row(value, row, rows) for name, value in given.items()}
@@ -141,7 +137,3 @@ def _row(value: Any, row: int, rows: int) -> Any:
     if isinstance(value, Tensor) and value.dim() and value.shape[0] == rows:
         return value[row : row + 1]
     return value
-
-
-def _device_of(blocks: list[Any]) -> torch.device:
-    return next((parameter.device for block in blocks for parameter in block.parameters()), torch.device("cpu"))

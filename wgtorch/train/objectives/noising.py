@@ -22,6 +22,7 @@ _TIMES: dict[str, dict[str, float | None]] = {
     "logit_normal": {"mean": 0.0, "std": 1.0, "shift": None, "smallest": 1e-3},
     "mode": {"scale": 1.29, "shift": None, "smallest": 1e-3},
 }
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _WEIGHTINGS: dict[str, dict[str, float | None]] = {"none": {}, "min_snr": {"gamma": 5.0}, "sigma_sqrt": {}, "cosmap": {}}
 
 
@@ -64,7 +65,9 @@ def weighting_from(given: str | Mapping[str, Any]) -> Settings:
     return chosen(given, _WEIGHTINGS, "weighting")
 
 
-def draw_times(times: Settings, schedule: GridSchedule, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def draw_times(
+    times: Settings, schedule: GridSchedule, count: int, generator: torch.Generator, *, first: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Timesteps as the backbone takes them, alpha and sigma there, each [count].
 
     Args:
@@ -72,12 +75,16 @@ def draw_times(times: Settings, schedule: GridSchedule, count: int, generator: t
         schedule: that the model is trained with: of T whole timesteps, or a flow's.
         count: how many.
         generator: to draw from.
+        first: the number of the first of them in an even sequence of the same distribution, of which any so many cover all levels (that
+            of the golden ratio, as validation takes them); None draws.
     """
     device, numbers = generator.device, times.numbers
+    even = None if first is None else (torch.arange(first + 1, first + 1 + count, dtype=torch.float64, device=device) * _GOLDEN % 1).float()
     if times.name == "logit_normal":
-        share = torch.sigmoid(numbers["mean"] + numbers["std"] * torch.randn(count, generator=generator, device=device))
+        normal = torch.randn(count, generator=generator, device=device) if even is None else torch.special.ndtri(even)
+        share = torch.sigmoid(numbers["mean"] + numbers["std"] * normal)
     else:
-        share = torch.rand(count, generator=generator, device=device)
+        share = torch.rand(count, generator=generator, device=device) if even is None else even
     if times.name == "mode":
         share = 1 - share - numbers["scale"] * (torch.cos(math.pi * share / 2) ** 2 - 1 + share)
     shift = numbers["shift"]
