@@ -14,6 +14,7 @@ from wgtorch import Block, Graph, register_block
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import to_x0
 from wgtorch.blocks.diffusion.schedules import build_schedule
+from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError
 from wgtorch.roles import Backbone
 from wgtorch.train.objective import Step
@@ -253,3 +254,34 @@ def test_validation_covers_all_levels_of_noise_however_few_are_held_out(held_out
     _, _, sigma = draw_times(objective.times, objective.schedule, 100_000, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     expected = float(sigma.square().mean() * (1 + latents.square().mean()))
     assert found == pytest.approx(expected, rel=0.1)
+
+
+FOREIGN = ("PNDM", "LMSDiscrete", "DPMSolverSinglestep", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DEISMultistep", "TCD", "SASolver")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_scheduler_that_is_only_wrapped_says_how_its_model_is_trained(name: str) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    from wgtorch.train.objectives.denoiser import prediction_in, schedule_in
+
+    betas = {"beta_start": 0.001, "beta_end": 0.011, "beta_schedule": "scaled_linear", "num_train_timesteps": 500}
+    config = {"scheduler": f"{name}Scheduler", "config": {**betas, "prediction_type": "v_prediction"}}
+    graph = Graph("wrapped")
+    graph.add_node(BlockRegistry.build({"block_type": "schedule/diffusers", "config": config}), "schedule", auto_connect=False)
+    assert prediction_in(graph) == "v_prediction"
+    times = torch.tensor([0, 17, 499])
+    level = schedule_in(graph).level_at(times)  # type: ignore[union-attr]
+    alphas = diffusers.DDPMScheduler(**betas).alphas_cumprod[times]
+    torch.testing.assert_close(level[0].float(), alphas.sqrt())
+    torch.testing.assert_close(level[1].float(), (1 - alphas).sqrt())
+
+
+def test_a_wrapped_scheduler_of_another_kind_is_no_schedule_of_training() -> None:
+    pytest.importorskip("diffusers")
+    block: Any = BlockRegistry.build({"block_type": "schedule/diffusers", "config": {"scheduler": "EDMEulerScheduler"}})
+    assert block.trained_schedule is None
+    flow: Any = BlockRegistry.build(
+        {"block_type": "schedule/diffusers", "config": {"scheduler": "FlowMatchLCMScheduler", "config": {"shift": 3.0}}}
+    )
+    assert (flow.prediction, flow.trained_schedule.shift) == ("flow", 3.0)

@@ -114,6 +114,14 @@ def test_transparent_turned_grey_deep_and_other_files(tmp_path: Path) -> None:
     assert shown["print"][0].mean() > 0.9 > 0.1 > shown["print"][2].mean()
 
 
+def test_a_list_may_name_broken_files_that_are_skipped(tmp_path: Path) -> None:
+    draw(tmp_path, "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    lines = [json.dumps({"file_name": f"{name}.png", "text": f"a {name} one"}) for name in ("good", "bad")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert ImageFolder(folder=str(tmp_path), broken="skip", **SMALL).captions == ["a good one"]
+
+
 def test_broken_files_are_named_and_refused_or_skipped(tmp_path: Path) -> None:
     draw(tmp_path, "good.png")
     whole = noise(tmp_path, "cut.png", 60, 60).read_bytes()

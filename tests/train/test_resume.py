@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -116,6 +117,47 @@ def test_what_is_no_training_cannot_be_taken_up(tmp_path: Path) -> None:
     for path in (tmp_path / "model", tmp_path / "nothing"):
         with pytest.raises(CheckpointError, match=r"neither a training's checkpoint nor the folder of a run"):
             fit(target(), run_settings(), tmp_path / "run", resume=path)
+
+
+class Calls:
+    """A pickle that calls what it likes when it is read."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.said = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.said
+
+
+def test_hostile_states_are_refused_by_name_and_run_nothing(tmp_path: Path) -> None:
+    optimizer = {"type": "adamw", "lr": 0.1}
+    fit(target(), run_settings(optimizer=optimizer, trainer={"max_steps": 2}), tmp_path / "run")
+    path = tmp_path / "run/checkpoints/last/training/state.ckpt"
+    good = torch.load(path, weights_only=True)
+
+    def averages(value: Any) -> dict[str, Any]:
+        found = copy.deepcopy(good)
+        found["optimizer_states"][0]["state"][0]["exp_avg"] = value
+        return found
+
+    mark = tmp_path / "was run"
+    for state, words in [
+        (Calls(os.system, f"touch '{mark}'"), r"state.ckpt: cannot be read as tensors and plain data: .*posix.system"),
+        ({**good, "callbacks": Calls(eval, f"open({str(mark)!r}, 'w')")}, r"state.ckpt: cannot be read .*eval"),
+        (torch.nn.Linear(2, 2), r"state.ckpt: cannot be read .*torch.nn.modules.linear.Linear"),
+        ([1, 2], r"state.ckpt: pytorch-lightning_version is list of 2"),
+        ({key: value for key, value in good.items() if key != "loops"}, r"state.ckpt: loops is NoneType None; expected"),
+        ({**good, "loops": {}}, r"state.ckpt: loops is dict with keys \[\]; expected"),
+        ({**good, "optimizer_states": []}, r"it holds 0 optimizers; expected one"),
+        ({**good, "state_dict": {"target.a.strange": torch.zeros(1)}}, r"target.a.strange is Tensor\[1\] float32, which this training"),
+        (averages(torch.zeros(3)), r"exp_avg of a weight \[.*\] is Tensor\[3\] float32; expected finite numbers of that shape"),
+        (averages(torch.zeros(1).expand(10**12)), r"exp_avg of a weight \[.*\] is Tensor\[1000000000000\]"),
+        (averages(good["optimizer_states"][0]["state"][0]["exp_avg"] * float("nan")), r"expected finite numbers"),
+    ]:
+        torch.save(state, path)
+        with pytest.raises(CheckpointError, match=words):
+            fit(target(), run_settings(optimizer=optimizer, trainer={"max_steps": 4}), tmp_path / "again", resume=tmp_path / "run")
+        assert not mark.exists()
 
 
 @pytest.mark.slow

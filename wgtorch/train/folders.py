@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
@@ -28,11 +28,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.checkpoint.save import save_checkpoint
 from wgtorch.core.errors import CheckpointError, ConfigError, suggest
+from wgtorch.core.kinds import describe
 from wgtorch.train.interrupts import stops_now
 from wgtorch.train.trainable import Trainable
 
 _log = logging.getLogger(__name__)
 _TRAINING, _STATE = "training", "state.ckpt"
+_HOLDS = {
+    "pytorch-lightning_version": str, "global_step": int, "epoch": int, "state_dict": dict, "loops": dict, "callbacks": dict,
+    "optimizer_states": list, "lr_schedulers": list,
+}  # fmt: skip
+"""What a training's state holds, and of which kind."""
 
 
 class CheckpointFolders(CheckpointIO):
@@ -81,9 +87,15 @@ def read_training(path: str | os.PathLike[str], map_location: Any = None) -> dic
         found = "no such folder" if not folder.is_dir() else f"it holds {sorted(entry.name for entry in folder.iterdir())[:6]}"
         raise CheckpointError(f"{path}: no training to go on with ({found}); expected a folder such as <run>/checkpoints/last")
     try:
-        return torch.load(state, map_location=map_location or "cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{state}: cannot be read as tensors and plain data: {error}") from error
+        found = torch.load(state, map_location=map_location or "cpu", weights_only=True)
+    except Exception as error:  # PyTorch's own words end with advice to trust the file
+        why = next((line for line in str(error).splitlines() if "nsupported" in line), str(error)).partition(". ")[0]
+        raise CheckpointError(f"{state}: cannot be read as tensors and plain data: {why.strip()}") from error
+    for key, kind in _HOLDS.items():
+        value = found.get(key) if isinstance(found, dict) else found
+        if not isinstance(value, kind) or (key == "loops" and "fit_loop" not in value):
+            raise CheckpointError(f"{state}: {key} is {describe(value)}; expected what a training wrote, with {', '.join(_HOLDS)}")
+    return cast("dict[str, Any]", found)
 
 
 class _Folder(ModelCheckpoint):

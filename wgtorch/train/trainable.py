@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import TrainingError
+from wgtorch.core.errors import CheckpointError, TrainingError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.rng import key_to_seed
 from wgtorch.core.tree import levels
@@ -42,6 +42,9 @@ _RECOMPUTES = ("_supports_gradient_checkpointing", "supports_gradient_checkpoint
 """How models of diffusers and transformers say that their layers can be computed again."""
 _SWITCHES = ("enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable")
 """What has them do so, in diffusers, and in transformers 5 and 4."""
+
+_LIKE_THE_WEIGHT = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
+"""What PyTorch's optimizers keep of each weight, in its shape."""
 
 
 class Trainable(pl.LightningModule):
@@ -258,7 +261,24 @@ class Trainable(pl.LightningModule):
             checkpoint["gradients"] = self.group.state(self._gradients())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = self.state_dict()
+        for name, value in checkpoint["state_dict"].items():
+            if name not in own or not isinstance(value, Tensor) or value.shape != own[name].shape:
+                raise CheckpointError(f"the training's state: {name} is {describe(value)}, which this training does not have")
+        if len(checkpoint["optimizer_states"]) != 1:
+            raise CheckpointError(f"the training's state: it holds {len(checkpoint['optimizer_states'])} optimizers; expected one")
         self.group.load(checkpoint.get("gradients"))
+
+    def on_train_start(self) -> None:
+        """Looks at what a checkpoint put into the optimizer: PyTorch's fused steps take it without a look."""
+        for parameter, state in self.optimizers(use_pl_optimizer=False).state.items():  # type: ignore[union-attr]
+            for name in _LIKE_THE_WEIGHT & set(state):
+                value = state[name]
+                if not isinstance(value, Tensor) or value.shape != parameter.shape or not bool(value.isfinite().all()):
+                    raise CheckpointError(
+                        f"the training's state: the optimizer's {name} of a weight {list(parameter.shape)} is {describe(value)}; expected "
+                        "finite numbers of that shape"
+                    )
 
     def trained_names(self) -> set[str]:
         """Names, in ``state_dict``, of what the optimizer changes."""

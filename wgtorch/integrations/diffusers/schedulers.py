@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.predictions import PREDICTIONS, prediction_name
-from wgtorch.blocks.diffusion.schedules.block import cuts
+from wgtorch.blocks.diffusion.schedules.block import GridSchedule, build_schedule, cuts
 from wgtorch.blocks.diffusion.schedules.grid import none_between
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, UnknownNameError, require, suggest
@@ -28,6 +29,8 @@ from wgtorch.roles import Schedule, Solver
 
 SEQUENCES = ("karras", "exponential", "beta")
 """Of sigmas, that schedulers take by a setting ``use_..._sigmas``."""
+TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+"""Settings that say how a model of diffusion is noised in training."""
 
 
 def scheduler_names() -> list[str]:
@@ -224,7 +227,18 @@ class DiffusersSchedule(Schedule):
         self.num_steps, self.set_timesteps = num_steps, dict(set_timesteps or {})
         make_scheduler(scheduler, self.scheduler_config)  # says now what is wrong
 
-    @property
+    @cached_property
+    def trained_schedule(self) -> GridSchedule | None:
+        """How the scheduler's model is noised in training, by its betas or as a flow; None where it says neither."""
+        known = {**default_settings(self.scheduler, self.scheduler_config), **self.scheduler_config}
+        if self.scheduler.startswith("Flow") or known.get("use_flow_sigmas"):
+            shift = known.get("shift", known.get("flow_shift")) or 1.0
+            return build_schedule({"kind": "flow", "num_train_timesteps": known["num_train_timesteps"], "shift": shift})
+        if "beta_start" not in known:
+            return None
+        return build_schedule({"kind": "diffusion", **{name: known[name] for name in TRAINING if known.get(name) is not None}})
+
+    @cached_property
     def prediction(self) -> str:
         """What the backbone predicts, as the scheduler takes it.
 

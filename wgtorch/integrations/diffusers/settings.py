@@ -8,10 +8,9 @@ from typing import Any
 
 from wgtorch.blocks.diffusion.schedules.betas import BETA_SCHEDULES
 from wgtorch.blocks.diffusion.solvers.ddpm import VARIANCES
-from wgtorch.integrations.diffusers.schedulers import SEQUENCES, default_settings
+from wgtorch.integrations.diffusers.schedulers import SEQUENCES, TRAINING, default_settings
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
-_TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 _SPACING = ("timestep_spacing", "steps_offset")
 
 
@@ -58,7 +57,7 @@ def translated(scheduler: str, settings: Settings) -> tuple[str, dict[str, Any],
     if scheduler not in _TRANSLATIONS:
         raise Unknown(scheduler)
     convention, translate = _TRANSLATIONS[scheduler]
-    schedule = {"convention": convention, **settings.taken(*_TRAINING), **settings.taken(*_SPACING)}
+    schedule = {"convention": convention, **settings.taken(*TRAINING), **settings.taken(*_SPACING)}
     if schedule["beta_schedule"] not in BETA_SCHEDULES and schedule["trained_betas"] is None:
         raise Unknown("beta_schedule")
     schedule["trained_betas"] = None if schedule["trained_betas"] is None else [float(beta) for beta in schedule["trained_betas"]]

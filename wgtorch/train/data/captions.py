@@ -45,11 +45,10 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     listed: dict[Path, str] = {}
     for path in sorted(path for name in LISTS for path in folder.rglob(name)):
         listed.update(_listed(path))
-    known = set(pictures)
-    for path in listed:
-        if path not in known:
-            near = suggest(path.name, [each.name for each in pictures])
-            raise ConfigError(f"data.folder: a list of captions names {path}, which is not there; {near}")
+    there = pictures_in(folder)  # those that cannot be read among them
+    for path in sorted(listed.keys() - set(there)):
+        near = suggest(path.name, [each.name for each in there])
+        raise ConfigError(f"data.folder: a list of captions names {path}, which is not there; {near}")
     told = [(listed.get(path), _beside(path), fallback) for path in pictures]
     found = [next((text for text in each if text is not None), None) for each in told]  # an empty caption is one
     without = [path.name for path, caption in zip(pictures, found, strict=True) if caption is None]

@@ -199,8 +199,9 @@ def _backbones(graph: Graph) -> list[str]:
 
 
 def prediction_in(graph: Graph | None) -> str | None:
-    """What the graph's solver takes the backbone to predict."""
-    found = {child.prediction for child in graph.nodes.values() if isinstance(child, GridSolver)} if graph is not None else set()
+    """What the graph's solver, or a foreign scheduler, takes the backbone to predict."""
+    blocks: list[Any] = [] if graph is None else list(graph.nodes.values())
+    found = {child.prediction for child in blocks if isinstance(child, GridSolver) or hasattr(type(child), "trained_schedule")}
     return next(iter(found)) if len(found) == 1 else None
 
 
@@ -212,7 +213,7 @@ def schedule_in(graph: Graph | None) -> GridSchedule | None:
         if isinstance(child, GridSchedule):
             return child
     for child in graph.nodes.values():
-        if isinstance(own := getattr(child, "schedule", None), GridSchedule):
+        if isinstance(own := getattr(child, "schedule", getattr(child, "trained_schedule", None)), GridSchedule):
             return own
     for child in graph.nodes.values():
         if isinstance(child, GridSolver):
