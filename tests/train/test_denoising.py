@@ -259,7 +259,7 @@ def test_validation_covers_all_levels_of_noise_however_few_are_held_out(held_out
 FOREIGN = ("PNDM", "LMSDiscrete", "DPMSolverSinglestep", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DEISMultistep", "TCD", "SASolver")
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
+@pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_scheduler_that_is_only_wrapped_says_how_its_model_is_trained(name: str) -> None:
     diffusers = pytest.importorskip("diffusers")
