@@ -92,8 +92,8 @@ def read_training(path: str | os.PathLike[str], map_location: Any = None) -> dic
         why = next((line for line in str(error).splitlines() if "nsupported" in line), str(error)).partition(". ")[0]
         raise CheckpointError(f"{state}: cannot be read as tensors and plain data: {why.strip()}") from error
     for key, kind in _HOLDS.items():
-        value: Any = found.get(key) if isinstance(found, dict) else found
-        if not isinstance(value, kind) or (key == "loops" and "fit_loop" not in value):
+        value = found.get(key) if isinstance(found, dict) else found
+        if not isinstance(value, kind) or (key == "loops" and "fit_loop" not in found["loops"]):
             raise CheckpointError(f"{state}: {key} is {describe(value)}; expected what a training wrote, with {', '.join(_HOLDS)}")
     return cast("dict[str, Any]", found)
 
