@@ -93,6 +93,18 @@ def test_pictures_of_pillow_of_any_size_alone_and_in_lists(origins: dict[str, An
     assert (alone - as_tensor).abs().max() > 1e-3, "Pillow's are resized by another rule"
 
 
+def test_pictures_of_pillow_for_flux_2_and_kontext(origins: dict[str, Any]) -> None:
+    odd = [of_pillow(picture(72)[0], (96, 72)), of_pillow(picture(64)[0])]
+    call: dict[str, Any] = {"prompt": PROMPT, "num_inference_steps": 2, "height": 16, "width": 16}
+    klein = tiny_prompted.flux2_klein()
+    graph = Graph.from_diffusers(klein, task="image_to_image")
+    for image in (odd[0], odd):
+        check_equal(klein, graph, **call, image=image, max_sequence_length=64, text_encoder_out_layers=(1, 2, 3))
+    kontext = diffusers.FluxKontextPipeline(**origins["flux"].components)
+    graph = Graph.from_diffusers(kontext, task="image_to_image")
+    check_equal(kontext, graph, **call, image=odd[0], max_sequence_length=16, max_area=256, _auto_resize=False)
+
+
 def test_a_list_of_pictures_of_unlike_sizes(origins: dict[str, Any]) -> None:
     _, graph, call = opened(origins, "sd", "Img2Img")
     own = [of_pillow(picture(tiny.PIXELS)[0]), of_pillow(picture(24)[0])]

@@ -13,6 +13,7 @@ from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
+from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import GUIDANCE, HEIGHT, MU, NUM_STEPS, NUM_TOKENS, WIDTH
 
 PATCH = 2
@@ -89,7 +90,11 @@ class Flux2Pictures(Block):
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
-        "image": Port(description="a picture [3, H, W] in [0, 1], several of one size [n, 3, H, W], or a list of such"),
+        "image": Port(
+            dtype="image",
+            raw=True,
+            description="a picture [3, H, W] in [0, 1], several [n, 3, H, W], of Pillow, or a list of such",
+        ),
         "height": HEIGHT,
         "width": WIDTH,
     }
@@ -113,7 +118,7 @@ class Flux2Pictures(Block):
         processors: Any = require("diffusers.pipelines.flux2.image_processor", "diffusers")
         processor, found = processors.Flux2ImageProcessor(vae_scale_factor=self.multiple), []
         given = image if isinstance(image, (list, tuple)) else [image]
-        for picture in [one for some in given for one in some.reshape(-1, *some.shape[-3:])]:
+        for picture in [one for some in given for one in batch_of(some, f"{self.block_id}.image")]:
             bytes_ = (picture.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu()
             shown = pillow.fromarray(bytes_.numpy())
             try:
