@@ -194,12 +194,23 @@ def test_embeddings_of_some_encoders_only(pipelines: dict[str, Any], tmp_path: P
 
 def in_one_file(pipeline: Any) -> dict[str, torch.Tensor]:
     """Weights of Stable Diffusion under the names of its first code."""
-    names = {paths[0]: name for name, paths in first_names(pipeline.unet).items()}
+    found = {**in_first_code(pipeline.unet), **first_stage(pipeline.vae)}
+    for key, value in pipeline.text_encoder.state_dict().items():
+        found[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
+    return {key: value.contiguous() for key, value in found.items()}
+
+
+def in_first_code(unet: Any) -> dict[str, torch.Tensor]:
+    names = {paths[0]: name for name, paths in first_names(unet).items()}
     found = {}
-    for key, value in pipeline.unet.state_dict().items():
+    for key, value in unet.state_dict().items():
         path, _, kind = key.rpartition(".")
         found[f"model.diffusion_model.{names[path]}.{kind}"] = value
-    count = len(pipeline.vae.encoder.down_blocks)
+    return found
+
+
+def first_stage(vae: Any) -> dict[str, torch.Tensor]:
+    found, count = {}, len(vae.encoder.down_blocks)
     rules: tuple[tuple[str, Any], ...] = (
         (r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)", r"encoder.down.\1.block.\2"),
         (r"encoder\.down_blocks\.(\d+)\.downsamplers\.0", r"encoder.down.\1.downsample"),
@@ -213,14 +224,12 @@ def in_one_file(pipeline: Any) -> dict[str, torch.Tensor]:
         (r"attn_1\.to_([qkv])", r"attn_1.\1"),
         (r"attn_1\.to_out\.0", "attn_1.proj_out"),
     )
-    for key, value in pipeline.vae.state_dict().items():
+    for key, value in vae.state_dict().items():
         for pattern, words in rules:
             key = re.sub(pattern, words, key)
         is_kernel = "attn_1" in key and key.endswith("weight") and "norm" not in key
         found[f"first_stage_model.{key}"] = value[:, :, None, None] if is_kernel else value
-    for key, value in pipeline.text_encoder.state_dict().items():
-        found[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
-    return {key: value.contiguous() for key, value in found.items()}
+    return found
 
 
 def test_a_single_file_and_a_dtype(pipelines: dict[str, Any], tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def from_diffusers(
         config: for a single file the folder of a pipeline of the same kind, whose configs, tokenizers and class count; without one
             diffusers looks for them in the local cache of the hub.
         components: models in place of those of a folder, by their names there: a module, such as a quantised one, or the path of a
-            ``.gguf`` file, whose weights stay quantised (``{"transformer": "flux1-dev-Q4_0.gguf"}``). Such a graph runs, and is not saved.
+            ``.safetensors`` file, or of a ``.gguf`` file, whose weights stay quantised (``{"transformer": "flux1-dev-Q4_0.gguf"}``). With
+            quantised weights such a graph runs, and is not saved.
 
     Raises:
         CheckpointError: the folder holds no pipeline, or files that cannot be read.

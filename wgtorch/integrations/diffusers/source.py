@@ -105,7 +105,7 @@ class FolderSource(Source):
         return BlockRegistry.build({"block_type": block_type, "config": {**config, "model": settings, "checkpoint_ref": str(folder)}})
 
     def _component(self, part: str) -> Any:
-        """A model that was given in place of the folder's; one of a GGUF file is read as diffusers reads it, and stays quantised.
+        """A model that was given in place of the folder's; one of a file is read as diffusers reads it, and of a GGUF file stays quantised.
 
         Raises:
             CheckpointError: diffusers cannot read the file.
@@ -114,13 +114,15 @@ class FolderSource(Source):
         if not isinstance(found, (str, os.PathLike)):
             return found
         library: Any = require("diffusers", "diffusers")
-        require("gguf", "smollm")
+        is_quantised = Path(found).suffix == ".gguf"
+        if is_quantised:
+            require("gguf", "smollm")
         kind = getattr(library, self.classes[part])
         compute = torch.get_default_dtype() if self.dtype is None else getattr(torch, self.dtype)
         try:
             self.given[part] = kind.from_single_file(
                 str(found),
-                quantization_config=library.GGUFQuantizationConfig(compute_dtype=compute),
+                quantization_config=library.GGUFQuantizationConfig(compute_dtype=compute) if is_quantised else None,
                 config=str(self.folder / part),
                 local_files_only=True,
                 torch_dtype=compute,
