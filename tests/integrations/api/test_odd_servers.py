@@ -251,6 +251,105 @@ def test_counts_of_tokens_are_counts_or_unknown(server: ScriptedServer, build, u
     assert (out["prompt_tokens"], out["completion_tokens"]) == counts
 
 
+# --- other protocols ----------------------------------------------------------------------------------------------------
+
+
+def claude(content: Any, stop: str = "end_turn", **more: Any) -> Reply:
+    found = {"id": "1", "type": "message", "role": "assistant", "model": "m", "content": content, "stop_reason": stop}
+    return Reply(raw=json.dumps({**found, "usage": {"input_tokens": -3, "output_tokens": "4"}, **more}).encode())
+
+
+def response(output: Any, status: str = "completed", **more: Any) -> Reply:
+    return Reply(raw=json.dumps({"id": "1", "object": "response", "status": status, "model": "m", "output": output, **more}).encode())
+
+
+def typed(*events: dict[str, Any]) -> Reply:
+    return Reply(
+        raw=b"".join(b"event: %s\ndata: %s\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in events), headers=EVENTS
+    )
+
+
+TEXT, SPOKEN = {"type": "text", "text": "the answer"}, {"type": "output_text", "text": "the answer"}
+THOUGHT = {"type": "reasoning", "summary": None, "content": [{"type": "reasoning_text", "text": "hmm"}]}
+FOUND = {
+    "anthropic": [
+        claude([{"type": "thinking", "thinking": "hmm"}, {"type": "text", "text": None}, TEXT]),
+        claude("<think>hmm</think>the answer"),
+    ],
+    "openai_responses": [
+        response([THOUGHT, {"type": "message", "content": [{"type": "odd"}, SPOKEN]}]),
+        response(
+            [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hmm"}]}, {"type": "message", "content": "the answer"}]
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("provider", FOUND)
+def test_answers_of_other_protocols(server: ScriptedServer, build, provider: str) -> None:
+    for reply in FOUND[provider]:
+        server.script(reply)
+        out = build(provider=provider, retries=0)(prompt="x")
+        assert (out["text"], out["thoughts"], out["usage"]["prompt_tokens"]) == ("the answer", "hmm", None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "reply"),
+    [
+        ("anthropic", claude([{"type": "tool_use", "id": "1", "name": "answer", "input": {"a": 1}}])),
+        ("openai_responses", response([{"type": "function_call", "name": "answer", "arguments": '{"a": 1}'}])),
+    ],
+)
+def test_a_call_is_a_value_where_one_is_asked_for(server: ScriptedServer, build, provider: str, reply: Reply) -> None:
+    server.script(reply, reply)
+    assert build(provider=provider, schema=SCHEMA)(prompt="x")["data"] == {"a": 1}
+    with pytest.raises(ApiAnswerError, match="called tools and wrote no text"):
+        build(provider=provider)(prompt="x")
+
+
+START = {"type": "message_start", "message": {"id": "1", "type": "message", "role": "assistant", "content": [], "usage": {}}}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+LIMITED = {"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "reply", "kind", "words"),
+    [
+        ("anthropic", Reply(raw=json.dumps(OVERLOADED).encode()), ApiTransportError, "Overloaded"),
+        ("anthropic", typed(START, OVERLOADED), ApiTransportError, "Overloaded"),
+        ("anthropic", typed(START, LIMITED), ApiQuotaError, "slow down"),
+        ("anthropic", Reply(raw=b"<html>Please sign in</html>", headers=PAGE), ApiAnswerError, "says: Please sign in"),
+        ("openai_responses", response([], "failed", error={"code": "rate_limit_exceeded", "message": "slow"}), ApiQuotaError, "429, slow"),
+        (
+            "openai_responses",
+            response([{"type": "message", "content": [SPOKEN]}], "in_progress"),
+            ApiAnswerError,
+            "its status is 'in_progress'",
+        ),
+        (
+            "openai_responses",
+            response([{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}]),
+            ApiContentError,
+            "refuses: no",
+        ),
+        ("openai_responses", typed({"type": "error", "message": "it died", "code": "server_error"}), ApiTransportError, "it died"),
+        ("openai_responses", Reply(raw=b"<html>Please sign in</html>", headers=PAGE), ApiAnswerError, "says: Please sign in"),
+    ],
+)
+def test_failures_of_other_protocols(server: ScriptedServer, build, provider: str, reply: Reply, kind: type[ApiError], words: str) -> None:
+    server.respond = lambda seen: reply
+    ask = build(provider=provider, retries=0)
+    with pytest.raises(ApiError, match=words) as caught:
+        list(ask.stream(prompt="x")) if "text" in reply.headers.get("Content-Type", "") else ask(prompt="x")
+    assert type(caught.value) is kind
+
+
+def test_a_response_that_ends_without_its_pieces_is_told_whole(server: ScriptedServer, build) -> None:
+    whole = json.loads(response([{"type": "message", "content": [SPOKEN]}]).raw or b"")
+    server.script(typed({"type": "response.completed", "response": whole}))
+    assert "".join(build(provider="openai_responses").stream(prompt="x")) == "the answer"
+
+
 def test_half_a_letter_does_not_reach_a_state(server: ScriptedServer, build) -> None:
     server.script(Reply(raw=b'{"choices": [{"message": {"content": "hi \\ud83d"}}]}'))
     assert build()(prompt="x")["text"] == "hi \ufffd"

@@ -27,6 +27,10 @@ from wgtorch.integrations.api.capabilities import Refusal
 _POLICY_CODES = ("content_filter", "content_policy_violation", "moderation_blocked", "responsibleaipolicyviolation", "refusal")
 _CREDIT_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_error", "credit_balance_too_low")
 _STATUS = re.compile(r"[45]\d\d")
+_STATUS_OF = {
+    "authentication_error": 401, "invalid_api_key": 401, "permission_error": 403, "not_found_error": 404, "rate_limit_error": 429,
+    "rate_limit_exceeded": 429, "api_error": 500, "server_error": 500, "overloaded_error": 529,
+}  # fmt: skip
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "anyio", "h11", "h2", "ssl")
 
 
@@ -70,7 +74,7 @@ def not_an_answer(words: str, answer: Any = None) -> BadAnswer:
     if not said:
         return BadAnswer(Failure(ApiAnswerError, words, again=True))
     codes = [str(code).lower() for code in _named_codes(body, 3)]
-    status = next((int(code) for code in codes if _STATUS.fullmatch(code)), None)
+    status = _status_in(codes)
     if status is None and not any(code in (*_POLICY_CODES, *_CREDIT_CODES) for code in codes):
         return BadAnswer(Failure(ApiAnswerError, f"{words}, and says: {said}", again=True))
     return BadAnswer(_classified(status, said, codes))
@@ -95,7 +99,7 @@ def failure_of(error: BaseException, sdk: ModuleType) -> Failure | None:
     if isinstance(error, sdk.APIConnectionError):
         return Failure(ApiTransportError, f"no connection: {error.__cause__ or error}", again=True)
     if isinstance(error, sdk.APIStatusError):
-        return _of_status(error)
+        return _of_status(error) if error.status_code >= 400 else _in_stream(error)
     if isinstance(error, (sdk.APIResponseValidationError, ValueError, RecursionError)):  # JSONDecodeError, UnicodeDecodeError
         said = _shortened(_said(getattr(error, "doc", "")))  # what is no JSON
         return Failure(ApiAnswerError, f"the answer cannot be read: {error}{said and f'; it says: {said}'}", again=True)
@@ -129,11 +133,15 @@ def _classified(status: int | None, words: str, codes: list[str], after: float |
 
 def _in_stream(error: Any) -> Failure:
     words, codes = _words(error), _codes(error)
-    status = next((int(code) for code in codes if _STATUS.fullmatch(code)), None)
-    if status is not None or any(code in _POLICY_CODES for code in codes):
+    if (status := _status_in(codes)) is not None or any(code in _POLICY_CODES for code in codes):
         return _classified(status, words, codes)
-    limited = any("rate_limit" in code for code in codes)
-    return Failure(ApiQuotaError if limited else ApiTransportError, words, again=True)
+    return Failure(ApiTransportError, words, again=True)
+
+
+def _status_in(codes: list[str]) -> int | None:
+    """The status of HTTP that an error's codes stand for, where they tell one."""
+    known = (int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(code) for code in codes)
+    return next((status for status in known if status is not None), None)
 
 
 _LONGEST = 500  # characters of a provider's words

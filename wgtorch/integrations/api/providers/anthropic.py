@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -10,10 +11,10 @@ from typing import Any
 from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
-from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
+from wgtorch.integrations.api.failures import not_an_answer, refused
 from wgtorch.integrations.api.media import base64_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, register_provider
-from wgtorch.integrations.api.providers.chat_messages import count_of, reason_of
+from wgtorch.integrations.api.providers.chat_messages import count_of, reason_of, said_in
 from wgtorch.integrations.api.providers.chat_stream import StreamWatch
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import Message, TextRequest
@@ -52,7 +53,7 @@ class Anthropic(Provider):
         async def send(body: Mapping[str, Any]) -> Answer:
             if on_piece is not None or body["max_tokens"] >= _STREAMED_FROM:
                 return await self._streamed(body, on_piece)
-            return await self._at_once(body)
+            return await self._at_once(body, has_schema=request.schema is not None)
 
         answer = await self.adapted(
             "complete", model, lambda known: self._body(model, request, options, known), send, has_schema=request.schema is not None
@@ -75,14 +76,17 @@ class Anthropic(Provider):
             asked["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return {**asked, "extra_body": dict(options)} if options else asked
 
-    async def _at_once(self, asked: Mapping[str, Any]) -> Answer:
+    async def _at_once(self, asked: Mapping[str, Any], *, has_schema: bool) -> Answer:
         answer = await self._client.messages.create(**asked)
-        if not isinstance(getattr(answer, "content", None), list):
+        if getattr(answer, "content", None) is None:
             raise not_an_answer("the answer holds no content", answer)
-        text = "".join(block.text for block in answer.content if block.type == "text")
-        thoughts = "".join(block.thinking for block in answer.content if block.type == "thinking")
         _check_allowed(answer.stop_reason)
-        return Answer(text, reason_of(answer.stop_reason), thoughts=thoughts, **_tokens(answer.usage))
+        text, thoughts = said_in(answer)
+        called = [block for block in answer.content if getattr(block, "type", "") == "tool_use"]
+        if called and not text and has_schema and len(called) == 1:
+            return Answer(json.dumps(called[0].input), thoughts=thoughts, **_tokens(answer.usage))
+        reason = "tools" if called and not text else reason_of(answer.stop_reason)
+        return Answer(text, reason, thoughts=thoughts, **_tokens(answer.usage))
 
     async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         pieces: list[str] = []
@@ -93,10 +97,10 @@ class Anthropic(Provider):
         stream = await self._client.messages.create(**asked, stream=True)
         if not hasattr(stream, "__aiter__"):
             raise not_an_answer("the answer is no stream")
-        if on_piece is not None:
-            StreamWatch(stream, lambda: on_piece(""))
+        watch = StreamWatch(stream, lambda: None if on_piece is None else on_piece(""))
         async with stream:
             async for event in stream:
+                watch.is_stream = True
                 if event.type == "message_start":
                     read = _tokens(event.message.usage)
                 elif event.type == "content_block_delta" and event.delta.type == "text_delta":
@@ -112,7 +116,7 @@ class Anthropic(Provider):
                     ended = True
         _check_allowed(reason)
         if not ended:
-            raise broken_off()
+            raise watch.broken_off()
         counted = {**read, "completion_tokens": written}
         return Answer("".join(pieces), reason_of(reason), tuple(pieces), thoughts="".join(thoughts), **counted)
 

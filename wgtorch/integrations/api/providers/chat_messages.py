@@ -48,7 +48,7 @@ def said_in(message: Any) -> tuple[str, str]:
     The content is a text, None, or a list of parts; thoughts are parts of it, or entries beside it.
     """
     text, thoughts = _parts(_entry(message, "content"))
-    beside = next((found for name in _THOUGHTS if (found := _text(_entry(message, name)))), "")
+    beside = next((found for name in _THOUGHTS if (found := text_of(_entry(message, name)))), "")
     return text, beside or thoughts
 
 
@@ -121,9 +121,9 @@ def _parts(content: Any) -> tuple[str, str]:
     for part in content if isinstance(content, (list, tuple)) else [content]:
         kind = str(_entry(part, "type") or "text")
         if kind in ("thinking", "reasoning", "reasoning_text") or _entry(part, "thought") is True:
-            thoughts.append(_text(_entry(part, "thinking") or _entry(part, "reasoning") or _entry(part, "text")))
+            thoughts.append(text_of(_entry(part, "thinking") or _entry(part, "reasoning") or _entry(part, "text")))
         elif kind in ("text", "output_text"):
-            texts.append(_text(part))
+            texts.append(text_of(part))
     return "".join(texts), "".join(thoughts)
 
 
@@ -134,13 +134,13 @@ def _is_value(content: Any) -> bool:
     return not isinstance(content, Mapping) or (bool(content) and not {"type", "text", "refusal"} & set(content))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """The text of a part, of parts, or of what they hold."""
     if isinstance(value, (list, tuple)):
-        return "".join(map(_text, value))
+        return "".join(map(text_of, value))
     if isinstance(value, str) or value is None:
         return value or ""
-    return next((found for name in ("text", "content", "summary") if (found := _text(_entry(value, name)))), "")
+    return next((found for name in ("text", "content", "summary") if (found := text_of(_entry(value, name)))), "")
 
 
 def count_of(value: Any) -> int | None:

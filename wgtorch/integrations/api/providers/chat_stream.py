@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from wgtorch.integrations.api.answers import Answer
-from wgtorch.integrations.api.failures import broken_off, refused
+from wgtorch.integrations.api.failures import BadAnswer, broken_off, not_an_answer, refused
 from wgtorch.integrations.api.providers.chat_messages import calls_tools, check_ended, choice_of, message_in, reason_of, said_in, tokens_of
 
 _DONE = re.compile(rb"(?:^|[\r\n])data: *\[DONE\]")
@@ -90,6 +90,11 @@ class StreamWatch:
         self._alive, self._tail = alive, b""
         self._bytes = stream.response.aiter_bytes
         stream.response.aiter_bytes = self._watched
+
+    def broken_off(self) -> BadAnswer:
+        """The failure of a stream without an end, or of an answer that is none."""
+        text = self.body.decode(errors="replace").strip()
+        return broken_off() if self.is_stream or text[:1] not in ("{", "<") else not_an_answer("the answer is no stream", text)
 
     async def _watched(self, *args: Any) -> AsyncIterator[bytes]:
         async for piece in self._bytes(*args):

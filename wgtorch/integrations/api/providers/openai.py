@@ -102,20 +102,14 @@ class OpenAI(Provider):
             if str(getattr(error, "doc", "")).strip() != "[DONE]":  # which the SDK knows without spaces alone
                 raise
         if not watch.is_stream and not watch.saw_done:  # a server that does not know ``stream``
-            answer = self._unstreamed(watch.body, has_schema=has_schema)
+            try:
+                found = json.loads(watch.body)
+            except ValueError:
+                raise watch.broken_off() from None
+            answer = _answer_of(self._whole.construct(**found), has_schema=has_schema)
             on_piece(answer.text)
             return answer
         return heard.answer(is_whole=watch.saw_done)
-
-    def _unstreamed(self, body: bytes, *, has_schema: bool) -> Answer:
-        text = body.decode(errors="replace").strip()
-        if text[:1] not in ("{", "<"):
-            raise broken_off()
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise not_an_answer("the answer is no stream", text) from None
-        return _answer_of(self._whole.construct(**found), has_schema=has_schema)
 
     def _sampling(self, request: TextRequest) -> dict[str, Any]:
         longest = "max_completion_tokens" if self.is_home else "max_tokens"  # other servers know the older name alone

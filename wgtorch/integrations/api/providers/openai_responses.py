@@ -9,10 +9,10 @@ from typing import Any
 from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
-from wgtorch.integrations.api.failures import broken_off, not_an_answer, refused
+from wgtorch.integrations.api.failures import not_an_answer, refused
 from wgtorch.integrations.api.media import data_url_of
 from wgtorch.integrations.api.providers.base import OnPiece, cut_at, register_provider
-from wgtorch.integrations.api.providers.chat_messages import reason_of, tokens_of
+from wgtorch.integrations.api.providers.chat_messages import check_allowed, reason_of, said_in, text_of, tokens_of
 from wgtorch.integrations.api.providers.chat_stream import StreamWatch
 from wgtorch.integrations.api.providers.openai import OpenAI
 from wgtorch.integrations.api.secrets import Secret
@@ -35,17 +35,19 @@ class OpenAIResponses(OpenAI):
 
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         async def send(body: Mapping[str, Any]) -> Answer:
-            return await (self._at_once(body) if on_piece is None else self._streamed(body, on_piece))
+            return await (self._at_once(body, has_schema) if on_piece is None else self._streamed(body, on_piece))
+
+        has_schema = request.schema is not None
 
         def body(known: Capabilities) -> dict[str, Any]:
             return {**_body(model, request, known), **options, **({} if on_piece is None else {"stream": True})}
 
-        answer = await self.adapted("respond", model, body, send, has_schema=request.schema is not None)
+        answer = await self.adapted("respond", model, body, send, has_schema=has_schema)
         absent = ("seed",) if request.seed is not None else ()
         return cut_at(replace(answer, left_out=(*absent, *answer.left_out)), request.stop)
 
-    async def _at_once(self, asked: Mapping[str, Any]) -> Answer:
-        return _answer(await self._client.post("/responses", cast_to=self._whole, body=asked))
+    async def _at_once(self, asked: Mapping[str, Any], has_schema: bool) -> Answer:
+        return _answer(await self._client.post("/responses", cast_to=self._whole, body=asked), has_schema=has_schema)
 
     async def _streamed(self, asked: Mapping[str, Any], on_piece: OnPiece) -> Answer:
         pieces: list[str] = []
@@ -53,17 +55,24 @@ class OpenAIResponses(OpenAI):
         stream = await self._client.post("/responses", cast_to=self._whole, body=asked, stream=True, stream_cls=self._stream)
         if not hasattr(stream, "__aiter__"):
             raise not_an_answer("the answer is no stream")
-        StreamWatch(stream, lambda: on_piece(""))
+        watch = StreamWatch(stream, lambda: on_piece(""))
         async with stream:
             async for event in stream:
+                watch.is_stream = True
                 if event.type == "response.output_text.delta":
                     pieces.append(event.delta)
                     on_piece(event.delta)
                 elif event.type in ("response.completed", "response.incomplete", "response.failed"):
                     last = event.response
+                elif event.type == "error":
+                    raise not_an_answer("the model failed", event)
         if last is None:
-            raise broken_off()
-        return replace(_answer(last), text="".join(pieces), pieces=tuple(pieces))
+            raise watch.broken_off()
+        answer = _answer(last)
+        if not pieces and answer.text:
+            pieces.append(answer.text)
+            on_piece(answer.text)
+        return replace(answer, text="".join(pieces), pieces=tuple(pieces))
 
 
 def _body(model: str, request: TextRequest, known: Capabilities) -> dict[str, Any]:
@@ -90,24 +99,26 @@ def _turn(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": [*shown, {"type": kind, "text": message.text}]}
 
 
-def _answer(response: Any) -> Answer:
-    """The text, thoughts and end of a response."""
+def _answer(response: Any, *, has_schema: bool = False) -> Answer:
+    """The text, thoughts and end of a response; where a value is asked for and a function is called with it, its arguments."""
     if not isinstance(getattr(response, "output", None), list):
         raise not_an_answer("the answer holds no output", response)
     if response.status == "failed":
-        raise not_an_answer(f"the model failed: {getattr(response.error, 'message', response.error)}")
+        raise not_an_answer("the model failed", {"error": getattr(response.error, "__dict__", response.error)})
+    if response.status in ("queued", "in_progress", "cancelled"):
+        raise not_an_answer(f"the answer is not whole: its status is {response.status!r}")
     texts, thoughts = [], []
     for item in response.output:
         if item.type == "message":
-            for part in item.content:
-                if part.type == "refusal":
-                    raise refused(f"the model refuses: {part.refusal}")
-                texts.append(part.text)
+            check_allowed(item, None)
+            texts.append(said_in(item)[0])
         elif item.type == "reasoning":
-            thoughts += [part.text for part in item.summary or ()]
+            thoughts.append("\n\n".join(filter(None, (text_of(part) for part in item.summary or ()))) or said_in(item)[1])
     reason = getattr(response.incomplete_details, "reason", None)
     if reason == "content_filter":
         raise refused("the answer was cut by the content filter")
-    called = not texts and any(item.type == "function_call" for item in response.output)
-    finish = "tools" if called else reason_of(reason)
-    return Answer("".join(texts), finish, thoughts="\n\n".join(thoughts), **tokens_of(response.usage))
+    called = [] if any(texts) else [item for item in response.output if item.type == "function_call"]
+    more: dict[str, Any] = {"thoughts": "\n\n".join(filter(None, thoughts)), **tokens_of(response.usage)}
+    if len(called) == 1 and has_schema:
+        return Answer(called[0].arguments or "", **more)
+    return Answer("".join(texts), "tools" if called else reason_of(reason), **more)
