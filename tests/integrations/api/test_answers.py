@@ -15,7 +15,7 @@ from wgtorch.testing import Reply, ScriptedServer
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
 
-def message(content: Any, finish: str = "stop", **more: Any) -> Reply:
+def message(content: Any, finish: Any = "stop", **more: Any) -> Reply:
     """A chat completion with whatever a server puts into its message."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **more}, "finish_reason": finish}
     body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}

@@ -51,6 +51,10 @@ ANSWERS = {
     "capitals": (message("<THINK>hmm</THINK>the answer"), "hmm"),
     "attributes": (message('<think time="3">hmm</think>\nthe answer'), "hmm"),
     "a longer name": (message("<antThinking>hmm</antThinking>the answer"), "hmm"),
+    "nothing thought": (message("<think/>the answer"), ""),
+    "a plain message": (body({"message": "the answer", "finish_reason": "stop"}), ""),
+    "text in an entry": (message([{"type": "text", "text": {"value": "the answer"}}]), ""),
+    "reason in an entry": (message("the answer", {"type": "eos_token"}), ""),
     "channel": (message("<|channel>thought\nhmm<channel|>the answer"), "hmm"),
     "parts of thought": (message([{"type": "reasoning_text", "text": "hmm"}, {"type": "text", "text": "the answer"}]), "hmm"),
     "end token": (message("the answer<|im_end|>"), ""),
@@ -97,6 +101,11 @@ FAILURES = {
         body({"message": {"content": "half"}, "finish_reason": "error", "error": {"code": 502, "message": "upstream died"}}),
         ApiTransportError, "status 502, upstream died",
     ),
+    "out of time": (message("half an ans", "timeout"), ApiTransportError, "was whole: timeout"),
+    "aborted": (message("half an ans", "abort"), ApiTransportError, "was whole: abort"),
+    "half and an error": (body({"message": "half"}, error={"message": "died", "code": 500}), ApiTransportError, "status 500, died"),
+    "an error without words": (body(error={"code": 429}), ApiQuotaError, "status 429"),
+    "nothing to see": (message("\u200b\ufeff\u00a0"), ApiAnswerError, "it is empty"),
     "tools said to be a stop": (message(None, tool_calls=TOOLS), ApiAnswerError, "called tools and wrote no text"),
     "nested status": (
         body(base_resp={"status_code": 1008, "status_msg": "insufficient balance"}), ApiAnswerError, "says: insufficient balance"
@@ -198,6 +207,7 @@ STREAMS = {
     "called JSON": sse(piece("the answer", "stop"), kind="application/json"),
     "no stream": Reply(raw=WHOLE, headers=EVENTS),
     "halves of a letter": sse(piece("the \ud83d"), piece("\ude00answer", "stop")),
+    "tag in pieces": sse(*map(piece, ("<thi", 'nk a="1', '">hm</th', "ink>the answer")), b"data: [DONE]"),
     "more after the end": sse(piece("the answer", "stop"), b"data: [DONE]", b"data: {broken"),
 }  # fmt: skip
 

@@ -71,13 +71,11 @@ def not_an_answer(words: str, answer: Any = None) -> BadAnswer:
     """
     body = answer.model_dump(warnings=False) if hasattr(answer, "model_dump") else answer
     said = _shortened(_said(body))
-    if not said:
-        return BadAnswer(Failure(ApiAnswerError, words, again=True))
     codes = [str(code).lower() for code in _named_codes(body, 3)]
     status = _status_in(codes)
     if status is None and not any(code in (*_POLICY_CODES, *_CREDIT_CODES) for code in codes):
-        return BadAnswer(Failure(ApiAnswerError, f"{words}, and says: {said}", again=True))
-    return BadAnswer(_classified(status, said, codes))
+        return BadAnswer(Failure(ApiAnswerError, f"{words}, and says: {said}" if said else words, again=True))
+    return BadAnswer(_classified(status, said or words, codes))
 
 
 def broken_off(words: str = "the stream broke off before the answer ended") -> BadAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from wgtorch.core.errors import AnswerFormatError, ApiAnswerError
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.structured import read_json, repairing
 
+_UNSEEN = f"{string.whitespace}\u00a0\u200b\u200c\u200d\u2060\ufeff"
 _WIDER = 4  # times the room that an answer was cut in
 _ROOM, _ROOM_TO_THINK = 1024, 4096  # tokens, at least, of a second try
 
@@ -39,7 +41,7 @@ def checked(request: TextRequest, answer: Completion, *, may_be_cut: bool) -> Ve
         may_be_cut: a text that ended at the most tokens it may have is good enough.
     """
     cut = answer.finish_reason == "length"
-    if not answer.text.strip():
+    if is_blank(answer.text):
         if answer.finish_reason == "tools":
             return Verdict(findings=("the model called tools and wrote no text; take them out of its options",), is_final=True)
         if cut:
@@ -50,6 +52,11 @@ def checked(request: TextRequest, answer: Completion, *, may_be_cut: bool) -> Ve
         value, findings = read_json(answer.text, request.schema)
         return Verdict(value, (*findings, "it was cut; be shorter") if findings and cut else tuple(findings), bool(findings) and cut)
     return Verdict(findings=("its text was cut",), is_cut=True) if cut and not may_be_cut else Verdict()
+
+
+def is_blank(text: str) -> bool:
+    """True for a text in which nothing can be read, not even a sign."""
+    return not text.strip(_UNSEEN)
 
 
 def with_more_room(request: TextRequest, answer: Completion) -> TextRequest:

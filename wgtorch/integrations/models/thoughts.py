@@ -16,7 +16,9 @@ _PAIRS = (
     ("<|channel>thought", "<channel|>"),  # Gemma 4
     ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>"),  # gpt-oss
 )
-_FORM = re.compile(r"(?<![`'\"“])<(/?)(think|thinking|thought|reasoning|antthinking)(?:\s[^<>]*)?>", re.IGNORECASE)
+_NAMES = "think|thinking|thought|reasoning|antthinking"
+_FORM = re.compile(rf"(?<![`'\"“])<(/?)({_NAMES})(?:\s[^<>]*?)?(/?)>", re.IGNORECASE)
+_UNFINISHED = re.compile(rf"</?(?:{_NAMES})\s[^<>]{{0,200}}$", re.IGNORECASE)
 """Tags as some models write them: in capitals, with attributes, or by a longer name."""
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "</s>")
 """Tokens that end an answer, which some servers leave in its text."""
@@ -38,7 +40,7 @@ def split_thoughts(text: str) -> tuple[str, str]:
     """
     text = _without_ends(text)
     plain = _FORM.sub(_plain_tag, text)
-    if not any(tag in plain for tag in _TAGS) or (
+    if (not any(tag in plain for tag in _TAGS) and "/>" not in text) or (
         plain.lstrip()[:1] in ("{", "[") and not any(plain.lstrip().startswith(opening) for opening, _ in _PAIRS)
     ):  # a tag inside of JSON is a value's
         return text, ""
@@ -63,6 +65,8 @@ def split_thoughts(text: str) -> tuple[str, str]:
 
 def _plain_tag(found: re.Match[str]) -> str:
     name = found[2].lower()
+    if found[3]:  # a tag with nothing in it
+        return ""
     return f"<{found[1]}{'thinking' if name == 'antthinking' else name}>"
 
 
@@ -132,6 +136,8 @@ class AnswerStream:
 
 def _beginning_of_tag(text: str) -> int:
     """Letters at the end of a text that may be the beginning of a tag."""
+    if unfinished := _UNFINISHED.search(text):
+        return len(unfinished[0])
     longest = max(map(len, _HELD_BACK))
     for length in range(min(longest - 1, len(text)), 0, -1):
         if any(tag.startswith(text[-length:].lower()) or tag.startswith(text[-length:]) for tag in _HELD_BACK):

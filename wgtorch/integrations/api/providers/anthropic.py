@@ -14,7 +14,7 @@ from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import not_an_answer, refused
 from wgtorch.integrations.api.media import base64_of
 from wgtorch.integrations.api.providers.base import OnPiece, Provider, register_provider
-from wgtorch.integrations.api.providers.chat_messages import count_of, reason_of, said_in
+from wgtorch.integrations.api.providers.chat_messages import check_ended, count_of, reason_of, said_in
 from wgtorch.integrations.api.providers.chat_stream import StreamWatch
 from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import Message, TextRequest
@@ -131,6 +131,7 @@ def _message(message: Message) -> dict[str, Any]:
 def _check_allowed(reason: str | None) -> None:
     if reason == "refusal":
         raise refused("the model refuses to answer")
+    check_ended(None, reason)
 
 
 def _tokens(usage: Any) -> dict[str, Any]:

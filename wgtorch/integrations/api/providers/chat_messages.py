@@ -17,6 +17,8 @@ _REASONS = {
 }  # fmt: skip
 _FILTERED = ("content_filter", "content-filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive", "refusal")
 """Words of servers for an answer that a filter or the model itself held back."""
+_BROKEN = ("error", "timeout", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource", "network_error", "pause_turn")
+"""Words for an answer that is not whole."""
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 """DeepSeek, vLLM and llama.cpp; OpenRouter and Ollama; others; OpenRouter's parts."""
 _MOST_TOKENS = 2**53
@@ -32,6 +34,8 @@ def message_of(message: Message) -> dict[str, Any]:
 
 def reason_of(reason: Any) -> str:
     """Why an answer ended, in our words: ``stop``, ``length``, ``tools``, or the server's own."""
+    if isinstance(reason, Mapping):  # as some servers have it inside
+        reason = reason.get("type") or reason.get("reason")
     word = str(reason or "stop").lower()
     return word if word in ("stop", "length") else _REASONS.get(word, str(reason))
 
@@ -56,7 +60,8 @@ def message_in(choice: Any) -> Any:
     """What a choice says: a message, a piece of one, or the plain text of older servers; None where it says nothing."""
     text = _entry(choice, "text")
     found = next((said for name in ("message", "delta") if (said := _entry(choice, name)) is not None), None)
-    return {"content": text} if found is None and isinstance(text, str) else found
+    plain = text if found is None else found
+    return {"content": plain} if isinstance(plain, str) else found
 
 
 def calls_tools(message: Any) -> bool:
@@ -87,8 +92,8 @@ def check_allowed(message: Any, reason: str | None) -> None:
 def check_ended(choice: Any, reason: str | None) -> None:
     """Raises where a filter or a failure ended the answer, whatever there is of it."""
     check_allowed(None, reason)
-    if str(reason).lower() == "error":
-        words, error = "the server failed before the answer was whole", _entry(choice, "error")
+    if str(reason).lower() in _BROKEN:
+        words, error = f"the server ended before the answer was whole: {reason}", _entry(choice, "error")
         raise not_an_answer(words, {"error": error}) if error else broken_off(words)
 
 
@@ -140,7 +145,7 @@ def text_of(value: Any) -> str:
         return "".join(map(text_of, value))
     if isinstance(value, str) or value is None:
         return value or ""
-    return next((found for name in ("text", "content", "summary") if (found := text_of(_entry(value, name)))), "")
+    return next((found for name in ("text", "value", "content", "summary") if (found := text_of(_entry(value, name)))), "")
 
 
 def count_of(value: Any) -> int | None:

@@ -205,6 +205,8 @@ class OpenAI(Provider):
 def _answer_of(answer: Any, *, has_schema: bool = False) -> Answer:
     """What a chat completion says; where a value is asked for and a function is called with it, its arguments."""
     choice = choice_of(getattr(answer, "choices", None))
+    if getattr(answer, "error", None):
+        raise not_an_answer("the server failed before the answer was whole", {"error": answer.error})
     if choice is None:
         check_prompt(answer)
         raise not_an_answer("the answer holds no message", answer)
