@@ -132,6 +132,7 @@ def test_the_next_one_is_fetched_ahead(tmp_path: Path) -> None:
     class Ahead(Elsewhere):
         """Brings ahead, and notes what is waited for."""
 
+        brings_ahead = True
         waited = 0
 
         def bring(self, tensors: Sequence[Tensor], *, ahead: bool = False) -> Any:
@@ -144,7 +145,6 @@ def test_the_next_one_is_fetched_ahead(tmp_path: Path) -> None:
 
     pool = Pool()
     pool.memory = memory = ModelMemory(Ahead(), 2 * BYTES)
-    memory.store.brings_ahead = True
     names, x = refs(tmp_path), torch.randn(1, WIDTH)
     graph = chain(names, pool)
     expected = graph.run({"x": x})["y"]
@@ -423,7 +423,8 @@ def test_what_goes_out_of_a_gpu_waits_for_all_of_its_streams(monkeypatch: pytest
         return data
 
     store = DeviceStore(torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append(f"waited for {device}"))
+    monkeypatch.setattr(store, "_stream", object())
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append(f"waited for {device}"))
     monkeypatch.setattr(store, "is_in", lambda tensor: True)
     monkeypatch.setattr(store, "_to_host", to_host)
     store.drop([torch.ones(1)])

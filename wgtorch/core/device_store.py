@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +16,10 @@ class Store(Protocol):
     device: torch.device
     keeps_addresses: bool
     """True when a tensor lies at the same address in both, so that a graph of gradients does not mind."""
-    brings_ahead: bool
-    """True when it can bring something in beside what is computed."""
+
+    @property
+    def brings_ahead(self) -> bool:
+        """True when it can bring something in beside what is computed."""
 
     def size_in(self, tensors: Iterable[Tensor]) -> int:
         """Bytes of tensors that are in."""
@@ -32,7 +35,7 @@ class Store(Protocol):
 
 
 class DeviceStore:
-    """Models compute on a device and wait in host memory.
+    """Models compute on a device and wait in host memory, page-locked where the device has streams (CUDA, ROCm, XPU, others' backends).
 
     Whatever goes out is copied, also what seems unchanged: a write through ``.data`` shows nowhere.
 
@@ -44,8 +47,19 @@ class DeviceStore:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._is_cuda = self.brings_ahead = device.type == "cuda"
-        self._stream: Any = None
+
+    @cached_property
+    def _stream(self) -> Any:
+        """Beside which what is called next is brought in; None where the device has no streams, or is not there."""
+        try:
+            torch.empty(1, pin_memory=True)
+            return torch.Stream(self.device)
+        except (RuntimeError, NotImplementedError, ValueError, AssertionError):
+            return None
+
+    @cached_property
+    def brings_ahead(self) -> bool:
+        return self._stream is not None
 
     def is_in(self, tensor: Tensor) -> bool:
         """True for a tensor on the device."""
@@ -58,20 +72,16 @@ class DeviceStore:
         if not ahead:
             self._swap(tensors, self._to_device)
             return None
-        self._stream = self._stream or torch.cuda.Stream(self.device)
-        with torch.cuda.stream(self._stream):
-            self._swap(tensors, self._to_device)
-            return self._stream.record_event()
+        self._stream.wait_stream(torch.accelerator.current_stream(self.device))
+        self._swap(tensors, self._beside)
+        return self._stream.record_event()
 
     def wait(self, token: Any, tensors: Sequence[Tensor]) -> None:
-        current = torch.cuda.current_stream(self.device)
-        current.wait_event(token)
-        for tensor in tensors:
-            tensor.data.record_stream(current)
+        torch.accelerator.current_stream(self.device).wait_event(token)
 
     def drop(self, tensors: Sequence[Tensor]) -> None:
-        if self._is_cuda:  # kernels that other streams have begun with them may still read what is given free here
-            torch.cuda.synchronize(self.device)
+        if self._stream is not None:  # kernels that other streams have begun with them may still read what is given free here
+            torch.accelerator.synchronize(self.device)
         self._swap([tensor for tensor in tensors if self.is_in(tensor)], self._to_host)
 
     def _swap(self, tensors: Sequence[Tensor], move: Callable[[Tensor], Tensor]) -> None:
@@ -81,10 +91,29 @@ class DeviceStore:
             key = (data.data_ptr(), data.dtype, data.shape, data.stride(), data.device) if data.numel() else id(tensor)
             if key not in moved:
                 moved[key] = move(data)
-            tensor.data = moved[key]
+            _set_data(tensor, moved[key])
 
     def _to_device(self, data: Tensor) -> Tensor:
-        return data.to(self.device, non_blocking=self._is_cuda and data.is_pinned())
+        return data.to(self.device, non_blocking=self._stream is not None and data.is_pinned())
+
+    def _beside(self, data: Tensor) -> Tensor:
+        made = torch.empty_like(data, device=self.device)  # of the stream that computes, which may so give it free
+        computes = torch.accelerator.current_stream(self.device)
+        torch.accelerator.set_stream(self._stream)
+        try:
+            return made.copy_(data, non_blocking=True)
+        finally:
+            torch.accelerator.set_stream(computes)
 
     def _to_host(self, data: Tensor) -> Tensor:
-        return torch.empty_like(data, device="cpu", pin_memory=self._is_cuda).copy_(data)
+        return torch.empty_like(data, device="cpu", pin_memory=self._stream is not None).copy_(data)
+
+
+def _set_data(tensor: Tensor, data: Tensor) -> None:
+    """Gives a tensor other memory, on another device; it stays the object that it is."""
+    if torch._has_compatible_shallow_copy_type(tensor, data):
+        tensor.data = data
+        return
+    made = torch.nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else data.detach()
+    made.__dict__.update(tensor.__dict__)  # which is swapped as well
+    torch.utils.swap_tensors(tensor, made)

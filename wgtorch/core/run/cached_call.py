@@ -20,6 +20,7 @@ from torch.utils._device import DeviceContext
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Call, Combine, Loop
+from wgtorch.core.run.autocast import autocast_states
 from wgtorch.core.run.content_digest import NoDigest, digest_of
 from wgtorch.core.run.fingerprint import changed_by_call
 from wgtorch.core.run.global_hooks import has_global_hooks
@@ -217,7 +218,7 @@ def _is_changed_from_outside() -> bool:
 
 def _surroundings() -> bytes:
     """What the numbers of an operator depend on beside its inputs."""
-    autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda", "xpu", "mps") if torch.is_autocast_enabled(kind)]
+    autocast = [state for state in autocast_states() if state[1]]
     backends = torch.backends
     flags = (
         torch.get_default_dtype(),

@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.core.errors import PortError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port, Spec
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, is_readable
 
 
 class Snapshot:
@@ -61,7 +61,7 @@ def _content(value: Any) -> Any:
     """What changes when a value is changed in place."""
     if isinstance(value, Tensor):
         version = None if value.is_inference() else value._version
-        return (version, tuple(value.shape), _digest(value))
+        return (version, ContentDigests().read(value) if is_readable(value) else _digest(value))
     if isinstance(value, Mapping):
         return [(key, _content(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):

@@ -15,7 +15,10 @@ from wgtorch.core.run.thread_context import in_this_context
 
 
 class _HandOver:
-    """Where the threads of a run leave events one at a time, and wait until the reader asks for the next."""
+    """Where the threads of a run leave events one at a time, and wait until the reader asks for the next.
+
+    Nothing is computed between the end of a block and the event after it, so that one alone waits: waking a thread costs more than a call.
+    """
 
     def __init__(self) -> None:
         self._offered: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -33,7 +36,8 @@ class _HandOver:
         with self._one_at_a_time:
             if not self.is_left:
                 self._offered.put(event)
-                self._taken.acquire()
+                if _is_waited_for(event):
+                    self._taken.acquire()
         if self.is_left:
             raise RunCancelled("nobody reads the events of the run any more")
 
@@ -42,7 +46,7 @@ class _HandOver:
         if self._is_waited_for:
             self._taken.release()
         event = self._offered.get()
-        self._is_waited_for = event is not None
+        self._is_waited_for = event is not None and _is_waited_for(event)
         return event
 
     def end(self, *_: Any) -> None:
@@ -53,6 +57,10 @@ class _HandOver:
         """Lets whoever waits go on, to find that nobody reads."""
         self.is_left = True
         self._taken.release()
+
+
+def _is_waited_for(event: Event) -> bool:
+    return event.kind != "end" or event.level != "block"
 
 
 def events_of(

@@ -11,25 +11,8 @@ import torch
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.run.active_call import ActiveCall, enter_call
+from wgtorch.core.run.autocast import autocast_states
 from wgtorch.core.run.foreign_draws import is_serving, serving
-
-_DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
-
-
-def _autocast_states() -> list[tuple[str, bool, torch.dtype]]:
-    """Autocast of every device type that PyTorch can tell of: (device type, is on, its dtype)."""
-    return [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST_TYPES]
-
-
-def _has_autocast(kind: str) -> bool:
-    try:
-        torch.get_autocast_dtype(kind)
-    except RuntimeError:
-        return False
-    return True
-
-
-_AUTOCAST_TYPES = tuple(kind for kind in _DEVICE_TYPES if _has_autocast(kind))
 
 
 class _autocast_as:
@@ -39,7 +22,7 @@ class _autocast_as:
         self.states = states
 
     def __enter__(self) -> None:
-        self.before, self.cache = _autocast_states(), torch.is_autocast_cache_enabled()
+        self.before, self.cache = autocast_states(), torch.is_autocast_cache_enabled()
         torch.autocast_increment_nesting()
         self._set(self.states)
 
@@ -64,7 +47,7 @@ class SteppedHere(Coroutine[Any, Any, Any]):
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.coroutine = coroutine
         self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        self.autocast, self.serves = _autocast_states(), is_serving()
+        self.autocast, self.serves = autocast_states(), is_serving()
 
     def _modes(self) -> AbstractContextManager[Any]:
         stack = ExitStack()
@@ -104,7 +87,7 @@ def in_this_context(function: Callable[[], Any], call: ActiveCall | None = None)
         context.run(enter_call, call)
     function = adapter_hook.hook.preserve(function)
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    autocast: Any = _autocast_as(_autocast_states()) if any(on for _, on, _ in _autocast_states()) else nullcontext()
+    autocast: Any = _autocast_as(autocast_states()) if any(on for _, on, _ in autocast_states()) else nullcontext()
     serves = is_serving()
 
     def called() -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from wgtorch.blocks.diffusion.solvers.flow_euler import FlowSolver
+from wgtorch.core.block_registry import BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph, SolverChanges
 from wgtorch.integrations.diffusers.families import FAMILIES
@@ -21,15 +23,17 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
     ``Scheduler.from_config(pipeline.scheduler.config)`` of diffusers does it, so that the result equals the pipeline with that scheduler.
 
     Args:
-        graph: with the nodes ``schedule`` and ``solver``.
+        graph: with the nodes ``schedule`` and ``solver``, or ``solver`` alone where it is one of a flow with steps of its own.
         solver: one of ours (``solver/dpmpp_2m``), or a scheduler of diffusers (``DPMSolverMultistepScheduler``).
         config: settings of the scheduler that are to be others (``use_karras_sigmas=True``).
 
     Raises:
         ConfigError: there is no such solver for the graph's schedule, or the two do not fit.
     """
+    if "schedule" not in graph.nodes and isinstance(walks := graph.nodes._modules.get("solver"), FlowSolver):
+        return _set_flow_solver(graph, walks, solver, config)
     if missing := [name for name in ("schedule", "solver") if name not in graph.nodes]:
-        raise ConfigError(f"set_solver: {graph.block_id} has no node {', '.join(missing)}")
+        raise ConfigError(f"set_solver: {graph.block_id} has no node {', '.join(missing)}; expected both, or a solver/flow_... alone")
     own, walks = graph.nodes["schedule"], graph.nodes["solver"]
     kind = type(getattr(graph.nodes["backbone"], "model", None)).__name__ if "backbone" in graph.nodes else ""
     is_even = any(family.is_even and kind in family.parts[family.model].classes for family in FAMILIES)
@@ -64,6 +68,17 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
     if takes_eta:
         graph.configure_node("solver", inputs={"eta": 0.0})  # as pipelines hand it over
         graph.expose_input("solver", "eta")
+
+
+def _set_flow_solver(graph: Graph, now: FlowSolver, solver: str, config: dict[str, Any]) -> None:
+    """Of a graph whose solver has its steps of itself: another solver of a flow over the same steps."""
+    known = [name for name in BlockRegistry.names() if name.startswith("solver/flow_")]
+    if solver not in known:
+        raise ConfigError(
+            f"set_solver: {graph.block_id} has no node schedule, so its solver has its steps of itself, as those of a flow do; "
+            f"{suggest(solver, known)}"
+        )
+    graph.replace_node("solver", BlockRegistry.build({"block_type": solver, "config": {**now.config, **config}}))
 
 
 SolverChanges.register("diffusers", set_solver)
