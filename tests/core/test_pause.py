@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tests.core.random_structures import Sketch, dags, loops
 from tests.core.test_precompute_invariants import Told
 from tests.core.test_precompute_invariants import loop as told_loop
-from wgtorch import Block, Graph, Paused, Pipeline, Rng, Stage, State, World
+from wgtorch import Block, Graph, NodeCache, Paused, Pipeline, Rng, Stage, State, World
 from wgtorch.core.errors import PortError, PortTypeError, RunTimeoutError, StorageError, UnknownNameError
 
 
@@ -452,3 +452,38 @@ def test_a_value_of_a_foreign_class_is_named(tmp_path: Path) -> None:
     assert graph.resume(paused) == {"y": 1}
     with pytest.raises(StorageError, match=r"b.thing: object .* cannot be stored"):
         paused.save(tmp_path / "paused")
+
+
+def test_a_saved_run_goes_on_bit_for_bit_wherever_its_values_lie(tmp_path: Path) -> None:
+    """Kernels sum in another order where memory begins elsewhere: a file's, or that of a row of a larger tensor."""
+
+    class Model(Block):
+        outputs = {"y": "tensor"}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * 1.1
+
+    torch.manual_seed(0)
+    graph = Graph("g")
+    for name in ("a", "b"):
+        graph.add_node(Model(), name, auto_connect=False)
+    graph.add_edge("a.y", "b.x")
+    graph.infer_exposed_ports()
+    values = [torch.randn(60)[offset : offset + 8].view(2, 4) for offset in range(20)] + [torch.randn(4, 2).t()]
+    with torch.no_grad():
+        for number, x in enumerate(values):
+            want = graph.run({"x": x})["y"]
+            for node in ("a", "b"):
+                loaded = Paused.load(graph.run_until({"x": x}, before=node).save(tmp_path / f"{number}{node}"))
+                assert torch.equal(graph.resume(loaded)["y"], want), (number, node)
+                if node == "a":
+                    assert loaded.values["x"].data_ptr() % 64 == x.data_ptr() % 64
+                    assert loaded.values["x"].stride() == x.stride()
+            for _ in range(2):  # what is kept in a folder as well
+                kept = NodeCache(directory=tmp_path / f"cache{number}")
+                graph.run({"x": x}, outputs=["a.y"], cache=kept)
+                assert torch.equal(graph.run({"x": x}, cache=kept)["y"], want)

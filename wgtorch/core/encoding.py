@@ -15,6 +15,8 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import Registry
 
+_ALIGNED = 64
+"""Bytes that memory of PyTorch's own begins at a multiple of."""
 MAX_DEPTH = 200
 """Lists and mappings inside each other that are stored."""
 _MARKS: Mapping[str, type] = {"$tensor": str, "$number": str, "$tuple": list, "$mapping": dict, "$value": list}
@@ -174,6 +176,30 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             raise StorageError(f"the tensor {name[:200]!r} is missing") from None
 
     return decode_with(value, get)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, copied where memory of a file begins at no multiple of 64 bytes: kernels sum in another order there."""
+    return tensor.clone() if tensor.is_cpu and tensor.layout is torch.strided and tensor.data_ptr() % _ALIGNED else tensor
+
+
+def layout_of(tensor: Tensor) -> dict[str, Any]:
+    """What files of tensors do not hold, as plain data: device, shape, strides, and how memory begins, which kernels look at as well."""
+    begin = tensor.data_ptr() % _ALIGNED if tensor.is_cpu else 0
+    return {"device": str(tensor.device), "strides": list(tensor.stride()), "shape": list(tensor.shape), "begin": begin}
+
+
+def laid_out(tensor: Tensor, how: Mapping[str, Any] | None) -> Tensor:
+    """A tensor in the memory layout and, where that is here, on the device that it had."""
+    if how is not None and tensor.numel() and 0 not in how["strides"]:
+        size = tensor.itemsize * (1 + sum([(size - 1) * stride for size, stride in zip(how["shape"], how["strides"], strict=True)]))
+        memory = torch.empty(size + _ALIGNED, dtype=torch.uint8)
+        begin = (how.get("begin", 0) - memory.data_ptr()) % _ALIGNED
+        tensor = memory[begin : begin + size].view(tensor.dtype).as_strided(how["shape"], how["strides"]).copy_(tensor)
+    try:
+        return tensor if how is None else tensor.to(how["device"])
+    except (RuntimeError, AssertionError):
+        return tensor
 
 
 def decode_with(value: Any, get: Callable[[str], Any], make: Callable[[str, Any], Any] | None = None) -> Any:

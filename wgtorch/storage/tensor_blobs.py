@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.checkpoint.tensors import bytes_of, make_header, map_tensors, read_header
+from wgtorch.core.encoding import aligned
 from wgtorch.core.errors import CheckpointError, StorageError
 
 _NAME = "tensor"
@@ -70,7 +71,7 @@ def tensor_of(raw: bytes, where: str) -> Tensor:
             return tensor / 255
     except (CheckpointError, ValueError, zlib.error) as error:
         raise StorageError(f"{where}: no tensor: {error}") from error
-    return tensor
+    return aligned(tensor)
 
 
 def _unpacked(raw: bytes) -> bytes:

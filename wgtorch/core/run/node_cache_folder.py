@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.core.encoding import decode, encode
+from wgtorch.core.encoding import decode, encode, laid_out, layout_of
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import read_json
 from wgtorch.core.run.content_digest import bytes_of
@@ -53,11 +53,13 @@ class CacheFolder:
             if about["digest"] != _digest(about["entry"], tensors):
                 raise ValueError("its digest is another")
             os.utime(file)
-            placed = {name: tensor.to(entry["devices"].get(name, "cpu")) for name, tensor in tensors.items()}
+            placed = {name: laid_out(tensor, entry["laid"][name]) for name, tensor in tensors.items()}
+            if any(str(tensor.device) != entry["laid"][name]["device"] for name, tensor in placed.items()):
+                raise ValueError("it is for a device that is not here")
             return decode(entry["value"], placed), bool(entry["draws"])
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):  # torn, or for a device that is not here
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):  # torn, or not for here
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
             return None
@@ -67,16 +69,15 @@ class CacheFolder:
         from safetensors.torch import save
 
         tensors: dict[str, Tensor] = {}
-        devices: dict[str, str] = {}
+        laid: dict[str, dict[str, Any]] = {}
 
         def keep(tensor: Tensor, path: str) -> Tensor:
-            if tensor.device.type != "cpu":
-                devices[path] = str(tensor.device)
+            laid[path] = layout_of(tensor)
             return tensor.detach().to("cpu", copy=True).contiguous()
 
         try:
             encoded = encode(value, "value", tensors, keep=keep)
-            entry = json.dumps({"value": encoded, "draws": draws, "devices": devices})
+            entry = json.dumps({"value": encoded, "draws": draws, "laid": laid})
             content = save(tensors, {"entry": entry, "digest": _digest(entry, tensors)})
         except (StorageError, ValueError, TypeError, KeyError, RuntimeError):
             return False

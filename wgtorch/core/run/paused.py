@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from wgtorch.core.checkpoint.atomic import write_file
-from wgtorch.core.encoding import decode, encode
+from wgtorch.core.encoding import decode, encode, laid_out, layout_of
 from wgtorch.core.errors import PortError, StorageError, UnknownNameError, suggest
 from wgtorch.core.json_text import read_json
 from wgtorch.core.run.pause import Frame, PauseRequest, Stopped
@@ -118,7 +117,7 @@ class Paused:
             key = where
             while key in tensors:
                 key += "'"
-            laid[key] = {"device": str(tensor.device), "strides": list(tensor.stride()), "shape": list(tensor.shape)}
+            laid[key] = layout_of(tensor)
             return tensor.detach().to("cpu", copy=True).contiguous()
 
         def plain(value: Any, where: str) -> Any:
@@ -151,7 +150,7 @@ class Paused:
         try:
             with safe_open(path, framework="pt") as file:
                 entry = read_json((file.metadata() or {})["paused"].encode(), str(path), StorageError)
-                tensors = {name: _laid(file.get_tensor(name), entry["laid"].get(name)) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: laid_out(file.get_tensor(name), entry["laid"].get(name)) for name in file.keys()}  # noqa: SIM118
             if entry["format_version"] != FORMAT_VERSION:
                 raise StorageError(f"{path}: format_version {entry['format_version']!r}; this version reads {FORMAT_VERSION!r}")
             key = tuple(entry["key"]) if isinstance(entry["key"], list) else entry["key"]
@@ -228,19 +227,6 @@ def _frame_of_plain(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         tuple(plain["made"]),
         None if plain["results"] is None else decode(plain["results"], tensors),
     )
-
-
-def _laid(tensor: Tensor, how: Mapping[str, Any] | None) -> Tensor:
-    """A tensor in the memory layout and, where that is here, on the device that it had."""
-    if how is None:
-        return tensor
-    if list(tensor.stride()) != how["strides"] and tensor.numel() and 0 not in how["strides"]:
-        laid = torch.empty_strided(how["shape"], how["strides"], dtype=tensor.dtype)
-        tensor = laid.copy_(tensor)
-    try:
-        return tensor.to(how["device"])
-    except (RuntimeError, AssertionError):
-        return tensor
 
 
 def check_of(paused: Any, root: Any) -> Paused:

@@ -31,7 +31,8 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
         ConfigError: there is no such solver for the graph's schedule, or the two do not fit.
     """
     if "schedule" not in graph.nodes and isinstance(walks := graph.nodes._modules.get("solver"), FlowSolver):
-        return _set_flow_solver(graph, walks, solver, config)
+        _set_flow_solver(graph, walks, solver, config)
+        return
     if missing := [name for name in ("schedule", "solver") if name not in graph.nodes]:
         raise ConfigError(f"set_solver: {graph.block_id} has no node {', '.join(missing)}; expected both, or a solver/flow_... alone")
     own, walks = graph.nodes["schedule"], graph.nodes["solver"]
