@@ -55,7 +55,9 @@ class Episodes:
             history, life = self.world.history, self.world.life
             steps = history.steps
             begins = any(stage.state_contract.new_state for stage in self.world.nodes.values())
-            actions = {int(entry["pass"]): entry.get("action") for entry in history.traces if entry.get("begins") or not begins}
+            traces = history.traces
+            began = {int(entry["pass"]): entry.get("action") for entry in traces if entry.get("begins")}
+            actions = began if begins else {int(entry["pass"]): entry.get("action") for entry in traces}
             found = []
             for index, step in enumerate(steps):
                 if step not in self._told:
@@ -65,7 +67,7 @@ class Episodes:
             state = life.state
             if state is not None and state.filled and not (steps and state == history[len(steps) - 1]):
                 number = life.passes + (1 if life.stage else 0)
-                if begins and not any(int(entry["pass"]) == number - 1 and entry.get("begins") for entry in history.traces):
+                if begins and number - 1 not in began:
                     number -= 1  # what is in flight began in the pass before
                 found.append({**self._entry(state, IN_FLIGHT), "number": number, "step": None, "action": words(actions.get(number - 1))})
             return found

@@ -94,7 +94,7 @@ class History(Sequence[State]):
 
     def content(self, index: int) -> dict[str, Any]:
         """The world's content after a state was applied."""
-        return self._view.read(self.steps[index])[1]
+        return self._read(self.steps[index], 1)
 
     @property
     def life(self) -> Life | None:
@@ -109,7 +109,7 @@ class History(Sequence[State]):
 
     def __getitem__(self, index: int | slice) -> State | list[State]:
         steps = self.steps[index]
-        return [self._view.read(step)[0] for step in steps] if isinstance(steps, list) else self._view.read(steps)[0]
+        return [self._read(step, 0) for step in steps] if isinstance(steps, list) else self._read(steps, 0)
 
     @property
     def traces(self) -> list[dict[str, Any]]:
@@ -142,7 +142,12 @@ class History(Sequence[State]):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[State]:
-        return (self._view.read(step)[0] for step in self.steps)
+        return (self._read(step, 0) for step in self.steps)
+
+    def _read(self, step: int, part: int) -> Any:
+        """A step's state, or its content: that alone, where the storage can, for either may be large."""
+        read = getattr(self._view, ("read_state", "read_content")[part], None)
+        return self._view.read(step)[part] if read is None else read(step)
 
     def _repr_html_(self) -> str:
         return Views.get("history")(self)

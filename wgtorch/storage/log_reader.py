@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life
-from wgtorch.storage.commit import Body, Commit
+from wgtorch.storage.commit import Body, Commit, Stored
 from wgtorch.storage.snapshot import TensorRef, apply, materialise
 from wgtorch.world_runtime.state import State
 
@@ -70,19 +70,22 @@ class LogReader:
         Raises:
             StorageError: there is no such step, or what lies there is damaged.
         """
-        with self._lock:
-            stored = self._stored()
-            if step not in stored:
-                raise StorageError(f"{self}: no step {step}; there are {sorted(stored)}")
-            commit = stored[step]
-            assert commit.stored is not None
-            with _said(f"{self}: step {step}"):
-                after = self._snapshot(commit)
-                complete = after.get("complete", {})
-                source = {"own": complete, "after": after}.get(commit.stored.state)
-                source = self._snapshot(self._parent(commit)) if source is None else source
-                content = materialise(after["content"] if commit.stored.content == "after" else complete["content"], self._tensor)
-                return self._state(source), content
+        return self.read_state(step), self.read_content(step)
+
+    def read_state(self, step: int) -> State:
+        """A stored state without its content, which may be large: see :meth:`read`."""
+        commit, where = self._stored_at(step)
+        with self._lock, _said(f"{self}: step {step}"):
+            after = self._snapshot(commit)
+            source = {"own": after.get("complete"), "after": after}.get(where.state)
+            return self._state(self._snapshot(self._parent(commit)) if source is None else source)
+
+    def read_content(self, step: int) -> dict[str, Any]:
+        """The content after a stored state: see :meth:`read`."""
+        commit, where = self._stored_at(step)
+        with self._lock, _said(f"{self}: step {step}"):
+            after = self._snapshot(commit)
+            return materialise((after if where.content == "after" else after["complete"])["content"], self._tensor)  # type: ignore[no-any-return]
 
     def read_life(self) -> Life | None:
         """The life that was kept last; None when there is none."""
@@ -178,6 +181,15 @@ class LogReader:
         while commit is not None:
             yield commit
             commit = self._parent(commit)
+
+    def _stored_at(self, step: int) -> tuple[Commit, Stored]:
+        with self._lock:
+            stored = self._stored()
+        if step not in stored:
+            raise StorageError(f"{self}: no step {step}; there are {sorted(stored)}")
+        commit = stored[step]
+        assert commit.stored is not None
+        return commit, commit.stored
 
     def _stored(self) -> dict[int, Commit]:
         """Commits of the stored steps on the chain, as many as are kept."""
