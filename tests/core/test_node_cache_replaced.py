@@ -105,13 +105,24 @@ PACKAGE = {
                 return self(x) + 1
         """,
     "tables.py": """
+        from collections.abc import Mapping
+        class Registry(Mapping):
+            def __init__(self):
+                self.own = {}
+            def __getitem__(self, name):
+                return self.own.get(name) or TABLE[name]
+            def __iter__(self):
+                return iter(self.own)
+            def __len__(self):
+                return len(self.own)
+        REGISTRY = Registry()
         def first(x):
             return x + 1.0
         def second(x):
             return x + 2.0
         TABLE = {"first": first, "second": second}
         def by_name(name, x):
-            return TABLE[name](x)
+            return REGISTRY[name](x)
         """,
 }
 
@@ -250,6 +261,7 @@ READS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "code": put(lambda: module("inner").inner, "__code__", lambda _: (lambda x, *, by=1.0, shift=(0.0,): x * 5).__code__),
     "entry of a table": item(lambda: module("tables").TABLE, "first", twice),
     "entry of a table by another of its own": lambda patch: patch.setitem(module("tables").TABLE, "first", module("tables").second),
+    "entry of a registry": item(lambda: module("tables").REGISTRY.own, "first", twice),
     "table": put(lambda: module("tables"), "TABLE", lambda _: {"first": twice}),
 }
 MODEL: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -190,9 +190,9 @@ class InstalledCode:
             self._spaces[id(entries)] = Namespace(where, owner, entries)
             self._watch(entries, owner)
             for name, value in dict(entries).items():
-                if type(value) is dict and len(value) < _TABLE and any(type(item) is types.FunctionType for item in value.values()):
-                    self._spaces[id(value)] = Namespace(f"{where}.{name}", None, value)
-                    self._watch(value)
+                for table in _tables_in(value):
+                    self._spaces[id(table)] = Namespace(f"{where}.{name}", None, table)
+                    self._watch(table)
         if names in (reads := self._spaces[id(entries)].reads):
             return
         reads.add(names)
@@ -289,6 +289,17 @@ def is_foreign(value: Any) -> bool:
 def _inside(function: types.FunctionType) -> tuple[Any, ...]:
     cells = [content(cell) for cell in function.__closure__ or ()]
     return (function.__code__, function.__defaults__, *(function.__kwdefaults__ or {}).values(), *cells)
+
+
+def _tables_in(value: Any) -> list[dict[Any, Any]]:
+    """A mapping of functions, or those inside of a registry of a package's own, such as that of kinds of attention."""
+    kind = type(value)
+    if kind is dict:
+        return [value] if len(value) < _TABLE and any(type(item) is types.FunctionType for item in value.values()) else []
+    if not issubclass(kind, Mapping) or kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return []
+    held = [*getattr(value, "__dict__", {}).values(), *vars(kind).values()]
+    return [item for item in held if type(item) is dict and len(item) < _TABLE]
 
 
 def _own_globals(entries: Mapping[str, Any]) -> set[str]:
