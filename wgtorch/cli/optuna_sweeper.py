@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wgtorch.core.errors import ConfigError, require
+from wgtorch.core.errors import ConfigError, WgtorchError, require
 
 MODULE = "hydra_plugins.wgtorch_optuna"
 """The name under which Hydra takes the class for a plugin."""
@@ -69,11 +69,19 @@ class _Search:
         self._jobs = Plugins.instance().instantiate_launcher(config=config, hydra_context=hydra_context, task_function=task_function)
 
     def sweep(self, arguments: list[str]) -> dict[str, Any]:
-        """Runs trials until there are as many as wanted; gives the best.
+        """Runs trials until there are as many as wanted; gives the best. Of a mistake Hydra shows the message alone.
 
         Raises:
-            ConfigError: no override says between what to search, or a job gives no number.
+            CompactHydraException: Optuna is missing, no override says between what to search, or a job gives no number.
         """
+        from hydra.errors import CompactHydraException
+
+        try:
+            return self._searched(arguments)
+        except WgtorchError as error:
+            raise CompactHydraException(f"train: {error}") from error
+
+    def _searched(self, arguments: list[str]) -> dict[str, Any]:
         optuna: Any = require("optuna", "optuna")
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
