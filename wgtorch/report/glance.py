@@ -25,8 +25,7 @@ def history_html(history: History) -> str:
     """The last episodes, a row each: the step, its pictures and what happened."""
     steps = history.steps
     rows = []
-    for step in steps[-_EPISODES:]:
-        state, _ = history.storage.read(step)
+    for step, state in zip(steps[-_EPISODES:], history[-_EPISODES:], strict=True):
         pictures = "".join(
             picture_tag(image, f"Episode {step}", height=96) for slot in state.schema for _, image in images_in(state[slot], slot)
         )
