@@ -81,6 +81,19 @@ def test_a_file_that_changed_since_the_save_is_an_error(file: Path, tmp_path: Pa
         Graph.load(path)
 
 
+def test_packaged_weights_that_are_newer_now_are_named_and_taken_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph("g")
+    graph.add_node("reader/trained", "read", config={"checkpoint_ref": "wgtorch:action_reader"})
+    graph.infer_exposed_ports()
+    path = graph.save(tmp_path / "g")
+    monkeypatch.setattr("wgtorch.core.checkpoint.refs.digest_of", lambda file: "0" * 64)
+    with pytest.raises(
+        CheckpointError, match=r"come with wgtorch, and this version has others: load_from_checkpoint\(\.\.\., verify=False\)"
+    ):
+        Graph.load(path)
+    assert Graph.load_from_checkpoint(path, verify=False).nodes["read"].read("go north")[0].verb == "go"
+
+
 def test_a_relative_ref_is_found_from_another_folder(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = referring("outside/affine.safetensors").save(tmp_path / "g")

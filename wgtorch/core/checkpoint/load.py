@@ -28,7 +28,7 @@ from wgtorch.core.checkpoint.manifest import (
     stored_tensors_of,
 )
 from wgtorch.core.checkpoint.own_weights import OWN, parts_of
-from wgtorch.core.checkpoint.refs import is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
+from wgtorch.core.checkpoint.refs import is_packaged, is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 from wgtorch.core.checkpoint.shared_tensors import Ties, tie
 from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, path_text, read_config, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
@@ -317,9 +317,13 @@ def _outside(source: Source, entry: StoredBlock, part: UniqueBlock | None, verif
     assert ref is not None
     ref = where_it_lies(ref, entry.outside)
     if entry.outside and not is_unchanged(ref, entry.outside, verify):
+        mend = (
+            "these weights come with wgtorch, and this version has others: load_from_checkpoint(..., verify=False) goes on with those"
+            if is_packaged(ref)
+            else "bring the old file back, or save with self_contained=True"
+        )
         raise CheckpointError(
-            f"{source.path}: {entry.path}: {', '.join(map(str, resolve_checkpoint(ref)))} changed since the checkpoint was saved; "
-            "bring the old file back, or save with self_contained=True"
+            f"{source.path}: {entry.path}: {', '.join(map(str, resolve_checkpoint(ref)))} changed since the checkpoint was saved; {mend}"
         )
     return ref
 
