@@ -61,6 +61,8 @@ def with_arguments(verb: str, phrase: str, rest: list[str], negated: bool, polit
     if frame == "hand" and (receiver is None) is not (target is None):
         who, thing = _indirect(str(target or receiver))
         receiver, target = (who, thing) if receiver is None or who is not None else (receiver, None)
+    if verb in ("give", "invite") and target in ("me", "us") and (where := place or _until(said)):
+        return Action("go", place=where, negated=negated, polite=polite, words=text)  # "bring me to the river"
     if verb == "give" and receiver in ("me", "us"):
         verb, receiver = "beg", None
     if verb == "teach" and target in ("me", "us"):
@@ -83,6 +85,10 @@ def with_arguments(verb: str, phrase: str, rest: list[str], negated: bool, polit
         target = re.sub(r" (?:down|up|apart)$", "", target)
     joined = " ".join([*said, *(manner if verb not in ("colour",) else [])]) or None
     return Action(verb, target=target, place=place, manner=joined, negated=negated, polite=polite, receiver=receiver, words=text)
+
+
+def _until(said: list[str]) -> str | None:
+    return next((entry.partition(" ")[2] for entry in said if entry.startswith(("until ", "till "))), None)
 
 
 def without_purpose(rest: list[str]) -> list[str]:

@@ -18,6 +18,23 @@ _CLEFT = re.compile(
 _ORDERLY = (
     (re.compile(r"(?i)\bin (?:the )?direction of\b"), "to"),
     (re.compile(r"(?i)\bthe time has come\b"), "it is time"),
+    (re.compile(r"(?i)\bcan not not\b"), "must"),
+    (re.compile(r"(?i)\bi am (?:afraid|sorry)(?: that|,? but)? (?=(?:i|we|you)\b)"), ""),
+    (re.compile(r"(?i)\b(?:for free|free of charge)\b"), ""),
+    (re.compile(r"(?i)\bover my dead body\b(?: (?:will|would|shall|do) (?:i|we|you))?"), "i will never"),
+    (
+        re.compile(
+            r"(?i)\b(?:(?:i|we) (?:can |could )?(?:see|have|find)|there (?:is|would be)) (?:no|nothing) (?:harm|objections?|problems?|wrong|against|qualms?)"
+            r"(?: (?:in|to|with|about|against))*(?= \w+ing\b)"
+        ),
+        "i consider",
+    ),
+    (
+        re.compile(
+            r"(?i)^(?:i|we) (?:know (?:i|we) )?(?:really |probably )?(?:should|ought|must|could|would|can)(?: to)? not,? but (?=(?:i|we)\b)"
+        ),
+        "",
+    ),
     (
         re.compile(r"(?i)\b(?:i (?:am|was) (?:just )?wondering|i wonder(?:ed)?) (?:if|whether) (?:you|we) (?:could|would|can|might)\b"),
         "could you",
@@ -27,7 +44,7 @@ _ORDERLY = (
 )
 _INTERJECTION = re.compile(
     r"^(?:(?:no|nope|nah|yes|yeah|yep|ok|okay|well|please|oh|ah|aha|hey|hello|hi|right|fine|listen|sure|alright|all right|wow|hm+|er|um|sorry|thanks|thank you|actually|"
-    r"excuse me|pardon me|wait a minute|look here|come on|no problem|no thanks|good|great|hurry|quick|alas)\s*[,.!:;-]+\s*)+",
+    r"excuse me|pardon me|my bad|my mistake|oops|wait a minute|look here|come on|no problem|no thanks|good|great|hurry|quick|alas)\s*[,.!:;-]+\s*)+",
     re.IGNORECASE,
 )
 _FILLERS = re.compile(
@@ -64,6 +81,16 @@ _INSTEAD = re.compile(r"(?i)(?:^|,? )(?:without|instead of|rather than) (?:even 
 _ALL = frozenset("anything everything anywhere everywhere anyone anybody everyone".split())
 _TELLING = frozenset("tell say ask let know promise swear warn remind inform convince persuade write".split())
 _AGAINST = re.compile(r"(?i)\b(?:decided?s?|am|is) against (?:it|that)\b|\bthinks? better of it\b|\bthought better of it\b")
+_NO_DEAL = (
+    r"(?:never|no|nope|nah|no way|no thanks?(?: you)?|not me|not i|not today|not now|no chance|forget it|not a chance|certainly not|of course not|not happening|"
+    r"i think not|i do not think so|as if|what nonsense|not on my watch|never in my life|(?:i|we) (?:would|could|will) (?:never|not)|"
+    r"are you (?:mad|crazy|insane|serious|kidding|joking|out of your mind)|you must be (?:mad|joking|kidding))"
+)
+_NEVER = re.compile(
+    rf"(?i)\?\W*(?:(?:me|us|now|here|really|seriously)\W+)?{_NO_DEAL}\W*$|,? (?:but|yet|however,?) (?:i|we|she|he) "
+    r"(?:will|do|does|did|can|could|shall|should|would|must|dare) not(?: do (?:it|so|that))?\W*$"
+)
+_BEGINS = (["let"], ["i"], ["we"], ["can"], ["could"], ["please"])
 _STOPS = re.compile(r"(?i)(?:please |now )*(?:stop|quit|cease)\b")
 _BREAK = re.compile(
     r"(,? and then |,? then |,? after that,? |,? afterwards,? |,? finally,? |; |,? but |,? however,? |,? and |,? or else |,? or |,? nor |, so |,? before (?=\w+ing\b)|, )",
@@ -82,6 +109,8 @@ def clauses(text: str) -> list[str] | None:
     if _SPEECH.match(text):
         return ["hello"]
     text = _QUOTED.sub(lambda said: said[1] if len(words(said[1])) < 3 else " ", text)
+    if never := _NEVER.search(text):
+        text = f"do not {text[: never.start()]}"  # "steal? never!"
     text = _CORRECTED.sub("", re.sub(r"(?<=\w)\s*\([^()]*\)", "", text))
     found: list[str] = []
     for sentence in re.findall(r"[^.!?;:\n]+(?:[.!?;:]+(?!\w)|\n|$)|[^.!?;:\n]*[.!?;:]\w[^.!?\n]*[.!?]*", text):
@@ -125,7 +154,8 @@ def _parts(text: str) -> list[str]:
         if not tokens:
             continue
         is_last = at + 2 >= len(pieces)
-        if not is_last and all_lead(tokens) and _is_open(tokens) and ("," in pieces[at + 1] or "but" in pieces[at + 1]):
+        is_state = tokens[:2] in (["i", "am"], ["we", "are"]) and not is_last and words(pieces[at + 2])[:1] in _BEGINS
+        if not is_last and not is_state and all_lead(tokens) and _is_open(tokens) and ("," in pieces[at + 1] or "but" in pieces[at + 1]):
             ahead = f"{ahead} {piece} {'but' if 'but' in pieces[at + 1] else ''}".strip()
             continue
         said = f"{ahead} {piece}".strip()
@@ -137,11 +167,18 @@ def _parts(text: str) -> list[str]:
         if found and _AGAINST.search(piece) and (first := led(words(found[-1]))) is not None:
             found[-1] = f"do not {' '.join(first.rest)}"  # "considers burning it, but decides against it"
             continue
-        if found and (HERO | {"she", "he"}) & set(words(found[-1])[:3]) and led(tokens) is None and led(["hero", *tokens]) is not None:
+        if (
+            found
+            and (HERO | {"she", "he", "i", "we", "they"}) & set(words(found[-1])[:3])
+            and led(tokens) is None
+            and led(["hero", *tokens]) is not None
+        ):
             said, tokens = f"hero {piece}", ["hero", *tokens]  # "sat down and fell asleep"
         if (lead := leads(words(said), alone=not found)) is not None and not _is_told_of(found, joint):
-            if denied and not lead and joint.strip(" ,").lower() in ("and", "or", "nor") and "," not in joint:
-                said = f"do not {said}"
+            is_denied_too = denied and not lead and joint.strip(" ,").lower() in ("and", "or") and "," not in joint
+            if is_denied_too or (joint.strip(" ,").lower() == "nor" and lead != "no"):
+                act = led(words(said))
+                said = f"do not {' '.join(act.rest) if act is not None else said}"
             elif joint.strip(" ,").lower() == "or":
                 break
             if joint.strip(" ,").lower() == "but" and front and words(front)[-1:] and words(front)[-1] in _ALL:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wgtorch.blocks.simulation.inflection import forms
-from wgtorch.blocks.simulation.lexicon import DETERMINERS, LANDMARKS, MANNERS, OBJECTS
+from wgtorch.blocks.simulation.lexicon import BEASTS, DETERMINERS, LANDMARKS, MANNERS, OBJECTS, WEATHERS
 from wgtorch.blocks.simulation.phrases import FRAMES, LONGEST_PHRASE, PHRASES, PREPOSITIONS
+from wgtorch.blocks.simulation.turns import begun, heads, idioms
 
 NO = frozenset("not never no neither nor nobody nothing nowhere none hardly barely without".split())
 """What denies; several in a lead deny once."""
@@ -30,6 +31,12 @@ SELF = frozenset(["i", "we", "me", "us", "myself", "let"])
 HERO = frozenset(["traveller", "hero", "heroine", "wanderer", "adventurer", "protagonist", "player", "character"])
 _THEY = frozenset(["it", "there", "this", "that", "these", "those", "they"])
 _SUBJECTS = SELF | HERO | _THEY | frozenset("you he she one somebody someone anybody anyone everybody everyone".split())
+_NARRATED = frozenset("i we he she they".split())
+_TOLD = frozenset(
+    "have has had having was were is are am be been will would could can should may might must ever always never often once already not if what how who why when where that".split()
+)
+_BEFELL = frozenset("find lose see hear forget meet get win".split())
+"""Verbs that tell in the past what came about, and not what one did."""
 _ANYONE = frozenset("one somebody someone anybody anyone everybody everyone".split())
 _BE = frozenset(["is", "are", "am", "was", "were", "be", "been", "being"])
 _MODALS = frozenset(
@@ -84,10 +91,17 @@ PAIRED = frozenset(["go", "come", "try", "run", "hurry", "get", "be", "dare"])
 _OBJECTS = frozenset("you me us him her them yourself myself not that everyone everybody sure certain it".split())
 _BETWEEN = (_OBJECTS | _ADVERBS | _ADJECTIVES | NO | TURNS | {"than", "less", "against", "from"}) - {"to"}
 _LIGHT = {"take", "have", "give", "pay", "do", "go for", "get"}
-_OWN = dict.fromkeys(("his", "her", "our", "your", "their"), "my") | dict.fromkeys(
+_OWN = dict.fromkeys(("his", "her", "our", "your", "their", "its"), "my") | dict.fromkeys(
     ("himself", "herself", "ourselves", "yourself"), "myself"
 )
 _WEAK = frozenset(("remark", "wish", "beg", "pray", "look", "unknown", "again"))
+_IDIOMS = idioms(PHRASES)
+_HEADS = {
+    word: verb
+    for word, verb in heads(PHRASES).items()
+    if not any(word in other for other in (LEADING, _GOVERNS, OBJECTS, LANDMARKS, BEASTS, WEATHERS))
+}
+_FOR_ME = frozenset("make build cook bake brew light draw dig craft paint fix catch plant".split())
 COURTESY = frozenset("please kindly could can would may might will shall".split())
 
 
@@ -147,7 +161,7 @@ def _led(said: tuple[str, ...], at: int) -> Lead | None:
             inner = _inner(tokens, at, form) if length < 3 else None
             if inner is not None and (deep := _led(said, inner)) is not None:
                 return deep
-            if not _may_act(tokens[:at], form):
+            if not _may_act(tokens[:at], form) or (form == "past" and rest[0] in _BEFELL and HERO.isdisjoint(tokens[:at])):
                 return None
             return Lead(verb, length, tuple(rest), tuple(tokens[:at]), _denied(tokens[:at]))
         if word in ("too", "so") and (tokens[at + 2 : at + 3] == ["to"] or tokens[at + 2 : at + 4] == ["as", "to"]):
@@ -160,7 +174,7 @@ def _led(said: tuple[str, ...], at: int) -> Lead | None:
             if (inner := _inner(tokens, at, "base")) is None:
                 return None
             return _led(said, inner)
-        elif not is_noun and word not in LEADING and _base(word) not in LEADING:
+        elif not is_noun and word not in LEADING and _base(word) not in LEADING and not (word.endswith("ly") and len(word) > 5):
             return None
         at += 1
     return None
@@ -222,7 +236,7 @@ def _may_act(lead: list[str], form: str) -> bool:
     if form == "s":
         return is_told or not who
     if form == "past":
-        return who in HERO or "time" in lead
+        return who in HERO or "time" in lead or (who in _NARRATED and _TOLD.isdisjoint(lead))
     if form == "ing":
         if {"been"} & set(lead) or ({"was", "were"} & set(lead) and who not in HERO):
             return False
@@ -257,12 +271,18 @@ def verb_at(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
         return None
     if len(tokens) > 2 and tokens[1] in MANNERS - {"there", "here", "away", "straight", "first"}:
         tokens = [tokens[0], *tokens[2:], tokens[1]]  # "slip quietly out"
+    if tokens[1:2] in (["me"], ["us"], ["myself"]) and tokens[2:3] and tokens[2] in DETERMINERS and tokens[0] in _FOR_ME:
+        tokens = [tokens[0], *tokens[2:]]  # "make me a fire"
+    own = [_OWN.get(word, word) for word in tokens[1:]]
     tokens = _joined(tokens)
     if tokens[0] in ("set", "setting") and tokens[-1] in ("fire", "alight", "ablaze"):
         return "burn", 1, "base" if tokens[0] == "set" else "ing", ["set", *tokens[1:]]
     light = _light(tokens)
     if light is not None:
         return light
+    for base, form in [(tokens[0], "base"), *forms(tokens[0])]:
+        if (idiom := begun(_IDIOMS.get(base, ()), [base, *own])) is not None:
+            return idiom[0], idiom[1], form, idiom[2]
     others = [_OWN.get(word, word) for word in tokens[1:LONGEST_PHRASE]]
     if tokens[0] == "be" and tokens[1:2] != [] and tokens[1] in _ADJECTIVES:
         return verb_at(["be", *tokens[2:]])  # "be good friends"
@@ -270,6 +290,9 @@ def verb_at(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
         for base, form in [(tokens[0], "base"), *forms(tokens[0])]:
             if (verb := PHRASES.get(" ".join([base, *others[: length - 1]]))) is not None:
                 return verb, length, form, [base, *tokens[1:]]
+    for base, form in [(tokens[0], "base"), *forms(tokens[0])]:
+        if base in _HEADS:
+            return _HEADS[base], 1, form, [base, *tokens[1:]]
     return None
 
 

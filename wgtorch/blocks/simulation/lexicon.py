@@ -182,6 +182,7 @@ _BEHIND_MASSES = ("", "at", "to", "from", "for", "of", "and", "that", "is", "was
 _MANY = {"is": "are", "was": "were", "has": "have", "stands": "stand", "lies": "lie", "does": "do"}
 _QUOTED = re.compile(r"(“[^”]*”)")
 _ARTICLE = re.compile(r"\b([Aa])(n?) (?=([^\W\d_][\w'-]*)((?: [a-z][\w'-]*)?))")
+_OWNED = re.compile(r"\b(?:[Aa]n?|[Nn]o) (?=[A-Z]\w*'s )")
 _THERE = re.compile(rf"\b([Tt]here) (is|was) ((?:no |some )?(?:[a-z-]+ )?(?:{'|'.join(sorted(PLURALS))}))\b")
 _AGREEING = re.compile(rf"\b({'|'.join(sorted(PLURALS))})((?: (?:at|of) [A-Z]\w+| to [a-z]+)?) ({'|'.join(_MANY)})\b")
 
@@ -189,12 +190,13 @@ _AGREEING = re.compile(rf"\b({'|'.join(sorted(PLURALS))})((?: (?:at|of) [A-Z]\w+
 def agreed(text: str) -> str:
     """A text whose articles fit the words behind them, and whose verbs fit nouns of several things; what is quoted stays as it is.
 
-    >>> agreed("an long apple, a axe and a stones is there")
-    'a long apple, an axe and stones are there'
+    >>> agreed("an long apple, a axe and a stones is there"), agreed("nobody has a Gustav's hat, there is no Gustav's stuff")
+    ('a long apple, an axe and stones are there', "nobody has Gustav's hat, there is nothing like Gustav's stuff")
     """
     parts = _QUOTED.split(text)
     for at in range(0, len(parts), 2):
-        part = _AGREEING.sub(lambda found: f"{found[1]}{found[2]} {_MANY[found[3]]}", _ARTICLE.sub(_article, parts[at]))
+        part = _OWNED.sub(lambda found: "nothing like " if found[0][0] in "nN" else "", parts[at])
+        part = _AGREEING.sub(lambda found: f"{found[1]}{found[2]} {_MANY[found[3]]}", _ARTICLE.sub(_article, part))
         parts[at] = _THERE.sub(lambda found: f"{found[1]} {_MANY[found[2]]} {found[3]}", part)
     return "".join(parts)
 

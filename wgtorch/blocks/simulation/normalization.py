@@ -82,7 +82,8 @@ _SAID_SHORT = {
     "b4": "before", "wont": "will not", "cant": "can not", "'em": "them", "em": "them", "ya": "you", "y'all": "you", "tryna": "trying to", "outta": "out of", "goin": "going",
     "oughta": "ought to", "shoulda": "should have", "w/": "with", "bout": "about", "teh": "the", "d'you": "do you", "idk": "i do not know", "rn": "now", "asap": "now",
     "alot": "a lot", "b/c": "because", "abt": "about", "ppl": "people", "dat": "that", "da": "the", "yur": "your", "wat": "what", "wut": "what", "wheres": "where is",
-    "whats": "what is", "whos": "who is", "hows": "how is", "theres": "there is", "thats": "that is", "ive": "i have", "youre": "you are",
+    "whats": "what is", "whos": "who is", "hows": "how is", "theres": "there is", "thats": "that is", "ive": "i have", "youre": "you are", "go2": "go to",
+    "lookat": "look at", "talkto": "talk to", "pickup": "pick up", "putdown": "put down",
 }  # fmt: skip
 """How people write in haste, and the words that it stands for."""
 _HASTE = re.compile(rf"(?<![\w'])(?:{'|'.join(sorted(map(re.escape, _SAID_SHORT), key=len, reverse=True))})(?![\w'/])", re.IGNORECASE)
@@ -104,10 +105,15 @@ def normalized(text: str) -> str:
     >>> normalized("i wanna paitn the hosue, don't i")
     'i want to paint the house, do not i'
     """
-    said = _HASTE.sub(lambda found: _SAID_SHORT[found[0].lower()], text.strip().replace("’", "'"))
+    return mended(_HEARD.sub(lambda found: _AS_HEARD[found[0].lower()], written_out(text.strip())))
+
+
+def written_out(text: str) -> str:
+    """The line without short forms: ``don't`` is ``do not``, ``gonna`` is ``going to``."""
+    said = _HASTE.sub(lambda found: _SAID_SHORT[found[0].lower()], text.replace("’", "'"))
     for found, put in _JOINED:
         said = found.sub(put, said)
-    return mended(_HEARD.sub(lambda found: _AS_HEARD[found[0].lower()], said))
+    return said
 
 
 def mended(text: str) -> str:

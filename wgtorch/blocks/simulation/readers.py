@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
+from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
+from wgtorch.blocks.simulation.cast import NAMES
+from wgtorch.blocks.simulation.leads import NO
 from wgtorch.blocks.simulation.ledger import shortened
 from wgtorch.blocks.simulation.lexicon import words
-from wgtorch.blocks.simulation.normalization import vocabulary
-from wgtorch.blocks.simulation.phrases import PHRASES, VERBS
-from wgtorch.blocks.simulation.reading import NEGATORS, RuleReader
+from wgtorch.blocks.simulation.normalization import normalized
+from wgtorch.blocks.simulation.phrases import VERBS
+from wgtorch.blocks.simulation.reading import THOUGHT, RuleReader, without_markup
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.port import Port
 from wgtorch.ports import ACTIONS
@@ -27,9 +31,17 @@ LONGEST = 2000
 """Characters of an action that are read."""
 TAGS = ("other", "verb", "target", "place", "receiver", "manner")
 """What a word of an action is part of."""
-ALIKE = 0.8
-"""Likeness of spelling, from which a word may be a verb's."""
-_IRREVOCABLE = frozenset(("harm", "destroy", "burn", "steal"))  # what nobody does by a guess
+SURER = 0.95
+"""Probability from which the network's reading is taken where the rules find another act."""
+MOODS = ("do", "not", "unreal", "later")
+"""Whether an act is to be done, not to be done, only thought of, or done after the one behind it."""
+_TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[.,!?;:“”\"*()-]")
+_KNOWN_NAMES = frozenset(map(str.lower, NAMES))
+
+
+def tokenized(text: str) -> list[str]:
+    """The words and marks of a line, as they are written."""
+    return _TOKEN.findall(text)
 
 
 @register_block("reader/rules")
@@ -65,101 +77,206 @@ class RuleActionReader(Block):
 
 @register_block("reader/trained")
 class TrainedActionReader(RuleActionReader):
-    """Reads what a person typed by rules, and where no rule knows the verb by a small network: misspelled, bent, in another order.
+    """Reads what a person typed by a small network over the words of the line, with rules that check it.
 
     ::
 
-        words -> hashed letter n-grams --mean--> word vectors -> convolutions over words -> tag of each word
-                                                                       |--attention--> verb, negated, polite
+        words -> vectors of known words + hashed letter n-grams -> two-way recurrent layers -> of each word: the verb that it is the
+                 head of, the mood of that, what part it is, whether a clause begins
 
-    The network is asked where the rules find no verb. It says which word is the verb, how likely each verb is, what the other words
-    are, and whether they are negated; a verb is taken only where the word is spelled like one of its own, so that no word that
-    nobody knows is made an act. What neither knows stays ``unknown``.
-    Word vectors of n-grams are those of fastText (Bojanowski et al. 2017, https://arxiv.org/abs/1607.04606).
+    Vectors of known words are a language model's, made smaller, and stay as they are, so that words which training never showed mean
+    what their like mean. N-grams are those of fastText (Bojanowski et al. 2017, https://arxiv.org/abs/1607.04606).
 
     Args:
-        buckets: n-grams that are told apart.
-        width: of the word vectors.
-        depth: convolutions over words, each of which sees five.
-        sure: probability of ``unknown`` from which the network's reading is not taken, 0 to 1.
+        words: known words, of which the vectors are kept.
+        size: of their vectors.
+        raw: size of the vectors that they are made from, by a layer that is trained; 0 once they are made.
+        ngrams: n-grams that are told apart.
+        width: of the layers, each way.
+        layers: recurrent layers.
+        sure: probability from which the network is followed where the rules find no act, 0 to 1.
+        buckets, depth: sizes of the reader that worlds were saved with before this one; they say nothing any more.
     """
 
     uses_global_rng = False
+    keys: Tensor
+    vectors: Tensor
 
-    def __init__(self, *, buckets: int = 8192, width: int = 96, depth: int = 3, sure: float = 0.9) -> None:
+    def __init__(
+        self,
+        *,
+        words: int = 12000,
+        size: int = 96,
+        raw: int = 0,
+        ngrams: int = 4096,
+        width: int = 96,
+        layers: int = 2,
+        sure: float = 0.5,
+        buckets: int | None = None,
+        depth: int | None = None,
+    ) -> None:
         super().__init__()
-        if min(buckets, width, depth) < 1 or not 0 <= sure <= 1:
+        if min(words, size, ngrams, width, layers) < 1 or not 0 <= sure <= 1:
             raise ValueError(
-                f"TrainedActionReader: found buckets {buckets}, width {width}, depth {depth}, sure {sure}; "
+                f"TrainedActionReader: found words {words}, size {size}, ngrams {ngrams}, width {width}, layers {layers}, sure {sure}; "
                 "expected positive sizes, and a share from 0 to 1"
             )
-        self.buckets, self.sure = buckets, sure
-        self.grams = nn.EmbeddingBag(buckets, width, mode="mean")
-        self.convolutions = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(depth))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
-        self.attention = nn.Linear(width, 1)
-        self.verb, self.flags, self.tags = nn.Linear(2 * width, len(VERBS)), nn.Linear(2 * width, 2), nn.Linear(width, len(TAGS))
+        self.ngrams, self.raw, self.sure = ngrams, raw, sure
+        self.register_buffer("keys", torch.full((words,), _NO_KEY, dtype=torch.int64))  # sorted
+        self.register_buffer("vectors", torch.zeros(words, raw or size))
+        self.narrow = nn.Linear(raw, size, bias=False) if raw else nn.Identity()
+        self.grams = nn.EmbeddingBag(ngrams, _LETTERS, mode="mean")
+        self.inward = nn.Linear(size + _LETTERS + 4, width)
+        self.layers = nn.GRU(width, width, num_layers=layers, batch_first=True, bidirectional=True)
+        self.heads, self.moods = nn.Linear(2 * width, 1 + len(VERBS)), nn.Linear(2 * width, len(MOODS))
+        self.tags, self.starts = nn.Linear(2 * width, len(TAGS)), nn.Linear(2 * width, 2)
         nn.init.normal_(self.grams.weight, std=0.1)
 
-    def logits(self, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of texts as words: verb [B, verbs], flags [B, 2] (negated, polite), tags [B, L, tags], and which words are there [B, L]."""
-        longest = max(1, *map(len, texts))
-        rows = [grams(word, self.buckets) for text in texts for word in [*text, *[""] * (longest - len(text))]]
-        device = self.verb.weight.device
+    def made_small(self) -> TrainedActionReader:
+        """The same reader with its words' vectors made: what ships."""
+        small = TrainedActionReader(**{**self.config, "raw": 0, "buckets": None, "depth": None})
+        small.load_state_dict(
+            {
+                name: self.narrow(value) if name == "vectors" else value
+                for name, value in self.state_dict().items()
+                if name != "narrow.weight"
+            }
+        )
+        return small
+
+    def knows(self, texts: Sequence[str]) -> Tensor:
+        """Of words in lower case, the number of each one's vector [N]; -1 where there is none."""
+        wanted = torch.tensor([key_of(word) for word in texts], dtype=torch.int64, device=self.keys.device)
+        at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+        return torch.where(self.keys[at] == wanted, at, -1)
+
+    def logits(self, texts: Sequence[Sequence[str]], *, hide: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of texts as words: heads [N, 1 + verbs], moods [N, moods], tags [N, tags], starts [N, 2], of all their N words one after another.
+
+        Args:
+            texts: words of each text, as they are written; at least one each.
+            hide: words whose vectors are left out [N], as training does.
+        """
+        device, flat = self.vectors.device, [word.lower() for text in texts for word in text]
+        known = self.knows(flat)
+        there = (known >= 0) if hide is None else (known >= 0) & ~hide
+        rows = [grams(word, self.ngrams) for word in flat]
         offsets = torch.tensor([0, *map(len, rows[:-1])], device=device).cumsum(0)
-        flat = torch.tensor([gram for row in rows for gram in row], device=device)
-        h = self.grams(flat, offsets).view(len(texts), longest, -1)  # [B, L, width]
-        there = torch.tensor([[k < len(text) for k in range(longest)] for text in texts], device=device).unsqueeze(-1)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            h = h + F.gelu(convolution((norm(h) * there).mT).mT)
-        scores = self.attention(h).masked_fill(~there, -1e4).softmax(dim=1)  # [B, L, 1]
-        pooled = torch.cat([(scores * h).sum(dim=1), h.masked_fill(~there, -1e4).amax(dim=1).clamp(min=-10)], dim=-1)
-        return self.verb(pooled), self.flags(pooled), self.tags(h), there.squeeze(-1)
+        letters = self.grams(torch.tensor([gram for row in rows for gram in row], device=device), offsets)
+        marks = torch.tensor(
+            [
+                [word.lower() in _KNOWN_NAMES, at > 0 and word[:1].isupper(), not word[:1].isalnum()]
+                for text in texts
+                for at, word in enumerate(text)
+            ],
+            dtype=letters.dtype,
+            device=device,
+        )
+        h = torch.cat(
+            [self.narrow(self.vectors[known.clamp(min=0)]) * there.unsqueeze(-1), letters, marks, there.unsqueeze(-1).to(letters.dtype)],
+            dim=-1,
+        )
+        lengths = [len(text) for text in texts]
+        inward = nn.utils.rnn.pack_sequence(list(F.gelu(self.inward(h)).split(lengths)), enforce_sorted=False)
+        out = torch.cat(nn.utils.rnn.unpack_sequence(self.layers(inward)[0]))  # [N, 2 width]
+        return self.heads(out), self.moods(out), self.tags(out), self.starts(out)
 
     def read(self, text: str) -> list[Action]:
-        """The rules' reading, or the network's where they find no verb."""
-        found = self.rules.read(text)
-        if len(found) != 1 or found[0].verb != UNKNOWN_VERB or found[0].manner is not None:
-            return found
-        guess = self.guess(text)
-        return [guess] if guess is not None else found
+        """The network's reading where it is sure and the rules do not forbid it; the rules' otherwise."""
+        return agreed(self.rules.read(text), self.guess(text), text, self.sure)
 
     @torch.no_grad()
-    def guess(self, text: str) -> Action | None:
-        """What the network takes a line for; None where it is not sure."""
-        tokens = words(re.sub(r"<[^<>]{0,200}>", " ", text))[:32]
+    def guess(self, text: str) -> tuple[list[Action], float]:
+        """What the network takes a line for, and how sure it is, 0 to 1; no action where it finds none."""
+        tokens = tokenized(normalized(without_markup(text)))[:48]
         if not tokens:
-            return None
-        logits, flags, tags, _ = self.logits([tokens])
-        probabilities = dict(zip(VERBS, logits.softmax(dim=-1)[0].tolist(), strict=True))
-        tagged = tags[0].argmax(dim=-1).tolist()
-        acting = [word for word, tag in zip(tokens, tagged, strict=True) if TAGS[tag] == "verb"] or tokens[:1]
-        if acting[0] in vocabulary()[0] and not any(phrase.startswith(acting[0]) for phrase in PHRASES):
-            return None  # a word that is meant as it is, and is no verb
-        likeness = _likeness(acting[0], frozenset(tokens))
-        scores = {verb: like + probabilities[verb] / 2 for verb, like in likeness.items() if like >= ALIKE and verb not in _IRREVOCABLE}
-        if probabilities[UNKNOWN_VERB] >= self.sure or not scores:
-            return None
-        verb = max(scores, key=lambda name: scores[name])
-        parts: dict[str, list[str]] = {}
-        for word, tag in zip(tokens, tagged, strict=True):
-            parts.setdefault(TAGS[tag], []).append(word)
-        said = {name: " ".join(parts[name]) if name in parts else None for name in ("target", "place", "receiver", "manner")}
-        negated, polite = (flags.sigmoid()[0] > 0.5).tolist()
-        return Action(verb, negated=negated and not NEGATORS.isdisjoint(tokens), polite=polite, words=text, **said)  # type: ignore[arg-type]
+            return [], 0.0
+        heads, moods, tags, starts = (logits.softmax(dim=-1) for logits in self.logits([tokens]))
+        return decoded(tokens, heads, moods, tags, starts)
 
 
-@lru_cache(maxsize=4096)
-def _likeness(word: str, line: frozenset[str]) -> Mapping[str, float]:
-    """By verb, how much a word is spelled like the first word of one of its phrases whose other words the line has, 0 to 1."""
-    found: dict[str, float] = {}
-    for phrase, verb in PHRASES.items():
-        first, *others = phrase.split()
-        if abs(len(first) - len(word)) <= 2 and len(first) > 2 and first[0] == word[0] and verb in VERBS and line.issuperset(others):
-            found[verb] = max(found.get(verb, 0.0), SequenceMatcher(None, word, first).ratio())
-    return found
+def decoded(tokens: list[str], heads: Tensor, moods: Tensor, tags: Tensor, starts: Tensor) -> tuple[list[Action], float]:
+    """Actions from what each word is taken for, and the least probability among those that they hang on."""
+    verbs, chances = heads.argmax(dim=-1).tolist(), heads.amax(dim=-1).tolist()
+    begins = starts[:, 1].tolist()
+    found: list[int] = []
+    for at in (at for at, verb in enumerate(verbs) if verb):
+        if found and max(begins[found[-1] + 1 : at + 1]) < 0.3 and verbs[at] == verbs[found[-1]]:
+            continue
+        found.append(at)
+    if not found:
+        return [], min(chances)
+    edges = [0, *(max(range(last + 1, at + 1), key=lambda k: begins[k]) for last, at in pairwise(found)), len(tokens)]
+    told = [MOODS[mood] for mood in moods.argmax(dim=-1).tolist()]
+    parts = [TAGS[tag] for tag in tags.argmax(dim=-1).tolist()]
+    read = [
+        (_action(VERBS[verbs[at] - 1], told[at], tokens[start:end], parts[start:end]), told[at])
+        for at, start, end in zip(found, edges[:-1], edges[1:], strict=True)
+    ]
+    sure = min(chances[at] * moods[at].max().item() for at in found)
+    real = [action for action, mood in read if mood in ("do", "not")] + [action for action, mood in read if mood == "later"]
+    return [action for action in real if action.verb != "remark"] or real[:1] or [Action("remark", manner=THOUGHT)], sure
 
 
+def _action(verb: str, mood: str, tokens: list[str], parts: list[str]) -> Action:
+    said: dict[str, str] = {}
+    for name in ("target", "place", "receiver", "manner"):
+        at = next((k for k, part in enumerate(parts) if part == name), None)
+        if at is not None:
+            end = next((k for k in range(at, len(parts)) if parts[k] != name), len(parts))
+            said[name] = " ".join(tokens[at:end]).lower()
+    if "manner" in said:
+        said["manner"] = lexicon.DIRECTIONS.get(said["manner"], said["manner"])
+    return Action(verb, negated=mood == "not" and verb not in _NO_ACTS, **said)  # type: ignore[arg-type]
+
+
+def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, sure: float) -> list[Action]:
+    """The reading that is taken of two: the rules', or the network's where it is sure and they find no act, or surer still and they do.
+
+    What rules say of whether something is to be done stands: a question, a condition, a denial that the network misses and one that it
+    finds alone. What the network takes for no more than thought of is not done.
+    """
+    found, chance = guess
+    verbs = {action.verb for action in rules}
+    is_act = not verbs <= _NO_ACTS
+    if not found or "ask" in verbs or (rules[0].manner is not None and not is_act):
+        return rules
+    if [(action.verb, action.negated) for action in rules] == [(action.verb, action.negated) for action in found]:
+        return [_merged(*both) for both in zip(rules, found, strict=True)]
+    if found[0].manner == THOUGHT and chance >= SURER:
+        return [replace(found[0], words=text)]
+    if {action.verb for action in found} <= (_NO_ACTS if is_act else _NO_ACTS - {"ask"}) or (is_act and len(found) < len(rules)):
+        return rules
+    is_denied = _is_denied(rules) if is_act else not NO.isdisjoint(words(normalized(text)))
+    is_grave = is_act or not _IRREVOCABLE.isdisjoint(action.verb for action in found if not action.negated)
+    if chance < (max(sure, SURER) if is_grave else sure) or _is_denied(found) is not is_denied:
+        return rules
+    polite = any(action.polite for action in rules)
+    return [replace(action, polite=polite, words="" if at else text) for at, action in enumerate(found)]
+
+
+_IRREVOCABLE = frozenset(("harm", "destroy", "burn", "steal"))  # what nobody does by a guess
+_NO_ACTS = frozenset((UNKNOWN_VERB, "remark", "ask"))
+
+
+def _is_denied(actions: list[Action]) -> bool:
+    return any(action.negated or action.verb in ("avoid", "refrain") for action in actions)
+
+
+def _merged(rules: Action, found: Action) -> Action:
+    return replace(found, **{name: value for name, value in rules.to_data().items() if value is not None})
+
+
+_NO_KEY, _LETTERS = 2**62, 32
+
+
+@lru_cache(maxsize=16384)
+def key_of(word: str) -> int:
+    """A word's number; the same in every process."""
+    return zlib.crc32(word.encode()) | (zlib.adler32(word.encode()) & 0xFFFF) << 32
+
+
+@lru_cache(maxsize=16384)
 def grams(word: str, buckets: int) -> list[int]:
     """Numbers of a word's n-grams of 2 to 4 letters, and of the word itself; the same in every process."""
     spelled = f"<{word}>"

@@ -20,6 +20,9 @@ from wgtorch.blocks.simulation.quantities import MOST_ACTIONS, for_each
 _QUESTION_WORDS = frozenset("what where who whom whose why when which how".split())
 _OFFERS = frozenset("will can could would may might shall do".split())
 NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
+THOUGHT = "and no more"
+"""Manner of a remark that is none by its verb: what is only thought of, or told."""
+DENIERS = NEGATORS | NO
 _PRONOUNS = frozenset(("it", "them", "him", "her", "that", "this"))
 _NOTHING = frozenset(("nothing", "nobody", "nowhere", "no one", "none", "no place"))
 _WISH = re.compile(
@@ -36,9 +39,21 @@ _STATEMENT = re.compile(
     r"(?:is|are|was|were|am|has been|have been|seems?|looks? (?=\w+$)|feels? (?=\w+$)|never|always|used to)\b"
 )
 _SUGGESTED = re.compile(
-    r"^(?:(?:can|could|will|would|should|shall|might) not (?:we|you|i)|how about|what about|why not|why do not (?:we|you|i)|what if we|what do you say we|what say we|how would you like to|how do you feel about|do you fancy)\b ?"
+    r"^(?:(?:can|could|will|would|should|shall|might) not (?:we|you|i)|how about|what about|why not|why do not (?:we|you|i)|what if we|what do you say we|what say we|do not (?:you|we) think (?:that )?(?:we|i) (?:should|could|ought to|had better)|is not it (?:high |about )?(?:time|better|best|wiser) (?:to|for us to|that we|we)|would not it be \w+ (?:to|if we)|how would you like to|how do you feel about|do you fancy)\b ?"
 )
 _JUDGED = re.compile(r"^(?P<what>(?:\w+ing|to \w+) .+?) (?:is|are|would be|seems|sounds|looks|feels)(?: like)? (?P<how>.+)$")
+_TREAT = re.compile(
+    r"^(?:how about|what about|(?:\w+ \w+ )?(?:it is |now )?(?:high |about )?time for|i (?:could|can) (?:do with|use)|i (?:feel like|fancy|want|need)|i am (?:ready|up) for|"
+    r"anyone for|who is up for|fancy) (?P<what>(?:a|an|another) .+)$"
+)
+_TREATS = frozenset("sleep rest swim eat go wander perform look talk".split())
+_ENOUGH = re.compile(r"^(?:that is )?enough (?:of )?(?:all )?(?:this |that |the |your |my )?(?P<what>\w+ing\b.*|\w+)$")
+_HANDS_OFF = re.compile(r"^(?:keep (?:your|my|our) )?(?:hands|paws|fingers) off (?P<what>.+)$")
+_SAID = re.compile(
+    r"^(?:i (?:would|should) be lying\b|there (?:is|was) (?:nothing|nobody|no \w+) (?:left )?to (?!do but|be done but)\w+|the (?:very |mere |whole )?(?:idea|thought|prospect|notion) of \w+ing\b(?!.*\b(?:appeals|delights|pleases|thrills)\b)"
+    r"|(?:the|my|that|this|our) [\w' -]+? (?:is|are|was|were|has been|have been) (?:already |now |just )?\w+(?:ed|en|nt|own|ung)$)"
+)
+"""What is only said, whatever verb it holds."""
 _OUT_OF = re.compile(r"\b(?:out of the question|not allowed|off limits|no option|not an option)\b")
 _LEFT_ALONE = re.compile(
     r"^(?P<lead>.*\b)?(?:leave|let) (?P<what>(?!me\b|us\b).+?) (?:alone|be|where (?:it|he|she) is|where they are|as (?:it|he|she) is|in peace)$"
@@ -74,13 +89,18 @@ def _place_alone(tokens: list[str]) -> Action | None:
     return Action("go", place=said) if known and said not in PHRASES else None
 
 
+def without_markup(text: str) -> str:
+    """A line without tags, stars, prompts and points within numbers."""
+    plain = re.sub(r"(?<=\d)[.,](?=\d)", "", unicodedata.normalize("NFKC", text))
+    return re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+|^\s*[>/$]+\s*(?:me\b)?", " ", plain)
+
+
 class RuleReader:
     """Reads actions by rules over :mod:`~wgtorch.blocks.simulation.phrases`; what no rule knows has the verb ``unknown``."""
 
     def read(self, text: str) -> list[Action]:
         """One action for each clause of the line."""
-        plain = re.sub(r"(?<=\d)[.,](?=\d)", "", unicodedata.normalize("NFKC", text))
-        plain = re.sub(r"<[^<>]{0,200}>|[*_`#|\[\]{}\\~^]+|^\s*[>/$]+\s*(?:me\b)?", " ", plain)
+        plain = without_markup(text)
         letters = [char for char in plain if char.isalpha()]
         if not letters:
             return [Action(UNKNOWN_VERB, manner="there are no words in that", words=text)]
@@ -143,7 +163,7 @@ class RuleReader:
                 return Action("remark", words=text)
             if is_asked and len(tokens) > 1:
                 return Action("ask", target=_topic(tokens), words=text)
-            return Action(UNKNOWN_VERB, words=text, negated=not NEGATORS.isdisjoint(tokens))
+            return Action(UNKNOWN_VERB, words=text)
         return self._act(lead, text, excluded)
 
     def _idiom(self, tokens: list[str], text: str, excluded: str) -> Action | None:
@@ -151,6 +171,14 @@ class RuleReader:
         joined = " ".join(tokens)
         if wished := _WISH.match(joined):
             return Action("wish", target=joined[wished.end() :] or None, words=text)
+        if _SAID.match(joined):
+            return Action("remark", manner=THOUGHT, words=text)
+        if (treat := _TREAT.match(joined)) and (lead := led(["have", *words(treat["what"])])) is not None and lead.verb in _TREATS:
+            return self._act(lead, text, excluded, polite=True)  # "how about a swim"
+        if enough := _ENOUGH.match(joined):
+            return Action("refrain", target=enough["what"], words=text)
+        if hands := _HANDS_OFF.match(joined):
+            return Action("avoid", target=hands["what"], words=text)
         if (judged := _JUDGED.match(joined)) and (lead := led(words(judged["what"]))) is not None and lead.words in ((), ("to",)):
             return self._judged(lead, judged["how"], text) if not text.endswith("?") else Action("ask", target=_topic(tokens), words=text)
         suggested = _SUGGESTED.match(joined)
@@ -190,9 +218,9 @@ class RuleReader:
             if is_start and (lead := led(tokens[at:])) is not None:
                 if len(lead.rest) == lead.length and tokens[0] in PREPOSITIONS:  # "to the sea I walk"
                     lead = replace(lead, rest=(*lead.rest, *tokens[:at]))
-                return lead if NEGATORS.isdisjoint(tokens[:at]) else None
+                return lead if DENIERS.isdisjoint(tokens[:at]) else None
         starts = [at for at in range(1, min(len(tokens), 7)) if verb_at(tokens[at:]) is not None and tokens[at - 1] not in DETERMINERS]
-        return led(tokens[starts[-1] :]) if starts and NEGATORS.isdisjoint(tokens[: starts[-1]]) else None
+        return led(tokens[starts[-1] :]) if starts and DENIERS.isdisjoint(tokens[: starts[-1]]) else None
 
     def _is_question(self, tokens: list[str], is_asked: bool) -> bool:
         if tokens[0] in _QUESTION_WORDS or (is_asked and tokens[0] in ("it", "this", "there") and tokens[1:2] == ["is"]):
@@ -234,6 +262,8 @@ class RuleReader:
             rest, polite = words(re.sub(r" please(?: you)?\b", "", " ".join(rest))), True
         if rest[length : length + 1] == ["not"] and len(rest) > length + 1:  # "go not to the sea"
             rest, negated = [*rest[:length], *rest[length + 1 :]], not negated
+        if "neither" in rest[length:]:  # "take neither the apple nor the bread"
+            rest, negated = [word for word in rest if word != "neither"], True
         if (told := self._told_to(verb, rest[length:], text)) is not None:
             return replace(told, negated=negated, polite=polite)
         said = without_purpose(without_relative(verb, rest[length:]))
@@ -250,6 +280,8 @@ class RuleReader:
             return None
         at = rest.index("to", 1)
         who, what = " ".join(rest[:at]), rest[at + 1 :]
+        if rest[at - 1] in _QUESTION_WORDS:
+            return None  # "explain to me how to come there"
         if verb not in ("ask", "talk", "beg") and (
             verb not in ("take", "wish", "greet", "help") or not (rest[0].capitalize() in NAMES or rest[at - 1] in ROLES)
         ):

@@ -56,6 +56,8 @@ def _again(draft: Draft, actor: str, action: Action) -> dict[str, Any]:
     for event in reversed((*draft.content.get("events", ()), *draft.events)):
         if event["actor"] == actor and event["action"]:
             last = RuleReader().read(event["action"])[0]
+            if last.verb != event["verb"] and event["verb"] in Verbs:  # read by more than rules
+                last = Action(event["verb"], target=event["target"])
             if last.verb not in ("again", UNKNOWN_VERB):
                 return by_facts(draft, actor, replace(last, words=action.words))
     return draft.close(actor, action, "unclear", f"{actor} has done nothing yet that could be done again")

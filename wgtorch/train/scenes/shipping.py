@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from wgtorch.blocks.simulation.readers import TrainedActionReader
 from wgtorch.core.block import Block
 from wgtorch.core.checkpoint.atomic import write_file, write_folder
 from wgtorch.core.checkpoint.load import stored_adapters
@@ -30,7 +31,7 @@ SHIPPED: dict[str, tuple[str, str]] = {
 SHIPPED_ADAPTERS = {"default_narrator": "narrator_smollm2", "default_model_reader": "action_reader_smollm2"}
 """By experiment, the name of the folder of its adapter, as PEFT reads it."""
 
-_IN_8_BITS = ("scene_painter", "scene_describer")
+_IN_8_BITS = ("scene_painter", "scene_describer", "action_reader")
 """Files whose matrices are stored in 8 bits."""
 
 
@@ -55,6 +56,7 @@ def ship(run: Path, folder: Path, *, checkpoint: str = "last") -> Path:
     path = run / "checkpoints" / checkpoint
     target: Block = Graph.load(path) if node else Block.load(path)
     block = target.find(node) if isinstance(target, Level) else target
+    block = block.made_small() if isinstance(block, TrainedActionReader) else block
     state = block.state_dict()
     weights = packed(state) if name in _IN_8_BITS else {key: value.half() for key, value in state.items()}
     metadata = {

@@ -148,6 +148,11 @@ def _renamed(said: str, action: dict[str, Any], rng: random.Random) -> tuple[str
     return said, [action]
 
 
+def foreign_line(rng: random.Random) -> str:
+    """A line in one of the other languages that are written in Latin letters."""
+    return _foreign(rng, rng.randrange(len(tongues.LANGUAGES) - 1))[0]
+
+
 def _foreign(rng: random.Random, tongue: int) -> tuple[str, list[dict[str, Any]]]:
     if rng.random() < 0.1:
         topic = rng.choice([*_QUESTIONS, *_BUILDINGS, *_WHO])

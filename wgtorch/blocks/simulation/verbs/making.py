@@ -115,10 +115,11 @@ def _has_material(draft: Draft, actor: str, terrain: str, material: str) -> bool
 def craft(draft: Draft, actor: str, action: Action) -> Verdict:
     """Makes a thing by hand."""
     said = bare(action.target or action.place)
-    kind, material, here = named_in(said.split(" of ")[0], lexicon.OBJECTS), material_in(action), draft.place_of(actor)
+    head, material, here = said.split(" of ")[0], material_in(action), draft.place_of(actor)
+    kind = named_in(head, lexicon.OBJECTS)
     if kind in COOKED:
         return cook(draft, actor, action)
-    if kind is None and named_in(said, lexicon.LANDMARKS) is not None:
+    if kind is None and named_in(head, lexicon.LANDMARKS) is not None:
         return build(draft, actor, action)
     if kind is None or kind not in CRAFTED:
         return draft.close(actor, action, "unclear", f"nobody here knows how to make {action.target or 'that'}", target=said or None)

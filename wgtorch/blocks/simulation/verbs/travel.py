@@ -237,10 +237,19 @@ def _came_from(draft: Draft, actor: str) -> str | None:
     return None
 
 
+_WAYS = frozenset(("road", "roads", "path", "paths", "trail", "track", "way", "street", "lane"))
+
+
 @verb("follow")
 def follow(draft: Draft, actor: str, action: Action) -> Verdict:
-    """Goes to where somebody is."""
-    named = find(draft, actor, action.target or action.place)
+    """Goes to where somebody is, or along a road or a river."""
+    said = action.target or action.place
+    named = find(draft, actor, said)
+    if named.part in ("land", "landmark", "place"):
+        return go(draft, actor, replace(action, place=action.place or said, target=None))
+    if not _WAYS.isdisjoint(words(said or "")):
+        direction = next((lexicon.DIRECTIONS[word] for word in words(said or "") if word in lexicon.DIRECTIONS), action.manner)
+        return go(draft, actor, replace(action, target=None, manner=direction))
     if named.part != "character":
         return (
             go(draft, actor, action)
