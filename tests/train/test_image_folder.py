@@ -114,6 +114,22 @@ def test_transparent_turned_grey_deep_and_other_files(tmp_path: Path) -> None:
     assert shown["print"][0].mean() > 0.9 > 0.1 > shown["print"][2].mean()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"background": [1, 2]}, r"data.background: found \[1, 2\]; expected red, green and blue"),
+        ({"background": [0, 0, 256]}, r"data.background: found \[0, 0, 256\]"),
+        ({"masks": "nowhere"}, r"data.masks: nowhere is no folder"),
+        ({"controls": "nowhere"}, r"data.controls: nowhere is no folder"),
+        ({"prior": {"folder": "nowhere", "prompt": "a"}}, r"data.prior.folder: nowhere is no folder"),
+    ],
+)
+def test_what_is_wrong_is_told_by_its_setting(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    draw(tmp_path, "good.png")
+    with pytest.raises(ConfigError, match=words):
+        ImageFolder(folder=str(tmp_path), prompt="a", **settings, **SMALL)
+
+
 def test_a_list_may_name_broken_files_that_are_skipped(tmp_path: Path) -> None:
     draw(tmp_path, "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")

@@ -18,18 +18,18 @@ _BESIDE = (".txt", ".caption")
 _FILES, _TEXTS = ("file_name", "file", "image"), ("text", "caption", "prompt")
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def pictures_in(folder: Path, setting: str = "data.folder") -> list[Path]:
     """Pictures in a folder and below, in the order of names, but for hidden ones, which systems and notebooks leave.
 
     Raises:
         ConfigError: there is no such folder, or it holds none.
     """
     if not folder.is_dir():
-        raise ConfigError(f"data.folder: {folder} is no folder; expected one with pictures ({', '.join(ENDINGS)})")
+        raise ConfigError(f"{setting}: {folder} is no folder; expected one with pictures ({', '.join(ENDINGS)})")
     inside = [path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     found = sorted(path for path in inside if path.suffix.lower() in ENDINGS and path.is_file())
     if not found:
-        raise ConfigError(f"data.folder: {folder} holds no pictures ({', '.join(ENDINGS)})")
+        raise ConfigError(f"{setting}: {folder} holds no pictures ({', '.join(ENDINGS)})")
     return found
 
 

@@ -102,6 +102,8 @@ class ImageFolder(Data):
                 f"data: found mirror {mirror}, held_out {held_out}, longest {longest}, step {step}, variants {variants}; expected a chance "
                 "in [0, 1], and positive numbers"
             )
+        if background is not None and not (len(background) == 3 and all(0 <= value <= 255 for value in background)):
+            raise ConfigError(f"data.background: found {background}; expected red, green and blue from 0 to 255, as [255, 255, 255]")
         self.root, self.size, self.seed = Path(folder), size, seed
         self.crop, self.mirror, self.variants = crop, mirror, variants
         self.background = tuple(background or (255, 255, 255))
@@ -245,7 +247,7 @@ def _repeats(given: int | Mapping[str, Any], root: Path, pictures: Sequence[Path
 
 def _beside(given: str, root: Path, pictures: Sequence[Path], setting: str) -> dict[Path, Path]:
     """The file of each picture's name in another folder."""
-    there = {path.relative_to(given).with_suffix("").as_posix(): path for path in pictures_in(Path(given))}
+    there = {path.relative_to(given).with_suffix("").as_posix(): path for path in pictures_in(Path(given), f"data.{setting}")}
     found: dict[Path, Path] = {}
     for path in pictures:
         name = path.relative_to(root).with_suffix("").as_posix()
@@ -272,5 +274,5 @@ def _prior(given: Mapping[str, Any], broken: str) -> list[tuple[Path, str]]:
     if "folder" not in given:
         raise ConfigError("data.prior: no folder; expected {'folder': ..., 'prompt': 'a photo of a dog'}")
     root = Path(given["folder"])
-    pictures = list(_readable(pictures_in(root), broken))
+    pictures = list(_readable(pictures_in(root, "data.prior.folder"), broken))
     return list(zip(pictures, captions_of(root, pictures, given.get("prompt")), strict=True))
