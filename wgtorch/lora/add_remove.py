@@ -69,8 +69,7 @@ def add(
     unknown = [option for option in options if option not in _METHODS[method]]
     if unknown:
         raise StructureError(f"lora.add: unknown {unknown[0]!r}; {suggest(unknown[0], (*_ARGUMENTS, *_METHODS[method]))}")
-    if rank < 1:
-        raise StructureError(f"lora.add: rank {rank}; expected a whole number from 1")
+    _check_arguments(rank, alpha, dropout, freeze_base=freeze_base, wear=wear)
     if method == "oft" and (alpha is not None or dropout):
         raise StructureError("lora.add: OFT has neither alpha nor dropout; leave them out")
     copied = [options["modules_to_save"]] if isinstance(options.get("modules_to_save"), str) else options.get("modules_to_save") or ()
@@ -103,6 +102,21 @@ def add(
             place.select(name)
     refresh_plans(target)
     return Report(name, tuple(adapted), tuple(skipped), frozen)
+
+
+def _check_arguments(rank: Any, alpha: Any, dropout: Any, **flags: Any) -> None:
+    """Refuses what a config or a person may have written in place of a number or a yes and no."""
+    numbers = {"alpha": rank if alpha is None else alpha, "dropout": dropout}
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise StructureError(f"lora.add: rank {rank!r}; expected a whole number from 1")
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise StructureError(f"lora.add: {name} {value!r}; expected a number")
+    if not 0 <= dropout < 1:
+        raise StructureError(f"lora.add: dropout {dropout!r}; expected a probability, at least 0 and less than 1")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise StructureError(f"lora.add: {name} {value!r}; expected True or False")
 
 
 def remove(target: Any, name: str) -> None:
