@@ -1,4 +1,4 @@
-"""Checkpoints of one file, with the names of the models' first codes: Stable Diffusion XL and 3, and a part alone."""
+"""Checkpoints of one file, with the names of the models' first codes: Stable Diffusion XL and 3, FLUX.1, and a part alone."""
 
 from __future__ import annotations
 
@@ -56,19 +56,63 @@ def open_clip_of(encoder: Any, prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}{key}": value for key, value in found.items()}
 
 
-def joint_of(transformer: Any, prefix: str) -> dict[str, Tensor]:
-    """The transformer of Stable Diffusion 3 as its first code names it."""
-    own, found = dict(transformer.state_dict()), {}
+def layers_of(transformer: Any, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a transformer's linear layers, taken out of ``own``, as its first code names and joins them."""
+    found = {}
     names = adapter_names(transformer)
     assert names is not None
     for name, spelling in names.spellings(transformer).items():
         for kind in ("weight", "bias"):
             value = torch.cat([own.pop(f"{path}.{kind}") for path in spelling.layers])
             found[f"{name}.{kind}"] = torch.cat(list(reversed(value.chunk(2)))) if spelling.swapped else value
+    return found
+
+
+def joint_of(transformer: Any, prefix: str) -> dict[str, Tensor]:
+    """The transformer of Stable Diffusion 3 as its first code names it."""
+    own = dict(transformer.state_dict())
+    found = layers_of(transformer, own)
     found |= {"pos_embed": own.pop("pos_embed.pos_embed")}
     found |= {key: own.pop(key) for key in ("context_embedder.weight", "context_embedder.bias")}
     assert not own, sorted(own)
     return {f"{prefix}{key}": value for key, value in found.items()}
+
+
+def flux_of(transformer: Any, prefix: str) -> dict[str, Tensor]:
+    """The transformer of FLUX.1 as its first code names it."""
+    own = dict(transformer.state_dict())
+    found = layers_of(transformer, own)
+    norms = {"norm_q": "img_attn.norm.query", "norm_k": "img_attn.norm.key"}
+    norms |= {"norm_added_q": "txt_attn.norm.query", "norm_added_k": "txt_attn.norm.key"}
+    for key in list(own):
+        block, number, _, norm, _ = key.split(".")
+        single = block.startswith("single")
+        there = norms[norm].replace("img_attn.", "" if single else "img_attn.")
+        found[f"{'single' if single else 'double'}_blocks.{number}.{there}_norm.scale"] = own.pop(key)
+    return {f"{prefix}{key}": value for key, value in found.items()}
+
+
+def wide_flux(folder: Path, device: str = "cpu") -> Any:
+    """A tiny pipeline of FLUX.1 with a transformer of the width that diffusers' converter is written for, and one block of each kind."""
+    from diffusers import FluxTransformer2DModel
+
+    pipeline = tiny.flux(folder)
+    settings = {**pipeline.transformer.config, "num_attention_heads": 24, "attention_head_dim": 128, "axes_dims_rope": (16, 56, 56)}
+    with torch.device(device):
+        pipeline.register_modules(transformer=FluxTransformer2DModel.from_config(settings).eval())
+    return pipeline
+
+
+def folder_without_transformer(pipeline: Any, folder: Path) -> Path:
+    """A pipeline's folder with the transformer's config alone."""
+    transformer = pipeline.transformer
+    pipeline.transformer = tiny.flux(folder / "more").transformer
+    pipeline.save_pretrained(folder / "flux")
+    pipeline.transformer = transformer
+    for file in (folder / "flux" / "transformer").iterdir():
+        file.unlink()
+    transformer.save_config(folder / "flux" / "transformer")
+    return folder / "flux"
 
 
 def read(pipeline: Any, tensors: dict[str, Tensor], folder: Path) -> Graph:
@@ -100,6 +144,74 @@ def test_stable_diffusion_3(tmp_path: Path) -> None:
     tensors |= clip_of(pipeline.text_encoder_2, "text_encoders.clip_g.transformer.")
     tensors |= {f"text_encoders.t5xxl.transformer.{key}": value for key, value in pipeline.text_encoder_3.state_dict().items()}
     check_equal(pipeline, read(pipeline, tensors, tmp_path), prompt=PROMPT, num_inference_steps=3, max_sequence_length=16)
+    for key, words in {
+        "first_stage_model.decoder.conv_in.bias": "decoder.conv_in.bias",
+        "model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.bias": "joint_blocks.0.x_block.mlp.fc1.bias",
+        "text_encoders.clip_l.transformer.text_model.final_layer_norm.bias": "final_layer_norm.bias",
+        "text_encoders.t5xxl.transformer.encoder.final_layer_norm.weight": "encoder.final_layer_norm.weight",
+    }.items():
+        fewer = {name: value.contiguous().clone() for name, value in tensors.items() if name != key}
+        assert len(fewer) == len(tensors) - 1
+        save_file(fewer, tmp_path / "fewer.safetensors")
+        with pytest.raises(CheckpointError, match=f"(?s)diffusers cannot read.*{words}"):
+            Graph.from_diffusers(tmp_path / "fewer.safetensors", config=tmp_path / "config")
+
+
+FLUX_CALL: dict[str, Any] = {"prompt": PROMPT, "num_inference_steps": 2, "height": 16, "width": 16, "max_sequence_length": 16}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of_all_models", [False, True])
+def test_flux(of_all_models: bool, tmp_path: Path) -> None:
+    pipeline = wide_flux(tmp_path / "words")
+    folder = folder_without_transformer(pipeline, tmp_path)
+    with torch.no_grad():  # scales of norms that are not all one, so that none may stand for another
+        for name, value in pipeline.transformer.named_parameters():
+            value.copy_((value + 0.1 * torch.rand_like(value) if "norm_" in name and "linear" not in name else value).bfloat16())
+    tensors = flux_of(pipeline.transformer, "model.diffusion_model." if of_all_models else "")
+    if of_all_models:
+        tensors |= {**first_stage(pipeline.vae), **clip_of(pipeline.text_encoder, "text_encoders.clip_l.transformer.")}
+        tensors |= {f"text_encoders.t5xxl.transformer.{key}": value.clone() for key, value in pipeline.text_encoder_2.state_dict().items()}
+    file = tmp_path / "flux.safetensors"
+    wide = {key for key in tensors if "blocks." in key and "text" not in key}
+    save_file({key: (value.bfloat16() if key in wide else value).contiguous() for key, value in tensors.items()}, file)
+    del tensors
+    kind, written, pipeline.transformer = type(pipeline.transformer), pipeline.transformer.state_dict(), None
+    graph = Graph.from_diffusers(folder, components={"transformer": file}, dtype=torch.float32)
+    read = graph.nodes["backbone"].model.state_dict()
+    assert read.keys() == written.keys()
+    assert all(value.dtype == torch.float32 and torch.equal(value, written[key]) for key, value in read.items())
+    del written, read
+    pipeline.transformer = kind.from_single_file(
+        str(file), config=str(folder / "transformer"), local_files_only=True, torch_dtype=torch.float32
+    )
+    check_equal(pipeline, graph, **FLUX_CALL)
+    del graph
+    if of_all_models:
+        for weights in (path for path in folder.rglob("*.safetensors")):
+            weights.unlink()
+        check_equal(pipeline, Graph.from_diffusers(file, config=folder, dtype=torch.float32), **FLUX_CALL)
+
+
+def test_a_flux_file_of_a_wrong_set_of_weights_is_refused_by_name(tmp_path: Path) -> None:
+    pipeline = wide_flux(tmp_path / "words", device="meta")
+    folder = folder_without_transformer(pipeline, tmp_path)
+    shapes = {key: value.shape for key, value in flux_of(pipeline.transformer, "model.diffusion_model.").items()}
+    thin = {key: torch.zeros(shape[:1], dtype=torch.bfloat16) for key, shape in shapes.items()}
+
+    def refused(tensors: dict[str, Tensor], words: str) -> None:
+        save_file(tensors, tmp_path / "flux.safetensors")
+        with pytest.raises(CheckpointError, match=f"(?s)diffusers cannot read '.*flux.safetensors' as a FluxTransformer2DModel.*{words}"):
+            Graph.from_diffusers(folder, components={"transformer": tmp_path / "flux.safetensors"})
+
+    start = "model.diffusion_model."
+    refused({key: value for key, value in thin.items() if key != f"{start}img_in.bias"}, "lacks 'img_in.bias'")
+    refused({key: value for key, value in thin.items() if "guidance_in" not in key}, "guidance_embedder.linear_1.weight.*missing")
+    refused({**thin, f"{start}double_blocks.0.img_mlp.0.scale_weight": torch.ones(1)}, "img_mlp.0.scale_weight: .*unexpected")
+    second = {key.replace("single_blocks.0.", "single_blocks.1."): value.clone() for key, value in thin.items() if "single_blocks" in key}
+    refused({**thin, **second}, r"single_transformer_blocks.1.norm.linear.weight: .*unexpected")
+    with pytest.raises(CheckpointError, match="file of one model alone, give the pipeline's folder and components="):
+        Graph.from_diffusers(tmp_path / "flux.safetensors", config=folder)
 
 
 @pytest.mark.parametrize("family", ["flux", "sd3", "sd", "wan"])

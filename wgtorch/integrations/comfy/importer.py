@@ -21,6 +21,7 @@ from wgtorch.integrations.diffusers.assembly import add, join
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
 from wgtorch.integrations.diffusers.importer import dtype_name
+from wgtorch.integrations.diffusers.single_file import read_model, read_tensors
 from wgtorch.integrations.diffusers.source import open_pipeline
 from wgtorch.lora import load as load_adapter
 from wgtorch.lora.places import places_of
@@ -176,8 +177,8 @@ class _Builder:
         try:
             if file.is_dir():
                 return kind.from_pretrained(str(file), local_files_only=True, torch_dtype=dtype).eval()
-            where = {} if self.config is None else {"config": str(self.config), "subfolder": part, "local_files_only": True}
-            return kind.from_single_file(str(file), torch_dtype=dtype, **where).eval()
+            config = None if self.config is None else str(self.config)
+            return read_model(kind, read_tensors(file), config, part, torch_dtype=dtype, local_files_only=self.config is not None)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"from_comfy: diffusers cannot read {str(file)!r} as a {kind.__name__}: {error}") from error
 

@@ -92,8 +92,8 @@ def from_diffusers(
 
     Args:
         source: a local folder that ``save_pretrained`` wrote, or a pipeline object, whose modules are shared and not copied; or one
-            ``.safetensors`` file of all models, as ``from_single_file`` of diffusers reads it; or ``hf://owner/name`` (``@revision``,
-            ``/file.safetensors``), from huggingface_hub's own cache.
+            ``.safetensors`` file of all models (a transformer alone goes to ``components``), as diffusers' converters read it; or
+            ``hf://owner/name`` (``@revision``, ``/file.safetensors``), from huggingface_hub's own cache.
         task: one of the family's, whichever the pipeline's class is for.
         batched: classifier-free guidance runs as one batch of twice the size; False makes two calls of half the memory.
         pool: where models are looked for, so that graphs built apart share them.
@@ -105,7 +105,7 @@ def from_diffusers(
             quantised weights such a graph runs, and is not saved.
 
     Raises:
-        CheckpointError: the folder holds no pipeline, or files that cannot be read.
+        CheckpointError: the folder holds no pipeline, or files that cannot be read; a file lacks a weight, or has one without a place.
         ConfigError: the family or the task is not supported, or the model is not for that task.
     """
     if task not in TASKS:

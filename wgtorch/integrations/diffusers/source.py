@@ -15,6 +15,7 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
+from wgtorch.integrations.diffusers.single_file import check_filled, is_convertible, read_model, read_tensors
 
 INDEX = "model_index.json"
 HUB = "hf://"
@@ -108,7 +109,7 @@ class FolderSource(Source):
         """A model that was given in place of the folder's; one of a file is read as diffusers reads it, and of a GGUF file stays quantised.
 
         Raises:
-            CheckpointError: diffusers cannot read the file.
+            CheckpointError: diffusers cannot read the file, a weight is missing there, or a tensor has no place in the model.
         """
         found = self.given[part]
         if not isinstance(found, (str, os.PathLike)):
@@ -120,13 +121,14 @@ class FolderSource(Source):
         kind = getattr(library, self.classes[part])
         compute = torch.get_default_dtype() if self.dtype is None else getattr(torch, self.dtype)
         try:
-            self.given[part] = kind.from_single_file(
-                str(found),
+            self.given[part] = read_model(
+                kind,
+                read_tensors(found),
+                str(self.folder / part),
                 quantization_config=library.GGUFQuantizationConfig(compute_dtype=compute) if is_quantised else None,
-                config=str(self.folder / part),
                 local_files_only=True,
                 torch_dtype=compute,
-            ).eval()
+            )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
             raise CheckpointError(f"from_diffusers: diffusers cannot read {str(found)!r} as a {kind.__name__}: {error}") from error
         return self.given[part]
@@ -277,27 +279,32 @@ def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | 
         ConfigError: nothing says which pipeline it is of.
     """
     library: Any = require("diffusers", "diffusers")
+    names: Any = require("diffusers.loaders.single_file_utils", "diffusers")
     if not file.is_file():
         raise CheckpointError(f"from_diffusers: {str(file)!r} is no file")
+    _, tensors = read_file(file)
     if config is not None:
         name = FolderSource(config).pipeline_class
     else:
-        names: Any = require("diffusers.loaders.single_file_utils", "diffusers")
-        _, tensors = read_file(file)
         kind = str(names.infer_diffusers_model_type(tensors))
         name = next((pipeline for start, pipeline in _SINGLE.items() if kind.startswith(start)), "")
         if not name:
             raise ConfigError(f"from_diffusers: {str(file)!r} seems to be {kind!r}; expected one of {', '.join(_SINGLE)}, or config=")
-    wanted = None if dtype is None else getattr(torch, dtype)
-    where = {} if config is None else {"config": str(config), "local_files_only": True}
+    where = str(config or names.fetch_diffusers_config(tensors)["pretrained_model_name_or_path"])
+    options = {"torch_dtype": None if dtype is None else getattr(torch, dtype), "local_files_only": config is not None}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that one version of diffusers gives up for another
-            found = getattr(library, name).from_single_file(str(file), torch_dtype=wanted, **where)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            index = getattr(library, name).load_config(where, local_files_only=config is not None)
+            kinds = {part: getattr(library, entry[1] or "", None) for part, entry in index.items() if isinstance(entry, (list, tuple))}
+            parts = {part: read_model(k, tensors, where, part, **options) for part, k in kinds.items() if is_convertible(k)}
+            found = getattr(library, name).from_single_file(str(file), config=where, **options, **parts)
+        for model in (model for model in found.components.values() if isinstance(model, torch.nn.Module)):
+            check_filled(model)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, names.SingleFileComponentError) as error:
         raise CheckpointError(
             f"from_diffusers: diffusers cannot read {str(file)!r} as a {name}: {error}. Without network, give config=, the folder of a "
-            "pipeline of the same kind"
+            "pipeline of the same kind; of a file of one model alone, give the pipeline's folder and components={'transformer': file}"
         ) from error
     for part, model in found.components.items():  # tokenizers name the pipeline's folder, where they were read from one below it
         own = Path(getattr(model, "name_or_path", None) or "?") / part
