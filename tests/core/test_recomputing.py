@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.blocks_for_tests import as_pipeline, counter
 from wgtorch.core.block import Block
@@ -153,3 +154,53 @@ def test_it_is_part_of_the_config() -> None:
     assert inner.metadata["gradient_checkpointing"] is True
     pipeline.gradient_checkpointing(False)
     assert "gradient_checkpointing" not in inner.metadata
+
+
+def again(f: Any, x: Tensor) -> Tensor:
+    return checkpoint(f, x, use_reentrant=False)  # type: ignore[no-any-return]
+
+
+def unhooked(f: Any, x: Tensor) -> Tensor:
+    def inside(x: Tensor) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            return f(x)  # type: ignore[no-any-return]
+
+    return again(inside, x)
+
+
+REGIONS = {
+    "one": lambda c, f, x: c(f, x),
+    "draws around it": lambda c, f, x: nn.functional.dropout(c(f, nn.functional.dropout(x)), 0.5),
+    "one after another": lambda c, f, x: c(f, c(f, x)),
+    "in each other": lambda c, f, x: c(lambda h: f(c(f, h)), x),
+    "drawing before the inner one": lambda c, f, x: c(lambda h: c(f, nn.functional.dropout(h)), x),
+}
+
+
+class InRegions(Block):
+    """Layers with dropout whose activations PyTorch computes again."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.mix, self.how, self.compute = Mix(0.5), how, again
+
+    def forward(self, x: Tensor) -> Tensor:
+        return REGIONS[self.how](self.compute, self.mix, x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+@pytest.mark.parametrize("how", REGIONS)
+@pytest.mark.parametrize("compute", [again, unhooked])
+def test_regions_that_a_block_has_computed_again_draw_what_they_drew(how: str, compute: Any, x: Tensor) -> None:
+    graph = Graph("g")
+    graph.add_node(InRegions(how), "n")
+    graph.infer_exposed_ports()
+    found = []
+    for graph.nodes["n"].compute in (lambda f, x: f(x), compute):
+        y = graph.run({"x": x}, seed=3, training=True)["y"]
+        torch.randn(2)  # draws of others in between
+        found.append((y.detach(), *torch.autograd.grad(y.pow(2).sum(), [x, *graph.parameters()])))
+    for plain, recomputed in zip(*found, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None

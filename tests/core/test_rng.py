@@ -186,3 +186,28 @@ def test_a_seed_for_each_sample() -> None:
         rng.normal((3, 3))
     with pytest.raises(PortError, match="seeds for 2"):
         rng.seed(2)
+
+
+def test_a_single_vector_of_weights_is_no_batch() -> None:
+    # Its rows are no samples: a vector of probabilities is one distribution, and each row of one would be a number.
+    with drawing_from(Rng(3)):
+        assert sorted(torch.multinomial(torch.ones(4), 4).tolist()) == [0, 1, 2, 3]
+        drawn = torch.distributions.Dirichlet(torch.ones(4)).sample()
+        rows = torch.distributions.Dirichlet(torch.ones(3, 4)).sample()
+    torch.testing.assert_close(drawn.sum(), torch.tensor(1.0))
+    torch.testing.assert_close(rows.sum(1), torch.ones(3))
+    assert len(set(drawn.tolist())) == 4
+
+
+def test_parameters_of_a_draw_are_broadcast_as_pytorch_does() -> None:
+    where, wide = torch.tensor([0.0, 100.0, 200.0]), torch.zeros(3, 3)
+    chances = torch.tensor([0.0, 0.0, 1.0])
+    with drawing_from(Rng(3)):
+        drawn = [torch.normal(where, wide + 1), torch.normal(wide + where, torch.ones(3))]
+        hits = torch.empty(3, 3).bernoulli_(chances)
+        counts = torch.binomial(torch.full((3, 3), 7.0), chances)
+    for numbers in drawn:
+        assert (numbers - where).abs().max() < 10
+        assert len(set(numbers.flatten().tolist())) == 9
+    assert torch.equal(hits, chances.expand(3, 3))
+    assert torch.equal(counts, 7 * chances.expand(3, 3))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextvars
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
+
+import torch
 
 from wgtorch.core.run.cached_call import note_draw
 from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.foreign_draws import serve_from, serving
+from wgtorch.core.run.recomputed_draws import draw_again_in, hooks_here
 from wgtorch.core.run.rng import Rng, key_of_draw
 
 
@@ -22,11 +26,12 @@ class ActiveCall:
         item: its place in a mapped list.
     """
 
-    __slots__ = ("draws", "item", "run", "step")
+    __slots__ = ("around", "draws", "item", "run", "step")
 
     def __init__(self, run: RunContext, step: Any = None, item: int | None = None) -> None:
         self.run, self.step, self.item = run, step, item
         self.draws = 0
+        self.around = None if torch.compiler.is_compiling() else hooks_here()
 
     def child(self) -> RunContext:
         """The run as a level that is called inside the node sees it: all of it is wanted, nothing is given."""
@@ -43,36 +48,49 @@ class ActiveCall:
             rng = Rng.of(self.run.key, self.run.sample)
         else:
             rng = self.run.rng(self.step.node, item=self.item)
+        draw_again_in(partial(self._again, self.run, self.step, self.item, self.draws), self.around)
         rng.key = key_of_draw(rng.key, self.draws)  # type: ignore[arg-type]
         self.draws += 1
         return rng
+
+    @staticmethod
+    def _again(run: RunContext, step: Any, item: int | None, draws: int) -> serve_call:
+        """Serves the draws from the ``draws``-th on, for what is computed a second time."""
+        call = ActiveCall(run, step, item)
+        call.draws = draws
+        return serve_call(call)
 
     def where(self) -> str:
         """The node's path."""
         return "/".join(self.run.path) if self.step is None else self.run.where(self.step.node)
 
 
-class drawing_from:
+class serve_call:
+    """While it lasts, operators of this thread that draw are served from ``call``; felt by no other thread."""
+
+    __slots__ = ("_serving", "_token", "call")
+
+    def __init__(self, call: ActiveCall) -> None:
+        self.call = call
+
+    def __enter__(self) -> None:
+        self._token = enter_call(self.call)
+        self._serving = serving(self.call.run.key is not None)
+        self._serving.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._serving.__exit__(kind, error, traceback)
+        leave_call(self._token)
+
+
+def drawing_from(rng: Rng) -> serve_call:
     """While it lasts, operators of this thread that draw without naming a generator draw from ``rng``; felt by no other thread.
 
     Example:
         >>> with drawing_from(Rng(7)):
         ...     torch.randn(3)
     """
-
-    __slots__ = ("_serving", "_token", "rng")
-
-    def __init__(self, rng: Rng) -> None:
-        self.rng = rng
-
-    def __enter__(self) -> None:
-        self._token = enter_call(ActiveCall(RunContext(RunOptions(""), key=self.rng.key, sample=self.rng.sample)))
-        self._serving = serving(self.rng.keyed)
-        self._serving.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._serving.__exit__(kind, error, traceback)
-        leave_call(self._token)
+    return serve_call(ActiveCall(RunContext(RunOptions(""), key=rng.key, sample=rng.sample)))
 
 
 _active: contextvars.ContextVar[ActiveCall | None] = contextvars.ContextVar("active call", default=None)

@@ -30,6 +30,8 @@ from wgtorch.core.run.rng import Rng
 _KEY_NAME = "TESTING_ONLY_GenericMode"
 _MOST_ROWS = 4096  # rows with draws of their own; more are drawn as one
 _FACTORIES = ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like")
+_OF_VECTORS = ("multinomial", "_sample_dirichlet")
+"""Operators whose last dimension is one thing that is drawn from or drawn, so a single vector is no batch."""
 _UNSERVED = ("_cudnn_rnn", "miopen_rnn", "_lstm_mps")
 """Kernels that draw from a state of their own and take no generator."""
 
@@ -148,24 +150,24 @@ def _drawing(op: Any, with_generator: Any, name: str) -> Callable[..., Any]:
 
 def _by_rows(op: Any, name: str, draws: Rng, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operator for each row of the first dimension, from that sample's generator."""
-    first = args[0] if args else None
-    if isinstance(first, Tensor):
-        device, shape = first.device, tuple(first.shape)
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    if tensors:
+        device, shape = tensors[0].device, tuple(torch.broadcast_shapes(*[value.shape for value in tensors]))
     else:
         device = torch.device(kwargs.get("device") or "cpu")
         at = next((index for index, value in enumerate(args) if isinstance(value, (list, tuple))), None)
         shape = () if at is None else tuple(args[at])
-    rows = shape[0] if shape else 0
-    in_rows = 1 < rows <= _MOST_ROWS and all(not isinstance(value, Tensor) or tuple(value.shape[:1]) == shape[:1] for value in args)
-    if not in_rows:
+    rows = shape[0] if shape and not (name in _OF_VECTORS and len(shape) == 1) else 0
+    if not 1 < rows <= _MOST_ROWS:
         return op(*args, generator=draws.generator(0, 1 if type(draws.key) is int or rows <= 1 else rows, device), **kwargs)
     generators = [draws.generator(index, rows, device) for index in range(rows)]
-    if isinstance(first, Tensor):
+    if tensors:
+        wide = [value.expand(shape) if isinstance(value, Tensor) else value for value in args]
         parts = [
-            op(*[value[index] if isinstance(value, Tensor) else value for value in args], generator=generator, **kwargs)
+            op(*[value[index] if isinstance(value, Tensor) else value for value in wide], generator=generator, **kwargs)
             for index, generator in enumerate(generators)
         ]
-        return first if name.endswith("_") else torch.stack(parts)
+        return args[0] if name.endswith("_") else torch.stack(parts)
     row = [list(shape[1:]) if index == at else value for index, value in enumerate(args)]
     return torch.stack([op(*row, generator=generator, **kwargs) for generator in generators])
 
