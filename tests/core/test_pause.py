@@ -454,6 +454,27 @@ def test_a_value_of_a_foreign_class_is_named(tmp_path: Path) -> None:
         paused.save(tmp_path / "paused")
 
 
+@pytest.mark.parametrize("value", [X.to_sparse(), X.to("meta"), X.to(torch.complex128)], ids=["sparse", "meta", "complex128"])
+def test_a_tensor_that_files_have_no_form_for_is_named(value: Tensor, tmp_path: Path) -> None:
+    graph = Graph("g")
+    graph.add_node(Waits(), "a")
+    graph.infer_exposed_ports()
+    with pytest.raises(StorageError, match=r"x: Tensor\[.* cannot be stored; expected a dense tensor"):
+        graph.run_until({"x": value}, before="a").save(tmp_path / "paused")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_of_a_large_tensor_takes_no_more_than_its_own_memory(tmp_path: Path) -> None:
+    graph = Graph("g")
+    graph.add_node(Waits(), "a")
+    graph.infer_exposed_ports()
+    column = torch.randn(300, 3000)[:, 5]
+    file = graph.run_until({"x": column}, before="a").save(tmp_path / "paused")
+    loaded = Paused.load(file).values["x"]
+    assert torch.equal(loaded, column) and loaded.untyped_storage().nbytes() < 2000 and file.stat().st_size < 3000
+    assert torch.equal(graph.resume(Paused.load(file))["y"], column * 3)
+
+
 def test_a_saved_run_goes_on_bit_for_bit_wherever_its_values_lie(tmp_path: Path) -> None:
     """Kernels sum in another order where memory begins elsewhere: a file's, or that of a row of a larger tensor."""
 

@@ -220,6 +220,17 @@ def test_a_new_life_begins_by_itself_and_one_that_has_begun_does_not(game):
     assert game.world.life.passes == 1
 
 
+def test_a_first_pass_that_was_cut_off_goes_on_by_itself():
+    world = small_world()
+    for _ in world.stream(seed=5):
+        break
+    assert (world.life.passes, world.life.stage) == (0, 1)
+    game = Game(world)
+    game.begin()
+    game.wait(10)
+    assert (world.life.passes, world.life.seed, game.error) == (1, 5, None)
+
+
 def test_a_world_that_asks_models_behind_an_api_waits_for_somebody():
     game = Game(storytelling_world())
     game.begin()

@@ -87,6 +87,34 @@ def test_history_is_a_sequence(tmp_path, kind):
         history[3]
 
 
+def test_a_read_of_somebodys_own_is_what_a_history_asks():
+    class Shouting(MemoryStorage):
+        def read(self, step):
+            state, content = super().read(step)
+            return state.replace(intent=state.intent.upper()), {**content, "loud": True}
+
+    class Whispering(Shouting):
+        def read_state(self, step):
+            return super().read_state(step).replace(intent="...")
+
+    class Plain:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def read(self, step):
+            return self.inner.read(step)
+
+        def steps(self):
+            return self.inner.steps()
+
+    for kind, word, is_loud in ((MemoryStorage, "sea", False), (Shouting, "SEA", True), (Whispering, "...", True)):
+        storage = kind()
+        storage.store(1, State(**{**FULL, "intent": "sea"}), {"loud": False})
+        for history in (History(storage), History(Plain(storage))):
+            assert [state.intent for state in history] == [history[0].intent] == [word]
+            assert history.content(0) == {"loud": is_loud}
+
+
 def test_memory_keeps_what_it_was_given():
     storage, content = MemoryStorage(), {"episodes": 1}
     storage.store(0, State(**FULL), content)

@@ -170,3 +170,16 @@ def test_a_past_that_goes_on_is_compared_once_in_a_run(tmp_path: Path, monkeypat
     again = DirectoryStorage(tmp_path / "it")
     assert again.life_at(again.commits()[-1]).content == {"events": events}
     assert again.life_at(again.commits()[10]).content["events"][5] == {"id": 5, "effects": [5]}
+
+
+def test_a_long_list_whose_items_change_places_in_place_is_stored_as_it_was_lived(tmp_path: Path) -> None:
+    storage, events, lived = DirectoryStorage(tmp_path / "it"), [{"id": index} for index in range(300)], []
+    with storage.hold():
+        for number in range(12):
+            if number % 3 == 2:
+                events.insert(number, events.pop())
+                events[-2 * number] = {"id": -number}
+            storage.keep_life(Life(content={"events": events, "passes": number}, passes=number, cause={"kind": "pass"}))
+            lived.append(list(events))
+    again = DirectoryStorage(tmp_path / "it")
+    assert [again.life_at(commit).content["events"] for commit in again.commits()] == lived

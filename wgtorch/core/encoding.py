@@ -17,6 +17,8 @@ from wgtorch.core.registry import Registry
 
 _ALIGNED = 64
 """Bytes that memory of PyTorch's own begins at a multiple of."""
+_SPREAD = 16
+"""How many times its own size a tensor may be spread over for its strides to be kept."""
 MAX_DEPTH = 200
 """Lists and mappings inside each other that are stored."""
 _MARKS: Mapping[str, type] = {"$tensor": str, "$number": str, "$tuple": list, "$mapping": dict, "$value": list}
@@ -190,9 +192,14 @@ def layout_of(tensor: Tensor) -> dict[str, Any]:
 
 
 def laid_out(tensor: Tensor, how: Mapping[str, Any] | None) -> Tensor:
-    """A tensor in the memory layout and, where that is here, on the device that it had."""
+    """A tensor in the memory layout and, where that is here, on the device that it had.
+
+    What lay far apart in a much larger tensor lies together: its gaps would be memory that nothing uses.
+    """
+    size = 0
     if how is not None and tensor.numel() and 0 not in how["strides"]:
         size = tensor.itemsize * (1 + sum([(size - 1) * stride for size, stride in zip(how["shape"], how["strides"], strict=True)]))
+    if how is not None and 0 < size <= _SPREAD * tensor.nbytes:
         memory = torch.empty(size + _ALIGNED, dtype=torch.uint8)
         begin = (how.get("begin", 0) - memory.data_ptr()) % _ALIGNED
         tensor = memory[begin : begin + size].view(tensor.dtype).as_strided(how["shape"], how["strides"]).copy_(tensor)

@@ -105,13 +105,13 @@ class Game:
                 self._begin(None, self._tell)
 
     def begin(self) -> None:
-        """Lets a new life begin by itself, so that there is something to act on; returns at once.
+        """Lets a new life begin by itself, or its first pass go on, so that there is something to act on; returns at once.
 
         A world whose stages ask models behind an API, which may cost, waits until somebody acts.
         """
         with self._lock:
             life, world = self.world.life, self.world
-            if not (self.is_busy or life.passes or life.stage or any(stage.is_async for stage in world.nodes.values())):
+            if not (self.is_busy or life.passes or any(stage.is_async for stage in world.nodes.values())):
                 self._begin(None, self._pass)
 
     def wait(self, timeout: float | None = None) -> None:

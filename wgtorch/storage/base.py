@@ -145,9 +145,13 @@ class History(Sequence[State]):
         return (self._read(step, 0) for step in self.steps)
 
     def _read(self, step: int, part: int) -> Any:
-        """A step's state, or its content: that alone, where the storage can, for either may be large."""
-        read = getattr(self._view, ("read_state", "read_content")[part], None)
-        return self._view.read(step)[part] if read is None else read(step)
+        """A step's state, or its content: that alone, where the storage can, for either may be large.
+
+        A class of somebody's own that has a ``read`` of its own, over one that has both, is asked by it.
+        """
+        name = ("read_state", "read_content")[part]
+        newest = next((kind for kind in type(self._view).__mro__ if not {"read", name}.isdisjoint(vars(kind))), object)
+        return getattr(self._view, name)(step) if name in vars(newest) else self._view.read(step)[part]
 
     def _repr_html_(self) -> str:
         return Views.get("history")(self)

@@ -64,7 +64,7 @@ def version_of(tensor: Tensor | None) -> int | None:
 Take = Callable[[Tensor, str], TensorRef]
 """Keeps a tensor that stands at a path, and says how the snapshot names it; equal digests are the same tensor."""
 KnownLists = dict[Path, tuple[list[Any], list[Any]]]
-"""By path, a long list and its snapshot."""
+"""By path, the items of a long list, and its snapshot."""
 
 
 class Evolution:
@@ -215,7 +215,7 @@ class Evolution:
 
     def _gone_on(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:
         after = before if len(before) == len(value) else self._added(before, value, at)
-        self.lists[at] = (value, after)
+        self.lists[at] = (value.copy(), after)
         return after
 
     def _added(self, before: list[Any], value: list[Any], at: Path) -> list[Any]:

@@ -9,7 +9,7 @@ from wgtorch.blocks.simulation.ledger import _MOST_KNOWN, last_changes
 
 
 def test_the_index_of_any_past_is_that_of_all_its_events() -> None:
-    """Of pasts that go on, fork, are cut, edited, or grow in place."""
+    """Of pasts that go on, fork, are cut, edited, or change in place."""
     rng = random.Random(3)
 
     def event(number: int) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def test_the_index_of_any_past_is_that_of_all_its_events() -> None:
     pasts: list[list[dict[str, Any]]] = [[]]
     for _ in range(600):
         past = rng.choice(pasts[-2 * _MOST_KNOWN :])
-        way = rng.randrange(6)
+        way = rng.randrange(7)
         if way == 0:
             past = past[: rng.randrange(len(past) + 1)]
         elif way == 1 and past:
@@ -26,6 +26,8 @@ def test_the_index_of_any_past_is_that_of_all_its_events() -> None:
             past = [*past[:at], event(at + 1), *past[at + 1 :]]
         elif way == 2:
             past.append(event(len(past) + 1))
+        elif way == 3 and past:
+            past[rng.randrange(len(past))] = event(700)
         else:
             past = [*past, *(event(len(past) + 1 + more) for more in range(rng.randrange(4)))]
         pasts.append(past)

@@ -64,6 +64,8 @@ EDITS: dict[str, Callable[[torch.Tensor], Any]] = {
     "rows exchanged": lambda weight: weight.data.copy_(weight.data.roll(1, 0)),
     "columns exchanged": lambda weight: weight.data.copy_(weight.data.roll(8, 1)),
     "all negated": lambda weight: weight.data.neg_(),
+    "some columns negated": lambda weight: weight.data[:, 3::4].neg_(),
+    "every other column negated": lambda weight: weight.data[:, 1::2].neg_(),
     "constant": lambda weight: weight.data.fill_(0.25),
     "another": lambda weight: setattr(weight, "data", torch.ones_like(weight)),
 }
@@ -81,6 +83,18 @@ def test_edits_in_place_are_packed_anew(folder: Path, name: str, dtype: str) -> 
         found = layer(inputs)
     torch.testing.assert_close(found, nn.functional.linear(inputs, layer.weight))
     assert llm(prompt=PROMPT)["text"] == plain(prompt=PROMPT)["text"]
+
+
+@pytest.mark.parametrize("rows", ["1", "many"])
+def test_ones_of_a_matrix_that_change_places_are_seen(rows: str) -> None:
+    """Their bytes add up to the same by row and by column."""
+    layer = nn.Linear(64, 1 if rows == "1" else 2048, bias=False)
+    layer.weight.data.copy_(torch.eye(64).repeat(32, 1)[: len(layer.weight)])
+    packed, inputs = PackedWeights(layer.eval()), torch.randn(2, 64)
+    for shift in (0, 2, 4):
+        layer.weight.data.copy_(layer.weight.data.roll(shift, 1))
+        with torch.no_grad(), packed.in_use(WeightSums()):
+            torch.testing.assert_close(layer(inputs), nn.functional.linear(inputs, layer.weight))
 
 
 def test_the_module_is_as_without(folder: Path) -> None:

@@ -202,21 +202,21 @@ class Draft:
         return self._last
 
 
-_known: list[tuple[Sequence[Event], int, dict[Path, int]]] = []
-"""Pasts that were gone through, the newest first: the events, how many they were, and what they changed last."""
+_known: list[tuple[tuple[Event, ...], dict[Path, int]]] = []
+"""Pasts that were gone through, the newest first: the events, and what they changed last."""
 _MOST_KNOWN = 8
 
 
 def last_changes(events: Sequence[Event]) -> dict[Path, int]:
     """By path of a fact, the id of the event that last changed it. Of a past that goes on only what is new is gone through."""
     begun, last = 0, {}
-    for known, count, found in tuple(_known):
-        if len(known) == count <= len(events) and all(map(is_, known, events)):
-            begun, last = count, dict(found)
+    for known, found in tuple(_known):
+        if len(known) <= len(events) and all(map(is_, known, events)):
+            begun, last = len(known), dict(found)
             break
     last |= {tuple(effect["path"]): event["id"] for event in events[begun:] for effect in event["effects"]}
-    others = [entry for entry in _known if not begun or entry[2] is not found]
-    _known[:] = [(events, len(events), dict(last)), *others[: _MOST_KNOWN - 1]]
+    others = [entry for entry in _known if not begun or entry[1] is not found]
+    _known[:] = [(tuple(events), dict(last)), *others[: _MOST_KNOWN - 1]]
     return last
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.checkpoint.atomic import write_file
-from wgtorch.core.encoding import decode, encode, laid_out, layout_of
+from wgtorch.core.encoding import check_tensor, decode, encode, laid_out, layout_of
 from wgtorch.core.errors import PortError, StorageError, UnknownNameError, suggest
 from wgtorch.core.json_text import read_json
 from wgtorch.core.run.pause import Frame, PauseRequest, Stopped
@@ -114,6 +114,7 @@ class Paused:
         def keep(tensor: Tensor, where: str) -> Tensor:
             if tensor.requires_grad:
                 raise StorageError(f"{where}: a tensor that gradients go through cannot be saved; stop a run without training=True")
+            check_tensor(tensor, where)
             key = where
             while key in tensors:
                 key += "'"
@@ -157,7 +158,7 @@ class Paused:
             values = {name: decode(entry[name], tensors) for name in ("options", "arguments", "taken")}
             frames = [_frame_of_plain(frame, tensors) for frame in entry["frames"]]
             return cls(entry["root"], entry["node"], entry["is_before"], tuple(entry["iterations"]), key, **values, frames=frames)
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(f"{path}: no paused run, or damaged: {error}") from error

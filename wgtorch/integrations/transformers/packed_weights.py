@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgtorch.integrations.transformers.weight_sums import Sums, WeightSums
+from wgtorch.integrations.transformers.weight_sums import WeightSums
 
 _NONE: Mapping[int, Tensor] = {}
 _in_use: ContextVar[Mapping[int, Tensor]] = ContextVar("packed_weights", default=_NONE)
@@ -35,7 +35,7 @@ class PackedLinear(nn.Linear):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Packed:
-    sums: Sums
+    sums: Tensor
     weight: Tensor
 
 
@@ -90,7 +90,7 @@ class PackedWeights:
                 if type(module) is not PackedLinear or not _is_packable(module.weight) or (now := sums.of(module.weight)) is None:
                     continue
                 known = self._packed.get(id(module))
-                if known is None or not all(map(torch.equal, known.sums, now)):
+                if known is None or not torch.equal(known.sums, now):
                     known = _Packed(now, torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), None))
                 found[id(module)] = known
             self._packed = found
