@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.layout import SIZE
 from wgtorch.core.errors import require
+from wgtorch.core.run.modes import training_mode
 from wgtorch.integrations.onnx.backends import FILE
 from wgtorch.integrations.transformers.folder import model_folder, read_model
 
@@ -61,14 +62,12 @@ def _groups(describer: PixelSceneDescriber) -> Sequence[Sequence[str]]:
 def _export(module: nn.Module, inputs: dict[str, Tensor], folder: Path, outputs: list[str], size: dict[int, Any]) -> None:
     require("onnxscript", "onnx")
     folder.mkdir(parents=True, exist_ok=True)
-    was_training = module.training
-    with warnings.catch_warnings():
+    with training_mode(module, training=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own parts
         torch.onnx.export(
-            module.eval(), (), folder / FILE, kwargs=inputs, input_names=list(inputs), output_names=outputs, dynamo=True,
+            module, (), folder / FILE, kwargs=inputs, input_names=list(inputs), output_names=outputs, dynamo=True,
             dynamic_shapes=dict.fromkeys(inputs, size), external_data=False, verbose=False,
         )  # fmt: skip
-    module.train(was_training)
 
 
 class _Hidden(nn.Module):
@@ -85,7 +84,6 @@ class _Logits(nn.Module):
     def __init__(self, describer: PixelSceneDescriber) -> None:
         super().__init__()
         self.describer = describer
-        self.train(describer.training)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(value for group in self.describer.logits(image) for value in group.values())
