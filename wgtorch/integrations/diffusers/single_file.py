@@ -62,8 +62,9 @@ def read_model(kind: Any, tensors: Mapping[str, Any], config: str | None, part: 
 
 def check_filled(model: nn.Module) -> None:
     """Raises a CheckpointError if weights of a model have no values, their own or those that they are tied to; names them."""
-    if hasattr(model, "tie_weights"):  # files of other programs have T5's embeddings once
-        model.tie_weights()
+    tie = getattr(model, "tie_weights", None)
+    if tie is not None:  # files of other programs have T5's embeddings once
+        tie()
     _check(model, {name: value for name, value in model.state_dict().items() if not value.is_meta})
 
 
