@@ -213,6 +213,8 @@ def test_plugins_bring_a_class_a_module_of_several_and_a_template(plugins: Calla
         ("wgtorch.blocks", "mine/it", "good_plugin:Two", "ValueError: the class is registered as 'good/two'; give the entry point that"),
         ("wgtorch.blocks", "mine", "empty_plugin", "the module registers no block type when it is imported"),
         ("wgtorch.blocks", "mine", "bad_plugin", "ZeroDivisionError"),
+        ("wgtorch.blocks", "mine/it", "script_plugin:It", "SystemExit: 3"),
+        ("wgtorch.templates", "graph/mine", "script_plugin:build", "SystemExit: 3"),
         ("wgtorch.blocks", "mine", "greedy_plugin", "block type 'solver/euler' is wgtorch's own; choose another name for greedy_plugin.It"),
     ],
     ids=lambda value: value.replace("/", "-") if len(value) < 30 else "reason",
@@ -224,7 +226,7 @@ def test_a_wrong_plugin_is_named_with_its_fault_and_harms_no_other(
         "from wgtorch.core.block import Block, register_block\n@register_block('solver/euler')\nclass It(Block): outputs = {'y': 'any'}\n"
     )
     plugins({"wgtorch.blocks": {"good/loose": "good_plugin:Loose"}}, good_plugin=GOOD)
-    plugins({group: {name: value}}, bad_plugin="1 / 0", empty_plugin="", greedy_plugin=greedy)
+    plugins({group: {name: value}}, bad_plugin="1 / 0", empty_plugin="", script_plugin="raise SystemExit(3)", greedy_plugin=greedy)
     registry = BlockRegistry if group == "wgtorch.blocks" else TemplateRegistry
     command = ["blocks" if registry is BlockRegistry else "templates"]
     assert main(command) == 0

@@ -173,7 +173,7 @@ class Registry(Generic[T]):
                         raise StructureError(f"the module registers no {self.what} when it is imported")
                 elif name not in self._entries:
                     self.register(name, self.accept(name, loaded) if self.accept is not None else loaded)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module that is a script ends by sys.exit
             reason = str(error) if isinstance(error, StructureError) else f"{type(error).__name__}: {error}"
             self._faults[name] = PluginFault(self.what, name, point.value, _package(point), reason)
             raise PluginError(str(self._faults[name])) from error
