@@ -84,6 +84,7 @@ class CommitLog(LogReader):
         self._compared: tuple[Any, list[Any], Any, Any, list[Any]] = (None, [], None, None, [])
         self._seen: State | None = None  # of the newest commit
         self._lists: KnownLists = {}  # of the contents of this run
+        self._kept: Life | None = None  # the newest of this run
 
     # --- what a kind gives --------------------------------------------------------------------------------------------
 
@@ -137,13 +138,13 @@ class CommitLog(LogReader):
                 self._unwritten = []  # they could not be written, and somebody else has lived on since
             try:
                 yield
-                self._flush()
+                self._end()
             except BaseException:
                 with suppress(StorageError, OSError):  # the error that ended the run is the one to tell of
-                    self._flush()
+                    self._end()
                 raise
             finally:
-                self._is_held, self._lists = False, {}
+                self._is_held, self._lists, self._kept = False, {}, None
 
     def store(self, step: int, state: State, content: Mapping[str, Any]) -> str:
         """Keeps a complete state and the content after it, with the next :meth:`keep_life`; at once where no run holds the storage.
@@ -189,6 +190,7 @@ class CommitLog(LogReader):
         """
         with self._lock if self._is_held else self._writing():
             self._commit(life)
+            self._kept = life
             if not self._unwritten:
                 return
             now = time.monotonic()
@@ -212,6 +214,14 @@ class CommitLog(LogReader):
                 return
             with self.hold():
                 yield
+
+    def _end(self) -> None:
+        """The end of a run: what was told by its items alone is compared once more, for one may have been changed in place."""
+        with self._lock:
+            if self._kept is not None and self._lists:
+                self._lists, self._compared = {}, (None, [], None, None, [])
+                self._commit(self._kept, "edit")
+        self._flush()
 
     def _flush(self) -> None:
         """Commits what was handed in and no life followed, and has all on disk."""
@@ -296,7 +306,7 @@ class CommitLog(LogReader):
         """The content's snapshot and what changed of it. It is compared once for every content that stages hand on.
 
         A content is taken for the one of before when it is the same mapping of the same values; what is changed inside of them in
-        place is seen when a stage writes the content next, and in old items of long lists in the next run.
+        place is seen when a stage writes the content next, and in old items of long lists at the end of the run.
         """
         seen, fields, start, after, changed = self._compared
         if seen is content and fields == [(key, id(value)) for key, value in content.items()]:
@@ -434,7 +444,7 @@ class CommitLog(LogReader):
         state = dict(self.__dict__)
         del state["_lock"]
         fresh = {"_cursors": OrderedDict(), "_pending": _Pending(), "_unwritten": [], "_seen": None, "_is_held": False}
-        return {**state, **fresh, "_compared": (None, [], None, None, []), "_lists": {}}
+        return {**state, **fresh, "_compared": (None, [], None, None, []), "_lists": {}, "_kept": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
