@@ -16,7 +16,7 @@ from safetensors.torch import load
 from tests.world_blocks import FULL, assert_same, default_world, record_of, tiny_world
 from wgtorch.core.errors import StorageError
 from wgtorch.core.kinds import image_to_tensor
-from wgtorch.storage import DirectoryStorage, directory
+from wgtorch.storage import DirectoryStorage, directory, open_storage
 from wgtorch.storage.base import History, Life
 from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.storage.segment import scan
@@ -328,3 +328,9 @@ def test_nothing_but_the_history_and_the_life_is_left(tmp_path):
     world.run(num_steps=3, seed=1)
     names = sorted(path.name for path in (tmp_path / "deep" / "down").iterdir())
     assert names == [".lock", "00001", "00002", "log", MARKER]
+
+
+def test_a_folder_of_ones_home_is_that_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert DirectoryStorage("~/valley").folder == open_storage("~/valley").folder == tmp_path / "valley"

@@ -63,7 +63,7 @@ class DirectoryStorage(SegmentLog):
         if "://" in os.fspath(state_dir):
             raise StorageError(f"{state_dir}: is an address, not a folder; use wgtorch.storage.open_storage({str(state_dir)!r})")
         super().__init__(max_snapshots)
-        self.folder = Path(state_dir)
+        self.folder = Path(state_dir).expanduser()
         self.naming_template = naming_template
         self._marker: dict[str, Any] | None = None
         self._old: CommitLog | None = None

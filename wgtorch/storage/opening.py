@@ -24,7 +24,7 @@ def open_storage(
     Raises:
         StorageError: an option does not fit, or nobody knows the address's scheme.
     """
-    address = os.fspath(state_dir)
+    address = os.path.expanduser(os.fspath(state_dir))
     scheme, found, rest = address.partition("://")
     if found and scheme in ("file", "local"):
         address, found = rest, ""
