@@ -108,6 +108,7 @@ def until(page: Any, holds: str) -> None:
 
 def act(page: Any, text: str) -> None:
     passes = page.locator("#timeline li").count()
+    until(page, "!document.querySelector('#go').disabled")  # a pass that failed may still be ending
     page.fill("#action", text)
     page.keyboard.press("Enter")
     until(page, f"document.querySelectorAll('#timeline li').length > {passes} && !document.querySelector('#go').disabled")
