@@ -12,7 +12,7 @@ from functools import lru_cache
 from wgtorch.blocks.simulation.inflection import forms
 from wgtorch.blocks.simulation.lexicon import BEASTS, DETERMINERS, LANDMARKS, MANNERS, OBJECTS, WEATHERS
 from wgtorch.blocks.simulation.phrases import FRAMES, LONGEST_PHRASE, PHRASES, PREPOSITIONS
-from wgtorch.blocks.simulation.turns import begun, heads, idioms
+from wgtorch.blocks.simulation.wordings import begun, heads, idioms
 
 NO = frozenset("not never no neither nor nobody nothing nowhere none hardly barely without".split())
 """What denies; several in a lead deny once."""

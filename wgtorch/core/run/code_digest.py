@@ -50,7 +50,7 @@ class Code:
         self._names: set[str] = set()
         self._value("", root, frozenset())
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
-        self._referents.settle()
+        self._referents.remember()
         for value, is_called in self._installed:
             installed_code().reach(value, () if is_called else self._names)
         self._seen.clear()

@@ -46,10 +46,10 @@ class Referents:
         self._found: list[Any] = []
 
     def add(self, *values: Any) -> None:
-        """Looks at these as well, from the next :meth:`settle` on."""
+        """Looks at these as well, from the next :meth:`remember` on."""
         self._objects.update((id(value), value) for value in values)
 
-    def settle(self) -> None:
+    def remember(self) -> None:
         """What they refer to now is what they are to refer to."""
         self._found = gc.get_referents(*self._objects.values())
 
@@ -154,7 +154,7 @@ class InstalledCode:
                     self.reach(space.entries[name], names)
         self.version += [(where, id(value)) for where, value in replaced] != [(where, id(value)) for where, value in self.replaced]
         self.replaced, self._moved, self._is_settled = replaced, moved, True
-        self._referents.settle()
+        self._referents.remember()
 
     def _function(self, function: types.FunctionType) -> Iterator[Read]:
         entries, module = function.__globals__, function.__globals__.get("__name__") or "builtins"

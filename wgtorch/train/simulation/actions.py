@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from wgtorch.blocks.simulation import turns
+from wgtorch.blocks.simulation import wordings
 from wgtorch.blocks.simulation.normalization import vocabulary
 from wgtorch.blocks.simulation.readers import TrainedActionReader, key_of, tokenized
 from wgtorch.core.block import Block, BlockRegistry
@@ -133,7 +133,7 @@ def fill_words(reader: TrainedActionReader, ref: str) -> None:
         for token, at in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         if re.fullmatch("Ġ[a-z]{2,}", token)
     }
-    said = {word.lower() for text in (turns.FRAMES, phrasing.DO, phrasing.NOT, phrasing.UNREAL, phrasing.ASKS, phrasing.REMARKS, phrasing.TAILS, phrasing.FRONTS)
+    said = {word.lower() for text in (wordings.FRAMES, phrasing.DO, phrasing.NOT, phrasing.UNREAL, phrasing.ASKS, phrasing.REMARKS, phrasing.TAILS, phrasing.FRONTS)
             for word in tokenized(text) if word[0].isalpha()}  # fmt: skip
     names = sorted(word for word in {*vocabulary()[0], *said} if " " not in word)
     names = list(dict.fromkeys([*names, *tokens]))[: len(reader.keys)]

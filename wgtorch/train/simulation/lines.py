@@ -6,7 +6,7 @@ import random
 import re
 from dataclasses import dataclass, field
 
-from wgtorch.blocks.simulation import turns
+from wgtorch.blocks.simulation import wordings
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB
 from wgtorch.blocks.simulation.inflection import inflected
 from wgtorch.blocks.simulation.normalization import written_out
@@ -49,7 +49,7 @@ def _turns() -> list[tuple[str, str]]:
     return found
 
 
-_FRAMES, _WHOLE = _table(turns.FRAMES), [(verb, said) for verb, rows in _table(phrasing.WHOLE).items() for said in rows]
+_FRAMES, _WHOLE = _table(wordings.FRAMES), [(verb, said) for verb, rows in _table(phrasing.WHOLE).items() for said in rows]
 _TURNS = _turns()
 _PASSIVE, _INVERTED = (
     [(mood, said) for mood, text in pairs for said in written_out(text).split("|")]
@@ -115,8 +115,8 @@ class Said:
 
     def without(self, small: frozenset[str]) -> Said:
         """The same without some words, as in haste: ``take lamp``."""
-        kept = [at for at, word in enumerate(self.words) if word not in small or self.heads[at]] or [0]
-        return Said(*([getattr(self, name)[at] for at in kept] for name in ("words", "tags", "heads", "moods", "starts")))
+        chosen = [at for at, word in enumerate(self.words) if word not in small or self.heads[at]] or [0]
+        return Said(*([getattr(self, name)[at] for at in chosen] for name in ("words", "tags", "heads", "moods", "starts")))
 
     def told(self) -> Said:
         """The same words, of which none is an act: what is only said of something."""

@@ -1,6 +1,6 @@
 """How people say what they do: what the reader of typed lines learns from. Plain data, put together by :mod:`.lines`.
 
-Their places are those of :mod:`wgtorch.blocks.simulation.turns`. In a lead ``{b}`` is the verb as it stands, ``{i}`` with -ing, ``{d}`` in the past, ``{s}`` with -s.
+Their places are those of :mod:`wgtorch.blocks.simulation.wordings`. In a lead ``{b}`` is the verb as it stands, ``{i}`` with -ing, ``{d}`` in the past, ``{s}`` with -s.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import pytest
 
 from wgtorch.blocks.simulation.phrases import PHRASES, VERBS
 from wgtorch.blocks.simulation.reading import RuleReader
-from wgtorch.blocks.simulation.turns import begun, frames, heads, idioms
+from wgtorch.blocks.simulation.wordings import begun, frames, heads, idioms
 
 
 @pytest.mark.parametrize(
