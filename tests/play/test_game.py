@@ -56,6 +56,18 @@ def test_only_one_pass_at_a_time(game):
     assert game.world.life.passes == 1
 
 
+def test_who_hears_that_a_pass_is_over_finds_the_world_free():
+    class Watched(Game):
+        free: bool | None = None
+
+        def publish(self, kind, **data):
+            super().publish(kind, **data)
+            if kind == "pass":
+                self.free = not view_of(self)["busy"]
+
+    assert played(Watched(small_world(), seed=3), "sing").free
+
+
 def test_a_pass_waits_where_it_is_told_to_and_slots_can_be_edited_there(game):
     with pytest.raises(PlayError, match="no stage 'draem'; did you mean 'dream'"):
         game.set_pauses(["draem"])

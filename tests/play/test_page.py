@@ -155,7 +155,7 @@ def test_events_are_streamed_with_numbers(game):
         request = Request({"type": "http", "headers": [(b"last-event-id", b"0")], "path": "/api/events", "method": "GET"}, receive)
         answer = await route.endpoint(request)
         parts = answer.body_iterator
-        assert await anext(parts) == "retry: 1500\n\n"
+        assert await anext(parts) == "retry: 1500\nevent: changed\ndata: {}\n\n"
         found = await asyncio.wait_for(anext(parts), 5)
         await parts.aclose()
         return found

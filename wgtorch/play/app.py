@@ -137,13 +137,16 @@ class _App:
         return body
 
     async def events(self, request: Request) -> Response:
-        """Server-sent events from now on, or from after the number that a page which comes back has seen last."""
+        """Server-sent events from now on, or from after the number that a page which comes back has seen last.
+
+        The first is a ``changed`` without a number: what a page looks up from then on misses nothing.
+        """
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isdecimal() else None
 
         async def stream() -> AsyncIterator[str]:
             with self.game.subscribed(after) as queue:
-                yield "retry: 1500\n\n"
+                yield "retry: 1500\nevent: changed\ndata: {}\n\n"
                 while not await request.is_disconnected():
                     try:
                         event = await asyncio.wait_for(queue.get(), _BEAT)

@@ -38,6 +38,9 @@ class Game:
     action is asked for. All that happens is told to subscribers as events ``{"id", "kind", ...}`` of the kinds ``begun``, ``stage``,
     ``paused``, ``pass``, ``failed`` and ``changed``.
 
+    Attributes:
+        is_busy: a pass is running, or waits between two stages.
+
     Args:
         world: what is played; its life goes on where it is.
         seed: root of all random draws of a life that has none yet.
@@ -60,6 +63,7 @@ class Game:
         self.stage: str | None = None
         self.action: str | None = None
         self.error: dict[str, str] | None = None
+        self.is_busy = False
         self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
         self._go_on = threading.Event()
@@ -73,11 +77,6 @@ class Game:
     def world(self) -> World:
         """The world of the branch that is played."""
         return self.branches[self.branch]
-
-    @property
-    def is_busy(self) -> bool:
-        """A pass is running, or waits between two stages."""
-        return self._thread is not None and self._thread.is_alive()
 
     # --- what a person does -------------------------------------------------------------------------------------------
 
@@ -309,7 +308,7 @@ class Game:
 
     def _begin(self, action: str | None, run: Callable[[str | None], None]) -> None:
         """Starts the thread of a pass, or of what is left of one."""
-        self.error, self.stage, self.action = None, None, action
+        self.error, self.stage, self.action, self.is_busy = None, None, action, True
         self._stop.clear()
         self._go_on.clear()
         self._thread = threading.Thread(target=self._guarded, args=(action, run), name="wgtorch-play", daemon=True)
@@ -327,6 +326,7 @@ class Game:
         finally:
             self.stage = None
             episodes.changed()
+            self.is_busy = False  # before the event, since a page that hears it asks at once, and once
             self.publish("pass", passes=world.life.passes)
 
     def _pass(self, action: str | None) -> None:

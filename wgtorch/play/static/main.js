@@ -222,5 +222,5 @@ listen((kind, data) => {
   if (kind === "stage") stagesDone = [...stagesDone, data];
   if (kind === "pass") stagesDone = [];
   refresh();
-}, (alive) => { connection(alive); if (alive) { show($("failure"), false); refresh(); } });
+}, (alive) => { connection(alive); if (alive) show($("failure"), false); });
 refresh();
