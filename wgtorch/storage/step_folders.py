@@ -44,7 +44,7 @@ class StepFolders:
             name += "_"
         for other in shared:  # the step as it was, where somebody put something beside it
             self.remove(other)
-        fresh = self.folder / f".{name}.{self.owners[0]}.{secrets.token_hex(6)}.new"
+        fresh = self._aside(name)
         fresh.mkdir()
         try:
             (fresh / _STATE).write_bytes(self._start(self.owners[0]) + _text(step, state))
@@ -62,6 +62,8 @@ class StepFolders:
         folder = self.folder / name
         if not folder.is_dir() or folder.is_symlink():
             return
+        if self.is_own(folder):  # goes at once: half of it, or an empty folder, would be nobody's after a kill
+            folder = folder.rename(self._aside(name))
         for path in list(folder.iterdir()):
             if self._is_own_file(path):
                 path.unlink(missing_ok=True)
@@ -102,6 +104,10 @@ class StepFolders:
         if path.name == _STATE:
             return any(head.startswith(self._start(owner)) for owner in self.owners)
         return any(f"{_NOTE}\0{owner}".encode() in head for owner in self.owners)
+
+    def _aside(self, name: str) -> Path:
+        """A name that the storage takes away when it is opened."""
+        return self.folder / f".{name}.{self.owners[0]}.{secrets.token_hex(6)}.new"
 
     @staticmethod
     def _start(owner: str) -> bytes:
