@@ -19,6 +19,7 @@ from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
 from wgtorch.core.run.events import Callback
 from wgtorch.core.run.profile import profiled
+from wgtorch.core.run.result_cache import keeps_results
 from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.start_run import RunKeywords, new_run, shows_options
 from wgtorch.core.structure import Exposed, Node
@@ -269,7 +270,7 @@ class Stage(Composite):
             run.emit("skip", None, self.level, reason=reason)
             return state
         state = self.normalised(state, strict=True)
-        with RunScope(self, run, options.get("training")):
+        with RunScope(self, run, options.get("training")), keeps_results(self, run):
             after: State = self(state, action=action, content=content, run_context=run)
         return after
 

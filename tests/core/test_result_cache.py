@@ -3,59 +3,245 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 import torch
 
 from wgtorch.core.block import Block
+from wgtorch.core.errors import PortTypeError
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
-from wgtorch.core.run.context import RunContext, RunOptions
-from wgtorch.core.run.result_cache import ResultCache
+from wgtorch.core.run.result_cache import ResultCache, UnfinishedResults
+from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
+from wgtorch.pipeline import Pipeline
+from wgtorch.stage import Stage
+from wgtorch.world_runtime.state import State
+
+
+def kept(child: object, values: dict, result: object = "result", **limits: int) -> UnfinishedResults:
+    """What a run leaves that made one call and failed."""
+    unfinished = UnfinishedResults(**limits)
+    run = ResultCache(unfinished)
+    run.keep(("a",), child, values, result)
+    run.end()
+    return unfinished
 
 
 def test_a_result_is_given_again_only_for_the_same_call() -> None:
-    kept, child = ResultCache(), object()
-    kept.keep(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}, "result")
-    assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) == "result"
-    assert kept.find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 2}]}) is MISSING
-    assert kept.find(("a",), child, {"x": torch.zeros(2), "words": ["sea", {"n": 1}]}) is MISSING
-    assert kept.find(("a",), object(), {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) is MISSING
-    assert kept.find(("b",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) is MISSING
+    child, values = torch.nn.Identity(), {"x": torch.ones(2), "words": ["sea", {"n": 1}]}
+    for key, other, asked in (
+        (("a",), child, {**values, "words": ["sea", {"n": 2}]}),
+        (("a",), child, {**values, "x": torch.zeros(2)}),
+        (("a",), torch.nn.Identity(), values),
+        (("b",), child, values),
+    ):
+        assert ResultCache(kept(child, values)).find(key, other, asked) is MISSING
+    unfinished = kept(child, values)
+    assert ResultCache(unfinished).find(("a",), child, {"x": torch.ones(2), "words": ["sea", {"n": 1}]}) == "result"
+    assert ResultCache(unfinished).find(("a",), child, values) is MISSING, "it is given once"
+
+
+def test_what_was_changed_in_place_since_is_another_call() -> None:
+    child, values, result = torch.nn.Identity(), {"x": torch.ones(2), "words": ["sea"]}, {"y": torch.ones(2)}
+    unfinished = kept(child, values, result)
+    result["y"].zero_()
+    values["x"].zero_()
+    assert ResultCache(unfinished).find(("a",), child, values) is MISSING
+    values["x"].fill_(1)
+    values["words"].append("storm")
+    assert ResultCache(unfinished).find(("a",), child, values) is MISSING
+    found = ResultCache(unfinished).find(("a",), child, {"x": torch.ones(2), "words": ["sea"]})
+    assert torch.equal(found["y"], torch.ones(2))
+
+
+def test_no_more_is_kept_than_allowed_and_it_can_be_forgotten() -> None:
+    unfinished = kept(torch.nn.Identity(), {}, "a" * 60, max_bytes=100)
+    run = ResultCache(unfinished)
+    run.keep(("b",), torch.nn.Identity(), {}, "b" * 60)
+    run.keep(("c",), torch.nn.Identity(), {}, "c" * 30)
+    run.end()
+    assert (len(unfinished), unfinished.bytes) == (2, 90), "the oldest went"
+    run.keep(("d",), torch.nn.Identity(), {}, "d" * 101)
+    run.end()
+    assert unfinished.bytes == 90, "what is larger than all of it is not kept"
+    assert len(copy.deepcopy(unfinished)) == len(pickle.loads(pickle.dumps(unfinished))) == 0
+    unfinished.clear()
+    assert (len(unfinished), unfinished.bytes) == (0, 0)
+    with pytest.raises(PortTypeError, match=r"unfinished.max_bytes: found int -1; expected a number of bytes, or None"):
+        unfinished.max_bytes = -1
 
 
 class Ask(Block):
     outputs = {"y": "text"}
 
-    def __init__(self) -> None:
+    uses_global_rng = False
+
+    def __init__(self, wrong: str = "bad", *, once: bool = False) -> None:
         super().__init__()
         self.asked: list[str] = []
-        self.wrong = "bad"
+        self.wrong, self.mark, self.once = wrong, "", once
 
     async def forward(self, x: str) -> dict:
         self.asked.append(x)
         await asyncio.sleep(0.05 if x != self.wrong else 0)
-        if x == self.wrong:
+        if x == self.wrong and not (self.once and self.asked.count(x) > 1):
             raise ValueError("no answer")
-        return {"y": x.upper()}
+        return {"y": self.said(x)}
+
+    def said(self, x: str) -> str:
+        return x.upper() + self.mark
+
+
+class Longer(Ask):
+    def said(self, x: str) -> str:
+        return x + "x"
+
+
+class Drawn(Ask):
+    async def forward(self, x: str, rng: Rng) -> dict:
+        self.asked.append(x)
+        return {"y": x}
+
+
+def asking(*names: str, wrong: str = "bad") -> Graph:
+    graph = Graph("g")
+    for name in names:
+        graph.add_node(Ask(wrong), name)
+        graph.expose_input(name, "x", name=name)
+        graph.expose_output(name, "y", name=f"{name}_y")
+    return graph
+
+
+def asked(graph: Graph) -> dict[str, list[str]]:
+    return {name: child.asked for name, child in graph.nodes.items()}
 
 
 def test_siblings_of_a_failed_node_come_home_and_are_not_asked_twice() -> None:
-    graph = Graph("g")
-    for name in ("one", "two"):
-        graph.add_node(Ask(), name)
-        graph.expose_input(name, "x", name=name)
-        graph.expose_output(name, "y", name=f"{name}_y")
-    run = RunContext(RunOptions("g", results=ResultCache()), key=1)
-    with torch.no_grad():
+    graph = asking("one", "two")
+    with pytest.raises(ValueError, match="no answer") as caught:
+        graph.run({"one": "bad", "two": "slow"})
+    assert any("1 answer that came is kept: g, run again with the same inputs and seed" in note for note in caught.value.__notes__)
+    graph.nodes["one"].wrong = ""
+    assert graph.run({"one": "bad", "two": "slow"}) == {"one_y": "BAD", "two_y": "SLOW"}
+    assert asked(graph) == {"one": ["bad", "bad"], "two": ["slow"]}
+    assert len(graph.unfinished) == 0, "nothing is left of a run that succeeded"
+    graph.run({"one": "bad", "two": "slow"})
+    assert asked(graph)["two"] == ["slow", "slow"], "the run after it is one of its own"
+
+
+def test_a_run_that_fails_again_loses_nothing() -> None:
+    graph = asking("one", "two", "three")
+    inputs = {"one": "bad", "two": "slow", "three": "slow"}
+    for _ in range(3):
         with pytest.raises(ValueError, match="no answer"):
-            graph(run_context=run, one="bad", two="slow")
+            graph.run(inputs)
+    assert asked(graph) == {"one": ["bad"] * 3, "two": ["slow"], "three": ["slow"]}
+    with pytest.raises(ValueError, match="no answer"):
+        graph.run({**inputs, "three": "other"})
+    assert asked(graph) == {"one": ["bad"] * 4, "two": ["slow"], "three": ["slow", "other"]}, "what was changed is asked for"
+
+
+def test_a_node_whose_config_was_changed_is_asked_again() -> None:
+    graph = asking("one", "two", "three")
+    inputs = {"one": "bad", "two": "slow", "three": "slow"}
+    with pytest.raises(ValueError, match="no answer"):
+        graph.run(inputs)
+    graph.nodes["one"].wrong = ""
+    graph.nodes["two"].mark = "!"
+    assert graph.run(inputs) == {"one_y": "BAD", "two_y": "SLOW!", "three_y": "SLOW"}
+    assert asked(graph) == {"one": ["bad", "bad"], "two": ["slow", "slow"], "three": ["slow"]}
+
+
+def test_forgetting_keeping_nothing_and_training_ask_again() -> None:
+    for way in ("clear", "none", "training"):
+        graph = asking("one", "two")
+        if way == "none":
+            graph.unfinished.max_bytes = 0
+        with pytest.raises(ValueError, match="no answer"):
+            graph.run({"one": "bad", "two": "slow"}, training=way == "training")
+        if way == "clear":
+            graph.unfinished.clear()
         graph.nodes["one"].wrong = ""
-        assert graph(run_context=run, one="bad", two="slow") == {"one_y": "BAD", "two_y": "SLOW"}
-    assert graph.nodes["one"].asked == ["bad", "bad"] and graph.nodes["two"].asked == ["slow"]
+        graph.run({"one": "bad", "two": "slow"})
+        assert asked(graph)["two"] == ["slow", "slow"], way
+
+
+def test_runs_that_are_alike_and_succeed_have_answers_of_their_own() -> None:
+    """Four runs of one request are four answers; of a batch in which one failed only that one's sibling is kept."""
+    graph = asking("one", "two")
+    graph.batch([{"one": "a", "two": "b"}] * 4)
+    assert asked(graph) == {"one": ["a"] * 4, "two": ["b"] * 4}
+    results = graph.batch([{"one": text, "two": "b"} for text in ("a", "bad", "a")])
+    assert [isinstance(result, ValueError) for result in results] == [False, True, False] and len(graph.unfinished) == 1
+
+
+@pytest.mark.parametrize("level", ["graph", "pipeline", "stage"])
+@pytest.mark.parametrize("way", ["run", "arun", "stream"])
+def test_every_level_and_way_to_run_it(level: str, way: str) -> None:
+    graph = asking("one", "two")
+    top: Any = graph
+    inputs: Any = {"one": "bad", "two": "slow"}
+    if level != "graph":
+        top = Pipeline("p")
+        top.add_graph(graph, "g")
+        top.infer_exposed_ports()
+    if level == "stage":
+        pipeline, top = top, Stage("s")
+        top.add_pipeline(pipeline, "p")
+        mapping = {f"p.{name}": f"intent.{name}" for name in inputs}
+        top.set_state_contract(["intent"], ["outcome"], mapping_input=mapping, mapping_output={"outcome": ["p.one_y"]})
+        inputs = State(intent=inputs)
+
+    def make() -> Any:
+        if way == "run":
+            return top.run(inputs, seed=3)
+        if way == "arun":
+            return asyncio.run(top.arun(inputs, seed=3))
+        return list(top.stream(inputs, seed=3))
+
+    with pytest.raises(ValueError, match="no answer"):
+        make()
+    graph.nodes["one"].wrong = ""
+    make()
+    assert [len(texts) for texts in asked(graph).values()] == [2, 1]
+
+
+def test_items_of_a_list_and_iterations_of_a_loop_are_calls_of_their_own() -> None:
+    graph = Graph("g")
+    graph.add_node(Ask("c", once=True), "ask", map=["x"])
+    graph.infer_exposed_ports()
+    with pytest.raises(ValueError, match="no answer"):
+        graph.run({"x": ["a", "b", "c", "a"]})
+    assert graph.run({"x": ["a", "b", "c", "a"]}) == {"y": ["A", "B", "C", "A"]}
+    assert sorted(graph.nodes["ask"].asked) == ["a", "a", "b", "c", "c"]
+
+    loop = Graph("l")
+    loop.add_node(Longer("xxxx", once=True), "ask")
+    loop.add_edge("ask.y", "ask.x")
+    loop.expose_input("ask", "x")
+    loop.expose_output("ask", "y")
+    with pytest.raises(ValueError, match="no answer"):
+        loop.run({"x": "x"}, num_loop_steps=5)
+    assert loop.run({"x": "x"}, num_loop_steps=5) == {"y": "xxxxxx"}
+    assert loop.nodes["ask"].asked == ["x", "xx", "xxx", "xxxx", "xxxx", "xxxxx"]
+
+
+def test_another_seed_asks_what_draws_again_and_nothing_else() -> None:
+    graph = asking("one", "two")
+    graph.add_node(Drawn(), "drawn")
+    graph.expose_input("drawn", "x", name="drawn")
+    graph.expose_output("drawn", "y", name="drawn_y")
+    inputs = {"one": "bad", "two": "slow", "drawn": "lots"}
+    for seed in (1, 1, 2):
+        with pytest.raises(ValueError, match="no answer"):
+            graph.run(inputs, seed=seed)
+    assert asked(graph) == {"one": ["bad"] * 3, "two": ["slow"], "drawn": ["lots"] * 2}
 
 
 def test_cancelling_reaches_what_a_call_waits_for_however_deep() -> None:

@@ -27,6 +27,7 @@ from wgtorch.core.run.node_cache import copied
 from wgtorch.core.run.partial_plan import plan_of_part
 from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.profile import profiled
+from wgtorch.core.run.result_cache import UnfinishedResults, keeps_results
 from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.run_values import by_position, check_names, given_out, owned_generators, paths_of, taken_in, value_of
 from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested, shows_options
@@ -40,8 +41,12 @@ from wgtorch.core.tree import walk as walk_tree
 class Composite(GraphBuilder):
     """Children joined by edges, run as one. It is a block itself: its ports are the ports of its children that it exposes.
 
-    The plan of a run is made once and kept until the structure changes. Nothing about a run is kept: two threads may
-    run one composite at once.
+    The plan of a run is made once and kept until the structure changes. Nothing about a run is kept but what was paid for in one that
+    failed: two threads may run one composite at once.
+
+    Attributes:
+        unfinished: answers of models behind APIs, and of other nodes that wait, in runs that failed; the same run again is given them
+            in place of asking again.
     """
 
     def __init__(self, level_id: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -50,6 +55,7 @@ class Composite(GraphBuilder):
         self._plan: Plan | None = None
         self._is_async: bool | None = None
         self.loop_compiler: LoopCompiler | None = None
+        self.unfinished = UnfinishedResults()
         self._loops: tuple[int, dict[tuple[str, ...], Loop] | None] | None = None
         self._sign_forward()
 
@@ -195,7 +201,7 @@ class Composite(GraphBuilder):
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
         is_cached = options.get("cache") is not None
-        with RunScope(self, run, options.get("training")):
+        with RunScope(self, run, options.get("training")), keeps_results(self, run):
             found = self._through_cache(run, values) if is_cached else self(run_context=run, **values)
         if outputs is not None:
             found = {name: value_of(self, name, found, run) for name in requested(outputs, self.block_id)}

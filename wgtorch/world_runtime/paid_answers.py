@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from wgtorch.core.errors import StorageError
-from wgtorch.core.run.result_cache import ResultCache
+from wgtorch.core.run.result_cache import ResultCache, UnfinishedResults
 from wgtorch.storage.base import Life
 
 
@@ -16,7 +16,7 @@ class PaidAnswers:
     """Outputs of nodes that wait on a network, by life and pass; those of the pass before are kept too."""
 
     def __init__(self) -> None:
-        self._by_pass: dict[tuple[str, int], ResultCache] = {}
+        self._by_pass: dict[tuple[str, int], UnfinishedResults] = {}
         self._begun = (0, 0)
 
     def begin(self, life: Life) -> None:
@@ -24,15 +24,15 @@ class PaidAnswers:
         self._begun = (life.passes, life.stage)
 
     def of(self, life: Life, storage: Any) -> ResultCache:
-        """What came in this pass, in a try of another process as well where the storage kept it."""
+        """For a stage of this pass, beside what came in tries before, of another process as well where the storage kept it."""
         passes, own = life.passes, (life.id, life.passes)
-        self._by_pass = {key: cache for key, cache in self._by_pass.items() if key[0] == life.id and passes - 1 <= key[1] <= passes + 1}
+        self._by_pass = {key: known for key, known in self._by_pass.items() if key[0] == life.id and passes - 1 <= key[1] <= passes + 1}
         if own not in self._by_pass:
-            keep = getattr(storage, "keep_answers", None)  # a storage of somebody's own may keep none
-            cache = self._by_pass[own] = ResultCache(None if keep is None else partial(_keep, keep))
+            self._by_pass[own] = UnfinishedResults(max_bytes=None)
             if self._begun == (passes, life.stage) and (stored := getattr(storage, "answers", None)) is not None:
-                cache.take(stored())
-        return self._by_pass[own]
+                self._by_pass[own].put_stored(stored())
+        keep = getattr(storage, "keep_answers", None)  # a storage of somebody's own may keep none
+        return ResultCache(self._by_pass[own], None if keep is None else partial(_keep, keep))
 
 
 def _keep(keep: Callable[[list[dict[str, Any]]], None], answer: dict[str, Any]) -> None:

@@ -327,12 +327,16 @@ class WorldRunner(Level):
             trace, stage = self._trace(action), self.nodes[self._cycle[self._life.stage]]
             if run.options.pause is not None:
                 run.options.pause.arguments["moment"] = [self._life.id, self._life.passes, self._life.stage]
+            answers = self._answers.of(self._life, self._storage) if stage.is_async else None
             try:
                 with RunScope(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
                     watched = trace.watched(run)
-                    if stage.is_async:
-                        watched.options = replace(watched.options, results=self._answers.of(self._life, self._storage))
-                    step = advance(self, self._life, action, watched)
+                    watched.options = replace(watched.options, results=answers)
+                    try:
+                        step = advance(self, self._life, action, watched)
+                    finally:
+                        if answers is not None:  # also of a stage that succeeds: it may be lived again in this pass
+                            answers.end()
             except (Exception, KeyboardInterrupt) as error:
                 error.add_note(self._advice())
                 with suppress(OSError, StorageError):  # the error that stopped the stage is the one to tell of

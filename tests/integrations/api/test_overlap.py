@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.integrations.api.waiting import wait_until
 from wgtorch import Block, Graph, Pipeline, Stage, State
-from wgtorch.core.errors import ApiContentError, BudgetError, ConfigError, RunCancelled, RunTimeoutError
+from wgtorch.core.errors import ApiContentError, ApiTransportError, BudgetError, ConfigError, RunCancelled, RunTimeoutError
 from wgtorch.integrations.api import clients, set_budget, set_price
 from wgtorch.testing import Reply, ScriptedServer, refusal
 
@@ -35,6 +35,27 @@ def test_ten_nodes_on_one_model_under_a_limit_of_two_never_have_three_calls_in_f
     graph = star([build(limits={"in_flight": 2}, system=f"You are {index}.") for index in range(10)])
     assert graph.run({"prompt": "x"}) == {f"t{index}": "x" for index in range(10)}
     assert server.most_at_once == 2 and len(server.requests) == 10 and len(clients()) == 1
+
+
+def test_a_graph_outside_of_a_world_pays_once(server: ScriptedServer, build) -> None:
+    """Three nodes and a mapped list; one call fails, and only that one is made again, with the usage of the others as it was."""
+    trouble = ["refused"]
+    server.respond = lambda seen: Reply("down", status=500) if trouble and seen.prompt == trouble[0] else seen.prompt.upper()
+    graph = star([build(retries=0, system=f"You are {index}.") for index in range(3)])
+    graph.add_node(build(retries=0), "mapped", map="prompt")
+    graph.expose_input("mapped", "prompt", name="prompts")
+    graph.expose_output("mapped", "text", name="texts")
+    inputs = {"prompt": "x", "prompts": ["a", "refused", "b"]}
+    for count in (6, 7):
+        with pytest.raises(ApiTransportError) as caught:
+            graph.run(inputs, seed=1)
+        assert len(server.requests) == count
+    assert any("5 answers that came are kept" in note for note in caught.value.__notes__)
+    trouble.clear()
+    graph.nodes["n1"].defaults["system"] = "You are another."
+    out = graph.run({**inputs, "prompts": ["a", "refused", "c"]}, seed=1)
+    assert out["texts"] == ["A", "REFUSED", "C"] and len(server.requests) == 10, "refused, c, and the one that is told something else"
+    assert [seen.system for seen in server.requests[7:] if seen.prompt == "x"] == ["You are another."]
 
 
 def test_threads_and_batches_stand_in_the_same_line(server: ScriptedServer, build) -> None:

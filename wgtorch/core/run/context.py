@@ -60,7 +60,7 @@ class RunOptions:
     @property
     def is_surrounded(self) -> bool:
         """True when every call of a node has more around it than callbacks."""
-        if self.debug or self.is_dry or self.results is not None:
+        if self.debug or self.is_dry:
             return True
         return self.batch is not None or self.cache is not None or self.pause is not None
 

@@ -261,7 +261,7 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
             slots[carry.slot] = slots[carry.start] if carry.start != NONE else MISSING
         fed_back.append((carry.slot, carry.feedback))
     # Without draws, watchers or kept results nobody asks which iteration it is.
-    counts = run is not None and (run.key is not None or run.options.is_watched)
+    counts = run is not None and (run.key is not None or run.options.is_watched or run.options.results is not None)
     for index in count(first) if total is None else range(first, total):
         if index > first or (index and resumed is None):
             for slot, source in fed_back:  # what is fed back is never itself a carried slot, so the order does not matter

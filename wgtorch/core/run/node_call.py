@@ -28,6 +28,7 @@ from wgtorch.core.run.events import Event
 from wgtorch.core.run.joined_runs import Arrival, takes_several
 from wgtorch.core.run.mapped_call import call_mapped
 from wgtorch.core.run.pause import Stopped
+from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.retry import call_again
 from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
 from wgtorch.core.run.thread_context import SteppedHere
@@ -86,7 +87,7 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
     for name in call.required:
         if name not in values:
             raise MissingInputError(f"{call.node}.{name}: required, but no value arrived from {_sources(composite, call.node, name)}")
-    make = _maker(run, node)
+    make = _maker(run, node, call)
     if node.map:
         make = partial(call_mapped, make)
     if run is None or not (run.options.callbacks or run.options.debug):
@@ -189,16 +190,16 @@ def _sources(composite: ExecutorHost, node_id: str, port: str) -> str:
     return " or ".join(names) or "anywhere"
 
 
-def _maker(run: RunContext | None, node: Node) -> Callable[..., Any]:
+def _maker(run: RunContext | None, node: Node, call: Call) -> Callable[..., Any]:
     """What makes the calls of a node: the call alone, where neither the run nor the place has anything to put around it."""
     if node.retry is not None and not torch.compiler.is_compiling():
         return _retried
-    return _made if run is None or not run.options.is_surrounded else _called
+    return _called if run is not None and (run.options.is_surrounded or (call.is_async and run.options.results)) else _made
 
 
 def _retried(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None = None) -> Any:
     """One call of a child, made again when it fails."""
-    make = partial(_made if run is None or not run.options.is_surrounded else _called, node, child, call, values, run, item)
+    make = partial(_made if run is None else _called, node, child, call, values, run, item)
     assert node.retry is not None
     return call_again(make, node.retry, run, node.node_id, _level(child))
 
@@ -208,22 +209,32 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
 
     A result that was kept from a try before is given in its place.
     """
-    results = None
+    results: ResultCache | None = None
+    key: tuple[Any, ...] = ()
     if run is not None:
         if run.options.is_dry and hasattr(child, "dry"):
             return child.dry(**values)  # type: ignore[operator]
-        results = None if not call.is_async or call.needs & LEVEL or torch.is_grad_enabled() else run.options.results
-    key = None if results is None or run is None else (run.key, *run.path, node.node_id, run.iterations, run.sample, item)
-    if results is not None and key is not None and (known := results.find(key, child, values)) is not MISSING:
+        if call.is_async and run.options.results is not None and _is_whole(child, call, run):
+            results = run.options.results
+            draws = child.wants_rng or child.uses_global_rng
+            key = (run.key if draws else None, *run.path, node.node_id, run.iterations, run.sample, item)
+    if results is not None and (known := results.find(key, child, values)) is not MISSING:
         return known
     cached = None if run is None else run.options.cache
     if cached is not None and cached.is_on:
         result = _through_cache(cached, node, child, call, values, run, item)  # type: ignore[arg-type]
     else:
         result = _joined(node, child, call, values, run, item)
-    if results is not None and key is not None:
+    if results is not None:
         results.keep(key, child, values, result)
     return result
+
+
+def _is_whole(child: Any, call: Call, run: RunContext) -> bool:
+    """True for a call whose result may be kept as it is: of a block, or of a level elsewhere all of whose outputs are asked for."""
+    if torch.is_grad_enabled() or (call.needs & LEVEL and not child.remote):
+        return False
+    return not call.needs & LEVEL or (run.wanted is None and not run.feeds)
 
 
 def _through_cache(

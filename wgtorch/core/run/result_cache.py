@@ -1,57 +1,240 @@
-"""Outputs of I/O-bound nodes, kept so that a retried step does not call them again."""
+"""Outputs of I/O-bound nodes, kept so that a step, or a run, that failed does not call them again when it is made again.
+
+first run    a: asked, kept    b: fails           what a brought goes to the level's UnfinishedResults
+second run   a: given          b: asked again     nothing is left there once it succeeds
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import WgtorchError
+from wgtorch.core.errors import PortTypeError, WgtorchError
+from wgtorch.core.kinds import describe
 from wgtorch.core.port import MISSING
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest
+from wgtorch.core.run.fingerprint import Fingerprints
+
+Key = tuple[Any, ...]
+"""Place, iteration and sample of a call, and the key of its draws."""
 
 
-class ResultCache:
-    """Results of calls by place, iteration and sample, each with what it was called with.
-
-    A result is given again only to the same child, called with the same values: what was edited after the failure is
-    asked for anew. May be used from several threads.
+@dataclass(eq=False, slots=True)
+class _Result:
+    """What one call brought.
 
     Args:
-        on_keep: told of every result when it comes, as plain data and tensors for :meth:`take` in another process.
+        key: of the call.
+        child: that was called; a digest of its config where another process made the call.
+        values: that it was called with.
+        result: of the call.
+        size: bytes of the last two.
+        fingerprint: of the child when the run failed; None before that, and where nothing tells it.
     """
 
-    def __init__(self, on_keep: Callable[[dict[str, Any]], None] | None = None) -> None:
-        self._results: dict[tuple[Any, ...], tuple[Any, dict[str, Any], Any]] = {}
-        self._on_keep = on_keep
+    key: Key
+    child: Any
+    values: dict[str, Any]
+    result: Any
+    size: int
+    fingerprint: bytes | None = None
 
-    def find(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any]) -> Any:
-        """The result of this call, or MISSING."""
-        known = self._results.get(key)
-        if known is None or not is_same(known[1], values):
-            return MISSING
-        is_child = known[0] == _described(child) if isinstance(known[0], str) else known[0] is child
-        return known[2] if is_child else MISSING
 
-    def keep(self, key: tuple[Any, ...], child: object, values: Mapping[str, Any], result: Any) -> None:
-        """Takes a result."""
-        self._results[key] = (child, dict(values), result)
-        if self._on_keep is not None and (described := _described(child)) is not None:
-            self._on_keep({"key": key, "child": described, "values": dict(values), "result": result})
+class UnfinishedResults:
+    """What nodes that wait, as on a model behind an API, brought in runs that failed: ``level.unfinished``.
 
-    def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Takes what was told elsewhere. A result is given again to a child of the same config."""
-        for entry in entries:
-            self._results.setdefault(entry["key"], (entry["child"], entry["values"], entry["result"]))
+    The next run of the level that makes the same call - the same node with the same config, inputs, iteration, item and, where it draws,
+    seed - is given the result in place of a call. A result is given once, so nothing is left of a run that succeeded when made again.
+
+    Example:
+        >>> graph.run({"prompt": "the sea"}, seed=7)         # one of three models fails; the other two were paid for
+        >>> graph.run({"prompt": "the sea"}, seed=7)         # one call
+        >>> graph.unfinished.clear()                         # or: forget them
+
+    Args:
+        max_bytes: of all results and what they were asked with; the oldest go first. 0 keeps none, None any number.
+
+    Attributes:
+        bytes: what they take now.
+    """
+
+    def __init__(self, max_bytes: int | None = 2**28) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._results: OrderedDict[int, _Result] = OrderedDict()
+        self._by_key: dict[Key, list[_Result]] = {}
+        self._lock = threading.Lock()
+        self._fingerprints = Fingerprints(ContentDigests(), persistent=False)
+
+    @property
+    def max_bytes(self) -> int | None:
+        """Most bytes that are kept; may be set."""
+        return self._max_bytes
+
+    @max_bytes.setter
+    def max_bytes(self, value: int | None) -> None:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise PortTypeError(f"unfinished.max_bytes: found {describe(value)}; expected a number of bytes, or None for no limit")
+        self._max_bytes = value
+
+    def clear(self) -> None:
+        """Forgets all of them."""
+        with self._lock:
+            self._results.clear()
+            self._by_key.clear()
+            self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._results)
 
     def __bool__(self) -> bool:
         return True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UnfinishedResults:
+        return UnfinishedResults(self.max_bytes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnfinishedResults, (self.max_bytes,)
+
+    def __repr__(self) -> str:
+        return f"UnfinishedResults({len(self)} results, {self.bytes / 1e6:.1f} MB)"
+
+    # --- what the engine asks ------------------------------------------------------------------------------------------
+
+    def take(self, key: Key, child: Any, values: Mapping[str, Any], seen: dict[int, bytes | None]) -> _Result | None:
+        """A result of this call, which is no longer here then; None where there is none.
+
+        Args:
+            key, child, values: of the call.
+            seen: fingerprints by child as they were when the run came to it first, which a call may change.
+        """
+        with self._lock:
+            for known in self._by_key.get(key, ()):
+                if is_same(known.values, dict(values)) and self._is_child(known, child, seen):
+                    self._drop(known)
+                    return known
+        return None
+
+    def put(self, results: Iterable[_Result]) -> None:
+        """Takes what a run brought that is over."""
+        with self._lock:
+            for result in results:
+                if result.fingerprint is None and not isinstance(result.child, str):
+                    result.fingerprint = self._fingerprint(result.child)
+                self._results[id(result)] = result
+                self._by_key.setdefault(result.key, []).append(result)
+                self.bytes += result.size
+            while self.max_bytes is not None and self.bytes > self.max_bytes:
+                self._drop(next(iter(self._results.values())))
+
+    def put_stored(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Takes what was told in another process. A result is given to a child of the same config."""
+        self.put(_Result(tuple(entry["key"]), entry["child"], entry["values"], entry["result"], 0) for entry in entries)
+
+    def _drop(self, result: _Result) -> None:
+        del self._results[id(result)]
+        self._by_key[result.key].remove(result)
+        if not self._by_key[result.key]:
+            del self._by_key[result.key]
+        self.bytes -= result.size
+
+    def _is_child(self, known: _Result, child: Any, seen: dict[int, bytes | None]) -> bool:
+        if isinstance(known.child, str):
+            return known.child == _described(child)
+        if known.child is child and id(child) not in seen:
+            seen[id(child)] = self._fingerprint(child)
+        return known.child is child and known.fingerprint == seen[id(child)]
+
+    def _fingerprint(self, child: Any) -> bytes | None:
+        try:
+            return self._fingerprints.of(child)
+        except NoDigest:  # it is told by being the same object
+            return None
+
+
+class ResultCache:
+    """Results of calls that one run brings, beside those of earlier runs that it is given.
+
+    May be used from several threads.
+
+    Args:
+        earlier: what earlier runs brought.
+        on_keep: told of every result when it comes, as plain data and tensors for :meth:`UnfinishedResults.put_stored` in another process.
+    """
+
+    def __init__(self, earlier: UnfinishedResults, on_keep: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self._earlier, self._on_keep = earlier, on_keep
+        self._own: list[_Result] = []
+        self._seen: dict[int, bytes | None] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, key: Key, child: object, values: Mapping[str, Any]) -> Any:
+        """The result of this call in a run before, or MISSING."""
+        known = self._earlier.take(key, child, values, self._seen)
+        if known is None:
+            return MISSING
+        self._hold(known)
+        return _snapshot(known.result)
+
+    def keep(self, key: Key, child: object, values: Mapping[str, Any], result: Any) -> None:
+        """Takes a result."""
+        own, kept = _snapshot(dict(values)), _snapshot(result)  # either may be changed in place by whoever has it
+        self._hold(_Result(key, child, own, kept, _size(own) + _size(kept)))
+        if self._on_keep is not None and (described := _described(child)) is not None:
+            self._on_keep({"key": key, "child": described, "values": own, "result": kept})
+
+    def end(self) -> int:
+        """Leaves all results for the next run; how many there are."""
+        with self._lock:
+            own, self._own, self._bytes = self._own, [], 0
+        self._earlier.put(own)
+        return len(own)
+
+    def _hold(self, result: _Result) -> None:
+        with self._lock:
+            self._own.append(result)
+            self._bytes += result.size
+            limit = self._earlier.max_bytes
+            while limit is not None and self._bytes > limit:
+                self._bytes -= self._own.pop(0).size
+
+
+class keeps_results:
+    """While it lasts, what the nodes of a run bring that wait is kept for the next run, in case this one fails.
+
+    Args:
+        level: that runs.
+        run: its context.
+    """
+
+    __slots__ = ("_results", "level", "run")
+
+    def __init__(self, level: Any, run: Any) -> None:
+        self.level, self.run = level, run
+
+    def __enter__(self) -> None:
+        options = self.run.options
+        self._results = None
+        if options.results is None and not options.training and self.level.is_async and self.level.unfinished.max_bytes != 0:
+            options.results = self._results = ResultCache(self.level.unfinished)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._results is None:
+            return
+        self.run.options.results = None
+        if isinstance(error, (Exception, KeyboardInterrupt)) and (count := self._results.end()):
+            what, where = "1 answer that came is" if count == 1 else f"{count} answers that came are", self.level.block_id
+            error.add_note(f"{what} kept: {where}, run again with the same inputs and seed, does not ask for it again (see unfinished)")
 
 
 def _described(child: object) -> str | None:
@@ -61,6 +244,28 @@ def _described(child: object) -> str | None:
     except WgtorchError:
         return None
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _snapshot(value: Any) -> Any:
+    """A value whose tensors, lists and mappings are its own."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) is dict:
+        return {key: _snapshot(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_snapshot, value))
+    return value
+
+
+def _size(value: Any) -> int:
+    """Bytes that a value takes, about."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(_size(key) + _size(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return sum(map(_size, value))
+    return len(value) if isinstance(value, (str, bytes)) else 8
 
 
 def is_same(first: Any, second: Any) -> bool:
