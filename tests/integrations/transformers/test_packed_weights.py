@@ -74,7 +74,7 @@ EDITS: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("name", EDITS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_edits_in_place_are_packed_anew(folder: Path, name: str, dtype: str) -> None:
-    llm, plain = (llm_of(folder, dtype=dtype, pack=pack, keep_tokens=0) for pack in (True, False))
+    llm, plain = (llm_of(folder, dtype=dtype, pack=pack, keep_bytes=0) for pack in (True, False))
     llm(prompt=PROMPT)
     for model in (llm.model, plain.model):
         EDITS[name](model.model.layers[1].mlp.up_proj.weight)

@@ -46,7 +46,7 @@ def reads(llm: Block) -> list[int]:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_answers_are_the_same_with_and_without(folder: Path, temperature: float) -> None:
-    warm, cold = llm_of(folder, temperature=temperature), llm_of(folder, temperature=temperature, keep_tokens=0)
+    warm, cold = llm_of(folder, temperature=temperature), llm_of(folder, temperature=temperature, keep_bytes=0)
     for days in (3, 4, 5, 3):
         answers = [llm(prompt=prompt(days), system=SYSTEM, rng=Rng(days)) for llm in (warm, llm_of(folder, temperature=temperature))]
         assert answers[0]["text"] == answers[1]["text"], "kept or read anew, to the last bit"
@@ -98,15 +98,49 @@ def test_they_are_not_used_once_the_weights_or_adapters_are_others(folder: Path)
     assert kept(graph) > 0, "what was read without it is still there"
 
 
+TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head size, bytes: of the tiny model
+
+
 def test_no_more_is_kept_than_allowed_and_copies_keep_nothing(folder: Path) -> None:
-    llm = llm_of(folder, keep_tokens=6 * CHUNK)
+    llm = llm_of(folder, keep_bytes=6 * CHUNK * TOKEN)
     for topic in ("sea", "lamp", "wind", "rope"):
         llm(prompt=f"{topic} " * 150)
-    store = llm.backend.prefixes
-    assert 0 < sum(len(entry.ids) for entry in store._cached) <= 6 * CHUNK
-    assert copy.deepcopy(llm).backend.prefixes._cached == []
-    with pytest.raises(ConfigError, match="keep_tokens: found -1"):
-        llm_of(folder, keep_tokens=-1)
+    stats = llm.backend.prefixes.stats
+    assert (stats.chunks, stats.bytes) == (6, 6 * CHUNK * TOKEN) and stats.evictions > 6 and stats.known == 0
+    held = {tensor.untyped_storage() for layers in llm.backend.prefixes._chunks.values() for pair in layers for tensor in pair}
+    assert sum(storage.nbytes() for storage in held) == stats.bytes, "no larger memory hangs on them"
+    assert copy.deepcopy(llm).backend.prefixes.stats.chunks == 0
+    for wrong in (-1, True, 0.5):
+        with pytest.raises(ConfigError, match=f"keep_bytes: found {wrong}, expected a number of bytes"):
+            llm_of(folder, keep_bytes=wrong)
+
+
+def test_roles_of_one_model_share_what_they_begin_with_and_do_not_push_each_other_out(folder: Path) -> None:
+    llm = llm_of(folder, max_tokens=1)
+    tails = {name: [f"{name} {word} " * 60 for word in ("writes", "wrote")] for name in ("author", "painter", "critic")}
+
+    def kept(name: str, turn: int) -> tuple[int, int]:
+        usage = llm(prompt="".join(tails[name][: turn + 1]), system=SYSTEM)["usage"]
+        return usage["cached_tokens"], usage["prompt_tokens"]
+
+    first = {name: kept(name, 0) for name in tails}
+    assert first["author"][0] == 0 and first["painter"][0] == first["critic"][0] > 2 * CHUNK, "the system's words are read once"
+    for name, (_, length) in first.items():
+        assert kept(name, 1)[0] > length - 2 * CHUNK, f"all that {name} was told before is there"
+    stats = llm.backend.prefixes.stats
+    assert stats.evictions == 0 and stats.bytes == stats.chunks * CHUNK * TOKEN
+    assert stats.known + stats.read == sum(length for _, length in first.values()) + sum(kept(name, 1)[1] for name in tails)
+
+
+def test_the_end_that_was_used_longest_ago_goes_first(folder: Path) -> None:
+    llm = llm_of(folder, max_tokens=1)
+    length = [llm(prompt=text, system=SYSTEM)["usage"]["prompt_tokens"] // CHUNK for text in ("sea " * 150, "lamp " * 150)]
+    shared = sum(length) - llm.backend.prefixes.stats.chunks
+    small = llm_of(folder, max_tokens=1, keep_bytes=(max(length) + 2) * CHUNK * TOKEN)
+    for text in ("sea " * 150, "lamp " * 150):
+        small(prompt=text, system=SYSTEM)
+    found = [small(prompt=text, system=SYSTEM)["usage"]["cached_tokens"] // CHUNK for text in ("lamp " * 150, "sea " * 150)]
+    assert found[0] == length[1] and shared <= found[1] < length[0], "the newer is whole, of the older the beginning is left"
 
 
 def test_batches_are_read_as_before(folder: Path) -> None:
