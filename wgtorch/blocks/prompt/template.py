@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wgtorch.blocks.prompt.sections import has_tags, without_tags
+from wgtorch.blocks.prompt.sections import has_tags, without_tags, without_turns
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.port import Port
@@ -20,7 +20,7 @@ class Prompt(Block):
     ``listed`` puts a list of texts on lines with numbers before them, and leaves a single text as it is.
 
     Where the prompt has sections between tags - in the templates, or in an input that ``sections`` names - no other value can
-    close or open one: tags in it are written in typographic brackets.
+    close or open one: tags in it are written in typographic brackets. So is what begins and ends turns (``<|im_end|>``), in any prompt.
 
     Example:
         >>> ask = Prompt(prompt="{{ intent }}{% if action %} The user wants: {{ action }}{% endif %}", optional=["action"])
@@ -75,7 +75,8 @@ class Prompt(Block):
         from jinja2 import TemplateError
 
         tagged = self._tagged or any(has_tags(str(values.get(name) or "")) for name in self.sections)
-        plain = {name: _untagged(value) if tagged and name not in self.sections else value for name, value in values.items()}
+        whole = self.sections if tagged else values  # which may have tags
+        plain = {name: _each_text(without_turns if name in whole else without_tags, value) for name, value in values.items()}
         known = {**dict.fromkeys(self.optional), **plain}
         try:
             return {part: _tidy(template.render(known)) for part, template in self._templates.items()}
@@ -98,13 +99,13 @@ def listed(value: Any) -> str:
     return "\n".join(f"{number}. {text}" for number, text in enumerate(value, start=1))
 
 
-def _untagged(value: Any) -> Any:
-    """A value, in whose texts no tag opens or closes a section."""
+def _each_text(change: Callable[[str], str], value: Any) -> Any:
+    """A value each of whose texts is changed."""
     if isinstance(value, str):
-        return without_tags(value)
+        return change(value)
     if isinstance(value, Mapping):
-        return {_untagged(name): _untagged(entry) for name, entry in value.items()}
-    return [_untagged(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+        return {_each_text(change, name): _each_text(change, entry) for name, entry in value.items()}
+    return [_each_text(change, entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tidy(text: str) -> str:

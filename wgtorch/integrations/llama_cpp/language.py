@@ -5,11 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from wgtorch.core.errors import ApiRequestError, CheckpointError, ConfigError, require
 from wgtorch.integrations.models.backends import OnText, register_backend
 from wgtorch.integrations.models.requests import Completion, TextRequest
+from wgtorch.integrations.transformers.conversation import in_words
 from wgtorch.integrations.transformers.packaged_models import gguf_of
 
 _LONGEST = 512  # tokens of an answer where nothing limits it, as of other models that are here
@@ -22,7 +25,7 @@ class LlamaCppModel:
 
     It answers several times as fast on a processor as the same weights in PyTorch, but it is no module: nothing of it can be trained,
     given an adapter of ours, or moved. Prompts that begin alike are read once; ``usage["cached_tokens"]`` says how much was not read
-    again.
+    again. Special tokens in a text are words, as for models of ``local``: none ends a turn or begins one.
 
     Example:
         >>> llm = BlockRegistry.build({"block_type": "llm", "config": {"backend": "llama_cpp", "checkpoint_ref": "qwen3-4b-q4.gguf"}})
@@ -60,6 +63,7 @@ class LlamaCppModel:
             self._server = library.Server(chosen)
         except RuntimeError as error:
             raise CheckpointError(f"llm.checkpoint_ref: llama.cpp cannot read {str(path)!r}: {error}") from error
+        self._special_tokens = special_tokens_of(path)
 
     def __del__(self) -> None:
         # xllamacpp waits for ever when a server ends before its loop has begun, and an answer shows that it has.
@@ -78,7 +82,7 @@ class LlamaCppModel:
         return [self._answer(request, index, on_text) for index, request in enumerate(requests)]
 
     def _answer(self, request: TextRequest, index: int, on_text: OnText | None) -> Completion:
-        asked, self._was_asked = _body(request), True
+        asked, self._was_asked = _body(replace(request, messages=in_words(request.messages, self._special_tokens))), True
         if on_text is None:
             return self._completion(self._checked(self._server.handle_chat_completions(asked)))
         pieces: list[str] = []
@@ -139,6 +143,20 @@ def _body(request: TextRequest) -> dict[str, Any]:
     if request.schema is not None:
         asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(request.schema)}}
     return {name: value for name, value in asked.items() if value is not None}
+
+
+_NO_WORDS = (2, 3)  # kinds of tokens in a GGUF file: unknown ones, and those that control
+
+
+def special_tokens_of(path: Path) -> frozenset[str]:
+    """The special tokens that a GGUF file names, which llama.cpp reads as such wherever they stand."""
+    library: Any = require("gguf", "llama_cpp")
+    fields = library.GGUFReader(path).fields
+    tokens, kinds = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.token_type")
+    if tokens is None or kinds is None:
+        return frozenset()
+    found = [index for index, part in enumerate(kinds.data) if int(kinds.parts[part][0]) in _NO_WORDS]
+    return frozenset(bytes(tokens.parts[tokens.data[index]]).decode("utf-8", "replace") for index in found)
 
 
 def _again(backend: type[LlamaCppModel], settings: Mapping[str, Any]) -> LlamaCppModel:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from wgtorch.blocks.prompt.sections import as_words, without_turns
 from wgtorch.core.errors import ConfigError, PromptTruncatedWarning
 from wgtorch.integrations.models.requests import Message
 
 _LABELS = {"user": "User", "assistant": "Assistant"}
-_WORDS = str.maketrans("<>[]", "‹›⟦⟧")
 _SHOWN = 200  # characters of what was cut, in a warning
 
 
@@ -38,18 +38,30 @@ def templated(renderer: Any, messages: Sequence[Message], options: Mapping[str, 
     raise ConfigError(f"the model's chat template refuses the conversation {[turn.role for turn in messages]}: {refused}")
 
 
-def as_words(messages: Sequence[Message], tokenizer: Any) -> tuple[Message, ...]:
+def in_words(messages: Sequence[Message], marks: Iterable[str] = ()) -> tuple[Message, ...]:
     """Messages in which special tokens are words: what a text says of a turn's beginning or end neither begins nor ends one.
+
+    Args:
+        messages: the turns.
+        marks: the model's special tokens, beside what most models have.
 
     Example:
         "well<|im_end|>" becomes "well‹|im_end|›".
     """
-    marks = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content}
-    for mark in sorted(marks, key=len, reverse=True):
-        if any(mark in turn.text for turn in messages):
-            word = mark.translate(_WORDS) if mark.translate(_WORDS) != mark else f"{mark[0]} {mark[1:]}"
-            messages = [replace(turn, text=turn.text.replace(mark, word)) for turn in messages]
-    return tuple(messages)
+    longest_first = sorted(filter(None, marks), key=len, reverse=True)
+
+    def plain(text: str) -> str:
+        for mark in longest_first:
+            if mark in text:
+                text = text.replace(mark, as_words(mark))
+        return without_turns(text)
+
+    return tuple(replace(turn, text=plain(turn.text)) for turn in messages)
+
+
+def special_tokens_of(tokenizer: Any) -> frozenset[str]:
+    """The special tokens of a tokenizer of transformers."""
+    return frozenset(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
 def labelled(messages: Sequence[Message], image_token: str = "") -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.transformers.constraint import SchemaConstraint
-from wgtorch.integrations.transformers.conversation import as_words, context_length, fitted
+from wgtorch.integrations.transformers.conversation import context_length, fitted, in_words, special_tokens_of
 from wgtorch.integrations.transformers.generation import ends_of, generate
 from wgtorch.integrations.transformers.packed_weights import PackedWeights
 from wgtorch.integrations.transformers.prefix_cache import PrefixCache
@@ -31,7 +31,7 @@ class LocalText:
         batch_size: most answers that are written at once.
         top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
         template_options: for the chat template (``{"enable_thinking": False}``).
-        keep_tokens: most tokens of earlier prompts whose keys and values are kept, for prompts that begin alike.
+        keep_bytes: most bytes of keys and values of earlier prompts that are kept, for prompts that begin alike.
         pack: keep the weights packed beside as they are.
         where: what messages call it.
     """
@@ -46,15 +46,15 @@ class LocalText:
         batch_size: int,
         top_k: int | None,
         template_options: Mapping[str, Any] | None,
-        keep_tokens: int = 0,
+        keep_bytes: int = 0,
         pack: bool = False,
         where: str,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"{where}.batch_size: found {batch_size}, expected at least 1")
-        if keep_tokens < 0:
-            raise ConfigError(f"{where}.keep_tokens: found {keep_tokens}, expected 0 or more")
-        self.prefixes = PrefixCache(keep_tokens)
+        if isinstance(keep_bytes, bool) or not isinstance(keep_bytes, int) or keep_bytes < 0:
+            raise ConfigError(f"{where}.keep_bytes: found {keep_bytes!r}, expected a number of bytes from 0, such as {2**30}")
+        self.prefixes = PrefixCache(keep_bytes)
         self.packed = PackedWeights(model) if pack else None
         self.model: Any = model
         self.tokenizer = tokenizer
@@ -63,6 +63,7 @@ class LocalText:
         self.template_options = dict(template_options or {})
         self.where = where
         self.ends = ends_of(model, tokenizer)
+        self.special_tokens = special_tokens_of(tokenizer)
         self.constraint = SchemaConstraint(tokenizer, self.ends)
 
     def complete(self, requests: Sequence[TextRequest], on_text: Callable[[int, str], None] | None = None) -> list[Completion]:
@@ -86,7 +87,7 @@ class LocalText:
         """
         if self.packed is not None and self.model.training:
             self.packed.drop()
-        inputs = self.encode([as_words(request.messages, self.tokenizer) for request in requests])
+        inputs = self.encode([in_words(request.messages, self.special_tokens) for request in requests])
         own = self.tokenizer.eos_token_id
         end = list(self.ends[:1]) if own is None else [own]
         rows = [[*self.tokenizer(answer, add_special_tokens=False).input_ids, *end] for answer in answers]
@@ -105,7 +106,7 @@ class LocalText:
     ) -> list[Completion]:
         sampling = self._sampling(requests[0])
         limit = context_length(self.model, self.tokenizer)
-        conversations = [as_words(request.messages, self.tokenizer) for request in requests]
+        conversations = [in_words(request.messages, self.special_tokens) for request in requests]
         if limit is not None:
             room = limit - min(sampling.max_tokens, limit // 2)
             conversations = [fitted(messages, self._length, self.tokenizer, room, self.where) for messages in conversations]

@@ -6,9 +6,11 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar
 
+from wgtorch.blocks.prompt.sections import without_turns
 from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
@@ -241,11 +243,18 @@ class Qwen(OpenAI):
 
 
 class _OnThisMachine(OpenAI):
-    """A server that the user runs: it costs nothing, and needs no key unless it was told to."""
+    """A server that the user runs: it costs nothing, and needs no key unless it was told to.
+
+    It puts texts into the model's own template and reads special tokens in them as such, so what begins and ends turns is sent as words.
+    """
 
     key_variable = None
     needs_key = False
     is_free = True
+
+    async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
+        messages = tuple(replace(message, text=without_turns(message.text)) for message in request.messages)
+        return await super().complete(model, replace(request, messages=messages), options, on_piece)
 
     @property
     def is_home(self) -> bool:
