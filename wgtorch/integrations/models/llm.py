@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from wgtorch.core.block import register_block
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import rows_of
 from wgtorch.integrations.models.requests import TextRequest
-from wgtorch.integrations.models.text import TextModel
+from wgtorch.integrations.models.text import TextModel, takes_options
 from wgtorch.roles import LanguageModel
 
 
@@ -25,28 +24,10 @@ class LLM(TextModel, LanguageModel):
     __doc__ += TextModel.__doc__.split("\n", 1)[1]  # type: ignore[operator, union-attr]
     kind = "llm"
 
-    def forward(
-        self,
-        prompt: str | list[str],
-        system: str | None = None,
-        context: str | None = None,
-        history: list[Mapping[str, str]] | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_tokens: int | None = None,
-        stop: str | list[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
-        answer: str | list[str] | None = None,
-        rng: Rng | None = None,
-        stream: Callable[..., None] | None = None,
-    ) -> dict[str, Any]:
+    @takes_options
+    def forward(self, prompt: str | list[str], *, stream: Any = None, answer: Any = None, **options: Any) -> dict[str, Any]:
         """One answer for a prompt, or a list of them for a list of prompts; or how likely given ones are."""
-        options = {
-            "system": system, "context": context, "history": history, "temperature": temperature, "top_p": top_p,
-            "max_tokens": max_tokens, "stop": stop, "schema": schema,
-        }  # fmt: skip
-        requests, listed = self._requests(prompt=prompt, rng=rng, **options), isinstance(prompt, (list, tuple))
-        return self._answer(requests, listed, stream) if answer is None else self._likelihood(requests, listed, answer)
+        return self._outputs(self._requests(prompt=prompt, **options), isinstance(prompt, (list, tuple)), stream, answer)
 
     def _requests(self, *, prompt: Any, rng: Rng | None = None, **options: Any) -> list[TextRequest]:
         prompts, _ = rows_of(prompt)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +39,39 @@ OPTION_PORTS: Mapping[str, Port] = {
 }
 """Inputs beside the question, alike for all questions or a list with one for each; the config holds what they are where nothing feeds
 them."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shared(
+    system: str | None = None,
+    context: str | None = None,
+    history: list[Mapping[str, str]] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    stop: str | list[str] | None = None,
+    schema: Mapping[str, Any] | None = None,
+    answer: str | list[str] | None = None,
+    rng: Rng | None = None,
+    stream: Callable[..., None] | None = None,
+) -> None:
+    """What ``forward`` of every text model takes behind its question."""
+
+
+def takes_options(forward: F) -> F:
+    """A ``forward`` whose ``**options`` are those of every text model, which stand in its signature one by one."""
+    own = inspect.signature(forward)
+    asked = [parameter for parameter in own.parameters.values() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    signature = own.replace(parameters=[*asked, *inspect.signature(_shared).parameters.values()])
+
+    @functools.wraps(forward)
+    def taken(*args: Any, **named: Any) -> dict[str, Any]:
+        return forward(**signature.bind(*args, **named).arguments)
+
+    taken.__signature__ = signature  # type: ignore[attr-defined]
+    return taken  # type: ignore[return-value]
+
+
 LIKELIHOOD_PORTS: Mapping[str, Port] = {"log_prob": LOG_PROB, "answer_tokens": ANSWER_TOKENS}
 """What a model that is here says of an ``answer`` it is given."""
 
@@ -170,8 +205,12 @@ class TextModel(ModelBlock):
     def _requests(self, *args: Any, **inputs: Any) -> list[TextRequest]:
         raise NotImplementedError
 
-    def _answer(self, requests: Sequence[TextRequest], listed: bool, stream: Callable[..., None] | None) -> dict[str, Any]:
-        """Outputs of the block for its requests."""
+    def _outputs(
+        self, requests: Sequence[TextRequest], listed: bool, stream: Callable[..., None] | None, answer: str | Sequence[str] | None
+    ) -> dict[str, Any]:
+        """Outputs of the block for its requests: answers, or how likely given ones are."""
+        if answer is not None:
+            return self._likelihood(requests, listed, answer)
         if not requests:
             return {"text": [], "data": [], "thoughts": [], "finish_reason": [], "usage": []}
         answers = self._ask(requests, _telling(stream) if self.streams and stream is not None else None)
@@ -279,8 +318,11 @@ def _pass_on(streams: Sequence[AnswerStream], index: int, piece: str | None) -> 
         streams[index](piece)
 
 
+_ROLES = ("system", "user", "assistant")
+
+
 def _turn(entry: Any, where: str) -> Message:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("role"), str) or not isinstance(entry.get("content"), str):
+    if not isinstance(entry, Mapping) or entry.get("role") not in _ROLES or not isinstance(entry.get("content"), str):
         raise PortError(f"{where}.history: found {entry!r:.80}, expected {{'role': 'user' or 'assistant', 'content': text}}")
     return Message(entry["role"], entry["content"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +12,7 @@ from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.models.model_block import per_row
 from wgtorch.integrations.models.requests import TextRequest
-from wgtorch.integrations.models.text import TextModel
+from wgtorch.integrations.models.text import TextModel, takes_options
 from wgtorch.roles import VisionLanguageModel
 
 QUESTION = "Describe what is in this picture."
@@ -30,30 +29,13 @@ class VLM(TextModel, VisionLanguageModel):
     kind = "vlm"
     inputs = {"prompt": Port(dtype="text", description="the question; the picture is to be described where left out")}
 
+    @takes_options
     def forward(
-        self,
-        image: Tensor | list[Tensor],
-        prompt: str | list[str] | None = None,
-        system: str | None = None,
-        context: str | None = None,
-        history: list[Mapping[str, str]] | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_tokens: int | None = None,
-        stop: str | list[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
-        answer: str | list[str] | None = None,
-        rng: Rng | None = None,
-        stream: Callable[..., None] | None = None,
+        self, image: Tensor | list[Tensor], prompt: str | list[str] | None = None, *, stream: Any = None, answer: Any = None, **options: Any
     ) -> dict[str, Any]:
         """One answer for a picture, or a list of them for several; or how likely given ones are."""
-        options = {
-            "system": system, "context": context, "history": history, "temperature": temperature, "top_p": top_p,
-            "max_tokens": max_tokens, "stop": stop, "schema": schema,
-        }  # fmt: skip
-        requests = self._requests(image=image, prompt=prompt, rng=rng, **options)
-        listed = isinstance(image, (list, tuple)) or len(requests) != 1
-        return self._answer(requests, listed, stream) if answer is None else self._likelihood(requests, listed, answer)
+        requests = self._requests(image=image, prompt=prompt, **options)
+        return self._outputs(requests, isinstance(image, (list, tuple)) or len(requests) != 1, stream, answer)
 
     def _requests(self, *, image: Any, prompt: Any = None, rng: Rng | None = None, **options: Any) -> list[TextRequest]:
         pictures = pictures_of(image, self.block_id)
