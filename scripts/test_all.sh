@@ -4,7 +4,7 @@
 #   ./scripts/test_all.sh                    every lane
 #   ./scripts/test_all.sh slow minimum       these
 #
-#   suite     what CI runs                              slow      tests marked slow: every kill, long trainings, sweeps
+#   suite     what CI runs                              slow      tests marked slow: every kill, long trainings, sweeps, small models
 #   compile   with inductor; needs a C++ compiler       minimum   the suite on the oldest versions that pyproject.toml allows
 #   browser   tests marked browser                      ray       tests marked ray
 #   network   tests marked network; a bare clone        gpu       scripts/gpu_smoke.py, and tests marked gpu
@@ -51,7 +51,10 @@ lane() {
     set_up "$lane" || return
     case $lane in
         suite | minimum | bare) run "$lane" ;;
-        slow) run "$lane" -m "slow and not network and not gpu" -k "not inductor" ;;
+        slow)
+            for name in smollm2 wordllama; do "$python" -m wgtorch models add "$name" --yes || return; done
+            run "$lane" -m "slow and not network and not gpu" -k "not inductor"
+            ;;
         compile) run "$lane" -n 0 -m "slow and not network and not gpu" -k inductor ;;
         browser | ray | network) run "$lane" -m "$lane" ;;
         s3) "$python" -m pip install -q --no-cache-dir "s3fs>=2024.10" "moto[server]>=5" && run "$lane" -n 0 -m s3 ;;
