@@ -70,7 +70,7 @@ def test_no_more_is_kept_than_allowed_and_it_can_be_forgotten() -> None:
     run.keep(("d",), torch.nn.Identity(), {}, "d" * 101)
     run.end()
     assert unfinished.bytes == 90, "what is larger than all of it is not kept"
-    assert len(copy.deepcopy(unfinished)) == len(pickle.loads(pickle.dumps(unfinished))) == 0
+    assert len(pickle.loads(pickle.dumps(unfinished))) == 0 and copy.deepcopy(unfinished).bytes == 90
     unfinished.clear()
     assert (len(unfinished), unfinished.bytes) == (0, 0)
     with pytest.raises(PortTypeError, match=r"unfinished.max_bytes: found int -1; expected a number of bytes, or None"):
@@ -156,6 +156,17 @@ def test_a_node_whose_config_was_changed_is_asked_again() -> None:
     graph.nodes["two"].mark = "!"
     assert graph.run(inputs) == {"one_y": "BAD", "two_y": "SLOW!", "three_y": "SLOW"}
     assert asked(graph) == {"one": ["bad", "bad"], "two": ["slow", "slow"], "three": ["slow"]}
+
+
+def test_a_copy_of_a_level_has_what_the_level_has() -> None:
+    graph = asking("one", "two")
+    with pytest.raises(ValueError, match="no answer"):
+        graph.run({"one": "bad", "two": "slow"})
+    other = copy.deepcopy(graph)
+    for each in (graph, other):
+        each.nodes["one"].wrong = ""
+        each.run({"one": "bad", "two": "slow"})
+        assert asked(each) == {"one": ["bad", "bad"], "two": ["slow"]}
 
 
 def test_forgetting_keeping_nothing_and_training_ask_again() -> None:

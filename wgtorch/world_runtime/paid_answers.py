@@ -27,12 +27,11 @@ class PaidAnswers:
         """For a stage of this pass, beside what came in tries before, of another process as well where the storage kept it."""
         passes, own = life.passes, (life.id, life.passes)
         self._by_pass = {key: known for key, known in self._by_pass.items() if key[0] == life.id and passes - 1 <= key[1] <= passes + 1}
-        if own not in self._by_pass:
-            self._by_pass[own] = UnfinishedResults(max_bytes=None)
-            if self._begun == (passes, life.stage) and (stored := getattr(storage, "answers", None)) is not None:
-                self._by_pass[own].put_stored(stored())
+        here = self._by_pass.setdefault(own, UnfinishedResults(max_bytes=None))
+        if not len(here) and self._begun == (passes, life.stage) and (stored := getattr(storage, "answers", None)) is not None:
+            here.put_stored(stored())
         keep = getattr(storage, "keep_answers", None)  # a storage of somebody's own may keep none
-        return ResultCache(self._by_pass[own], None if keep is None else partial(_keep, keep))
+        return ResultCache(here, None if keep is None else partial(_keep, keep))
 
 
 def _keep(keep: Callable[[list[dict[str, Any]]], None], answer: dict[str, Any]) -> None:

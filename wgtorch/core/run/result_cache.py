@@ -6,12 +6,13 @@ second run   a: given          b: asked again     nothing is left there once it 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -100,7 +101,11 @@ class UnfinishedResults:
         return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnfinishedResults:
-        return UnfinishedResults(self.max_bytes)
+        made = UnfinishedResults(self.max_bytes)
+        made.put(
+            replace(copy.deepcopy(result, memo), fingerprint=None) for result in list(self._results.values())
+        )  # of the copied children
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return UnfinishedResults, (self.max_bytes,)

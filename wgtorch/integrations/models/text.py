@@ -60,15 +60,16 @@ def _shared(
 
 def takes_options(forward: F) -> F:
     """A ``forward`` whose ``**options`` are those of every text model, which stand in its signature one by one."""
-    own = inspect.signature(forward)
+    own = inspect.signature(forward, eval_str=True)
     asked = [parameter for parameter in own.parameters.values() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    signature = own.replace(parameters=[*asked, *inspect.signature(_shared).parameters.values()])
+    signature = own.replace(parameters=[*asked, *inspect.signature(_shared, eval_str=True).parameters.values()])
 
     @functools.wraps(forward)
     def taken(*args: Any, **named: Any) -> dict[str, Any]:
         return forward(**signature.bind(*args, **named).arguments)
 
     taken.__signature__ = signature  # type: ignore[attr-defined]
+    taken.__annotations__ = {name: each.annotation for name, each in signature.parameters.items() if name != "self"} | {"return": dict}
     return taken  # type: ignore[return-value]
 
 
