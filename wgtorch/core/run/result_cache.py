@@ -160,10 +160,12 @@ class UnfinishedResults:
         return known.child is child and known.fingerprint == seen[id(child)]
 
     def _fingerprint(self, child: Any) -> bytes | None:
+        """What a child computes with, in train and eval alike: these results are of runs without gradients."""
         try:
-            return self._fingerprints.of(child)
+            parts = self._fingerprints.parts(child)
         except NoDigest:  # it is told by being the same object
             return None
+        return self._fingerprints.digest({part: value for part, value in parts.items() if part[1] != "training"})
 
 
 class ResultCache:
