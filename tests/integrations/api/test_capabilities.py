@@ -87,6 +87,21 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], bool], Reply, Callable[[Any], 
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Only user and assistant roles are supported!",
+        "messages.0.role: Input should be 'user' or 'assistant'",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "System role not supported",
+    ],
+)
+def test_a_server_without_a_system_role_says_so_in_many_words(server: ScriptedServer, build, words: str) -> None:
+    server.respond = lambda seen: Reply(words, status=400) if has_system(seen.body) else seen.prompt
+    llm = build(system="Be brief.", retries=0)
+    assert [llm(prompt="x")["text"] for _ in range(2)] == ["Be brief.\n\nx"] * 2 and len(server.requests) == 3
+
+
 @pytest.mark.parametrize("name", list(CASES))
 def test_what_a_server_refuses_is_left_out_or_said_otherwise(server: ScriptedServer, build, name: str) -> None:
     is_refused, answer, ask, calls = CASES[name]

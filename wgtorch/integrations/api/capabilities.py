@@ -84,7 +84,7 @@ def learnt(known: Capabilities, refusal: Refusal, body: Mapping[str, Any], *, ha
     )
     if has_schema and (about_schema or "response_format" in refusal.named) and known.schema != SCHEMA_MODES[-1]:
         return replace(known, schema=SCHEMA_MODES[SCHEMA_MODES.index(known.schema) + 1])
-    if known.system == "system" and _has_system(body) and re.search(r"\bsystem\b.*|roles? must alternate", refusal.words):
+    if known.system == "system" and _has_system(body) and _NO_SYSTEM.search(refusal.words):
         return replace(known, system="user")
     if is_server_error:
         return None
@@ -123,6 +123,10 @@ def fitted(known: Capabilities, body: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 def _mentions(words: str, name: str) -> bool:
     return re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", words) is not None
+
+
+_NO_SYSTEM = re.compile(r"\bsystem\b|roles? must alternate|\buser\b\W{0,3}(?:(?:and|or)\W{1,3})?assistant\b", re.IGNORECASE)
+"""Of role ``system``, by its name or by those of the roles that there are."""
 
 
 def _has_system(body: Mapping[str, Any]) -> bool:
