@@ -3,17 +3,19 @@
 ``torch.utils.checkpoint`` keeps the state of the global generators for its second forward, which comes during backward, when the
 run is over. Draws that a run serves are no business of those generators, so the region takes the run's call along
 (https://github.com/pytorch/pytorch/issues/14253 tells what other draws would do to gradients). Regions are found by the hooks on
-saved tensors that they set; ``use_reentrant=True`` sets none, and is not seen here.
+saved tensors that they set; those of ``use_reentrant=True``, which set none, by their frames on the stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from types import FrameType
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import _CheckpointFrame
+from torch.utils.checkpoint import CheckpointFunction, _CheckpointFrame
 
 
 def hooks_here() -> Any:
@@ -21,13 +23,18 @@ def hooks_here() -> Any:
     return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
-def draw_again_in(again: Callable[[], AbstractContextManager[Any]], around: Any) -> None:
+def draw_again_in(again: Callable[[], AbstractContextManager[Any]], around: Any, had_gradients: bool) -> None:
     """Has the checkpointed regions that a call is in computed again inside ``again()``, unless that is settled already.
 
     Args:
         again: serves the draws that come next.
         around: :func:`hooks_here` when the call began; what is around it begins the call anew.
+        had_gradients: whether gradients were on when the call began.
     """
+    if had_gradients and not torch.is_grad_enabled():  # as they are inside of use_reentrant=True
+        for context in _reentrant_regions():
+            if not isinstance(context.run_function, _Again):
+                context.run_function = _Again(context.run_function, again)
     if (top := hooks_here()) is None or top == around or ((region := _region(top)) is not None and _is_settled(region)):
         return
     for region in filter(None, map(_region, _hooks(around))):
@@ -44,6 +51,22 @@ class _Again:
     def __call__(self, *args: Any) -> Any:
         with self.again():
             return self.compute(*args)
+
+
+def _reentrant_regions() -> Iterator[Any]:
+    """What regions with ``use_reentrant=True`` keep for backward, the innermost first, up to the walk that made the call."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("wgtorch.core.run.") and module not in _DRAWING:
+            return
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            yield frame.f_locals["ctx"]
+        frame = frame.f_back
+
+
+_DRAWING = {__name__, "wgtorch.core.run.active_call", "wgtorch.core.run.foreign_draws"}
+"""Modules whose frames are between a draw and the code that draws."""
 
 
 def _is_settled(region: Any) -> bool:
