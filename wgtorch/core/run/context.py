@@ -171,10 +171,19 @@ class RunContext:
         if cancelled is None and deadline is None:
             return None
 
-        def check(node_id: str) -> None:
-            if cancelled is not None and cancelled():
-                raise RunCancelled(f"the run was cancelled before {self.where(node_id)} of {self.options.root}")
-            if deadline is not None and time.monotonic() > deadline:
+        now = time.monotonic
+
+        def late(node_id: str) -> None:
+            if now() > deadline:  # type: ignore[operator]
                 raise RunTimeoutError(f"the run's time limit passed before {self.where(node_id)} of {self.options.root}")
+
+        if cancelled is None:
+            return late
+
+        def check(node_id: str) -> None:
+            if cancelled():
+                raise RunCancelled(f"the run was cancelled before {self.where(node_id)} of {self.options.root}")
+            if deadline is not None:
+                late(node_id)
 
         return check
