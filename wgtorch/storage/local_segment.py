@@ -20,10 +20,7 @@ class LocalSegment:
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.name, self.number = path, path.name, number
         self._turn = threading.Lock()
-        try:
-            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error}") from error
+        self._handle = self._opened()
         self.token = os.fstat(self._handle).st_ino
 
     def read(self, start: int, length: int) -> bytes:
@@ -41,6 +38,28 @@ class LocalSegment:
         with self._turn:  # Windows has one position for all
             os.lseek(self._handle, start, os.SEEK_SET)
             return os.read(self._handle, length)
+
+    def replace_by(self, fresh: Path) -> bool:
+        """Has a new file take this one's place; False where Windows refuses it, since somebody else has this one open."""
+        if hasattr(os, "pread"):
+            os.replace(fresh, self.path)
+            return True
+        with self._turn:
+            os.close(self._handle)
+            self._handle = -1
+            try:
+                os.replace(fresh, self.path)
+            except PermissionError:
+                self._handle = self._opened()
+                fresh.unlink()
+                return False
+            return True
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be read: {error}") from error
 
     def __del__(self) -> None:
         with suppress(OSError, AttributeError):
@@ -100,5 +119,5 @@ def rewrite(file: LocalSegment, end: int, live: Collection[str], digests: Collec
             blobs = [[read_blob(file.read, blob, str(file))] if there else None for blob, there in zip(record.blobs, row, strict=True)]
             handle.writelines(pack(record.raw, blobs)[1])
     sync(fresh)
-    os.replace(fresh, file.path)
-    sync(file.path.parent)
+    if file.replace_by(fresh):
+        sync(file.path.parent)

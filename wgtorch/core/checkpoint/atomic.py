@@ -44,7 +44,8 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], objec
             elif _exchange(fresh, target):
                 shutil.rmtree(fresh, ignore_errors=True)
             else:
-                _step_aside(fresh, target)
+                with _replacing(target):
+                    _step_aside(fresh, target)
             sync(target.parent)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -63,7 +64,8 @@ def write_file(path: str | os.PathLike[str], fill: Callable[[Path], object], *, 
         try:
             fill(fresh)
             sync(fresh)
-            os.replace(fresh, target)
+            with _replacing(target):
+                os.replace(fresh, target)
             sync(target.parent)
         except BaseException:
             fresh.unlink(missing_ok=True)
@@ -78,8 +80,10 @@ def recovered(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Has a file or folder on disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
+    """Has a file or folder on disk before going on. Windows opens no folders, and brings to the disk only what may be written."""
+    if not _is_posix() and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if _is_posix() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -93,6 +97,22 @@ def remove_leftovers(target: Path) -> None:
         with _held(left) as free:
             if free and time.time() - left.stat().st_ctime > _FRESH:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _is_posix() -> bool:
+    return hasattr(os, "O_DIRECTORY")
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[None]:
+    """Says why Windows lets something stay as it is."""
+    try:
+        yield
+    except PermissionError as error:
+        if _is_posix():
+            raise
+        why = "Windows replaces nothing that is open: a model that was loaded from there with map=True, or another program, has it"
+        raise PermissionError(error.errno, f"{why}; save to another place, or load with map=False", str(target)) from error
 
 
 def _aside(target: Path) -> Path:
