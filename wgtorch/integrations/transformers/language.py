@@ -32,8 +32,8 @@ class LocalLanguageModel(LocalText):
         template_options: for the chat template (``{"enable_thinking": False}``).
         keep_bytes: most bytes of keys and values of earlier prompts that are kept. A prompt that begins as one before is read from
             where it differs on; answers are the same to the last bit either way. For one prompt at a time, not for batches. What several
-            prompts begin with is kept once; what was used longest ago goes first. 0 keeps none. ``backend.prefixes.stats`` counts. The
-            default holds 46,000 tokens of SmolLM2-135M in bfloat16, 7,000 of a model of 4 billion parameters.
+            prompts begin with is kept once; what was used longest ago goes first. 0 keeps none. ``backend.prefixes.stats`` counts. Left
+            out, half of what the weights take, and half a gigabyte at least: some 20,000 tokens, the prompts of a world's roles.
         pack: on a CPU, keep a second copy of the linear layers' weights as the processor reads them fastest (oneDNN): about twice the
             memory, 1.5 times as many tokens a second. ``state_dict`` and training see nothing of it; weights that change are packed
             anew before the next answer. Elsewhere it changes nothing.
@@ -48,7 +48,7 @@ class LocalLanguageModel(LocalText):
         batch_size: int = 8,
         top_k: int | None = None,
         template_options: Mapping[str, Any] | None = None,
-        keep_bytes: int = 2**30,
+        keep_bytes: int | None = None,
         pack: bool = False,
     ) -> None:
         folder = model_folder(checkpoint_ref, "llm")

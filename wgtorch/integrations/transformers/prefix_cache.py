@@ -130,6 +130,11 @@ class PrefixCache:
                 self._stats.evictions += 1
 
 
+def room_for(weights: int) -> int:
+    """Bytes to keep of a model whose weights take so many: half of them, half a gigabyte at least, which is some 20,000 tokens."""
+    return max(2**29, weights // 2)
+
+
 def _keys(begin: bytes, tokens: Sequence[int], count: int) -> list[bytes]:
     """Names of a prompt's first chunks, each by its tokens and all before them."""
     keys: list[bytes] = []

@@ -16,7 +16,7 @@ from wgtorch.integrations.transformers.constraint import SchemaConstraint
 from wgtorch.integrations.transformers.conversation import context_length, fitted, in_words, special_tokens_of
 from wgtorch.integrations.transformers.generation import ends_of, generate
 from wgtorch.integrations.transformers.packed_weights import PackedWeights
-from wgtorch.integrations.transformers.prefix_cache import PrefixCache
+from wgtorch.integrations.transformers.prefix_cache import PrefixCache, room_for
 from wgtorch.integrations.transformers.sampling import Sampling, sampling_defaults
 from wgtorch.integrations.transformers.scoring import score
 from wgtorch.integrations.transformers.weight_sums import WeightSums
@@ -31,7 +31,7 @@ class LocalText:
         batch_size: most answers that are written at once.
         top_k: most tokens that one is drawn from; the model's own where left out, 0 for no limit.
         template_options: for the chat template (``{"enable_thinking": False}``).
-        keep_bytes: most bytes of keys and values of earlier prompts that are kept, for prompts that begin alike.
+        keep_bytes: most bytes of keys and values of earlier prompts that are kept; :func:`room_for` them where None.
         pack: keep the weights packed beside as they are.
         where: what messages call it.
     """
@@ -46,12 +46,14 @@ class LocalText:
         batch_size: int,
         top_k: int | None,
         template_options: Mapping[str, Any] | None,
-        keep_bytes: int = 0,
+        keep_bytes: int | None = 0,
         pack: bool = False,
         where: str,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"{where}.batch_size: found {batch_size}, expected at least 1")
+        if keep_bytes is None:
+            keep_bytes = room_for(sum(weight.nbytes for weight in model.parameters()))
         if isinstance(keep_bytes, bool) or not isinstance(keep_bytes, int) or keep_bytes < 0:
             raise ConfigError(f"{where}.keep_bytes: found {keep_bytes!r}, expected a number of bytes from 0, such as {2**30}")
         self.prefixes = PrefixCache(keep_bytes)
