@@ -33,7 +33,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--judge", help="checkpoint_ref of a judge, which measures too")
     parser.add_argument("--steps", type=int, default=10, help="solver steps")
     parser.add_argument(
-        "--count", type=int, default=300, help="pictures of each measurement; of one thing four times as many, as few show objects"
+        "--count", type=int, default=300, help="pictures of each measurement; of one thing four times as many, so many of each sort"
     )
     parser.add_argument("--sheet", type=Path, help="a PNG of 100 pictures, to look at")
     return parser

@@ -205,6 +205,21 @@ def test_taking_back_and_branching(page: Any) -> None:
     until(page, "document.querySelectorAll('#timeline li').length === 1")
 
 
+def test_of_the_past_the_page_asks_only_for_what_it_lacks(page: Any) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/view" in request.url else None)
+    for action in ("sing", "dance", "swim"):
+        act(page, action)
+    assert asked[-1].endswith("&after=0"), "the newest stored episode comes again, those before do not"
+    page.locator("#timeline button").last.focus()
+    page.keyboard.press("Alt+1")
+    until(page, "document.querySelectorAll('#timeline li').length === 4 && !document.querySelector('#go').disabled")
+    assert page.evaluate("document.activeElement.innerText").endswith("> sing"), "focus stays while the timeline grows"
+    assert [row.split(" ", 1)[0] for row in page.locator("#timeline li").all_inner_texts()] == ["4", "3", "2", "1"]
+    page.reload()
+    until(page, "document.querySelectorAll('#timeline li').length === 4")
+
+
 def test_a_storytelling_world_plays_stage_by_stage(browser: Any, tmp_path: Path) -> None:
     server = Served(tmp_path, "storytelling_world")
     page = browser.new_page()

@@ -26,6 +26,23 @@ def played(game: Game, *actions: str | None) -> Game:
     return game
 
 
+def test_of_the_past_only_what_a_view_lacks_comes_until_it_is_another(tmp_path):
+    game = Game(small_world(), seed=1, folder=tmp_path)
+    first = view_of(played(game, "sing", "dance"))
+    later = view_of(played(game, "swim"), first["past"], 0)
+    assert later["after"] == 0
+    assert [entry["action"] for entry in later["episodes"]] == ["dance", "swim"]
+    assert later["past"] == first["past"]
+    assert [entry["step"] for entry in view_of(game, "of another life", 0)["episodes"]] == [0, 1, 2]
+    game.undo()
+    again = view_of(played(game, "climb"), first["past"], 1)
+    assert again["after"] == -1
+    assert [entry["action"] for entry in again["episodes"]] == ["sing", "dance", "climb"]
+    assert not {*again["episodes"][-1]["pictures"]} & {*later["episodes"][-1]["pictures"]}, "a browser would show the picture of before"
+    game.fork("other")
+    assert view_of(game, again["past"], 1)["after"] == -1
+
+
 def test_a_pass_brings_an_episode_with_its_action_and_picture(game):
     view = view_of(played(game, "sing <script>", None))
     assert view["passes"] == 2
@@ -33,7 +50,7 @@ def test_a_pass_brings_an_episode_with_its_action_and_picture(game):
     assert [entry["action"] for entry in view["episodes"]] == ["sing <script>", ""]
     assert view["episodes"][0]["texts"]["intent"] == "It comes to pass: sing <script>"
     assert view["episodes"][-1]["texts"]["intent"] == "It comes to pass: None"
-    assert view["episodes"][-1]["pictures"] == ["1/0.png?v=0"]
+    assert view["episodes"][-1]["pictures"] == [f"1/0.png?v={view['past']}"]
     assert game.episodes["main"].picture("1", 0).startswith(b"\x89PNG")
     assert game.episodes["main"].picture("now", 0).startswith(b"\x89PNG")
     assert game.episodes["main"].picture("now", 1) is None

@@ -120,6 +120,14 @@ def test_measures_of_random_models_are_shares():
     assert all(is_held_out(plan) for plan in plans_for(3, held_out=True))
 
 
+def test_of_one_thing_each_sort_is_measured_as_often_as_the_others():
+    alone = [plan.things[0] for plan in plans_for(8, things=1, held_out=False)]
+    assert [thing.role == "landmark" for thing in alone] == [True, False, False, False] * 2
+    assert [thing.role == "object" for thing in alone] == [False, True, False, False] * 2
+    assert [thing.kind == "person" for thing in alone] == [False, False, True, False] * 2
+    assert [plan.things[0].role for plan in plans_for(6, things=1, held_out=True)][1::3] == ["object"] * 2
+
+
 def test_pictures_of_samples_have_the_palettes_colours():
     image, rows = pictures_of([DrawnPixelScenes(1)[0]])
     assert image.shape == (1, 3, 64, 64)

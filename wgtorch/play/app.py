@@ -1,6 +1,7 @@
 """The page's server: files of the page, what it shows as JSON, and what happens as server-sent events.
 
-``GET /`` the page, ``/static/...`` its files; ``/api/view`` all that it shows, ``/api/events`` what happens (SSE),
+``GET /`` the page, ``/static/...`` its files; ``/api/view`` all that it shows, ``/api/view?past=...&after=...`` without the episodes that
+an earlier view had, ``/api/events`` what happens (SSE),
 ``/api/picture/...``, ``/api/motion/...``, ``/api/sound/...``, ``/api/export.html``, ``/api/export.gif``;
 ``POST /api/act``, ``proceed``, ``stop``, ``pauses``, ``edit``, ``undo``, ``fork``, ``switch`` with a JSON object.
 """
@@ -108,7 +109,9 @@ class _App:
         return FileResponse(STATIC / name, media_type=_TYPES[Path(name).suffix], headers={"cache-control": "no-cache"})
 
     async def view(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(view_of, self.game))
+        after = request.query_params.get("after", "")[:12]
+        known = (request.query_params.get("past"), int(after)) if after.isdecimal() else ()
+        return JSONResponse(await anyio.to_thread.run_sync(view_of, self.game, *known))
 
     async def asked(self, request: Request) -> Response:
         """One thing that somebody asks for; 409 with the reason where it cannot be done."""

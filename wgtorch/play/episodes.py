@@ -7,6 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
 
 from torch import Tensor
@@ -26,13 +27,16 @@ IN_FLIGHT = "now"
 class Episodes:
     """What the page shows of a world's past and of the episode in flight. Stored states are read once.
 
+    Attributes:
+        past: names the stored episodes: as long as it is the same, those that were told stay as they are, and more come after them.
+
     Args:
         world: whose episodes.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.version = 1
+        self.version, self.past = 1, token_hex(6)
         self._lock = threading.Lock()
         self._told: dict[int, dict[str, Any]] = {}
         self._pictures: OrderedDict[tuple[int, str, int], bytes] = OrderedDict()
@@ -45,21 +49,32 @@ class Episodes:
     def forget(self) -> None:
         """The past is another now."""
         with self._lock:
-            self.version += 1
+            self.version, self.past = self.version + 1, token_hex(6)
             self._told.clear()
             self._pictures.clear()
 
-    def told(self) -> list[dict[str, Any]]:
-        """All episodes, oldest first; the last may be in flight."""
+    def told(self, past: str | None = None, after: int = -1) -> dict[str, Any]:
+        """The `episodes`, oldest first, the last of which may be in flight, and what a page needs to ask for those that come later.
+
+        Args:
+            past: :attr:`past` as it was when the episodes up to a step were told; they are left out if it is still the same.
+            after: that step.
+
+        Returns:
+            `past`, `after` (-1 where none is left out), `oldest`, the first stored step, and `episodes`.
+        """
         with self._lock:
             history, life = self.world.history, self.world.life
             steps = history.steps
+            after = after if past == self.past else -1
             begins = any(stage.state_contract.new_state for stage in self.world.nodes.values())
             traces = history.traces
             began = {int(entry["pass"]): entry.get("action") for entry in traces if entry.get("begins")}
             actions = began if begins else {int(entry["pass"]): entry.get("action") for entry in traces}
             found = []
             for index, step in enumerate(steps):
+                if step <= after:
+                    continue
                 if step not in self._told:
                     self._told[step] = self._entry(history[index], str(step))
                 number = step if begins else step + 1
@@ -70,7 +85,7 @@ class Episodes:
                 if begins and number - 1 not in began:
                     number -= 1  # what is in flight began in the pass before
                 found.append({**self._entry(state, IN_FLIGHT), "number": number, "step": None, "action": words(actions.get(number - 1))})
-            return found
+            return {"past": self.past, "after": after, "oldest": steps[0] if steps else 0, "episodes": found}
 
     def picture(self, step: str, index: int) -> bytes | None:
         """A picture of a stored step or of the episode in flight as PNG; None where there is none."""
@@ -101,7 +116,7 @@ class Episodes:
         return self.world.history[steps.index(int(step))] if step.isdecimal() and int(step) in steps else None
 
     def _entry(self, state: State, where: str) -> dict[str, Any]:
-        version = self.version if where == IN_FLIGHT else 0
+        version = self.version if where == IN_FLIGHT else self.past
         images = images_of(state)
         scene = scene_of(state)
         return {

@@ -14,12 +14,12 @@ from wgtorch.report.words import words
 SUGGESTED = 4
 
 
-def view_of(game: Game) -> dict[str, Any]:
-    """What the page shows now."""
+def view_of(game: Game, past: str | None = None, after: int = -1) -> dict[str, Any]:
+    """What the page shows now, without the episodes up to a step of an earlier view, as :meth:`Episodes.told` says."""
     world = game.world
     state = world.state
     content = facts_now(world.content, state)
-    episodes = game.episodes[game.branch].told()
+    told = game.episodes[game.branch].told(past, after)
     slots = {} if state is None else {slot: slot_text(state[slot]) for slot in state.schema}
     return {
         "world": world.world_id,
@@ -34,7 +34,7 @@ def view_of(game: Game) -> dict[str, Any]:
         "error": game.error,
         "cycle": list(world.cycle),
         "pauses": sorted(game.pauses),
-        "episodes": episodes,
+        **told,
         "slots": slots,
         "suggestions": suggestions(content, state),
         "map": map_of(content),

@@ -12,8 +12,13 @@ async function answered(response) {
   throw error;
 }
 
-export async function view() {
-  return (await answered(await fetch("/api/view"))).json();
+// All that the page shows. Of the past comes only what an earlier view lacks; its newest episode comes again.
+export async function view(before) {
+  const known = before ? before.episodes.filter((entry) => entry.step !== null).slice(0, -1) : [];
+  const query = known.length ? `?past=${before.past}&after=${known.at(-1).step}` : "";
+  const found = await (await answered(await fetch(`/api/view${query}`))).json();
+  found.episodes.unshift(...known.filter((entry) => entry.step >= found.oldest && entry.step <= found.after));
+  return found;
 }
 
 export async function ask(what, data = {}) {

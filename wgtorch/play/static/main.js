@@ -12,11 +12,12 @@ let moving = localStorage.getItem("moving") !== "no" && !matchMedia("(prefers-re
 let sounding = false;
 let stagesDone = [];
 let asked = 0;
+const rowsOf = new WeakMap();
 
 async function refresh() {
   const mine = ++asked;
   try {
-    const found = await view();
+    const found = await view(now);
     if (mine === asked) { now = found; draw(); connection(true); }
   } catch (error) {
     connection(false, error.status === 401 ? "This session has ended. Open the address that the program printed when it started." : null);
@@ -146,10 +147,19 @@ function drawAside(episode) {
   $("cast").replaceChildren(...now.cast.map(person));
   show($("carried-box"), now.carried.length > 0);
   $("carried").replaceChildren(...now.carried.map((name) => element("li", {}, name)));
-  $("timeline").replaceChildren(...now.episodes.toReversed().map((entry) =>
-    element("li", {}, element("button", { type: "button", "aria-current": entry === episode ? "true" : null, onclick: () => { chosen = entry.where === "now" ? null : entry.where; draw(); } },
-      entry.pictures.length ? element("img", { src: `/api/picture/${entry.pictures[0]}`, alt: "", loading: "lazy" }) : element("div", { class: "blank" }),
-      element("span", {}, element("b", {}, `${entry.number} `), entry.action ? `> ${entry.action}` : entry.texts.outcome || entry.texts.intent || Object.values(entry.texts)[0] || "")))));
+  const rows = now.episodes.toReversed().map(rowOf);
+  const shown = new Set(rows);
+  for (const row of [...$("timeline").children]) if (!shown.has(row)) row.remove();
+  rows.forEach((row, index) => { if ($("timeline").children[index] !== row) $("timeline").insertBefore(row, $("timeline").children[index] || null); });
+  for (const row of rows) row.firstChild.setAttribute("aria-current", String(row === rowOf(episode)));
+}
+
+// The row of an episode in the timeline, made once: what is in focus stays so while others come.
+function rowOf(entry) {
+  if (!rowsOf.has(entry)) rowsOf.set(entry, element("li", {}, element("button", { type: "button", onclick: () => { chosen = entry.where === "now" ? null : entry.where; draw(); } },
+    entry.pictures.length ? element("img", { src: `/api/picture/${entry.pictures[0]}`, alt: "", loading: "lazy" }) : element("div", { class: "blank" }),
+    element("span", {}, element("b", {}, `${entry.number} `), entry.action ? `> ${entry.action}` : entry.texts.outcome || entry.texts.intent || Object.values(entry.texts)[0] || ""))));
+  return rowsOf.get(entry);
 }
 
 function drawBranches() {
