@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Light worlds in styles that nobody tuned for: small adapters of the painter of pixel scenes, one for each style; the base is frozen.
 
-Two things are measured of what each paints: which style a classifier sees, that learned from drawings by other hands; and how many of
-the attributes of a plan a judge (experiment=default_pixel_judge) still reads. The judge knows no styles, so it is shown the pictures
-with the style undone, as far as colours in 8 bits and the palette allow; what it reads of drawings that went both ways says how far.
+Training is that of experiment=light_style. Two things are measured of what each paints: which style a classifier sees, that learned from
+drawings by other hands; and how many of the attributes of a plan a judge (experiment=default_pixel_judge) still reads. The judge knows no
+styles, so it is shown the pictures with the style undone, as far as colours in 8 bits and the palette allow; what it reads of drawings
+that went both ways says how far.
 
 python scripts/evaluate_light_styles.py --judge 'outputs/default_pixel_judge/<time>/checkpoints/last#block'
-python scripts/evaluate_light_styles.py --judge ... --styles negative --layers attention --weight 1     # without what keeps the drawing
-python scripts/evaluate_light_styles.py --judge ... --styles negative --no-colours
+python scripts/evaluate_light_styles.py --judge ... --styles inverted --layers attention --weight 1     # without what keeps the drawing
+python scripts/evaluate_light_styles.py --judge ... --styles inverted --no-colours
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +23,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wgtorch import lora
 from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.palette import snap
 from wgtorch.core.block import BlockRegistry
 from wgtorch.graph import Graph
 from wgtorch.templates.pixel_scenes import PAINTER_REF
 from wgtorch.train.fitting import fit
-from wgtorch.train.pixel_scenes.data import HANDS, HELD_OUT, DrawnPixelScenes, PixelScenes, pictures_of
+from wgtorch.train.pixel_scenes.data import HANDS, HELD_OUT, STYLES, DrawnPixelScenes, pictures_of
 from wgtorch.train.pixel_scenes.evaluation import ATTRIBUTES, agreement, paint, plans_for
 from wgtorch.train.scenes.grids import grid_of, save_png
 
-_LINES = torch.tensor([1.0, 0.6]).repeat(32).view(1, 1, 64, 1)
-STYLES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "negative": (lambda x: 1 - x, lambda x: 1 - x),
-    "turned": (lambda x: x[:, [1, 2, 0]], lambda x: x[:, [2, 0, 1]]),
-    "screen": (lambda x: x * _LINES, lambda x: (x / _LINES).clamp(0, 1)),
-}
-"""(a style, the way back) of pictures [B, 3, 64, 64] in [0, 1]: inverted colours, colours a third of the wheel on, a screen's lines."""
 LAYERS: dict[str, dict[str, Any]] = {
     "attention": {"target_modules": ["qkv", "attend"]},
     "all": {"target_modules": ".+"},
     "ends": {"target_modules": ["merge"], "modules_to_save": ["enter", "leave"]},
 }
 """What the adapter is on: a light world's attention; every layer; or one layer beside whole copies of the first and the last."""
-
-
-class Styled(PixelScenes):
-    """Drawings of the painter's hand in a style, with their plans."""
-
-    def __init__(self, style: Callable[[Tensor], Tensor], **options: Any) -> None:
-        super().__init__(**options)
-        self.collate = lambda items: self._styled(PixelScenes.collate(items), style)  # type: ignore[method-assign]
-
-    @staticmethod
-    def _styled(batch: dict[str, Tensor], style: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        image = style(batch["image"])
-        return {**batch, "image": image, "latent": image * 2 - 1}
 
 
 def classifier(count: int = 500) -> nn.Module:
@@ -89,44 +68,21 @@ def says(net: nn.Module, pictures: Tensor, style: str | None) -> float:
     return float((net(pictures).argmax(-1) == wanted).float().mean())
 
 
-@torch.no_grad()
-def fit_colours(graph: Graph, style: str, count: int = 100) -> tuple[Tensor, Tensor]:
-    """The affine map of colours in [-1, 1], M [3, 3] and b [3], from what the base paints of plans to drawings of them in the style.
-
-    Colours are compared as means of squares of 8 pixels, since the two do not agree in every pixel.
-    """
-    scenes = DrawnPixelScenes(count, seed="colours", things=4)
-    wanted = STYLES[style][0](pictures_of([scenes[k] for k in range(count)])[0]) * 2 - 1
-    painted = paint(graph, [scenes.plan(k) for k in range(count)]) * 2 - 1
-    x, y = (F.avg_pool2d(each, 8).movedim(1, -1).flatten(0, -2) for each in (painted, wanted))
-    found = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], dim=1), y).solution  # [4, 3]
-    return found[:3].T, found[3]
-
-
-@torch.no_grad()
-def begin_with_colours(painter: Any, style: str, colours: Tensor, offset: Tensor) -> None:
-    """Has the copies of the first and the last layer take the base's middle to the style's colours: M^-1 enters, M leaves."""
-    enter, leave = painter.enter.modules_to_save[style], painter.leave.modules_to_save[style]
-    back = torch.linalg.inv(colours)
-    weight = enter.weight.unflatten(1, (3, -1))  # [out, 3, 16, 3, 3]
-    enter.weight.copy_(torch.einsum("odkhw,dc->ockhw", weight, back).flatten(1, 2))
-    leave.weight.copy_(torch.einsum("cd,dkihw->ckihw", colours, leave.weight.unflatten(0, (3, -1))).flatten(0, 1))
-    leave.bias.copy_((colours @ leave.bias.unflatten(0, (3, -1)) + offset.unsqueeze(1)).flatten())
-
-
 def train(style: str, args: argparse.Namespace) -> tuple[Graph, float]:
     """(the painter with an adapter of a style, seconds of the processor)."""
     started = time.process_time()
     graph = Graph.from_template("scene_to_image", painter=args.painter, scale=1)
-    colours = fit_colours(graph, style) if args.colours else None
-    report = lora.add(graph, style, rank=args.rank, **LAYERS[args.layers], nodes=["backbone"], freeze_base=True)
-    print(str(report).splitlines()[0])
-    if colours is not None:
-        begin_with_colours(graph.nodes["backbone"], style, *colours)
     kept = {"keep": args.keep, "count": 45_500, "seed": 7} if args.keep else {}
     settings = {
-        "data": Styled(STYLES[style][0], batch_size=args.batch, validation=32, objects=0.75, weight=args.weight, **kept),
+        "data": {
+            "type": "pixel_scenes", "style": style, "batch_size": args.batch, "validation": 32, "objects": 0.75, "weight": args.weight,
+            **kept,
+        },
         "objective": {"type": "denoising", "loss_on": "flow", "times": {"type": "logit_normal", "mean": 0.0, "std": 1.3}},
+        "lora": {
+            "name": style, "rank": args.rank, **LAYERS[args.layers], "nodes": "backbone", "freeze_base": True,
+            "colours": 100 if args.colours else None,
+        },
         "optimizer": {"type": "adamw", "lr": args.lr, "weight_decay": 0.0, "schedule": {"type": "cosine", "warmup": 20}},
         "trainer": {
             "max_steps": args.steps, "precision": "bf16-mixed", "accelerator": "cpu", "gradient_clip_val": 1.0, "limit_val_batches": 0,

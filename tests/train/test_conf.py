@@ -85,6 +85,8 @@ def composed(command: str) -> dict[str, Any]:
         config["samples"] = None
         if "format" not in inspect.signature(lora.save).parameters:
             config["export"] = None
+    if (config.get("lora") or {}).get("colours"):
+        config["lora"]["colours"] = 2
     for name, value in {"count": 4, "validation": 2, "held_out": 2}.items():
         if name in config["data"]:
             config["data"][name] = value
@@ -102,7 +104,7 @@ def test_every_file_for_training_is_seen_here() -> None:
     assert untrained == UNTRAINED, "each file's head says a command that trains with it"
     assert Counter(name.split("/")[0] for name in files if name not in untrained) == {
         "world": 4, "stage": 1, "pipeline": 2, "graph": 2, "block": 12, "data": 16, "objective": 22, "optimizer": 5, "trainer": 4,
-        "lora": 5, "logger": 4, "experiment": 20,
+        "lora": 6, "logger": 4, "experiment": 23,
     }  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def test_every_file_trains_one_step_by_the_command_in_its_head(
     if "block=local_" in command:
         pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    for folder in ("my_pictures", "my_latents", "my_class", "my_edges"):
+    for folder in ("my_pictures", "my_latents", "my_class", "my_edges", "my_others"):
         (tmp_path / folder).mkdir()
     if "my_model" in command:
         pytest.importorskip("diffusers")
@@ -131,7 +133,7 @@ def test_every_file_trains_one_step_by_the_command_in_its_head(
     for index in range(4):
         Image.new("RGB", (64, 64), (60 * index, 0, 0)).save(tmp_path / f"my_pictures/{index}.png")
         (tmp_path / f"my_pictures/{index}.txt").write_text("a castle")
-        for beside in ("my_class", "my_edges"):
+        for beside in ("my_class", "my_edges", "my_others"):
             Image.new("RGB", (64, 64), (0, 60 * index, 0)).save(tmp_path / f"{beside}/{index}.png")
     import torch
 

@@ -242,3 +242,21 @@ def test_held_out_pictures_are_never_trained_on(tmp_path: Path) -> None:
     assert len(seen) == 2
     assert not seen & {name for batch in epoch(data) for name in batch["prompt"]}
     assert isinstance(next(iter(held))["image"], Tensor)
+
+
+def test_a_picture_that_is_liked_less_is_brought_to_the_same_shape(tmp_path: Path) -> None:
+    for name, colour, size in (("liked", "red", (40, 20)), ("others", "blue", (60, 60))):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            Image.new("RGB", size, colour).save(tmp_path / name / f"{index}.png")
+    settings = {"folder": str(tmp_path / "liked"), "prompt": "a", "size": 16, "step": 8}
+    item = ImageFolder(**settings, rejected=str(tmp_path / "others")).train()[0]
+    assert item["rejected_image"].shape == item["image"].shape
+    assert item["image"][0].mean() == 1
+    assert item["rejected_image"][2].mean() == 1
+    assert "control_image" not in item
+    (tmp_path / "others/1.png").unlink()
+    with pytest.raises(ConfigError, match=r"data.rejected: .* holds no picture for 1.png"):
+        ImageFolder(**settings, rejected=str(tmp_path / "others"))
+    with pytest.raises(ConfigError, match="rejected and prior are both given"):
+        ImageFolder(**settings, rejected=str(tmp_path / "liked"), prior={"folder": str(tmp_path / "liked"), "prompt": "b"})

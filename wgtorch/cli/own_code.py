@@ -29,8 +29,8 @@ def import_modules(names: Any, near: Iterable[Path]) -> None:
     Raises:
         ConfigError: one cannot be imported.
     """
-    wanted = [names] if isinstance(names, str) else list(names or ())
-    if not all(isinstance(name, str) for name in wanted):
+    wanted = [names] if isinstance(names, str) else names or []
+    if not isinstance(wanted, (list, tuple)) or not all(isinstance(name, str) for name in wanted):
         raise ConfigError(f"imports: found {names!r}; expected names of modules, as [my_package.data]")
     for folder in near if wanted else ():
         if str(folder) not in sys.path:

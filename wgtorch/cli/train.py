@@ -118,6 +118,11 @@ def target_from(config: Mapping[str, Any], base: Path | None = None) -> Block:
     if group == "block":
         if "block_type" not in described:
             raise ConfigError(f"block: has {sorted(described)}; expected {{'block_type': name, 'config': {{...}}}}")
+        for key in described:
+            if key not in ("block_type", "config"):
+                raise ConfigError(f"block: unknown {key!r}; {suggest(str(key), ('block_type', 'config'))}")
+        if not isinstance(described.get("config") or {}, Mapping):
+            raise ConfigError(f"block.config: found {described['config']!r}; expected settings by name")
         return BlockRegistry.build(described)
     if "template" in described:
         described.setdefault("level", group)
@@ -180,6 +185,9 @@ def run(config: Mapping[str, Any], folder: Path, base: Path | None = None) -> fl
     unknown = [key for key in settings if key not in SETTINGS]
     if unknown:
         raise ConfigError(f"training: unknown setting {unknown[0]!r}; {suggest(unknown[0], [*SETTINGS, *TARGETS, *_BESIDE])}")
+    for key in ("weights", "resume", "optimized_metric"):
+        if not isinstance(config.get(key), str | Path | None):
+            raise ConfigError(f"{key}: found {config[key]!r}; expected a text")
     import_modules(config.get("imports"), [Path.cwd(), *([base] if base is not None else [])])
     check_settings(settings)
     torch.manual_seed(config.get("seed") or 0)  # new weights are drawn while the target is built

@@ -11,13 +11,17 @@ from typing import Any
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.train.patterns import blocks_at
+from wgtorch.train.registries import check_settings
 from wgtorch.train.trainable import Trainable
 
 FORMATS = ("diffusers", "kohya", "peft")
 """What :func:`wgtorch.lora.save` writes."""
 MODEL = "model"
 """The format of a whole model of diffusers or transformers, as its ``save_pretrained`` writes it."""
-_KEYS = ("format", "name", "folder")
+
+
+def _options(*, format: str | None = None, name: str | None = None, folder: str | None = None) -> None:
+    """The types of the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,8 @@ class Export:
         """
         if not given:
             return None
-        options = {"format": given} if isinstance(given, str) else dict(given)
-        for key in options:
-            if key not in _KEYS:
-                raise ConfigError(f"export: unknown {key!r}; {suggest(key, _KEYS)}")
+        options = {"format": given} if isinstance(given, str) else given
+        check_settings(_options, options, "export")
         if (options.get("format") or FORMATS[0]) not in (*FORMATS, MODEL):
             raise ConfigError(f"export.format: found {options['format']!r}; {suggest(options['format'], (*FORMATS, MODEL))}")
         if options["format"] == MODEL:

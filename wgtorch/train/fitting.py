@@ -7,10 +7,12 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, RichModelSummary, RichProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
@@ -21,6 +23,7 @@ from wgtorch.core.errors import ConfigError, TrainingError, require, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.tree import is_level
 from wgtorch.lora.add_remove import add as add_lora
+from wgtorch.train.colours import begin_with_colours
 from wgtorch.train.data.base import Data
 from wgtorch.train.export import Export
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
@@ -28,6 +31,7 @@ from wgtorch.train.interrupts import interruptible
 from wgtorch.train.loggers import log_settings, loggers_of
 from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments
+from wgtorch.train.registries import check_settings as check_settings_of
 from wgtorch.train.sampling import Samples
 from wgtorch.train.sharding import whole, with_folders
 from wgtorch.train.textual_inversion import TextualInversion
@@ -84,6 +88,8 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     target.saved_config()  # what cannot be saved is better refused before training than after
     seed = int(settings.get("seed") or 0)
     data = build(DataRegistry, settings["data"], "data")
+    if not isinstance(data, Data):
+        raise ConfigError(f"data: found {describe(data)}; expected Data, a name or {{'type': name, ...}}")
     pl.seed_everything(seed, workers=True, verbose=False)
     objective = build(ObjectiveRegistry, settings["objective"], "objective")
     word = _word_of(settings)
@@ -91,7 +97,7 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
         word.add(target, folder / "tokenizers")
         settings = {**settings, "callbacks": [*(settings.get("callbacks") or ()), word]}
     if settings.get("lora"):
-        _add_adapters(target, settings["lora"], objective)
+        _add_adapters(target, settings["lora"], objective, data, seed)
     trainable = Trainable(
         target,
         objective=objective,
@@ -184,6 +190,8 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
         own.setdefault("check_val_every_n_epoch", None)  # every so many steps, whatever the length of an epoch
     own["strategy"] = with_folders(own.get("strategy", "auto"))
     progress = own.pop("enable_progress_bar", True)
+    if not isinstance(progress, bool):
+        raise ConfigError(f"trainer.enable_progress_bar: found {progress!r}; expected true or false")
     callbacks: list[pl.Callback] = [LearningRateMonitor("step"), *checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)]
     if settings.get("samples"):
         callbacks.append(built_from(Samples, settings["samples"], "samples", folder=folder / "samples"))
@@ -196,10 +204,11 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
     if progress:
         require("rich", "train")
         callbacks += [_Progress(leave=True), RichModelSummary(max_depth=1)]
-    known = inspect.signature(pl.Trainer).parameters
-    for name in own:
-        if name not in known:
-            raise ConfigError(f"trainer: unknown {name!r}; {suggest(name, known)}")
+    if not isinstance(own.get("accelerator", ""), (str, Accelerator)):
+        raise ConfigError(f"trainer.accelerator: found {own['accelerator']!r}; expected a name, as cpu")
+    if not isinstance(interval := own.get("val_check_interval"), (int, float, str, timedelta, type(None))):
+        raise ConfigError(f"trainer.val_check_interval: found {interval!r}; expected a number of steps, or a share of an epoch")
+    check_settings_of(pl.Trainer, own, "trainer")
     try:
         return pl.Trainer(
             default_root_dir=folder,
@@ -260,14 +269,18 @@ def _checkpoints(
     return found
 
 
-def _add_adapters(target: Block, settings: Mapping[str, Any], objective: Any) -> None:
+def _add_adapters(target: Block, settings: Mapping[str, Any], objective: Any, data: Data, seed: int) -> None:
     """Adapters on what the settings choose of what the objective needs: others would learn nothing.
 
-    ``nodes`` may be patterns (``*backbone``). A block that is needed at one place is adapted at all of its places.
+    ``nodes`` may be patterns (``*backbone``). A block that is needed at one place is adapted at all of its places. ``colours`` says of how
+    many samples a painter's adapter begins with the colours.
     """
     require("peft", "train")
-    known = [name for name in inspect.signature(add_lora).parameters if name not in ("target", "options")]
+    known = ["colours", *(name for name in inspect.signature(add_lora).parameters if name not in ("target", "options"))]
     chosen = dict(settings)
+    colours = chosen.pop("colours", None) or 0
+    if isinstance(colours, bool) or not isinstance(colours, int) or colours < 0:
+        raise ConfigError(f"lora.colours: found {colours!r}; expected of how many samples, as 100, or null")
     if is_level(target):
         objective.check(target)
         chosen["nodes"] = _nodes_for(target, chosen.get("nodes"), objective.reached(target))
@@ -277,10 +290,12 @@ def _add_adapters(target: Block, settings: Mapping[str, Any], objective: Any) ->
         raise ConfigError(f"lora: {error}; known: {known}") from error
     if not report.adapted:
         raise TrainingError(f"lora: no block of {target.block_id} takes an adapter:\n{report}")
+    if colours:
+        begin_with_colours(target, report.name, objective, data, colours, seed)
 
 
 def _nodes_for(target: Block, patterns: Any, reached: Collection[str] | None) -> list[str]:
-    wanted = patterns_of(patterns)
+    wanted = patterns_of(patterns, "lora.nodes")
     check_patterns(target, wanted, "lora.nodes")
     places = [(path, block) for path, block in blocks_at(target) if not wanted or any(matches(pattern, path) for pattern in wanted)]
     needed = {id(block) for path, block in places if reached is None or any(matches(each, path) for each in reached)}

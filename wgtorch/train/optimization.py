@@ -16,7 +16,7 @@ from wgtorch.train.learned import learned_parameters
 from wgtorch.train.muon import MuonAdamW
 from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import check_patterns, matches, names_of
-from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, check_arguments, register_optimizer, register_schedule
+from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, check_settings, register_optimizer, register_schedule
 
 Factor = Callable[[int], float]
 
@@ -89,22 +89,31 @@ class Plan:
             UnknownNameError: there is no such optimizer or schedule.
             ConfigError: it is built in another way.
         """
+        if not isinstance(config, (str, Mapping)):
+            raise ConfigError(f"optimizer: found {config!r}; expected a name, or settings such as {{'type': 'adamw', 'lr': 1e-4}}")
         rest: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
         name = rest.pop("type", None)
-        if isinstance(name, str):
-            OptimizerRegistry.get(name)
-        elif not callable(name):
+        make = OptimizerRegistry.get(name) if isinstance(name, str) else name
+        if not callable(make):
             raise ConfigError(f"optimizer: no 'type'; expected one of {OptimizerRegistry.names()}")
-        schedule, nodes = rest.pop("schedule", None), rest.pop("nodes", None) or {}
+        schedule, nodes, matrices = rest.pop("schedule", None), rest.pop("nodes", None) or {}, rest.pop("decay_matrices_only", None)
+        if not isinstance(nodes, Mapping):
+            raise ConfigError(f"optimizer.nodes: found {nodes!r}; expected settings by pattern, as {{'*backbone': {{'lr': 1e-5}}}}")
+        if not isinstance(matrices, bool | None):
+            raise ConfigError(f"optimizer.decay_matrices_only: found {matrices!r}; expected true or false")
         places = {f"optimizer.nodes[{pattern!r}]": value for pattern, value in nodes.items()}
         for where, value in {"optimizer": {**rest, "schedule": schedule}, **places}.items():
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where}: found {value!r}, expected settings such as {{'lr': 1e-5}}")
             if "lr" in value and (isinstance(value["lr"], bool) or not isinstance(value["lr"], (int, float, torch.Tensor))):
                 raise ConfigError(f"{where}.lr: found {value['lr']!r}; expected a number, as 1e-4")
+            betas = value.get("betas", (0.9, 0.999))
+            if not (isinstance(betas, (list, tuple)) and all(isinstance(beta, (int, float)) for beta in betas)):
+                raise ConfigError(f"{where}.betas: found {betas!r}; expected numbers, as [0.9, 0.999]")
+            check_settings(make, {key: each for key, each in value.items() if key != "schedule"}, where, ("params",))
             if value.get("schedule") is not None:
                 schedule_from(value["schedule"], 1)
-        return cls(name, rest, schedule, nodes, bool(rest.pop("decay_matrices_only", False)))
+        return cls(name, rest, schedule, nodes, bool(matrices))
 
     def groups(self, target: Block, objective: Objective) -> list[dict[str, Any]]:
         """Parameter groups, each parameter once, with a ``schedule`` in each.
@@ -150,7 +159,6 @@ class Plan:
         plain = [{key: value for key, value in group.items() if key != "schedule"} for group in groups]
         try:
             make = OptimizerRegistry.get(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
-            check_arguments(make, self.settings, "optimizer")
             optimizer = make(plain, **self.settings)
         except (TypeError, ValueError) as error:
             name = self.optimizer if isinstance(self.optimizer, str) else getattr(self.optimizer, "__name__", self.optimizer)
@@ -203,6 +211,8 @@ def schedule_from(config: str | Mapping[str, Any], total: float) -> Factor:
         UnknownNameError: there is no such schedule.
         ConfigError: an argument does not fit, or the schedule needs to know the total.
     """
+    if not isinstance(config, (str, Mapping)):
+        raise ConfigError(f"schedule: found {config!r}; expected a name, or settings such as {{'type': 'cosine', 'warmup': 10}}")
     rest = {"type": config} if isinstance(config, str) else dict(config)
     name = rest.pop("type", None)
     if callable(name):
@@ -214,7 +224,7 @@ def schedule_from(config: str | Mapping[str, Any], total: float) -> Factor:
     if not math.isfinite(total) and name != "constant":
         raise ConfigError(f"schedule {name!r} ends with the training, whose number of steps is not known; set trainer.max_steps")
     entry = ScheduleRegistry.get(name)
-    check_arguments(entry, rest, "schedule")
+    check_settings(entry, rest, "schedule", ("total",))
     try:
         return entry(total, **rest)
     except TypeError as error:

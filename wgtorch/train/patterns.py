@@ -28,9 +28,17 @@ def names_of(target: Block) -> dict[int, list[str]]:
     return found
 
 
-def patterns_of(given: Sequence[str] | str | None) -> list[str]:
-    """One pattern, or several, as a list."""
-    return [given] if isinstance(given, str) else list(given or ())
+def patterns_of(given: Sequence[str] | str | None, where: str = "patterns") -> list[str]:
+    """One pattern, or several, as a list.
+
+    Raises:
+        TrainingError: one is no text.
+    """
+    found = [given] if isinstance(given, str) else list(given or ())
+    for pattern in found:
+        if not isinstance(pattern, str):
+            raise TrainingError(f"{where}: found {pattern!r}; expected texts, as '*backbone'")
+    return found
 
 
 def matches(pattern: str, name: str) -> bool:

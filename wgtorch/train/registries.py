@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from wgtorch.core.config.schema import argument_findings, check_block_config, config_error
@@ -97,19 +97,35 @@ def built_from(kind: Callable[..., T], settings: Mapping[str, Any], where: str, 
     Raises:
         ConfigError: a setting is unknown or does not fit.
     """
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where}: found {settings!r}; expected settings by name, or null for none")
-    known = [name for name in inspect.signature(kind).parameters if name not in more]
-    for name in settings:
-        if name not in known:
-            raise ConfigError(f"{where}: unknown {name!r}; {suggest(name, known)}")
-    check_arguments(kind, settings, where)
+    check_settings(kind, settings, where, tuple(more))
     try:
         return kind(**settings, **more)
     except WgtorchError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def check_settings(function: Callable[..., Any], given: Any, where: str, without: Sequence[str] = ()) -> None:
+    """Checks settings by name: their names, and their types.
+
+    Args:
+        function: called with them.
+        given: what stands in the config.
+        where: in the config.
+        without: parameters that are not for configs.
+
+    Raises:
+        ConfigError: they are no mapping, one is not known, or does not fit.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: found {given!r}; expected settings by name, or null for none")
+    parameters = inspect.signature(function).parameters.values()
+    known = [each.name for each in parameters if each.name not in without]
+    for name in given if not any(each.kind is each.VAR_KEYWORD for each in parameters) else ():
+        if name not in known:
+            raise ConfigError(f"{where}: unknown {name!r}; {suggest(str(name), known)}")
+    check_arguments(function, given, where)
 
 
 def check_arguments(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:

@@ -48,6 +48,8 @@ class HybridBackbone(Backbone):
     }
     outputs = {"pred": Port(dtype="tensor", shape=("B", 3, "S", "S"), description="the pictures x0, about in [-1, 1], not clamped")}
     uses_global_rng = False
+    colour_layers = ("enter", "leave")
+    """Where colours come in and go out: convolutions whose channels are those of red, green and blue, one after the other."""
 
     def __init__(
         self, side: int, *, width: int, depth: int, heads: int, conv_width: int, condition_width: int, sigma_data: float, fine_blocks: int

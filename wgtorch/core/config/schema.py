@@ -180,12 +180,12 @@ def arguments_schema(function: Callable[..., Any], parameters: Iterable[inspect.
 def argument_findings(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> list[Finding]:
     """What of keyword arguments that are plain data does not fit the types of a function's parameters.
 
-    Parameters that take a mapping are left to the function, which knows what must be in it.
+    Parameters that may take a mapping are left to the function, which knows what must be in it.
     """
     properties = arguments_schema(function)["properties"]
     simple = {name: entry for name, entry in properties.items() if "'object'" not in str(entry)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if name in simple}
-    plain = {name: value for name, value in plain.items() if isinstance(value, (str, int, float, bool, list, type(None)))}
+    plain = {name: value for name, value in plain.items() if isinstance(value, (str, int, float, bool, list, dict, type(None)))}
     return _schema_findings(plain, {"type": "object", "properties": simple}, where)
 
 

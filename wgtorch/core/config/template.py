@@ -87,6 +87,8 @@ def build_template(level: str, name: str, params: Mapping[str, Any]) -> Any:
         known = [entry.split("/", 1)[1] for entry in TemplateRegistry.names() if entry.startswith(f"{level}/")]
         raise UnknownNameError(f"unknown {level} template {name!r}; {suggest(name, known)}")
     template = TemplateRegistry.get(key)
+    if not isinstance(params, Mapping):
+        raise ConfigError(f"template {name!r}: params are {params!r}; expected parameters by name: {sorted(template.parameters)}")
     takes_any = any(entry.kind is entry.VAR_KEYWORD for entry in template.parameters.values())
     for param in params:
         if param not in template.parameters and not takes_any:

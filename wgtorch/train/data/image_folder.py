@@ -22,6 +22,7 @@ from wgtorch.train.registries import register_data
 _log = logging.getLogger(__name__)
 _SHOWN = 4
 _PRIOR = ("folder", "prompt")
+_LAYERS = {"controls": "control_image", "rejected": "rejected_image"}
 
 
 @register_data("image_folder")
@@ -34,8 +35,7 @@ class ImageFolder(Data):
 
     Items are ``image`` [3, H, W] in [0, 1], ``prompt``, and what Stable Diffusion XL is told of each picture, in pixels:
     ``original_size`` (height, width) before scaling, ``crops_coords_top_left`` and ``target_size``; with masks ``mask`` [1, H, W], with
-    control pictures ``control_image`` [3, H, W],
-    with pictures of the class ``prior``.
+    control pictures ``control_image`` [3, H, W], with rejected ones ``rejected_image`` [3, H, W], with pictures of the class ``prior``.
 
     Example:
         >>> ImageFolder(folder="my_pictures", size=1024, crop="random", mirror=0.5, variants=4)
@@ -60,6 +60,7 @@ class ImageFolder(Data):
         masks: a folder with a mask of each picture (white learns) under the picture's name; ``"alpha"`` takes the opacity.
         controls: a folder with what a ControlNet is shown of each picture (edges, depth), under the picture's name; scaled, mirrored
             and cropped with it.
+        rejected: a folder with a picture for the same prompt that is liked less, under each picture's name; brought to the same shape.
         broken: ``refuse`` ends with the names of files that cannot be read; ``skip`` leaves them out.
         background: what shows through transparent places, (red, green, blue) in 0 to 255.
         held_out: pictures that are for validation, every n-th, square; a share of all where it is below 1.
@@ -87,6 +88,7 @@ class ImageFolder(Data):
         prior: dict[str, Any] | None = None,
         masks: str | None = None,
         controls: str | None = None,
+        rejected: str | None = None,
         broken: str = "refuse",
         background: list[int] | None = None,
         held_out: float = 0.0,
@@ -123,9 +125,10 @@ class ImageFolder(Data):
         self.repeats = _repeats(repeats, self.root, self.pictures)
         every = [*self.pictures, *(path for path, _ in self.held)]
         self.masks = None if masks is None else dict.fromkeys(every) if masks == "alpha" else _beside(masks, self.root, every, "masks")
-        self.controls = None if controls is None else _beside(controls, self.root, every, "controls")
-        if self.controls is not None and prior is not None:
-            raise ConfigError("data: controls and prior are both given; pictures of the class have no control pictures")
+        beside = {"controls": controls, "rejected": rejected}
+        self.beside = {key: _beside(given, self.root, every, key) for key, given in beside.items() if given is not None}
+        if self.beside and prior is not None:
+            raise ConfigError(f"data: {next(iter(self.beside))} and prior are both given; pictures of the class have none")
         self.prior: list[tuple[Path, str]] = _prior(prior, broken) if prior is not None else []
         _log.info("%s: %d pictures: %s", folder, len(self.pictures), bucket_report(self.sizes))
 
@@ -166,8 +169,8 @@ class _Pictures(Dataset[Any]):
         original = (picture.height, picture.width)
         height, width = scaled_size(*original, (bucket[0], bucket[1]))
         top, left, mirrored = self._draw(index, number, height - bucket[0], width - bucket[1])
-        control = None if data.controls is None else open_picture(data.controls[path], data.background)[0]
-        layers = {"image": picture, "mask": mask, "control_image": control}
+        layers = {"image": picture, "mask": mask}
+        layers |= {_LAYERS[key]: open_picture(files[path], data.background)[0] for key, files in data.beside.items()}
         shown = {
             name: _brought(layer, (height, width), (top, left), (bucket[0], bucket[1]), mirrored)
             for name, layer in layers.items()
@@ -271,6 +274,8 @@ def _prior(given: Mapping[str, Any], broken: str) -> list[tuple[Path, str]]:
     for key in given:
         if key not in _PRIOR:
             raise ConfigError(f"data.prior: unknown {key!r}; {suggest(key, _PRIOR)}; how much it counts is objective.prior_weight")
+    if not isinstance(given.get("folder", ""), str) or not isinstance(given.get("prompt"), str | None):
+        raise ConfigError(f"data.prior: found {dict(given)!r}; expected texts, as {{'folder': 'my_class', 'prompt': 'a photo of a dog'}}")
     if "folder" not in given:
         raise ConfigError("data.prior: no folder; expected {'folder': ..., 'prompt': 'a photo of a dog'}")
     root = Path(given["folder"])

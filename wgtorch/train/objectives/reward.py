@@ -17,7 +17,7 @@ from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.inputs import inputs_of
 from wgtorch.train.objectives.world_state import look_into
 from wgtorch.train.recording import ActivationRecorder, forward_outputs
-from wgtorch.train.registries import RewardRegistry, register_objective, register_reward
+from wgtorch.train.registries import RewardRegistry, check_settings, register_objective, register_reward
 from wgtorch.world import World
 from wgtorch.world_runtime.cycle import one_pass
 from wgtorch.world_runtime.state import State
@@ -87,6 +87,7 @@ class Reward(Objective):
         super().__init__()
         settings = {"type": reward} if isinstance(reward, str) else dict(reward)
         self.reward, self.settings = RewardRegistry.get(settings.pop("type", "")), settings
+        check_settings(self.reward, settings, "reward", ("values", "batch"))
         if baseline not in BASELINES or not 0 <= momentum < 1:
             raise ConfigError(f"reward: found baseline {baseline!r} and momentum {momentum}; expected one of {BASELINES} and [0, 1)")
         self.outputs, self.log_prob, self.inputs = list(outputs), list(log_prob or []), dict(inputs or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +18,18 @@ from wgtorch.blocks.pixel_scenes.drawing.picture import draw
 from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, CELL, COLUMNS, FRONT_ROWS, FRONT_WIDTH, SIZE, any_plan
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, nearest
 from wgtorch.blocks.simulation.scene_plan import BACK, SLOTS, ScenePlan
-from wgtorch.core.errors import ConfigError
+from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.train.data.base import Data
 from wgtorch.train.registries import register_data
 
 HANDS = {"first": None, "others": Hand.other, "judge": Hand.judge}
+_LINES = torch.tensor([1.0, 0.6]).repeat(SIZE // 2).view(1, 1, SIZE, 1)
+STYLES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "inverted": (lambda x: 1 - x, lambda x: 1 - x),
+    "turned": (lambda x: x[:, [1, 2, 0]], lambda x: x[:, [2, 0, 1]]),
+    "screen": (lambda x: x * _LINES, lambda x: (x / _LINES).clamp(0, 1)),
+}
+"""(a style, the way back) of pictures [B, 3, 64, 64] in [0, 1]: inverted colours, colours a third of the wheel on, a screen's lines."""
 HELD_OUT = "held out"
 """Seed of plans and drawings that no model is trained on."""
 
@@ -176,6 +183,7 @@ class PixelScenes(Data):
         objects: share of objects among what is neither landmark nor hero.
         weight: what a pixel counts where something stands, against 1 elsewhere (``mask``), for objectives that weigh pixels: things are
             few pixels, and what matters is in them.
+        style: one of :data:`STYLES` that the pictures are brought to; None leaves them as they are drawn.
         keep: folder that keeps the drawings; None draws for ever.
     """
 
@@ -193,9 +201,13 @@ class PixelScenes(Data):
         things: Sequence[int] | None = None,
         objects: float = 0.5,
         weight: float = 1.0,
+        style: str | None = None,
         keep: str | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
+        if style is not None and style not in STYLES:
+            raise ConfigError(f"pixel_scenes.style: found {style!r}; {suggest(style, STYLES)}")
+        self.style = style
         if weight < 1:
             raise ConfigError(f"pixel_scenes.weight: found {weight}, expected at least 1")
         held_out = False if hand == "first" else None
@@ -213,8 +225,8 @@ class PixelScenes(Data):
     def _weighted(self, scenes: Dataset[Sample]) -> Dataset[Sample]:
         return scenes if self.weight == 1 else _Weighted(scenes, self.weight)
 
-    @staticmethod
-    def collate(items: list[Any]) -> Any:
+    def collate(self, items: list[Any]) -> Any:  # type: ignore[override]
         image, rows = pictures_of(items)
+        image = image if self.style is None else STYLES[self.style][0](image)
         masks = {"mask": torch.stack([item["mask"] for item in items])} if "mask" in items[0] else {}
         return {"image": image, "latent": image * 2 - 1, "scene": rows, **masks}
