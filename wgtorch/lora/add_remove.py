@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wgtorch.core.errors import StructureError, require, suggest
@@ -74,7 +74,7 @@ def add(
         raise StructureError("lora.add: OFT has neither alpha nor dropout; leave them out")
     copied = options.get("modules_to_save") or ()
     copied = [copied] if isinstance(copied, str) else copied
-    if not isinstance(copied, Collection) or not all(isinstance(each, str) for each in copied):
+    if not isinstance(copied, Sequence) or not all(isinstance(each, str) for each in copied):
         raise StructureError(f"lora.add: modules_to_save {copied!r}; expected names of modules, as ['conv_out']")
     places = places_of(target, nodes)
     chosen: list[tuple[Place, list[str]]] = []

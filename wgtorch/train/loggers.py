@@ -68,7 +68,7 @@ def log_texts(logger: Logger, name: str, lines: Sequence[str], path: Path, step:
 def _made(settings: Any, folder: Path) -> Logger | None:
     if not isinstance(settings, (str, Mapping)):
         raise ConfigError(f"logger: found {settings!r}; expected a name, {{'type': name, ...}} or a Logger")
-    options = {"type": settings} if isinstance(settings, str) else dict(settings)
+    options: dict[str, Any] = {"type": settings} if isinstance(settings, str) else dict(settings)
     kind = options.pop("type", None)
     if kind not in LOGGERS:
         raise ConfigError(f"logger: unknown {kind!r}; {suggest(kind, LOGGERS)}")
