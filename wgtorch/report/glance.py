@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from wgtorch.report.page import picture_tag
-from wgtorch.report.words import words
+from wgtorch.report.words import cut, words
 from wgtorch.storage.base import History
 from wgtorch.storage.encoding import images_in
 from wgtorch.world_runtime.state import State, Views
@@ -30,18 +30,14 @@ def history_html(history: History) -> str:
             picture_tag(image, f"Episode {step}", height=96) for slot in state.schema for _, image in images_in(state[slot], slot)
         )
         told = next((text for slot in reversed(state.schema) if (text := words(state[slot]))), "")
-        rows.append(f"<tr><th>{step}</th><td>{pictures}</td><td>{escape(_cut(told))}</td></tr>")
+        rows.append(f"<tr><th>{step}</th><td>{pictures}</td><td>{escape(cut(told, _LETTERS))}</td></tr>")
     more = f"{len(steps) - _EPISODES} earlier, " if len(steps) > _EPISODES else ""
     return f'<table style="text-align:left"><caption>{more}{len(rows)} episodes</caption>{"".join(rows)}</table>'
 
 
 def _cell(value: Any, slot: str) -> str:
     images = [picture_tag(image, slot, height=192) for _, image in images_in(value, slot)]
-    return "".join(images) if images else f'<div style="white-space:pre-line">{escape(_cut(words(value)))}</div>'
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}..."
+    return "".join(images) if images else f'<div style="white-space:pre-line">{escape(cut(words(value), _LETTERS))}</div>'
 
 
 Views.register("state", state_html)

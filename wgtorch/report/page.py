@@ -18,7 +18,7 @@ from torch import Tensor
 from wgtorch.report.chapters import Chapter
 from wgtorch.report.facts import map_svg
 from wgtorch.report.style import STYLE
-from wgtorch.report.words import rows, words
+from wgtorch.report.words import cut, rows, words
 from wgtorch.storage.encoding import images_in, write_png
 from wgtorch.storage.media import sounds_in, wav_bytes
 from wgtorch.world_runtime.trace import plain
@@ -27,7 +27,7 @@ _LARGEST = 1024  # pixels; larger pictures are made smaller
 _THUMBNAIL = 44  # pixels
 _IN_FULL = 12  # the newest episodes, whose stages are shown with all that they read and wrote
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-_CHANGES, _CHANGES_OF_OLD = 24, 8  # lines of one episode
+_CHANGES, _CHANGES_OF_OLD = (24, 600), (8, 240)  # lines of one episode, and letters of what each was and is
 _SCALES = (16, 8, 4, 2)
 
 
@@ -85,7 +85,7 @@ def _article(chapter: Chapter, images: Sequence[Tensor], *, in_full: bool) -> st
     parts = [
         f'<h2>Episode {chapter.number} <span class="soft">{escape(", ".join(facts))}</span></h2>',
         f'<div class="board"><div class="pictures">{pictures}</div><dl class="told">{told}</dl></div>',
-        _changes(chapter, _CHANGES if in_full else _CHANGES_OF_OLD),
+        _changes(chapter, *(_CHANGES if in_full else _CHANGES_OF_OLD)),
         _recipe(slots.get("recipe")),
         _traces(chapter.traces, in_full=in_full),
     ]
@@ -147,12 +147,12 @@ def _recipe(recipe: Any) -> str:
     return _folded("recipe", f"<pre>{_data(plain(recipe))}</pre>") if isinstance(recipe, Mapping) and recipe else ""
 
 
-def _changes(chapter: Chapter, most: int) -> str:
+def _changes(chapter: Chapter, most: int, letters: int) -> str:
     if not chapter.changes:
         return ""
     lines = [
         f"<tr><th>{escape(change.path)}</th><td>{escape(change.kind)}</td>"
-        f'<td><span class="was">{escape(change.before)}</span> {escape(change.after)}</td></tr>'
+        f'<td><span class="was">{escape(cut(change.before, letters))}</span> {escape(cut(change.after, letters))}</td></tr>'
         for change in chapter.changes[:most]
     ]
     left = len(chapter.changes) - len(lines)

@@ -16,7 +16,7 @@ from wgtorch.core.errors import StorageError
 from wgtorch.core.trust import Trust
 from wgtorch.report.chapters import Chapter, chapters_of
 from wgtorch.report.page import page
-from wgtorch.report.words import words
+from wgtorch.report.words import cut, words
 from wgtorch.storage.base import History, Life
 from wgtorch.storage.directory import DirectoryStorage
 from wgtorch.storage.marker import MARKER
@@ -107,7 +107,7 @@ def _report(title: str, history: History, life: Life | None, initial: Mapping[st
     if life is not None:
         notes += [f"{life.passes} passes", *([] if life.seed is None else [f"seed {life.seed}"])]
     notes += _spent(history.traces)
-    title = title if len(title) <= _TITLE else f"{title[:_TITLE]}..."
+    title = cut(title, _TITLE)
     return Report(title, tuple(chapters), page(title, notes, chapters, None if life is None else life.content))
 
 

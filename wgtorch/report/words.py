@@ -26,6 +26,11 @@ def words(value: Any) -> str:
     return describe(value) if isinstance(value, Tensor) else str(value)
 
 
+def cut(text: str, letters: int) -> str:
+    """A text, or its beginning where it is longer."""
+    return text if len(text) <= letters else f"{text[:letters]}..."
+
+
 def rows(slots: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, words) of the slots that say something to people; pictures speak for themselves."""
     said = []

@@ -12,16 +12,25 @@ let moving = localStorage.getItem("moving") !== "no" && !matchMedia("(prefers-re
 let sounding = false;
 let stagesDone = [];
 let asked = 0;
+let asking = false;
 const rowsOf = new WeakMap();
 
+// One request at a time: what happens meanwhile is asked for after it, and of the past only what is not here yet.
 async function refresh() {
-  const mine = ++asked;
-  try {
-    const found = await view(now);
-    if (mine === asked) { now = found; draw(); connection(true); }
-  } catch (error) {
-    connection(false, error.status === 401 ? "This session has ended. Open the address that the program printed when it started." : null);
+  asked += 1;
+  if (asking) return;
+  asking = true;
+  for (let answered = 0; answered < asked;) {
+    answered = asked;
+    try {
+      now = await view(now);
+      draw();
+      connection(true);
+    } catch (error) {
+      connection(false, error.status === 401 ? "This session has ended. Open the address that the program printed when it started." : null);
+    }
   }
+  asking = false;
 }
 
 function connection(alive, words = null) {
@@ -43,6 +52,8 @@ function fail(words) {
 async function act(action) {
   if (!now || now.busy) return;
   chosen = null;
+  now.busy = true; // nobody types into the moment before the server says so
+  draw();
   if (await attempt("act", { action })) $("action").value = "";
 }
 
@@ -85,11 +96,11 @@ function drawEpisode(episode) {
   if (!parts.length) parts.push(element("p", { class: "seen" }, now.busy ? "The world begins ..." : "Nothing has happened yet. Say what you do, or let the world begin by itself."));
   const text = parts.map((part) => part.textContent).join("\n");
   if ($("telling").dataset.text !== text) {
-    const open = $("telling").querySelector("details")?.open;
+    const open = $("telling").querySelector("details")?.open, first = $("telling").dataset.text === undefined;
     $("telling").dataset.text = text;
     $("telling").replaceChildren(...parts);
     if (open && $("telling").querySelector("details")) $("telling").querySelector("details").open = true;
-    if (asked > 1 && !now.busy && chosen === null) $("telling").scrollIntoView({ block: "nearest" });
+    if (!first && !now.busy && chosen === null) $("telling").scrollIntoView({ block: "nearest" });
   }
   soundOf(episode);
 }

@@ -6,7 +6,7 @@ const COLORS = {
   sea: "#4f8fc9", river: "#6fb3c9", meadow: "#8cc265", hills: "#6da35a", mountains: "#8f8ca0", desert: "#e0b46c", forest: "#3f7d4d", marsh: "#7d8a5c",
 };
 const SIGNS = {
-  house: "⌂", castle: "♜", windmill: "✢", tower: "▮", tent: "▲", ship: "⛵", bridge: "⌒", well: "◍", shrine: "✝", cave: "◗", stones: "⁝", inn: "⌂", ruin: "⚿",
+  house: "⌂", castle: "♜", windmill: "✢", tower: "▮", tent: "▲", ship: "⚓", bridge: "⌒", well: "◍", shrine: "✝", cave: "◗", stones: "⁝", inn: "⌂", ruin: "⚿",
 };
 const CELL = 46;
 
