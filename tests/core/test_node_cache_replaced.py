@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import copy
 import functools
 import importlib
+import io
+import json
 import math
 import operator
+import re
+import statistics
 import sys
+import textwrap
 import types
+import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +181,19 @@ class Reads(Calls):
         )
 
 
+class OfLibraries(Calls):
+    """Calls what Python's own library and PyTorch do by way of other modules of theirs."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        text = json.dumps([1.5, {"a": 2}], indent=1) + textwrap.fill("one two three", 7) + re.sub("o", "00", "one two") + repr(x)
+        number = statistics.mean([1, 2]) + float(Fraction(1, 2) + 1) + copy.deepcopy([3, 4])[0]
+        return torch.func.vmap(torch.sin)(x) + number + len(text)
+
+
 def graph_of(block: Block, depth: int) -> Any:
     graph: Any = Graph("g")
     graph.add_node(block, "n", auto_connect=False)
@@ -282,6 +304,20 @@ MODEL: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "attribute of a class": put(lambda: module("inner").Deep, "gain", lambda _: 3.0),
     "attribute of a class that hides a method": put(lambda: module("outer").Model, "__getattr__", lambda _: lambda self, name: twice),
 }
+LIBRARIES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "method behind json": put(lambda: json.encoder.JSONEncoder, "iterencode", lambda _: lambda self, value, **_: ["1234567"]),
+    "function behind json": put(lambda: json.encoder, "_make_iterencode", lambda was: lambda *args: lambda value, depth: ["12"]),
+    "default behind textwrap": put(lambda: textwrap.TextWrapper.__init__, "__defaults__", lambda was: (was[0], "----", *was[2:])),
+    "function behind re": put(lambda: re, "_compile", lambda was: lambda pattern, flags: was("w", flags)),
+    "method behind textwrap": put(lambda: textwrap.TextWrapper, "_wrap_chunks", lambda _: lambda self, chunks: ["1", "2"]),
+    "function behind statistics": put(lambda: statistics, "_sum", lambda was: lambda data: (int, Fraction(9), 2)),
+    "operator of a fraction": put(lambda: Fraction, "__add__", lambda _: lambda a, b: 7.0),
+    "entry of the table of copy": item(lambda: copy._deepcopy_dispatch, list, lambda value, *_: [5]),
+    "code behind copy": put(lambda: copy._deepcopy_list, "__code__", lambda _: (lambda x, memo, deepcopy=None: [6]).__code__),
+    "function behind repr": put(lambda: torch._tensor_str, "_str_intern", lambda _: lambda value, **_: "tensor"),
+    "function behind vmap": put(lambda: torch._functorch.vmap, "_flat_vmap", lambda was: after(was)),
+    "function behind vmap where it is called": put(lambda: torch._functorch.apis, "vmap_impl", lambda was: after(was)),
+}
 HELD = {
     "call of a held object": put(lambda: module("outer").Scaler, "__call__", lambda _: twice_of),
 }
@@ -294,6 +330,7 @@ def twice_of(self: Any, x: Any) -> Any:
 CASES = [
     *[pytest.param("reads", edit, id=f"reads-{name}".replace(" ", "_")) for name, edit in READS.items()],
     *[pytest.param("model", edit, id=f"model-{name}".replace(" ", "_")) for name, edit in MODEL.items()],
+    *[pytest.param("libraries", edit, id=f"libraries-{name}".replace(" ", "_")) for name, edit in LIBRARIES.items()],
     *[pytest.param("held", edit, id=f"held-{name}".replace(" ", "_")) for name, edit in HELD.items()],
     pytest.param("imported", put(lambda: module("inner"), "inner", lambda was: after(was)), id="imported-function_one_step_in"),
     pytest.param("imported", put(lambda: operator, "mul", lambda _: operator.add), id="imported-operator"),
@@ -304,6 +341,8 @@ def block_of(kind: str) -> Block:
     torch.manual_seed(0)
     if kind == "reads":
         return Reads()
+    if kind == "libraries":
+        return OfLibraries()
     if kind == "model":
         return Calls(module("").Model())
     if kind == "held":
@@ -392,3 +431,27 @@ def test_a_call_that_replaces_something_is_not_kept(package: Any, monkeypatch: p
     graph.run({"x": X}, cache=cache)
     assert "replaces functions" in cache.stats.uncached["n"]
     assert torch.equal(graph.run({"x": X}, cache=cache)["y"], module("outer").outer(X))
+
+
+@contextlib.contextmanager
+def shown(value: Any) -> Iterator[None]:
+    """While it lasts, the shell remembers what it showed last."""
+    builtins._ = value  # type: ignore[attr-defined]
+    yield
+    del builtins._  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [lambda: contextlib.redirect_stdout(io.StringIO()), lambda: warnings.catch_warnings(record=True), lambda: shown(torch.rand(3))],
+    ids=["stdout", "warnings", "shell"],
+)
+def test_where_a_process_writes_to_is_no_edit(around: Callable[[], Any]) -> None:
+    block = OfLibraries()
+    graph, cache = graph_of(block, 0), NodeCache()
+    graph.run({"x": X}, cache=cache)
+    for _ in range(2):
+        with around():
+            print("something")
+            graph.run({"x": X}, cache=cache)
+    assert block.calls == 1

@@ -22,6 +22,8 @@ from wgtorch.core.run.installed import is_installed, version_of
 from wgtorch.core.run.installed_code import Referents, content, imported_by, installed_code, is_foreign, name_of, names_in, unwrapped
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+_SHOWN = frozenset(("__repr__", "__str__", "__format__"))
+"""Methods of tensors that are called where code names none of them, as by an f-string."""
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 
 
@@ -52,7 +54,7 @@ class Code:
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
         self._referents.remember()
         for value, is_called in self._installed:
-            installed_code().reach(value, () if is_called else self._names)
+            installed_code().reach(value, () if is_called else self._names | (_SHOWN if value is Tensor else set()))
         self._seen.clear()
         self._installed.clear()
 

@@ -184,12 +184,17 @@ def state_of(tensor: Tensor) -> Any:
     return layout, tensor._version, tensor.requires_grad, probe, tuple(own.items()) if own else None
 
 
-def probe_of(tensor: Tensor) -> bytes:
-    """A few bytes of a tensor on the CPU, spread over its memory; all of a small one."""
+def probed(tensor: Tensor) -> tuple[int, int, int]:
+    """Where in memory a tensor on the CPU is looked at: an address, bytes from there on, and which of them: each so many."""
     size = tensor.nbytes
     if not tensor.is_contiguous():
         size = tensor.itemsize * (1 + sum([(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]))
-    if size <= SMALL:
-        return ctypes.string_at(tensor.data_ptr(), size)
-    whole = (ctypes.c_char * size).from_address(tensor.data_ptr())
-    return bytes(memoryview(whole).cast("B")[:: size // _PROBES | 1])  # odd, so that it meets every byte of a number
+    return tensor.data_ptr(), size, 1 if size <= SMALL else size // _PROBES | 1  # odd, so that it meets every byte of a number
+
+
+def probe_of(tensor: Tensor) -> bytes:
+    """A few bytes of a tensor on the CPU, spread over its memory; all of a small one."""
+    address, size, step = probed(tensor)
+    if step == 1:
+        return ctypes.string_at(address, size)
+    return bytes(memoryview((ctypes.c_char * size).from_address(address)).cast("B")[::step])

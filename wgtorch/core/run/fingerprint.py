@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
+from wgtorch.core.run.block_look import Look
 from wgtorch.core.run.code_digest import Code
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, state_of
 from wgtorch.core.run.installed import is_installed
@@ -66,7 +67,7 @@ class Fingerprints:
         self._objects: dict[int, tuple[Any, bytes]] = {}
         self._codes: OrderedDict[int, Code] = OrderedDict()
         self._installed_version = 0
-        self._inside = _Inside()
+        self.inside = _Inside()
         self._serial = 0
 
     def parts(self, block: nn.Module) -> Parts:
@@ -79,7 +80,7 @@ class Fingerprints:
         known: dict[int, Any] = {}  # models hold their config in each of their modules
         modules = list(block.modules())
         books = {kind: bookkeeping_of(kind) for kind in {type(module) for module in modules}}
-        with self._inside.of(modules):
+        with self.inside.of(modules):
             size = sum([tensor.numel() * tensor.element_size() for tensor in (*block.parameters(), *block.buffers())])
             for index, module in enumerate(modules):
                 kind, own = type(module), module.__dict__
@@ -100,7 +101,7 @@ class Fingerprints:
                             self._function(hook, 0, index, f"{name}.{number}", found)
                     else:
                         if id(value) not in known:
-                            known[id(value)] = self._attribute(value, 0)
+                            known[id(value)] = self.attribute(value, 0)
                         found[index, name] = known[id(value)]
                 for name in ("_parameters", "_buffers"):
                     for key, tensor in own.get(name, {}).items():
@@ -118,12 +119,12 @@ class Fingerprints:
         Raises:
             NoDigest: it holds something that cannot be told apart.
         """
-        look = Look(self, block)
         known = self._looks.get(block)
-        if known is not None and known[0].is_like(look):
+        if known is not None and known[0].holds(self):
             return known[1]
+        look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
         digest = self.digest(self.parts(block))
-        self._looks[block] = (look.settled(), digest)
+        self._looks[block] = (look, digest)
         return digest
 
     # --- private steps ------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class Fingerprints:
         if installed.version != self._installed_version:
             self._installed_version = installed.version
             self._codes.clear()
-        return [(where, self._attribute(unwrapped(value), 0)) for where, value in installed.replaced]
+        return [(where, self.attribute(unwrapped(value), 0)) for where, value in installed.replaced]
 
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
@@ -152,7 +153,7 @@ class Fingerprints:
         for name, value in code.values.items():
             if (_EVERYWHERE, name) not in found:
                 found[_EVERYWHERE, name] = None  # which ends what refers to itself
-                found[_EVERYWHERE, name] = self._attribute(value, 1)
+                found[_EVERYWHERE, name] = self.attribute(value, 1)
 
     def _code_digest(self, root: Any) -> bytes | None:
         """Of a function or class that an object holds; None where its name tells it."""
@@ -186,7 +187,7 @@ class Fingerprints:
             weights[name] = (state, StorageWeakRef(tensor.untyped_storage()), digest)
         return digest
 
-    def _attribute(self, value: Any, depth: int) -> Any:
+    def attribute(self, value: Any, depth: int) -> Any:
         """A digest of an attribute that is neither plain, nor a tensor of the module's own, nor a module."""
         kind = type(value)
         if kind in _PLAIN:
@@ -194,7 +195,7 @@ class Fingerprints:
         if isinstance(value, Tensor):
             return _Weight(self.digests.of_tensor(value))
         if isinstance(value, nn.Module):  # one that is held beside the tree of modules
-            return name_of(kind) if id(value) in self._inside.modules else self.digest(self.parts(value))
+            return name_of(kind) if id(value) in self.inside.modules else self.digest(self.parts(value))
         if isinstance(value, _FUNCTIONS):
             found: Parts = {}
             self._function(value, depth, 0, "", found)
@@ -207,10 +208,10 @@ class Fingerprints:
         if depth >= 10 * _DEEP:
             raise NoDigest(f"{name_of(kind)} lies inside of more than {depth} others, or of itself")
         if isinstance(value, (list, tuple, set, frozenset)):
-            items = [self._attribute(item, depth + 1) for item in value]
+            items = [self.attribute(item, depth + 1) for item in value]
             return (kind.__name__, sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items)
         if isinstance(value, Mapping):
-            return (kind.__name__, [(self._attribute(key, depth + 1), self._attribute(item, depth + 1)) for key, item in value.items()])
+            return (kind.__name__, [(self.attribute(key, depth + 1), self.attribute(item, depth + 1)) for key, item in value.items()])
         large = self._large.get(id(value))
         if large is not None and large[0]() is value:
             return large[1]
@@ -239,7 +240,7 @@ class Fingerprints:
             return (name, value.__name__)
         own = dict(_attributes_of(value))
         if own or hasattr(value, "__dict__"):
-            return (name, [(key, self._attribute(item, depth + 1)) for key, item in own.items()])
+            return (name, [(key, self.attribute(item, depth + 1)) for key, item in own.items()])
         if self.persistent:
             if type(value).__module__ not in _EMPTY:
                 raise NoDigest(f"{name} has no content that can be told in other processes")
@@ -253,10 +254,10 @@ class Fingerprints:
     def _function(self, function: Any, depth: int, index: int, name: str, found: Parts) -> None:
         """Parts of a function: its code, and each thing that it reads."""
         if isinstance(function, types.MethodType):
-            found[index, f"{name}.self"] = self._attribute(function.__self__, depth + 1)
+            found[index, f"{name}.self"] = self.attribute(function.__self__, depth + 1)
             function = function.__func__
         if isinstance(function, functools.partial):
-            found[index, f"{name}.arguments"] = self._attribute([function.args, function.keywords], depth + 1)
+            found[index, f"{name}.arguments"] = self.attribute([function.args, function.keywords], depth + 1)
             function = function.func
         if isinstance(function, (staticmethod, classmethod)):
             function = function.__func__
@@ -265,7 +266,7 @@ class Fingerprints:
         elif isinstance(function, _FUNCTIONS):
             self._function(function, depth + 1, index, name, found)
         else:
-            found[index, name] = self._attribute(function, depth + 1)
+            found[index, name] = self.attribute(function, depth + 1)
 
 
 def changed_by_call(before: Parts, after: Parts) -> list[str]:
@@ -325,93 +326,3 @@ class _Weight(bytes):
     """
 
     mark: tuple[int, int | None] | None = None
-
-
-class Look:
-    """A quick look at a block: everything that is compared in place, and digests of the little that is not.
-
-    Args:
-        told: what makes digests.
-        block: what is looked at.
-    """
-
-    __slots__ = ("_storages", "flat", "others")
-
-    def __init__(self, told: Fingerprints, block: nn.Module) -> None:
-        flat: list[Any] = []
-        self.flat, self.others = flat, []
-        self._storages: list[Any] = []
-        others: list[Any] = []
-        codes: dict[type, tuple[Code, frozenset[str]]] = {}
-        todo, seen = [block], {}
-        while todo:
-            module = todo.pop()
-            if id(module) in seen:
-                continue
-            seen[id(module)] = module
-            own, kind = module.__dict__, type(module)
-            flat.append(kind)
-            if kind not in codes:
-                codes[kind] = (told.code(kind), bookkeeping_of(kind))
-            unread = () if is_looked_at(module) else codes[kind][1]
-            for name, value in own.items():
-                if name in _SKIPPED or (name in unread and is_book(value)):
-                    continue
-                if name == "_modules":
-                    for key, child in value.items():
-                        flat.append(key)
-                        if child is not None:
-                            todo.append(child)
-                elif name in _OWN:
-                    for tensor in value.values():
-                        if tensor is not None:
-                            flat.append(state := state_of(tensor) or object())  # the latter is like nothing else
-                            if type(state) is tuple:
-                                self._storages.append(tensor.untyped_storage())
-                elif (kind_of := type(value)) in _PLAIN:
-                    flat += (name, kind_of, value or repr(value))  # 0.0 is equal to -0.0
-                elif name[-6:] != "_hooks" or value:
-                    flat.append(name)
-                    _flatten(value, flat, others, 0)
-        for code, _ in codes.values():
-            flat.append(code.digest)
-            for value in code.values.values():
-                _flatten(value, flat, others, 0)
-        unique = {id(value): value for value in others}
-        with told._inside.of(seen.values()):
-            told_as = {key: told._attribute(value, 0) for key, value in unique.items()}
-        self.others = [told_as[id(value)] for value in others]
-
-    def settled(self) -> Look:
-        """The look, to be kept: it holds none of the block's tensors, and keeps the addresses of their storages from being used anew."""
-        self._storages = [StorageWeakRef(storage) for storage in self._storages]
-        return self
-
-    def is_like(self, other: Look) -> bool:
-        """True when another look finds the same."""
-        return self.flat == other.flat and self.others == other.others
-
-
-def _flatten(value: Any, flat: list[Any], others: list[Any], depth: int) -> None:
-    """Plain values inside of lists and mappings, one after the other; what is not plain goes to ``others``."""
-    kind = type(value)
-    if kind in _PLAIN:
-        flat += (kind, value or repr(value))
-    elif kind in (list, tuple) and depth < _DEEP and len(value) <= _MOST:
-        flat.append((kind, len(value)))
-        for item in value:
-            if (kind_of := type(item)) in _PLAIN:  # written out, as below: the call costs more
-                flat += (kind_of, item or repr(item))
-            else:
-                _flatten(item, flat, others, depth + 1)
-    elif kind in (dict, OrderedDict) and depth < _DEEP and len(value) <= _MOST:
-        flat.append((kind, len(value)))
-        for key, item in value.items():
-            flat.append(key if type(key) in _PLAIN else repr(key))
-            if (kind_of := type(item)) in _PLAIN:
-                flat += (kind_of, item or repr(item))
-            else:
-                _flatten(item, flat, others, depth + 1)
-    else:
-        flat.append(kind)
-        others.append(value)

@@ -4,7 +4,8 @@
     watched                   all that torch, package.module, nn.GELU, Tensor hold, and the functions themselves
 
 A package is what its version says as long as its modules and classes hold what they held when they were first come to; they are compared by
-identity, all at once. What Python's own library and the private modules of PyTorch call is not walked through.
+identity, all at once. Python's own library and PyTorch's private modules are packages as others are; what PyTorch's compiler calls is not
+walked through.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from importlib.util import resolve_name
 from itertools import zip_longest
 from typing import Any
 
+from torch._C._dynamo.guards import dict_version
+
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.installed import is_installed
 
@@ -31,32 +34,51 @@ _IMMUTABLE = 1 << 8
 """Flag of classes that cannot be changed, as ``int``."""
 _TABLE = 1000
 """Functions in a mapping of a module that is watched as well."""
+_COMPILER = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._export", "torch.fx.experimental", "torch.utils._sympy")
+"""What compiles and traces, and refers to everything: no call of a block that is not compiled comes to what these do."""
+_REPORTS: dict[str, frozenset[str]] = {
+    "builtins": frozenset(("_",)),
+    "sys": frozenset(("stdin", "stdout", "stderr", "displayhook", "excepthook", "last_exc", "last_type", "last_value", "last_traceback")),
+    "warnings": frozenset(("filters", "showwarning", "_showwarnmsg_impl")),
+}
+"""Names of where a process writes what it has to say, which nothing computes with."""
 
 Read = tuple[Any, frozenset[str]]
 """Something that code comes to, and the names that are read where it is."""
 
 
 class Referents:
-    """What objects refer to: entries of mappings, code and defaults of functions, contents of cells."""
+    """What objects refer to: entries of mappings, code and defaults of functions, contents of cells, bases of classes."""
 
-    __slots__ = ("_found", "_objects")
+    __slots__ = ("_count", "_found", "_mappings", "_objects", "_places", "_versions")
 
     def __init__(self) -> None:
+        self._mappings: dict[int, dict[Any, Any]] = {}
         self._objects: dict[int, Any] = {}
-        self._found: list[Any] = []
+        self._versions: list[int] = []  # of the mappings: every change of one gives it a number that no other one ever had
+        self._count, self._found = 0, list[Any]()
+        self._places: list[int] = []  # where among all that the others refer to what may be replaced is
 
     def add(self, *values: Any) -> None:
         """Looks at these as well, from the next :meth:`remember` on."""
-        self._objects.update((id(value), value) for value in values)
+        for value in values:
+            if value is not None:
+                (self._mappings if isinstance(value, dict) else self._objects)[id(value)] = value
 
     def remember(self) -> None:
         """What they refer to now is what they are to refer to."""
-        self._found = gc.get_referents(*self._objects.values())
+        self._versions = list(map(dict_version, self._mappings.values()))
+        referents = [(owner, value) for owner in self._objects.values() for value in gc.get_referents(owner)]
+        self._count = len(referents)
+        self._places = [index for index, each in enumerate(referents) if _may_be_replaced(*each)]
+        self._found = [referents[index][1] for index in self._places]
 
     def hold(self) -> bool:
         """False once one of them refers to something else."""
+        if list(map(dict_version, self._mappings.values())) != self._versions:
+            return False
         now = gc.get_referents(*self._objects.values())
-        return len(now) == len(self._found) and all(map(operator.is_, now, self._found))
+        return len(now) == self._count and all(map(operator.is_, map(now.__getitem__, self._places), self._found))
 
 
 class Namespace:
@@ -68,13 +90,23 @@ class Namespace:
         entries: what it holds now.
     """
 
-    def __init__(self, where: str, owner: Any, entries: Mapping[str, Any]) -> None:
+    def __init__(self, where: str, owner: Any, entries: dict[str, Any]) -> None:
         self.where, self.owner, self.entries, self.first = where, owner, entries, dict(entries)
+        self.replaced: list[tuple[str, Any]] = []
+        self._version: Any = None
         self.reads: set[frozenset[str]] = set()
         self.bases = getattr(owner, "__mro__", None) if isinstance(owner, type) else None
         self.foreign = [name for name, value in self.first.items() if is_foreign(value)]
 
-    def replaced(self) -> Iterator[tuple[str, Any]]:
+    def look(self) -> bool:
+        """Looks again at what it holds; False where that is what it was the last time."""
+        version = dict_version(self.entries), None if self.bases is None else self.owner.__mro__
+        if version == self._version:
+            return False
+        self._version, self.replaced = version, list(self._replaced())
+        return True
+
+    def _replaced(self) -> Iterator[tuple[str, Any]]:
         """What is not as it was, or never was the package's own."""
         for name, value in dict(self.entries).items():
             was = self.first.get(name, MISSING)
@@ -86,6 +118,8 @@ class Namespace:
             yield f"{self.where} bases", self.owner.__mro__
 
     def _counts(self, name: str, was: Any, value: Any) -> bool:
+        if name in _REPORTS.get(self.where, ()):
+            return False
         if isinstance(self.owner, type):
             return name != "_abc_impl" and (not name.startswith("__") or callable(value))
         if was is MISSING:  # a package adds to itself what it loads when it is used
@@ -138,7 +172,8 @@ class InstalledCode:
     # --- private steps ------------------------------------------------------------------------------------------------
 
     def _compare(self, moved: list[str]) -> None:
-        replaced = [each for space in list(self._spaces.values()) for each in space.replaced()]
+        changed = [space for space in list(self._spaces.values()) if space.look()]
+        replaced = [each for space in list(self._spaces.values()) for each in space.replaced]
         for function, first in self._functions.values():
             where = f"{function.__module__}.{function.__qualname__} itself"
             replaced += [(where, now) for now, was in zip_longest(_inside(function), first) if now is not was]
@@ -148,7 +183,7 @@ class InstalledCode:
                 self.reach(*self._imports[name])
             else:
                 replaced.append((f"module {name}", sys.modules.get(name)))
-        for space in list(self._spaces.values()):
+        for space in changed:
             for name in [name for name, value in dict(space.entries).items() if space.first.get(name) is not value]:
                 for names in [names for names in space.reads if name in names]:
                     self.reach(space.entries[name], names)
@@ -165,13 +200,15 @@ class InstalledCode:
         names = names_in(function.__code__)
         for value in _inside(function)[1:]:
             yield from ((each, names) for each in (value if type(value) is tuple else (value,)))
-        if _is_machinery(module):
+        if module.startswith(_COMPILER):
             return
         yield from self._namespace(module, sys.modules.get(module), entries, names)
         for name in imported_by(function):
-            module, before = self._imports.get(name, (sys.modules.get(name), frozenset()))
-            self._imports[name] = module, before | names
-            yield module, names
+            if module.startswith("torch.") and name.startswith("sympy"):  # of sizes that are symbols
+                continue
+            imported, before = self._imports.get(name, (sys.modules.get(name), frozenset()))
+            self._imports[name] = imported, before | names
+            yield imported, names
         if isinstance(kind := entries.get(function.__qualname__.partition(".")[0]), type):  # a method, and names may be of its own object
             self._read_by[kind] |= names
             yield kind, names
@@ -185,18 +222,21 @@ class InstalledCode:
             if not base.__flags__ & _IMMUTABLE and is_installed(base.__module__):
                 yield from self._namespace(name_of(base), base, gc.get_referents(base.__dict__)[0], names | _STARTS)
 
-    def _namespace(self, where: str, owner: Any, entries: Mapping[str, Any], names: frozenset[str]) -> Iterator[Read]:
+    def _namespace(self, where: str, owner: Any, entries: dict[str, Any], names: frozenset[str]) -> Iterator[Read]:
         if id(entries) not in self._spaces:
             self._spaces[id(entries)] = Namespace(where, owner, entries)
-            self._watch(entries, owner)
+            self._watch(entries, owner if isinstance(owner, type) else None)
             for name, value in dict(entries).items():
                 for table in _tables_in(value):
                     self._spaces[id(table)] = Namespace(f"{where}.{name}", None, table)
                     self._watch(table)
-        if names in (reads := self._spaces[id(entries)].reads):
+        if where.startswith(_COMPILER) or names in (reads := self._spaces[id(entries)].reads):
             return
         reads.add(names)
-        yield from ((entries[name], names) for name in names if name in entries)
+        for name in names:
+            if name in entries:
+                yield entries[name], names
+                yield from ((item, names) for table in _tables_in(entries[name]) for item in list(table.values()))
         if isinstance(owner, types.ModuleType) and owner is not builtins:
             yield builtins, names.difference(entries)
 
@@ -316,10 +356,9 @@ def _globals_in(code: types.CodeType) -> frozenset[str]:
     return frozenset(found).union(*[_globals_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
 
 
-def _is_machinery(module: str) -> bool:
-    """True for Python's own library and PyTorch's private modules - compiler, tracing, meta functions -, which refer to everything."""
-    root, _, rest = module.partition(".")
-    return root in sys.stdlib_module_names or (root == "torch" and rest.startswith("_"))
+def _may_be_replaced(owner: Any, value: Any) -> bool:
+    """False for names and globals of a function."""
+    return type(owner) is not types.FunctionType or not (type(value) is str or (type(value) is dict and "__name__" in value))
 
 
 def _has(operation: str, code: types.CodeType) -> bool:

@@ -1,0 +1,251 @@
+"""A look at a block, which tells for little whether all that it computes with is still as it was.
+
+    modules, objects    weak references --> versions of their attributes --> versions of mappings inside --> plain values
+    weights             where they lie, versions, and a few of their bytes
+    all else            digests, told anew
+
+Nothing of the block is kept alive by it. What is held are plain values: while they are, no other one gets their address.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._dynamo.guards import dict_version
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from wgtorch.core.run.content_digest import probed, state_of
+from wgtorch.core.run.installed import is_installed
+
+if TYPE_CHECKING:
+    from wgtorch.core.run.fingerprint import Fingerprints
+
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+_FIXED = _PLAIN | {torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout, types.EllipsisType}
+_TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+_tables_of = operator.itemgetter(*_TABLES)
+_layout_of = operator.attrgetter("dtype", "shape", "requires_grad")
+_version_of, _attributes_of, _address_of = operator.attrgetter("_version"), operator.attrgetter("__dict__"), operator.attrgetter("_cdata")
+_HEAP = 1 << 9
+"""Flag of classes that are defined in Python."""
+
+
+class Look:
+    """What a block computed with when it was looked at.
+
+    Args:
+        told: what makes digests.
+        block: what is looked at.
+        skipped: attributes of modules that nothing depends on.
+    """
+
+    def __init__(self, told: Fingerprints, block: nn.Module, skipped: frozenset[str]) -> None:
+        self._skipped = skipped
+        self._seen: set[int] = set()
+        self._modules: list[Any] = []
+        self._objects: list[Any] = []
+        self._held: list[Any] = []
+        self._mappings: list[dict[Any, Any]] = []
+        self._lists: list[tuple[list[Any], list[Any]]] = []
+        self._places: list[tuple[str, int, Any]] = []
+        self._roots: list[type] = []
+        self._module(block)
+        self._walk(told)
+        modules, objects = self._modules, self._objects
+        owns = [vars(thing) for thing in (*modules, *objects)]
+        self._versions = list(map(dict_version, owns))
+        self._names = [(tuple(own), list(map(id, own.values()))) for own in owns]
+        is_whole = all(table in own for own in owns[: len(modules)] for table in _TABLES)
+        tensors = _tensors_in(chain.from_iterable(map(_tables_of, owns[: len(modules)]))) if is_whole else []
+        self._is_whole = is_whole and all(state_of(tensor) is not None for tensor in tensors)
+        self._probes = _Probes(tensors if self._is_whole else ())
+        self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors if self._is_whole]
+        self._found = self._now(told, modules, objects) if self._is_whole else None
+        self._modules, self._objects = [weakref.ref(module) for module in modules], [weakref.ref(thing) for thing in objects]
+        self._seen.clear()
+
+    def holds(self, told: Fingerprints) -> bool:
+        """False where something of it is not as it was, or something was in it of which only its content tells."""
+        if not self._is_whole:
+            return False
+        modules, objects = [reference() for reference in self._modules], [reference() for reference in self._objects]
+        if any(thing is None for thing in chain(modules, objects)):
+            return False
+        owns: list[Any] = list(map(vars, chain(modules, objects)))
+        versions = list(map(dict_version, owns))
+        if versions != self._versions:  # modes are set and set back by each run
+            for index, (now, was) in enumerate(zip(versions, self._versions, strict=True)):
+                if now != was and (tuple(owns[index]), list(map(id, owns[index].values()))) != self._names[index]:
+                    return False
+            self._versions = versions
+        return (now := self._now(told, modules, objects)) is not None and now == self._found
+
+    # --- what is compared ---------------------------------------------------------------------------------------------
+
+    def _now(self, told: Fingerprints, modules: list[Any], objects: list[Any]) -> Any:
+        """All but the attributes of modules and objects themselves; None where something was changed already."""
+        owns = list(map(vars, modules))
+        tables = list(chain.from_iterable(map(_tables_of, owns)))
+        roots = [told.code(kind).values for kind in self._roots]
+        mappings = [thing for thing in objects if isinstance(thing, dict)]
+        versions = list(map(dict_version, chain(tables, self._mappings, mappings, roots)))
+        if any(len(now) != len(was) or not all(map(operator.is_, now, was)) for now, was in self._lists):
+            return None
+        orders = [list(OrderedDict.__iter__(each)) for each in chain(mappings, self._mappings) if isinstance(each, OrderedDict)]
+        weights = self._probes.of(_tensors_in(tables))
+        told_as: list[Any] = []
+        if self._places:
+            spaces = {"modules": owns, "objects": list(map(vars, objects)), "entries": objects, "roots": roots}
+            try:
+                values = [dict.__getitem__(spaces[space][index], name) for space, index, name in self._places]
+            except KeyError:
+                return None
+            with told.inside.of(modules):
+                told_as = [told.attribute(value, 0) for value in values]
+        return list(map(type, chain(modules, objects))), versions, orders, weights, repr(told_as)
+
+    # --- walking ------------------------------------------------------------------------------------------------------
+
+    def _walk(self, told: Fingerprints) -> None:
+        modules = objects = roots = 0
+        while True:
+            if modules < len(self._modules):
+                self._attributes("modules", modules, self._modules[modules])
+                modules += 1
+            elif objects < len(self._objects):
+                self._attributes("objects", objects, self._objects[objects])
+                objects += 1
+            elif roots < len(self._roots):
+                for name, value in told.code(self._roots[roots]).values.items():  # what its methods read of their modules
+                    self._value(value, ("roots", roots, name))
+                roots += 1
+            else:
+                return
+
+    def _module(self, root: nn.Module) -> None:
+        for module in root.modules():
+            if id(module) not in self._seen:
+                self._seen.add(id(module))
+                self._modules.append(module)
+                self._root(type(module))
+
+    def _root(self, kind: type) -> None:
+        if kind not in self._roots:
+            self._roots.append(kind)
+
+    def _attributes(self, space: str, index: int, thing: Any) -> None:
+        is_module = space == "modules"
+        for name, value in vars(thing).items():
+            if not is_module or name not in self._skipped:
+                self._value(value, (space, index, name))
+            elif name in ("_forward_hooks", "_forward_pre_hooks") and value:
+                self._places.append((space, index, name))
+        if isinstance(thing, dict):
+            for key, value in dict.items(thing):
+                self._value(value, ("entries", index, key))
+
+    def _value(self, value: Any, place: tuple[str, int, Any]) -> None:
+        kind = type(value)
+        if kind in _FIXED:
+            self._held.append(value)
+        elif id(value) in self._seen:
+            return
+        elif isinstance(value, nn.Module):
+            self._module(value)
+        elif kind in (dict, OrderedDict, list, tuple) and _is_plain(value, 0):
+            self._container(value)
+        elif _is_open(kind) and type(vars(value)) is dict and (not isinstance(value, dict) or _has_plain_keys(value)):
+            self._seen.add(id(value))
+            self._objects.append(value)
+            if not is_installed(kind.__module__):
+                self._root(kind)
+        else:
+            self._seen.add(id(value))
+            self._places.append(place)
+
+    def _container(self, value: Any) -> None:
+        self._seen.add(id(value))
+        self._held.append(value)
+        if isinstance(value, dict):
+            self._mappings.append(value)
+        elif type(value) is list:
+            self._lists.append((value, list(value)))
+        for item in value.values() if isinstance(value, dict) else value:
+            if type(item) not in _FIXED:
+                self._container(item)
+
+
+class _Probes:
+    """What tells of weights whether they were changed.
+
+    Args:
+        tensors: that are looked at.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
+        self._layout: Any = None
+        self._small: list[tuple[int, int]] = []
+        self._large: list[memoryview] = []
+        for tensor in tensors:
+            if tensor.is_cpu and tensor.numel():
+                address, size, step = probed(tensor)
+                if step == 1:
+                    self._small.append((address, size))
+                else:
+                    self._large.append(memoryview((ctypes.c_char * size).from_address(address)).cast("B")[::step])
+
+    def of(self, tensors: list[Tensor]) -> Any:
+        """Where they lie, their versions, and a few of their bytes."""
+        layout = (
+            list(map(type, tensors)),
+            list(map(_layout_of, tensors)),
+            list(map(Tensor.stride, tensors)),
+            list(map(Tensor.data_ptr, tensors)),
+            list(map(_address_of, map(Tensor.untyped_storage, tensors))),
+            list(map(Tensor.is_conj, tensors)),
+            list(map(Tensor.is_neg, tensors)),
+        )
+        if self._layout is None:
+            self._layout = layout
+        elif layout != self._layout:
+            return None  # and addresses need not be those of memory
+        versions = list(map(_version_of, tensors))
+        own = [repr(own) for own in map(_attributes_of, tensors) if own]
+        return versions, own, [ctypes.string_at(*place) for place in self._small], list(map(bytes, self._large))
+
+
+def _tensors_in(tables: Iterable[dict[str, Any]]) -> list[Tensor]:
+    every = list(tables)
+    weights = chain(every[0 :: len(_TABLES)], every[1 :: len(_TABLES)])
+    return [tensor for table in weights for tensor in table.values() if tensor is not None]
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if kind in _FIXED:
+        return True
+    if kind in (dict, OrderedDict):
+        return depth < 10 and _has_plain_keys(value) and all(_is_plain(item, depth + 1) for item in value.values())
+    return kind in (list, tuple) and depth < 10 and all(_is_plain(item, depth + 1) for item in value)
+
+
+def _has_plain_keys(value: dict[Any, Any]) -> bool:
+    return all(type(key) in _FIXED for key in dict.keys(value))
+
+
+def _is_open(kind: type) -> bool:
+    """True where all that objects of a class are is in their attributes, and, for mappings, their entries."""
+    base = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP)
+    if base not in (object, dict, OrderedDict) or not kind.__dictoffset__ or not kind.__weakrefoffset__:
+        return False
+    slots = any(base.__dict__.get("__slots__") for base in kind.__mro__)
+    return kind.__basicsize__ - base.__basicsize__ <= 16 and not slots and not hasattr(kind, "__next__")
