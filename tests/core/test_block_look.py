@@ -49,6 +49,12 @@ class Slotted:
         self.value = 1.0
 
 
+class Listed(list[Any]):
+    """A list with attributes."""
+
+    extra = 1
+
+
 class Named(OrderedDict[str, Any]):
     """A mapping with attributes."""
 
@@ -86,6 +92,7 @@ class Holds(Block):
         self.ordered: Any = OrderedDict(a=1, b=2)
         self.named = Named(a=1, b=[2])
         self.named.extra = 1  # type: ignore[attr-defined]
+        self.listed = Listed([1])
         self.mixed: list[Any] = [1, Helper(), {"x": Helper()}]
         self.chosen, self.kinds, self.queue, self.array = Kind.FIRST, {1, 2}, deque([1]), np.ones(2)
         self.function: Any = closure(2.0)
@@ -100,7 +107,7 @@ class Holds(Block):
         y = self.nested.value.times(self.helper.times(y)) * self.slotted.value
         y = self.method(self.partial(self.function(y))) * self.mixed[1].times(1) * self.mixed[2]["x"].times(1)
         rest = [self.options, self.several, self.ordered, self.named, sorted(self.kinds), list(self.queue), self.mixed[0], type(self.scale)]
-        number = sum(weight_of(value) for value in rest) + self.named.extra  # type: ignore[attr-defined]
+        number = sum(weight_of(value) for value in rest) + self.named.extra + self.listed.extra  # type: ignore[attr-defined]
         return (y + number + self.array.sum() + self.chosen.value).to(self.dtype)
 
 
@@ -139,6 +146,7 @@ EDITS: dict[str, Callable[[Holds], Any]] = {
     "object in a mapping in a list": lambda b: setattr(b.mixed[2]["x"], "value", 2.0),
     "item beside objects of another kind": lambda b: b.mixed.__setitem__(0, True),
     "member of an enumeration": lambda b: setattr(b, "chosen", Kind.SECOND),
+    "attribute of a list": lambda b: setattr(b.listed, "extra", 2),
     "set": lambda b: b.kinds.add(5),
     "queue": lambda b: b.queue.append(5),
     "array": lambda b: b.array.__setitem__(0, 5),

@@ -304,10 +304,11 @@ MODEL: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "attribute of a class": put(lambda: module("inner").Deep, "gain", lambda _: 3.0),
     "attribute of a class that hides a method": put(lambda: module("outer").Model, "__getattr__", lambda _: lambda self, name: twice),
 }
+INDENTED = (70, "----", *textwrap.TextWrapper.__init__.__defaults__[2:])  # type: ignore[index]
 LIBRARIES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "method behind json": put(lambda: json.encoder.JSONEncoder, "iterencode", lambda _: lambda self, value, **_: ["1234567"]),
     "function behind json": put(lambda: json.encoder, "_make_iterencode", lambda was: lambda *args: lambda value, depth: ["12"]),
-    "default behind textwrap": put(lambda: textwrap.TextWrapper.__init__, "__defaults__", lambda was: (was[0], "----", *was[2:])),
+    "default behind textwrap": lambda patch: patch.setattr(textwrap.TextWrapper.__init__, "__defaults__", INDENTED),
     "function behind re": put(lambda: re, "_compile", lambda was: lambda pattern, flags: was("w", flags)),
     "method behind textwrap": put(lambda: textwrap.TextWrapper, "_wrap_chunks", lambda _: lambda self, chunks: ["1", "2"]),
     "function behind statistics": put(lambda: statistics, "_sum", lambda was: lambda data: (int, Fraction(9), 2)),

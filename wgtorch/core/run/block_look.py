@@ -64,7 +64,7 @@ class Look:
         owns = [vars(thing) for thing in (*modules, *objects)]
         self._versions = list(map(dict_version, owns))
         self._names = [(tuple(own), list(map(id, own.values()))) for own in owns]
-        is_whole = all(table in own for own in owns[: len(modules)] for table in _TABLES)
+        is_whole = all(isinstance(own.get(table), dict) for own in owns[: len(modules)] for table in _TABLES)  # not so where it is scripted
         tensors = _tensors_in(chain.from_iterable(map(_tables_of, owns[: len(modules)]))) if is_whole else []
         self._is_whole = is_whole and all(state_of(tensor) is not None for tensor in tensors)
         self._probes = _Probes(tensors if self._is_whole else ())

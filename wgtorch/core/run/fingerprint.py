@@ -150,16 +150,22 @@ class Fingerprints:
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
         found[_EVERYWHERE, where] = code.digest
-        for name, value in code.values.items():
-            if (_EVERYWHERE, name) not in found:
-                found[_EVERYWHERE, name] = None  # which ends what refers to itself
-                found[_EVERYWHERE, name] = self.attribute(value, 1)
+        self.inside.roots.append(id(root))
+        try:
+            for name, value in code.values.items():
+                if (_EVERYWHERE, name) not in found:
+                    found[_EVERYWHERE, name] = None  # which ends what refers to itself
+                    found[_EVERYWHERE, name] = self.attribute(value, 1)
+        finally:
+            self.inside.roots.pop()
 
     def _code_digest(self, root: Any) -> bytes | None:
         """Of a function or class that an object holds; None where its name tells it."""
         if is_installed(getattr(root, "__module__", None) or "builtins"):
             installed_code().reach(root)
             return None
+        if id(root) in self.inside.roots:  # a class whose own objects are among what it holds, as members of an enumeration are
+            return name_of(root).encode()
         found: Parts = {}
         self._code(root, name_of(root), found)
         return self.digest(found)
@@ -209,9 +215,11 @@ class Fingerprints:
             raise NoDigest(f"{name_of(kind)} lies inside of more than {depth} others, or of itself")
         if isinstance(value, (list, tuple, set, frozenset)):
             items = [self.attribute(item, depth + 1) for item in value]
-            return (kind.__name__, sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items)
+            items = sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items
+            return (kind.__name__, items, self.attribute(own, depth + 1) if (own := getattr(value, "__dict__", None)) else None)
         if isinstance(value, Mapping):
-            return (kind.__name__, [(self.attribute(key, depth + 1), self.attribute(item, depth + 1)) for key, item in value.items()])
+            items = [(self.attribute(key, depth + 1), self.attribute(item, depth + 1)) for key, item in value.items()]
+            return (kind.__name__, items, self.attribute(own, depth + 1) if (own := getattr(value, "__dict__", None)) else None)
         large = self._large.get(id(value))
         if large is not None and large[0]() is value:
             return large[1]
@@ -292,6 +300,7 @@ class _Inside(threading.local):
 
     def __init__(self) -> None:
         self.modules: set[int] = set()
+        self.roots: list[int] = []  # classes and functions that are
 
     @contextlib.contextmanager
     def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:

@@ -29,7 +29,7 @@ from torch._C._dynamo.guards import dict_version
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.installed import is_installed
 
-_STARTS = frozenset(("forward", "__call__", "__torch_function__", "precompute_invariants"))
+_STARTS = frozenset(("__init__", "__new__", "forward", "__call__", "__torch_function__", "precompute_invariants"))
 _IMMUTABLE = 1 << 8
 """Flag of classes that cannot be changed, as ``int``."""
 _TABLE = 1000
