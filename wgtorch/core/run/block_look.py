@@ -16,18 +16,16 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch._C._dynamo.guards import dict_version
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from wgtorch.core.run.code_digest import Code
 from wgtorch.core.run.content_digest import probed, state_of
+from wgtorch.core.run.dict_versions import dict_version
 from wgtorch.core.run.installed import is_installed
-
-if TYPE_CHECKING:
-    from wgtorch.core.run.fingerprint import Fingerprints
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _FIXED = _PLAIN | {torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout, types.EllipsisType}
@@ -39,6 +37,18 @@ _HEAP = 1 << 9
 """Flag of classes that are defined in Python."""
 
 
+class Digests(Protocol):
+    """What makes digests: :class:`~wgtorch.core.run.fingerprint.Fingerprints`."""
+
+    inside: Any
+
+    def code(self, root: Any) -> Code:
+        """What a class or function computes."""
+
+    def attribute(self, value: Any, depth: int) -> Any:
+        """A digest of something that a module holds."""
+
+
 class Look:
     """What a block computed with when it was looked at.
 
@@ -48,7 +58,7 @@ class Look:
         skipped: attributes of modules that nothing depends on.
     """
 
-    def __init__(self, told: Fingerprints, block: nn.Module, skipped: frozenset[str]) -> None:
+    def __init__(self, told: Digests, block: nn.Module, skipped: frozenset[str]) -> None:
         self._skipped = skipped
         self._seen: set[int] = set()
         self._modules: list[Any] = []
@@ -73,7 +83,7 @@ class Look:
         self._modules, self._objects = [weakref.ref(module) for module in modules], [weakref.ref(thing) for thing in objects]
         self._seen.clear()
 
-    def holds(self, told: Fingerprints) -> bool:
+    def holds(self, told: Digests) -> bool:
         """False where something of it is not as it was, or something was in it of which only its content tells."""
         if not self._is_whole:
             return False
@@ -91,7 +101,7 @@ class Look:
 
     # --- what is compared ---------------------------------------------------------------------------------------------
 
-    def _now(self, told: Fingerprints, modules: list[Any], objects: list[Any]) -> Any:
+    def _now(self, told: Digests, modules: list[Any], objects: list[Any]) -> Any:
         """All but the attributes of modules and objects themselves; None where something was changed already."""
         owns = list(map(vars, modules))
         tables = list(chain.from_iterable(map(_tables_of, owns)))
@@ -115,7 +125,7 @@ class Look:
 
     # --- walking ------------------------------------------------------------------------------------------------------
 
-    def _walk(self, told: Fingerprints) -> None:
+    def _walk(self, told: Digests) -> None:
         modules = objects = roots = 0
         while True:
             if modules < len(self._modules):

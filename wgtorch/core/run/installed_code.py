@@ -24,9 +24,8 @@ from importlib.util import resolve_name
 from itertools import zip_longest
 from typing import Any
 
-from torch._C._dynamo.guards import dict_version
-
 from wgtorch.core.port import MISSING
+from wgtorch.core.run.dict_versions import dict_version
 from wgtorch.core.run.installed import is_installed
 
 _STARTS = frozenset(("__init__", "__new__", "forward", "__call__", "__torch_function__", "precompute_invariants"))
