@@ -19,6 +19,7 @@ from tests.integrations.diffusers import tiny, tiny_prompted
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, picture, theirs
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import PortError
+from wgtorch.core.plan import RNG, STREAM, Call, Loop
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.absent_inputs import hint_at
 
@@ -291,6 +292,18 @@ def test_a_model_without_any_signal_at_its_start(origins: dict[str, Any]) -> Non
     euler = diffusers.EulerDiscreteScheduler(**betas, prediction_type="v_prediction")
     pipeline, graph, call = opened(origins, "sd", "", euler)
     check_equal(pipeline, graph, tolerance=1e-3, **{**call, "num_inference_steps": 1}, negative_prompt=NEGATIVE)
+
+
+def test_a_ddim_step_is_called_with_its_values_and_a_source_of_draws_alone(origins: dict[str, Any]) -> None:
+    """No value of its place is looked up in each step: on the smallest model that cost as much as the step."""
+    ddim = diffusers.DDIMScheduler(**tiny.BETAS, clip_sample=False)
+    changed = opened(origins, "sd", "", ddim)[1]
+    changed.set_solver("solver/dpmpp_2m")
+    changed.set_solver("solver/ddim")
+    for each in (opened(origins, "sd", "", ddim)[1], changed):
+        (loop,) = [step for step in each.plan().steps if isinstance(step, Loop)]
+        (call,) = [step for step in loop.body if isinstance(step, Call) and step.node == "solver"]
+        assert call.needs & ~STREAM == RNG
 
 
 def test_eta_after_a_change_of_the_solver(origins: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import PROMPT, check_equal
-from tests.integrations.diffusers.test_families import first_stage, in_first_code
+from tests.integrations.diffusers.test_families import first_stage, in_first_code, in_one_file
 from wgtorch.core.errors import CheckpointError
 from wgtorch.graph import Graph
 from wgtorch.lora.formats.foreign_layer_names import adapter_names
@@ -123,11 +123,77 @@ def read(pipeline: Any, tensors: dict[str, Tensor], folder: Path) -> Graph:
     return Graph.from_diffusers(folder / "model.safetensors", config=folder / "config")
 
 
-def test_stable_diffusion_xl(tmp_path: Path) -> None:
-    pipeline = tiny.stable_diffusion_xl(tmp_path / "words")
+def xl_tensors(pipeline: Any) -> dict[str, Tensor]:
     tensors = {**in_first_code(pipeline.unet), **first_stage(pipeline.vae)}
     tensors |= clip_of(pipeline.text_encoder, "conditioner.embedders.0.transformer.")
-    tensors |= open_clip_of(pipeline.text_encoder_2, "conditioner.embedders.1.model.")
+    return tensors | open_clip_of(pipeline.text_encoder_2, "conditioner.embedders.1.model.")
+
+
+def test_stable_diffusion_xl(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion_xl(tmp_path / "words")
+    check_equal(pipeline, read(pipeline, xl_tensors(pipeline), tmp_path), prompt=PROMPT, num_inference_steps=3)
+
+
+HARMLESS = [
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "betas",
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+    "conditioner.embedders.1.model.logit_scale",
+    "denoiser.sigmas",
+    "first_stage_model.loss.discriminator.main.0.weight",
+    "log_one_minus_alphas_cumprod",
+    "logvar",
+    "lvlb_weights",
+    "model_ema.decay",
+    "model_ema.diffusion_modelinput_blocks00weight",
+    "posterior_mean_coef1",
+    "sqrt_one_minus_alphas_cumprod",
+]
+
+
+@pytest.mark.parametrize("family", ["sd", "xl"])
+def test_what_a_file_holds_for_training_is_passed_over_and_all_else_without_a_place_is_refused(family: str, tmp_path: Path) -> None:
+    if family == "xl":
+        pipeline = tiny.stable_diffusion_xl(tmp_path / "words")
+        tensors, encoder = xl_tensors(pipeline), "conditioner.embedders.0.transformer."
+    else:
+        pipeline = tiny.stable_diffusion(tmp_path / "words")
+        tensors, encoder = in_one_file(pipeline), "cond_stage_model.transformer."
+    graph = read(pipeline, {**tensors, **dict.fromkeys(HARMLESS, torch.ones(2))}, tmp_path)
+    check_equal(pipeline, graph, prompt=PROMPT, num_inference_steps=3)
+    unknown = [
+        "model.diffusion_model.input_blocks.0.0.scale_weight",
+        "model.diffusion_model.input_blocks.1.2.weight",
+        "model.diffusion_model.something_new.weight",
+        "first_stage_model.decoder.up.0.extra.weight",
+        "first_stage_model.something_new.weight",
+        f"{encoder}text_model.encoder.layers.7.mlp.fc1.weight",
+        f"{encoder}text_model.something_new.weight",
+        "control_model.input_blocks.0.0.weight",
+        "lora_unet_mid_block.alpha",
+        "scaled_fp8",
+    ]
+    if family == "xl":
+        unknown += [
+            "conditioner.embedders.1.model.transformer.resblocks.9.ln_1.weight",
+            "conditioner.embedders.1.model.something_new",
+            "conditioner.embedders.2.weight",
+        ]
+    for name in unknown:
+        with pytest.raises(CheckpointError, match=f"(?s)diffusers cannot read.*{name.removeprefix('first_stage_model.')}"):
+            read(pipeline, {**tensors, name: torch.ones(2)}, tmp_path)
+
+
+def test_a_file_that_says_what_its_model_predicts_needs_a_scheduler_that_knows(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion(tmp_path / "words")
+    tensors = {**in_one_file(pipeline), "v_pred": torch.ones(0), "ztsnr": torch.ones(0)}
+    with pytest.raises(CheckpointError, match="'v_pred', so its scheduler needs prediction_type='v_prediction', and has 'epsilon'"):
+        read(pipeline, tensors, tmp_path)
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, prediction_type="v_prediction")
+    with pytest.raises(CheckpointError, match="'ztsnr', so its scheduler needs rescale_betas_zero_snr=True"):
+        read(pipeline, tensors, tmp_path)
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, rescale_betas_zero_snr=True)
     check_equal(pipeline, read(pipeline, tensors, tmp_path), prompt=PROMPT, num_inference_steps=3)
 
 

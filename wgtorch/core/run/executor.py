@@ -81,21 +81,24 @@ def walk(
                         check(step.node)
                     active.step, active.draws = step, 0
                 child = tables[step.level][step.key] if step.level else children[step.key]
-                if (needs := step.needs & special | watched) == TOLD:
+                if not (needs := step.needs & special | watched):
+                    if step.arg_slot >= 0:  # written out: building a list costs half as much as a small block
+                        result = child(slots[step.arg_slot])
+                    elif step.kwargs:
+                        result = child(*[slots[slot] for slot in step.args], **_named(step, slots))
+                    elif len(step.args) == 2:
+                        first, second = step.args
+                        result = child(slots[first], slots[second])
+                    else:
+                        result = child(*[slots[slot] for slot in step.args])
+                elif needs == TOLD:
                     result = call_told(run, step, child, slots)  # type: ignore[arg-type]
                 elif needs == LEVEL and run.wanted is None:  # type: ignore[union-attr]
                     result = child(**_named(step, slots), run_context=run.child(step.node))  # type: ignore[union-attr]
                 elif needs & (SURROUNDED | TOLD | WATCHED) and not step.is_async:
                     result = call_node(composite, step, slots, run)
-                elif needs:
-                    result = _call(composite, step, child, slots, run, needs)
-                elif step.arg_slot >= 0:  # written out: building a list costs half as much as a small block
-                    result = child(slots[step.arg_slot])
-                elif not step.kwargs and len(step.args) == 2:
-                    first, second = step.args
-                    result = child(slots[first], slots[second])
                 else:
-                    result = child(*[slots[slot] for slot in step.args], **_named(step, slots))
+                    result = _call(composite, step, child, slots, run, needs)
                 if type(result) is Tensor and step.out_slot >= 0:
                     slots[step.out_slot] = result
                 elif type(result) is dict:

@@ -54,7 +54,8 @@ def scheduling(parts: Parts) -> None:
     starts = {"strength": defaults.strength} if defaults.strength is not None and not rounds_up else {}
     add(graph, "schedule", schedule, inputs=starts)
     if parts.steps_eta and "eta" in solver.get_input_spec():
-        add(graph, "solver", told_eta(solver), inputs={"eta": 0.0})
+        solver, given = told_eta(solver)
+        add(graph, "solver", solver, inputs=given)
         graph.expose_input("solver", "eta")
     else:
         add(graph, "solver", solver)

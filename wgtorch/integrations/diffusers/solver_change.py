@@ -65,9 +65,10 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
     graph.metadata["scheduler_defaults"] = sorted(taken.get("_use_default_values", ()))
     graph.replace_node("schedule", schedule)
     takes_eta = "eta" in walk.get_input_spec() and "from_diffusers" in graph.metadata and not is_flow
-    graph.replace_node("solver", told_eta(walk) if takes_eta else walk)
+    walk, given = told_eta(walk) if takes_eta else (walk, {})
+    graph.replace_node("solver", walk)
     if takes_eta:
-        graph.configure_node("solver", inputs={"eta": 0.0})  # as pipelines hand it over
+        graph.configure_node("solver", inputs=given)
         graph.expose_input("solver", "eta")
 
 

@@ -15,7 +15,7 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
-from wgtorch.integrations.diffusers.single_file import check_filled, is_convertible, read_model, read_tensors
+from wgtorch.integrations.diffusers.single_file import check_filled, check_places, is_convertible, read_model, read_tensors
 
 INDEX = "model_index.json"
 HUB = "hf://"
@@ -301,6 +301,7 @@ def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | 
             found = getattr(library, name).from_single_file(str(file), config=where, **options, **parts)
         for model in (model for model in found.components.values() if isinstance(model, torch.nn.Module)):
             check_filled(model)
+        check_places(tensors, found.components)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, names.SingleFileComponentError) as error:
         raise CheckpointError(
             f"from_diffusers: diffusers cannot read {str(file)!r} as a {name}: {error}. Without network, give config=, the folder of a "

@@ -59,9 +59,11 @@ def blocks_for(
     return _built(f"schedule/{kind}", {**schedule, "num_steps": num_steps}), _built(f"solver/{name}", solver)
 
 
-def told_eta(solver: Block) -> Block:
-    """The same solver, whose ``eta`` a call says."""
-    return solver if solver.block_type != "solver/ddim" else _built(solver.block_type, {**solver.config, "eta": None})
+def told_eta(solver: Block) -> tuple[Block, dict[str, Any]]:
+    """The same solver, whose ``eta`` a call says, and what its place is to give it where the call does not: 0, as pipelines do."""
+    if solver.block_type == "solver/ddim":  # takes 0 by itself, and a place's value would be looked up in each step
+        return _built(solver.block_type, {**solver.config, "eta": None}), {}
+    return solver, {"eta": 0.0}
 
 
 def _check_fit(scheduler: str, config: Mapping[str, Any], is_flow: bool | None) -> None:
