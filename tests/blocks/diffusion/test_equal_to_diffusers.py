@@ -287,7 +287,7 @@ def test_dpm_solver_without_the_noisiest_timesteps() -> None:
 
 
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [1, 2, 3])
 def test_variants_of_unipc(order: int, variant: str) -> None:
     their, our = {"solver_type": variant, "solver_order": order}, {"variant": variant, "order": order}
     above = {"final_sigmas_type": "sigma_min"}

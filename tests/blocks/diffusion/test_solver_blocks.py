@@ -505,7 +505,7 @@ def test_a_model_of_noise_on_a_grid_of_pure_noise() -> None:
         ("ddpm", {"threshold": {"ratio": 0.9}}, r"DDPM.threshold: found {'ratio': 0.9}, expected {'ratio': ..., 'max': ...}"),
         ("ddpm", {"variance": "fixed"}, "DDPM.variance: found 'fixed', expected one of fixed_small, fixed_large, learned_range"),
         ("dpmpp_2m", {"variant": "bh2"}, "DPMpp2M.variant: found 'bh2', expected one of midpoint, heun"),
-        ("unipc", {"order": 3}, "UniPC.order: found 3, expected 1 or 2"),
+        ("unipc", {"order": 4}, "UniPC.order: found 4, expected 1, 2 or 3"),
         ("unipc", {"variant": "midpoint"}, "UniPC.variant: found 'midpoint', expected one of bh1, bh2"),
         ("euler", {"prediction": "nois"}, "Euler.prediction: found 'nois', expected one of epsilon, sample, v_prediction, flow"),
         ("heun", {"num_steps": 0}, "num_steps: found 0, expected a whole number of at least 1"),

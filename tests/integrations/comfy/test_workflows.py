@@ -330,6 +330,59 @@ def test_samplers_and_schedulers(rooms: dict[str, Any], kind: str, scheduler: st
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def uni_pc_by_hand(rooms: dict[str, Any], sigmas: list[float], start: Tensor, variant: str) -> Tensor:
+    """UniPC as ComfyUI has it (``multistep_uni_pc_bh_update`` of its authors, by data), from x0 + sigma eps to a latent."""
+    sigmas = [*sigmas[:-1], 1e-3]
+    level = [(1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5, -math.log(sigma)) for sigma in sigmas]
+
+    def predicted(x: Tensor, k: int) -> Tensor:
+        return by_hand(rooms, [sigmas[k], 0.0], x / level[k][0])  # Euler to 0 is what the model predicts
+
+    x = start / (1 + sigmas[0] ** 2) ** 0.5
+    known = [predicted(x, 0)]
+    for k in range(1, len(sigmas)):
+        order = min(3, k, len(sigmas) - k)
+        (_, sigma_0, lambda_0), (alpha, sigma, lam) = level[k - 1], level[k]
+        h = lam - lambda_0
+        ratios = [(level[k - 1 - i][2] - lambda_0) / h for i in range(1, order)] + [1.0]
+        changes = [(known[-1 - i] - known[-1]) / ratios[i - 1] for i in range(1, order)]
+        scale = -h if variant == "bh1" else math.expm1(-h)
+        phi, b = math.expm1(-h) / -h - 1, []
+        for i in range(1, order + 1):
+            b.append(phi * math.factorial(i) / scale)
+            phi = phi / -h - 1 / math.factorial(i + 1)
+        r = torch.tensor([[ratio**i for ratio in ratios] for i in range(order)], dtype=torch.float64)
+        weights = [0.5] if order == 1 else torch.linalg.solve(r, torch.tensor(b, dtype=torch.float64)).tolist()
+        ahead = [0.5] if order == 2 else torch.linalg.solve(r[:-1, :-1], torch.tensor(b[:-1], dtype=torch.float64)).tolist()
+        base = sigma / sigma_0 * x - alpha * math.expm1(-h) * known[-1]
+        guess = base - alpha * scale * sum((w * change for w, change in zip(ahead, changes, strict=False)), torch.zeros(()))
+        x = guess
+        if k < len(sigmas) - 1:
+            known.append(predicted(guess, k))
+            corrected = [*changes, known[-1] - known[-2]]
+            x = base - alpha * scale * sum((w * change for w, change in zip(weights, corrected, strict=True)), torch.zeros(()))
+    return x / level[-1][0]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 6])
+@pytest.mark.parametrize("kind", ["uni_pc", "uni_pc_bh2"])
+def test_uni_pc(rooms: dict[str, Any], kind: str, steps: int) -> None:
+    sigmas = their_sigmas("karras", steps + 1)
+    del sigmas[-2]  # which a KSampler does for some of its samplers
+    expected = uni_pc_by_hand(rooms, sigmas, noise() * (1 + sigmas[0] ** 2) ** 0.5, "bh2" if kind.endswith("2") else "bh1")
+    found = graph_of(rooms, workflow(sampler_name=kind, scheduler="karras", steps=steps)).run({}, outputs=["sampler_3.latent"])
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found["sampler_3.latent"], expected, rtol=1e-4, atol=1e-4)
+    if steps == 6:
+        flow = in_parts("CFGGuider", positive=["6", 0], negative=["7", 0], cfg=SCALE)
+        flow["33"]["inputs"]["sampler_name"] = kind
+        flow["34"]["inputs"] |= {"steps": steps, "denoise": 1.0}
+        sigmas = their_sigmas("karras", steps)
+        expected = uni_pc_by_hand(rooms, sigmas, noise() * (1 + sigmas[0] ** 2) ** 0.5, "bh2" if kind.endswith("2") else "bh1")
+        found = graph_of(rooms, flow).run({}, outputs=["sampler_3.latent"])
+        torch.testing.assert_close(found["sampler_3.latent"], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_part_of_the_noise_and_two_samplers_after_one_another(rooms: dict[str, Any]) -> None:
     image = picture(tiny.PIXELS)
     flow = workflow(denoise=0.6, scheduler="karras")
@@ -432,7 +485,7 @@ def test_weighted_and_long_prompts(rooms: dict[str, Any]) -> None:
 
 
 def test_all_that_no_graph_has_is_named_at_once(rooms: dict[str, Any], tmp_path: Path) -> None:
-    flow = workflow(sampler_name="uni_pc", schedule="karras")
+    flow = workflow(sampler_name="dpm_2", schedule="karras")
     flow["20"] = {"class_type": "FreeU", "inputs": {"model": ["4", 0], "b1": 1.3}}
     flow["21"] = {"class_type": "NobodysNode", "inputs": {}}  # leads nowhere, so ComfyUI does not run it either
     flow["3"]["inputs"]["model"] = ["20", 0]
@@ -446,8 +499,8 @@ def test_all_that_no_graph_has_is_named_at_once(rooms: dict[str, Any], tmp_path:
     words = str(caught.value)
     for part in (
         "FreeU '20': not supported",
-        "KSampler '3': sampler_name: found 'uni_pc', supported: euler, ddim",
-        "(uni_pc: it is of third order and leaves a rest of noise, which solver/unipc does not; the nearest is dpmpp_2m)",
+        "KSampler '3': sampler_name: found 'dpm_2', supported: euler, ddim",
+        "(dpm_2: it calls the model between two steps too, at a timestep that no schedule here gives; the nearest is heun",
         "ImageUpscaleWithModel '23': not supported: models that enlarge pictures are not read; ImageScale and ImageScaleBy are",
         "KSampler '3': schedule is no input of it; did you mean 'scheduler'?",
         "VAEDecode '8': vae: leads to output 1 of CheckpointLoaderSimple '4', which is no VAE",

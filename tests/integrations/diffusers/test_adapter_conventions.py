@@ -15,7 +15,7 @@ pytest.importorskip("peft")
 from tests.integrations.diffusers.comparing import ours, theirs
 from tests.integrations.diffusers.test_adapter_files import CALLS, PARTS, built, call_of, expected_of, graph_of, made, same
 from wgtorch import lora
-from wgtorch.core.errors import StructureError
+from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.graph import Graph
 
 pytestmark = [  # of their code
@@ -117,3 +117,39 @@ def test_weights_by_block_have_no_place(tmp_path: Path) -> None:
     assert graph.node_specs["backbone"].adapter == {"a0": 0.5}
     with pytest.raises(StructureError, match="expected a name and a finite number"):
         lora.set_adapter(graph, {"a0": {"down": 0.2}})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_kinds_that_are_not_known_and_tensors_that_are_none_are_refused_by_name(family: str, tmp_path: Path) -> None:
+    """IA3, OFT, BOFT, GLoRA, norms, whole numbers, no rank: named, and the graph stays as it was."""
+    pipeline = built(family, tmp_path / "parts")
+    graph = graph_of(pipeline, family)
+    start = "transformer.transformer_blocks.0.attn.to_q"
+    if family == "sd":
+        start = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    model = pipeline.unet if family == "sd" else pipeline.transformer
+    wide = model.transformer_blocks[0].attn.to_q.in_features if family == "sd3" else model.down_blocks[0].attentions[0].norm.num_channels
+    down, up = torch.randn(2, wide), torch.randn(wide, 2)
+    plain = {f"{start}.lora_down.weight": down, f"{start}.lora_up.weight": up, f"{start}.alpha": torch.tensor(2.0)}
+    assert _loads(graph, plain, tmp_path)
+    lora.remove(graph, "style")
+    odd = {
+        "weight": {f"{start}.weight": torch.randn(1, wide), f"{start}.on_input": torch.tensor(True)},
+        "oft_blocks": {f"{start}.oft_blocks": torch.randn(2, 8, 8), f"{start}.alpha": torch.tensor(1.0)},
+        "rescale": {f"{start}.oft_blocks": torch.randn(2, 2, 8, 8), f"{start}.rescale": torch.randn(wide, 1)},
+        "a1.weight": {f"{start}.a1.weight": down, f"{start}.b2.weight": up},
+        "w_norm": {**plain, f"{start}.w_norm": torch.randn(wide)},
+        "reshape_weight": {**plain, f"{start}.reshape_weight": torch.tensor([wide, wide])},
+        "found int8": {**plain, f"{start}.lora_up.weight": up.to(torch.int8)},
+        "found float32 .0": {**plain, f"{start}.lora_down.weight": down[:0], f"{start}.lora_up.weight": up[:, :0]},
+        "alpha: found float32 .2.; expected one number": {**plain, f"{start}.alpha": torch.ones(2)},
+    }
+    for words, tensors in odd.items():
+        with pytest.raises(CheckpointError, match=words):
+            _loads(graph, tensors, tmp_path)
+    assert _loads(graph, plain, tmp_path), "nothing of them is left"
+
+
+def _loads(graph: Graph, tensors: dict[str, Tensor], folder: Path) -> bool:
+    save_file({key: value.contiguous().clone() for key, value in tensors.items()}, folder / "odd.safetensors")
+    return len(lora.load(graph, folder / "odd.safetensors", "style").adapted) == 1

@@ -121,6 +121,7 @@ def test_without_the_third_text_encoder(tmp_path: Path) -> None:
         ("EulerDiscreteScheduler", {"use_karras_sigmas": True, "sigma_max": 9.0, "timestep_type": "continuous"}),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun", "lambda_min_clipped": -5.1}),
         ("UniPCMultistepScheduler", {"solver_type": "bh1", "solver_order": 1, "disable_corrector": [0]}),
+        ("UniPCMultistepScheduler", {"solver_order": 3}),
     ],
 )
 def test_settings_there_and_back(kind: str, config: dict[str, Any]) -> None:

@@ -290,6 +290,7 @@ class _Builder:
             given,
             adds_noise=given.get("add_noise", "enable") == "enable",
             is_masked=bool(latent.mask),
+            is_whole=step.kind != "SamplerCustomAdvanced",
             controls=controls,
         )
         seed = given["seed"] if "seed" in given else given["noise_seed"]

@@ -24,17 +24,17 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dpmpp_2m_sde_gpu": ("solver/dpmpp_2m_sde", {"lower_order_final": False}, _SDE),
     "dpmpp_3m_sde": ("solver/dpmpp_3m_sde", {}, _SDE),
     "dpmpp_3m_sde_gpu": ("solver/dpmpp_3m_sde", {}, _SDE),
+    "uni_pc": ("solver/unipc", {"order": 3, "variant": "bh1"}, ""),
+    "uni_pc_bh2": ("solver/unipc", {"order": 3, "variant": "bh2"}, ""),
 }
 """By ComfyUI's name: the solver, its settings, and how it differs."""
 _TWICE = "it calls the model between two steps too, at a timestep that no schedule here gives; the nearest is {near}"
-_THIRD = "it is of third order and leaves a rest of noise, which solver/unipc does not; the nearest is dpmpp_2m"
 REFUSED: dict[str, str] = {
-    "uni_pc": _THIRD,
-    "uni_pc_bh2": _THIRD,
     **dict.fromkeys(("dpmpp_sde", "dpmpp_sde_gpu"), _TWICE.format(near="dpmpp_2m_sde")),
     **dict.fromkeys(("dpm_2", "dpmpp_2s_ancestral", "dpm_2_ancestral"), _TWICE.format(near="heun, or euler_ancestral")),
 }
 """Samplers of ComfyUI that are not here, and why."""
+_UNIPC_REST = 1e-3  # the sigma at which ComfyUI's UniPC ends
 _TRAINED = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 
 
@@ -46,6 +46,7 @@ def sampler(
     *,
     adds_noise: bool,
     is_masked: bool,
+    is_whole: bool,
     controls: Sequence[tuple[str, Any]],
 ) -> Graph:
     """The graph of a KSampler.
@@ -61,6 +62,7 @@ def sampler(
         settings: of the node.
         adds_noise: it starts from noise.
         is_masked: only what a mask covers is painted.
+        is_whole: the node makes its sigmas itself, of UniPC with one step skipped at the end.
         controls: names and blocks of ControlNets.
     """
     graph = Graph("sampler", metadata={"takes_generator": True})
@@ -70,6 +72,8 @@ def sampler(
         raise ConfigError(f"from_comfy: {source.name!r} was trained with betas of its own, which schedule/comfy does not have")
     known = {name: trained[name] for name in _TRAINED if name in trained}
     kind, config, _ = SAMPLERS[settings["sampler_name"]]
+    if kind == "solver/unipc":
+        known |= {"rest": _UNIPC_REST, "skips_last": is_whole}
     add(graph, "schedule", "schedule/comfy", {"scheduler": settings["scheduler"], **known})
     add(graph, "solver", kind, {**config, "prediction": trained.get("prediction_type", "epsilon")})
     add(graph, "aligned", "comfy/conditions")

@@ -79,6 +79,8 @@ class ComfySchedule(GridSchedule):
         beta_schedule: what the model was trained with; see :func:`~wgtorch.blocks.diffusion.schedules.betas.make_betas`.
         beta_start: noise added at timestep 0.
         beta_end: noise added at timestep T - 1.
+        rest: sigma at the end of a walk that leaves no noise.
+        skips_last: the step before the end leads there at once, which makes room for one more before it.
     """
 
     inputs: Mapping[str, Any] = {
@@ -96,11 +98,15 @@ class ComfySchedule(GridSchedule):
         beta_schedule: str = "scaled_linear",
         beta_start: float = 0.00085,
         beta_end: float = 0.012,
+        rest: float = 0.0,
+        skips_last: bool = False,
     ) -> None:
         super().__init__(num_steps)
         if scheduler not in SCHEDULERS:
             raise ConfigError(f"ComfySchedule.scheduler: found {scheduler!r}; {suggest(scheduler, SCHEDULERS)}")
         self.scheduler = scheduler
+        self.rest = rest
+        self.skips_last = skips_last
         self.train_timesteps = num_train_timesteps
         bars = alpha_bars_of(make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end))
         self.trained: Floats = (((1 - bars) / bars) ** 0.5).double().numpy()
@@ -137,14 +143,17 @@ class ComfySchedule(GridSchedule):
         for sigma in part[:-1]:
             near = float(np.abs(np.log(sigma) - np.log(self.trained)).argmin())
             times.append(near if not times or near < times[-1] else times[-1] - _APART)
-        levels = [*(vp_level(sigma) for sigma in part[:-1]), NoiseLevel(1.0, part[-1])]  # the end is x0 + sigma eps
+        levels = [*(vp_level(sigma) for sigma in part[:-1]), NoiseLevel(1.0, part[-1] or self.rest)]  # the end is x0 + sigma eps
         is_whole = math.isclose(part[0], self.trained[-1], rel_tol=1e-5) or part[0] > self.trained[-1]
         return time_grid(times, levels, start_scale=1.0 if is_whole else levels[0].sigma)
 
     def _part_of(self, num_steps: int, share: float = 1.0, first: int = 0, last: int = ALL, leftover: bool = False) -> list[float]:
         """The sigmas from one step to another, the end included."""
         is_whole = share > 0.9999
-        sigmas = [*SCHEDULERS[self.scheduler](self.trained, num_steps if is_whole else int(num_steps / share)).tolist(), 0.0]
+        steps = num_steps if is_whole else int(num_steps / share)
+        sigmas = [*SCHEDULERS[self.scheduler](self.trained, steps + self.skips_last).tolist(), 0.0]
+        if self.skips_last:
+            del sigmas[-2]
         if not is_whole:
             sigmas = sigmas[-(num_steps + 1) :]
         part = sigmas[: last + 1]

@@ -136,7 +136,7 @@ def _dpm_solver(settings: Settings, schedule: dict[str, Any], solver: dict[str, 
 def _unipc(settings: Settings, schedule: dict[str, Any], solver: dict[str, Any]) -> str:
     _limits(settings, solver)
     _sigmas(settings, schedule)
-    solver["order"] = settings.take("solver_order", 1, 2)
+    solver["order"] = settings.take("solver_order", 1, 2, 3)
     solver["variant"] = settings.take("solver_type", "bh1", "bh2")
     solver["without_corrector"] = list(settings.take("disable_corrector") or [])
     solver |= settings.taken("lower_order_final")

@@ -167,6 +167,10 @@ class Foreign:
     def _cut(self, name: str, kinds: Mapping[str, Tensor], meant: Spelling, modules: Mapping[str, nn.Module]) -> list[tuple[str, LowRank]]:
         """What a name's tensors are for each layer that it means."""
         where = f"{self.source}: {self.prefix}{name}"
+        for kind, value in kinds.items():
+            if not (value.numel() == 1 if kind == "alpha" else value.is_floating_point() and value.numel()):
+                told = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+                raise CheckpointError(f"{where}.{kind}: found {told}; expected {'one number' if kind == 'alpha' else 'floats'}")
         weights = [weight_of(modules[path]) for path in meant.layers]
         alpha, rank = self._alpha(name, meant.layers[0], kinds)
 
@@ -286,9 +290,10 @@ def _by_diffusers(tensors: Mapping[str, Tensor], loaders: Sequence[str]) -> dict
     for loader in loaders:
         try:
             reader = getattr(importlib.import_module("diffusers.loaders.lora_pipeline"), loader)
-            state, alphas = reader.lora_state_dict(dict(tensors), return_alphas=True)
+            found = reader.lora_state_dict(dict(tensors), return_alphas=True)
         except Exception:  # converters fail in many ways on what is not theirs
             continue
+        state, alphas = found if isinstance(found, tuple) else (found, {})  # not every reader tells of alphas
         alphas = {f"{key.removesuffix('.alpha')}.alpha": torch.as_tensor(value) for key, value in (alphas or {}).items()}
         return {**state, **alphas}
     return None

@@ -14,6 +14,7 @@ and u = eps - x0 are what the model predicts at ``now``; z is new standard norma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -256,62 +257,66 @@ def dpmpp_2m_sde_step(
 # --- UniPC ------------------------------------------------------------------------------------------------------------
 
 
-def unipc_predictor_coefficients(
-    before: NoiseLevel, now: NoiseLevel, to: NoiseLevel, order: Tensor, variant: str = "bh2"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """UniP, data prediction: what multiplies x, x0 and x0 before - x0 (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, alg. 2).
+def unipc_predictor_coefficients(past: Sequence[NoiseLevel], to: NoiseLevel, order: Tensor, variant: str = "bh2") -> tuple[Tensor, ...]:
+    """UniP, data prediction: what multiplies x, x0, and how each x0 found before differs from that (Zhao et al. 2023,
+    https://arxiv.org/abs/2302.04867, alg. 2).
 
     Args:
-        before: where the step before started.
-        now: s.
+        past: s, and where the steps before it started; as many as the highest order.
         to: t.
-        order: 1 or 2, for each step.
+        order: of each step.
         variant: B(h) = h (``bh1``) or e^h - 1 (``bh2``).
     """
-    of_x, of_x0 = dpmpp_1_coefficients(now, to)
-    of_change = -to.alpha * _b(now, to, variant) * 0.5 / _r(before, now, to)
-    return of_x, of_x0, torch.where(order == 1, 0.0, of_change)
+    return (*dpmpp_1_coefficients(past[0], to), *_unipc_changes(past, to, order, variant)[:-1])
 
 
-def unipc_corrector_coefficients(
-    older: NoiseLevel, before: NoiseLevel, now: NoiseLevel, order: Tensor, variant: str = "bh2"
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """UniC, data prediction, of the step from ``before`` to ``now``: what multiplies the x it started from, the x0 found there (m0), and
-    how the older x0 and the one found at ``now`` differ from that (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, alg. 1)."""
-    of_x, of_m0 = dpmpp_1_coefficients(before, now)
-    h = now.log_snr - before.log_snr
-    b = _b(before, now, variant)
-    # rho solves [[1, 1], [r, 1]] rho = [b1, b2], eq. 5 with the data's h -> -h
-    phi1 = torch.expm1(-h) / -h - 1
-    phi2 = phi1 / -h - 0.5
-    b1, b2 = phi1 / b, 2 * phi2 / b
-    r = _r(older, before, now)
-    rho1 = (b1 - b2) / (1 - r)
-    rho2 = torch.where(order == 1, 0.5, b1 - rho1)
-    return of_x, of_m0, torch.where(order == 1, 0.0, -now.alpha * b * rho1 / r), -now.alpha * b * rho2
+def unipc_corrector_coefficients(past: Sequence[NoiseLevel], now: NoiseLevel, order: Tensor, variant: str = "bh2") -> tuple[Tensor, ...]:
+    """UniC, data prediction, of the step to ``now``: what multiplies the x it started from, the x0 found there (m0), and how the x0 found
+    before and the one found at ``now`` differ from that (Zhao et al. 2023, https://arxiv.org/abs/2302.04867, alg. 1)."""
+    return (*dpmpp_1_coefficients(past[0], now), *_unipc_changes(past, now, order, variant, corrects=True))
 
 
-def unipc_predict(x: Tensor, x0: Tensor, before_x0: Tensor, of_x: Tensor, of_x0: Tensor, of_change: Tensor) -> Tensor:
-    """x_t = of_x x + of_x0 x0 + of_change (x0 before - x0)."""
-    return linear_combination((of_x, x), (of_x0, x0), (of_change, before_x0 - x0))
+def _unipc_changes(past: Sequence[NoiseLevel], to: NoiseLevel, order: Tensor, variant: str, corrects: bool = False) -> tuple[Tensor, ...]:
+    """What multiplies the changes of x0: from m0 to each of ``past[1:]``, and to the one at ``to``; 0 of what an order leaves out.
+
+    They are rho of eq. 5, sum_m rho_m r_m^(n-1) = b_n, with the data's h -> -h.
+    """
+    now, found = past[0], torch.zeros(len(past), len(order), dtype=torch.float64, device="cpu")
+    h, scale = to.log_snr - now.log_snr, -to.alpha * _b(now, to, variant)
+    r = torch.stack([*[(level.log_snr - now.log_snr) / h for level in past[1:]], torch.ones_like(h)])
+    moments, phi = [], torch.expm1(-h) / -h - 1
+    for n in range(1, len(past) + 1):
+        moments.append(math.factorial(n) * phi / _b(now, to, variant))
+        phi = phi / -h - 1 / math.factorial(n + 1)
+    for size in range(1, len(past) + 1):
+        steps = order == (size if corrects else size + 1)
+        which = [*range(size - 1), -1 if corrects else size - 1]
+        ratios = r[which][:, steps].t()
+        rho = torch.full_like(ratios, 0.5)
+        if size > 1:
+            powers = ratios[:, None] ** torch.arange(size, device="cpu")[:, None]
+            rho = torch.linalg.solve(powers, torch.stack(moments[:size], 1)[steps])
+        for number, share, ratio in zip(which, rho.unbind(1), ratios.unbind(1), strict=True):
+            found[number, steps] = scale[steps] * share / ratio
+    return tuple(found)
 
 
-def unipc_correct(
-    x0: Tensor, last_x: Tensor, m: Sequence[Tensor], of_x: Tensor, of_m0: Tensor, of_older: Tensor, of_newer: Tensor
-) -> Tensor:
-    """x = of_x last_x + of_m0 m_0 + of_older (m_1 - m_0) + of_newer (x0 - m_0).
+def unipc_predict(x: Tensor, x0: Tensor, m: Sequence[Tensor], of_x: Tensor, of_x0: Tensor, *of_changes: Tensor) -> Tensor:
+    """x_t = of_x x + of_x0 x0 + of_changes (m - x0), m being x0 found before, the latest first."""
+    changes = [(share, before - x0) for share, before in zip(of_changes, m, strict=True)]
+    return linear_combination((of_x, x), (of_x0, x0), *changes)
+
+
+def unipc_correct(x0: Tensor, last_x: Tensor, m: Sequence[Tensor], of_x: Tensor, of_m0: Tensor, *of_changes: Tensor) -> Tensor:
+    """x = of_x last_x + of_m0 m_0 + of_changes (m_1 - m_0, ..., x0 - m_0).
 
     Args:
         x0: data predicted at x, [B, C, ...].
         last_x: where the step to x started, like it.
-        m: data predicted there, and in the step before that.
+        m: data predicted there, and in the steps before that.
     """
-    return linear_combination((of_x, last_x), (of_m0, m[0]), (of_older, m[1] - m[0]), (of_newer, x0 - m[0]))
-
-
-def _r(before: NoiseLevel, now: NoiseLevel, to: NoiseLevel) -> Tensor:
-    """r_1 = (lambda_before - lambda_s) / h, below 0."""
-    return (before.log_snr - now.log_snr) / (to.log_snr - now.log_snr)
+    changes = [(share, other - m[0]) for share, other in zip(of_changes, (*m[1:], x0), strict=True)]
+    return linear_combination((of_x, last_x), (of_m0, m[0]), *changes)
 
 
 def _b(now: NoiseLevel, to: NoiseLevel, variant: str) -> Tensor:

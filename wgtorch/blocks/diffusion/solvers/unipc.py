@@ -27,22 +27,21 @@ VARIANTS = ("bh1", "bh2")
 class UniPC(GridSolver):
     """Unified predictor-corrector (Zhao et al. 2023, https://arxiv.org/abs/2302.04867).
 
-    An iteration first corrects x with the prediction made there, then predicts the next x. It remembers the corrected x and the
-    data predicted in this iteration and the one before.
+    An iteration first corrects x with the prediction made there, then predicts the next x. It remembers the corrected x and as
+    many predictions of the data as its order.
 
     Args:
         num_steps: see :class:`GridSolver`.
         prediction: what the backbone predicts.
-        order: 1 or 2.
+        order: 1, 2 or 3.
         variant: ``bh1`` or ``bh2``.
-        lower_order_final: the last step is of first order. (One that ends at the data is in any case.)
+        lower_order_final: the last step is of first order, the one before of second. (One that ends at the data is of first in any case.)
         without_corrector: steps after which x is not corrected.
         clip: limit of |x0|.
         threshold: for dynamic thresholding.
         schedule: settings of its own grid.
     """
 
-    memory = 3
     keeps_x0 = True
 
     def __init__(
@@ -59,11 +58,12 @@ class UniPC(GridSolver):
         schedule: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=schedule)
-        if order not in (1, 2):
-            raise ValueError(f"UniPC.order: found {order}, expected 1 or 2")
+        if order not in (1, 2, 3):
+            raise ValueError(f"UniPC.order: found {order}, expected 1, 2 or 3")
         if variant not in VARIANTS:
             raise ValueError(f"UniPC.variant: found {variant!r}, expected one of {', '.join(VARIANTS)}")
         self.order = order
+        self.memory = order + 1
         self.variant = variant
         self.lower_order_final = lower_order_final
         self.without_corrector = frozenset(without_corrector or ())
@@ -77,21 +77,22 @@ class UniPC(GridSolver):
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         """Of an x that is not corrected; of the corrector; of the predictor."""
-        now, orders = grid.starts, self.orders(grid)
-        before = one_before(now)
+        past, orders = [grid.starts], self.orders(grid)
+        while len(past) <= self.order:
+            past.append(one_before(past[-1]))
         made = range(grid.total - len(grid) - 1, grid.total - 1)  # steps of the whole grid before the one that leads to x
         skipped = torch.tensor([not k or step in self.without_corrector for k, step in enumerate(made)], device="cpu")
-        corrector = unipc_corrector_coefficients(one_before(before), before, now, orders.roll(1), self.variant)
+        corrector = unipc_corrector_coefficients(past[1:], past[0], orders.roll(1), self.variant)
         return (
             skipped.double(),
             *[torch.where(skipped, 0.0, value) for value in corrector],
-            *unipc_predictor_coefficients(before, now, grid.ends, orders, self.variant),
+            *unipc_predictor_coefficients(past[:-1], grid.ends, orders, self.variant),
         )
 
     def step(
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        last_x, last_x0, older_x0 = history
-        corrected = unipc_correct(model.x0, last_x, (last_x0, older_x0), *numbers[1:5])
-        x = linear_combination(corrected, (numbers[0], x))
-        return unipc_predict(x, model.x0, last_x0, *numbers[5:]), (x, model.x0, last_x0)
+        last_x, *m = history
+        skipped, corrector, predictor = numbers[0], numbers[1 : 3 + self.order], numbers[3 + self.order :]
+        x = linear_combination(unipc_correct(model.x0, last_x, m, *corrector), (skipped, x))
+        return unipc_predict(x, model.x0, m[:-1], *predictor), (x, model.x0, *m[:-1])
