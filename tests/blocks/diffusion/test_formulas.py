@@ -233,14 +233,14 @@ def test_three_predictions_of_the_data_with_noise() -> None:
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc(order: int, variant: str, flow: bool) -> None:
     scheduler, levels = multistep("UniPCMultistepScheduler", flow, solver_type=variant, solver_order=3)
-    oldest, older, before, now, to = (NoiseLevel(*[value.view(1) for value in level]) for level in levels[2:7])
+    oldest, older, before, now, to = levels[2:7]
     with stepping(scheduler, [], torch.float64):
         scheduler._step_index = 5
         scheduler.model_outputs = [OLDER, OTHER, PRED]
         predicted = scheduler.multistep_uni_p_bh_update(PRED, sample=X, order=order)
         scheduler.model_outputs = [Z, OLDER, OTHER]
         corrected = scheduler.multistep_uni_c_bh_update(PRED, last_sample=X, this_sample=Z, order=order)
-    which = torch.tensor([order])
+    which = torch.tensor(order)
     close(unipc_predict(X, PRED, (OTHER, OLDER), *unipc_predictor_coefficients((now, before, older), to, which, variant)), predicted)
     coefficients = unipc_corrector_coefficients((before, older, oldest), now, which, variant)
     close(unipc_correct(PRED, X, (OTHER, OLDER, Z), *coefficients), corrected)

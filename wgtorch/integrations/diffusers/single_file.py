@@ -115,8 +115,8 @@ def _placed_in_encoder(model: nn.Module, tensors: Mapping[str, Any]) -> set[str]
     placed: set[str] = set()
     for start in starts:
         part = {name: value for name, value in given.items() if name.startswith(start)}
-        for found in (names.convert_ldm_clip_checkpoint(part, start), names.convert_open_clip_checkpoint(model, part, start)):
-            known = {key.removeprefix("text_model."): value for key, value in found.items()}
+        for made in (names.convert_ldm_clip_checkpoint(part, start), names.convert_open_clip_checkpoint(model, part, start)):
+            known = {key.removeprefix("text_model."): value for key, value in made.items()}
             if own - known.keys() <= {"embeddings.position_ids", "text_projection.weight", "encoder.embed_tokens.weight"}:
                 placed |= {name for key, value in known.items() if key in own for name in value.names}
     return placed
@@ -151,7 +151,7 @@ class _Named(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = super().__torch_function__(func, types, args, kwargs or {})
-        names = frozenset().union(*(leaf.names for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Named)))
+        names: frozenset[str] = frozenset().union(*(leaf.names for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Named)))
         for leaf in tree_leaves(made):
             if isinstance(leaf, _Named):
                 leaf.names = names

@@ -281,23 +281,24 @@ def _unipc_changes(past: Sequence[NoiseLevel], to: NoiseLevel, order: Tensor, va
 
     They are rho of eq. 5, sum_m rho_m r_m^(n-1) = b_n, with the data's h -> -h.
     """
-    now, found = past[0], torch.zeros(len(past), len(order), dtype=torch.float64, device="cpu")
-    h, scale = to.log_snr - now.log_snr, -to.alpha * _b(now, to, variant)
-    r = torch.stack([*[(level.log_snr - now.log_snr) / h for level in past[1:]], torch.ones_like(h)])
-    moments, phi = [], torch.expm1(-h) / -h - 1
+    now, h = past[0], to.log_snr - past[0].log_snr
+    b = _b(now, to, variant)
+    r = [*[(level.log_snr - now.log_snr) / h for level in past[1:]], torch.ones_like(h)]
+    found, phi = [torch.zeros_like(h)] * len(past), torch.expm1(-h) / -h - 1
+    moments: list[Tensor] = []
     for n in range(1, len(past) + 1):
-        moments.append(math.factorial(n) * phi / _b(now, to, variant))
+        moments.append(math.factorial(n) * phi / b)
         phi = phi / -h - 1 / math.factorial(n + 1)
     for size in range(1, len(past) + 1):
-        steps = order == (size if corrects else size + 1)
+        is_of = order == (size if corrects else size + 1)
         which = [*range(size - 1), -1 if corrects else size - 1]
-        ratios = r[which][:, steps].t()
-        rho = torch.full_like(ratios, 0.5)
+        ratios = [torch.where(is_of, r[index], -float(place)) for place, index in enumerate(which, 1)]  # elsewhere any that differ
+        rho = [torch.full_like(h, 0.5)]
         if size > 1:
-            powers = ratios[:, None] ** torch.arange(size, device="cpu")[:, None]
-            rho = torch.linalg.solve(powers, torch.stack(moments[:size], 1)[steps])
-        for number, share, ratio in zip(which, rho.unbind(1), ratios.unbind(1), strict=True):
-            found[number, steps] = scale[steps] * share / ratio
+            powers = torch.stack([torch.stack([ratio**power for ratio in ratios], -1) for power in range(size)], -2)
+            rho = list(torch.linalg.solve(powers, torch.stack(moments[:size], -1)).unbind(-1))
+        for index, share, ratio in zip(which, rho, ratios, strict=True):
+            found[index] = torch.where(is_of, -to.alpha * b * share / ratio, found[index])
     return tuple(found)
 
 
