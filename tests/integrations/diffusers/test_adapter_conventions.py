@@ -124,11 +124,9 @@ def test_kinds_that_are_not_known_and_tensors_that_are_none_are_refused_by_name(
     """IA3, OFT, BOFT, GLoRA, norms, whole numbers, no rank: named, and the graph stays as it was."""
     pipeline = built(family, tmp_path / "parts")
     graph = graph_of(pipeline, family)
-    start = "transformer.transformer_blocks.0.attn.to_q"
-    if family == "sd":
-        start = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     model = pipeline.unet if family == "sd" else pipeline.transformer
-    wide = model.transformer_blocks[0].attn.to_q.in_features if family == "sd3" else model.down_blocks[0].attentions[0].norm.num_channels
+    path, layer = next((path, layer) for path, layer in model.named_modules() if path.endswith("to_q"))
+    start, wide = f"lora_unet_{path.replace('.', '_')}" if family == "sd" else f"transformer.{path}", layer.in_features
     down, up = torch.randn(2, wide), torch.randn(wide, 2)
     plain = {f"{start}.lora_down.weight": down, f"{start}.lora_up.weight": up, f"{start}.alpha": torch.tensor(2.0)}
     assert _loads(graph, plain, tmp_path)
