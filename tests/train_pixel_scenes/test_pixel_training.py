@@ -143,4 +143,4 @@ def test_pixels_where_something_stands_count_for_more():
     assert weights.eq(1).sum() == 64 * 64 - 16 * 12 - 28 * 24
     data = PixelScenes(count=2, validation=1, batch_size=2, weight=4.0)
     assert data.collate([data.train()[0], data.train()[1]])["mask"].shape == (2, 1, 64, 64)
-    assert "mask" not in PixelScenes.collate([DrawnPixelScenes(1)[0]])
+    assert "mask" not in data.collate([DrawnPixelScenes(1)[0]])
