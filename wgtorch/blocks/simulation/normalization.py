@@ -78,12 +78,14 @@ _SAID_SHORT = {
     "i'm": "i am", "im": "i am", "let's": "let us", "lets": "let us", "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not",
     "ain't": "am not", "gonna": "going to", "wanna": "want to", "gotta": "have to", "lemme": "let me", "gimme": "give me", "hafta": "have to", "imma": "i will",
     "ima": "i will", "u": "you", "ur": "your", "pls": "please", "plz": "please", "plox": "please", "thx": "thanks", "smth": "something", "sth": "something",
-    "smb": "somebody", "kinda": "", "sorta": "", "dunno": "do not know", "c'mon": "come on", "cuz": "because", "coz": "because", "cos": "because", "'cause": "because",
+    "smb": "somebody", "dunno": "do not know", "c'mon": "come on", "cuz": "because", "coz": "because", "cos": "because", "'cause": "because",
     "b4": "before", "wont": "will not", "cant": "can not", "'em": "them", "em": "them", "ya": "you", "y'all": "you", "tryna": "trying to", "outta": "out of", "goin": "going",
     "oughta": "ought to", "shoulda": "should have", "w/": "with", "bout": "about", "teh": "the", "d'you": "do you", "idk": "i do not know", "rn": "now", "asap": "now",
     "alot": "a lot", "b/c": "because", "abt": "about", "ppl": "people", "dat": "that", "da": "the", "yur": "your", "wat": "what", "wut": "what", "wheres": "where is",
     "whats": "what is", "whos": "who is", "hows": "how is", "theres": "there is", "thats": "that is", "ive": "i have", "youre": "you are", "go2": "go to",
-    "lookat": "look at", "talkto": "talk to", "pickup": "pick up", "putdown": "put down",
+    "lookat": "look at", "talkto": "talk to", "pickup": "pick up", "putdown": "put down", "shud": "should", "shuld": "should", "cud": "could", "culd": "could",
+    "wud": "would", "wuld": "would", "hav": "have", "nvm": "never mind", "jk": "just kidding", "2morrow": "tomorrow", "tmrw": "tomorrow", "2nite": "tonight",
+    "2day": "today", "thier": "their", "becuz": "because", "rly": "really", "srsly": "seriously", "prolly": "probably", "def": "definitely",
 }  # fmt: skip
 """How people write in haste, and the words that it stands for."""
 _HASTE = re.compile(rf"(?<![\w'])(?:{'|'.join(sorted(map(re.escape, _SAID_SHORT), key=len, reverse=True))})(?![\w'/])", re.IGNORECASE)
@@ -91,9 +93,14 @@ _JOINED = tuple(
     (re.compile(rf"(?i)\b{found}\b"), put)
     for found, put in (
         (r"(do|did|is|are|was|were|does|should|would|could|must|have|has|had|need|might)n'?t", r"\1 not"), (r"(\w+)'ll", r"\1 will"), (r"(\w+)'re", r"\1 are"),
-        (r"(\w+)'ve", r"\1 have"), (r"(i|we|you|he|she|they)'d", r"\1 would"), (r"(it|that|there|here|what|where|who|how|he|she|when|everything)'s", r"\1 is"),
+        (r"(\w+)'ve", r"\1 have"), (r"(?:^|(?<=[,.!?;] )|(?<=\bso )|(?<=\band )|(?<=\bor )|(?<=\bok )|(?<=\bfine ))ill(?= \w)", "i will"),
+        (r"(?<=[a-z] )2(?= (?:the|a|an|my|your|his|her|him|them|me|go|do|be|see|get|eat|sleep|talk|take|find|you)\b)", "to"),
+        (r"(?<=[a-z] )4(?= (?:the|my|your|his|her|him|them|me|you)\b)", "for"), (r"(?<=[a-z]) ?[+&] ?(?=[a-z])", " and then "), (r"(i|we|you|he|she|they)'d", r"\1 would"), (r"(it|that|there|here|what|where|who|how|he|she|when|everything)'s", r"\1 is"),
     )
 )  # fmt: skip
+_STRETCHED = re.compile(r"(?i)\b(?=[a-z]*([a-z])(?!\1)[a-z])[a-z]*?([a-z])\2{2,}[a-z]*\b")
+_SLANG = r"(?:bruh|bro|dude|yo|ugh|omf?g|lol|lmao|haha+|tbh|ngl|um+|uh+|ew+|meh|lowkey|brb|gosh|jeez)"
+_CHATTER = re.compile(rf"(?i)^(?:{_SLANG}\b[\s,.!]*)+(?=\w)|(?<=\w)(?:[\s,.!]+(?:{_SLANG}|xd))+(?=\W*$)|\b(?:lowkey|kinda|sorta)\b ")
 _AS_HEARD = {"too the see": "to the sea", "too the": "to the", "too a": "to a", "the see": "the sea", "threw the": "through the", "their is": "there is",
              "take a step": "step", "take one step": "step"}  # fmt: skip
 _HEARD = re.compile(rf"\b(?:{'|'.join(_AS_HEARD)})\b", re.IGNORECASE)
@@ -110,10 +117,17 @@ def normalized(text: str) -> str:
 
 def written_out(text: str) -> str:
     """The line without short forms: ``don't`` is ``do not``, ``gonna`` is ``going to``."""
-    said = _HASTE.sub(lambda found: _SAID_SHORT[found[0].lower()], text.replace("’", "'"))
+    said = _CHATTER.sub("", _STRETCHED.sub(_unstretched, text.replace("’", "'")))
+    said = _HASTE.sub(lambda found: _SAID_SHORT[found[0].lower()], said)
     for found, put in _JOINED:
         said = found.sub(put, said)
     return said
+
+
+def _unstretched(found: re.Match[str]) -> str:
+    """``sooo`` is ``so``, ``gooood`` is ``good``: with each run of letters once or twice, whichever is a word."""
+    once, twice = (re.sub(r"(?i)([a-z])\1{2,}", put, found[0]) for put in (r"\1", r"\1\1"))
+    return twice if twice.lower() in vocabulary()[0] and once.lower() not in vocabulary()[0] else once
 
 
 def mended(text: str) -> str:

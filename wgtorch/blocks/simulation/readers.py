@@ -33,6 +33,9 @@ TAGS = ("other", "verb", "target", "place", "receiver", "manner")
 """What a word of an action is part of."""
 SURER = 0.95
 """Probability from which the network's reading is taken where the rules find another act."""
+DOUBTED = 0.7
+"""Probability from which what the network takes for no act, or for the reverse, is not done."""
+DOUBTFUL = "nobody can tell whether that is to be done, or only thought of"
 MOODS = ("do", "not", "unreal", "later")
 """Whether an act is to be done, not to be done, only thought of, or done after the one behind it."""
 _TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[.,!?;:“”\"*()-]")
@@ -177,8 +180,10 @@ class TrainedActionReader(RuleActionReader):
             dim=-1,
         )
         lengths = [len(text) for text in texts]
-        inward = nn.utils.rnn.pack_sequence(list(F.gelu(self.inward(h)).split(lengths)), enforce_sorted=False)
-        out = torch.cat(nn.utils.rnn.unpack_sequence(self.layers(inward)[0]))  # [N, 2 width]
+        there = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device).unsqueeze(-1)  # [texts, longest]
+        inward = h.new_zeros(*there.shape, self.layers.input_size).masked_scatter(there.unsqueeze(-1), F.gelu(self.inward(h)))
+        packed = nn.utils.rnn.pack_padded_sequence(inward, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+        out = nn.utils.rnn.pad_packed_sequence(self.layers(packed)[0], batch_first=True)[0][there]  # [N, 2 width]
         return self.heads(out), self.moods(out), self.tags(out), self.starts(out)
 
     def read(self, text: str) -> list[Action]:
@@ -233,23 +238,29 @@ def _action(verb: str, mood: str, tokens: list[str], parts: list[str]) -> Action
 def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, sure: float) -> list[Action]:
     """The reading that is taken of two: the rules', or the network's where it is sure and they find no act, or surer still and they do.
 
-    What rules say of whether something is to be done stands: a question, a condition, a denial that the network misses and one that it
-    finds alone. What the network takes for no more than thought of is not done.
+    Where one of them takes for an act what the other takes for denied, for no more than thought of or for a question, nobody knows whether
+    it is meant: it is not done, and that is said.
     """
     found, chance = guess
-    verbs = {action.verb for action in rules}
-    is_act = not verbs <= _NO_ACTS
-    if not found or "ask" in verbs or (rules[0].manner is not None and not is_act):
+    said = words(normalized(text))
+    if not found or (rules[0].manner is not None and rules[0].verb == UNKNOWN_VERB and (chance < SURER or not _IFS.isdisjoint(said))):
         return rules
     if [(action.verb, action.negated) for action in rules] == [(action.verb, action.negated) for action in found]:
         return [_merged(*both) for both in zip(rules, found, strict=True)]
-    if found[0].manner == THOUGHT and chance >= SURER:
-        return [replace(found[0], words=text)]
-    if {action.verb for action in found} <= (_NO_ACTS if is_act else _NO_ACTS - {"ask"}) or (is_act and len(found) < len(rules)):
+    done, acted = _acts(rules), _acts(found)
+    is_led = any(action.verb not in _NO_ACTS for action in rules)
+    if done - _HARMLESS and len(said) > 3 and (not acted or acted & _denied(rules) or done & _denied(found)) and chance >= DOUBTED:
+        is_told = chance >= SURER and found[0].verb in _NO_ACTS
+        return [replace(found[0], words=text)] if is_told else [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
+    if all(action.verb in _NO_ACTS for action in found):
+        is_told = chance >= SURER or (not is_led and rules[0].verb == UNKNOWN_VERB and chance >= sure)
+        return [replace(found[0], words=text)] if is_told and len(said) > 3 else rules
+    is_grave = is_led or not acted.isdisjoint(_IRREVOCABLE) or (rules[0].verb == "ask" and not text.rstrip().endswith("?"))
+    if chance < (max(sure, SURER) if is_grave else sure) or (is_led and len(found) < len(rules)):
         return rules
-    is_denied = _is_denied(rules) if is_act else not NO.isdisjoint(words(normalized(text)))
-    is_grave = is_act or not _IRREVOCABLE.isdisjoint(action.verb for action in found if not action.negated)
-    if chance < (max(sure, SURER) if is_grave else sure) or _is_denied(found) is not is_denied:
+    if rules[0].verb == "ask" and text.rstrip().endswith("?"):
+        return rules
+    if bool(_denied(found)) is not (bool(_denied(rules)) if is_led else not NO.isdisjoint(said)):
         return rules
     polite = any(action.polite for action in rules)
     return [replace(action, polite=polite, words="" if at else text) for at, action in enumerate(found)]
@@ -257,10 +268,17 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
 
 _IRREVOCABLE = frozenset(("harm", "destroy", "burn", "steal"))  # what nobody does by a guess
 _NO_ACTS = frozenset((UNKNOWN_VERB, "remark", "ask"))
+_NOT_TO_DO = frozenset(("avoid", "refrain"))
+_IFS = frozenset(["if", "unless", "provided", "whenever", "suppose", "supposing", "assuming", "should"])
+_HARMLESS = frozenset(("talk", "ask", "remark", "feel", "wish", "pray", "look", "stay", "wait", "rest", UNKNOWN_VERB))
 
 
-def _is_denied(actions: list[Action]) -> bool:
-    return any(action.negated or action.verb in ("avoid", "refrain") for action in actions)
+def _acts(actions: list[Action]) -> set[str]:
+    return {action.verb for action in actions if not action.negated} - _NO_ACTS - _NOT_TO_DO
+
+
+def _denied(actions: list[Action]) -> set[str]:
+    return {action.verb for action in actions if action.negated} | ({action.verb for action in actions} & _NOT_TO_DO)
 
 
 def _merged(rules: Action, found: Action) -> Action:

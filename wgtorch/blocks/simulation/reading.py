@@ -54,6 +54,13 @@ _SAID = re.compile(
     r"|(?:the|my|that|this|our) [\w' -]+? (?:is|are|was|were|has been|have been) (?:already |now |just )?\w+(?:ed|en|nt|own|ung)$)"
 )
 """What is only said, whatever verb it holds."""
+_UNREAL = re.compile(
+    r"^(?:in (?:my|a|the|this|that) (?:\w+ )?(?:dream|nightmare|story|tale|song|legend)|(?:one|some) ?day (?=(?:\w+ )?(?:i|we)\b)|let us (?:say|suppose|pretend|imagine)|suppose|"
+    r"(?:just )?imagine (?:(?:if|that) )?(?:i|we|me|us)|hypothetically|in theory|theoretically|(?:yesterday|long ago|years ago|last (?:night|week|month|year|summer|winter)) (?:i|we)|"
+    r"(?:i|we) (?:very )?(?:nearly|almost|accidentally)|(?:i|we) (?:would|could|might) have (?!to\b)\w+(?:ed|en|nt|ne|t|d)\b|(?:i|we) had (?:always |once )?(?:meant|intended|wanted|planned|hoped|thought)"
+    r"|(?:i|we) (?:am|was|are|were) (?:only |just )?(?:thinking|dreaming) (?:to|of|about) .* not sure)\b|^(?:i|we) \w+ .*\b(?:yesterday|last night|years ago|a while ago|long ago)$"
+)
+"""What belongs to the past, to a dream, to a day to come, to a supposition."""
 _OUT_OF = re.compile(r"\b(?:out of the question|not allowed|off limits|no option|not an option)\b")
 _LEFT_ALONE = re.compile(
     r"^(?P<lead>.*\b)?(?:leave|let) (?P<what>(?!me\b|us\b).+?) (?:alone|be|where (?:it|he|she) is|where they are|as (?:it|he|she) is|in peace)$"
@@ -171,7 +178,7 @@ class RuleReader:
         joined = " ".join(tokens)
         if wished := _WISH.match(joined):
             return Action("wish", target=joined[wished.end() :] or None, words=text)
-        if _SAID.match(joined):
+        if _SAID.match(joined) or _UNREAL.match(joined):
             return Action("remark", manner=THOUGHT, words=text)
         if (treat := _TREAT.match(joined)) and (lead := led(["have", *words(treat["what"])])) is not None and lead.verb in _TREATS:
             return self._act(lead, text, excluded, polite=True)  # "how about a swim"

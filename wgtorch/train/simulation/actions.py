@@ -90,10 +90,10 @@ class ActionReading(Objective):
         self.source, self.hidden = vectors, hidden
 
     def check(self, target: Block) -> None:
-        if not isinstance(target, TrainedActionReader) or not target.raw:
+        if not isinstance(target, TrainedActionReader) or not (target.raw or target.vectors.any()):
             raise ConfigError(
                 f"objective action_reading: the target is a {type(target).__name__}; expected a block of type {TrainedActionReader.block_type!r} "
-                "whose vectors are not made smaller yet (raw above 0)"
+                "with vectors yet to be made smaller (raw above 0), or with a reader's own (checkpoint_ref)"
             )
         if self.source is not None and not target.vectors.any():
             fill_words(target, self.source)

@@ -68,6 +68,11 @@ _PHRASED = frozenset("perform cook gather dig light extinguish eat look write cr
 _DO, _NOT, _UNREAL, _ASKS, _REMARKS, _FRONTS, _TAILS = map(
     _rows, (phrasing.DO, phrasing.NOT, phrasing.UNREAL, phrasing.ASKS, phrasing.REMARKS, phrasing.FRONTS, phrasing.TAILS)
 )
+_AFFIRMED, _DENIED, _HYPOTHETICAL, _OTHERS, _CONSIDERED, _BOTH = map(
+    _rows, (phrasing.AFFIRMED, phrasing.DENIED, phrasing.HYPOTHETICAL, phrasing.OTHERS, phrasing.CONSIDERED, phrasing.BOTH)
+)
+_MARKED = {"": None, "!": "not", "?": "unreal", "-": "told"}
+_VERB = re.compile(r"\{([bidsB])([!?-]?)\}")
 _PLAIN = "{b}|{b}|{b}|{b}|i {b}|i {b}|please {b}|let us {b}|we {b}|i will {b}|i want to {b}|i am going to {b}|can we {b}|can i {b}|i {d}|she {d}|he {s}".split(
     "|"
 )
@@ -130,16 +135,22 @@ class Grammar(Nouns):
     def line(self) -> Said:
         """One line of one to three clauses."""
         chance = self.rng.random()
-        if chance < 0.06:
+        if chance < 0.05:
             return self.unheard()
-        if chance < 0.13:
+        if chance < 0.11:
             return self.question()
-        if chance < 0.20:
+        if chance < 0.15:
             return self.remark()
-        if chance < 0.33:
+        if chance < 0.22:
+            return self.told("remark", self.rng.choice(_OTHERS))
+        if chance < 0.27:
+            return self.told("ask", self.rng.choice(_CONSIDERED))
+        if chance < 0.39:
             return self.unreal()
-        if chance < 0.75:
+        if chance < 0.70:
             return self.fronted(self.clause())
+        if chance < 0.78:
+            return self.fronted(self.led(self.rng.choice(_BOTH), "do", tail=self.rng.random() < 0.3))
         return self.several()
 
     # --- lines of a kind -------------------------------------------------------------------------------------------
@@ -168,8 +179,18 @@ class Grammar(Nouns):
         said.heads[0] = "remark"
         return said
 
+    def told(self, verb: str, lead: str) -> Said:
+        """What holds verbs and names no act: a remark, or a question."""
+        said = self.led(lead, "do", tail=False)
+        if self.rng.random() < 0.25:
+            said.join(self.filled(self.rng.choice(_TAILS), "remark").told())
+        said.heads[0] = verb
+        if verb == "ask":
+            return said.add("?") if self.rng.random() < 0.75 else said
+        return said.add(self.rng.choice((".", ".", "!", "..."))) if self.rng.random() < 0.3 else said
+
     def unreal(self) -> Said:
-        lead = self.rng.choice(_UNREAL)
+        lead = self.rng.choice(_UNREAL if self.rng.random() < 0.5 else _HYPOTHETICAL)
         said = self.led(lead, "unreal")
         if lead.split()[0] in _ASKING and not lead.startswith(("what if", "what would", "what happens")):
             said = said.told()
@@ -252,10 +273,12 @@ class Grammar(Nouns):
         """One act with its lead; now and then one that is not to be done."""
         if lead is None and (chance := self.rng.random()) < 0.45:
             return self.led(self.denied(), "not", tail=tail) if chance < 0.25 else self.phrased("do")
-        return self.led(lead or self.rng.choice(_DO if self.rng.random() < 0.7 else _PLAIN), "do", tail=tail)
+        chance = self.rng.random()
+        return self.led(lead or self.rng.choice(_DO if chance < 0.5 else _AFFIRMED if chance < 0.72 else _PLAIN), "do", tail=tail)
 
     def denied(self) -> str:
-        return self.rng.choice(_NOT if self.rng.random() < 0.75 else _PLAIN_NOT)
+        chance = self.rng.random()
+        return self.rng.choice(_NOT if chance < 0.42 else _DENIED if chance < 0.8 else _PLAIN_NOT)
 
     def phrased(self, mood: str) -> Said:
         """A clause without a lead: whole, in the passive voice, or with what it is about in front."""
@@ -282,12 +305,20 @@ class Grammar(Nouns):
             return self.phrased(mood)
         verb, frame = of or self.frame()
         said = Said()
-        for piece in re.split(r"(\{\w+\})", lead):
-            if piece in ("{b}", "{i}", "{d}", "{s}"):
+        starts = False
+        for piece in re.split(r"(\{\w+[!?-]?\}|/ )", lead):
+            if form := _VERB.fullmatch(piece):
+                mood_here = _MARKED[form[2]] or mood
+                if said.heads and (any(said.heads) or form[2]) and of is None:
+                    verb, frame = self.frame()
                 if re.match(r"(?:.* )?(?:he|she|hero|heroine|traveller|character) ", lead) and self.rng.random() < 0.7:
                     own = "his" if " he " in f" {lead} " else "her"
                     frame = re.sub(r"\bmy\b", own, re.sub(r"\bmyself\b", f"{'him' if own == 'his' else 'her'}self", frame))
-                said.join(self.filled(frame, verb, piece[1], mood))
+                act = self.filled(frame, verb, form[1].lower(), "do" if mood_here == "told" else mood_here)
+                said.join(act.told() if mood_here == "told" else act, starts=starts)
+                starts = False
+                if mood_here == "told":
+                    continue
                 if tail and (chance := self.rng.random()) < 0.28:
                     said.add(self.rng.choice(("", "", ", "))).join(self.filled(self.rng.choice(_TAILS), "remark").told())
                 elif tail and chance < 0.33:
@@ -296,10 +327,15 @@ class Grammar(Nouns):
                 said.join(self.filled(self.rng.choice(_REMARKS), "remark").told())
             elif piece == "{if}":
                 said.add(f"{self.rng.choice(_IFS)} ").join(self.filled(self.rng.choice(_REMARKS), "remark").told())
-            elif piece == "{name}":
-                said.add(self.name())
-            else:
+            elif piece == "/ ":
+                starts = True
+            elif piece.startswith("{"):
+                said.add(self.np(piece[1:-1]))
+            elif piece:
+                begin = len(said.words)
                 said.add(piece)
+                if starts and begin < len(said.words):
+                    said.starts[begin], starts = True, False
         return said
 
     def frame(self) -> tuple[str, str]:
@@ -315,6 +351,11 @@ class Grammar(Nouns):
             return self.rng.choice(_TURNS)
         verb = self.rng.choice(_WEIGHTED)
         return verb, self.rng.choice(_FRAMES[verb])
+
+    def _vp(self) -> str:
+        """What somebody else is to do."""
+        verb, frame = self.frame()
+        return " ".join(self.filled(frame if "{vp}" not in frame else "rest", verb).words)
 
     def fronted(self, said: Said) -> Said:
         """Now and then with something in front: an adverbial, somebody's name, a sigh."""
@@ -368,10 +409,10 @@ def line(rng: random.Random) -> dict[str, list[int] | list[str]]:
     said = Grammar(rng).line()
     if len(said.words) < 9 and RARE.isdisjoint(map(str.lower, said.words)):
         said.add(rng.choice(_ENDS) if rng.random() < 0.5 else f"in the {rng.choice(MARKS)} {rng.choice(PLACES)}")
-    sloppy = rng.random() < 0.25
+    sloppy = rng.choice((0.0, 0.0, 0.0, 0.0, 0.15, 0.35))
     if rng.random() < 0.07:
         said = said.without(frozenset(("the", "a", "an", "my")))
-    words = [misspelled(word, rng) if sloppy else word for word in said.words]
+    words = [misspelled(word, rng, sloppy) for word in said.words]
     if rng.random() < 0.4 and words:
         words[0] = words[0].capitalize()
     return {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 
-def misspelled(word: str, rng: random.Random) -> str:
-    """The word, now and then as it sounds, or with two letters swapped, one missing, wrong or one twice."""
-    if len(word) < 3 or not word.isalpha() or rng.random() > 0.3:
+def misspelled(word: str, rng: random.Random, share: float) -> str:
+    """The word, now and then as it sounds, or with two letters swapped, one missing, wrong or one twice; a share of the words."""
+    if len(word) < 3 or not word.isalpha() or rng.random() >= share:
         return word
     if rng.random() < 0.3:
         said, heard = rng.choice(_HEARD)

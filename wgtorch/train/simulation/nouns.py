@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
+from wgtorch.train.simulation import phrasing
 
 MARKS = (
     "misty distant lonely golden-leaved windy forgotten mossy sunlit frosty humming drowsy steep muddy ancient silver narrow weathered "
@@ -195,6 +196,29 @@ class Nouns:
     def _letter(self) -> str:
         return self._named(_LETTERS, 0.3)
 
+    def _o(self) -> str:
+        """Somebody who is not the one who types."""
+        chance = self.rng.random()
+        if chance < 0.4:
+            return self.name()
+        if chance < 0.6:
+            return f"the {self.rng.choice((*ROLES, *_PEOPLE))}"
+        if chance < 0.72:
+            return f"my {self.rng.choice(phrasing.KIN.split('|'))}"
+        return self.rng.choice(phrasing.WHO_ELSE.split("|"))
+
+    def _past(self) -> str:
+        return self.rng.choice(phrasing.PAST.split("|"))
+
+    def _kin(self) -> str:
+        return self.rng.choice(phrasing.KIN.split("|"))
+
+    def _adj(self) -> str:
+        return self.rng.choice(phrasing.FEELINGS.split("|"))
+
+    def _remark_long(self) -> str:
+        return self.rng.choice(phrasing.REMARKS_LONG.split("|"))
+
     def _remark_then(self) -> str:
         return self.rng.choice(("the sun rises", "it is dark", "nobody looks"))
 
@@ -209,7 +233,7 @@ def tag_of(slot: str, verb: str, kind: str) -> str:
     """What stands at a place of a frame is part of."""
     if slot in ("weather", "h", "x", "f", "g", "f2", "g2", "door", "tree", "lamp", "book", "hole", "letter"):
         return "target"
-    if slot in ("c", "d"):
+    if slot in ("c", "d", "vp"):
         return "manner"
     if slot in ("name", "kind", "remark", "remark_then"):
         return "target" if slot == "kind" and verb != "remark" else "other"
