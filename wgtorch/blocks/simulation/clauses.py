@@ -19,6 +19,8 @@ _ORDERLY = (
     (re.compile(r"(?i)\bin (?:the )?direction of\b"), "to"),
     (re.compile(r"(?i)\bthe time has come\b"), "it is time"),
     (re.compile(r"(?i)\bcan not not\b"), "must"),
+    (re.compile(r"(?i)\bhide and seek\b"), "tag"),
+    (re.compile(r"(?i)\b(?:do|does|did|will|would|should|could) not not\b"), ""),
     (re.compile(r"(?i)\bi am (?:afraid|sorry)(?: that|,? but)? (?=(?:i|we|you)\b)"), ""),
     (re.compile(r"(?i)\b(?:for free|free of charge)\b"), ""),
     (re.compile(r"(?i)\bover my dead body\b(?: (?:will|would|shall|do) (?:i|we|you))?"), "i will never"),
@@ -90,6 +92,8 @@ _NEVER = re.compile(
     rf"(?i)\?\W*(?:(?:me|us|now|here|really|seriously)\W+)?{_NO_DEAL}\W*$|,? (?:but|yet|however,?) (?:i|we|she|he) "
     r"(?:will|do|does|did|can|could|shall|should|would|must|dare) not(?: do (?:it|so|that))?\W*$"
 )
+_MOCKED = re.compile(r"(?i)^\W*(?:oh,? |yeah,? |yes,? )?(?:sure|right)\b\W*(?:let me just|i will just|because i would|like i would)\b")
+_JOKE = re.compile(r"(?i)[\s,.!-]+(?:(?:only|just) )?(?:kidding|joking)\W*$")
 _BEGINS = (["let"], ["i"], ["we"], ["can"], ["could"], ["please"])
 _STOPS = re.compile(r"(?i)(?:please |now )*(?:stop|quit|cease)\b")
 _BREAK = re.compile(
@@ -111,6 +115,8 @@ def clauses(text: str) -> list[str] | None:
     text = _QUOTED.sub(lambda said: said[1] if len(words(said[1])) < 3 else " ", text)
     if never := _NEVER.search(text):
         text = f"do not {text[: never.start()]}"  # "steal? never!"
+    if _MOCKED.match(text) or _JOKE.search(text):
+        text = f"do not {_JOKE.sub('', _MOCKED.sub('', text)).strip(' .!')}"  # "oh sure, let me just burn it", "burn it... just kidding"
     text = _CORRECTED.sub("", re.sub(r"(?<=\w)\s*\([^()]*\)", "", text))
     found: list[str] = []
     for sentence in re.findall(r"[^.!?;:\n]+(?:[.!?;:]+(?!\w)|\n|$)|[^.!?;:\n]*[.!?;:]\w[^.!?\n]*[.!?]*", text):

@@ -261,7 +261,7 @@ def _turns(lead: list[str], at: int) -> bool:
     if (word == "last" and before == "at") or (_base(word) == "stop" and behind[:1] == ["to"]):
         return False  # "stops to listen"
     if word in ("tired", "sick", "done", "finished"):
-        return behind[:1] == ["of"] or at == len(lead) - 1  # "tired of waiting", "done waiting"
+        return behind[:1] == ["of"] or (word in ("done", "finished") and at == len(lead) - 1)  # "tired of waiting", "done waiting"
     return word in TURNS or _base(word) in TURNS
 
 

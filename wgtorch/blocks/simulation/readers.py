@@ -31,8 +31,10 @@ LONGEST = 2000
 """Characters of an action that are read."""
 TAGS = ("other", "verb", "target", "place", "receiver", "manner")
 """What a word of an action is part of."""
-SURER = 0.95
+SURER = 0.85
 """Probability from which the network's reading is taken where the rules find another act."""
+SUREST = 0.95
+"""Probability from which the network is followed where the rules find another act."""
 DOUBTED = 0.7
 """Probability from which what the network takes for no act, or for the reverse, is not done."""
 DOUBTFUL = "nobody can tell whether that is to be done, or only thought of"
@@ -137,7 +139,9 @@ class TrainedActionReader(RuleActionReader):
 
     def made_small(self) -> TrainedActionReader:
         """The same reader with its words' vectors made: what ships."""
-        small = TrainedActionReader(**{**self.config, "raw": 0, "buckets": None, "depth": None})
+        small = TrainedActionReader(
+            **{key: value for key, value in self.config.items() if key not in ("checkpoint_ref", "buckets", "depth")} | {"raw": 0}
+        )
         small.load_state_dict(
             {
                 name: self.narrow(value) if name == "vectors" else value
@@ -243,7 +247,9 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
     """
     found, chance = guess
     said = words(normalized(text))
-    if not found or (rules[0].manner is not None and rules[0].verb == UNKNOWN_VERB and (chance < SURER or not _IFS.isdisjoint(said))):
+    if not found or (
+        rules[0].manner is not None and rules[0].verb in (UNKNOWN_VERB, "remark") and (chance < SURER or not _IFS.isdisjoint(said))
+    ):
         return rules
     if [(action.verb, action.negated) for action in rules] == [(action.verb, action.negated) for action in found]:
         return [_merged(*both) for both in zip(rules, found, strict=True)]
@@ -253,12 +259,14 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
         is_told = chance >= SURER and found[0].verb in _NO_ACTS
         return [replace(found[0], words=text)] if is_told else [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
     if all(action.verb in _NO_ACTS for action in found):
-        is_told = chance >= SURER or (not is_led and rules[0].verb == UNKNOWN_VERB and chance >= sure)
+        is_told = not done and (chance >= SURER or (not is_led and rules[0].verb == UNKNOWN_VERB and chance >= sure))
         return [replace(found[0], words=text)] if is_told and len(said) > 3 else rules
-    is_grave = is_led or not acted.isdisjoint(_IRREVOCABLE) or (rules[0].verb == "ask" and not text.rstrip().endswith("?"))
-    if chance < (max(sure, SURER) if is_grave else sure) or (is_led and len(found) < len(rules)):
+    if is_led and (rules[0].verb == "again" or not (done or acted) or len(found) < len(rules) or chance < SUREST):
         return rules
-    if rules[0].verb == "ask" and text.rstrip().endswith("?"):
+    if (len(said) < 3 or acted & _IRREVOCABLE - done) and chance < SURER:
+        return rules
+    is_asked = rules[0].verb == "ask"
+    if not is_led and (chance < (SURER if is_asked else sure if acted else DOUBTED) or (is_asked and text.rstrip().endswith("?"))):
         return rules
     if bool(_denied(found)) is not (bool(_denied(rules)) if is_led else not NO.isdisjoint(said)):
         return rules
@@ -269,7 +277,7 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
 _IRREVOCABLE = frozenset(("harm", "destroy", "burn", "steal"))  # what nobody does by a guess
 _NO_ACTS = frozenset((UNKNOWN_VERB, "remark", "ask"))
 _NOT_TO_DO = frozenset(("avoid", "refrain"))
-_IFS = frozenset(["if", "unless", "provided", "whenever", "suppose", "supposing", "assuming", "should"])
+_IFS = frozenset(["if", "unless", "provided", "whenever", "suppose", "supposing", "assuming", "should", "case"])
 _HARMLESS = frozenset(("talk", "ask", "remark", "feel", "wish", "pray", "look", "stay", "wait", "rest", UNKNOWN_VERB))
 
 
