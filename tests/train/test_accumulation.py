@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wgtorch.core.errors import TrainingError
 from wgtorch.train import Trainable
 from wgtorch.train.averaging import Averaging
 from wgtorch.train.fitting import fit
+from wgtorch.train.interrupts import begin_worker
 from wgtorch.train.objectives.tokens import NextToken
 
 pytestmark = pytest.mark.filterwarnings(
@@ -139,6 +141,76 @@ def test_an_interrupt_leaves_a_checkpoint_from_which_it_goes_on_exactly(how: str
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
     together = {**losses(tmp_path / "part"), **losses(tmp_path / "again")}
     assert together == losses(tmp_path / "whole")
+
+
+class StopsBeside(Distance):
+    """Is sent a signal while it validates, or makes samples that take long, after some steps."""
+
+    def __init__(self, where: str, number: int) -> None:
+        super().__init__()
+        self.where, self.number, self.seen, self.was_left = where, number, 0, True
+
+    def forward(self, target: Any, batch: Any, step: Any) -> Tensor:
+        self.seen += step.training
+        if self.where == "validation" and self.seen == 3 and not step.training:
+            os.kill(os.getpid(), self.number)
+        return super().forward(target, batch, step)
+
+    def samples(self, target: Any, batch: Any, step: Any) -> dict[str, Any]:
+        if self.where == "samples" and self.seen == 3:
+            os.kill(os.getpid(), self.number)
+            self.was_left = False
+        return {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["validation", "samples"])
+def test_an_interrupt_of_what_is_done_beside_steps_leaves_a_checkpoint_too(where: str, number: int, tmp_path: Path) -> None:
+    settings = run_settings(trainer={**QUIET, "max_steps": 6, "val_check_interval": 3}, checkpoint={"every": 1000})
+    settings.update(ema={"decay": 0.5}, samples={"every": 3})
+    whole = fit(target(), settings, tmp_path / "whole")
+    objective = StopsBeside(where, number)
+    with pytest.raises(SystemExit) as stopped:
+        fit(target(), {**settings, "objective": objective}, tmp_path / "part")
+    assert (stopped.value.code, objective.seen, objective.was_left) == (128 + number, 3, True)
+    again = fit(target(), settings, tmp_path / "again", resume=tmp_path / "part")
+    for one, other in ((whole, again), (whole.averaging, again.averaging)):
+        for name, value in one.state_dict().items():  # type: ignore[union-attr]
+            torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)  # type: ignore[union-attr]
+
+
+def test_an_interrupt_before_the_first_step_ends_at_once_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Setting(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("went on")
+
+    with pytest.raises(SystemExit) as stopped:
+        fit(target(), {**run_settings(), "callbacks": [Setting()]}, tmp_path)
+    assert stopped.value.code == 143
+    assert "before the first step" in caplog.text
+
+
+def test_a_worker_outlives_a_first_signal_to_all_processes_of_a_job() -> None:
+    context = torch.multiprocessing.get_context("fork")
+    is_ready = context.Event()
+    worker = context.Process(target=_works, args=(is_ready,))
+    worker.start()
+    assert is_ready.wait(60)
+    os.kill(worker.pid, signal.SIGINT)  # type: ignore[arg-type]
+    worker.terminate()
+    worker.join(1)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGTERM
+
+
+def _works(is_ready: Any) -> None:
+    begin_worker(0, rank=0)
+    is_ready.set()
+    while True:
+        time.sleep(0.05)
 
 
 def test_a_loss_that_is_no_number_leaves_weights_and_checkpoints_as_they_were(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from PIL import Image
 from tests.integrations.diffusers import tiny
 from tests.integrations.transformers.tiny import language_model
 from tests.train.test_conf import COMMANDS, CONF, composed
+from tests.train.toys import Linear, Numbers, chain, run_settings
 from wgtorch.cli.train import TARGETS, experiments, run
 from wgtorch.core.errors import WgtorchError
+from wgtorch.train.fitting import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HEADS = {name: command for name, command in reversed(COMMANDS) if name.startswith("experiment/")}
@@ -75,6 +77,16 @@ def refused(config: Mapping[str, Any], folder: Path, monkeypatch: pytest.MonkeyP
     except WgtorchError as error:
         return str(error)
     raise AssertionError("neither trained nor refused")
+
+
+def test_what_an_adapter_or_endless_data_looks_at_first_is_refused_alike(tmp_path: Path) -> None:
+    class Endless(Numbers):
+        fresh = True
+
+    with pytest.raises(WgtorchError, match="objective: found"):
+        fit(chain(Linear()), run_settings(objective=7.5, lora={"rank": 2}), tmp_path)
+    with pytest.raises(WgtorchError, match=r"cache.*latents"):
+        fit(chain(Linear()), run_settings(data=Endless(), cache={"latents": "maybe!"}), tmp_path)
 
 
 def trials(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, Any]]:

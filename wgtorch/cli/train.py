@@ -324,7 +324,11 @@ def program(arguments: Sequence[str] | None = None) -> None:
     def job(config: Any) -> float | None:
         return task(config, sweep)
 
-    hydra.main(version_base=None, config_path=path, config_name="train")(job)()
+    try:
+        hydra.main(version_base=None, config_path=path, config_name="train")(job)()
+    except KeyboardInterrupt:  # while models and data are made ready
+        print("train: interrupted before the training began", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     if sweep.failed:
         sys.exit(sweep.report())
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,8 +28,9 @@ from wgtorch.train.colours import begin_with_colours
 from wgtorch.train.data.base import Data
 from wgtorch.train.export import Export
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
-from wgtorch.train.interrupts import interruptible
+from wgtorch.train.interrupts import Interrupts, begin_worker
 from wgtorch.train.loggers import log_settings, loggers_of
+from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments
 from wgtorch.train.registries import check_settings as check_settings_of
@@ -92,6 +94,8 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
         raise ConfigError(f"data: found {describe(data)}; expected Data, a name or {{'type': name, ...}}")
     pl.seed_everything(seed, workers=True, verbose=False)
     objective = build(ObjectiveRegistry, settings["objective"], "objective")
+    if not isinstance(objective, Objective):
+        raise ConfigError(f"objective: found {describe(objective)}; expected an Objective, a name or {{'type': name, ...}}")
     word = _word_of(settings)
     if word is not None:
         word.add(target, folder / "tokenizers")
@@ -114,10 +118,11 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     folder.mkdir(parents=True, exist_ok=True)
     held_out = data.validation() is not None
     with _quiet():
-        trainer = make_trainer(trainable, settings, folder, held_out=held_out)
+        interrupts = Interrupts()
+        trainer = make_trainer(trainable, settings, folder, held_out=held_out, interrupts=interrupts)
         _end_by_steps(trainer, data, seed)
         log_settings(trainer.loggers, {key: value for key, value in settings.items() if key != "callbacks"})
-        with interruptible(trainer):
+        with interrupts.heard(trainer):
             trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)
     with trainable.averaged(), whole(trainable):
         if export is not None and trainer.is_global_zero:
@@ -166,7 +171,7 @@ def _plain_settings(
     """The types of the settings that are no mappings."""
 
 
-def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path, *, held_out: bool) -> pl.Trainer:
+def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path, *, held_out: bool, interrupts: Interrupts) -> pl.Trainer:
     """Lightning's Trainer for a run; ``trainer`` of the settings are its arguments.
 
     Raises:
@@ -192,9 +197,10 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
     progress = own.pop("enable_progress_bar", True)
     if not isinstance(progress, bool):
         raise ConfigError(f"trainer.enable_progress_bar: found {progress!r}; expected true or false")
-    callbacks: list[pl.Callback] = [LearningRateMonitor("step"), *checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)]
+    kept = checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)
+    callbacks: list[pl.Callback] = [interrupts, LearningRateMonitor("step"), *kept]
     if settings.get("samples"):
-        callbacks.append(built_from(Samples, settings["samples"], "samples", folder=folder / "samples"))
+        callbacks.append(built_from(Samples, settings["samples"], "samples", folder=folder / "samples", interrupts=interrupts))
     for callback in settings.get("callbacks") or ():
         if not isinstance(callback, pl.Callback):
             raise ConfigError(
@@ -242,7 +248,7 @@ def _cache_of(settings: Mapping[str, Any] | str | None, data: Data) -> dict[str,
     if settings is None or settings is False:
         return None
     found: dict[str, Any] = {} if settings == "memory" else dict(settings) if isinstance(settings, Mapping) else {"folder": settings}
-    if data.is_endless and found.get("latents", True):
+    if data.is_endless and found.get("latents", True) is True:  # what is no flag is refused where it is read
         _log.info("latents of pictures are not kept: the data never gives the same picture twice")
         found["latents"] = False
     return found
@@ -337,7 +343,12 @@ class _Loaders(pl.LightningDataModule):
 
     def _loaders(self) -> tuple[Any, Any]:
         assert self.trainer is not None
-        return self.data.loaders(seed=self.seed, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+        rank = self.trainer.global_rank
+        found = self.data.loaders(seed=self.seed, rank=rank, world_size=self.trainer.world_size)
+        for loader in found:
+            if loader is not None and loader.worker_init_fn is None:
+                loader.worker_init_fn = partial(begin_worker, rank=rank)
+        return found
 
     def train_dataloader(self) -> TRAIN_DATALOADERS:
         return self._loaders()[0]

@@ -23,13 +23,12 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.checkpoint.save import save_checkpoint
 from wgtorch.core.errors import CheckpointError, ConfigError, suggest
 from wgtorch.core.kinds import describe
-from wgtorch.train.interrupts import stops_now
+from wgtorch.train.interrupts import Interrupted
 from wgtorch.train.trainable import Trainable
 
 _log = logging.getLogger(__name__)
@@ -124,7 +123,7 @@ class LastCheckpoint(_Folder):
         super().__init__(folder, "last", every_n_train_steps=every)
         self.folder = folder
         self._loops: dict[str, Any] | None = None
-        self._is_interrupted, self._is_agreed = False, False
+        self._is_interrupted = False
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
@@ -133,19 +132,18 @@ class LastCheckpoint(_Folder):
         args[0].is_stepping = False
         self._loops = trainer.fit_loop.state_dict()
 
-    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        super().on_train_batch_start(trainer, *args)
-        if self._loops is not None and stops_now(trainer):
-            self._is_agreed = True
-            raise KeyboardInterrupt
-
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        together = trainer.world_size == 1 or self._is_agreed or isinstance(exception, SIGTERMException)
-        if not isinstance(exception, (KeyboardInterrupt, SIGTERMException)) or self._loops is None or not together:
-            return  # a failure leaves the last good checkpoint; one process alone cannot write what all of them hold
+        if not isinstance(exception, (KeyboardInterrupt, Interrupted)):
+            return  # a failure leaves the last good checkpoint
+        if self._loops is None:
+            _log.warning("interrupted before the first step: no checkpoint was written")
+            return
+        if trainer.world_size > 1 and not getattr(exception, "is_agreed", False):
+            _log.warning("interrupted in one process, which cannot write what all of them hold: %s is as it was", self.folder)
+            return
         if pl_module.is_stepping:
             _log.warning(
                 "interrupted inside a step of the optimizer, half of which is no state to go on from: %s is as it was", self.folder
@@ -156,7 +154,8 @@ class LastCheckpoint(_Folder):
             trainer.save_checkpoint(self.folder / "last")
         finally:
             self._is_interrupted = False
-        _log.warning("interrupted after %s steps; go on with resume=%s", trainer.global_step, self.folder / "last")
+        if trainer.is_global_zero:
+            _log.warning("interrupted after %s steps; go on with resume=%s", trainer.global_step, self.folder / "last")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._is_interrupted and self._loops is not None:  # of a batch that was begun nothing is left

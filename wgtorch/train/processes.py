@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WORLD_SIZE")
+_LEADER = "WGTORCH_LEADER"
 
 
 def is_follower() -> bool:
     """True in a process that another one has started to train with it."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+@contextmanager
+def tied_to_leader() -> Iterator[None]:
+    """Inside, the processes that this one starts to train with it end within a second of its end, which they would wait for otherwise."""
+    if is_follower():
+        if _LEADER in os.environ:
+            threading.Thread(target=_end_with, args=(int(os.environ[_LEADER]),), daemon=True).start()
+        yield
+        return
+    os.environ[_LEADER] = str(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(_LEADER, None)
+
+
+def _end_with(leader: int) -> None:
+    while os.getppid() == leader:
+        time.sleep(1)
+    os._exit(1)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from wgtorch.core.errors import ConfigError
 from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.storage.encoding import write_png
+from wgtorch.train.interrupts import Interrupts
 from wgtorch.train.loggers import log_pictures, log_texts
 from wgtorch.train.randomness import kept_generators
 from wgtorch.train.trainable import Trainable
@@ -27,12 +29,14 @@ class Samples(pl.Callback):
         folder: where pictures (``000500_pictures.png``) and texts (``000500_texts.txt``) go.
         every: steps.
         count: rows of the batch that are used at most.
+        interrupts: hears the signals at which the samples of the moment are left out.
     """
 
-    def __init__(self, folder: Path, *, every: int = 500, count: int = 16) -> None:
+    def __init__(self, folder: Path, *, every: int = 500, count: int = 16, interrupts: Interrupts | None = None) -> None:
         if every < 1 or count < 1:
             raise ConfigError(f"samples: found every {every} and count {count}; expected at least 1 each")
         self.folder, self.every, self.count = folder, every, count
+        self._interrupts = interrupts
         self._batch: Any = None
         self._last = -1
 
@@ -68,10 +72,12 @@ class Samples(pl.Callback):
             return
         batch = trainable.transfer_batch_to_device(batch, trainable.device, 0)
         modes = {module: module.training for module in trainable.modules()}
+        found: Mapping[str, Any] = {}
+        interrupts = None if trainable.is_sharded else self._interrupts
         with kept_generators(trainable.seed), torch.no_grad(), trainable.averaged():
             trainable.eval()
             try:
-                with trained_adapters_active(trainable.target):
+                with trained_adapters_active(trainable.target), nullcontext() if interrupts is None else interrupts.may_be_left():
                     found = trainable.objective.samples(trainable.target, batch, trainable.step_of(0, training=False))
             finally:
                 for module, mode in modes.items():
