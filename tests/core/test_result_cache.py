@@ -6,9 +6,12 @@ import asyncio
 import copy
 import pickle
 import threading
+from collections import OrderedDict
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +25,11 @@ from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
 from wgtorch.world_runtime.state import State
+
+
+@dataclass
+class Words:
+    text: str
 
 
 def kept(child: object, values: dict, result: object = "result", **limits: int) -> UnfinishedResults:
@@ -58,6 +66,35 @@ def test_what_was_changed_in_place_since_is_another_call() -> None:
     assert ResultCache(unfinished).find(("a",), child, values) is MISSING
     found = ResultCache(unfinished).find(("a",), child, {"x": torch.ones(2), "words": ["sea"]})
     assert torch.equal(found["y"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        (np.ones(3), lambda value: value.fill(5)),
+        (OrderedDict(a=1), lambda value: value.update(a=2)),
+        ({"sea"}, lambda value: value.add("storm")),
+        (bytearray(b"sea"), lambda value: value.extend(b"s")),
+        (Words("sea"), lambda value: setattr(value, "text", "storm")),
+    ],
+)
+def test_objects_of_others_that_were_changed_in_place_are_another_call_and_results_stay_as_they_came(value: Any, change: Any) -> None:
+    child, result = torch.nn.Identity(), copy.deepcopy(value)
+    unfinished = kept(child, {"x": value}, {"y": result})
+    change(result)
+    found = ResultCache(unfinished).find(("a",), child, {"x": copy.deepcopy(value)})
+    assert found is MISSING or repr(found["y"]) == repr(value)
+    unfinished = kept(child, {"x": value})
+    change(value)
+    assert ResultCache(unfinished).find(("a",), child, {"x": value}) is MISSING
+
+
+def test_what_cannot_be_copied_is_not_kept_and_a_smaller_bound_holds_at_once() -> None:
+    assert len(kept(torch.nn.Identity(), {"x": threading.Lock()})) == 0
+    unfinished = kept(torch.nn.Identity(), {}, np.ones(1000))
+    assert unfinished.bytes >= 8000
+    unfinished.max_bytes = 100
+    assert (len(unfinished), unfinished.bytes) == (0, 0)
 
 
 def test_no_more_is_kept_than_allowed_and_it_can_be_forgotten() -> None:
@@ -109,6 +146,15 @@ class Drawn(Ask):
         return {"y": x}
 
 
+class Parse(Block):
+    """Fails at what it is given, as long as that is not a number."""
+
+    outputs = {"y": "number"}
+
+    def forward(self, text: str) -> int:
+        return int(text)
+
+
 def asking(*names: str, wrong: str = "bad") -> Graph:
     graph = Graph("g")
     for name in names:
@@ -145,6 +191,22 @@ def test_a_run_that_fails_again_loses_nothing() -> None:
     with pytest.raises(ValueError, match="no answer"):
         graph.run({**inputs, "three": "other"})
     assert asked(graph) == {"one": ["bad"] * 4, "two": ["slow"], "three": ["slow", "other"]}, "what was changed is asked for"
+
+
+def test_a_run_does_not_fail_at_the_same_answer_for_ever() -> None:
+    class Answers(Ask):
+        def said(self, x: str) -> str:
+            return ["oops", "7"][len(self.asked) - 1]
+
+    graph = Graph("g")
+    graph.add_node(Answers(), "ask")
+    graph.add_node(Parse(), "parse")
+    graph.add_edge("ask.y", "parse.text")
+    graph.infer_exposed_ports()
+    for _ in range(2):  # the second time with the answer of the first, as what failed may have been mended
+        with pytest.raises(ValueError, match="oops"):
+            graph.run({"x": "the sea"})
+    assert graph.run({"x": "the sea"}) == {"y": 7}
 
 
 def test_a_node_whose_config_was_changed_is_asked_again() -> None:

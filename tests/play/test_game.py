@@ -126,6 +126,16 @@ def test_a_failure_is_told_and_the_next_action_tries_again(game):
     assert game.world.life.passes == 1
 
 
+def test_an_edit_of_the_newest_stored_episode_is_seen(game):
+    played(game, "sing", "dance")
+    assert [entry["texts"]["intent"] for entry in view_of(game)["episodes"]][-1] == "It comes to pass: dance"
+    past = view_of(game)["past"]
+    game.edit("intent", "It rains frogs")
+    game.wait(30)
+    view = view_of(game)
+    assert view["episodes"][-1]["texts"]["intent"] == "It rains frogs" and view["past"] != past
+
+
 @pytest.mark.parametrize(
     ("slot", "text", "words"),
     [("intnet", "x", "did you mean 'intent'"), ("artifacts", "x", "cannot be written as text")],

@@ -174,7 +174,7 @@ class Game:
             if is_over:
                 self._back_to_before_telling(slot)
             self.world.edit(**{slot: value})
-            self.episodes[self.branch].changed()
+            self.episodes[self.branch].forget()  # the newest stored step may be another now
             self.publish("changed")
             if is_over and self.world.life.stage > told:
                 self._begin(None, self._pass)  # the stages that made something of it run again

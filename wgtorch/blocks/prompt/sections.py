@@ -7,7 +7,7 @@ import re
 _TAG = re.compile(r"<(/?[^\W\d][^<>]*|\s*/?\s*[^\W\d][\w-]*\s*)>")  # "a < b and b > c" is none
 _BEGINNING = re.compile(r"<(?=/?[^\W\d])")
 _TURN = re.compile(
-    r"<[|\uff5c][^<>\n]*>|<[^<>\n]*[|\uff5c]>|</?s>|<(?:start|end)_of_turn>|<</?SYS>>"
+    r"<[|\uff5c][^<>\s]+>|<[^<>\s]+[|\uff5c]>|</?s>|<(?:start|end)_of_turn>|<</?SYS>>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT))\]"
 )
 """What chat templates begin and end turns with: ChatML, Llama, Phi, DeepSeek; Gemma; Mistral."""

@@ -26,13 +26,12 @@ class ActiveCall:
         item: its place in a mapped list.
     """
 
-    __slots__ = ("around", "draws", "had_gradients", "item", "run", "step")
+    __slots__ = ("around", "draws", "item", "run", "step")
 
     def __init__(self, run: RunContext, step: Any = None, item: int | None = None) -> None:
         self.run, self.step, self.item = run, step, item
         self.draws = 0
         self.around = None if torch.compiler.is_compiling() else hooks_here()
-        self.had_gradients = torch.is_grad_enabled()
 
     def child(self) -> RunContext:
         """The run as a level that is called inside the node sees it: all of it is wanted, nothing is given."""
@@ -49,7 +48,7 @@ class ActiveCall:
             rng = Rng.of(self.run.key, self.run.sample)
         else:
             rng = self.run.rng(self.step.node, item=self.item)
-        draw_again_in(partial(self._again, self.run, self.step, self.item, self.draws), self.around, self.had_gradients)
+        draw_again_in(partial(self._again, self.run, self.step, self.item, self.draws), self.around)
         rng.key = key_of_draw(rng.key, self.draws)  # type: ignore[arg-type]
         self.draws += 1
         return rng

@@ -221,10 +221,15 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
     if results is not None and (known := results.find(key, child, values)) is not MISSING:
         return known
     cached = None if run is None else run.options.cache
-    if cached is not None and cached.is_on:
-        result = _through_cache(cached, node, child, call, values, run, item)  # type: ignore[arg-type]
-    else:
-        result = _joined(node, child, call, values, run, item)
+    try:
+        if cached is not None and cached.is_on:
+            result = _through_cache(cached, node, child, call, values, run, item)  # type: ignore[arg-type]
+        else:
+            result = _joined(node, child, call, values, run, item)
+    except Exception:
+        if results is not None:
+            results.has_failed = True
+        raise
     if results is not None:
         results.keep(key, child, values, result)
     return result

@@ -23,15 +23,14 @@ def hooks_here() -> Any:
     return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
-def draw_again_in(again: Callable[[], AbstractContextManager[Any]], around: Any, had_gradients: bool) -> None:
+def draw_again_in(again: Callable[[], AbstractContextManager[Any]], around: Any) -> None:
     """Has the checkpointed regions that a call is in computed again inside ``again()``, unless that is settled already.
 
     Args:
         again: serves the draws that come next.
         around: :func:`hooks_here` when the call began; what is around it begins the call anew.
-        had_gradients: whether gradients were on when the call began.
     """
-    if had_gradients and not torch.is_grad_enabled():  # as they are inside of use_reentrant=True
+    if not torch.is_grad_enabled():  # as it is inside of use_reentrant=True
         for context in _reentrant_regions():
             if not isinstance(context.run_function, _Again):
                 context.run_function = _Again(context.run_function, again)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +55,8 @@ class UnfinishedResults:
     """What nodes that wait, as on a model behind an API, brought in runs that failed: ``level.unfinished``.
 
     The next run of the level that makes the same call - the same node with the same config, inputs, iteration, item and, where it draws,
-    seed - is given the result in place of a call. A result is given once, so nothing is left of a run that succeeded when made again.
+    seed - is given the result in place of a call. A result is given once, so nothing is left of a run that succeeded when made again,
+    nor of one that was given answers and failed at them: where no call of a node that waits has failed, the next run asks anew.
 
     Example:
         >>> graph.run({"prompt": "the sea"}, seed=7)         # one of three models fails; the other two were paid for
@@ -69,11 +71,11 @@ class UnfinishedResults:
     """
 
     def __init__(self, max_bytes: int | None = 2**28) -> None:
-        self.max_bytes = max_bytes
         self.bytes = 0
         self._results: OrderedDict[int, _Result] = OrderedDict()
         self._by_key: dict[Key, list[_Result]] = {}
         self._lock = threading.Lock()
+        self.max_bytes = max_bytes
         self._fingerprints = Fingerprints(ContentDigests(), persistent=False)
 
     @property
@@ -86,6 +88,8 @@ class UnfinishedResults:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise PortTypeError(f"unfinished.max_bytes: found {describe(value)}; expected a number of bytes, or None for no limit")
         self._max_bytes = value
+        with self._lock:
+            self._trim()
 
     def clear(self) -> None:
         """Forgets all of them."""
@@ -138,12 +142,15 @@ class UnfinishedResults:
                 self._results[id(result)] = result
                 self._by_key.setdefault(result.key, []).append(result)
                 self.bytes += result.size
-            while self.max_bytes is not None and self.bytes > self.max_bytes:
-                self._drop(next(iter(self._results.values())))
+            self._trim()
 
     def put_stored(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Takes what was told in another process. A result is given to a child of the same config."""
         self.put(_Result(tuple(entry["key"]), entry["child"], entry["values"], entry["result"], 0) for entry in entries)
+
+    def _trim(self) -> None:
+        while self.max_bytes is not None and self.bytes > self.max_bytes:
+            self._drop(next(iter(self._results.values())))
 
     def _drop(self, result: _Result) -> None:
         del self._results[id(result)]
@@ -157,13 +164,13 @@ class UnfinishedResults:
             return known.child == _described(child)
         if known.child is child and id(child) not in seen:
             seen[id(child)] = self._fingerprint(child)
-        return known.child is child and known.fingerprint == seen[id(child)]
+        return known.child is child and known.fingerprint is not None and known.fingerprint == seen[id(child)]
 
     def _fingerprint(self, child: Any) -> bytes | None:
         """What a child computes with, in train and eval alike: these results are of runs without gradients."""
         try:
             parts = self._fingerprints.parts(child)
-        except NoDigest:  # it is told by being the same object
+        except NoDigest:  # nothing tells whether it was changed, so it is asked again
             return None
         return self._fingerprints.digest({part: value for part, value in parts.items() if part[1] != "training"})
 
@@ -173,6 +180,10 @@ class ResultCache:
 
     May be used from several threads.
 
+    Attributes:
+        has_given: a call was given the result of an earlier run.
+        has_failed: a call of a node that waits has failed.
+
     Args:
         earlier: what earlier runs brought.
         on_keep: told of every result when it comes, as plain data and tensors for :meth:`UnfinishedResults.put_stored` in another process.
@@ -180,6 +191,7 @@ class ResultCache:
 
     def __init__(self, earlier: UnfinishedResults, on_keep: Callable[[dict[str, Any]], None] | None = None) -> None:
         self._earlier, self._on_keep = earlier, on_keep
+        self.has_given = self.has_failed = False
         self._own: list[_Result] = []
         self._seen: dict[int, bytes | None] = {}
         self._bytes = 0
@@ -190,12 +202,16 @@ class ResultCache:
         known = self._earlier.take(key, child, values, self._seen)
         if known is None:
             return MISSING
+        self.has_given = True
         self._hold(known)
         return _snapshot(known.result)
 
     def keep(self, key: Key, child: object, values: Mapping[str, Any], result: Any) -> None:
-        """Takes a result."""
-        own, kept = _snapshot(dict(values)), _snapshot(result)  # either may be changed in place by whoever has it
+        """Takes a result; not that of which no copy can be made."""
+        try:
+            own, kept = _snapshot(dict(values)), _snapshot(result)  # either may be changed in place by whoever has it
+        except Exception:  # whatever a foreign class does when copied
+            return
         self._hold(_Result(key, child, own, kept, _size(own) + _size(kept)))
         if self._on_keep is not None and (described := _described(child)) is not None:
             self._on_keep({"key": key, "child": described, "values": own, "result": kept})
@@ -239,6 +255,8 @@ class keeps_results:
         if self._results is None:
             return
         self.run.options.results = None
+        if self._results.has_given and not self._results.has_failed:
+            return  # it fails at what the answers say, and is not to fail at the same ones for ever
         if isinstance(error, (Exception, KeyboardInterrupt)) and (count := self._results.end()):
             what, where = "1 answer that came is" if count == 1 else f"{count} answers that came are", self.level.block_id
             error.add_note(f"{what} kept: {where}, run again with the same inputs and seed, does not ask for it again (see unfinished)")
@@ -254,14 +272,14 @@ def _described(child: object) -> str | None:
 
 
 def _snapshot(value: Any) -> Any:
-    """A value whose tensors, lists and mappings are its own."""
+    """A value that nobody else changes: its tensors, lists, mappings and objects are its own."""
     if isinstance(value, Tensor):
         return value.clone()
     if type(value) is dict:
         return {key: _snapshot(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(_snapshot, value))
-    return value
+    return copy.deepcopy(value)
 
 
 def _size(value: Any) -> int:
@@ -272,13 +290,11 @@ def _size(value: Any) -> int:
         return sum(_size(key) + _size(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return sum(map(_size, value))
-    return len(value) if isinstance(value, (str, bytes)) else 8
+    return len(value) if isinstance(value, (str, bytes)) else int(getattr(value, "nbytes", 0)) or sys.getsizeof(value)
 
 
 def is_same(first: Any, second: Any) -> bool:
     """True for equal values of equal types."""
-    if first is second:
-        return True
     if type(first) is not type(second):
         return False
     if isinstance(first, Tensor):
