@@ -116,8 +116,7 @@ class Registry(Generic[T]):
             load: load all of them first; False tells of those that were asked for so far.
         """
         for name in list(self._entry_points()) if load else ():
-            is_taken = name in self._provided() or name in self._lazy
-            if name not in self._loaded_modules and name not in self._faults and (is_taken or name not in self._entries):
+            if name not in self._loaded_modules and name not in self._faults:
                 with suppress(WgtorchError):
                     self._load_point(name)
         return tuple(self._faults.values())
@@ -171,7 +170,7 @@ class Registry(Generic[T]):
                     package = loaded.__name__.partition(".")[0]
                     if not any(_origin(entry).partition(".")[0] == package for entry in self._entries.values()):
                         raise StructureError(f"the module registers no {self.what} when it is imported")
-                elif name not in self._entries:
+                else:
                     self.register(name, self.accept(name, loaded) if self.accept is not None else loaded)
         except (Exception, SystemExit) as error:  # a module that is a script ends by sys.exit
             reason = str(error) if isinstance(error, StructureError) else f"{type(error).__name__}: {error}"
