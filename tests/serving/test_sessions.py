@@ -168,3 +168,17 @@ def test_a_session_tells_what_its_models_used() -> None:
     sessions.act(two.id, {"num_steps": 1})
     assert [(each.told()["used"]["calls"], each.told()["used"]["cost"]) for each in (one, two)] == [(3, 0.75), (1, 0.25)]
     assert one.told()["used"]["prompt_tokens"] == 15
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["memory", "folder"])
+def test_a_new_session_begins_where_serving_began(kept: bool, tmp_path: Path) -> None:
+    world = World.from_template("default", steps=1, larger=False)
+    if kept:
+        world.set_storage({"state_dir": tmp_path / "served"})
+    world.run(num_steps=2, seed=3)
+    sessions = Sessions(WorldService(world), most=3, folder=tmp_path / "sessions" if kept else None)
+    sessions.service.answer({"action": "go to the sea"})
+    assert world.life.passes == 3
+    made = sessions.create()
+    assert made.world.life.passes == 2 and "sea" not in str(sessions.look(made.id)["state"]["intent"].get("action"))
+    assert sessions.act(made.id, {"num_steps": 1})["passes"] == 3

@@ -9,12 +9,12 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.errors import RequestError, suggest
+from wgtorch.core.errors import RequestError, StorageError, suggest
 from wgtorch.serving.services import Tell, WorldService
 from wgtorch.world import World
 
@@ -83,6 +83,9 @@ class Sessions:
 
     def __init__(self, service: WorldService, *, most: int, folder: str | Path | None = None) -> None:
         self.service = service
+        self.begins: World | None = None
+        with suppress(StorageError):  # storage without a log, of which a session says so itself
+            self.begins = service.level.fork()
         self.most = most
         self.folder = None if folder is None else Path(folder)
         self._sessions: dict[str, Session] = {}
@@ -111,11 +114,16 @@ class Sessions:
         with self._lock:
             if session_id in self._sessions or not (self.folder / session_id).is_dir():
                 return self._sessions.get(session_id)
-            world = self.service.level.fork()
+            world = self._served().fork()
             world.set_storage({"state_dir": self.folder / session_id})
             if world.commits:  # a life may be there before its first episode is whole
                 world.resume()
             return self._added(session_id, world)
+
+    def _served(self) -> World:
+        """The served world as it was when serving began, whatever ``POST /run`` has lived in it since."""
+        world: World = self.service.level if self.begins is None else self.begins
+        return world
 
     def _added(self, session_id: str, world: World, parent: str | None = None) -> Session:
         """A new entry; the caller holds the lock."""
@@ -129,14 +137,14 @@ class Sessions:
         return made
 
     def create(self, seed: int | None = None, *, of: Session | None = None, step: int | None = None, commit: str | None = None) -> Session:
-        """Begins a life: from the served world's, or from another session's at a step or another moment of its past.
+        """Begins a life: where serving began, or from another session's at a step or another moment of its past.
 
         Raises:
             RequestError: there are too many sessions (503).
         """
         with self._lock:
             session_id = secrets.token_urlsafe(_ID_BYTES)
-            source: Any = self.service.level if of is None else of.world
+            source: Any = self._served() if of is None else of.world
             place = None if self.folder is None else self.folder / session_id
             world = source.fork(step=step, commit=commit, state_dir=place)
             if seed is not None:
