@@ -242,6 +242,20 @@ def test_a_wrong_plugin_is_named_with_its_fault_and_harms_no_other(
     assert BlockRegistry.get("solver/euler").__module__.startswith("wgtorch.")
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("good_plugin:Twoo", "AttributeError: module 'good_plugin' has no attribute 'Twoo'"),
+        ("good_plugin:Three", "ValueError: the class is registered as 'good/three'"),
+    ],
+)
+def test_a_wrong_attribute_is_named_though_the_module_registers_the_name(plugins: Callable[..., None], value: str, reason: str) -> None:
+    plugins({"wgtorch.blocks": {"good/three": "good_plugin:Three", "good/two": value}}, good_plugin=GOOD)
+    (fault,) = BlockRegistry.faults()
+    assert f"'good/two' of plugin_0 ({value}): {reason}" in str(fault)
+    assert "good/three" in BlockRegistry.names()
+
+
 def test_a_wrong_template_harms_no_command(plugins: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     plugins({"wgtorch.templates": {"mine": "good_plugin:plain"}}, good_plugin=GOOD)
     assert main(["validate", "nowhere"]) == 2
@@ -256,8 +270,9 @@ def test_wrong_evaluators_stand_in_the_table_and_harm_no_other(plugins: Callable
     world.run(num_steps=2, seed=1)
     found = evaluate(world)
     assert found["fine"] == {"x": 1} and found["cost"]
-    assert found.measures["mine"].reason == "failed, of plugin_0: TypeError: list indices must be integers or slices, not str"
+    said = "TypeError: list indices must be integers or slices, not str; in the evaluator 'mine' of plugin_0"
+    assert found.measures["mine"].reason == said
     assert "has no attribute 'nope'" in str(found.measures["typo"].reason)
-    with pytest.raises(TypeError) as caught:  # who asks for it by name is given the traceback
-        evaluate(world, ["mine"])
-    assert caught.value.__notes__ == ["in the evaluator 'mine' of plugin_0"]
+    asked = evaluate(world, ["mine", "fine"])  # who asks for it by name is given its row, the traceback and the others' too
+    assert asked["fine"] == {"x": 1} and [measure.name for measure in asked.failed] == ["mine"]
+    assert isinstance(asked.failed[0].error, TypeError) and asked.failed[0].error.__traceback__ is not None

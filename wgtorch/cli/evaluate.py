@@ -6,10 +6,15 @@ import argparse
 
 
 def command(args: argparse.Namespace) -> int:
-    """Prints the table, or JSON."""
+    """Prints the table, or JSON; 1 where an evaluator failed, with the traceback."""
+    import sys
+    import traceback
+
     from wgtorch.cli.target import trust_in
     from wgtorch.evaluation import evaluate_folder
 
     found = evaluate_folder(args.path, args.only, trust=trust_in(args.trust))
     print(found.to_json() if args.json else found)
-    return 0
+    for measure in found.failed:
+        print("".join(traceback.format_exception(measure.error)), file=sys.stderr)
+    return 1 if found.failed else 0

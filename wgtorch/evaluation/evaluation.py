@@ -27,12 +27,14 @@ class Measure:
         meaning: the first line of its docstring.
         values: numbers by name; empty where nothing could be measured.
         reason: why nothing could be.
+        error: what the evaluator raised, where it failed.
     """
 
     name: str
     meaning: str
     values: Mapping[str, float]
     reason: str | None = None
+    error: Exception | None = None
 
 
 class Evaluation(Mapping[str, Mapping[str, float]]):
@@ -60,24 +62,33 @@ class Evaluation(Mapping[str, Mapping[str, float]]):
     def __len__(self) -> int:
         return len(self.measures)
 
+    @property
+    def failed(self) -> list[Measure]:
+        """Those whose evaluator raised an error; they hold it."""
+        return [measure for measure in self.measures.values() if measure.error is not None]
+
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(evaluator, number's name, number, what it means) for each number; one that was not measured says why."""
         found = []
         for measure in self.measures.values():
             if measure.reason is not None:
-                found.append((measure.name, "-", "not measured", measure.reason))
+                found.append((measure.name, "-", "not measured" if measure.error is None else "failed", measure.reason))
             for position, (name, value) in enumerate(measure.values.items()):
                 found.append((measure.name if position == 0 else "", name, f"{value:.4g}", measure.meaning if position == 0 else ""))
         return found
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data: ``{"world", "episodes", "measures": {evaluator: {"values" | "not_measured", "meaning"}}}``."""
+        """Plain data: ``{"world", "episodes", "measures": {evaluator: {"values" | "not_measured" | "failed", "meaning"}}}``."""
         return {
             "world": self.title,
             "episodes": self.episodes,
             "measures": {
                 name: {"meaning": measure.meaning}
-                | ({"values": dict(measure.values)} if measure.reason is None else {"not_measured": measure.reason})
+                | (
+                    {"values": dict(measure.values)}
+                    if measure.reason is None
+                    else {"not_measured" if measure.error is None else "failed": measure.reason}
+                )
                 for name, measure in self.measures.items()
             },
         }
@@ -108,7 +119,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures a world by its stored history.
 
-    Evaluators that run something again do so in forks: the world itself stays as it is.
+    Evaluators that run something again do so in forks: the world itself stays as it is. One that raises an error takes no other's row
+    away: its own says so, and ``found.failed`` holds the error.
 
     Args:
         world: a world, or a folder that holds one (see :func:`evaluate_folder`).
@@ -146,9 +158,7 @@ def evaluate(
         except Exception as error:
             origin = EvaluatorRegistry.origin(name)
             error.add_note(f"in the evaluator {name!r} of {origin}")
-            if faults is None or origin == "wgtorch":
-                raise
-            measures.append(Measure(name, meaning, {}, f"failed, of {origin}: {type(error).__name__}: {error}"))
+            measures.append(Measure(name, meaning, {}, f"{type(error).__name__}: {error}; in the evaluator {name!r} of {origin}", error))
     measures += [Measure(fault.name, "", {}, f"not loaded: {fault}") for fault in faults or ()]
     title = past.world.world_id if past.world is not None else "world"
     return Evaluation(title, len(past.history), measures)

@@ -9,6 +9,7 @@ from typing import Any
 
 from wgtorch.evaluation.registry import NotMeasured
 from wgtorch.storage.base import History
+from wgtorch.storage.log_reader import LogReader
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 
@@ -38,12 +39,15 @@ class Past:
     Args:
         history: the stored states.
         world: the world itself; None where only its storage is there, and nothing can be run again.
-        initial: the content that the world began with.
+        initial: the content that the world began with; where left out, what the history's log says of it.
     """
 
     def __init__(self, history: History, *, world: World | None = None, initial: Mapping[str, Any] | None = None) -> None:
         self.history = history
         self.world = world
+        if initial is None:
+            initial = _beginning(history)
+        self.knows_beginning = initial is not None
         self.initial = dict(initial or {})
 
     @classmethod
@@ -84,3 +88,15 @@ class Past:
         if self.world is None:
             raise NotMeasured("only the storage is there; give the world, or the folder that world.save() wrote")
         return self.world
+
+
+def _beginning(history: History) -> Mapping[str, Any] | None:
+    """The content before the first pass; None where no log holds that moment."""
+    log = history.storage
+    if not isinstance(log, LogReader):
+        return None
+    first = next(iter(log.commits()), None)
+    if first is None or first.life is None or (first.passes, first.stage) != (0, 0):
+        return None
+    content: Mapping[str, Any] = log.life_at(first).content
+    return content

@@ -91,7 +91,8 @@ def _passages(past: Past) -> list[Passage]:
     found = []
     for episode in past.episodes:
         before = facts_of(episode.before, episode.state["intent"])
-        if before is not None and is_begun(episode.after):
+        is_known = past.knows_beginning or is_begun(episode.before)  # else its genesis may lack what it was given
+        if before is not None and is_known and is_begun(episode.after):
             found.append(Passage(before, episode.after, events_of(episode.state["intent"]), text_of(episode.state["outcome"])))
     if not found:
         raise NotMeasured("no episode holds the facts of a simulated world; the template 'default' makes such")

@@ -173,8 +173,8 @@ def _facts(passage: Passage) -> Iterator[Contradiction]:
         for name in {**facts[part], **passage.after[part]}:
             one, two = facts[part].get(name), passage.after[part].get(name)
             if one != two:
-                keys = [key for key in (one or two) if (one or {}).get(key) != (two or {}).get(key)]
-                yield Contradiction(_kind_of((part, name, keys[0])), "facts", f"{part}.{name}: {keys} changed without an event")
+                keys = [key for key in {**(one or {}), **(two or {})} if (one or {}).get(key, ...) != (two or {}).get(key, ...)]
+                yield Contradiction(_kind_of((part, name, *keys[:1])), "facts", f"{part}.{name}: {keys} changed without an event")
     if facts["clock"] != passage.after["clock"] or facts["weather"] != passage.after["weather"]:
         yield Contradiction("time", "facts", "the clock or the sky changed without an event")
 
