@@ -111,7 +111,7 @@ def test_a_logger_of_ones_own_is_used_and_an_option_nobody_reads_is_an_error(tmp
         ({"callbacks": [{"_target_": "my_training_code.Nota"}]}, r"callbacks\[0\]: my_training_code has no 'Nota'; did you mean 'Note'"),
         ({"callbacks": [{"_target_": "my_training_code.Small"}]}, "expected Lightning's Callbacks"),
         ({"optimizer": {"type": "torch.optim.RAdan"}}, "torch.optim has no 'RAdan'; did you mean 'RAdam'"),
-        ({"optimizer": {"type": "torch.optim.RAdam", "rate": 1}}, "optimizer .RAdam.*rate"),
+        ({"optimizer": {"type": "torch.optim.RAdam", "rate": 1}}, "optimizer: unknown 'rate'; known: 'lr'"),
         ({"objective": {"_target_": "my_training_code.Small", "powers": 2}}, "objective .my_training_code.Small.*powers"),
         ({"wrong": 1}, "training: unknown setting 'wrong'"),
         ({"trainer": {"max_steps": "foo"}}, "trainer.max_steps: found 'foo'; expected a whole number"),

@@ -33,7 +33,8 @@ HERE = [config for config in configs() if "backend" in config]
 
 
 def test_the_page_names_every_provider_and_every_backend_of_a_language_model() -> None:
-    assert {config["provider"] for config in REMOTE} == set(Providers.names()) and len(REMOTE) >= 12
+    ours = {name for name in Providers.names() if not name.startswith("test_")}  # other tests register some
+    assert {config["provider"] for config in REMOTE} == ours and len(REMOTE) >= 12
     assert {config["backend"] for config in HERE} == {"local", "llama_cpp", "static", "onnx"}
 
 
