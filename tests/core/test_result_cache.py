@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import PortTypeError
+from wgtorch.core.errors import PortTypeError, RunCancelled
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
 from wgtorch.core.run.result_cache import ResultCache, UnfinishedResults
@@ -207,6 +207,22 @@ def test_a_run_does_not_fail_at_the_same_answer_for_ever() -> None:
         with pytest.raises(ValueError, match="oops"):
             graph.run({"x": "the sea"})
     assert graph.run({"x": "the sea"}) == {"y": 7}
+
+
+def test_a_run_that_was_stopped_with_answers_of_another_keeps_them() -> None:
+    graph = Graph("g")
+    graph.add_node(Ask("never"), "ask")
+    graph.add_node(Parse(), "parse")
+    graph.add_edge("ask.y", "parse.text")
+    graph.infer_exposed_ports()
+    with pytest.raises(ValueError, match="invalid literal"):
+        graph.run({"x": "sea"})
+    stops = iter([False, True, True, True])
+    with pytest.raises(RunCancelled):
+        graph.run({"x": "sea"}, cancelled=lambda: next(stops))
+    with pytest.raises(ValueError, match="invalid literal"):
+        graph.run({"x": "sea"})
+    assert graph.nodes["ask"].asked == ["sea"]
 
 
 def test_a_node_whose_config_was_changed_is_asked_again() -> None:

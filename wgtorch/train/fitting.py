@@ -197,8 +197,8 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
     progress = own.pop("enable_progress_bar", True)
     if not isinstance(progress, bool):
         raise ConfigError(f"trainer.enable_progress_bar: found {progress!r}; expected true or false")
-    kept = checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)
-    callbacks: list[pl.Callback] = [interrupts, LearningRateMonitor("step"), *kept]
+    checkpoints = checkpoints_of(settings.get("checkpoint") or {}, folder, held_out)
+    callbacks: list[pl.Callback] = [interrupts, LearningRateMonitor("step"), *checkpoints]
     if settings.get("samples"):
         callbacks.append(built_from(Samples, settings["samples"], "samples", folder=folder / "samples", interrupts=interrupts))
     for callback in settings.get("callbacks") or ():

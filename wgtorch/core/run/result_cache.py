@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import PortTypeError, WgtorchError
+from wgtorch.core.errors import PortTypeError, RunCancelled, RunTimeoutError, WgtorchError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest
@@ -209,12 +209,12 @@ class ResultCache:
     def keep(self, key: Key, child: object, values: Mapping[str, Any], result: Any) -> None:
         """Takes a result; not that of which no copy can be made."""
         try:
-            own, kept = _snapshot(dict(values)), _snapshot(result)  # either may be changed in place by whoever has it
+            own, answer = _snapshot(dict(values)), _snapshot(result)  # either may be changed in place by whoever has it
         except Exception:  # whatever a foreign class does when copied
             return
-        self._hold(_Result(key, child, own, kept, _size(own) + _size(kept)))
+        self._hold(_Result(key, child, own, answer, _size(own) + _size(answer)))
         if self._on_keep is not None and (described := _described(child)) is not None:
-            self._on_keep({"key": key, "child": described, "values": own, "result": kept})
+            self._on_keep({"key": key, "child": described, "values": own, "result": answer})
 
     def end(self) -> int:
         """Leaves all results for the next run; how many there are."""
@@ -255,7 +255,8 @@ class keeps_results:
         if self._results is None:
             return
         self.run.options.results = None
-        if self._results.has_given and not self._results.has_failed:
+        is_stopped = isinstance(error, (KeyboardInterrupt, RunCancelled, RunTimeoutError))
+        if self._results.has_given and not self._results.has_failed and not is_stopped:
             return  # it fails at what the answers say, and is not to fail at the same ones for ever
         if isinstance(error, (Exception, KeyboardInterrupt)) and (count := self._results.end()):
             what, where = "1 answer that came is" if count == 1 else f"{count} answers that came are", self.level.block_id

@@ -33,11 +33,11 @@ def plans_for(count: int, *, things: int | None = None, held_out: bool | None = 
     Of one thing, landmarks, objects, people and beasts come in turns, but for beasts with a combination that is left out: there is none.
     """
     rng = random.Random(f"{HELD_OUT}/{things}/{held_out}")
-    turns = () if things != 1 else _ALONE[:3] if held_out else _ALONE
+    order = () if things != 1 else _ALONE[:3] if held_out else _ALONE
     found: list[ScenePlan] = []
     while len(found) < count:
         plan = any_plan(rng, held_out=held_out, things=things)
-        if not turns or turns[len(found) % len(turns)] == _sort(plan.things[0]):
+        if not order or order[len(found) % len(order)] == _sort(plan.things[0]):
             found.append(plan)
     return found
 
