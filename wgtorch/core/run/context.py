@@ -158,32 +158,18 @@ class RunContext:
         return lambda **outputs: self.emit("chunk", node_id, "block", outputs=outputs)
 
     def check(self, node_id: str) -> None:
-        """Stops the run here when it was cancelled or is late; see :meth:`limit`."""
-        if (check := self.limit()) is not None:
-            check(node_id)
+        """Stops the run before a node when it was cancelled or is late.
 
-    def limit(self) -> Callable[[str], None] | None:
-        """What stops the run before a node, of its id, when it was cancelled or is late; None where neither can be.
-
-        It raises :class:`RunCancelled` or :class:`RunTimeoutError`.
+        Raises:
+            RunCancelled, RunTimeoutError: say where.
         """
         cancelled, deadline = self.options.cancelled, self.options.deadline
-        if cancelled is None and deadline is None:
-            return None
+        if (deadline is not None and time.monotonic() > deadline) or (cancelled is not None and cancelled()):
+            raise self.ended(node_id)
 
-        now = time.monotonic
-
-        def late(node_id: str) -> None:
-            if now() > deadline:  # type: ignore[operator]
-                raise RunTimeoutError(f"the run's time limit passed before {self.where(node_id)} of {self.options.root}")
-
-        if cancelled is None:
-            return late
-
-        def check(node_id: str) -> None:
-            if cancelled():
-                raise RunCancelled(f"the run was cancelled before {self.where(node_id)} of {self.options.root}")
-            if deadline is not None:
-                late(node_id)
-
-        return check
+    def ended(self, node_id: str) -> Exception:
+        """What a run that is late or was cancelled ends in before a node."""
+        deadline, where = self.options.deadline, f"before {self.where(node_id)} of {self.options.root}"
+        if deadline is not None and time.monotonic() > deadline:
+            return RunTimeoutError(f"the run's time limit passed {where}")
+        return RunCancelled(f"the run was cancelled {where}")

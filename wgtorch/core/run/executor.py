@@ -9,10 +9,11 @@ walk makes the call itself, at little more than the price of the call; all else 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from time import monotonic
 from typing import Any
 
 import torch
@@ -63,11 +64,12 @@ def walk(
     special = SURROUNDED | RNG | UNSURE | (FROZEN if torch.is_grad_enabled() else 0)
     watched = 0
     active = token = None
-    check = None
+    ends = False
     if run is not None:
         special |= LEVEL
         options = run.options
-        check = run.limit()
+        cancelled, deadline = options.cancelled, options.deadline
+        ends = cancelled is not None or deadline is not None
         if options.is_watched:
             special |= STREAM
             watched = WATCHED if options.is_surrounded else TOLD
@@ -77,8 +79,8 @@ def walk(
         for step in steps:
             if type(step) is Call:
                 if active is not None:
-                    if check is not None:
-                        check(step.node)
+                    if ends and ((deadline is not None and monotonic() > deadline) or (cancelled is not None and cancelled())):
+                        raise run.ended(step.node)  # type: ignore[union-attr]
                     active.step, active.draws = step, 0
                 child = tables[step.level][step.key] if step.level else children[step.key]
                 if not (needs := step.needs & special | watched):
@@ -111,7 +113,7 @@ def walk(
                     store_outputs(step, result, child, slots)
                 result = None  # a value lives in its slot alone
             elif type(step) is Chain:
-                _pass_on(step, children, tables, slots, check, active, special)
+                _pass_on(step, children, tables, slots, active, special)
                 continue
             elif type(step) is Loop:
                 loop(composite, step, slots, run)
@@ -132,23 +134,20 @@ def walk(
             leave_call(token)
 
 
-def _pass_on(
-    chain: Chain,
-    children: Modules,
-    tables: Sequence[Modules],
-    slots: list[Any],
-    check: Callable[[str], None] | None,
-    active: Any,
-    special: int,
-) -> None:
-    """Calls that pass one value on; ``check`` stops the run between them, where that may be."""
+def _pass_on(chain: Chain, children: Modules, tables: Sequence[Modules], slots: list[Any], active: Any, special: int) -> None:
+    """Calls that pass one value on."""
     value, slots[chain.arg_slot] = slots[chain.arg_slot], MISSING
     call: Any = None
+    ends = False
+    if active is not None:
+        options = active.run.options
+        cancelled, deadline = options.cancelled, options.deadline
+        ends = cancelled is not None or deadline is not None
     try:
         for call in chain.calls:
             if active is not None:
-                if check is not None:
-                    check(call.node)
+                if ends and ((deadline is not None and monotonic() > deadline) or (cancelled is not None and cancelled())):
+                    raise active.run.ended(call.node)
                 active.step, active.draws = call, 0
             child: Any = tables[call.level][call.key] if call.level else children[call.key]
             args = call.args

@@ -101,10 +101,10 @@ def call_again(call: Callable[[], Any], retry: Mapping[str, Any], run: Any, node
 
 def _wait(seconds: float, run: Any, node: str) -> None:
     """Waits, unless the run is cancelled or late meanwhile."""
-    end, check = time.monotonic() + seconds, None if run is None else run.limit()
+    end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        if check is not None:
-            check(node)
-        time.sleep(left if check is None else min(left, _LOOK))
-    if check is not None:
-        check(node)
+        if run is not None:
+            run.check(node)
+        time.sleep(left if run is None else min(left, _LOOK))
+    if run is not None:
+        run.check(node)
