@@ -127,6 +127,8 @@ def by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
         and verb in ("use", "wish", "craft")
     ):
         return "colour", [rest[0], *rest[1:]]
+    if rest[0] == "turn" and "into" in rest[2:]:
+        return "wish", rest
     if rest[0] == "turn" and not lexicon.DIRECTIONS.keys().isdisjoint(rest):
         return "go", rest
     if rest[0] == "beg" and not {"pardon", "forgiveness"}.isdisjoint(rest):

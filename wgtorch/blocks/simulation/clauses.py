@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 
 from wgtorch.blocks.simulation import lexicon
+from wgtorch.blocks.simulation.cast import NAMES, ROLES
 from wgtorch.blocks.simulation.leads import HERO, NO, PAIRED, all_lead, is_gerund, led
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, words
 
+PEOPLE = "|".join((*NAMES, *(f"(?:the )?{role}" for role in ROLES)))
+_OTHERS = (
+    rf"(?:{PEOPLE}|(?:my|the|an?|some|this|that|your) (?!{'|'.join(sorted(HERO))})\w+|they|everybody|everyone|people|somebody|someone|you)"
+)
+_SAYS = r"(?:says?|said|(?:shout|whisper|call|yell|warn|answer|ask|mutter|repl)(?:s|ed|ies|ied)|cries|cried|tells me|told me)"
 _WHO = r"(?:i|we|you|he|she|it|they|there|nobody|everybody|somebody|anybody|anyone|everyone|someone)\b"
 _QUOTED = re.compile(r"[\"“”„«]([^\"“”„«»]{1,300})[\"“”«»]")
 _SPEECH = re.compile(r"^\W*[\"“„«][^\"“”„«»]+[\"”“»]\W*$")
+_REPORTED = re.compile(
+    rf"(?i)^\W*[\"“„«][^\"“”„«»]+[\"“”»]\W*(?:{_SAYS} {_OTHERS}|{_OTHERS} {_SAYS})\b|^\W*{_OTHERS} {_SAYS}[^\w\"“„«]*[\"“„«]"
+)
+"""Another's words, and who says them."""
 _CLEFT = re.compile(
     r"(?i)^(?:what|all|the (?:only |one )?thing)(?: that)? (?:i|we)(?: would| will| really| do| now| just| am| are)* "
     r"(?:like|want|wish|need|love|intend|mean|ask|asking|asking for|saying|wanting)(?: to do)?(?: now| most)? (?:is|would be)(?: to| that)? "
@@ -23,6 +33,25 @@ _ORDERLY = (
     (re.compile(r"(?i)\b(?:do|does|did|will|would|should|could) not not\b"), ""),
     (re.compile(r"(?i)\bi am (?:afraid|sorry)(?: that|,? but)? (?=(?:i|we|you)\b)"), ""),
     (re.compile(r"(?i)\b(?:for free|free of charge)\b"), ""),
+    (
+        re.compile(
+            r"(?i)\b(?:can|could) (?:not|never|hardly|barely) (?:ever )?(?:bring|get|make|force) (?:myself|ourselves) (?:to )?(?=\w)"
+        ),
+        "refuse to ",
+    ),
+    (
+        re.compile(
+            r"(?i)\b(?:(?:have|take|give it|make) (?:a|another) (?:go|try|stab|shot|crack|attempt) at|try (?:my|our) (?:hand|luck) at) (?=\w+ing\b)"
+        ),
+        "try ",
+    ),
+    (
+        re.compile(
+            r"(?i),? (?:when|while) (?:nobody|no one)(?: else)?(?: is|'s| was) (?:watching|looking|around|about|there|near|here|awake)\b"
+        ),
+        "",
+    ),
+    (re.compile(r"(?i)\bi am (?:off|out of here|gone)(?=\W*$)"), "i leave"),
     (re.compile(r"(?i)\bover my dead body\b(?: (?:will|would|shall|do) (?:i|we|you))?"), "i will never"),
     (
         re.compile(
@@ -56,7 +85,7 @@ _FILLERS = re.compile(
     r"(?: too much| any| a| possible| all right| okay| ok| fine)?(?: trouble| bother| to ask)?(?: with you| by you)?|the way i see it|unless i am (?:mistaken|wrong)|will you|would you|i beg you|do me a favou?r and|be (?:a dear|an angel|nice|kind|"
     r"a good \w+) and|for (?:me|us|goodness' sake|heaven's sake|old times' sake)(?= *[,.!?]|$)|step by step|once and for all|more or less|whatever happens|no matter what|whatever (?:you|i|we) do|never ever"
     r"|(?:as )?if (?:nothing|anything)\b[^,]*)(?: *(?=[,.!?]|$))|\b(?:at last|at once|right away|of course|in fact|by all means|first of all|to begin with|without further ado|no doubt|be (?:a dear|an angel|nice|kind|"
-    r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will))\b"
+    r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will)|(?:if you )?(?:would|could|will) (?:just )?be (?:so|very) (?:good|kind|nice|sweet)(?: as to)?)\b"
 )
 _CORRECTED = re.compile(
     r"(?i)^.*\b(?:no,? wait|wait,? no|scratch that|i mean|i meant|on second thoughts?|correction|or rather|make that|changed? my mind)\b[,.:;!\s-]*(?=\w)"
@@ -92,7 +121,11 @@ _NEVER = re.compile(
     rf"(?i)\?\W*(?:(?:me|us|now|here|really|seriously)\W+)?{_NO_DEAL}\W*$|,? (?:but|yet|however,?) (?:i|we|she|he) "
     r"(?:will|do|does|did|can|could|shall|should|would|must|dare) not(?: do (?:it|so|that))?\W*$"
 )
-_MOCKED = re.compile(r"(?i)^\W*(?:oh,? |yeah,? |yes,? )?(?:sure|right)\b\W*(?:let me just|i will just|because i would|like i would)\b")
+_MOCKED = re.compile(
+    r"(?i)^\W*(?:(?:oh|yeah|yes|sure|right|ok|okay)\W+)*(?:(?:sure|right)\W+(?:let me just|i will just|because (?:i|we) would)|(?:like|as if) (?:i|we) (?:would|will|am|are|want))\b"
+    r"(?: ever| really| gladly| going)*(?: to)?"
+)
+_MOCKERY = re.compile(r"(?i)[\s,.!?-]+(?:what could (?:possibly |ever )*go wrong|said no one ever)\W*$")
 _JOKE = re.compile(r"(?i)[\s,.!-]+(?:(?:only|just) )?(?:kidding|joking)\W*$")
 _BEGINS = (["let"], ["i"], ["we"], ["can"], ["could"], ["please"])
 _STOPS = re.compile(r"(?i)(?:please |now )*(?:stop|quit|cease)\b")
@@ -112,6 +145,8 @@ def clauses(text: str) -> list[str] | None:
     """
     if _SPEECH.match(text):
         return ["hello"]
+    if _REPORTED.match(text) or _MOCKERY.search(text):
+        return ["it is said"]
     text = _QUOTED.sub(lambda said: said[1] if len(words(said[1])) < 3 else " ", text)
     if never := _NEVER.search(text):
         text = f"do not {text[: never.start()]}"  # "steal? never!"

@@ -255,7 +255,12 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
         return [_merged(*both) for both in zip(rules, found, strict=True)]
     done, acted = _acts(rules), _acts(found)
     is_led = any(action.verb not in _NO_ACTS for action in rules)
-    if done - _HARMLESS and len(said) > 3 and (not acted or acted & _denied(rules) or done & _denied(found)) and chance >= DOUBTED:
+    if (
+        done - _HARMLESS
+        and len(said) > 3
+        and (not acted or acted & (_denied(rules) - done) or done & (_denied(found) - acted))
+        and chance >= DOUBTED
+    ):
         is_told = chance >= SURER and found[0].verb in _NO_ACTS
         return [replace(found[0], words=text)] if is_told else [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
     if all(action.verb in _NO_ACTS for action in found):

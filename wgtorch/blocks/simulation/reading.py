@@ -10,7 +10,7 @@ from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.arguments import AUXILIARIES, SPEAKERS, by_what_follows, with_arguments, without_purpose, without_relative
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
-from wgtorch.blocks.simulation.clauses import clauses
+from wgtorch.blocks.simulation.clauses import PEOPLE, clauses
 from wgtorch.blocks.simulation.leads import HERO, NO, SELF, Lead, all_lead, led, verb_at
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, named_in, words
 from wgtorch.blocks.simulation.normalization import active, normalized
@@ -18,6 +18,7 @@ from wgtorch.blocks.simulation.phrases import FRAMES, PHRASES, PREPOSITIONS
 from wgtorch.blocks.simulation.quantities import MOST_ACTIONS, for_each
 
 _QUESTION_WORDS = frozenset("what where who whom whose why when which how".split())
+_MEANT = frozenset(["not", "do", "use", "be"])
 _OFFERS = frozenset("will can could would may might shall do".split())
 NEGATORS = frozenset("don't dont not never no won't wont can't cannot didn't isn't doesn't shouldn't wouldn't mustn't".split())
 THOUGHT = "and no more"
@@ -50,7 +51,7 @@ _TREATS = frozenset("sleep rest swim eat go wander perform look talk".split())
 _ENOUGH = re.compile(r"^(?:that is )?enough (?:of )?(?:all )?(?:this |that |the |your |my )?(?P<what>\w+ing\b.*|\w+)$")
 _HANDS_OFF = re.compile(r"^(?:keep (?:your|my|our) )?(?:hands|paws|fingers) off (?P<what>.+)$")
 _SAID = re.compile(
-    r"^(?:i (?:would|should) be lying\b|there (?:is|was) (?:nothing|nobody|no \w+) (?:left )?to (?!do but|be done but)\w+|the (?:very |mere |whole )?(?:idea|thought|prospect|notion) of \w+ing\b(?!.*\b(?:appeals|delights|pleases|thrills)\b)"
+    r"^(?:i (?:would|should) be lying\b|it is said\b|i (?:mean|meant|intend|intended) no \w+|(?:just|exactly) what (?:i|we) (?:always )?(?:need|needed|want|wanted)\b|there (?:is|was) (?:nothing|nobody|no \w+) (?:left )?to (?!do but|be done but)\w+|the (?:very |mere |whole )?(?:idea|thought|prospect|notion) of \w+ing\b(?!.*\b(?:appeals|delights|pleases|thrills)\b)"
     r"|(?:the|my|that|this|our) [\w' -]+? (?:is|are|was|were|has been|have been) (?:already |now |just )?\w+(?:ed|en|nt|own|ung)$)"
 )
 """What is only said, whatever verb it holds."""
@@ -69,9 +70,8 @@ _LET_KNOW = re.compile(r"^(?:please )?let (?P<who>(?!me\b|us\b)(?:the )?\w+) (?:
 _LET_GO = re.compile(r"^.*\blet (?P<who>(?!me\b|us\b)(?:the |that |this )?\w+) (?:go|free|loose)(?: free| please| now)*$")
 _SOONER = re.compile(r"^(?P<first>.*\b(?:sooner|rather) .+) than (?P<other>.+)$")
 _COMES = frozenset("come join follow accompany go".split())
-_PEOPLE = "|".join((*NAMES, *(f"(?:the )?{role}" for role in ROLES)))
-_CALLED = re.compile(rf"(?i)^(?:(?:hey|oh|dear|hello|hi|my dear|good \w+),? )?(?P<who>{_PEOPLE})\s*[,:!;]+\s*(?P<what>.+?)(?P<end>[.!?]*)$")
-_CALLED_LAST = re.compile(rf"(?i)^(?P<what>.+?),\s*(?:dear |my dear |good |my friend )?(?P<who>{_PEOPLE})(?P<end>[.!?]*)$")
+_CALLED = re.compile(rf"(?i)^(?:(?:hey|oh|dear|hello|hi|my dear|good \w+),? )?(?P<who>{PEOPLE})\s*[,:!;]+\s*(?P<what>.+?)(?P<end>[.!?]*)$")
+_CALLED_LAST = re.compile(rf"(?i)^(?P<what>.+?),\s*(?:dear |my dear |good |my friend )?(?P<who>{PEOPLE})(?P<end>[.!?]*)$")
 _SHORT = {
     "l": "look",
     "i": "inventory",
@@ -238,6 +238,8 @@ class RuleReader:
             return False
         if tokens[0] in _OFFERS and tokens[1] in ("i", "you", "we", "somebody", "someone", "one", "the"):
             return led(tokens) is None or (tokens[0] == "do" and is_asked)
+        if tokens[0] in ("can", "could", "would") and len(tokens) > 2 and tokens[1] not in _MEANT and led(tokens) is None:
+            return True  # "can wolves swim"
         if tokens[0] in ("do", "have", "will", "might", "may"):
             return is_asked and led(tokens) is None
         return is_asked or tokens[0] in ("is", "are", "am", "was", "were", "does", "did", "has", "should")
