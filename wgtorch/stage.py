@@ -344,6 +344,14 @@ class Stage(Composite):
             return value
         return checked if mapped else checked[0]
 
+    def ports_of(self, source: str) -> list[Port]:
+        """The ports that read ``action``, ``content``, a slot, or a field of one, as a whole and not item by item."""
+        return [
+            self._port(entry.node_id, entry.port_name, "input")
+            for entry in self.exposed_inputs
+            if entry.name == source and entry.port_name not in self.node_specs[entry.node_id].map
+        ]
+
     def _port_at(self, port: str, direction: str) -> Port:
         node_id, name = port.split(".")
         return self._port(node_id, name, direction)

@@ -54,8 +54,19 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test_mine.py"]
 
 
-@pytest.mark.parametrize("name", ["", "1st", "class", "a b", "../up", "Big"])
-def test_a_name_that_python_does_not_take_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="expected a name of small letters"):
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [("", "my_block"), ("1st", "my_1st"), ("class", "my_class"), ("a b", "a_b"), ("../up", "up"), ("Big", "big")],
+)
+def test_a_name_that_python_does_not_take_is_refused_with_a_better_one(name: str, better: str, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=f"expected small letters, .* such as {better}$"):
         write("block", name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("plugin", "torch"), ("plugin", "wgtorch"), ("block", "json")])
+def test_a_name_that_would_hide_a_package_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=f"there is a package or module of that name already; take another one, such as my_{name}$"):
+        write(kind, name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert write("graph", "json", tmp_path)

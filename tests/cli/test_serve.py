@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("starlette")
@@ -9,7 +11,7 @@ pytest.importorskip("uvicorn")
 
 from wgtorch.cli.main import main
 from wgtorch.cli.serve import KEY, api_key
-from wgtorch.cli.target import CommandError
+from wgtorch.cli.target import CommandError, name_of
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +39,11 @@ def test_a_server_that_others_can_call_needs_a_key(host: str, monkeypatch: pytes
 def test_a_server_for_this_machine_needs_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY, raising=False)
     assert api_key(None, host, is_open=False) is None
+
+
+def test_a_model_is_called_as_its_template_folder_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "blue.v2").mkdir()
+    (tmp_path / "mine.yaml").write_text("")
+    monkeypatch.chdir(tmp_path / "blue.v2")
+    names = [name_of(target) for target in ("default", "graph/text_to_image", str(tmp_path / "blue.v2"), ".", "../mine.yaml")]
+    assert names == ["default", "text_to_image", "blue.v2", "blue.v2", "mine"]

@@ -68,7 +68,6 @@ class Everything(Block):
         return {name: value for name, value in given.items() if value is not None}
 
 
-@register_block("serving_test/fails")
 class Fails(Block):
     """Raises."""
 

@@ -17,7 +17,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("urllib3")
 
-from tests.serving.blocks import Counts, Scale, graph_of
+from tests.serving.blocks import Counts, Fails, Scale, graph_of
 from tests.world_blocks import FULL, Recorder, around, assert_same, record_of, stage_of, tiny_world
 from wgtorch.core.block import Block
 from wgtorch.core.errors import EndpointError, MissingInputError, PortTypeError, StateError, StructureError, UnknownNameError
@@ -125,7 +125,7 @@ def test_two_levels_of_endpoints(serve: Any) -> None:
 
 def test_a_level_that_calls_an_endpoint_is_served_itself_and_tells_which_one_failed(serve: Any) -> None:
     inner = Graph("inner")
-    inner.add_node(serve(graph_of("serving_test/fails").nodes["node"]), "far")
+    inner.add_node(serve(graph_of(Fails()).nodes["node"]), "far")
     inner.infer_exposed_ports()
     outer = Pipeline("outer")
     outer.add_graph(serve(inner), "inner")

@@ -21,7 +21,7 @@ from PIL import Image
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from tests.serving.blocks import Counts, graph_of
+from tests.serving.blocks import Counts, Fails, graph_of
 from tests.serving.calling import call, findings, run
 from tests.world_blocks import FULL, assert_same, stage_of, tiny_world
 from wgtorch.core.block import Block
@@ -173,7 +173,7 @@ def test_openapi_of_what_runs_over_a_state(level: str) -> None:
 
 
 def test_what_fails_inside_is_named_and_shows_no_traceback() -> None:
-    with serving(graph_of("serving_test/fails", "broken")) as url:
+    with serving(graph_of(Fails(), "broken")) as url:
         status, answer = run(url, inputs={"x": torch.ones(1)})
     assert status == 500
     fault = {"type": "ZeroDivisionError", "message": "the lens is cracked", "findings": [], "node": "node"}

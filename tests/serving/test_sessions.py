@@ -13,8 +13,12 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+from PIL import Image
+
 from tests.serving.test_negotiation import ask
+from tests.world_blocks import stage_of
 from wgtorch import Block, Graph, Pipeline, Stage
+from wgtorch.core.errors import PortTypeError
 from wgtorch.serving.server import Limits, serving
 from wgtorch.serving.services import WorldService
 from wgtorch.serving.sessions import Sessions
@@ -90,11 +94,65 @@ def test_a_fork_shares_the_past_and_owns_its_future(url: str) -> None:
         ("POST", "/sessions/nobody/act", {}, 404, "POST /sessions makes one"),
         ("POST", "/sessions", {"sede": 1}, 400, "did you mean 'seed'"),
         ("POST", "/sessions", {"seed": "x"}, 400, "expected a whole number"),
+        ("POST", "/run", {"inputs": {"prompt": "x"}}, 400, "A world is told an action"),
+        ("POST", "/v1/images/generations", {"prompt": "x"}, 404, "it takes an action"),
     ],
 )
 def test_what_makes_no_sense_is_refused(url: str, method: str, path: str, message: Any, status: int, words: str) -> None:
     found, answer = send(url, method, path, message)
     assert found == status and words in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("action", [5, True, 1.5, {"Anna": 5}, ["wait"] * 2, [5], {"Anna": ["rest"]}])
+def test_an_action_is_text_or_texts_by_who_acts(url: str, action: Any) -> None:
+    session = send(url, "POST", "/sessions", {"seed": 7})[1]["id"]
+    for path in ("/run", f"/sessions/{session}/act"):
+        status, answer = send(url, "POST", path, {"action": action})
+        assert status == 422 and "action" in answer["error"]["message"]
+    assert send(url, "GET", f"/sessions/{session}")[1]["passes"] == 0
+    assert send(url, "POST", f"/sessions/{session}/act", {"action": [{"the traveller": "rest"}, None], "num_steps": 2})[0] == 200
+    assert send(url, "DELETE", f"/sessions/{session}")[0] == 204
+
+
+@pytest.mark.parametrize(("kind", "fits", "wrong"), [("number", 5, "five"), ("list", [[1, 2]], {"x": 1}), ("dict", {"x": 1}, 5)])
+def test_a_world_whose_ports_say_what_an_action_is_takes_that(kind: str, fits: Any, wrong: Any) -> None:
+    world = World("pad")
+    block = Block.wrap(lambda action: {"intent": f"{action}"}, inputs={"action": kind}, outputs={"intent": "text"})
+    world.add_stage(stage_of("environment", block, [], ["intent"]), "environment")
+    world.set_cycle(["environment"])
+    with serving(world) as address:
+        assert send(address, "POST", "/run", {"action": wrong})[0] == 422
+        status, answer = send(address, "POST", "/run", {"action": fits})
+        assert status == 200 and answer["state"]["intent"] == str(fits[0] if isinstance(fits, list) else fits)
+    with pytest.raises(PortTypeError, match="pad: action is .*; expected a"):
+        world.run(action=wrong)
+
+
+def test_no_file_of_the_server_is_opened_for_a_visitor(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "secret.png")
+    secret = str(tmp_path / "secret.png")
+    look = Block.wrap(lambda image: {"description": f"{image.shape}"}, inputs={"image": "image"}, outputs={"description": "text"})
+    for source, message in (
+        ("action", {"action": secret}),
+        ("content.image", {"content": {"image": secret}}),
+        ("recipe", {"recipe": secret}),
+    ):
+        stage = stage_of("philosopher", look, [], ["description"])
+        stage.set_state_contract([], ["description"], {"work.image": source}, {"description": "work.description"})
+        world = World("looker")
+        world.add_stage(stage)
+        world.set_cycle(["philosopher"])
+        with serving(world) as address:
+            one = f"/sessions/{send(address, 'POST', '/sessions')[1]['id']}"
+            method, path = ("POST", f"{one}/act") if source == "action" else ("PATCH", one)
+            status, answer = send(address, method, path, message)
+            assert status == 400 and "files are not opened here" in answer["error"]["message"], source
+
+
+def test_an_id_of_a_session_is_no_option_of_a_command(url: str) -> None:
+    made = [send(url, "POST", "/sessions")[1]["id"] for _ in range(3)]
+    assert all(each.isalnum() for each in made)
+    assert [send(url, "DELETE", f"/sessions/{each}")[0] for each in made] == [204] * 3
 
 
 def test_there_are_no_more_sessions_than_allowed() -> None:

@@ -55,6 +55,16 @@ def test_a_conversation_is_a_life(url: str, world: World) -> None:
     assert world.life.passes == 0
 
 
+def test_a_model_has_the_name_that_it_is_served_under_and_its_own_is_taken_too(world: World) -> None:
+    with serving(world, name="blue") as address, client_of(address) as client:
+        assert [model.id for model in client.models.list()] == ["blue"]
+        for name in ("blue", "default", "wgtorch"):
+            answer = client.chat.completions.create(model=name, messages=[{"role": "user", "content": "wait"}])
+            assert answer.model == "blue"
+        with pytest.raises(openai.NotFoundError, match="there is no model 'red' here; there is 'blue'"):
+            client.chat.completions.create(model="red", messages=[{"role": "user", "content": "wait"}])
+
+
 def world_words(world: World, index: int) -> str:
     """What was told of a stored episode."""
     return str(world.history[index].outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import keyword
 import re
@@ -82,7 +83,10 @@ def _names(kind: str, name: str) -> Mapping[str, str]:
     """What the scaffolds are filled in with."""
     plain = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", plain) or keyword.iskeyword(plain):
-        raise CommandError(f"{name!r}: expected a name of small letters, digits and _, that begins with a letter, such as my_{kind}")
+        raise CommandError(f"{name!r}: expected small letters, digits and _, beginning with a letter, such as {_better(kind, name)}")
+    there = importlib.util.find_spec(plain) if kind in ("block", "plugin") else None
+    if there is not None and there.origin is not None:  # a folder without a module in it hides nothing
+        raise CommandError(f"{name!r}: there is a package or module of that name already; take another one, such as {_better(kind, name)}")
     is_plugin = kind == "plugin"
     block = "layer" if is_plugin else plain
     return {
@@ -93,3 +97,9 @@ def _names(kind: str, name: str) -> Mapping[str, str]:
         "title": plain.replace("_", " ").capitalize(),
         "class_name": "".join(part.capitalize() for part in block.split("_")),
     }
+
+
+def _better(kind: str, name: str) -> str:
+    """A name near one that is not taken."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return f"my_{plain or kind}" if not plain[:1].isalpha() or keyword.iskeyword(plain) or plain == name.replace("-", "_") else plain

@@ -96,7 +96,7 @@ def _schema(commands: Any) -> None:
 def _new(commands: Any) -> None:
     new = commands.add_parser("new", help="write the beginning of a block, a graph, a world or a plug-in package, with its test")
     new.add_argument("kind", choices=("block", "graph", "world", "plugin"))
-    new.add_argument("name", help="of what is made: letters, digits and _")
+    new.add_argument("name", help="of what is made, such as my_package: small letters, digits and _")
     new.add_argument("--out", metavar="DIR", default=".", help="the folder to write into (the working folder)")
 
 

@@ -7,7 +7,7 @@ import os
 from ipaddress import ip_address
 from typing import Any
 
-from wgtorch.cli.target import CommandError, open_level, trust_in, values
+from wgtorch.cli.target import CommandError, name_of, open_level, trust_in, values
 from wgtorch.core.errors import require
 from wgtorch.core.level import Level
 
@@ -25,6 +25,7 @@ def command(args: argparse.Namespace) -> int:
     level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if args.device is not None:
         level.to(args.device)
+    name = name_of(args.target)
     limits = Limits(
         max_bytes=args.max_mib << 20,
         timeout=args.timeout,
@@ -34,9 +35,9 @@ def command(args: argparse.Namespace) -> int:
     )
 
     def ready(url: str) -> None:
-        print(_hello(level, url, key is not None), flush=True)
+        print(_hello(level, name, url, key is not None), flush=True)
 
-    options = {"cors": args.cors, "sessions_dir": args.sessions_dir, "device": args.device}
+    options = {"cors": args.cors, "sessions_dir": args.sessions_dir, "device": args.device, "name": name}
     serve(level, host=args.host, port=args.port, ready=ready, api_key=key, limits=limits, **options)
     return 0
 
@@ -69,8 +70,8 @@ def _is_here(host: str) -> bool:
         return False
 
 
-def _hello(level: Level | Any, url: str, has_key: bool) -> str:
-    rows = [f"Serving {level.level} {level.block_id} at {url}{' (with a key)' if has_key else ''}"]
+def _hello(level: Level | Any, name: str, url: str, has_key: bool) -> str:
+    rows = [f"Serving {level.level} {name} at {url}{' (with a key)' if has_key else ''}"]
     from wgtorch.serving.contracts import contract_of
     from wgtorch.serving.openai_tasks import tasks_of
 

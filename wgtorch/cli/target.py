@@ -59,6 +59,12 @@ def open_level(target: str, params: Mapping[str, Any] | None = None, *, trust: T
         raise ConfigError(f"{target}: {error}") from error
 
 
+def name_of(target: str) -> str:
+    """What people call a target: the template's name, or that of the folder or file."""
+    key, path = template_key(target), Path(target).resolve()
+    return key.split("/", 1)[1] if key is not None else path.name if path.is_dir() else path.stem
+
+
 def template_key(name: str) -> str | None:
     """The full name of a template that is named bare or in full (``graph/text_to_image``); None where there is none."""
     return next((key for key in (name, *(f"{level}/{name}" for level in _ORDER)) if key in TemplateRegistry), None)

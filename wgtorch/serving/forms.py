@@ -63,7 +63,8 @@ def message_of(fields: list[tuple[str, str | bytes]], contract: Mapping[str, Any
             if name == "outputs" and isinstance(message[name], str):
                 message[name] = [part.strip() for part in message[name].split(",")]
         else:
-            findings.append(Finding(f"request.{name}", "unknown field", mend=suggest(name, [*ports, *_OF_RUN])))
+            known = ("action", "num_steps", "seed", "timeout") if contract["level"] == "world" else (*ports, *_OF_RUN)
+            findings.append(Finding(f"request.{name}", "unknown field", mend=suggest(name, known)))
     if findings:
         raise RequestError("the form does not fit", findings)
     if inputs:

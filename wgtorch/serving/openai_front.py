@@ -62,6 +62,7 @@ class OpenAIFront:
         answers: runs requests.
         busy: how many may run at once.
         most: bytes of a request.
+        name: of the model; the level's own id, and ``wgtorch``, are taken for it too.
         world_chat: conversations, where a world is served.
     """
 
@@ -72,6 +73,7 @@ class OpenAIFront:
         answers: Answers,
         busy: Any,
         most: int,
+        name: str,
         world_chat: WorldChat | None = None,
     ) -> None:
         self.service = service
@@ -81,6 +83,7 @@ class OpenAIFront:
         self.answers = answers
         self.busy = busy
         self.most = most
+        self.name = name
         self.world_chat = world_chat
         self.created = int(time.time())
 
@@ -155,13 +158,13 @@ class OpenAIFront:
             }
             for index, row in enumerate(rows)
         ]
-        return JSONResponse({"object": "list", "model": self.contract["id"], "data": data, "usage": _usage(found, whole=False)})
+        return JSONResponse({"object": "list", "model": self.name, "data": data, "usage": _usage(found, whole=False)})
 
     async def chat(self, request: Request) -> Response:
         """One answer in a conversation, or several; streamed where asked for."""
         body = await self._json(request)
         task = self._task("chat", body)
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.contract["id"]}
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.name}
         if self.world_chat is not None:
             return await self._world_chat(self.world_chat, body, task, head)
         ports = self.contract["inputs"]
@@ -269,15 +272,16 @@ class OpenAIFront:
     def _task(self, name: str, body: Mapping[str, Any]) -> Task:
         if name not in self.tasks:
             shown = ", ".join(f"{port} ({entry['dtype']})" for port, entry in self.contract.get("inputs", {}).items()) or "none"
-            text = f"this {self.contract['level']} does not fit the endpoint: its inputs are {shown}"
+            takes = "it takes an action" if self.contract["level"] == "world" else f"its inputs are {shown}"
+            text = f"this {self.contract['level']} does not fit the endpoint: {takes}"
             raise RequestError(text, [Finding("endpoint", name, f"one of {sorted(self.tasks)}")], status=404)
         model = body.get("model")
-        if model is not None and model not in (self.contract["id"], "wgtorch"):
-            raise RequestError(f"there is no model {str(model)[:60]!r} here; there is {self.contract['id']!r}", status=404)
+        if model is not None and model not in (self.name, self.contract["id"], "wgtorch"):
+            raise RequestError(f"there is no model {str(model)[:60]!r} here; there is {self.name!r}", status=404)
         return self.tasks[name]
 
     def _model(self) -> dict[str, Any]:
-        return {"id": self.contract["id"], "object": "model", "created": self.created, "owned_by": "wgtorch"}
+        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "wgtorch"}
 
     async def _json(self, request: Request) -> dict[str, Any]:
         try:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from wgtorch.core.errors import Finding, RequestError
 
+_OF_PLACE = ("contract", "path", "draws", "iterations", "sample")
+"""Fields that only a node elsewhere sends, which says for which place of its run it asks."""
 _DEEPEST = 256  # path parts, iterations of loops in loops, places in lists of lists
 _SEED = 2**63
 
@@ -72,9 +74,10 @@ def read_request(kind: type[R], message: Mapping[str, Any]) -> R:
             Finding(
                 "request" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]),
                 "unknown field" if entry["type"] == "extra_forbidden" else f"got {type(entry['input']).__name__}",
-                f"one of {list(kind.model_fields)}"
+                f"one of {[name for name in kind.model_fields if name not in _OF_PLACE]}"
                 if entry["type"] == "extra_forbidden"
                 else entry["msg"].removeprefix("Input should be "),
+                "A world is told an action, and may be given a State." if kind is WorldRequest and entry["loc"] == ("inputs",) else "",
             )
             for entry in error.errors(include_url=False)
         ]

@@ -86,6 +86,7 @@ def make_app(
     device: Any = None,
     cors: Sequence[str] = (),
     sessions_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
 ) -> Starlette:
     """The ASGI application that serves a block or level.
 
@@ -96,10 +97,11 @@ def make_app(
         device: where tensors of requests are moved.
         cors: origins whose pages may call (``https://my.page``), or ``*``; none by default.
         sessions_dir: where sessions of a world keep their logs; in memory where left out.
+        name: of the model, as OpenAI's endpoints and ``/health`` tell it; the level's id where left out.
     """
     limits = limits or Limits()
     service = service_for(level, device=device, timeout=limits.timeout)
-    return _Server(service, api_key, limits, tuple(cors), sessions_dir).app()
+    return _Server(service, api_key, limits, tuple(cors), sessions_dir, name or level.block_id).app()
 
 
 @contextmanager
@@ -203,11 +205,12 @@ def _uvicorn(app: Starlette, limits: Limits, patience: int | None = None) -> Any
 class _Server:
     """Routes, and the way of a request through the checks to the service."""
 
-    def __init__(self, service: Service, api_key: str | None, limits: Limits, cors: tuple[str, ...], sessions_dir: Any) -> None:
+    def __init__(self, service: Service, api_key: str | None, limits: Limits, cors: tuple[str, ...], sessions_dir: Any, name: str) -> None:
         self.service = service
         self.api_key = api_key
         self.limits = limits
         self.cors = cors
+        self.name = name
         self.batcher = Batcher(service, limits.max_batch, limits.batch_wait) if limits.max_batch > 1 else None
         self.busy = anyio.CapacityLimiter(limits.concurrency)
         self.in_flight = 0  # bytes of bodies
@@ -216,7 +219,7 @@ class _Server:
         if isinstance(service, WorldService):
             sessions = Sessions(service, most=limits.sessions, folder=sessions_dir)
             self.sessions, chat = SessionRoutes(sessions, self._message, self.busy), WorldChat(sessions)
-        self.front = OpenAIFront(service, self._raw, self._answers, self.busy, limits.max_bytes, chat)
+        self.front = OpenAIFront(service, self._raw, self._answers, self.busy, limits.max_bytes, name, chat)
 
     def app(self) -> Starlette:
         """The application."""
@@ -264,7 +267,7 @@ class _Server:
     async def health(self, request: Request) -> Response:
         """Says that the server is there, and how many runs go on."""
         state = self.busy.statistics()
-        return JSONResponse({"status": "ok", "level": self.service.contract["level"], "id": self.service.contract["id"],
+        return JSONResponse({"status": "ok", "level": self.service.contract["level"], "id": self.name,
                              "running": state.borrowed_tokens, "waiting": state.tasks_waiting})  # fmt: skip
 
     async def spec(self, request: Request) -> Response:

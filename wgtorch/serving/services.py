@@ -27,7 +27,7 @@ from wgtorch.core.run.rng import GLOBAL_RNG, Rng, check_seed
 from wgtorch.core.run.run_values import inner_port
 from wgtorch.core.tree import split_path
 from wgtorch.integrations.api.usage import UsageMeter
-from wgtorch.serving.checks import check_values, refuse_path_slots, refuse_paths
+from wgtorch.serving.checks import check_action, check_values, refuse_path_slots, refuse_paths
 from wgtorch.serving.contracts import contract_of
 from wgtorch.serving.requests import StageRequest, TaskRequest, WorldRequest, _Request, read_request
 from wgtorch.stage import Stage
@@ -194,7 +194,7 @@ class StageService(Service):
         self.check_digest(request)
         stage: Stage = self.level
         state = _state(request.state, request.state_schema, stage.block_id)
-        refuse_path_slots(stage, state)
+        refuse_path_slots([stage], {**state, "action": request.action, "content": request.content or {}})
         state = stage.normalised(State(schema=state.schema, **self._here(dict(state))), strict=True)
         content = self._here(request.content)
         run = self._run_for(request, () if tell is None else (partial(_tell_event, tell),), cancelled)
@@ -225,9 +225,8 @@ class WorldService(Service):
         self.check_digest(request)
         world: World = self.level
         state = None if request.state is None else _state(request.state, list(world.state_schema), world.block_id)
-        if state is not None:
-            for stage in world.nodes.values():
-                refuse_path_slots(stage, state)
+        refuse_path_slots(world.nodes.values(), {**(state or {}), "action": request.action})
+        check_action(request.action, request.num_steps, world)
         limit = _least(self.timeout, request.timeout)
         if not self._turn.acquire(timeout=-1 if limit is None else limit):
             raise RequestError(f"{world.block_id}: lives through another call; try again later", status=503)

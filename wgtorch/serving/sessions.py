@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.errors import RequestError, StorageError, suggest
+from wgtorch.serving.checks import refuse_path_slots
 from wgtorch.serving.services import Tell, WorldService
 from wgtorch.world import World
 
 _ID_BYTES = 12  # of an id, which nobody can guess
-_ID = re.compile(r"[A-Za-z0-9_-]{16}")
+_ID = re.compile(r"[A-Za-z0-9_-]{16,24}")  # 16 in folders that were written before ids were of hexadecimal digits
 
 
 @dataclass(slots=True)
@@ -143,7 +144,7 @@ class Sessions:
             RequestError: there are too many sessions (503).
         """
         with self._lock:
-            session_id = secrets.token_urlsafe(_ID_BYTES)
+            session_id = secrets.token_hex(_ID_BYTES)
             source: Any = self._served() if of is None else of.world
             place = None if self.folder is None else self.folder / session_id
             world = source.fork(step=step, commit=commit, state_dir=place)
@@ -195,6 +196,7 @@ class Sessions:
             for name in message:
                 if name not in known:
                     raise RequestError(f"no slot {name!r} to edit; {suggest(name, known)}")
+            refuse_path_slots(world.nodes.values(), message)
             world.edit(**message)
         return self.look(session_id)
 

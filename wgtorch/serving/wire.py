@@ -105,7 +105,7 @@ def unpack_json(text: bytes | bytearray, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError, TypeError, StorageError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
         raise RequestError(
-            "the body cannot be read", [Finding(where, f"no JSON: {reason}", 'one JSON object: {"inputs": {...}}')]
+            "the body cannot be read", [Finding(where, f"no JSON: {reason}", "one JSON object; /docs shows its fields")]
         ) from error
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from wgtorch.core.errors import PortTypeError, StateError
-from wgtorch.core.kinds import describe
-from wgtorch.world_runtime.state import State
+from wgtorch.core.kinds import describe, get_kind
+from wgtorch.world_runtime.state import State, holds_something
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,16 @@ def one_for_each(action: Any, num_steps: int, where: str) -> list[Any]:
             f"{where}: {len(action)} actions for {num_steps} passes; give one for each (None where there is none), or a single one"
         )
     return list(action)
+
+
+def check_actions(actions: Iterable[Any], stages: Iterable[Any], where: str) -> None:
+    """Refuses what a port that reads the action does not take.
+
+    Raises:
+        PortTypeError: an action is of another kind.
+    """
+    given = [action for action in actions if holds_something(action)]
+    for port in [port for stage in stages for port in stage.ports_of("action")] if given else ():
+        for action in given:
+            if not get_kind(port.dtype).accepts(action):
+                raise PortTypeError(f"{where}: action is {describe(action)}; expected {get_kind(port.dtype).expects}")

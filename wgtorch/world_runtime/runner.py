@@ -32,7 +32,7 @@ from wgtorch.storage.life_files import read_life, write_life
 from wgtorch.storage.memory import MemoryStorage
 from wgtorch.world_runtime.cycle import WorldStep, advance, dry_run_of_cycle, one_pass
 from wgtorch.world_runtime.paid_answers import PaidAnswers
-from wgtorch.world_runtime.run_request import RunRequest, check_passes, one_for_each
+from wgtorch.world_runtime.run_request import RunRequest, check_actions, check_passes, one_for_each
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State
 from wgtorch.world_runtime.storage_place import check_chosen_place, check_own_storage
 from wgtorch.world_runtime.trace import StageTrace
@@ -299,6 +299,7 @@ class WorldRunner(Level):
     ) -> Generator[WorldStep, None, None]:
         self._require_cycle()
         call = RunRequest(state, one_for_each(action, num_steps, self.block_id), self._life.passes)
+        check_actions(call.actions, self.nodes.values(), self.block_id)
         run = new_run(self.block_id, seed=seed, **options)
         if self._failed is not None and self._failed.is_same(call):
             call = self._failed

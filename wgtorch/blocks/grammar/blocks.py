@@ -23,20 +23,19 @@ class GrammarDevelopment(Block):
     were seen before look as they did. Draws from ``rng``; the same draws give the same words.
     """
 
-    inputs = {"content": FIRST_CONTENT, "action": Port(description="what the user wants to do, in words; None for nothing")}
+    inputs = {"content": FIRST_CONTENT, "action": Port(dtype="text", description="what the user wants to do, in words; None for nothing")}
     outputs = {"intent": Port(dtype="text", description="what is meant to happen, in a sentence or two")}
     uses_global_rng = False
 
-    def forward(self, content: Mapping[str, Any], action: Any = None, rng: Rng | None = None) -> dict[str, Any]:
-        """The intent, one sentence or two, for ``content`` and an action that is text or None."""
+    def forward(self, content: Mapping[str, Any], action: str | None = None, rng: Rng | None = None) -> dict[str, Any]:
+        """The intent, one sentence or two, for ``content`` and an action."""
         draws = (rng or GLOBAL_RNG).python()
-        wish = parse(str(action)) if action is not None else {}
+        wish = parse(action) if action is not None else {}
         before = content.get("scene", {})
         places = content.get("places", {})
         scene = next_scene(before, places, wish, draws)
         known = "landmark" in places.get(scene["terrain"], {}) and "landmark" not in wish
-        said = "" if action is None else str(action)
-        return {"intent": intent_of(scene, before, content.get("traveller", _TRAVELLER), known, said, draws)}
+        return {"intent": intent_of(scene, before, content.get("traveller", _TRAVELLER), known, action or "", draws)}
 
 
 @register_block("grammar/architect")

@@ -24,6 +24,8 @@ from wgtorch.blocks.simulation.normalization import normalized
 from wgtorch.blocks.simulation.phrases import VERBS
 from wgtorch.blocks.simulation.reading import THOUGHT, RuleReader, without_markup
 from wgtorch.core.block import Block, register_block
+from wgtorch.core.errors import PortTypeError
+from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port
 from wgtorch.ports import ACTIONS
 
@@ -74,7 +76,9 @@ class RuleActionReader(Block):
         given = action if isinstance(action, Mapping) else {"": action}
         found = {}
         for who, said in given.items():
-            text = shortened(" ".join(str("" if said is None else said).encode("utf-8", "replace").decode().split()), LONGEST)
+            if said is not None and not isinstance(said, str):
+                raise PortTypeError(f"{self.block_id}.action: got {describe(action)}; expected a line, or a mapping of lines by who acts")
+            text = shortened(" ".join((said or "").encode("utf-8", "replace").decode().split()), LONGEST)
             if text:
                 found[str(who)] = [entry.to_data() for entry in self.read(text)]
         return {"actions": found}
