@@ -136,3 +136,21 @@ def test_a_reader_of_a_world_that_was_saved_before_is_todays() -> None:
 def test_settings_that_make_no_sense(config) -> None:
     with pytest.raises(ValueError, match="expected positive sizes, and a share"):
         TrainedActionReader(**config)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("\x1b[31mgo\x07\x00 north\x1b[0m", "go north"),
+        ("\u202ego\u2066 north", "go north"),
+        ("go\n\tnorth\x9f", "go north"),
+        ("\ud800", "?"),
+        ("🔥" * 10_000, "🔥" * 1999 + "…"),
+    ],
+)
+def test_what_is_not_seen_or_too_long_is_not_kept_of_what_was_typed(typed: str, words: str) -> None:
+    reader = RuleActionReader()
+    [[action]] = reader(action={"Anna\x1b[2J" + "h" * 500: typed})["actions"].values()
+    [name] = reader(action={"Anna\x1b[2J" + "h" * 500: typed})["actions"]
+    assert action["words"] == words
+    assert name.isprintable() and len(name) == 80

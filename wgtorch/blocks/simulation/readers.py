@@ -31,6 +31,8 @@ from wgtorch.ports import ACTIONS
 
 LONGEST = 2000
 """Characters of an action that are read."""
+LONGEST_NAME = 80
+"""Characters of the name of who acts."""
 TAGS = ("other", "verb", "target", "place", "receiver", "manner")
 """What a word of an action is part of."""
 SURER = 0.85
@@ -43,7 +45,13 @@ DOUBTFUL = "nobody can tell whether that is to be done, or only thought of"
 MOODS = ("do", "not", "unreal", "later")
 """Whether an act is to be done, not to be done, only thought of, or done after the one behind it."""
 _TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[.,!?;:“”\"*()-]")
+_UNSEEN = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _KNOWN_NAMES = frozenset(map(str.lower, NAMES))
+
+
+def seen(said: Any) -> str:
+    """What is seen of what was typed, on one line: no codes of terminals, no characters that only turn or hide others."""
+    return " ".join(_UNSEEN.sub(" ", str(said).encode("utf-8", "replace").decode()).split())
 
 
 def tokenized(text: str) -> list[str]:
@@ -78,9 +86,8 @@ class RuleActionReader(Block):
         for who, said in given.items():
             if said is not None and not isinstance(said, str):
                 raise PortTypeError(f"{self.block_id}.action: got {describe(action)}; expected a line, or a mapping of lines by who acts")
-            text = shortened(" ".join((said or "").encode("utf-8", "replace").decode().split()), LONGEST)
-            if text:
-                found[str(who)] = [entry.to_data() for entry in self.read(text)]
+            if text := shortened(seen(said or ""), LONGEST):
+                found[shortened(seen(who), LONGEST_NAME)] = [entry.to_data() for entry in self.read(text)]
         return {"actions": found}
 
 
