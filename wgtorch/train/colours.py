@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError
+from wgtorch.core.run.modes import training_mode
 from wgtorch.train.data.base import Data
 from wgtorch.train.objective import Objective, Step
 from wgtorch.train.patterns import blocks_at
@@ -47,10 +48,8 @@ def begin_with_colours(target: Block, name: str, objective: Objective, data: Dat
     """
     painters = _painters(target, name)
     batches = data.loaders(seed=seed)[0]
-    modes = {module: module.training for module in target.modules()}
-    target.eval()
     painted, wanted = [], []
-    with kept_generators(seed):
+    with kept_generators(seed), training_mode(target, training=False):
         for index, batch in enumerate(islice(batches, -(-count // data.batch_size))):
             if not isinstance(batch, dict) or "image" not in batch:
                 raise ConfigError("lora.colours: the data gives no 'image'; expected pictures [B, 3, H, W] in [0, 1]")
@@ -62,8 +61,6 @@ def begin_with_colours(target: Block, name: str, objective: Objective, data: Dat
                 )
             painted.append(pictures[0].float())
             wanted.append(batch["image"].float())
-    for module, mode in modes.items():
-        module.training = mode
     colours, offset = colour_map(torch.cat(painted) * 2 - 1, torch.cat(wanted) * 2 - 1)
     for painter in painters:
         _recolour(painter, name, colours, offset)
