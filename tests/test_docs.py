@@ -62,7 +62,7 @@ PAGES = sorted(path for path in (ROOT / "docs").glob("*/*.md") if "```python\n" 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_the_snippets_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("openai",):
+    for name in ("diffusers", "openai"):
         if f"import {name}" in page.read_text(encoding="utf-8") or f"from {name}" in page.read_text(encoding="utf-8"):
             pytest.importorskip(name)
     scope: dict[str, Any] = {"__name__": page.stem}
@@ -72,7 +72,7 @@ def test_the_snippets_of_a_page_run_one_after_the_other(page: Path, tmp_path: Pa
 
 def test_there_are_pages() -> None:
     how_to, tutorials = (
-        ["blocks", "haggling", "levels", "memory", "own-parts", "ray", "runs"],
+        ["blocks", "coming-from", "haggling", "levels", "memory", "own-parts", "ray", "runs"],
         ["picture", "plugin", "serve", "train", "world"],
     )
     assert [path.stem for path in PAGES] == [*how_to, *tutorials]

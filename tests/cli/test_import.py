@@ -37,6 +37,8 @@ def test_a_workflow_is_imported_and_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert "sampler_3 differs: ComfyUI draws" in told
     assert main(["run", "flow_api", "--input", "text_6=the dog", "--seed", "3", "--out", "out"]) == 0
     assert list(Path("out").glob("*.png"))
+    assert main(["validate", "flow_api"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3] == "graph flow_api: valid", "it is called as its folder"
     assert main(["import", "diffusers", "config", "--task", "image_to_image", "--out", "two"]) == 0
     assert "inputs: prompt*" in capsys.readouterr().out
     assert "encoder" in Graph.load("two").nodes

@@ -153,8 +153,8 @@ def test_a_world_with_a_storage_of_its_own_keeps_it() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["default", "--input", "a=b"], "default: is a world, and --input is not for it"),
-        (["text_to_image", "--steps", "3"], "text_to_image: is a graph, and --steps is not for it"),
+        (["default", "--input", "a=b"], "default: is a world, and --input is not for it; it takes --action"),
+        (["text_to_image", "--steps", "3"], "text_to_image: is a graph, and --steps is not for it; it takes --input"),
         (["text_to_image", "--action", "dig"], "text_to_image: is a graph, and --action is not for it"),
         (["pipeline/text_to_image", "--resume"], "text_to_image: is a pipeline, and --resume is not for it"),
         (["architect"], "architect: is a stage, which runs inside a world; run the world"),

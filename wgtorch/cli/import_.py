@@ -23,6 +23,7 @@ def command(args: argparse.Namespace) -> int:
         raise ConfigError("a workflow names files of models; give --models, the folder they lie in (ComfyUI's models)")
     make: Any = Graph.from_comfy if args.kind == "comfy" else Graph.from_diffusers
     graph = make(args.source, **given)
+    graph.block_id = out.name or graph.block_id
     graph.save(out)
     ports = graph.get_input_spec()
     print(f"{out}: {len(graph.nodes)} nodes")

@@ -32,10 +32,10 @@ def command(args: argparse.Namespace) -> int:
     """Runs what ``args.target`` names, and says where everything is."""
     level = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if isinstance(level, World):
-        _refuse(level, input=args.input)
+        _refuse(level, "--action, --steps and --seed", input=args.input)
         _run_world(level, args)
     elif isinstance(level, Composite) and not isinstance(level, Stage):
-        _refuse(level, steps=args.steps, action=args.action, resume=args.resume)
+        _refuse(level, "--input", steps=args.steps, action=args.action, resume=args.resume)
         _run_once(level, args)
     else:
         raise CommandError(f"{args.target}: is a stage, which runs inside a world; run the world")
@@ -147,7 +147,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(plain(value, longest=None), ensure_ascii=False)
 
 
-def _refuse(level: Level, **options: Any) -> None:
+def _refuse(level: Level, takes: str, **options: Any) -> None:
     for name, value in options.items():
         if value not in (None, [], False):
-            raise CommandError(f"{level.block_id}: is a {level.level}, and --{name} is not for it")
+            raise CommandError(f"{level.block_id}: is a {level.level}, and --{name} is not for it; it takes {takes}")

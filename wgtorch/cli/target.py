@@ -42,7 +42,10 @@ def open_level(target: str, params: Mapping[str, Any] | None = None, *, trust: T
     path = Path(target)
     if key is None and not path.exists():
         known = dict.fromkeys(name if "/" in target else name.split("/", 1)[-1] for name in TemplateRegistry.names())
-        raise UnknownNameError(f"there is no template and no file {target!r}; {suggest(target, known)} See: wgtorch templates")
+        near = suggest(target, known)
+        raise UnknownNameError(
+            f"there is no template and no file {target!r}; {near}{'' if near.endswith('?') else '.'} See: wgtorch templates"
+        )
     if key is None and params:
         raise CommandError(f"{target}: is no template, so it has no parameter {next(iter(params))!r}; change the config itself")
     try:

@@ -75,7 +75,7 @@ class ComfyTokens(CLIPTokens):
         room = self.tokenizer.model_max_length - 2
         sections: list[list[tuple[int, float]]] = [[]]
         for words, weight in weighted(self._spread(text)):
-            piece = [(token, weight) for token in self.tokenizer(words)["input_ids"][1:-1]]
+            piece = [(token, weight) for token in self.tokenizer(words, verbose=False)["input_ids"][1:-1]]
             is_long = len(piece) >= _SHORT
             while piece:
                 free = room - len(sections[-1])

@@ -143,7 +143,8 @@ def read_workflow(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[st
         wrong += [f"{step}: {what}" for what in _faults(step, steps)]
     if wrong:
         lines = "\n".join(f"  - {one}" for one in wrong)
-        raise ConfigError(f"from_comfy: {name} cannot become a graph:\n{lines}\nKnown are {', '.join(SPECS)}.")
+        known = f"\nKnown are {', '.join(SPECS)}." if any(step.kind not in SPECS for step in wanted.values()) else ""
+        raise ConfigError(f"from_comfy: {name} cannot become a graph:\n{lines}{known}")
     return wanted
 
 

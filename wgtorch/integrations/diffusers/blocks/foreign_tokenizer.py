@@ -58,7 +58,7 @@ class ForeignTokenizer(Tokenizer):
         texts = [self._spread(one) for one in ([text] if isinstance(text, str) else list(text))]
         with _ONE_AT_A_TIME:
             found = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-            wholes = [self.tokenizer(one).input_ids for one in texts]
+            wholes = [self.tokenizer(one, verbose=False).input_ids for one in texts]  # what is left out is told of here
         for whole in wholes:
             if len(whole) > length:
                 cut = self.tokenizer.decode(whole[length - 1 : -1])
