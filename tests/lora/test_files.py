@@ -252,6 +252,25 @@ def test_files_that_do_not_fit_change_nothing(harm: Any, words: str, tmp_path: P
     assert after[0] == before[0] and after[2:] == before[2:] and graph.node_specs["n0"].adapter is None
 
 
+@pytest.mark.parametrize(("kind", "number"), [("peft", float("nan")), ("file", float("inf")), ("checkpoint", -float("inf"))])
+def test_numbers_that_are_none_are_refused_by_name(kind: str, number: float, tmp_path: Path) -> None:
+    source, key = adapted(), "first.lora_B.weight"
+    with torch.no_grad():
+        tensors_of(source.nodes["n0"], "one")[key][0, 1] = number
+    if kind == "checkpoint":
+        path = source.save(tmp_path / "one")
+    else:
+        path = lora.save(source.nodes["n0"], tmp_path / "one", "one")
+    if kind == "file":
+        path = path / "adapter_model.safetensors"
+    graph = chain(Body(), name="g")
+    before = snapshot(graph)
+    with pytest.raises(CheckpointError, match=rf"one.*{key}: 1 of \d+ numbers are NaN or infinite; the training") as caught:
+        lora.load(graph, path)
+    assert str(path) in str(caught.value)
+    assert snapshot(graph)[2:] == before[2:] and graph.node_specs["n0"].adapter is None
+
+
 def test_all_blocks_get_their_adapter_or_none(tmp_path: Path) -> None:
     graph = chain(Body(seed=1), Body(seed=2), name="g")
     lora.add(graph, "one", rank=2)

@@ -89,6 +89,6 @@ def test_a_closure_computes_the_loss() -> None:
 
 
 def test_a_wrong_setting_is_found_when_it_is_built() -> None:
-    plan = Plan.of({"type": "muon", "lr": -1.0})
+    plan = Plan("muon", {"lr": -1.0}, None, {}, False)  # as Plan.of would not make it
     with pytest.raises(ConfigError, match=r"optimizer \(muon\): .*-1.0"):
         plan.build([{"params": list(model().parameters()), "schedule": None, "name": "rest"}], 1)

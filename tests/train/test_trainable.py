@@ -365,6 +365,14 @@ def test_adapters_that_are_missing_from_the_optimizer() -> None:
         ({"trainer": {"accumulate_grad_batches": 0}}, r"accumulate_grad_batches: found 0; expected at least 1"),
         ({"trainer": {"callbacks": []}}, r"trainer.callbacks: .*write callbacks="),
         ({"optimizer": {"type": "adamw", "lr": "fast"}}, r"optimizer.lr: found 'fast'; expected a number"),
+        ({"optimizer": {"type": "adamw", "lr": float("nan")}}, r"optimizer.lr: found nan; expected a number, and not an infinite one"),
+        ({"optimizer": {"type": "adamw", "lr": -1}}, r"optimizer.lr: found -1; expected at least 0"),
+        ({"optimizer": {"type": "sgd", "momentum": -0.5}}, r"optimizer.momentum: found -0.5; expected at least 0"),
+        ({"optimizer": {"type": "adamw", "betas": [0.9, 1.5]}}, r"optimizer.betas: found \[0.9, 1.5\]; expected a list of numbers from 0"),
+        ({"optimizer": {"type": "adamw", "betas": [0.9, float("inf")]}}, r"optimizer.betas.1: found inf"),
+        ({"optimizer": {"type": "adamw", "nodes": {"a": {"lr": -1.0}}}}, r"optimizer.nodes\['a'\].lr: found -1.0; expected at least 0"),
+        ({"optimizer": {"type": "adamw", "schedule": {"type": "linear", "warmup": -5}}}, r"schedule.warmup: -5 is less than the minimum"),
+        ({"trainer": {"gradient_clip_val": -1.0}}, r"trainer.gradient_clip_val: found -1.0; expected at least 0"),
         ({"optimizer": {"type": "adamw", "weight_decay": "x"}}, r"optimizer.weight_decay: got str 'x'"),
         ({"optimizer": {"type": "adamw", "schedule": {"type": "cosine", "warmup": "x"}}}, r"schedule.warmup: got str 'x'"),
     ],
@@ -375,6 +383,20 @@ def test_a_setting_of_another_type_is_named(settings: dict[str, Any], message: s
     given = run_settings(**{**settings, "trainer": {"max_steps": 2, **settings.get("trainer", {})}})
     with pytest.raises(WgtorchError, match=message):
         fit(chain(Linear()), given, tmp_path)
+
+
+def test_numbers_of_a_plan_alone() -> None:
+    from omegaconf import OmegaConf
+
+    from wgtorch.train.optimization import Plan
+
+    with pytest.raises(ConfigError, match=r"optimizer.betas: found \[0.9, 0.98\], a ListConfig; expected a list of numbers"):
+        Plan.of(OmegaConf.create({"type": "adamw", "betas": [0.9, 0.98]}))
+    with pytest.raises(ConfigError, match="optimizer.lr: found nan"):
+        Plan.of({"type": "adamw", "lr": torch.tensor(float("nan"))})
+    with pytest.raises(ConfigError, match="optimizer.eps: found -1e-08; expected at least 0"):
+        Plan.of({"type": "adamw", "eps": -1e-8})
+    assert Plan.of({"type": "adafactor", "beta2_decay": -0.8}).settings == {"beta2_decay": -0.8}
 
 
 def test_one_pattern_needs_no_list() -> None:

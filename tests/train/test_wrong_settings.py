@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,17 @@ SPREAD = {"tiny_denoising": 1, "lora": 16, "light_style": 16}
 NOT_ASKED = ("type", "kind", "_target_", "template", "level", "block_type", "strategy")
 WRONG: dict[type, list[Any]] = {
     bool: ["maybe!", {"no": 1}],
-    int: ["some!", {"no": 1}, [1, "x"]],
-    float: ["some!", {"no": 1}, [1, "x"]],
+    int: ["some!", {"no": 1}, [1, "x"], math.nan, -7],
+    float: ["some!", {"no": 1}, [1, "x"], math.nan, math.inf, -7.0],
     str: [{"no": 1}, [1, {"x": 2}]],
     list: [{"no": {"x": 1}}, 7.5],
     dict: [7.5, [[1]]],
     type(None): [{"no": {"x": 1}}],
 }
+
+
+SIGNED = ("seed", "mean", "entropy_weight", "shift")
+"""Settings that may be negative."""
 
 
 class Trained(BaseException):
@@ -101,7 +106,7 @@ def trials(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, An
             yield path, "no_such_setting", 1
         for key, value in settings.items():
             if key not in NOT_ASKED and path[0] not in TARGETS and path != ("data", "values"):
-                yield from ((path, key, wrong) for wrong in WRONG[type(value)])
+                yield from ((path, key, wrong) for wrong in WRONG[type(value)] if not (key in SIGNED and wrong == -7))
     for key, value in config.items():
         if key not in (*TARGETS, "hydra", "name"):
             yield from (((), key, wrong) for wrong in WRONG[type(value)] if (key, wrong) != ("cache", "no such thing"))

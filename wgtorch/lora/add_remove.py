@@ -113,8 +113,8 @@ def _check_arguments(rank: Any, alpha: Any, dropout: Any, **flags: Any) -> None:
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise StructureError(f"lora.add: rank {rank!r}; expected a whole number from 1")
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise StructureError(f"lora.add: {name} {value!r}; expected a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise StructureError(f"lora.add: {name} {value!r}; expected a number, at least 0")
     if not 0 <= dropout < 1:
         raise StructureError(f"lora.add: dropout {dropout!r}; expected a probability, at least 0 and less than 1")
     for name, value in flags.items():

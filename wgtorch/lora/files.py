@@ -17,7 +17,7 @@ from wgtorch.core.tree import is_level
 from wgtorch.lora.active_adapters import changing
 from wgtorch.lora.adapted_module import misfits, set_tensors
 from wgtorch.lora.formats.foreign_layer_names import adapter_names
-from wgtorch.lora.formats.read_foreign_files import Foreign, Stored, read_adapters
+from wgtorch.lora.formats.read_foreign_files import Foreign, Stored, checked_numbers, read_adapters
 from wgtorch.lora.formats.write_foreign_files import FORMATS, WRITERS, parts_of
 from wgtorch.lora.injection import OFT_OPTIONS, eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
@@ -103,8 +103,8 @@ def load(
         replace: an adapter of that name may be there and gets the new weights, between two calls of its block.
 
     Raises:
-        CheckpointError: there is no adapter, it fits no block or several, or the base itself would be changed. Nothing was
-            changed then.
+        CheckpointError: there is no adapter, it fits no block or several, the base itself would be changed, or a number of it is
+            NaN or infinite. Nothing was changed then.
         StructureError: a block has an adapter of that name, and ``replace`` was not said.
     """
     path = Path(path)
@@ -176,7 +176,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _from_checkpoint(path: Path) -> list[tuple[str, Stored]]:
-    return [(name, Stored(str(path), block, config, own_names(tensors))) for block, name, config, tensors in stored_adapters(path)]
+    return [
+        (name, Stored(str(path), block, config, checked_numbers(own_names(tensors), f"{path}: adapter {name!r} of {block}")))
+        for block, name, config, tensors in stored_adapters(path)
+    ]
 
 
 def _loaders(target: Any) -> list[str]:

@@ -32,7 +32,7 @@ from wgtorch.train.interrupts import Interrupts, begin_worker
 from wgtorch.train.loggers import log_settings, loggers_of
 from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
-from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments
+from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments, check_numbers
 from wgtorch.train.registries import check_settings as check_settings_of
 from wgtorch.train.sampling import Samples
 from wgtorch.train.sharding import whole, with_folders
@@ -154,6 +154,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if not settings.get(key):
             raise ConfigError(f"training: no {key!r}; expected {{'type': name, ...}}")
     check_arguments(_plain_settings, settings, "training")
+    check_numbers(settings, "")
     if not 0 <= (settings.get("seed") or 0) < 2**32:
         raise ConfigError(f"seed: found {settings['seed']}; expected a whole number from 0 to 2^32 - 1")
     for key in ("trainer", "lora"):
@@ -171,6 +172,9 @@ def _plain_settings(
     """The types of the settings that are no mappings."""
 
 
+_LEAST = {"max_steps": -1, "max_epochs": -1, "num_sanity_val_steps": -1, "log_every_n_steps": 0, "gradient_clip_val": 0}
+
+
 def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path, *, held_out: bool, interrupts: Interrupts) -> pl.Trainer:
     """Lightning's Trainer for a run; ``trainer`` of the settings are its arguments.
 
@@ -186,6 +190,15 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
             raise ConfigError(f"trainer.{name}: found {own[name]!r}; expected a whole number")
     if own.get("accumulate_grad_batches") is not None and own["accumulate_grad_batches"] < 1:
         raise ConfigError(f"trainer.accumulate_grad_batches: found {own['accumulate_grad_batches']}; expected at least 1")
+    for name, least in {
+        "max_steps": -1,
+        "max_epochs": -1,
+        "num_sanity_val_steps": -1,
+        "log_every_n_steps": 0,
+        "gradient_clip_val": 0,
+    }.items():
+        if isinstance(own.get(name), (int, float)) and own[name] < least:
+            raise ConfigError(f"trainer.{name}: found {own[name]}; expected at least {least}")
     if all(own.get(name) is None for name in ("max_steps", "max_epochs", "max_time")):
         raise ConfigError("trainer: nothing says when to stop; give max_steps, max_epochs or max_time")
     own.setdefault("max_epochs", -1)

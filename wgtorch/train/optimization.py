@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from wgtorch.core.block import Block
@@ -16,9 +17,19 @@ from wgtorch.train.learned import learned_parameters
 from wgtorch.train.muon import MuonAdamW
 from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import check_patterns, matches, names_of
-from wgtorch.train.registries import OptimizerRegistry, ScheduleRegistry, check_settings, register_optimizer, register_schedule
+from wgtorch.train.registries import (
+    OptimizerRegistry,
+    ScheduleRegistry,
+    check_numbers,
+    check_settings,
+    register_optimizer,
+    register_schedule,
+)
 
 Factor = Callable[[int], float]
+Steps = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "eps")
 
 for _name, _optimizer in {
     "adam": torch.optim.Adam,
@@ -38,19 +49,19 @@ def adamw_8bit(params: Any, **settings: Any) -> torch.optim.Optimizer:
 
 
 @register_schedule("constant")
-def constant(total: float, *, warmup: int = 0) -> Factor:
+def constant(total: float, *, warmup: Steps = 0) -> Factor:
     """One, after a linear rise over ``warmup`` steps."""
     return lambda step: _risen(step, warmup)
 
 
 @register_schedule("linear")
-def linear(total: float, *, warmup: int = 0, start: float = 0.0, end: float = 0.0) -> Factor:
+def linear(total: float, *, warmup: Steps = 0, start: Share = 0.0, end: Share = 0.0) -> Factor:
     """A rise over ``warmup`` steps; from the share ``start`` of the training on, a straight fall to ``end`` at its end."""
     return lambda step: _risen(step, warmup) * (1 - (1 - end) * _through(step, max(warmup, start * total), total))
 
 
 @register_schedule("cosine")
-def cosine(total: float, *, warmup: int = 0, end: float = 0.0) -> Factor:
+def cosine(total: float, *, warmup: Steps = 0, end: Share = 0.0) -> Factor:
     """A rise over ``warmup`` steps, then half a cosine down to ``end`` (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983)."""
     return lambda step: _risen(step, warmup) * (end + (1 - end) * (1 + math.cos(math.pi * _through(step, warmup, total))) / 2)
 
@@ -108,8 +119,14 @@ class Plan:
             if "lr" in value and (isinstance(value["lr"], bool) or not isinstance(value["lr"], (int, float, torch.Tensor))):
                 raise ConfigError(f"{where}.lr: found {value['lr']!r}; expected a number, as 1e-4")
             betas = value.get("betas", (0.9, 0.999))
-            if not (isinstance(betas, (list, tuple)) and all(isinstance(beta, (int, float)) for beta in betas)):
-                raise ConfigError(f"{where}.betas: found {betas!r}; expected numbers, as [0.9, 0.999]")
+            if not (isinstance(betas, (list, tuple)) and all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas)):
+                found = f"{betas!r}" if isinstance(betas, (list, tuple, str)) else f"{betas!r}, a {type(betas).__name__}"
+                raise ConfigError(f"{where}.betas: found {found}; expected a list of numbers from 0 to below 1, as [0.9, 0.999]")
+            plain: dict[str, Any] = {key: each.tolist() if isinstance(each, torch.Tensor) else each for key, each in value.items()}
+            check_numbers(plain, where)
+            for key in _NOT_NEGATIVE:
+                if isinstance(plain.get(key), (int, float)) and plain[key] < 0:
+                    raise ConfigError(f"{where}.{key}: found {plain[key]}; expected at least 0")
             check_settings(make, {key: each for key, each in value.items() if key != "schedule"}, where, ("params",))
             if value.get("schedule") is not None:
                 schedule_from(value["schedule"], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -136,3 +137,16 @@ def check_arguments(function: Callable[..., Any], given: Mapping[str, Any], wher
     """
     if findings := argument_findings(function.__init__ if isinstance(function, type) else function, given, where):  # type: ignore[misc]
         raise config_error(where, findings)
+
+
+def check_numbers(given: Any, where: str) -> None:
+    """Refuses numbers that are NaN or infinite, however deep they stand in settings.
+
+    Raises:
+        ConfigError: says where the first of them is.
+    """
+    if isinstance(given, float) and not math.isfinite(given):
+        raise ConfigError(f"{where}: found {given}; expected a number, and not an infinite one")
+    inner = given.items() if isinstance(given, Mapping) else enumerate(given) if isinstance(given, (list, tuple)) else ()
+    for key, value in inner:
+        check_numbers(value, f"{where}.{key}" if where else str(key))

@@ -157,6 +157,49 @@ def test_xl_from_a_folder(rooms: dict[str, Any]) -> None:
     check(graph.run({})["image"], theirs(pipeline(rooms, "StableDiffusionXLPipeline", "xl"), latents=start, **call()))
 
 
+SIZES = {"width": 40, "height": 24, "crop_w": 3, "crop_h": 5, "target_width": 32, "target_height": 48}
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_xl_with_two_texts_and_sizes_of_its_own(rooms: dict[str, Any], both: bool) -> None:
+    flow = workflow()
+    flow["4"]["inputs"]["ckpt_name"] = "xl"
+    clip = {"clip": ["4", 1]}
+    flow["6"] = {"class_type": "CLIPTextEncodeSDXL", "inputs": {**clip, **SIZES, "text_l": PROMPT, "text_g": "a c e"}}
+    other = {**SIZES, "width": 8, "crop_w": 1}
+    if both:
+        flow["7"] = {"class_type": "CLIPTextEncodeSDXL", "inputs": {**clip, **other, "text_l": NEGATIVE, "text_g": "g"}}
+    graph = graph_of(rooms, flow)
+    start = noise() * (1 + 1 / graph.nodes["sampler_3"].nodes["schedule"].trained[-1] ** 2) ** 0.5
+    said = {"original_size": (24, 40), "crops_coords_top_left": (5, 3), "target_size": (48, 32), "prompt_2": "a c e"}
+    side = (tiny.PIXELS, tiny.PIXELS)
+    unwanted = ((24, 8), (5, 1), (48, 32)) if both else (side, (0, 0), side)
+    names = ("negative_original_size", "negative_crops_coords_top_left", "negative_target_size")
+    said |= {**dict(zip(names, unwanted, strict=True)), "negative_prompt_2": "g" if both else NEGATIVE}
+    found = graph.run({})["image"]
+    check(found, theirs(pipeline(rooms, "StableDiffusionXLPipeline", "xl"), latents=start, **call(**said)))
+    assert (graph.run({"text_g_6": "z"})["image"] - found).abs().max() > 1e-3
+    assert (graph.run({"text_l_6": "z"})["image"] - found).abs().max() > 1e-3
+
+
+def test_the_shorter_text_of_xl_gets_empty_sections(rooms: dict[str, Any]) -> None:
+    flow = workflow()
+    flow["4"]["inputs"]["ckpt_name"] = "xl"
+    long = "a b c d e f g h i j k l m n o p"  # of two sections
+    flow["6"] = {"class_type": "CLIPTextEncodeSDXL", "inputs": {"clip": ["4", 1], **SIZES, "text_l": "a", "text_g": long}}
+    for text in ("text_l", "text_g"):
+        flow["6"]["inputs"] |= {"text_l": long, "text_g": long, text: "a"}
+        graph = graph_of(rooms, flow)
+        embedded = graph.run({}, outputs=["embeddings_6.embedding"])["embeddings_6.embedding"]
+        assert embedded.shape == (1, 32, 36)
+        nothing = graph.run({"text_l_6": "", "text_g_6": ""}, outputs=["embeddings_6.embedding"])["embeddings_6.embedding"]
+        own = slice(0, 16) if text == "text_l" else slice(16, 36)
+        torch.testing.assert_close(embedded[:, 16:, own], nothing[:, :, own])
+    flow["4"]["inputs"]["ckpt_name"] = "tiny.safetensors"
+    with pytest.raises(ConfigError, match="CLIPTextEncodeSDXL '6': its checkpoint is not of Stable Diffusion XL; use CLIPTextEncode"):
+        graph_of(rooms, flow)
+
+
 def test_layers_of_clip_are_left_out(rooms: dict[str, Any]) -> None:
     flow = workflow(cfg=1.0)
     flow["10"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["4", 1], "stop_at_clip_layer": -2}}
@@ -445,6 +488,55 @@ def test_sizes_and_pictures_of_files(rooms: dict[str, Any], tmp_path: Path) -> N
     assert found["image_9"].shape == (1, 3, 32, 48)
     assert torch.equal(found["image_10.mask"], torch.ones(1, 16, 20))
     torch.testing.assert_close(found["image_13"][0, :, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("feathering", [0, 3, 8])
+def test_a_picture_is_padded_for_outpainting(rooms: dict[str, Any], feathering: int) -> None:
+    image, added = picture(tiny.PIXELS), {"left": 8, "top": 0, "right": 4, "bottom": 16}
+    flow = workflow(denoise=0.7)
+    flow["10"] = {"class_type": "LoadImage", "inputs": {"image": "in.png"}}
+    flow["11"] = {"class_type": "ImagePadForOutpaint", "inputs": {"image": ["10", 0], **added, "feathering": feathering}}
+    flow["12"] = {"class_type": "VAEEncodeForInpaint", "inputs": {"pixels": ["11", 0], "vae": ["4", 2], "mask": ["11", 1]}}
+    flow["3"]["inputs"]["latent_image"] = ["12", 0]
+    graph = graph_of(rooms, flow)
+    found = graph.run({"image_10": image}, outputs=["image", "padded_11.image", "padded_11.mask"])
+    side = tiny.PIXELS
+    larger = torch.full((1, 3, side + 16, side + 12), 0.5)
+    larger[:, :, :side, 8 : side + 8] = image
+    mask = torch.ones(side + 16, side + 12)
+    for y in range(side):  # ComfyUI's loop
+        for x in range(side):
+            near = min(side, side - y, x, side - x)
+            is_in = near < feathering and feathering * 2 < side
+            mask[y, x + 8] = ((feathering - near) / feathering) ** 2 if is_in else 0
+    assert torch.equal(found["padded_11.image"], larger)
+    torch.testing.assert_close(found["padded_11.mask"], mask[None])
+    assert found["image"].shape == larger.shape
+    with pytest.raises(PortError, match=r"found \[8, 0, -4, 16"):
+        graph.run({"image_10": image, "right_11": -4})
+
+
+@pytest.mark.parametrize(("channel", "mode"), [("red", "RGB"), ("blue", "RGBA"), ("alpha", "RGBA"), ("alpha", "RGB")])
+def test_a_mask_of_a_files_channel(rooms: dict[str, Any], channel: str, mode: str, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    side = tiny.PIXELS
+    pixels = torch.randint(256, (side, side, len(mode)), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    Image.fromarray(np.asarray(pixels), mode).save(tmp_path / "mask.png")
+    flow = workflow(denoise=0.7)
+    flow["10"] = {"class_type": "LoadImageMask", "inputs": {"image": "mask.png", "channel": channel, "upload": "image"}}
+    flow["11"] = {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["5", 0], "mask": ["10", 0]}}
+    flow["3"]["inputs"]["latent_image"] = ["11", 0]
+    graph = graph_of(rooms, flow, images=tmp_path)
+    rgba = torch.cat([pixels, torch.full((side, side, 1), 255, dtype=torch.uint8)], dim=-1)[..., :4].float() / 255
+    expected = 1 - rgba[..., 3] if channel == "alpha" else rgba[..., ("red", "blue").index(channel) * 2]
+    torch.testing.assert_close(graph.run({}, outputs=["mask_10.mask"])["mask_10.mask"], expected[None])
+    fed = half_mask(side)
+    assert torch.equal(graph.run({"mask_10": fed}, outputs=["mask_10.mask"])["mask_10.mask"], fed[:, 0])
+    flow["10"]["inputs"]["channel"] = "violet"
+    with pytest.raises(ConfigError, match="LoadImageMask '10': channel: found 'violet', supported: red, green, blue, alpha"):
+        graph_of(rooms, flow)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------

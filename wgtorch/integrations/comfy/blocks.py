@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, suggest
 from wgtorch.core.port import Port
-from wgtorch.ports import HEIGHT, LATENT, NOISE, PROGRESS, WIDTH
+from wgtorch.ports import GUIDANCE_SCALE, HEIGHT, LATENT, NOISE, PROGRESS, WIDTH
 from wgtorch.roles import Noise
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 CROPS = ("disabled", "center")
+CHANNELS = ("red", "green", "blue", "alpha")
+SIDES = {"left": "on the left", "top": "above", "right": "on the right", "bottom": "below"}
 
 
 @register_block("comfy/empty_latent")
@@ -162,6 +164,7 @@ class LoadImage(Block):
 
     Args:
         file: of a picture; where it is not there, one has to be fed.
+        channel: that is the mask, as LoadImageMask takes it: ``red``, ``green``, ``blue`` or ``alpha``; transparency where left out.
     """
 
     uses_global_rng = False
@@ -171,22 +174,31 @@ class LoadImage(Block):
     }
     outputs: Mapping[str, Any] = {
         "image": Port(dtype="image", shape=("B", 3, "H", "W"), description="the picture, in [0, 1]"),
-        "mask": Port(dtype="tensor", shape=("B", "H", "W"), description="1 where the picture is transparent"),
+        "mask": Port(dtype="tensor", shape=("B", "H", "W"), description="1 where the picture is transparent, or the channel"),
     }
 
-    def __init__(self, *, file: str) -> None:
+    def __init__(self, *, file: str, channel: str | None = None) -> None:
         super().__init__()
+        if channel is not None and channel not in CHANNELS:
+            raise ConfigError(f"LoadImage.channel: found {channel!r}; {suggest(channel, CHANNELS)}")
         self.file = file
+        self.channel = channel
 
     def forward(self, image: Tensor | None = None, mask: Tensor | None = None) -> dict[str, Any]:
-        """``image`` [B, 3, H, W] in [0, 1], and the ``mask`` [B, H, W]: 1 where the picture is transparent, 0 without an alpha channel.
+        """``image`` [B, 3, H, W] in [0, 1], and the ``mask`` [B, H, W]: 1 where the picture is transparent, 0 without an alpha channel;
+        or what the channel says.
 
         Raises:
             CheckpointError: there is no such file, and nothing is fed.
         """
+        if image is None and mask is not None and self.channel is not None:  # the mask is all that is wanted of the file
+            image = mask.reshape(-1, 1, *mask.shape[-2:]).expand(-1, 3, -1, -1)
         batch = self._read() if image is None else image if image.dim() == 4 else image.unsqueeze(0)
-        if mask is None:
-            mask = 1 - batch[:, 3] if batch.shape[1] == 4 else batch.new_zeros(batch.shape[0], 64, 64)
+        if mask is None and self.channel in (None, "alpha"):
+            nothing = (64, 64) if self.channel is None else batch.shape[2:]
+            mask = 1 - batch[:, 3] if batch.shape[1] == 4 else batch.new_zeros(batch.shape[0], *nothing)
+        elif mask is None:
+            mask = batch[:, CHANNELS.index(str(self.channel))]
         return {"image": batch[:, :3], "mask": mask.reshape(-1, *mask.shape[-2:])}
 
     def _read(self) -> Tensor:
@@ -200,6 +212,79 @@ class LoadImage(Block):
             has_alpha = "A" in turned.getbands()
             plain = turned.convert("RGBA" if has_alpha else "RGB")
         return torch.from_numpy(np.asarray(plain).astype(np.float32) / 255).movedim(-1, 0)[None]
+
+
+@register_block("comfy/pad_for_outpaint")
+class PadForOutpaint(Block):
+    """A picture on a larger grey one, and the mask of what is to be painted around it, as ComfyUI's ImagePadForOutpaint makes them.
+
+    The mask reaches into the picture by ``feathering`` pixels at sides that grow, where it is ((feathering - d) / feathering)^2 at d pixels
+    from the side; nowhere in a picture that is not larger than twice that.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [B, 3, h, w] in [0, 1]"),
+        **{side: Port(dtype="number", description=f"pixels that are added {where}") for side, where in SIDES.items()},
+        "feathering": Port(dtype="number", description="pixels of the picture over which the mask fades out"),
+    }
+    outputs: Mapping[str, Any] = {
+        "image": Port(dtype="image", description="pictures [B, 3, H, W] in [0, 1], grey where they were not"),
+        "mask": Port(dtype="tensor", shape=(1, "H", "W"), description="1 where it is to be painted"),
+    }
+
+    def forward(self, image: Tensor, left: int, top: int, right: int, bottom: int, feathering: int) -> dict[str, Any]:
+        """``image`` [B, 3, H, W] and ``mask`` [1, H, W] of pictures [B, 3, h, w].
+
+        Raises:
+            PortError: a number is below 0.
+        """
+        left, top, right, bottom, feathering = (int(value) for value in (left, top, right, bottom, feathering))
+        if min(left, top, right, bottom, feathering) < 0:
+            raise PortError(f"{self.block_id}: found {[left, top, right, bottom, feathering]}; expected pixels, at least 0")
+        rows, columns = image.shape[2:]
+        around = (left, right, top, bottom)
+        inside = image.new_zeros(rows, columns)
+        if 0 < 2 * feathering < min(rows, columns):
+            y, x = torch.arange(rows, device=image.device)[:, None], torch.arange(columns, device=image.device)
+            far = torch.full((1, 1), max(rows, columns), device=image.device)
+            sides = ((top, y), (bottom, rows - y), (left, x), (right, columns - x))
+            nearest = torch.stack([(value if grows else far).expand(rows, columns) for grows, value in sides]).amin(0)
+            inside = ((feathering - nearest).clamp(min=0) / feathering).square().to(image)
+        return {"image": F.pad(image, around, value=0.5), "mask": F.pad(inside[None], around, value=1.0)}
+
+
+@register_block("comfy/picture_sizes")
+class ComfySizes(Block):
+    """What Stable Diffusion XL is told of sizes, by the prompt and by what is not wanted each for itself; the latent's where it says none.
+
+    Args:
+        factor: pixels to a latent's side.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "latent": LATENT,
+        "scale": GUIDANCE_SCALE,
+        "sizes": Port(description="height, width, top and left of the crop, wanted height and width, of the prompt"),
+        "negative_sizes": Port(description="sizes of what is not wanted"),
+    }
+
+    outputs: Mapping[str, Any] = {"time_ids": Port(dtype="tensor", description="sizes and crops [B or 2 B, 6], negative ones first")}
+
+    def __init__(self, *, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(
+        self, latent: Tensor, scale: float | Tensor, sizes: Sequence[int] | None = None, negative_sizes: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance."""
+        size = (latent.shape[2] * self.factor, latent.shape[3] * self.factor)
+        told = [torch.tensor([given or (*size, 0, 0, *size)]).to(latent) for given in (sizes, negative_sizes)]
+        own, other = (row.expand(latent.shape[0], -1) for row in told)
+        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1
+        return {"time_ids": torch.cat([other, own]) if guided else own}
 
 
 @register_block("comfy/fit")

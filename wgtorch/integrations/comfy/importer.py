@@ -13,6 +13,7 @@ import torch
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
+from wgtorch.integrations.comfy.blocks import SIDES
 from wgtorch.integrations.comfy.links import Checkpoint, Conditioning, Latent, Worn
 from wgtorch.integrations.comfy.samplers import SAMPLERS, sampler
 from wgtorch.integrations.comfy.schedule import ALL
@@ -207,11 +208,26 @@ class _Builder:
     # --- conditions ---------------------------------------------------------------------------------------------------
 
     def _CLIPTextEncode(self, step: Step) -> tuple[Any, ...]:
+        return (self._encoded(step, ("text", "text")),)
+
+    def _CLIPTextEncodeSDXL(self, step: Step) -> tuple[Any, ...]:
+        """A text for each encoder, and the sizes that the model is told: SDXL.encode_adm of ComfyUI's model_base.py."""
+        if len(self.link(step, "clip").checkpoint.words) < 2:
+            raise ConfigError(f"from_comfy: {step}: its checkpoint is not of Stable Diffusion XL; use CLIPTextEncode")
+        sizes = (int(step.inputs[name]) for name in ("height", "width", "crop_h", "crop_w", "target_height", "target_width"))
+        return (replace(self._encoded(step, ("text_l", "text_g")), sizes=tuple(sizes)),)
+
+    def _encoded(self, step: Step, texts: tuple[str, str]) -> Conditioning:
+        """What the text encoders make of the inputs that they read."""
         clip: Worn = self.link(step, "clip")
         embeddings, pooled = [], ""
         for number, (tokenizer, encoder) in enumerate(clip.checkpoint.words):
             end = "" if number == 0 else "_2"
-            words = self.node(step, f"prompt{end}", tokenizer, None, text=step.inputs["text"])
+            own, other = texts[number], texts[1 - number]
+            words = self.node(step, f"prompt{end}", tokenizer)
+            for port, name in {"text": own, **({"beside": other} if other != own else {})}.items():
+                self.tell(words, **{port: step.inputs[name]})
+                self.graph.expose_input(words, port, f"{name}_{step.id}".replace(":", "_"))
             text = self.node(step, f"text_encoder{end}", encoder)
             if clip.skip:
                 first = 1 if encoder.layer == "last" else 2
@@ -229,10 +245,10 @@ class _Builder:
             embeddings.append(f"{row}.embedding")
             pooled = f"{row}.pooled"
         if len(embeddings) == 1:
-            return (Conditioning(embeddings[0], ""),)
+            return Conditioning(embeddings[0], "")
         both = self.node(step, "embeddings", "diffusers/joined_conditions")
         join(self.graph, (embeddings[0], f"{both}.embedding"), (embeddings[1], f"{both}.second_embedding"))
-        return (Conditioning(f"{both}.embedding", pooled),)
+        return Conditioning(f"{both}.embedding", pooled)
 
     def _ControlNetApply(self, step: Step) -> tuple[Any, ...]:
         sides = [self.link(step, name) for name in ("conditioning", "positive", "negative") if name in step.inputs]
@@ -306,6 +322,8 @@ class _Builder:
             join(self.graph, (condition.embedding, f"{node}.{side}"))
             if condition.pooled:
                 join(self.graph, (condition.pooled, f"{node}.{side}_pooled"))
+            if condition.sizes:
+                self.tell(node, **{f"{side}_sizes": condition.sizes})
         if latent.mask:
             join(self.graph, (latent.mask, f"{node}.mask"))
         for (name, _), (_, picture, strength) in zip(controls, positive.controls, strict=True):
@@ -361,11 +379,21 @@ class _Builder:
         join(self.graph, (port, f"{node}.value"))
         return f"{node}.value"
 
+    def _ImagePadForOutpaint(self, step: Step) -> tuple[Any, ...]:
+        node = self.node(step, "padded", "comfy/pad_for_outpaint", None, **{name: step.inputs[name] for name in (*SIDES, "feathering")})
+        join(self.graph, (self.link(step, "image"), f"{node}.image"))
+        return f"{node}.image", f"{node}.mask"
+
+    def _LoadImageMask(self, step: Step) -> tuple[Any, ...]:
+        return (self._LoadImage(step)[1],)
+
     def _LoadImage(self, step: Step) -> tuple[Any, ...]:
         name = str(step.inputs["image"])
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CheckpointError(f"from_comfy: {step}: {name!r} leads out of the folder of pictures")
-        node = self.node(step, "image", "comfy/load_image", {"file": name if self.images is None else str(self.images / name)})
+        channel = {"channel": step.inputs["channel"]} if "channel" in step.inputs else {}
+        file = name if self.images is None else str(self.images / name)
+        node = self.node(step, "mask" if channel else "image", "comfy/load_image", {"file": file, **channel})
         for port in ("image", "mask"):
             self.graph.expose_input(node, port, f"{port}_{step.id}".replace(":", "_"))
         return f"{node}.image", f"{node}.mask"

@@ -29,11 +29,13 @@ class Worn:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """CONDITIONING: where it comes from, and the ControlNets on it (block, picture, strength)."""
+    """CONDITIONING: where it comes from, the ControlNets on it (block, picture, strength), and what XL is told of sizes."""
 
     embedding: str
     pooled: str
     controls: tuple[tuple[str, str, float], ...] = ()
+    sizes: tuple[int, ...] = ()
+    """Height, width, top and left of the crop, wanted height and width; empty for the latent's."""
 
 
 @dataclass(frozen=True)

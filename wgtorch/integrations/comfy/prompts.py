@@ -59,20 +59,32 @@ class ComfyTokens(CLIPTokens):
         folder: with the tokenizer's files, as ``save_pretrained`` writes it.
     """
 
+    inputs = {"beside": Port(dtype="text", description="the other encoder's text: there are at least as many sections as it has")}
     outputs = {"weights": Port(dtype="tensor", shape=("N", "L"), description="weight of each token")}
 
-    def forward(self, text: str | list[str]) -> dict[str, Any]:
+    def forward(self, text: str | list[str], beside: str | None = None) -> dict[str, Any]:
         """``tokens``, ``attention_mask`` [N + 1, L] of one text in N sections, and ``weights`` [N, L].
 
         Raises:
             PortError: it is no text, or names an embedding's file.
         """
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        room = self.tokenizer.model_max_length - 2
+        sections = self._sections(text, room)
+        sections += [[]] * (0 if beside is None else len(self._sections(beside, room)) - len(sections))
+        rows = [[(begin, 1.0), *section, (end, 1.0)] for section in (*sections, [])]
+        pads = [[(self.tokenizer.pad_token_id, 1.0)] * (room + 2 - len(row)) for row in rows]
+        tokens = torch.tensor([[token for token, _ in (*row, *pad)] for row, pad in zip(rows, pads, strict=True)])
+        weights = torch.tensor([[weight for _, weight in (*row, *pad)] for row, pad in zip(rows, pads, strict=True)])
+        known = torch.tensor([[1] * len(row) + [0] * len(pad) for row, pad in zip(rows, pads, strict=True)])
+        return {"tokens": tokens, "attention_mask": known, "weights": weights[:-1]}
+
+    def _sections(self, text: str | list[str], room: int) -> list[list[tuple[int, float]]]:
+        """Tokens of one text with their weights, as many in a section as there is room."""
         if not isinstance(text, str):
             raise PortError(f"{self.block_id}.text: got a {type(text).__name__}; expected one text")
         if "embedding:" in text:
             raise PortError(f"{self.block_id}.text: embedding:... is not supported; give the tokenizer the word (load_textual_inversion)")
-        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        room = self.tokenizer.model_max_length - 2
         sections: list[list[tuple[int, float]]] = [[]]
         for words, weight in weighted(self._spread(text)):
             piece = [(token, weight) for token in self.tokenizer(words, verbose=False)["input_ids"][1:-1]]
@@ -85,12 +97,7 @@ class ComfyTokens(CLIPTokens):
                     continue
                 sections[-1] += piece[:free]
                 piece = piece[free:]
-        rows = [[(begin, 1.0), *section, (end, 1.0)] for section in (*sections, [])]
-        pads = [[(self.tokenizer.pad_token_id, 1.0)] * (room + 2 - len(row)) for row in rows]
-        tokens = torch.tensor([[token for token, _ in (*row, *pad)] for row, pad in zip(rows, pads, strict=True)])
-        weights = torch.tensor([[weight for _, weight in (*row, *pad)] for row, pad in zip(rows, pads, strict=True)])
-        known = torch.tensor([[1] * len(row) + [0] * len(pad) for row, pad in zip(rows, pads, strict=True)])
-        return {"tokens": tokens, "attention_mask": known, "weights": weights[:-1]}
+        return sections
 
 
 @register_block("comfy/weighted")

@@ -96,7 +96,9 @@ def sampler(
     is_xl = backbone.model.config.addition_embed_type == "text_time"
     if is_xl:
         extra = {"text_embeds": "conditions", "time_ids": "sizes"}
-        add(graph, "sizes", "diffusers/picture_sizes", {"factor": vae.factor})
+        add(graph, "sizes", "comfy/picture_sizes", {"factor": vae.factor})
+        for port, name in (("sizes", "positive_sizes"), ("negative_sizes", "negative_sizes")):
+            graph.expose_input("sizes", port, name)
         for port, name in (("pooled", "positive_pooled"), ("negative_pooled", "negative_pooled")):
             graph.expose_input("conditions", port, name)
     denoising(parts, extra)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.integrations.comfy.blocks import CROPS, METHODS
+from wgtorch.integrations.comfy.blocks import CHANNELS, CROPS, METHODS, SIDES
 from wgtorch.integrations.comfy.samplers import REFUSED, SAMPLERS
 from wgtorch.integrations.comfy.schedule import SCHEDULERS
 
@@ -33,6 +33,7 @@ _GUIDED = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONI
 _SCHEDULE = {"scheduler": tuple(SCHEDULERS), "steps": NUMBER}
 _SAMPLING: dict[str, Any] = {**_GUIDED, **_SCHEDULE, "latent_image": "LATENT", "sampler_name": tuple(SAMPLERS)}
 _STRENGTHS = {"strength_model": NUMBER, "strength_clip": NUMBER}
+_SIZES = dict.fromkeys(("width", "height", "crop_w", "crop_h", "target_width", "target_height"), NUMBER)
 _LATENT_METHODS = tuple(method for method in METHODS if method != "lanczos")
 SPECS: dict[str, Spec] = {
     "CheckpointLoaderSimple": Spec({"ckpt_name": TEXT}, ("MODEL", "CLIP", "VAE")),
@@ -41,6 +42,7 @@ SPECS: dict[str, Spec] = {
     "LoraLoaderModelOnly": Spec({"model": "MODEL", "lora_name": TEXT, "strength_model": NUMBER}, ("MODEL",)),
     "CLIPSetLastLayer": Spec({"clip": "CLIP", "stop_at_clip_layer": NUMBER}, ("CLIP",)),
     "CLIPTextEncode": Spec({"clip": "CLIP", "text": TEXT}, ("CONDITIONING",)),
+    "CLIPTextEncodeSDXL": Spec({"clip": "CLIP", **_SIZES, "text_g": TEXT, "text_l": TEXT}, ("CONDITIONING",)),
     "ControlNetLoader": Spec({"control_net_name": TEXT}, ("CONTROL_NET",)),
     "ControlNetApply": Spec(
         {"conditioning": "CONDITIONING", "control_net": "CONTROL_NET", "image": "IMAGE", "strength": NUMBER}, ("CONDITIONING",)
@@ -79,6 +81,8 @@ SPECS: dict[str, Spec] = {
     "ImageScale": Spec({"image": "IMAGE", "upscale_method": METHODS, "width": NUMBER, "height": NUMBER, "crop": CROPS}, ("IMAGE",)),
     "ImageScaleBy": Spec({"image": "IMAGE", "upscale_method": METHODS, "scale_by": NUMBER}, ("IMAGE",)),
     "LoadImage": Spec({"image": TEXT}, ("IMAGE", "MASK"), ignored=("upload", "choose file to upload")),
+    "LoadImageMask": Spec({"image": TEXT, "channel": CHANNELS}, ("MASK",), ignored=("upload", "choose file to upload")),
+    "ImagePadForOutpaint": Spec({"image": "IMAGE", **dict.fromkeys((*SIDES, "feathering"), NUMBER)}, ("IMAGE", "MASK")),
     "SaveImage": Spec({"images": "IMAGE"}, (), {"filename_prefix": TEXT}),
     "PreviewImage": Spec({"images": "IMAGE"}),
 }  # fmt: skip
@@ -93,6 +97,10 @@ _WHY: dict[tuple[str, ...], str] = {
         "UNETLoader", "DualCLIPLoader", "TripleCLIPLoader", "CLIPLoader", "FluxGuidance", "EmptySD3LatentImage", "CLIPTextEncodeFlux",
         "CLIPTextEncodeSD3", "ModelSamplingFlux", "ModelSamplingSD3",
     ): ": workflows of Stable Diffusion 1, 2 and XL are read; of SD 3 and FLUX make the graph with Graph.from_diffusers",
+    ("VAEDecodeTiled", "VAEEncodeTiled"): ": use VAEDecode and VAEEncode, which take the whole picture at once",
+    (
+        "InpaintModelConditioning",
+    ): ": models that see the mask are not read from workflows; use VAEEncodeForInpaint, or Graph.from_diffusers(task='inpaint')",
     (
         "UpscaleModelLoader", "ImageUpscaleWithModel",
     ): ": models that enlarge pictures are not read; ImageScale and ImageScaleBy are",

@@ -243,7 +243,7 @@ def read_adapters(path: Path, loaders: Sequence[str] = ()) -> list[Stored | Fore
         loaders: diffusers' readers that are asked for names that are not known here.
 
     Raises:
-        CheckpointError: it is none of them, or damaged.
+        CheckpointError: it is none of them, damaged, or not all of its numbers are finite.
     """
     if (path / ADAPTER_CONFIG).is_file():
         return [_from_peft(path, "")]
@@ -302,9 +302,23 @@ def _by_diffusers(tensors: Mapping[str, Tensor], loaders: Sequence[str]) -> dict
 def _read(file: Path) -> tuple[Any, dict[str, Tensor]]:
     """A file's header and tensors; floats of 8 bits, with which nothing can be computed, as float32."""
     header, tensors = read_file(file)
-    return header, {
-        name: value.float() if value.dtype.itemsize == 1 and value.is_floating_point() else value for name, value in tensors.items()
-    }
+    wide = {name: value.float() if value.dtype.itemsize == 1 and value.is_floating_point() else value for name, value in tensors.items()}
+    return header, checked_numbers(wide, str(file))
+
+
+def checked_numbers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors of an adapter, each of whose numbers is one.
+
+    Raises:
+        CheckpointError: some are NaN or infinite, which every picture made with the adapter would be.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool((finite := value.isfinite()).all()):
+            raise CheckpointError(
+                f"{source}: {name}: {int((~finite).sum())} of {value.numel()} numbers are NaN or infinite; the training that wrote it "
+                "went wrong: take an earlier file of it"
+            )
+    return dict(tensors)
 
 
 def _from_peft(folder: Path, model: str) -> Stored | Foreign:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.run.rng import key_to_seed
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+"""How many there are of what cannot be none."""
+NoneOrMore = Annotated[int, Field(ge=0)]
 
 
 class Data:

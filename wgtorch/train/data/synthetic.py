@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.run.rng import key_to_seed
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data, NoneOrMore
 from wgtorch.train.registries import register_data
 
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -42,8 +42,8 @@ class Synthetic(Data):
         self,
         *,
         values: dict[str, Any],
-        count: int = 256,
-        held_out: int = 16,
+        count: AtLeastOne = 256,
+        held_out: NoneOrMore = 16,
         seed: int = 0,
         batch_size: int = 8,
         workers: int = 0,

@@ -22,6 +22,7 @@ _TIMES: dict[str, dict[str, float | None]] = {
     "logit_normal": {"mean": 0.0, "std": 1.0, "shift": None, "smallest": 1e-3},
     "mode": {"scale": 1.29, "shift": None, "smallest": 1e-3},
 }
+_NOT_NEGATIVE = ("std", "shift", "smallest", "gamma")
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _WEIGHTINGS: dict[str, dict[str, float | None]] = {"none": {}, "min_snr": {"gamma": 5.0}, "sigma_sqrt": {}, "cosmap": {}}
 
@@ -49,6 +50,8 @@ def chosen(given: str | Mapping[str, Any], known: Mapping[str, Mapping[str, floa
             raise ConfigError(
                 f"{where} ({name}): found {key} = {value!r}, expected numbers for {list(known[name])}; {suggest(key, known[name])}"
             )
+        if key in _NOT_NEGATIVE and value < 0:
+            raise ConfigError(f"{where}.{key}: found {value}; expected at least 0")
     return Settings(name, {**known[name], **numbers})
 
 

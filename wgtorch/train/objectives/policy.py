@@ -78,6 +78,8 @@ class PolicyGradient(Denoising):
                 f"ddpo: found steps {steps}, samples {samples}, eta {eta}, clip {clip}; expected at least 2 and 1 (2 for group), eta in "
                 "(0, 1], clip above 0"
             )
+        if trained_steps is not None and trained_steps < 1:
+            raise ConfigError(f"ddpo.trained_steps: found {trained_steps}; expected at least 1, or null for all")
         self.shape, self.steps, self.trained_steps, self.samples_of_each = tuple(shape), steps, trained_steps, samples
         self.eta, self.advantage, self.clip = eta, advantage, clip
 

@@ -19,7 +19,7 @@ from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, CELL, COLU
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, nearest
 from wgtorch.blocks.simulation.scene_plan import BACK, SLOTS, ScenePlan
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data
 from wgtorch.train.registries import register_data
 
 HANDS = {"first": None, "others": Hand.other, "judge": Hand.judge}
@@ -192,8 +192,8 @@ class PixelScenes(Data):
     def __init__(
         self,
         *,
-        count: int = 100_000,
-        validation: int = 512,
+        count: AtLeastOne = 100_000,
+        validation: AtLeastOne = 512,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,

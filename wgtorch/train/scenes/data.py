@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wgtorch.blocks.scenes.scene import VOCABULARY, Scene, caption, labels_of, parse, sentence
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data
 from wgtorch.train.registries import register_data
 from wgtorch.train.scenes.drawings import DrawnScenes, Sample, StoredScenes, gather, scene_of, store
 from wgtorch.train.scenes.episodes import Episodes
@@ -39,8 +39,8 @@ class Scenes(Data):
     def __init__(
         self,
         *,
-        count: int = 100_000,
-        validation: int = 512,
+        count: AtLeastOne = 100_000,
+        validation: AtLeastOne = 512,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -101,7 +101,9 @@ class SceneCaptions(Data):
 
     fresh = True
 
-    def __init__(self, *, count: int = 100_000, validation: int = 1000, batch_size: int = 128, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, *, count: AtLeastOne = 100_000, validation: AtLeastOne = 1000, batch_size: int = 128, workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.texts = _Texts(count, seed, plain=False)
         self.held_out = _Texts(validation, VALIDATION, plain=True)
@@ -159,7 +161,9 @@ class SceneEpisodes(Data):
 
     fresh = True
 
-    def __init__(self, *, count: int = 100_000, validation: int = 256, batch_size: int = 32, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, *, count: AtLeastOne = 100_000, validation: AtLeastOne = 256, batch_size: int = 32, workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.episodes, self.held_out = Episodes(count, seed=seed), Episodes(validation, seed=VALIDATION)
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from wgtorch.blocks.scenes.upscaler import FACTOR
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.registries import register_data, register_objective
 from wgtorch.train.scenes.drawings import DrawnScenes
@@ -33,7 +33,9 @@ class LargeScenes(Data):
 
     fresh = True
 
-    def __init__(self, *, count: int = 20_000, validation: int = 64, size: int = 128, batch_size: int = 8, workers: int = 0) -> None:
+    def __init__(
+        self, *, count: AtLeastOne = 20_000, validation: AtLeastOne = 64, size: int = 128, batch_size: int = 8, workers: int = 0
+    ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.drawn, self.held_out = DrawnScenes(count, seed="large", size=size), DrawnScenes(validation, seed="large/validation", size=size)
 

@@ -17,7 +17,7 @@ from wgtorch.blocks.simulation.normalization import vocabulary
 from wgtorch.blocks.simulation.readers import TrainedActionReader, key_of, tokenized
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.registries import register_data, register_objective
 from wgtorch.train.simulation import phrasing
@@ -40,7 +40,9 @@ class TypedActions(Data):
 
     fresh = True
 
-    def __init__(self, *, count: int = 2_000_000, validation: int = 2000, batch_size: int = 128, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, *, count: AtLeastOne = 2_000_000, validation: AtLeastOne = 2000, batch_size: int = 128, workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         self.lines, self.held_out = TypedLines(count, seed), TypedLines(validation, VALIDATION)
 

@@ -17,7 +17,7 @@ from wgtorch.blocks.simulation.telling import sentences, words
 from wgtorch.blocks.simulation.telling.narration import SYSTEM, Account, account_of, checked, kind_of, news_of, plain_words, told_cause
 from wgtorch.blocks.simulation.telling.teller import chosen, fields_of
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data
 from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import prose
 
@@ -47,7 +47,9 @@ class Narrations(Data):
 
     fresh = True
 
-    def __init__(self, *, count: int = 20_000, validation: int = 64, batch_size: int = 8, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, *, count: AtLeastOne = 20_000, validation: AtLeastOne = 64, batch_size: int = 8, workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         if min(count, validation) < 1:
             raise ConfigError(f"narrations: found count {count} and validation {validation}, expected at least 1")

@@ -14,7 +14,7 @@ from wgtorch.blocks.simulation.cast import NAMES
 from wgtorch.blocks.simulation.model_reader import SYSTEM
 from wgtorch.blocks.simulation.phrases import FRAMES
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import Data
+from wgtorch.train.data.base import AtLeastOne, Data
 from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import tongues
 
@@ -53,7 +53,9 @@ class TypedReadings(Data):
 
     fresh = True
 
-    def __init__(self, *, count: int = 200_000, validation: int = 128, batch_size: int = 16, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, *, count: AtLeastOne = 200_000, validation: AtLeastOne = 128, batch_size: int = 16, workers: int = 0, seed: int = 0
+    ) -> None:
         super().__init__(batch_size=batch_size, workers=workers)
         if min(count, validation) < 1:
             raise ConfigError(f"typed_readings: found count {count} and validation {validation}, expected at least 1")

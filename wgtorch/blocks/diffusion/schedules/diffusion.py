@@ -79,6 +79,8 @@ class DiffusionSchedule(GridSchedule):
     ) -> None:
         own = timesteps if timesteps is not None else sigmas[:-1] if isinstance(sigmas, (list, tuple)) else None
         super().__init__(num_steps if own is None else len(own))
+        if num_train_timesteps < 1:
+            raise ValueError(f"DiffusionSchedule.num_train_timesteps: found {num_train_timesteps}, expected at least 1")
         _one_of("convention", convention, tuple(CONVENTIONS))
         _one_of("timestep_spacing", timestep_spacing, SPACINGS)
         _one_of("final_sigmas_type", final_sigmas_type, ("zero", "sigma_min"))

@@ -67,6 +67,8 @@ class FlowSchedule(GridSchedule):
         final_sigmas_type: str = "zero",
     ) -> None:
         super().__init__(num_steps if sigmas is None else len(sigmas))
+        if num_train_timesteps < 1:
+            raise ValueError(f"FlowSchedule.num_train_timesteps: found {num_train_timesteps}, expected at least 1")
         if shift <= 0:
             raise ValueError(f"FlowSchedule.shift: found {shift}, expected a number above 0")
         if convention not in CONVENTIONS:
