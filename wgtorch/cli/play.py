@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wgtorch.cli.run import place_states
 from wgtorch.cli.storybook import new_folder
-from wgtorch.cli.target import CommandError, open_level, trust_in, values
+from wgtorch.cli.target import CommandError, name_of, open_level, trust_in, values
 from wgtorch.core.errors import require
 from wgtorch.world import World
 
@@ -40,7 +40,7 @@ def command(args: argparse.Namespace) -> int:
     app = make_play_app(game, token=token, hosts=hosts)
 
     def ready(url: str) -> None:
-        print(f"Play {world.world_id}: {url}/?token={token}", flush=True)
+        print(f"Play {name_of(args.target)}: {url}/?token={token}", flush=True)
         print(f"The life is kept in {folder}; to go on with it: --out {folder}", flush=True)
 
     serve_app(app, host=args.host, port=args.port, ready=ready, patience=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,14 +95,16 @@ def model_card(export: Export, trainable: Trainable, folder: Path) -> str:
 
     settings = {key: value for key, value in export.settings.items() if value and isinstance(value, (str, int, float, list, Mapping))}
     target = trainable.target
-    base = _base_of(target)
+    bases = _bases(export, target)
+    base, hub = ", ".join(map(_shown, bases)), next(filter(None, map(_hub_id, bases)), None)
     model = getattr(dict(blocks_at(target)).get(export.name), "model", None)
     count = sum(parameter.numel() for parameter in trainable.learned())
     text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True).strip()
     kind = "model" if export.format == MODEL else "LoRA adapter"
     tags = "[wgtorch]" if export.format == MODEL else "[lora, wgtorch]"
     library = "wgtorch" if export.format == "peft" else "diffusers"
-    lines = ["---", f"base_model: {base}", f"library_name: {library}", f"tags: {tags}", "---", "", f"# {export.name}", ""]
+    head = [*([f"base_model: {hub}"] if hub else []), f"library_name: {library}", f"tags: {tags}"]  # a Hub takes models of a Hub alone
+    lines = ["---", *head, "---", "", f"# {export.name}", ""]
     lines += [f"A {kind} of {count:,} numbers for {base}, trained with wgtorch in {trainable.trainer.global_step} steps.", ""]
     lines += ["![samples](samples.png)", ""] if (folder / export.folder / "samples.png").is_file() else []
     lines += [*_use(export, model), "## Settings", "", "```yaml", text, "```", ""]
@@ -116,14 +119,26 @@ def _use(export: Export, model: Any) -> list[str]:
     return ["```python", 'pipeline.load_lora_weights("path/of/this/folder")', "```", ""]
 
 
-def _base_of(target: Block) -> str:
-    """What names the models below: the folder that they are from, one model's own ref, or the target's id."""
-    blocks = [block for _, block in blocks_at(target)]
-    refs = list(dict.fromkeys(str(ref) for block in blocks if (ref := block.config.get("checkpoint_ref"))))
-    if len(refs) == 1:
-        return refs[0]
-    folders = {Path(ref).parent for ref in refs}  # names of what ships with the package lie in none
-    return str(folders.pop()) if len(folders) == 1 and folders != {Path()} else target.block_id
+def _bases(export: Export, target: Block) -> list[str]:
+    """What names the models that were learned from: the refs of the blocks with the adapter or of the model, else the target's id."""
+    from wgtorch.lora.switching import adapters
+
+    blocks = dict(blocks_at(target))
+    at = [export.name] if export.format == MODEL else adapters(target).get(export.name, [])
+    refs = dict.fromkeys(str(ref) for path in at if path in blocks and (ref := blocks[path].config.get("checkpoint_ref")))
+    return list(refs) or [target.block_id]
+
+
+def _hub_id(ref: str) -> str | None:
+    """The model on a Hub that a ref names, or whose snapshot it is a path in."""
+    if found := re.search(r"models--(.+?)--([^/\\]+)[/\\]snapshots[/\\]", ref):
+        return f"{found[1]}/{found[2]}"
+    return ref if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", ref) and not Path(ref).exists() else None
+
+
+def _shown(ref: str) -> str:
+    """A base as others know it: on a Hub, as a name of what ships, else by the last of its folders, for paths are of this machine alone."""
+    return _hub_id(ref) or (ref if ref.startswith("wgtorch:") else "/".join(Path(ref).parts[-2:]))
 
 
 def _plain(value: Any) -> Any:
