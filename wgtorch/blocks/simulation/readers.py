@@ -258,8 +258,12 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
     """
     found, chance = guess
     said = words(normalized(text))
-    if not found or (
-        rules[0].manner is not None and rules[0].verb in (UNKNOWN_VERB, "remark") and (chance < SURER or not _IFS.isdisjoint(said))
+    if (
+        not found
+        or rules[0].verb == "fly"
+        or (  # what cannot be done stays so
+            rules[0].manner is not None and rules[0].verb in (UNKNOWN_VERB, "remark") and (chance < SURER or not _IFS.isdisjoint(said))
+        )
     ):
         return rules
     if [(action.verb, action.negated) for action in rules] == [(action.verb, action.negated) for action in found]:
