@@ -257,8 +257,10 @@ def test_questions_are_answered_from_the_facts(question: str, answer: str) -> No
 
 
 def test_what_is_not_understood_is_offered_near_actions() -> None:
-    _, _, (event,) = acted("blargh the fnord", 5)
+    before, now, (event,) = acted("blargh the fnord", 5)
     assert event["status"] == "unclear" and "blargh" in event["because"]
+    [told] = [said for said in GrammarTeller().outcome(before, now, [event], random.Random(0)).split(". ") if said.startswith("One could")]
+    assert "look for treasure" in told and "?" not in told  # "One could what is this place?"
     for offer in event["details"]["offers"]:
         _, _, events = acted(offer, 5)
         assert events[0]["status"] in ("done", "partly"), offer

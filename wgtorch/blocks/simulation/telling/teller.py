@@ -156,7 +156,7 @@ class GrammarTeller:
             told.append(_cap(rng.choice(sentences.ANSWERED).format(A=actor, Y=answer)))
         elif event["status"] == "unclear":
             told.append(rng.choice(sentences.UNCLEAR).format(B=event["because"]))
-            offers = event["details"].get("offers")
+            offers = [offer for offer in event["details"].get("offers", ()) if not offer.endswith("?")]
             told.append(f"One could {', or '.join(offers[:3])}." if offers else "")
         elif event["status"] == "refused":
             told.append(rng.choice(sentences.REFUSED).format(B=event["because"]))
