@@ -70,6 +70,7 @@ class Look:
         self._roots: list[type] = []
         self._module(block)
         self._walk(told)
+        self._roots = [kind for kind in self._roots if not told.code(kind).is_fixed]
         modules, objects = self._modules, self._objects
         owns = [vars(thing) for thing in (*modules, *objects)]
         self._versions = list(map(dict_version, owns))

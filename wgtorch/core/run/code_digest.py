@@ -37,9 +37,10 @@ class Code:
     Attributes:
         digest: of code, and of values that cannot change in place.
         values: by where they are read, values that can.
+        parts: of installed packages, that it comes to.
     """
 
-    __slots__ = ("_installed", "_names", "_persistent", "_referents", "_seen", "_static", "_watched", "digest", "root", "values")
+    __slots__ = ("_installed", "_names", "_persistent", "_referents", "_seen", "_static", "_watched", "digest", "parts", "root", "values")
 
     def __init__(self, root: Any, is_persistent: bool) -> None:
         self.root, self._persistent = root, is_persistent
@@ -53,10 +54,15 @@ class Code:
         self._value("", root, frozenset())
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
         self._referents.remember()
-        for value, is_called in self._installed:
-            installed_code().reach(value, () if is_called else self._names | (_SHOWN if value is Tensor else set()))
+        found = [(value, () if is_called else self._names | (_SHOWN if value is Tensor else set())) for value, is_called in self._installed]
+        self.parts = frozenset().union(*[installed_code().reach(value, names) for value, names in found])
         self._seen.clear()
         self._installed.clear()
+
+    @property
+    def is_fixed(self) -> bool:
+        """True where all of it is code of installed packages."""
+        return not (self.values or self._watched or len(self._referents))
 
     def holds(self) -> bool:
         """False once a name stands for something else, or a function was given other code."""

@@ -1,7 +1,12 @@
-"""Versions of dictionaries: numbers that change whenever a key or value does, as the guards of ``torch.compile`` are told them."""
+"""Numbers that tell whether many things are still the same: versions of dictionaries, and addresses of objects.
+
+A version changes whenever a key or value does, as the guards of ``torch.compile`` are told it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,4 +19,24 @@ except ImportError:  # a private name of PyTorch: where it is missing, keys and 
         return tuple(entries), tuple(map(id, entries.values()))
 
 
-__all__ = ["dict_version"]
+__all__ = ["addresses_of", "dict_version"]
+
+
+def _addresses_in_memory(values: list[Any]) -> bytes:
+    place = ctypes.c_void_p.from_address(id(values) + tuple.__basicsize__)  # after what a list and a tuple begin with
+    return ctypes.string_at(place.value, len(values) * ctypes.sizeof(ctypes.c_void_p)) if values else b""
+
+
+def _addresses_by_id(values: list[Any]) -> bytes:
+    return array("Q", map(id, values)).tobytes()
+
+
+def _are_in_memory() -> bool:
+    """False in a Python whose lists are laid out otherwise."""
+    sample = [None, int, "", 3]
+    is_likely = tuple.__basicsize__ + 2 * ctypes.sizeof(ctypes.c_void_p) == list.__basicsize__ and type(id(sample)) is int
+    return is_likely and _addresses_in_memory(sample) == _addresses_by_id(sample)
+
+
+addresses_of = _addresses_in_memory if _are_in_memory() else _addresses_by_id
+"""Addresses of all items of a list, as bytes: they tell at the speed of memory whether the same objects are in it."""

@@ -28,7 +28,8 @@ from wgtorch.core.run.block_look import Look
 from wgtorch.core.run.code_digest import Code
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, state_of
 from wgtorch.core.run.installed import is_installed
-from wgtorch.core.run.installed_code import installed_code, name_of, unwrapped
+from wgtorch.core.run.installed_code import Parts as InstalledParts
+from wgtorch.core.run.installed_code import installed_code, is_installed_code, name_of, unwrapped
 
 Part = tuple[int, str]
 Parts = dict[Part, Any]
@@ -61,7 +62,7 @@ class Fingerprints:
     def __init__(self, digests: ContentDigests, *, persistent: bool) -> None:
         self.digests, self.persistent = digests, persistent
         digests.of_code = self._code_digest
-        self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes]] = weakref.WeakKeyDictionary()
+        self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes, set[InstalledParts]]] = weakref.WeakKeyDictionary()
         self._weights: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, StorageWeakRef, _Weight]]] = weakref.WeakKeyDictionary()
         self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
@@ -121,10 +122,13 @@ class Fingerprints:
         """
         known = self._looks.get(block)
         if known is not None and known[0].holds(self):
+            self.inside.reached |= known[2]
             return known[1]
-        look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
-        digest = self.digest(self.parts(block))
-        self._looks[block] = (look, digest)
+        with self.inside.reaching() as reached:
+            look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
+            digest = self.digest(self.parts(block))
+        self.inside.reached |= reached
+        self._looks[block] = (look, digest, reached)
         return digest
 
     # --- private steps ------------------------------------------------------------------------------------------------
@@ -136,16 +140,29 @@ class Fingerprints:
             known = self._codes[id(root)] = Code(root, self.persistent)
             while len(self._codes) > _CODES:
                 self._codes.popitem(last=False)
+        self.inside.reached.add(known.parts)
         return known
 
-    def replaced(self) -> list[Any]:
-        """What somebody has put in place of what installed packages hold, where code comes to it."""
+    def replaced(self, reached: set[InstalledParts]) -> list[Any]:
+        """What somebody has put in place of what installed packages hold, where code comes to it.
+
+        Args:
+            reached: what was come to while the code was told.
+        """
         installed = installed_code()
-        installed.look()
-        if installed.version != self._installed_version:
-            self._installed_version = installed.version
-            self._codes.clear()
-        return [(where, self.attribute(unwrapped(value), 0)) for where, value in installed.replaced]
+        found = installed.reached(frozenset(reached))
+        while True:
+            found.look()
+            if installed.version != self._installed_version:
+                self._installed_version = installed.version
+                self._codes.clear()
+            told, further = [], set[InstalledParts]()
+            for where, value in found.replaced:
+                with self.inside.reaching() as parts:
+                    told.append((where, self.attribute(unwrapped(value), 0)))
+                further |= set() if is_installed_code(value) else parts  # what reads it comes to it
+            if not found.add(further):
+                return told
 
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
@@ -162,7 +179,7 @@ class Fingerprints:
     def _code_digest(self, root: Any) -> bytes | None:
         """Of a function or class that an object holds; None where its name tells it."""
         if is_installed(getattr(root, "__module__", None) or "builtins"):
-            installed_code().reach(root)
+            self.inside.reached.add(installed_code().reach(root))
             return None
         if id(root) in self.inside.roots:  # a class whose own objects are among what it holds, as members of an enumeration are
             return name_of(root).encode()
@@ -301,6 +318,7 @@ class _Inside(threading.local):
     def __init__(self) -> None:
         self.modules: set[int] = set()
         self.roots: list[int] = []  # classes and functions that are
+        self.reached: set[InstalledParts] = set()  # what they come to of installed packages
 
     @contextlib.contextmanager
     def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:
@@ -311,6 +329,15 @@ class _Inside(threading.local):
             yield
         finally:
             self.modules = before
+
+    @contextlib.contextmanager
+    def reaching(self) -> Iterator[set[InstalledParts]]:
+        """What is come to while it lasts."""
+        before, self.reached = self.reached, set()
+        try:
+            yield self.reached
+        finally:
+            self.reached = before
 
 
 def _attributes_of(value: Any) -> Iterator[tuple[str, Any]]:

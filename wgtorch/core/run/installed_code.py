@@ -4,7 +4,7 @@
     watched                   all that torch, package.module, nn.GELU, Tensor hold, and the functions themselves
 
 A package is what its version says as long as its modules and classes hold what they held when they were first come to; they are compared by
-identity, all at once. Python's own library and PyTorch's private modules are packages as others are; what PyTorch's compiler calls is not
+version and identity, those that some blocks come to all at once. Python's own library and PyTorch's private modules are packages as others are; what PyTorch's compiler calls is not
 walked through.
 """
 
@@ -18,14 +18,14 @@ import operator
 import sys
 import threading
 import types
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import resolve_name
 from itertools import zip_longest
 from typing import Any
 
 from wgtorch.core.port import MISSING
-from wgtorch.core.run.dict_versions import dict_version
+from wgtorch.core.run.dict_versions import addresses_of, dict_version
 from wgtorch.core.run.installed import is_installed
 
 _STARTS = frozenset(("__init__", "__new__", "forward", "__call__", "__torch_function__", "precompute_invariants"))
@@ -42,21 +42,23 @@ _REPORTS: dict[str, frozenset[str]] = {
 }
 """Names of where a process writes what it has to say, which nothing computes with."""
 
-Read = tuple[Any, frozenset[str]]
-"""Something that code comes to, and the names that are read where it is."""
+_REACHED = 256
+"""Groups of blocks of which it is remembered what they come to."""
 
 
 class Referents:
     """What objects refer to: entries of mappings, code and defaults of functions, contents of cells, bases of classes."""
 
-    __slots__ = ("_count", "_found", "_mappings", "_objects", "_places", "_versions")
+    __slots__ = ("_addresses", "_found", "_mappings", "_objects", "_versions")
 
     def __init__(self) -> None:
         self._mappings: dict[int, dict[Any, Any]] = {}
         self._objects: dict[int, Any] = {}
         self._versions: list[int] = []  # of the mappings: every change of one gives it a number that no other one ever had
-        self._count, self._found = 0, list[Any]()
-        self._places: list[int] = []  # where among all that the others refer to what may be replaced is
+        self._found, self._addresses = list[Any](), b""  # while what was found is held, nothing else gets its address
+
+    def __len__(self) -> int:
+        return len(self._mappings) + len(self._objects)
 
     def add(self, *values: Any) -> None:
         """Looks at these as well, from the next :meth:`remember` on."""
@@ -67,17 +69,14 @@ class Referents:
     def remember(self) -> None:
         """What they refer to now is what they are to refer to."""
         self._versions = list(map(dict_version, self._mappings.values()))
-        referents = [(owner, value) for owner in self._objects.values() for value in gc.get_referents(owner)]
-        self._count = len(referents)
-        self._places = [index for index, each in enumerate(referents) if _may_be_replaced(*each)]
-        self._found = [referents[index][1] for index in self._places]
+        self._found = gc.get_referents(*self._objects.values())
+        self._addresses = addresses_of(self._found)
 
     def hold(self) -> bool:
         """False once one of them refers to something else."""
         if list(map(dict_version, self._mappings.values())) != self._versions:
             return False
-        now = gc.get_referents(*self._objects.values())
-        return len(now) == self._count and all(map(operator.is_, map(now.__getitem__, self._places), self._found))
+        return not self._objects or addresses_of(gc.get_referents(*self._objects.values())) == self._addresses
 
 
 class Namespace:
@@ -91,9 +90,9 @@ class Namespace:
 
     def __init__(self, where: str, owner: Any, entries: dict[str, Any]) -> None:
         self.where, self.owner, self.entries, self.first = where, owner, entries, dict(entries)
+        self.is_table = owner is None and "__name__" not in entries
         self.replaced: list[tuple[str, Any]] = []
         self._version: Any = None
-        self.reads: set[frozenset[str]] = set()
         self.bases = getattr(owner, "__mro__", None) if isinstance(owner, type) else None
         self.foreign = [name for name, value in self.first.items() if is_foreign(value)]
 
@@ -126,122 +125,279 @@ class Namespace:
         return name not in _own_globals(self.entries)
 
 
+class Part:
+    """A function, or a module or class with the names that are read of it, and the parts that it comes to.
+
+    Args:
+        package: that it belongs to.
+        watched: what has to stay as it is.
+        function: what is called.
+        spaces: what has to hold what it held.
+        module: name of a module that is imported when it is used.
+    """
+
+    __slots__ = ("function", "leads_to", "module", "package", "spaces", "watched")
+
+    def __init__(
+        self,
+        package: str = "",
+        watched: Iterable[Any] = (),
+        function: types.FunctionType | None = None,
+        spaces: Iterable[Namespace] = (),
+        module: str = "",
+    ) -> None:
+        self.package, self.watched, self.spaces, self.module = package, tuple(watched), tuple(spaces), module
+        self.function = None if function is None else (function, _inside(function))
+        self.leads_to: dict[Part, str] = {}  # and the package that has to be come to as well, where it keeps something of another one's
+
+
+Parts = frozenset[Part]
+
+
 class InstalledCode:
     """Functions, modules and classes of installed packages that were come to so far. There is one for the process, as there is of them.
 
     Attributes:
-        replaced: what stands in place of what they held, by where.
-        version: counts changes of it.
+        version: counts changes of what is replaced.
+        joined: counts parts that were found to come to others.
+        modules: that functions import when they are called, by name.
     """
 
     def __init__(self) -> None:
-        self.replaced: list[tuple[str, Any]] = []
-        self.version = 0
-        self._lock = threading.RLock()
-        self._moved: list[str] = []
-        self._referents, self._is_settled = Referents(), False
-        self._spaces: dict[int, Namespace] = {}
-        self._functions: dict[int, tuple[types.FunctionType, tuple[Any, ...]]] = {}
-        self._called: dict[type, None] = {}  # classes whose objects are called
+        self.version = self.joined = 0
+        self.modules: dict[str, Any] = {}
+        self.lock = threading.RLock()
+        self._todo: list[tuple[Part, Iterable[Part], str]] = []
+        self._reached: OrderedDict[frozenset[Parts], Reached] = OrderedDict()
+        self._spaces: dict[int, tuple[Namespace, ...]] = {}  # with the tables in them
+        self._functions: dict[int, Part] = {}
+        self._reads: defaultdict[int, dict[frozenset[str], Part]] = defaultdict(dict)  # of a module, class or table, by names
+        self._imports: defaultdict[str, dict[frozenset[str], Part]] = defaultdict(dict)
+        self._called: dict[type, Part] = {}  # classes whose objects are called
         self._read_by: defaultdict[type, set[str]] = defaultdict(set)  # what methods of a class read
-        self._imports: dict[str, tuple[Any, frozenset[str]]] = {}  # modules that functions import when called, and names read there
+        self._packages: set[str] = set()
+        self._waiting: defaultdict[str, list[tuple[Part, Any, frozenset[str]]]] = defaultdict(list)  # what others keep of a package's, by it
 
-    def look(self) -> None:
-        """Looks again at all of it."""
-        with self._lock:
-            moved = [name for name, (module, _) in self._imports.items() if sys.modules.get(name) is not module]
-            if moved != self._moved or not self._is_settled or not self._referents.hold():
-                self._compare(moved)
+    def reach(self, value: Any, names: Iterable[str] = ()) -> Parts:
+        """What a function, class or module is, of which ``names`` are read. All that it comes to is found as well."""
+        with self.lock:
+            found = frozenset(self._parts(value, frozenset(names)))
+            self._follow()
+            return found
 
-    def reach(self, value: Any, names: Iterable[str] = ()) -> None:
-        """Comes to a function, class or module, of which ``names`` are read, and to all that it comes to."""
-        todo: list[Read] = [(value, frozenset(names))]
-        with self._lock:
-            while todo:
-                value, read = todo.pop()
-                value = _innermost(value)
-                kind = type(value)
-                if kind is types.FunctionType:
-                    todo += self._function(value)
-                elif issubclass(kind, type):
-                    todo += self._class(value, read)
-                elif issubclass(kind, types.ModuleType) and is_installed(vars(value).get("__name__", "")):
-                    todo += self._namespace(vars(value)["__name__"], value, vars(value), read)
+    def reached(self, parts: frozenset[Parts]) -> Reached:
+        """All that parts come to."""
+        with self.lock:
+            found = self._reached[parts] = self._reached.pop(parts, None) or Reached(self, parts)
+            while len(self._reached) > _REACHED:
+                self._reached.popitem(last=False)
+            return found
+
+    def is_replaced(self, space: Namespace, name: str) -> None:
+        """What reads a name of a module, class or table comes to what it stands for now."""
+        for names, part in list(self._reads[id(space.entries)].items()):
+            if name in space.entries and (name in names or space.is_table):
+                self._entry(part, name, space.entries[name], names)
+        self._follow()
+
+    def is_loaded(self, name: str) -> None:
+        """What imports a module that was not there before comes to it."""
+        self.modules[name] = sys.modules.get(name)
+        self._todo += [(part, self._parts(self.modules[name], names), "") for names, part in list(self._imports[name].items())]
+        self._follow()
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _compare(self, moved: list[str]) -> None:
-        changed = [space for space in list(self._spaces.values()) if space.look()]
-        replaced = [each for space in list(self._spaces.values()) for each in space.replaced]
-        for function, first in self._functions.values():
-            where = f"{function.__module__}.{function.__qualname__} itself"
-            replaced += [(where, now) for now, was in zip_longest(_inside(function), first) if now is not was]
-        for name in moved:
-            if self._imports[name][0] is None:
-                self._imports[name] = sys.modules.get(name), self._imports[name][1]
-                self.reach(*self._imports[name])
-            else:
-                replaced.append((f"module {name}", sys.modules.get(name)))
-        for space in changed:
-            for name in [name for name, value in dict(space.entries).items() if space.first.get(name) is not value]:
-                for names in [names for names in space.reads if name in names]:
-                    self.reach(space.entries[name], names)
-        self.version += [(where, id(value)) for where, value in replaced] != [(where, id(value)) for where, value in self.replaced]
-        self.replaced, self._moved, self._is_settled = replaced, moved, True
-        self._referents.remember()
+    def _follow(self) -> None:
+        while self._todo:
+            part, parts, package = self._todo.pop()
+            for found in parts:
+                if part.leads_to.get(found):
+                    part.leads_to[found] = package
+                elif found not in part.leads_to:
+                    part.leads_to[found] = package
+                    self.joined += 1
 
-    def _function(self, function: types.FunctionType) -> Iterator[Read]:
+    def _comes_to(self, package: str) -> None:
+        if package not in self._packages:
+            self._packages.add(package)
+            self._todo += [(part, self._parts(value, names), package) for part, value, names in self._waiting.pop(package, ())]
+
+    def _parts(self, value: Any, names: frozenset[str]) -> Iterator[Part]:
+        value = _innermost(value)
+        kind = type(value)
+        if kind is types.FunctionType:
+            if is_installed(value.__globals__.get("__name__") or "builtins"):
+                yield self._function(value)
+        elif issubclass(kind, type):
+            yield from self._bases(value, names) if names else (self._class(value),)
+        elif issubclass(kind, types.ModuleType) and is_installed(vars(value).get("__name__", "")):
+            yield self._read(vars(value)["__name__"], value, vars(value), names)
+
+    def _function(self, function: types.FunctionType) -> Part:
+        part = self._functions.get(id(function))
+        if part is None:
+            package = (function.__globals__.get("__name__") or "builtins").partition(".")[0]
+            watched = (function, function.__kwdefaults__, *(function.__closure__ or ()))
+            part = self._functions[id(function)] = Part(package, watched, function)
+            self._comes_to(package)
+            self._todo.append((part, self._read_by_function(function), ""))
+        return part
+
+    def _read_by_function(self, function: types.FunctionType) -> Iterator[Part]:
         entries, module = function.__globals__, function.__globals__.get("__name__") or "builtins"
-        if id(function) in self._functions or not is_installed(module):
-            return
-        self._functions[id(function)] = function, _inside(function)
-        self._watch(function, function.__kwdefaults__, *(function.__closure__ or ()))
         names = names_in(function.__code__)
         for value in _inside(function)[1:]:
-            yield from ((each, names) for each in (value if type(value) is tuple else (value,)))
+            for each in value if type(value) is tuple else (value,):
+                yield from self._parts(each, names)
         if module.startswith(_COMPILER):
             return
-        yield from self._namespace(module, sys.modules.get(module), entries, names)
+        yield self._read(module, sys.modules.get(module), entries, names)
         for name in imported_by(function):
-            if module.startswith("torch.") and name.startswith("sympy"):  # of sizes that are symbols
-                continue
-            imported, before = self._imports.get(name, (sys.modules.get(name), frozenset()))
-            self._imports[name] = imported, before | names
-            yield imported, names
+            if not (name.startswith("sympy") and module.partition(".")[0] == "torch"):  # of sizes that are symbols
+                yield self._import(name, names)
         if isinstance(kind := entries.get(function.__qualname__.partition(".")[0]), type):  # a method, and names may be of its own object
             self._read_by[kind] |= names
-            yield kind, names
-            yield from ((each, names) for each in self._called if issubclass(each, kind))
+            if names:
+                yield from self._bases(kind, names)
+                self._todo += [(part, self._bases(each, names), "") for each, part in self._called.items() if issubclass(each, kind)]
 
-    def _class(self, kind: type, names: frozenset[str]) -> Iterator[Read]:
-        if not names and kind not in self._called:
-            self._called[kind] = None
+    def _import(self, name: str, names: frozenset[str]) -> Part:
+        part = self._imports[name].get(names)
+        if part is None:
+            part = self._imports[name][names] = Part(module=name)
+            self._todo.append((part, self._parts(self.modules.setdefault(name, sys.modules.get(name)), names), ""))
+        return part
+
+    def _class(self, kind: type) -> Part:
+        part = self._called.get(kind)
+        if part is None:
+            part = self._called[kind] = Part()
             names = frozenset().union(*[self._read_by[base] for base in kind.__mro__ if base in self._read_by])
+            self._todo.append((part, self._bases(kind, names), ""))
+        return part
+
+    def _bases(self, kind: type, names: frozenset[str]) -> Iterator[Part]:
         for base in kind.__mro__:
             if not base.__flags__ & _IMMUTABLE and is_installed(base.__module__):
-                yield from self._namespace(name_of(base), base, gc.get_referents(base.__dict__)[0], names | _STARTS)
+                yield self._read(name_of(base), base, gc.get_referents(base.__dict__)[0], names | _STARTS)
 
-    def _namespace(self, where: str, owner: Any, entries: dict[str, Any], names: frozenset[str]) -> Iterator[Read]:
-        if id(entries) not in self._spaces:
-            self._spaces[id(entries)] = Namespace(where, owner, entries)
-            self._watch(entries, owner if isinstance(owner, type) else None)
-            for name, value in dict(entries).items():
-                for table in _tables_in(value):
-                    self._spaces[id(table)] = Namespace(f"{where}.{name}", None, table)
-                    self._watch(table)
-        if where.startswith(_COMPILER) or names in (reads := self._spaces[id(entries)].reads):
-            return
-        reads.add(names)
+    def _read(self, where: str, owner: Any, entries: dict[str, Any], names: frozenset[str]) -> Part:
+        part = self._reads[id(entries)].get(names)
+        if part is None:
+            if id(entries) not in self._spaces:
+                tables = [Namespace(f"{where}.{name}", None, table) for name, value in dict(entries).items() for table in _tables_in(value)]
+                self._spaces[id(entries)] = Namespace(where, owner, entries), *tables
+            spaces = self._spaces[id(entries)]
+            watched = (*[space.entries for space in spaces], owner if isinstance(owner, type) else None)
+            part = Part(package := where.partition(".")[0], watched, spaces=spaces)
+            for space in spaces:
+                self._reads[id(space.entries)][names] = part
+            self._comes_to(package)
+            if not where.startswith(_COMPILER):
+                self._todo.append((part, self._named(part, owner, entries, names), ""))
+        return part
+
+    def _named(self, part: Part, owner: Any, entries: dict[str, Any], names: frozenset[str]) -> Iterator[Part]:
         for name in names:
             if name in entries:
-                yield entries[name], names
-                yield from ((item, names) for table in _tables_in(entries[name]) for item in list(table.values()))
+                yield from self._parts(entries[name], names)
+                for table in _tables_in(entries[name]):
+                    for key, item in list(table.items()):
+                        self._entry(part, key, item, names)
         if isinstance(owner, types.ModuleType) and owner is not builtins:
-            yield builtins, names.difference(entries)
+            yield from self._parts(builtins, names.difference(entries))
 
-    def _watch(self, *values: Any) -> None:
-        self._referents.add(*values)
-        self._is_settled = False
+
+    def _entry(self, part: Part, key: Any, item: Any, names: frozenset[str]) -> None:
+        """A part comes to an entry of a table; to what copies objects of another package, only where that package is come to."""
+        package = key.__module__.partition(".")[0] if isinstance(key, type) else part.package
+        if package in self._packages:
+            self._todo.append((part, self._parts(item, names), "" if package == part.package else package))
+        else:
+            self._waiting[package].append((part, item, names))
+
+
+class Reached:
+    """All that some parts come to.
+
+    Args:
+        code: what they are parts of.
+        parts: to start from.
+
+    Attributes:
+        replaced: what stands in place of what modules, classes and functions among it held, by where.
+    """
+
+    def __init__(self, code: InstalledCode, parts: frozenset[Parts]) -> None:
+        self.replaced: list[tuple[str, Any]] = []
+        self._code, self._starts, self._joined = code, frozenset().union(*parts), -1
+        self._referents = Referents()
+        self._spaces: list[Namespace] = []
+        self._functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
+        self._modules: list[str] = []
+        self._moved: list[str] = []
+        self._loaded: Any = None
+
+    def add(self, parts: set[Parts]) -> bool:
+        """Starts from these as well; False where it did."""
+        new = frozenset().union(*parts) - self._starts
+        if new:
+            self._starts, self._joined = self._starts | new, -1
+        return bool(new)
+
+    def look(self) -> None:
+        """Looks again at all of it."""
+        with self._code.lock:
+            if self._joined != self._code.joined or dict_version(sys.modules) != self._loaded or not self._referents.hold():
+                self._compare()
+
+    # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _compare(self) -> None:
+        while True:
+            self._walk()
+            self._loaded = dict_version(sys.modules)
+            moved = [name for name in self._modules if sys.modules.get(name) is not self._code.modules[name]]
+            for name in [name for name in moved if self._code.modules[name] is None]:
+                self._code.is_loaded(name)
+            for space in [space for space in self._spaces if space.look()]:
+                for name in [name for name, value in dict(space.entries).items() if space.first.get(name) is not value]:
+                    self._code.is_replaced(space, name)
+            if self._joined == self._code.joined:
+                break
+        replaced = [each for space in self._spaces for each in space.replaced]
+        for function, first in self._functions:
+            where = f"{function.__module__}.{function.__qualname__} itself"
+            replaced += [(where, now) for now, was in zip_longest(_inside(function), first) if now is not was]
+        replaced += [(f"module {name}", sys.modules.get(name)) for name in moved if self._code.modules[name] is not sys.modules.get(name)]
+        replaced.sort(key=operator.itemgetter(0))
+        self._code.version += [(where, id(value)) for where, value in replaced] != [(where, id(value)) for where, value in self.replaced]
+        self.replaced = replaced
+        self._referents.remember()
+
+    def _walk(self) -> None:
+        if self._joined == self._code.joined:
+            return
+        self._joined = self._code.joined
+        found: dict[Part, None] = {}
+        packages, waiting = {""}, defaultdict[str, list[Part]](list)
+        todo = list(self._starts)
+        while todo:
+            if (part := todo.pop()) in found:
+                continue
+            found[part] = None
+            if part.package not in packages:
+                packages.add(part.package)
+                todo += waiting.pop(part.package, ())
+            for each, package in part.leads_to.items():
+                (todo if package in packages else waiting[package]).append(each)
+        self._referents = Referents()
+        for part in found:
+            self._referents.add(*part.watched)
+        self._spaces = list(dict.fromkeys([space for part in found for space in part.spaces]))
+        self._functions = [part.function for part in found if part.function is not None]
+        self._modules = list(dict.fromkeys([part.module for part in found if part.module]))
 
 
 @functools.cache
@@ -269,6 +425,12 @@ def unwrapped(value: Any) -> Any:
             value = value.__wrapped__
         else:
             return value
+
+
+def is_installed_code(value: Any) -> bool:
+    """True for a function or class of an installed package, which its name tells."""
+    value = _innermost(value)
+    return issubclass(type(value), (types.FunctionType, type)) and not is_foreign(value)
 
 
 def _innermost(value: Any) -> Any:
@@ -353,11 +515,6 @@ def _own_globals(entries: Mapping[str, Any]) -> set[str]:
 def _globals_in(code: types.CodeType) -> frozenset[str]:
     found = [step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"] if _has("STORE_GLOBAL", code) else []
     return frozenset(found).union(*[_globals_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
-
-
-def _may_be_replaced(owner: Any, value: Any) -> bool:
-    """False for names and globals of a function."""
-    return type(owner) is not types.FunctionType or not (type(value) is str or (type(value) is dict and "__name__" in value))
 
 
 def _has(operation: str, code: types.CodeType) -> bool:
