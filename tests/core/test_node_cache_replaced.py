@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import copy
+import copyreg
 import functools
 import importlib
 import io
@@ -214,6 +215,12 @@ def twice(x: Any, *args: Any, **kwargs: Any) -> Any:
     return x * 2 + 1
 
 
+def unused_of(x: Any) -> Any:
+    import installed_of_test
+
+    return installed_of_test.inner.unused(x)
+
+
 class Twice:
     def __init__(self) -> None:
         self.by = 2.0
@@ -370,6 +377,63 @@ def test_what_is_replaced_is_seen(package: Any, kind: str, edit: Any, saved: boo
             assert torch.equal(graph.run({"x": X}, cache=NodeCache(directory=folder))["y"], want)
     for again in (cache, NodeCache(directory=folder)):
         assert torch.equal(graph.run({"x": X}, cache=again)["y"], before)
+
+
+IN_TWO_STEPS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "entry of a table": item(lambda: module("tables").TABLE, "first", lambda x: unused_of(x)),
+    "entry of a table by another of its own": lambda patch: patch.setitem(module("tables").TABLE, "first", module("inner").unused),
+    "entry of a registry": lambda patch: patch.setitem(module("tables").REGISTRY.own, "first", module("inner").unused),
+    "function of torch": put(lambda: torch, "tanh", lambda _: module("inner").unused),
+    "method of Tensor": put(lambda: torch.Tensor, "relu", lambda _: module("inner").unused),
+    "function one step in": put(lambda: module("inner"), "inner", lambda _: module("inner").unused),
+    "module of sys.modules": item(lambda: sys.modules, "installed_of_test.late", types.SimpleNamespace(late=lambda x: unused_of(x))),
+}
+
+
+@pytest.mark.parametrize("edit", [pytest.param(edit, id=name.replace(" ", "_")) for name, edit in IN_TWO_STEPS.items()])
+def test_code_that_is_come_to_only_by_what_was_replaced_is_seen_too(package: Any, edit: Any) -> None:
+    graph, cache = graph_of(block_of("reads"), 0), NodeCache()
+    graph.run({"x": X}, cache=cache)
+    with pytest.MonkeyPatch().context() as patch:
+        edit(patch)
+        before = [graph.run({"x": X}, cache=cache)["y"] for _ in range(2)][-1]
+        patch.setattr(module("inner").unused, "__code__", (lambda x: x * 7).__code__)
+        want = graph.run({"x": X})["y"]
+        assert not torch.equal(before, want), "the edit changes nothing"
+        assert torch.equal(graph.run({"x": X}, cache=cache)["y"], want)
+
+
+def test_what_only_another_block_comes_to_is_not_looked_at(package: Any) -> None:
+    cache = NodeCache()
+    small, large = graph_of(Calls(nn.Sigmoid()), 0), graph_of(block_of("libraries"), 0)
+    for _ in range(2):
+        for graph in (small, large):
+            graph.run({"x": X}, cache=cache)
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(json.encoder, "_make_iterencode", after(json.encoder._make_iterencode))
+        misses = cache.stats.misses
+        small.run({"x": X}, cache=cache)
+        assert cache.stats.misses == misses
+        with pytest.raises(TypeError):
+            large.run({"x": X}, cache=cache)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_copies_an_object_is_seen(package: Any, is_held: bool) -> None:
+    held = module("inner").Deep(2.0)
+
+    def copied(x: Tensor) -> Any:
+        import installed_of_test
+
+        return x * copy.copy(held if is_held else installed_of_test.inner.Deep(2.0)).own
+
+    graph, cache = graph_of(Calls(copied), 0), NodeCache()
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(module("inner").unused, "__code__", (lambda x: (type(x), (3.0,))).__code__)
+        patch.setitem(copyreg.dispatch_table, module("inner").Deep, module("inner").unused)
+        assert torch.equal([graph.run({"x": X}, cache=cache)["y"] for _ in range(2)][-1], X * 3)
+        patch.setattr(module("inner").unused, "__code__", (lambda x: (type(x), (5.0,))).__code__)
+        assert torch.equal(graph.run({"x": X}, cache=cache)["y"], X * 5)
 
 
 FIRST = ["function of torch", "function of torch by another of its own", "function of torch by an object", "constant that is read"]

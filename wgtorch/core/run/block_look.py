@@ -15,7 +15,7 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +24,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.run.code_digest import Code
 from wgtorch.core.run.content_digest import probed, state_of
-from wgtorch.core.run.dict_versions import dict_version
+from wgtorch.core.run.dict_versions import addresses_of, dict_version
 from wgtorch.core.run.installed import is_installed
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
@@ -74,13 +74,17 @@ class Look:
         modules, objects = self._modules, self._objects
         owns = [vars(thing) for thing in (*modules, *objects)]
         self._versions = list(map(dict_version, owns))
-        self._names = [(tuple(own), list(map(id, own.values()))) for own in owns]
+        self._held.extend(chain.from_iterable(owns))
+        self._entries = _entries_of(owns)
         is_whole = all(isinstance(own.get(table), dict) for own in owns[: len(modules)] for table in _TABLES)  # not so where it is scripted
-        tensors = _tensors_in(chain.from_iterable(map(_tables_of, owns[: len(modules)]))) if is_whole else []
+        self._weights = [(index, name) for index in range(len(modules)) for name in _TABLES[:2] if is_whole and owns[index][name]]
+        tensors = self._tensors(owns)
         self._is_whole = is_whole and all(state_of(tensor) is not None for tensor in tensors)
         self._probes = _Probes(tensors if self._is_whole else ())
         self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors if self._is_whole]
-        self._found = self._now(told, modules, objects) if self._is_whole else None
+        self._found: Any = None
+        if self._is_whole:
+            self._found = self._now(told, modules, objects)
         self._modules, self._objects = [weakref.ref(module) for module in modules], [weakref.ref(thing) for thing in objects]
         self._seen.clear()
 
@@ -94,9 +98,8 @@ class Look:
         owns: list[Any] = list(map(vars, chain(modules, objects)))
         versions = list(map(dict_version, owns))
         if versions != self._versions:  # modes are set and set back by each run
-            for index, (now, was) in enumerate(zip(versions, self._versions, strict=True)):
-                if now != was and (tuple(owns[index]), list(map(id, owns[index].values()))) != self._names[index]:
-                    return False
+            if _entries_of(owns) != self._entries:
+                return False
             self._versions = versions
         return (now := self._now(told, modules, objects)) is not None and now == self._found
 
@@ -109,10 +112,12 @@ class Look:
         roots = [told.code(kind).values for kind in self._roots]
         mappings = [thing for thing in objects if isinstance(thing, dict)]
         versions = list(map(dict_version, chain(tables, self._mappings, mappings, roots)))
+        if self._found is not None and versions != self._found[1]:
+            return None
         if any(len(now) != len(was) or not all(map(operator.is_, now, was)) for now, was in self._lists):
             return None
         orders = [list(OrderedDict.__iter__(each)) for each in chain(mappings, self._mappings) if isinstance(each, OrderedDict)]
-        weights = self._probes.of(_tensors_in(tables))
+        weights = self._probes.of(self._tensors(owns))
         told_as: list[Any] = []
         if self._places:
             spaces = {"modules": owns, "objects": list(map(vars, objects)), "entries": objects, "roots": roots}
@@ -123,6 +128,9 @@ class Look:
             with told.inside.of(modules):
                 told_as = [told.attribute(value, 0) for value in values]
         return list(map(type, chain(modules, objects))), versions, orders, weights, repr(told_as)
+
+    def _tensors(self, owns: list[Any]) -> list[Tensor]:
+        return [tensor for index, name in self._weights for tensor in owns[index][name].values() if tensor is not None]
 
     # --- walking ------------------------------------------------------------------------------------------------------
 
@@ -195,6 +203,11 @@ class Look:
                 self._container(item)
 
 
+def _entries_of(owns: list[dict[str, Any]]) -> Any:
+    """Which names stand for which objects, told by addresses."""
+    return list(map(len, owns)), addresses_of([*chain.from_iterable(owns), *chain.from_iterable(map(dict.values, owns))])
+
+
 class _Probes:
     """What tells of weights whether they were changed.
 
@@ -205,14 +218,14 @@ class _Probes:
     def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
         self._layout: Any = None
         self._small: list[tuple[int, int]] = []
-        self._large: list[memoryview] = []
+        self._large: list[tuple[Any, slice]] = []
         for tensor in tensors:
             if tensor.is_cpu and tensor.numel():
                 address, size, step = probed(tensor)
                 if step == 1:
                     self._small.append((address, size))
                 else:
-                    self._large.append(memoryview((ctypes.c_char * size).from_address(address)).cast("B")[::step])
+                    self._large.append(((ctypes.c_char * size).from_address(address), slice(None, None, step)))
 
     def of(self, tensors: list[Tensor]) -> Any:
         """Where they lie, their versions, and a few of their bytes."""
@@ -231,13 +244,7 @@ class _Probes:
             return None  # and addresses need not be those of memory
         versions = list(map(_version_of, tensors))
         own = [repr(own) for own in map(_attributes_of, tensors) if own]
-        return versions, own, [ctypes.string_at(*place) for place in self._small], list(map(bytes, self._large))
-
-
-def _tensors_in(tables: Iterable[dict[str, Any]]) -> list[Tensor]:
-    every = list(tables)
-    weights = chain(every[0 :: len(_TABLES)], every[1 :: len(_TABLES)])
-    return [tensor for table in weights for tensor in table.values() if tensor is not None]
+        return versions, own, list(starmap(ctypes.string_at, self._small)), list(starmap(operator.getitem, self._large))
 
 
 def _is_plain(value: Any, depth: int) -> bool:

@@ -23,8 +23,8 @@ __all__ = ["addresses_of", "dict_version"]
 
 
 def _addresses_in_memory(values: list[Any]) -> bytes:
-    place = ctypes.c_void_p.from_address(id(values) + tuple.__basicsize__)  # after what a list and a tuple begin with
-    return ctypes.string_at(place.value, len(values) * ctypes.sizeof(ctypes.c_void_p)) if values else b""
+    place = ctypes.c_void_p.from_address(id(values) + tuple.__basicsize__).value  # after what lists and tuples begin with
+    return ctypes.string_at(place, len(values) * ctypes.sizeof(ctypes.c_void_p)) if place is not None else b""
 
 
 def _addresses_by_id(values: list[Any]) -> bytes:

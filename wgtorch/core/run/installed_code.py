@@ -4,8 +4,8 @@
     watched                   all that torch, package.module, nn.GELU, Tensor hold, and the functions themselves
 
 A package is what its version says as long as its modules and classes hold what they held when they were first come to; they are compared by
-version and identity, those that some blocks come to all at once. Python's own library and PyTorch's private modules are packages as others are; what PyTorch's compiler calls is not
-walked through.
+version and identity, those that some blocks come to all at once. Python's own library and PyTorch's private modules are packages as others
+are; what PyTorch's compiler calls, and sympy where PyTorch's own code calls it, is not walked through.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class InstalledCode:
         self._called: dict[type, Part] = {}  # classes whose objects are called
         self._read_by: defaultdict[type, set[str]] = defaultdict(set)  # what methods of a class read
         self._packages: set[str] = set()
-        self._waiting: defaultdict[str, list[tuple[Part, Any, frozenset[str]]]] = defaultdict(list)  # what others keep of a package's, by it
+        self._waiting: defaultdict[str, list[tuple[Part, Any, frozenset[str]]]] = defaultdict(list)  # for a package
 
     def reach(self, value: Any, names: Iterable[str] = ()) -> Parts:
         """What a function, class or module is, of which ``names`` are read. All that it comes to is found as well."""
@@ -188,7 +188,10 @@ class InstalledCode:
     def reached(self, parts: frozenset[Parts]) -> Reached:
         """All that parts come to."""
         with self.lock:
-            found = self._reached[parts] = self._reached.pop(parts, None) or Reached(self, parts)
+            found = self._reached.get(parts)
+            if found is None:
+                found = self._reached[parts] = Reached(self, parts)
+            self._reached.move_to_end(parts)
             while len(self._reached) > _REACHED:
                 self._reached.popitem(last=False)
             return found
@@ -272,7 +275,8 @@ class InstalledCode:
     def _class(self, kind: type) -> Part:
         part = self._called.get(kind)
         if part is None:
-            part = self._called[kind] = Part()
+            part = self._called[kind] = Part(package := kind.__module__.partition(".")[0])
+            self._comes_to(package)
             names = frozenset().union(*[self._read_by[base] for base in kind.__mro__ if base in self._read_by])
             self._todo.append((part, self._bases(kind, names), ""))
         return part
@@ -308,7 +312,6 @@ class InstalledCode:
         if isinstance(owner, types.ModuleType) and owner is not builtins:
             yield from self._parts(builtins, names.difference(entries))
 
-
     def _entry(self, part: Part, key: Any, item: Any, names: frozenset[str]) -> None:
         """A part comes to an entry of a table; to what copies objects of another package, only where that package is come to."""
         package = key.__module__.partition(".")[0] if isinstance(key, type) else part.package
@@ -341,10 +344,11 @@ class Reached:
 
     def add(self, parts: set[Parts]) -> bool:
         """Starts from these as well; False where it did."""
-        new = frozenset().union(*parts) - self._starts
-        if new:
-            self._starts, self._joined = self._starts | new, -1
-        return bool(new)
+        with self._code.lock:
+            new = frozenset().union(*parts) - self._starts
+            if new:
+                self._starts, self._joined = self._starts | new, -1
+            return bool(new)
 
     def look(self) -> None:
         """Looks again at all of it."""
