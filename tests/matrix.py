@@ -1,4 +1,4 @@
-"""Matrices of tests: the suite tries every value of every axis, the lane ``slow`` every combination of them."""
+"""Matrices of tests: the suite tries a part of their cells, the lane ``slow`` the rest."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def spread(cells: Iterable[tuple[Any, ...]], *, all_of: int = 0) -> list[Any]:
             kept.add(index)
             seen |= values
     return [
-        pytest.param(*cell, id="-".join(map(str, cell)), marks=() if index in kept else pytest.mark.slow)
+        pytest.param(*cell, id="-".join(map(str, cell)).replace(" ", "_"), marks=() if index in kept else pytest.mark.slow)
         for index, cell in enumerate(cells)
     ]
+
+
+def thinned(values: Iterable[Any], first: int = 0, every: int = 3) -> list[Any]:
+    """Parameters for all values; marked slow are all but every third one, from ``first`` on."""
+    return [pytest.param(value, marks=() if index % every == first else pytest.mark.slow) for index, value in enumerate(values)]

@@ -20,6 +20,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.matrix import spread
 from wgtorch import Block, Graph, NodeCache, Pipeline
 from wgtorch.core.run import installed
 from wgtorch.core.run.installed_code import installed_code
@@ -335,14 +337,14 @@ def twice_of(self: Any, x: Any) -> Any:
     return x * 2 + 1
 
 
-CASES = [
-    *[pytest.param("reads", edit, id=f"reads-{name}".replace(" ", "_")) for name, edit in READS.items()],
-    *[pytest.param("model", edit, id=f"model-{name}".replace(" ", "_")) for name, edit in MODEL.items()],
-    *[pytest.param("libraries", edit, id=f"libraries-{name}".replace(" ", "_")) for name, edit in LIBRARIES.items()],
-    *[pytest.param("held", edit, id=f"held-{name}".replace(" ", "_")) for name, edit in HELD.items()],
-    pytest.param("imported", put(lambda: module("inner"), "inner", lambda was: after(was)), id="imported-function_one_step_in"),
-    pytest.param("imported", put(lambda: operator, "mul", lambda _: operator.add), id="imported-operator"),
-]
+CASES = {
+    **{f"reads-{name}": edit for name, edit in READS.items()},
+    **{f"model-{name}": edit for name, edit in MODEL.items()},
+    **{f"libraries-{name}": edit for name, edit in LIBRARIES.items()},
+    **{f"held-{name}": edit for name, edit in HELD.items()},
+    "imported-function one step in": put(lambda: module("inner"), "inner", lambda was: after(was)),
+    "imported-operator": put(lambda: operator, "mul", lambda _: operator.add),
+}
 
 
 def block_of(kind: str) -> Block:
@@ -359,11 +361,11 @@ def block_of(kind: str) -> Block:
     return Calls(lambda x: operator.mul(function(x), 2.0))
 
 
-@pytest.mark.parametrize("saved", [False, True], ids=["memory", "folder"])
-@pytest.mark.parametrize(("kind", "edit"), CASES)
-def test_what_is_replaced_is_seen(package: Any, kind: str, edit: Any, saved: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("case", "where"), spread(product(CASES, ["memory", "folder"])))
+def test_what_is_replaced_is_seen(package: Any, case: str, where: str, tmp_path: Path) -> None:
+    saved, edit = where == "folder", CASES[case]
     folder = tmp_path if saved else None
-    block = block_of(kind)
+    block = block_of(case.partition("-")[0])
     graph, cache = graph_of(block, depth=int(saved)), NodeCache(directory=folder)
     before = [graph.run({"x": X}, cache=cache)["y"] for _ in range(3)][-1]
     assert block.calls == 1, cache.stats

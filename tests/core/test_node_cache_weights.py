@@ -6,6 +6,7 @@ import functools
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize, prune
 
+from tests.matrix import spread
 from wgtorch import Block, Graph, NodeCache
 
 X = torch.linspace(-1, 1, 8).view(2, 4)
@@ -181,18 +183,15 @@ EDITS: dict[str, Callable[[Net], Any]] = {
 }
 
 
-@pytest.mark.parametrize("inference", [False, True], ids=["no_grad", "inference"])
-@pytest.mark.parametrize("saved", [False, True], ids=["memory", "folder"])
-@pytest.mark.parametrize("edit", EDITS, ids=lambda name: name.replace(" ", "_"))
-def test_an_edit_of_a_weight_is_seen(edit: str, saved: bool, inference: bool, tmp_path: Path) -> None:
-    mode = torch.inference_mode if inference else torch.no_grad
+@pytest.mark.parametrize(("edit", "where", "mode"), spread(product(EDITS, ["memory", "folder"], ["no_grad", "inference_mode"])))
+def test_an_edit_of_a_weight_is_seen(edit: str, where: str, mode: str, tmp_path: Path) -> None:
     for width in (4, 64):
-        graph, cache = graph_of(width), NodeCache(directory=tmp_path / str(width) if saved else None)
-        with mode():
+        graph, cache = graph_of(width), NodeCache(directory=tmp_path / str(width) if where == "folder" else None)
+        with getattr(torch, mode)():
             before = [graph.run({"x": X}, cache=cache)["y"] for _ in range(2)][-1]
         assert graph.nodes["a"].calls == 1
         EDITS[edit](graph.nodes["a"])
-        with mode():
+        with getattr(torch, mode)():
             found, want = graph.run({"x": X}, cache=cache)["y"], graph.run({"x": X})["y"]
         assert torch.equal(found, want)
         assert not torch.equal(before, want), "the edit changes nothing"

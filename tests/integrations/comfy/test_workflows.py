@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import diffusers
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, half_mask, picture, theirs
 from tests.integrations.diffusers.test_families import in_one_file
+from tests.matrix import spread
 from wgtorch import lora
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
@@ -361,8 +362,10 @@ def their_sigmas(scheduler: str, steps: int) -> list[float]:
     return [*found, 0.0]
 
 
-@pytest.mark.parametrize("scheduler", ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "kl_optimal", "beta"])
-@pytest.mark.parametrize("kind", ["euler", "heun", "dpmpp_2m"])
+SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "kl_optimal", "beta"]
+
+
+@pytest.mark.parametrize(("kind", "scheduler"), spread(product(["euler", "heun", "dpmpp_2m"], SCHEDULERS)))
 def test_samplers_and_schedulers(rooms: dict[str, Any], kind: str, scheduler: str) -> None:
     graph = graph_of(rooms, workflow(sampler_name=kind, scheduler=scheduler))
     sigmas = their_sigmas(scheduler, STEPS)

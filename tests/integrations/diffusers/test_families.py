@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import diffusers
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
+from tests.matrix import spread
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.families import FAMILIES
@@ -115,8 +117,7 @@ def test_lcm_keeps_its_class_and_defaults(tmp_path: Path) -> None:
     check_equal(again, graph, prompt=PROMPT)
 
 
-@pytest.mark.parametrize("task", ["text_to_image", "image_to_image", "inpaint"])
-@pytest.mark.parametrize("family", ["sd", "xl", "sd3", "flux"])
+@pytest.mark.parametrize(("family", "task"), spread(product(["sd", "xl", "sd3", "flux"], ["text_to_image", "image_to_image", "inpaint"])))
 def test_a_small_autoencoder_in_place_of_the_first(pipelines: dict[str, Any], family: str, task: str, tmp_path: Path) -> None:
     torch.manual_seed(2)
     channels = 16 if family == "sd3" else 4

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests.integrations.diffusers import tiny, tiny_prompted
 from tests.integrations.diffusers.comparing import CLOSE, NEGATIVE, PROMPT, check_equal, ours, theirs
+from tests.matrix import thinned
 from wgtorch import lora
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
@@ -208,7 +209,7 @@ def with_scheduler(pipeline: Any, name: str, **config: Any) -> Any:
     return diffusers.StableVideoDiffusionPipeline(**{**pipeline.components, "scheduler": scheduler})
 
 
-@pytest.mark.parametrize("name", ["HeunDiscrete", "DPMSolverMultistep", "KDPM2Discrete", "DEISMultistep"])
+@pytest.mark.parametrize("name", thinned(["HeunDiscrete", "DPMSolverMultistep", "KDPM2Discrete", "DEISMultistep"]))
 def test_stable_video_diffusion_with_sigmas_that_the_scheduler_reaches(moving: Any, name: str) -> None:
     pipeline = with_scheduler(moving, f"{name}Scheduler", sigma_min=0.05, sigma_max=9.0)
     graph = Graph.from_diffusers(pipeline, task="image_to_video")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from tests.integrations.diffusers import tiny_prompted
 from tests.integrations.diffusers.adapter_files import Maker
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, ours, picture, theirs
+from tests.matrix import thinned
 from wgtorch import lora
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
@@ -81,7 +82,7 @@ def test_the_same_as_the_pipelines_own_call(pipelines: dict[str, Any], family: s
         check_equal(pipeline, graph, **{**call_of(family), "sigmas": [1.0, 0.7, 0.3]})
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", thinned(FAMILIES))
 def test_from_a_folder_and_back(pipelines: dict[str, Any], family: str, tmp_path: Path) -> None:
     from diffusers import DiffusionPipeline
 
@@ -95,14 +96,14 @@ def test_from_a_folder_and_back(pipelines: dict[str, Any], family: str, tmp_path
     check_equal(DiffusionPipeline.from_pretrained(str(tmp_path / "out"), local_files_only=True), graph, **call_of(family))
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "cogvideox"])
+@pytest.mark.parametrize("family", thinned((name for name in FAMILIES if name != "cogvideox"), 1))
 def test_defaults_are_those_of_the_pipeline(pipelines: dict[str, Any], family: str) -> None:
     sizes = {name: value for name, value in FAMILIES[family].items() if name != "max_sequence_length"}
     call = {"prompt": PROMPT, **sizes}
     check_equal(pipelines[family], graph_of(pipelines[family], family), **call)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "pixart"])
+@pytest.mark.parametrize("family", thinned((name for name in FAMILIES if name != "pixart"), 2))
 def test_adapters_leave_for_diffusers_and_come_back(pipelines: dict[str, Any], family: str, tmp_path: Path) -> None:
     pipeline = pipelines[family]
     graph = graph_of(pipeline, family)
@@ -135,7 +136,7 @@ FORMATS = [
 ]
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("ltx_dynamic", "flux2_distilled")])
+@pytest.mark.parametrize("family", thinned(name for name in FAMILIES if name not in ("ltx_dynamic", "flux2_distilled")))
 def test_adapter_files_of_every_kind(pipelines: dict[str, Any], family: str, tmp_path: Path) -> None:
     """Each is the same as the weights that were changed by hand; the names of the model's first code too, where there are some."""
     model, graph = pipelines[family].transformer, graph_of(pipelines[family], family)

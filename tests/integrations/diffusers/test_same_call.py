@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import diffusers
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import PROMPT, check_equal, half_mask, picture
+from tests.matrix import spread
 from wgtorch import NodeCache
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
@@ -47,9 +49,7 @@ def scheduler(kind: str, **settings: Any) -> Any:
     return getattr(diffusers, kind)(**{**tiny.BETAS, **more, **settings})
 
 
-@pytest.mark.parametrize("kind", STOCHASTIC)
-@pytest.mark.parametrize("strength", [1.0, 0.6])
-@pytest.mark.parametrize("family", ["sd", "sd9", "xl", "xl9"])
+@pytest.mark.parametrize(("family", "strength", "kind"), spread(product(["sd", "sd9", "xl", "xl9"], [1.0, 0.6], STOCHASTIC)))
 def test_inpainting_with_schedulers_that_draw(pipelines: dict[str, Any], family: str, strength: float, kind: str) -> None:
     name = "StableDiffusionXLInpaintPipeline" if family.startswith("xl") else "StableDiffusionInpaintPipeline"
     pipeline = as_class(pipelines[family], name, scheduler=scheduler(kind))
