@@ -326,3 +326,9 @@ def test_a_forward_that_passes_its_inputs_on_needs_no_more_than_the_one_it_stand
     assert [port.optional for port in Noted().get_input_spec().values()] == [False, True]
     assert torch.equal(Noted().run({"x": torch.ones(2)})["y"], torch.full((2,), 2.0))
     assert [port.optional for port in Strict().get_input_spec().values()] == [False, False]
+
+
+def test_completion_names_nothing_private() -> None:
+    names = dir(Scale())
+    assert {"forward", "get_input_spec", "parameters", "training", "__class__"} <= set(names)
+    assert [name for name in names if name.startswith("_") and not name.startswith("__")] == []

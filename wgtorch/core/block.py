@@ -97,6 +97,10 @@ class Block(BlockTraits, Saved, nn.Module):
     _optional_inputs: ClassVar[frozenset[str]] = frozenset()
     """What the class's own ``forward`` can do without; a subclass whose ``forward(self, **inputs)`` passes them on can as well."""
 
+    def __dir__(self) -> list[str]:
+        """What completion offers: no private names, PyTorch's included."""
+        return [name for name in super().__dir__() if not name.startswith("_") or name.startswith("__")]
+
     # --- identity -----------------------------------------------------------------------------------------------------
 
     @property

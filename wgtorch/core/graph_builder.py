@@ -132,7 +132,8 @@ class GraphBuilder(Level):
         entry = self._shown_as(node_id, port_name, name)
         for other in self._outputs.find("name", entry.name):
             if other != entry:
-                raise StructureError(f"{self.block_id}: output {entry.name!r} already shows {other}; give this one another name")
+                mend = f"give this one another name, or call hide_output({entry.name!r}) first"
+                raise StructureError(f"{self.block_id}: output {entry.name!r} already shows {other}; {mend}")
         if entry not in self._outputs:
             self._outputs.add(entry)
             self._changed()

@@ -31,6 +31,9 @@ from wgtorch.lora.selection import Active, PerSample
 class ContextLayer:
     """What adapted layers of all kinds share."""
 
+    reads_context = True
+    """Without adapters in the call's context it is its base."""
+
     def _active(self) -> Active:
         """The call's adapters."""
         if not torch.compiler.is_compiling() and current.graph_task != current_graph_task():

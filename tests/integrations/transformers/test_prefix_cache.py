@@ -156,3 +156,47 @@ def test_a_weight_that_the_first_tokens_do_not_read_counts_too(folder: Path, tmp
     assert kept[0] == 0 < kept[1]
     embeddings.data[words[3]] += 1.0
     assert llm(prompt=prompt(4), system=SYSTEM)["usage"]["cached_tokens"] == 0
+
+
+@pytest.mark.parametrize("how", ["modules_to_save", "lora_embedding_B", "lora_embedding_A"])
+def test_a_row_of_an_adapters_embedding_counts_too(folder: Path, how: str) -> None:
+    graph = Graph("chat")
+    graph.add_node(llm_of(folder), "llm")
+    for port in ("prompt", "system"):
+        graph.expose_input("llm", port)
+    for port in ("text", "usage"):
+        graph.expose_output("llm", port)
+
+    def asked() -> dict[str, Any]:
+        return graph.run({"prompt": prompt(4), "system": SYSTEM})
+
+    plain = [asked() for _ in range(2)][1]["usage"]["cached_tokens"]
+    saved = how == "modules_to_save"
+    lora.add(
+        graph,
+        "style",
+        rank=1,
+        target_modules=["q_proj"] if saved else ["embed_tokens"],
+        modules_to_save=["embed_tokens"] if saved else None,
+    )
+    lora.set_adapter(graph, "style")
+    for name, weight in graph.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+    assert [asked()["usage"]["cached_tokens"] > 0 for _ in range(2)] == [False, True]
+    llm = graph.nodes["llm"]
+    word = llm.backend.tokenizer(prompt(4)).input_ids[3]
+    (weight,) = [weight for name, weight in graph.named_parameters() if how in name]
+    if how == "lora_embedding_A":
+        weight.data[:, word] += 1.0
+    else:
+        weight.data[word if saved else slice(None)] += 1.0
+    after = asked()
+    assert after["usage"]["cached_tokens"] == 0
+    llm.backend.prefixes.__init__(0)
+    assert asked()["text"] == after["text"]
+    llm.backend.prefixes.__init__(2**20)
+    lora.set_adapter(graph, None)
+    asked()
+    weight.data += 1.0
+    assert asked()["usage"]["cached_tokens"] == plain, "what does not act in a call makes nothing of it old"

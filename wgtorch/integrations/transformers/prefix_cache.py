@@ -48,8 +48,8 @@ class PrefixCache:
     Prompts are kept in chunks, each under all that stands before it, so what several prompts begin with is kept once, and the roles of a
     world that ask one model do not push each other out. The chunk used longest ago goes first, the end of a prompt before its beginning.
 
-    It is used where the model is still the same: same weights, by their sums, and same adapters in use, hooks and whatever else acts on
-    them, by what the model says of the prompt's first two tokens. Both together cost about as much as writing two tokens.
+    It is used where the model is still the same: same weights and same adapters in use, by their sums, and same hooks and whatever else
+    acts on them, by what the model says of the prompt's first two tokens. Both together cost about as much as writing two tokens.
 
     Args:
         max_bytes: of keys and values that are kept, of all prompts together; 0 keeps none. A token takes 2 x layers x key-value heads x

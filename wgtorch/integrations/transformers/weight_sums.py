@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from wgtorch.lora.active_adapters import current
 
 _AT_ONCE = 1 << 15  # numbers of 64 bits: what a processor's cache holds
 
@@ -25,23 +28,30 @@ class WeightSums:
         return self._known[id(weight)][1]
 
     def digest(self, model: nn.Module) -> bytes:
-        """One digest of all that a model holds but adapters. A weight without sums, as a quantised one, is told by object and version."""
-        found = hashlib.blake2b(digest_size=20)
-        for weight in _own_weights(model):
-            sums = self.of(weight)
-            found.update(repr((weight.dtype, tuple(weight.shape), (id(weight), weight._version) if sums is None else 0)).encode())
-            if sums is not None:
-                found.update(sums.cpu().numpy().data)
+        """One digest of all that a model holds and of the adapters that act in this call; what others hold has no part in it.
+
+        A weight whose bytes cannot be read, as a quantised one, is told by object and version.
+        """
+        found = hashlib.blake2b(repr(current.active).encode(), digest_size=20)
+        for weight in _weights_of(model, found, is_adapted=bool(current.active)):
+            sums, is_plain = self.of(weight), type(weight.detach()) is Tensor and weight.layout is torch.strided and not weight.is_quantized
+            found.update(repr((weight.dtype, tuple(weight.shape), 0 if is_plain else (id(weight), weight._version))).encode())
+            if sums is not None or is_plain:
+                found.update((weight.detach() if sums is None else sums).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return found.digest()
 
 
-def _own_weights(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers of a model as it is without adapters: PEFT keeps what it adapts as one child, and adapters beside it."""
-    adapted = module._modules.get("base_layer") or module._modules.get("original_module")
-    if adapted is None:
-        yield from (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    for child in module.children() if adapted is None else (adapted,):
-        yield from _own_weights(child)
+def _weights_of(module: nn.Module, found: Any, *, is_adapted: bool) -> Iterator[Tensor]:
+    """Parameters and buffers that act in a call: PEFT keeps what it adapts as one child, and adapters beside it."""
+    base = module._modules.get("base_layer") or module._modules.get("original_module")
+    if base is not None and not is_adapted and getattr(module, "reads_context", False):
+        yield from _weights_of(base, found, is_adapted=False)
+        return
+    if base is not None:  # of PEFT's own layers, which adapters act
+        found.update(repr((getattr(module, "active_adapters", None), getattr(module, "disable_adapters", None))).encode())
+    yield from (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    for child in module.children():
+        yield from _weights_of(child, found, is_adapted=is_adapted)
 
 
 def _sums(weight: Tensor) -> Tensor | None:
