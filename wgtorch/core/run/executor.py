@@ -46,7 +46,12 @@ TOLD, WATCHED = 64, 128
 
 
 def walk(
-    composite: ExecutorHost, steps: Sequence[Step | Chain], slots: list[Any], run: RunContext | None, tables: Sequence[Modules] = ()
+    composite: ExecutorHost,
+    steps: Sequence[Step | Chain],
+    slots: list[Any],
+    run: RunContext | None,
+    tables: Sequence[Modules] = (),
+    active: ActiveCall | None = None,
 ) -> None:
     """Takes steps one after the other.
 
@@ -56,6 +61,7 @@ def walk(
         slots: values of this run.
         run: what it is part of, where it is.
         tables: what :func:`inlined_children` gave, for steps that have levels below written out in them.
+        active: of the walk that these steps are an iteration of, where they are one: it is entered already.
     """
     children: Any = composite._modules["nodes"]._modules  # type: ignore[union-attr]  # the property costs as much as a small block
     step: Any = None
@@ -63,7 +69,7 @@ def walk(
     # What makes a call more than handing over values, in this walk.
     special = SURROUNDED | RNG | UNSURE | (FROZEN if torch.is_grad_enabled() else 0)
     watched = 0
-    active = token = None
+    token: Any = None
     ends = False
     if run is not None:
         special |= LEVEL
@@ -73,8 +79,11 @@ def walk(
         if options.is_watched:
             special |= STREAM
             watched = WATCHED if options.is_surrounded else TOLD
-        active = ActiveCall(run)
-        token = None if torch.compiler.is_compiling() else enter_call(active)
+        if active is None:
+            active = ActiveCall(run)
+            token = None if torch.compiler.is_compiling() else enter_call(active)
+        else:
+            active.run = run
     try:
         for step in steps:
             if type(step) is Call:
@@ -116,7 +125,9 @@ def walk(
                 _pass_on(step, children, tables, slots, active, special)
                 continue
             elif type(step) is Loop:
-                loop(composite, step, slots, run)
+                loop(composite, step, slots, run, active)
+                if active is not None:
+                    active.run = run  # type: ignore[assignment]
             elif type(step) is Combine:
                 slots[step.slot] = combine(step, slots)
             else:
@@ -172,8 +183,9 @@ def _pass_on(chain: Chain, children: Modules, tables: Sequence[Modules], slots: 
 def _call(composite: ExecutorHost, call: Call, child: Any, slots: list[Any], run: RunContext | None, needs: int) -> Any:
     """A call that is more than handing over values."""
     if needs & UNSURE:
-        if any(slots[slot] is MISSING for slot in call.unsure):
-            return call_node(composite, call, slots, run)  # says what is missing
+        for slot in call.unsure:
+            if slots[slot] is MISSING:
+                return call_node(composite, call, slots, run)  # says what is missing
         if not (needs := needs & ~UNSURE):
             return child(*[slots[slot] for slot in call.args], **_named(call, slots))
     if needs == RNG:
@@ -233,8 +245,16 @@ def _hoist(composite: ExecutorHost, step: Hoisted, slots: list[Any], run: RunCon
 # --- loops ------------------------------------------------------------------------------------------------------------
 
 
-def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None) -> None:
-    """Goes through a loop's iterations."""
+def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext | None, active: ActiveCall | None = None) -> None:
+    """Goes through a loop's iterations.
+
+    Args:
+        composite: whose loop it is.
+        step: the loop.
+        slots: values of this run.
+        run: what it is part of, where it is.
+        active: of the walk that came to the loop.
+    """
     if step.behind and any(slots[slot] is MISSING for slot, _ in step.behind):
         for slot in step.writes:
             slots[slot] = MISSING
@@ -253,6 +273,8 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
             slots[slot] = MISSING
         return
     take, body = _iteration_of(composite, step, run)
+    if take is walk and active is not None and not torch.compiler.is_compiling():
+        take = partial(walk, active=active)
     done, frees = step.done, step.iteration_frees
     pause = None if run is None else run.options.pause
     resumed = None if pause is None else pause.loop_of(run.path)  # type: ignore[union-attr]

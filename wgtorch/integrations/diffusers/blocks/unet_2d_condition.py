@@ -113,7 +113,8 @@ class UNet2DCondition(ForeignModel, Backbone):
         """A tensor in the dtype of the weights, so that a model may be of another than its neighbours; autocast sees to that itself."""
         if value is None or not value.is_floating_point() or torch.is_autocast_enabled(value.device.type):
             return value
-        return value.to(self.weights_dtype)
+        wanted = self.weights_dtype
+        return value if value.dtype is wanted else value.to(wanted)
 
     def _scale_embedding(self, guidance: float | Tensor, latent: Tensor) -> Tensor:
         """The scale as distilled models take it beside the timestep, [B, D]."""
