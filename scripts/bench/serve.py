@@ -124,7 +124,7 @@ def bench_batching(requests: int, width: int) -> None:
     """Requests a second of a small network, alone and sharing passes."""
     network = torch.nn.Sequential(*[torch.nn.Linear(width, width) for _ in range(8)])
     graph = Graph("network")
-    graph.add_node(Block.wrap(network, inputs={"x": "tensor"}, outputs={"y": "tensor"}), "network")
+    graph.add_node(Block.wrap(network, inputs={"x": "tensor"}, outputs={"y": "tensor"}, rows_are_samples=True), "network")
     graph.infer_exposed_ports()
     rates = {}
     for max_batch in (1, 16):

@@ -102,3 +102,19 @@ def test_requests_with_texts_and_seeds_share_passes_and_each_gets_its_own_pictur
     assert max(rows_seen) >= 4, "one forward pass for all"
     for seed, (prompt, image) in enumerate(zip(prompts, found, strict=True)):
         torch.testing.assert_close(image, graph.run({"prompt": prompt}, seed=seed)["image"], rtol=0, atol=1e-5)
+
+
+def test_no_request_waits_for_others_where_nothing_is_shared() -> None:
+    linear = torch.nn.Linear(2, 2)
+    shapes: list[int] = []
+    linear.register_forward_pre_hook(lambda module, given: shapes.append(len(given[0])))
+    for promised, expected in ((False, [1, 1]), (True, [2])):
+        shapes.clear()
+        block = Block.wrap(linear, inputs={"x": "tensor"}, outputs={"y": "tensor"}, rows_are_samples=promised)
+        # A minute's wait for a third request would be a timeout of the second case, whose pass is full with two.
+        with serving(graph_of(block), limits=Limits(max_batch=2 if promised else 3, batch_wait=60.0)) as url:
+            answers = all_at_once(url, rows(1, 1))
+        assert shapes == expected
+        for (status, answer), given in zip(answers, rows(1, 1), strict=True):
+            torch.testing.assert_close(answer["outputs"]["y"], linear(given["x"]).detach())
+            assert status == 200

@@ -298,6 +298,7 @@ class Block(BlockTraits, Saved, nn.Module):
         inputs: Mapping[str, str | Port] | None = None,
         outputs: Mapping[str, str | Port] | None = None,
         is_async: bool = False,
+        rows_are_samples: bool = False,
     ) -> Block:
         """Makes a block of any module or function.
 
@@ -306,11 +307,13 @@ class Block(BlockTraits, Saved, nn.Module):
             inputs: ports for what the signature does not tell; ``{"x": "tensor"}`` names the first argument ``x``.
             outputs: ports of what it returns; needed unless the return annotation is a single value.
             is_async: the call spends its time waiting on a network.
+            rows_are_samples: promises that rows of the tensors that go in and come out are samples, each of which depends on its own row
+                alone; ``batch`` and a server then make one call for several items.
 
         Example:
             >>> Block.wrap(torch.nn.Linear(4, 4), inputs={"x": "tensor"}, outputs={"y": "tensor"})
         """
-        return WrappedBlock(target, inputs=inputs, outputs=outputs, is_async=is_async)
+        return WrappedBlock(target, inputs=inputs, outputs=outputs, is_async=is_async, rows_are_samples=rows_are_samples)
 
 
 class WrappedBlock(Block):
@@ -325,6 +328,7 @@ class WrappedBlock(Block):
         inputs: Mapping[str, str | Port] | None = None,
         outputs: Mapping[str, str | Port] | None = None,
         is_async: bool = False,
+        rows_are_samples: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(target, type) and issubclass(target, nn.Module):
@@ -337,6 +341,7 @@ class WrappedBlock(Block):
             check_declared({} if declared is None else declared, f"Block.wrap: {which}=")
         function = target.forward if isinstance(target, nn.Module) else target
         self.target = target
+        self.rows_are_samples = rows_are_samples
         self.is_async = is_async or inspect.iscoroutinefunction(function)
         self.wants_rng = takes_argument(function, "rng")
         own = [parameter.name for parameter in parameters_of(function) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]

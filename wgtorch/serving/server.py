@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from wgtorch.core.errors import EndpointError, RequestError
+from wgtorch.core.run.joined_runs import shares_calls
 from wgtorch.serving.batching import Batcher
 from wgtorch.serving.connections import HeaderBudget, protocol_class
 from wgtorch.serving.docs_page import docs_page
@@ -55,7 +56,8 @@ class Limits:
         read_timeout: seconds in which a request must have arrived.
         concurrency: runs at once.
         waiting: requests that may wait for a run to end; more are told to come back later.
-        max_batch: samples that concurrent requests may share forward passes with; 1 runs each alone.
+        max_batch: samples that concurrent requests may share forward passes with, where some block takes several (``batched``,
+            ``rows_are_samples``); 1 runs each alone.
         batch_wait: seconds that a request waits for others to share a pass with.
         connections: open at once; more are closed when they come.
         header_bytes: of a request's line and headers.
@@ -211,7 +213,8 @@ class _Server:
         self.limits = limits
         self.cors = cors
         self.name = name
-        self.batcher = Batcher(service, limits.max_batch, limits.batch_wait) if limits.max_batch > 1 else None
+        shares = limits.max_batch > 1 and shares_calls(service.level)  # else a request would wait for others and gain nothing
+        self.batcher = Batcher(service, limits.max_batch, limits.batch_wait) if shares else None
         self.busy = anyio.CapacityLimiter(limits.concurrency)
         self.in_flight = 0  # bytes of bodies
         self.sessions: SessionRoutes | None = None

@@ -62,7 +62,20 @@ def test_no_tag_is_left_and_nothing_else_is_changed(text: str) -> None:
         assert plain == text
 
 
-TURNS = ("<|im_end|>", "<|start_header_id|>", "<\uff5cUser\uff5c>", "</s>", "<end_of_turn>", "[/INST]", "<<SYS>>", "<|turn>", "<turn|>")
+TURNS = (
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<\uff5cUser\uff5c>",
+    "</s>",
+    "<end_of_turn>",
+    "[/INST]",
+    "<<SYS>>",
+    "<|turn>",
+    "<turn|>",
+    "<eos>",
+    "[gMASK]",
+    "<sop>",
+)
 
 
 @pytest.mark.parametrize("mark", TURNS)

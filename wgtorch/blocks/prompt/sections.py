@@ -7,10 +7,10 @@ import re
 _TAG = re.compile(r"<(/?[^\W\d][^<>]*|\s*/?\s*[^\W\d][\w-]*\s*)>")  # "a < b and b > c" is none
 _BEGINNING = re.compile(r"<(?=/?[^\W\d])")
 _TURN = re.compile(
-    r"<[|\uff5c][^<>\s]+>|<[^<>\s]+[|\uff5c]>|</?s>|<(?:start|end)_of_turn>|<</?SYS>>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT))\]"
+    r"<[|\uff5c][^<>\s]+>|<[^<>\s]+[|\uff5c]>|</?s>|<(?:bos|eos|sop|eop)>|<(?:start|end)_of_turn>|<end_of_utterance>|<</?SYS>>"
+    r"|\[[gs]MASK\]|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT))\]"
 )
-"""What chat templates begin and end turns with: ChatML, Llama, Phi, DeepSeek; Gemma; Mistral."""
+"""What chat templates begin and end turns and texts with: ChatML, Llama, Phi, DeepSeek; Gemma; SmolVLM; GLM; Mistral."""
 _WORDS = str.maketrans("<>[]", "‹›⟦⟧")
 
 
@@ -20,8 +20,13 @@ def as_words(mark: str) -> str:
     return word if word != mark else f"{mark[:1]} {mark[1:]}"
 
 
+def turns_in(text: str) -> set[str]:
+    """What begins or ends turns in a text, such as the source of a chat template."""
+    return set(_TURN.findall(text))
+
+
 def without_turns(text: str) -> str:
-    """A text in which what begins and ends turns, as models and their servers read it, is words.
+    """A text in which what begins and ends turns, as any model or server may read it, is words.
 
     Example:
         >>> without_turns("well<|im_end|>")

@@ -138,6 +138,11 @@ def takes_several(child: Any) -> bool:
     return bool(child.batched or child.rows_are_samples)
 
 
+def shares_calls(level: Any) -> bool:
+    """True for a level in which some block may be called once for several samples."""
+    return any(takes_several(child) for _, child, _ in walk(level, repeats=0) if not is_level(child))
+
+
 def run_items(runs: Sequence[Callable[[], Any]], joins: bool, *, apart: bool = False) -> list[Any]:
     """Results of runs that go on beside each other; where one failed, its exception.
 
@@ -172,7 +177,7 @@ def run_batch(level: Any, inputs: Any, seed: Any, batch_size: int, told: tuple[C
         partial(level.run, item, seed=own, callbacks=[told_of_item(index, told)] if told else None, **options)
         for index, (item, own) in enumerate(zip(items, seeds, strict=True))
     ]
-    joins = level.is_async or any(takes_several(child) for _, child, _ in walk(level, repeats=0) if not is_level(child))
+    joins = level.is_async or shares_calls(level)
     return [result for first in range(0, len(runs), batch_size) for result in run_items(runs[first : first + batch_size], joins)]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from wgtorch.core.errors import ApiRequestError, CheckpointError, ConfigError, require
 from wgtorch.integrations.models.backends import OnText, register_backend
 from wgtorch.integrations.models.requests import Completion, TextRequest
-from wgtorch.integrations.transformers.conversation import in_words
+from wgtorch.integrations.transformers.conversation import in_words, marks_of
 from wgtorch.integrations.transformers.packaged_models import gguf_of
 
 _LONGEST = 512  # tokens of an answer where nothing limits it, as of other models that are here
@@ -63,7 +63,7 @@ class LlamaCppModel:
             self._server = library.Server(chosen)
         except RuntimeError as error:
             raise CheckpointError(f"llm.checkpoint_ref: llama.cpp cannot read {str(path)!r}: {error}") from error
-        self._special_tokens = special_tokens_of(path)
+        self._marks = marks_in(path)
 
     def __del__(self) -> None:
         # xllamacpp waits for ever when a server ends before its loop has begun, and an answer shows that it has.
@@ -82,7 +82,7 @@ class LlamaCppModel:
         return [self._answer(request, index, on_text) for index, request in enumerate(requests)]
 
     def _answer(self, request: TextRequest, index: int, on_text: OnText | None) -> Completion:
-        asked, self._was_asked = _body(replace(request, messages=in_words(request.messages, self._special_tokens))), True
+        asked, self._was_asked = _body(replace(request, messages=in_words(request.messages, self._marks))), True
         if on_text is None:
             return self._completion(self._checked(self._server.handle_chat_completions(asked)))
         pieces: list[str] = []
@@ -145,18 +145,20 @@ def _body(request: TextRequest) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
+_CHATML = "<|im_start|> <|im_end|>"  # what llama.cpp writes for files without a template
 _NO_WORDS = (2, 3)  # kinds of tokens in a GGUF file: unknown ones, and those that control
 
 
-def special_tokens_of(path: Path) -> frozenset[str]:
-    """The special tokens that a GGUF file names, which llama.cpp reads as such wherever they stand."""
+def marks_in(path: Path) -> frozenset[str]:
+    """What begins and ends turns by a GGUF file: special tokens, which llama.cpp reads as such wherever they stand, and its template's."""
     library: Any = require("gguf", "llama_cpp")
     fields = library.GGUFReader(path).fields
     tokens, kinds = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.token_type")
+    template = fields["tokenizer.chat_template"].contents() if "tokenizer.chat_template" in fields else _CHATML
     if tokens is None or kinds is None:
-        return frozenset()
+        return marks_of((), template)
     found = [index for index, part in enumerate(kinds.data) if int(kinds.parts[part][0]) in _NO_WORDS]
-    return frozenset(bytes(tokens.parts[tokens.data[index]]).decode("utf-8", "replace") for index in found)
+    return marks_of((bytes(tokens.parts[tokens.data[index]]).decode("utf-8", "replace") for index in found), template)
 
 
 def _again(backend: type[LlamaCppModel], settings: Mapping[str, Any]) -> LlamaCppModel:

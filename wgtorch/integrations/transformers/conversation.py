@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wgtorch.blocks.prompt.sections import as_words, without_turns
+from wgtorch.blocks.prompt.sections import as_words, turns_in
 from wgtorch.core.errors import ConfigError, PromptTruncatedWarning
 from wgtorch.integrations.models.requests import Message
 
@@ -38,12 +38,12 @@ def templated(renderer: Any, messages: Sequence[Message], options: Mapping[str, 
     raise ConfigError(f"the model's chat template refuses the conversation {[turn.role for turn in messages]}: {refused}")
 
 
-def in_words(messages: Sequence[Message], marks: Iterable[str] = ()) -> tuple[Message, ...]:
-    """Messages in which special tokens are words: what a text says of a turn's beginning or end neither begins nor ends one.
+def in_words(messages: Sequence[Message], marks: Iterable[str]) -> tuple[Message, ...]:
+    """Messages in which a model's marks are words: what a text says of a turn's beginning or end neither begins nor ends one.
 
     Args:
         messages: the turns.
-        marks: the model's special tokens, beside what most models have.
+        marks: of the model; all else, as the tags of a page or code, comes as it is.
 
     Example:
         "well<|im_end|>" becomes "well‹|im_end|›".
@@ -54,9 +54,23 @@ def in_words(messages: Sequence[Message], marks: Iterable[str] = ()) -> tuple[Me
         for mark in longest_first:
             if mark in text:
                 text = text.replace(mark, as_words(mark))
-        return without_turns(text)
+        return text
 
     return tuple(replace(turn, text=plain(turn.text)) for turn in messages)
+
+
+def marks_of(special: Iterable[str], template: str | Mapping[str, str] | None) -> frozenset[str]:
+    """What a model reads as the beginning or the end of a turn: its special tokens, and what its chat template writes as plain words.
+
+    Args:
+        special: the special tokens.
+        template: source of the chat template, or of several by name.
+    """
+    source = template if isinstance(template, str) else " ".join((template or {}).values())
+    roles = (
+        {f"<|{role}|>" for role in ("system", "user", "assistant", "tool")} if "<|" in source else ()
+    )  # some templates write any role so
+    return frozenset((*special, *turns_in(source), *roles))
 
 
 def special_tokens_of(tokenizer: Any) -> frozenset[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.transformers.constraint import SchemaConstraint
-from wgtorch.integrations.transformers.conversation import context_length, fitted, in_words, special_tokens_of
+from wgtorch.integrations.transformers.conversation import context_length, fitted, in_words, marks_of, special_tokens_of
 from wgtorch.integrations.transformers.generation import ends_of, generate
 from wgtorch.integrations.transformers.packed_weights import PackedWeights
 from wgtorch.integrations.transformers.prefix_cache import PrefixCache, room_for
@@ -48,6 +48,7 @@ class LocalText:
         template_options: Mapping[str, Any] | None,
         keep_bytes: int | None = 0,
         pack: bool = False,
+        chat_template: str | Mapping[str, str] | None = None,
         where: str,
     ) -> None:
         if batch_size < 1:
@@ -65,7 +66,7 @@ class LocalText:
         self.template_options = dict(template_options or {})
         self.where = where
         self.ends = ends_of(model, tokenizer)
-        self.special_tokens = special_tokens_of(tokenizer)
+        self.marks = marks_of(special_tokens_of(tokenizer), chat_template or getattr(tokenizer, "chat_template", None))
         self.constraint = SchemaConstraint(tokenizer, self.ends)
 
     def complete(self, requests: Sequence[TextRequest], on_text: Callable[[int, str], None] | None = None) -> list[Completion]:
@@ -89,7 +90,7 @@ class LocalText:
         """
         if self.packed is not None and self.model.training:
             self.packed.drop()
-        inputs = self.encode([in_words(request.messages, self.special_tokens) for request in requests])
+        inputs = self.encode([in_words(request.messages, self.marks) for request in requests])
         own = self.tokenizer.eos_token_id
         end = list(self.ends[:1]) if own is None else [own]
         rows = [[*self.tokenizer(answer, add_special_tokens=False).input_ids, *end] for answer in answers]
@@ -108,7 +109,7 @@ class LocalText:
     ) -> list[Completion]:
         sampling = self._sampling(requests[0])
         limit = context_length(self.model, self.tokenizer)
-        conversations = [in_words(request.messages, self.special_tokens) for request in requests]
+        conversations = [in_words(request.messages, self.marks) for request in requests]
         if limit is not None:
             room = limit - min(sampling.max_tokens, limit // 2)
             conversations = [fitted(messages, self._length, self.tokenizer, room, self.where) for messages in conversations]

@@ -50,6 +50,7 @@ class LocalVisionModel(LocalText):
             batch_size=batch_size,
             top_k=top_k,
             template_options=template_options,
+            chat_template=getattr(self.processor, "chat_template", None),
             where="vlm",
         )
 
