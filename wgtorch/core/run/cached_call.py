@@ -116,7 +116,7 @@ class CachedRun:
                 rest = [target.about, _surroundings(), self.cache.digests.of(target.extra), *self._inputs(values)]
             rest.append(repr(replaced := fingerprints.replaced(reached)).encode())  # after the others, which come to the code in question
             base = digest_of(*blocks, *rest)
-        except NoDigest as error:
+        except (NoDigest, RecursionError) as error:  # the latter of what lies inside of itself
             return self._not_kept(where, str(error), outer, make)
         entry = self.cache.find(base)
         if entry is not None and entry.value is None:
@@ -150,7 +150,7 @@ class CachedRun:
         base = digest_of(*[fingerprints.digest(parts) for parts in before], *rest)
         try:
             self.cache.keep(_with_draws(base, key) if noted.draws else base, apart(value), noted.draws)
-        except NoDigest as error:
+        except (NoDigest, RecursionError) as error:
             return self._not_kept(where, str(error), outer, lambda: value)
         if noted.draws:
             self.cache.keep(base, None, True)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import pickle
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.encoding import stored_type_of
 from wgtorch.core.port import MISSING
+from wgtorch.core.run.installed import is_installed
 
 SMALL = 4096
 """Bytes of a tensor that is read each time."""
@@ -88,11 +89,14 @@ class ContentDigests:
         if (stored := stored_type_of(value)) is not None:
             return digest_of(name, self.of(stored.to_plain(value)))
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return digest_of(name, *[self.of(item) for item in value])
-        if isinstance(value, (torch.dtype, torch.device, torch.Size, type)):
+            return digest_of(name, *[self.of(item) for item in value], self.of(dict(attributes_of(value))))
+        if isinstance(value, (torch.dtype, torch.device, torch.Size)):
             return digest_of(name, repr(value).encode())
+        if isinstance(value, type):
+            return digest_of(name, repr(value).encode(), (self.of_code and self.of_code(value)) or b"")
         if isinstance(value, Mapping):
-            return digest_of(name, self.of(dict(value)))
+            own = {**dict(attributes_of(value)), "default_factory": getattr(value, "default_factory", None)}
+            return digest_of(name, self.of(dict(value)), self.of(own))
         if isinstance(value, torch.Generator):
             return digest_of(name, str(value.device).encode(), self.of_tensor(value.get_state()))
         try:
@@ -141,12 +145,46 @@ def _is_plain(value: Any) -> bool:
     return kind in _NESTED and all(map(_is_plain, value))
 
 
+def _says_how(kind: type) -> bool:
+    """True where a class says what of its objects is pickled."""
+    return any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__", "__getstate__"))
+
+
+def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes of an object, those in slots as well."""
+    for base in type(value).__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                yield name, getattr(value, name)
+    yield from getattr(value, "__dict__", {}).items()
+
+
+def _told(*parts: Any) -> None:
+    """Stands for an object in pickles that nobody reads."""
+
+
 class _Pickler(pickle.Pickler):
     """Pickles objects with digests in place of tensors, whose own pickles differ from time to time."""
 
     def __init__(self, file: io.BytesIO, digests: ContentDigests) -> None:
         super().__init__(file)
         self.digests = digests
+
+    def reducer_override(self, value: Any) -> Any:
+        """What a class of the user's own leaves out of its pickles is told as well."""
+        kind = type(value)
+        if isinstance(value, type) or is_installed(kind.__module__) or not _says_how(kind):
+            return NotImplemented
+        reduced = value.__reduce_ex__(4)
+        own = {
+            name: item
+            for name, item in attributes_of(value)
+            if type(item).__module__ not in ("_thread", "threading", "_weakref", "weakref")
+        }
+        if isinstance(reduced, tuple):  # and what is in it, if it is a list or a mapping
+            reduced = [list(part) if index in (3, 4) and part is not None else part for index, part in enumerate(reduced)]
+        return (_told, (kind,), (reduced, own)) if own else NotImplemented
 
     def persistent_id(self, value: Any) -> Any:
         if isinstance(value, (types.FunctionType, type)):

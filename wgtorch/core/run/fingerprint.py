@@ -26,7 +26,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.block_look import Look
 from wgtorch.core.run.code_digest import Code
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, digest_of, state_of
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, attributes_of, digest_of, state_of
 from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.installed_code import Parts as InstalledParts
 from wgtorch.core.run.installed_code import installed_code, is_installed_code, name_of, unwrapped
@@ -263,7 +263,7 @@ class Fingerprints:
             raise NoDigest(f"{name} is scripted, and nothing tells what its code and attributes are")
         if isinstance(value, types.ModuleType):
             return (name, value.__name__)
-        own = dict(_attributes_of(value))
+        own = dict(attributes_of(value))
         if own or hasattr(value, "__dict__"):
             return (name, [(key, self.attribute(item, depth + 1)) for key, item in own.items()])
         if self.persistent:
@@ -338,16 +338,6 @@ class _Inside(threading.local):
             yield self.reached
         finally:
             self.reached = before
-
-
-def _attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """Attributes of an object, those in slots as well."""
-    for base in type(value).__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                yield name, getattr(value, name)
-    yield from getattr(value, "__dict__", {}).items()
 
 
 class _Digest(bytes):

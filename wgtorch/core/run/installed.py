@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 import sysconfig
 from pathlib import Path
-
-from wgtorch.core.run.content_digest import digest_of
 
 _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib"))
 
@@ -30,7 +29,7 @@ def version_of(package: str) -> str:
 
     if package == "wgtorch":  # it may be a checkout that changes under the same version
         root = Path(sys.modules["wgtorch"].__file__ or "").parent
-        return digest_of(*[file.read_bytes() for file in sorted(root.rglob("*.py"))]).hex()
+        return hashlib.sha256(b"\0".join([file.read_bytes() for file in sorted(root.rglob("*.py"))])).hexdigest()
     try:
         return version(package)
     except PackageNotFoundError:

@@ -230,12 +230,19 @@ def apart(value: Any) -> Any:
 
 def copied(value: Any) -> Any:
     """A value that shares no memory with the one that is kept: what leaves a run may be changed by whoever gets it."""
+    try:
+        return _copied(value)
+    except RecursionError:  # it lies inside of itself
+        return copy.deepcopy(value)
+
+
+def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     if type(value) is dict:
-        return {key: copied(item) for key, item in value.items()}
+        return {key: _copied(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(copied(item) for item in value)
+        return type(value)(_copied(item) for item in value)
     if type(value) in _PLAIN:
         return value
     try:
