@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import enum
 import functools
+import os
 import threading
 import types
 from collections.abc import Callable, Mapping
@@ -224,3 +225,24 @@ def test_what_lies_inside_of_itself_is_not_kept() -> None:
         y = graph.run({"x": value}, cache=cache)["y"]
         assert y[1] is y
     assert "n" in cache.stats.uncached
+
+
+class OfEnvironment(Reads):
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        return named("WORD")
+
+
+def named(name: str) -> str:
+    return os.environ.get(f"WGTORCH_TEST_{name}", "none")
+
+
+def test_variables_of_the_environment_are_seen_where_ones_own_code_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, other, cache = OfEnvironment(), Reads(), NodeCache()
+    graph, plain = graph_of(block), graph_of(other)
+    found = []
+    for word in ("sea", "hill", "sea", "hill"):
+        monkeypatch.setenv("WGTORCH_TEST_WORD", word)
+        found.append(graph.run({"x": 1}, cache=cache)["y"])
+        plain.run({"x": types.SimpleNamespace(k=1)}, cache=cache)
+    assert found == ["sea", "hill", "sea", "hill"] and (block.calls, other.calls) == (2, 1)

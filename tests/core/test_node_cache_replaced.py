@@ -420,6 +420,15 @@ def test_what_only_another_block_comes_to_is_not_looked_at(package: Any) -> None
             large.run({"x": X}, cache=cache)
 
 
+def test_what_a_package_adds_to_itself_when_it_is_used_loses_nothing() -> None:
+    block, cache = Calls(lambda x: torch.ops.aten.tanh(x)), NodeCache()
+    graph = graph_of(block, 0)
+    graph.run({"x": X}, cache=cache)
+    assert torch.ops.aten.bin is not None  # which has the name of a builtin
+    graph.run({"x": X}, cache=cache)
+    assert block.calls == 1, cache.stats.uncached
+
+
 @pytest.mark.parametrize("is_held", [False, True])
 def test_what_copies_an_object_is_seen(package: Any, is_held: bool) -> None:
     held = module("inner").Deep(2.0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
+import os
 import pickle
 import threading
+import weakref
 from collections import OrderedDict
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -19,10 +22,12 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import PortTypeError, RunCancelled
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
+from wgtorch.core.run.node_cache import NodeCache
 from wgtorch.core.run.result_cache import ResultCache, UnfinishedResults
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.pipeline import Pipeline
+from wgtorch.serving.services import service_for
 from wgtorch.stage import Stage
 from wgtorch.world_runtime.state import State
 
@@ -91,17 +96,19 @@ def test_objects_of_others_that_were_changed_in_place_are_another_call_and_resul
 
 def test_what_cannot_be_copied_is_not_kept_and_a_smaller_bound_holds_at_once() -> None:
     assert len(kept(torch.nn.Identity(), {"x": threading.Lock()})) == 0
-    unfinished = kept(torch.nn.Identity(), {}, np.ones(1000))
+    child = torch.nn.Identity()
+    unfinished = kept(child, {}, np.ones(1000))
     assert unfinished.bytes >= 8000
     unfinished.max_bytes = 100
     assert (len(unfinished), unfinished.bytes) == (0, 0)
 
 
 def test_no_more_is_kept_than_allowed_and_it_can_be_forgotten() -> None:
-    unfinished = kept(torch.nn.Identity(), {}, "a" * 60, max_bytes=100)
+    child = torch.nn.Identity()
+    unfinished = kept(child, {}, "a" * 60, max_bytes=100)
     run = ResultCache(unfinished)
-    run.keep(("b",), torch.nn.Identity(), {}, "b" * 60)
-    run.keep(("c",), torch.nn.Identity(), {}, "c" * 30)
+    run.keep(("b",), child, {}, "b" * 60)
+    run.keep(("c",), child, {}, "c" * 30)
     run.end()
     assert (len(unfinished), unfinished.bytes) == (2, 90), "the oldest went"
     run.keep(("d",), torch.nn.Identity(), {}, "d" * 101)
@@ -234,6 +241,93 @@ def test_a_node_whose_config_was_changed_is_asked_again() -> None:
     graph.nodes["two"].mark = "!"
     assert graph.run(inputs) == {"one_y": "BAD", "two_y": "SLOW!", "three_y": "SLOW"}
     assert asked(graph) == {"one": ["bad", "bad"], "two": ["slow", "slow"], "three": ["slow"]}
+
+
+class Surrounded(Ask):
+    """Says what it finds around it."""
+
+    def __init__(self) -> None:
+        super().__init__("bad")
+        self.generator = torch.Generator().manual_seed(1)
+
+    def said(self, x: str) -> str:
+        number = torch.randint(9, (1,), generator=self.generator).item() if x == "draw" else ""
+        return f"{os.environ.get('WGTORCH_TEST_WORD')} {torch.is_autocast_enabled('cpu')} {number}"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda patch, _: patch.setenv("WGTORCH_TEST_WORD", "sea"), "slow"),
+        (lambda *_: torch.set_autocast_enabled("cpu", True), "slow"),
+        (lambda _, block: block.generator.manual_seed(2), "draw"),
+    ],
+    ids=["environment", "autocast", "generator"],
+)
+def test_what_changed_around_a_run_is_asked_again(change: Any, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_changed in (False, True):
+        graph = asking("one")
+        graph.add_node(Surrounded(), "two", auto_connect=False)
+        graph.expose_input("two", "x", name="two")
+        graph.expose_output("two", "y", name="two_y")
+        with pytest.raises(ValueError, match="no answer"):
+            graph.run({"one": "bad", "two": text})
+        graph.nodes["one"].wrong = ""
+        try:
+            if is_changed:
+                change(monkeypatch, graph.nodes["two"])
+            graph.run({"one": "bad", "two": text})
+        finally:
+            torch.set_autocast_enabled("cpu", False)
+        assert len(graph.nodes["two"].asked) == 1 + is_changed
+
+
+def test_what_was_removed_is_not_kept_alive() -> None:
+    graph = asking("one", "two")
+    with pytest.raises(ValueError, match="no answer"):
+        graph.run({"one": "bad", "two": "slow"})
+    removed = weakref.ref(graph.nodes["two"])
+    graph.remove_node("two")
+    gc.collect()
+    assert removed() is None and copy.deepcopy(graph).unfinished is not graph.unfinished
+
+
+class Streams(Ask):
+    """Tells of parts of what it says."""
+
+    async def forward(self, x: str, stream: Any = None) -> dict:
+        self.asked.append(x)
+        for letter in x if stream is not None else "":
+            stream(y=letter)
+        return {"y": x}
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_kept_answer_is_one_chunk_of_a_stream(is_cached: bool) -> None:
+    graph = asking("one")
+    graph.add_node(Streams(), "two", auto_connect=False)
+    graph.expose_input("two", "x", name="two")
+    graph.expose_output("two", "y", name="two_y")
+    options: dict[str, Any] = {"cache": NodeCache()} if is_cached else {}
+    for told in (["s", "e", "a"], ["sea"]):
+        found = []
+        with pytest.raises(ValueError, match="no answer"):
+            for event in graph.stream({"one": "bad", "two": "sea"}, **options):
+                found += [event.outputs["y"]] if event.kind == "chunk" else []
+        assert found == told
+    assert graph.nodes["two"].asked == ["sea"]
+
+
+def test_callers_of_a_served_level_have_answers_of_their_own() -> None:
+    graph = asking("one", "two")
+    service = service_for(graph)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no answer"):
+            service.answer({"inputs": {"one": "bad", "two": "slow"}})
+    assert asked(graph)["two"] == ["slow", "slow"] and len(graph.unfinished) == 0
+    with pytest.raises(ValueError, match="no answer"):
+        graph.run({"one": "bad", "two": "slow"})
+    assert len(graph.unfinished) == 1, "who has it in code keeps what was paid"
 
 
 def test_a_copy_of_a_level_has_what_the_level_has() -> None:

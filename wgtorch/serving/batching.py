@@ -12,6 +12,7 @@ import anyio
 from torch import Tensor
 
 from wgtorch.core.kinds import get_kind
+from wgtorch.core.run.result_cache import keeping_nothing
 from wgtorch.serving.requests import TaskRequest, read_request
 from wgtorch.serving.services import Service, TaskService
 
@@ -99,14 +100,15 @@ class Batcher:
         if not ready:
             return answers
         first = ready[0][2]
-        found = service.level.batch(
-            [values for _, values, _ in ready],
-            seed=None if all(request.seed is None for _, _, request in ready) else [request.seed for _, _, request in ready],
-            batch_size=len(ready),
-            outputs=first.outputs,
-            num_loop_steps=first.num_loop_steps,
-            timeout=service.limit(first.timeout),
-        )
+        with keeping_nothing():  # the next request may be another caller's
+            found = service.level.batch(
+                [values for _, values, _ in ready],
+                seed=None if all(request.seed is None for _, _, request in ready) else [request.seed for _, _, request in ready],
+                batch_size=len(ready),
+                outputs=first.outputs,
+                num_loop_steps=first.num_loop_steps,
+                timeout=service.limit(first.timeout),
+            )
         for (index, _, _), result in zip(ready, found, strict=True):
             answers[index] = result if isinstance(result, Exception) else {"outputs": result}
         return answers

@@ -23,6 +23,7 @@ from wgtorch.core.run.events import Callback, Event
 from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.modes import training_mode
 from wgtorch.core.run.port_checks import named_outputs
+from wgtorch.core.run.result_cache import keeping_nothing
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng, check_seed
 from wgtorch.core.run.run_values import inner_port
 from wgtorch.core.tree import split_path
@@ -129,15 +130,16 @@ class TaskService(Service):
         level: Composite = self.level
         values = self.checked(request)
         if not request.path:
-            return level.run(
-                values,
-                outputs=request.outputs,
-                seed=request.seed,
-                num_loop_steps=request.num_loop_steps,
-                callbacks=callbacks,
-                timeout=self.limit(request.timeout),
-                cancelled=cancelled,
-            )
+            with keeping_nothing():  # the next request may be another caller's
+                return level.run(
+                    values,
+                    outputs=request.outputs,
+                    seed=request.seed,
+                    num_loop_steps=request.num_loop_steps,
+                    callbacks=callbacks,
+                    timeout=self.limit(request.timeout),
+                    cancelled=cancelled,
+                )
         run = self._run_for(request, callbacks, cancelled)
         with self._running(run):
             found: dict[str, Any] = level(run_context=run, **values)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from wgtorch.core.run.code_digest import Code
+from wgtorch.core.run.code_digest import Code, environment
 from wgtorch.core.run.content_digest import probed, state_of
 from wgtorch.core.run.dict_versions import addresses_of, dict_version
 from wgtorch.core.run.installed import is_installed
@@ -109,7 +109,8 @@ class Look:
         """All but the attributes of modules and objects themselves; None where something was changed already."""
         owns = list(map(vars, modules))
         tables = list(chain.from_iterable(map(_tables_of, owns)))
-        roots = [told.code(kind).values for kind in self._roots]
+        codes = [told.code(kind) for kind in self._roots]
+        roots = [code.values for code in codes]
         mappings = [thing for thing in objects if isinstance(thing, dict)]
         versions = list(map(dict_version, chain(tables, self._mappings, mappings, roots)))
         if self._found is not None and versions != self._found[1]:
@@ -118,7 +119,7 @@ class Look:
             return None
         orders = [list(OrderedDict.__iter__(each)) for each in chain(mappings, self._mappings) if isinstance(each, OrderedDict)]
         weights = self._probes.of(self._tensors(owns))
-        told_as: list[Any] = []
+        told_as: list[Any] = [environment() for code in codes if code.reads_environment]
         if self._places:
             spaces = {"modules": owns, "objects": list(map(vars, objects)), "entries": objects, "roots": roots}
             try:
@@ -126,7 +127,7 @@ class Look:
             except KeyError:
                 return None
             with told.inside.of(modules):
-                told_as = [told.attribute(value, 0) for value in values]
+                told_as += [told.attribute(value, 0) for value in values]
         return list(map(type, chain(modules, objects))), versions, orders, weights, repr(told_as)
 
     def _tensors(self, owns: list[Any]) -> list[Tensor]:

@@ -20,7 +20,7 @@ from torch.utils._device import DeviceContext
 
 from wgtorch.core import adapter_hook
 from wgtorch.core.plan import Call, Combine, Loop
-from wgtorch.core.run.autocast import autocast_states
+from wgtorch.core.run.autocast import surroundings
 from wgtorch.core.run.content_digest import NoDigest, digest_of
 from wgtorch.core.run.fingerprint import changed_by_call
 from wgtorch.core.run.global_hooks import has_global_hooks
@@ -113,7 +113,7 @@ class CachedRun:
         try:
             with fingerprints.inside.reaching() as reached:
                 blocks = [fingerprints.of(block) for block in target.blocks]
-                rest = [target.about, _surroundings(), self.cache.digests.of(target.extra), *self._inputs(values)]
+                rest = [target.about, surroundings(), self.cache.digests.of(target.extra), *self._inputs(values)]
             rest.append(repr(replaced := fingerprints.replaced(reached)).encode())  # after the others, which come to the code in question
             base = digest_of(*blocks, *rest)
         except (NoDigest, RecursionError) as error:  # the latter of what lies inside of itself
@@ -215,26 +215,6 @@ def _is_changed_from_outside() -> bool:
     if torch._C._functorch.maybe_current_level() is not None:
         return True
     return any(type(torch._C._get_function_stack_at(index)) is not DeviceContext for index in range(torch._C._len_torch_function_stack()))
-
-
-def _surroundings() -> bytes:
-    """What the numbers of an operator depend on beside its inputs."""
-    autocast = [state for state in autocast_states() if state[1]]
-    backends = torch.backends
-    flags = (
-        torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.get_num_threads(),
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-        backends.mkldnn.enabled,
-        backends.mha.get_fastpath_enabled(),
-        (backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32),
-        (backends.cuda.flash_sdp_enabled(), backends.cuda.mem_efficient_sdp_enabled(), backends.cuda.math_sdp_enabled()),
-        backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
-        torch.__version__,
-    )
-    return repr((autocast, flags)).encode()
 
 
 def _other_generators() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import sys
 import types
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ from wgtorch.core.run.installed_code import Referents, content, imported_by, ins
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _SHOWN = frozenset(("__repr__", "__str__", "__format__"))
 """Methods of tensors that are called where code names none of them, as by an f-string."""
+_ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars"))
+_SHELLS = frozenset(("_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"))
+"""Variables that shells and tests write of themselves, and nothing computes with."""
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 
 
@@ -38,9 +42,23 @@ class Code:
         digest: of code, and of values that cannot change in place.
         values: by where they are read, values that can.
         parts: of installed packages, that it comes to.
+        reads_environment: it reads variables of the environment, whichever they are.
     """
 
-    __slots__ = ("_installed", "_names", "_persistent", "_referents", "_seen", "_static", "_watched", "digest", "parts", "root", "values")
+    __slots__ = (
+        "_installed",
+        "_names",
+        "_persistent",
+        "_referents",
+        "_seen",
+        "_static",
+        "_watched",
+        "digest",
+        "parts",
+        "reads_environment",
+        "root",
+        "values",
+    )
 
     def __init__(self, root: Any, is_persistent: bool) -> None:
         self.root, self._persistent = root, is_persistent
@@ -51,6 +69,7 @@ class Code:
         self._seen: set[Any] = set()
         self._installed: list[tuple[Any, bool]] = [(Tensor, False)]
         self._names: set[str] = set()
+        self.reads_environment = False
         self._value("", root, frozenset())
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
         self._referents.remember()
@@ -107,6 +126,7 @@ class Code:
             self._value(f"{where} default {name}", value, frozenset())
         names, uses = names_in(code), uses_of(code)
         self._names |= names
+        self.reads_environment |= not _ENVIRONMENT.isdisjoint(names)
         unread = frozenset() if uses is None else frozenset(uses.names_written - uses.names_read)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             self._read(f"{where} {name}", content(cell), names, is_unread=name in unread)
@@ -158,6 +178,13 @@ class Code:
                 continue
             if value is not MISSING:
                 self._value(f"{module.__name__}.{name}", value, names)
+
+
+def environment() -> bytes:
+    """A digest of the variables of the environment."""
+    return digest_of(
+        *[f"{name}={value}".encode("utf-8", "surrogatepass") for name, value in sorted(os.environ.items()) if name not in _SHELLS]
+    )
 
 
 @functools.lru_cache(maxsize=4096)

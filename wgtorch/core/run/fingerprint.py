@@ -25,7 +25,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.block_look import Look
-from wgtorch.core.run.code_digest import Code
+from wgtorch.core.run.code_digest import Code, environment
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, attributes_of, digest_of, state_of
 from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.installed_code import Parts as InstalledParts
@@ -167,6 +167,8 @@ class Fingerprints:
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
         found[_EVERYWHERE, where] = code.digest
+        if code.reads_environment:
+            found[_EVERYWHERE, "environment"] = environment()
         self.inside.roots.append(id(root))
         try:
             for name, value in code.values.items():

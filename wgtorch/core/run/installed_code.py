@@ -121,7 +121,7 @@ class Namespace:
         if isinstance(self.owner, type):
             return name != "_abc_impl" and (not name.startswith("__") or callable(value))
         if was is MISSING:  # a package adds to itself what it loads when it is used
-            return is_foreign(value) or (self.owner is not None and hasattr(builtins, name))
+            return is_foreign(value) or ("__builtins__" in self.entries and hasattr(builtins, name))  # of code that finds it here first
         return name not in _own_globals(self.entries)
 
 

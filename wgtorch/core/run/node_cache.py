@@ -82,7 +82,8 @@ class NodeCache:
     that shares the memory) is seen where it changes much, or the tensor is small (4 KB); after others call :meth:`clear`. Objects of more
     than 64 KB that blocks hold, such as tokenizers, are told by being the same one.
 
-    What depends on a clock, on files or on the environment says so with ``cacheable = False`` on the block. Draws without a seed, from
+    What depends on a clock or on files says so with ``cacheable = False`` on the block; variables of the environment are seen where code of
+    the user's own reads them. Draws without a seed, from
     NumPy's and Python's global generators, or from a generator of the block's own are noticed, and so is a call that changes what the block
     computes with (a memory; a count of calls that nothing reads is none): their results are not kept, and ``stats.uncached`` says why.
     Hooks of all modules, modes around operators and transforms of ``torch.func`` turn the cache off while they last. What is replaced in

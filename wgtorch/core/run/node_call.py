@@ -218,7 +218,10 @@ def _called(node: Node, child: nn.Module, call: Call, values: dict[str, Any], ru
             results = run.options.results
             draws = child.wants_rng or child.uses_global_rng
             key = (run.key if draws else None, *run.path, node.node_id, run.iterations, run.sample, item)
+            if node.adapter is not None:
+                key = (*key, repr(node.adapter))
     if results is not None and (known := results.find(key, child, values)) is not MISSING:
+        _tell_whole(run, node, child, outputs_of(call, known, child))  # type: ignore[arg-type]
         return known
     cached = None if run is None else run.options.cache
     try:
@@ -262,7 +265,27 @@ def _through_cache(
     if target is None:
         return make()
     key = None if run.key is None else (mix(run.key, name_key(node.node_id)), run.sample, item)
-    return cached.call(run.where(node.node_id), target, values, key, lambda: outputs_of(call, make(), child))
+    is_made = False
+
+    def made() -> dict[str, Any]:
+        nonlocal is_made
+        is_made = True
+        return outputs_of(call, make(), child)
+
+    found = cached.call(run.where(node.node_id), target, values, key, made)
+    if not is_made:
+        _tell_whole(run, node, child, found)
+    return found
+
+
+def _tell_whole(run: RunContext, node: Node, child: Any, outputs: dict[str, Any]) -> None:
+    """Tells who listens of each text of a result that was kept as one chunk, where the block tells of parts of it."""
+    emit = run.emitter(node.node_id) if getattr(child, "wants_stream", False) else None
+    if emit is not None:
+        for name, value in outputs.items():
+            for index, text in enumerate(value if isinstance(value, list) else [value]):
+                if isinstance(text, str):
+                    emit(**{name: text, "index": index})
 
 
 def _joined(node: Node, child: nn.Module, call: Call, values: dict[str, Any], run: RunContext | None, item: int | None) -> Any:

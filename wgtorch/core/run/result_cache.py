@@ -11,8 +11,11 @@ import hashlib
 import json
 import sys
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -23,6 +26,7 @@ from torch import Tensor
 from wgtorch.core.errors import PortTypeError, RunCancelled, RunTimeoutError, WgtorchError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import MISSING
+from wgtorch.core.run.autocast import surroundings
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest
 from wgtorch.core.run.fingerprint import Fingerprints
 
@@ -36,18 +40,20 @@ class _Result:
 
     Args:
         key: of the call.
-        child: that was called; a digest of its config where another process made the call.
+        child: that was called, held weakly; a digest of its config where another process made the call.
         values: that it was called with.
         result: of the call.
         size: bytes of the last two.
+        surroundings: what held around the run, as autocast; empty where another process made the call.
         fingerprint: of the child when the run failed; None before that, and where nothing tells it.
     """
 
     key: Key
-    child: Any
+    child: weakref.ref[Any] | str
     values: dict[str, Any]
     result: Any
     size: int
+    surroundings: bytes = b""
     fingerprint: bytes | None = None
 
 
@@ -106,9 +112,12 @@ class UnfinishedResults:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnfinishedResults:
         made = UnfinishedResults(self.max_bytes)
-        made.put(
-            replace(copy.deepcopy(result, memo), fingerprint=None) for result in list(self._results.values())
-        )  # of the copied children
+        for result in list(self._results.values()):
+            child = result.child if isinstance(result.child, str) else result.child()
+            if isinstance(child, str):
+                made.put([copy.deepcopy(result, memo)])
+            elif child is not None:
+                made.put([replace(result, child=weakref.ref(copy.deepcopy(child, memo)), fingerprint=None)])  # of the copied child
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -119,15 +128,17 @@ class UnfinishedResults:
 
     # --- what the engine asks ------------------------------------------------------------------------------------------
 
-    def take(self, key: Key, child: Any, values: Mapping[str, Any], seen: dict[int, bytes | None]) -> _Result | None:
+    def take(self, key: Key, child: Any, values: Mapping[str, Any], surroundings: bytes, seen: dict[int, bytes | None]) -> _Result | None:
         """A result of this call, which is no longer here then; None where there is none.
 
         Args:
-            key, child, values: of the call.
+            key, child, values, surroundings: of the call.
             seen: fingerprints by child as they were when the run came to it first, which a call may change.
         """
         with self._lock:
             for known in self._by_key.get(key, ()):
+                if known.surroundings not in (b"", surroundings):
+                    continue
                 if is_same(known.values, dict(values)) and self._is_child(known, child, seen):
                     self._drop(known)
                     return known
@@ -137,8 +148,10 @@ class UnfinishedResults:
         """Takes what a run brought that is over."""
         with self._lock:
             for result in results:
-                if result.fingerprint is None and not isinstance(result.child, str):
-                    result.fingerprint = self._fingerprint(result.child)
+                if not isinstance(result.child, str):
+                    if (child := result.child()) is None:  # it was removed meanwhile
+                        continue
+                    result.fingerprint = result.fingerprint or self._fingerprint(child)
                 self._results[id(result)] = result
                 self._by_key.setdefault(result.key, []).append(result)
                 self.bytes += result.size
@@ -162,9 +175,10 @@ class UnfinishedResults:
     def _is_child(self, known: _Result, child: Any, seen: dict[int, bytes | None]) -> bool:
         if isinstance(known.child, str):
             return known.child == _described(child)
-        if known.child is child and id(child) not in seen:
+        is_child = known.child() is child
+        if is_child and id(child) not in seen:
             seen[id(child)] = self._fingerprint(child)
-        return known.child is child and known.fingerprint is not None and known.fingerprint == seen[id(child)]
+        return is_child and known.fingerprint is not None and known.fingerprint == seen[id(child)]
 
     def _fingerprint(self, child: Any) -> bytes | None:
         """What a child computes with, in train and eval alike: these results are of runs without gradients."""
@@ -194,12 +208,13 @@ class ResultCache:
         self.has_given = self.has_failed = False
         self._own: list[_Result] = []
         self._seen: dict[int, bytes | None] = {}
+        self._surroundings = surroundings()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def find(self, key: Key, child: object, values: Mapping[str, Any]) -> Any:
         """The result of this call in a run before, or MISSING."""
-        known = self._earlier.take(key, child, values, self._seen)
+        known = self._earlier.take(key, child, values, self._surroundings, self._seen)
         if known is None:
             return MISSING
         self.has_given = True
@@ -212,7 +227,7 @@ class ResultCache:
             own, answer = _snapshot(dict(values)), _snapshot(result)  # either may be changed in place by whoever has it
         except Exception:  # whatever a foreign class does when copied
             return
-        self._hold(_Result(key, child, own, answer, _size(own) + _size(answer)))
+        self._hold(_Result(key, weakref.ref(child), own, answer, _size(own) + _size(answer), self._surroundings))
         if self._on_keep is not None and (described := _described(child)) is not None:
             self._on_keep({"key": key, "child": described, "values": own, "result": answer})
 
@@ -232,6 +247,19 @@ class ResultCache:
                 self._bytes -= self._own.pop(0).size
 
 
+_is_shared: ContextVar[bool] = ContextVar("the run is made for one of several who know nothing of each other", default=False)
+
+
+@contextmanager
+def keeping_nothing() -> Iterator[None]:
+    """While it lasts, no run leaves anything for the next one, which may be of somebody else."""
+    token = _is_shared.set(True)
+    try:
+        yield
+    finally:
+        _is_shared.reset(token)
+
+
 class keeps_results:
     """While it lasts, what the nodes of a run bring that wait is kept for the next run, in case this one fails.
 
@@ -248,7 +276,8 @@ class keeps_results:
     def __enter__(self) -> None:
         options = self.run.options
         self._results = None
-        if options.results is None and not options.training and self.level.is_async and self.level.unfinished.max_bytes != 0:
+        is_wanted = not options.training and self.level.is_async and self.level.unfinished.max_bytes != 0
+        if options.results is None and is_wanted and not _is_shared.get():
             options.results = self._results = ResultCache(self.level.unfinished)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
