@@ -18,6 +18,7 @@ from wgtorch.core.errors import PortTypeError
 from wgtorch.report.show import show
 from wgtorch.storage import media
 from wgtorch.storage.media import png_bytes, video_bytes, wav_bytes, write_value
+from wgtorch.world_runtime.state import State
 
 G = torch.Generator().manual_seed(0)
 PICTURES = torch.rand(2, 3, 8, 8, generator=G)
@@ -119,6 +120,12 @@ def test_what_no_file_can_hold_is_named_and_nothing_is_written_for_none(tmp_path
 def test_show_gives_a_file_outside_of_a_notebook(value: object, name: str, tmp_path: Path) -> None:
     path = show(value, folder=tmp_path)
     assert path == tmp_path / name and path.is_file()
+
+
+def test_what_shows_itself_stands_on_a_page_that_reads_on_a_phone_and_in_the_dark(tmp_path: Path) -> None:
+    path = show(State(intent="hello"), folder=tmp_path, name="a&b")
+    page = path.read_text(encoding="utf-8") if path else ""
+    assert "width=device-width" in page and "color-scheme:light dark" in page and "<title>a&amp;b</title>" in page and "hello" in page
 
 
 def test_show_says_what_it_cannot_show() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ _TAGS = {
     ".mp4": '<video controls loop src="data:video/mp4;base64,{}"></video>',
     ".wav": '<audio controls src="data:audio/wav;base64,{}"></audio>',
 }
+
+_HEAD = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+    "<style>:root{color-scheme:light dark}body{font:15px/1.45 ui-sans-serif,system-ui,sans-serif;margin:1rem}"
+    "th,td{padding:.3rem .6rem .3rem 0;vertical-align:top}</style>"
+)
 
 
 def show(
@@ -86,7 +93,7 @@ def _html(html: str, folder: str | Path | None, name: str, in_notebook: bool) ->
     target = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="wgtorch_"))
     target.mkdir(parents=True, exist_ok=True)
     path = target / f"{name}.html"
-    path.write_text(f"<!doctype html><meta charset='utf-8'>{html}\n", encoding="utf-8")
+    path.write_text(f"{_HEAD}<title>{escape(name)}</title>{html}\n", encoding="utf-8")
     return path
 
 
