@@ -20,6 +20,9 @@ from wgtorch.blocks.simulation.wordings import begun, frames, heads, idioms
         ("put the poor beast out of its misery", "harm", "the poor beast"),
         ("I hereby bequeath the ring to Anna", "give", "the ring"),
         ("we adjourned to the tavern", "go", None),
+        ("run for it", "flee", None),
+        ("search for it in the house", "search", "it"),
+        ("take the lamp, for it is dark", "take", "the lamp"),
     ],
 )
 def test_a_turn_of_phrase_means_what_it_means_whatever_its_verb(text: str, verb: str, target: str | None) -> None:

@@ -15,6 +15,8 @@ _OTHERS = (
 )
 _SAYS = r"(?:says?|said|(?:shout|whisper|call|yell|warn|answer|ask|mutter|repl)(?:s|ed|ies|ied)|cries|cried|tells me|told me)"
 _WHO = r"(?:i|we|you|he|she|it|they|there|nobody|everybody|somebody|anybody|anyone|everyone|someone)\b"
+_GOES_ON = r"(?!(?:in|at|on|under|behind|near|by|with|to|from|and|or|then|again|now|here|there|everywhere|all|too|please)\b)\w"
+"""What a pronoun is the subject of: ``for it is cold``, not ``run for it``."""
 _QUOTED = re.compile(r"[\"“”„«]([^\"“”„«»]{1,300})[\"“”«»]")
 _SPEECH = re.compile(r"^\W*[\"“„«][^\"“”„«»]+[\"”“»]\W*$")
 _REPORTED = re.compile(
@@ -102,7 +104,7 @@ _ASKED_IF = re.compile(
 )
 _ASIDE = re.compile(
     rf"(?i)(?:^|,? )\b(?:because|although|though|even though|even if|while|whilst|whereas|so that|so as to|in order to|in order that|lest|now that|given that|seeing as|seeing that|for fear|as if|as though|"
-    rf"so (?:i|we|he|she|they|it|nobody|no one) (?:can|could|may|might|finds?|sees?)|(?:since|as|for|before|after)(?= {_WHO})|(?:since|as|after|before)(?= (?:the )?\w+ (?:is|are|was|were|has|have|had|gets?|\w+[^us]s) ?))\b"
+    rf"so (?:i|we|he|she|they|it|nobody|no one) (?:can|could|may|might|finds?|sees?)|(?:since|as|for|before|after)(?= {_WHO} {_GOES_ON})|(?:since|as|after|before)(?= (?:the )?\w+ (?:is|are|was|were|has|have|had|gets?|\w+[^us]s) ?))\b"
     r"(?:(?! and then | then ).)*?(?=,|$| and then | then )|(?<=\w),? \bin case\b[^,]*"
 )
 _BEFOREHAND = re.compile(r"(?i)^(?:after|having|once (?:i|we) have) (?=\w+(?:ing|ed|en)\b)([^,]*),\s*")
