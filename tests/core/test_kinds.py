@@ -13,6 +13,7 @@ from torch import Tensor
 from wgtorch.core.errors import PortTypeError, UnknownNameError
 from wgtorch.core.kinds import Kind, describe, get_kind, kind_of_annotation, kinds, mismatch, register_kind
 from wgtorch.core.port import Port
+from wgtorch.core.run.events import Event
 
 
 def test_the_kinds_of_the_specification_are_there() -> None:
@@ -128,3 +129,14 @@ def test_describe_never_shows_a_long_value_whole() -> None:
     assert describe([torch.zeros(1), 2]) == "list of 2 (Tensor[1] float32, ...)"
     assert describe({"b": 1, "a": 2}) == "dict with keys ['a', 'b']"
     assert len(describe("x" * 1000)) < 80
+
+
+def test_what_a_run_tells_shows_itself_in_a_line() -> None:
+    from wgtorch.world import World
+
+    steps = list(World.from_template("default", steps=1, larger=False).stream(num_steps=2, seed=1, events=True))
+    longest = max(map(repr, steps), key=len)
+    assert len(longest) < 1500 and "\n" not in longest
+    assert repr(Event("end", "codec", "block", inputs={"latent": torch.zeros(1, 3, 4, 4)}, outputs={"x": 1})) == (
+        "Event(kind='end', path='codec', level='block', inputs={latent: Tensor[1, 3, 4, 4] float32}, outputs={x: int 1})"
+    )

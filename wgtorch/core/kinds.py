@@ -12,7 +12,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Union
 
@@ -46,6 +46,7 @@ class Kind:
 
 
 _KINDS: dict[str, Kind] = {}
+_FEW, _LONGEST = 4, 300  # values of a mapping that a repr describes one by one, letters of one that it shows
 
 
 def register_kind(kind: Kind) -> Kind:
@@ -96,6 +97,21 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__} with keys {sorted(map(str, value))[:6]}"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def brief(record: Any) -> str:
+    """The ``repr`` of a dataclass whose values may be large: fields that hold something, tensors and containers described."""
+    held = ((entry.name, getattr(record, entry.name)) for entry in fields(record) if entry.repr)
+    return f"{type(record).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in held if value is not None and value != '')})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping) and len(value) <= _FEW:
+        return f"{{{', '.join(f'{key}: {describe(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (Tensor, Mapping, list, tuple)):
+        return describe(value)
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def kind_of_annotation(annotation: Any) -> tuple[str, bool]:

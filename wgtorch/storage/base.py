@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol, overload
 
 from wgtorch.core.errors import StorageError, suggest
+from wgtorch.core.kinds import brief
 from wgtorch.core.registry import Registry
 from wgtorch.world_runtime.state import State, Views
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Life:
     """A world's life so far: everything that must survive for it to go on as if never stopped.
 
@@ -37,6 +38,8 @@ class Life:
     seed: int | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     cause: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    __repr__ = brief
 
     @property
     def is_new(self) -> bool:

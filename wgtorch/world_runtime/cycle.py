@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from wgtorch.core import adapter_hook
+from wgtorch.core.kinds import brief
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.detached_twin import call_detached
 from wgtorch.core.run.dry_run import DryRun, dry_run_of
@@ -20,7 +21,7 @@ from wgtorch.storage.base import Life
 from wgtorch.world_runtime.state import State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorldStep:
     """What a world's stream tells.
 
@@ -45,6 +46,8 @@ class WorldStep:
     stored: str | None = None
     applied: State | None = None
     elapsed: float = 0.0
+
+    __repr__ = brief
 
 
 class CycleHost(Protocol):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from wgtorch.core.errors import PortTypeError
-from wgtorch.core.kinds import describe
+from wgtorch.core.kinds import brief, describe
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Event:
     """What a callback is told.
 
@@ -42,6 +42,8 @@ class Event:
     error: BaseException | None = None
     root: str = ""
     item: int | None = None
+
+    __repr__ = brief
 
 
 Callback = Callable[[Event], None]
