@@ -60,7 +60,7 @@ def test_painters_never_train_on_what_is_held_out():
     ("config", "words"),
     [
         ({"hand": "third"}, "one of first, others, judge"),
-        ({"count": 0}, "at least 1"),
+        ({"count": 0}, "less than the minimum of 1"),
         ({"weight": 0.5}, "at least 1"),
         ({"objects": 2}, "a share"),
         ({"things": [1, 6]}, "numbers from 0 to 5"),

@@ -84,9 +84,9 @@ class RuleActionReader(Block):
         given = action if isinstance(action, Mapping) else {"": action}
         found = {}
         for who, said in given.items():
-            if said is not None and not isinstance(said, str):
+            if said is not None and not isinstance(said, (str, int, float)):
                 raise PortTypeError(f"{self.block_id}.action: got {describe(action)}; expected a line, or a mapping of lines by who acts")
-            if text := shortened(seen(said or ""), LONGEST):
+            if text := shortened(seen("" if said is None else said), LONGEST):
                 found[shortened(seen(who), LONGEST_NAME)] = [entry.to_data() for entry in self.read(text)]
         return {"actions": found}
 
