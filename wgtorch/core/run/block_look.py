@@ -24,7 +24,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.run.code_digest import Code, environment
 from wgtorch.core.run.content_digest import probed, state_of
-from wgtorch.core.run.dict_versions import addresses_of, dict_version
+from wgtorch.core.run.dict_versions import addresses_of, attribute_version, dict_version
 from wgtorch.core.run.installed import is_installed
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
@@ -73,7 +73,7 @@ class Look:
         self._roots = [kind for kind in self._roots if not told.code(kind).is_fixed]
         modules, objects = self._modules, self._objects
         owns = [vars(thing) for thing in (*modules, *objects)]
-        self._versions = list(map(dict_version, owns))
+        self._versions = list(map(attribute_version, owns))
         self._held.extend(chain.from_iterable(owns))
         self._entries = _entries_of(owns)
         is_whole = all(isinstance(own.get(table), dict) for own in owns[: len(modules)] for table in _TABLES)  # not so where it is scripted
@@ -96,7 +96,7 @@ class Look:
         if any(thing is None for thing in chain(modules, objects)):
             return False
         owns: list[Any] = list(map(vars, chain(modules, objects)))
-        versions = list(map(dict_version, owns))
+        versions = list(map(attribute_version, owns))
         if versions != self._versions:  # modes are set and set back by each run
             if _entries_of(owns) != self._entries:
                 return False

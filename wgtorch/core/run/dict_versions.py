@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 try:
@@ -19,7 +20,21 @@ except ImportError:  # a private name of PyTorch: where it is missing, keys and 
         return tuple(entries), tuple(map(id, entries.values()))
 
 
-__all__ = ["addresses_of", "dict_version"]
+__all__ = ["addresses_of", "attribute_version", "dict_version"]
+
+
+def _tells_of_attributes() -> bool:
+    """False in a Python that keeps values of attributes beside the dictionary which shows them, and says nothing to it: 3.13."""
+    sample = type("_Sample", (), {})()
+    sample.value = 1
+    before = dict_version(vars(sample))
+    sample.value = 2
+    return bool(dict_version(vars(sample)) != before)
+
+
+_never_again = count()
+attribute_version: Callable[[dict[Any, Any]], Any] = dict_version if _tells_of_attributes() else lambda entries: next(_never_again)
+"""The version of an object's attributes, another one each time where nothing tells whether they changed."""
 
 
 def _addresses_in_memory(values: list[Any]) -> bytes:
