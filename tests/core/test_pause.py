@@ -300,8 +300,57 @@ torch.save(world.resume(Paused.load(folder / "world.paused")).artifacts, folder 
 
 
 def replaced(paused: Paused) -> dict[str, Any]:
-    """All tensors that it holds, changed."""
-    return {name: value / 2 - 0.25 for name, value in paused.values.items() if isinstance(value, Tensor)}
+    """All tensors that it holds and that are still read, changed."""
+    read = {name for name, (frame, slot, _) in paused._places().items() if frame.is_read(slot)}
+    return {name: value / 2 - 0.25 for name, value in paused.values.items() if isinstance(value, Tensor) and name in read}
+
+
+@pytest.mark.parametrize(("name", "stop"), STOPS)
+def test_what_is_said_to_be_read_is_all_that_is_left_of_the_run_needs(name: str, stop: dict[str, Any]) -> None:
+    level = globals()[name]()
+    want = level.run(INPUTS, seed=9)["y"]
+    paused = level.run_until(INPUTS, seed=9, **stop)
+    assert torch.equal(level.resume(paused, paused.values)["y"], want), "what is given back as it is may be"
+    for frame in paused.frames:
+        frame.slots = {slot: value if frame.is_read(slot) else torch.full((2, 3), torch.nan) for slot, value in frame.slots.items()}
+    assert torch.equal(level.resume(paused)["y"], want)
+
+
+class Plus(Block):
+    outputs = {"y": "tensor"}
+
+    def forward(self, x: Tensor, by: float = 1.0) -> Tensor:
+        return x + by
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("node", ["inner/a", "inner/b", "inner", "c"])
+@pytest.mark.parametrize("iteration", [0, 1, 2])
+def test_a_value_that_is_replaced_has_an_effect_or_is_refused(when: str, node: str, iteration: int) -> None:
+    inner, outer = Graph("inner", metadata={"num_loop_steps": 3}), Graph("outer", metadata={"num_loop_steps": 3})
+    for graph, children in ((inner, {"a": Plus(), "b": Plus()}), (outer, {"inner": inner, "c": Plus()})):
+        (first, _), (second, _) = children.items()
+        for name, child in children.items():
+            graph.add_node(child, name, auto_connect=False)
+        graph.add_edge(f"{first}.y", f"{second}.x")
+        graph.add_edge(f"{second}.y", f"{first}.x")
+        graph.expose_input(first, "x")
+        graph.expose_output(second, "y")
+    paused = outer.run_until({"x": torch.zeros(1)}, **{when: node}, iteration=iteration)
+    found = set()
+    for path, value in paused.values.items():
+        try:
+            found.add(outer.resume(paused, {path: value + 100})["y"].item())
+        except PortError as error:
+            found.add(str(error).partition(" any more")[0].replace(repr(path), "it"))
+    assert found - {f"{outer.block_id}: nothing reads it"} == {121.0}
+
+
+def test_values_that_are_no_mapping_are_refused_by_name() -> None:
+    name, stop = STOPS[0]
+    level = globals()[name]()
+    with pytest.raises(PortTypeError, match=r"values is list .*expected a mapping by the paths of paused.values"):
+        level.resume(level.run_until(INPUTS, seed=9, **stop), [1])
 
 
 @pytest.mark.xdist_group("processes")

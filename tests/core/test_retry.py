@@ -102,7 +102,8 @@ def test_the_last_error_is_raised_with_the_number_of_calls(waits: list[float]) -
 @pytest.mark.parametrize(("on", "error", "calls"), [
     ("any", "value", 3), ("transport", "value", 1), ("transport", "connection", 3),
     (lambda error: "call 1" in str(error), "value", 2), ("any", "cancelled", 1),
-], ids=["any", "not_transport", "transport", "function", "cancelled"])  # fmt: skip
+    (ConnectionError, "value", 1), (ConnectionError, "connection", 3), ((KeyError, ValueError), "value", 3),
+], ids=["any", "not_transport", "transport", "function", "cancelled", "other_class", "class", "classes"])  # fmt: skip
 def test_a_condition_says_what_is_worth_another_call(on: Any, error: str, calls: int, waits: list[float]) -> None:
     block = Flaky(error=error)
     graph = graph_of(block, retry={"times": 3, "on": on})
@@ -156,8 +157,11 @@ def test_a_config_holds_it(waits: list[float]) -> None:
     ({"time": 3}, StructureTypeError, "retry has no 'time'.*times"),
     ({"wait": -1}, StructureTypeError, "wait is -1; expected a number from 0"),
     ({"factor": 0.5}, StructureTypeError, "factor is 0.5; expected a number from 1"),
+    ({"wait": float("nan")}, StructureTypeError, "wait is nan; expected a number from 0"),
     ({"on": "transprt"}, UnknownNameError, "unknown condition of retries 'transprt'.*transport"),
-], ids=["zero", "bool", "text", "unknown", "negative", "factor", "condition"])  # fmt: skip
+    ({"on": bool}, StructureTypeError, "retry's on is .*bool.*classes of errors"),
+    ({"on": ()}, StructureTypeError, "retry's on is .*classes of errors"),
+], ids=["zero", "bool", "text", "unknown", "negative", "factor", "nan", "condition", "class", "nothing"])  # fmt: skip
 def test_mistakes_are_told(given: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         graph_of(Flaky(), retry=given)

@@ -159,7 +159,7 @@ def _place_config(node: Node, level: Any) -> dict[str, Any]:
                 raise StructureError(
                     f"{level.block_id}/{node.node_id}: the condition is a bare function; register it with register_condition and name it"
                 )
-            if name == "retry" and callable(value["on"]):
+            if name == "retry" and not isinstance(value["on"], str):
                 raise StructureError(
                     f"{level.block_id}/{node.node_id}: retry's condition is a bare function; register it with register_retry and name it"
                 )

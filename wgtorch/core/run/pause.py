@@ -41,6 +41,7 @@ class Frame:
         hoisted: by step of the plan, what a node made something of before a loop; ``made`` are the slots of that.
         plan: a digest of the plan that was walked.
         results: of a mapped node in this level whose items were under way, those that are through.
+        read: slots that what is left of the run reads; None where nothing tells.
     """
 
     path: Path
@@ -54,6 +55,11 @@ class Frame:
     plan: str
     made: tuple[int, ...] = ()
     results: list[Any] | None = None
+    read: frozenset[int] | None = None
+
+    def is_read(self, slot: int) -> bool:
+        """False where nothing that is left of the run reads a slot."""
+        return self.read is None or slot in self.read
 
 
 class Stopped(BaseException):
@@ -103,6 +109,7 @@ class Stopped(BaseException):
                 digest_of_plan(plan),
                 tuple([slot for index in hoisted for _, slot in plan.steps[index].store]),  # type: ignore[union-attr]
                 self.results,
+                _read_later(plan, step, inner, is_inside=not stops_here and not self.trail[0][1] and self.results is None),
             )
         )
         self.trail, self.iteration, self.results = [], None, None
@@ -245,6 +252,31 @@ def resume_level(level: Any, plan: Plan, frame: Frame, run: Any) -> tuple[list[A
             for port, slot in step.store:
                 slots[slot] = made.get(port, values.get(port, MISSING))
     return slots, plan.steps[frame.step :]
+
+
+def _read_later(plan: Plan, step: int, inner: int | None, *, is_inside: bool) -> frozenset[int]:
+    """Slots that a run reads of a level after it has stopped in a step of its plan.
+
+    Args:
+        plan: of the level.
+        step: that is next, or goes on.
+        inner: the step of its body, where that is a loop.
+        is_inside: what it was doing has its inputs already.
+    """
+    left = list(plan.steps[step:])
+    read = {slot for _, slot in plan.outputs}
+    if inner is not None:
+        loop: Any = left.pop(0)
+        again = {slot for each in loop.body for slot in each.reads} & {*loop.reads, *loop.done}
+        for each in reversed(left):
+            read = (read - set(each.writes)) | set(each.reads)
+        read |= again | set(loop.done) | {carry.feedback for carry in loop.carries}
+        left = list(loop.body[inner:])
+    for index, each in reversed(list(enumerate(left))):
+        read -= set(each.writes)
+        if index or not is_inside:
+            read |= set(each.reads)
+    return frozenset(read)
 
 
 def _names(plan: Plan) -> dict[str, int]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.encoding import check_tensor, decode, encode, laid_out, layout_of
-from wgtorch.core.errors import PortError, StorageError, UnknownNameError, suggest
+from wgtorch.core.errors import PortError, PortTypeError, StorageError, UnknownNameError, suggest
 from wgtorch.core.json_text import read_json
+from wgtorch.core.kinds import describe
 from wgtorch.core.run.pause import Frame, PauseRequest, Stopped
 
 FORMAT_VERSION = "1.0"
@@ -75,7 +76,8 @@ class Paused:
     def values(self) -> Mapping[str, Any]:
         """Values by path: exposed inputs, outputs of nodes as ``node.port``, and inputs of the node that it stopped before.
 
-        Those that nobody reads any more are gone. Tensors are the run's own: change a copy, and give it to ``resume``.
+        Most that nobody reads any more are gone, and none of them can be replaced. Tensors are the run's own: change a copy, and give that
+        to ``resume``.
         """
         return {name: frame.slots[slot] for name, (frame, slot, _) in self._places().items()}
 
@@ -84,8 +86,10 @@ class Paused:
 
         Raises:
             UnknownNameError: a path names nothing that it holds.
-            PortError: a value is of the wrong kind.
+            PortError: a value is of the wrong kind, or nothing reads it any more.
         """
+        if not isinstance(values, Mapping):
+            raise PortTypeError(f"{self.root}: values is {describe(values)}; expected a mapping by the paths of paused.values")
         places = self._places()
         frames = {id(frame): replace(frame, slots=dict(frame.slots)) for frame in self.frames}
         inputs: dict[str, Any] = {}
@@ -93,6 +97,11 @@ class Paused:
             if name not in places:
                 raise UnknownNameError(f"{self.root}: the paused run holds no {name!r}; {suggest(name, list(places))}")
             frame, slot, is_input = places[name]
+            if value is not frame.slots[slot] and not frame.is_read(slot):
+                used = ", ".join([repr(other) for other, (held, at, _) in places.items() if held.is_read(at)])
+                raise PortError(
+                    f"{self.root}: nothing reads {name!r} any more where the run stopped; what is left reads {used or 'nothing'}"
+                )
             value = _port_of(root, name, is_input).check(value, f"{self.root}/{name}")
             if is_input and self.is_before and name.rpartition(".")[0] == self.node:
                 inputs[name.rpartition(".")[2]] = value
@@ -210,6 +219,7 @@ def _frame_as_plain(frame: Frame, plain: Any) -> dict[str, Any]:
         "hoisted": {str(step): plain(values, f"hoisted {step}") for step, values in frame.hoisted.items()},
         "made": list(frame.made),
         "plan": frame.plan,
+        "read": None if frame.read is None else sorted(frame.read),
         "results": None if frame.results is None else plain(frame.results, "/".join((*frame.path, "results"))),
     }
 
@@ -227,6 +237,7 @@ def _frame_of_plain(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         plain["plan"],
         tuple(plain["made"]),
         None if plain["results"] is None else decode(plain["results"], tensors),
+        None if plain.get("read") is None else frozenset(map(int, plain["read"])),
     )
 
 

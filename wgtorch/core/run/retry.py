@@ -47,7 +47,8 @@ def check_retry(retry: Any, where: str) -> dict[str, Any]:
 
     Args:
         retry: how many calls more, or a mapping: ``times``; ``wait``, seconds before the first of them; ``factor``, by which each wait is
-            longer than the one before; ``longest``, seconds at most; ``on``, the name of a condition, or a function of the error.
+            longer than the one before; ``longest``, seconds at most; ``on``, the name of a condition, a class of errors or several, or a
+            function of the error.
         where: path of the place, for messages.
 
     Raises:
@@ -67,12 +68,23 @@ def check_retry(retry: Any, where: str) -> dict[str, Any]:
     for name, bound in least.items():
         value = filled[name]
         kinds = (int,) if name == "times" else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or value < bound:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not value >= bound:
             what = "a whole number" if name == "times" else "a number"
             raise StructureTypeError(f"{where}: retry's {name} is {value!r}; expected {what} from {bound}")
-    if not callable(filled["on"]):
-        RetryConditions.get(filled["on"])
+    _condition(filled["on"], where)
     return filled
+
+
+def _condition(on: Any, where: str) -> Callable[[BaseException], bool]:
+    """Which errors are worth another call."""
+    kinds = tuple(on) if isinstance(on, (tuple, list)) else (on,)
+    if isinstance(on, (tuple, list, type)):
+        if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise StructureTypeError(
+                f"{where}: retry's on is {on!r}; expected a condition's name, classes of errors, or a function of an error"
+            )
+        return lambda error: isinstance(error, kinds)
+    return on if callable(on) else RetryConditions.get(on)
 
 
 def call_again(call: Callable[[], Any], retry: Mapping[str, Any], run: Any, node: str, level: str) -> Any:
@@ -80,7 +92,7 @@ def call_again(call: Callable[[], Any], retry: Mapping[str, Any], run: Any, node
 
     Callbacks are told of each failure that is not the last, with an event of kind ``retry``.
     """
-    worth: Any = retry["on"] if callable(retry["on"]) else RetryConditions.get(retry["on"])
+    worth = _condition(retry["on"], node)
     wait = float(retry["wait"])
     for attempt in range(retry["times"] + 1):
         try:
