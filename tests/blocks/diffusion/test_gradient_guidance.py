@@ -227,3 +227,17 @@ def test_what_cannot_be_is_refused() -> None:
     steer(graph, lambda image: torch.zeros(2))
     with pytest.raises(PortError, match="the loss has no gradient by the picture"):
         graph.run(CALL, seed=1)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), "1", None, True])
+def test_a_scale_is_a_finite_number(scale: Any) -> None:
+    with pytest.raises(ConfigError, match=r"GradientGuidance.scale: found .*expected a finite number"):
+        steer(loop("euler"), Brightness(), scale=scale)
+
+
+@pytest.mark.parametrize("loss", [lambda image: 3.0, lambda image: image, lambda image: image.mean().item()])
+def test_a_loss_is_a_number_for_each_row(loss: Any) -> None:
+    graph = loop("euler")
+    steer(graph, loss, sees="latent")
+    with pytest.raises(PortError, match=r"the loss is .*expected one number, or one for each of \d+ rows"):
+        graph.run(CALL, seed=1)

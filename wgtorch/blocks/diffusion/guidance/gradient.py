@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from wgtorch.blocks.diffusion.predictions import from_x0, prediction_name, to_x0
 from wgtorch.blocks.diffusion.schedules.block import build_schedule
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.errors import ConfigError, PortError
+from wgtorch.core.kinds import describe
 from wgtorch.core.port import Port
 from wgtorch.graph import Graph
 from wgtorch.ports import LATENT, PRED, PROGRESS, TIMESTEP
@@ -101,6 +103,8 @@ class GradientGuidance(Backbone):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise ConfigError(f"GradientGuidance.scale: found {describe(scale)}; expected a finite number, such as 1.0")
         self.backbone, self.loss = built(backbone), built(loss)
         self.codec = None if codec is None else built(codec)
         self.prediction = prediction_name(prediction, "GradientGuidance.prediction")
@@ -118,7 +122,7 @@ class GradientGuidance(Backbone):
             inputs: the backbone's others.
 
         Raises:
-            PortError: the loss does not depend on the picture.
+            PortError: the loss does not depend on the picture, or is not one number for each.
         """
         level = self._levels.at(timestep, progress)
         alpha, sigma = level
@@ -130,12 +134,16 @@ class GradientGuidance(Backbone):
             x0 = to_x0(self.prediction, x, pred, level)
             image = x0 if self.codec is None else _value(self.codec(latent=x0), "image")
             losses = _value(self.loss(image=image), "loss")
+            if not isinstance(losses, Tensor) or losses.numel() not in (1, len(latent)):
+                raise PortError(
+                    f"{self.block_id}: the loss is {describe(losses)}; expected one number, or one for each of {len(latent)} rows"
+                )
             if not losses.requires_grad:
                 raise PortError(f"{self.block_id}: the loss has no gradient by the picture; expected a differentiable function of image")
             (slope,) = torch.autograd.grad(losses.sum(), x)
         rms = slope.flatten(1).pow(2).mean(dim=1).sqrt().clamp(min=1e-12).view(-1, *[1] * (slope.dim() - 1))
         moved = x0.detach() - self.scale * sigma * slope / rms
-        return {"pred": from_x0(self.prediction, latent, moved, level), "loss": losses.detach().expand(latent.shape[0])}
+        return {"pred": from_x0(self.prediction, latent, moved, level), "loss": losses.detach().flatten().expand(latent.shape[0])}
 
     def _pred(self, latent: Tensor, timestep: Any, inputs: Mapping[str, Any]) -> Tensor:
         return _value(self.backbone(latent=latent, timestep=timestep, **inputs), "pred")
