@@ -105,6 +105,14 @@ def test_damage_is_named(address):
         open_storage(address).verify()
 
 
+@pytest.mark.parametrize("address", ["", " ", "zip://nowhere.zip", "zip:///nowhere/valley.zip"])
+def test_an_address_that_names_nothing_is_refused(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="expected a folder|there is no such zip"):
+        open_storage(address)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_zip_is_read(tmp_path):
     world = world_at(tmp_path / "s")
     world.run(num_steps=3, seed=7)

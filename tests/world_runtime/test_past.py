@@ -147,6 +147,7 @@ def test_a_fork_of_now_has_what_was_edited(tmp_path):
     ("options", "error", "words"),
     [
         ({"step": 9}, StorageError, r"no step 9 to go back to; there are \[0, 1, 2, 3, 4, 5\]"),
+        ({"step": -1}, StorageError, r"no step -1 to go back to; there are \[0, 1, 2, 3, 4, 5\]"),
         ({"step": "3"}, StateError, "step is .*; expected the number of a pass"),
         ({"step": True}, StateError, "expected the number of a pass"),
         ({"commit": "nowhere"}, StorageError, "commit 'nowhere': there is no such commit; world.commits lists"),

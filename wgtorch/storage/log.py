@@ -72,7 +72,7 @@ class CommitLog(LogReader):
 
     def __init__(self, max_snapshots: int | None = None) -> None:
         if max_snapshots is not None and (isinstance(max_snapshots, bool) or not isinstance(max_snapshots, int) or max_snapshots < 1):
-            raise StorageError(f"max_snapshots {max_snapshots}: expected at least 1, or None to keep all")
+            raise StorageError(f"max_snapshots {max_snapshots!r}: expected at least 1, or None to keep all")
         super().__init__(max_snapshots)
         self._pending = _Pending()
         self._is_held = False

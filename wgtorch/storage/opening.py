@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import register_storage
 from wgtorch.storage.directory import DirectoryStorage
 from wgtorch.storage.remote import RemoteStorage
@@ -25,12 +26,16 @@ def open_storage(
         StorageError: an option does not fit, or nobody knows the address's scheme.
     """
     address = os.path.expanduser(os.fspath(state_dir))
+    if not address.strip():
+        raise StorageError(f"state_dir is {address!r}; expected a folder, as state_dir='runs/valley', or an address")
     scheme, found, rest = address.partition("://")
     if found and scheme in ("file", "local"):
         address, found = rest, ""
     if scheme == "zip" and found and "::" not in rest:
         address = rest
-    if address.endswith(".zip") and Path(address).is_file():
+    if address.endswith(".zip") and (Path(address).is_file() or scheme == "zip"):
+        if not Path(address).is_file():
+            raise StorageError(f"{address}: there is no such zip; a storage in a zip is only read")
         address, found = f"zip://::{address}", "://"
     if found:
         return RemoteStorage(address, max_snapshots=max_snapshots)

@@ -81,7 +81,7 @@ def moment(world: WorldRunner, step: int | None, commit: Commit | str | None) ->
         return chain[-1]
     if isinstance(step, bool) or not isinstance(step, int):
         raise StateError(f"{world.block_id}: step is {describe(step)}; expected the number of a pass, as world.history.steps has them")
-    inside = [one for one in chain if one.life is not None and (step, 0) < (one.passes, one.stage) <= (step + 1, 0)]
+    inside = [one for one in chain if step >= 0 and one.life is not None and (step, 0) < (one.passes, one.stage) <= (step + 1, 0)]
     done = [one for one in inside if one.kind == "pass"]
     if inside:
         return (done or inside)[-1]
