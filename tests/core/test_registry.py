@@ -205,7 +205,7 @@ def test_plugins_bring_a_class_a_module_of_several_and_a_template(plugins: Calla
     [
         ("wgtorch.templates", "graph/mine", "nowhere.typo:build", "ModuleNotFoundError: No module named 'nowhere'"),
         ("wgtorch.templates", "graph/mine", "good_plugin:missing", "AttributeError: module 'good_plugin' has no attribute 'missing'"),
-        ("wgtorch.templates", "graph/mine", "good_plugin:number", "TypeError: leads to a int; expected a function that builds a level"),
+        ("wgtorch.templates", "graph/mine", "good_plugin:number", "TypeError: leads to int 5; expected a function that builds a level"),
         ("wgtorch.templates", "mine", "good_plugin:plain", "TypeError: has no level in its name; expected a function that builds a level"),
         ("wgtorch.templates", "graph/text_to_image", "good_plugin:plain", "the name is wgtorch's own; choose another one"),
         ("wgtorch.blocks", "mine/it", "bad_plugin:It", "ZeroDivisionError: division by zero"),

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from tests.train.toys import losses
 from wgtorch import Block, lora
 from wgtorch.cli.options import make_parser
+from wgtorch.cli.target import CommandError
 from wgtorch.cli.train import arguments_of, run, target_from, whole
 from wgtorch.core.errors import ConfigError, UnknownNameError
 
@@ -167,6 +168,8 @@ def test_the_command_line_takes_experiments_files_and_runs(tmp_path: Path) -> No
     args = make_parser().parse_args(["train", "tiny_denoising", "-m", "optimizer.lr=1,2"])
     assert (args.target, args.overrides) == ("tiny_denoising", ["-m", "optimizer.lr=1,2"])
     assert arguments_of("tiny_denoising", ["seed=1"])[-2:] == ["experiment=tiny_denoising", "seed=1"]
+    with pytest.raises(CommandError, match="say what to train: an experiment .*, lora, .* a YAML config, or the folder of a run"):
+        arguments_of(None, [])
     assert arguments_of(str(CONF / "experiment/tiny_denoising.yaml"), [])[-1] == "experiment=tiny_denoising"
     (tmp_path / "own.yaml").write_text("name: own\n")
     assert arguments_of(str(tmp_path / "own.yaml"), [])[:4] == ["--config-path", str(tmp_path), "--config-name", "own"]

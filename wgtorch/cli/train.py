@@ -55,12 +55,15 @@ def command(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def arguments_of(target: str, overrides: Sequence[str]) -> list[str]:
+def arguments_of(target: str | None, overrides: Sequence[str]) -> list[str]:
     """What the Hydra program is called with for an experiment's name, a config's file, a run's folder, or overrides alone.
 
     Raises:
         UnknownNameError: there is nothing of that name.
+        CommandError: nothing is named.
     """
+    if target is None:
+        raise CommandError(f"say what to train: an experiment ({', '.join(experiments())}), a YAML config, or the folder of a run")
     path = Path(target)
     if path.is_dir():
         return [f"rerun={target}", *overrides]

@@ -45,7 +45,7 @@ def _as_template(name: str, found: Any) -> Template:
         return found
     level, slash, bare = name.partition("/")
     if not slash or not callable(found):
-        what = f"leads to a {type(found).__name__}" if slash else "has no level in its name"
+        what = f"leads to {describe(found)}" if slash else "has no level in its name"
         raise TypeError(f"{what}; expected a function that builds a level, under a name such as 'graph/{bare or name}'")
     return Template(level, bare, found)
 
