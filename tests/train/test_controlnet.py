@@ -80,3 +80,22 @@ def test_control_pictures_are_cropped_and_mirrored_with_theirs(tmp_path: Path) -
         graph = target_from({"graph": {"folder": str(tmp_path / "model")}})
         settings = {"data": {"type": "image_folder", **data, "controls": None}, "objective": "denoising"}
         fit(graph, {**settings, "export": {"format": "model", "name": "contrlnet"}}, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_xl"])
+def test_a_step_calls_it_once(kind: str, tmp_path: Path) -> None:
+    getattr(tiny, kind)(tmp_path / "words").save_pretrained(tmp_path / "model")
+    graph = target_from({"graph": {"folder": str(tmp_path / "model"), "controlnet": "new"}})
+    calls = dict.fromkeys(("controlnet", "backbone"), 0)
+
+    def counted(name: str) -> None:
+        calls[name] += 1
+
+    for name in calls:
+        graph.nodes[name].register_forward_hook(lambda *ignored, name=name: counted(name))
+    settings = {
+        "data": {"type": "image_folder", **squares(tmp_path)}, "objective": "denoising", "train_only": ["controlnet"],
+        "optimizer": {"type": "adamw", "lr": 0.02}, "trainer": {**QUIET, "max_steps": 3}, "cache": None,
+    }  # fmt: skip
+    fit(graph, settings, tmp_path / "run")
+    assert calls == {"controlnet": 3, "backbone": 3}, "and not a whole loop of sampling for each prediction"

@@ -166,7 +166,10 @@ _LATENTS, _TIMES = ("latent", "next_latent"), ("timestep", "next_timestep")
 
 
 def _without_loop(part: Graph, latent: str, timestep: str, guided: bool) -> Graph:
-    """The part with what else the loop would feed fed by the noised latent and its time, and without what only guidance needs."""
+    """The part with what else the loop would feed fed by the noised latent and its time, and without what only guidance needs.
+
+    How far a loop has come (``progress``), which a ControlNet asks for, is not said: one prediction is none of its iterations.
+    """
     for edge in part.edges:
         source, target = part.nodes[edge.source_node], part.nodes[edge.target_node]
         loops = source.role in _LOOP or getattr(source, "block_type", "") == "diffusers/repeat"
@@ -174,7 +177,7 @@ def _without_loop(part: Graph, latent: str, timestep: str, guided: bool) -> Grap
         if loops and given is not None:
             part.remove_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)
             part.expose_input(edge.target_node, edge.target_port, given)
-        elif not guided and edge.target_port in getattr(target, "only_guided", ()):
+        elif (loops and edge.target_port == "progress") or (not guided and edge.target_port in getattr(target, "only_guided", ())):
             part.remove_edge(edge.source_node, edge.source_port, edge.target_node, edge.target_port)
     return part.select(outputs=["pred"])
 
