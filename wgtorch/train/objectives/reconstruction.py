@@ -51,6 +51,8 @@ class Reconstruction(Objective):
         self, *, image: str = "image", output: str = "image", latent: str | None = None, loss: str = "l1", latent_weight: float = 0.0
     ) -> None:
         super().__init__()
+        if latent_weight < 0:
+            raise ConfigError(f"reconstruction.latent_weight: found {latent_weight}; expected at least 0")
         self.image, self.output, self.latent, self.latent_weight = image, output, latent, latent_weight
         self.distance = distance_of(loss, "reconstruction.loss")
 
