@@ -17,10 +17,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointFunction, _CheckpointFrame
 
+from wgtorch.core.errors import StructureError
+
+_top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # not there before PyTorch 2.7
+
 
 def hooks_here() -> Any:
     """The innermost hooks on saved tensors of this thread, or None."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return None if _top is None else _top(True)
 
 
 def draw_again_in(again: Callable[[], AbstractContextManager[Any]], around: Any) -> None:
@@ -34,6 +38,8 @@ def draw_again_in(again: Callable[[], AbstractContextManager[Any]], around: Any)
         for context in _reentrant_regions():
             if not isinstance(context.run_function, _Again):
                 context.run_function = _Again(context.run_function, again)
+    elif _top is None:
+        _refuse_hidden_regions()
     if (top := hooks_here()) is None or top == around or ((region := _region(top)) is not None and _is_settled(region)):
         return
     for region in filter(None, map(_region, _hooks(around))):
@@ -61,6 +67,18 @@ def _reentrant_regions() -> Iterator[Any]:
             return
         if frame.f_code is CheckpointFunction.forward.__code__:
             yield frame.f_locals["ctx"]
+        frame = frame.f_back
+
+
+def _refuse_hidden_regions() -> None:
+    """Refuses draws in a region that cannot be found, whose gradients would be those of other draws."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("wgtorch.core.run.") and module not in _DRAWING:
+            return
+        if module == "torch.utils.checkpoint" and frame.f_code.co_name == "checkpoint":
+            raise StructureError("a seeded run draws inside torch.utils.checkpoint(use_reentrant=False), which wants PyTorch 2.7 or newer")
         frame = frame.f_back
 
 
