@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.blocks_for_tests import as_pipeline, counter
 from wgtorch.core.block import Block
+from wgtorch.core.errors import StructureError
+from wgtorch.core.run import recomputed_draws
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
 from wgtorch.graph import Graph
 
@@ -211,4 +213,19 @@ def test_regions_that_a_block_has_computed_again_draw_what_they_drew(how: str, c
         found.append((y.detach(), *[leaf.grad for leaf in (x, *graph.parameters())]))
     for plain, recomputed in zip(*found, strict=True):
         torch.testing.assert_close(recomputed, plain)
-    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    assert recomputed_draws.hooks_here() is None
+
+
+def test_without_a_look_at_hooks_draws_of_such_regions_are_refused(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PyTorch 2.6."""
+    monkeypatch.setattr(recomputed_draws, "_top", None)
+    graph = Graph("g")
+    graph.add_node(InRegions("one"), "n")
+    graph.infer_exposed_ports()
+    graph.nodes["n"].compute = lambda f, x: f(x)
+    graph.run({"x": x}, seed=3, training=True)
+    graph.nodes["n"].compute = reentrant
+    graph.run({"x": x}, seed=3, training=True)
+    graph.nodes["n"].compute = again
+    with pytest.raises(StructureError, match="wants PyTorch 2.7"):
+        graph.run({"x": x}, seed=3, training=True)
