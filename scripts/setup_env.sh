@@ -9,6 +9,8 @@
 #                    build for CPUs is fetched by uv, which knows where PyTorch keeps it; if it cannot, pip's is taken.
 #   WGTORCH_PYTHON   the Python to use; by default the first one of version 3.11 or newer that is found.
 #   WGTORCH_VENV     the folder of the environment; .venv by default.
+#
+# All but PyTorch is installed by uv, from where pip is configured to find packages; where uv is not to be had or fails, by pip.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -68,6 +70,25 @@ brings_cuda() { # whether what pip would install asks for CUDA's libraries
     [[ $(pip install --quiet --dry-run --no-deps --ignore-installed --report - "$torch" 2>/dev/null) =~ \"(nvidia|cuda)- ]]
 }
 
+configured() { # NAME: what pip's files or its variables say of one of its options
+    pip config list 2>/dev/null | sed -nE "s/^[a-z:]+\\.$1='(.*)'\$/\\1/p"
+}
+
+install_by_uv() { # finds and fetches in seconds what takes pip minutes, from where pip would; fails where it cannot, and pip is asked
+    local each words=(--quiet --python "$venv/bin/python" --index-strategy unsafe-best-match)
+    each=$(configured index-url)
+    words+=(${each:+--default-index "${each%%$'\n'*}"})
+    for each in $(configured extra-index-url); do
+        if [[ $each != file://* || -d ${each#file://} ]]; then words+=(--index "$each"); fi
+    done
+    for each in $(configured find-links); do
+        if [[ $each == *://* || -e $each ]]; then words+=(--find-links "$each"); fi
+    done
+    for each in $(configured constraint); do words+=(--constraint "$each"); done
+    each=$(configured cert)
+    ${each:+env SSL_CERT_FILE="${each%%$'\n'*}"} "$venv/bin/python" -m uv pip install "${words[@]}" "$@"
+}
+
 has_nvidia() {
     [[ -e /proc/driver/nvidia ]] || command -v nvidia-smi >/dev/null
 }
@@ -94,5 +115,5 @@ install_torch() {
 rm -f "$stamp"
 install_torch
 echo "Installing wgtorch${extras:+[$extras]} ..."
-pip install --quiet --editable ".${extras:+[$extras]}"
+pip install --quiet uv && install_by_uv --editable ".${extras:+[$extras]}" || pip install --quiet --editable ".${extras:+[$extras]}"
 echo "$wanted" >"$stamp"

@@ -6,6 +6,7 @@ A stand-in for Python writes down how it was called; the test at the end, off by
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ case "$*" in
     "-c "*) [[ -z ${OLD:-} ]]; exit ;;
     --version) echo "Python ${OLD:-3.11.9}"; exit ;;
     "-m pip --version") exit 0 ;;
+    *" config list") echo "${CONFIG:-}"; exit ;;
     *" --dry-run "*) echo "${REPORT:-}"; exit ;;
     "-m venv --without-pip "*) folder=$4 ;;
     "-m venv "*) [[ -z ${NO_ENSUREPIP:-} ]] || exit 1; folder=$3 ;;
@@ -60,7 +62,9 @@ def call(clone: Path, tmp_path: Path) -> Callable[..., tuple[subprocess.Complete
         log.write_text("")
         given = {"PATH": str(tools), "LOG": str(log), "TMPDIR": str(tmp_path), **environment}
         done = subprocess.run([str(clone / script), *words], env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
-        calls = [line.replace("-m pip --disable-pip-version-check install --quiet", "pip install") for line in log.read_text().splitlines()]
+        text = log.read_text().replace("-m pip --disable-pip-version-check install --quiet", "pip install")
+        text = re.sub("-m uv pip install --quiet --python .*/bin/python --index-strategy unsafe-best-match", "uv install", text)
+        calls = text.splitlines()
         return done, calls
 
     return run
@@ -72,7 +76,8 @@ def test_torch_is_installed_first_and_alone_and_then_the_package(call, clone: Pa
     assert calls == [
         f"python3: -m venv {clone}/.venv",
         "python: pip install torch==2.13.0",
-        "python: pip install --editable .",
+        "python: pip install uv",
+        "python: uv install --editable .",
     ]
 
 
@@ -85,7 +90,7 @@ def test_the_second_start_installs_nothing_and_says_nothing(call) -> None:
 def test_extras_have_a_stamp_of_their_own(call) -> None:
     call("scripts/setup_env.sh")
     _, calls = call("scripts/setup_env.sh", "test")
-    assert calls[-1] == "python: pip install --editable .[test]"
+    assert calls[-1] == "python: uv install --editable .[test]"
     assert call("scripts/setup_env.sh", "test")[1] == call("scripts/setup_env.sh")[1] == []
 
 
@@ -94,7 +99,7 @@ def test_a_change_of_the_project_file_brings_the_environment_up_to_date(call, cl
     with (clone / "pyproject.toml").open("a") as file:
         file.write("\n# another dependency\n")
     _, calls = call("scripts/setup_env.sh")
-    assert calls == ["python: pip install torch==2.13.0", "python: pip install --editable ."]
+    assert calls == ["python: pip install torch==2.13.0", "python: pip install uv", "python: uv install --editable ."]
 
 
 def test_another_torch_may_be_asked_for(call) -> None:
@@ -110,7 +115,8 @@ def test_without_a_gpu_the_build_for_cpus_is_taken_where_pip_has_only_that_with_
     assert calls[1:] == [
         "python: pip install uv",
         f"python: -m uv pip install --quiet --python {clone}/.venv/bin/python --torch-backend cpu torch==2.13.0",
-        "python: pip install --editable .",
+        "python: pip install uv",
+        "python: uv install --editable .",
     ]
     assert "the build for CPUs: 0.2 GB" in done.stdout
 
@@ -118,14 +124,14 @@ def test_without_a_gpu_the_build_for_cpus_is_taken_where_pip_has_only_that_with_
 def test_where_that_cannot_be_fetched_what_pip_has_is_said_and_taken(call) -> None:
     done, calls = call("scripts/setup_env.sh", REPORT=CUDA_REPORT, FAILS="--torch-backend cpu torch==2.13.0")
     assert done.returncode == 0, done.stderr
-    assert calls[-2:] == ["python: pip install torch==2.13.0", "python: pip install --editable ."]
+    assert calls[-3:] == ["python: pip install torch==2.13.0", "python: pip install uv", "python: uv install --editable ."]
     assert "installing what pip finds (the build with CUDA: 3 GB to fetch, 6 GB on disk)" in done.stdout
 
 
 def test_with_a_gpu_pip_chooses(call, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "bin/python3", tmp_path / "bin/nvidia-smi")
     done, calls = call("scripts/setup_env.sh", REPORT=CUDA_REPORT)
-    assert calls[1:] == ["python: pip install torch==2.13.0", "python: pip install --editable ."]
+    assert calls[1:] == ["python: pip install torch==2.13.0", "python: pip install uv", "python: uv install --editable ."]
     assert "the build with CUDA" in done.stdout
 
 
@@ -134,7 +140,7 @@ def test_an_install_that_failed_is_tried_again(call) -> None:
     assert done.returncode != 0
     done, calls = call("scripts/setup_env.sh")
     assert done.returncode == 0
-    assert calls[-1] == "python: pip install --editable ."
+    assert calls[-1] == "python: uv install --editable ."
 
 
 def test_an_environment_that_does_not_work_is_made_anew(call, clone: Path) -> None:
@@ -142,6 +148,29 @@ def test_an_environment_that_does_not_work_is_made_anew(call, clone: Path) -> No
     (clone / ".venv/bin/python").unlink()
     _, calls = call("scripts/setup_env.sh")
     assert calls[0] == f"python3: -m venv {clone}/.venv"
+
+
+def test_packages_come_from_where_pip_is_told_to_find_them(call) -> None:
+    told = """
+:env:.cert='/etc/ca.pem'
+:env:.constraint='/oldest.txt'
+global.extra-index-url='https://a.example/simple file:///nowhere'
+global.find-links='/nowhere https://b.example/wheels'
+global.index-url='https://c.example/simple'
+"""
+    _, calls = call("scripts/setup_env.sh", CONFIG=told)
+    assert calls[-1] == (
+        "python: uv install --default-index https://c.example/simple --index https://a.example/simple "
+        "--find-links https://b.example/wheels --constraint /oldest.txt --editable ."
+    )
+
+
+def test_where_uv_fails_pip_is_asked(call) -> None:
+    done, calls = call("scripts/setup_env.sh", FAILS="unsafe-best-match --editable .")
+    assert done.returncode == 0
+    assert calls[-2:] == ["python: uv install --editable .", "python: pip install --editable ."]
+    _, calls = call("scripts/setup_env.sh", "test", FAILS="--quiet uv")
+    assert calls[-2:] == ["python: pip install uv", "python: pip install --editable .[test]"]
 
 
 def test_a_python_without_ensurepip_lends_its_pip(call, clone: Path) -> None:
@@ -175,7 +204,7 @@ def test_the_demo_lives_five_passes_with_a_seed_that_may_be_given(call) -> None:
 
 
 def test_the_tests_are_run_as_the_readme_says(call) -> None:
-    assert call("scripts/test.sh")[1][-2:] == ["python: pip install --editable .[test]", "python: -m pytest"]
+    assert call("scripts/test.sh")[1][-3:] == ["python: pip install uv", "python: uv install --editable .[test]", "python: -m pytest"]
     assert call("scripts/test.sh", "tests/core", "-x")[1] == ["python: -m pytest tests/core -x"]
 
 
@@ -184,9 +213,14 @@ def test_ci_checks_all_in_a_fresh_environment_and_leaves_nothing(call, clone: Pa
     before = sorted(clone.rglob("*"))
     done, calls = call(".ci/run", FAILS=fails)
     assert done.returncode == code, done.stderr
-    assert calls[1:4] == ["python: pip install torch==2.13.0", "python: pip install --editable .[dev]", "ruff: check"]
-    assert sorted(calls[4:6]) == ["mypy: ", "python: -m pytest -n 0 -m slow tests/test_docs.py"], "beside each other"
-    assert calls[6:] == ["python: -m pytest"]
+    assert calls[1:5] == [
+        "python: pip install torch==2.13.0",
+        "python: pip install uv",
+        "python: uv install --editable .[dev]",
+        "ruff: check",
+    ]
+    assert sorted(calls[5:7]) == ["mypy: ", "python: -m pytest -n 0 -m slow tests/test_docs.py"], "beside each other"
+    assert calls[7:] == ["python: -m pytest"]
     assert sorted(clone.rglob("*")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a clone", "bin", "log"]
 
@@ -216,7 +250,12 @@ def test_the_lane_of_the_oldest_versions_holds_each_dependency_at_its_least(call
     held = dict(line.split("==") for line in (clone / "outputs/lanes/oldest.txt").read_text().splitlines())
     assert {word.partition(">=")[0].partition("[")[0] for word in declared if ">=" in word} == set(held)
     assert held["torch"] == "2.6" and held["transformers"] == "4.56", "of two bounds, the higher one"
-    assert calls[1:] == ["python: pip install torch==2.6", "python: pip install --editable .[dev]", "python: -m pytest"]
+    assert calls[1:] == [
+        "python: pip install torch==2.6",
+        "python: pip install uv",
+        "python: uv install --editable .[dev]",
+        "python: -m pytest",
+    ]
 
 
 def test_a_lane_that_is_not_there_is_told(call) -> None:
