@@ -19,8 +19,10 @@ from torch import Tensor
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.attribute_uses import is_book, uses_of
 from wgtorch.core.run.content_digest import digest_of
+from wgtorch.core.run.function_parts import content, imported_by, is_foreign, name_of, names_in, unwrapped
+from wgtorch.core.run.held_values import Referents
 from wgtorch.core.run.installed import is_installed, version_of
-from wgtorch.core.run.installed_code import Referents, content, imported_by, installed_code, is_foreign, name_of, names_in, unwrapped
+from wgtorch.core.run.installed_code import installed_code
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _SHOWN = frozenset(("__repr__", "__str__", "__format__"))

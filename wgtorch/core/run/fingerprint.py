@@ -27,9 +27,10 @@ from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.block_look import Look
 from wgtorch.core.run.code_digest import Code, environment
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, attributes_of, digest_of, state_of
+from wgtorch.core.run.function_parts import is_installed_code, name_of, unwrapped
 from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.installed_code import Parts as InstalledParts
-from wgtorch.core.run.installed_code import installed_code, is_installed_code, name_of, unwrapped
+from wgtorch.core.run.installed_code import installed_code
 
 Part = tuple[int, str]
 Parts = dict[Part, Any]

@@ -11,7 +11,6 @@ are; what PyTorch's compiler calls, and sympy where PyTorch's own code calls it,
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import gc
 import operator
@@ -19,110 +18,22 @@ import sys
 import threading
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from importlib.util import resolve_name
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
-from wgtorch.core.port import MISSING
-from wgtorch.core.run.dict_versions import addresses_of, dict_version
+from wgtorch.core.run.dict_versions import dict_version
+from wgtorch.core.run.function_parts import imported_by, innermost, inside, name_of, names_in, tables_in
+from wgtorch.core.run.held_values import Namespace, Referents
 from wgtorch.core.run.installed import is_installed
 
 _STARTS = frozenset(("__init__", "__new__", "forward", "__call__", "__torch_function__", "precompute_invariants"))
 _IMMUTABLE = 1 << 8
 """Flag of classes that cannot be changed, as ``int``."""
-_TABLE = 1000
-"""Functions in a mapping of a module that is watched as well."""
 _COMPILER = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._export", "torch.fx.experimental", "torch.utils._sympy")
 """What compiles and traces, and refers to everything: no call of a block that is not compiled comes to what these do."""
-_REPORTS: dict[str, frozenset[str]] = {
-    "builtins": frozenset(("_",)),
-    "sys": frozenset(("stdin", "stdout", "stderr", "displayhook", "excepthook", "last_exc", "last_type", "last_value", "last_traceback")),
-    "warnings": frozenset(("filters", "showwarning", "_showwarnmsg_impl")),
-}
-"""Names of where a process writes what it has to say, which nothing computes with."""
-
 _REACHED = 256
 """Groups of blocks of which it is remembered what they come to."""
-
-
-class Referents:
-    """What objects refer to: entries of mappings, code and defaults of functions, contents of cells, bases of classes."""
-
-    __slots__ = ("_addresses", "_found", "_mappings", "_objects", "_versions")
-
-    def __init__(self) -> None:
-        self._mappings: dict[int, dict[Any, Any]] = {}
-        self._objects: dict[int, Any] = {}
-        self._versions: list[int] = []  # of the mappings: every change of one gives it a number that no other one ever had
-        self._found, self._addresses = list[Any](), b""  # while what was found is held, nothing else gets its address
-
-    def __len__(self) -> int:
-        return len(self._mappings) + len(self._objects)
-
-    def add(self, *values: Any) -> None:
-        """Looks at these as well, from the next :meth:`remember` on."""
-        for value in values:
-            if value is not None:
-                (self._mappings if isinstance(value, dict) else self._objects)[id(value)] = value
-
-    def remember(self) -> None:
-        """What they refer to now is what they are to refer to."""
-        self._versions = list(map(dict_version, self._mappings.values()))
-        self._found = gc.get_referents(*self._objects.values())
-        self._addresses = addresses_of(self._found)
-
-    def hold(self) -> bool:
-        """False once one of them refers to something else."""
-        if list(map(dict_version, self._mappings.values())) != self._versions:
-            return False
-        return not self._objects or addresses_of(gc.get_referents(*self._objects.values())) == self._addresses
-
-
-class Namespace:
-    """What a module, a class or a table of functions held when it was first come to.
-
-    Args:
-        where: its name.
-        owner: the module or class; None for a table.
-        entries: what it holds now.
-    """
-
-    def __init__(self, where: str, owner: Any, entries: dict[str, Any]) -> None:
-        self.where, self.owner, self.entries, self.first = where, owner, entries, dict(entries)
-        self.is_table = owner is None and "__name__" not in entries
-        self.replaced: list[tuple[str, Any]] = []
-        self._version: Any = None
-        self.bases = getattr(owner, "__mro__", None) if isinstance(owner, type) else None
-        self.foreign = [name for name, value in self.first.items() if is_foreign(value)]
-
-    def look(self) -> bool:
-        """Looks again at what it holds; False where that is what it was the last time."""
-        version = dict_version(self.entries), None if self.bases is None else self.owner.__mro__
-        if version == self._version:
-            return False
-        self._version, self.replaced = version, list(self._replaced())
-        return True
-
-    def _replaced(self) -> Iterator[tuple[str, Any]]:
-        """What is not as it was, or never was the package's own."""
-        for name, value in dict(self.entries).items():
-            was = self.first.get(name, MISSING)
-            if name in self.foreign if value is was else self._counts(name, was, value):
-                yield f"{self.where}.{name}", value
-        for name in self.first.keys() - self.entries.keys():
-            yield f"{self.where}.{name}", None
-        if self.bases is not None and self.owner.__mro__ != self.bases:
-            yield f"{self.where} bases", self.owner.__mro__
-
-    def _counts(self, name: str, was: Any, value: Any) -> bool:
-        if name in _REPORTS.get(self.where, ()):
-            return False
-        if isinstance(self.owner, type):
-            return name != "_abc_impl" and (not name.startswith("__") or callable(value))
-        if was is MISSING:  # a package adds to itself what it loads when it is used
-            return is_foreign(value) or ("__builtins__" in self.entries and hasattr(builtins, name))  # of code that finds it here first
-        return name not in _own_globals(self.entries)
 
 
 class Part:
@@ -147,7 +58,7 @@ class Part:
         module: str = "",
     ) -> None:
         self.package, self.watched, self.spaces, self.module = package, tuple(watched), tuple(spaces), module
-        self.function = None if function is None else (function, _inside(function))
+        self.function = None if function is None else (function, inside(function))
         self.leads_to: dict[Part, str] = {}  # and the package that has to be come to as well, where it keeps something of another one's
 
 
@@ -227,7 +138,7 @@ class InstalledCode:
             self._todo += [(part, self._parts(value, names), package) for part, value, names in self._waiting.pop(package, ())]
 
     def _parts(self, value: Any, names: frozenset[str]) -> Iterator[Part]:
-        value = _innermost(value)
+        value = innermost(value)
         kind = type(value)
         if kind is types.FunctionType:
             if is_installed(value.__globals__.get("__name__") or "builtins"):
@@ -250,7 +161,7 @@ class InstalledCode:
     def _read_by_function(self, function: types.FunctionType) -> Iterator[Part]:
         entries, module = function.__globals__, function.__globals__.get("__name__") or "builtins"
         names = names_in(function.__code__)
-        for value in _inside(function)[1:]:
+        for value in inside(function)[1:]:
             for each in value if type(value) is tuple else (value,):
                 yield from self._parts(each, names)
         if module.startswith(_COMPILER):
@@ -290,7 +201,7 @@ class InstalledCode:
         part = self._reads[id(entries)].get(names)
         if part is None:
             if id(entries) not in self._spaces:
-                tables = [Namespace(f"{where}.{name}", None, table) for name, value in dict(entries).items() for table in _tables_in(value)]
+                tables = [Namespace(f"{where}.{name}", None, table) for name, value in dict(entries).items() for table in tables_in(value)]
                 self._spaces[id(entries)] = Namespace(where, owner, entries), *tables
             spaces = self._spaces[id(entries)]
             watched = (*[space.entries for space in spaces], owner if isinstance(owner, type) else None)
@@ -306,7 +217,7 @@ class InstalledCode:
         for name in names:
             if name in entries:
                 yield from self._parts(entries[name], names)
-                for table in _tables_in(entries[name]):
+                for table in tables_in(entries[name]):
                     for key, item in list(table.items()):
                         self._entry(part, key, item, names)
         if isinstance(owner, types.ModuleType) and owner is not builtins:
@@ -373,7 +284,7 @@ class Reached:
         replaced = [each for space in self._spaces for each in space.replaced]
         for function, first in self._functions:
             where = f"{function.__module__}.{function.__qualname__} itself"
-            replaced += [(where, now) for now, was in zip_longest(_inside(function), first) if now is not was]
+            replaced += [(where, now) for now, was in zip_longest(inside(function), first) if now is not was]
         replaced += [(f"module {name}", sys.modules.get(name)) for name in moved if self._code.modules[name] is not sys.modules.get(name)]
         replaced.sort(key=operator.itemgetter(0))
         self._code.version += [(where, id(value)) for where, value in replaced] != [(where, id(value)) for where, value in self.replaced]
@@ -408,118 +319,3 @@ class Reached:
 def installed_code() -> InstalledCode:
     """That of this process."""
     return InstalledCode()
-
-
-def name_of(kind: type[Any]) -> str:
-    """A class by its module and name."""
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def unwrapped(value: Any) -> Any:
-    """The function inside of what stands around one, and adds nothing to it."""
-    while True:
-        kind = type(value)  # isinstance() asks the value, which may warn, load or make something
-        if kind in (staticmethod, classmethod) or (kind is types.MethodType and issubclass(type(value.__self__), type)):
-            value = value.__func__
-        elif kind is property:
-            value = value.fget
-        elif kind is functools.cached_property:
-            value = value.func
-        elif kind is functools._lru_cache_wrapper:
-            value = value.__wrapped__
-        else:
-            return value
-
-
-def is_installed_code(value: Any) -> bool:
-    """True for a function or class of an installed package, which its name tells."""
-    value = _innermost(value)
-    return issubclass(type(value), (types.FunctionType, type)) and not is_foreign(value)
-
-
-def _innermost(value: Any) -> Any:
-    """The function that is called in the end."""
-    while (inner := unwrapped(value)) is not value or type(inner) in (types.MethodType, functools.partial):
-        value = inner.__func__ if type(inner) is types.MethodType else inner.func if type(inner) is functools.partial else inner
-    return value
-
-
-def content(cell: Any) -> Any:
-    """What a function around another one holds for it."""
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return MISSING
-
-
-@functools.lru_cache(maxsize=4096)
-def names_in(code: types.CodeType) -> frozenset[str]:
-    """Names of globals and attributes in code, and in the functions that it makes."""
-    return frozenset(code.co_names).union(*[names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
-
-
-def imported_by(function: types.FunctionType) -> list[str]:
-    """Modules that a function imports when it is called."""
-    package = function.__globals__.get("__package__") or ""
-    found = []
-    for level, name in _imports_in(function.__code__):
-        if not level:
-            found.append(name)
-        elif package.count(".") + 1 >= level:
-            found.append(resolve_name("." * level + name, package))
-    return found
-
-
-@functools.lru_cache(maxsize=4096)
-def _imports_in(code: types.CodeType) -> tuple[tuple[int, str], ...]:
-    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"] if _has("IMPORT_NAME", code) else []
-    found = [(steps[index - 2].argval, step.argval) for index, step in enumerate(steps) if step.opname == "IMPORT_NAME"]
-    return (*found, *[each for part in code.co_consts if isinstance(part, types.CodeType) for each in _imports_in(part)])
-
-
-def is_foreign(value: Any) -> bool:
-    """True for a function or an object of the user's own, and for a function with code from elsewhere."""
-    value = _innermost(value)
-    kind = type(value)
-    if kind is types.FunctionType:
-        module, file = value.__globals__.get("__name__"), value.__globals__.get("__file__")
-        if file is not None and file != value.__code__.co_filename and not value.__code__.co_filename.startswith("<"):
-            return True
-    else:
-        module = (value if issubclass(kind, type) else kind).__module__
-    root = sys.modules.get(module.partition(".")[0]) if isinstance(module, str) else None
-    return root is not None and (getattr(root, "__file__", None) is not None or module == "__main__") and not is_installed(module)
-
-
-def _inside(function: types.FunctionType) -> tuple[Any, ...]:
-    cells = [content(cell) for cell in function.__closure__ or ()]
-    return (function.__code__, function.__defaults__, *(function.__kwdefaults__ or {}).values(), *cells)
-
-
-def _tables_in(value: Any) -> list[dict[Any, Any]]:
-    """A mapping of functions, or those inside of a registry of a package's own, such as that of kinds of attention."""
-    kind = type(value)
-    if kind is dict:
-        return [value] if len(value) < _TABLE and any(type(item) is types.FunctionType for item in value.values()) else []
-    if not issubclass(kind, Mapping) or kind.__module__.partition(".")[0] in sys.stdlib_module_names:
-        return []
-    held = [*getattr(value, "__dict__", {}).values(), *vars(kind).values()]
-    return [item for item in held if type(item) is dict and len(item) < _TABLE]
-
-
-def _own_globals(entries: Mapping[str, Any]) -> set[str]:
-    """Names that functions of a module say are ``global``, which so are its state and not its code."""
-    functions = [unwrapped(value) for value in dict(entries).values()]
-    functions += [unwrapped(entry) for kind in functions if issubclass(type(kind), type) for entry in dict(vars(kind)).values()]
-    codes = {f.__code__ for f in functions if type(f) is types.FunctionType and f.__globals__ is entries}
-    return {name for code in codes for name in _globals_in(code)}
-
-
-@functools.lru_cache(maxsize=4096)
-def _globals_in(code: types.CodeType) -> frozenset[str]:
-    found = [step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"] if _has("STORE_GLOBAL", code) else []
-    return frozenset(found).union(*[_globals_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
-
-
-def _has(operation: str, code: types.CodeType) -> bool:
-    return dis.opmap[operation] in code.co_code[::2]
