@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 UNKNOWN_VERB = "unknown"
+IMPOSSIBLE_VERB = "fly"
+"""What nobody can do, whichever it is: walk through walls, turn back time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from wgtorch.blocks.simulation import lexicon
-from wgtorch.blocks.simulation.action import Action
+from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB, Action
 from wgtorch.blocks.simulation.cast import NAMES
 from wgtorch.blocks.simulation.leads import verb_at
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, MANNERS, words
@@ -29,7 +29,9 @@ def with_arguments(verb: str, phrase: str, rest: list[str], negated: bool, polit
     rest = [word for word in rest if word not in MANNERS or word in ("there", "here")]
     direction = next((word for word in rest if word in lexicon.DIRECTIONS), None)
     if phrase in IMPOSSIBLE:
-        return Action("fly", target=" ".join(_split(rest)[0][1]) or None, manner=phrase, negated=negated, polite=polite, words=text)
+        return Action(
+            IMPOSSIBLE_VERB, target=" ".join(_split(rest)[0][1]) or None, manner=phrase, negated=negated, polite=polite, words=text
+        )
     if phrase in IMPLIED and not _split(rest)[0][1]:
         rest = [IMPLIED[phrase][1], *rest]
     frame, parts = FRAMES.get(verb, "thing"), _split(rest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB
 from wgtorch.blocks.simulation.inflection import forms
 from wgtorch.blocks.simulation.lexicon import BEASTS, DETERMINERS, LANDMARKS, MANNERS, OBJECTS, WEATHERS
 from wgtorch.blocks.simulation.phrases import FRAMES, LONGEST_PHRASE, PHRASES, PREPOSITIONS
@@ -322,7 +323,7 @@ def _light(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
         for noun in range(at + 1, min(len(tokens), at + 3)):
             word = next((base for base, _ in [(tokens[noun], ""), *forms(tokens[noun])] if base in PHRASES), None)
             is_thing = tokens[noun] in OBJECTS or tokens[noun] in LANDMARKS
-            if word is None or is_thing or PHRASES[word] == "fly" or " ".join([first, *tokens[1 : noun + 1]]) in PHRASES:
+            if word is None or is_thing or PHRASES[word] == IMPOSSIBLE_VERB or " ".join([first, *tokens[1 : noun + 1]]) in PHRASES:
                 continue
             verb, whom = PHRASES[word], tokens[start:at]
             behind = tokens[noun + 1 :]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB
+
 _VERBS = {
     "go": "drag myself|drag myself to|turn to|turn towards|turn toward|go on an adventure|go on a journey|go on a quest|go on a trip|on to|then on to|leave for|depart for|set off for|set out for|head for|make for|make my way to|be bound for|venture|trek|advance|descend|jog|drift|navigate|go on foot|walk on|carry on|press on|push on|go further|go for it|continue on my way|go on my way|straight to|onward to|onwards to|off to|on my way to|on my way|over to|go|goto|go to|bring me to|bring us to|lead me to|lead us to|carry me to|guide me to|walk|meander|amble|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
     "sail|make my way|come|go on|continue|keep going|cross|visit|approach|reach|go down|go up|go over|row|drive|return to the road|take me|head over|explore|go for a walk|take a walk|roam",
@@ -101,7 +103,7 @@ _ENDS = {
 }
 _ENDS |= dict.fromkeys(("out to", "off to", "over to", "up to", "down to", "on to", "out into", "out onto"), "go")
 PHRASES = {f"{motion} {end}": verb for motion in _MOTIONS for end, verb in _ENDS.items()} | PHRASES
-PHRASES |= dict.fromkeys(IMPOSSIBLE, "fly")
+PHRASES |= dict.fromkeys(IMPOSSIBLE, IMPOSSIBLE_VERB)
 IMPLIED = {
     "cut wood": ("gather", "wood"), "chop wood": ("gather", "wood"), "gather firewood": ("gather", "wood"), "fish": ("gather", "fish"), "go fishing": ("gather", "fish"),
     "hunt for food": ("gather", "deer"), "go hunting": ("gather", "deer"), "bake bread": ("cook", "bread"), "make soup": ("cook", "soup"), "make some soup": ("cook", "soup"),
@@ -127,7 +129,7 @@ PHRASES |= dict.fromkeys(
     "again",
 )
 LONGEST_PHRASE = max(len(phrase.split()) for phrase in PHRASES)
-VERBS = tuple(sorted({*_VERBS, "fly", "remark", "wander"}))
+VERBS = tuple(sorted({*_VERBS, IMPOSSIBLE_VERB, "remark", "wander"}))
 FRAMES = {
     **dict.fromkeys(("go", "return", "flee", "wander", "enter"), "move"),
     "give": "hand",

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from wgtorch.blocks.simulation import lexicon
-from wgtorch.blocks.simulation.action import Action
+from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB, Action
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, named_in, words
 
 _THINGS = {**lexicon.OBJECTS, **lexicon.LANDMARKS}
@@ -43,7 +43,7 @@ def _counted(action: Action) -> list[Action]:
         return [replace(action, target=target or None) if target != (action.target or "") else action]
     count = _NUMBERS.get(found["count"] or "", 0) or int((found["count"] or "0")[:9])
     if not 1 <= count <= MOST_ACTIONS:
-        return [replace(action, verb="fly", manner=f"{action.verb} {target}", target=None)]
+        return [replace(action, verb=IMPOSSIBLE_VERB, manner=f"{action.verb} {target}", target=None)]
     what = found["what"][:-1] if found["what"].endswith("s") and found["what"][:-1] in _THINGS else found["what"]
     return [
         replace(

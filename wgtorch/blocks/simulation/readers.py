@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgtorch.blocks.simulation import lexicon
-from wgtorch.blocks.simulation.action import UNKNOWN_VERB, Action
+from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB, UNKNOWN_VERB, Action
 from wgtorch.blocks.simulation.cast import NAMES
 from wgtorch.blocks.simulation.leads import NO
 from wgtorch.blocks.simulation.ledger import shortened
@@ -260,10 +260,8 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
     said = words(normalized(text))
     if (
         not found
-        or rules[0].verb == "fly"
-        or (  # what cannot be done stays so
-            rules[0].manner is not None and rules[0].verb in (UNKNOWN_VERB, "remark") and (chance < SURER or not _IFS.isdisjoint(said))
-        )
+        or rules[0].verb == IMPOSSIBLE_VERB
+        or (rules[0].manner is not None and rules[0].verb in (UNKNOWN_VERB, "remark") and (chance < SURER or not _IFS.isdisjoint(said)))
     ):
         return rules
     if [(action.verb, action.negated) for action in rules] == [(action.verb, action.negated) for action in found]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from wgtorch.blocks.simulation import lexicon
-from wgtorch.blocks.simulation.action import Action
+from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB, Action
 from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, bare, named_in, with_article, words
 from wgtorch.blocks.simulation.matching import Named, find
@@ -322,7 +322,7 @@ def climb(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=named.name or place["landmark"] or place["terrain"], saw=seen)
 
 
-@verb("fly")
+@verb(IMPOSSIBLE_VERB)
 def impossible(draft: Draft, actor: str, action: Action) -> Verdict:
     """What nobody in this world can do."""
     said, phrase = bare(action.target or action.place), words(action.manner or "fly")
