@@ -94,6 +94,19 @@ def test_objects_of_others_that_were_changed_in_place_are_another_call_and_resul
     assert ResultCache(unfinished).find(("a",), child, {"x": value}) is MISSING
 
 
+def test_a_call_that_is_made_does_not_make_those_beside_it_other_calls() -> None:
+    child = torch.nn.Identity()
+    child.scale = 1.0
+    run = ResultCache(kept(child, {"x": 1}))
+    assert run.find(("another",), child, {"x": 2}) is MISSING
+    child.scale = 2.0  # by that call, while others of the child are looked for
+    assert run.find(("a",), child, {"x": 1}) == "result"
+    assert ResultCache(kept(child, {"x": 1})).find(("a",), child, {"x": 1}) == "result"
+    unfinished = kept(child, {"x": 1})
+    child.scale = 3.0
+    assert ResultCache(unfinished).find(("a",), child, {"x": 1}) is MISSING
+
+
 def test_what_cannot_be_copied_is_not_kept_and_a_smaller_bound_holds_at_once() -> None:
     assert len(kept(torch.nn.Identity(), {"x": threading.Lock()})) == 0
     child = torch.nn.Identity()

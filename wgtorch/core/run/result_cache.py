@@ -136,6 +136,8 @@ class UnfinishedResults:
             seen: fingerprints by child as they were when the run came to it first, which a call may change.
         """
         with self._lock:
+            if id(child) not in seen:  # before any call of it, also where nothing is kept of this one
+                seen[id(child)] = self._fingerprint(child) if any(self._is_of(known, child) for known in self._results.values()) else None
             for known in self._by_key.get(key, ()):
                 if known.surroundings not in (b"", surroundings):
                     continue
@@ -175,10 +177,11 @@ class UnfinishedResults:
     def _is_child(self, known: _Result, child: Any, seen: dict[int, bytes | None]) -> bool:
         if isinstance(known.child, str):
             return known.child == _described(child)
-        is_child = known.child() is child
-        if is_child and id(child) not in seen:
-            seen[id(child)] = self._fingerprint(child)
-        return is_child and known.fingerprint is not None and known.fingerprint == seen[id(child)]
+        return self._is_of(known, child) and known.fingerprint is not None and known.fingerprint == seen[id(child)]
+
+    @staticmethod
+    def _is_of(known: _Result, child: Any) -> bool:
+        return not isinstance(known.child, str) and known.child() is child
 
     def _fingerprint(self, child: Any) -> bytes | None:
         """What a child computes with, in train and eval alike: these results are of runs without gradients."""
