@@ -125,6 +125,9 @@ class ScriptedServer:
                     seen.left = True
                     return False
             return answering.result()
+        except ConnectionError:  # which writing to it may tell first
+            seen.left = True
+            raise
         finally:
             answering.cancel()
             self._at_once -= 1
