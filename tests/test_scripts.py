@@ -29,7 +29,7 @@ case "$*" in
     "-m venv --without-pip "*) folder=$4 ;;
     "-m venv "*) [[ -z ${NO_ENSUREPIP:-} ]] || exit 1; folder=$3 ;;
 esac
-echo "${0##*/}: $*" >>"$LOG"
+echo "${0##*/}: $*${PYTHONDONTWRITEBYTECODE:+, compiling again and again}" >>"$LOG"
 if [[ -n ${folder:-} ]]; then
     mkdir -p "$folder/bin"
     for name in python wgtorch ruff mypy; do cp "$0" "$folder/bin/$name"; done
@@ -211,7 +211,7 @@ def test_the_tests_are_run_as_the_readme_says(call) -> None:
 @pytest.mark.parametrize(("fails", "code"), [("", 0), ("-m pytest", 1), ("check", 1)])
 def test_ci_checks_all_in_a_fresh_environment_and_leaves_nothing(call, clone: Path, tmp_path: Path, fails: str, code: int) -> None:
     before = sorted(clone.rglob("*"))
-    done, calls = call(".ci/run", FAILS=fails)
+    done, calls = call(".ci/run", FAILS=fails, PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == code, done.stderr
     assert calls[1:5] == [
         "python: pip install torch==2.13.0",
