@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Models here are so small that more threads do not make them faster; where processors are busy, threads wait for one another.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs and notebooks that tests start
-settings.register_profile("wgtorch", deadline=None, derandomize=True, database=None, max_examples=100)
+settings.register_profile(
+    "wgtorch", deadline=None, derandomize=True, database=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("wgtorch")
 
 

@@ -219,7 +219,7 @@ def test_select() -> None:
 
 
 def test_independent_branches_that_wait_run_at_the_same_time() -> None:
-    meet = threading.Barrier(2, timeout=5)
+    meet = threading.Barrier(2, timeout=60)
     pipeline = Pipeline("p")
     for name in ("a", "b"):
         pipeline.add_graph(chain(block_of(lambda x: (meet.wait(), x)[1], is_async=True), name=name), name)

@@ -148,7 +148,7 @@ def test_one_that_fails_stops_alone_and_goes_on_later() -> None:
 
 
 def test_calls_that_wait_overlap() -> None:
-    started = threading.Barrier(4, timeout=20)
+    started = threading.Barrier(4, timeout=60)
 
     class Waits(Block):
         outputs = {"image": "image"}

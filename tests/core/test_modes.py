@@ -28,7 +28,7 @@ class Gate(nn.Module):
         self.modes.append(self.training)
         if self.entered is not None and self.go is not None:
             self.entered.set()
-            assert self.go.wait(5)
+            assert self.go.wait(60)
         self.modes.append(self.training)
         return x
 
@@ -87,12 +87,12 @@ def test_what_trains_at_no_place_stays_in_eval_when_training() -> None:
 
 
 def test_two_threads_in_the_same_mode_run_at_once() -> None:
-    meet = threading.Barrier(2, timeout=5)
+    meet = threading.Barrier(2, timeout=60)
     graph = chain(block_of(lambda x: (meet.wait(), x)[1]), Dropout())
     graph.train()
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(graph.run, {"x": torch.ones(2)}) for _ in range(2)]:
-            future.result(timeout=10)
+            future.result(timeout=60)
     assert all(module.training for module in graph.modules())
 
 
@@ -108,15 +108,15 @@ def test_a_run_in_the_other_mode_waits_and_neither_feels_the_other() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(graph.run, {"x": torch.ones(1)})
-        assert entered.wait(5)
+        assert entered.wait(60)
         second = pool.submit(training)
-        assert also.wait(5)
+        assert also.wait(60)
         time.sleep(0.2)  # long enough for a run that did not wait to be at the gate
         assert not second.done()
         assert gate.modes == [False]
         go.set()
-        first.result(timeout=10)
-        second.result(timeout=10)
+        first.result(timeout=60)
+        second.result(timeout=60)
     assert gate.modes == [False, False, True, True]
     assert gate.training
 
@@ -130,19 +130,19 @@ def test_the_last_of_overlapping_runs_gives_the_mode_back() -> None:
     def hold(index: int) -> None:
         with training_mode(module, False):
             gates[index][0].set()
-            assert gates[index][1].wait(5)
+            assert gates[index][1].wait(60)
             seen.append((index, module.training))
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(hold, 0)
-        assert gates[0][0].wait(5)
+        assert gates[0][0].wait(60)
         second = pool.submit(hold, 1)
-        assert gates[1][0].wait(5)
+        assert gates[1][0].wait(60)
         gates[0][1].set()
-        first.result(timeout=10)
+        first.result(timeout=60)
         assert not module.training
         gates[1][1].set()
-        second.result(timeout=10)
+        second.result(timeout=60)
     assert seen == [(0, False), (1, False)]
     assert module.training
 
@@ -171,7 +171,7 @@ def test_a_run_inside_a_run_in_the_other_mode_when_it_was_started_by_a_waiting_n
     outer.expose_output("inner", "y", "w")
     worker = threading.Thread(target=lambda: outer.run({"x": torch.ones(64), "z": torch.ones(1)}), daemon=True)
     worker.start()
-    worker.join(5)
+    worker.join(60)
     assert not worker.is_alive(), "the inner run waits for the outer, which waits for the inner"
     assert (seen[0]["y"] == 0).any()
 

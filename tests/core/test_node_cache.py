@@ -441,7 +441,7 @@ def test_an_edit_is_seen(edit: Callable[[Graph], None], unedited: Any, tmp_path:
         assert not torch.equal(before, want), "the edit changes nothing"
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.one_of(st.sampled_from(EDITS), st.integers(0, 2)), min_size=2, max_size=8))
 def test_any_sequence_of_edits_and_runs_is_as_without_a_cache(moves: list[Any], unedited: Any) -> None:
     graph, cache = two(), NodeCache(max_bytes=2000)

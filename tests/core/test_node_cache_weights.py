@@ -200,7 +200,7 @@ def test_an_edit_of_a_weight_is_seen(edit: str, where: str, mode: str, tmp_path:
 MOVES = st.tuples(st.sampled_from(["a", "b", "run"]), st.sampled_from(sorted(EDITS)), st.integers(0, 2))
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     moves=st.lists(MOVES, min_size=3, max_size=12),
     width=st.sampled_from([4, 64]),

@@ -202,14 +202,14 @@ def test_threads_inside_one_pool_by_hand(ref: str) -> None:
     def build(first: bool) -> None:
         try:
             with pool:
-                meet.wait(10)
+                meet.wait(60)
                 graph = Graph("g")
                 graph.add_node("test/affine", "a", config={"checkpoint_ref": ref})
                 found.append(graph)
                 if not first:
-                    meet.wait(10)
+                    meet.wait(60)
             if first:
-                meet.wait(10)
+                meet.wait(60)
             assert now_building().pool is None
         except BaseException as error:
             wrong.append(error)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import wgtorch
 from tests.blocks_for_tests import as_pipeline, as_stage
 from tests.core.random_structures import Sketch, dags, loops
+from tests.waiting import clock_of_runs
 from wgtorch import Block, Graph, Pipeline, Port, Stage, State, World
 from wgtorch.core.errors import (
     PortError,
@@ -199,7 +200,7 @@ def test_a_seeded_run_is_nobody_elses_business() -> None:
 
     def slow(x: Tensor) -> Tensor:
         entered.set()
-        leave.wait(10)
+        leave.wait(60)
         return x + torch.randn(3)
 
     g = one(Block.wrap(slow, outputs={"y": "tensor"}))
@@ -208,7 +209,7 @@ def test_a_seeded_run_is_nobody_elses_business() -> None:
     torch.manual_seed(0)
     thread = threading.Thread(target=lambda: g.run({"x": torch.zeros(3)}, seed=1))
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     found = torch.randn(3)
     leave.set()
     thread.join()
@@ -216,7 +217,7 @@ def test_a_seeded_run_is_nobody_elses_business() -> None:
 
 
 def test_seeded_runs_of_several_threads_overlap() -> None:
-    meet = threading.Barrier(4, timeout=10)
+    meet = threading.Barrier(4, timeout=60)
 
     def forward(x: Tensor) -> Tensor:
         meet.wait()
@@ -244,12 +245,12 @@ def test_a_child_that_is_forked_meanwhile_runs() -> None:
 
     def slow(x: Tensor) -> Tensor:
         entered.set()
-        leave.wait(20)
+        leave.wait(60)
         return x
 
     thread = threading.Thread(target=lambda: one(Block.wrap(slow, outputs={"y": "tensor"})).run({"x": torch.zeros(3)}, seed=1))
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     queue = context.Queue()
     child = context.Process(target=_draw_in_a_child, args=(queue,))
     child.start()
@@ -340,7 +341,7 @@ def test_a_run_inside_a_block_takes_mode_and_gradients_from_the_run_around_it(ow
 
 
 @pytest.mark.parametrize("owner", [Owner, Calls])
-def test_a_run_inside_a_block_takes_seed_callbacks_and_stops(owner: type[Owner]) -> None:
+def test_a_run_inside_a_block_takes_seed_callbacks_and_stops(owner: type[Owner], monkeypatch: pytest.MonkeyPatch) -> None:
     g = one(owner(one(Noise(), "inner")))
     x = torch.zeros(2, 3)
     before = torch.get_rng_state()
@@ -354,8 +355,10 @@ def test_a_run_inside_a_block_takes_seed_callbacks_and_stops(owner: type[Owner])
     with pytest.raises(RunCancelled, match="before n/n of g"):
         g.run({"x": x}, cancelled=lambda: asked.append(1) is None and len(asked) > 1)
 
+    pass_time = clock_of_runs(monkeypatch)
+
     def late(x: Tensor) -> Tensor:
-        threading.Event().wait(0.05)
+        pass_time(601)
         return x
 
     with pytest.raises(RunTimeoutError, match="n/b of g"):
@@ -364,7 +367,7 @@ def test_a_run_inside_a_block_takes_seed_callbacks_and_stops(owner: type[Owner])
         inner.add_node(Add(), "b")
         inner.add_edge("a.y", "b.x")
         inner.infer_exposed_ports()
-        one(owner(inner)).run({"x": x}, timeout=0.02)
+        one(owner(inner)).run({"x": x}, timeout=600)
 
 
 def test_a_run_inside_a_block_does_what_it_is_told() -> None:

@@ -170,7 +170,7 @@ def test_other_weights_of_an_adapter_are_not_compiled_again(tmp_path: Path) -> N
 
 def test_two_threads_at_once() -> None:
     """Two graphs around one block, each in its own thread with its own adapter, meeting inside the block at every call."""
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=60)
 
     class Meeting(Body):
         def body(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def test_a_change_waits_until_the_last_call_is_through() -> None:
     gate.leave()
     assert waits(changer)
     gate.leave()
-    changer.join(10)
+    changer.join(60)
     assert not changer.is_alive()
 
 
@@ -51,10 +51,10 @@ def test_a_call_waits_until_a_change_is_through_unless_it_is_inside_another() ->
         gate.enter(nested=True)
         gate.leave()
         assert waits(caller)
-    caller.join(10)
+    caller.join(60)
     assert not caller.is_alive()
     gate.leave()
-    other.join(10)
+    other.join(60)
     assert not other.is_alive()
 
 

@@ -252,7 +252,7 @@ def test_two_processes_train_two_adapters_of_a_shared_block_as_one_does_over_bot
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(ROOT), folder=str(tmp_path / "run")))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
     hand = shared_with_two_adapters().train()

@@ -144,7 +144,7 @@ def test_weights_behind_a_name_are_exchanged_between_calls(tmp_path: Path) -> No
         def body(self, x: Tensor) -> Tensor:
             hidden = torch.tanh(self.first(x))
             inside.set()
-            assert go_on.wait(20)
+            assert go_on.wait(60)
             return self.second(hidden)
 
     graph = chain(Slow(), name="g")
@@ -158,7 +158,7 @@ def test_weights_behind_a_name_are_exchanged_between_calls(tmp_path: Path) -> No
     found: list[Tensor] = []
     run = threading.Thread(target=lambda: found.append(graph.run({"x": X})["y"]))
     run.start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     change = threading.Thread(target=lambda: lora.load(graph, tmp_path / "summer", "season", replace=True))
     change.start()
     change.join(0.2)

@@ -63,7 +63,7 @@ class Served:
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         self.process.send_signal(how)
-        self.process.wait(30)
+        self.process.wait(60)
         self.process.stdout.close()
 
 

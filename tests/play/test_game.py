@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.play.worlds import FACTS, GATE, small_world, storytelling_world, told_world
+from tests.waiting import wait_until
 from wgtorch.play.game import Game, PlayError
 from wgtorch.play.view import suggestions, view_of
 from wgtorch.report.facts import cast_of, clock_of, map_of, map_svg
@@ -22,7 +23,7 @@ def game() -> Game:
 def played(game: Game, *actions: str | None) -> Game:
     for action in actions:
         game.act(action)
-        game.wait(30)
+        game.wait(60)
     return game
 
 
@@ -69,7 +70,7 @@ def test_only_one_pass_at_a_time(game):
         with pytest.raises(PlayError, match="busy"):
             ask()
     GATE.set()
-    game.wait(30)
+    game.wait(60)
     assert game.world.life.passes == 1
 
 
@@ -92,11 +93,11 @@ def test_a_pass_waits_where_it_is_told_to_and_slots_can_be_edited_there(game):
     told = []
     game.publish, publish = lambda kind, **data: (told.append(kind), publish(kind, **data)), game.publish
     game.act("sing")
-    _until(lambda: game.paused_after == "dream")
+    wait_until(lambda: game.paused_after == "dream")
     assert view_of(game)["paused"] == "dream"
     game.edit("intent", "It rains frogs")
     game.proceed()
-    game.wait(30)
+    game.wait(60)
     assert game.world.state.intent == "It rains frogs"
     assert told == ["begun", "stage", "paused", "changed", "stage", "pass"]
     with pytest.raises(PlayError, match="nothing waits"):
@@ -106,9 +107,9 @@ def test_a_pass_waits_where_it_is_told_to_and_slots_can_be_edited_there(game):
 def test_a_stopped_pass_goes_on_from_there(game):
     game.set_pauses(["dream"])
     game.act("sing")
-    _until(lambda: game.paused_after == "dream")
+    wait_until(lambda: game.paused_after == "dream")
     game.stop()
-    game.wait(30)
+    game.wait(60)
     assert (game.world.life.passes, game.world.life.stage) == (0, 1)
     game.set_pauses([])
     played(game, None)
@@ -131,7 +132,7 @@ def test_an_edit_of_the_newest_stored_episode_is_seen(game):
     assert [entry["texts"]["intent"] for entry in view_of(game)["episodes"]][-1] == "It comes to pass: dance"
     past = view_of(game)["past"]
     game.edit("intent", "It rains frogs")
-    game.wait(30)
+    game.wait(60)
     view = view_of(game)
     assert view["episodes"][-1]["texts"]["intent"] == "It rains frogs" and view["past"] != past
 
@@ -206,7 +207,7 @@ def test_an_edit_of_what_was_used_already_has_the_later_stages_run_again(game):
     played(game, "sing")
     before = game.world.state.artifacts[0].clone()
     game.edit("intent", "Frogs fall")
-    game.wait(30)
+    game.wait(60)
     assert game.world.state.intent == "Frogs fall"
     assert game.world.life.passes == 1
     assert not bool((game.world.state.artifacts[0] == before).all())
@@ -229,7 +230,7 @@ def test_an_edit_of_a_told_episode_has_it_made_and_told_again():
     game = played(Game(told_world(), seed=3), "sing")
     before = game.world.state.artifacts[0].clone()
     game.edit("intent", "Frogs fall")
-    game.wait(30)
+    game.wait(60)
     assert game.world.state.outcome == "So it was. Frogs fall"
     assert not bool((game.world.state.artifacts[0] == before).all())
     game.edit("outcome", "Nobody saw it")
@@ -244,7 +245,7 @@ def test_a_life_that_ended_before_it_was_told_is_told_when_it_is_taken_up():
     world.run(action="sing", seed=3)
     game = Game(world)
     game.tell()
-    game.wait(30)
+    game.wait(60)
     assert game.world.state.outcome == "So it was. It comes to pass: sing"
     game.tell()
     assert not game.is_busy
@@ -252,10 +253,10 @@ def test_a_life_that_ended_before_it_was_told_is_told_when_it_is_taken_up():
 
 def test_a_new_life_begins_by_itself_and_one_that_has_begun_does_not(game):
     game.begin()
-    game.wait(10)
+    game.wait(60)
     assert (game.world.life.passes, game.action) == (1, None)
     game.begin()
-    game.wait(10)
+    game.wait(60)
     assert game.world.life.passes == 1
 
 
@@ -266,7 +267,7 @@ def test_a_first_pass_that_was_cut_off_goes_on_by_itself():
     assert (world.life.passes, world.life.stage) == (0, 1)
     game = Game(world)
     game.begin()
-    game.wait(10)
+    game.wait(60)
     assert (world.life.passes, world.life.seed, game.error) == (1, 5, None)
 
 
@@ -281,10 +282,10 @@ def test_watchers_are_told_and_those_who_come_back_hear_what_they_missed(game):
     async def watch() -> list[str]:
         with game.subscribed() as queue:
             game.publish("changed")
-            first = await asyncio.wait_for(queue.get(), 5)
+            first = await asyncio.wait_for(queue.get(), 60)
         game.publish("pass")
         with game.subscribed(after=first["id"]) as queue:
-            second = await asyncio.wait_for(queue.get(), 5)
+            second = await asyncio.wait_for(queue.get(), 60)
         return [first["kind"], second["kind"]]
 
     assert asyncio.run(watch()) == ["changed", "pass"]
@@ -327,13 +328,3 @@ def test_suggestions_come_from_the_facts_or_from_the_world():
     assert clock_of(FACTS) == {"day": 3, "hour": 19, "part": "dusk", "weather": "rain"}
     assert map_of({}) is None
     assert cast_of({}) == []
-
-
-def _until(holds) -> None:
-    import time
-
-    for _ in range(2000):
-        if holds():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it never came to that")

@@ -82,7 +82,7 @@ def test_every_answer_has_a_policy_that_lets_only_own_files_run(client):
 def test_acting_undoing_and_wrong_requests(client, game):
     ask = lambda what, **data: client.post(f"/api/{what}", json=data, headers=BEARER)  # noqa: E731
     assert ask("act", action="<img src=x onerror=alert(1)>").json() == {"ok": True}
-    game.wait(30)
+    game.wait(60)
     assert client.get("/api/view", headers=BEARER).json()["passes"] == 1
     assert ask("act", action=3).json() == {"error": "action: expected a text"}
     assert ask("pauses", stages="dream").json() == {"error": "stages: expected a list of texts"}
@@ -101,7 +101,7 @@ def test_acting_undoing_and_wrong_requests(client, game):
 def test_pictures_loops_and_exports(client, game):
     assert client.get("/api/export.gif", headers=BEARER).status_code == 404
     game.act("sing <script>alert(1)</script>")
-    game.wait(30)
+    game.wait(60)
     picture = client.get("/api/picture/now/0.png", headers=BEARER)
     assert picture.headers["content-type"] == "image/png"
     assert client.get("/api/picture/7/0.png", headers=BEARER).status_code == 404
@@ -156,7 +156,7 @@ def test_events_are_streamed_with_numbers(game):
         answer = await route.endpoint(request)
         parts = answer.body_iterator
         assert await anext(parts) == "retry: 1500\nevent: changed\ndata: {}\n\n"
-        found = await asyncio.wait_for(anext(parts), 5)
+        found = await asyncio.wait_for(anext(parts), 60)
         await parts.aclose()
         return found
 

@@ -61,7 +61,7 @@ class Dream(Block):
         if action == "fail":
             raise RuntimeError("the dreamer is out of <b>dreams</b>")
         if action == "hold":
-            GATE.wait(10)
+            GATE.wait(60)
         return {"intent": f"It comes to pass: {action}"}
 
 

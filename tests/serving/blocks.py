@@ -100,7 +100,7 @@ class Counts(Block):
             self.rows.append(len(x))
         try:
             if self.meeting is not None:
-                self.meeting.wait(timeout=20)
+                self.meeting.wait(timeout=60)
             time.sleep(self.pause)
             return x + 1
         finally:

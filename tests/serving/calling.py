@@ -22,7 +22,7 @@ def call(
 ) -> tuple[int, Any]:
     """Status, and the answer decoded by what it says it is."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     try:
         connection.request(method, path, body=data, headers={"Content-Type": kind, "Accept": accept, **(headers or {})})
         answer = connection.getresponse()

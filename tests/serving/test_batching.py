@@ -29,7 +29,7 @@ def rows(*counts: int, width: int = 2) -> list[dict[str, torch.Tensor]]:
 
 
 def together(max_batch: int) -> Limits:
-    return Limits(max_batch=max_batch, batch_wait=5.0, concurrency=4)
+    return Limits(max_batch=max_batch, batch_wait=60.0, concurrency=4)  # nothing waits so long: the passes are full
 
 
 def test_requests_share_one_pass_and_each_gets_its_own_rows() -> None:
@@ -43,14 +43,15 @@ def test_requests_share_one_pass_and_each_gets_its_own_rows() -> None:
 
 def test_what_does_not_go_together_runs_apart() -> None:
     block = Counts()
-    with serving(graph_of(block), limits=Limits(max_batch=4, batch_wait=0.2)) as url:
+    with serving(graph_of(block), limits=together(4)) as url:
         answers = all_at_once(url, [*rows(1, 1), *rows(1, 1, width=3)])
         assert sorted(block.rows) == [2, 2], "rows of other shapes"
         assert [answer["outputs"]["y"].shape[1] for _, answer in answers] == [2, 2, 3, 3]
         block.rows.clear()
-        all_at_once(url, rows(1, 1), seed=3)
-        assert block.rows == [2], "requests with seeds share a pass as well"
-        block.rows.clear()
+        all_at_once(url, rows(2, 2), seed=3)
+        assert block.rows == [4], "requests with seeds share a pass as well"
+    block.rows.clear()
+    with serving(graph_of(block), limits=Limits(max_batch=4, batch_wait=0.1)) as url:
         all_at_once(url, rows(3, 3))
         assert block.rows == [3, 3], "never more rows than asked for"
 

@@ -107,6 +107,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_for_ever_and_not_asked_f
 
     graph = graph_of(Block.wrap(slow, inputs={"x": "tensor"}, outputs={"y": "tensor"}))
     with serving(graph) as url:
+        assert torch.equal(node(url).run({"x": X})["y"], X) and turns == [1]
         with pytest.raises(EndpointError, match=r"gave no answer within 0.05 s"):
             node(url, timeout=0.05).run({"x": X})
         pipeline = Pipeline("p")
@@ -116,7 +117,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_for_ever_and_not_asked_f
             pipeline.run({"x": X})
         with pytest.raises((RunTimeoutError, EndpointError), match=r"no answer within|time limit"):
             node(url).run({"x": X}, timeout=0.05)
-    assert 1 <= len(turns) <= 3, "each was asked for once at most"
+    assert len(turns) <= 1 + 3, "each was asked for once at most"
 
 
 def test_the_key_comes_from_the_environment_and_is_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

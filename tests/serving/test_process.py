@@ -34,7 +34,7 @@ class Served:
     def end(self, how: signal.Signals) -> int:
         """Ends the process, and gives its exit status."""
         self.process.send_signal(how)
-        status = self.process.wait(timeout=30)
+        status = self.process.wait(timeout=60)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status

@@ -120,7 +120,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(scale: str) -> No
 
 def test_a_body_of_unknown_length_is_read_up_to_the_limit(scale: str) -> None:
     parts = urlsplit(scale)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     try:
         connection.request("POST", "/run", body=iter([b"x" * 60_000] * 2), headers={"Content-Type": CONTENT_TYPE}, encode_chunked=True)
         assert connection.getresponse().status == 413
@@ -131,7 +131,7 @@ def test_a_body_of_unknown_length_is_read_up_to_the_limit(scale: str) -> None:
 def test_a_body_that_never_ends_is_given_up_on() -> None:
     with serving(graph_of("serving_test/scale", "scale", factor=3.0), limits=Limits(read_timeout=0.5)) as url:
         parts = urlsplit(url)
-        with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+        with socket.create_connection((parts.hostname, parts.port), timeout=120) as connection:
             head = f"POST /run HTTP/1.1\r\nHost: x\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: 1000\r\n\r\n"
             connection.sendall(head.encode() + b"x" * 10)
             assert b" 408 " in connection.recv(4096).split(b"\r\n")[0]
@@ -198,9 +198,9 @@ def test_runs_go_on_at_once_up_to_the_limit_and_the_rest_waits_or_is_sent_away()
             time.sleep(0.005)
         status, answer = run(url, inputs={"x": torch.ones(1)})
         assert status == 503 and "come back later" in answer["error"]["message"]
-        block.meeting.wait(timeout=20)
+        block.meeting.wait(timeout=60)
         assert first.result()[0] == 200
-        block.meeting.wait(timeout=20)
+        block.meeting.wait(timeout=60)
         waiting[0].join()
 
 
@@ -244,13 +244,13 @@ def test_a_run_whose_caller_hangs_up_is_stopped(accept: str) -> None:
                 time.sleep(0.005)
         while call(url, "/health", None, method="GET")[1]["running"]:
             time.sleep(0.01)
-    assert len(turns) < 1000
+    assert len(turns) < 10_000
 
 
 def test_a_stream_tells_each_turn_and_then_the_answer() -> None:
     with serving(slow_loop([])) as url:
         parts = urlsplit(url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
         headers = {"Content-Type": CONTENT_TYPE, "Accept": STREAM_TYPE}
         connection.request("POST", "/run", body({"inputs": {"x": torch.zeros(1)}, "num_loop_steps": 3}), headers)
         answer = connection.getresponse()
@@ -277,7 +277,7 @@ def test_a_world_is_given_an_episode_and_streams_its_stages() -> None:
     expected = list(tiny_world().stream(State(**FULL), seed=5))
     with serving(tiny_world()) as url:
         parts = urlsplit(url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
         connection.request("POST", "/run", body({"state": FULL, "seed": 5}), {"Content-Type": CONTENT_TYPE, "Accept": STREAM_TYPE})
         answer = connection.getresponse()
         entries = list(frames(iter(lambda: answer.read(4096), b""), "stream"))

@@ -7,14 +7,14 @@ import struct
 
 import pytest
 
-from tests.integrations.api.waiting import wait_until
+from tests.waiting import wait_until
 from wgtorch.testing import Reply, ScriptedServer
 
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_it_knows_who_left_before_the_end(reset: bool) -> None:
     with ScriptedServer() as server:
-        server.script(Reply("a long answer that never ends", drip=0.01))
+        server.script(Reply("a long answer that never ends", drip=0.3))
         with _asked(server) as client:
             assert client.recv(1)
             if reset:  # closed with no word of it, so that the next write fails
@@ -30,6 +30,14 @@ def test_who_stays_did_not_leave() -> None:
             while client.recv(4096):
                 pass
         assert not server.requests[0].left
+
+
+def test_an_answer_comes_once_what_it_waits_for_is_true() -> None:
+    with ScriptedServer(lambda seen: Reply("here", until=lambda: server.most_at_once == 2)) as server, _asked(server) as first:
+        wait_until(lambda: server.requests)
+        assert server.requests[0].ended is None
+        with _asked(server) as second:
+            assert first.recv(12) == second.recv(12) == b"HTTP/1.1 200"
 
 
 def _asked(server: ScriptedServer) -> socket.socket:

@@ -193,24 +193,25 @@ def test_an_interrupt_before_the_first_step_ends_at_once_and_says_so(tmp_path: P
 
 def test_a_worker_outlives_a_first_signal_to_all_processes_of_a_job() -> None:
     context = torch.multiprocessing.get_context("fork")
-    is_ready = context.Event()
-    worker = context.Process(target=_works, args=(is_ready,))
+    is_ready, was_told = context.Event(), context.Event()
+    worker = context.Process(target=_works, args=(is_ready, was_told))
     worker.start()
     assert is_ready.wait(60)
     os.kill(worker.pid, signal.SIGINT)  # type: ignore[arg-type]
     worker.terminate()
-    worker.join(1)
-    assert worker.is_alive()
+    assert was_told.wait(60) and worker.is_alive()
     worker.terminate()
     worker.join(60)
     assert worker.exitcode == -signal.SIGTERM
 
 
-def _works(is_ready: Any) -> None:
+def _works(is_ready: Any, was_told: Any) -> None:
     begin_worker(0, rank=0)
     is_ready.set()
     while True:
         time.sleep(0.05)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the next one ends it
+            was_told.set()
 
 
 def test_a_loss_that_is_no_number_leaves_weights_and_checkpoints_as_they_were(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_signal_to_the_command_ends_its_training_with_a_checkpoint(number: int
         time.sleep(0.2)
     (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)  # a terminal's Ctrl-C comes to all
     try:
-        assert process.wait(timeout=120) == 128 + number
+        assert process.wait(timeout=300) == 128 + number
     finally:  # nothing of it is left, also where it failed
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -46,7 +46,7 @@ def test_a_shared_block_frozen_at_one_place_trains_as_in_one_process_over_both_s
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(ROOT), folder=str(tmp_path / "run")))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
     torch.manual_seed(0)
@@ -186,7 +186,7 @@ def test_plain_ddp_waits_for_nothing_that_no_gradient_reaches(tmp_path: Path) ->
         for rank in (0, 1)
     ]
     for process in started:
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said.decode()[-2000:]
 
     from wgtorch import lora

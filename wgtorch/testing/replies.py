@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ class Reply:
         code: of the error.
         headers: more of them.
         delay: seconds before the first byte.
+        until: asked again and again before that, until it is true.
         drip: seconds between pieces of the body.
         hang: never answer.
         cut: close the connection after so many pieces of a stream, or bytes of another body.
@@ -41,6 +42,7 @@ class Reply:
     code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    until: Callable[[], object] | None = None
     drip: float = 0.0
     hang: bool = False
     cut: int | None = None

@@ -67,14 +67,14 @@ class ScriptedServer:
     def start(self) -> Self:
         """Begins to listen, at a free port."""
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(60)
         return self
 
     def stop(self) -> None:
         """Ends all connections."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(60)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -135,6 +135,8 @@ class ScriptedServer:
 
     async def _answer(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         reply = self._reply(seen)
+        while reply.until is not None and not reply.until():
+            await asyncio.sleep(_LOOK / 4)
         if reply.delay or self.delay:
             await asyncio.sleep(reply.delay or self.delay)
         if reply.hang:

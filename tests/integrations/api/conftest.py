@@ -40,7 +40,7 @@ def build(server: ScriptedServer) -> Build:
     def build(block_type: str = "llm", **config: Any) -> Block:
         protocol = config.get("provider", "anthropic" if block_type.endswith("anthropic") else "openai")
         url = server.anthropic_url if protocol == "anthropic" else server.url
-        given = {"model_id": "tiny", "endpoint_url": url, "backoff": 0.01, "timeout": 10.0, **config}
+        given = {"model_id": "tiny", "endpoint_url": url, "backoff": 0.01, "timeout": 60.0, **config}
         return BlockRegistry.build({"block_type": block_type, "config": given})
 
     return build

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integrations.api.waiting import wait_until
+from tests.waiting import at_some_pace, wait_until
 from wgtorch import Graph
 from wgtorch.core.errors import AnswerFormatError, ApiAnswerError, ApiContentError, ApiError, ApiTransportError
 from wgtorch.testing import Reply, ScriptedServer
@@ -190,8 +190,11 @@ def test_refusals_stay_refusals(server: ScriptedServer, build) -> None:
 
 
 def test_a_stream_may_take_as_long_as_it_gives_something(server: ScriptedServer, build) -> None:
-    server.script(Reply("one two three four", drip=0.15))
-    assert "".join(build(timeout=0.4, retries=0).stream(prompt="x")) == "one two three four"
+    def check(limit: float) -> None:
+        server.script(Reply("one two three four", drip=0.4 * limit))
+        assert "".join(build(timeout=limit, retries=0).stream(prompt="x")) == "one two three four"
+
+    at_some_pace(check, 0.4, 2.0, 10.0)
     server.script(Reply("one two three four", drip=1.0))
     with pytest.raises(ApiTransportError, match="no whole answer in time"):
         list(build(timeout=0.4, retries=0).stream(prompt="x"))

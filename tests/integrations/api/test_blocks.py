@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.integrations.api.waiting import wait_until
+from tests.waiting import wait_until
 from wgtorch import BlockRegistry, Graph
 from wgtorch.core.errors import (
     AnswerFormatError,
@@ -112,7 +112,7 @@ def test_callbacks_are_told_of_a_text_as_it_comes(server: ScriptedServer, build,
 
 
 def test_leaving_a_stream_hangs_up(server: ScriptedServer, build) -> None:
-    server.script(Reply("one two three four five six seven", drip=0.05))
+    server.script(Reply("one two three four five six seven", drip=1.0))
     for piece in build().stream(prompt="count"):
         assert piece == "one"
         break
@@ -121,7 +121,7 @@ def test_leaving_a_stream_hangs_up(server: ScriptedServer, build) -> None:
 
 
 def test_a_list_of_prompts_gives_a_list_and_the_calls_overlap(server: ScriptedServer, build) -> None:
-    server.delay = 0.1
+    server.respond = lambda seen: Reply(seen.prompt, until=lambda: server.most_at_once == 6)
     out = build()(prompt=[f"number {n}" for n in range(6)])
     assert out["text"] == [f"number {n}" for n in range(6)] and len(out["usage"]) == 6
     assert server.most_at_once == 6

@@ -66,7 +66,7 @@ def test_money_that_does_not_add_up_to_the_last_bit_keeps_nobody_waiting() -> No
     for _ in range(3):
         asyncio.run(asked(guard, Budget(), share, share))
     with pytest.raises(BudgetError, match="0.3 money is spent"):
-        asyncio.run(asyncio.wait_for(asked(guard, Budget(money=0.3), share, share), 5))
+        asyncio.run(asyncio.wait_for(asked(guard, Budget(money=0.3), share, share), 60))
 
 
 def test_who_is_cancelled_while_waiting_lets_the_next_one_in() -> None:
@@ -78,7 +78,7 @@ def test_who_is_cancelled_while_waiting_lets_the_next_one_in() -> None:
         await asyncio.sleep(0.01)
         first.cancel()
         guard.charge(Spent(1, 100), Spent(1, 10))
-        await asyncio.wait_for(second, 5)
+        await asyncio.wait_for(second, 60)
 
     asyncio.run(many())
     assert guard.spent == Spent(2, 60)
@@ -100,8 +100,7 @@ def test_no_token_is_spent_beyond_a_budget_with_pictures(server, build, max_toke
 
 @pytest.mark.parametrize("max_tokens", [60, None])
 def test_64_threads_pass_no_budget_together(server, build, max_tokens: int | None) -> None:
-    server.delay = 0.01
-    server.respond = lambda seen: Reply("fine", tokens=(40, 60))
+    server.respond = lambda seen: Reply("fine", tokens=(40, 60), until=lambda: len(server.requests) == 1 or server.most_at_once > 1)
     llm = build(budget={"tokens": 2000}, max_tokens=max_tokens, limits={"in_flight": 64})
 
     def one(number: int) -> int:

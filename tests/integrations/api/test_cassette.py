@@ -198,7 +198,7 @@ def test_two_processes_ask_each_question_once(server: ScriptedServer, tape: Path
     server.respond = lambda seen: f"answer {len(server.requests)} to {seen.prompt}"
     command = [sys.executable, "-c", _ASKS, server.url, str(tape), "40"]
     pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate("go\n", timeout=120)[0] for process in pair]
+    told = [process.communicate("go\n", timeout=300)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0]
     assert told[0] == told[1] and len(server.requests) == 40 == len({seen.prompt for seen in server.requests})
 
@@ -259,7 +259,7 @@ def test_the_claim_of_a_process_that_was_killed_dies_with_it(server: ScriptedSer
         found: list[str] = []
         asks = threading.Thread(target=copy_context().run, args=(lambda: found.extend(build()(prompt=["x", "y"])["text"]),), daemon=True)
         asks.start()
-        asks.join(30)
+        asks.join(60)
     process.communicate()
     assert found == ["x", "y"]
     assert [path.name for path in tape.parent.iterdir() if "lock" in path.name] == []

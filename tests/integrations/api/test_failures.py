@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.integrations.api.waiting import wait_until
+from tests.waiting import at_some_pace, wait_until
 from wgtorch import Graph
 from wgtorch.core.errors import (
     ApiAnswerError,
@@ -78,8 +78,12 @@ def test_a_storm_of_errors_is_weathered_or_told(server: ScriptedServer, build, b
 @BOTH
 def test_a_server_that_hangs_is_given_up_and_asked_again(server: ScriptedServer, build, block_type: str) -> None:
     server.respond = lambda seen: "fine"
-    server.script(Reply(hang=True))
-    assert build(block_type, timeout=0.3)(prompt="x")["text"] == "fine"
+
+    def check(limit: float) -> None:
+        server.script(Reply(hang=True))
+        assert build(block_type, timeout=limit)(prompt="x")["text"] == "fine"
+
+    at_some_pace(check, 0.3, 3.0, 15.0)
     server.script(Reply(hang=True))
     with pytest.raises(ApiTransportError, match="no whole answer in time"):
         build(block_type, timeout=0.3, retries=0)(prompt="x")
@@ -87,8 +91,12 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(server: ScriptedServer,
 
 def test_a_slow_drip_does_not_hold_a_call_for_ever(server: ScriptedServer, build) -> None:
     server.respond = lambda seen: "fine"
-    server.script(Reply("a long answer that never ends", drip=0.02))
-    assert build(timeout=0.4)(prompt="x")["text"] == "fine"
+
+    def check(limit: float) -> None:
+        server.script(Reply("a long answer that never ends", drip=0.3))
+        assert build(timeout=limit)(prompt="x")["text"] == "fine"
+
+    at_some_pace(check, 0.4, 3.0, 15.0)
     wait_until(lambda: server.requests[0].ended)
     assert server.requests[0].left
 

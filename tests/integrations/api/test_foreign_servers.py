@@ -67,7 +67,7 @@ def served(command: list[str], folder: Path, health: str, **environment: str) ->
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")

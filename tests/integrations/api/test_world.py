@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.integrations.api.answering_world import respond, world_of
+from tests.waiting import at_some_pace
 from wgtorch import BlockRegistry, World
 from wgtorch.core.errors import (
     AnswerFormatError,
@@ -65,21 +66,18 @@ TROUBLES = {
 @pytest.mark.parametrize("place", ["JSON Schema", "images/generations", "image_url"])
 def test_whatever_happens_the_world_pauses_and_goes_on_as_if_it_had_not(build, calm, trouble: str, place: str) -> None:
     reply, kind = TROUBLES[trouble]
-    struck: list[Seen] = []
 
-    def respond_once_wrong(seen: Seen) -> Reply | str:
-        if not struck and place in seen.path + seen.content.decode("latin-1"):
-            struck.append(seen)
-            return reply
-        return respond(seen)
-
-    with ScriptedServer(respond_once_wrong) as server:
-        world = world_of(build, endpoint_url=server.url, retries=0, timeout=1.5)
-        with pytest.raises(kind):
+    def check(limit: float) -> None:
+        seen: list[Seen] = []
+        with ScriptedServer(struck([reply], place, seen)) as server:
+            world = world_of(build, endpoint_url=server.url, retries=0, timeout=limit)
+            with pytest.raises(kind):
+                world.run(num_steps=2, seed=5)
             world.run(num_steps=2, seed=5)
-        world.run(num_steps=2, seed=5)
-        # Nothing was asked for twice but what failed: its siblings brought their answers, and those were kept.
-        assert same(episode(world), calm[0]) and len(server.requests) == calm[1] + 1
+            # Nothing was asked for twice but what failed: its siblings brought their answers, and those were kept.
+            assert same(episode(world), calm[0]) and len(server.requests) == calm[1] + 1
+
+    at_some_pace(check, *limits_of(trouble))
 
 
 PROTOCOLS = {
@@ -105,7 +103,7 @@ def struck(replies: Sequence[Reply], place: str, seen: list[Seen]) -> Callable[[
     left = list(replies)
 
     def answer(request: Seen) -> Reply | str:
-        if left and place in request.content.decode("latin-1"):
+        if left and place in request.path + request.content.decode("latin-1"):
             seen.append(request)
             return left.pop(0)
         return respond(request)
@@ -121,33 +119,40 @@ def each(troubles: Iterable[str]) -> list[tuple[str, str]]:
     return [(trouble, protocol) for trouble in troubles for protocol in SLOW.get(trouble, PROTOCOLS)]
 
 
-def timeout_of(trouble: str) -> float:
+def limits_of(trouble: str) -> tuple[float, ...]:
     """Long enough for a busy machine, short where it has to pass."""
-    return 1.5 if trouble in SLOW else 20.0
+    return (1.5, 6.0, 15.0) if trouble in SLOW else (60.0,)
 
 
 @pytest.mark.parametrize(("trouble", "protocol"), each(PASSING))
 def test_what_passes_is_weathered_and_the_world_finishes_as_if_it_had_not_been(build, calm, trouble: str, protocol: str) -> None:
-    seen: list[Seen] = []
-    with ScriptedServer(struck(PASSING[trouble], "JSON Schema", seen)) as server:
-        texts = {**PROTOCOLS[protocol], "endpoint_url": server.anthropic_url if "anthropic" in protocol else server.url}
-        world = world_of(build, texts=texts, endpoint_url=server.url, timeout=timeout_of(trouble))
-        world.run(num_steps=2, seed=5)
-        assert same(episode(world), calm[0]) and len(seen) == len(PASSING[trouble]) and len(server.requests) == calm[1] + len(seen)
+    def check(limit: float) -> None:
+        seen: list[Seen] = []
+        with ScriptedServer(struck(PASSING[trouble], "JSON Schema", seen)) as server:
+            texts = {**PROTOCOLS[protocol], "endpoint_url": server.anthropic_url if "anthropic" in protocol else server.url}
+            world = world_of(build, texts=texts, endpoint_url=server.url, timeout=limit)
+            world.run(num_steps=2, seed=5)
+            assert same(episode(world), calm[0]) and len(seen) == len(PASSING[trouble]) and len(server.requests) == calm[1] + len(seen)
+
+    at_some_pace(check, *limits_of(trouble))
 
 
 @pytest.mark.parametrize(("trouble", "protocol"), [*each(["half an answer", "a refusal", "a lost key"]), ("silence", "anthropic")])
 def test_every_protocol_pauses_the_world_with_everything_kept(build, calm, trouble: str, protocol: str) -> None:
     reply, kind = {**TROUBLES, "half an answer": (Reply("one two three four", cut=3), ApiTransportError)}[trouble]
-    seen: list[Seen] = []
-    with ScriptedServer(struck([reply], "JSON Schema", seen)) as server:
-        texts = {**PROTOCOLS[protocol], "endpoint_url": server.anthropic_url if "anthropic" in protocol else server.url}
-        world = world_of(build, texts=texts, endpoint_url=server.url, retries=0, timeout=timeout_of(trouble))
-        with pytest.raises(kind):
+
+    def check(limit: float) -> None:
+        seen: list[Seen] = []
+        with ScriptedServer(struck([reply], "JSON Schema", seen)) as server:
+            texts = {**PROTOCOLS[protocol], "endpoint_url": server.anthropic_url if "anthropic" in protocol else server.url}
+            world = world_of(build, texts=texts, endpoint_url=server.url, retries=0, timeout=limit)
+            with pytest.raises(kind):
+                world.run(num_steps=2, seed=5)
+            assert world.state.intent is not None and world.state.recipe is None
             world.run(num_steps=2, seed=5)
-        assert world.state.intent is not None and world.state.recipe is None
-        world.run(num_steps=2, seed=5)
-        assert same(episode(world), calm[0]) and len(seen) == 1 and len(server.requests) == calm[1] + 1
+            assert same(episode(world), calm[0]) and len(seen) == 1 and len(server.requests) == calm[1] + 1
+
+    at_some_pace(check, *limits_of(trouble))
 
 
 @pytest.mark.parametrize("spent", [{"calls": 4}, {"calls": 11}, {"tokens": 700}, {"money": 0.85}])
