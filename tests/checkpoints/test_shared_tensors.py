@@ -45,6 +45,25 @@ class Scores(Block):
         return self.head(x)
 
 
+@register_block("test/conjugates")
+class Conjugates(Block):
+    """Numbers, and what views of the same memory read there."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        numbers = torch.tensor([1 + 2j, 3 - 1j])
+        self.register_buffer("numbers", numbers)
+        self.register_buffer("conjugates", numbers.conj())
+        self.register_buffer("again", numbers.view(2))
+        self.register_buffer("imaginary", numbers.imag)
+        self.register_buffer("negative", numbers.conj().imag)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 def tied_graph() -> Graph:
     graph = Graph("tied")
     graph.add_node(Words(), "words")
@@ -113,3 +132,11 @@ def test_wrong_ties_are_refused(tmp_path: Path, ties: Any, words: str) -> None:
     path = write_tree(seal({**tree, "manifest.json": json.dumps(content).encode()}), tmp_path / "forged")
     with pytest.raises(CheckpointError, match=words):
         Graph.load(path)
+
+
+def test_a_conjugate_view_is_not_what_it_is_a_view_of(tmp_path: Path) -> None:
+    block = Conjugates()
+    block.save(tmp_path / "block")
+    loaded = Block.load(tmp_path / "block")
+    for name, value in block.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)

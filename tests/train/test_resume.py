@@ -15,10 +15,13 @@ import torch
 
 pytest.importorskip("lightning")
 
+from lightning.pytorch import Callback
+
 from tests.train.toys import FLOW, PICTURES, Linear, backbone, chain, losses, run_settings
 from wgtorch import Block, Graph
-from wgtorch.core.errors import CheckpointError
+from wgtorch.core.errors import CheckpointError, ConfigError, TrainingError
 from wgtorch.train.fitting import fit
+from wgtorch.train.folders import read_training
 from wgtorch.train.trainable import Trainable
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +191,68 @@ def test_killed_and_taken_up_again_from_the_command_line(tmp_path: Path) -> None
     assert 0 < len(after) < 120
     assert after == {step: straight[step] for step in after}
     assert max(after) == 119
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "rate"),
+    [
+        ({}, {"lr": 0.01}, 0.01),
+        ({}, {"weight_decay": 0.5, "betas": (0.5, 0.9)}, 0.05),
+        ({"schedule": {"type": "constant", "warmup": 2}}, {"lr": 0.01, "schedule": {"type": "constant", "warmup": 2}}, 0.01),
+        ({"schedule": "cosine"}, {}, 0.05),
+        ({}, {"schedule": "linear"}, 0.05 * 2 / 8),
+        ({"schedule": {"type": torch.optim.lr_scheduler.StepLR, "step_size": 100}}, {"weight_decay": 0.5}, 0.05),
+    ],
+)
+def test_settings_of_the_optimizer_are_those_of_the_resumed_run(before: Any, now: Any, rate: float, tmp_path: Path) -> None:
+    plain = {"type": "adamw", "lr": 0.05}
+    fit(target(), run_settings(optimizer={**plain, **before}, trainer={"max_steps": 4}), tmp_path / "first")
+    trainer = {"max_steps": 8, "limit_train_batches": 6}
+    seen: list[dict[str, Any]] = []
+
+    class Sees(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            seen.append(dict(trainer.optimizers[0].param_groups[0]))
+
+    settings = run_settings(optimizer={**plain, **now}, trainer=trainer, callbacks=[Sees()])
+    resumed = fit(target(), settings, tmp_path / "second", resume=tmp_path / "first")
+    assert len(seen) == 4
+    assert seen[1]["lr"] == pytest.approx(rate, abs=1e-9)
+    for key in ("weight_decay", "betas"):
+        assert seen[0][key] == now.get(key, resumed.optimizers().defaults[key])  # type: ignore[union-attr]
+    moments = torch.load(tmp_path / "second/checkpoints/last/training/state.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    assert int(moments[0]["step"]) == 8, "what the optimizer had learned goes on"
+
+
+def test_an_optimizer_of_another_sort_is_refused(tmp_path: Path) -> None:
+    fit(target(), run_settings(optimizer={"type": "sgd", "lr": 0.05}, trainer={"max_steps": 2}), tmp_path / "first")
+    with pytest.raises(ConfigError, match=r"AdamW needs betas, eps, which the checkpoint to go on with was written without"):
+        fit(target(), run_settings(optimizer="adamw"), tmp_path / "second", resume=tmp_path / "first")
+    scheduled = {"type": "sgd", "lr": 0.05, "schedule": {"type": torch.optim.lr_scheduler.StepLR, "step_size": 2}}
+    fit(target(), run_settings(optimizer=scheduled, trainer={"max_steps": 2}), tmp_path / "third")
+    with pytest.raises(ConfigError, match=r"lr: found 0.1, and the checkpoint to go on with began with 0.05, from which StepLR goes on"):
+        fit(target(), run_settings(optimizer={**scheduled, "lr": 0.1}), tmp_path / "fourth", resume=tmp_path / "third")
+
+
+def test_a_place_in_other_data_is_refused_but_between_epochs(tmp_path: Path) -> None:
+    def run(steps: dict[str, int], batch_size: int, where: str, resume: str | None = None, seed: int = 0) -> Trainable:
+        data = {"type": "train_toys/numbers", "batch_size": batch_size}
+        settings = run_settings(data=data, optimizer={"type": "sgd", "lr": 0.05}, trainer={"max_steps": -1, **steps}, seed=seed)
+        return fit(target(), settings, tmp_path / where, resume=tmp_path / resume if resume else None)
+
+    run({"max_steps": 2}, 2, "middle")
+    with pytest.raises(ConfigError, match=r"after 2 batches of an epoch, .*in a batch of all processes: 2, now 4; batches: 12"):
+        run({"max_steps": 4}, 4, "other", "middle")
+    with pytest.raises(ConfigError, match=r"seed: 0, now 3"):
+        run({"max_steps": 4}, 2, "other", "middle", seed=3)
+    run({"max_epochs": 1}, 2, "end")
+    assert run({"max_epochs": 2}, 4, "longer", "end").trainer.global_step == 12 + 6
+
+
+def test_another_number_of_accumulated_batches_is_refused_in_their_midst(tmp_path: Path) -> None:
+    plain = {"optimizer": {"type": "sgd", "lr": 0.05}, "checkpoint": {"every": 1, "keep": 9}}
+    fit(target(), run_settings(**plain, trainer={"max_steps": 2, "accumulate_grad_batches": 2}), tmp_path / "first")
+    middle = tmp_path / "first/checkpoints/best-000001"
+    assert read_training(middle)["gradients"]
+    with pytest.raises(TrainingError, match=r"in the middle of an accumulation of 2 batches, and trainer.accumulate_grad_batches is 3"):
+        fit(target(), run_settings(**plain, trainer={"max_steps": 4, "accumulate_grad_batches": 3}), tmp_path / "second", resume=middle)

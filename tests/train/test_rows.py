@@ -42,8 +42,15 @@ def test_rows_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
 
 def test_a_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n')
-    with pytest.raises(ConfigError, match=r"rows.jsonl:2 is no JSON"):
+    with pytest.raises(ConfigError, match=r"rows.jsonl, line 2: is no JSON"):
         Rows(file=str(tmp_path / "rows.jsonl"))
     (tmp_path / "rows.jsonl").write_text("[1]\n")
-    with pytest.raises(ConfigError, match=r"rows.jsonl:1 is \[1\]; expected an object"):
+    with pytest.raises(ConfigError, match=r"rows.jsonl, line 1: found '\[1\]'; expected \{\"prompt\""):
         Rows(file=str(tmp_path / "rows.jsonl"))
+
+
+def test_a_text_may_hold_any_character_and_a_file_begin_with_a_mark(tmp_path: Path) -> None:
+    texts = ["two\u2028lines", "a next\x85line", "plain"]
+    lines = "\r\n".join(f'{{"prompt": "{text}", "label": 1}}' for text in texts)
+    (tmp_path / "rows.jsonl").write_bytes(lines.encode("utf-8-sig"))
+    assert [row["prompt"] for row in Rows(file=str(tmp_path / "rows.jsonl")).train()] == texts  # type: ignore[attr-defined]

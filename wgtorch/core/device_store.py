@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from wgtorch.core.checkpoint.shared_tensors import place_in_memory
+
 
 class Store(Protocol):
     """Where models compute and where they wait."""
@@ -88,7 +90,7 @@ class DeviceStore:
         moved: dict[Any, Tensor] = {}  # views of one memory, as of weights that are tied by it, stay views of one
         for tensor in tensors:
             data = tensor.data
-            key = (data.data_ptr(), data.dtype, data.shape, data.stride(), data.device) if data.numel() else id(tensor)
+            key = place_in_memory(tensor)
             if key not in moved:
                 moved[key] = move(data)
             _set_data(tensor, moved[key])

@@ -49,10 +49,10 @@ class GradientGroup:
         if gradients and total > 0 and total != parts:
             torch._foreach_mul_(gradients, parts / total)
 
-    def state(self, parameters: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
-        """What a checkpoint holds in the middle of a group: the sums so far, of each process."""
+    def state(self, parameters: Mapping[str, nn.Parameter], parts: int) -> list[dict[str, Any]]:
+        """What a checkpoint holds in the middle of a group of so many batches: the sums so far, of each process."""
         sums = {name: whole_tensor(value.grad).detach().cpu() for name, value in parameters.items() if value.grad is not None}
-        own = {"counts": list(self._counts), "sums": sums}
+        own = {"counts": list(self._counts), "sums": sums, "parts": parts}
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return [own]
         every: list[Any] = [None] * torch.distributed.get_world_size()
@@ -63,7 +63,7 @@ class GradientGroup:
         """Takes up what :meth:`state` gave; it is put back before the next batch."""
         self._saved = state
 
-    def restore(self, parameters: Callable[[], Mapping[str, nn.Parameter]], rank: int, world_size: int) -> None:
+    def restore(self, parameters: Callable[[], Mapping[str, nn.Parameter]], rank: int, world_size: int, parts: int) -> None:
         """Puts sums that a checkpoint held back into the parameters, which are asked for in that case alone."""
         if self._saved is None:
             return
@@ -73,6 +73,11 @@ class GradientGroup:
                 "go on with as many, or from another checkpoint"
             )
         own, self._saved, named = self._saved[rank], None, parameters()
+        if own.get("parts", parts) != parts:
+            raise TrainingError(
+                f"the checkpoint was written in the middle of an accumulation of {own['parts']} batches, and "
+                f"trainer.accumulate_grad_batches is {parts}; go on with as many, or from another checkpoint"
+            )
         self._counts = list(own["counts"])
         for name, value in own["sums"].items():
             like = named[name]

@@ -27,7 +27,7 @@ from wgtorch.lora.add_remove import add as add_lora
 from wgtorch.train.colours import begin_with_colours
 from wgtorch.train.data.base import Data
 from wgtorch.train.export import Export
-from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in
+from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in, read_training
 from wgtorch.train.interrupts import Interrupts, begin_worker
 from wgtorch.train.loggers import log_settings, loggers_of
 from wgtorch.train.objective import Objective
@@ -120,7 +120,7 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     with _quiet():
         interrupts = Interrupts()
         trainer = make_trainer(trainable, settings, folder, held_out=held_out, interrupts=interrupts)
-        _end_by_steps(trainer, data, seed)
+        _end_by_steps(trainer, data, seed, start)
         log_settings(trainer.loggers, {key: value for key, value in settings.items() if key != "callbacks"})
         with interrupts.heard(trainer):
             trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)
@@ -243,15 +243,24 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
         raise ConfigError(f"trainer: {error}") from error
 
 
-def _end_by_steps(trainer: pl.Trainer, data: Data, seed: int) -> None:
-    """Counts the steps of ``max_epochs``, so that a resumed run ends where one that was never stopped does."""
+def _end_by_steps(trainer: pl.Trainer, data: Data, seed: int, start: Path | None) -> None:
+    """Counts the steps of ``max_epochs``, so that a resumed run ends where one that was never stopped does.
+
+    Epochs that were of other batches, before a checkpoint between two epochs, count with the steps that they took.
+    """
     epochs, steps = trainer.max_epochs, trainer.max_steps
     if epochs is None or epochs < 0:
         return
-    batches = len(data.loaders(seed=seed, rank=0, world_size=trainer.world_size)[0])
+    loader = data.loaders(seed=seed, rank=0, world_size=trainer.world_size)[0]
     limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    wanted = epochs * -(-batches // trainer.accumulate_grad_batches)
+    batches = min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * limit)
+    each = -(-batches // trainer.accumulate_grad_batches)
+    wanted = epochs * each
+    then = {} if start is None else read_training(start)
+    place = then.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader")
+    if place and place[0].get("batching", {}).get("batches", len(loader)) != len(loader):
+        loader.load_state_dict(place[0])
+        wanted = then["global_step"] + (epochs - loader.epoch) * each
     trainer.fit_loop.epoch_loop.max_steps = wanted if steps < 0 else min(wanted, steps)
     trainer.fit_loop.max_epochs = -1
 

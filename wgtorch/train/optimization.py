@@ -181,12 +181,56 @@ class Plan:
             name = self.optimizer if isinstance(self.optimizer, str) else getattr(self.optimizer, "__name__", self.optimizer)
             raise ConfigError(f"optimizer ({name}): {error}") from error
         _fuse(optimizer)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # as schedulers note it
         if not any(schedules):
             return optimizer, None
         if (scheduler := _of_torch(schedules, optimizer)) is not None:
             return optimizer, scheduler
         factors = [schedule_from(schedule, total) if schedule else constant(total) for schedule in schedules]
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def told_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What an optimizer was told for each of its groups: all but its parameters and the learning rate of now."""
+    return [{key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups]
+
+
+def take_settings(optimizer: Any, scheduler: Any, told: list[dict[str, Any]], saved: Mapping[str, Any], step: int) -> None:
+    """Has an optimizer whose state a checkpoint gave follow the settings of now, where these are others than they were.
+
+    Args:
+        optimizer: with the state, and so the settings, of the checkpoint.
+        scheduler: of the learning rate; None for none.
+        told: the settings of now, by group.
+        saved: ``settings`` as they were, by group, and ``is_scheduled``, whether there was a scheduler.
+        step: steps that were made.
+
+    Raises:
+        ConfigError: the optimizer is of another sort, or a scheduler of PyTorch's would have to be told another learning rate.
+    """
+    follows_step = isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+    for group, now, then in zip(optimizer.param_groups, told, saved["settings"], strict=True):
+        if missing := sorted(now.keys() - group.keys() - {"initial_lr"}):
+            raise ConfigError(
+                f"optimizer: {type(optimizer).__name__} needs {', '.join(missing)}, which the checkpoint to go on with was written "
+                "without, by another optimizer; go on with that one, or begin a new training with the weights in the checkpoint"
+            )
+        changed = {key: value for key, value in now.items() if then.get(key, value) != value}
+        if scheduler is not None and not follows_step and "initial_lr" in changed:
+            raise ConfigError(
+                f"optimizer.lr: found {now['initial_lr']}, and the checkpoint to go on with began with {then['initial_lr']}, from which "
+                f"{type(scheduler).__name__} goes on; give that one, or begin a new training with the weights in the checkpoint"
+            )
+        group.update(changed)
+        if scheduler is None and ("initial_lr" in changed or saved["is_scheduled"]):
+            group["lr"] = now["initial_lr"]
+    if follows_step:  # whose rate is a function of the step
+        scheduler.last_epoch = scheduler.last_epoch if saved["is_scheduled"] else step
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        for group, base, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = base * factor(scheduler.last_epoch)
+        scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
 
 
 def _fuse(optimizer: torch.optim.Optimizer) -> None:

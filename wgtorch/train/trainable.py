@@ -29,7 +29,7 @@ from wgtorch.train.frozen_outputs import FrozenOutputs
 from wgtorch.train.gradient_boundaries import check_gradients, unreachable_reason, what_trains
 from wgtorch.train.learned import learned_parameters, say_what_is_left_out
 from wgtorch.train.objective import Objective, Step, check_batch, rows_in
-from wgtorch.train.optimization import Plan
+from wgtorch.train.optimization import Plan, take_settings, told_of
 from wgtorch.train.patterns import blocks_at, patterns_of
 from wgtorch.train.patterns import freeze as freeze_places
 from wgtorch.train.patterns import train_only as train_only_places
@@ -121,6 +121,8 @@ class Trainable(pl.LightningModule):
         """True where blocks are shards of which each process holds one."""
         self._is_grouped = False
         self._norm: Tensor | None = None
+        self._told: list[dict[str, Any]] = []
+        self._saved: Mapping[str, Any] | None = None
         self._checked = False
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -176,6 +178,7 @@ class Trainable(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         total = self.trainer.estimated_stepping_batches if self._trainer is not None else float("inf")
         optimizer, scheduler = self.plan.build(self.plan.groups(self.target, self.objective), total)
+        self._told = told_of(optimizer)
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -218,7 +221,7 @@ class Trainable(pl.LightningModule):
             say_what_is_left_out(self.target, learned)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.group.restore(self._gradients, self.global_rank, self.trainer.world_size)
+        self.group.restore(self._gradients, self.global_rank, self.trainer.world_size, self.trainer.accumulate_grad_batches)
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.is_stepping = self._is_grouped  # what is summed so far would be lost among half a batch's gradients
@@ -257,8 +260,9 @@ class Trainable(pl.LightningModule):
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["optimizer_settings"] = self._told
         if self.group.is_open:
-            checkpoint["gradients"] = self.group.state(self._gradients())
+            checkpoint["gradients"] = self.group.state(self._gradients(), self.trainer.accumulate_grad_batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = self.state_dict()
@@ -268,9 +272,14 @@ class Trainable(pl.LightningModule):
         if len(checkpoint["optimizer_states"]) != 1:
             raise CheckpointError(f"the training's state: it holds {len(checkpoint['optimizer_states'])} optimizers; expected one")
         self.group.load(checkpoint.get("gradients"))
+        groups = [{"initial_lr": group["lr"], **group} for group in checkpoint["optimizer_states"][0]["param_groups"]]
+        self._saved = {"settings": checkpoint.get("optimizer_settings", groups), "is_scheduled": bool(checkpoint["lr_schedulers"])}
 
     def on_train_start(self) -> None:
         """Looks at what a checkpoint put into the optimizer: PyTorch's fused steps take it without a look."""
+        if self._saved is not None:
+            saved, self._saved = self._saved, None
+            take_settings(self.optimizers(use_pl_optimizer=False), self.lr_schedulers(), self._told, saved, self.trainer.global_step)
         for parameter, state in self.optimizers(use_pl_optimizer=False).state.items():  # type: ignore[union-attr]
             for name in _LIKE_THE_WEIGHT & set(state):
                 value = state[name]

@@ -22,13 +22,20 @@ def split_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
     for name, value in state.items():
-        key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device) if value.numel() else id(value)
+        key = place_in_memory(value)
         if key in seen:
             aliases[name] = seen[key]
         else:
             seen[key] = name
             tensors[name] = value
     return tensors, aliases
+
+
+def place_in_memory(tensor: Tensor) -> Hashable:
+    """Equal for tensors that read the same bytes as the same numbers; a conjugate view reads them as others."""
+    if not tensor.numel():
+        return id(tensor)
+    return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device, tensor.is_conj(), tensor.is_neg())
 
 
 def shared_names(named: Iterable[tuple[Name, Any]]) -> list[list[Name]]:

@@ -168,13 +168,37 @@ class Batches(DataLoader[Any]):
             self.position += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
-        return {"epoch": self.epoch, "position": self.position}
+    def _batching(self) -> dict[str, int]:
+        """What a place in an epoch is a place of."""
+        return {
+            "items": self.count,
+            "items in a batch of all processes": self.rows_in_batch * self.world_size,
+            "batches": len(self),
+            "seed": self.order.seed,
+        }
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Goes on where :meth:`state_dict` was asked."""
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, and in what."""
+        return {"epoch": self.epoch, "position": self.position, "batching": self._batching()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where :meth:`state_dict` was asked.
+
+        Raises:
+            ConfigError: that was in the midst of an epoch of other batches, where a place means other items.
+        """
+        own = self._batching()
+        then = {**own, **state.get("batching", {})}
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        if self.position >= then["batches"]:
+            self.epoch, self.position = self.epoch + 1, 0
+        if changed := [name for name in own if own[name] != then[name]] if self.position else []:
+            told = "; ".join(f"{name}: {then[name]}, now {own[name]}" for name in changed)
+            raise ConfigError(
+                f"data: the training to go on with stands after {self.position} batches of an epoch, where the same place would be other "
+                f"items ({told}). Go on with the same data, batch_size and seed, from a checkpoint between two epochs, or begin a new "
+                "training with the weights in the checkpoint"
+            )
 
 
 class _Rows(Sampler[Any]):

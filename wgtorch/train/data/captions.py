@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,22 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(_text(path).splitlines(keepends=True)), 1):
+        for number, row in enumerate(csv.DictReader(StringIO(_text(path), newline="")), 1):
             if None in row:
                 raise ConfigError(f"{path}: entry {number} has more fields than the first line; write a caption with commas in quotes")
             yield row
         return
-    for number, line in enumerate(_text(path).split("\n"), 1):  # splitlines parts captions at U+2028 too
+    yield from json_rows(path, '{"file_name": ..., "text": ...}')
+
+
+def json_rows(path: Path, expected: str) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSONL; ``expected`` shows one in errors."""
+    for number, line in enumerate(_text(path).split("\n"), 1):  # splitlines parts texts at U+2028 too
         if line.strip():
             try:
                 row = json.loads(line)
             except ValueError as error:
                 raise ConfigError(f"{path}, line {number}: is no JSON: {error}") from error
-            if not isinstance(row, Mapping):
-                raise ConfigError(f'{path}, line {number}: found {line[:40]!r}; expected {{"file_name": ..., "text": ...}}')
+            if not isinstance(row, dict):
+                raise ConfigError(f"{path}, line {number}: found {line[:40]!r}; expected {expected}")
             yield row

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.data.base import Data
+from wgtorch.train.data.captions import json_rows
 from wgtorch.train.registries import register_data
 
 
@@ -58,13 +58,4 @@ class Rows(Data):
 def _rows_of(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ConfigError(f"data.file: there is no file {path}; expected JSONL, one row a line")
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError as error:
-            raise ConfigError(f"data.file: {path}:{number} is no JSON: {error}") from error
-        if row is not None and not isinstance(row, dict):
-            raise ConfigError(f'data.file: {path}:{number} is {row!r}; expected an object, as {{"prompt": "a good film", "label": 1}}')
-        found += [row] if row is not None else []
-    return found
+    return list(json_rows(path, '{"prompt": "a good film", "label": 1}'))
