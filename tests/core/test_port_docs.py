@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+from typing import Required, TypedDict, Unpack
 
+import pytest
 from torch import Tensor
 
 from tests.blocks_for_tests import Scale
 from wgtorch import Block, Graph, Port
+from wgtorch.core.config.schema import block_schema
 from wgtorch.roles import Backbone
 
 
@@ -88,3 +91,73 @@ def test_a_description_goes_with_the_port_and_compares_with_nothing() -> None:
     assert graph.get_input_spec()["first"].description == "the first, in [0, 1]"
     assert graph.get_output_spec()["y"] == Port("y", "out", "tensor")
     assert graph.get_output_spec()["y"].description == "the mixture"
+
+
+class Sized(Block):
+    """Has a size.
+
+    Args:
+        size: how large it is.
+        unit: in which
+            unit.
+    """
+
+    def __init__(self, *, size: int, unit: str = "cm") -> None:
+        super().__init__()
+        self.size, self.unit = size, unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.size
+
+
+class Size(TypedDict, total=False):
+    size: Required[int]
+    unit: str
+
+
+class Length(TypedDict):
+    length: int
+
+
+class Coloured(Sized):
+    """Has a colour too.
+
+    Args:
+        colour: which.
+
+    Raises:
+        ValueError: never.
+    """
+
+    def __init__(self, *, colour: str = "red", **size: Unpack[Size]) -> None:
+        super().__init__(**size)
+        self.colour = colour
+
+
+class Plain(Coloured):
+    """Says nothing of its arguments."""
+
+
+def test_arguments_that_a_base_describes_need_not_be_described_again() -> None:
+    inherited = "    size: how large it is.\n    unit: in which\n        unit."
+    expected = f"Has a colour too.\n\nArgs:\n    colour: which.\n{inherited}\n\nRaises:\n    ValueError: never.\n\nPorts:"
+    assert (inspect.getdoc(Coloured) or "").startswith(expected)
+    plain = f"Says nothing of its arguments.\n\nArgs:\n{inherited}\n    colour: which.\n\nPorts:"
+    assert (inspect.getdoc(Plain) or "").startswith(plain)
+    assert (inspect.getdoc(Sized) or "").count("size:") == 1
+
+
+def test_arguments_that_are_passed_on_stand_in_the_signature_one_by_one() -> None:
+    assert list(inspect.signature(Coloured).parameters) == ["size", "unit", "colour"]
+    assert inspect.signature(Coloured).parameters["unit"].default == "cm"
+    assert Coloured(size=2).config == {"size": 2, "unit": "cm", "colour": "red"}
+    schema = block_schema(Coloured)
+    assert (schema["required"], schema["additionalProperties"], schema["properties"]["size"]["type"]) == (["size"], False, "integer")
+
+
+def test_what_is_passed_on_must_be_taken_by_the_class_above() -> None:
+    with pytest.raises(TypeError, match=r"Wrong.__init__: Length has 'length', which the class above does not take"):
+
+        class Wrong(Sized):
+            def __init__(self, **other: Unpack[Length]) -> None:
+                super().__init__(**other)  # type: ignore[call-arg]

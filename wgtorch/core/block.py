@@ -31,6 +31,7 @@ from wgtorch.core.signature import (
     input_spec_of,
     output_spec_of,
     parameters_of,
+    spell_out_inherited,
     takes_argument,
 )
 
@@ -82,6 +83,7 @@ class Block(BlockTraits, Saved, nn.Module):
         cls.wants_stream = takes_argument(cls.forward, "stream")
         if inspect.iscoroutinefunction(cls.forward):
             cls.is_async = True
+        spell_out_inherited(cls)
         if (init := cls.__dict__.get("__init__")) is not None and takes_argument(init, "checkpoint_ref"):
             cls.__init__ = with_its_weights(init)  # type: ignore[method-assign]
 

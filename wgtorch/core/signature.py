@@ -45,6 +45,35 @@ def _read_parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, .
         return ()
 
 
+def spell_out_inherited(owner: type) -> None:
+    """Has ``**name: Unpack[SomeTypedDict]`` of a class's constructor stand in its signature one by one (PEP 692).
+
+    They are the arguments of that name of the class above, with its defaults and in its order, before the class's own.
+
+    Raises:
+        TypeError: the class above does not take one of them.
+    """
+    init = owner.__dict__.get("__init__")
+    parameters = list(inspect.signature(init).parameters.values()) if init is not None else []
+    rest = next((each for each in parameters if each.kind is each.VAR_KEYWORD), None)
+    if init is None or rest is None or not str(rest.annotation).startswith("Unpack["):
+        return
+    stated = types.SimpleNamespace(__annotations__={rest.name: rest.annotation})
+    (taken,) = typing.get_args(typing.get_type_hints(stated, init.__globals__)[rest.name])
+    hints = {name: _without_required(hint) for name, hint in typing.get_type_hints(taken, include_extras=True).items()}
+    above = inspect.signature(super(owner, owner).__init__).parameters  # type: ignore[arg-type, misc]
+    if unknown := [name for name in hints if name not in above]:
+        raise TypeError(f"{owner.__name__}.__init__: {taken.__name__} has {unknown[0]!r}, which the class above does not take")
+    first, *own = [each for each in parameters if each is not rest]
+    inherited = [parameter.replace(annotation=hints[name]) for name, parameter in above.items() if name in hints]
+    init.__signature__ = inspect.Signature([first, *sorted([*inherited, *own], key=lambda each: each.kind)])
+    init.__annotations__ = {**{name: each for name, each in init.__annotations__.items() if name != rest.name}, **hints}
+
+
+def _without_required(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) in (typing.Required, typing.NotRequired) else hint
+
+
 def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) -> Spec:
     """Input ports of ``forward``: those of its signature in order, then declared ones that it takes through ``**kwargs``.
 
@@ -115,7 +144,9 @@ def arguments_with_defaults(function: Callable[..., Any]) -> frozenset[str]:
 def takes_argument(function: Callable[..., Any], name: str) -> bool:
     """True when the function has a parameter of this name."""
     code = getattr(function, "__code__", None)
-    if code is not None and not hasattr(function, "__wrapped__"):  # asked of every block class, so at a hundredth of the cost
+    if (
+        code is not None and not hasattr(function, "__wrapped__") and not hasattr(function, "__signature__")
+    ):  # asked of every block class, so at a hundredth of the cost
         return name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return any(parameter.name == name for parameter in parameters_of(function))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalArguments, IntervalGuidance
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 
@@ -23,7 +23,6 @@ class ClassifierFreeGuidance(IntervalGuidance):
 
     Args:
         scale: strength where the input ``scale`` is not fed; 1 is no guidance.
-        interval: [low, high] of the timesteps that are guided; all of them when left out.
         rescale: share of the added deviation that is taken back, in [0, 1], where the input ``rescale`` is not fed; see
             :func:`rescale_to`.
     """
@@ -31,8 +30,8 @@ class ClassifierFreeGuidance(IntervalGuidance):
     rows_are_samples = True
     inputs: Mapping[str, Any] = {"rescale": Port(dtype="number", description="share of the added deviation that is taken back, in [0, 1]")}
 
-    def __init__(self, *, scale: float = 2.0, interval: list[float] | None = None, rescale: float = 0.0) -> None:
-        super().__init__(scale, interval, rescale)
+    def __init__(self, *, scale: float = 2.0, **rest: Unpack[IntervalArguments]) -> None:
+        super().__init__(scale=scale, **rest)
 
     def forward(
         self,

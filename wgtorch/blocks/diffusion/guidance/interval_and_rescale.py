@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -62,6 +62,13 @@ def _is_traced(timestep: float | Tensor) -> bool:
     return isinstance(timestep, Tensor) and torch.compiler.is_compiling()
 
 
+class IntervalArguments(TypedDict, total=False):
+    """When and how far :class:`IntervalGuidance` guides, which blocks of guidance pass on to it."""
+
+    interval: list[float] | None
+    rescale: float
+
+
 class IntervalGuidance(Guidance):
     """Guidance within an interval of timesteps; outside it the conditional prediction passes unchanged.
 
@@ -70,13 +77,13 @@ class IntervalGuidance(Guidance):
     Args:
         scale: strength where the input ``scale`` is not fed.
         interval: [low, high] of the timesteps that are guided; all of them when left out.
-        rescale: see :func:`rescale_to`.
+        rescale: share of the added deviation that is taken back, in [0, 1]; see :func:`rescale_to`.
     """
 
     inputs: Mapping[str, Any] = {"timestep": TIMESTEP}
     uses_global_rng = False
 
-    def __init__(self, scale: float, interval: list[float] | None, rescale: float) -> None:
+    def __init__(self, *, scale: float, interval: list[float] | None = None, rescale: float = 0.0) -> None:
         super().__init__()
         where = type(self).__name__
         check_interval(interval, f"{where}.interval")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance, per_sample
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalArguments, IntervalGuidance, per_sample
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 
@@ -42,10 +42,7 @@ class PerpendicularNegative(IntervalGuidance):
     """Guidance with a negative prompt of which only what is perpendicular to the prompt counts; see :func:`perp_neg`.
 
     Args:
-        scale: strength where the input ``scale`` is not fed.
         negative_scale: share of the negative direction where the input ``negative_scale`` is not fed.
-        interval: [low, high] of the timesteps that are guided; all of them when left out.
-        rescale: share of the added deviation that is taken back, in [0, 1].
     """
 
     inputs: Mapping[str, Any] = {
@@ -53,10 +50,8 @@ class PerpendicularNegative(IntervalGuidance):
         "negative_scale": Port(dtype="number", description="share of the negative direction"),
     }
 
-    def __init__(
-        self, *, scale: float = 7.5, negative_scale: float = 1.0, interval: list[float] | None = None, rescale: float = 0.0
-    ) -> None:
-        super().__init__(scale, interval, rescale)
+    def __init__(self, *, scale: float = 7.5, negative_scale: float = 1.0, **rest: Unpack[IntervalArguments]) -> None:
+        super().__init__(scale=scale, **rest)
         self.negative_scale = negative_scale
 
     def forward(

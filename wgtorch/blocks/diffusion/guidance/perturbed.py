@@ -7,13 +7,20 @@ are combined.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.guidance.cfg import cfg
-from wgtorch.blocks.diffusion.guidance.interval_and_rescale import IntervalGuidance, check_interval, is_outside, per_sample, within
+from wgtorch.blocks.diffusion.guidance.interval_and_rescale import (
+    IntervalArguments,
+    IntervalGuidance,
+    check_interval,
+    is_outside,
+    per_sample,
+    within,
+)
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
@@ -55,8 +62,8 @@ def self_attention_guidance(
 class _ThirdPrediction(IntervalGuidance):
     """Guidance away from a worse prediction, beside classifier-free guidance or alone."""
 
-    def __init__(self, scale: float, other_scale: float, interval: list[float] | None, rescale: float) -> None:
-        super().__init__(scale, interval, rescale)
+    def __init__(self, *, scale: float, other_scale: float, **rest: Unpack[IntervalArguments]) -> None:
+        super().__init__(scale=scale, **rest)
         self.other_scale = other_scale
 
     def other(self, scale: float | Tensor | None, like: Tensor) -> float | Tensor:
@@ -84,8 +91,6 @@ class PerturbedAttention(_ThirdPrediction):
     Args:
         scale: strength of classifier-free guidance where the input ``scale`` is not fed.
         perturbed_scale: strength of this, where the input of the name is not fed.
-        interval: [low, high] of the timesteps that are guided; all of them when left out.
-        rescale: share of the added deviation that is taken back, in [0, 1].
         perturbed_interval: [low, high] of the timesteps in which this guides beside the other; all of ``interval`` when left out.
     """
 
@@ -99,11 +104,10 @@ class PerturbedAttention(_ThirdPrediction):
         *,
         scale: float = 5.0,
         perturbed_scale: float = 3.0,
-        interval: list[float] | None = None,
-        rescale: float = 0.0,
         perturbed_interval: list[float] | None = None,
+        **rest: Unpack[IntervalArguments],
     ) -> None:
-        super().__init__(scale, perturbed_scale, interval, rescale)
+        super().__init__(scale=scale, other_scale=perturbed_scale, **rest)
         check_interval(perturbed_interval, "PerturbedAttention.perturbed_interval")
         self.perturbed_interval = perturbed_interval
 
@@ -148,8 +152,6 @@ class SelfAttention(_ThirdPrediction):
     Args:
         scale: strength of classifier-free guidance where the input ``scale`` is not fed.
         degraded_scale: strength of this, where the input of the name is not fed.
-        interval: [low, high] of the timesteps that are guided; all of them when left out.
-        rescale: share of the added deviation that is taken back, in [0, 1].
     """
 
     inputs: Mapping[str, Any] = {
@@ -157,10 +159,8 @@ class SelfAttention(_ThirdPrediction):
         "degraded_scale": Port(dtype="number", description="strength of the guidance away from it"),
     }
 
-    def __init__(
-        self, *, scale: float = 7.5, degraded_scale: float = 0.75, interval: list[float] | None = None, rescale: float = 0.0
-    ) -> None:
-        super().__init__(scale, degraded_scale, interval, rescale)
+    def __init__(self, *, scale: float = 7.5, degraded_scale: float = 0.75, **rest: Unpack[IntervalArguments]) -> None:
+        super().__init__(scale=scale, other_scale=degraded_scale, **rest)
 
     def forward(
         self,

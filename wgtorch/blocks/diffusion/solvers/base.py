@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -87,6 +87,16 @@ class Coefficients:
         else:  # where a loop is unrolled into a compiled graph
             row, following = self.table[iteration].unbind(), self.timesteps[iteration + 1]
         return Iteration(NoiseLevel(*row[:2]), row[2:], following, iteration + 1 == self.stop, self.is_stochastic)
+
+
+class GridArguments(TypedDict, total=False):
+    """Arguments of :class:`GridSolver`, which solvers pass on to it."""
+
+    num_steps: int | None
+    prediction: str
+    clip: float | None
+    threshold: dict[str, float] | None
+    schedule: dict[str, Any] | None
 
 
 class GridSolver(Solver):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import StochasticSolver, Timestep
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, StochasticSolver, Timestep
 from wgtorch.blocks.diffusion.solvers.formulas import ddim_coefficients, ddim_step
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
@@ -22,29 +22,14 @@ class DDIM(StochasticSolver):
     """Denoising diffusion implicit models (Song et al. 2020, https://arxiv.org/abs/2010.02502).
 
     Args:
-        num_steps: see :class:`GridSolver`.
-        prediction: what the backbone predicts.
         eta: share of DDPM's noise that is added, in [0, 1]; None leaves it to the input ``eta``, 0 where that is not fed.
-        clip: limit of |x0|.
-        threshold: for dynamic thresholding.
         rederive_epsilon: with a limited x0, eps is what that leaves of x, instead of the predicted one.
-        schedule: settings of its own grid.
     """
 
     inputs: Mapping[str, Any] = {"eta": Port(dtype="number", description="share of DDPM's noise that is added, in [0, 1]")}
 
-    def __init__(
-        self,
-        *,
-        num_steps: int | None = None,
-        prediction: str = "epsilon",
-        eta: float | None = 0.0,
-        clip: float | None = None,
-        threshold: dict[str, float] | None = None,
-        rederive_epsilon: bool = False,
-        schedule: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=schedule)
+    def __init__(self, *, eta: float | None = 0.0, rederive_epsilon: bool = False, **grid: Unpack[GridArguments]) -> None:
+        super().__init__(**grid)
         if eta is not None and not 0 <= eta <= 1:
             raise ValueError(f"DDIM.eta: found {eta}, expected a number from 0 to 1")
         self.eta = eta

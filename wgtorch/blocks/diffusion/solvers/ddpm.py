@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import variance_from
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, StochasticSolver
 from wgtorch.blocks.diffusion.solvers.formulas import SMALLEST_VARIANCE, ddpm_step, posterior_mean_coefficients, posterior_variance
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
@@ -24,27 +24,13 @@ class DDPM(StochasticSolver):
     """Ancestral sampling (Ho et al. 2020, https://arxiv.org/abs/2006.11239).
 
     Args:
-        num_steps: see :class:`GridSolver`.
-        prediction: what the backbone predicts.
         variance: of the noise: ``fixed_small``, the posterior's; ``fixed_large``, all that is added between the two levels; or
             ``learned_range``, between them where ``pred``, then [B, 2 C, ...], says in its second half (Nichol & Dhariwal
             2021, https://arxiv.org/abs/2102.09672, eq. 15).
-        clip: limit of |x0|.
-        threshold: for dynamic thresholding.
-        schedule: settings of its own grid.
     """
 
-    def __init__(
-        self,
-        *,
-        num_steps: int | None = None,
-        prediction: str = "epsilon",
-        variance: str = "fixed_small",
-        clip: float | None = None,
-        threshold: dict[str, float] | None = None,
-        schedule: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=schedule)
+    def __init__(self, *, variance: str = "fixed_small", **grid: Unpack[GridArguments]) -> None:
+        super().__init__(**grid)
         if variance not in VARIANCES:
             raise ValueError(f"DDPM.variance: found {variance!r}, expected one of {', '.join(VARIANCES)}")
         self.variance = variance

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, one_before
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, one_before
 from wgtorch.blocks.diffusion.solvers.formulas import dpmpp_2m_coefficients, dpmpp_2m_step
 from wgtorch.core.block import register_block
 
@@ -22,31 +22,17 @@ class MultistepDPM(GridSolver):
     """What the solvers of this family share: they remember x0, and know when first order is better.
 
     Args:
-        num_steps: see :class:`GridSolver`.
-        prediction: what the backbone predicts.
         variant: ``midpoint`` or ``heun``; see :func:`~wgtorch.blocks.diffusion.solvers.formulas.dpmpp_2m_coefficients`.
         lower_order_final: the last of fewer than 15 steps is of first order.
         euler_at_final: the last step always is. (A step that ends at the data is in any case.)
-        clip: limit of |x0|.
-        threshold: for dynamic thresholding.
-        schedule: settings of its own grid.
     """
 
     memory = 1
 
     def __init__(
-        self,
-        *,
-        num_steps: int | None = None,
-        prediction: str = "epsilon",
-        variant: str = "midpoint",
-        lower_order_final: bool = True,
-        euler_at_final: bool = False,
-        clip: float | None = None,
-        threshold: dict[str, float] | None = None,
-        schedule: dict[str, Any] | None = None,
+        self, *, variant: str = "midpoint", lower_order_final: bool = True, euler_at_final: bool = False, **grid: Unpack[GridArguments]
     ) -> None:
-        super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=schedule)
+        super().__init__(**grid)
         if variant not in VARIANTS:
             raise ValueError(f"{type(self).__name__}.variant: found {variant!r}, expected one of {', '.join(VARIANTS)}")
         self.variant = variant

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, StochasticSolver
 from wgtorch.blocks.diffusion.solvers.formulas import consistency_coefficients, lcm_step
 from wgtorch.core.block import register_block
 
@@ -20,27 +20,14 @@ class LCM(StochasticSolver):
     """Multistep consistency sampling for latent consistency models (Luo et al. 2023, https://arxiv.org/abs/2310.04378).
 
     Args:
-        num_steps: see :class:`GridSolver`.
-        prediction: what the backbone predicts.
         timestep_scaling: see :func:`~wgtorch.blocks.diffusion.solvers.formulas.consistency_coefficients`; None takes the data as it
             is predicted, as k-diffusion's samplers do.
-        clip: limit of |x0|.
-        threshold: for dynamic thresholding.
         schedule: settings of its own grid; of convention ``lcm`` where left out.
     """
 
-    def __init__(
-        self,
-        *,
-        num_steps: int | None = None,
-        prediction: str = "epsilon",
-        timestep_scaling: float | None = 10.0,
-        clip: float | None = None,
-        threshold: dict[str, float] | None = None,
-        schedule: dict[str, Any] | None = None,
-    ) -> None:
-        own = {"convention": "lcm", "num_steps": 4, **(schedule or {})}
-        super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=own)
+    def __init__(self, *, timestep_scaling: float | None = 10.0, **grid: Unpack[GridArguments]) -> None:
+        grid["schedule"] = {"convention": "lcm", "num_steps": 4, **(grid.get("schedule") or {})}
+        super().__init__(**grid)
         self.timestep_scaling = timestep_scaling
 
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:

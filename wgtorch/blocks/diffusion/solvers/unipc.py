@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, one_before
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, one_before
 from wgtorch.blocks.diffusion.solvers.formulas import (
     linear_combination,
     unipc_correct,
@@ -31,15 +31,10 @@ class UniPC(GridSolver):
     many predictions of the data as its order.
 
     Args:
-        num_steps: see :class:`GridSolver`.
-        prediction: what the backbone predicts.
         order: 1, 2 or 3.
         variant: ``bh1`` or ``bh2``.
         lower_order_final: the last step is of first order, the one before of second. (One that ends at the data is of first in any case.)
         without_corrector: steps after which x is not corrected.
-        clip: limit of |x0|.
-        threshold: for dynamic thresholding.
-        schedule: settings of its own grid.
     """
 
     keeps_x0 = True
@@ -47,17 +42,13 @@ class UniPC(GridSolver):
     def __init__(
         self,
         *,
-        num_steps: int | None = None,
-        prediction: str = "epsilon",
         order: int = 2,
         variant: str = "bh2",
         lower_order_final: bool = True,
         without_corrector: list[int] | None = None,
-        clip: float | None = None,
-        threshold: dict[str, float] | None = None,
-        schedule: dict[str, Any] | None = None,
+        **grid: Unpack[GridArguments],
     ) -> None:
-        super().__init__(num_steps=num_steps, prediction=prediction, clip=clip, threshold=threshold, schedule=schedule)
+        super().__init__(**grid)
         if order not in (1, 2, 3):
             raise ValueError(f"UniPC.order: found {order}, expected 1, 2 or 3")
         if variant not in VARIANTS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, GeneratorRng, Rng
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.integrations.diffusers.blocks.latent_noise import starts_whole
 from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, batch_of, given_latent
 from wgtorch.ports import IMAGE
@@ -35,9 +35,6 @@ class AutoencoderKL(ForeignModel, Codec):
     ``(z - mean) * scale / deviation`` channel by channel where it has ``latents_mean``.
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         sample: encoding draws from the posterior; False takes its mean.
     """
 
@@ -61,10 +58,8 @@ class AutoencoderKL(ForeignModel, Codec):
         "latent": Port(dtype="latent", optional=True, description="encoded pictures [B, C, h, w], scaled as the backbone takes them"),
     }
 
-    def __init__(
-        self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = True
-    ) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+    def __init__(self, *, sample: bool = True, **source: Unpack[ModelSource]) -> None:
+        super().__init__(**source)
         self.sample = sample
 
     @property
@@ -171,18 +166,12 @@ class AutoencoderKL(ForeignModel, Codec):
 
 @register_block("codec/autoencoder_tiny")
 class AutoencoderTiny(AutoencoderKL):
-    """``AutoencoderTiny`` of diffusers (https://github.com/madebyollin/taesd): small and fast, and it draws nothing when it encodes.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``AutoencoderTiny`` of diffusers (https://github.com/madebyollin/taesd): small and fast, and it draws nothing when it encodes."""
 
     model_class = "AutoencoderTiny"
 
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype, sample=False)
+    def __init__(self, **source: Unpack[ModelSource]) -> None:
+        super().__init__(sample=False, **source)
 
     def _posterior(self, image: Tensor) -> Any:
         latent = super()._posterior(image)
@@ -191,13 +180,7 @@ class AutoencoderTiny(AutoencoderKL):
 
 @register_block("codec/autoencoder_dc")
 class AutoencoderDC(AutoencoderTiny):
-    """``AutoencoderDC`` of diffusers, 32 pixels to a latent's side (https://arxiv.org/abs/2410.10733); it draws nothing when it encodes.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``AutoencoderDC`` of diffusers, 32 pixels to a latent's side (https://arxiv.org/abs/2410.10733); it draws nothing when it encodes."""
 
     model_class = "AutoencoderDC"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, given_latent
 
 _ONE_AT_A_TIME = threading.Lock()  # the model keeps the frames before in itself while it works
@@ -26,9 +26,6 @@ class AutoencoderKLWan(ForeignModel, Block):
     Latents are those that the diffusion model works on: normalised channel by channel with the numbers of the model's config.
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         sample: encoding draws from the posterior; False takes its mode.
     """
 
@@ -45,10 +42,8 @@ class AutoencoderKLWan(ForeignModel, Block):
         "latent": Port(dtype="latent", optional=True, description="encoded videos [B, C, T, h, w]"),
     }
 
-    def __init__(
-        self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = False
-    ) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+    def __init__(self, *, sample: bool = False, **source: Unpack[ModelSource]) -> None:
+        super().__init__(**source)
         self.sample = sample
 
     @property

@@ -15,13 +15,7 @@ from wgtorch.integrations.diffusers.patches import pack, unpack
 
 @register_block("backbone/chroma_transformer")
 class ChromaTransformer(TextTransformer):
-    """``ChromaTransformer2DModel`` of diffusers, which predicts a flow (Chroma, https://huggingface.co/lodestones/Chroma).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``ChromaTransformer2DModel`` of diffusers, which predicts a flow (Chroma, https://huggingface.co/lodestones/Chroma)."""
 
     model_class = "ChromaTransformer2DModel"
     patch = PATCH

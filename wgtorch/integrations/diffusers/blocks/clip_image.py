@@ -24,11 +24,6 @@ class CLIPImage(ForeignModel, Embedder):
     """``CLIPVisionModelWithProjection`` of transformers: pictures to vectors in the space of CLIP's texts.
 
     Pictures are brought to the model's size, cut to a square and normalised here, with operations that let gradients through.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     library = "transformers"

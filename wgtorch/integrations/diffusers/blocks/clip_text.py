@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
 from wgtorch.core.port import Port
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.ports import ATTENTION_MASK, POOLED, TOKENS
 from wgtorch.roles import Conditioner
 
@@ -22,9 +22,6 @@ class CLIPText(ForeignModel, Conditioner):
     """``CLIPTextModel`` of transformers, or ``CLIPTextModelWithProjection``: ids to embeddings.
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         projection: True for the model with a projection, whose output ``pooled`` is projected.
         layer: ``last`` takes the last layer, normalised (Stable Diffusion 1 and 2); ``penultimate`` the one before as it is (XL).
     """
@@ -39,18 +36,10 @@ class CLIPText(ForeignModel, Conditioner):
     }
     outputs: Mapping[str, Any] = {"pooled": POOLED}
 
-    def __init__(
-        self,
-        *,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        projection: bool = False,
-        layer: str = "last",
-    ) -> None:
+    def __init__(self, *, projection: bool = False, layer: str = "last", **source: Unpack[ModelSource]) -> None:
         if layer not in LAYERS:
             raise ValueError(f"CLIPText.layer: found {layer!r}, expected one of {', '.join(LAYERS)}")
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        super().__init__(**source)
         self.projection = projection
         self.layer = layer
 

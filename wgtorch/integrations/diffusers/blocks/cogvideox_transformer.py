@@ -22,11 +22,6 @@ class CogVideoXTransformer(ForeignBackbone):
     """``CogVideoXTransformer3DModel`` of diffusers, which predicts v (https://arxiv.org/abs/2408.06072).
 
     Channels come before frames here, as everywhere; where the patches lie is told to the model inside.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "CogVideoXTransformer3DModel"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import CONDITION, CONDITIONING_SCALE, LATENT, PARTS, PROGRESS, TEXT_EMBEDS, TIME_IDS, TIMESTEP
 from wgtorch.roles import Adapter
@@ -28,9 +28,6 @@ class ControlNet(ForeignModel, Adapter):
         graph.run({"prompt": "a house", "control_image": edges})
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         scale: of what it contributes, where the input ``conditioning_scale`` is not fed.
         start: share of the steps after which it begins to contribute, in [0, 1].
         end: share of the steps after which it no longer does, in [0, 1].
@@ -60,19 +57,10 @@ class ControlNet(ForeignModel, Adapter):
         "guess_mode": "guess_mode",
     }
 
-    def __init__(
-        self,
-        *,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        scale: float = 1.0,
-        start: float = 0.0,
-        end: float = 1.0,
-    ) -> None:
+    def __init__(self, *, scale: float = 1.0, start: float = 0.0, end: float = 1.0, **source: Unpack[ModelSource]) -> None:
         if not 0 <= start < end <= 1:
             raise ConfigError(f"ControlNet: start {start} and end {end}; expected 0 <= start < end <= 1, shares of the steps")
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        super().__init__(**source)
         self.scale = scale
         self.start = start
         self.end = end

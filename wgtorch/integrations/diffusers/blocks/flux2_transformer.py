@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.foreign import ModelSource
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import GUIDANCE, HEIGHT, MU, NUM_STEPS, NUM_TOKENS, WIDTH
@@ -27,11 +28,6 @@ class Flux2Transformer(ForeignBackbone):
     """``Flux2Transformer2DModel`` of diffusers, which predicts a flow (FLUX.2, https://github.com/black-forest-labs/flux2).
 
     A latent has a channel for each of those of a patch, so that the model takes each place of it as one.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "Flux2Transformer2DModel"
@@ -139,18 +135,13 @@ class AutoencoderKLFlux2(AutoencoderKL):
     """``AutoencoderKLFlux2`` of diffusers. Its latents have four channels for each of the model's, and half as long sides.
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         sample: encoding draws from the posterior; False takes its mode, as the pipelines do.
     """
 
     model_class = "AutoencoderKLFlux2"
 
-    def __init__(
-        self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None, sample: bool = False
-    ) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype, sample=sample)
+    def __init__(self, *, sample: bool = False, **source: Unpack[ModelSource]) -> None:
+        super().__init__(sample=sample, **source)
 
     @property
     def factor(self) -> int:

@@ -22,13 +22,7 @@ from wgtorch.roles import Adapter
 
 
 class TransformerControlNet(ForeignModel, Adapter):
-    """A control picture beside a transformer, whose blocks it adds to (Zhang et al. 2023, https://arxiv.org/abs/2302.05543).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """A control picture beside a transformer, whose blocks it adds to (Zhang et al. 2023, https://arxiv.org/abs/2302.05543)."""
 
     uses_global_rng = False
     inputs: Mapping[str, Any] = {
@@ -49,11 +43,6 @@ class FluxControlNet(TransformerControlNet):
     """``FluxControlNetModel`` of diffusers: a control picture beside a FLUX.1.
 
     It sees the prompt alone; what it gives is for both sides of a guided batch.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "FluxControlNetModel"

@@ -25,11 +25,6 @@ class FluxTransformer(ForeignBackbone):
     """``FluxTransformer2DModel`` of diffusers, which predicts a flow (FLUX.1, https://github.com/black-forest-labs/flux).
 
     Latents are pictures on both sides; the patches that the model takes, and where they lie, are made inside.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "FluxTransformer2DModel"

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import nn
@@ -16,6 +16,14 @@ from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.pool import now_building
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class ModelSource(TypedDict, total=False):
+    """Arguments of :class:`ForeignModel`, which blocks around a model pass on to it."""
+
+    model: dict[str, Any] | None
+    checkpoint_ref: str | None
+    dtype: str | None
 
 
 class ForeignModel(Block):

@@ -15,13 +15,7 @@ from wgtorch.roles import Backbone
 
 
 class ForeignBackbone(ForeignModel, Backbone):
-    """A backbone that a library holds; what it is called with is looked at before.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """A backbone that a library holds; what it is called with is looked at before."""
 
     uses_global_rng = False
     rows_are_samples = True
@@ -52,13 +46,7 @@ class ForeignBackbone(ForeignModel, Backbone):
 
 
 class TextTransformer(ForeignBackbone):
-    """A transformer of pictures that is told a text, and where that ends.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """A transformer of pictures that is told a text, and where that ends."""
 
     patch: int | None = None
     """Latents to a side of what the model takes as one; its config says so where None."""
@@ -86,13 +74,7 @@ class TextTransformer(ForeignBackbone):
 
 
 class DistilledTransformer(TextTransformer):
-    """One that may have been distilled, and then takes the scale of guidance as an input.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """One that may have been distilled, and then takes the scale of guidance as an input."""
 
     inputs: Mapping[str, Any] = {"guidance": GUIDANCE}
 

@@ -17,13 +17,7 @@ TRAINED_STEPS = 1000.0
 
 @register_block("backbone/hunyuan_video_transformer")
 class HunyuanVideoTransformer(ForeignBackbone):
-    """``HunyuanVideoTransformer3DModel`` of diffusers, which predicts the flow of a video (https://arxiv.org/abs/2412.03603).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``HunyuanVideoTransformer3DModel`` of diffusers, which predicts the flow of a video (https://arxiv.org/abs/2412.03603)."""
 
     model_class = "HunyuanVideoTransformer3DModel"
     axes = ("T", "H", "W")

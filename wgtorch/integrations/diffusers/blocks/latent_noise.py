@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -24,6 +24,16 @@ def starts_whole(progress: Any) -> bool:
         return False
     grid = getattr(progress, "grid", None)
     return progress.iteration == 0 if grid is None else len(grid) == grid.total
+
+
+class SizeArguments(TypedDict, total=False):
+    """Arguments of :class:`SizedNoise`, which blocks of noise pass on to it."""
+
+    channels: Required[int]
+    factor: Required[int]
+    patch: int
+    height: Required[int]
+    width: Required[int]
 
 
 class SizedNoise(Noise):
@@ -51,7 +61,7 @@ class SizedNoise(Noise):
     }
     outputs: Mapping[str, Any] = {"noise": NOISE}
 
-    def __init__(self, *, channels: int, factor: int, patch: int, height: int, width: int) -> None:
+    def __init__(self, *, channels: int, factor: int, patch: int = 1, height: int, width: int) -> None:
         super().__init__()
         self.channels = channels
         self.factor = factor
@@ -91,10 +101,6 @@ class LatentNoise(SizedNoise):
     The noise is given, or drawn for each sample by its own generator.
 
     Args:
-        channels: of the latents.
-        factor: pixels to a latent's side.
-        height: of the pictures in pixels, where the input is not fed.
-        width: likewise.
         whole_from_noise: a loop over the whole grid starts from noise alone, whatever the image (inpainting).
         patch: latents to a side of what the backbone takes as one; sides are multiples of it, and ``latents`` may come as such
             patches too.
@@ -113,16 +119,12 @@ class LatentNoise(SizedNoise):
     def __init__(
         self,
         *,
-        channels: int,
-        factor: int,
-        height: int,
-        width: int,
         whole_from_noise: bool = False,
-        patch: int = 1,
         draws_for_masked: bool = False,
         starts_at_latents: bool = False,
+        **size: Unpack[SizeArguments],
     ) -> None:
-        super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
+        super().__init__(**size)
         self.whole_from_noise = whole_from_noise
         self.draws_for_masked = draws_for_masked
         self.starts_at_latents = starts_at_latents

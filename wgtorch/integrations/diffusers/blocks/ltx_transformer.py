@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
+from wgtorch.integrations.diffusers.blocks.foreign import ModelSource
 from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbone, moments
 from wgtorch.ports import ATTENTION_MASK, VIDEO_LATENT
 
@@ -18,9 +19,6 @@ class LTXTransformer(ForeignBackbone):
     """``LTXVideoTransformer3DModel`` of diffusers, which predicts a flow (https://arxiv.org/abs/2501.00103).
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         frames: frames to a latent's, and
         factor: pixels to a latent's side, of the autoencoder beside it: where a latent lies, the model is told in pixels and seconds.
     """
@@ -33,16 +31,8 @@ class LTXTransformer(ForeignBackbone):
         "latent": VIDEO_LATENT,
     }
 
-    def __init__(
-        self,
-        *,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        frames: int = 8,
-        factor: int = 32,
-    ) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+    def __init__(self, *, frames: int = 8, factor: int = 32, **source: Unpack[ModelSource]) -> None:
+        super().__init__(**source)
         self.frames = frames
         self.factor = factor
 

@@ -24,11 +24,6 @@ class Lumina2Transformer(TextTransformer):
     """``Lumina2Transformer2DModel`` of diffusers, which predicts a flow (Lumina-Image 2, https://arxiv.org/abs/2503.21758).
 
     The model counts time the other way round, and so predicts the flow with the other sign; here both are as of other flows.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "Lumina2Transformer2DModel"
@@ -61,7 +56,7 @@ class Lumina2Guidance(IntervalGuidance):
     }
 
     def __init__(self, *, scale: float = 4.0) -> None:
-        super().__init__(scale, None, 0.0)
+        super().__init__(scale=scale)
 
     def forward(
         self,

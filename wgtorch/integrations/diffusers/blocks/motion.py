@@ -20,14 +20,7 @@ from wgtorch.ports import GUIDANCE_SCALE, IMAGE, NOISE_AUG_STRENGTH, NUM_FRAMES,
 
 @register_block("conditioner/clip_picture")
 class CLIPPicture(VisionModel):
-    """``CLIPVisionModelWithProjection`` of transformers: what a picture shows, as one token.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-        processor: settings of ``CLIPImageProcessor``: mean and deviation of pixels; that class's own where left out.
-    """
+    """``CLIPVisionModelWithProjection`` of transformers: what a picture shows, as one token."""
 
     model_class = "CLIPVisionModelWithProjection"
     inputs: Mapping[str, Any] = {"image": IMAGE}
@@ -168,7 +161,7 @@ class FrameGuidance(IntervalGuidance):
     }
 
     def __init__(self, *, scale: float = 3.0) -> None:
-        super().__init__(scale, None, 0.0)
+        super().__init__(scale=scale)
 
     def forward(
         self,

@@ -96,13 +96,7 @@ class FitPicture(Block):
 
 @register_block("diffusers/sized_picture")
 class SizedPicture(FitPicture):
-    """The same, which also tells the size that it has come to.
-
-    Args:
-        multiple: of pixels that sides must have.
-        height: pixels where the input is not fed; the picture's own where left out.
-        width: likewise.
-    """
+    """The same, which also tells the size that it has come to."""
 
     outputs: Mapping[str, Any] = {"height": HEIGHT, "width": WIDTH}
 

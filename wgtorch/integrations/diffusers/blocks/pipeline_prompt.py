@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, require, suggest
 from wgtorch.core.port import Port
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.ports import ATTENTION_MASK, MAX_SEQUENCE_LENGTH, TEXT
 from wgtorch.roles import Conditioner
 
@@ -56,9 +56,6 @@ class PipelinePrompt(ForeignModel, Conditioner):
         pipeline: its class.
         kind: class of the text encoder in transformers.
         folder: with the tokenizer's files.
-        model: the text encoder's config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         length: tokens, where the input ``max_sequence_length`` is not fed; the pipeline's own default where left out.
     """
 
@@ -76,21 +73,11 @@ class PipelinePrompt(ForeignModel, Conditioner):
     }
     outputs: Mapping[str, Any] = {"attention_mask": ATTENTION_MASK}
 
-    def __init__(
-        self,
-        *,
-        pipeline: str,
-        kind: str,
-        folder: str,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        length: int | None = None,
-    ) -> None:
+    def __init__(self, *, pipeline: str, kind: str, folder: str, length: int | None = None, **source: Unpack[ModelSource]) -> None:
         for name, known, given in (("pipeline", PIPELINES, pipeline), ("kind", MODELS, kind)):
             if given not in known:
                 raise ConfigError(f"PipelinePrompt.{name}: found {given!r}; {suggest(given, known)}")
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        super().__init__(**source)
         self.pipeline = pipeline
         self.length = length
         self.tokenizer: Any = None

@@ -15,13 +15,7 @@ from wgtorch.ports import ATTENTION_MASK
 
 @register_block("backbone/pixart_transformer")
 class PixArtTransformer(ForeignBackbone):
-    """``PixArtTransformer2DModel`` of diffusers, which predicts noise (PixArt-alpha, https://arxiv.org/abs/2310.00426, and sigma).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``PixArtTransformer2DModel`` of diffusers, which predicts noise (PixArt-alpha, https://arxiv.org/abs/2310.00426, and sigma)."""
 
     model_class = "PixArtTransformer2DModel"
     inputs: Mapping[str, Any] = {

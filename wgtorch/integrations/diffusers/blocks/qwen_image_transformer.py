@@ -20,13 +20,7 @@ TRAINED_STEPS = 1000
 
 @register_block("backbone/qwen_image_transformer")
 class QwenImageTransformer(DistilledTransformer):
-    """``QwenImageTransformer2DModel`` of diffusers, which predicts a flow (https://arxiv.org/abs/2508.02324).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``QwenImageTransformer2DModel`` of diffusers, which predicts a flow (https://arxiv.org/abs/2508.02324)."""
 
     model_class = "QwenImageTransformer2DModel"
     patch = PATCH
@@ -66,14 +60,7 @@ class QwenImageGuidance(ClassifierFreeGuidance):
 
 @register_block("codec/autoencoder_kl_qwen_image")
 class AutoencoderKLQwenImage(AutoencoderKL):
-    """``AutoencoderKLQwenImage`` of diffusers: a video's autoencoder on one frame.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-        sample: encoding draws from the posterior; False takes its mean.
-    """
+    """``AutoencoderKLQwenImage`` of diffusers: a video's autoencoder on one frame."""
 
     model_class = "AutoencoderKLQwenImage"
 

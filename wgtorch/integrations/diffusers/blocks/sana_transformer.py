@@ -12,13 +12,7 @@ from wgtorch.integrations.diffusers.blocks.foreign_backbone import DistilledTran
 
 @register_block("backbone/sana_transformer")
 class SanaTransformer(DistilledTransformer):
-    """``SanaTransformer2DModel`` of diffusers, which predicts a flow with linear attention (https://arxiv.org/abs/2410.10629).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``SanaTransformer2DModel`` of diffusers, which predicts a flow with linear attention (https://arxiv.org/abs/2410.10629)."""
 
     model_class = "SanaTransformer2DModel"
 

@@ -16,13 +16,7 @@ from wgtorch.integrations.diffusers.blocks.foreign_backbone import moments
 
 @register_block("adapter/sd3_controlnet")
 class SD3ControlNet(TransformerControlNet):
-    """``SD3ControlNetModel`` of diffusers: a control picture beside a Stable Diffusion 3.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``SD3ControlNetModel`` of diffusers: a control picture beside a Stable Diffusion 3."""
 
     model_class = "SD3ControlNetModel"
 

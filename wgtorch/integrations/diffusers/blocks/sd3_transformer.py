@@ -19,13 +19,7 @@ from wgtorch.ports import ADAPTED, MAX_SEQUENCE_LENGTH, TEXT_EMBEDS
 
 @register_block("backbone/sd3_transformer")
 class SD3Transformer(ForeignBackbone):
-    """``SD3Transformer2DModel`` of diffusers, which predicts a flow (Esser et al. 2024, https://arxiv.org/abs/2403.03206).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``SD3Transformer2DModel`` of diffusers, which predicts a flow (Esser et al. 2024, https://arxiv.org/abs/2403.03206)."""
 
     model_class = "SD3Transformer2DModel"
     inputs: Mapping[str, Any] = {

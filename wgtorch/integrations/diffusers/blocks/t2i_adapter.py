@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +12,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import CONDITIONING_SCALE, ROWS
 from wgtorch.roles import Adapter
@@ -27,9 +27,6 @@ class T2IAdapter(ForeignModel, Adapter):
         graph.add_node("adapter/t2i", "sketch", config={"checkpoint_ref": "t2iadapter_sketch"})
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         scale: of what it contributes, where the input ``conditioning_scale`` is not fed.
     """
 
@@ -46,15 +43,8 @@ class T2IAdapter(ForeignModel, Adapter):
     }
     exposes: Mapping[str, str] = {"image": "adapter_image", "conditioning_scale": "adapter_conditioning_scale"}
 
-    def __init__(
-        self,
-        *,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+    def __init__(self, *, scale: float = 1.0, **source: Unpack[ModelSource]) -> None:
+        super().__init__(**source)
         self.scale = scale
 
     def forward(self, image: Any, condition: Tensor | None = None, conditioning_scale: float | None = None) -> dict[str, Any]:

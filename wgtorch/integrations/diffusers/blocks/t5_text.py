@@ -15,13 +15,7 @@ from wgtorch.roles import Conditioner
 
 @register_block("conditioner/t5_text")
 class T5Text(ForeignModel, Conditioner):
-    """``T5EncoderModel`` of transformers: ids to embeddings.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``T5EncoderModel`` of transformers: ids to embeddings."""
 
     library = "transformers"
     model_class = "T5EncoderModel"

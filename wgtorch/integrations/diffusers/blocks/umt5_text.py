@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import ConfigError, require, suggest
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.ports import ATTENTION_MASK, TOKENS
 from wgtorch.roles import Conditioner
 
@@ -21,9 +21,6 @@ class UMT5Text(ForeignModel, Conditioner):
     """``UMT5EncoderModel`` of transformers, or ``T5EncoderModel``: ids to embeddings, zeros where the text is at its end.
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         kind: class of the model.
     """
 
@@ -31,17 +28,10 @@ class UMT5Text(ForeignModel, Conditioner):
     uses_global_rng = False
     inputs: Mapping[str, Any] = {"tokens": TOKENS, "attention_mask": ATTENTION_MASK}
 
-    def __init__(
-        self,
-        *,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        kind: str = "UMT5EncoderModel",
-    ) -> None:
+    def __init__(self, *, kind: str = "UMT5EncoderModel", **source: Unpack[ModelSource]) -> None:
         if kind not in KINDS:
             raise ConfigError(f"UMT5Text.kind: found {kind!r}; {suggest(kind, KINDS)}")
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+        super().__init__(**source)
 
     @classmethod
     def _class(cls, **config: Any) -> Any:

@@ -14,13 +14,7 @@ from wgtorch.integrations.diffusers.blocks.foreign_backbone import ForeignBackbo
 
 @register_block("backbone/unet_2d")
 class UNet2D(ForeignBackbone):
-    """``UNet2DModel`` of diffusers: DDPM, score matching, and others that at most are told a class.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``UNet2DModel`` of diffusers: DDPM, score matching, and others that at most are told a class."""
 
     model_class = "UNet2DModel"
     inputs: Mapping[str, Any] = {

@@ -27,17 +27,14 @@ class UNet2DCondition(ForeignModel, Backbone):
 
     Example:
         >>> UNet2DCondition(checkpoint_ref="stable-diffusion-v1-5/unet")
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "UNet2DConditionModel"
     uses_global_rng = False
     rows_are_samples = True
     invariant_ports = ("condition",)
+    _known: tuple[Any, ...] = ()
+    """A model, and its cross-attentions."""
     inputs: Mapping[str, Any] = {
         "latent": PICTURE_LATENT,
         "text_embeds": TEXT_EMBEDS,
@@ -46,10 +43,6 @@ class UNet2DCondition(ForeignModel, Backbone):
         "perturbed": Port(dtype="list", description="names or parts of names (mid) of self-attentions that see each token alone"),
         "guidance": GUIDANCE,
     }
-
-    def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
-        self._known: tuple[Any, ...] = ()  # a model, and its cross-attentions
 
     def precompute_invariants(self, condition: Tensor | None = None, **inputs: Any) -> dict[str, Any]:
         """The condition's keys and values for every cross-attention: a loop's turns look at the same text.

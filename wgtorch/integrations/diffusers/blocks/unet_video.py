@@ -16,13 +16,7 @@ from wgtorch.ports import TEXT_EMBEDS, TIME_IDS, VIDEO_LATENT
 
 @register_block("backbone/unet_3d_condition")
 class UNet3DCondition(ForeignBackbone):
-    """``UNet3DConditionModel`` of diffusers (ModelScope, https://arxiv.org/abs/2308.06571).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``UNet3DConditionModel`` of diffusers (ModelScope, https://arxiv.org/abs/2308.06571)."""
 
     model_class = "UNet3DConditionModel"
     axes = ("T", "H", "W")
@@ -40,13 +34,7 @@ class UNet3DCondition(ForeignBackbone):
 
 @register_block("backbone/unet_motion")
 class UNetMotion(ForeignBackbone):
-    """``UNetMotionModel`` of diffusers: a UNet of pictures that motion modules move (AnimateDiff, https://arxiv.org/abs/2307.04725).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``UNetMotionModel`` of diffusers: a UNet of pictures that motion modules move (AnimateDiff, https://arxiv.org/abs/2307.04725)."""
 
     model_class = "UNetMotionModel"
     axes = ("T", "H", "W")
@@ -74,13 +62,7 @@ class UNetMotion(ForeignBackbone):
 
 @register_block("backbone/unet_spatio_temporal")
 class UNetSpatioTemporal(ForeignBackbone):
-    """``UNetSpatioTemporalConditionModel`` of diffusers (Stable Video Diffusion, https://arxiv.org/abs/2311.15127).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``UNetSpatioTemporalConditionModel`` of diffusers (Stable Video Diffusion, https://arxiv.org/abs/2311.15127)."""
 
     model_class = "UNetSpatioTemporalConditionModel"
     axes = ("T", "H", "W")

@@ -19,13 +19,7 @@ from wgtorch.ports import VIDEO
 
 
 class VideoDecoder(ForeignModel, Block):
-    """A video's autoencoder, latents to frames.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """A video's autoencoder, latents to frames."""
 
     role = "codec"
     uses_global_rng = False
@@ -63,13 +57,7 @@ class VideoDecoder(ForeignModel, Block):
 
 @register_block("codec/autoencoder_kl_ltx_video")
 class AutoencoderKLLTXVideo(VideoDecoder):
-    """``AutoencoderKLLTXVideo`` of diffusers (https://arxiv.org/abs/2501.00103).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``AutoencoderKLLTXVideo`` of diffusers (https://arxiv.org/abs/2501.00103)."""
 
     model_class = "AutoencoderKLLTXVideo"
     inputs: Mapping[str, Any] = {
@@ -105,13 +93,7 @@ class AutoencoderKLLTXVideo(VideoDecoder):
 
 @register_block("codec/autoencoder_kl_cogvideox")
 class AutoencoderKLCogVideoX(VideoDecoder):
-    """``AutoencoderKLCogVideoX`` of diffusers (https://arxiv.org/abs/2408.06072).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``AutoencoderKLCogVideoX`` of diffusers (https://arxiv.org/abs/2408.06072)."""
 
     model_class = "AutoencoderKLCogVideoX"
 
@@ -128,27 +110,14 @@ class AutoencoderKLCogVideoX(VideoDecoder):
 
 @register_block("codec/autoencoder_kl_hunyuan_video")
 class AutoencoderKLHunyuanVideo(VideoDecoder):
-    """``AutoencoderKLHunyuanVideo`` of diffusers (https://arxiv.org/abs/2412.03603).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``AutoencoderKLHunyuanVideo`` of diffusers (https://arxiv.org/abs/2412.03603)."""
 
     model_class = "AutoencoderKLHunyuanVideo"
 
 
 @register_block("codec/autoencoder_kl_frames")
 class FrameAutoencoder(AutoencoderKL):
-    """``AutoencoderKL`` of diffusers on the frames of a video, each for itself.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-        sample: encoding draws from the posterior; False takes its mean.
-    """
+    """``AutoencoderKL`` of diffusers on the frames of a video, each for itself."""
 
     frames = 1
     inputs: Mapping[str, Any] = {
@@ -192,14 +161,7 @@ class FrameAutoencoder(AutoencoderKL):
 
 @register_block("codec/autoencoder_kl_temporal_decoder")
 class AutoencoderKLTemporalDecoder(FrameAutoencoder):
-    """``AutoencoderKLTemporalDecoder`` of diffusers, which sees the frames of a video beside each other when it decodes them.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-        sample: encoding draws from the posterior; False takes its mean.
-    """
+    """``AutoencoderKLTemporalDecoder`` of diffusers, which sees the frames of a video beside each other when it decodes them."""
 
     model_class = "AutoencoderKLTemporalDecoder"
 

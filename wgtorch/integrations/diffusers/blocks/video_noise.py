@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.run.rng import Rng
-from wgtorch.integrations.diffusers.blocks.latent_noise import SizedNoise
+from wgtorch.integrations.diffusers.blocks.latent_noise import SizeArguments, SizedNoise
 from wgtorch.ports import AFTER, NUM_FRAMES
 
 
@@ -19,13 +19,8 @@ class VideoNoise(SizedNoise):
     """Noise for videos of a size in pixels and frames; given, or drawn for each sample by its own generator.
 
     Args:
-        channels: of the latents.
-        factor: pixels to a latent's side.
         frames: frames to a latent's, after the first, which is one of its own.
-        patch: latents to a side of what the backbone takes as one.
         num_frames: of the videos, where the input is not fed.
-        height: of the videos in pixels, likewise.
-        width: likewise.
         any_count: numbers of frames are rounded down to what latents have, instead of refused.
         frames_first: it is drawn frame by frame, as pipelines do whose latents have frames before channels.
     """
@@ -33,21 +28,11 @@ class VideoNoise(SizedNoise):
     inputs: Mapping[str, Any] = {"num_frames": NUM_FRAMES, "after": AFTER}
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        factor: int,
-        frames: int,
-        patch: int = 1,
-        num_frames: int,
-        height: int,
-        width: int,
-        frames_first: bool = False,
-        any_count: bool = False,
+        self, *, frames: int, num_frames: int, frames_first: bool = False, any_count: bool = False, **size: Unpack[SizeArguments]
     ) -> None:
         self.frames_first = frames_first
         self.any_count = any_count
-        super().__init__(channels=channels, factor=factor, patch=patch, height=height, width=width)
+        super().__init__(**size)
         self.frames = frames
         self.num_frames = num_frames
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
 from wgtorch.core.port import Port
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
+from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.integrations.diffusers.blocks.pictures import batch_of
 from wgtorch.ports import IMAGE
 from wgtorch.roles import Conditioner
@@ -21,24 +21,14 @@ class VisionModel(ForeignModel, Conditioner):
     """CLIP's model of pictures in transformers, and what its processor does before.
 
     Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
         processor: settings of ``CLIPImageProcessor``: size, mean, deviation; that class's own where left out.
     """
 
     library = "transformers"
     uses_global_rng = False
 
-    def __init__(
-        self,
-        *,
-        model: dict[str, Any] | None = None,
-        checkpoint_ref: str | None = None,
-        dtype: str | None = None,
-        processor: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(model=model, checkpoint_ref=checkpoint_ref, dtype=dtype)
+    def __init__(self, *, processor: dict[str, Any] | None = None, **source: Unpack[ModelSource]) -> None:
+        super().__init__(**source)
         library: Any = require("transformers", "diffusers")
         self.processor = library.CLIPImageProcessor(**(processor or {}))
 
@@ -48,12 +38,6 @@ class WanImage(VisionModel):
     """``CLIPVisionModel`` of transformers and its processor: pictures to what the last layer but one makes of them.
 
     Pictures are rounded to 8 bits first, as files have them; so no gradient reaches them.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-        processor: settings of ``CLIPImageProcessor``: size, mean, deviation; that class's own where left out.
     """
 
     model_class = "CLIPVisionModel"

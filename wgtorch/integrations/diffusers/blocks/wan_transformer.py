@@ -17,13 +17,7 @@ from wgtorch.ports import VIDEO_LATENT
 
 @register_block("backbone/wan_transformer")
 class WanTransformer(ForeignBackbone):
-    """``WanTransformer3DModel`` of diffusers, which predicts the flow of a video (Wan, https://arxiv.org/abs/2503.20314).
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
-    """
+    """``WanTransformer3DModel`` of diffusers, which predicts the flow of a video (Wan, https://arxiv.org/abs/2503.20314)."""
 
     model_class = "WanTransformer3DModel"
     axes = ("T", "H", "W")

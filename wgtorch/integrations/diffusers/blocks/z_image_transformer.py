@@ -23,11 +23,6 @@ class ZImageTransformer(TextTransformer):
     """``ZImageTransformer2DModel`` of diffusers, which predicts a flow (https://github.com/Tongyi-MAI/Z-Image).
 
     The model counts time the other way round, and so predicts the flow with the other sign; here both are as of other flows.
-
-    Args:
-        model: its config.
-        checkpoint_ref: its folder.
-        dtype: of its weights.
     """
 
     model_class = "ZImageTransformer2DModel"
@@ -57,7 +52,7 @@ class ZImageGuidance(IntervalGuidance):
     }
 
     def __init__(self, *, scale: float = 6.0) -> None:
-        super().__init__(scale, None, 0.0)
+        super().__init__(scale=scale)
 
     def forward(
         self,
