@@ -42,13 +42,13 @@ def test_stored_scenes_are_the_drawn_ones(tmp_path):
     for k in range(3):
         assert torch.equal(stored[k]["colors"], drawn[k]["colors"])
         assert torch.equal(stored[k]["rows"], drawn[k]["rows"])
-    assert store(drawn, tmp_path).colors.filename == stored.colors.filename
+    assert store(drawn, tmp_path).folder == stored.folder
 
 
 def test_pictures_hold_the_numbers_of_things_that_are_asked_for(tmp_path):
     drawn = DrawnPixelScenes(12, things=[1, 1, 4])
     assert {len(drawn.plan(k).things) for k in range(12)} == {1, 4}
-    assert store(drawn, tmp_path).colors.filename != store(DrawnPixelScenes(12), tmp_path).colors.filename
+    assert store(drawn, tmp_path).folder != store(DrawnPixelScenes(12), tmp_path).folder
 
 
 def test_painters_never_train_on_what_is_held_out():

@@ -11,9 +11,10 @@ import torch
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, parse
 from wgtorch.blocks.scenes.teller import split
 from wgtorch.train.data.base import Data
+from wgtorch.train.data.made import StoredItems
 from wgtorch.train.registries import DataRegistry, build
 from wgtorch.train.scenes.disturbing import disturb
-from wgtorch.train.scenes.drawings import DrawnScenes, StoredScenes, gather, scene_of, store
+from wgtorch.train.scenes.drawings import DrawnScenes, gather, scene_of, store
 from wgtorch.train.scenes.episodes import Episodes, story_words
 from wgtorch.train.scenes.grids import grid_of, save_png
 
@@ -53,11 +54,11 @@ def test_stored_drawings_are_the_drawn_ones(tmp_path: Path) -> None:
     for k in range(7):
         torch.testing.assert_close(stored[k], drawn[k], rtol=0, atol=0)
     (folder,) = tmp_path.iterdir()
-    before = (folder / "images.npy").stat().st_mtime_ns
+    before = (folder / "image.npy").stat().st_mtime_ns
     assert len(store(drawn, tmp_path)) == 7
-    assert (folder / "images.npy").stat().st_mtime_ns == before, "drawn again"
+    assert (folder / "image.npy").stat().st_mtime_ns == before, "drawn again"
     assert len(store(DrawnScenes(3, seed="kept", size=16), tmp_path)) == 3
-    assert isinstance(stored, StoredScenes)
+    assert isinstance(stored, StoredItems)
 
 
 def test_half_a_store_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

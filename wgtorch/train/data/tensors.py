@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.data.base import Data
@@ -35,10 +35,10 @@ class Tensors(Data):
         self.held_back = held_back
 
     def train(self) -> Dataset[Any]:
-        return _Part(self.rows, 0, len(self.rows) - self.held_back)
+        return Subset(self.rows, range(len(self.rows) - self.held_back))
 
     def validation(self) -> Dataset[Any] | None:
-        return _Part(self.rows, len(self.rows) - self.held_back, self.held_back) if self.held_back else None
+        return Subset(self.rows, range(len(self.rows) - self.held_back, len(self.rows))) if self.held_back else None
 
 
 class _Rows(Dataset[Any]):
@@ -79,16 +79,3 @@ class _Rows(Dataset[Any]):
         with safe_open(file, framework="pt") as opened:
             item: dict[str, Any] = {key: opened.get_slice(key)[row] for key in opened.keys()}  # noqa: SIM118
         return item | {key: lines[row] for key, lines in self.texts[file].items()}
-
-
-class _Part(Dataset[Any]):
-    def __init__(self, rows: _Rows, start: int, count: int) -> None:
-        self.rows, self.start, self.count = rows, start, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return self.rows[self.start + index]

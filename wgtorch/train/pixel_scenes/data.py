@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from wgtorch.blocks.pixel_scenes.conditioner import FIELDS, ROWS, encode_plan
+from wgtorch.blocks.pixel_scenes.conditioner import encode_plan
 from wgtorch.blocks.pixel_scenes.drawing.materials import FIRST, Hand
 from wgtorch.blocks.pixel_scenes.drawing.picture import draw
 from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, CELL, COLUMNS, FRONT_ROWS, FRONT_WIDTH, SIZE, any_plan
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, nearest
 from wgtorch.blocks.simulation.scene_plan import BACK, SLOTS, ScenePlan
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.train.data.base import AtLeastOne, Data
+from wgtorch.train.data.base import AtLeastOne
+from wgtorch.train.data.made import MadeData, MadeItems, StoredItems
+from wgtorch.train.data.made import store as store_items
 from wgtorch.train.registries import register_data
 
 HANDS = {"first": None, "others": Hand.other, "judge": Hand.judge}
@@ -36,7 +37,7 @@ HELD_OUT = "held out"
 Sample = dict[str, Tensor]
 
 
-class DrawnPixelScenes(Dataset[Sample]):
+class DrawnPixelScenes(MadeItems):
     """Plans by chance and their drawings, made when they are asked for: 3 ms each on one core.
 
     Args:
@@ -58,8 +59,7 @@ class DrawnPixelScenes(Dataset[Sample]):
         things: int | Sequence[int] | None = None,
         objects: float = 0.5,
     ) -> None:
-        if count < 1:
-            raise ConfigError(f"pixel_scenes: found count {count}, expected at least 1")
+        super().__init__(count, seed=seed)
         if hand not in HANDS:
             raise ConfigError(f"pixel_scenes.hand: found {hand!r}, expected one of {', '.join(HANDS)}")
         if not 0 <= objects <= 1:
@@ -67,10 +67,7 @@ class DrawnPixelScenes(Dataset[Sample]):
         numbers = () if things is None else (things,) if isinstance(things, int) else tuple(things)
         if (things is not None and not numbers) or any(type(number) is not int or not 0 <= number <= 5 for number in numbers):
             raise ConfigError(f"pixel_scenes.things: found {things!r}, expected numbers from 0 to 5, as in [1, 1, 4]")
-        self.count, self.seed, self.hand, self.held_out, self.things, self.objects = count, seed, hand, held_out, things, objects
-
-    def __len__(self) -> int:
-        return self.count
+        self.hand, self.held_out, self.things, self.objects = hand, held_out, things, objects
 
     def __getitem__(self, index: int) -> Sample:
         """`colors` uint8 [64, 64], numbers in the palette, and the plan's `rows` int8 [9, 6]."""
@@ -85,46 +82,15 @@ class DrawnPixelScenes(Dataset[Sample]):
         return self._begin(index)[0]
 
     def _begin(self, index: int) -> tuple[ScenePlan, random.Random]:
-        rng = random.Random(f"{self.seed}/{index}")
+        rng = self.rng(index)
         return any_plan(rng, held_out=self.held_out, things=self.things, objects=self.objects), rng
 
 
-class StoredPixelScenes(Dataset[Sample]):
-    """The samples of :class:`DrawnPixelScenes`, read from a folder that :func:`store` wrote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.colors, self.rows = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("colors", "rows"))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Sample:
-        return {"colors": torch.tensor(self.colors[index]), "rows": torch.tensor(self.rows[index])}
-
-
-def store(scenes: DrawnPixelScenes, root: Path, *, workers: int = 0) -> StoredPixelScenes:
-    """Draws all scenes into a folder beneath `root`, or finds them there: 4 kB a picture.
-
-    The folder is named after what decides the pictures, and has its name only when it is complete.
-    """
-    from rich.progress import track
-
+def store(scenes: DrawnPixelScenes, root: Path, *, workers: int = 0) -> StoredItems:
+    """Draws all scenes into a folder beneath `root`, or finds them there: 4 kB a picture."""
     things = scenes.things if scenes.things is None or isinstance(scenes.things, int) else "".join(map(str, scenes.things))
-    folder = root / f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{things}-{scenes.objects}_{scenes.count}"
-    if not folder.exists():
-        part = folder.with_name(f"{folder.name}.part")
-        part.mkdir(parents=True, exist_ok=True)
-        colors = np.lib.format.open_memmap(part / "colors.npy", "w+", np.uint8, (len(scenes), SIZE, SIZE))
-        rows = np.lib.format.open_memmap(part / "rows.npy", "w+", np.int8, (len(scenes), ROWS, len(FIELDS)))
-        start = 0
-        for batch in track(DataLoader(scenes, batch_size=250, num_workers=workers), f"drawing {len(scenes)} pixel scenes"):
-            stop = start + len(batch["rows"])
-            colors[start:stop], rows[start:stop] = batch["colors"].numpy(), batch["rows"].numpy()
-            start = stop
-        colors.flush()
-        rows.flush()
-        part.rename(folder)
-    return StoredPixelScenes(folder)
+    name = f"pixel-{scenes.seed}-{scenes.hand}-{scenes.held_out}-{things}-{scenes.objects}_{scenes.count}"
+    return store_items(scenes, root / name, workers=workers)
 
 
 def pictures_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
@@ -165,7 +131,7 @@ def weights_of(rows: Tensor, things: float) -> Tensor:
 
 
 @register_data("pixel_scenes")
-class PixelScenes(Data):
+class PixelScenes(MadeData):
     """Drawn pixel scenes: `image` [B, 3, 64, 64] in [0, 1], `latent`, the same in [-1, 1], and `scene`, rows [B, 9, 6] of the plans.
 
     Combinations that :func:`~wgtorch.blocks.pixel_scenes.layout.is_held_out` names are left out when the first hand draws. Every
@@ -187,8 +153,6 @@ class PixelScenes(Data):
         keep: folder that keeps the drawings; None draws for ever.
     """
 
-    fresh = True
-
     def __init__(
         self,
         *,
@@ -204,7 +168,6 @@ class PixelScenes(Data):
         style: str | None = None,
         keep: str | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
         if style is not None and style not in STYLES:
             raise ConfigError(f"pixel_scenes.style: found {style!r}; {suggest(style, STYLES)}")
         self.style = style
@@ -213,7 +176,8 @@ class PixelScenes(Data):
         held_out = False if hand == "first" else None
         self.weight = weight
         self.drawn = DrawnPixelScenes(count, seed=seed, hand=hand, held_out=held_out, things=things, objects=objects)
-        self.held_out = DrawnPixelScenes(validation, seed=HELD_OUT, hand="first", held_out=held_out)
+        held_out_scenes = DrawnPixelScenes(validation, seed=HELD_OUT, hand="first", held_out=held_out)
+        super().__init__(self.drawn, held_out_scenes, batch_size=batch_size, workers=workers)
         self.keep, self.fresh = keep, keep is None
 
     def train(self) -> Dataset[Any]:

@@ -10,16 +10,17 @@ import torch
 from torch.utils.data import Dataset
 
 from wgtorch.blocks.scenes.scene import VOCABULARY, Scene, caption, labels_of, parse, sentence
-from wgtorch.train.data.base import AtLeastOne, Data
+from wgtorch.train.data.base import AtLeastOne
+from wgtorch.train.data.made import MadeData, MadeItems, StoredItems
 from wgtorch.train.registries import register_data
-from wgtorch.train.scenes.drawings import DrawnScenes, Sample, StoredScenes, gather, scene_of, store
+from wgtorch.train.scenes.drawings import DrawnScenes, Sample, gather, scene_of, store
 from wgtorch.train.scenes.episodes import Episodes
 
 VALIDATION = "validation"
 
 
 @register_data("scenes")
-class Scenes(Data):
+class Scenes(MadeData):
     """Drawn scenes: `image` [B, 3, 64, 64] in [0, 1], `labels` [B, 7] (-1 where an attribute does not apply), `prompt`, captions.
 
     Every picture is drawn when it is asked for and none comes twice, so nothing can be memorised; with `keep` there are
@@ -34,8 +35,6 @@ class Scenes(Data):
         keep: folder that keeps the drawings; None draws for ever.
     """
 
-    fresh = True
-
     def __init__(
         self,
         *,
@@ -46,16 +45,12 @@ class Scenes(Data):
         seed: int = 0,
         keep: str | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        self.drawn, self.held_out = DrawnScenes(count, seed=seed), DrawnScenes(validation, seed=VALIDATION)
-        self.keep = keep
-        self.fresh = keep is None
+        self.drawn, self.keep, self.fresh = DrawnScenes(count, seed=seed), keep, keep is None
+        held_out = _Captioned(DrawnScenes(validation, seed=VALIDATION))
+        super().__init__(self.drawn, held_out, batch_size=batch_size, workers=workers)
 
     def train(self) -> Dataset[Any]:
         return _Captioned(self.drawn if self.keep is None else store(self.drawn, Path(self.keep), workers=self.workers))
-
-    def validation(self) -> Dataset[Any]:
-        return _Captioned(self.held_out)
 
     @staticmethod
     def collate(items: list[Any]) -> Any:
@@ -65,7 +60,7 @@ class Scenes(Data):
 class _Captioned(Dataset[dict[str, Any]]):
     """Pictures with captions that belong to their number."""
 
-    def __init__(self, pictures: DrawnScenes | StoredScenes) -> None:
+    def __init__(self, pictures: DrawnScenes | StoredItems) -> None:
         self.pictures = pictures
 
     def __len__(self) -> int:
@@ -85,7 +80,7 @@ _STRANGE = "qqq"  # stands for all words that the tokenizer does not know
 
 
 @register_data("scene_captions")
-class SceneCaptions(Data):
+class SceneCaptions(MadeData):
     """Texts about scenes and what they name: `text`, `labels` [B, 7] (-1 where an attribute is not named).
 
     Captions and plain sentences; and, because what a text names is read off it by a grammar and any text will do, soups of
@@ -99,33 +94,20 @@ class SceneCaptions(Data):
         seed: of the texts.
     """
 
-    fresh = True
-
     def __init__(
         self, *, count: AtLeastOne = 100_000, validation: AtLeastOne = 1000, batch_size: int = 128, workers: int = 0, seed: int = 0
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        self.texts = _Texts(count, seed, plain=False)
-        self.held_out = _Texts(validation, VALIDATION, plain=True)
-
-    def train(self) -> Dataset[Any]:
-        return self.texts
-
-    def validation(self) -> Dataset[Any]:
-        return self.held_out
+        texts, held_out = _Texts(count, seed, plain=False), _Texts(validation, VALIDATION, plain=True)
+        super().__init__(texts, held_out, batch_size=batch_size, workers=workers)
 
 
-class _Texts(Dataset[dict[str, Any]]):
+class _Texts(MadeItems):
     def __init__(self, count: int, seed: int | str, *, plain: bool) -> None:
-        if count < 1:
-            raise ValueError(f"scene_captions: found count {count}, expected at least 1")
-        self.count, self.seed, self.plain = count, seed, plain
-
-    def __len__(self) -> int:
-        return self.count
+        super().__init__(count, seed=seed)
+        self.plain = plain
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        rng = random.Random(f"{self.seed}/{index}")
+        rng = self.rng(index)
         text = caption(Scene.sample(rng), rng) if self.plain else _any_text(rng)
         return {"text": text, "labels": torch.tensor(labels_of(parse(text)))}
 
@@ -148,7 +130,7 @@ def _any_text(rng: random.Random) -> str:
 
 
 @register_data("scene_episodes")
-class SceneEpisodes(Data):
+class SceneEpisodes(MadeData):
     """Episodes of the traveller's world: `prompt`, what was known, meant and seen, and `answer`, how the grammar tells it.
 
     Args:
@@ -159,16 +141,8 @@ class SceneEpisodes(Data):
         seed: of the episodes.
     """
 
-    fresh = True
-
     def __init__(
         self, *, count: AtLeastOne = 100_000, validation: AtLeastOne = 256, batch_size: int = 32, workers: int = 0, seed: int = 0
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        self.episodes, self.held_out = Episodes(count, seed=seed), Episodes(validation, seed=VALIDATION)
-
-    def train(self) -> Dataset[Any]:
-        return self.episodes
-
-    def validation(self) -> Dataset[Any]:
-        return self.held_out
+        episodes, held_out = Episodes(count, seed=seed), Episodes(validation, seed=VALIDATION)
+        super().__init__(episodes, held_out, batch_size=batch_size, workers=workers)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from torch.utils.data import Dataset
-
 from wgtorch.blocks.grammar.story import intent_of, next_scene, outcome_of
 from wgtorch.blocks.scenes.scene import Scene, parse, sentence
 from wgtorch.blocks.scenes.teller import split
+from wgtorch.train.data.made import MadeItems
 
 _TRAVELLER = "the traveller"
 _MISSED = 0.15  # how often a picture shows something else than was meant, per attribute
@@ -39,25 +38,12 @@ class Episode:
         )
 
 
-class Episodes(Dataset[dict[str, str]]):
-    """Random episodes, made when they are asked for.
-
-    Args:
-        count: how many there are.
-        seed: names the collection.
-    """
-
-    def __init__(self, count: int, *, seed: int | str = 0) -> None:
-        if count < 1:
-            raise ValueError(f"Episodes: found count {count}, expected at least 1")
-        self.count, self.seed = count, seed
-
-    def __len__(self) -> int:
-        return self.count
+class Episodes(MadeItems):
+    """Random episodes."""
 
     def __getitem__(self, index: int) -> dict[str, str]:
         """`prompt` and `answer`."""
-        episode = Episode.sample(random.Random(f"{self.seed}/{index}"))
+        episode = Episode.sample(self.rng(index))
         return {"prompt": episode.prompt, "answer": episode.answer}
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from wgtorch.blocks.scenes.upscaler import FACTOR
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import AtLeastOne, Data
+from wgtorch.train.data.base import AtLeastOne
+from wgtorch.train.data.made import MadeData
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.registries import register_data, register_objective
 from wgtorch.train.scenes.drawings import DrawnScenes
 
 
 @register_data("large_scenes")
-class LargeScenes(Data):
+class LargeScenes(MadeData):
     """Drawn scenes for an upscaler: ``image`` [B, 3, 128, 128] in [0, 1], none of which comes twice.
 
     Args:
@@ -31,19 +31,11 @@ class LargeScenes(Data):
         workers: processes that draw beside the training one.
     """
 
-    fresh = True
-
     def __init__(
         self, *, count: AtLeastOne = 20_000, validation: AtLeastOne = 64, size: int = 128, batch_size: int = 8, workers: int = 0
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        self.drawn, self.held_out = DrawnScenes(count, seed="large", size=size), DrawnScenes(validation, seed="large/validation", size=size)
-
-    def train(self) -> Dataset[Any]:
-        return self.drawn
-
-    def validation(self) -> Dataset[Any]:
-        return self.held_out
+        drawn, held_out = DrawnScenes(count, seed="large", size=size), DrawnScenes(validation, seed="large/validation", size=size)
+        super().__init__(drawn, held_out, batch_size=batch_size, workers=workers)
 
     @staticmethod
     def collate(items: list[Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from wgtorch.blocks.simulation import wordings
 from wgtorch.blocks.simulation.normalization import vocabulary
 from wgtorch.blocks.simulation.readers import TrainedActionReader, key_of, tokenized
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import AtLeastOne, Data
+from wgtorch.train.data.base import AtLeastOne
+from wgtorch.train.data.made import MadeData, MadeItems
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.registries import register_data, register_objective
 from wgtorch.train.simulation import phrasing
@@ -27,7 +26,7 @@ VALIDATION = "validation"
 
 
 @register_data("typed_actions")
-class TypedActions(Data):
+class TypedActions(MadeData):
     """Lines as somebody might type them: `words`, and for each word `tags`, `heads`, `moods`, `starts`, as lists.
 
     Args:
@@ -38,19 +37,11 @@ class TypedActions(Data):
         seed: of the lines.
     """
 
-    fresh = True
-
     def __init__(
         self, *, count: AtLeastOne = 2_000_000, validation: AtLeastOne = 2000, batch_size: int = 128, workers: int = 0, seed: int = 0
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        self.lines, self.held_out = TypedLines(count, seed), TypedLines(validation, VALIDATION)
-
-    def train(self) -> Dataset[Any]:
-        return self.lines
-
-    def validation(self) -> Dataset[Any]:
-        return self.held_out
+        lines, held_out = TypedLines(count, seed=seed), TypedLines(validation, seed=VALIDATION)
+        super().__init__(lines, held_out, batch_size=batch_size, workers=workers)
 
     @staticmethod
     def collate(items: list[Any]) -> Any:
@@ -58,19 +49,11 @@ class TypedActions(Data):
         return {"words": [item["words"] for item in items], **flat}
 
 
-class TypedLines(Dataset[dict[str, Any]]):
+class TypedLines(MadeItems):
     """Lines of the grammar by number."""
 
-    def __init__(self, count: int, seed: int | str) -> None:
-        if count < 1:
-            raise ValueError(f"typed_actions: found count {count}, expected at least 1")
-        self.count, self.seed = count, seed
-
-    def __len__(self) -> int:
-        return self.count
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return line(random.Random(f"{self.seed}/{index}"))
+        return line(self.rng(index))
 
 
 @register_objective("action_reading")

@@ -6,9 +6,6 @@ import random
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
-
-from torch.utils.data import Dataset
 
 from wgtorch.blocks.simulation.facts import Content, Event
 from wgtorch.blocks.simulation.lexicon import with_article
@@ -16,8 +13,8 @@ from wgtorch.blocks.simulation.lives import live
 from wgtorch.blocks.simulation.telling import sentences, words
 from wgtorch.blocks.simulation.telling.narration import SYSTEM, Account, account_of, checked, kind_of, news_of, plain_words, told_cause
 from wgtorch.blocks.simulation.telling.teller import chosen, fields_of
-from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import AtLeastOne, Data
+from wgtorch.train.data.base import AtLeastOne
+from wgtorch.train.data.made import MadeData, MadeItems
 from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import prose
 
@@ -31,7 +28,7 @@ _DONE = (
 
 
 @register_data("narrations")
-class Narrations(Data):
+class Narrations(MadeData):
     """Episodes for a narrator: `system` and `prompt`, which say what happened, and `answer`, which tells it as prose.
 
     Every answer agrees with its facts by the check that a narrator's own words have to pass. Lives of training and of validation
@@ -45,35 +42,23 @@ class Narrations(Data):
         seed: of the lives.
     """
 
-    fresh = True
-
     def __init__(
         self, *, count: AtLeastOne = 20_000, validation: AtLeastOne = 64, batch_size: int = 8, workers: int = 0, seed: int = 0
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        if min(count, validation) < 1:
-            raise ConfigError(f"narrations: found count {count} and validation {validation}, expected at least 1")
-        self.narrated, self.held_out = Narrated(count, 10_000_000 * (seed + 1)), Narrated(validation, 1_000_000)
-
-    def train(self) -> Dataset[Any]:
-        return self.narrated
-
-    def validation(self) -> Dataset[Any]:
-        return self.held_out
+        narrated, held_out = Narrated(count, 10_000_000 * (seed + 1)), Narrated(validation, 1_000_000)
+        super().__init__(narrated, held_out, batch_size=batch_size, workers=workers)
 
 
-class Narrated(Dataset[dict[str, str]]):
+class Narrated(MadeItems):
     """Episodes by number, of lives by number."""
 
     def __init__(self, count: int, first: int) -> None:
-        self.count, self.first = count, first
-
-    def __len__(self) -> int:
-        return self.count
+        super().__init__(count, seed=first)
+        self.first = first
 
     def __getitem__(self, index: int) -> dict[str, str]:
         life, number = divmod(index, PASSES)
-        rng = random.Random(f"{self.first}/{index}")
+        rng = self.rng(index)
         order = random.Random(f"{self.first}/{life}").sample(range(PASSES), PASSES)
         account, prose_ = _life(self.first + life)[order[number]]
         return {"system": SYSTEM, "prompt": account.prompt, "answer": composed(account, *prose_, rng)}

@@ -7,14 +7,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from wgtorch.blocks.simulation.action import UNKNOWN_VERB
 from wgtorch.blocks.simulation.cast import NAMES
 from wgtorch.blocks.simulation.model_reader import SYSTEM
 from wgtorch.blocks.simulation.phrases import FRAMES
-from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import AtLeastOne, Data
+from wgtorch.train.data.base import AtLeastOne
+from wgtorch.train.data.made import MadeData, MadeItems
 from wgtorch.train.registries import register_data
 from wgtorch.train.simulation import tongues
 
@@ -37,7 +35,7 @@ _OF = {
 
 
 @register_data("typed_readings")
-class TypedReadings(Data):
+class TypedReadings(MadeData):
     """Lines as somebody might type them, in English and five other languages: `system`, `prompt` (the line) and `answer` (JSON).
 
     Lines of English are turns of phrase that hold no verb of the rules' tables, since the model is asked where the rules find none. Lines
@@ -51,34 +49,22 @@ class TypedReadings(Data):
         seed: of the lines.
     """
 
-    fresh = True
-
     def __init__(
         self, *, count: AtLeastOne = 200_000, validation: AtLeastOne = 128, batch_size: int = 16, workers: int = 0, seed: int = 0
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers)
-        if min(count, validation) < 1:
-            raise ConfigError(f"typed_readings: found count {count} and validation {validation}, expected at least 1")
-        self.lines, self.held_out = Readings(count, seed), Readings(validation, "validation", held_out=True)
-
-    def train(self) -> Dataset[Any]:
-        return self.lines
-
-    def validation(self) -> Dataset[Any]:
-        return self.held_out
+        lines, held_out = Readings(count, seed), Readings(validation, "validation", held_out=True)
+        super().__init__(lines, held_out, batch_size=batch_size, workers=workers)
 
 
-class Readings(Dataset[dict[str, str]]):
+class Readings(MadeItems):
     """Lines and what they mean, by number."""
 
     def __init__(self, count: int, seed: int | str, *, held_out: bool = False) -> None:
-        self.count, self.seed, self.held_out = count, seed, held_out
-
-    def __len__(self) -> int:
-        return self.count
+        super().__init__(count, seed=seed)
+        self.held_out = held_out
 
     def __getitem__(self, index: int) -> dict[str, str]:
-        rng = random.Random(f"{self.seed}/{index}")
+        rng = self.rng(index)
         said, actions = _line(rng, held_out=self.held_out)
         return {"system": SYSTEM, "prompt": said, "answer": json.dumps({"actions": actions}, separators=(",", ":"), ensure_ascii=False)}
 
