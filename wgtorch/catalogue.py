@@ -4,6 +4,42 @@ from __future__ import annotations
 
 from wgtorch.core.registry import provide_modules
 
+_DIFFUSERS_BLOCKS = {
+    "autoencoder_kl": ("codec/autoencoder_kl", "codec/autoencoder_tiny", "codec/autoencoder_dc"),
+    "autoencoder_kl_wan": ("codec/autoencoder_kl_wan",),
+    "batching": ("diffusers/guided_condition", "diffusers/joined_conditions", "diffusers/repeat", "diffusers/split"),
+    "chroma_transformer": ("backbone/chroma_transformer",), "clip_image": ("embedder/clip_image",), "clip_text": ("conditioner/clip_text",),
+    "clip_tokenizer": ("tokenizer/clip",), "cogvideox_transformer": ("backbone/cogvideox_transformer",),
+    "controlnet": ("adapter/controlnet",), "flow_start": ("diffusers/strength", "diffusers/patch_count", "diffusers/flow_settings"),
+    "flux2_transformer": ("backbone/flux2_transformer", "diffusers/flux2_pictures", "codec/autoencoder_kl_flux2", "diffusers/flux2_shift"),
+    "flux_controlnet": ("adapter/flux_controlnet", "diffusers/rows", "diffusers/signed"),
+    "flux_transformer": ("backbone/flux_transformer",), "hunyuan_video_transformer": ("backbone/hunyuan_video_transformer",),
+    "inpainting": (
+        "diffusers/blend", "diffusers/inpaint_channels", "diffusers/latent_mask", "diffusers/mask_patches", "diffusers/masked_image",
+        "diffusers/without_shift",
+    ),
+    "ip_adapter": ("adapter/ip",), "known_frames": ("diffusers/known_frames", "diffusers/frames_condition"),
+    "latent_noise": ("noise/latents",), "ltx_transformer": ("backbone/ltx_transformer",),
+    "lumina2_transformer": ("backbone/lumina2_transformer", "guidance/lumina2"),
+    "motion": ("conditioner/clip_picture", "diffusers/noised_picture", "diffusers/motion", "guidance/frames"),
+    "noise_stages": ("diffusers/noise_stage", "diffusers/either", "diffusers/first_frame"),
+    "pictures": ("diffusers/fit_picture", "diffusers/sized_picture"), "pipeline_prompt": ("conditioner/pipeline_prompt",),
+    "pixart_transformer": ("backbone/pixart_transformer",),
+    "qwen_image_transformer": ("backbone/qwen_image_transformer", "guidance/qwen_image", "codec/autoencoder_kl_qwen_image"),
+    "sana_transformer": ("backbone/sana_transformer",), "sd3_controlnet": ("adapter/sd3_controlnet",),
+    "sd3_transformer": ("backbone/sd3_transformer", "diffusers/sd3_conditions"), "t2i_adapter": ("adapter/t2i",),
+    "t5_text": ("conditioner/t5_text",), "t5_tokenizer": ("tokenizer/t5",), "umt5_text": ("conditioner/umt5_text",),
+    "unet_2d": ("backbone/unet_2d",), "unet_2d_condition": ("backbone/unet_2d_condition",),
+    "unet_video": ("backbone/unet_3d_condition", "backbone/unet_motion", "backbone/unet_spatio_temporal"),
+    "video_autoencoders": (
+        "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_frames", "codec/autoencoder_kl_hunyuan_video",
+        "codec/autoencoder_kl_ltx_video", "codec/autoencoder_kl_temporal_decoder",
+    ),
+    "video_noise": ("noise/video_latents",), "wan_image": ("conditioner/wan_image",), "wan_transformer": ("backbone/wan_transformer",),
+    "xl_conditions": ("diffusers/second_prompt", "diffusers/picture_sizes"),
+    "z_image_transformer": ("backbone/z_image_transformer", "guidance/z_image"),
+}  # fmt: skip
+"""By module of ``wgtorch.integrations.diffusers.blocks``."""
 _BLOCKS = {
     "wgtorch.blocks.api_adapters": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),
     "wgtorch.blocks.diffusion": (
@@ -42,31 +78,7 @@ _BLOCKS = {
     "wgtorch.integrations.diffusers.families": (
         "diffusers/edit", "diffusers/edit_channels", "diffusers/kontext_sizes", "guidance/edit",
     ),
-    "wgtorch.integrations.diffusers.blocks": (
-        "adapter/controlnet", "adapter/ip", "adapter/t2i", "embedder/clip_image",
-        "backbone/sd3_transformer", "backbone/unet_2d_condition", "codec/autoencoder_kl", "codec/autoencoder_tiny",
-        "conditioner/clip_text", "conditioner/t5_text",
-        "noise/latents", "tokenizer/clip", "tokenizer/t5",
-        "diffusers/blend", "diffusers/fit_picture", "diffusers/guided_condition", "diffusers/inpaint_channels",
-        "diffusers/joined_conditions", "diffusers/latent_mask", "diffusers/mask_patches", "diffusers/masked_image",
-        "diffusers/picture_sizes", "diffusers/repeat",
-        "diffusers/sd3_conditions", "diffusers/second_prompt", "diffusers/split",
-        "backbone/flux_transformer", "diffusers/flow_settings", "diffusers/patch_count", "diffusers/strength", "diffusers/without_shift",
-        "backbone/wan_transformer", "codec/autoencoder_kl_wan", "conditioner/umt5_text", "noise/video_latents",
-        "conditioner/wan_image", "diffusers/frames_condition", "diffusers/known_frames",
-        "diffusers/either", "diffusers/first_frame", "diffusers/noise_stage",
-        "backbone/qwen_image_transformer", "backbone/z_image_transformer", "codec/autoencoder_dc", "codec/autoencoder_kl_qwen_image",
-        "conditioner/pipeline_prompt", "guidance/qwen_image", "guidance/z_image",
-        "backbone/ltx_transformer", "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_ltx_video",
-        "backbone/cogvideox_transformer", "backbone/pixart_transformer", "backbone/sana_transformer", "backbone/unet_2d",
-        "backbone/unet_3d_condition", "backbone/unet_motion",
-        "backbone/chroma_transformer", "backbone/flux2_transformer", "backbone/hunyuan_video_transformer",
-        "adapter/flux_controlnet", "diffusers/rows", "diffusers/signed",
-        "codec/autoencoder_kl_flux2", "codec/autoencoder_kl_hunyuan_video", "diffusers/flux2_pictures", "diffusers/flux2_shift",
-        "adapter/sd3_controlnet", "diffusers/sized_picture", "backbone/lumina2_transformer", "guidance/lumina2",
-        "backbone/unet_spatio_temporal", "codec/autoencoder_kl_frames", "codec/autoencoder_kl_temporal_decoder", "conditioner/clip_picture",
-        "diffusers/motion", "diffusers/noised_picture", "guidance/frames",
-    ),
+    **{f"wgtorch.integrations.diffusers.blocks.{module}": names for module, names in _DIFFUSERS_BLOCKS.items()},
     "wgtorch.integrations.models": (
         "embedder", "image_generator", "llm", "speech_to_text", "text_to_speech", "vlm",
         "embedder/api", "image_generator/api", "llm/api", "speech_to_text/api", "text_to_speech/api", "vlm/api",

@@ -19,7 +19,10 @@ from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
-from wgtorch.integrations.diffusers.blocks import AutoencoderKL, CLIPText, GuidedCondition, UNet2DCondition
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition
+from wgtorch.integrations.diffusers.blocks.clip_text import CLIPText
+from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 
 XL = {
     "addition_embed_type": "text_time",

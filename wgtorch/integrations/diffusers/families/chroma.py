@@ -1,7 +1,8 @@
 """Chroma: FLUX.1 without CLIP and without a distilled scale, whose text is seen up to where it ends."""
 
 from wgtorch.integrations.diffusers.assembly import PACKED, Defaults
-from wgtorch.integrations.diffusers.blocks import AutoencoderKL, ChromaTransformer
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.chroma_transformer import ChromaTransformer
 from wgtorch.integrations.diffusers.families.family import Family, latents, prompt_part, tasks_of
 from wgtorch.integrations.diffusers.families.flux import FLUX_ADAPTERS
 from wgtorch.integrations.diffusers.text import asked

@@ -10,8 +10,8 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.diffusers.assembly import PACKED, Defaults, Parts
-from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny, FluxTransformer
-from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL, AutoencoderTiny
+from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH, FluxTransformer
 from wgtorch.integrations.diffusers.families.family import CLIP, Family, latents, tasks_of, text_part
 from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt, t5_encoders
 from wgtorch.lora.formats.foreign_layer_names import AdapterNames

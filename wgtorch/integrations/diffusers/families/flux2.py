@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
-from wgtorch.integrations.diffusers.blocks import AutoencoderKLFlux2, Flux2Transformer
+from wgtorch.integrations.diffusers.blocks.flux2_transformer import AutoencoderKLFlux2, Flux2Transformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.sampling import sized_by
 from wgtorch.integrations.diffusers.text import asked, is_told

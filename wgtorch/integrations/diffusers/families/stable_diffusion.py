@@ -7,7 +7,8 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
-from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny, UNet2DCondition
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL, AutoencoderTiny
+from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 from wgtorch.integrations.diffusers.families.family import CLIP, Family, tasks_of, text_part
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import encoders, is_told

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
-from wgtorch.integrations.diffusers.blocks import AutoencoderKL, AutoencoderTiny, SD3Transformer
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL, AutoencoderTiny
+from wgtorch.integrations.diffusers.blocks.sd3_transformer import SD3Transformer
 from wgtorch.integrations.diffusers.families.family import CLIP_PROJECTED, Family, tasks_of, text_part, trained_side
 from wgtorch.integrations.diffusers.families.stable_diffusion import check_channels
 from wgtorch.integrations.diffusers.text import encoders, is_told, second_prompt, t5_encoders

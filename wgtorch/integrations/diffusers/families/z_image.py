@@ -1,8 +1,8 @@
 """Z-Image. Its ``guidance_scale`` counts from 0, which is no guidance; texts keep their own lengths, in two calls."""
 
 from wgtorch.integrations.diffusers.assembly import Defaults
-from wgtorch.integrations.diffusers.blocks import AutoencoderKL, ZImageTransformer
-from wgtorch.integrations.diffusers.blocks.z_image_transformer import PATCH
+from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
+from wgtorch.integrations.diffusers.blocks.z_image_transformer import PATCH, ZImageTransformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked
 
