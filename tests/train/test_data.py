@@ -153,8 +153,9 @@ def test_pictures_with_captions(tmp_path: Path) -> None:
     (tmp_path / "0.txt").write_text("wide\n")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "high"}\n')
     with pytest.raises(ConfigError, match=r"1 pictures have no caption, as 2.png; write 2.txt beside it"):
-        build(DataRegistry, {"type": "captioned_images", "folder": str(tmp_path)}, "data")
-    data = build(DataRegistry, {"type": "captioned_images", "folder": str(tmp_path), "size": 8, "prompt": "small", "held_out": 1}, "data")
+        build(DataRegistry, {"type": "image_folder", "buckets": False, "folder": str(tmp_path)}, "data")
+    settings = {"folder": str(tmp_path), "buckets": False, "size": 8, "prompt": "small", "held_out": 1}
+    data = build(DataRegistry, {"type": "image_folder", **settings}, "data")
     assert [data.validation()[0]["prompt"], *(data.train()[index]["prompt"] for index in range(2))] == ["wide", "high", "small"]
     image = data.validation()[0]["image"]
     assert image.shape == (3, 8, 8)

@@ -17,7 +17,7 @@ from wgtorch.train.objective import Step
 from wgtorch.train.objectives.classification import Classification
 from wgtorch.train.objectives.reconstruction import Reconstruction
 from wgtorch.train.objectives.reward import Reward
-from wgtorch.train.objectives.tokens import Captioning, NextToken
+from wgtorch.train.objectives.tokens import NextToken
 from wgtorch.train.objectives.world_state import WorldState, detached
 
 
@@ -53,10 +53,7 @@ def test_the_logits_of_a_model_inside_a_graph_are_seen_by_path() -> None:
     assert graph.nodes["model"].table.weight.grad is not None
 
 
-def test_captions_need_a_picture() -> None:
-    assert Captioning().needed() == ("image", "tokens")
-    with pytest.raises(ConfigError, match="expected an image among its inputs"):
-        Captioning().check(LanguageModel())
+def test_logits_of_no_tokens_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"expected \[B, L, V\] for \[B, L\]"):
         NextToken(logits="y")(Linear(), {"tokens": torch.zeros(1, 2, dtype=torch.long), "x": torch.zeros(1, 4)}, step())
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError, TrainingError, suggest
+from wgtorch.core.signature import spell_out_inherited
 from wgtorch.train.frozen_outputs import FrozenOutputs
 
 Batch = Mapping[str, Any]
@@ -58,11 +59,17 @@ class Objective(nn.Module):
         ...         return {"loss": (values["image"].mean() - 0.5) ** 2, "brightness": values["image"].mean()}
     """
 
+    block: ClassVar[type[Block] | None] = None
+    """The class of the blocks that it is for; None for any target."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Keys that every batch must hold."""
     validation_draws: ClassVar[int] = 1
     """Of how many samples a validation is the mean at least, where the loss depends on what is drawn: where fewer are held out, each is
     looked at several times, with other draws."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        spell_out_inherited(cls)
 
     def needed(self) -> tuple[str, ...]:
         """Keys that every batch must hold; those of the class, unless the settings say otherwise."""
@@ -74,6 +81,12 @@ class Objective(nn.Module):
         Raises:
             ConfigError: it does not.
         """
+        if self.block is not None and not isinstance(target, self.block):
+            wanted = self.block.block_type
+            raise ConfigError(
+                f"objective {type(self).__name__}: the target is a {type(target).__name__}; expected a block of type {wanted!r}, as "
+                f"block: {{block_type: {wanted}}}"
+            )
 
     def reached(self, target: Block) -> Collection[str] | None:
         """Paths of the places of the target that the loss depends on, each with all that is below it; None where any may be.

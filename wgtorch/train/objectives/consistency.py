@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.objective import Batch, Step
 from wgtorch.train.objectives.denoiser import Denoiser
-from wgtorch.train.objectives.denoising import Denoising
+from wgtorch.train.objectives.denoising import Denoising, EncodedSettings
 from wgtorch.train.objectives.noising import Noised, draw_noise, noised, wide
 from wgtorch.train.objectives.preference import base_alone
 from wgtorch.train.registries import register_objective
@@ -45,17 +45,9 @@ class ConsistencyDistillation(Denoising):
         guidance: list[float] | None = None,
         huber: float = 1e-3,
         timestep_scaling: float = 10.0,
-        at: str | None = None,
-        backbone: str | None = None,
-        encoder: str | None = None,
-        prediction: str | None = None,
-        schedule: dict[str, Any] | None = None,
-        inputs: dict[str, Any] | None = None,
-        sample_inputs: dict[str, Any] | None = None,
+        **settings: Unpack[EncodedSettings],
     ) -> None:
-        super().__init__(
-            at=at, backbone=backbone, encoder=encoder, prediction=prediction, schedule=schedule, inputs=inputs, sample_inputs=sample_inputs
-        )
+        super().__init__(**settings)
         self.guidance = [float(each) for each in guidance] if guidance is not None else [5.0, 15.0]
         if steps < 1 or len(self.guidance) != 2 or huber <= 0:
             raise ConfigError(f"lcm: found steps {steps}, guidance {guidance}, huber {huber}; expected at least 1, two numbers, above 0")

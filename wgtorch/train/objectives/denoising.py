@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -45,6 +45,23 @@ from wgtorch.train.registries import register_objective
 
 _OF_CROPS = ("original_size", "crops_coords_top_left", "target_size")
 """What is told of a picture that was cropped, and of a sample is not."""
+
+
+class GraphSettings(TypedDict, total=False):
+    """Arguments of :class:`Denoising` that say what is called, and how pictures are shown."""
+
+    at: str | None
+    backbone: str | None
+    prediction: str | None
+    schedule: dict[str, Any] | None
+    inputs: dict[str, Any] | None
+    sample_inputs: dict[str, Any] | None
+
+
+class EncodedSettings(GraphSettings, total=False):
+    """The same with what makes latents of a batch's pictures."""
+
+    encoder: str | None
 
 
 @register_objective("denoising")

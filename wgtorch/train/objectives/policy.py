@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Batch, Step, rows_in
 from wgtorch.train.objectives.denoiser import Denoiser
-from wgtorch.train.objectives.denoising import Denoising
+from wgtorch.train.objectives.denoising import Denoising, GraphSettings
 from wgtorch.train.objectives.noising import Noised, wide
 from wgtorch.train.registries import RewardRegistry, register_objective
 
@@ -58,14 +58,9 @@ class PolicyGradient(Denoising):
         eta: float = 1.0,
         advantage: str = "group",
         clip: float = 0.2,
-        at: str | None = None,
-        backbone: str | None = None,
-        prediction: str | None = None,
-        schedule: dict[str, Any] | None = None,
-        inputs: dict[str, Any] | None = None,
-        sample_inputs: dict[str, Any] | None = None,
+        **graph: Unpack[GraphSettings],
     ) -> None:
-        super().__init__(at=at, backbone=backbone, prediction=prediction, schedule=schedule, inputs=inputs, sample_inputs=sample_inputs)
+        super().__init__(**graph)
         settings = {"type": reward} if isinstance(reward, str) else dict(reward)
         self.reward = RewardRegistry.get(settings.pop("type", ""))
         self.settings = settings

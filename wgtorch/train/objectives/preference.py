@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from wgtorch.core.errors import ConfigError, TrainingError
 from wgtorch.lora.switching import adapters, use_adapter
 from wgtorch.train.objective import Batch, Step
 from wgtorch.train.objectives.denoiser import Denoiser
-from wgtorch.train.objectives.denoising import Denoising
+from wgtorch.train.objectives.denoising import Denoising, EncodedSettings
 from wgtorch.train.objectives.noising import Noised, noised
 from wgtorch.train.registries import register_objective
 
@@ -47,23 +47,8 @@ class DirectPreference(Denoising):
         settings: as for :class:`~.denoising.Denoising`.
     """
 
-    def __init__(
-        self,
-        *,
-        beta: float = 2000.0,
-        at: str | None = None,
-        backbone: str | None = None,
-        encoder: str | None = None,
-        prediction: str | None = None,
-        schedule: dict[str, Any] | None = None,
-        times: str | dict[str, Any] = "uniform",
-        inputs: dict[str, Any] | None = None,
-        sample_inputs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            at=at, backbone=backbone, encoder=encoder, prediction=prediction, schedule=schedule, times=times, inputs=inputs,
-            sample_inputs=sample_inputs,
-        )  # fmt: skip
+    def __init__(self, *, beta: float = 2000.0, times: str | dict[str, Any] = "uniform", **settings: Unpack[EncodedSettings]) -> None:
+        super().__init__(times=times, **settings)
         if beta <= 0:
             raise ConfigError(f"dpo.beta: found {beta}; expected a number above 0")
         self.beta = beta

@@ -78,34 +78,3 @@ class NextToken(Objective):
 
     def reached(self, target: Block) -> Collection[str] | None:
         return places_needed(target, [self.logits])
-
-
-@register_objective("captioning")
-class Captioning(NextToken):
-    """Next token of a caption, with the picture given: the target takes ``image`` and the caption's tokens.
-
-    Args:
-        image: key of the pictures [B, 3, H, W] in [0, 1].
-        tokens, logits, inputs, padding, mask, smoothing: as for :class:`NextToken`.
-    """
-
-    def __init__(
-        self,
-        *,
-        image: str = "image",
-        tokens: str = "tokens",
-        logits: str = "logits",
-        inputs: dict[str, str] | None = None,
-        padding: int | None = None,
-        mask: str | None = None,
-        smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(tokens=tokens, logits=logits, inputs=inputs, padding=padding, mask=mask, smoothing=smoothing)
-        self.image = image
-
-    def needed(self) -> tuple[str, ...]:
-        return (self.image, *super().needed())
-
-    def check(self, target: Block) -> None:
-        if not any(port.dtype == "image" for port in target.get_input_spec().values()) and not self.inputs:
-            raise ConfigError(f"captioning: {target.block_id} takes {list(target.get_input_spec())}; expected an image among its inputs")

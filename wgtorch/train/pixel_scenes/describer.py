@@ -32,6 +32,7 @@ class PixelSceneDescribing(Objective):
         smoothing: share of the probability that a target spreads over all values.
     """
 
+    block = PixelSceneDescriber
     needs = ("image", "scene")
 
     def __init__(self, *, smoothing: float = 0.02) -> None:
@@ -39,12 +40,6 @@ class PixelSceneDescribing(Objective):
         if not 0 <= smoothing < 1:
             raise ConfigError(f"pixel_scene_describing.smoothing: found {smoothing}, expected a share from 0 to below 1")
         self.smoothing = smoothing
-
-    def check(self, target: Block) -> None:
-        if not isinstance(target, PixelSceneDescriber):
-            raise ConfigError(
-                f"pixel_scene_describing: the target is a {type(target).__name__}; expected a block of type 'vlm/pixel_scene'"
-            )
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         assert isinstance(target, PixelSceneDescriber)

@@ -33,14 +33,12 @@ class SceneDescribing(Objective):
         smoothing: share of the probability that a target spreads over all values.
     """
 
+    block = SceneDescriber
     needs = ("image", "labels")
 
     def __init__(self, *, smoothing: float = 0.02) -> None:
         super().__init__()
         self.smoothing = _share(smoothing, "scene_describing.smoothing")
-
-    def check(self, target: Block) -> None:
-        _expect(target, SceneDescriber, "scene_describing")
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         assert isinstance(target, SceneDescriber)
@@ -67,14 +65,12 @@ class SceneReading(Objective):
         max_length: words that are read.
     """
 
+    block = SceneTextEncoder
     needs = ("text", "labels")
 
     def __init__(self, *, max_length: int = 48) -> None:
         super().__init__()
         self.tokenizer = SceneTokenizer(max_length=max_length)
-
-    def check(self, target: Block) -> None:
-        _expect(target, SceneTextEncoder, "scene_reading")
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         assert isinstance(target, SceneTextEncoder)
@@ -114,14 +110,6 @@ def _losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) ->
         each = (right & asked).sum(dim=0) / asked.sum(dim=0).clamp(min=1)
         each = torch.where(asked.any(dim=0), each, 1.0)
     return {"loss": loss, "accuracy": right[asked].float().mean(), "worst_accuracy": each.min()}
-
-
-def _expect(target: Block, wanted: type[Block], objective: str) -> None:
-    if not isinstance(target, wanted):
-        raise ConfigError(
-            f"objective {objective}: the target is a {type(target).__name__}; expected a block of type {wanted.block_type!r}: "
-            f"block: {{block_type: {wanted.block_type}}}"
-        )
 
 
 def _share(value: float, where: str) -> float:

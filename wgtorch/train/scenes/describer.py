@@ -27,6 +27,7 @@ class SceneTelling(Objective):
         prompt_share: how much a word of the prompt counts beside one of the answer.
     """
 
+    block = WordModel
     needs = ("prompt", "answer")
 
     def __init__(self, *, prompt_share: float = 0.1) -> None:
@@ -34,12 +35,6 @@ class SceneTelling(Objective):
         if not 0 <= prompt_share <= 1:
             raise ConfigError(f"scene_telling.prompt_share: found {prompt_share}, expected a share from 0 to 1")
         self.prompt_share = prompt_share
-
-    def check(self, target: Block) -> None:
-        if not isinstance(target, WordModel):
-            raise ConfigError(
-                f"objective scene_telling: the target is a {type(target).__name__}; expected a block of type {WordModel.block_type!r}"
-            )
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:
         assert isinstance(target, WordModel)
