@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.errors import PortTypeError, UnknownNameError, suggest
+from wgtorch.core.pictures import rgb_of, unit_range, unit_sound, upright
 
 
 def _same(value: Any) -> Any:
@@ -166,20 +167,20 @@ def _is_pil(value: Any) -> bool:
 
 
 def image_to_tensor(value: Any) -> Any:
-    """Turns a path or a PIL image into a float tensor [3, H, W] in [0, 1]; tensors pass through, uint8 is scaled.
+    """Turns a path or a PIL image into a float tensor [3, H, W] in [0, 1]; tensors are brought to that range (:func:`unit_range`).
 
-    A list is normalised item by item and stays a list.
+    Files are turned upright; what is transparent is laid on white. A list is normalised item by item and stays a list.
     """
     if isinstance(value, Tensor):
-        return value.to(torch.float32) / 255 if value.dtype == torch.uint8 else value
+        return unit_range(value)
     if isinstance(value, (list, tuple)):
         return [image_to_tensor(item) for item in value]
     if isinstance(value, (str, os.PathLike)):
         from PIL import Image
 
         with Image.open(value) as opened:
-            return image_to_tensor(opened.convert("RGB"))
-    rgb = value.convert("RGB")
+            return image_to_tensor(upright(opened))
+    rgb = rgb_of(value)[0]
     flat = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
     return flat.view(rgb.height, rgb.width, 3).permute(2, 0, 1).to(torch.float32) / 255
 
@@ -202,8 +203,8 @@ for _kind in (
     Kind("text", _is_text, "a str or a list of str"),
     Kind("tokens", _is_ids, "an integer Tensor of token ids [B, L]", is_tensor=True),
     Kind("image", _is_image, "a float Tensor [3, H, W] or [B, 3, H, W] in [0, 1], a PIL image or a path to one", image_to_tensor, True),
-    Kind("video", _is_tensor, "a float Tensor [B, T, 3, H, W] in [0, 1]", is_tensor=True),
-    Kind("audio", _is_tensor, "a float Tensor [B, C, samples] in [-1, 1]", is_tensor=True),
+    Kind("video", _is_tensor, "a float Tensor [B, T, 3, H, W] in [0, 1]", unit_range, True),
+    Kind("audio", _is_tensor, "a float Tensor [B, C, samples] in [-1, 1]", unit_sound, True),
     Kind("latent", _is_tensor, "a Tensor of latents [B, C, ...]", is_tensor=True),
     Kind("embedding", _is_tensor, "a float Tensor of embeddings [B, ..., D]", is_tensor=True),
     Kind("number", _is_number, "a number or a Tensor of numbers"),

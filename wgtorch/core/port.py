@@ -110,7 +110,10 @@ class Port:
         kind = get_kind(self.dtype)
         if not kind.accepts(value):
             raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
-        value = value if self.raw and not isinstance(value, Tensor) else kind.normalise(value)
+        try:
+            value = value if self.raw and not isinstance(value, Tensor) else kind.normalise(value)
+        except PortTypeError as error:
+            raise PortTypeError(f"{'.'.join(where)}: {error}") from error
         if self.shape is not None and isinstance(value, Tensor) and not _fits(tuple(value.shape), self.shape):
             raise PortTypeError(f"{'.'.join(where)}: got shape {list(value.shape)}; expected {self.shape_text()}")
         return value

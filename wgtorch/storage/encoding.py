@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.encoding import decode, encode
+from wgtorch.core.pictures import unit_range
 
 __all__ = ["decode", "encode", "images_in", "write_png"]
 
@@ -25,7 +26,7 @@ def images_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
             for index, image in enumerate(value):
                 yield from images_in(image, f"{path}.{index}" if len(value) > 1 else path)
         else:
-            yield re.sub(r"[^A-Za-z0-9-]", "_", path)[:100], value / 255 if value.dtype == torch.uint8 else value
+            yield re.sub(r"[^A-Za-z0-9-]", "_", path)[:100], unit_range(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from images_in(item, f"{path}.{key}")
@@ -46,7 +47,7 @@ def write_png(image: Tensor, path: Path | BinaryIO, *, scale: int = 1, notes: Ma
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    levels = image.detach().float().cpu().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    levels = unit_range(image.detach()).float().cpu().mul(255).round_().clamp_(0, 255).to(torch.uint8)
     rows = (levels.expand(3, -1, -1) if len(levels) == 1 else levels).permute(1, 2, 0).contiguous()
     picture = Image.fromarray(rows.numpy())
     height, width = rows.shape[:2]

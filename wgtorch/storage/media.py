@@ -16,6 +16,7 @@ from torch import Tensor
 from wgtorch.core.encoding import encode
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe, get_kind
+from wgtorch.core.pictures import unit_range, unit_sound
 from wgtorch.storage.encoding import images_in, write_png
 
 FRAMES_PER_SECOND = 8.0
@@ -40,7 +41,7 @@ def wav_bytes(audio: Tensor, rate: int = SAMPLING_RATE) -> bytes:
         file.setnchannels(audio.shape[0])
         file.setsampwidth(2)
         file.setframerate(rate)
-        samples = (audio.detach().float().clamp(-1, 1) * 32767).round().to(torch.int16).T.contiguous().cpu()
+        samples = (unit_sound(audio.detach()).float().clamp(-1, 1) * 32767).round().to(torch.int16).T.contiguous().cpu()
         file.writeframes(samples.numpy().astype("<i2").tobytes())
     return held.getvalue()
 
@@ -69,7 +70,7 @@ def video_bytes(video: Tensor, form: str, *, fps: float = FRAMES_PER_SECOND) -> 
     Raises:
         MissingExtraError: ``mp4`` needs ``wgtorch[media]``.
     """
-    array = (video.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    array = (unit_range(video.detach()).float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
     return _mp4(array, fps) if form == "mp4" else _animation(array, form, fps)
 
 

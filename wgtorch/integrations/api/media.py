@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.kinds import image_to_tensor
+from wgtorch.core.pictures import upright
 from wgtorch.integrations.api.failures import not_an_answer
 from wgtorch.storage.media import png_bytes
 
@@ -51,7 +52,7 @@ def image_of(content: bytes) -> Tensor:
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            tensor: Tensor = image_to_tensor(opened.convert("RGB"))
+            tensor: Tensor = image_to_tensor(upright(opened))
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a picture: {error}") from None
     return tensor

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, suggest
+from wgtorch.core.pictures import eight_bits, upright
 from wgtorch.core.port import Port
 from wgtorch.ports import GUIDANCE_SCALE, HEIGHT, LATENT, NOISE, PROGRESS, WIDTH
 from wgtorch.roles import Noise
@@ -203,13 +204,13 @@ class LoadImage(Block):
 
     def _read(self) -> Tensor:
         import numpy as np
-        from PIL import Image, ImageOps
+        from PIL import Image
 
         if not Path(self.file).is_file():
             raise CheckpointError(f"{self.block_id}: {self.file!r} is no file; give the folder of pictures (images=), or feed the image")
         with Image.open(self.file) as opened:
-            turned = ImageOps.exif_transpose(opened)
-            has_alpha = "A" in turned.getbands()
+            turned = eight_bits(upright(opened))
+            has_alpha = "A" in turned.getbands() or "transparency" in turned.info
             plain = turned.convert("RGBA" if has_alpha else "RGB")
         return torch.from_numpy(np.asarray(plain).astype(np.float32) / 255).movedim(-1, 0)[None]
 

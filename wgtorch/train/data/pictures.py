@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.pictures import rgb_of, upright
 
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange the sides."""
@@ -58,28 +59,13 @@ def open_picture(path: Path, background: Sequence[int] = (255, 255, 255)) -> Any
     Raises:
         BrokenPicture: it cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I;16") or picture.mode == "I":  # Pillow cuts 16 bits at 255 instead of scaling them
-                picture = picture.point(lambda value: value / 257).convert("L") if picture.mode == "I" else _from_16_bits(picture)
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                opacity = picture.getchannel("A")
-                base = Image.new("RGBA", picture.size, (*background, 255))
-                return Image.alpha_composite(base, picture).convert("RGB"), opacity
-            return picture.convert("RGB"), None
+            return rgb_of(upright(opened), background)
     except Exception as error:
         raise BrokenPicture(f"{path}: is no picture that can be read: {error}") from error
-
-
-def _from_16_bits(picture: Any) -> Any:
-    import numpy as np
-    from PIL import Image
-
-    return Image.fromarray((np.asarray(picture).astype("float32") / 257).round().astype("uint8"), "L")
 
 
 def scaled_size(height: int, width: int, into: tuple[int, int]) -> tuple[int, int]:

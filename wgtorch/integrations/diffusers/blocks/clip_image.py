@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import require
+from wgtorch.core.pictures import rgb_of, upright
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel
 from wgtorch.integrations.diffusers.blocks.pictures import batch_of, size_of
 from wgtorch.ports import IMAGE
@@ -64,7 +65,7 @@ def _resized(image: Any, size: int) -> Any:
     if isinstance(image, Tensor):
         return image
     pictures: Any = require("PIL.Image", "diffusers")
-    opened = image if isinstance(image, pictures.Image) else pictures.open(image)
+    opened = image if isinstance(image, pictures.Image) else upright(pictures.open(image))
     height, width = size_of(opened)
     wide, high = (int(side * size / min(height, width)) for side in (width, height))
-    return opened.convert("RGB").resize((wide, high), resample=pictures.Resampling.BICUBIC)
+    return rgb_of(opened)[0].resize((wide, high), resample=pictures.Resampling.BICUBIC)

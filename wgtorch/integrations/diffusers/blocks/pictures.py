@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require, suggest
 from wgtorch.core.kinds import image_to_tensor
+from wgtorch.core.pictures import eight_bits, rgb_of, upright
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.patches import pack
 from wgtorch.ports import HEIGHT, IMAGE, PICTURES, WIDTH
@@ -37,8 +38,8 @@ def batch_of(image: Any, where: str, size: tuple[int, int] | None = None, mode: 
         return torch.cat(found)
     if not isinstance(image, Tensor):
         pictures: Any = require("PIL.Image", "diffusers")
-        opened = image if isinstance(image, pictures.Image) else pictures.open(image)
-        own = opened.convert(mode)
+        opened = image if isinstance(image, pictures.Image) else upright(pictures.open(image))
+        own = rgb_of(opened)[0] if mode == "RGB" else eight_bits(opened).convert(mode)
         image = image_to_tensor(own if size is None else own.resize(size[::-1], resample=pictures.Resampling.LANCZOS))
         image = image if mode == "RGB" else image[:1]
     batch = image_to_tensor(image if image.dim() == 4 else image.unsqueeze(0))
@@ -54,7 +55,8 @@ def size_of(image: Any) -> tuple[int, int]:
     if hasattr(image, "getbands"):
         return image.height, image.width
     with require("PIL.Image", "diffusers").open(image) as opened:  # type: ignore[attr-defined]
-        return opened.height, opened.width
+        seen = upright(opened)
+        return seen.height, seen.width
 
 
 @register_block("diffusers/fit_picture")
