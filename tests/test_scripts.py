@@ -219,7 +219,7 @@ def test_ci_checks_all_in_a_fresh_environment_and_leaves_nothing(call, clone: Pa
         "python: uv install --editable .[dev]",
         "ruff: check",
     ]
-    assert sorted(calls[5:7]) == ["mypy: ", "python: -m pytest -n 0 -m slow tests/test_docs.py"], "beside each other"
+    assert sorted(calls[5:7]) == ["mypy: --cache-dir=/dev/null", "python: -m pytest -n 0 -m slow tests/test_docs.py"], "beside each other"
     assert calls[7:] == ["python: -m pytest"]
     assert sorted(clone.rglob("*")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a clone", "bin", "log"]
