@@ -206,7 +206,7 @@ class Look:
 
 def _entries_of(owns: list[dict[str, Any]]) -> Any:
     """Which names stand for which objects, told by addresses."""
-    return list(map(len, owns)), addresses_of([*chain.from_iterable(owns), *chain.from_iterable(map(dict.values, owns))])
+    return list(map(len, owns)), addresses_of(chain(chain.from_iterable(owns), chain.from_iterable(map(dict.values, owns))))
 
 
 class _Probes:

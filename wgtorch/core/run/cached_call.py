@@ -111,10 +111,9 @@ class CachedRun:
         """
         outer, fingerprints = _noted.get(), self.cache.fingerprints
         try:
-            with fingerprints.inside.reaching() as reached:
-                blocks = [fingerprints.of(block) for block in target.blocks]
-                rest = [target.about, surroundings(), self.cache.digests.of(target.extra), *self._inputs(values)]
-            rest.append(repr(replaced := fingerprints.replaced(reached)).encode())  # after the others, which come to the code in question
+            replaced = fingerprints.replaced()
+            blocks = [fingerprints.of(block) for block in target.blocks]
+            rest = [target.about, surroundings(), self.cache.digests.of(target.extra), *self._inputs(values), repr(replaced).encode()]
             base = digest_of(*blocks, *rest)
         except (NoDigest, RecursionError) as error:  # the latter of what lies inside of itself
             return self._not_kept(where, str(error), outer, make)
@@ -137,7 +136,7 @@ class CachedRun:
         for block, first in zip(target.blocks, before, strict=True):
             if (changed := changed_by_call(first, fingerprints.parts(block))) and not noted.reason:
                 noted.reason = f"its call changes {', '.join(changed)} of {block.block_id}, which may change what the next one gives"
-        if not noted.reason and fingerprints.replaced(reached) != replaced:
+        if not noted.reason and fingerprints.replaced() != replaced:
             noted.reason = "its call replaces functions of installed packages"
         if not noted.reason and _other_generators() != others:
             noted.reason = "it draws from Python's or NumPy's global generator"

@@ -6,27 +6,23 @@ Values that may change in place - lists, tensors, objects - are told anew each t
 
 from __future__ import annotations
 
+import dis
 import functools
 import gc
 import os
 import sys
 import types
 from collections.abc import Mapping
+from importlib.util import resolve_name
 from typing import Any
-
-from torch import Tensor
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.attribute_uses import is_book, uses_of
 from wgtorch.core.run.content_digest import digest_of
-from wgtorch.core.run.function_parts import content, imported_by, is_foreign, name_of, names_in, unwrapped
-from wgtorch.core.run.held_values import Referents
+from wgtorch.core.run.dict_versions import addresses_of, dict_version
 from wgtorch.core.run.installed import is_installed, version_of
-from wgtorch.core.run.installed_code import installed_code
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
-_SHOWN = frozenset(("__repr__", "__str__", "__format__"))
-"""Methods of tensors that are called where code names none of them, as by an f-string."""
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars"))
 _SHELLS = frozenset(("_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"))
 """Variables that shells and tests write of themselves, and nothing computes with."""
@@ -43,24 +39,10 @@ class Code:
     Attributes:
         digest: of code, and of values that cannot change in place.
         values: by where they are read, values that can.
-        parts: of installed packages, that it comes to.
         reads_environment: it reads variables of the environment, whichever they are.
     """
 
-    __slots__ = (
-        "_installed",
-        "_names",
-        "_persistent",
-        "_referents",
-        "_seen",
-        "_static",
-        "_watched",
-        "digest",
-        "parts",
-        "reads_environment",
-        "root",
-        "values",
-    )
+    __slots__ = ("_persistent", "_referents", "_seen", "_static", "_watched", "digest", "reads_environment", "root", "values")
 
     def __init__(self, root: Any, is_persistent: bool) -> None:
         self.root, self._persistent = root, is_persistent
@@ -69,16 +51,11 @@ class Code:
         self._watched: list[tuple[Mapping[str, Any], str, Any]] = []
         self._referents = Referents()
         self._seen: set[Any] = set()
-        self._installed: list[tuple[Any, bool]] = [(Tensor, False)]
-        self._names: set[str] = set()
         self.reads_environment = False
         self._value("", root, frozenset())
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
         self._referents.remember()
-        found = [(value, () if is_called else self._names | (_SHOWN if value is Tensor else set())) for value, is_called in self._installed]
-        self.parts = frozenset().union(*[installed_code().reach(value, names) for value, names in found])
         self._seen.clear()
-        self._installed.clear()
 
     @property
     def is_fixed(self) -> bool:
@@ -115,7 +92,6 @@ class Code:
         where = f"{module}.{function.__qualname__}:{function.__code__.co_firstlineno}"
         if is_installed(module):
             self._static.append(f"{module}.{function.__qualname__}")
-            self._installed.append((function, False))
             return
         code = function.__code__
         self._referents.add(function, function.__dict__, function.__kwdefaults__, *(function.__closure__ or ()))
@@ -126,13 +102,12 @@ class Code:
             self._value(f"{where} default {index}", value, frozenset())
         for name, value in (function.__kwdefaults__ or {}).items():
             self._value(f"{where} default {name}", value, frozenset())
-        names, uses = names_in(code), uses_of(code)
-        self._names |= names
+        names, uses = _names_in(code), uses_of(code)
         self.reads_environment |= not _ENVIRONMENT.isdisjoint(names)
         unread = frozenset() if uses is None else frozenset(uses.names_written - uses.names_read)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            self._read(f"{where} {name}", content(cell), names, is_unread=name in unread)
-        for name in imported_by(function):
+            self._read(f"{where} {name}", _content(cell), names, is_unread=name in unread)
+        for name in _imported_by(function):
             self._watched.append((sys.modules, name, module := sys.modules.get(name, MISSING)))
             self._read(f"{where} {name}", module, names, is_unread=False)
         for name in sorted(names):
@@ -154,7 +129,6 @@ class Code:
                 self._static.append((name_of(base), version_of(base.__module__.partition(".")[0]) if self._persistent else None))
                 if self._persistent:
                     self._static += [code_of(entry.__code__) for entry in vars(base).values() if isinstance(entry, types.FunctionType)]
-                self._installed.append((base, kind is self.root))
                 continue
             self._static.append(name_of(base))
             self._referents.add(gc.get_referents(vars(base))[0])
@@ -166,8 +140,7 @@ class Code:
 
     def _module(self, module: types.ModuleType, names: frozenset[str]) -> None:
         """What is read of a module: all that has one of the names."""
-        if is_its_packages := is_installed(module.__name__):
-            self._installed.append((module, False))
+        is_its_packages = is_installed(module.__name__)
         for name in sorted(names):
             if (id(module), name) in self._seen:
                 continue
@@ -175,11 +148,44 @@ class Code:
             value = module.__dict__.get(name, MISSING)
             if not is_its_packages:
                 self._watched.append((module.__dict__, name, value))
-            elif not (isinstance(value, types.ModuleType) or type(value) in _PLAIN or is_foreign(value)):
+            elif not (isinstance(value, types.ModuleType) or type(value) in _PLAIN):
                 self._static.append((module.__name__, name, getattr(value, "__module__", None), getattr(value, "__qualname__", None)))
                 continue
             if value is not MISSING:
                 self._value(f"{module.__name__}.{name}", value, names)
+
+
+class Referents:
+    """What objects refer to: entries of mappings, code and defaults of functions, contents of cells, bases of classes."""
+
+    __slots__ = ("_addresses", "_found", "_mappings", "_objects", "_versions")
+
+    def __init__(self) -> None:
+        self._mappings: dict[int, dict[Any, Any]] = {}
+        self._objects: dict[int, Any] = {}
+        self._versions: list[int] = []  # of the mappings: every change of one gives it a number that no other one ever had
+        self._found, self._addresses = list[Any](), b""  # while what was found is held, nothing else gets its address
+
+    def __len__(self) -> int:
+        return len(self._mappings) + len(self._objects)
+
+    def add(self, *values: Any) -> None:
+        """Looks at these as well, from the next :meth:`remember` on."""
+        for value in values:
+            if value is not None:
+                (self._mappings if isinstance(value, dict) else self._objects)[id(value)] = value
+
+    def remember(self) -> None:
+        """What they refer to now is what they are to refer to."""
+        self._versions = list(map(dict_version, self._mappings.values()))
+        self._found = gc.get_referents(*self._objects.values())
+        self._addresses = addresses_of(self._found)
+
+    def hold(self) -> bool:
+        """False once one of them refers to something else."""
+        if list(map(dict_version, self._mappings.values())) != self._versions:
+            return False
+        return not self._objects or addresses_of(gc.get_referents(*self._objects.values())) == self._addresses
 
 
 def environment() -> bytes:
@@ -199,3 +205,62 @@ def code_of(code: types.CodeType) -> bytes:
 
 def _constant(constant: Any) -> bytes:
     return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode("utf-8", "surrogatepass")
+
+
+# --- what functions and classes are made of, read without calling anything ---------------------------------------------
+
+
+def name_of(kind: type[Any]) -> str:
+    """A class by its module and name."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def unwrapped(value: Any) -> Any:
+    """The function inside of what stands around one, and adds nothing to it."""
+    while True:
+        kind = type(value)  # isinstance() asks the value, which may warn, load or make something
+        if kind in (staticmethod, classmethod) or (kind is types.MethodType and issubclass(type(value.__self__), type)):
+            value = value.__func__
+        elif kind is property:
+            value = value.fget
+        elif kind is functools.cached_property:
+            value = value.func
+        elif kind is functools._lru_cache_wrapper:
+            value = value.__wrapped__
+        else:
+            return value
+
+
+def _content(cell: Any) -> Any:
+    """What a function around another one holds for it."""
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return MISSING
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_in(code: types.CodeType) -> frozenset[str]:
+    """Names of globals and attributes in code, and in the functions that it makes."""
+    return frozenset(code.co_names).union(*[_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
+
+
+def _imported_by(function: types.FunctionType) -> list[str]:
+    """Modules that a function imports when it is called."""
+    package = function.__globals__.get("__package__") or ""
+    found = []
+    for level, name in steps_of("IMPORT_NAME", function.__code__):
+        if not level:
+            found.append(name)
+        elif package.count(".") + 1 >= level:
+            found.append(resolve_name("." * level + name, package))
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def steps_of(operation: str, code: types.CodeType) -> tuple[tuple[Any, str], ...]:
+    """Names that an operation is done with in code, and in the functions that it makes; and what was loaded two steps before."""
+    has_it = dis.opmap[operation] in code.co_code[::2]
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"] if has_it else []
+    found = [(steps[index - 2].argval, step.argval) for index, step in enumerate(steps) if step.opname == operation]
+    return (*found, *[each for part in code.co_consts if isinstance(part, types.CodeType) for each in steps_of(operation, part)])

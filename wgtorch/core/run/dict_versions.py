@@ -5,9 +5,8 @@ A version changes whenever a key or value does, as the guards of ``torch.compile
 
 from __future__ import annotations
 
-import ctypes
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -37,21 +36,6 @@ attribute_version: Callable[[dict[Any, Any]], Any] = dict_version if _tells_of_a
 """The version of an object's attributes, another one each time where nothing tells whether they changed."""
 
 
-def _addresses_in_memory(values: list[Any]) -> bytes:
-    place = ctypes.c_void_p.from_address(id(values) + tuple.__basicsize__).value  # after what lists and tuples begin with
-    return ctypes.string_at(place, len(values) * ctypes.sizeof(ctypes.c_void_p)) if place is not None else b""
-
-
-def _addresses_by_id(values: list[Any]) -> bytes:
+def addresses_of(values: Iterable[Any]) -> bytes:
+    """Addresses of objects: they tell whether the same ones are there, and keep none of them."""
     return array("Q", map(id, values)).tobytes()
-
-
-def _are_in_memory() -> bool:
-    """False in a Python whose lists are laid out otherwise."""
-    sample = [None, int, "", 3]
-    is_likely = tuple.__basicsize__ + 2 * ctypes.sizeof(ctypes.c_void_p) == list.__basicsize__ and type(id(sample)) is int
-    return is_likely and _addresses_in_memory(sample) == _addresses_by_id(sample)
-
-
-addresses_of = _addresses_in_memory if _are_in_memory() else _addresses_by_id
-"""Addresses of all items of a list, as bytes: they tell at the speed of memory whether the same objects are in it."""

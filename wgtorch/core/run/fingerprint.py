@@ -25,12 +25,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.block_look import Look
-from wgtorch.core.run.code_digest import Code, environment
+from wgtorch.core.run.code_digest import Code, environment, name_of, unwrapped
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, attributes_of, digest_of, state_of
-from wgtorch.core.run.function_parts import is_installed_code, name_of, unwrapped
 from wgtorch.core.run.installed import is_installed
-from wgtorch.core.run.installed_code import Parts as InstalledParts
-from wgtorch.core.run.installed_code import installed_code
+from wgtorch.core.run.replaced_code import is_foreign, replacements
 
 Part = tuple[int, str]
 Parts = dict[Part, Any]
@@ -63,12 +61,12 @@ class Fingerprints:
     def __init__(self, digests: ContentDigests, *, persistent: bool) -> None:
         self.digests, self.persistent = digests, persistent
         digests.of_code = self._code_digest
-        self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes, set[InstalledParts]]] = weakref.WeakKeyDictionary()
+        self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes]] = weakref.WeakKeyDictionary()
         self._weights: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, StorageWeakRef, _Weight]]] = weakref.WeakKeyDictionary()
         self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
         self._codes: OrderedDict[int, Code] = OrderedDict()
-        self._installed_version = 0
+        self._replaced: tuple[list[tuple[str, Any]], list[Any] | None] = [], None
         self.inside = _Inside()
         self._serial = 0
 
@@ -123,16 +121,30 @@ class Fingerprints:
         """
         known = self._looks.get(block)
         if known is not None and known[0].holds(self):
-            self.inside.reached |= known[2]
             return known[1]
-        with self.inside.reaching() as reached:
-            look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
-            digest = self.digest(self.parts(block))
-        self.inside.reached |= reached
-        self._looks[block] = (look, digest, reached)
+        look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
+        self._looks[block] = (look, digest := self.digest(self.parts(block)))
         return digest
 
+    def replaced(self) -> list[Any]:
+        """What somebody has put in place of what installed packages hold; to be asked before :meth:`of`."""
+        found = replacements().found()
+        if found is not self._replaced[0]:
+            self._codes.clear()  # code was told with what it read of packages then
+            self._replaced = found, None
+        if (told := self._replaced[1]) is None:
+            told = [(where, self._replacement(where, value)) for where, value in found]
+            if not any(is_foreign(value) for _, value in found):  # what packages replace themselves stays as it is
+                self._replaced = found, told
+        return told
+
     # --- private steps ------------------------------------------------------------------------------------------------
+
+    def _replacement(self, where: str, value: Any) -> Any:
+        try:
+            return self.attribute(unwrapped(value), 0)
+        except NoDigest as error:
+            raise NoDigest(f"{where} of an installed package was replaced, and nothing tells by what: {error}") from error
 
     def code(self, root: Any) -> Code:
         """The code of a class or function, walked through again where a name in it stands for something else."""
@@ -141,29 +153,7 @@ class Fingerprints:
             known = self._codes[id(root)] = Code(root, self.persistent)
             while len(self._codes) > _CODES:
                 self._codes.popitem(last=False)
-        self.inside.reached.add(known.parts)
         return known
-
-    def replaced(self, reached: set[InstalledParts]) -> list[Any]:
-        """What somebody has put in place of what installed packages hold, where code comes to it.
-
-        Args:
-            reached: what was come to while the code was told.
-        """
-        installed = installed_code()
-        found = installed.reached(frozenset(reached))
-        while True:
-            found.look()
-            if installed.version != self._installed_version:
-                self._installed_version = installed.version
-                self._codes.clear()
-            told, further = [], set[InstalledParts]()
-            for where, value in found.replaced:
-                with self.inside.reaching() as parts:
-                    told.append((where, self.attribute(unwrapped(value), 0)))
-                further |= set() if is_installed_code(value) else parts  # what reads it comes to it
-            if not found.add(further):
-                return told
 
     def _code(self, root: Any, where: str, found: Parts) -> None:
         code = self.code(root)
@@ -182,7 +172,6 @@ class Fingerprints:
     def _code_digest(self, root: Any) -> bytes | None:
         """Of a function or class that an object holds; None where its name tells it."""
         if is_installed(getattr(root, "__module__", None) or "builtins"):
-            self.inside.reached.add(installed_code().reach(root))
             return None
         if id(root) in self.inside.roots:  # a class whose own objects are among what it holds, as members of an enumeration are
             return name_of(root).encode()
@@ -321,7 +310,6 @@ class _Inside(threading.local):
     def __init__(self) -> None:
         self.modules: set[int] = set()
         self.roots: list[int] = []  # classes and functions that are
-        self.reached: set[InstalledParts] = set()  # what they come to of installed packages
 
     @contextlib.contextmanager
     def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:
@@ -332,15 +320,6 @@ class _Inside(threading.local):
             yield
         finally:
             self.modules = before
-
-    @contextlib.contextmanager
-    def reaching(self) -> Iterator[set[InstalledParts]]:
-        """What is come to while it lasts."""
-        before, self.reached = self.reached, set()
-        try:
-            yield self.reached
-        finally:
-            self.reached = before
 
 
 class _Digest(bytes):

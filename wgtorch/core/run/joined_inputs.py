@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from wgtorch.core.errors import PortError
 from wgtorch.core.kinds import describe
+from wgtorch.core.run.result_cache import is_same
 from wgtorch.core.run.rng import Key
 
 
@@ -17,69 +20,34 @@ def can_join(child: Any, first: Mapping[str, Any], other: Mapping[str, Any]) -> 
     """True when one call of a block can take the inputs of both."""
     if first.keys() != other.keys():
         return False
-    pairs = [(first[name], other[name]) for name in first]
     if child.batched:
         ports = child.get_input_spec()
-        return all(_is_equal(*pair) for name, pair in zip(first, pairs, strict=True) if ports[name].dtype == "number")
-    return all(_can_stack(*pair) for pair in pairs) and _rows(first) is not None and _rows(first) == _rows(other)
+        return all(_is_equal(first[name], other[name]) for name in first if ports[name].dtype == "number")
+    (leaves, tree), (others, other_tree) = tree_flatten(dict(first)), tree_flatten({name: other[name] for name in first})
+    rows = {leaf.shape[0] for leaf in (*leaves, *others) if _has_rows(leaf)}
+    return tree == other_tree and len(rows) == 1 and all(map(_can_stack, leaves, others))
 
 
 def _can_stack(first: Any, other: Any) -> bool:
-    if isinstance(first, Tensor) and isinstance(other, Tensor):
-        if first.dim() and other.dim():
-            return first.shape == other.shape and first.dtype == other.dtype and first.device == other.device
-        return _is_equal(first, other)
-    if type(first) is not type(other):
-        return False
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(other) and all(map(_can_stack, first, other))
-    if isinstance(first, Mapping):
-        return first.keys() == other.keys() and all(_can_stack(first[key], other[key]) for key in first)
+    if _has_rows(first) and _has_rows(other):
+        return bool(first.shape == other.shape and first.dtype == other.dtype and first.device == other.device)
     return _is_equal(first, other)
 
 
 def _is_equal(first: Any, other: Any) -> bool:
-    if first is other:
-        return True
-    if isinstance(first, Tensor) or isinstance(other, Tensor):
-        return isinstance(first, Tensor) and isinstance(other, Tensor) and first.shape == other.shape and torch.equal(first, other)
-    try:
-        return type(first) is type(other) and bool(first == other)
-    except Exception:  # whatever a foreign class does when compared, it is not known to be the same
-        return False
+    return first is other or is_same(first, other)
 
 
-def _rows(values: Any) -> int | None:
-    """Rows of the tensors among the inputs of one item; None where they differ, or there are none."""
-    found = {tensor.shape[0] for tensor in _tensors(values)}
-    return found.pop() if len(found) == 1 else None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.dim() else []
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in _tensors(item)]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def stacked(items: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:
     """Inputs whose rows are those of all items one after the other, and how many each has."""
-    return _concatenated(items), [_rows(values) or 0 for values in items]
-
-
-def _concatenated(values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(values)) if first.dim() else first
-    if isinstance(first, Mapping):
-        return {key: _concatenated([value[key] for value in values]) for key in first}
-    if isinstance(first, (list, tuple)):
-        joined = [_concatenated(each) for each in zip(*values, strict=True)]
-        return joined if isinstance(first, list) else type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
-    return first
+    flat = [tree_flatten(values) for values in items]
+    columns = zip(*[leaves for leaves, _ in flat], strict=True)
+    joined = [torch.cat(column) if _has_rows(column[0]) else column[0] for column in columns]
+    return tree_unflatten(joined, flat[0][1]), [next(leaf.shape[0] for leaf in leaves if _has_rows(leaf)) for leaves, _ in flat]
 
 
 def rows_of(outputs: Any, sizes: Sequence[int]) -> list[Any]:
@@ -88,21 +56,24 @@ def rows_of(outputs: Any, sizes: Sequence[int]) -> list[Any]:
     Raises:
         PortError: it gave other rows than it was given.
     """
-    if isinstance(outputs, Tensor) and outputs.dim():
-        if outputs.shape[0] != sum(sizes):
-            raise PortError(f"a call for {sum(sizes)} rows gave {describe(outputs)}; expected as many rows")
-        return list(outputs.split(list(sizes)))
-    if isinstance(outputs, Mapping):
-        parts = {key: rows_of(value, sizes) for key, value in outputs.items()}
-        return [{key: part[index] for key, part in parts.items()} for index in range(len(sizes))]
-    if isinstance(outputs, list) and len(outputs) == sum(sizes) and not _tensors(outputs):  # one of each sample, such as texts
-        return [outputs[sum(sizes[:index]) : sum(sizes[: index + 1])] for index in range(len(sizes))]
-    if isinstance(outputs, (list, tuple)):
-        columns = [rows_of(value, sizes) for value in outputs]
-        rows = [[column[index] for column in columns] for index in range(len(sizes))]
-        made: Any = list if isinstance(outputs, list) else (lambda row: type(outputs)(*row)) if hasattr(outputs, "_fields") else tuple
-        return [made(row) for row in rows]
-    return [outputs] * len(sizes)
+    total, ends = sum(sizes), list(accumulate(sizes))
+
+    def is_of_samples(value: Any) -> bool:
+        """True for a list with one of each sample, such as texts."""
+        return isinstance(value, list) and len(value) == total and not any(map(_has_rows, tree_leaves(value)))
+
+    def cut(value: Any) -> list[Any]:
+        if is_of_samples(value):
+            return [value[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        if not _has_rows(value):
+            return [value] * len(sizes)
+        if value.shape[0] != total:
+            raise PortError(f"a call for {total} rows gave {describe(value)}; expected as many rows")
+        return list(value.split(list(sizes)))
+
+    leaves, tree = tree_flatten(outputs, is_leaf=is_of_samples)
+    columns = [cut(leaf) for leaf in leaves]
+    return [tree_unflatten([column[index] for column in columns], tree) for index in range(len(sizes))]
 
 
 def listed(items: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:

@@ -6,13 +6,13 @@ import copy
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
@@ -57,9 +57,12 @@ class Entry:
 
     def __init__(self, value: Any, draws: bool, digests: ContentDigests) -> None:
         self.value, self.draws = value, draws
-        tensors = _tensors_in(value)
+        leaves = tree_leaves(value)
+        if (unreadable := next((leaf for leaf in leaves if isinstance(leaf, Tensor) and not _is_readable(leaf)), None)) is not None:
+            raise NoDigest(f"a tensor of class {type(unreadable).__name__} and layout {unreadable.layout}")
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_meta]
         self.states = [(tensor, _state(tensor, digests)) for tensor in tensors]
-        self.objects = [(found, digests.of(found)) for found in _objects_in(value)]
+        self.objects = [(leaf, digests.of(leaf)) for leaf in leaves if not isinstance(leaf, Tensor) and type(leaf) not in _PLAIN]
         self.storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
 
     def is_intact(self, digests: ContentDigests) -> bool:
@@ -87,7 +90,8 @@ class NodeCache:
     NumPy's and Python's global generators, or from a generator of the block's own are noticed, and so is a call that changes what the block
     computes with (a memory; a count of calls that nothing reads is none): their results are not kept, and ``stats.uncached`` says why.
     Hooks of all modules, modes around operators and transforms of ``torch.func`` turn the cache off while they last. What is replaced in
-    installed packages (``torch.tanh = mine``) is seen; kernels registered through ``torch.library`` are not.
+    installed packages (``torch.tanh = mine``) is seen; what is changed inside of their functions (``__code__``, defaults) and kernels
+    registered through ``torch.library`` are not.
 
     One cache may serve many graphs, threads and, with a directory, processes.
 
@@ -222,66 +226,33 @@ class NodeCache:
 
 def apart(value: Any) -> Any:
     """A value whose lists and mappings are new; tensors and other objects are the same."""
-    if type(value) is dict:
-        return {key: apart(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(apart(item) for item in value)
-    return value
+    return tree_map(lambda leaf: leaf, value)
 
 
 def copied(value: Any) -> Any:
     """A value that shares no memory with the one that is kept: what leaves a run may be changed by whoever gets it."""
     try:
-        return _copied(value)
+        return tree_map(_copied, value)
     except RecursionError:  # it lies inside of itself
         return copy.deepcopy(value)
 
 
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_copied(item) for item in value)
-    if type(value) in _PLAIN:
-        return value
+def _copied(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.clone()
     try:
-        return copy.deepcopy(value)
+        return leaf if type(leaf) in _PLAIN else copy.deepcopy(leaf)
     except Exception:  # whatever a foreign class raises; what is kept is looked at before it is given again
-        return value
+        return leaf
 
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size))
-
-
-def _objects_in(value: Any) -> list[Any]:
-    """What is neither plain nor a tensor, nor a list or mapping, and may be changed in place."""
-    if isinstance(value, Tensor) and not _is_readable(value):
-        raise NoDigest(f"a tensor of class {type(value).__name__} and layout {value.layout}")
-    if isinstance(value, Tensor) or type(value) in _PLAIN:
-        return []
-    if type(value) is dict:
-        return [found for item in value.values() for found in _objects_in(item)]
-    if type(value) in (list, tuple):
-        return [found for item in value for found in _objects_in(item)]
-    return [value]
 
 
 def _is_readable(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, torch.nn.Parameter) and (
         tensor.is_meta or tensor.layout is not torch.strided or not tensor.is_quantized
     )
-
-
-def _tensors_in(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.layout is torch.strided and not value.is_meta and _is_readable(value) else []
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in _tensors_in(item)]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors_in(item)]
-    return []
 
 
 def _state(tensor: Tensor, digests: ContentDigests) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from wgtorch.core.errors import PortTypeError, RunCancelled, RunTimeoutError, WgtorchError
 from wgtorch.core.kinds import describe
@@ -306,13 +307,7 @@ def _described(child: object) -> str | None:
 
 def _snapshot(value: Any) -> Any:
     """A value that nobody else changes: its tensors, lists, mappings and objects are its own."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if type(value) is dict:
-        return {key: _snapshot(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_snapshot, value))
-    return copy.deepcopy(value)
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf), value)
 
 
 def _size(value: Any) -> int:

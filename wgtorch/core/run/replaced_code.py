@@ -1,0 +1,186 @@
+"""What somebody has put in place of what installed packages hold, while the process runs, as ``torch.tanh = mine``.
+
+A package is what its version says as long as its modules and classes hold what they held when they were first looked at. All modules
+that are loaded are compared, whichever a block comes to, by versions of dictionaries; those of PyTorch's compiler are not.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import gc
+import sys
+import threading
+import types
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from wgtorch.core.port import MISSING
+from wgtorch.core.run.code_digest import name_of, steps_of, unwrapped
+from wgtorch.core.run.dict_versions import dict_version
+from wgtorch.core.run.installed import is_installed
+
+_REPORTS: dict[str, frozenset[str]] = {
+    "builtins": frozenset(("_",)),
+    "sys": frozenset(("stdin", "stdout", "stderr", "displayhook", "excepthook", "last_exc", "last_type", "last_value", "last_traceback")),
+    "warnings": frozenset(("filters", "showwarning", "_showwarnmsg_impl")),
+}
+"""Names of where a process writes what it has to say, which nothing computes with."""
+_COMPILER = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch._export", "torch.fx", "torch.utils._sympy", "sympy", "mpmath")
+_UNWATCHED = (*_COMPILER, "wgtorch.core.run")
+"""What compiles and traces, which no call of a block that is not compiled comes to; and what asks here."""
+_IMMUTABLE = 1 << 8
+"""Flag of classes that cannot be changed, as ``int``."""
+_CONSTANTS = (type(None), bool, int, float, complex, str, bytes, tuple, Tensor, Parameter)
+_DESCRIPTORS = (property, functools.cached_property, staticmethod, classmethod)
+_TABLE = 1000
+"""Functions in a mapping of a module that is watched as well."""
+
+
+class Replacements:
+    """What stands in place of what modules and classes of installed packages held. There is one for the process, as there is of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+        self._modules: dict[str, Any] = {}
+        self._classes: dict[int, type] = {}
+        self._spaces: list[_Namespace] = []
+        self._entries: list[dict[Any, Any]] = []
+        self._versions: list[Any] = []
+        self._found: list[tuple[str, Any]] = []
+
+    def found(self) -> list[tuple[str, Any]]:
+        """Where something was replaced, and by what; the same list as long as it is the same."""
+        with self._lock:
+            if is_loaded := (loaded := dict_version(sys.modules)) != self._loaded:
+                self._take_in()
+                self._loaded = loaded
+            versions = list(map(dict_version, self._entries))
+            if versions != self._versions or is_loaded:
+                for space, now, was in zip_longest(self._spaces, versions, self._versions):
+                    if now != was:
+                        space.compare()
+                self._versions = versions
+                found = [each for space in self._spaces for each in space.replaced]
+                found += [(f"module {name}", now) for name, was in self._modules.items() if (now := sys.modules.get(name, was)) is not was]
+                found.sort(key=lambda each: each[0])
+                if [(where, id(value)) for where, value in found] != [(where, id(value)) for where, value in self._found]:
+                    self._found = found
+            return self._found
+
+    def _take_in(self) -> None:
+        """Watches modules that were loaded since, their classes, and tables of functions in them."""
+        for name, module in list(sys.modules.items()):
+            if name in self._modules or not _is_watched(name) or not isinstance(module, types.ModuleType):
+                continue
+            self._modules[name] = module
+            self._watch(name, module, vars(module))
+            for value in list(vars(module).values()):
+                is_class = issubclass(type(value), type) and not value.__flags__ & _IMMUTABLE
+                if is_class and id(value) not in self._classes and _is_watched(value.__module__):
+                    self._classes[id(value)] = value
+                    self._watch(name_of(value), value, gc.get_referents(value.__dict__)[0])
+
+    def _watch(self, where: str, owner: Any, entries: dict[Any, Any]) -> None:
+        tables = [(name, table) for name, value in list(entries.items()) for table in _tables_in(value)]
+        for space in (_Namespace(where, owner, entries), *[_Namespace(f"{where}.{name}", None, table) for name, table in tables]):
+            self._spaces.append(space)
+            self._entries.append(space.entries)
+
+
+class _Namespace:
+    """What a module, a class or a table of functions held when it was first come to.
+
+    Args:
+        where: its name.
+        owner: the module or class; None for a table.
+        entries: what it holds now.
+    """
+
+    __slots__ = ("_first", "_foreign", "entries", "owner", "replaced", "where")
+
+    def __init__(self, where: str, owner: Any, entries: dict[Any, Any]) -> None:
+        self.where, self.owner, self.entries = where, owner, entries
+        self._first = dict(entries)
+        self._foreign = {name for name, value in self._first.items() if is_foreign(value)}
+        self.replaced: list[tuple[str, Any]] = []
+
+    def compare(self) -> None:
+        """Looks for what is not as it was, or never was the package's own."""
+        now, self.replaced = dict(self.entries), []
+        for name in {**self._first, **now}:
+            was, value = self._first.get(name, MISSING), now.get(name, MISSING)
+            if name in self._foreign if value is was else self._counts(name, was, value):
+                self.replaced.append((f"{self.where}.{name}", None if value is MISSING else value))
+
+    def _counts(self, name: str, was: Any, value: Any) -> bool:
+        is_class = isinstance(self.owner, type)
+        if name in _REPORTS.get(self.where, ()) or (is_class and name.startswith("__") and not (callable(value) or callable(was))):
+            return False
+        if is_foreign(value):
+            return True
+        if was is MISSING and not is_class:  # it adds what it loads when it is used, but hides no builtin from code that finds it there
+            return "__builtins__" in self.entries and hasattr(builtins, name) and not isinstance(value, types.ModuleType)
+        if not (_is_code(was) or _is_code(value) or type(value) in _CONSTANTS):  # a state that a package keeps
+            return False
+        return is_class or name not in _own_globals(self.entries)
+
+
+def _is_watched(name: Any) -> bool:
+    """True for a module of installed packages, by its name."""
+    return isinstance(name, str) and not name.startswith(_UNWATCHED) and is_installed(name)
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or type(value) in _DESCRIPTORS or isinstance(value, types.ModuleType) or bool(_tables_in(value))
+
+
+def is_foreign(value: Any) -> bool:
+    """True for a function or an object of the user's own, and for a function with code from elsewhere."""
+    value = _innermost(value)
+    kind = type(value)
+    if kind is types.FunctionType:
+        module, file = value.__globals__.get("__name__"), value.__globals__.get("__file__")
+        if file is not None and file != value.__code__.co_filename and not value.__code__.co_filename.startswith("<"):
+            return True
+    else:
+        module = (value if issubclass(kind, type) else kind).__module__
+    root = sys.modules.get(module.partition(".")[0]) if isinstance(module, str) else None
+    return root is not None and (getattr(root, "__file__", None) is not None or module == "__main__") and not is_installed(module)
+
+
+def _innermost(value: Any) -> Any:
+    """The function that is called in the end."""
+    while (inner := unwrapped(value)) is not value or type(inner) in (types.MethodType, functools.partial):
+        value = inner.__func__ if type(inner) is types.MethodType else inner.func if type(inner) is functools.partial else inner
+    return value
+
+
+def _tables_in(value: Any) -> list[dict[Any, Any]]:
+    """A mapping of functions, or those inside of a registry of a package's own, such as that of kinds of attention."""
+    kind = type(value)
+    if kind is dict:
+        return [value] if len(value) < _TABLE and any(type(item) is types.FunctionType for item in value.values()) else []
+    if not issubclass(kind, Mapping) or kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return []
+    held = [*getattr(value, "__dict__", {}).values(), *vars(kind).values()]
+    return [item for item in held if type(item) is dict and len(item) < _TABLE]
+
+
+def _own_globals(entries: Mapping[str, Any]) -> set[str]:
+    """Names that functions of a module say are ``global``, which so are its state and not its code."""
+    functions = [unwrapped(value) for value in dict(entries).values()]
+    functions += [unwrapped(entry) for kind in functions if issubclass(type(kind), type) for entry in dict(vars(kind)).values()]
+    codes = {f.__code__ for f in functions if type(f) is types.FunctionType and f.__globals__ is entries}
+    return {name for code in codes for _, name in steps_of("STORE_GLOBAL", code)}
+
+
+@functools.cache
+def replacements() -> Replacements:
+    """That of this process."""
+    return Replacements()
