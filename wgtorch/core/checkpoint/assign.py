@@ -140,18 +140,17 @@ def check_storable(state: Mapping[str, Any], where: str) -> None:
 # --- weights put into modules -----------------------------------------------------------------------------------------
 
 
-def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str, *, strict: bool = True) -> list[Finding]:
+def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str) -> list[Finding]:
     """Everything about ``tensors`` that does not fit the module.
 
     Args:
         module: with or without weights; adapters in it do not count.
         tensors: by name; anything with ``shape`` and ``dtype``.
         path: the block's, for messages.
-        strict: missing and unexpected names are findings too.
     """
     own = adapter_hook.hook.base_state(module)
     found: list[Finding] = []
-    if strict and tensors.keys() != own.keys():
+    if tensors.keys() != own.keys():
         ties = shared_names(own.items())
         given = {*tensors, *(name for names in ties if not tensors.keys().isdisjoint(names) for name in names)}
         again = {name for names in ties for name in names[1:]}

@@ -19,17 +19,16 @@ _AT_FDCWD = -100
 _FRESH = 10.0  # seconds in which a new name may not be locked yet by the writer that made it
 
 
-def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], object], *, token: str = "") -> Path:
+def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], object]) -> Path:
     """Fills a new folder and puts it in place of the old one only when it is whole and on disk.
 
     The two change places in one step where the system can do that (Linux), so that a kill at any moment leaves either.
-    Elsewhere there is a moment in which only ``.<name>.wgtorch-old`` is there: :func:`recovered` finds it. A ``token`` is put into the
-    name of the unfinished folder, for who must know it as its own after a kill.
+    Elsewhere there is a moment in which only ``.<name>.wgtorch-old`` is there: :func:`recovered` finds it.
     """
     target = Path(os.path.realpath(directory))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a file stands where the folder is to be written", str(target))
-    fresh = _beside(target, token)
+    fresh = _beside(target)
     fresh.mkdir()
     with _held(fresh):
         try:
@@ -53,12 +52,12 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], objec
     return Path(directory)
 
 
-def write_file(path: str | os.PathLike[str], fill: Callable[[Path], object], *, token: str = "") -> Path:
+def write_file(path: str | os.PathLike[str], fill: Callable[[Path], object]) -> Path:
     """Fills a new file and puts it in place of the old one only when it is whole and on disk."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder stands where the file is to be written", str(target))
-    fresh = _beside(target, token)
+    fresh = _beside(target)
     fresh.touch()
     with _held(fresh):
         try:
@@ -92,7 +91,7 @@ def sync(path: Path) -> None:
 
 def remove_leftovers(target: Path) -> None:
     """Takes away what killed writers of the same target left beside it; what a living one holds stays."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]+\.)?[0-9a-f]{{12}}\.new")
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.new")
     for left in filter(lambda left: ours.fullmatch(left.name), target.parent.iterdir()):
         with _held(left) as free:
             if free and time.time() - left.stat().st_ctime > _FRESH:
@@ -170,8 +169,8 @@ def _held(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _beside(target: Path, token: str) -> Path:
+def _beside(target: Path) -> Path:
     """A new name beside the target, once what killed writers left there is gone."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
-    return target.parent / f".{target.name}.{token and f'{token}.'}{secrets.token_hex(6)}.new"
+    return target.parent / f".{target.name}.{secrets.token_hex(6)}.new"

@@ -121,11 +121,11 @@ def load_weights(
     return tuple(findings)
 
 
-def stored_adapters(path: str | os.PathLike[str], verify: bool | None = None) -> list[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
+def stored_adapters(path: str | os.PathLike[str]) -> list[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
     """Adapters that a checkpoint holds: (path of the block, name, config, tensors), as ``AdapterHook.attach`` takes them."""
     with open_source(path) as source:
         manifest = read_manifest(source)
-        return [(entry.path, name, *_adapter(source, entry, name, verify)) for entry in manifest.blocks.values() for name in entry.adapters]
+        return [(entry.path, name, *_adapter(source, entry, name, None)) for entry in manifest.blocks.values() for name in entry.adapters]
 
 
 # --- building ---------------------------------------------------------------------------------------------------------

@@ -141,15 +141,12 @@ class _Open:
     files: tuple[Path, ...] = ()
 
 
-def resolve_refs(
-    config: Any, base: str | os.PathLike[str] | None = None, *, root: Path | None = None, read: dict[int, str] | None = None
-) -> Any:
+def resolve_refs(config: Any, base: str | os.PathLike[str] | None = None, *, read: dict[int, str] | None = None) -> Any:
     """Puts the files that ``{"ref": "file.yaml"}`` names in place of the refs.
 
     Args:
         config: plain data.
-        base: the folder that refs are relative to.
-        root: the folder that no ref may leave; ``base`` by default.
+        base: the folder that refs are relative to, and may not leave.
         read: is told the file of every mapping that a ref brought, by the mapping's ``id``.
 
     Raises:
@@ -164,7 +161,7 @@ def resolve_refs(
         check_depth(here.depth, here.path)
         value, brought = here.value, None
         while isinstance(value, Mapping) and set(value) == {"ref"} and isinstance(value["ref"], str):
-            file = _ref_file(value["ref"], here, root or folder)
+            file = _ref_file(value["ref"], here, folder)
             value, here.folder, here.files = read_config(file), file.parent, (*here.files, file)
             brought = brought or str(file)
         if not isinstance(value, _HOLDERS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from typing import Any
 
 from wgtorch.core.errors import ValidationError
@@ -348,22 +349,17 @@ def _keys(sources: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
     return tuple(f"{node}.{port}" if port and nodes.count(node) > 1 else node for _, node, port in sources)
 
 
-def _ordered(items: Sequence[int] | range, needs: Iterable[tuple[int, int]], rank: Sequence[tuple]) -> list[int]:
-    """Topological order (Kahn 1962); among ready items the one of the lowest rank comes first."""
-    after: dict[int, list[int]] = {item: [] for item in items}
-    waiting = dict.fromkeys(items, 0)
+def _ordered(items: Iterable[int], needs: Iterable[tuple[int, int]], rank: Sequence[tuple]) -> list[int]:
+    """Topological order; among ready items the one of the lowest rank comes first. Cycles are cut before."""
+    sorter = TopologicalSorter[int](dict.fromkeys(items, ()))
     for source, target in needs:
-        after[source].append(target)
-        waiting[target] += 1
-    ready = [(rank[item], item) for item in items if not waiting[item]]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        _, item = heapq.heappop(ready)
-        order.append(item)
-        for target in after[item]:
-            waiting[target] -= 1
-            if not waiting[target]:
-                heapq.heappush(ready, (rank[target], target))
-    assert len(order) == len(waiting), "cycles are cut before ordering"
+        sorter.add(target, source)
+    sorter.prepare()
+    ready: list[tuple[tuple, int]] = []
+    order: list[int] = []
+    while sorter.is_active():
+        for item in sorter.get_ready():
+            heapq.heappush(ready, (rank[item], item))
+        order.append(heapq.heappop(ready)[1])
+        sorter.done(order[-1])
     return order

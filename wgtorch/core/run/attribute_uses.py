@@ -41,76 +41,45 @@ class Uses:
     is_handed_on: bool = False
 
 
-class _Visitor(ast.NodeVisitor):
-    def __init__(self, own: str | None) -> None:
-        self.own, self.found = own, Uses()
+def _uses(function: Any, own: str | None) -> Uses:
+    found = Uses()
+    nodes: list[Any] = [node for part in function.body for node in ast.walk(part)]
+    written = {id(place) for node in nodes for place in _written_by(node, own)}
+    selves = {id(node.value) for node in nodes if _attribute(node, own)}
+    for node in nodes:
+        if name := _attribute(node, own):
+            (found.writes if id(node) in written else found.reads).add(name)
+        elif isinstance(node, ast.Name) and node.id != own:
+            (found.names_written if id(node) in written else found.names_read).add(node.id)
+        elif isinstance(node, ast.Name) and id(node) not in selves:
+            found.is_handed_on = True
+    return found
 
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Store):
-            self.found.names_written.add(node.id)
-        elif node.id == self.own:
-            self.found.is_handed_on = True
-        else:
-            self.found.names_read.add(node.id)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.value, ast.Name) and node.value.id == self.own:
-            (self.found.reads if isinstance(node.ctx, ast.Load) else self.found.writes).add(node.attr)
-        elif isinstance(node.ctx, ast.Load):
-            self.visit(node.value)
-        else:
-            self._write(node)
+def _written_by(node: Any, own: str | None) -> Iterator[ast.AST]:
+    """Attributes of ``self``, and names, that are written to in one step of the code and not read by it."""
+    if isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
+        yield _place(node, own)
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(called := node.value.func, ast.Attribute):
+        if called.attr in _GROWS:
+            yield _place(called.value, own)
+    elif isinstance(node, ast.Assign) and len(node.targets) == 1 and (name := _attribute(node.targets[0], own)):
+        parts = list(ast.walk(node.value))
+        if not any(isinstance(part, (ast.NamedExpr, ast.Call)) for part in parts):
+            yield from [part for part in parts if _attribute(part, own) == name]  # self.calls = self.calls + 1
 
-    def visit_Subscript(self, node: ast.Subscript) -> None:
-        if isinstance(node.ctx, ast.Load):
-            self.generic_visit(node)
-        else:
-            self._write(node)
 
-    def visit_Assign(self, node: ast.Assign) -> None:
-        before = set(self.found.reads)
-        for part in (*node.targets, node.value):
-            self.visit(part)
-        if len(node.targets) == 1 and (name := self._attribute(node.targets[0])) and name not in before:
-            value = [self._attribute(part) for part in ast.walk(node.value)]
-            if value.count(name) and not any(isinstance(part, (ast.NamedExpr, ast.Call)) for part in ast.walk(node.value)):
-                self.found.reads.discard(name)  # self.calls = self.calls + 1
+def _place(node: Any, own: str | None) -> Any:
+    """The attribute of ``self``, or the name, inside of which something is."""
+    while isinstance(node, (ast.Attribute, ast.Subscript)) and not _attribute(node, own):
+        node = node.value
+    return node
 
-    def visit_Expr(self, node: ast.Expr) -> None:
-        call = node.value
-        grows = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _GROWS
-        if grows and self._is_place(call.func.value):  # type: ignore[attr-defined]
-            self._write(call.func.value)  # type: ignore[attr-defined]
-            for part in (*call.args, *[keyword.value for keyword in call.keywords]):  # type: ignore[attr-defined]
-                self.visit(part)
-        else:
-            self.visit(call)
 
-    def _attribute(self, node: ast.AST) -> str:
-        """The name, where it is an attribute of ``self``."""
-        found = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == self.own
-        return node.attr if found else ""  # type: ignore[attr-defined]
-
-    def _is_place(self, node: ast.AST) -> bool:
-        while isinstance(node, (ast.Attribute, ast.Subscript)):
-            if self._attribute(node):
-                return True
-            node = node.value
-        return isinstance(node, ast.Name) and node.id != self.own
-
-    def _write(self, node: Any) -> None:
-        """Something inside of a place is written."""
-        while isinstance(node, (ast.Attribute, ast.Subscript)):
-            if name := self._attribute(node):
-                self.found.writes.add(name)
-                return
-            if isinstance(node, ast.Subscript):
-                self.visit(node.slice)
-            node = node.value
-        if isinstance(node, ast.Name) and node.id != self.own:
-            self.found.names_written.add(node.id)
-        else:
-            self.visit(node)
+def _attribute(node: Any, own: str | None) -> str:
+    """The name, where it is an attribute of ``self``."""
+    found = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == own
+    return node.attr if found else ""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -123,10 +92,7 @@ def uses_of(code: types.CodeType) -> Uses | None:
     function = next((node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))), None)
     if function is None or function.name != code.co_name:
         return None
-    visitor = _Visitor(function.args.args[0].arg if function.args.args else None)
-    for part in function.body:
-        visitor.visit(part)
-    return visitor.found
+    return _uses(function, function.args.args[0].arg if function.args.args else None)
 
 
 _known: weakref.WeakKeyDictionary[type, tuple[tuple[Any, ...], frozenset[str]]] = weakref.WeakKeyDictionary()
