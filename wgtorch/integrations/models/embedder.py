@@ -25,12 +25,7 @@ class TextEmbedder(ModelBlock, Embedder):
 
     Args:
         backend: ``api``, ``local`` (an encoder of transformers), ``static`` (a table of vectors), or ``onnx`` (an exported encoder).
-        provider: of an API: ``openai``, or another registered one.
-        model_id: the model's name there.
-        endpoint_url: where the API is, if not at the provider's own address.
-        checkpoint_ref: folder of a local model.
         dimensions: length of the vectors, for models that can shorten them.
-        source: what else the backend takes.
 
     Raises:
         ApiError: the API gave no answer; its subclasses say why.

@@ -27,14 +27,9 @@ class ImageGenerator(ModelBlock):
     With an ``image`` [B, 3, H, W] that picture is edited, and where there is a ``mask`` [B, 1, H, W] too, only where it is 1.
 
     Args:
-        backend: ``api`` or ``local``.
-        provider: of an API: ``openai``, or another registered one.
-        model_id: the model's name there.
-        endpoint_url: where the API is, if not at the provider's own address.
         checkpoint_ref: folder of a local diffusion model.
         width, height: of the pictures, in pixels; the model's own where left out.
         options: what else the model takes (``quality``, ``background``, ``num_inference_steps``, ...).
-        source: what else the backend takes.
 
     Raises:
         ApiError: the API gave no answer; its subclasses say why.

@@ -15,6 +15,14 @@ class ModelBlock(Block):
     """A block around a model that is here or behind an API.
 
     The model itself, where it is here, is the submodule ``model``; what is asked of it goes through ``backend``.
+
+    Args:
+        backend: ``api`` or ``local``.
+        provider: of an API: ``openai``, or another registered one.
+        model_id: the model's name there.
+        endpoint_url: where the API is, if not at the provider's own address.
+        checkpoint_ref: folder of a local model.
+        source: what else the backend takes.
     """
 
     kind: ClassVar[str] = ""

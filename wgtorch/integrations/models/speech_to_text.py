@@ -22,15 +22,9 @@ class SpeechToText(ModelBlock):
     One recording gives a text, several give a list.
 
     Args:
-        backend: ``api`` or ``local``.
-        provider: of an API: ``openai``, or another registered one.
-        model_id: the model's name there.
-        endpoint_url: where the API is, if not at the provider's own address.
-        checkpoint_ref: folder of a local model.
         sampling_rate: samples per second of the audio, where the input does not say.
         language: that is spoken, as ISO 639-1 (``en``, ``ru``); the model finds out where left out.
         prompt: words that may come up, for models that take them.
-        source: what else the backend takes.
 
     Raises:
         ApiError: the API gave no answer; its subclasses say why.

@@ -23,14 +23,8 @@ class TextToSpeech(ModelBlock):
     Recordings of one call are padded with zeros at the end; ``lengths`` [B] says how many samples each has.
 
     Args:
-        backend: ``api`` or ``local``.
-        provider: of an API: ``openai``, or another registered one.
-        model_id: the model's name there.
-        endpoint_url: where the API is, if not at the provider's own address.
-        checkpoint_ref: folder of a local model.
         voice: one that the model has.
         speed: 1 is the voice's own.
-        source: what else the backend takes.
 
     Raises:
         ApiError: the API gave no answer; its subclasses say why.

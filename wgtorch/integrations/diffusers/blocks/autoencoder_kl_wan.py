@@ -9,18 +9,18 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from wgtorch.core.block import Block, register_block
+from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
-from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
-from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, given_latent
+from wgtorch.integrations.diffusers.blocks.foreign import ModelSource
+from wgtorch.integrations.diffusers.blocks.video_autoencoders import VideoDecoder
 
 _ONE_AT_A_TIME = threading.Lock()  # the model keeps the frames before in itself while it works
 
 
 @register_block("codec/autoencoder_kl_wan")
-class AutoencoderKLWan(ForeignModel, Block):
+class AutoencoderKLWan(VideoDecoder):
     """``AutoencoderKLWan`` of diffusers, both ways: ``latent`` to ``video``, and ``video`` to ``latent``.
 
     Latents are those that the diffusion model works on: normalised channel by channel with the numbers of the model's config.
@@ -29,13 +29,10 @@ class AutoencoderKLWan(ForeignModel, Block):
         sample: encoding draws from the posterior; False takes its mode.
     """
 
-    role = "codec"
     model_class = "AutoencoderKLWan"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": Port(dtype="latent", description="latents [B, C, T, h, w] to decode"),
         "video": Port(dtype="video", description="videos [B, F, 3, H, W] in [0, 1] to encode; F is 1 + n times the frames of a latent's"),
-        **OUTPUT_INPUTS,
     }
     outputs: Mapping[str, Any] = {
         "video": Port(dtype="video", optional=True, description="decoded videos [B, F, 3, H, W] in [0, 1]"),
@@ -56,7 +53,11 @@ class AutoencoderKLWan(ForeignModel, Block):
         """Frames to a latent's, after the first, which is one of its own."""
         return self.model.config.scale_factor_temporal
 
-    def forward(
+    @property
+    def channels(self) -> int:
+        return self.model.config.z_dim
+
+    def forward(  # type: ignore[override]
         self,
         latent: Tensor | None = None,
         video: Tensor | None = None,
@@ -71,22 +72,15 @@ class AutoencoderKLWan(ForeignModel, Block):
         """
         if (latent is None) == (video is None):
             raise PortError(f"{self.block_id}: got {'neither' if latent is None else 'both'} latent and video; expected one of them")
-        if latent is None:
-            return {"latent": self.encode(video, rng)}
-        if output_type == "latent":
-            return {"video": given_latent(latent, latent_form)}
-        return {"video": as_output(self.decode(latent), output_type, self.block_id)}
+        return {"latent": self.encode(video, rng)} if latent is None else super().forward(latent, output_type, latent_form)
 
     def decode(self, latent: Tensor) -> Tensor:
         """The video of a latent."""
-        channels = self.model.config.z_dim
-        if latent.dim() != 5 or latent.shape[1] != channels:
-            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {channels}, T, h, w]")
+        self.check(latent)
         latent = latent.to(self.weights_dtype)
         mean, scale = self._normal(latent)
         with _ONE_AT_A_TIME:
-            decoded = self.model.decode(latent / scale + mean, return_dict=False)[0]
-        return (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+            return self.frames_of(latent / scale + mean)
 
     def encode(self, video: Any, rng: Rng | None) -> Tensor:
         """The latent of a video."""

@@ -85,11 +85,3 @@ class AutoencoderKLQwenImage(AutoencoderKL):
     def _posterior(self, image: Tensor) -> Any:
         batch = image if image.dim() == 4 else image.unsqueeze(0)
         return self.model.encode(batch[:, :, None].to(self.weights_dtype) * 2 - 1, return_dict=False)[0]
-
-    def _normal(self, like: Tensor) -> tuple[Any, Any]:
-        settings = self.model.config
-        mean, deviation = (
-            torch.tensor(values, dtype=self.weights_dtype, device=like.device).view(1, -1, 1, 1)
-            for values in (settings.latents_mean, settings.latents_std)
-        )
-        return mean, deviation

@@ -39,18 +39,29 @@ class VideoDecoder(ForeignModel, Block):
         """Frames to a latent's, after the first."""
         return self.model.temporal_compression_ratio
 
+    @property
+    def channels(self) -> int:
+        """Of latents."""
+        return self.model.config.latent_channels
+
     def forward(self, latent: Tensor, output_type: str | None = None, latent_form: int | str | None = None) -> dict[str, Any]:
         """``video`` [B, T, 3, H, W] in [0, 1] of ``latent`` [B, C, t, h, w], or as ``output_type`` says."""
         if output_type == "latent":
             return {"video": given_latent(latent, latent_form)}
-        return {"video": as_output(self.frames_of(latent / self.model.config.scaling_factor), output_type, self.block_id)}
+        return {"video": as_output(self.decode(latent), output_type, self.block_id)}
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """``video`` [B, T, 3, H, W] in [0, 1] of ``latent``."""
+        return self.frames_of(latent / self.model.config.scaling_factor)
+
+    def check(self, latent: Tensor) -> None:
+        """Refuses what is no latent of this model."""
+        if latent.dim() != 5 or latent.shape[1] != self.channels:
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {self.channels}, t, h, w]")
 
     def frames_of(self, z: Tensor, *more: Any) -> Tensor:
         """``video`` [B, T, 3, H, W] in [0, 1] of what the model itself decodes, [B, C, t, h, w]."""
-        if z.dim() != 5 or z.shape[1] != self.model.config.latent_channels:
-            raise PortError(
-                f"{self.block_id}.latent: got shape {list(z.shape)}; expected [B, {self.model.config.latent_channels}, t, h, w]"
-            )
+        self.check(z)
         decoded = self.model.decode(z.to(self.weights_dtype), *more, return_dict=False)[0]
         return (decoded / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 
