@@ -56,12 +56,7 @@ def _author() -> Stage:
     """Tells what really happened, in the context of the world before the update, by grammar."""
     stage = Stage("author", role="author")
     stage.add_pipeline(single("grammar/author", "tell"), "tell")
-    stage.set_state_contract(
-        ["intent", "description"],
-        ["outcome"],
-        {"tell.intent": "intent", "tell.description": "description", "tell.content": "content"},
-        {"outcome": "tell.outcome"},
-    )
+    stage.set_state_contract(["intent", "description"], ["outcome"])
     stage.set_execution_condition("author")
     return stage
 
@@ -100,6 +95,6 @@ def _architect(*, pictures: int = 1) -> Stage:
     """
     stage = Stage("architect", role="architect")
     stage.add_pipeline(single("grammar/architect", "plan", pictures=pictures), "plan")
-    stage.set_state_contract(["intent"], ["recipe"], {"plan.intent": "intent", "plan.content": "content"}, {"recipe": "plan.recipe"})
+    stage.set_state_contract(["intent"], ["recipe"])
     stage.set_execution_condition("architect")
     return stage

@@ -81,12 +81,7 @@ def _author(teller: str, model: Block | None) -> Stage:
     stage = Stage("author", role="author")
     told = single("simulation/author", "tell", teller=teller) if model is None else _narration(model)
     stage.add_pipeline(told, "tell")
-    stage.set_state_contract(
-        ["intent", "description"],
-        ["outcome"],
-        {"tell.intent": "intent", "tell.description": "description", "tell.content": "content"},
-        {"outcome": "tell.outcome"},
-    )
+    stage.set_state_contract(["intent", "description"], ["outcome"])
     stage.set_execution_condition("author")
     return stage
 
@@ -200,7 +195,7 @@ def architect(*, pictures: int = 1, painter: str = "pixels") -> Stage:
     """
     stage = Stage("architect", role="architect")
     stage.add_pipeline(single("simulation/architect", "plan", pictures=pictures, painter=_painter(painter)), "plan")
-    stage.set_state_contract(["intent"], ["recipe"], {"plan.intent": "intent", "plan.content": "content"}, {"recipe": "plan.recipe"})
+    stage.set_state_contract(["intent"], ["recipe"])
     stage.set_execution_condition("architect")
     return stage
 

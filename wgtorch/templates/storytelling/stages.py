@@ -91,12 +91,7 @@ def author(llm: Block, memory: Mapping[str, Any], temperature: float) -> Stage:
     graph.expose_output("llm", "text", "outcome")
     stage = Stage("author", role="author")
     stage.add_pipeline(around(graph, "tell"), "tell")
-    stage.set_state_contract(
-        ["intent", "description"],
-        ["outcome"],
-        {"tell.intent": "intent", "tell.description": "description", "tell.content": "content"},
-        {"outcome": "tell.outcome"},
-    )
+    stage.set_state_contract(["intent", "description"], ["outcome"])
     stage.set_execution_condition("author")
     return stage
 
@@ -152,7 +147,7 @@ def architect(
     graph.expose_output("llm", "data", "recipe")
     stage = Stage("architect", role="architect")
     stage.add_pipeline(around(graph, "plan"), "plan")
-    stage.set_state_contract(["intent"], ["recipe"], {"plan.intent": "intent", "plan.content": "content"}, {"recipe": "plan.recipe"})
+    stage.set_state_contract(["intent"], ["recipe"])
     stage.set_execution_condition("architect")
     return stage
 
