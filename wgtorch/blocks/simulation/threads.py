@@ -21,6 +21,7 @@ ThreadKinds: Registry[Plan] = Registry("thread kind", group="wgtorch.thread_kind
 """Planners by kind of thread: ``(draft, who, what) -> next action``."""
 FAR = 7
 """Places that somebody would walk for something."""
+_LOW = ("sad", "angry", "afraid", "weary", "ashamed")
 _SCHOOLED = ("smith", "potter", "weaver", "painter", "singer", "mason", "carpenter", "baker", "scribe")
 
 
@@ -54,11 +55,22 @@ def _towards(draft: Draft, who: str, place: str) -> Step:
     return Action("go", place=place)
 
 
+def _at(draft: Draft, who: str, place: str, action: Action) -> Step:
+    """The action at a place, or the way there."""
+    return action if draft.place_of(who) == place else _towards(draft, who, place)
+
+
+def _last(draft: Draft, who: str, verb: str, target: str) -> Any:
+    """The last event in which somebody did so to somebody."""
+    events = reversed(draft.content.get("events", ()))
+    return next((e for e in events if e["actor"] == who and e["verb"] == verb and e["target"] == target), None)
+
+
 def _with(draft: Draft, who: str, other: str, action: Action) -> Step:
     """The action where the other is, or the way to them; None where they have left."""
     if other not in draft.characters or not draft.characters[other]["present"]:
         return None
-    return action if draft.place_of(other) == draft.place_of(who) else _towards(draft, who, draft.place_of(other))
+    return _at(draft, who, draft.place_of(other), action)
 
 
 @thread_kind("mend")
@@ -69,7 +81,7 @@ def mend(draft: Draft, who: str, what: dict[str, Any]) -> Step:
         return None
     if place["state"] in ("whole", "locked"):
         return DONE
-    return Action("repair", target=what["landmark"]) if draft.place_of(who) == what["place"] else _towards(draft, who, what["place"])
+    return _at(draft, who, what["place"], Action("repair", target=what["landmark"]))
 
 
 @thread_kind("raise")
@@ -77,18 +89,12 @@ def raise_building(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     """To put up a building where none stands."""
     place = draft.places[what["place"]]
     if place["landmark"] == what["landmark"]:
-        return (
-            DONE
-            if place["state"] != "unfinished"
-            else (
-                Action("repair", target=what["landmark"]) if draft.place_of(who) == what["place"] else _towards(draft, who, what["place"])
-            )
-        )
+        if place["state"] != "unfinished":
+            return DONE
+        return _at(draft, who, what["place"], Action("repair", target=what["landmark"]))
     if place["landmark"] not in (None, "ruin"):
         return None
-    if draft.place_of(who) != what["place"]:
-        return _towards(draft, who, what["place"])
-    return Action("build", target=f"{what['colour']} {what['landmark']}")
+    return _at(draft, who, what["place"], Action("build", target=f"{what['colour']} {what['landmark']}"))
 
 
 @thread_kind("fetch")
@@ -101,7 +107,7 @@ def fetch(draft: Draft, who: str, what: dict[str, Any]) -> Step:
         return DONE
     if thing["bearer"] is not None:
         return None
-    return Action("take", target=what["object"]) if thing["place"] == draft.place_of(who) else _towards(draft, who, thing["place"])
+    return _at(draft, who, thing["place"], Action("take", target=what["object"]))
 
 
 @thread_kind("bring")
@@ -126,7 +132,7 @@ def obtain(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     if thing["bearer"] == who:
         return DONE
     if thing["bearer"] is None:
-        return Action("take", target=what["object"]) if thing["place"] == draft.place_of(who) else _towards(draft, who, thing["place"])
+        return _at(draft, who, thing["place"], Action("take", target=what["object"]))
     if thing["bearer"] != what["person"]:
         return None
     if draft.feeling(who, what["person"]) <= -2:
@@ -167,14 +173,7 @@ def peace(draft: Draft, who: str, what: dict[str, Any]) -> Step:
 @thread_kind("reckoning")
 def reckoning(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     """To tell somebody what one thinks of them."""
-    last = next(
-        (
-            e
-            for e in reversed(draft.content.get("events", ()))
-            if e["actor"] == who and e["verb"] == "quarrel" and e["target"] == what["person"]
-        ),
-        None,
-    )
+    last = _last(draft, who, "quarrel", what["person"])
     if last is not None and last["id"] > what["since"]:
         return DONE
     return _with(draft, who, what["person"], Action("quarrel", target=what["person"]))
@@ -183,13 +182,7 @@ def reckoning(draft: Draft, who: str, what: dict[str, Any]) -> Step:
 @thread_kind("console")
 def console(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     """To cheer somebody up."""
-    if what["person"] in draft.characters and draft.characters[what["person"]]["mood"] not in (
-        "sad",
-        "angry",
-        "afraid",
-        "weary",
-        "ashamed",
-    ):
+    if what["person"] in draft.characters and draft.characters[what["person"]]["mood"] not in _LOW:
         return DONE
     return _with(draft, who, what["person"], Action(draft.rng.choice(("help", "greet", "help")), target=what["person"]))
 
@@ -213,20 +206,13 @@ def grow(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     """To plant something somewhere."""
     if any(draft.objects[name]["kind"] == what["object_kind"] for name in draft.lying(what["place"])):
         return DONE
-    return Action("plant", target=what["object_kind"]) if draft.place_of(who) == what["place"] else _towards(draft, who, what["place"])
+    return _at(draft, who, what["place"], Action("plant", target=what["object_kind"]))
 
 
 @thread_kind("hand_on")
 def hand_on(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     """To teach somebody one's craft."""
-    taught = next(
-        (
-            e
-            for e in reversed(draft.content.get("events", ()))
-            if e["actor"] == who and e["verb"] == "teach" and e["target"] == what["person"]
-        ),
-        None,
-    )
+    taught = _last(draft, who, "teach", what["person"])
     if taught is not None and taught["id"] > what["since"]:
         return DONE
     return _with(draft, who, what["person"], Action("teach", target=what["person"]))
@@ -235,14 +221,7 @@ def hand_on(draft: Draft, who: str, what: dict[str, Any]) -> Step:
 @thread_kind("court")
 def court(draft: Draft, who: str, what: dict[str, Any]) -> Step:
     """To win somebody's hand."""
-    asked = next(
-        (
-            e
-            for e in reversed(draft.content.get("events", ()))
-            if e["actor"] == who and e["verb"] == "court" and e["target"] == what["person"]
-        ),
-        None,
-    )
+    asked = _last(draft, who, "court", what["person"])
     if asked is not None and asked["id"] > what["since"] and asked["status"] in ("partly", "done"):
         return DONE
     if draft.feeling(what["person"], who) < 4:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article
 from wgtorch.blocks.simulation.matching import find
 from wgtorch.blocks.simulation.memory import DULL, knows
-from wgtorch.blocks.simulation.verbs.rules import Verdict, arrive, refused, spend, verb, whereabouts
+from wgtorch.blocks.simulation.verbs.rules import VerbRule, Verdict, arrive, refused, spend, verb, whereabouts
 from wgtorch.blocks.simulation.verbs.travel import open_ways
 
 
@@ -31,16 +34,26 @@ def partner(draft: Draft, actor: str, action: Action) -> tuple[str | None, str]:
     return named.name, ""
 
 
-def _said(action: Action) -> str | None:
-    return bare(action.receiver or action.target or action.place) or None
+def between(name: str) -> Callable[[Callable[[Draft, str, Action, str], Verdict]], VerbRule]:
+    """Decorator: makes a rule known under a verb that is done to somebody who is here; it is told whom, and refused where nobody is."""
+
+    def decorate(rule: Callable[[Draft, str, Action, str], Verdict]) -> VerbRule:
+        @verb(name)
+        @wraps(rule)
+        def tried(draft: Draft, actor: str, action: Action) -> Verdict:
+            other, why = partner(draft, actor, action)
+            if other is None:
+                return refused(draft, actor, action, why, bare(action.receiver or action.target or action.place) or None)
+            return rule(draft, actor, action, other)
+
+        return tried
+
+    return decorate
 
 
-@verb("talk")
-def talk(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("talk")
+def talk(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Talks with somebody who is here: both think better of each other, and news go from one to the other."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", other, "remembers", actor)
     if draft.characters[other]["kind"] != "person":
         spend(draft, actor, 1)
@@ -65,12 +78,9 @@ def latest_news(draft: Draft, teller: str, listener: str) -> int | None:
     return None
 
 
-@verb("greet")
-def greet(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("greet")
+def greet(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """A small kindness: greeting, thanking, comforting, hugging."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", other, "mood")
     spend(draft, actor, 1)
     draft.feel(other, actor, 1)
@@ -79,12 +89,9 @@ def greet(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=other)
 
 
-@verb("befriend")
-def befriend(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("befriend")
+def befriend(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Wins somebody's friendship: it takes as long as it takes."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", other, "remembers", actor)
     spend(draft, actor, 2)
     draft.feel(other, actor, 2)
@@ -95,12 +102,9 @@ def befriend(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "partly", f"{other} is not sure of {actor} yet", target=other)
 
 
-@verb("court")
-def court(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("court")
+def court(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Asks for somebody's hand."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     if draft.characters[other]["kind"] != "person":
         return refused(draft, actor, action, f"{other} is {with_article(draft.characters[other]['role'])}", other)
     draft.rests_on("characters", other, "remembers", actor)
@@ -113,12 +117,9 @@ def court(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "partly", f"{other} asks for time until the next new moon", target=other)
 
 
-@verb("help")
-def help_out(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("help")
+def help_out(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Lends somebody a hand with what they have at heart."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     goal = draft.characters[other]["goal"]
     draft.rests_on("characters", other, "goal")
     spend(draft, actor, 3)
@@ -127,12 +128,9 @@ def help_out(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=other, thread=goal)
 
 
-@verb("quarrel")
-def quarrel(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("quarrel")
+def quarrel(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Insults, threatens or fights somebody with words; it is remembered."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", actor, "remembers", other)
     spend(draft, actor, 1)
     draft.feel(other, actor, -2)
@@ -143,12 +141,9 @@ def quarrel(draft: Draft, actor: str, action: Action) -> Verdict:
     )
 
 
-@verb("reconcile")
-def reconcile(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("reconcile")
+def reconcile(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Apologises, or makes peace."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", other, "remembers", actor)
     if draft.feeling(other, actor) >= 0 and draft.feeling(actor, other) >= 0:
         return refused(draft, actor, action, f"there is nothing to forgive between {actor} and {other}", other)
@@ -159,12 +154,9 @@ def reconcile(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=other)
 
 
-@verb("invite")
-def invite(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("invite")
+def invite(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Asks somebody along: who likes the one who asks comes to the next place."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", other, "remembers", actor)
     if draft.feeling(other, actor) < 2:
         return refused(draft, actor, action, f"{other} would rather stay at {draft.place_of(actor)} than go along with {actor}", other)
@@ -179,12 +171,9 @@ def invite(draft: Draft, actor: str, action: Action) -> Verdict:
     return draft.close(actor, action, "done", target=other, **{"from": start, "to": goal})  # type: ignore[arg-type]
 
 
-@verb("teach")
-def teach(draft: Draft, actor: str, action: Action) -> Verdict:
+@between("teach")
+def teach(draft: Draft, actor: str, action: Action, other: str) -> Verdict:
     """Shows somebody how one's own craft is done."""
-    other, why = partner(draft, actor, action)
-    if other is None:
-        return refused(draft, actor, action, why, _said(action))
     draft.rests_on("characters", other, "remembers", actor)
     spend(draft, actor, 3)
     draft.feel(other, actor, 1)
