@@ -21,7 +21,7 @@ from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition
-from wgtorch.integrations.diffusers.blocks.clip_text import CLIPText
+from wgtorch.integrations.diffusers.blocks.text_encoders import CLIPText
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 
 XL = {

@@ -25,7 +25,7 @@ from wgtorch.core.errors import CheckpointError, ConfigError, PortError, Unknown
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers import from_diffusers
-from wgtorch.integrations.diffusers.blocks.foreign_tokenizer import PromptTruncatedWarning
+from wgtorch.integrations.diffusers.blocks.tokenizers import PromptTruncatedWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of their code, about numpy 2
 STEPS = 6

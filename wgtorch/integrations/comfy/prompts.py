@@ -12,7 +12,7 @@ from torch import Tensor
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError
 from wgtorch.core.port import Port
-from wgtorch.integrations.diffusers.blocks.clip_tokenizer import CLIPTokens
+from wgtorch.integrations.diffusers.blocks.tokenizers import CLIPTokens
 from wgtorch.ports import LATENT
 
 STRESS = 1.1  # of what stands in brackets without a number

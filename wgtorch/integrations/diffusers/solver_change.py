@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgtorch.blocks.diffusion.solvers.flow_euler import FlowSolver
+from wgtorch.blocks.diffusion.solvers.flow import FlowSolver
 from wgtorch.core.block_registry import BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.graph import Graph, SolverChanges

@@ -1,4 +1,4 @@
-"""Euler's method on the probability flow ODE, in the sigma of Karras et al."""
+"""Euler's method on the probability flow ODE, in the sigma of Karras et al.; and a little too far down, with noise to come up again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, check_data
-from wgtorch.blocks.diffusion.solvers.formulas import euler_coefficients, euler_step
+from wgtorch.blocks.diffusion.solvers.base import GridSolver, StochasticSolver, check_data
+from wgtorch.blocks.diffusion.solvers.formulas import euler_ancestral_coefficients, euler_ancestral_step, euler_coefficients, euler_step
 from wgtorch.core.block import register_block
 
 
@@ -25,3 +25,17 @@ class Euler(GridSolver):
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         return euler_step(x, model.x0 if self.is_of_data else model.eps, *numbers), ()
+
+
+@register_block("solver/euler_ancestral")
+class EulerAncestral(StochasticSolver):
+    """Ancestral sampling with Euler steps (https://github.com/crowsonkb/k-diffusion); arguments as of :class:`GridSolver`."""
+
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        check_data(grid, self.block_id)
+        return euler_ancestral_coefficients(grid.starts, grid.ends, of_data=self.is_of_data)
+
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return euler_ancestral_step(x, model.x0 if self.is_of_data else model.eps, z, *numbers), ()

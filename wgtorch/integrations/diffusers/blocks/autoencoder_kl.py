@@ -14,7 +14,7 @@ from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, GeneratorRng, Rng
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
-from wgtorch.integrations.diffusers.blocks.latent_noise import starts_whole
+from wgtorch.integrations.diffusers.blocks.noise import starts_whole
 from wgtorch.integrations.diffusers.blocks.pictures import OUTPUT_INPUTS, as_output, batch_of, given_latent
 from wgtorch.ports import IMAGE
 from wgtorch.roles import Codec

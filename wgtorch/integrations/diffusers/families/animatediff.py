@@ -7,7 +7,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError, require
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
-from wgtorch.integrations.diffusers.blocks.unet_video import UNetMotion
+from wgtorch.integrations.diffusers.blocks.unets import UNetMotion
 from wgtorch.integrations.diffusers.blocks.video_autoencoders import FrameAutoencoder
 from wgtorch.integrations.diffusers.families.family import CLIP, Family, text_part
 from wgtorch.integrations.diffusers.families.stable_diffusion import check_unet, clip_prompts, unet_size

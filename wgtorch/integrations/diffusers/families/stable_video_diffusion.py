@@ -7,7 +7,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
-from wgtorch.integrations.diffusers.blocks.unet_video import UNetSpatioTemporal
+from wgtorch.integrations.diffusers.blocks.unets import UNetSpatioTemporal
 from wgtorch.integrations.diffusers.blocks.video_autoencoders import AutoencoderKLTemporalDecoder
 from wgtorch.integrations.diffusers.families.family import Family, Part
 from wgtorch.integrations.diffusers.source import Source

@@ -1,17 +1,25 @@
-"""DPM-Solver++ (2M): second order from the data predicted in this iteration and the one before."""
+"""DPM-Solver++: of second order from two predictions of the data (2M), of third from three (3M), and both with noise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, one_before
-from wgtorch.blocks.diffusion.solvers.formulas import dpmpp_2m_coefficients, dpmpp_2m_step
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, StochasticSolver, one_before
+from wgtorch.blocks.diffusion.solvers.formulas import (
+    dpmpp_2m_coefficients,
+    dpmpp_2m_sde_coefficients,
+    dpmpp_2m_sde_step,
+    dpmpp_2m_step,
+    dpmpp_3m_sde_coefficients,
+    dpmpp_3m_sde_step,
+)
 from wgtorch.core.block import register_block
 
 VARIANTS = ("midpoint", "heun")
@@ -60,3 +68,37 @@ class DPMpp2M(MultistepDPM):
         self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         return dpmpp_2m_step(x, model.x0, *history, *numbers), (model.x0,)
+
+
+@register_block("solver/dpmpp_2m_sde")
+class DPMpp2MSDE(MultistepDPM, StochasticSolver):
+    """SDE-DPM-Solver++ (2M) (Lu et al. 2022, https://arxiv.org/abs/2211.01095); arguments as of :class:`MultistepDPM`."""
+
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        return dpmpp_2m_sde_coefficients(*self.arguments(grid))
+
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return dpmpp_2m_sde_step(x, model.x0, history[0], z, *numbers), (model.x0,)
+
+
+@register_block("solver/dpmpp_3m_sde")
+class DPMpp3MSDE(StochasticSolver):
+    """SDE-DPM-Solver++ (3M) of k-diffusion (https://github.com/crowsonkb/k-diffusion); arguments as of :class:`GridSolver`.
+
+    The first step is of first order, the second of second; one that ends at the data is the jump there.
+    """
+
+    memory = 2
+
+    def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
+        now, to = grid.starts, grid.ends
+        before = one_before(now)
+        order = (torch.arange(len(grid), device="cpu") + 1).clamp(max=3)
+        return dpmpp_3m_sde_coefficients(one_before(before), before, now, to, torch.where(to.sigma == 0, 1, order))
+
+    def step(
+        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return dpmpp_3m_sde_step(x, model.x0, history, z, *numbers), (model.x0, history[0])

@@ -1,4 +1,4 @@
-"""CLIP's text encoders."""
+"""Text encoders of transformers: CLIP, T5 and UMT5."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import require
+from wgtorch.core.errors import ConfigError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
 from wgtorch.ports import ATTENTION_MASK, POOLED, TOKENS
@@ -62,3 +62,52 @@ class CLIPText(ForeignModel, Conditioner):
         if self.layer == "last":
             embedding = getattr(self.model, "text_model", self.model).final_layer_norm(embedding)
         return {"embedding": embedding, "pooled": pooled}
+
+
+@register_block("conditioner/t5_text")
+class T5Text(ForeignModel, Conditioner):
+    """``T5EncoderModel`` of transformers: ids to embeddings."""
+
+    library = "transformers"
+    model_class = "T5EncoderModel"
+    uses_global_rng = False
+    rows_are_samples = True
+    inputs: Mapping[str, Any] = {"tokens": TOKENS}
+
+    def forward(self, tokens: Tensor) -> dict[str, Any]:
+        """``embedding`` [B, L, D] of ``tokens`` [B, L]; padding is read as well, as diffusion models were trained."""
+        return {"embedding": self.model(tokens.to(self.model.device), return_dict=False)[0]}
+
+
+KINDS = ("UMT5EncoderModel", "T5EncoderModel")
+
+
+@register_block("conditioner/umt5_text")
+class UMT5Text(ForeignModel, Conditioner):
+    """``UMT5EncoderModel`` of transformers, or ``T5EncoderModel``: ids to embeddings, zeros where the text is at its end.
+
+    Args:
+        kind: class of the model.
+    """
+
+    library = "transformers"
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {"tokens": TOKENS, "attention_mask": ATTENTION_MASK}
+
+    def __init__(self, *, kind: str = "UMT5EncoderModel", **source: Unpack[ModelSource]) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"UMT5Text.kind: found {kind!r}; {suggest(kind, KINDS)}")
+        super().__init__(**source)
+
+    @classmethod
+    def _class(cls, **config: Any) -> Any:
+        return getattr(require(cls.library, "diffusers"), config.get("kind", KINDS[0]))
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
+        """``embedding`` [B, L, D]."""
+        tokens = tokens.to(self.model.device)
+        if attention_mask is None:
+            return {"embedding": self.model(tokens, return_dict=False)[0]}
+        mask = attention_mask.to(tokens.device)
+        embedding = self.model(tokens, mask, return_dict=False)[0]
+        return {"embedding": embedding.masked_fill(mask.unsqueeze(-1) == 0, 0)}
