@@ -5,47 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
-from wgtorch.core.errors import require
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import not_an_answer, refused
 from wgtorch.integrations.api.media import base64_of
-from wgtorch.integrations.api.providers.base import OnPiece, Provider, register_provider
+from wgtorch.integrations.api.providers.base import OnPiece, SdkProvider, register_provider
 from wgtorch.integrations.api.providers.chat_messages import check_ended, count_of, reason_of, said_in
 from wgtorch.integrations.api.providers.chat_stream import StreamWatch
-from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import Message, TextRequest
 
-_NO_KEY = "none"
 _MOST_TOKENS = 4096  # of an answer, where the config does not say; the API wants a number
 _STREAMED_FROM = 16384  # the SDK streams longer answers only, as connections that are silent for minutes are cut
 
 
 @register_provider("anthropic")
-class Anthropic(Provider):
+class Anthropic(SdkProvider):
     """Claude. Since its API of October 2026 it has neither ``temperature`` nor ``top_p``, nor ever had seeds: left out."""
 
     endpoint = "https://api.anthropic.com"
     key_variable = "ANTHROPIC_API_KEY"
-
-    def __init__(self, endpoint: str, key: Secret | None) -> None:
-        super().__init__(endpoint, key)
-        secret = _NO_KEY if key is None else key.reveal()
-        self._client: Any = self.sdk.AsyncAnthropic(api_key=secret, base_url=endpoint, max_retries=0, timeout=None)
-
-    @property
-    def sdk(self) -> ModuleType:
-        return require("anthropic", "api")  # type: ignore[return-value]
-
-    def pass_gateway(self, headers: Mapping[str, Secret], query: Mapping[str, str]) -> None:
-        revealed = {name: value.reveal() for name, value in headers.items()}
-        self._client = self._client.with_options(default_headers=revealed, default_query=dict(query))
-
-    async def close(self) -> None:
-        await self._client.close()
+    package, client_class = "anthropic", "AsyncAnthropic"
 
     async def complete(self, model: str, request: TextRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         absent = tuple(name for name in ("temperature", "top_p", "seed") if getattr(request, name) is not None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
-from wgtorch.core.errors import ConfigError
+from wgtorch.core.errors import ConfigError, require
 from wgtorch.core.registry import Registry
 from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities, fitted, known_of, learnt, remember
@@ -25,6 +25,7 @@ KIND_OF_CALL = {
     "speak": "text_to_speech",
 }
 """Calls, and the blocks that make them."""
+NO_KEY = "none"  # without one an SDK would look for a variable of its own, and send that to whatever address it was given
 _MOST_FORMS = 12
 _ONLY_FORM = ("stream", "stream_options", "encoding_format", "response_format")  # that an answer is the same without
 
@@ -130,6 +131,30 @@ class Provider(ABC):
     async def speak(self, model: str, request: SpeakRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         """A WAV file in ``blob``."""
         raise NotImplementedError
+
+
+class SdkProvider(Provider):
+    """A provider whose protocol an official client speaks, without tries and limits of its own."""
+
+    package: ClassVar[str]
+    """The SDK's module."""
+    client_class: ClassVar[str]
+
+    def __init__(self, endpoint: str, key: Secret | None) -> None:
+        super().__init__(endpoint, key)
+        secret = NO_KEY if key is None else key.reveal()
+        self._client: Any = getattr(self.sdk, self.client_class)(api_key=secret, base_url=endpoint, max_retries=0, timeout=None)
+
+    @property
+    def sdk(self) -> ModuleType:
+        return require(self.package, "api")  # type: ignore[return-value]
+
+    def pass_gateway(self, headers: Mapping[str, Secret], query: Mapping[str, str]) -> None:
+        revealed = {name: value.reveal() for name, value in headers.items()}
+        self._client = self._client.with_options(default_headers=revealed, default_query=dict(query))
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 T = TypeVar("T", bound=type[Provider])

@@ -7,7 +7,6 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, ClassVar
 
 from wgtorch.blocks.prompt.sections import without_turns
@@ -16,7 +15,7 @@ from wgtorch.integrations.api.answers import Answer
 from wgtorch.integrations.api.capabilities import Capabilities
 from wgtorch.integrations.api.failures import broken_off, not_an_answer
 from wgtorch.integrations.api.media import fetched, is_picture, mask_png_of
-from wgtorch.integrations.api.providers.base import OnPiece, Provider, cut_at, register_provider
+from wgtorch.integrations.api.providers.base import OnPiece, SdkProvider, cut_at, register_provider
 from wgtorch.integrations.api.providers.chat_messages import (
     calls_tools,
     check_allowed,
@@ -35,35 +34,22 @@ from wgtorch.integrations.api.secrets import Secret
 from wgtorch.integrations.models.requests import EmbedRequest, ImageRequest, SpeakRequest, TextRequest, TranscribeRequest
 from wgtorch.storage.media import png_bytes, wav_bytes
 
-_NO_KEY = "none"  # the SDK would look for OPENAI_API_KEY, and send it to whatever address it was given
 _SEEDS = 2**31  # servers read a seed as 32 bits
 
 
 @register_provider("openai")
-class OpenAI(Provider):
+class OpenAI(SdkProvider):
     """OpenAI, and any server that speaks its protocol, at ``endpoint_url``."""
 
     endpoint = "https://api.openai.com/v1"
     key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
+    package, client_class = "openai", "AsyncOpenAI"
     calls: ClassVar[tuple[str, ...]] = ("complete", "embed", "paint", "transcribe", "speak")
 
     def __init__(self, endpoint: str, key: Secret | None) -> None:
         super().__init__(endpoint, key)
-        secret = _NO_KEY if key is None else key.reveal()
-        self._client: Any = self.sdk.AsyncOpenAI(api_key=secret, base_url=endpoint, max_retries=0, timeout=None)
         types: Any = require("openai.types.chat", "api")
         self._whole, self._stream = types.ChatCompletion, self.sdk.AsyncStream[types.ChatCompletionChunk]
-
-    @property
-    def sdk(self) -> ModuleType:
-        return require("openai", "api")  # type: ignore[return-value]
-
-    def pass_gateway(self, headers: Mapping[str, Secret], query: Mapping[str, str]) -> None:
-        revealed = {name: value.reveal() for name, value in headers.items()}
-        self._client = self._client.with_options(default_headers=revealed, default_query=dict(query))
-
-    async def close(self) -> None:
-        await self._client.close()
 
     # --- text ---------------------------------------------------------------------------------------------------------
 

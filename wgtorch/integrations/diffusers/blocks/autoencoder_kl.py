@@ -39,7 +39,6 @@ class AutoencoderKL(ForeignModel, Codec):
     """
 
     model_class = "AutoencoderKL"
-    uses_global_rng = False
     rows_are_samples = True
     inputs: Mapping[str, Any] = {
         "image": IMAGE,

@@ -29,7 +29,6 @@ class CLIPImage(ForeignModel, Embedder):
 
     library = "transformers"
     model_class = "CLIPVisionModelWithProjection"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {"image": IMAGE}
 
     def forward(self, image: Any) -> dict[str, Any]:

@@ -34,7 +34,6 @@ class ControlNet(ForeignModel, Adapter):
     """
 
     model_class = "ControlNetModel"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": LATENT,
         "timestep": TIMESTEP,

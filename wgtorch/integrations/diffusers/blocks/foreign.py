@@ -39,6 +39,7 @@ class ForeignModel(Block):
     library = "diffusers"
     ref_module = "model"
     model_class = ""
+    uses_global_rng = False
     model: Any
 
     def __init__(self, *, model: dict[str, Any] | None = None, checkpoint_ref: str | None = None, dtype: str | None = None) -> None:

@@ -17,7 +17,6 @@ from wgtorch.roles import Backbone
 class ForeignBackbone(ForeignModel, Backbone):
     """A backbone that a library holds; what it is called with is looked at before."""
 
-    uses_global_rng = False
     rows_are_samples = True
     axes: Sequence[str] = ("H", "W")
     inputs: Mapping[str, Any] = {"latent": PICTURE_LATENT}

@@ -60,7 +60,6 @@ class PipelinePrompt(ForeignModel, Conditioner):
     """
 
     library = "transformers"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "text": TEXT,
         "max_sequence_length": MAX_SEQUENCE_LENGTH,

@@ -31,7 +31,6 @@ class T2IAdapter(ForeignModel, Adapter):
     """
 
     model_class = "T2IAdapter"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "image": Port(
             dtype="image",

@@ -27,7 +27,6 @@ class CLIPText(ForeignModel, Conditioner):
     """
 
     library = "transformers"
-    uses_global_rng = False
     rows_are_samples = True
     inputs: Mapping[str, Any] = {
         "tokens": TOKENS,
@@ -70,7 +69,6 @@ class T5Text(ForeignModel, Conditioner):
 
     library = "transformers"
     model_class = "T5EncoderModel"
-    uses_global_rng = False
     rows_are_samples = True
     inputs: Mapping[str, Any] = {"tokens": TOKENS}
 
@@ -91,7 +89,6 @@ class UMT5Text(ForeignModel, Conditioner):
     """
 
     library = "transformers"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {"tokens": TOKENS, "attention_mask": ATTENTION_MASK}
 
     def __init__(self, *, kind: str = "UMT5EncoderModel", **source: Unpack[ModelSource]) -> None:

@@ -24,7 +24,6 @@ from wgtorch.roles import Adapter
 class TransformerControlNet(ForeignModel, Adapter):
     """A control picture beside a transformer, whose blocks it adds to (Zhang et al. 2023, https://arxiv.org/abs/2302.05543)."""
 
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": LATENT,
         "timestep": TIMESTEP,

@@ -30,7 +30,6 @@ class UNet2DCondition(ForeignModel, Backbone):
     """
 
     model_class = "UNet2DConditionModel"
-    uses_global_rng = False
     rows_are_samples = True
     invariant_ports = ("condition",)
     _known: tuple[Any, ...] = ()

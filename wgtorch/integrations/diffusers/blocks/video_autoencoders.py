@@ -22,7 +22,6 @@ class VideoDecoder(ForeignModel, Block):
     """A video's autoencoder, latents to frames."""
 
     role = "codec"
-    uses_global_rng = False
     inputs: Mapping[str, Any] = {
         "latent": Port(dtype="latent", description="latents [B, C, t, h, w], as the loop leaves them"),
         **OUTPUT_INPUTS,

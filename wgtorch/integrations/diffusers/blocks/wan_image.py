@@ -25,7 +25,6 @@ class VisionModel(ForeignModel, Conditioner):
     """
 
     library = "transformers"
-    uses_global_rng = False
 
     def __init__(self, *, processor: dict[str, Any] | None = None, **source: Unpack[ModelSource]) -> None:
         super().__init__(**source)
