@@ -31,8 +31,4 @@ class NotMeasured(WgtorchError):
 
 def register_evaluator(name: str) -> Callable[[Evaluator], Evaluator]:
     """Decorator: makes an evaluator known to :func:`wgtorch.evaluate` under ``name``; its first line of docstring is shown beside it."""
-
-    def decorate(evaluator: Evaluator) -> Evaluator:
-        return EvaluatorRegistry.register(name, evaluator)
-
-    return decorate
+    return partial(EvaluatorRegistry.register, name)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -168,11 +169,7 @@ StorageRegistry: Registry[Callable[..., Storage]] = Registry("storage", group="w
 
 def register_storage(name: str) -> Callable[[Callable[..., Storage]], Callable[..., Storage]]:
     """Decorator: names a kind of storage, for ``{"kind": name, ...}``."""
-
-    def decorate(make: Callable[..., Storage]) -> Callable[..., Storage]:
-        return StorageRegistry.register(name, make)
-
-    return decorate
+    return partial(StorageRegistry.register, name)
 
 
 def make_storage(config: Mapping[str, Any]) -> Storage:

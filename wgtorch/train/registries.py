@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from wgtorch.core.config.schema import argument_findings, check_block_config, config_error
@@ -20,16 +21,6 @@ ScheduleRegistry: Registry[Callable[..., Any]] = Registry("schedule of the learn
 RewardRegistry: Registry[Callable[..., Any]] = Registry("reward", group="wgtorch.rewards")
 
 
-def registering(registry: Registry[Any], name: str) -> Callable[[T], T]:
-    """A decorator that puts what it stands on into a registry."""
-
-    def decorate(entry: T) -> T:
-        registry.register(name, entry)
-        return entry
-
-    return decorate
-
-
 def register_objective(name: str) -> Callable[[type[Any]], type[Any]]:
     """Class decorator: makes an :class:`~wgtorch.train.objective.Objective` known to configs.
 
@@ -37,27 +28,27 @@ def register_objective(name: str) -> Callable[[type[Any]], type[Any]]:
         >>> @register_objective("my_loss")
         ... class MyLoss(Objective): ...
     """
-    return registering(ObjectiveRegistry, name)
+    return partial(ObjectiveRegistry.register, name)
 
 
 def register_data(name: str) -> Callable[[type[Any]], type[Any]]:
     """Class decorator: makes a :class:`~wgtorch.train.data.Data` known to configs."""
-    return registering(DataRegistry, name)
+    return partial(DataRegistry.register, name)
 
 
 def register_optimizer(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: names a function ``(param_groups, **settings) -> torch.optim.Optimizer``."""
-    return registering(OptimizerRegistry, name)
+    return partial(OptimizerRegistry.register, name)
 
 
 def register_schedule(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: names a function ``(total_steps, **settings) -> (step -> factor of the learning rate)``."""
-    return registering(ScheduleRegistry, name)
+    return partial(ScheduleRegistry.register, name)
 
 
 def register_reward(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: names a function ``(values, batch, **settings) -> Tensor [B]``, higher is better."""
-    return registering(RewardRegistry, name)
+    return partial(RewardRegistry.register, name)
 
 
 def build(registry: Registry[Any], config: Any, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from wgtorch.core.errors import Finding, StateError, suggest
@@ -21,12 +22,7 @@ def register_condition(name: str) -> Callable[[Callable[[State], bool]], Callabl
         >>> @register_condition("is_night")
         ... def is_night(state): return "night" in (state.intent or "")
     """
-
-    def decorate(condition: Callable[[State], bool]) -> Callable[[State], bool]:
-        ConditionRegistry.register(name, condition)
-        return condition
-
-    return decorate
+    return partial(ConditionRegistry.register, name)
 
 
 for _name, _slots in {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from wgtorch.core.config.schema import TEXT, TEXTS, closed, one_of
@@ -34,11 +35,7 @@ MergeRegistry.register("append", lambda before, value: [*(before or []), *(value
 
 def register_merge(name: str) -> Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]:
     """Decorator: names a rule ``(before, value) -> after`` by which several writers of one slot are merged."""
-
-    def decorate(rule: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        return MergeRegistry.register(name, rule)
-
-    return decorate
+    return partial(MergeRegistry.register, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from wgtorch.blocks.simulation.action import Action
@@ -44,11 +45,7 @@ class Wish:
 
 def thread_kind(name: str) -> Callable[[Plan], Plan]:
     """Decorator: makes a planner known under the kind of thread that it pursues."""
-
-    def decorate(plan: Plan) -> Plan:
-        return ThreadKinds.register(name, plan)
-
-    return decorate
+    return partial(ThreadKinds.register, name)
 
 
 def _towards(draft: Draft, who: str, place: str) -> Step:

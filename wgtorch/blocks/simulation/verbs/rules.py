@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from wgtorch.blocks.simulation.action import Action
@@ -30,11 +31,7 @@ def verb(name: str) -> Callable[[VerbRule], VerbRule]:
         ...     draft.mood(actor, "glad")
         ...     return draft.close(actor, action, "done")
     """
-
-    def decorate(rule: VerbRule) -> VerbRule:
-        return Verbs.register(name, rule)
-
-    return decorate
+    return partial(Verbs.register, name)
 
 
 def refused(draft: Draft, actor: str, action: Action, because: str, target: str | None = None, **details: Any) -> Verdict:
