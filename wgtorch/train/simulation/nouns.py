@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
@@ -54,12 +54,40 @@ _WEATHER = "rain|storm|snow|wind|fog|mist|sun|heat|thunder|cold|hail|lightning".
 _DIRECTIONS = "north|south|east|west|north|south|east|west|northward|southward|eastward|westward|northwards|eastwards|up|down|straight ahead|inland|north-east|upstream|downhill|onward".split(
     "|"
 )
+_ELSEWHERE = ("there", "somewhere else", "another place", "the other side", "where the light is", "home", "anywhere else")
+_SOMETHING = (
+    "it",
+    "it",
+    "this",
+    "that",
+    "everything",
+    "something",
+    "one of these",
+    "all of it",
+    "what is left",
+    "my things",
+    "the other one",
+)
 _PRONOUN_PEOPLE = ("him", "her", "them")
 _SYLLABLES = "thorn ember crow galt ivy gorse amber stone wolf raven mar dun kel tor bryn holl fen oak ash silver winter mist black white high long green river sal ver dor".split()
 _ENDINGS = "a o is en ric wyn dor mir ek us in na ra the ka la".split()
 _TOWNS = "brook mouth wood holt tor reach ford ton bury dale field haven moor fell stead vale port gate by wick".split()
 RARE = frozenset((*MARKS, *_MORE_KINDS, *_MORE_THINGS, *_CREATURES, *(root + end for root in _SYLLABLES for end in (*_TOWNS, *_ENDINGS))))
 """What no plain line of the world holds."""
+
+
+_CHOSEN: dict[str, Sequence[str]] = {
+    "f2": _FOODS, "g2": _STUFF, "c": list(lexicon.COLOURS), "d": _DIRECTIONS, "h": _HOURS, "weather": _WEATHER,
+    "past": phrasing.PAST.split("|"), "kin": phrasing.KIN.split("|"), "adj": phrasing.FEELINGS.split("|"),
+    "remark_long": phrasing.REMARKS_LONG.split("|"), "remark_then": ("the sun rises", "it is dark", "nobody looks"),
+    "remark": ("all is well", "the king is dead", "it will rain"),
+}  # fmt: skip
+"""Places of a frame for one of some words."""
+_NAMED: dict[str, tuple[list[str], float]] = {
+    "f": (_FOODS, 0.4), "g": (_STUFF, 0.4), "door": (_DOORS, 0.55), "tree": (_TREES, 0.3), "lamp": (_LAMPS, 0.3), "book": (_BOOKS, 0.4),
+    "letter": (_LETTERS, 0.3),
+}  # fmt: skip
+"""Places of a frame for one of some nouns with an article, and how often an adjective stands between them."""
 
 
 class Nouns:
@@ -74,6 +102,10 @@ class Nouns:
 
     def np(self, slot: str) -> str:
         """Words for a place of a frame."""
+        if slot in _CHOSEN:
+            return self.rng.choice(_CHOSEN[slot])
+        if slot in _NAMED:
+            return self._named(*_NAMED[slot])
         make: Callable[[], str] = getattr(self, f"_{slot}")
         return make()
 
@@ -95,9 +127,7 @@ class Nouns:
             return self._named(_LAND)
         if chance < 0.95:
             return self._named(PLACES) if chance < 0.75 else self._named(_KIND)
-        return self.rng.choice(
-            ("there", "somewhere else", "another place", "the other side", "where the light is", "home", "anywhere else")
-        )
+        return self.rng.choice(_ELSEWHERE)
 
     def _k(self) -> str:
         chance = self.rng.random()
@@ -109,21 +139,7 @@ class Nouns:
     def _t(self) -> str:
         chance = self.rng.random()
         if chance < 0.1:
-            return self.rng.choice(
-                (
-                    "it",
-                    "it",
-                    "this",
-                    "that",
-                    "everything",
-                    "something",
-                    "one of these",
-                    "all of it",
-                    "what is left",
-                    "my things",
-                    "the other one",
-                )
-            )
+            return self.rng.choice(_SOMETHING)
         return (
             self._named(_THING)
             if chance < 0.65
@@ -154,47 +170,8 @@ class Nouns:
     def _subject(self) -> str:
         return f"the {self.rng.choice(_SUBJECTS)}"
 
-    def _f(self) -> str:
-        return self._named(_FOODS, 0.4)
-
-    def _f2(self) -> str:
-        return self.rng.choice(_FOODS)
-
-    def _g(self) -> str:
-        return self._named(_STUFF, 0.4)
-
-    def _g2(self) -> str:
-        return self.rng.choice(_STUFF)
-
-    def _c(self) -> str:
-        return self.rng.choice(list(lexicon.COLOURS))
-
-    def _d(self) -> str:
-        return self.rng.choice(_DIRECTIONS)
-
-    def _h(self) -> str:
-        return self.rng.choice(_HOURS)
-
-    def _weather(self) -> str:
-        return self.rng.choice(_WEATHER)
-
-    def _door(self) -> str:
-        return self._named(_DOORS)
-
-    def _tree(self) -> str:
-        return self._named(_TREES, 0.3)
-
-    def _lamp(self) -> str:
-        return self._named(_LAMPS, 0.3)
-
-    def _book(self) -> str:
-        return self._named(_BOOKS, 0.4)
-
     def _hole(self) -> str:
         return f"a {self.rng.choice(_HOLES)}"
-
-    def _letter(self) -> str:
-        return self._named(_LETTERS, 0.3)
 
     def _o(self) -> str:
         """Somebody who is not the one who types."""
@@ -207,26 +184,8 @@ class Nouns:
             return f"my {self.rng.choice(phrasing.KIN.split('|'))}"
         return self.rng.choice(phrasing.WHO_ELSE.split("|"))
 
-    def _past(self) -> str:
-        return self.rng.choice(phrasing.PAST.split("|"))
-
-    def _kin(self) -> str:
-        return self.rng.choice(phrasing.KIN.split("|"))
-
-    def _adj(self) -> str:
-        return self.rng.choice(phrasing.FEELINGS.split("|"))
-
-    def _remark_long(self) -> str:
-        return self.rng.choice(phrasing.REMARKS_LONG.split("|"))
-
-    def _remark_then(self) -> str:
-        return self.rng.choice(("the sun rises", "it is dark", "nobody looks"))
-
     def _name(self) -> str:
         return self.name()
-
-    def _remark(self) -> str:
-        return self.rng.choice(("all is well", "the king is dead", "it will rain"))
 
 
 def tag_of(slot: str, verb: str, kind: str) -> str:
