@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +55,8 @@ def service_for(level: Any, *, device: torch.device | str | None = None, timeout
 class Service:
     """A level and its contract."""
 
+    request_class: ClassVar[type[_Request]] = TaskRequest
+
     def __init__(self, level: Any, *, device: torch.device | str | None = None, timeout: float | None = None) -> None:
         self.level = level
         self.device = device
@@ -75,6 +77,12 @@ class Service:
             RequestError: the request is not valid; nothing has run.
             Exception: whatever the run raises.
         """
+        request = read_request(self.request_class, message)
+        self.check_digest(request)
+        return self.answered(request, tell, cancelled)
+
+    def answered(self, request: Any, tell: Tell | None, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
+        """The answer to a request that was read."""
         raise NotImplementedError
 
     def limit(self, asked: float | None) -> float | None:
@@ -118,11 +126,7 @@ class Service:
 class TaskService(Service):
     """A graph or pipeline: values by input, values by output."""
 
-    def answer(
-        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
-    ) -> dict[str, Any]:
-        request = read_request(TaskRequest, message)
-        self.check_digest(request)
+    def answered(self, request: TaskRequest, tell: Tell | None, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
         return {"outputs": self.outputs(request, () if tell is None else (partial(_tell_event, tell),), cancelled)}
 
     def outputs(self, request: TaskRequest, callbacks: tuple[Callback, ...], cancelled: Callable[[], bool] | None) -> dict[str, Any]:
@@ -161,11 +165,7 @@ class TaskService(Service):
 class BlockService(Service):
     """One block."""
 
-    def answer(
-        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
-    ) -> dict[str, Any]:
-        request = read_request(TaskRequest, message)
-        self.check_digest(request)
+    def answered(self, request: TaskRequest, tell: Tell | None, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
         return {"outputs": self.outputs(request)}
 
     def outputs(self, request: TaskRequest) -> dict[str, Any]:
@@ -189,11 +189,9 @@ class BlockService(Service):
 class StageService(Service):
     """A stage: a State in, and what changed of it out."""
 
-    def answer(
-        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
-    ) -> dict[str, Any]:
-        request = read_request(StageRequest, message)
-        self.check_digest(request)
+    request_class = StageRequest
+
+    def answered(self, request: StageRequest, tell: Tell | None, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
         stage: Stage = self.level
         state = _state(request.state, request.state_schema, stage.block_id)
         refuse_path_slots([stage], {**state, "action": request.action, "content": request.content or {}})
@@ -214,17 +212,15 @@ class StageService(Service):
 class WorldService(Service):
     """A world: one life, which every call lives on; a second call waits for the first."""
 
+    request_class = WorldRequest
+
     def __init__(self, level: Any, *, device: torch.device | str | None = None, timeout: float | None = None) -> None:
         super().__init__(level, device=device, timeout=timeout)
         self._turn = threading.Lock()
         self.used = UsageMeter()
         """What the models of its calls used, since it is served."""
 
-    def answer(
-        self, message: Mapping[str, Any], *, tell: Tell | None = None, cancelled: Callable[[], bool] | None = None
-    ) -> dict[str, Any]:
-        request = read_request(WorldRequest, message)
-        self.check_digest(request)
+    def answered(self, request: WorldRequest, tell: Tell | None, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
         world: World = self.level
         state = None if request.state is None else _state(request.state, list(world.state_schema), world.block_id)
         refuse_path_slots(world.nodes.values(), {**(state or {}), "action": request.action})

@@ -367,7 +367,3 @@ def _topic(tokens: list[str]) -> str | None:
     )
     found = [word for word in tokens if word not in small]
     return " ".join(found) or None
-
-
-def _is_noun_first(tokens: list[str]) -> bool:
-    return tokens[0] in DETERMINERS

@@ -1,87 +1,32 @@
-"""Backends: where a model runs. A block asks its backend and knows no more of it than these protocols."""
+"""Backends: where a model runs. A block asks its backend and knows no more of it than its kind says."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
-from typing import Any, Protocol, TypeVar
-
-from torch import Tensor, nn
+from typing import Any, TypeVar
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.registry import Registry
-from wgtorch.integrations.models.requests import (
-    Completion,
-    Embedded,
-    EmbedRequest,
-    ImageRequest,
-    Picture,
-    SpeakRequest,
-    Spoken,
-    TextRequest,
-    TranscribeRequest,
-)
 
 T = TypeVar("T", bound=type)
 OnText = Callable[[int, str | None], None]
 """Told the number of a request and the next piece of its answer - None when the answer begins anew, and what came so far is
 void. What it raises stops the answers."""
-
-
-class Backend(Protocol):
-    """What every backend has."""
-
-    is_async: bool
-    """True when asking it is waiting, as for an answer from a network."""
-    model: nn.Module | None
-    """The weights, where they are here; the block makes them its submodule ``model``."""
-
-
-class TextBackend(Backend, Protocol):
-    """Answers of a language or vision model."""
-
-    def complete(self, requests: Sequence[TextRequest], on_text: OnText | None = None) -> list[Completion]:
-        """One answer for each request, in order."""
-
-
-class ScoringBackend(TextBackend, Protocol):
-    """A language or vision model that is here, and says how likely it finds an answer."""
-
-    def score(self, requests: Sequence[TextRequest], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Log-probability [B] in nats of an answer to each request, and its tokens [B]; with gradients."""
-
-
-class EmbeddingBackend(Backend, Protocol):
-    """Vectors for texts."""
-
-    def embed(self, request: EmbedRequest) -> Embedded:
-        """One vector for each text."""
-
-
-class ImageBackend(Backend, Protocol):
-    """Pictures made of words."""
-
-    def paint(self, requests: Sequence[ImageRequest]) -> list[Picture]:
-        """One picture for each request, in order."""
-
-
-class TranscribingBackend(Backend, Protocol):
-    """Speech written down."""
-
-    def transcribe(self, requests: Sequence[TranscribeRequest]) -> list[Completion]:
-        """One text for each request, in order."""
-
-
-class SpeakingBackend(Backend, Protocol):
-    """Text spoken."""
-
-    def speak(self, requests: Sequence[SpeakRequest]) -> list[Spoken]:
-        """One recording for each request, in order."""
-
-
 KINDS = ("llm", "vlm", "embedder", "image_generator", "speech_to_text", "text_to_speech")
+"""What a block asks its backend, all it knows of it beside ``is_async``, true when asking is waiting, and ``model``, the weights where they
+are here, else None. Requests and answers are those of :mod:`~wgtorch.integrations.models.requests`, as many answers as requests, in order.
+
+- ``llm``, ``vlm``: ``complete(requests: Sequence[TextRequest], on_text: OnText | None = None) -> list[Completion]``; where the weights are
+  here also ``score(requests, answers: Sequence[str])``: log-probability [B] in nats of an answer to each, and its tokens [B]; with
+  gradients.
+- ``embedder``: ``embed(request: EmbedRequest) -> Embedded``, one vector for each text.
+- ``image_generator``: ``paint(requests: Sequence[ImageRequest]) -> list[Picture]``.
+- ``speech_to_text``: ``transcribe(requests: Sequence[TranscribeRequest]) -> list[Completion]``.
+- ``text_to_speech``: ``speak(requests: Sequence[SpeakRequest]) -> list[Spoken]``.
+"""
 Backends: Registry[type[Any]] = Registry("backend of models", group="wgtorch.backends")
 """Backend classes by ``kind/backend``: ``llm/api``, ``vlm/local``. A class is built with the block's source as keywords."""
 
