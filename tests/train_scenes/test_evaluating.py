@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.scenes.pretrained import load_pretrained
+from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, parse
 from wgtorch.core.config.template import build_template
 from wgtorch.graph import Graph
@@ -125,6 +125,6 @@ def test_painting_prompts_and_reading_them_finds_what_they_asked_for() -> None:
     pictures = paint(graph, prompts, seed=3, batch=4, show=False)
     assert pictures.shape == (6, 3, 64, 64) and pictures.min() >= 0 and pictures.max() <= 1
     assert not torch.equal(pictures[0], pictures[2]), "the same noise for every picture"
-    reader = load_pretrained("describer").logits
+    reader = SceneDescriber.from_config({"checkpoint_ref": "wgtorch:scene_describer"}).eval().logits
     assert min(v for v in shares(right(reader, pictures, labels_for(prompts))).values() if not math.isnan(v)) > 0.8
     assert shares(right(reader, pictures, labels_for(prompts).roll(1, 0)))["time"] < 0.2

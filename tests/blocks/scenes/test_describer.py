@@ -10,10 +10,15 @@ pytest.importorskip("PIL")
 
 from wgtorch.blocks.scenes import SceneBackbone, SceneCompletion, SceneDescriber, SceneTextEncoder, SceneTokenizer  # noqa: E402
 from wgtorch.blocks.scenes.drawing import draw  # noqa: E402
-from wgtorch.blocks.scenes.pretrained import WEIGHTS, load_pretrained  # noqa: E402
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, Scene, caption, parse  # noqa: E402
 from wgtorch.blocks.scenes.text import condition_from_labels  # noqa: E402
+from wgtorch.core.checkpoint.refs import PACKAGED  # noqa: E402
 from wgtorch.core.run.rng import Rng  # noqa: E402
+
+
+def shipped(kind):
+    ref = {SceneDescriber: "describer", SceneTextEncoder: "text", SceneBackbone: "painter"}[kind]
+    return kind.from_config({"checkpoint_ref": f"wgtorch:scene_{ref}"}).eval()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def drawings():
 @torch.no_grad()
 def test_describer_reads_drawings(drawings):
     scenes, pictures = drawings
-    logits = load_pretrained("describer").logits(pictures)
+    logits = shipped(SceneDescriber).logits(pictures)
     for name, values in ATTRIBUTES.items():
         pairs = [(values[int(k)], scene.attributes().get(name)) for k, scene in zip(logits[name].argmax(-1), scenes, strict=True)]
         asked = [(seen, truth) for seen, truth in pairs if truth is not None]
@@ -38,7 +43,7 @@ def test_describer_reads_drawings(drawings):
 @torch.no_grad()
 def test_describer_gives_words(drawings):
     scenes, pictures = drawings
-    describer = load_pretrained("describer")
+    describer = shipped(SceneDescriber)
     one = describer.run({"image": pictures[0]})
     assert parse(one["text"]) == one["attributes"] == scenes[0].attributes()
     assert 0.5 < one["confidence"] <= 1
@@ -49,7 +54,7 @@ def test_describer_gives_words(drawings):
 
 @torch.no_grad()
 def test_describer_doubts_noise(drawings):
-    describer = load_pretrained("describer")
+    describer = shipped(SceneDescriber)
     sure = describer(drawings[1][:50])["confidence"]
     unsure = describer(torch.rand(50, 3, 64, 64, generator=torch.Generator().manual_seed(0)))["confidence"]
     assert sum(sure) / 50 > sum(unsure) / 50 + 0.1
@@ -59,7 +64,7 @@ def test_describer_doubts_noise(drawings):
 def test_describer_takes_other_sizes(drawings):
     scenes, pictures = drawings
     large = torch.nn.functional.interpolate(pictures[:20], scale_factor=2)
-    seen = load_pretrained("describer")(large)["attributes"]
+    seen = shipped(SceneDescriber)(large)["attributes"]
     assert sum(a["terrain"] == s.terrain for a, s in zip(seen, scenes, strict=False)) >= 19
 
 
@@ -67,7 +72,7 @@ def test_describer_takes_other_sizes(drawings):
 def test_text_encoder_reads_captions():
     rng = random.Random("captions not trained on")
     texts = [caption(Scene.sample(rng), rng) for _ in range(300)]
-    embedding = load_pretrained("text")(SceneTokenizer()(texts)["tokens"])["embedding"]
+    embedding = shipped(SceneTextEncoder)(SceneTokenizer()(texts)["tokens"])["embedding"]
     truth = condition_from_labels(torch.tensor([[_index(parse(text), name) for name in ATTRIBUTES] for text in texts]))
     right = (embedding.argmax(-1) == truth.argmax(-1)).float().mean(dim=0)
     assert right.min() >= 0.99, right
@@ -142,11 +147,11 @@ def test_painter_paints_what_it_is_told():
     rng = random.Random("painted in the test")
     scenes = [Scene.sample(rng).attributes() for _ in range(16)]
     condition = condition_from_labels(torch.tensor([[_index(scene, name) for name in ATTRIBUTES] for scene in scenes]))
-    painter, x = load_pretrained("painter"), torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    painter, x = shipped(SceneBackbone), torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for step in range(6, 0, -1):
         t = step / 6
         x = x - (x - painter(x, t, condition)["pred"]) / t / 6
-    seen = load_pretrained("describer")((x / 2 + 0.5).clamp(0, 1))["attributes"]
+    seen = shipped(SceneDescriber)((x / 2 + 0.5).clamp(0, 1))["attributes"]
     for name in ATTRIBUTES:
         asked = [(guess.get(name), scene[name]) for guess, scene in zip(seen, scenes, strict=True) if name in scene]
         assert sum(guess == truth for guess, truth in asked) >= 0.75 * len(asked), (name, asked)
@@ -155,7 +160,7 @@ def test_painter_paints_what_it_is_told():
 def test_weights_are_small_and_say_what_made_them():
     from safetensors import safe_open
 
-    files = sorted(WEIGHTS.glob("scene_*.safetensors"))
+    files = sorted(PACKAGED.glob("scene_*.safetensors"))
     assert {"scene_describer", "scene_painter", "scene_text"} <= {file.stem for file in files}
     assert sum(file.stat().st_size for file in files) < 10e6
     for file in files:
@@ -163,8 +168,3 @@ def test_weights_are_small_and_say_what_made_them():
             assert {"block_type", "config", "trained_by", "trained_on", "license"} <= weights.metadata().keys()
             stored = [weights.get_tensor(key) for key in weights.keys()]  # noqa: SIM118
             assert {tensor.dtype for tensor in stored if tensor.dim() > 1} <= {torch.float16, torch.int8}
-
-
-def test_unknown_model_names_those_there_are():
-    with pytest.raises(KeyError, match="there are text, describer, painter"):
-        load_pretrained("painterr")
