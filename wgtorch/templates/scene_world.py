@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wgtorch.core.config.template import build_template, register_template
 from wgtorch.stage import Stage
-from wgtorch.templates.world import around, creator, single
+from wgtorch.templates.world import around, creator, environment_of, single
 from wgtorch.world import World
 
 
@@ -35,7 +35,8 @@ def scenes(
     world = World("scenes")
     world.add_stage(_philosopher())
     world.add_stage(_author())
-    world.add_stage(_environment(memory=memory))
+    update = single("grammar/world_update", "world_update", memory=memory)
+    world.add_stage(environment_of(update, single("grammar/development", "development")))
     world.add_stage(_architect(pictures=pictures))
     world.add_stage(creator(painter="scenes", steps=steps, guidance=guidance, larger=larger))
     world.set_canonical_cycle()
@@ -58,32 +59,6 @@ def _author() -> Stage:
     stage.add_pipeline(single("grammar/author", "tell"), "tell")
     stage.set_state_contract(["intent", "description"], ["outcome"])
     stage.set_execution_condition("author")
-    return stage
-
-
-def _environment(*, memory: int = 6) -> Stage:
-    """Applies a complete state to the world's content, and writes the next episode's intent, by grammar.
-
-    Args:
-        memory: episodes that the story tells in full.
-    """
-    stage = Stage("environment", role="environment")
-    stage.add_pipeline(single("grammar/world_update", "world_update", memory=memory), "world_update", condition="complete")
-    stage.add_pipeline(single("grammar/development", "development"), "development")
-    stage.add_edge("world_update.content", "development.content")
-    stage.set_state_contract(
-        [],
-        ["intent"],
-        {
-            "world_update.content": "content",
-            "world_update.description": "description",
-            "world_update.outcome": "outcome",
-            "development.content": "content",
-            "development.action": "action",
-        },
-        {"content": "world_update.content", "intent": "development.intent"},
-        new_state=True,
-    )
     return stage
 
 

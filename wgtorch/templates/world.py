@@ -163,22 +163,26 @@ def environment(
 
 
 def _environment(memory: int, reader: str, options: Mapping[str, Any], model: Block | None) -> Stage:
+    update = single("simulation/world_update", "world_update", memory=memory)
+    return environment_of(update, _development(reader, options, model))
+
+
+def environment_of(update: Pipeline, development: Pipeline) -> Stage:
+    """The stage between two episodes: a complete state goes into the world's content, and from that comes the next intent.
+
+    Args:
+        update: the content after, of ``content`` and of what it has inputs for of the state.
+        development: ``intent``, of ``content`` and ``action``.
+    """
     stage = Stage("environment", role="environment")
-    stage.add_pipeline(single("simulation/world_update", "world_update", memory=memory), "world_update", condition="complete")
-    stage.add_pipeline(_development(reader, options, model), "development")
+    stage.add_pipeline(update, "world_update", condition="complete")
+    stage.add_pipeline(development, "development")
     stage.add_edge("world_update.content", "development.content")
+    known = [name for name in ("content", "intent", "recipe", "description", "outcome") if name in update.get_input_spec()]
     stage.set_state_contract(
         [],
         ["intent"],
-        {
-            "world_update.content": "content",
-            "world_update.intent": "intent",
-            "world_update.recipe": "recipe",
-            "world_update.description": "description",
-            "world_update.outcome": "outcome",
-            "development.content": "content",
-            "development.action": "action",
-        },
+        {f"world_update.{name}": name for name in known} | {"development.content": "content", "development.action": "action"},
         {"content": "world_update.content", "intent": "development.intent"},
         new_state=True,
     )

@@ -21,7 +21,7 @@ from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
 from wgtorch.templates.storytelling.prompts import ARCHITECT, AUTHOR, DEVELOPMENT, PHILOSOPHER, WORLD_UPDATE, Words
 from wgtorch.templates.storytelling.recipe import recipe_schema
-from wgtorch.templates.world import around, single
+from wgtorch.templates.world import around, environment_of, single
 
 _RECORDS: dict[str, Any] = {
     "type": "object",
@@ -105,26 +105,10 @@ def environment(development: Block, update: Block | None, memory: Mapping[str, A
         memory, keep: configs of those blocks.
         temperature: of the development; records are written at 0.2.
     """
-    stage = Stage("environment", role="environment")
-    stage.add_pipeline(_world_update(update, memory, keep), "world_update", condition="complete")
     graph = _writing("development", development, DEVELOPMENT, memory, about="action", temperature=temperature, max_tokens=500)
     graph.expose_input("words", "action")
     graph.expose_output("llm", "text", "intent")
-    stage.add_pipeline(around(graph, "development"), "development")
-    stage.add_edge("world_update.content", "development.content")
-    stage.set_state_contract(
-        [],
-        ["intent"],
-        {
-            "world_update.content": "content",
-            "world_update.outcome": "outcome",
-            "development.content": "content",
-            "development.action": "action",
-        },
-        {"content": "world_update.content", "intent": "development.intent"},
-        new_state=True,
-    )
-    return stage
+    return environment_of(_world_update(update, memory, keep), around(graph, "development"))
 
 
 def architect(
