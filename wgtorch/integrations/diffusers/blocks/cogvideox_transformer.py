@@ -32,12 +32,6 @@ class CogVideoXTransformer(ForeignBackbone):
     }
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, image_condition: Tensor | None = None) -> dict[str, Any]:
-        """``pred`` [B, C, T, H, W].
-
-        Raises:
-            PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
-                another number of rows.
-        """
         own, rows = self.model.config, latent.shape[0]
         beside = 0 if image_condition is None else image_condition.shape[1]
         self.check(latent, condition, own.in_channels - beside, (own.patch_size_t or 1, own.patch_size, own.patch_size))

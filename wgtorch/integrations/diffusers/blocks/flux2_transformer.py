@@ -44,11 +44,6 @@ class Flux2Transformer(ForeignBackbone):
         guidance: float | Tensor | None = None,
         image_condition: Sequence[Tensor] | None = None,
     ) -> dict[str, Any]:
-        """``pred`` [B, C, H, W].
-
-        Raises:
-            PortError: the latent or the condition does not fit the model.
-        """
         own = self.model.config
         self.check(latent, condition, own.in_channels)
         (rows, _), (height, width) = latent.shape[:2], latent.shape[2:]

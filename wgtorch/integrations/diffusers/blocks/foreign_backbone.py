@@ -21,6 +21,15 @@ class ForeignBackbone(ForeignModel, Backbone):
     axes: Sequence[str] = ("H", "W")
     inputs: Mapping[str, Any] = {"latent": PICTURE_LATENT}
 
+    def forward(self, latent: Tensor, timestep: float | Tensor, *args: Any, **inputs: Any) -> dict[str, Any]:
+        """``pred`` [B, C, H, W], or [B, C, T, H, W] of a video.
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, its sides are no multiples of its patches, or the condition
+                has another number of rows.
+        """
+        raise NotImplementedError
+
     def check(self, latent: Tensor, condition: Tensor | None, channels: int, multiples: Sequence[int] = ()) -> None:
         """Refuses what does not fit the model.
 
@@ -54,11 +63,6 @@ class TextTransformer(ForeignBackbone):
     inputs: Mapping[str, Any] = {"attention_mask": ATTENTION_MASK}
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, attention_mask: Tensor | None = None) -> dict[str, Any]:
-        """``pred`` [B, C, H, W].
-
-        Raises:
-            PortError: the latent or the condition does not fit the model.
-        """
         return {"pred": self._checked(latent, timestep, condition, attention_mask)}
 
     def _checked(self, latent: Tensor, timestep: float | Tensor, condition: Tensor, *told: Any) -> Tensor:
@@ -85,11 +89,6 @@ class DistilledTransformer(TextTransformer):
         attention_mask: Tensor | None = None,
         guidance: float | Tensor | None = None,
     ) -> dict[str, Any]:
-        """``pred`` [B, C, H, W].
-
-        Raises:
-            PortError: the latent or the condition does not fit the model.
-        """
         return {"pred": self._checked(latent, timestep, condition, attention_mask, guidance)}
 
 

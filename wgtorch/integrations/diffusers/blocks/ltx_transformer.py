@@ -44,11 +44,6 @@ class LTXTransformer(ForeignBackbone):
         attention_mask: Tensor | None = None,
         frame_rate: float = 25,
     ) -> dict[str, Any]:
-        """``pred`` [B, C, T, H, W].
-
-        Raises:
-            PortError: the latent or the condition does not fit the model.
-        """
         self.check(latent, condition, self.model.config.in_channels)
         rows, _, frames, height, width = latent.shape
         pred = self.model(

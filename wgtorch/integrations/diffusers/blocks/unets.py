@@ -27,11 +27,6 @@ class UNet2D(ForeignBackbone):
     def forward(
         self, latent: Tensor, timestep: float | Tensor, condition: Tensor | None = None, class_labels: Tensor | None = None
     ) -> dict[str, Any]:
-        """``pred`` [B, C, H, W].
-
-        Raises:
-            PortError: the latent has not as many channels as the model takes.
-        """
         self.check(latent, None, self.model.config.in_channels)
         return {"pred": self.model(latent, moments(timestep, latent), class_labels=class_labels, return_dict=False)[0]}
 
@@ -45,11 +40,6 @@ class UNet3DCondition(ForeignBackbone):
     inputs: Mapping[str, Any] = {"latent": VIDEO_LATENT}
 
     def forward(self, latent: Tensor, timestep: float | Tensor, condition: Tensor) -> dict[str, Any]:
-        """``pred`` [B, C, T, H, W].
-
-        Raises:
-            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
-        """
         self.check(latent, condition, self.model.config.in_channels)
         return {"pred": self.model(latent, moments(timestep, latent), condition, return_dict=False)[0]}
 
@@ -70,11 +60,6 @@ class UNetMotion(ForeignBackbone):
         text_embeds: Tensor | None = None,
         time_ids: Tensor | None = None,
     ) -> dict[str, Any]:
-        """``pred`` [B, C, T, H, W].
-
-        Raises:
-            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
-        """
         self.check(latent, condition, self.model.config.in_channels)
         added = {name: value for name, value in (("text_embeds", text_embeds), ("time_ids", time_ids)) if value is not None}
         each = condition.repeat_interleave(latent.shape[2], dim=0)
@@ -97,11 +82,6 @@ class UNetSpatioTemporal(ForeignBackbone):
     def forward(
         self, latent: Tensor, timestep: float | Tensor, condition: Tensor, image_condition: Tensor, time_ids: Tensor
     ) -> dict[str, Any]:
-        """``pred`` [B, C, T, H, W].
-
-        Raises:
-            PortError: the latent has not as many channels as the model takes, or not as many rows as the condition.
-        """
         self.check(latent, condition, self.model.config.in_channels - image_condition.shape[1])
         both = torch.cat([latent, image_condition.to(latent.dtype)], dim=1).transpose(1, 2)
         pred = self.model(both, moments(timestep, latent), condition, added_time_ids=time_ids, return_dict=False)[0]

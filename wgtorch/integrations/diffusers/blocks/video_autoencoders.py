@@ -56,7 +56,7 @@ class VideoDecoder(ForeignModel, Block):
     def check(self, latent: Tensor) -> None:
         """Refuses what is no latent of this model."""
         if latent.dim() != 5 or latent.shape[1] != self.channels:
-            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {self.channels}, t, h, w]")
+            raise PortError(f"{self.block_id}.latent: got shape {list(latent.shape)}; expected [B, {self.channels}, T, h, w]")
 
     def frames_of(self, z: Tensor, *more: Any) -> Tensor:
         """``video`` [B, T, 3, H, W] in [0, 1] of what the model itself decodes, [B, C, t, h, w]."""

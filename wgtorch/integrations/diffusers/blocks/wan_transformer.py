@@ -35,12 +35,6 @@ class WanTransformer(ForeignBackbone):
         image_condition: Tensor | None = None,
         image_embeds: Tensor | None = None,
     ) -> dict[str, Any]:
-        """``pred`` [B, C, T, H, W].
-
-        Raises:
-            PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
-                another number of rows.
-        """
         own, rows = self.model.config, latent.shape[0]
         beside = 0 if image_condition is None else image_condition.shape[1]
         self.check(latent, condition, own.in_channels - beside, own.patch_size)
