@@ -411,3 +411,12 @@ def test_what_was_changed_after_it_was_built_is_said_when_it_is_saved(tmp_path: 
     nn.utils.parametrizations.weight_norm(other.layer)
     other.load_weights(path)
     assert torch.equal(other.layer.weight, block.layer.weight)
+
+
+def test_a_load_within_a_device_is_to_that_device(tmp_path: Path) -> None:
+    graph = Graph("g")
+    graph.add_node(Rich(), "n")
+    graph.save(tmp_path / "c")
+    with torch.device("meta"):
+        loaded = Graph.load(tmp_path / "c")
+    assert {tensor.device.type for tensor in (*loaded.parameters(), *loaded.buffers())} == {"meta"}

@@ -705,3 +705,24 @@ def test_the_options_of_a_run_stand_in_its_signature(level: type) -> None:
     assert {"dry_run", "training", "callbacks", "timeout", "cancelled", "debug", "cache", "profile", "seed"} <= set(named)
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
     assert ("num_loop_steps" in named) == (level is not World)
+
+
+class Collects(Block):
+    """Adds to what it is given."""
+
+    outputs = {"y": "any"}
+
+    def forward(self, x: Any, found: Any) -> Any:
+        found["of"].append(x)
+        return found["of"]
+
+
+def test_what_a_place_fills_in_is_of_each_run_alone() -> None:
+    graph = Graph("g")
+    graph.add_node(Collects(), "n", inputs={"found": {"of": []}})
+    graph.infer_exposed_ports()
+    for x in (1, 2):
+        assert graph.run({"x": x})["y"] == [x]
+        assert graph.run({"x": x}, callbacks=[lambda event: None])["y"] == [x]
+        assert graph(x=x)["y"] == [x]
+    assert graph.node_specs["n"].inputs == {"found": {"of": []}}

@@ -32,7 +32,7 @@ from wgtorch.core.run.run_scope import RunScope
 from wgtorch.core.run.run_values import by_position, check_names, given_out, owned_generators, paths_of, taken_in, value_of
 from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested, shows_options
 from wgtorch.core.run.stream import events_of, refuse_in_stream
-from wgtorch.core.signature import signed_forward
+from wgtorch.core.signature import copy_containers, signed_forward
 from wgtorch.core.structure import Node
 from wgtorch.core.tree import is_level
 from wgtorch.core.tree import walk as walk_tree
@@ -110,7 +110,7 @@ class Composite(GraphBuilder):
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
         for node_id, port, slot in plan.fills:
-            slots[slot] = self._node_specs[node_id].inputs[port]
+            slots[slot] = copy_containers(self._node_specs[node_id].inputs[port])  # so that no run changes the place
         if run is not None and run.options.pause is not None:
             return self._walked(plan, slots, plan.steps, run)
         if plan.units:

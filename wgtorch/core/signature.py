@@ -187,6 +187,13 @@ def copy_plain(value: Any) -> Any:
     return value
 
 
+def copy_containers(value: Any) -> Any:
+    """Copies dicts and lists, to any depth, and leaves everything else as it is."""
+    if type(value) is dict:
+        return {key: copy_containers(item) for key, item in value.items()}
+    return [copy_containers(item) for item in value] if type(value) is list else value
+
+
 def ensure_plain(value: Any, where: str) -> Any:
     """Copies plain data and refuses anything a YAML file could not hold.
 

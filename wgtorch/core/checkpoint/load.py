@@ -62,6 +62,8 @@ def load_checkpoint_of(
     verify: bool | None = None,
 ) -> Any:
     """Reads a block or level; see :meth:`wgtorch.core.block.Block.load_from_checkpoint`."""
+    if device is None and torch.get_default_device().type != "cpu":  # within torch.device: what a constructor computes is there too
+        device = torch.get_default_device()
     with open_source(path) as source:
         manifest = read_manifest(source)
         if not strict:

@@ -32,6 +32,7 @@ from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.run.retry import call_again
 from wgtorch.core.run.rng import GLOBAL_RNG, mix, name_key
 from wgtorch.core.run.thread_context import SteppedHere
+from wgtorch.core.signature import copy_containers
 from wgtorch.core.structure import Edge, Exposed, Node
 from wgtorch.core.tree import is_level
 
@@ -74,7 +75,8 @@ def call_node(composite: ExecutorHost, call: Call, slots: list[Any], run: RunCon
         return MISSING
     values = {name: slots[slot] for name, slot in call.inputs if slots[slot] is not MISSING}
     for name, value in node.inputs.items():
-        values.setdefault(name, value)
+        if name not in values:
+            values[name] = copy_containers(value)
     pause = None if run is None else run.options.pause
     if pause is not None:
         values |= pause.given(run, call.node)
