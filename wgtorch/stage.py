@@ -272,6 +272,7 @@ class Stage(Composite):
         state = self.normalised(state, strict=True)
         with RunScope(self, run, options.get("training")), keeps_results(self, run):
             after: State = self(state, action=action, content=content, run_context=run)
+            run.check_end()
         return after
 
     def check_options(self, options: Mapping[str, Any], method: str) -> tuple[Callback, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -939,6 +940,25 @@ def test_a_run_takes_no_longer_than_its_limit(monkeypatch: pytest.MonkeyPatch) -
         graph.run({"x": 1}, timeout=600)
     assert isinstance(caught.value, TimeoutError)
     assert graph.run({"x": 1}, timeout=6000) == {"y": 1}
+
+
+def test_one_block_that_takes_longer_than_the_run_may_is_too_late() -> None:
+    calls: list[int] = []
+
+    def slow(x: Any) -> Any:
+        calls.append(1)
+        time.sleep(0.06)
+        return x
+
+    with pytest.raises(RunTimeoutError, match=r"the run's time limit passed [\d.]+ s before the end of chain"):
+        chain(block_of(slow)).run({"x": 1}, timeout=0.05)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, -math.inf, math.nan, True, "5"])
+def test_a_limit_of_time_that_is_none_is_refused_before_anything_runs(timeout: Any) -> None:
+    with pytest.raises(TypeError, match=r"chain: timeout is .*; expected seconds from 0, or None for no limit"):
+        chain(block_of(lambda x: pytest.fail("it ran"))).run({"x": 1}, timeout=timeout)
 
 
 def test_a_run_takes_no_longer_than_its_limit_while_a_node_waits() -> None:

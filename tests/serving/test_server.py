@@ -25,7 +25,7 @@ from tests.serving.blocks import Counts, Fails, graph_of
 from tests.serving.calling import call, findings, run
 from tests.world_blocks import FULL, assert_same, stage_of, tiny_world
 from wgtorch.core.block import Block
-from wgtorch.core.errors import StateError
+from wgtorch.core.errors import ConfigError, StateError
 from wgtorch.serving.server import Limits, serving
 from wgtorch.serving.wire import CONTENT_TYPE, STREAM_TYPE, body, frames
 from wgtorch.world_runtime.state import State
@@ -227,6 +227,34 @@ def test_a_run_that_takes_too_long_is_stopped() -> None:
     assert len(turns) < 50
     with serving(slow_loop(turns), limits=Limits(timeout=60)) as url:
         assert run(url, inputs={"x": torch.zeros(1)}, num_loop_steps=2)[1]["outputs"]["x"].item() == 2
+
+
+def test_an_answer_of_one_block_that_comes_too_late_is_none() -> None:
+    def slow(x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.1)
+        return x
+
+    with serving(graph_of(Block.wrap(slow, outputs={"y": "tensor"})), limits=Limits(timeout=0.05)) as url:
+        assert run(url, inputs={"x": torch.zeros(1)})[0] == 504
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("timeout", -1, "a number above 0, or None for no limit"),
+        ("timeout", float("nan"), "a number above 0, or None for no limit"),
+        ("read_timeout", 0, "a number above 0"),
+        ("read_timeout", None, "a number above 0"),
+        ("concurrency", 0, "a whole number above 0"),
+        ("max_batch", 1.5, "a whole number above 0"),
+        ("waiting", True, "a whole number from 0"),
+        ("batch_wait", -0.1, "a number from 0"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused_by_name(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Limits\.{name}: found .*; expected {expected}$"):
+        Limits(**{name: value})
+    assert Limits(waiting=0, batch_wait=0, timeout=None).waiting == 0
 
 
 @pytest.mark.parametrize("accept", [CONTENT_TYPE, STREAM_TYPE])

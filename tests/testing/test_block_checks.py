@@ -88,6 +88,43 @@ class OtherConfig(Good):
     outputs = {"y": "tensor", "z": "tensor"}
 
 
+class PlainTensor(Good):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(width)
+        self.shift = torch.zeros(width)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        return {"y": self.linear(x) + self.shift}
+
+
+class PlainInAList(Good):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(width)
+        self.linear.shifts = [{"all": (torch.zeros(width),)}]  # type: ignore[assignment]
+
+
+class Cached(Good):
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        self.grid = torch.arange(4)
+        return {"y": self.linear(x)}
+
+
+class HiddenModule(Good):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(width)
+        self.layers = [self.linear, nn.Linear(width, width)]
+
+
+class Registered(Good):
+    """Buffers that are not saved, the block's own parameters in a list, and a module twice."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(width)
+        self.register_buffer("grid", torch.zeros(width), persistent=False)
+        self.trained = [self.linear.weight, self.linear]
+        self.trained.append(self.trained)
+
+
 class Noisy(Good):
     def forward(self, x: Tensor, rng: Rng) -> dict[str, Any]:
         return {"y": self.linear(x) + rng.normal(x.shape)}
@@ -101,6 +138,10 @@ class Noisy(Good):
         (Draws, "determinism", "output 'y' differs between two calls"),
         (Remembers, "determinism", "keep nothing between calls"),
         (Switches, "modes", "forward switches between train"),
+        (PlainTensor, "registered", r"\['shift'\] is a plain tensor: .to\(\) does not move it"),
+        (PlainInAList, "registered", r"linear.shifts\[0\]\['all'\]\[0\]"),
+        (Cached, "registered", r"\['grid'\] is a plain tensor"),
+        (HiddenModule, "registered", r"\['layers\[1\]'\] is a module that PyTorch does not see"),
         (Detached, "gradients", "no output has a gradient"),
         (Unused, "gradients", r"no gradient reaches \['spare.weight', 'spare.bias'\]"),
         (Single, "dtype", "output 'y' is not torch.float64"),
@@ -122,6 +163,10 @@ def test_a_block_that_is_right_passes_all_and_is_left_as_it_was() -> None:
     assert report.passed == CHECKS and not report.failed and not report.skipped
     assert block.training and all(parameter.grad is None for parameter in block.parameters())
     assert all(torch.equal(value, before[name]) for name, value in block.state_dict().items())
+
+
+def test_what_is_registered_may_be_held_twice() -> None:
+    assert "registered" in check_block(Registered(), X, skip=["compile"]).passed
 
 
 def test_what_says_nothing_is_skipped_with_its_reason() -> None:

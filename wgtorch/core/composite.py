@@ -175,7 +175,8 @@ class Composite(GraphBuilder):
             callbacks: called with an :class:`~wgtorch.core.run.events.Event` at each node's start and end and each loop step.
             dry_run: True checks order and availability and computes nothing; ``"fake"`` also runs with fake tensors and
                 reports shapes, memory and API calls.
-            timeout: seconds the run may take.
+            timeout: seconds the run may take. Looked at between nodes and loop steps and at the end; nodes that wait are left when they
+                are over, a block that computes is let finish first.
             cancelled: asked between nodes and loop steps; true stops the run.
             debug: find inputs that a block changes in place, and outputs of a wrong kind.
             cache: a :class:`~wgtorch.core.run.node_cache.NodeCache`: what is unchanged since a run with it is not computed again.
@@ -203,6 +204,7 @@ class Composite(GraphBuilder):
         is_cached = options.get("cache") is not None
         with RunScope(self, run, options.get("training")), keeps_results(self, run):
             found = self._through_cache(run, values) if is_cached else self(run_context=run, **values)
+            run.check_end()
         if outputs is not None:
             found = {name: value_of(self, name, found, run) for name in requested(outputs, self.block_id)}
         return copied(found) if is_cached else found

@@ -8,13 +8,14 @@ serve(level, port=8000)                    # until interrupted
 from __future__ import annotations
 
 import hmac
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import anyio
@@ -24,7 +25,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from wgtorch.core.errors import EndpointError, RequestError
+from wgtorch.core.errors import ConfigError, EndpointError, RequestError
+from wgtorch.core.kinds import describe
 from wgtorch.core.run.joined_runs import shares_calls
 from wgtorch.serving.batching import Batcher
 from wgtorch.serving.connections import HeaderBudget, protocol_class
@@ -78,6 +80,20 @@ class Limits:
     header_timeout: float = 20.0
     bytes_in_flight: int = 1 << 30
     sessions: int = 64
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value, kinds = getattr(self, entry.name), (int,) if isinstance(entry.default, int) else (int, float)
+            if value is None and entry.default is None:
+                continue
+            least = 0 if entry.name in ("waiting", "batch_wait", "sessions") else None
+            is_number = isinstance(value, kinds) and not isinstance(value, bool) and value < math.inf
+            if not is_number or not (value > 0 or value == least):
+                what = "a whole number" if kinds == (int,) else "a number"
+                raise ConfigError(
+                    f"Limits.{entry.name}: found {describe(value)}; expected {what} {'above 0' if least is None else 'from 0'}"
+                    f"{', or None for no limit' if entry.default is None else ''}"
+                )
 
 
 def make_app(

@@ -6,13 +6,14 @@ import asyncio
 import copy
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.block import Block, BlockRegistry
@@ -20,7 +21,7 @@ from wgtorch.core.kinds import get_kind
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.run.rng import Rng
 
-CHECKS = ("ports", "inputs_unchanged", "determinism", "modes", "gradients", "dtype", "config", "save_load", "compile")
+CHECKS = ("ports", "inputs_unchanged", "determinism", "modes", "registered", "gradients", "dtype", "config", "save_load", "compile")
 """What :func:`check_block` looks at, in this order."""
 
 
@@ -60,6 +61,7 @@ def check_block(
     - ``inputs_unchanged``: it changes none of its inputs in place.
     - ``determinism``: two calls with the same draws give the same, bit for bit.
     - ``modes``: ``forward`` leaves ``training`` and the grad mode as they were.
+    - ``registered``: tensors and modules that it holds are parameters, buffers and submodules, in lists and mappings of its own too.
     - ``gradients``: a loss over the outputs reaches every trainable parameter, with finite values.
     - ``dtype``: ``block.to(dtype)`` with inputs of that dtype gives outputs of that dtype, within ``atol`` of the first.
     - ``config``: ``type(block).from_config(block.config)`` has the same ports and the same parameters' shapes.
@@ -162,6 +164,26 @@ class _Checks:
         assert not switched, "forward switches between train() and eval()"
         assert torch.is_grad_enabled() is grad, "forward leaves the grad mode changed; use `with torch.no_grad():`"
 
+    def registered(self) -> None:
+        known = {id(part) for part in (*self.block.modules(), *self.block.parameters(), *self.block.buffers())}
+        tensors: list[str] = []
+        modules: list[str] = []
+        for name, module in self.block.named_modules():
+            for attribute, value in vars(module).items():
+                if attribute in _OF_MODULES:
+                    continue
+                for place, held in _held(value, f"{name}.{attribute}" if name else attribute):
+                    if id(held) not in known:
+                        (modules if isinstance(held, nn.Module) else tensors).append(place)
+        assert not tensors, (
+            f"{tensors} is a plain tensor: .to() does not move it, and no checkpoint has it. Make it an nn.Parameter, or a buffer by "
+            "register_buffer(name, tensor), with persistent=False where the config says it; what forward computes belongs in its outputs"
+        )
+        assert not modules, (
+            f"{modules} is a module that PyTorch does not see: .to() does not move it, no optimizer and no checkpoint has it. "
+            "Put modules into nn.ModuleList or nn.ModuleDict"
+        )
+
     def gradients(self) -> str | None:
         block = copy.deepcopy(self.block)
         named = {name: parameter for name, parameter in block.named_parameters() if parameter.requires_grad}
@@ -247,6 +269,27 @@ class _Checks:
             name: tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf), value)
             for name, value in inputs.items()
         }
+
+
+_OF_MODULES = frozenset(vars(nn.Module())) | {"_config"}  # _parameters, _buffers, _modules, hooks; and what it was built from
+_HOLDERS = (Mapping, list, tuple, set, frozenset, deque)
+
+
+def _held(value: Any, place: str) -> Iterator[tuple[str, Tensor | nn.Module]]:
+    """Tensors and modules in an attribute, with where they are; lists, mappings and dataclasses are looked into."""
+    stack, seen = [(place, value)], set()
+    while stack:
+        where, held = stack.pop()
+        if isinstance(held, (Tensor, nn.Module)):
+            yield where, held
+        elif id(held) in seen:
+            continue
+        elif isinstance(held, _HOLDERS):
+            items = held.items() if isinstance(held, Mapping) else enumerate(held)
+            stack += reversed([(f"{where}[{key!r}]", item) for key, item in items])
+        elif is_dataclass(held) and not isinstance(held, type):
+            stack += reversed([(f"{where}.{entry.name}", getattr(held, entry.name, None)) for entry in fields(held)])
+        seen.add(id(held))
 
 
 def _is_float(value: Any) -> bool:

@@ -167,6 +167,16 @@ class RunContext:
         if (deadline is not None and time.monotonic() > deadline) or (cancelled is not None and cancelled()):
             raise self.ended(node_id)
 
+    def check_end(self) -> None:
+        """Refuses outputs that came when the run's time was over, as of one block that took longer than all of it.
+
+        Raises:
+            RunTimeoutError: they did.
+        """
+        deadline = self.options.deadline
+        if deadline is not None and (late := time.monotonic() - deadline) > 0:
+            raise RunTimeoutError(f"the run's time limit passed {late:.3g} s before the end of {self.options.root}")
+
     def ended(self, node_id: str) -> Exception:
         """What a run that is late or was cancelled ends in before a node."""
         deadline, where = self.options.deadline, f"before {self.where(node_id)} of {self.options.root}"

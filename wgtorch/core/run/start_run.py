@@ -86,8 +86,8 @@ def check_options(
         PortTypeError: an option is of another kind than it has to be.
     """
     key, steps = check_seed(seed, root), check_loop_steps(num_loop_steps, root)
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout):
-        raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds as a number, or None")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
+        raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds from 0, or None for no limit")
     for name, value in (("training", training), ("debug", debug)):
         if not (value is None or isinstance(value, bool)):
             raise PortTypeError(f"{root}: {name} is {describe(value)} ({value!r}); expected True or False")
