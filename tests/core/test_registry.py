@@ -234,6 +234,8 @@ def test_a_wrong_plugin_is_named_with_its_fault_and_harms_no_other(
     assert "not loaded: " in said.err and f"{name!r} of plugin_1 ({value}): {reason}" in said.err
     assert ("solver/euler: " if registry is BlockRegistry else "world/default: ") in said.out
     assert len(said.err.splitlines()) == 1
+    assert main([*command, "noise/gaussian" if registry is BlockRegistry else "world/default"]) == 0
+    assert capsys.readouterr().err == said.err  # who asks for one name is told as well
     assert "good/loose" in BlockRegistry.names()
     if not TemplateRegistry._provided().get(name):
         assert name not in registry.names()
@@ -262,11 +264,14 @@ def test_a_wrong_template_harms_no_command(plugins: Callable[..., None], capsys:
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_wrong_evaluators_stand_in_the_table_and_harm_no_other(plugins: Callable[..., None]) -> None:
+def test_wrong_evaluators_stand_in_the_table_and_harm_no_other(
+    plugins: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = "def fails(past):\n    return {'x': past.episodes[0].state.artifacts['no']}\ndef fine(past):\n    return {'x': 1}\n"
     points = {"mine": "evaluators_plugin:fails", "typo": "evaluators_plugin:nope", "fine": "evaluators_plugin:fine"}
     plugins({"wgtorch.evaluators": points}, evaluators_plugin=code)
     world = World.from_template("default", steps=1)
+    world.set_storage({"state_dir": str(tmp_path / "states")})
     world.run(num_steps=2, seed=1)
     found = evaluate(world)
     assert found["fine"] == {"x": 1} and found["cost"]
@@ -276,3 +281,6 @@ def test_wrong_evaluators_stand_in_the_table_and_harm_no_other(plugins: Callable
     asked = evaluate(world, ["mine", "fine"])  # who asks for it by name is given its row, the traceback and the others' too
     assert asked["fine"] == {"x": 1} and [measure.name for measure in asked.failed] == ["mine"]
     assert isinstance(asked.failed[0].error, TypeError) and asked.failed[0].error.__traceback__ is not None
+    assert main(["evaluate", str(tmp_path / "states"), "--only", "fine"]) == 0
+    said_of_typo = capsys.readouterr()
+    assert "typo" not in said_of_typo.out and "not loaded: evaluator 'typo' of plugin_0" in said_of_typo.err

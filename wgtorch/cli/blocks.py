@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 
 def command(args: argparse.Namespace) -> int:
     """Lists the types by role, those that begin with a name, or tells everything of one."""
-    from wgtorch.cli.pages import block_page, show, summary_of
+    from wgtorch.cli.pages import block_page, show, summary_of, tell_faults
     from wgtorch.core.block import BlockRegistry
     from wgtorch.core.errors import UnknownNameError, suggest
 
-    faults = BlockRegistry.faults()
+    tell_faults(BlockRegistry)
     names = BlockRegistry.names()
     wanted = args.name or ""
     if wanted in BlockRegistry:
@@ -23,6 +22,4 @@ def command(args: argparse.Namespace) -> int:
         raise UnknownNameError(f"there is no block type {wanted!r}; {suggest(wanted, names)} All of them: wgtorch blocks")
     for name in found:
         print(f"{name}: {summary_of(BlockRegistry.get(name))}")
-    for fault in faults:
-        print(f"not loaded: {fault}", file=sys.stderr)
     return 0

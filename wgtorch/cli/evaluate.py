@@ -10,10 +10,14 @@ def command(args: argparse.Namespace) -> int:
     import sys
     import traceback
 
+    from wgtorch.cli.pages import tell_faults
     from wgtorch.cli.target import trust_in
     from wgtorch.evaluation import evaluate_folder
+    from wgtorch.evaluation.registry import EvaluatorRegistry
 
     found = evaluate_folder(args.path, args.only, trust=trust_in(args.trust))
+    if args.only:  # else each has a row
+        tell_faults(EvaluatorRegistry)
     print(found.to_json() if args.json else found)
     for measure in found.failed:
         print("".join(traceback.format_exception(measure.error)), file=sys.stderr)

@@ -14,6 +14,7 @@ from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.schema import block_schema
 from wgtorch.core.config.template import Template
 from wgtorch.core.port import MISSING, Port
+from wgtorch.core.registry import Registry
 
 _SHOWN = 60  # letters of a default value
 
@@ -74,6 +75,12 @@ def summary_line(error: BaseException) -> str:
     """An error in a line."""
     text = str(error).strip().split("\n", 1)[0]
     return f"{type(error).__name__}: {text}"
+
+
+def tell_faults(registry: Registry[Any]) -> None:
+    """Says on stderr which names other packages announce in a registry and fail to bring, whatever was asked for."""
+    for fault in registry.faults():
+        print(f"not loaded: {fault}", file=sys.stderr)
 
 
 def show(markdown: str) -> None:

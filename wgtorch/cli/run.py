@@ -127,7 +127,7 @@ def _run_once(level: Composite, args: argparse.Namespace) -> None:
     for name, _ in args.input:
         if name not in spec:
             raise PortError(f"{level.block_id}: unknown input {name!r}; {suggest(name, spec)}")
-    inputs: dict[str, Any] = {name: text if spec[name].dtype == "text" else values([(name, text)])[name] for name, text in args.input}
+    inputs = values(args.input, texts={name for name, port in spec.items() if port.dtype == "text"})
     ports = level.get_output_spec()
     found = level.run(inputs, seed=args.seed)
     folder = Path(args.out) if args.out else None

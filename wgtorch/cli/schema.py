@@ -49,10 +49,11 @@ def schema_of(name: str) -> dict[str, Any]:
 
 def _node_with_types(node: dict[str, Any]) -> dict[str, Any]:
     """What a graph's node may hold, with the names of the types, and for each what its config is."""
+    from wgtorch.cli.pages import tell_faults
     from wgtorch.core.block import BlockRegistry
     from wgtorch.core.config.schema import block_schema
 
-    BlockRegistry.faults()
+    tell_faults(BlockRegistry)
     classes = {name: BlockRegistry.get(name) for name in BlockRegistry.names()}
     named = {"anyOf": [{"enum": list(classes)}, {"type": "string"}]}  # a type of a package that is not installed here is none to refuse
     per_type = [

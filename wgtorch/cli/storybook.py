@@ -21,6 +21,7 @@ from wgtorch.blocks.simulation.telling.chapters import story_chapters
 from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.overview import Card, draw_overview
 from wgtorch.core.errors import StorageError
+from wgtorch.core.json_text import loads
 from wgtorch.core.level import Level
 from wgtorch.report.words import rows, words
 from wgtorch.storage.encoding import images_in, write_png
@@ -90,7 +91,7 @@ class Storybook:
         if not path.is_file():
             return {}
         try:
-            return {entry["number"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["episodes"]}
+            return {entry["number"]: entry for entry in loads(path.read_text(encoding="utf-8"))["episodes"]}
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path}: cannot be read as episodes of a world: {error!r}") from error
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from wgtorch.core.config.resolve import read_config
 from wgtorch.core.config.serialization import LevelRegistry
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import CheckpointError, ConfigError, UnknownNameError, WgtorchError, suggest
+from wgtorch.core.json_text import DuplicateKeyError, loads
 from wgtorch.core.level import Level
 from wgtorch.core.trust import Trust, from_file
 
@@ -104,14 +104,25 @@ def trust_in(allowed: Iterable[str]) -> Trust:
     return Trust(tuple(entry for entry in allowed if entry not in addresses), tuple(addresses))
 
 
-def values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Values by name, each read as JSON where it is JSON (``8``, ``true``, ``[1, 2]``), else as text."""
-    return {name: _value(text) for name, text in pairs}
+def values(pairs: Iterable[tuple[str, str]], *, texts: Collection[str] = ()) -> dict[str, Any]:
+    """Values by name, each read as JSON where it is JSON (``8``, ``true``, ``[1, 2]``), else as text; those of ``texts`` as they are.
+
+    Raises:
+        CommandError: a name, or a key of a mapping, is there twice.
+    """
+    found: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in found:
+            raise CommandError(f"{name}={text}: {name} is given twice; say it once")
+        found[name] = text if name in texts else _value(name, text)
+    return found
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
+    except DuplicateKeyError as error:
+        raise CommandError(f"{name}={text}: {error}") from error
     except ValueError:
         return text
 

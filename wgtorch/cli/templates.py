@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 
 def command(args: argparse.Namespace) -> int:
     """Lists the templates with their parameters, or tells everything of one."""
-    from wgtorch.cli.pages import show, template_page
+    from wgtorch.cli.pages import show, tell_faults, template_page
     from wgtorch.cli.target import template_key
     from wgtorch.core.config.template import TemplateRegistry, templates
     from wgtorch.core.errors import UnknownNameError, suggest
 
+    tell_faults(TemplateRegistry)
     if args.name is not None:
         key = template_key(args.name if args.level is None or "/" in args.name else f"{args.level}/{args.name}")
         if key is None:
@@ -23,6 +23,4 @@ def command(args: argparse.Namespace) -> int:
         print(f"{template.level}/{template.name}: {template.summary}")
         for name, parameter in template.parameters.items():
             print(f"    {name}{'' if parameter.default is parameter.empty else f' = {parameter.default!r}'}")
-    for fault in TemplateRegistry.faults():
-        print(f"not loaded: {fault}", file=sys.stderr)
     return 0

@@ -1,17 +1,34 @@
-"""JSON that comes from a file: sizes are known before anything is made of it, and whatever is wrong is one named error."""
+"""JSON that comes from outside: sizes are known before anything is made of it, no key is there twice, and errors have a name."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from wgtorch.core.config.resolve import count_values
 from wgtorch.core.limits import check_limit
 
 MAX_BYTES = 64 << 20
 """Bytes of one JSON text that is read."""
 MAX_VALUES = 1_000_000
 """Values that one JSON text may hold: a byte of text gives an object of a hundred."""
+
+
+def loads(text: str | bytes, **options: Any) -> Any:
+    """As ``json.loads``, which of a key that is there twice in one mapping keeps the last value and says nothing.
+
+    Args:
+        text: a JSON text.
+        options: of ``json.loads``.
+
+    Raises:
+        DuplicateKeyError: a key is there twice.
+        ValueError: it is no JSON.
+    """
+    return json.loads(text, object_pairs_hook=_unique_keys, **options)
+
+
+class DuplicateKeyError(ValueError):
+    """A mapping in a JSON text has a key twice; nobody says which of its values counts."""
 
 
 def read_json(raw: bytes, where: str, error: type[Exception], *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
@@ -28,9 +45,11 @@ def read_json(raw: bytes, where: str, error: type[Exception], *, max_bytes: int 
     """
     check_json(raw, where, error, max_bytes=max_bytes, max_values=max_values)
     try:
-        return json.loads(raw, parse_constant=_no_constant)
+        return loads(raw, parse_constant=refuse_constant)
     except RecursionError:
         raise error(f"{where}: nested too deep to be read") from None
+    except DuplicateKeyError as wrong:
+        raise error(f"{where}: {wrong}; expected each once") from wrong
     except ValueError as wrong:  # UnicodeDecodeError is one
         raise error(f"{where}: not readable as JSON: {str(wrong)[:200]}; truncated or damaged") from wrong
 
@@ -55,5 +74,21 @@ def expect(value: Any, kind: type | tuple[type, ...], what: str, where: str, err
     return value
 
 
-def _no_constant(name: str) -> Any:
+def count_values(text: str | bytes) -> int:
+    """At most so many values a JSON text holds; counted before any is made, since a few bytes give an object of a hundred."""
+    marks: tuple[Any, ...] = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
+    return 1 + sum(text.count(mark) for mark in marks)
+
+
+def refuse_constant(name: str) -> Any:
+    """For ``parse_constant``: NaN and infinity are no JSON."""
     raise ValueError(f"{name} is no JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DuplicateKeyError(f"key {twice[:200]!r} is there twice")
+    return found

@@ -22,6 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from wgtorch.core.errors import WgtorchError
+from wgtorch.core.json_text import loads
 from wgtorch.play.export import animation_of, page_of
 from wgtorch.play.game import Game, PlayError
 from wgtorch.play.guard import Guard
@@ -132,7 +133,7 @@ class _App:
             if len(data) > _LARGEST:
                 raise PlayError(f"the request is longer than {_LARGEST} bytes")
         try:
-            body = json.loads(data or b"{}")
+            body = loads(data or b"{}")
         except ValueError as error:
             raise PlayError(f"expected a JSON object: {error}") from error
         if not isinstance(body, dict):

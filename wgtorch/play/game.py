@@ -14,6 +14,7 @@ from typing import Any
 
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.errors import WgtorchError, suggest
+from wgtorch.core.json_text import loads
 from wgtorch.play.episodes import Episodes, slot_text
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog
@@ -163,7 +164,7 @@ class Game:
         value: Any = text or None
         if value is not None and old is not None and not isinstance(old, str):
             try:
-                value = json.loads(text)
+                value = loads(text)
             except ValueError as error:
                 raise PlayError(f"slot {slot!r}: expected JSON, as it was: {error}") from error
             if type(value) is not type(old):
@@ -291,7 +292,7 @@ class Game:
         """Opens the branches of an earlier game: the folder's list has them in the order of their numbers."""
         if self.folder is None or not (self.folder / _BRANCHES).is_file():
             return
-        for number, entry in enumerate(json.loads((self.folder / _BRANCHES).read_text(encoding="utf-8"))):
+        for number, entry in enumerate(loads((self.folder / _BRANCHES).read_text(encoding="utf-8"))):
             if number:
                 branch = self.world.fork()
                 branch.set_storage({"state_dir": str(self.folder / f"{number:03d}")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.checkpoint.io import MANIFEST
 from wgtorch.core.errors import StorageError
+from wgtorch.core.json_text import loads
 from wgtorch.core.trust import Trust
 from wgtorch.report.chapters import Chapter, chapters_of
 from wgtorch.report.page import page
@@ -133,7 +133,7 @@ def _title(initial: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 def _title_in(folder: Path) -> str:
     """The title that ``wgtorch run`` wrote beside the states."""
     try:
-        return str(json.loads((folder / "episodes.json").read_text(encoding="utf-8"))["title"])
+        return str(loads((folder / "episodes.json").read_text(encoding="utf-8"))["title"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from wgtorch.core.errors import Finding, RequestError, suggest
+from wgtorch.core.json_text import DuplicateKeyError, loads
 from wgtorch.core.kinds import get_kind
 
 _OF_RUN = {"seed", "num_loop_steps", "timeout", "outputs", "action", "num_steps"}
@@ -59,7 +59,11 @@ def message_of(fields: list[tuple[str, str | bytes]], contract: Mapping[str, Any
             except ValueError as error:
                 findings.append(Finding(f"request.{name}", str(error)[:200], get_kind(ports[name]["dtype"]).expects))
         elif name in _OF_RUN and isinstance(value, str):
-            message[name] = _json(value) if name != "action" else value
+            try:
+                message[name] = _json(value) if name != "action" else value
+            except DuplicateKeyError as error:
+                findings.append(Finding(f"request.{name}", str(error), "each key once"))
+                continue
             if name == "outputs" and isinstance(message[name], str):
                 message[name] = [part.strip() for part in message[name].split(",")]
         else:
@@ -104,6 +108,8 @@ def sound(content: bytes) -> Tensor:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
+    except DuplicateKeyError:
+        raise
     except ValueError:
         return text

@@ -32,6 +32,7 @@ from starlette.routing import Route
 from torch import Tensor
 
 from wgtorch.core.errors import Finding, RequestError
+from wgtorch.core.json_text import loads
 from wgtorch.serving.forms import fields_of, picture
 from wgtorch.serving.negotiation import EVENTS_TYPE, MULTIPART_TYPE
 from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, other_inputs, prompt_of, tasks_of
@@ -116,7 +117,7 @@ class OpenAIFront:
                 name = name.removesuffix("[]")
                 if isinstance(value, str) and name not in ("prompt", "model", "user"):
                     with suppress(ValueError):
-                        value = json.loads(value)
+                        value = loads(value)
                 if name in body:
                     raise RequestError("the request does not fit", [Finding(f"request.{name}", "several of them", "one")])
                 body[name] = value
@@ -285,7 +286,7 @@ class OpenAIFront:
 
     async def _json(self, request: Request) -> dict[str, Any]:
         try:
-            body = json.loads(bytes(await self.raw(request)))
+            body = loads(bytes(await self.raw(request)))
         except (ValueError, RecursionError) as error:
             raise RequestError("the body cannot be read", [Finding("request", str(error)[:200], "JSON")]) from None
         if not isinstance(body, dict):

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.config.resolve import count_values
 from wgtorch.core.errors import CheckpointError
+from wgtorch.core.json_text import count_values, loads, refuse_constant
 from wgtorch.core.limits import check_limit
 
 MAX_HEADER_VALUES = 200_000
@@ -103,7 +103,7 @@ def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
     count = count_values(raw)
     check_limit(count, MAX_HEADER_VALUES, "its header holds {} values", where, CheckpointError, "Spread the tensors over several files")
     try:
-        content = json.loads(raw, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+        content = loads(raw, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: the header is not JSON ({str(error)[:100]}); not a safetensors file, or damaged") from error
     if not isinstance(content, dict):
@@ -151,17 +151,6 @@ def _check_cover(entries: Mapping[str, Entry], length: int, where: str) -> None:
     if at != length:
         what = "truncated" if at > length else "followed by bytes of no tensor"
         raise CheckpointError(f"{where}: {what}: its tensors take {at} bytes and there are {length}")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
 
 
 def _looks_like_pickle(head: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from wgtorch.core.config.yaml_text import MAX_DEPTH, MAX_VALUES, parse_yaml, write_yaml
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.json_text import count_values, loads
 from wgtorch.core.kinds import describe
 from wgtorch.core.limits import check_limit
 from wgtorch.core.trust import check_read
@@ -49,19 +50,13 @@ def parse_config(text: str, where: str, *, json_form: bool = False, most_in_yaml
     if json_form:
         check_limit(count_values(text), MAX_VALUES, "holds {} values", where, ConfigError)
     try:
-        content = json.loads(text) if json_form else parse_yaml(text, most_in_yaml)
+        content = loads(text) if json_form else parse_yaml(text, most_in_yaml)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{where}: not a valid config file: {reason}") from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{where}: holds {describe(content)}; expected a mapping")
     return dict(content)
-
-
-def count_values(text: str | bytes) -> int:
-    """At most so many values a JSON text holds; counted before any is made, since a few bytes give an object of a hundred."""
-    marks: tuple[Any, ...] = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
-    return 1 + sum(text.count(mark) for mark in marks)
 
 
 def dump_config(config: Mapping[str, Any], *, json_form: bool = False) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.json_text import loads
 from wgtorch.integrations.comfy.blocks import CHANNELS, CROPS, METHODS, SIDES
 from wgtorch.integrations.comfy.samplers import REFUSED, SAMPLERS
 from wgtorch.integrations.comfy.schedule import SCHEDULERS
@@ -162,7 +162,7 @@ def _nodes(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, Map
     else:
         name = str(source)
         try:
-            found = json.loads(_text_of(Path(source).expanduser()))
+            found = loads(_text_of(Path(source).expanduser()))
         except (OSError, ValueError) as error:
             raise ConfigError(f"from_comfy: {name} cannot be read: {error}") from error
     if isinstance(found, Mapping) and isinstance(found.get("prompt"), Mapping):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
+from wgtorch.core.json_text import loads
 from wgtorch.integrations.diffusers.blocks.foreign import changed, diff_of
 from wgtorch.integrations.diffusers.single_file import check_filled, check_places, is_convertible, read_model, read_tensors
 
@@ -151,7 +151,7 @@ class FolderSource(Source):
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"from_diffusers: {path} cannot be read: {error}") from error
         if not isinstance(found, dict):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import StructureError
+from wgtorch.core.json_text import loads
 from wgtorch.lora.adapted_module import layers_of, names_in
 from wgtorch.lora.formats.foreign_layer_names import TEXT_ENCODERS, AdapterNames, Spelling, adapter_names
 from wgtorch.lora.formats.low_rank import LowRank
@@ -90,7 +91,7 @@ def write_diffusers(file: Path, parts: Mapping[str, Place], chosen: Mapping[str,
             _check_low_rank(place, path, layer, chosen[part])
         if len(chosen[part]) == 1 and chosen[part][0][1] == 1.0:
             text, own = stored_adapter(place.block, chosen[part][0][0])
-            config = json.loads(text)
+            config = loads(text)
             own = {key.removeprefix(PREFIX): value for key, value in own.items()}
         else:
             changes = changes_of(place, chosen[part])

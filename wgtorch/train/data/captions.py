@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.json_text import loads
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Of files that are taken for pictures."""
@@ -87,7 +87,11 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(StringIO(_text(path), newline="")), 1):
+        table = csv.DictReader(StringIO(_text(path), newline=""))
+        names = table.fieldnames or ()
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{path}: column {twice[0]!r} is there twice; expected each once")
+        for number, row in enumerate(table, 1):
             if None in row:
                 raise ConfigError(f"{path}: entry {number} has more fields than the first line; write a caption with commas in quotes")
             yield row
@@ -100,7 +104,7 @@ def json_rows(path: Path, expected: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(_text(path).split("\n"), 1):  # splitlines parts texts at U+2028 too
         if line.strip():
             try:
-                row = json.loads(line)
+                row = loads(line)
             except ValueError as error:
                 raise ConfigError(f"{path}, line {number}: is no JSON: {error}") from error
             if not isinstance(row, dict):

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset, Subset
 
 from wgtorch.core.errors import ConfigError
+from wgtorch.core.json_text import loads
 from wgtorch.train.data.base import Data
 from wgtorch.train.registries import register_data
 
@@ -45,7 +46,6 @@ class _Rows(Dataset[Any]):
     """All rows of all files."""
 
     def __init__(self, folder: Path) -> None:
-        import json
 
         from safetensors import safe_open
 
@@ -59,7 +59,7 @@ class _Rows(Dataset[Any]):
             with safe_open(file, framework="pt") as opened:
                 keys = sorted(opened.keys())
                 sizes = {opened.get_slice(key).get_shape()[0] for key in keys}
-                texts = {key[5:]: json.loads(value) for key, value in (opened.metadata() or {}).items() if key.startswith("text:")}
+                texts = {key[5:]: loads(value) for key, value in (opened.metadata() or {}).items() if key.startswith("text:")}
             every = sorted([*keys, *texts])
             sizes |= {len(lines) for lines in texts.values()}
             if len(sizes) != 1 or (self.keys is not None and every != self.keys):

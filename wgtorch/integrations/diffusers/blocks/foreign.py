@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypedDict
@@ -13,6 +12,7 @@ from torch import nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.errors import CheckpointError, ConfigError, require
+from wgtorch.core.json_text import loads
 from wgtorch.core.pool import now_building
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -103,7 +103,7 @@ class ForeignModel(Block):
                 "as save_pretrained writes it (<pipeline folder>/unet, not the pipeline's own)"
             )
         own = self._class(**self._config)
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", own.__name__)
+        named = loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", own.__name__)
         if named != own.__name__:
             raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds a {named}, expected a {own.__name__}")
         options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
