@@ -244,7 +244,7 @@ class World(WorldRunner):
         state: State | None = stopped.retry(self, seed, options)
         return state
 
-    def _advice(self) -> str:
+    def _advice(self) -> tuple[str, ...]:
         return stopped.advice(self, self._cycle[self._life.stage])
 
     def _take_action(self, action: Any) -> None:

@@ -89,7 +89,9 @@ def test_a_failure_inside_a_block_is_not_dressed_up_as_a_users_mistake(tmp_path:
         main(["run", "default", "--steps", "1", "--set", "steps=1", "--out", str(tmp_path / "out")])
     where, *_, to_go_on = raised.value.__notes__
     assert where == "raised in node philosopher/describe/describe/describer of default"
-    assert to_go_on == f"To go on, add to the same command: --out {tmp_path / 'out'} --resume"
+    assert to_go_on.startswith(f"To go on, add to the same command: --out {tmp_path / 'out'} --resume; --action TEXT for another action in")
+    assert to_go_on.endswith(f". To change it on a page: wgtorch play default --set steps=1 --out {tmp_path / 'out'}")
+    assert not any("world." in note for note in raised.value.__notes__)
 
 
 def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

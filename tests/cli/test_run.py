@@ -137,15 +137,49 @@ def test_a_world_that_cannot_go_on_says_how_it_can_later(monkeypatch: pytest.Mon
         said = capsys.readouterr().err
         assert "the lens is cracked" in said and "raised in node philosopher/" in said
         assert "To go on, add to the same command: --out here --resume" in said
+        assert "--action TEXT for another action in this pass, --seed N for other draws" in said
+        assert "default stopped at pass " in said and ", stage 'philosopher'; all before it is kept" in said
+        assert "world." not in said, "a person at a shell writes no Python"
 
 
-def test_a_world_with_a_storage_of_its_own_keeps_it() -> None:
+@pytest.mark.parametrize("options", [["--seed", "5"], ["--action", "dig a well"]])
+def test_what_the_advice_names_is_what_helps(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["run", "default", "--out", "here", "--steps", "1", *QUICK]
+    with monkeypatch.context() as patched:
+        patched.setattr(PixelSceneDescriber, "forward", lambda self, **inputs: (_ for _ in ()).throw(ApiError("the lens is cracked")))
+        assert main([*argv, "--seed", "1"]) == 2
+    assert main([*argv, "--resume", *options]) == 0
+    told = json.loads(Path("here/episodes.json").read_text())
+    found = told["seed"] if options[0] == "--seed" else told["episodes"][-1]["action"]
+    assert str(found) == options[1]
+
+
+def test_a_saved_world_runs_under_its_folders_name(capsys: pytest.CaptureFixture[str]) -> None:
+    world = World.from_template("default", steps=1)
+    world.save("outputs/blue")
+    world.save("elsewhere/green")
+    world.save_config("red.yaml")
+    folders = {"outputs/blue": "outputs/blue_runs/001", "elsewhere/green/": "outputs/green/001", "red.yaml": "outputs/red/001"}
+    for target, folder in folders.items():
+        assert main(["run", target, "--steps", "1"]) == 0
+        assert f"To go on, add to the same command: --out {folder} --resume" in capsys.readouterr().out
+        assert (Path(folder) / "story.md").is_file()
+    assert not Path("outputs/default").exists()
+    assert World.load("outputs/blue").life.passes == 0  # nothing was written into what was saved
+    assert main(["run", "outputs/green/001", "--steps", "1"]) == 2
+    assert "outputs/green/001: is the folder of an earlier run" in capsys.readouterr().err
+
+
+def test_a_world_with_a_storage_of_its_own_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
     world = World.from_template("default", steps=1)
     world.set_storage({"state_dir": "mine"})
     world.save_config("world.yaml")
     assert main(["run", "world.yaml", "--steps", "2", "--out", "here"]) == 0
     assert Path("mine/wgtorch-storage.json").is_file()
     assert not Path("here/states").exists()
+    capsys.readouterr()
+    assert main(["run", "world.yaml", "--steps", "2", "--out", "here"]) == 2
+    assert "mine: holds the states of an earlier run; add --resume to go on with it" in capsys.readouterr().err
     assert main(["run", "world.yaml", "--steps", "1", "--resume", "--out", "here"]) == 0
     assert [entry["number"] for entry in entries(Path("here"))] == [1, 2, 3]
 

@@ -12,7 +12,6 @@ from PIL import Image
 from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder, write_pictures
 from wgtorch.core.errors import StorageError
-from wgtorch.graph import Graph
 from wgtorch.report.words import rows
 from wgtorch.world_runtime.state import State
 
@@ -86,8 +85,7 @@ def test_rows_say_what_the_slots_say_and_leave_pictures_out() -> None:
 
 
 def test_new_folders_are_numbered_on(tmp_path: Path) -> None:
-    graph = Graph("speckle")
-    assert new_folder(graph, tmp_path) == tmp_path / "speckle" / "001"
+    assert new_folder("speckle", tmp_path) == tmp_path / "speckle" / "001"
     (tmp_path / "speckle" / "009").mkdir()
     (tmp_path / "speckle" / "notes").mkdir()
-    assert new_folder(graph, tmp_path) == tmp_path / "speckle" / "010"
+    assert new_folder("speckle", tmp_path) == tmp_path / "speckle" / "010"

@@ -31,11 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.command is None:
         parser.error("a command is missing; see: wgtorch --help")
-    from wgtorch.core.errors import WgtorchError
+    from wgtorch.core.errors import WgtorchError, without_python_advice
 
     try:
-        file = "import_" if args.command == "import" else args.command  # no module may be named as the keyword
-        return int(import_module(f"wgtorch.cli.{file}").command(args))
+        try:
+            file = "import_" if args.command == "import" else args.command  # no module may be named as the keyword
+            return int(import_module(f"wgtorch.cli.{file}").command(args))
+        except BaseException as error:
+            without_python_advice(error)
+            raise
     except BrokenPipeError:  # whoever reads what is printed has seen enough, as head(1) does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -45,7 +45,7 @@ def _about_level() -> argparse.ArgumentParser:
 def _run(commands: Any) -> None:
     run = commands.add_parser("run", parents=[_about_level()], help="let a world live, or run a graph or a pipeline once")
     run.add_argument("--seed", type=int, help="root of all random draws; a world draws one and tells it when it is left out")
-    run.add_argument("--out", metavar="DIR", help="where to write; a new folder outputs/<name>/<number> by default")
+    run.add_argument("--out", metavar="DIR", help="where to write; a new folder outputs/<name of the target>/<number> by default")
     of_worlds = run.add_argument_group("for worlds")
     of_worlds.add_argument("--steps", type=int, metavar="N", help="passes of the cycle (3)")
     of_worlds.add_argument("--action", action="append", default=[], metavar="TEXT", help="what the user does: one for all passes, or each")

@@ -8,14 +8,12 @@ import secrets
 import socket
 from pathlib import Path
 
-from wgtorch.cli.run import place_states
-from wgtorch.cli.storybook import new_folder
+from wgtorch.cli.run import holds_life, place_states, run_folder
 from wgtorch.cli.target import CommandError, name_of, open_level, trust_in, values
 from wgtorch.core.errors import require
 from wgtorch.world import World
 
 _TOKEN = "play_token"  # in the folder, so that an open page finds the server again after a restart
-_STATES = "states"
 _FORKS = "branches"
 
 
@@ -29,9 +27,9 @@ def command(args: argparse.Namespace) -> int:
     world = open_level(args.target, values(args.set), trust=trust_in(args.trust))
     if not isinstance(world, World):
         raise CommandError(f"{args.target}: is a {world.level}; expected a world, which can be played")
-    folder = Path(args.out) if args.out else new_folder(world)
+    folder = run_folder(args.target, world, args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    place_states(world, folder, resume=(folder / _STATES).exists())
+    place_states(world, folder, resume=holds_life(world, folder))
     token = token_in(folder)
     hosts = [*args.allow_host, socket.gethostname() if args.host in EVERYWHERE else args.host]
     game = Game(world, seed=args.seed, folder=folder / _FORKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.cli.storybook import new_folder
-from wgtorch.cli.target import CommandError, open_level, trust_in, values
+from wgtorch.cli.target import CommandError, name_of, open_level, template_key, trust_in, values
 from wgtorch.cli.world_session import live
 from wgtorch.core.composite import Composite
 from wgtorch.core.errors import PortError, suggest
@@ -21,6 +22,8 @@ from wgtorch.stage import Stage
 from wgtorch.storage.encoding import images_in
 from wgtorch.storage.media import SAMPLING_RATE, write_value
 from wgtorch.world import World
+from wgtorch.world_runtime.stopped import reads_action
+from wgtorch.world_runtime.storage_place import where_stored
 from wgtorch.world_runtime.trace import plain
 
 _STEPS = 3
@@ -42,6 +45,18 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_folder(target: str, level: Level, out: str | None) -> Path:
+    """Where a run writes: ``out``, or a new folder by the name of what runs: a template's id, or as the file or folder is called."""
+    return Path(out) if out else new_folder(level.block_id if template_key(target) is not None else name_of(target))
+
+
+def holds_life(world: World, folder: Path) -> bool:
+    """True where there is a life to take up: in the world's own storage, or in a run's folder."""
+    if world.own_config()["storage"] is None:
+        return (folder / _STATES).exists()
+    return where_stored(world.history.storage) is not None
+
+
 def place_states(world: World, folder: Path, *, resume: bool = False) -> None:
     """Has a world without a storage of its own keep its states inside a run's folder.
 
@@ -54,9 +69,11 @@ def place_states(world: World, folder: Path, *, resume: bool = False) -> None:
         StorageError: there is no life to take up.
         CommandError: there is one, and nobody asked to go on with it.
     """
-    if world.own_config()["storage"] is None:
-        if not resume and (folder / _STATES).exists():
-            raise CommandError(f"{folder}: holds the states of an earlier run; add --resume to go on with it, or choose another --out")
+    own = world.own_config()["storage"]
+    if not resume and holds_life(world, folder):
+        where, other = (folder, "another --out") if own is None else (world.history.storage, "another storage in its config")
+        raise CommandError(f"{where}: holds the states of an earlier run; add --resume to go on with it, or choose {other}")
+    if own is None:
         world.set_storage({"state_dir": str(folder / _STATES)})
     if resume:
         world.resume()
@@ -68,14 +85,16 @@ def _run_world(world: World, args: argparse.Namespace) -> None:
     if args.resume and args.out is None and world.own_config()["storage"] is None:
         raise CommandError("--resume: goes on with an earlier run; say which with --out")
     is_new = not args.out or not Path(args.out).exists()
-    folder = Path(args.out) if args.out else new_folder(world)
+    folder = run_folder(args.target, world, args.out)
     to_go_on = f"To go on, add to the same command: --out {folder} --resume"
+    to_play = f"wgtorch play {shlex.join([args.target, *(part for pair in args.set for part in ('--set', '='.join(pair)))])} --out {folder}"
     try:
         place_states(world, folder, resume=args.resume)
         overview = live(world, folder, steps=steps, actions=actions, seed=args.seed)
     except BaseException as error:
         if not (is_new and _took_away(world, folder)):
-            error.add_note(to_go_on)
+            others = ["--action TEXT for another action in this pass"] if any(map(reads_action, world.nodes.values())) else []
+            error.add_note(f"{to_go_on}; {', '.join([*others, '--seed N for other draws'])}. To change it on a page: {to_play}")
         raise
     if is_new and _took_away(world, folder):
         print("Nothing has happened yet, so nothing is kept.")
@@ -83,8 +102,7 @@ def _run_world(world: World, args: argparse.Namespace) -> None:
     say_where(folder, overview, world.life.seed)
     print(to_go_on)
     if (folder / _STATES).exists():
-        options = "".join(f" --set {name}={value}" for name, value in args.set)
-        print(f"Now play it: wgtorch play {args.target}{options} --out {folder}")
+        print(f"Now play it: {to_play}")
 
 
 def _took_away(world: World, folder: Path) -> bool:
@@ -137,7 +155,7 @@ def _run_once(level: Composite, args: argparse.Namespace) -> None:
             print(f"{name}: {_shown(value)}")
             if args.out is None:  # words and numbers have been told; files of them are for those who ask for a folder
                 continue
-        folder = folder or new_folder(level)
+        folder = folder or run_folder(args.target, level, None)
         for path in write_value(value, ports[name].dtype if name in ports else "any", folder, name, rate=rate):
             print(f"{name}: {path}")
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from wgtorch.blocks.simulation.telling.chapters import story_chapters
 from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.overview import Card, draw_overview
+from wgtorch.core.checkpoint.io import MANIFEST
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import loads
-from wgtorch.core.level import Level
 from wgtorch.report.words import rows, words
 from wgtorch.storage.encoding import images_in, write_png
 from wgtorch.world_runtime.trace import plain
@@ -104,9 +104,11 @@ def write_pictures(images: list[Tensor], folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def new_folder(level: Level, parent: str | os.PathLike[str] = "outputs") -> Path:
-    """Makes ``outputs/<name>/001``, or the next number that is free."""
-    home = Path(parent) / level.block_id
+def new_folder(name: str, parent: str | os.PathLike[str] = "outputs") -> Path:
+    """Makes ``outputs/<name>/001``, or the next number that is free; in ``outputs/<name>_runs`` where the other is a checkpoint."""
+    home = Path(parent) / name
+    if (home / MANIFEST).exists():  # a save there replaces all that is in it
+        home = Path(parent) / f"{name}_runs"
     home.mkdir(parents=True, exist_ok=True)
     number = max((int(entry.name) for entry in home.iterdir() if entry.name.isdecimal()), default=0)
     while True:

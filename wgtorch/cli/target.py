@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.checkpoint.io import open_source
+from wgtorch.core.checkpoint.io import MANIFEST, open_source
 from wgtorch.core.checkpoint.manifest import read_manifest
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.config.serialization import LevelRegistry
@@ -128,6 +128,11 @@ def _value(name: str, text: str) -> Any:
 
 
 def _saved(path: Path) -> Level:
+    if (path / "episodes.json").is_file() and not (path / MANIFEST).exists():
+        raise CheckpointError(
+            f"{path}: is the folder of an earlier run, and does not say what ran. To go on name what did, with --out {path} --resume; "
+            f"to look at it: wgtorch report {path}"
+        )
     with open_source(path) as source:
         kind = read_manifest(source).kind
     if kind not in LevelRegistry:

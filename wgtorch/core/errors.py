@@ -208,6 +208,18 @@ class ValidationResult:
 _COMPARED = 1000  # letters of a name, and names, that are looked at
 
 
+class PythonAdvice(str):
+    """A note of an error that says what to write in Python; the command line leaves it out, and says its own."""
+
+    __slots__ = ()
+
+
+def without_python_advice(error: BaseException) -> None:
+    """Takes such notes off an error."""
+    if notes := getattr(error, "__notes__", None):
+        notes[:] = [note for note in notes if not isinstance(note, PythonAdvice)]
+
+
 def suggest(name: object, known: Iterable[object]) -> str:
     """Words for a message: the nearest known names, or all of them when none is near.
 

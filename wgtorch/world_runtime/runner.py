@@ -339,7 +339,8 @@ class WorldRunner(Level):
                         if answers is not None:  # also of a stage that succeeds: it may be lived again in this pass
                             answers.end()
             except (Exception, KeyboardInterrupt) as error:
-                error.add_note(self._advice())
+                for note in self._advice():
+                    error.add_note(note)
                 with suppress(OSError, StorageError):  # the error that stopped the stage is the one to tell of
                     self._keep_trace(trace.failed(error))
                 raise
@@ -383,9 +384,9 @@ class WorldRunner(Level):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
-    def _advice(self) -> str:
+    def _advice(self) -> tuple[str, ...]:
         """What a person may do about the stage that failed."""
-        return ""
+        return ()
 
     def _take_action(self, action: Any) -> None:
         """Told the action of what is left of a pass before that runs."""

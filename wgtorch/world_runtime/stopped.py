@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wgtorch.core.errors import StateError
+from wgtorch.core.errors import PythonAdvice, StateError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.result_cache import is_same
 from wgtorch.storage.log import CommitLog
@@ -96,7 +96,7 @@ def back_for_action(world: WorldRunner, action: Any) -> bool:
             return False
         if commit.kind != "stage" or commit.ran is None or commit.ran not in world.nodes:
             continue
-        if _reads_action(world.nodes[commit.ran]) and not _was_skipped(storage, commit):
+        if reads_action(world.nodes[commit.ran]) and not _was_skipped(storage, commit):
             if is_same(storage.action_of(commit), action):
                 return False
             rewind_to(world, None, commit.parent)
@@ -104,8 +104,8 @@ def back_for_action(world: WorldRunner, action: Any) -> bool:
     return False
 
 
-def advice(world: WorldRunner, stage_id: str) -> str:
-    """What helps a world that stopped at a stage; for the note of its error."""
+def advice(world: WorldRunner, stage_id: str) -> tuple[str, str]:
+    """Where a world stopped, and what helps it; for the notes of its error."""
     life = world.life
     reads = _roots(world.nodes[stage_id].state_contract.reads.values())
     slots = [slot for slot in world.state_schema if slot in reads]
@@ -113,14 +113,16 @@ def advice(world: WorldRunner, stage_id: str) -> str:
     if slots:
         ways.append(f"world.edit({', '.join(f'{slot}=...' for slot in slots)}) to change what it reads")
     ways.append("world.skip() to go on without it")
-    if any(_reads_action(world.nodes[one]) for one in world.cycle[: life.stage + 1]):
+    if any(reads_action(world.nodes[one]) for one in world.cycle[: life.stage + 1]):
         ways.append("world.run(action=...) for another action in this pass")
     ways += ["world.run(seed=...) for other draws", "world.run(State(...)) for another episode"]
     assurance = "all before it is kept, and no answer that was paid for is asked for again unless its request changed"
-    return f"{world.block_id} stopped at pass {life.passes}, stage {stage_id!r}; {assurance}. To go on: {'; '.join(ways)}."
+    where = f"{world.block_id} stopped at pass {life.passes}, stage {stage_id!r}; {assurance}."
+    return where, PythonAdvice(f"To go on: {'; '.join(ways)}.")
 
 
-def _reads_action(stage: Any) -> bool:
+def reads_action(stage: Any) -> bool:
+    """True for a stage that is told what the user does."""
     return "action" in _roots(stage.state_contract.reads.values())
 
 

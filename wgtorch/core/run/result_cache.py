@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from wgtorch.core.errors import PortTypeError, RunCancelled, RunTimeoutError, WgtorchError
+from wgtorch.core.errors import PortTypeError, PythonAdvice, RunCancelled, RunTimeoutError, WgtorchError
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.autocast import surroundings
@@ -293,7 +293,8 @@ class keeps_results:
             return  # it fails at what the answers say, and is not to fail at the same ones for ever
         if isinstance(error, (Exception, KeyboardInterrupt)) and (count := self._results.end()):
             what, where = "1 answer that came is" if count == 1 else f"{count} answers that came are", self.level.block_id
-            error.add_note(f"{what} kept: {where}, run again with the same inputs and seed, does not ask for it again (see unfinished)")
+            said = f"{what} kept: {where}, run again with the same inputs and seed, does not ask for it again (see unfinished)"
+            error.add_note(PythonAdvice(said))  # a command's end is the end of what its process kept
 
 
 def _described(child: object) -> str | None:
