@@ -25,6 +25,7 @@ from wgtorch.core.port_docs import DocWithPorts
 from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import (
     arguments_with_defaults,
+    check_numbers,
     config_of_call,
     copy_plain,
     ensure_plain,
@@ -91,7 +92,10 @@ class Block(BlockTraits, Saved, nn.Module):
         super().__init__()
         args, kwargs = self.__dict__.pop("_given", ((), {}))
         if type(self)._takes_config:
-            self._config = config_of_call(type(self).__init__, type(self), args, kwargs)
+            init = type(self).__init__
+            self._config = config_of_call(init, type(self), args, kwargs)
+            if init.__module__.startswith("wgtorch."):  # what blocks of others take is theirs to say
+                check_numbers(init, self._config, type(self).__name__)
         self._frozen = False
         self._block_id: str | None = None
 

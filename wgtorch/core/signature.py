@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import types
 import typing
 import weakref
@@ -178,6 +179,53 @@ def config_of_call(init: Callable[..., Any], owner: type, args: tuple[Any, ...],
     return config
 
 
+def check_numbers(init: Callable[..., Any], config: Mapping[str, Any], where: str) -> None:
+    """Refuses what is no finite number in arguments that are annotated as numbers: NaN, infinity, True, a text, a tensor of one element.
+
+    Args:
+        init: the constructor.
+        config: what :func:`config_of_call` made of its call.
+        where: whose constructor it is, for messages.
+
+    Raises:
+        ConfigError: with the argument and what it is.
+    """
+    for name, kind, has_none in _number_arguments(init):
+        value = config.get(name)
+        if kind == "several":
+            if place := _nan_in(value, f"{where}.{name}"):
+                raise ConfigError(f"{place}: found float nan; expected numbers")
+        elif value is not None or not has_none:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or (kind == "int" and value != int(value)):
+                what = "a whole number" if kind == "int" else "a finite number"
+                item = f"; write {type(value).__name__.lower()}.item()" if getattr(value, "shape", None) == () else ""
+                raise ConfigError(f"{where}.{name}: found {describe(value)}; expected {what}{item}")
+
+
+def _nan_in(value: Any, place: str) -> str | None:
+    """Where the first NaN is in lists and mappings."""
+    if isinstance(value, (list, dict)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return next((found for key, item in items if (found := _nan_in(item, f"{place}[{key!r}]"))), None)
+    return place if isinstance(value, float) and math.isnan(value) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _number_arguments(init: Callable[..., Any]) -> tuple[tuple[str, str, bool], ...]:
+    """Arguments that are annotated with numbers: (name, "int" or "float" where it is one number, else "several", whether None may stand)."""
+    found = []
+    for parameter in _signature(init).parameters.values():
+        text = parameter.annotation if isinstance(parameter.annotation, str) else inspect.formatannotation(parameter.annotation)
+        members = {member.strip() for member in text.split("|")}
+        has_none = "None" in members or parameter.default is None
+        if members - {"None"} and members <= {"int", "float", "None"}:
+            found.append((parameter.name, "float" if "float" in members else "int", has_none))
+        elif "float" in text:
+            found.append((parameter.name, "several", has_none))
+    return tuple(found)
+
+
 def copy_plain(value: Any) -> Any:
     """Copies dicts, lists and tuples (as lists), and leaves everything else as it is."""
     if isinstance(value, Mapping):
@@ -200,8 +248,10 @@ def ensure_plain(value: Any, where: str) -> Any:
     Raises:
         ConfigError: with the path of the value.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, (int, float, str)):  # as numpy.float64 is a float, and members of enumerations: YAML has no words for them
+        return str.__str__(value) if isinstance(value, str) else int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

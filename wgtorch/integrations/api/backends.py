@@ -286,7 +286,7 @@ def _say_again(answer: Answer, index: int, on_text: OnText | None) -> None:
 
 
 def _number(value: Any, where: str, least: float = 0) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
         raise ConfigError(f"{where}: found {value!r}, expected a number from {least:g}")
     return value
 

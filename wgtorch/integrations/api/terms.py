@@ -107,6 +107,6 @@ def _made(kind: type[T], stated: Mapping[str, Any] | None, where: str) -> T:
         if name not in known:
             raise ConfigError(f"{where}: unknown entry {name!r}; {suggest(name, known)}")
         least = 1 if kind is Limits else 0
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < least):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least):
             raise ConfigError(f"{where}.{name}: found {value!r}, expected a number from {least}, or null for none")
     return kind(**dict(stated or {}))

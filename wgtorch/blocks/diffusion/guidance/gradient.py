@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -103,8 +102,6 @@ class GradientGuidance(Backbone):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
-            raise ConfigError(f"GradientGuidance.scale: found {describe(scale)}; expected a finite number, such as 1.0")
         self.backbone, self.loss = built(backbone), built(loss)
         self.codec = None if codec is None else built(codec)
         self.prediction = prediction_name(prediction, "GradientGuidance.prediction")
