@@ -197,7 +197,7 @@ def check_numbers(init: Callable[..., Any], config: Mapping[str, Any], where: st
                 raise ConfigError(f"{place}: found float nan; expected numbers")
         elif value is not None or not has_none:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not is_number or (kind == "int" and value != int(value)):
+            if not is_number or (kind == "int" and value % 1):  # type: ignore[operator]
                 what = "a whole number" if kind == "int" else "a finite number"
                 item = f"; write {type(value).__name__.lower()}.item()" if getattr(value, "shape", None) == () else ""
                 raise ConfigError(f"{where}.{name}: found {describe(value)}; expected {what}{item}")
@@ -213,7 +213,7 @@ def _nan_in(value: Any, place: str) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _number_arguments(init: Callable[..., Any]) -> tuple[tuple[str, str, bool], ...]:
-    """Arguments that are annotated with numbers: (name, "int" or "float" where it is one number, else "several", whether None may stand)."""
+    """Arguments that are annotated with numbers: (name, "int" or "float" where it is one number, else "several", whether None is one)."""
     found = []
     for parameter in _signature(init).parameters.values():
         text = parameter.annotation if isinstance(parameter.annotation, str) else inspect.formatannotation(parameter.annotation)
