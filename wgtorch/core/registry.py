@@ -109,16 +109,9 @@ class Registry(Generic[T]):
         waiting = [name for name, point in self._entry_points().items() if point.attr]
         return sorted({*self._entries, *self._lazy, *self._provided(), *waiting} - set(self._faults))
 
-    def faults(self, *, load: bool = True) -> tuple[PluginFault, ...]:
-        """What is wrong with entry points of installed packages.
-
-        Args:
-            load: load all of them first; False tells of those that were asked for so far.
-        """
-        for name in list(self._entry_points()) if load else ():
-            if name not in self._loaded_modules and name not in self._faults:
-                with suppress(WgtorchError):
-                    self._load_point(name)
+    def faults(self) -> tuple[PluginFault, ...]:
+        """What is wrong with entry points of installed packages, all of which are loaded."""
+        self._load_points(list(self._entry_points()))
         return tuple(self._faults.values())
 
     def origin(self, name: str) -> str:
@@ -150,8 +143,11 @@ class Registry(Generic[T]):
 
     def _load_modules(self) -> None:
         """Imports the modules that entry points name as a whole, whose names nobody knows before."""
-        for name, point in self._entry_points().items():
-            if not point.attr and name not in self._loaded_modules and name not in self._faults:
+        self._load_points([name for name, point in self._entry_points().items() if not point.attr])
+
+    def _load_points(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._loaded_modules and name not in self._faults:
                 with suppress(WgtorchError):
                     self._load_point(name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -12,7 +11,7 @@ import torch
 
 from wgtorch.core.run.cached_call import note_draw
 from wgtorch.core.run.context import RunContext, RunOptions
-from wgtorch.core.run.foreign_draws import serve_from, serving
+from wgtorch.core.run.foreign_draws import active, serving
 from wgtorch.core.run.recomputed_draws import draw_again_in, hooks_here
 from wgtorch.core.run.rng import Rng, key_of_draw
 
@@ -93,8 +92,6 @@ def drawing_from(rng: Rng) -> serve_call:
     return serve_call(ActiveCall(RunContext(RunOptions(""), key=rng.key, sample=rng.sample)))
 
 
-_active: contextvars.ContextVar[ActiveCall | None] = contextvars.ContextVar("active call", default=None)
-active_call = _active.get
+active_call = active.get
 """The call of a node that goes on here, if one does."""
-enter_call, leave_call = _active.set, _active.reset
-serve_from(active_call)
+enter_call, leave_call = active.set, active.reset

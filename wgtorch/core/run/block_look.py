@@ -16,13 +16,13 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import chain, starmap
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from wgtorch.core.run.code_digest import Code, environment
+from wgtorch.core.run.code_digest import environment
 from wgtorch.core.run.content_digest import probed, state_of
 from wgtorch.core.run.dict_versions import addresses_of, attribute_version, dict_version
 from wgtorch.core.run.installed import is_installed
@@ -37,28 +37,16 @@ _HEAP = 1 << 9
 """Flag of classes that are defined in Python."""
 
 
-class Digests(Protocol):
-    """What makes digests: :class:`~wgtorch.core.run.fingerprint.Fingerprints`."""
-
-    inside: Any
-
-    def code(self, root: Any) -> Code:
-        """What a class or function computes."""
-
-    def attribute(self, value: Any, depth: int) -> Any:
-        """A digest of something that a module holds."""
-
-
 class Look:
     """What a block computed with when it was looked at.
 
     Args:
-        told: what makes digests.
+        told: what makes digests, :class:`~wgtorch.core.run.fingerprint.Fingerprints`.
         block: what is looked at.
         skipped: attributes of modules that nothing depends on.
     """
 
-    def __init__(self, told: Digests, block: nn.Module, skipped: frozenset[str]) -> None:
+    def __init__(self, told: Any, block: nn.Module, skipped: frozenset[str]) -> None:
         self._skipped = skipped
         self._seen: set[int] = set()
         self._modules: list[Any] = []
@@ -88,7 +76,7 @@ class Look:
         self._modules, self._objects = [weakref.ref(module) for module in modules], [weakref.ref(thing) for thing in objects]
         self._seen.clear()
 
-    def holds(self, told: Digests) -> bool:
+    def holds(self, told: Any) -> bool:
         """False where something of it is not as it was, or something was in it of which only its content tells."""
         if not self._is_whole:
             return False
@@ -105,7 +93,7 @@ class Look:
 
     # --- what is compared ---------------------------------------------------------------------------------------------
 
-    def _now(self, told: Digests, modules: list[Any], objects: list[Any]) -> Any:
+    def _now(self, told: Any, modules: list[Any], objects: list[Any]) -> Any:
         """All but the attributes of modules and objects themselves; None where something was changed already."""
         owns = list(map(vars, modules))
         tables = list(chain.from_iterable(map(_tables_of, owns)))
@@ -135,7 +123,7 @@ class Look:
 
     # --- walking ------------------------------------------------------------------------------------------------------
 
-    def _walk(self, told: Digests) -> None:
+    def _walk(self, told: Any) -> None:
         modules = objects = roots = 0
         while True:
             if modules < len(self._modules):

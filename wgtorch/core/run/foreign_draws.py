@@ -16,9 +16,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,17 +41,8 @@ _kernels: list[torch.library.Library] = []
 _key: Any = None
 
 
-class Source(Protocol):
-    """Whose draws are served: the call that a thread is in."""
-
-    def next_draw(self) -> Rng | None:
-        """Draws by the next key of the call; None leaves them to the global generator."""
-
-    def where(self) -> str:
-        """The call's path."""
-
-
-_source: Callable[[], Source | None] = lambda: None  # noqa: E731
+active: ContextVar[Any] = ContextVar("active call", default=None)
+"""The :class:`~wgtorch.core.run.active_call.ActiveCall` that goes on here, whose draws are served; None where none does."""
 
 
 class served_draws:
@@ -76,12 +68,6 @@ def is_serving() -> bool:
 def serving(is_seeded: bool) -> AbstractContextManager[None]:
     """:class:`served_draws` for a run that has a seed."""
     return served_draws() if is_seeded else nullcontext()
-
-
-def serve_from(source: Callable[[], Source | None]) -> None:
-    """Says how the call that the thread is in is found."""
-    global _source
-    _source = source
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -134,7 +120,7 @@ def _passes(op: Any, args: Any, kwargs: Any) -> Any:
 
 def _drawing(op: Any, with_generator: Any, name: str) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        source = _source()
+        source = active.get()
         given = kwargs.get("generator") is not None or any(isinstance(value, torch.Generator) for value in args)
         if given:
             note_own_generator()
@@ -184,7 +170,7 @@ def _attention(op: Any) -> Callable[..., Any]:
     """Attention with dropout as its formula: the fused kernels draw from a generator that cannot be given."""
 
     def kernel(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, *args: Any, **kwargs: Any) -> Any:
-        if dropout_p == 0.0 or _source() is None:
+        if dropout_p == 0.0 or active.get() is None:
             return _passes(op, (query, key, value, attn_mask, dropout_p, *args), kwargs)
         options = dict(zip(("is_causal",), args, strict=False)) | kwargs
         return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, **options)[0]
@@ -194,7 +180,7 @@ def _attention(op: Any) -> Callable[..., Any]:
 
 def _unserved(op: Any, name: str) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        source = _source()
+        source = active.get()
         if source is not None and source.next_draw() is not None:
             warnings.warn(
                 f"{source.where()}: {name} draws from a state of its own and takes no generator, so the node does not repeat under a seed; "

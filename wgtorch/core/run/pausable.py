@@ -7,8 +7,11 @@ from functools import partial
 from typing import Any
 
 from wgtorch.core.run.pause import PauseRequest, Stopped, never_reached, request_of, run_until_stopped
-from wgtorch.core.run.paused import Paused, check_of, kept_options, refuse_where_runs_go_on, refuse_where_runs_stop
+from wgtorch.core.run.paused import Paused, check_of
 from wgtorch.core.tree import split_path
+
+_KEPT = ("outputs", "num_loop_steps", "training")
+"""Options of a run that hold for the rest of it, too."""
 
 
 class Pausable:
@@ -44,13 +47,15 @@ class Pausable:
             >>> paused = graph.run_until({"prompt": "the sea"}, before="solver", iteration=3, seed=7)
             >>> graph.resume(paused, {"solver.latent": paused.values["solver.latent"].flip(-1)})
         """
-        refuse_where_runs_stop(options, self.block_id)
+        for name in ("dry_run", "cache", "profile"):
+            if options.get(name):
+                raise TypeError(f"{self.block_id}: run_until() has no option {name!r}")
         run: Any = self.run
         request = request_of(self, before, after, iteration)
         stop = run_until_stopped(request, partial(run, *inputs, **options))
         if not isinstance(stop, Stopped):
             raise never_reached(request)
-        return Paused.of(stop, request, kept_options(options))
+        return Paused.of(stop, request, {name: options[name] for name in _KEPT if options.get(name) is not None})
 
     def resume(
         self: Any,
@@ -77,7 +82,10 @@ class Pausable:
             PortError: the level is not as it was, or a value does not fit.
             UnknownNameError: the paused run has no such value.
         """
-        refuse_where_runs_go_on(options, self.block_id)
+        for name in ("seed", *_KEPT, "dry_run", "cache", "inputs"):
+            if name in options:
+                own = "the run's own, as it began" if name in ("seed", *_KEPT) else "not for runs that stop"
+                raise TypeError(f"{self.block_id}: resume() has no option {name!r}: it is {own}")
         frames, changed = check_of(paused, self).changed(values or {}, self)
         stops = before is not None or after is not None or iteration is not None
         request = request_of(self, before, after, iteration) if stops else PauseRequest(self)

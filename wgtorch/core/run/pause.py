@@ -11,8 +11,7 @@ far its plan was walked; going on is walking the rest of each plan over the same
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -203,16 +202,6 @@ class PauseRequest:
 _request: ContextVar[PauseRequest | None] = ContextVar("where the run that starts next is to stop", default=None)
 
 
-@contextmanager
-def pausing(request: PauseRequest) -> Iterator[None]:
-    """The next run that starts inside stops, or goes on, as is asked."""
-    token = _request.set(request)
-    try:
-        yield
-    finally:
-        _request.reset(token)
-
-
 def claim_request() -> PauseRequest | None:
     """What was asked of the run that starts now; runs inside of it do not stop."""
     request = _request.get()
@@ -323,11 +312,13 @@ def request_of(root: Any, before: str | None, after: str | None, iteration: Any)
 
 def run_until_stopped(request: PauseRequest, run: Callable[[], Any]) -> Stopped | Any:
     """The exception that a run stopped by, or what it returned where it went to its end."""
-    with pausing(request):
-        try:
-            return run()
-        except Stopped as stop:
-            return stop
+    token = _request.set(request)
+    try:
+        return run()
+    except Stopped as stop:
+        return stop
+    finally:
+        _request.reset(token)
 
 
 def never_reached(request: PauseRequest) -> PortError:

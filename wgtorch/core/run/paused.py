@@ -250,34 +250,3 @@ def check_of(paused: Any, root: Any) -> Paused:
     if not isinstance(paused, Paused):
         raise PortError(f"{root.block_id}: resume() got {type(paused).__name__}; expected what run_until() returned, or Paused.load(path)")
     return paused
-
-
-_KEPT = ("outputs", "num_loop_steps", "training")
-
-
-def kept_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run that hold for the rest of it, too."""
-    return {name: options[name] for name in _KEPT if options.get(name) is not None}
-
-
-def refuse_where_runs_stop(options: Mapping[str, Any], where: str) -> None:
-    """Refuses options that a run which may stop does not follow.
-
-    Raises:
-        TypeError: names the option.
-    """
-    for name in ("dry_run", "cache", "profile"):
-        if options.get(name):
-            raise TypeError(f"{where}: run_until() has no option {name!r}")
-
-
-def refuse_where_runs_go_on(options: Mapping[str, Any], where: str) -> None:
-    """Refuses options that are those of the run that stopped.
-
-    Raises:
-        TypeError: names the option.
-    """
-    for name in ("seed", *_KEPT, "dry_run", "cache", "inputs"):
-        if name in options:
-            own = "the run's own, as it began" if name in ("seed", *_KEPT) else "not for runs that stop"
-            raise TypeError(f"{where}: resume() has no option {name!r}: it is {own}")

@@ -104,6 +104,5 @@ def refuse_in_stream(options: Mapping[str, Any], where: str) -> None:
     Raises:
         TypeError: names the option.
     """
-    for name in ("dry_run",):
-        if options.get(name):
-            raise TypeError(f"{where}: stream() has no option {name!r}; a dry run has no events: write run(..., {name}=True)")
+    if options.get("dry_run"):
+        raise TypeError(f"{where}: stream() has no option 'dry_run'; a dry run has no events: write run(..., dry_run=True)")
