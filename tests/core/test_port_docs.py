@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+import typing
 from typing import Required, TypedDict, Unpack
 
 import pytest
@@ -134,6 +135,17 @@ class Coloured(Sized):
         self.colour = colour
 
 
+class Named(Sized):
+    def __init__(self, *, name: str, **size: typing.Unpack[Size]) -> None:
+        super().__init__(**size)
+        self.name = name
+
+
+class Open(Sized):
+    def __init__(self, **size: Unpack[Nowhere]) -> None:  # type: ignore[name-defined]  # noqa: F821
+        super().__init__(**size)
+
+
 class Plain(Coloured):
     """Says nothing of its arguments."""
 
@@ -150,6 +162,8 @@ def test_arguments_that_a_base_describes_need_not_be_described_again() -> None:
 def test_arguments_that_are_passed_on_stand_in_the_signature_one_by_one() -> None:
     assert list(inspect.signature(Coloured).parameters) == ["size", "unit", "colour"]
     assert inspect.signature(Coloured).parameters["unit"].default == "cm"
+    assert list(inspect.signature(Named).parameters) == ["size", "unit", "name"]
+    assert list(inspect.signature(Open).parameters) == ["size"] and block_schema(Open)["additionalProperties"] is True
     assert Coloured(size=2).config == {"size": 2, "unit": "cm", "colour": "red"}
     schema = block_schema(Coloured)
     assert (schema["required"], schema["additionalProperties"], schema["properties"]["size"]["type"]) == (["size"], False, "integer")

@@ -56,11 +56,17 @@ def spell_out_inherited(owner: type) -> None:
     """
     init = owner.__dict__.get("__init__")
     parameters = list(inspect.signature(init).parameters.values()) if init is not None else []
-    rest = next((each for each in parameters if each.kind is each.VAR_KEYWORD), None)
-    if init is None or rest is None or not str(rest.annotation).startswith("Unpack["):
+    rest = next((each for each in parameters if each.kind is each.VAR_KEYWORD and each.annotation is not each.empty), None)
+    if init is None or rest is None:
         return
     stated = types.SimpleNamespace(__annotations__={rest.name: rest.annotation})
-    (taken,) = typing.get_args(typing.get_type_hints(stated, init.__globals__)[rest.name])
+    try:
+        passed_on = typing.get_type_hints(stated, init.__globals__)[rest.name]
+    except NameError:  # of a name that only type checkers see
+        return
+    if typing.get_origin(passed_on) is not typing.Unpack:
+        return
+    (taken,) = typing.get_args(passed_on)
     hints = {name: _without_required(hint) for name, hint in typing.get_type_hints(taken, include_extras=True).items()}
     above = inspect.signature(super(owner, owner).__init__).parameters  # type: ignore[arg-type, misc]
     if unknown := [name for name in hints if name not in above]:

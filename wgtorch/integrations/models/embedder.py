@@ -50,8 +50,7 @@ class TextEmbedder(ModelBlock, Embedder):
         if dimensions is not None and dimensions < 1:
             raise ValueError(f"{type(self).__name__}.dimensions: found {dimensions}, expected at least 1")
         self.dimensions = dimensions
-        named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
-        self._take(backend, provider, {**named, **source})
+        self._take(backend, provider, model_id=model_id, endpoint_url=endpoint_url, checkpoint_ref=checkpoint_ref, **source)
 
     def forward(self, text: str | list[str]) -> dict[str, Any]:
         """The vectors of one text or of a list."""

@@ -69,8 +69,7 @@ class ImageGenerator(ModelBlock):
             raise ValueError(f"{type(self).__name__}: width {width} and height {height}; give both or neither")
         check_no_keys(options, f"{type(self).__name__}.options")
         self.width, self.height, self.options = width, height, dict(options or {})
-        named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
-        self._take(backend, provider, {**named, **source})
+        self._take(backend, provider, model_id=model_id, endpoint_url=endpoint_url, checkpoint_ref=checkpoint_ref, **source)
 
     def forward(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from wgtorch.core.block import Block
@@ -32,7 +32,7 @@ class ModelBlock(Block):
     uses_global_rng = False
     model: Any
 
-    def _take(self, backend: str | None, provider: str | None, source: Mapping[str, Any]) -> None:
+    def _take(self, backend: str | None, provider: str | None, **source: Any) -> None:
         """Builds the backend and takes over what it says of itself."""
         self.backend = build_backend(self.kind, backend or self.default_backend, {"provider": provider or self.default_provider, **source})
         self.model = self.backend.model

@@ -54,8 +54,7 @@ class SpeechToText(ModelBlock):
         if sampling_rate < 1:
             raise ValueError(f"{type(self).__name__}.sampling_rate: found {sampling_rate}, expected at least 1")
         self.sampling_rate, self.language, self.prompt = sampling_rate, language, prompt
-        named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
-        self._take(backend, provider, {**named, **source})
+        self._take(backend, provider, model_id=model_id, endpoint_url=endpoint_url, checkpoint_ref=checkpoint_ref, **source)
         self.batched = not self.is_async
 
     def forward(self, audio: Tensor | list[Tensor], sampling_rate: int | None = None) -> dict[str, Any]:

@@ -149,8 +149,7 @@ class TextModel(ModelBlock):
         }
         _check_options(self.defaults, type(self).__name__)
         self.streams = stream
-        named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
-        self._take(backend, provider, {**named, **source})
+        self._take(backend, provider, model_id=model_id, endpoint_url=endpoint_url, checkpoint_ref=checkpoint_ref, **source)
         self.batched = not self.is_async
         self.allow_cut = not self.is_async if allow_cut is None else allow_cut
 

@@ -55,8 +55,7 @@ class TextToSpeech(ModelBlock):
         if speed is not None and speed <= 0:
             raise ValueError(f"{type(self).__name__}.speed: found {speed}, expected more than 0")
         self.voice, self.speed = voice, speed
-        named = {"model_id": model_id, "endpoint_url": endpoint_url, "checkpoint_ref": checkpoint_ref}
-        self._take(backend, provider, {**named, **source})
+        self._take(backend, provider, model_id=model_id, endpoint_url=endpoint_url, checkpoint_ref=checkpoint_ref, **source)
 
     def forward(self, text: str | list[str], rng: Rng | None = None) -> dict[str, Any]:
         """One recording for each text."""

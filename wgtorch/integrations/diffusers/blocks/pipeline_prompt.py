@@ -15,6 +15,7 @@ from wgtorch.core.block import register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, require, suggest
 from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.foreign import ForeignModel, ModelSource
+from wgtorch.integrations.diffusers.blocks.tokenizers import InFolder
 from wgtorch.ports import ATTENTION_MASK, MAX_SEQUENCE_LENGTH, TEXT
 from wgtorch.roles import Conditioner
 
@@ -48,7 +49,7 @@ MODELS = (
 
 
 @register_block("conditioner/pipeline_prompt")
-class PipelinePrompt(ForeignModel, Conditioner):
+class PipelinePrompt(InFolder, ForeignModel, Conditioner):
     """A tokenizer and a text encoder, asked as the ``encode_prompt`` of a pipeline of diffusers asks them: templates, system prompts,
     cleaning and which layer counts are the pipeline's.
 
@@ -99,14 +100,6 @@ class PipelinePrompt(ForeignModel, Conditioner):
     @classmethod
     def _class(cls, **config: Any) -> Any:
         return getattr(require(cls.library, "diffusers"), config["kind"])
-
-    def to_config(self) -> dict[str, Any]:
-        if not self._config["folder"]:
-            raise ConfigError(
-                f"{self.block_id}: this tokenizer is from no local folder, so a config cannot name it; "
-                "write the graph with to_diffusers(folder) and read that with from_diffusers(folder)"
-            )
-        return super().to_config()
 
     def forward(
         self,

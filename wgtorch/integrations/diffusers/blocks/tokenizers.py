@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from wgtorch.core.block import register_block
+from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, PromptTruncatedWarning, require
 from wgtorch.ports import ATTENTION_MASK, MAX_SEQUENCE_LENGTH
 from wgtorch.roles import Tokenizer
@@ -19,7 +19,19 @@ from wgtorch.roles import Tokenizer
 _ONE_AT_A_TIME = threading.Lock()  # a call sets padding and truncation on the tokenizer itself
 
 
-class ForeignTokenizer(Tokenizer):
+class InFolder(Block):
+    """A block whose tokenizer is read from a folder, ``folder`` of its config."""
+
+    def to_config(self) -> dict[str, Any]:
+        if not self._config["folder"]:
+            raise ConfigError(
+                f"{self.block_id}: this tokenizer is from no local folder, so a config cannot name it; "
+                "write the graph with to_diffusers(folder) and read that with from_diffusers(folder)"
+            )
+        return super().to_config()
+
+
+class ForeignTokenizer(InFolder, Tokenizer):
     """A block around a tokenizer of transformers.
 
     Args:
@@ -47,14 +59,6 @@ class ForeignTokenizer(Tokenizer):
         Tokenizer.__init__(block)  # all of the constructor but the reading
         block.tokenizer = tokenizer
         return block
-
-    def to_config(self) -> dict[str, Any]:
-        if not self._config["folder"]:
-            raise ConfigError(
-                f"{self.block_id}: this tokenizer is from no local folder, so a config cannot name it; "
-                "write the graph with to_diffusers(folder) and read that with from_diffusers(folder)"
-            )
-        return super().to_config()
 
     def ids(self, text: str | list[str], length: int) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, length] of one text or several; what does not fit is cut off, with a warning."""
