@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
+from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.palette import snap
 from wgtorch.core.block import BlockRegistry
 from wgtorch.graph import Graph

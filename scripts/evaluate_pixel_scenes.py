@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
+from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.core.block import BlockRegistry
 from wgtorch.graph import Graph
 from wgtorch.templates.pixel_scenes import DESCRIBER_REF, PAINTER_REF

@@ -13,7 +13,7 @@ import pytest
 
 from tests.world_blocks import Look  # noqa: F401 - registers blocks that are not the package's
 from wgtorch import ports
-from wgtorch.blocks.diffusion import GaussianNoise
+from wgtorch.blocks.diffusion.noise import GaussianNoise
 from wgtorch.blocks.prompt import Prompt
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import PluginError

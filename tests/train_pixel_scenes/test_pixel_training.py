@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wgtorch.blocks.pixel_scenes import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.conditioner import decode_rows, encode_plan
+from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.layout import is_held_out
 from wgtorch.blocks.simulation.scene_plan import ScenePlan, Thing
 from wgtorch.core.errors import ConfigError

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.scenes import SceneBackbone, SceneDescriber, SceneTextEncoder, WordModel
-from wgtorch.blocks.scenes.text import condition_from_labels
+from wgtorch.blocks.scenes.backbone import SceneBackbone
+from wgtorch.blocks.scenes.describer import SceneDescriber
+from wgtorch.blocks.scenes.teller import WordModel
+from wgtorch.blocks.scenes.text import SceneTextEncoder, condition_from_labels
 from wgtorch.core.block import Block
 from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import ConfigError

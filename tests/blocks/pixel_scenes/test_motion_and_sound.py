@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wgtorch.blocks.pixel_scenes import PixelSceneMotion, PixelSceneSound
 from wgtorch.blocks.pixel_scenes.drawing.picture import draw
-from wgtorch.blocks.pixel_scenes.motion import motions_of
+from wgtorch.blocks.pixel_scenes.motion import PixelSceneMotion, motions_of
 from wgtorch.blocks.pixel_scenes.palette import snap
-from wgtorch.blocks.pixel_scenes.sound import RATE
+from wgtorch.blocks.pixel_scenes.sound import RATE, PixelSceneSound
 from wgtorch.blocks.simulation.scene_plan import ScenePlan, Thing
 from wgtorch.core.errors import PortError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wgtorch.blocks.pixel_scenes import PixelSceneDescriber, discrepancies
-from wgtorch.blocks.pixel_scenes.words import sentence
+from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
+from wgtorch.blocks.pixel_scenes.words import discrepancies, sentence
 from wgtorch.blocks.simulation.scene_plan import BEASTS, Look, ScenePlan, Thing
 from wgtorch.core.errors import PortError
 

@@ -7,8 +7,9 @@ import random
 import pytest
 import torch
 
-from wgtorch.blocks.pixel_scenes import PixelArtCodec, PixelArtEncoder, PixelSceneBackbone, ScenePlanEncoder
-from wgtorch.blocks.pixel_scenes.conditioner import decode_rows, encode_plan, plan_of_words
+from wgtorch.blocks.pixel_scenes.backbone import PixelSceneBackbone
+from wgtorch.blocks.pixel_scenes.codec import PixelArtCodec, PixelArtEncoder
+from wgtorch.blocks.pixel_scenes.conditioner import ScenePlanEncoder, decode_rows, encode_plan, plan_of_words
 from wgtorch.blocks.pixel_scenes.layout import any_plan
 from wgtorch.blocks.pixel_scenes.palette import PALETTE, snap
 from wgtorch.blocks.pixel_scenes.words import discrepancies

@@ -8,10 +8,16 @@ import torch
 np = pytest.importorskip("numpy")
 pytest.importorskip("PIL")
 
-from wgtorch.blocks.scenes import SceneBackbone, SceneCompletion, SceneDescriber, SceneTextEncoder, SceneTokenizer  # noqa: E402
+from wgtorch.blocks.scenes.backbone import SceneBackbone  # noqa: E402
+from wgtorch.blocks.scenes.describer import SceneDescriber  # noqa: E402
 from wgtorch.blocks.scenes.drawing import draw  # noqa: E402
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, Scene, caption, parse  # noqa: E402
-from wgtorch.blocks.scenes.text import condition_from_labels  # noqa: E402
+from wgtorch.blocks.scenes.text import (  # noqa: E402
+    SceneCompletion,
+    SceneTextEncoder,
+    SceneTokenizer,
+    condition_from_labels,
+)
 from wgtorch.core.checkpoint.refs import PACKAGED  # noqa: E402
 from wgtorch.core.run.rng import Rng  # noqa: E402
 

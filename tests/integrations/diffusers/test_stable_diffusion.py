@@ -20,7 +20,8 @@ pytest.importorskip("transformers")
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
 from wgtorch import lora
-from wgtorch.blocks.diffusion import DPMpp2M, PerturbedAttention
+from wgtorch.blocks.diffusion.guidance import PerturbedAttention
+from wgtorch.blocks.diffusion.solvers import DPMpp2M
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, UnknownNameError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, check_equal, half_mask, ours, picture, theirs
-from wgtorch.blocks.diffusion import PerturbedAttention
+from wgtorch.blocks.diffusion.guidance import PerturbedAttention
 from wgtorch.core.errors import ConfigError, PortError
 from wgtorch.graph import Graph
 

@@ -15,7 +15,8 @@ pytest.importorskip("transformers")
 
 from tests.integrations.diffusers import tiny
 from tests.integrations.diffusers.comparing import PROMPT, check_equal, half_mask, picture, theirs
-from wgtorch.blocks.diffusion import ClassifierFreeGuidance, DPMpp2M
+from wgtorch.blocks.diffusion.guidance import ClassifierFreeGuidance
+from wgtorch.blocks.diffusion.solvers import DPMpp2M
 from wgtorch.core.errors import CheckpointError, ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.translation import blocks_for, scheduler_for
