@@ -8,7 +8,7 @@ _DIFFUSERS_BLOCKS = {
     "autoencoder_kl": ("codec/autoencoder_kl", "codec/autoencoder_tiny", "codec/autoencoder_dc"),
     "autoencoder_kl_wan": ("codec/autoencoder_kl_wan",),
     "batching": ("diffusers/guided_condition", "diffusers/joined_conditions", "diffusers/repeat", "diffusers/split"),
-    "chroma_transformer": ("backbone/chroma_transformer",), "clip_image": ("embedder/clip_image",),
+    "chroma_transformer": ("backbone/chroma_transformer",),
     "cogvideox_transformer": ("backbone/cogvideox_transformer",), "controlnet": ("adapter/controlnet",),
     "flow_start": ("diffusers/strength", "diffusers/patch_count", "diffusers/flow_settings"),
     "flux2_transformer": ("backbone/flux2_transformer", "diffusers/flux2_pictures", "codec/autoencoder_kl_flux2", "diffusers/flux2_shift"),
@@ -17,6 +17,7 @@ _DIFFUSERS_BLOCKS = {
         "diffusers/blend", "diffusers/inpaint_channels", "diffusers/latent_mask", "diffusers/mask_patches", "diffusers/masked_image",
         "diffusers/without_shift",
     ),
+    "image_encoders": ("embedder/clip_image", "conditioner/wan_image"),
     "ip_adapter": ("adapter/ip",), "known_frames": ("diffusers/known_frames", "diffusers/frames_condition"),
     "ltx_transformer": ("backbone/ltx_transformer",), "lumina2_transformer": ("backbone/lumina2_transformer", "guidance/lumina2"),
     "motion": ("conditioner/clip_picture", "diffusers/noised_picture", "diffusers/motion", "guidance/frames"),
@@ -35,11 +36,10 @@ _DIFFUSERS_BLOCKS = {
         "codec/autoencoder_kl_cogvideox", "codec/autoencoder_kl_frames", "codec/autoencoder_kl_hunyuan_video",
         "codec/autoencoder_kl_ltx_video", "codec/autoencoder_kl_temporal_decoder",
     ),
-    "wan_image": ("conditioner/wan_image",), "wan_transformer": ("backbone/wan_transformer",),
+    "wan_transformer": ("backbone/wan_transformer",),
     "xl_conditions": ("diffusers/second_prompt", "diffusers/picture_sizes"),
     "z_image_transformer": ("backbone/z_image_transformer", "guidance/z_image"),
 }  # fmt: skip
-
 """By module of ``wgtorch.integrations.diffusers.blocks``."""
 _BLOCKS = {
     "wgtorch.blocks.api_adapters": ("embedder/hashed", "head/response", "prompt/adapter", "prompt/soft"),

@@ -17,8 +17,8 @@ from tests.integrations.diffusers.comparing import NEGATIVE, PROMPT, ours, pictu
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers import add_adapter
-from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
+from wgtorch.integrations.diffusers.blocks.image_encoders import CLIPImage
 from wgtorch.integrations.diffusers.blocks.ip_adapter import IPAdapter
 from wgtorch.integrations.diffusers.blocks.t2i_adapter import T2IAdapter
 

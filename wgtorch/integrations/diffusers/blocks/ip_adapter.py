@@ -13,10 +13,10 @@ from wgtorch.core.block import register_block
 from wgtorch.core.checkpoint.refs import read_ref
 from wgtorch.core.errors import CheckpointError, PortError, require
 from wgtorch.core.port import Port
-from wgtorch.integrations.diffusers.blocks.clip_image import CLIPImage
 from wgtorch.integrations.diffusers.blocks.contribution import Contribution
 from wgtorch.integrations.diffusers.blocks.controlnet import rows_for
 from wgtorch.integrations.diffusers.blocks.foreign import config_of
+from wgtorch.integrations.diffusers.blocks.image_encoders import CLIPImage
 from wgtorch.ports import CONDITIONING_SCALE, PARTS, ROWS
 from wgtorch.roles import Adapter
 

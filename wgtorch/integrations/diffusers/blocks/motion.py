@@ -13,8 +13,8 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortError, require
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import GLOBAL_RNG, Rng
+from wgtorch.integrations.diffusers.blocks.image_encoders import VisionModel
 from wgtorch.integrations.diffusers.blocks.pictures import batch_of
-from wgtorch.integrations.diffusers.blocks.wan_image import VisionModel
 from wgtorch.ports import GUIDANCE_SCALE, IMAGE, NOISE_AUG_STRENGTH, NUM_FRAMES, PICTURES, ROWS
 
 

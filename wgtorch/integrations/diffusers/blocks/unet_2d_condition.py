@@ -55,7 +55,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         plain = own.encoder_hid_dim_type is None and own.addition_embed_type in (None, "text_time")
         if not plain or hasattr(self.model, "_hf_hook"):
             return {}
-        from wgtorch.integrations.diffusers.blocks.cross_attention import can_look, install_kv_processors, looked_ahead
+        from wgtorch.integrations.diffusers.blocks.unet_attention import can_look, install_kv_processors, looked_ahead
 
         if not can_look(layers):
             return {}
@@ -114,7 +114,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         return scale_embedding((scale - 1).float().expand(latent.shape[0]), self.model.config.time_cond_proj_dim).to(latent.dtype)
 
     def _perturbed(self, wanted: Sequence[str]) -> frozenset[str]:
-        from wgtorch.integrations.diffusers.blocks.self_attention import perturbed_layers
+        from wgtorch.integrations.diffusers.blocks.unet_attention import perturbed_layers
 
         return perturbed_layers(self.model, wanted, f"{self.block_id}.perturbed")
 
@@ -123,7 +123,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         images = [each.image for each in adapted if each.image is not None]
         if not images or condition is None:
             return condition
-        from wgtorch.integrations.diffusers.blocks.cross_attention import install_kv_processors, looked
+        from wgtorch.integrations.diffusers.blocks.unet_attention import install_kv_processors, looked
 
         layers: Any = self._layers() if not torch.compiler.is_compiling() else images[0]
         if any(len(image) != len(layers) for image in images):
@@ -139,7 +139,7 @@ class UNet2DCondition(ForeignModel, Backbone):
         """The model's cross-attentions."""
         model = self.model
         if not self._known or self._known[0] is not model:
-            from wgtorch.integrations.diffusers.blocks.cross_attention import cross_attentions
+            from wgtorch.integrations.diffusers.blocks.unet_attention import cross_attentions
 
             self._known = (model, cross_attentions(model))
         return self._known[1]
