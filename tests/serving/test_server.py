@@ -331,3 +331,38 @@ def test_a_stage_with_a_condition_that_nobody_else_could_look_at_is_not_served()
     stage = stage_of("author", "world_test/tell", ["intent"], ["outcome"], lambda state: True)
     with pytest.raises(StateError, match="bare function"), serving(stage):
         pass
+
+
+def test_json_that_could_not_be_given_back_is_refused(everything: str) -> None:
+    plain = {"text": "a", "number": 1, "data": {}, "items": []}
+    for name, value in (
+        ("number", "1e999"),
+        ("number", "NaN"),
+        ("text", '"\\ud800"'),
+        ("data", '{"\\udfff": 1}'),
+        ("items", f"[{'9' * 400}.0]"),
+    ):
+        text = json.dumps({"inputs": plain}).replace(f'"{name}": {json.dumps(plain[name])}', f'"{name}": {value}')
+        status, answer = call(everything, data=text.encode(), kind="application/json", accept="application/json")
+        assert (status, answer["error"]["type"]) == (400, "RequestError"), (name, value)
+    text = json.dumps({"inputs": {**plain, "text": "\U0001f600", "number": 1e300}})  # two halves that are a whole
+    status, answer = call(everything, data=text.encode(), kind="application/json", accept="application/json")
+    assert (status, answer["outputs"]["text"], answer["outputs"]["number"]) == (200, "\U0001f600", 1e300)
+
+
+def test_types_of_bodies_are_read_in_any_case_and_a_wrong_method_is_told_the_right_one(everything: str) -> None:
+    address = urlsplit(everything)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
+
+    def ask(method: str, body: bytes, kind: str) -> tuple[int, str | None, bytes]:
+        connection.request(method, "/run", body, {"content-type": kind, "accept": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.headers["allow"], answer.read()
+
+    plain = json.dumps({"inputs": {"text": "a", "number": 1, "data": {}, "items": []}}).encode()
+    assert ask("POST", plain, "Application/JSON; Charset=UTF-8")[0] == 200
+    form = b'--b\r\nContent-Disposition: form-data; name="nonsense"\r\n\r\na\r\n--b--\r\n'
+    for kind in ("multipart/form-data; boundary=b; charset=utf-8", 'Multipart/Form-Data; Boundary="b"'):
+        assert b"nonsense" in ask("POST", form, kind)[2]
+    assert ask("GET", b"", "text/plain")[:2] == (405, "POST")
+    connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,27 @@ def test_a_picture_that_is_liked_less_is_brought_to_the_same_shape(tmp_path: Pat
         ImageFolder(**settings, rejected=str(tmp_path / "others"))
     with pytest.raises(ConfigError, match="rejected and prior are both given"):
         ImageFolder(**settings, rejected=str(tmp_path / "liked"), prior={"folder": str(tmp_path / "liked"), "prompt": "b"})
+
+
+def test_a_caption_is_found_whatever_system_wrote_its_name(tmp_path: Path) -> None:
+    for name, text in ((unicodedata.normalize("NFD", "señor.png"), unicodedata.normalize("NFC", "señor.txt")), ("B.PNG", "B.TXT")):
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+        (tmp_path / text).write_text(f"of {Path(text).stem}")
+    assert ImageFolder(folder=str(tmp_path), size=64, prompt="none").captions == ["of B", f"of {unicodedata.normalize('NFC', 'señor')}"]
+
+
+def test_the_innermost_folder_says_how_often_a_picture_comes(tmp_path: Path) -> None:
+    for name in ("a/b/1.png", "a/2.png", "3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    for repeats in ({"a": 2, "a/b": 5}, {"a/b": 5, "a": 2}):
+        data = ImageFolder(folder=str(tmp_path), size=64, prompt="none", repeats=repeats)
+        assert dict(zip((path.name for path in data.pictures), data.repeats, strict=True)) == {"1.png": 5, "2.png": 2, "3.png": 1}
+
+
+def test_two_masks_of_one_picture_are_refused(tmp_path: Path) -> None:
+    for name in ("own/a.png", "masks/a.png", "masks/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"data.masks: a.jpg and a.png in .*masks are both for one picture"):
+        ImageFolder(folder=str(tmp_path / "own"), size=64, prompt="none", masks=str(tmp_path / "masks"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 from wgtorch.core.limits import check_limit
@@ -31,7 +33,15 @@ class DuplicateKeyError(ValueError):
     """A mapping in a JSON text has a key twice; nobody says which of its values counts."""
 
 
-def read_json(raw: bytes, where: str, error: type[Exception], *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
+def read_json(
+    raw: bytes,
+    where: str,
+    error: type[Exception],
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_values: int = MAX_VALUES,
+    is_sent: bool = False,
+) -> Any:
     """A JSON text as data.
 
     Args:
@@ -39,19 +49,34 @@ def read_json(raw: bytes, where: str, error: type[Exception], *, max_bytes: int 
         where: the file, or the place in it, for messages.
         error: the class to raise.
         max_bytes, max_values: what is read at most, before ``WGTORCH_FILE_LIMITS``.
+        is_sent: somebody sent it, so it is read as :func:`parse_json` does; a file may hold whatever a value held.
 
     Raises:
         error: it is too large, nested too deep, or no JSON.
     """
     check_json(raw, where, error, max_bytes=max_bytes, max_values=max_values)
     try:
-        return loads(raw, parse_constant=refuse_constant)
+        return parse_json(raw) if is_sent else loads(raw, parse_constant=refuse_constant)
     except RecursionError:
         raise error(f"{where}: nested too deep to be read") from None
     except DuplicateKeyError as wrong:
         raise error(f"{where}: {wrong}; expected each once") from wrong
     except ValueError as wrong:  # UnicodeDecodeError is one
         raise error(f"{where}: not readable as JSON: {str(wrong)[:200]}; truncated or damaged") from wrong
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """A JSON text as data, where it holds nothing that could not be written again as one.
+
+    Raises:
+        ValueError: it is no JSON, a number has no finite value (NaN, 1e999), or a text holds half of a character (a lone surrogate).
+    """
+    text = raw.decode(json.detect_encoding(raw)) if isinstance(raw, bytes) else raw
+    is_odd = _ODD.search(text) is not None
+    found = loads(text, parse_constant=refuse_constant, parse_float=_finite if is_odd else None)
+    if is_odd:
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def check_json(raw: bytes, where: str, error: type[Exception], *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> None:
@@ -78,6 +103,16 @@ def count_values(text: str | bytes) -> int:
     """At most so many values a JSON text holds; counted before any is made, since a few bytes give an object of a hundred."""
     marks: tuple[Any, ...] = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
     return 1 + sum(text.count(mark) for mark in marks)
+
+
+_ODD = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""What a text may hold that is no character, or no finite number."""
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(found := float(digits)):
+        raise ValueError(f"{digits[:40]} is beyond the numbers that a float holds")
+    return found
 
 
 def refuse_constant(name: str) -> Any:

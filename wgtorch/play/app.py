@@ -22,12 +22,13 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from wgtorch.core.errors import WgtorchError
-from wgtorch.core.json_text import loads
+from wgtorch.core.json_text import parse_json
 from wgtorch.play.export import animation_of, page_of
 from wgtorch.play.game import Game, PlayError
 from wgtorch.play.guard import Guard
 from wgtorch.play.media import FORMS, motion_of, sound_of
 from wgtorch.play.view import view_of
+from wgtorch.serving.negotiation import JSON_TYPE, content_type
 
 STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -125,7 +126,7 @@ class _App:
         return JSONResponse({"ok": True})
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
-        if request.headers.get("content-type", "").split(";")[0] != "application/json":
+        if content_type(request.headers) != JSON_TYPE:
             raise PlayError("expected a JSON object, as application/json")
         data = b""
         async for part in request.stream():
@@ -133,8 +134,8 @@ class _App:
             if len(data) > _LARGEST:
                 raise PlayError(f"the request is longer than {_LARGEST} bytes")
         try:
-            body = loads(data or b"{}")
-        except ValueError as error:
+            body = parse_json(data or b"{}")
+        except (ValueError, RecursionError) as error:
             raise PlayError(f"expected a JSON object: {error}") from error
         if not isinstance(body, dict):
             raise PlayError(f"expected a JSON object, found a {type(body).__name__}")

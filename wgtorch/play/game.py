@@ -14,7 +14,7 @@ from typing import Any
 
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.errors import WgtorchError, suggest
-from wgtorch.core.json_text import loads
+from wgtorch.core.json_text import loads, parse_json
 from wgtorch.play.episodes import Episodes, slot_text
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.log import CommitLog
@@ -164,7 +164,7 @@ class Game:
         value: Any = text or None
         if value is not None and old is not None and not isinstance(old, str):
             try:
-                value = loads(text)
+                value = parse_json(text)
             except ValueError as error:
                 raise PlayError(f"slot {slot!r}: expected JSON, as it was: {error}") from error
             if type(value) is not type(old):

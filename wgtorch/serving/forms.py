@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.errors import Finding, RequestError, suggest
-from wgtorch.core.json_text import DuplicateKeyError, loads
+from wgtorch.core.json_text import DuplicateKeyError, parse_json
 from wgtorch.core.kinds import get_kind
 
 _OF_RUN = {"seed", "num_loop_steps", "timeout", "outputs", "action", "num_steps"}
@@ -21,13 +21,14 @@ async def fields_of(raw: bytes, headers: Any, limit: int) -> list[tuple[str, str
     Raises:
         RequestError: it is damaged.
     """
+    from python_multipart.multipart import parse_options_header
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield bytes(raw)
 
-    boundary = str(headers.get("content-type", "")).partition("boundary=")[2].strip('"').encode()
+    boundary = parse_options_header(headers.get("content-type", ""))[1].get(b"boundary", b"")
     if not boundary or b"--" + boundary + b"--" not in raw[-len(boundary) - 16 :]:
         raise RequestError("the body cannot be read", [Finding("request", "it does not end with its boundary", "multipart/form-data")])
     try:
@@ -108,7 +109,7 @@ def sound(content: bytes) -> Tensor:
 
 def _json(text: str) -> Any:
     try:
-        return loads(text)
+        return parse_json(text)
     except DuplicateKeyError:
         raise
     except ValueError:

@@ -30,6 +30,11 @@ _OF_STATES = ("image/png", "audio/wav")
 STATE = "state"
 
 
+def content_type(headers: Mapping[str, str]) -> str:
+    """The type of a body, whose letters may be of any case, without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """The form of an answer.

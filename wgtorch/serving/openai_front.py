@@ -32,9 +32,9 @@ from starlette.routing import Route
 from torch import Tensor
 
 from wgtorch.core.errors import Finding, RequestError
-from wgtorch.core.json_text import loads
+from wgtorch.core.json_text import parse_json
 from wgtorch.serving.forms import fields_of, picture
-from wgtorch.serving.negotiation import EVENTS_TYPE, MULTIPART_TYPE
+from wgtorch.serving.negotiation import EVENTS_TYPE, MULTIPART_TYPE, content_type
 from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, other_inputs, prompt_of, tasks_of
 from wgtorch.serving.services import Service
 from wgtorch.serving.streaming import Stream, Work
@@ -111,13 +111,12 @@ class OpenAIFront:
     async def edits(self, request: Request) -> Response:
         """Pictures from a picture and a prompt; painted anew where the mask is transparent."""
         body: dict[str, Any] = {}
-        kind = request.headers.get("content-type", "")
-        if kind.startswith(MULTIPART_TYPE):
+        if content_type(request.headers) == MULTIPART_TYPE:
             for name, value in await fields_of(bytes(await self.raw(request)), request.headers, self.most):
                 name = name.removesuffix("[]")
                 if isinstance(value, str) and name not in ("prompt", "model", "user"):
                     with suppress(ValueError):
-                        value = loads(value)
+                        value = parse_json(value)
                 if name in body:
                     raise RequestError("the request does not fit", [Finding(f"request.{name}", "several of them", "one")])
                 body[name] = value
@@ -286,7 +285,7 @@ class OpenAIFront:
 
     async def _json(self, request: Request) -> dict[str, Any]:
         try:
-            body = loads(bytes(await self.raw(request)))
+            body = parse_json(bytes(await self.raw(request)))
         except (ValueError, RecursionError) as error:
             raise RequestError("the body cannot be read", [Finding("request", str(error)[:200], "JSON")]) from None
         if not isinstance(body, dict):

@@ -33,7 +33,7 @@ from wgtorch.serving.connections import HeaderBudget, protocol_class
 from wgtorch.serving.docs_page import docs_page
 from wgtorch.serving.faults import fault_of, status_of
 from wgtorch.serving.forms import fields_of, message_of
-from wgtorch.serving.negotiation import JSON_TYPE, MULTIPART_TYPE, form_for, respond
+from wgtorch.serving.negotiation import JSON_TYPE, MULTIPART_TYPE, content_type, form_for, respond
 from wgtorch.serving.openai_front import OpenAIFront
 from wgtorch.serving.openapi import openapi_of
 from wgtorch.serving.services import Service, WorldService, service_for
@@ -306,7 +306,7 @@ class _Server:
         status = getattr(error, "status_code", 404)
         there = sorted((route.path, method) for route in request.app.routes for method in route.methods - {"HEAD"})
         text = f"{request.method} {request.url.path[:200]}: there is {', '.join(f'{method} {path}' for path, method in there)}"
-        return _fault(RequestError(text, status=status))
+        return _fault(RequestError(text, status=status), getattr(error, "headers", None))  # Allow, of another method
 
     async def run(self, request: Request) -> Response:
         """Runs the level for one request."""
@@ -336,7 +336,7 @@ class _Server:
 
     async def _message(self, request: Request) -> dict[str, Any]:
         """A request to the level, in any of the forms that it may come in."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        kind = content_type(request.headers)
         if kind not in (CONTENT_TYPE, JSON_TYPE, MULTIPART_TYPE):
             expected = f"{CONTENT_TYPE!r}, {JSON_TYPE!r} or {MULTIPART_TYPE!r}"
             raise RequestError(f"content type {kind[:100]!r}; expected {expected}", status=415)

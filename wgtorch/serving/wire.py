@@ -94,7 +94,7 @@ def unpack_json(text: bytes | bytearray, where: str) -> dict[str, Any]:
         RequestError: it is none.
     """
     try:
-        content = read_json(bytes(text), where, ValueError)
+        content = read_json(bytes(text), where, ValueError, is_sent=True)
         if not isinstance(content, dict):
             raise ValueError(f"it is {describe(content)}; expected a mapping")
         content.pop("format", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
@@ -50,7 +51,8 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     for path in sorted(listed.keys() - set(there)):
         near = suggest(path.name, [each.name for each in there])
         raise ConfigError(f"data.folder: a list of captions names {path}, which is not there; {near}")
-    told = [(listed.get(path), _beside(path), fallback) for path in pictures]
+    texts = {_same(path): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _BESIDE}
+    told = [(listed.get(path), _beside(path, texts), fallback) for path in pictures]
     found = [next((text for text in each if text is not None), None) for each in told]  # an empty caption is one
     without = [path.name for path, caption in zip(pictures, found, strict=True) if caption is None]
     if without:
@@ -61,10 +63,16 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     return [str(caption) for caption in found]
 
 
-def _beside(picture: Path) -> str | None:
+def _same(path: Path) -> str:
+    """Equal for names that people read as one: systems write accents in two ways, and endings in capitals."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _beside(picture: Path, texts: Mapping[str, Path]) -> str | None:
     for ending in _BESIDE:
-        path = picture.with_suffix(ending)
-        if path.is_file():
+        named = picture.with_suffix(ending)
+        path = named if named.is_file() else texts.get(_same(named))
+        if path is not None and path.is_file():
             return _text(path).strip()
     return None
 

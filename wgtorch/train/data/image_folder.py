@@ -244,13 +244,16 @@ def _repeats(given: int | Mapping[str, Any], root: Path, pictures: Sequence[Path
             raise ConfigError(
                 f"data.repeats: found {name}: {count!r}; expected a folder below {root} with a whole number; {suggest(name, folders)}"
             )
-    inside = [{parent.as_posix() for parent in path.relative_to(root).parents} for path in pictures]
-    return [next((int(count) for name, count in given.items() if name in parents), 1) for parents in inside]
+    above = [[parent.as_posix() for parent in path.relative_to(root).parents] for path in pictures]  # the innermost first
+    return [next((int(given[name]) for name in parents if name in given), 1) for parents in above]
 
 
 def _beside(given: str, root: Path, pictures: Sequence[Path], setting: str) -> dict[Path, Path]:
     """The file of each picture's name in another folder."""
-    there = {path.relative_to(given).with_suffix("").as_posix(): path for path in pictures_in(Path(given), f"data.{setting}")}
+    there: dict[str, Path] = {}
+    for path in pictures_in(Path(given), f"data.{setting}"):
+        if (other := there.setdefault(path.relative_to(given).with_suffix("").as_posix(), path)) is not path:
+            raise ConfigError(f"data.{setting}: {other.name} and {path.name} in {path.parent} are both for one picture; keep one of them")
     found: dict[Path, Path] = {}
     for path in pictures:
         name = path.relative_to(root).with_suffix("").as_posix()
