@@ -61,8 +61,8 @@ class Composite(GraphBuilder):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.pop("forward", None)
-        state.pop("_signed", None)
+        for name in ("forward", "_signed", "_about"):
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -324,7 +324,7 @@ class Composite(GraphBuilder):
 
     def _invalidate_plan(self) -> None:
         super()._invalidate_plan()
-        self.__dict__.update(_plans={}, _plan=None, _is_async=None)
+        self.__dict__.update(_plans={}, _plan=None, _is_async=None, _about=None)
         if self.loop_compiler is not None:
             self.loop_compiler.forget()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import sys
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -243,8 +242,8 @@ def of_level(level: Any, node: Any, num_loop_steps: Any) -> Target | None:
     about = _about(level)
     if about is None:
         return None
-    extra = (_adapters(), None if node is None else repr(node.adapter), num_loop_steps, _places(about.levels()))
-    return Target(about.blocks(), about.digest, extra)
+    extra = (_adapters(), None if node is None else repr(node.adapter), num_loop_steps, _places(about.levels))
+    return Target(about.blocks, about.digest, extra)
 
 
 def of_loop(composite: Any, loop: Loop, total: int | None) -> Target | None:
@@ -262,8 +261,8 @@ def of_loop(composite: Any, loop: Loop, total: int | None) -> Target | None:
             about = _about(child)
             if about is None:
                 return None
-            blocks += about.blocks()
-            below += [about.digest, _places(about.levels())]
+            blocks += about.blocks
+            below += [about.digest, _places(about.levels)]
         else:
             blocks.append(child)
     compiled = composite.loop_compiler is not None
@@ -283,52 +282,45 @@ def _places(found: Iterable[Any]) -> list[Any]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
 class _About:
     """How a level and all levels below it are joined, as long as none of them changes.
 
     Args:
-        found: the levels, and the versions of their structure.
+        levels: the outermost first.
+        blocks: below, each once.
+        digest: of how they are joined.
     """
 
-    def __init__(self, level: Any) -> None:
+    levels: tuple[Any, ...]
+    blocks: tuple[Any, ...]
+    digest: bytes
+
+    @classmethod
+    def of(cls, level: Any) -> _About:
+        """That of a level, which has it until it is changed."""
+        level.refresh_below()
+        if (known := level.__dict__.get("_about")) is not None:
+            return known
         found = levels(level)
-        self._levels = [weakref.ref(each) for each in found]
-        self._versions = [each._version for each in found]
-        self._blocks = [weakref.ref(unique.block) for unique in unique_blocks(level).values()]
         joined = [
             (type(each).__qualname__, each.level, list(each.nodes), each.own_config() if hasattr(each, "own_config") else None)
             for each in found
         ]
-        self.digest = digest_of(repr(joined).encode())
-
-    def levels(self) -> list[Any]:
-        """The levels, the outermost first."""
-        return [reference() for reference in self._levels]
-
-    def blocks(self) -> tuple[Any, ...]:
-        """The blocks below."""
-        return tuple([reference() for reference in self._blocks])
-
-    @property
-    def holds(self) -> bool:
-        """False once one of the levels was changed."""
-        return [getattr(reference(), "_version", None) for reference in self._levels] == self._versions
-
-
-_known: weakref.WeakKeyDictionary[Any, _About] = weakref.WeakKeyDictionary()
+        blocks = tuple([unique.block for unique in unique_blocks(level).values()])
+        made = level.__dict__["_about"] = cls(tuple(found), blocks, digest_of(repr(joined).encode()))
+        return made
 
 
 def _about(level: Any) -> _About | None:
     """How a level is joined; None where its outputs depend on more than its inputs: conditions over a State, other endpoints."""
-    about = _known.get(level)
-    if about is None or not about.holds:
-        about = _known[level] = _About(level)
-    for each in about.levels():
+    about = _About.of(level)
+    for each in about.levels:
         if each.remote or not each.cacheable or any(node.condition is not None for node in each.node_specs.values()):
             return None
         if not _is_plain(each):
             return None
-    return None if any(why_not(block) for block in about.blocks()) else about
+    return None if any(why_not(block) for block in about.blocks) else about
 
 
 def _is_plain(level: Any) -> bool:
