@@ -156,20 +156,12 @@ def _closing(names: Sequence[str], links: Sequence[Link], order: Sequence[str]) 
 
 def _components(boxes: Mapping[str, Box], links: Sequence[Link]) -> list[dict[str, Box]]:
     """Boxes that arrows join, each group by itself, in the order of their first box."""
-    group = {name: name for name in boxes}
-
-    def root(name: str) -> str:
-        while group[name] != name:
-            group[name] = group[group[name]]
-            name = group[name]
-        return name
-
+    group = {name: {name} for name in boxes}
     for link in links:
-        group[root(link.target)] = root(link.source)
-    found: dict[str, dict[str, Box]] = {}
-    for name, box in boxes.items():
-        found.setdefault(root(name), {})[name] = box
-    return list(found.values())
+        if (one := group[link.source]) is not (other := group[link.target]):
+            one |= other
+            group.update(dict.fromkeys(other, one))
+    return [{name: boxes[name] for name in boxes if name in each} for each in {id(each): each for each in group.values()}.values()]
 
 
 def _laid_out(boxes: Mapping[str, Box], links: Sequence[Link]) -> tuple[list[list[Any]], dict[Link, list[float]]]:
