@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -197,3 +198,22 @@ def test_a_read_only_place_is_an_error_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises((OSError, CheckpointError)):
         chain(Affine()).save(tmp_path / "file" / "it")
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "b" * 221])
+@pytest.mark.parametrize("format", ["dir", "archive"])
+def test_a_name_may_be_as_long_as_the_system_takes(name: str, format: str, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        chain(Affine(2, seed=seed)).save_checkpoint(tmp_path / name, format)
+    assert_same(Graph.load_from_checkpoint(tmp_path / name), chain(Affine(2, seed=2)))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_is_named_with_what_was_to_be_written(tmp_path: Path) -> None:
+    def fill(fresh: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for write in (atomic.write_folder, atomic.write_file):
+        with pytest.raises(OSError, match=r"No space left on device: '.*mine'") as caught:
+            write(tmp_path / "mine", fill)
+        assert caught.value.filename == str(tmp_path / "mine") and not list(tmp_path.iterdir())

@@ -334,3 +334,33 @@ def test_a_folder_of_ones_home_is_that_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert DirectoryStorage("~/valley").folder == open_storage("~/valley").folder == tmp_path / "valley"
+
+
+@pytest.mark.parametrize("what", ["log", "log/*"])
+def test_nothing_is_written_through_a_link_out_of_the_folder(what: str, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "states", tmp_path / "outside"
+    world = tiny_world()
+    world.set_storage({"state_dir": str(folder)})
+    world.run(seed=7)
+    (path,) = folder.glob(what)
+    path.rename(outside)
+    path.symlink_to(outside)
+    file = outside if outside.is_file() else next(outside.iterdir())
+    before = file.read_bytes()
+    for again in (world, tiny_world()):
+        again.set_storage({"state_dir": str(folder)})
+        with pytest.raises(StorageError, match="is a link that leaves the storage's folder"):
+            again.resume().run()
+    assert file.read_bytes() == before
+    (tmp_path / "states_too").symlink_to(folder)
+    path.unlink()
+    outside.rename(path)
+    again = tiny_world()
+    again.set_storage({"state_dir": str(tmp_path / "states_too")})  # the folder itself may be a link
+    again.resume().run()
+    assert len(again.history) == 1
+
+
+def test_a_name_with_a_nul_is_no_folder() -> None:
+    with pytest.raises(StorageError, match="no name has a NUL"):
+        tiny_world().set_storage({"state_dir": "a\0b"})

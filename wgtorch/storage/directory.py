@@ -62,6 +62,8 @@ class DirectoryStorage(SegmentLog):
             raise StorageError(f"naming_template {naming_template!r}: expected a folder's name with one {{step}}, as '{{step:05d}}'")
         if "://" in os.fspath(state_dir):
             raise StorageError(f"{state_dir}: is an address, not a folder; use wgtorch.storage.open_storage({str(state_dir)!r})")
+        if "\0" in os.fspath(state_dir):
+            raise StorageError(f"state_dir is {os.fspath(state_dir)!r}; expected a folder's name, and no name has a NUL")
         super().__init__(max_snapshots)
         self.folder = Path(state_dir).expanduser()
         self.naming_template = naming_template
@@ -95,6 +97,7 @@ class DirectoryStorage(SegmentLog):
             except Timeout:
                 raise StorageError(f"{self.folder}: another run writes to this storage; wait for it, or choose another state_dir") from None
         try:
+            self._check_links()
             with named(self.folder):
                 if marker["format_version"] != FORMAT_VERSION:
                     self._adopt(marker)
@@ -147,6 +150,12 @@ class DirectoryStorage(SegmentLog):
             raise StorageError(f"{self.folder}: is another storage now than it was; choose another state_dir, or make the world anew")
         self._marker = marker
         return marker
+
+    def _check_links(self) -> None:
+        """Refuses to write through links to files elsewhere, as a folder from somebody else may hold them."""
+        for path in (self.folder / LOG, *self._log_files()):
+            if path.is_symlink() and not path.resolve().is_relative_to(self.folder.resolve()):
+                raise StorageError(f"{path}: is a link that leaves the storage's folder; put there what it leads to")
 
     def _check_there(self) -> None:
         """Refuses to begin anew where a past was."""

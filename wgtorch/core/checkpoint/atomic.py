@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ from pathlib import Path
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_FDCWD = -100
+_LONGEST = 220  # bytes of a name that stand in that of a file beside it
 _FRESH = 10.0  # seconds in which a new name may not be locked yet by the writer that made it
 
 
@@ -46,8 +48,9 @@ def write_folder(directory: str | os.PathLike[str], fill: Callable[[Path], objec
                 with _replacing(target):
                     _step_aside(fresh, target)
             sync(target.parent)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(fresh, ignore_errors=True)
+            _name(error, target)
             raise
     return Path(directory)
 
@@ -66,8 +69,9 @@ def write_file(path: str | os.PathLike[str], fill: Callable[[Path], object]) -> 
             with _replacing(target):
                 os.replace(fresh, target)
             sync(target.parent)
-        except BaseException:
+        except BaseException as error:
             fresh.unlink(missing_ok=True)
+            _name(error, target)
             raise
     return Path(path)
 
@@ -91,7 +95,7 @@ def sync(path: Path) -> None:
 
 def remove_leftovers(target: Path) -> None:
     """Takes away what killed writers of the same target left beside it; what a living one holds stays."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.new")
+    ours = re.compile(rf"\.{re.escape(_tag(target))}\.[0-9a-f]{{12}}\.new")
     for left in filter(lambda left: ours.fullmatch(left.name), target.parent.iterdir()):
         with _held(left) as free:
             if free and time.time() - left.stat().st_ctime > _FRESH:
@@ -114,8 +118,20 @@ def _replacing(target: Path) -> Iterator[None]:
         raise PermissionError(error.errno, f"{why}; save to another place, or load with map=False", str(target)) from error
 
 
+def _name(error: BaseException, target: Path) -> None:
+    """Has an error of the system that names no file, as where a disk is full, say what was to be written."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = str(target)
+
+
+def _tag(target: Path) -> str:
+    """The target's name; a digest stands for its end where what is added to it would be more than a name may have."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= _LONGEST else os.fsdecode(name[: _LONGEST - 16]) + hashlib.sha256(name).hexdigest()[:16]
+
+
 def _aside(target: Path) -> Path:
-    return target.parent / f".{target.name}.wgtorch-old"
+    return target.parent / f".{_tag(target)}.wgtorch-old"
 
 
 def _step_aside(fresh: Path, target: Path) -> None:
@@ -173,4 +189,4 @@ def _beside(target: Path) -> Path:
     """A new name beside the target, once what killed writers left there is gone."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
-    return target.parent / f".{target.name}.{secrets.token_hex(6)}.new"
+    return target.parent / f".{_tag(target)}.{secrets.token_hex(6)}.new"

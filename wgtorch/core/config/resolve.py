@@ -36,7 +36,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             check_limit(path.stat().st_size, MAX_BYTES, "{} bytes", str(path), ConfigError)
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or a name with a NUL
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path}: cannot be read as a config: {error}") from error
     return parse_config(text, str(path), json_form=path.suffix == ".json")
 
