@@ -94,7 +94,7 @@ class Block(BlockTraits, Saved, nn.Module):
         if type(self)._takes_config:
             init = type(self).__init__
             self._config = config_of_call(init, type(self), args, kwargs)
-            if init.__module__.startswith("wgtorch."):  # what blocks of others take is theirs to say
+            if (init.__module__ or "").startswith("wgtorch."):  # what blocks of others take is theirs to say
                 check_numbers(init, self._config, type(self).__name__)
         self._frozen = False
         self._block_id: str | None = None
