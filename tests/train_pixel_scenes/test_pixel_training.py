@@ -109,6 +109,55 @@ def test_describing_refuses_other_targets():
         objective.check(torch.nn.Linear(1, 1))
 
 
+def test_what_a_describer_reads_goes_back_into_the_painter_alone():
+    graph = Graph.from_template("scene_to_image")
+    objective = build(ObjectiveRegistry, {"type": "plan_reading", "loss_on": "flow"}, "objective")
+    objective.check(graph)
+    plain = build(ObjectiveRegistry, {"type": "denoising", "loss_on": "flow"}, "objective")
+    batch, _ = batch_of(2)
+    backbone, calls = graph.nodes["backbone"].requires_grad_(True), []
+    backbone.register_forward_hook(lambda module, args, output: calls.append(torch.is_grad_enabled()))
+    steps = set()
+    for seed in range(3):
+        calls.clear()
+        values = objective(graph, batch, Step(0, torch.Generator().manual_seed(seed), True))
+        error = plain(graph, batch, Step(0, torch.Generator().manual_seed(seed), True))["loss"]
+        torch.testing.assert_close(values["loss"], error + 0.02 * values["unread"])
+        steps.add(calls.count(False))  # of sampling
+        assert calls.count(True) == 3  # noised drawings, here and for the plain error, and what is read
+    assert len(steps) > 1 and max(steps) < graph.nodes["solver"].num_steps
+    (values["loss"] - error).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in backbone.parameters())
+    assert sum(parameter.grad.abs().sum() for parameter in backbone.parameters()) > 0
+    assert not objective.state_dict() and not list(objective.parameters())
+
+
+def test_a_painter_is_read_better_after_steps_of_reading():
+    graph, objective = Graph.from_template("scene_to_image", steps=2), build(ObjectiveRegistry, {"type": "plan_reading"}, "objective")
+    backbone = graph.nodes["backbone"].requires_grad_(True)
+    with torch.no_grad():
+        for parameter in backbone.parameters():  # a painter that has forgotten some of it
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    batch, _ = batch_of(4, things=[1])
+    optimizer = torch.optim.Adam(backbone.parameters(), lr=1e-3)
+    read = []
+    for _ in range(12):
+        values = objective(graph, batch, step())
+        optimizer.zero_grad()
+        values["loss"].backward()
+        optimizer.step()
+        read.append(float(values["unread"]))
+    assert read[-1] < 0.7 * read[0]
+
+
+def test_reading_refuses_other_graphs_and_no_weight():
+    with pytest.raises(ConfigError, match="expected more than 0; objective=plan_painting reads nothing"):
+        build(ObjectiveRegistry, {"type": "plan_reading", "read_weight": 0}, "objective")
+    objective = build(ObjectiveRegistry, {"type": "plan_reading"}, "objective")
+    with pytest.raises(ConfigError, match="text_to_image is no graph scene_to_image; expected an input 'scene', nodes 'noise'"):
+        objective.check(Graph.from_template("text_to_image"))
+
+
 def test_measures_of_random_models_are_shares():
     torch.manual_seed(0)
     graph, describer = Graph.from_template("scene_to_image", painter=None, steps=1, scale=1), PixelSceneDescriber(width=8).eval()

@@ -24,6 +24,7 @@ _OBJECTIVES = {
     "wgtorch.train.scenes.upscaling": ("upscaling",),
     "wgtorch.train.simulation.actions": ("action_reading",),
     "wgtorch.train.pixel_scenes.describer": ("pixel_scene_describing",),
+    "wgtorch.train.pixel_scenes.painter": ("plan_reading",),
 }
 _DATA = {
     "wgtorch.train.data.synthetic": ("synthetic",),

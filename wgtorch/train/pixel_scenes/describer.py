@@ -47,18 +47,15 @@ class PixelSceneDescribing(Objective):
         if step.training:
             some = (step.uniform(len(image), 1, 1, 1) < 2 / 3).to(image.device)
             image = torch.where(some, disturb(image, step.generator), image)
-        setting, back, front = target.logits(image)
-        losses, wrong = [], torch.zeros(len(rows), device=rows.device)
+        wrong = torch.zeros(len(rows), device=rows.device)
         right, count = torch.zeros((), device=rows.device), torch.zeros((), device=rows.device)
-        for logits, wanted, counts in _pairs(setting, back, front, rows):
-            error = F.cross_entropy(logits.float().flatten(0, -2), wanted.flatten(), reduction="none", label_smoothing=self.smoothing)
-            weight = counts.flatten().float()
-            losses.append((error * weight).sum() / weight.sum().clamp(min=1))
+        pairs = _pairs(*target.logits(image), rows)
+        for logits, wanted, counts in pairs:
             hit = (logits.argmax(-1) == wanted) | (counts == 0)
             right += ((hit & (counts > 0)).float()).sum()
             count += (counts > 0).float().sum()
             wrong += (~hit).float().reshape(len(rows), -1).sum(1)
-        return {"loss": torch.stack(losses).sum(), "accuracy": right / count, "whole": (wrong == 0).float().mean()}
+        return {"loss": _unlikelihood(pairs, self.smoothing), "accuracy": right / count, "whole": (wrong == 0).float().mean()}
 
     def samples(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Any]:
         """Pictures, disturbed, and what is read off them beside what they show."""
@@ -68,6 +65,27 @@ class PixelSceneDescribing(Objective):
         shown = [decode_rows(row) for row in batch["scene"].tolist()]
         found = [discrepancies(truth, fact) for truth, fact in zip(shown, facts, strict=True)]
         return {"pictures": image, "read": [f"{sentence(fact)} {wrong or '(right)'}" for fact, wrong in zip(facts, found, strict=True)]}
+
+
+def unlikelihood(describer: PixelSceneDescriber, image: Tensor, rows: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of what plans say by what a describer sees: the sum over attributes of the mean over slots that have one.
+
+    Args:
+        describer: what reads.
+        image: pictures [B, 3, S, S] in [0, 1], through which gradients go.
+        rows: of their plans, int64 [B, 9, 6].
+        smoothing: share of the probability that a target spreads over all values.
+    """
+    return _unlikelihood(_pairs(*describer.logits(image), rows), smoothing)
+
+
+def _unlikelihood(pairs: list[tuple[Tensor, Tensor, Tensor]], smoothing: float) -> Tensor:
+    losses = []
+    for logits, wanted, counts in pairs:
+        error = F.cross_entropy(logits.float().flatten(0, -2), wanted.flatten(), reduction="none", label_smoothing=smoothing)
+        weight = counts.flatten().float()
+        losses.append((error * weight).sum() / weight.sum().clamp(min=1))
+    return torch.stack(losses).sum()
 
 
 def _pairs(

@@ -25,6 +25,7 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "default_upscaler": ("", "scene_upscaler"),
     "default_action_reader": ("", "action_reader"),
     "default_pixel_painter": ("backbone", "pixel_painter"),
+    "default_pixel_reading": ("backbone", "pixel_painter"),
     "default_pixel_describer": ("", "pixel_describer"),
 }
 """By experiment: the node of its graph that is shipped, or none where it trains a bare block; and the file's name."""
