@@ -18,7 +18,7 @@ from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError, StateError
 from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
 from wgtorch.core.run.context import RunContext, RunOptions
-from wgtorch.core.run.error_paths import located
+from wgtorch.core.run.error_paths import name_root
 from wgtorch.core.run.events import Callback, Event
 from wgtorch.core.run.foreign_draws import serving
 from wgtorch.core.run.modes import training_mode
@@ -114,8 +114,12 @@ class Service:
     @contextmanager
     def _running(self, run: RunContext) -> Iterator[None]:
         root = "/".join(run.path) or run.options.root
-        with located(root), torch.set_grad_enabled(False), training_mode(self.level, False), serving(run.key is not None):
-            yield
+        with torch.set_grad_enabled(False), training_mode(self.level, False), serving(run.key is not None):
+            try:
+                yield
+            except Exception as error:
+                name_root(error, root)
+                raise
 
     def _here(self, values: Any) -> Any:
         if self.device is None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from wgtorch.core.checkpoint.io import mapping
 from wgtorch.core.config import serialization
+from wgtorch.core.config.resolve import read_config
 from wgtorch.core.config.schema import level_schema, listed
 from wgtorch.core.config.template import build_template
 from wgtorch.core.pool import Pool, building
-from wgtorch.core.trust import Trust
+from wgtorch.core.trust import Trust, from_file
 
 
 class Configured:
@@ -82,8 +84,8 @@ class Configured:
         Raises:
             ConfigError: as for :meth:`from_config`; or it asks for what it may not have.
         """
-        with mapping(map):
-            return serialization.from_yaml(cls, path, pool=pool, trust=trust)
+        with mapping(map), from_file(path, trust):
+            return serialization.from_config(cls, read_config(path), base=Path(path).parent, pool=pool)
 
     @classmethod
     def from_template(cls, name: str, **params: Any) -> Self:
@@ -105,10 +107,7 @@ class Configured:
         with building(empty=empty):
             return serialization.from_config(cls, config, base=base)
 
-    # --- what configs hold of a level beside its nodes ------------------------------------------------------------------
-
-    # A level says what its config looks like: ``config_properties`` is the JSON Schema of what own_config gives, and the three
-    # methods below are how its nodes are written, under ``nodes_key``.
+    # --- what configs hold of a level -------------------------------------------------------------------------------------
 
     @classmethod
     def nodes_schema(cls, node: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:

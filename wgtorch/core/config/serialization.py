@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.config.resolve import read_config, resolve_refs
+from wgtorch.core.config.resolve import resolve_refs
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_endpoint_config, check_level_config
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import ConfigError, StructureError
@@ -47,12 +47,6 @@ def from_config(
             return builder.level(cls, tree)
         except RecursionError as error:
             raise ConfigError(f"{tree[cls.id_key]}: holds levels or data nested too deep to be built") from error
-
-
-def from_yaml(cls: type[Any], path: str | os.PathLike[str], *, pool: Pool | None = None, trust: Trust | bool | None = None) -> Any:
-    """Builds a level from a file; its refs are relative to the file's folder."""
-    with from_file(path, trust):
-        return from_config(cls, read_config(path), base=Path(path).parent, pool=pool)
 
 
 def child_from(source: str | os.PathLike[str] | Mapping[str, Any], child_class: type[Any]) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 
 def locate(error: BaseException, node_id: str, *, below: bool = False) -> None:
     """Writes the path of the failing node into the exception's notes, one level further out each time.
@@ -24,22 +22,6 @@ def _note_path(error: BaseException, path: str, root: str) -> None:
         return
     notes = [note for note in getattr(error, "__notes__", []) if not note.startswith("raised in node ")]
     error.__notes__ = [*notes, f"raised in node {path}{f' of {root}' if root else ''}"]
-
-
-class located:
-    """Names the level that a run started at beside the path of a failing node."""
-
-    __slots__ = ("root",)
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if isinstance(error, Exception):
-            name_root(error, self.root)
 
 
 def name_root(error: Exception, root: str) -> None:
