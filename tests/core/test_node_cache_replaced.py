@@ -53,8 +53,10 @@ PACKAGE = {
             return x
         class Deep:
             gain = 1.0
+            made = 0
             def __init__(self, gain=1.0):
                 self.own = gain
+                Deep.made += 1
             @staticmethod
             def doubled(x):
                 return x + x
@@ -406,13 +408,16 @@ def test_what_was_replaced_before_the_first_look_is_not_taken_from_a_folder(pack
 
 
 def test_what_a_package_does_to_itself_is_no_edit(package: Any) -> None:
-    """A count that a package keeps, what it imports when called, and what others put beside its own."""
+    """Counts that a package keeps, what it imports when called, and what others put beside its own."""
     block = block_of("reads")
     graph, cache = graph_of(block, 0), NodeCache()
     graph.run({"x": X}, cache=cache)
     counted = module("inner").calls
     module("outer").outer(X)
     assert module("inner").calls > counted
+    made = module("inner").Deep.made
+    assert module("inner").Deep().made == made + 1
+    nn.Linear(1, 1).register_forward_hook(lambda *_: None).remove()
     module("inner").beside = module("tables").second
     graph.run({"x": X}, cache=cache)
     assert block.calls == 1

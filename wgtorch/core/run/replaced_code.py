@@ -126,9 +126,13 @@ class _Namespace:
             return True
         if was is MISSING and not is_class:  # it adds what it loads when it is used, but hides no builtin from code that finds it there
             return "__builtins__" in self.entries and hasattr(builtins, name) and not isinstance(value, types.ModuleType)
-        if not (_is_code(was) or _is_code(value) or type(value) in _CONSTANTS):  # a state that a package keeps
+        is_code = _is_code(was) or _is_code(value)
+        if not is_code and type(value) not in _CONSTANTS:  # a state that a package keeps
             return False
-        return is_class or name not in _own_globals(self.entries)
+        if not is_class:
+            return name not in _written_by(self.entries, "STORE_GLOBAL")
+        module = sys.modules.get(self.owner.__module__)
+        return is_code or module is None or name not in _written_by(vars(module), "STORE_ATTR")  # as a count of its objects is
 
 
 def _is_watched(name: Any) -> bool:
@@ -172,12 +176,12 @@ def _tables_in(value: Any) -> list[dict[Any, Any]]:
     return [item for item in held if type(item) is dict and len(item) < _TABLE]
 
 
-def _own_globals(entries: Mapping[str, Any]) -> set[str]:
-    """Names that functions of a module say are ``global``, which so are its state and not its code."""
+def _written_by(entries: Mapping[str, Any], operation: str) -> set[str]:
+    """Names that functions of a module write, as ``global`` or as attributes, which so are its state and not its code."""
     functions = [unwrapped(value) for value in dict(entries).values()]
     functions += [unwrapped(entry) for kind in functions if issubclass(type(kind), type) for entry in dict(vars(kind)).values()]
     codes = {f.__code__ for f in functions if type(f) is types.FunctionType and f.__globals__ is entries}
-    return {name for code in codes for _, name in steps_of("STORE_GLOBAL", code)}
+    return {name for code in codes for _, name in steps_of(operation, code)}
 
 
 @functools.cache
