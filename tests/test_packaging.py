@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,16 +64,53 @@ def test_a_wheel_holds_weights_types_and_scaffolds(project: Path, tmp_path: Path
     assert not [name for name in names if name.startswith("tests")]
 
 
-def like_windows(code: str, folder: Path) -> str:
+LIKE_WINDOWS = """
+import os, sys, traceback
+fork = os.fork
+import tests.like_windows, wgtorch
+wgtorch.Graph, wgtorch.World  # imported once, and here
+for line in sys.stdin:
+    program, folder = eval(line)
+    child = fork()
+    if not child:
+        os.chdir(folder)
+        os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(1, 2)
+        status = 1
+        try:
+            exec(program, {"__name__": "__main__", "sys": sys})
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def like_windows() -> Iterator[Callable[[str, Path], str]]:
     """What code prints in a process whose files and modules are like those of Windows, as far as that can be had here."""
-    command = [sys.executable, "-c", "import tests.like_windows, sys\n" + code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    command = [sys.executable, "-c", LIKE_WINDOWS]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None and answers is not None
+
+        def said(code: str, folder: Path) -> str:
+            print((code, str(folder)), file=asked, flush=True)
+            status, text = answers.readline(), (folder / "said").read_text()
+            assert status == "0\n", text
+            return text
+
+        yield said
+        asked.close()
 
 
-def test_a_level_is_served_as_on_windows(tmp_path: Path) -> None:
+def test_a_level_is_served_as_on_windows(like_windows: Callable[[str, Path], str], tmp_path: Path) -> None:
     code = """
 import torch
 from wgtorch import Graph
@@ -85,7 +123,7 @@ with serving(graph) as url:
     assert "[1, 3, 64, 64]" in like_windows(code, tmp_path)
 
 
-def test_a_world_is_stored_saved_and_resumed_as_on_windows(tmp_path: Path) -> None:
+def test_a_world_is_stored_saved_and_resumed_as_on_windows(like_windows: Callable[[str, Path], str], tmp_path: Path) -> None:
     code = """
 from wgtorch import World
 from wgtorch.storage import directory
@@ -107,7 +145,7 @@ for target in ("saved.wgt", "saved"):
 
 
 @pytest.mark.parametrize("form", ["archive", pytest.param("dir", marks=pytest.mark.slow)])
-def test_what_windows_does_not_replace_is_named_and_stays(form: str, tmp_path: Path) -> None:
+def test_what_windows_does_not_replace_is_named_and_stays(like_windows: Callable[[str, Path], str], form: str, tmp_path: Path) -> None:
     code = f"""
 import os
 from wgtorch import Graph
@@ -117,14 +155,14 @@ again = Graph.load_from_checkpoint("saved")
 try:
     again.save_checkpoint("saved", {form!r}, self_contained=True)
 except PermissionError as error:
-    print(error, os.listdir("."))
+    print(error, sorted(os.listdir(".")))
 Graph.load_from_checkpoint("saved")
 Graph.load_from_checkpoint("saved", map=False).save_checkpoint("elsewhere", {form!r}, self_contained=True)
 """
     said = like_windows(code, tmp_path)
-    assert "save to another place, or load with map=False" in said and "['saved']" in said
+    assert "save to another place, or load with map=False" in said and "['said', 'saved']" in said
 
 
-def test_the_command_line_works_as_on_windows(tmp_path: Path) -> None:
+def test_the_command_line_works_as_on_windows(like_windows: Callable[[str, Path], str], tmp_path: Path) -> None:
     code = "from wgtorch.cli.main import main; sys.exit(main(['run', 'default', '--steps', '1', '--set', 'steps=2', '--out', 'out']))"
     assert "Overview" in like_windows(code, tmp_path)

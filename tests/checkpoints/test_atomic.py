@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
+import resource
 import signal
-import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,33 +25,34 @@ from wgtorch.core.checkpoint import io as files
 from wgtorch.core.errors import CheckpointError
 from wgtorch.graph import Graph
 
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
-REPO = Path(__file__).parents[2]
-SAVER = """
-import sys, torch
-torch.set_num_threads(1)
-from tests.blocks_for_tests import Affine, chain
-path, format, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
-graphs = [chain(*[Affine(width=96, seed=seed + 10 * turn) for seed in range(6)]) for turn in range(2)]
-if limit:
-    import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-graphs[0].save_checkpoint(path, format) if not limit else None
-print("ready", flush=True)
-turn = 1
-while True:
-    graphs[turn % 2].save_checkpoint(path, format)
-    print(turn, flush=True)
-    turn += 1
-"""
+FORK = multiprocessing.get_context("fork")
 
 
-def saver(path: Path, format: str, limit: int = 0) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SAVER, str(path), format, str(limit)],
-        cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def saves_in_turn(path: Path, format: str, told: Any, limit: int) -> None:
+    """Saves two graphs in turn, without end or until it fails; no file may be longer than the limit, where one is given."""
+    graphs = the_two()
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    else:
+        graphs[0].save_checkpoint(path, format)
+    told.send("ready")
+    for turn in count(1):
+        try:
+            graphs[turn % 2].save_checkpoint(path, format)
+        except OSError as error:
+            told.send(str(error))
+            sys.exit(1)
+
+
+def saver(path: Path, format: str, limit: int = 0) -> tuple[Any, Any]:
+    """The process, and what it tells."""
+    told, tells = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=saves_in_turn, args=(path, format, tells, limit))
+    process.start()
+    assert told.poll(300) and told.recv() == "ready"
+    return process, told
 
 
 def the_two() -> list[Graph]:
@@ -67,11 +71,11 @@ def test_killed_at_random_moments_one_of_the_two_is_whole(format: str, tmp_path:
     path = tmp_path / "it"
     draw = random.Random(5)
     for _ in range(2):  # scripts/soak kills a thousand
-        process = saver(path, format)
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process, _ = saver(path, format)
         time.sleep(draw.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         is_one_of_two(path)
 
 
@@ -104,9 +108,10 @@ def test_out_of_space_the_previous_one_stays_whole(format: str, tmp_path: Path) 
     path = tmp_path / "it"
     before = the_two()[0]
     before.save_checkpoint(path, format)
-    process = saver(path, format, limit=20_000)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1 and "OSError" in errors and "File too large" in errors
+    process, told = saver(path, format, limit=20_000)
+    assert told.poll(300) and "File too large" in told.recv()
+    process.join()
+    assert process.exitcode == 1
     assert_same(Graph.load_from_checkpoint(path, verify=True), before)
     assert [entry.name for entry in tmp_path.iterdir()] == ["it"], "nothing half written is left"
 
