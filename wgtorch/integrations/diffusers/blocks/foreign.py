@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
@@ -15,6 +16,7 @@ from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.json_text import loads
 from wgtorch.core.pool import now_building
 
+_given: ContextVar[nn.Module | None] = ContextVar("wgtorch_model_around", default=None)
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -46,6 +48,10 @@ class ForeignModel(Block):
         super().__init__()
         if dtype is not None and dtype not in _DTYPES:
             raise ConfigError(f"{type(self).__name__}.dtype: found {dtype!r}, expected one of {', '.join(_DTYPES)}")
+        if (given := _given.get()) is not None:
+            _given.set(None)
+            self.model = given
+            return
         wanted = torch.get_default_dtype() if dtype is None else _DTYPES[dtype]
         # A checkpoint that is being loaded gives the weights itself; what a ref names need not be there any more.
         if checkpoint_ref is None or (now_building().empty and model is not None):
@@ -70,10 +76,11 @@ class ForeignModel(Block):
         own = cls._class(**config)
         if not isinstance(model, own):
             raise ConfigError(f"{cls.__name__}: got a {type(model).__name__}, expected a {own.__name__} of {cls.library}")
-        with torch.device("meta"):
-            block = cls(model=config_of(model), **config)  # type: ignore[call-arg]
-        block.model = model
-        return block
+        token = _given.set(model)
+        try:
+            return cls(model=config_of(model), **config)  # type: ignore[call-arg]
+        finally:
+            _given.reset(token)
 
     @property
     def weights_dtype(self) -> torch.dtype:
