@@ -2,7 +2,7 @@
 
 from wgtorch.integrations.diffusers.assembly import PACKED, Defaults
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
-from wgtorch.integrations.diffusers.blocks.chroma_transformer import ChromaTransformer
+from wgtorch.integrations.diffusers.blocks.text_transformers import ChromaTransformer
 from wgtorch.integrations.diffusers.families.family import Family, latents, prompt_part, tasks_of
 from wgtorch.integrations.diffusers.families.flux import FLUX_ADAPTERS
 from wgtorch.integrations.diffusers.text import asked

@@ -6,8 +6,8 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
-from wgtorch.integrations.diffusers.blocks.cogvideox_transformer import CogVideoXTransformer
 from wgtorch.integrations.diffusers.blocks.video_autoencoders import AutoencoderKLCogVideoX
+from wgtorch.integrations.diffusers.blocks.video_transformers import CogVideoXTransformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import asked

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
-from wgtorch.integrations.diffusers.blocks.hunyuan_video_transformer import HunyuanVideoTransformer
 from wgtorch.integrations.diffusers.blocks.video_autoencoders import AutoencoderKLHunyuanVideo
+from wgtorch.integrations.diffusers.blocks.video_transformers import HunyuanVideoTransformer
 from wgtorch.integrations.diffusers.families.family import CLIP, CLIP_WORDS, Family, Part, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked, encoders
 

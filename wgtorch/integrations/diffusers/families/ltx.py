@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
-from wgtorch.integrations.diffusers.blocks.ltx_transformer import LTXTransformer
 from wgtorch.integrations.diffusers.blocks.video_autoencoders import AutoencoderKLLTXVideo
+from wgtorch.integrations.diffusers.blocks.video_transformers import LTXTransformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked
 

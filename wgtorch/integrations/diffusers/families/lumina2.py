@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, join
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
-from wgtorch.integrations.diffusers.blocks.lumina2_transformer import Lumina2Transformer
+from wgtorch.integrations.diffusers.blocks.text_transformers import Lumina2Transformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked
 

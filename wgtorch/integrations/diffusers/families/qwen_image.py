@@ -4,7 +4,7 @@ Guidance wants a negative prompt and a ``true_cfg_scale`` above 1; ``guidance_sc
 """
 
 from wgtorch.integrations.diffusers.assembly import PACKED, Defaults
-from wgtorch.integrations.diffusers.blocks.qwen_image_transformer import AutoencoderKLQwenImage, QwenImageTransformer
+from wgtorch.integrations.diffusers.blocks.text_transformers import AutoencoderKLQwenImage, QwenImageTransformer
 from wgtorch.integrations.diffusers.families.family import Family, latents, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked
 

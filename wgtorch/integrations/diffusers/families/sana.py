@@ -8,7 +8,7 @@ from typing import Any
 from wgtorch.core.errors import require
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderDC
-from wgtorch.integrations.diffusers.blocks.sana_transformer import SanaTransformer
+from wgtorch.integrations.diffusers.blocks.text_transformers import SanaTransformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.resolution import expose_bins
 from wgtorch.integrations.diffusers.text import asked

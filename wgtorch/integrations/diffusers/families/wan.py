@@ -9,7 +9,7 @@ from wgtorch.core.structure import Edge
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl_wan import AutoencoderKLWan
-from wgtorch.integrations.diffusers.blocks.wan_transformer import WanTransformer
+from wgtorch.integrations.diffusers.blocks.video_transformers import WanTransformer
 from wgtorch.integrations.diffusers.families.family import Family, Part, text_part
 from wgtorch.integrations.diffusers.source import Source
 from wgtorch.integrations.diffusers.text import is_told

@@ -2,7 +2,7 @@
 
 from wgtorch.integrations.diffusers.assembly import Defaults
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
-from wgtorch.integrations.diffusers.blocks.z_image_transformer import PATCH, ZImageTransformer
+from wgtorch.integrations.diffusers.blocks.text_transformers import PATCH, ZImageTransformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, transformer_adapters
 from wgtorch.integrations.diffusers.text import asked
 
