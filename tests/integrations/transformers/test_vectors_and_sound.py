@@ -93,7 +93,7 @@ def test_recordings_are_written_down_as_transformers_does(tmp_path: Path) -> Non
 
 
 def test_sound_is_brought_to_the_rate_the_model_hears() -> None:
-    from wgtorch.integrations.transformers.asr import resampled
+    from wgtorch.integrations.transformers.speech import resampled
 
     wanted = sine(16000)[0, 0]
     for rate in (8000, 44100):

@@ -19,6 +19,10 @@ from wgtorch.ports import DONE, NOISE, PROGRESS
 from wgtorch.roles import Solver
 
 Timestep = float | Tensor
+History = tuple[Tensor, ...]
+"""What a solver remembers from iteration to iteration."""
+Stepped = tuple[Tensor, History]
+"""The next x, and what is to be remembered."""
 
 
 class Iteration(NamedTuple):
@@ -161,9 +165,7 @@ class GridSolver(Solver):
         """What the step's formula multiplies by, one for each iteration [N], float64 on the CPU; the noise's last."""
         raise NotImplementedError
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         """The formula: the next x, and what is to be remembered."""
         raise NotImplementedError
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import SamplerState, TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridArguments, StochasticSolver, Timestep
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, History, Stepped, StochasticSolver, Timestep
 from wgtorch.blocks.diffusion.solvers.formulas import ddim_coefficients, ddim_step
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
@@ -65,7 +65,5 @@ class DDIM(StochasticSolver):
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         return ddim_coefficients(grid.starts, grid.ends, self.eta or 0.0)
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return ddim_step(model.x0, model.eps, z, *numbers), ()

@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import variance_from
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridArguments, StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, History, Stepped, StochasticSolver
 from wgtorch.blocks.diffusion.solvers.formulas import SMALLEST_VARIANCE, ddpm_step, posterior_mean_coefficients, posterior_variance
 from wgtorch.core.block import register_block
 from wgtorch.core.errors import PortError
@@ -46,9 +46,7 @@ class DDPM(StochasticSolver):
             return *mean, small.log(), large.log(), is_noisy.double()
         return *mean, torch.where(is_noisy, small if self.variance == "fixed_small" else large, 0.0).sqrt()
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         if not self.learns_variance:
             return ddpm_step(x, model.x0, z, *numbers), ()
         model.pred, between = model.pred.chunk(2, dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, StochasticSolver, one_before
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, History, Stepped, StochasticSolver, one_before
 from wgtorch.blocks.diffusion.solvers.formulas import (
     dpmpp_2m_coefficients,
     dpmpp_2m_sde_coefficients,
@@ -64,9 +64,7 @@ class DPMpp2M(MultistepDPM):
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         return dpmpp_2m_coefficients(*self.arguments(grid))
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return dpmpp_2m_step(x, model.x0, *history, *numbers), (model.x0,)
 
 
@@ -77,9 +75,7 @@ class DPMpp2MSDE(MultistepDPM, StochasticSolver):
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         return dpmpp_2m_sde_coefficients(*self.arguments(grid))
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return dpmpp_2m_sde_step(x, model.x0, history[0], z, *numbers), (model.x0,)
 
 
@@ -98,7 +94,5 @@ class DPMpp3MSDE(StochasticSolver):
         order = (torch.arange(len(grid), device="cpu") + 1).clamp(max=3)
         return dpmpp_3m_sde_coefficients(one_before(before), before, now, to, torch.where(to.sigma == 0, 1, order))
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return dpmpp_3m_sde_step(x, model.x0, history, z, *numbers), (model.x0, history[0])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, StochasticSolver, check_data
+from wgtorch.blocks.diffusion.solvers.base import GridSolver, History, Stepped, StochasticSolver, check_data
 from wgtorch.blocks.diffusion.solvers.formulas import euler_ancestral_coefficients, euler_ancestral_step, euler_coefficients, euler_step
 from wgtorch.core.block import register_block
 
@@ -21,9 +21,7 @@ class Euler(GridSolver):
         check_data(grid, self.block_id)
         return euler_coefficients(grid.starts, grid.ends, of_data=self.is_of_data)
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return euler_step(x, model.x0 if self.is_of_data else model.eps, *numbers), ()
 
 
@@ -35,7 +33,5 @@ class EulerAncestral(StochasticSolver):
         check_data(grid, self.block_id)
         return euler_ancestral_coefficients(grid.starts, grid.ends, of_data=self.is_of_data)
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return euler_ancestral_step(x, model.x0 if self.is_of_data else model.eps, z, *numbers), ()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver
+from wgtorch.blocks.diffusion.solvers.base import GridSolver, History, Stepped
 from wgtorch.blocks.diffusion.solvers.formulas import flow_euler_step, flow_heun_step, heun_coefficients
 from wgtorch.blocks.diffusion.solvers.heun import TwoStage
 from wgtorch.core.block import register_block
@@ -65,9 +65,7 @@ class FlowEuler(FlowSolver):
     def coefficients(self, grid: TimeGrid) -> Sequence[Tensor]:
         return (self.changes(grid),)
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return flow_euler_step(x, model.u, *numbers), ()
 
 
@@ -80,7 +78,5 @@ class FlowHeun(FlowSolver, TwoStage):
         _, change, half = heun_coefficients(torch.ones_like(changes), changes)
         return change + half, -half
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return flow_heun_step(x, model.u, *history, *numbers), (model.u,)

@@ -9,7 +9,7 @@ from torch import Tensor
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.noise_level import NoiseLevel
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridSolver, check_data
+from wgtorch.blocks.diffusion.solvers.base import GridSolver, History, Stepped, check_data
 from wgtorch.blocks.diffusion.solvers.formulas import euler_coefficients, heun_coefficients, heun_step
 from wgtorch.core.block import register_block
 
@@ -40,7 +40,5 @@ class Heun(TwoStage):
         check_data(grid, self.block_id)
         return heun_coefficients(*euler_coefficients(grid.starts, grid.ends))
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return heun_step(x, model.eps, *history, *numbers), (model.eps,)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridArguments, StochasticSolver
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, History, Stepped, StochasticSolver
 from wgtorch.blocks.diffusion.solvers.formulas import consistency_coefficients, lcm_step
 from wgtorch.core.block import register_block
 
@@ -40,7 +40,5 @@ class LCM(StochasticSolver):
         alpha, sigma = torch.where(is_last, 1.0, alpha), torch.where(is_last, 0.0, sigma)
         return alpha * c_skip, alpha * c_out, sigma
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         return lcm_step(x, model.x0, z, *numbers), ()

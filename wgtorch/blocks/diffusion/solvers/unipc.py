@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wgtorch.blocks.diffusion.model_prediction import ModelPrediction
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid
-from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, one_before
+from wgtorch.blocks.diffusion.solvers.base import GridArguments, GridSolver, History, Stepped, one_before
 from wgtorch.blocks.diffusion.solvers.formulas import (
     linear_combination,
     unipc_correct,
@@ -80,9 +80,7 @@ class UniPC(GridSolver):
             *unipc_predictor_coefficients(past[:-1], grid.ends, orders, self.variant),
         )
 
-    def step(
-        self, x: Tensor, model: ModelPrediction, history: tuple[Tensor, ...], z: Tensor | None, numbers: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, x: Tensor, model: ModelPrediction, history: History, z: Tensor | None, numbers: Sequence[Tensor]) -> Stepped:
         last_x, *m = history
         skipped, corrector, predictor = numbers[0], numbers[1 : 3 + self.order], numbers[3 + self.order :]
         x = linear_combination(unipc_correct(model.x0, last_x, m, *corrector), (skipped, x))

@@ -1,4 +1,4 @@
-"""Transformers of pictures that are told a text and where it ends, each with its guidance: Chroma, Lumina-Image 2, Qwen-Image, Sana, Z-Image."""
+"""Transformers of pictures that are told a text, each with its guidance: Chroma, Lumina-Image 2, Qwen-Image, Sana and Z-Image."""
 
 from __future__ import annotations
 
