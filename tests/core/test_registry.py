@@ -16,7 +16,7 @@ from wgtorch.core import registry as registry_module
 from wgtorch.core.block import Block, BlockRegistry, register_block
 from wgtorch.core.config.template import TemplateRegistry
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError, WgtorchError
-from wgtorch.core.registry import Registry
+from wgtorch.core.registry import Registry, provide_modules
 from wgtorch.evaluation import EvaluatorRegistry, evaluate
 from wgtorch.graph import Graph
 from wgtorch.world import World
@@ -86,21 +86,23 @@ def test_the_same_definition_again_replaces_itself() -> None:
     assert registry.get("thing") is second
 
 
-def test_a_provider_is_called_when_its_name_is_first_asked_for() -> None:
-    registry: Registry[int] = Registry("number")
+def test_a_module_is_imported_when_its_name_is_first_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_PROVIDED", {})
+    registry: Registry[type] = Registry("thing", group="test.things")
     calls = []
 
-    def load() -> None:
-        calls.append("load")
-        registry.register("one", 1)
+    def load(name: str) -> None:
+        calls.append(name)
+        registry.register("one", Graph)
 
-    registry.provide(load, "one", "two")
+    monkeypatch.setattr(registry_module, "import_module", load)
+    provide_modules("test.things", {"wgtorch.things": ("one", "two")})
     assert registry.names() == ["one", "two"]
     assert "one" in registry
     assert calls == []
-    assert registry.get("one") == 1
-    assert registry.get("one") == 1
-    assert calls == ["load"]
+    assert registry.get("one") is Graph
+    assert registry.get("one") is Graph
+    assert calls == ["wgtorch.things"]
 
 
 def test_entry_points_are_found_lazily(monkeypatch: pytest.MonkeyPatch) -> None:

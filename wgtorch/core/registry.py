@@ -66,7 +66,6 @@ class Registry(Generic[T]):
         self.extras = extras or {}
         self.accept = accept
         self._entries: dict[str, T] = {}
-        self._lazy: dict[str, Callable[[], object]] = {}
         self._waiting: dict[str, EntryPoint] | None = None
         self._loaded_modules: set[str] = set()  # entry points that led to a module, by name
         self._faults: dict[str, PluginFault] = {}
@@ -84,10 +83,6 @@ class Registry(Generic[T]):
                 )
             self._entries[name] = entry
         return entry
-
-    def provide(self, load: Callable[[], object], *names: str) -> None:
-        """Says that calling ``load`` (an import) registers ``names``; it is called when one of them is asked for."""
-        self._lazy.update(dict.fromkeys(names, load))
 
     def get(self, name: str) -> T:
         """The entry of a name; loads what provides it when it is first asked for.
@@ -107,7 +102,7 @@ class Registry(Generic[T]):
         """All names, sorted, without loading what provides them; modules of other packages that bring several are loaded."""
         self._load_modules()
         waiting = [name for name, point in self._entry_points().items() if point.attr]
-        return sorted({*self._entries, *self._lazy, *self._provided(), *waiting} - set(self._faults))
+        return sorted({*self._entries, *self._provided(), *waiting} - set(self._faults))
 
     def faults(self) -> tuple[PluginFault, ...]:
         """What is wrong with entry points of installed packages, all of which are loaded."""
@@ -123,7 +118,7 @@ class Registry(Generic[T]):
         return "wgtorch"
 
     def __contains__(self, name: object) -> bool:
-        if name in self._entries or name in self._lazy or name in self._provided():
+        if name in self._entries or name in self._provided():
             return True
         return name in self._entry_points() or name in self.names()
 
@@ -132,9 +127,7 @@ class Registry(Generic[T]):
 
     def _load(self, name: str) -> None:
         with self._lock:
-            if name in self._lazy:
-                self._lazy[name]()
-            elif name in self._provided():
+            if name in self._provided():
                 import_module(self._provided()[name])
             elif name in self._entry_points():
                 self._load_point(name)
@@ -158,7 +151,7 @@ class Registry(Generic[T]):
             raise PluginError(str(self._faults[name]))
         try:
             with self._lock:
-                if name in self._provided() or name in self._lazy:
+                if name in self._provided():
                     raise StructureError("the name is wgtorch's own; choose another one")
                 loaded: Any = point.load()
                 if isinstance(loaded, ModuleType):
@@ -193,7 +186,7 @@ class Registry(Generic[T]):
 
 
 _PROVIDED: dict[str, dict[str, str]] = {}
-"""By group: the module of this package that registers a name when it is imported. Written once, by :mod:`wgtorch.catalogue`."""
+"""By group: the module of this package that registers a name when it is imported."""
 
 
 def provide_modules(group: str, modules: Mapping[str, Iterable[str]]) -> None:

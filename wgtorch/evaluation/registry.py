@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 
 from wgtorch.core.errors import WgtorchError
-from wgtorch.core.registry import Registry
+from wgtorch.core.registry import Registry, provide_modules
 
 Evaluator = Callable[..., Mapping[str, float]]
 """Takes a :class:`~wgtorch.evaluation.past.Past` and options by keyword; gives numbers by name."""
 
 EvaluatorRegistry: Registry[Evaluator] = Registry("evaluator", group="wgtorch.evaluators")
 
-_PROVIDED = {
-    "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
-    "wgtorch.evaluation.revisit": ("revisit",),
-    "wgtorch.evaluation.reruns": ("action_effect", "determinism"),
-    "wgtorch.evaluation.cost": ("cost",),
-    "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4", "narration"),
-}
-for _module, _names in _PROVIDED.items():
-    EvaluatorRegistry.provide(partial(import_module, _module), *_names)
+provide_modules(
+    "wgtorch.evaluators",
+    {
+        "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
+        "wgtorch.evaluation.revisit": ("revisit",),
+        "wgtorch.evaluation.reruns": ("action_effect", "determinism"),
+        "wgtorch.evaluation.cost": ("cost",),
+        "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4", "narration"),
+    },
+)
 
 
 class NotMeasured(WgtorchError):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from importlib import import_module
-
-from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, RewardRegistry
+from wgtorch.core.registry import provide_modules
 
 _OBJECTIVES = {
     "wgtorch.train.objectives.denoising": ("denoising",),
@@ -42,8 +39,6 @@ _DATA = {
 
 def install() -> None:
     """Tells the registries which module provides which name."""
-    for module, names in _OBJECTIVES.items():
-        ObjectiveRegistry.provide(partial(import_module, module), *names)
-    RewardRegistry.provide(partial(import_module, "wgtorch.train.objectives.reward"), "brightness", "label_likelihood")
-    for module, names in _DATA.items():
-        DataRegistry.provide(partial(import_module, module), *names)
+    provide_modules("wgtorch.objectives", _OBJECTIVES)
+    provide_modules("wgtorch.rewards", {"wgtorch.train.objectives.reward": ("brightness", "label_likelihood")})
+    provide_modules("wgtorch.data", _DATA)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
-from importlib import import_module
 from typing import Any, TypeVar
 
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.core.registry import Registry
+from wgtorch.core.registry import Registry, provide_modules
 
 T = TypeVar("T", bound=type)
 OnText = Callable[[int, str | None], None]
@@ -30,15 +28,20 @@ are here, else None. Requests and answers are those of :mod:`~wgtorch.integratio
 Backends: Registry[type[Any]] = Registry("backend of models", group="wgtorch.backends")
 """Backend classes by ``kind/backend``: ``llm/api``, ``vlm/local``. A class is built with the block's source as keywords."""
 
-Backends.provide(partial(import_module, "wgtorch.integrations.api.backends"), *(f"{kind}/api" for kind in KINDS))
-Backends.provide(
-    partial(import_module, "wgtorch.integrations.transformers.backends"),
-    *(f"{kind}/local" for kind in KINDS if kind != "image_generator"),
-    "embedder/static",
+provide_modules(
+    "wgtorch.backends",
+    {
+        "wgtorch.integrations.api.backends": tuple(f"{kind}/api" for kind in KINDS),
+        "wgtorch.integrations.transformers.language": ("llm/local",),
+        "wgtorch.integrations.transformers.vision": ("vlm/local",),
+        "wgtorch.integrations.transformers.embedding": ("embedder/local",),
+        "wgtorch.integrations.transformers.static_embedding": ("embedder/static",),
+        "wgtorch.integrations.transformers.speech": ("speech_to_text/local", "text_to_speech/local"),
+        "wgtorch.integrations.llama_cpp.language": ("llm/llama_cpp",),
+        "wgtorch.integrations.onnx.backends": ("embedder/onnx", "vlm/onnx"),
+        "wgtorch.integrations.diffusers.image_backend": ("image_generator/local",),
+    },
 )
-Backends.provide(partial(import_module, "wgtorch.integrations.llama_cpp.language"), "llm/llama_cpp")
-Backends.provide(partial(import_module, "wgtorch.integrations.onnx.backends"), "embedder/onnx", "vlm/onnx")
-Backends.provide(partial(import_module, "wgtorch.integrations.diffusers.image_backend"), "image_generator/local")
 
 
 def register_backend(*names: str) -> Callable[[T], T]:

@@ -1,20 +1,15 @@
 """Providers of models, by the names that configs use."""
 
-from functools import partial
-from importlib import import_module
-
+from wgtorch.core.registry import provide_modules
 from wgtorch.integrations.api.providers.base import Providers
 
-Providers.provide(
-    partial(import_module, "wgtorch.integrations.api.providers.openai"),
-    "openai",
-    "qwen",
-    "ollama",
-    "vllm",
-    "llama_cpp",
-    "transformers_serve",
+provide_modules(
+    "wgtorch.providers",
+    {
+        "wgtorch.integrations.api.providers.openai": ("openai", "qwen", "ollama", "vllm", "llama_cpp", "transformers_serve"),
+        "wgtorch.integrations.api.providers.anthropic": ("anthropic",),
+        "wgtorch.integrations.api.providers.openai_responses": ("openai_responses",),
+    },
 )
-Providers.provide(partial(import_module, "wgtorch.integrations.api.providers.anthropic"), "anthropic")
-Providers.provide(partial(import_module, "wgtorch.integrations.api.providers.openai_responses"), "openai_responses")
 
 __all__ = ["Providers"]
