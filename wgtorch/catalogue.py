@@ -130,6 +130,49 @@ _OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
     "wgtorch.views": {"wgtorch.report.glance": ("state", "history")},
     "wgtorch.adapter_hooks": {"wgtorch.lora.hook": ("default",)},
     "wgtorch.endpoints": {"wgtorch.serving.remote": ("http",)},
+    "wgtorch.objectives": {
+        "wgtorch.train.objectives.denoising": ("denoising",), "wgtorch.train.objectives.preference": ("dpo",),
+        "wgtorch.train.objectives.consistency": ("lcm",), "wgtorch.train.objectives.policy": ("ddpo",),
+        "wgtorch.train.objectives.reconstruction": ("reconstruction",), "wgtorch.train.objectives.tokens": ("next_token",),
+        "wgtorch.train.objectives.answers": ("answering",), "wgtorch.train.objectives.classification": ("classification",),
+        "wgtorch.train.objectives.world_state": ("world_state",), "wgtorch.train.objectives.reward": ("reward",),
+        "wgtorch.train.scenes.painter": ("scene_painting",), "wgtorch.train.scenes.captioner": ("scene_describing", "scene_reading"),
+        "wgtorch.train.scenes.describer": ("scene_telling",), "wgtorch.train.scenes.upscaling": ("upscaling",),
+        "wgtorch.train.simulation.actions": ("action_reading",), "wgtorch.train.pixel_scenes.describer": ("pixel_scene_describing",),
+        "wgtorch.train.pixel_scenes.painter": ("plan_reading",),
+    },
+    "wgtorch.rewards": {
+        "wgtorch.train.objectives.reward": ("brightness", "label_likelihood"),
+    },
+    "wgtorch.data": {
+        "wgtorch.train.data.synthetic": ("synthetic",), "wgtorch.train.data.tensors": ("tensors",), "wgtorch.train.data.rows": ("rows",),
+        "wgtorch.train.data.image_folder": ("image_folder",), "wgtorch.train.scenes.data": ("scenes", "scene_captions", "scene_episodes"),
+        "wgtorch.train.scenes.upscaling": ("large_scenes",), "wgtorch.train.simulation.actions": ("typed_actions",),
+        "wgtorch.train.simulation.narration": ("narrations",), "wgtorch.train.simulation.readings": ("typed_readings",),
+        "wgtorch.train.pixel_scenes.data": ("pixel_scenes",),
+    },
+    "wgtorch.evaluators": {
+        "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
+        "wgtorch.evaluation.revisit": ("revisit",), "wgtorch.evaluation.reruns": ("action_effect", "determinism"),
+        "wgtorch.evaluation.cost": ("cost",),
+        "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4", "narration"),
+    },
+    "wgtorch.providers": {
+        "wgtorch.integrations.api.providers.openai": ("openai", "qwen", "ollama", "vllm", "llama_cpp", "transformers_serve"),
+        "wgtorch.integrations.api.providers.anthropic": ("anthropic",),
+        "wgtorch.integrations.api.providers.openai_responses": ("openai_responses",),
+    },
+    "wgtorch.backends": {
+        "wgtorch.integrations.api.backends": (
+            "llm/api", "vlm/api", "embedder/api", "image_generator/api", "speech_to_text/api", "text_to_speech/api",
+        ),
+        "wgtorch.integrations.transformers.language": ("llm/local",), "wgtorch.integrations.transformers.vision": ("vlm/local",),
+        "wgtorch.integrations.transformers.embedding": ("embedder/local",),
+        "wgtorch.integrations.transformers.static_embedding": ("embedder/static",),
+        "wgtorch.integrations.transformers.speech": ("speech_to_text/local", "text_to_speech/local"),
+        "wgtorch.integrations.llama_cpp.language": ("llm/llama_cpp",), "wgtorch.integrations.onnx.backends": ("embedder/onnx", "vlm/onnx"),
+        "wgtorch.integrations.diffusers.image_backend": ("image_generator/local",),
+    },
 }  # fmt: skip
 
 

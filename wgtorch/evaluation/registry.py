@@ -6,23 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from wgtorch.core.errors import WgtorchError
-from wgtorch.core.registry import Registry, provide_modules
+from wgtorch.core.registry import Registry
 
 Evaluator = Callable[..., Mapping[str, float]]
 """Takes a :class:`~wgtorch.evaluation.past.Past` and options by keyword; gives numbers by name."""
 
 EvaluatorRegistry: Registry[Evaluator] = Registry("evaluator", group="wgtorch.evaluators")
-
-provide_modules(
-    "wgtorch.evaluators",
-    {
-        "wgtorch.evaluation.agreement": ("intent_outcome", "artifacts_description", "recipe_picture"),
-        "wgtorch.evaluation.revisit": ("revisit",),
-        "wgtorch.evaluation.reruns": ("action_effect", "determinism"),
-        "wgtorch.evaluation.cost": ("cost",),
-        "wgtorch.evaluation.simulation": ("contradictions", "caused", "new_facts", "distinct_4", "narration"),
-    },
-)
 
 
 class NotMeasured(WgtorchError):

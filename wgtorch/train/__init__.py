@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from wgtorch.train.data import Data
 from wgtorch.train.objective import Objective, Step
 from wgtorch.train.recording import forward_outputs
-from wgtorch.train.registered import install as _install
 from wgtorch.train.registries import register_data, register_objective, register_optimizer, register_reward, register_schedule
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ __all__ = [
     "register_schedule",
     "forward_outputs",
 ]
-
-_install()
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.core.registry import Registry, provide_modules
+from wgtorch.core.registry import Registry
 
 T = TypeVar("T", bound=type)
 OnText = Callable[[int, str | None], None]
@@ -27,21 +27,6 @@ are here, else None. Requests and answers are those of :mod:`~wgtorch.integratio
 """
 Backends: Registry[type[Any]] = Registry("backend of models", group="wgtorch.backends")
 """Backend classes by ``kind/backend``: ``llm/api``, ``vlm/local``. A class is built with the block's source as keywords."""
-
-provide_modules(
-    "wgtorch.backends",
-    {
-        "wgtorch.integrations.api.backends": tuple(f"{kind}/api" for kind in KINDS),
-        "wgtorch.integrations.transformers.language": ("llm/local",),
-        "wgtorch.integrations.transformers.vision": ("vlm/local",),
-        "wgtorch.integrations.transformers.embedding": ("embedder/local",),
-        "wgtorch.integrations.transformers.static_embedding": ("embedder/static",),
-        "wgtorch.integrations.transformers.speech": ("speech_to_text/local", "text_to_speech/local"),
-        "wgtorch.integrations.llama_cpp.language": ("llm/llama_cpp",),
-        "wgtorch.integrations.onnx.backends": ("embedder/onnx", "vlm/onnx"),
-        "wgtorch.integrations.diffusers.image_backend": ("image_generator/local",),
-    },
-)
 
 
 def register_backend(*names: str) -> Callable[[T], T]:
