@@ -11,7 +11,7 @@ from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article
 from wgtorch.blocks.simulation.matching import find
 from wgtorch.blocks.simulation.memory import DULL, knows
-from wgtorch.blocks.simulation.verbs.rules import VerbRule, Verdict, arrive, refused, spend, verb, whereabouts
+from wgtorch.blocks.simulation.verbs.rules import VerbRule, Verdict, arrive, nobody_has, refused, spend, verb, whereabouts
 from wgtorch.blocks.simulation.verbs.travel import open_ways
 
 
@@ -202,10 +202,4 @@ def beg(draft: Draft, actor: str, action: Action) -> Verdict:
                 draft.feel(other, actor, -1)
                 draft.feel(actor, other, 2)
                 return draft.close(actor, action, "done", target=name, got=name, giver=other)
-    return refused(
-        draft,
-        actor,
-        action,
-        f"nobody at {here} has {with_article(said) if (said := bare(action.target)) else 'anything of the kind'}",
-        said or None,
-    )
+    return nobody_has(draft, actor, action)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
+from wgtorch.blocks.simulation.lexicon import bare, with_article
 from wgtorch.blocks.simulation.places import direction_of, way
 from wgtorch.blocks.simulation.seasons import HOURS_OF_A_PASS, later
 from wgtorch.core.registry import Registry
@@ -69,3 +70,9 @@ def whereabouts(draft: Draft, who: str) -> str:
     if not draft.characters[who]["present"]:
         return f"{who} has left the land"
     return f"{who} is not here but at {draft.place_of(who)}"
+
+
+def nobody_has(draft: Draft, actor: str, action: Action) -> Verdict:
+    """A verdict on what nobody here carries."""
+    said, here = bare(action.target), draft.place_of(actor)
+    return refused(draft, actor, action, f"nobody at {here} has {with_article(said) if said else 'anything of the kind'}", said or None)

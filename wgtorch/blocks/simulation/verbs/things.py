@@ -9,7 +9,7 @@ from wgtorch.blocks.simulation.action import Action
 from wgtorch.blocks.simulation.ledger import Draft
 from wgtorch.blocks.simulation.lexicon import bare, named_in, with_article, words
 from wgtorch.blocks.simulation.matching import carried, find, lying, person
-from wgtorch.blocks.simulation.verbs.rules import Verbs, Verdict, refused, spend, verb, whereabouts
+from wgtorch.blocks.simulation.verbs.rules import Verbs, Verdict, nobody_has, refused, spend, verb, whereabouts
 
 
 @verb("take")
@@ -115,13 +115,7 @@ def steal(draft: Draft, actor: str, action: Action) -> Verdict:
                 draft.feel(other, actor, -4)
                 draft.mood(other, "angry")
                 return draft.close(actor, action, "done", target=name, stolen=name, victim=other)
-    return refused(
-        draft,
-        actor,
-        action,
-        f"nobody at {here} has {with_article(said) if (said := bare(action.target)) else 'anything of the kind'}",
-        said or None,
-    )
+    return nobody_has(draft, actor, action)
 
 
 @verb("trade")
