@@ -1,4 +1,4 @@
-"""Text to condition: the words of a prompt, and the distribution over every attribute of a scene that they give."""
+"""Text to condition: the words of a prompt, the distribution over every attribute of a scene that they give, and what they leave open."""
 
 from __future__ import annotations
 
@@ -169,3 +169,27 @@ def condition_from_labels(labels: Tensor) -> Tensor:
     """The embedding [B, 7, 8] that says exactly `labels` [B, 7] (indices of values; -1 is unspecified)."""
     sizes = torch.tensor([len(values) for values in ATTRIBUTES.values()], device=labels.device)
     return nn.functional.one_hot(torch.where(labels < 0, sizes, labels), CONDITION_WIDTH).float()
+
+
+@register_block("conditioner/scene_rest")
+class SceneRest(Block):
+    """Fills what one embedding leaves open with what another says: "at night" of a picture of a castle by day is the castle at night.
+
+    The probability of "unspecified" in each token is spread as the same token of ``rest`` is, so gradients pass through both.
+    """
+
+    uses_global_rng = False
+    inputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("B", 7, 8), description="the scene that leaves something open"),
+        "rest": Port(dtype="embedding", description="the scene that says what is left open [B or 1, 7, 8]"),
+    }
+    outputs: Mapping[str, Any] = {
+        "embedding": Port(dtype="embedding", shape=("B", 7, 8), description="the first scene, what it left open filled from the second")
+    }
+
+    def forward(self, embedding: Tensor, rest: Tensor) -> Tensor:
+        """``embedding`` [B, 7, 8] of ``embedding`` and ``rest``, each [B or 1, 7, 8]."""
+        places = torch.tensor([len(values) for values in ATTRIBUTES.values()], device=embedding.device).view(1, -1, 1)
+        open_share = embedding.gather(-1, places.expand(embedding.shape[0], -1, -1))
+        said = torch.scatter(embedding, -1, places.expand(embedding.shape[0], -1, -1), 0.0)
+        return said + open_share * rest
