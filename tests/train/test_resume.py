@@ -17,7 +17,7 @@ pytest.importorskip("lightning")
 
 from lightning.pytorch import Callback
 
-from tests.train.toys import FLOW, PICTURES, Linear, backbone, chain, losses, run_settings
+from tests.train.toys import FLOW, PICTURES, Distance, Linear, backbone, chain, losses, run_settings
 from wgtorch import Block, Graph
 from wgtorch.core.errors import CheckpointError, ConfigError, TrainingError
 from wgtorch.train.fitting import fit
@@ -256,3 +256,44 @@ def test_another_number_of_accumulated_batches_is_refused_in_their_midst(tmp_pat
     assert read_training(middle)["gradients"]
     with pytest.raises(TrainingError, match=r"in the middle of an accumulation of 2 batches, and trainer.accumulate_grad_batches is 3"):
         fit(target(), run_settings(**plain, trainer={"max_steps": 4, "accumulate_grad_batches": 3}), tmp_path / "second", resume=middle)
+
+
+class Judged(Distance):
+    """A distance whose validation is told: by step, else 9."""
+
+    def __init__(self, told: dict[int, float], trainer: list[Any]) -> None:
+        super().__init__()
+        self.told, self.trainer = told, trainer
+
+    def forward(self, target: Block, batch: Any, step: Any) -> Any:
+        loss = super().forward(target, batch, step)
+        return loss if step.training else loss * 0 + self.told.get(self.trainer[0].global_step, 9.0)
+
+
+class Sees(Callback):
+    def __init__(self, into: list[Any]) -> None:
+        self.into = into
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.into[:] = [trainer]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("same_folder", [False, True])
+def test_the_best_is_that_of_the_whole_training_and_a_number(keep: int, same_folder: bool, tmp_path: Path) -> None:
+    def run(steps: int, where: str, resume: Path | None = None) -> Path:
+        seen: list[Any] = []
+        told = {2: float("nan"), 4: 1.0, 8: 2.0}
+        trainer = {"max_steps": steps, "val_check_interval": 2, "num_sanity_val_steps": 0}
+        settings = run_settings(trainer=trainer, checkpoint={"every": 2, "keep": keep}, ema=None, callbacks=[Sees(seen)])
+        settings["objective"], settings["optimizer"] = Judged(told, seen), {"type": "sgd", "lr": 0.05}
+        fit(target(), settings, tmp_path / where, resume=resume)
+        return tmp_path / where
+
+    first = run(2, "first")
+    assert not (first / "checkpoints/best").exists(), "what is no number is no best"
+    assert read_training(run(4, "first") / "checkpoints/best")["global_step"] == 4
+    second = run(8, "first" if same_folder else "second", first)
+    assert read_training(second / "checkpoints/best")["global_step"] == 4
+    assert read_training(first / "checkpoints/best")["global_step"] == 4, "it stays where it was"
+    assert list(losses(second)) == list(range(0 if same_folder else 4, 8))

@@ -29,7 +29,7 @@ from wgtorch.train.data.base import Data
 from wgtorch.train.export import Export
 from wgtorch.train.folders import BestCheckpoint, CheckpointFolders, LastCheckpoint, checkpoint_in, read_training
 from wgtorch.train.interrupts import Interrupts, begin_worker
-from wgtorch.train.loggers import log_settings, loggers_of
+from wgtorch.train.loggers import keep_metrics, log_settings, loggers_of, metrics_in
 from wgtorch.train.objective import Objective
 from wgtorch.train.patterns import blocks_at, check_patterns, matches, patterns_of
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build, built_from, check_arguments, check_numbers
@@ -117,10 +117,13 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     start = None if resume is None else checkpoint_in(resume)
     folder.mkdir(parents=True, exist_ok=True)
     held_out = data.validation() is not None
+    metrics = metrics_in(folder)
     with _quiet():
         interrupts = Interrupts()
         trainer = make_trainer(trainable, settings, folder, held_out=held_out, interrupts=interrupts)
         _end_by_steps(trainer, data, seed, start)
+        if start is not None:
+            keep_metrics(trainer.loggers[0], metrics, read_training(start)["global_step"])
         log_settings(trainer.loggers, {key: value for key, value in settings.items() if key != "callbacks"})
         with interrupts.heard(trainer):
             trainer.fit(trainable, datamodule=_Loaders(data, seed, held_out), ckpt_path=start)

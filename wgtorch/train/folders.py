@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from wgtorch.core.checkpoint.atomic import recovered
+from wgtorch.core.checkpoint.atomic import recovered, write_folder
 from wgtorch.core.checkpoint.save import save_checkpoint
 from wgtorch.core.errors import CheckpointError, ConfigError, suggest
 from wgtorch.core.kinds import describe
@@ -183,6 +184,7 @@ class BestCheckpoint(_Folder):
     def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
         timing: dict[str, Any] = {"save_on_train_epoch_end": False} if every is None else {"every_n_train_steps": every}
         super().__init__(folder, "best" if keep == 1 else "best-{step:06d}", keep=keep, monitor=monitor, mode=mode, **timing)
+        self._told: dict[str, Any] | None = None
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
@@ -198,6 +200,27 @@ class BestCheckpoint(_Folder):
             self._check_monitor(trainer.callback_metrics)
         super().on_validation_end(trainer, pl_module)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Finds what was validated after the checkpoint to go on with was written, and at the same step: its best says so."""
+        with suppress(CheckpointError):
+            found = read_training(Path(str(trainer.ckpt_path)).parent / "best")
+            if found["global_step"] <= checkpoint["global_step"]:
+                self._told = found["callbacks"].get(self.state_key)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What was best before the training was stopped counts, also where that run has another folder."""
+        told, known = self._told, state_dict.get("best_model_score")
+        if told is not None and (known is None or (told["best_model_score"] < known) == (self.mode == "min")):
+            state_dict = told
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Any = None) -> bool:
+        """Whether a value is among the best; what is no number never is."""
+        if not trainer.strategy.reduce_boolean_decision(current is None or bool(torch.as_tensor(current).isfinite())):
+            _log.warning("%s is %s after %s steps, which is never the best", self.monitor, current, trainer.global_step)
+            return False
+        return super().check_monitor_top_k(trainer, current)
+
     def _check_monitor(self, logged: Mapping[str, Any]) -> None:
         if self.monitor not in logged:
             raise ConfigError(f"checkpoint.monitor: {self.monitor!r} is never logged; {suggest(str(self.monitor), sorted(logged))}")
@@ -205,6 +228,12 @@ class BestCheckpoint(_Folder):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not self.best_model_path:
             _log.info("no best checkpoint: %s was not looked at before the training ended", self.monitor)
+            return
+        best, own = Path(self.best_model_path).absolute(), Path(str(self.dirpath)).absolute()
+        if own not in best.parents and best.is_dir() and trainer.is_global_zero:  # of the run before this one
+            write_folder(own / best.name, lambda folder: shutil.copytree(best, folder, dirs_exist_ok=True))
+            self.best_model_path = str(own / best.name)
+            self._lead(trainer)
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._remove_checkpoint(trainer, filepath)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,20 @@ def loggers_of(settings: Any, folder: Path) -> list[Logger]:
         if logger is not None:
             found.append(logger)
     return found
+
+
+def metrics_in(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``metrics.csv`` in a run's folder, which its next logger begins anew."""
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: value for name, value in row.items() if name and value} for row in csv.DictReader(file)]
+
+
+def keep_metrics(logger: Any, rows: Sequence[Mapping[str, str]], step: int) -> None:
+    """Has the CSV logger of a run that goes on in its own folder write again what it logged before a step."""
+    logger.experiment.metrics += [dict(row) for row in rows if row.get("step", "").isdecimal() and int(row["step"]) < step]
 
 
 def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None:
