@@ -255,6 +255,33 @@ def guided() -> Graph:
     return graph
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_level_that_draws_inside_a_compiled_loop_draws_what_it_did(levels: int) -> None:
+    """What an inner level's blocks draw is keyed by their own places, however deep, whether the loop around them is compiled or not."""
+
+    def looped() -> Graph:
+        inner = chain(Pump(), Affine(4, seed=1))
+        for depth in range(levels - 1):
+            outer = Graph(f"outer{depth}")
+            outer.add_node(inner, "inner")
+            outer.infer_exposed_ports()
+            inner = outer
+        graph = Graph("g", metadata={"num_loop_steps": 3})
+        graph.add_node(inner, "body", auto_connect=False)
+        graph.add_node(Affine(4, seed=2), "after", auto_connect=False)
+        graph.add_edge("body.y", "after.x")
+        graph.add_edge("after.y", "body.x")
+        graph.expose_input("body", "x", "x")
+        graph.expose_output("after", "y", "y")
+        return graph
+
+    plain, compiled = looped(), looped()
+    compiled.compile(backend="aot_eager")
+    x = torch.zeros(2, 4)
+    for seed in (7, [1, 2]):
+        torch.testing.assert_close(compiled.run({"x": x}, seed=seed)["y"], plain.run({"x": x}, seed=seed)["y"])
+
+
 def test_an_input_that_comes_and_goes(latent: Tensor) -> None:
     """What is absent in the first run is heard of in the second; the interval of guidance is told by a tensor."""
     eager, graph, seen = guided(), guided(), EagerAndRecordGraphs()

@@ -299,6 +299,9 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
         when the loop runs first, which then takes as long as compiling does; ``run`` and the plain call alike use it. Callbacks
         are told of turns and not of the nodes inside compiled bodies. Neither the config nor the ``state_dict`` knows of it.
 
+        What is compiled as one draws from PyTorch's generator by the key of its first node, so such draws follow the seed and are others
+        than without compiling; blocks that take ``rng``, and levels that hold one, are called as they are, and draw the same.
+
         Weights stay inputs of what is compiled, so what ``load_state_dict`` brings counts from the next turn on. Inductor's freezing
         makes constants of them: PyTorch 2.13 takes no notice of it in ``options``, only of ``torch._inductor.config.freezing`` when
         the loop first runs, without gradients. What is loaded after that is not seen, and nothing says so: call this once more.

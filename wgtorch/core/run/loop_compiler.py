@@ -197,7 +197,8 @@ def _stays_out(composite: ExecutorHost, step: Step) -> bool:
     if not isinstance(step, Call):
         return step.is_async
     child = composite.nodes._modules[step.key]
-    stays_in = getattr(child, "compiles", True) and getattr(child, "compiles_alone", True) and not getattr(child, "wants_rng", False)
+    draws = any(getattr(part, "wants_rng", False) for part in child.modules())  # a level has no rng of its own, what is in it may
+    stays_in = getattr(child, "compiles", True) and getattr(child, "compiles_alone", True) and not draws
     return step.is_async or not stays_in or bool(step.routes or step.behind)  # which is called depends on values
 
 
