@@ -160,3 +160,30 @@ def test_pictures_with_captions(tmp_path: Path) -> None:
     image = data.validation()[0]["image"]
     assert image.shape == (3, 8, 8)
     torch.testing.assert_close(image[:, 4, 4], torch.tensor([1.0, 0.0, 1.0]))
+
+
+class Draws(Data):
+    """Items that draw for themselves, which they should not."""
+
+    def train(self) -> Any:
+        return DrawnItems()
+
+
+class DrawnItems(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"x": torch.rand(())}
+
+
+def test_what_items_draw_in_workers_is_of_the_seed_and_the_place() -> None:
+    def drawn(seed: int, place: tuple[int, int]) -> list[float]:
+        loader = Draws(batch_size=2, workers=1).loaders(seed=seed)[0]
+        loader.load_state_dict({"epoch": place[0], "position": place[1]})
+        return [value for batch in loader for value in batch["x"].tolist()]
+
+    first = drawn(0, (0, 0))
+    assert first == drawn(0, (0, 0))
+    others = [drawn(1, (0, 0)), drawn(0, (1, 0)), drawn(0, (0, 1))]
+    assert all(set(first).isdisjoint(other) for other in others)

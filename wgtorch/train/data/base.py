@@ -164,6 +164,8 @@ class Batches(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.position >= len(self):
             self.epoch, self.position = self.epoch + 1, 0
+        # Of the seed and the place, for items that draw for themselves in workers: the same ones would come for every seed, and again.
+        self.generator.manual_seed(key_to_seed(self.order.seed, "workers", self.epoch, self.position))
         for batch in super().__iter__():
             self.position += 1
             yield batch
