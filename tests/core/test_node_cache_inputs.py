@@ -246,3 +246,29 @@ def test_variables_of_the_environment_are_seen_where_ones_own_code_reads_them(mo
         found.append(graph.run({"x": 1}, cache=cache)["y"])
         plain.run({"x": types.SimpleNamespace(k=1)}, cache=cache)
     assert found == ["sea", "hill", "sea", "hill"] and (block.calls, other.calls) == (2, 1)
+
+
+class _Table(Block):
+    outputs = {"y": "any"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Any = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = self.table
+        while type(held) is list:
+            held = held[-1]
+        return x * float(held[0])
+
+
+@pytest.mark.parametrize("wrapped", [lambda item: [0] * 5000 + [item], lambda item: [[[[[[[[item]]]]]]]]], ids=["long", "deep"])
+def test_arrays_of_the_same_bytes_differ_in_long_and_deep_lists(wrapped: Callable[[Any], Any]) -> None:
+    block, cache, x = _Table(), NodeCache(), torch.ones(1)
+    graph = Graph("g")
+    graph.add_node(block, "b")
+    graph.infer_exposed_ports()
+    for kind in (np.int32, np.float32):
+        block.table = wrapped(np.array([1], dtype=np.int32).view(kind))
+        assert torch.equal(graph.run({"x": x}, cache=cache)["y"], graph.run({"x": x})["y"])
+    assert cache.stats.hits == 0

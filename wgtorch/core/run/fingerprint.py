@@ -42,6 +42,7 @@ _LARGE = 64 * 2**20
 """Bytes of a block's weights beyond which a cache in memory tells them apart by object and version, without reading them."""
 _LARGE_OBJECT = 2**16
 """Bytes beyond which an object that is no tensor, such as a tokenizer, is read once and then told by being the same one."""
+_CONTAINERS = frozenset((list, tuple, dict))
 _DEEP, _MOST = 6, 4096
 _EMPTY = frozenset(("builtins", "_thread", "threading", "_weakref", "weakref"))
 """Modules whose objects without attributes hold nothing that a result depends on, such as locks."""
@@ -217,8 +218,8 @@ class Fingerprints:
             return list(found.items())
         if isinstance(value, type):
             return self._code_digest(value) or name_of(value)
-        if kind in (list, tuple, dict) and (len(value) > _MOST or depth >= _DEEP):
-            with contextlib.suppress(ValueError):  # something in it is not plain
+        if kind in _CONTAINERS and (len(value) > _MOST or depth >= _DEEP) and _is_plain(value):
+            with contextlib.suppress(ValueError):  # it is too deep
                 return _Digest(digest_of(marshal.dumps(value, 2)))
         if depth >= 10 * _DEEP:
             raise NoDigest(f"{name_of(kind)} lies inside of more than {depth} others, or of itself")
@@ -302,6 +303,21 @@ def is_looked_at(module: nn.Module) -> bool:
     """True where other code than its class's may read what the calls of a module write."""
     own = module.__dict__
     return bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own)
+
+
+def _is_plain(value: Any) -> bool:
+    """True for lists and mappings of plain values, however deep; what has a buffer, as an array, is more than its bytes."""
+    seen, todo = {id(value)}, [value]
+    while todo:
+        held = todo.pop()
+        for item in (*held, *held.values()) if type(held) is dict else held:
+            if type(item) in _PLAIN or id(item) in seen:
+                continue
+            if type(item) not in _CONTAINERS:
+                return False
+            seen.add(id(item))
+            todo.append(item)
+    return True
 
 
 class _Inside(threading.local):
