@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,3 +38,23 @@ def test_one_that_walks_no_flow_is_refused_by_name(solver: str, words: str) -> N
         Graph.from_template("text_to_image", steps=2).set_solver(solver)
     with pytest.raises(ConfigError, match="empty has no node schedule, solver; expected both, or a solver/flow_... alone"):
         Graph("empty").set_solver(solver)
+
+
+def test_a_scheduler_that_does_not_walk_what_the_model_predicts_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from tests.integrations.diffusers import tiny
+
+    painter = Graph.from_diffusers(tiny.stable_diffusion(tmp_path))
+    film = Graph.from_diffusers(tiny.wan(), task="text_to_video")  # its settings have use_flow_sigmas, which DDIM's do not know
+    for graph, solver, words in (
+        (painter, "FlowMatchEulerDiscreteScheduler", "walks a flow and does not fit a model of diffusion"),
+        (film, "DDIMScheduler", "does not fit a model that predicts a flow"),
+        (film, "LCMScheduler", "does not fit a model that predicts a flow"),
+    ):
+        before = graph.nodes["solver"]
+        with pytest.raises(ConfigError, match=rf"set_solver: {solver} {words}"):
+            graph.set_solver(solver)
+        assert graph.nodes["solver"] is before
+    film.set_solver("solver/dpmpp_2m")
+    painter.set_solver("EulerDiscreteScheduler")

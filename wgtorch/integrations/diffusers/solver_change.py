@@ -55,7 +55,8 @@ def set_solver(graph: Graph, solver: str, **config: Any) -> None:
     taken = made.from_config(make_scheduler(now, said).config, **{**more, **config}).config
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in taken.items() if not key.startswith("_")}
     steps = own.config["num_steps"]
-    schedule, walk = blocks_for(name, plain, steps, is_flow=is_flow or None, is_even=is_even, patch=walks.config.get("patch", 1))
+    patch = walks.config.get("patch", 1)
+    schedule, walk = blocks_for(name, plain, steps, is_flow=is_flow, is_even=is_even, patch=patch, asked_by="set_solver")
     wrapped = [block.block_type == "schedule/diffusers" for block in (own, schedule)]
     if wrapped[0] != wrapped[1] and (is_even or plain.get("use_dynamic_shifting") or any(node in graph.nodes for node in _IN_BETWEEN)):
         raise ConfigError(

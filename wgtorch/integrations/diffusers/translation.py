@@ -7,7 +7,8 @@ from typing import Any
 
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.errors import ConfigError, suggest
-from wgtorch.integrations.diffusers.schedulers import default_settings
+from wgtorch.core.signature import takes_argument
+from wgtorch.integrations.diffusers.schedulers import default_settings, scheduler_class
 from wgtorch.integrations.diffusers.settings import PREDICTIONS, SEQUENCES, Settings, Unknown, translated
 
 _EULER = "FlowMatchEulerDiscreteScheduler"
@@ -29,6 +30,7 @@ def blocks_for(
     is_flow: bool | None = None,
     is_even: bool = False,
     patch: int = 1,
+    asked_by: str = "from_diffusers",
 ) -> tuple[Block, Block]:
     """(schedule, solver) that walk as a scheduler of diffusers does.
 
@@ -39,13 +41,14 @@ def blocks_for(
         is_flow: what the model that it is for predicts is a flow; of any model where left out.
         is_even: the pipeline asks for even sigmas, instead of the scheduler's own (Flux).
         patch: the pipeline steps latents as patches of this side in a row (Flux), which a scheduler that draws noise may tell.
+        asked_by: who asks, for messages.
 
     Raises:
         UnknownNameError: diffusers has no such scheduler.
         ConfigError: it does not fit the model, or knows no such prediction.
     """
     settings = Settings(scheduler, config)
-    _check_fit(scheduler, config, is_flow)
+    _check_fit(scheduler, config, is_flow, asked_by)
     try:
         if scheduler in _FLOWS:
             kind, name, schedule, solver = "flow", *_flow(scheduler, settings, is_even)
@@ -66,21 +69,23 @@ def told_eta(solver: Block) -> tuple[Block, dict[str, Any]]:
     return solver, {"eta": 0.0}
 
 
-def _check_fit(scheduler: str, config: Mapping[str, Any], is_flow: bool | None) -> None:
+def _check_fit(scheduler: str, config: Mapping[str, Any], is_flow: bool | None, asked_by: str) -> None:
     prediction = config.get("prediction_type", PREDICTIONS[0])
     if prediction not in PREDICTIONS:
         raise ConfigError(
-            f"from_diffusers: {scheduler}.prediction_type: found {prediction!r}, expected one of {', '.join(PREDICTIONS)}; "
+            f"{asked_by}: {scheduler}.prediction_type: found {prediction!r}, expected one of {', '.join(PREDICTIONS)}; "
             f"{suggest(prediction, PREDICTIONS)}"
         )
-    if is_flow is True and not (scheduler.startswith("Flow") or config.get("use_flow_sigmas")):
+    init: Any = scheduler_class(scheduler).__init__  # type: ignore[misc]
+    walks_flow = config.get("use_flow_sigmas") and takes_argument(init, "use_flow_sigmas")  # of another scheduler's, it does nothing
+    if is_flow is True and not (scheduler.startswith("Flow") or walks_flow):
         raise ConfigError(
-            f"from_diffusers: {scheduler} does not fit a model that predicts a flow; expected FlowMatchEulerDiscreteScheduler, "
+            f"{asked_by}: {scheduler} does not fit a model that predicts a flow; expected FlowMatchEulerDiscreteScheduler, "
             "or another that walks a flow's sigmas (use_flow_sigmas)"
         )
     if is_flow is False and scheduler.startswith("Flow"):
         raise ConfigError(
-            f"from_diffusers: {scheduler} walks a flow and does not fit a model of diffusion; "
+            f"{asked_by}: {scheduler} walks a flow and does not fit a model of diffusion; "
             "expected DDIMScheduler, EulerDiscreteScheduler, or another of their kind"
         )
 
