@@ -229,3 +229,40 @@ def test_without_a_look_at_hooks_draws_of_such_regions_are_refused(x: Tensor, mo
     graph.nodes["n"].compute = again
     with pytest.raises(StructureError, match="wants PyTorch 2.7"):
         graph.run({"x": x}, seed=3, training=True)
+
+
+class Counted(Block):
+    """A layer behind a BatchNorm, and how often it was called in training."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls = self.calls + 1
+        return self.layer(self.norm(x))
+
+
+def test_buffers_are_moved_by_the_first_time_alone() -> None:
+    states = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        graph = Graph("loop", metadata={"num_loop_steps": 3})
+        graph.add_node(Counted(), "a", auto_connect=False)
+        graph.add_node(Mix(), "b", auto_connect=False)
+        graph.add_edge("a.y", "b.x")
+        graph.add_edge("b.y", "a.x")
+        graph.expose_input("a", "x")
+        graph.expose_output("b", "y")
+        graph.gradient_checkpointing(again)
+        graph.train()
+        graph(x=torch.randn(5, WIDTH))["y"].square().mean().backward()
+        assert graph.find("b").calls == (6 if again else 3)  # type: ignore[union-attr]
+        states.append({**graph.state_dict(), **{name: value.grad for name, value in graph.named_parameters()}})
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=0)
+    assert states[1]["nodes.a.calls"] == 3

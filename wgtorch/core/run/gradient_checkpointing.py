@@ -6,7 +6,8 @@ number of turns, at the price of a second forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -70,7 +71,7 @@ class Recomputed:
             if next(times) == 0:
                 return turn(run, *values)
             assert self.modes is not None
-            with restore_modes(self.root, self.modes), serving(run is not None and run.key is not None):
+            with restore_modes(self.root, self.modes), serving(run is not None and run.key is not None), _same_buffers(self.modes):
                 return turn(None if run is None else _again(run), *values)
 
         return adapter_hook.hook.preserve(told)
@@ -79,6 +80,24 @@ class Recomputed:
 def _modes(composite: ExecutorHost, loop: Loop) -> list[tuple[Any, bool]]:
     children = {id(child): child for child in (composite.nodes[node] for node in loop.nodes)}
     return [(module, module.training) for child in children.values() for module in child.modules()]
+
+
+@contextmanager
+def _same_buffers(modes: Sequence[tuple[Any, bool]]) -> Iterator[None]:
+    """Leaves buffers of what trains as they were: statistics of a BatchNorm, and counters, were moved by the first time already."""
+    held = [
+        (module, name, buffer, buffer.detach().clone())
+        for module, is_training in modes
+        if is_training
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in held:
+            buffer.data.copy_(value)  # past the version counter: what backward saved of it stays good
+            module._buffers[name] = buffer
 
 
 def _again(run: RunContext) -> RunContext:
