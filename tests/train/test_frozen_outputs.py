@@ -238,3 +238,14 @@ def test_layers_of_a_unet_are_computed_again_where_that_is_asked_for(tmp_path: P
         assert graph.nodes["backbone"].model.is_gradient_checkpointing is again
     for mine, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, expected)
+
+
+def test_weights_that_are_given_other_memory_are_others() -> None:
+    kept, weight = FrozenOutputs(), torch.nn.Parameter(torch.ones(3))
+    first = kept.weights_of([weight])
+    weight.data = torch.zeros(3)
+    second = kept.weights_of([weight])
+    assert first != second
+    with torch.no_grad():
+        weight.add_(1)
+    assert kept.weights_of([weight]) == first

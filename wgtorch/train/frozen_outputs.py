@@ -42,7 +42,7 @@ class FrozenOutputs:
         """Samples that were computed."""
         self._kept: OrderedDict[str, _Tensors] = OrderedDict()
         self._bytes = 0
-        self._weights: dict[tuple[int, ...], tuple[list[Tensor], list[int], str]] = {}
+        self._weights: dict[tuple[int, ...], tuple[list[Tensor], list[tuple[int, int]], str]] = {}
 
     def get(self, key: str, compute: Callable[[], Mapping[str, Tensor]], device: torch.device) -> _Tensors:
         """The tensors of a key, on a device; computed, without gradients, where they are not known."""
@@ -62,9 +62,9 @@ class FrozenOutputs:
         return {name: value.to(device, non_blocking=True) for name, value in found.items()}
 
     def weights_of(self, tensors: list[Tensor]) -> str:
-        """A hash of models' weights (:func:`tensors_of`), told anew where one of them was changed in place."""
+        """A hash of models' weights (:func:`tensors_of`), told anew where one of them was changed in place, or has other memory."""
         which = tuple(id(tensor) for tensor in tensors)
-        versions = [tensor._version for tensor in tensors]
+        versions = [(tensor._version, tensor.data_ptr()) for tensor in tensors]  # data = other leaves the version
         known = self._weights.get(which)
         if known is None or known[1] != versions:
             known = self._weights[which] = (tensors, versions, content_hash(*tensors))  # the tensors, so that no other gets their id
