@@ -413,7 +413,7 @@ def test_stopping_between_stages():
     with pytest.raises(RunCancelled, match="the run was cancelled before .* of tiny"):
         world.run(num_steps=2, seed=1, cancelled=cancelled)
     with pytest.raises(RunTimeoutError, match="time limit passed before .* of tiny"):
-        world.run(timeout=-1)
+        world.run(timeout=0)
     world.run(num_steps=2 - world.life.passes)
     assert_same(record_of(world), record_of(whole))
 

@@ -301,7 +301,7 @@ def test_it_can_be_stopped():
     with pytest.raises(RunCancelled, match="cancelled before plan/p/p of architect"):
         architect().run(State(intent="x"), cancelled=lambda: True)
     with pytest.raises(RunTimeoutError, match="time limit passed before plan/p/p of architect"):
-        architect().run(State(intent="x"), timeout=-1.0)
+        architect().run(State(intent="x"), timeout=0)
 
 
 def test_a_dry_run_runs_nothing():
@@ -486,3 +486,18 @@ def test_an_option_that_there_is_not_is_named():
     stage = Stage("s")
     with pytest.raises(TypeError, match=r"s: run\(\) has no option 'timeut'; did you mean 'timeout'"):
         stage.run(State(intent="a"), timeut=1)
+
+
+def test_a_condition_stands_where_it_is_asked_and_nowhere_else() -> None:
+    graph, pipeline = chain(Scale(2.0)), as_pipeline(chain(Affine()))
+    for level in (graph, pipeline):
+        (node,) = level.nodes
+        with pytest.raises(StructureError, match=rf"{level.block_id}/{node}: condition=.*a {level.level} has no State to ask"):
+            level.configure_node(node, condition="complete")
+        assert level.node_specs[node].condition is None
+    with pytest.raises(StructureError, match="no State to ask"):
+        Graph("g").add_node(Scale(2.0), "it", condition=["intent"])
+    with pytest.raises(StructureError, match="no State to ask"):
+        Pipeline("p").add_graph(graph, "it", condition=["intent"])
+    with pytest.raises(StateError, match="s/it: unknown condition 'nonsense'"):
+        Stage("s", role="s").add_pipeline(pipeline, "it", condition="nonsense")

@@ -298,6 +298,9 @@ class Stage(Composite):
         """Why the stage would be skipped for this state, or None."""
         return unmet(self._condition, state)
 
+    def _node_condition(self, condition: Any, where: str) -> Any:
+        return check_condition(condition, where)
+
     def skip_reason(self, node: Node, run: RunContext | None) -> str | None:
         if node.condition is None or run is None or run.state is None:
             return None

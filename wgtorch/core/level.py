@@ -220,6 +220,8 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
 
     def _node(self, node_id: str, child: Block, place: Mapping[str, Any]) -> Node:
         place = check_place(place, f"{self.block_id}/{node_id}")
+        if "condition" in place:
+            place["condition"] = self._node_condition(place["condition"], f"{self.block_id}/{node_id}")
         spec = child.get_input_spec() if place["map"] or place.get("inputs") else {}
         for name in [*place["map"], *place.get("inputs", {})]:
             if name not in spec:
@@ -228,6 +230,13 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
             check = now_building().pool is None
             place["adapter"] = adapter_hook.hook.resolve(place["adapter"], child, f"{self.block_id}/{node_id}", check=check)
         return Node(node_id, **place)
+
+    def _node_condition(self, condition: Any, where: str) -> Any:
+        """A place's condition, checked; levels that have a State at hand when they run take one."""
+        raise StructureError(
+            f"{where}: condition={condition!r}; expected none, since a {self.level} has no State to ask. A stage and the pipelines in it "
+            "have conditions (Stage.set_execution_condition); inside of a graph a block that names routes decides what runs"
+        )
 
     def _free_id(self, wish: str) -> str:
         wish = (
