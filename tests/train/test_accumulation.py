@@ -16,12 +16,13 @@ pytest.importorskip("lightning")
 import lightning.pytorch as pl
 
 from tests.train.toys import QUIET, Distance, LanguageModel, Linear, Numbers, chain, losses, run_settings
-from wgtorch import Graph
+from wgtorch import Block, Graph
 from wgtorch.core.errors import TrainingError
-from wgtorch.train import Trainable
+from wgtorch.train import Data, Trainable
 from wgtorch.train.averaging import Averaging
 from wgtorch.train.fitting import fit
 from wgtorch.train.interrupts import begin_worker
+from wgtorch.train.objective import Objective
 from wgtorch.train.objectives.tokens import NextToken
 
 pytestmark = pytest.mark.filterwarnings(
@@ -268,3 +269,32 @@ def test_averages_of_narrow_weights_are_kept_in_float32() -> None:
     assert found[1].dtype == torch.float32
     torch.testing.assert_close(found[1].data, found[0].data)
     assert Numbers().batch_size == 4
+
+
+class Uneven(Data):
+    """Held-out rows of which each holds another number of things."""
+
+    def train(self) -> Any:
+        return [{"x": torch.full((4,), 1.0), "count": 1}] * 4
+
+    def validation(self) -> Any:
+        return [{"x": torch.full((4,), float(number)), "count": number} for number in (1, 5, 2, 0)]
+
+
+class MeanOverThings(Objective):
+    """A mean over the things of a batch; of the row k there are k, each of which costs k."""
+
+    needs = ("x", "count")
+
+    def forward(self, target: Block, batch: Any, step: Any) -> Any:
+        cost, count = batch["x"][:, 0], batch["count"]
+        still = 0 * target(x=batch["x"])["y"].sum()
+        return {"loss": still + (cost * count).sum() / count.sum().clamp(min=1), "count": count.sum()}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_the_validations_mean_is_over_things_however_they_are_batched(batch_size: int, tmp_path: Path) -> None:
+    settings = run_settings(trainer={"max_steps": 1, "val_check_interval": 1}, optimizer={"type": "sgd", "lr": 0.0}, ema=None)
+    settings |= {"data": Uneven(batch_size=batch_size), "objective": MeanOverThings()}
+    trained = fit(target(), settings, tmp_path)
+    assert float(trained.trainer.callback_metrics["val/loss"]) == pytest.approx((1 + 25 + 4) / 8)

@@ -161,8 +161,10 @@ class Trainable(pl.LightningModule):
         rows, batches = rows_in(batch), sum(self.trainer.num_val_batches)  # of an unknown number one look is enough
         looks = max(1, math.ceil(self.objective.validation_draws / (rows * batches * self.trainer.world_size)))
         found = [self.loss(batch, self.step_of(batch_index * looks + look, training=False)) for look in range(looks)]
-        named = {f"val/{name}": sum(each[name] for each in found) / looks for name in found[0] if name != "count"}
-        self.log_dict(named, prog_bar=True, batch_size=rows, sync_dist=True)
+        counts = [int(each.pop("count", rows)) for each in found]  # how many things each look's means are over
+        total = sum(counts)
+        mean = {name: sum(each[name] * count for each, count in zip(found, counts, strict=True)) / max(total, 1) for name in found[0]}
+        self.log_dict({f"val/{name}": value for name, value in mean.items()}, prog_bar=True, batch_size=total, sync_dist=True)
 
     def step_of(self, index: int, *, training: bool) -> Step:
         """What the objective draws from in the step of this number."""
