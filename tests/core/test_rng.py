@@ -173,6 +173,10 @@ def test_seeds() -> None:
     assert check_seed([3, np.int32(4)], "g") == (check_seed(3, "g"), check_seed(4, "g"))
     with pytest.raises(PortError, match="empty list"):
         check_seed([], "g")
+    assert check_seed(-1, "g") == check_seed(2**64 - 1, "g"), "as in torch.manual_seed"
+    for beyond in (2**64, 2**64 + 1, -(2**63) - 1, [1, 2**70]):
+        with pytest.raises(PortError, match=r"g: seed is -?\d+; expected an int from -2\*\*63 to 2\*\*64 - 1"):
+            check_seed(beyond, "g")
 
 
 def test_a_seed_for_each_sample() -> None:

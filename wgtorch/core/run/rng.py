@@ -84,6 +84,7 @@ def check_seed(seed: Any, where: str) -> Key | None:
 
     Raises:
         PortTypeError: it is something else.
+        PortError: an empty list, or an int outside of what ``torch.manual_seed`` takes, -2**63 to 2**64 - 1.
     """
     if seed is None:
         return None
@@ -97,9 +98,13 @@ def check_seed(seed: Any, where: str) -> Key | None:
 def _root(seed: Any, where: str) -> int:
     if not isinstance(seed, (bool, Tensor)):
         try:
-            return _finalized(_mix(1, operator.index(seed) & _MASK))
+            number = operator.index(seed)
         except TypeError:
             pass
+        else:
+            if not -(2**63) <= number <= _MASK:
+                raise PortError(f"{where}: seed is {number}; expected an int from -2**63 to 2**64 - 1, as torch.manual_seed takes")
+            return _finalized(_mix(1, number & _MASK))
     raise PortTypeError(
         f"{where}: seed is {describe(seed)} ({seed!r}); expected an int, or a list with one int for each sample of the batch"
     )
