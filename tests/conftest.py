@@ -17,7 +17,7 @@ settings.register_profile(
 )
 settings.load_profile("wgtorch")
 # Looking for garbage every 700 objects, among all that PyTorch and its like hold, was a tenth of all time.
-gc.set_threshold(50_000, 20, 20)
+gc.set_threshold(50_000, 10, 10)
 
 _FIRST = ("tests/integrations/", "tests/train", "tests/lora/", "tests/core/")
 
