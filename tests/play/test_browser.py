@@ -87,7 +87,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, served: Served) -> Iterator[Any]:
     context = browser.new_context()
     found = context.new_page()
-    found.set_default_timeout(30_000)
+    found.set_default_timeout(120_000)
     found.wrong = []
     found.on("pageerror", lambda error: found.wrong.append(str(error)))
     found.on("dialog", lambda dialog: found.wrong.append(f"a dialog: {dialog.message}"))
@@ -99,7 +99,7 @@ def page(browser: Any, served: Served) -> Iterator[Any]:
 
 def until(page: Any, holds: str) -> None:
     """Waits until something holds on the page; asked from outside, since the page's policy lets nothing be evaluated inside."""
-    for _ in range(600):
+    for _ in range(2400):
         if page.evaluate(holds):
             return
         page.wait_for_timeout(50)
@@ -227,7 +227,7 @@ def test_a_storytelling_world_plays_stage_by_stage(browser: Any, tmp_path: Path)
     server = Served(tmp_path, "storytelling_world")
     page = browser.new_page()
     try:
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)
         page.goto(server.url)
         page.wait_for_selector("#suggestions button")
         page.click("#open-stages")
