@@ -169,6 +169,34 @@ def test_arguments_that_are_passed_on_stand_in_the_signature_one_by_one() -> Non
     assert (schema["required"], schema["additionalProperties"], schema["properties"]["size"]["type"]) == (["size"], False, "integer")
 
 
+class Placed(Block):
+    def __init__(self, size: int = 1, unit: str = "cm") -> None:
+        super().__init__()
+        self.size, self.unit = size, unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.size
+
+
+class Wide(Placed):
+    def __init__(self, width: int, unit: str = "m", **size: Unpack[Size]) -> None:  # type: ignore[misc]
+        super().__init__(unit=unit, **size)
+        self.width = width
+
+
+def test_what_is_passed_on_is_taken_by_name_and_what_a_constructor_states_is_its_own() -> None:
+    assert list(inspect.signature(Wide).parameters) == ["width", "unit", "size"]
+    block = Wide(8, size=3)
+    assert block.config == {"width": 8, "unit": "m", "size": 3} and (block.width, block.unit, block.size) == (8, "m", 3)
+    with pytest.raises(TypeError, match=r"takes from 2 to 3 positional arguments but 4 were given"):
+        Wide(8, "m", 3)  # type: ignore[misc]
+
+
+def test_an_argument_that_nobody_takes_is_refused_in_the_name_of_the_class_that_was_called() -> None:
+    with pytest.raises(TypeError, match=r"Coloured.__init__\(\) got an unexpected keyword argument 'siz'; did you mean 'size'\?"):
+        Coloured(siz=2)  # type: ignore[call-arg]
+
+
 def test_what_is_passed_on_must_be_taken_by_the_class_above() -> None:
     with pytest.raises(TypeError, match=r"Wrong.__init__: Length has 'length', which the class above does not take"):
 

@@ -26,6 +26,7 @@ from wgtorch.core.run.port_checks import check_inputs, named_outputs
 from wgtorch.core.signature import (
     arguments_with_defaults,
     check_numbers,
+    check_passed_on,
     config_of_call,
     copy_plain,
     ensure_plain,
@@ -68,6 +69,7 @@ class Block(BlockTraits, Saved, nn.Module):
     level: ClassVar[str] = "block"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        check_passed_on(cls, kwargs)
         self = super().__new__(cls)
         object.__setattr__(self, "_given", (args, kwargs))
         return self

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from wgtorch.core.errors import ConfigError, StructureError
+from wgtorch.core.errors import ConfigError, StructureError, suggest
 from wgtorch.core.kinds import describe, kind_of_annotation
 from wgtorch.core.port import MISSING, Port, Spec
 
@@ -49,7 +49,8 @@ def _read_parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, .
 def spell_out_inherited(owner: type) -> None:
     """Has ``**name: Unpack[SomeTypedDict]`` of a class's constructor stand in its signature one by one (PEP 692).
 
-    They are the arguments of that name of the class above, with its defaults and in its order, before the class's own.
+    They are the arguments of that name of the class above, with its defaults and in its order, taken by name alone; before the class's
+    own that are too. One that the constructor takes itself is its own.
 
     Raises:
         TypeError: the class above does not take one of them.
@@ -72,9 +73,29 @@ def spell_out_inherited(owner: type) -> None:
     if unknown := [name for name in hints if name not in above]:
         raise TypeError(f"{owner.__name__}.__init__: {taken.__name__} has {unknown[0]!r}, which the class above does not take")
     first, *own = [each for each in parameters if each is not rest]
-    inherited = [parameter.replace(annotation=hints[name]) for name, parameter in above.items() if name in hints]
+    stated_here = {each.name for each in own}
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    inherited = [
+        parameter.replace(annotation=hints[name], kind=by_name)
+        for name, parameter in above.items()
+        if name in hints and name not in stated_here
+    ]
     init.__signature__ = inspect.Signature([first, *sorted([*inherited, *own], key=lambda each: each.kind)])
-    init.__annotations__ = {**{name: each for name, each in init.__annotations__.items() if name != rest.name}, **hints}
+    init.__annotations__ = {**hints, **{name: each for name, each in init.__annotations__.items() if name != rest.name}}
+
+
+def check_passed_on(owner: type, given: Mapping[str, Any]) -> None:
+    """Refuses arguments that a constructor would pass on to one that does not take them, in the name of the class that was called.
+
+    Raises:
+        TypeError: with the nearest argument that is taken.
+    """
+    spelled = getattr(owner.__init__, "__signature__", None)  # type: ignore[misc]
+    if spelled is None or any(each.kind is each.VAR_KEYWORD for each in spelled.parameters.values()):
+        return
+    if unknown := [name for name in given if name not in spelled.parameters]:
+        known = list(spelled.parameters)[1:]
+        raise TypeError(f"{owner.__name__}.__init__() got an unexpected keyword argument {unknown[0]!r}; {suggest(unknown[0], known)}")
 
 
 def _without_required(hint: Any) -> Any:
