@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.train.toys import BothWays, Chooser, LanguageModel, Linear, chain, turning_world
-from wgtorch import Graph, State, World
+from wgtorch import Block, Graph, State, World
 from wgtorch.core.errors import ConfigError, UnknownNameError
 from wgtorch.train import register_reward
-from wgtorch.train.objective import Step
+from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.objectives.classification import Classification
 from wgtorch.train.objectives.reconstruction import Reconstruction
 from wgtorch.train.objectives.reward import Reward
@@ -23,6 +23,23 @@ from wgtorch.train.objectives.world_state import WorldState, detached
 
 def step(training: bool = True) -> Step:
     return Step(0, torch.Generator().manual_seed(0), training)
+
+
+class Judged(Objective):
+    """Has models of its own, under words that anybody may choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Linear()
+
+    def forward(self, target: Block, batch: Batch, step: Step) -> dict[str, Tensor]:
+        return {"loss": self.block(target(**batch)["y"])["y"].mean()}
+
+
+def test_a_model_of_an_objective_may_be_named_block() -> None:
+    objective = Judged()
+    objective.check(Linear())
+    assert torch.isfinite(objective(Linear(), {"x": torch.zeros(1, 4)}, step())["loss"])
 
 
 # --- tokens and classes -----------------------------------------------------------------------------------------------

@@ -59,8 +59,8 @@ class Objective(nn.Module):
         ...         return {"loss": (values["image"].mean() - 0.5) ** 2, "brightness": values["image"].mean()}
     """
 
-    block: ClassVar[type[Block] | None] = None
-    """The class of the blocks that it is for; None for any target."""
+    target_class: ClassVar[type[Block] | None] = None
+    """The class of the targets that it is for; None for any block."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Keys that every batch must hold."""
     validation_draws: ClassVar[int] = 1
@@ -81,8 +81,8 @@ class Objective(nn.Module):
         Raises:
             ConfigError: it does not.
         """
-        if self.block is not None and not isinstance(target, self.block):
-            wanted = self.block.block_type
+        if self.target_class is not None and not isinstance(target, self.target_class):
+            wanted = self.target_class.block_type
             raise ConfigError(
                 f"objective {type(self).__name__}: the target is a {type(target).__name__}; expected a block of type {wanted!r}, as "
                 f"block: {{block_type: {wanted}}}"

@@ -32,7 +32,7 @@ class PixelSceneDescribing(Objective):
         smoothing: share of the probability that a target spreads over all values.
     """
 
-    block = PixelSceneDescriber
+    target_class = PixelSceneDescriber
     needs = ("image", "scene")
 
     def __init__(self, *, smoothing: float = 0.02) -> None:

@@ -34,7 +34,7 @@ class SceneDescribing(Objective):
         smoothing: share of the probability that a target spreads over all values.
     """
 
-    block = SceneDescriber
+    target_class = SceneDescriber
     needs = ("image", "labels")
 
     def __init__(self, *, smoothing: float = 0.02) -> None:
@@ -66,7 +66,7 @@ class SceneReading(Objective):
         max_length: words that are read.
     """
 
-    block = SceneTextEncoder
+    target_class = SceneTextEncoder
     needs = ("text", "labels")
 
     def __init__(self, *, max_length: int = 48) -> None:
@@ -130,7 +130,7 @@ class SceneTelling(Objective):
         prompt_share: how much a word of the prompt counts beside one of the answer.
     """
 
-    block = WordModel
+    target_class = WordModel
     needs = ("prompt", "answer")
 
     def __init__(self, *, prompt_share: float = 0.1) -> None:
