@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import ChainMap, OrderedDict, UserDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -248,3 +249,31 @@ def test_what_is_no_batch_is_refused() -> None:
         graph.batch({"x": torch.zeros(1, 3)})
     with pytest.raises(PortTypeError, match="batch_size is 0"):
         graph.batch([], batch_size=0)
+
+
+class Mapped(dict):  # type: ignore[type-arg]
+    """A mapping of a class that PyTorch's pytree takes for one value."""
+
+
+class Told(list):  # type: ignore[type-arg]
+    """A list of such a class."""
+
+
+@pytest.mark.parametrize("made", [dict, Mapped, OrderedDict, UserDict, ChainMap, lambda held: Told(held.values())])
+@pytest.mark.parametrize("is_given", [False, True])
+def test_rows_in_mappings_of_any_class_are_each_items_own(made: Any, is_given: bool) -> None:
+    class Nested(Block):
+        outputs = {"y": "any"}
+        rows_are_samples = True
+
+        def forward(self, x: Tensor, held: Any = None) -> Any:
+            (more,) = (held.values() if isinstance(held, Mapping) else held) if held is not None else (x * 10,)
+            return {"y": made({"rows": x + more})}
+
+    graph = graph_of(Nested())
+    items: list[Any] = [{"x": torch.full((1, 3), float(index))} for index in range(3)]
+    if is_given:
+        items = [{**item, "held": made({"rows": item["x"] * 10})} for item in items]
+    for index, result in enumerate(graph.batch(items)):
+        (rows,) = result["y"].values() if isinstance(result["y"], Mapping) else result["y"]
+        assert torch.equal(rows, torch.full((1, 3), 11.0 * index))

@@ -12,7 +12,7 @@ from wgtorch.cli.target import values
 from wgtorch.core.checkpoint.tensors import read_header
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import WgtorchError
-from wgtorch.core.json_text import DuplicateKeyError, loads, read_json
+from wgtorch.core.json_text import DuplicateKeyError, loads, parse_json, read_json
 from wgtorch.integrations.comfy.workflow import read_workflow
 from wgtorch.serving.wire import unpack_json
 from wgtorch.storage.marker import parse_marker
@@ -79,3 +79,10 @@ def test_a_column_of_captions_is_there_once(tmp_path: Path) -> None:
 def test_values_of_a_command_are_given_once(pairs: list[tuple[str, str]], words: str) -> None:
     with pytest.raises(WgtorchError, match=words):
         values(pairs)
+
+
+@pytest.mark.parametrize("digits", ["1e999", "-1e400", "9" * 250 + "e99", "9" * 400 + ".0"])
+def test_what_is_sent_has_no_infinite_numbers(digits: str) -> None:
+    assert float(digits) in (float("inf"), -float("inf"))
+    with pytest.raises(ValueError, match="is beyond the numbers that a float holds"):
+        parse_json(f'{{"x": [{digits}]}}')

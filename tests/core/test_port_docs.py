@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pydoc
 import typing
-from typing import Required, TypedDict, Unpack
+from typing import Any, Required, TypedDict, Unpack
 
 import pytest
 from torch import Tensor
@@ -203,3 +203,24 @@ def test_what_is_passed_on_must_be_taken_by_the_class_above() -> None:
         class Wrong(Sized):
             def __init__(self, **other: Unpack[Length]) -> None:
                 super().__init__(**other)  # type: ignore[call-arg]
+
+
+class Told:
+    """A docstring that is made when somebody asks, as foreign classes have them."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return "made"
+
+
+def test_a_class_above_may_have_another_kind_of_docstring() -> None:
+    mixin = type("Mixin", (), {"__doc__": Told()})
+    assert (type("Mixed", (mixin, Sized), {"__doc__": "Its own."}).__doc__ or "").startswith("Its own.")
+
+
+@pytest.mark.parametrize("annotation", ["options of the model", "pytest.nothing_of_this_name", "5", "list[", "Nowhere"])
+def test_an_annotation_of_what_is_passed_on_need_not_be_a_type(annotation: str) -> None:
+    def init(self: Any, **rest: Any) -> None:
+        Sized.__init__(self, size=1)
+
+    init.__annotations__["rest"] = annotation
+    assert type("Free", (Sized,), {"__init__": init})().config == {}

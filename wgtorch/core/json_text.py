@@ -105,7 +105,7 @@ def count_values(text: str | bytes) -> int:
     return 1 + sum(text.count(mark) for mark in marks)
 
 
-_ODD = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+_ODD = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
 """What a text may hold that is no character, or no finite number."""
 
 

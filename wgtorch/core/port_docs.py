@@ -28,7 +28,8 @@ class DocWithPorts:
 
     def __get__(self, instance: object, owner: Any) -> str | None:
         docs = (base.__dict__.get("__doc__") for base in owner.__mro__)
-        texts = [inspect.cleandoc(text) for each in docs if (text := each.written if isinstance(each, DocWithPorts) else each)]
+        found = (each.written if isinstance(each, DocWithPorts) else each for each in docs)
+        texts = [inspect.cleandoc(text) for text in found if text and isinstance(text, str)]
         written = textwrap.indent(_with_arguments(texts, owner), "    ")[4:]
         inputs, outputs = owner.class_ports()
         lines = [*_lines(inputs.values(), "in"), *_lines(outputs.values(), "out")]

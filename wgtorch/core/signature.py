@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 import types
 import typing
 import weakref
@@ -63,7 +64,7 @@ def spell_out_inherited(owner: type) -> None:
     stated = types.SimpleNamespace(__annotations__={rest.name: rest.annotation})
     try:
         passed_on = typing.get_type_hints(stated, init.__globals__)[rest.name]
-    except NameError:  # of a name that only type checkers see
+    except Exception:  # of names that only type checkers see, or what is no type: whatever reading it raises
         return
     if typing.get_origin(passed_on) is not typing.Unpack:
         return
@@ -223,7 +224,7 @@ def check_numbers(init: Callable[..., Any], config: Mapping[str, Any], where: st
             if place := _nan_in(value, f"{where}.{name}"):
                 raise ConfigError(f"{place}: found float nan; expected numbers")
         elif value is not None or not has_none:
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
             if not is_number or (kind == "int" and value % 1):  # type: ignore[operator]
                 what = "a whole number" if kind == "int" else "a finite number"
                 item = f"; write {type(value).__name__.lower()}.item()" if getattr(value, "shape", None) == () else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from wgtorch.core.errors import PortError
 from wgtorch.core.kinds import describe
@@ -23,7 +23,7 @@ def can_join(child: Any, first: Mapping[str, Any], other: Mapping[str, Any]) -> 
     if child.batched:
         ports = child.get_input_spec()
         return all(_is_equal(first[name], other[name]) for name in first if ports[name].dtype == "number")
-    (leaves, tree), (others, other_tree) = tree_flatten(dict(first)), tree_flatten({name: other[name] for name in first})
+    (leaves, tree), (others, other_tree) = tree_flatten(_opened(first)), tree_flatten(_opened({name: other[name] for name in first}))
     rows = {leaf.shape[0] for leaf in (*leaves, *others) if _has_rows(leaf)}
     return tree == other_tree and len(rows) == 1 and all(map(_can_stack, leaves, others))
 
@@ -42,9 +42,19 @@ def _has_rows(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
+def _opened(value: Any) -> Any:
+    """A value with dicts, lists and tuples in place of those of classes that PyTorch's pytree takes for one value, as ``UserDict``."""
+
+    def opened(leaf: Any) -> Any:
+        form = dict if isinstance(leaf, Mapping) else list if isinstance(leaf, list) else tuple if isinstance(leaf, tuple) else None
+        return leaf if form is None or isinstance(leaf, torch.Size) else _opened(form(leaf))
+
+    return tree_map(opened, value)
+
+
 def stacked(items: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:
     """Inputs whose rows are those of all items one after the other, and how many each has."""
-    flat = [tree_flatten(values) for values in items]
+    flat = [tree_flatten(_opened(values)) for values in items]
     columns = zip(*[leaves for leaves, _ in flat], strict=True)
     joined = [torch.cat(column) if _has_rows(column[0]) else column[0] for column in columns]
     return tree_unflatten(joined, flat[0][1]), [next(leaf.shape[0] for leaf in leaves if _has_rows(leaf)) for leaves, _ in flat]
@@ -71,7 +81,7 @@ def rows_of(outputs: Any, sizes: Sequence[int]) -> list[Any]:
             raise PortError(f"a call for {total} rows gave {describe(value)}; expected as many rows")
         return list(value.split(list(sizes)))
 
-    leaves, tree = tree_flatten(outputs, is_leaf=is_of_samples)
+    leaves, tree = tree_flatten(_opened(outputs), is_leaf=is_of_samples)
     columns = [cut(leaf) for leaf in leaves]
     return [tree_unflatten([column[index] for column in columns], tree) for index in range(len(sizes))]
 
