@@ -8,6 +8,7 @@ import copy
 import copyreg
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import math
@@ -70,6 +71,39 @@ PACKAGE = {
                 return other * self.own
             def apply(self, x):
                 return self.named(self.doubled(x)) + self.offset
+        """,
+    "half.py": """
+        IS_THERE = False
+        from look_of_test import look
+        look()
+        IS_THERE = True
+        def sum(x):
+            return x
+        class Half:
+            class Inside:
+                @staticmethod
+                def twice(x):
+                    return x + x
+            def apply(self, x):
+                return sum(self.Inside.twice(x))
+        """,
+    "lazy.py": """
+        raise ImportError("what it needs is not there")
+        """,
+    "odd.py": """
+        from collections.abc import Mapping
+        class Shy(type):
+            def __getattribute__(cls, name):
+                raise RuntimeError(name)
+        class Kept(metaclass=Shy):
+            pass
+        class Closed(Mapping):
+            def __getattribute__(self, name):
+                raise RuntimeError(name)
+            def __getitem__(self, key):
+                raise RuntimeError(key)
+            __iter__ = __len__ = __getitem__
+        closed = Closed()
         """,
     "late.py": """
         def late(x):
@@ -422,6 +456,42 @@ def test_what_a_package_does_to_itself_is_no_edit(package: Any) -> None:
     graph.run({"x": X}, cache=cache)
     assert block.calls == 1
     del module("inner").beside
+
+
+def test_modules_are_watched_once_they_are_whole(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is looked at while it is imported holds little of what it is to hold: what comes later is no edit, and is watched."""
+    looked = types.ModuleType("look_of_test")
+    looked.look = replacements().found  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "look_of_test", looked)
+    half = module("half")
+    assert not [where for where, _ in replacements().found() if where.startswith("installed_of_test.half")]
+    graph, cache = graph_of(Calls(lambda x: half.Half().apply(x)), 0), NodeCache()
+    assert torch.equal([graph.run({"x": X}, cache=cache)["y"] for _ in range(2)][-1], X * 2)
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(half.Half.Inside, "twice", staticmethod(twice))
+        assert torch.equal(graph.run({"x": X}, cache=cache)["y"], X * 2 + 1)
+    monkeypatch.setitem(torch.ops.aten.__dict__, "tanh", twice)
+    assert ("torch.ops.aten.tanh", twice) in replacements().found()
+
+
+def test_nothing_that_is_loaded_is_asked_to_do_anything(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that load themselves when they are asked stay as they are; classes and objects that refuse every question are passed by."""
+    spec = importlib.util.find_spec("installed_of_test.lazy")
+    assert spec is not None and spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    lazy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lazy)
+    monkeypatch.setitem(sys.modules, "installed_of_test.lazy", lazy)
+    for name, found in {"lazy_of_test": lazy, "nothing_of_test": None, "shy_of_test": module("odd").closed, "odd.py": 3}.items():
+        monkeypatch.setitem(sys.modules, name, found)
+        monkeypatch.setattr(module("inner"), f"{name}_is_held", found, raising=False)
+    block, cache = Calls(lambda x: module("inner").inner(x)), NodeCache()
+    graph = graph_of(block, 0)
+    for _ in range(2):
+        graph.run({"x": X}, cache=cache)
+    assert block.calls == 1, cache.stats.uncached
+    with pytest.raises(ImportError, match="what it needs is not there"):
+        _ = lazy.anything
 
 
 def test_a_call_that_replaces_something_is_not_kept(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import sys
 import sysconfig
+import types
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib"))
 
@@ -17,9 +21,35 @@ def is_installed(module: str) -> bool:
     root = module.partition(".")[0]
     if root in sys.builtin_module_names:
         return True
-    found = sys.modules.get(root)
-    file = getattr(found, "__file__", None)
+    file = file_of(sys.modules.get(root))
     return root == "wgtorch" or (file is not None and file.startswith(_INSTALLED))
+
+
+def file_of(module: Any) -> str | None:
+    """Where a module comes from; one that is loaded when something of it is asked for is not loaded for this."""
+    file = entries_of(module).get("__file__")
+    if file is None and not issubclass(type(module), types.ModuleType):
+        with suppress(Exception):  # whatever an object raises that somebody put in a module's place
+            file = module.__file__
+    return file if isinstance(file, str) else None
+
+
+def entries_of(value: Any) -> dict[str, Any]:
+    """What a module, an object or a class holds, whatever its class does when it is asked."""
+    if issubclass(type(value), type):
+        return gc.get_referents(_DICT_OF_CLASS(value))[0]
+    try:
+        return object.__getattribute__(value, "__dict__")
+    except AttributeError:  # it has none
+        return {}
+
+
+def module_of(kind: type) -> Any:
+    """The name of a class's module, whatever its metaclass does when it is asked."""
+    return type.__dict__["__module__"].__get__(kind)
+
+
+_DICT_OF_CLASS = type.__dict__["__dict__"].__get__
 
 
 @functools.cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import functools
-import gc
 import sys
 import threading
 import types
@@ -20,9 +19,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from wgtorch.core.port import MISSING
-from wgtorch.core.run.code_digest import name_of, steps_of, unwrapped
+from wgtorch.core.run.code_digest import steps_of, unwrapped
 from wgtorch.core.run.dict_versions import dict_version
-from wgtorch.core.run.installed import is_installed
+from wgtorch.core.run.installed import entries_of, file_of, is_installed, module_of
 
 _REPORTS: dict[str, frozenset[str]] = {
     "builtins": frozenset(("_",)),
@@ -47,8 +46,9 @@ class Replacements:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loaded: Any = None
+        self._unready: list[Any] = []
         self._modules: dict[str, Any] = {}
-        self._classes: dict[int, type] = {}
+        self._held: dict[int, Any] = {}
         self._spaces: list[_Namespace] = []
         self._entries: list[dict[Any, Any]] = []
         self._versions: list[Any] = []
@@ -57,7 +57,7 @@ class Replacements:
     def found(self) -> list[tuple[str, Any]]:
         """Where something was replaced, and by what; the same list as long as it is the same."""
         with self._lock:
-            if is_loaded := (loaded := dict_version(sys.modules)) != self._loaded:
+            if is_loaded := (loaded := dict_version(sys.modules)) != self._loaded or any(map(_is_ready, self._unready)):
                 self._take_in()
                 self._loaded = loaded
             versions = list(map(dict_version, self._entries))
@@ -75,22 +75,31 @@ class Replacements:
 
     def _take_in(self) -> None:
         """Watches modules that were loaded since, their classes, and tables of functions in them."""
+        self._unready.clear()
         for name, module in list(sys.modules.items()):
-            if name in self._modules or not _is_watched(name) or not isinstance(module, types.ModuleType):
+            if name in self._modules or not issubclass(type(module), types.ModuleType) or not _is_watched(name):
                 continue
+            if not _is_ready(module):
+                self._unready.append(module)
+                continue
+            self._watch(name, module)
             self._modules[name] = module
-            self._watch(name, module, vars(module))
-            for value in list(vars(module).values()):
-                is_class = issubclass(type(value), type) and not value.__flags__ & _IMMUTABLE
-                if is_class and id(value) not in self._classes and _is_watched(value.__module__):
-                    self._classes[id(value)] = value
-                    self._watch(name_of(value), value, gc.get_referents(value.__dict__)[0])
 
-    def _watch(self, where: str, owner: Any, entries: dict[Any, Any]) -> None:
-        tables = [(name, table) for name, value in list(entries.items()) for table in _tables_in(value)]
-        for space in (_Namespace(where, owner, entries), *[_Namespace(f"{where}.{name}", None, table) for name, table in tables]):
-            self._spaces.append(space)
-            self._entries.append(space.entries)
+    def _watch(self, name: str, module: types.ModuleType) -> None:
+        """Watches a module and what it holds: classes, those inside of others, and modules that are loaded under no name, as namespaces."""
+        todo: list[tuple[str, Any]] = [(name, module)]
+        while todo:
+            where, owner = todo.pop()
+            entries = entries_of(owner)
+            values = list(entries.items())
+            tables = [(key, table) for key, value in values for table in _tables_in(value)]
+            for space in (_Namespace(where, owner, entries), *[_Namespace(f"{where}.{key}", None, table) for key, table in tables]):
+                self._spaces.append(space)
+                self._entries.append(space.entries)
+            for _, value in values:
+                if id(value) not in self._held and (name := _name_of_held(value)):
+                    self._held[id(value)] = value
+                    todo.append((name, value))
 
 
 class _Namespace:
@@ -120,7 +129,7 @@ class _Namespace:
 
     def _counts(self, name: str, was: Any, value: Any) -> bool:
         is_class = isinstance(self.owner, type)
-        if name in _REPORTS.get(self.where, ()) or (is_class and name.startswith("__") and not (callable(value) or callable(was))):
+        if name in _REPORTS.get(self.where, ()) or (is_class and str(name).startswith("__") and not (callable(value) or callable(was))):
             return False
         if is_foreign(value):
             return True
@@ -131,13 +140,31 @@ class _Namespace:
             return False
         if not is_class:
             return name not in _written_by(self.entries, "STORE_GLOBAL")
-        module = sys.modules.get(self.owner.__module__)
-        return is_code or module is None or name not in _written_by(vars(module), "STORE_ATTR")  # as a count of its objects is
+        module = sys.modules.get(module_of(self.owner))
+        return is_code or module is None or name not in _written_by(entries_of(module), "STORE_ATTR")  # as a count of its objects is
 
 
 def _is_watched(name: Any) -> bool:
     """True for a module of installed packages, by its name."""
     return isinstance(name, str) and not name.startswith(_UNWATCHED) and is_installed(name)
+
+
+def _is_ready(module: Any) -> bool:
+    """False for a module that is being imported, or will be when something of it is asked for: what it is to hold is not there yet."""
+    is_lazy = type(module).__getattribute__ is not types.ModuleType.__getattribute__
+    return not is_lazy and getattr(entries_of(module).get("__spec__"), "_initializing", False) is not True
+
+
+def _name_of_held(value: Any) -> str:
+    """The name of a class that can be changed, or of a module that is not loaded under its own; empty for everything else."""
+    if issubclass(type(value), type):
+        is_fixed = type.__dict__["__flags__"].__get__(value) & _IMMUTABLE
+        module, name = module_of(value), type.__dict__["__qualname__"].__get__(value)
+        return "" if is_fixed or not _is_watched(module) else f"{module}.{name}"
+    if not issubclass(type(value), types.ModuleType) or not _is_ready(value):
+        return ""
+    name = str(entries_of(value).get("__name__"))
+    return name if _is_watched(name) and sys.modules.get(name) is not value else ""
 
 
 def _is_code(value: Any) -> bool:
@@ -153,9 +180,9 @@ def is_foreign(value: Any) -> bool:
         if file is not None and file != value.__code__.co_filename and not value.__code__.co_filename.startswith("<"):
             return True
     else:
-        module = (value if issubclass(kind, type) else kind).__module__
+        module = module_of(value if issubclass(kind, type) else kind)
     root = sys.modules.get(module.partition(".")[0]) if isinstance(module, str) else None
-    return root is not None and (getattr(root, "__file__", None) is not None or module == "__main__") and not is_installed(module)
+    return root is not None and (file_of(root) is not None or module == "__main__") and not is_installed(module)
 
 
 def _innermost(value: Any) -> Any:
@@ -169,17 +196,19 @@ def _tables_in(value: Any) -> list[dict[Any, Any]]:
     """A mapping of functions, or those inside of a registry of a package's own, such as that of kinds of attention."""
     kind = type(value)
     if kind is dict:
-        return [value] if len(value) < _TABLE and any(type(item) is types.FunctionType for item in value.values()) else []
-    if not issubclass(kind, Mapping) or kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return [value] if len(value) < _TABLE and any(type(item) is types.FunctionType for item in list(value.values())) else []
+    if not any(base is dict or base is Mapping for base in type.__dict__["__mro__"].__get__(kind)):
         return []
-    held = [*getattr(value, "__dict__", {}).values(), *vars(kind).values()]
+    if str(module_of(kind)).partition(".")[0] in sys.stdlib_module_names:
+        return []
+    held = [*entries_of(value).values(), *entries_of(kind).values()]
     return [item for item in held if type(item) is dict and len(item) < _TABLE]
 
 
 def _written_by(entries: Mapping[str, Any], operation: str) -> set[str]:
     """Names that functions of a module write, as ``global`` or as attributes, which so are its state and not its code."""
     functions = [unwrapped(value) for value in dict(entries).values()]
-    functions += [unwrapped(entry) for kind in functions if issubclass(type(kind), type) for entry in dict(vars(kind)).values()]
+    functions += [unwrapped(entry) for kind in functions if issubclass(type(kind), type) for entry in list(entries_of(kind).values())]
     codes = {f.__code__ for f in functions if type(f) is types.FunctionType and f.__globals__ is entries}
     return {name for code in codes for _, name in steps_of(operation, code)}
 
