@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import runpy
 import shlex
@@ -99,6 +100,19 @@ def test_links_lead_to_files() -> None:
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))]
     assert len(links) >= 6
     assert [(str(page), link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_names_in_messages_docstrings_and_pages_are_there() -> None:
+    """Names of three parts and more: of two there are groups of entry points, too. The changelog tells of names that are gone."""
+    files = [*(ROOT / "wgtorch").rglob("*.py"), *(ROOT / "wgtorch").rglob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.name != "changelog.md")
+    missing = []
+    for name in sorted(set(re.findall(r"\bwgtorch(?:\.[A-Za-z_]\w*){2,}", text))):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert not missing
 
 
 def test_what_was_measured_is_what_its_data_say() -> None:

@@ -10,7 +10,7 @@ _REFUSED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("ControlNetXS", "a ControlNet-XS is part of the UNet's own forward, which no block here has", {}),
     ("ControlNetUnion", "a union of ControlNets is told which of its conditions is meant, which adapter/controlnet cannot say", {}),
     ("PAG", "perturbed-attention guidance is a node here: make the graph of {plain}.from_pipe(pipeline), and replace_node('guidance', "
-     "'guidance/pag') with one more place of the backbone; see wgtorch.blocks.diffusion.PerturbedAttention", {}),
+     "'guidance/pag') with one more place of the backbone; see wgtorch.blocks.diffusion.guidance.PerturbedAttention", {}),
     ("(Flux|StableDiffusion3|ZImage|QwenImage).*ControlNet", "of ControlNets of transformers FluxControlNetPipeline and "
      "StableDiffusion3ControlNetPipeline are supported", {}),
     ("ControlNet", _ADAPTER, {"what": "ControlNet", "node": "adapter/controlnet"}),
