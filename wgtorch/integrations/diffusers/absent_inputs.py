@@ -5,7 +5,9 @@ from __future__ import annotations
 _CALLBACKS = "run(..., callbacks=[...]) tells of every step, and steer(graph, loss) changes latents in them"
 _ADAPTERS = "the weight of an adapter is said by lora.set_adapter(graph, {'style': 0.5})"
 _IP_ADAPTER = "the graph has no IP-Adapter; add one: graph.add_node(IPAdapter.from_file(...), 'ip')"
-_SKIPPED = "layers are skipped by guidance/pag with one more place of the backbone; see wgtorch.blocks.diffusion.guidance.PerturbedAttention"
+_SKIPPED = (
+    "layers are skipped by guidance/pag with one more place of the backbone; see wgtorch.blocks.diffusion.guidance.PerturbedAttention"
+)
 _REFINER = "only a model that was trained with such scores is told them"
 _HINTS = {
     **dict.fromkeys(("callback", "callback_steps", "callback_on_step_end", "callback_on_step_end_tensor_inputs"), _CALLBACKS),
