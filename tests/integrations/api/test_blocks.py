@@ -28,6 +28,7 @@ from wgtorch.integrations.api import UsageMeter, clients, register_provider, set
 from wgtorch.integrations.api.media import audio_of
 from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.openai import OpenAI
+from wgtorch.integrations.models.llm import LLM
 from wgtorch.storage.media import wav_bytes
 from wgtorch.testing import Reply, ScriptedServer
 from wgtorch.testing.protocols import _tone
@@ -54,6 +55,20 @@ def test_a_prompt_and_its_options_travel_in_openais_words(server: ScriptedServer
     assert body["seed"] == Rng(7, "place").seed() % 2**31
     assert body["logit_bias"] == {"1": 2}
     assert out["usage"]["completion_tokens"] == 6 and out["finish_reason"] == "stop"
+
+
+class Terse(LLM):
+    """Has said already what others are asked."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(model_id="some-model", endpoint_url=url, system="Be brief.", temperature=0.5, max_tokens=7, stop="END")
+
+
+def test_what_a_constructor_of_ones_own_hands_up_is_what_is_asked(server: ScriptedServer) -> None:
+    Terse(server.url)(prompt="Name a colour.")
+    body = server.requests[0].body
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (body["temperature"], body["max_tokens"], body["stop"]) == (0.5, 7, ["END"])
 
 
 def test_the_same_block_speaks_anthropics_protocol(server: ScriptedServer, build) -> None:

@@ -139,7 +139,15 @@ class TextModel(ModelBlock):
         **source: Any,
     ) -> None:
         super().__init__()
-        self.defaults = {name: self._config.get(name) for name in OPTION_PORTS}  # arguments are called as the inputs
+        # not read off the config, which is of the constructor of a class below where that has its own
+        self.defaults: dict[str, Any] = {
+            "system": system,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "schema": schema,
+        }
         _check_options(self.defaults, type(self).__name__)
         self.streams = stream
         self._take(backend, provider, model_id=model_id, endpoint_url=endpoint_url, checkpoint_ref=checkpoint_ref, **source)
