@@ -263,6 +263,16 @@ def test_a_picture_that_is_liked_less_is_brought_to_the_same_shape(tmp_path: Pat
         ImageFolder(**settings, rejected=str(tmp_path / "liked"), prior={"folder": str(tmp_path / "liked"), "prompt": "b"})
 
 
+def test_a_caption_of_another_picture_is_nobody_elses(tmp_path: Path) -> None:
+    for name in ("A.png", "a.png"):
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("names that differ in case are one here")
+    (tmp_path / "a.txt").write_text("of a", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"A\.png"):
+        ImageFolder(folder=str(tmp_path), size=64)
+
+
 def test_a_caption_is_found_whatever_system_wrote_its_name(tmp_path: Path) -> None:
     for name, text in ((unicodedata.normalize("NFD", "señor.png"), unicodedata.normalize("NFC", "señor.txt")), ("B.PNG", "B.TXT")):
         Image.new("RGB", (64, 64)).save(tmp_path / name)

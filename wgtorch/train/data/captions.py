@@ -51,7 +51,12 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     for path in sorted(listed.keys() - set(there)):
         near = suggest(path.name, [each.name for each in there])
         raise ConfigError(f"data.folder: a list of captions names {path}, which is not there; {near}")
-    texts = {_same(path): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _BESIDE}
+    named = {path.with_suffix("") for path in pictures}
+    texts = {
+        _same(path): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _BESIDE and (path.suffix not in _BESIDE or path.with_suffix("") not in named)  # that is not another's
+    }
     told = [(listed.get(path), _beside(path, texts), fallback) for path in pictures]
     found = [next((text for text in each if text is not None), None) for each in told]  # an empty caption is one
     without = [path.name for path, caption in zip(pictures, found, strict=True) if caption is None]
