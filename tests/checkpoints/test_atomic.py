@@ -205,9 +205,10 @@ def test_a_read_only_place_is_an_error_of_the_system(tmp_path: Path) -> None:
         chain(Affine()).save(tmp_path / "file" / "it")
 
 
-@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "b" * 221])
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "a" + "é" * 126, "b" * 221])
 @pytest.mark.parametrize("format", ["dir", "archive"])
 def test_a_name_may_be_as_long_as_the_system_takes(name: str, format: str, tmp_path: Path) -> None:
+    atomic._tag(tmp_path / name).encode()  # whole letters, as systems want that store names as text
     for seed in (1, 2):
         chain(Affine(2, seed=seed)).save_checkpoint(tmp_path / name, format)
     assert_same(Graph.load_from_checkpoint(tmp_path / name), chain(Affine(2, seed=2)))

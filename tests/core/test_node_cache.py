@@ -15,10 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node
 
 import wgtorch
 from wgtorch import Block, Graph, NodeCache, Pipeline, Rng, Stage, State, World, register_block
 from wgtorch.core.errors import PortTypeError, StorageError
+from wgtorch.core.run.result_cache import _snapshot
 
 FACTOR = 1.0
 CALLS: list[str] = []
@@ -659,6 +661,34 @@ def test_a_folder_keeps_to_its_budget(tmp_path: Path) -> None:
     cache.clear()
     assert not list(tmp_path.glob("*.result"))
     assert len(cache) == 0
+
+
+class Memory:
+    """A value that PyTorch's pytree takes apart, and puts together with less."""
+
+    def __init__(self, held: Tensor, note: str = "") -> None:
+        self.held, self.note = held, note
+
+
+register_pytree_node(Memory, lambda memory: ([memory.held], None), lambda held, _: Memory(*held))
+
+
+def test_a_value_comes_back_with_all_that_it_holds() -> None:
+    class Remembers(Block):
+        outputs = {"y": "any"}
+        calls = 0
+
+        def forward(self, x: Tensor) -> Any:
+            self.calls += 1
+            return {"y": [Memory(x * 2, "mine")]}
+
+    graph, cache = Graph("g"), NodeCache()
+    graph.add_node(Remembers(), "n", auto_connect=False)
+    graph.infer_exposed_ports()
+    found = [graph.run({"x": X}, cache=cache)["y"][0] for _ in range(3)]
+    assert graph.nodes["n"].calls == 1 and [each.note for each in found] == ["mine"] * 3
+    assert len({each.held.data_ptr() for each in found}) == 3
+    assert _snapshot(found)[0].note == "mine"
 
 
 def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:

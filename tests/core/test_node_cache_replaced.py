@@ -474,6 +474,23 @@ def test_modules_are_watched_once_they_are_whole(package: Any, monkeypatch: pyte
     assert ("torch.ops.aten.tanh", twice) in replacements().found()
 
 
+def test_what_is_replaced_in_a_module_in_place_of_another_is_seen(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(x: Tensor) -> Any:
+        from installed_of_test.late import late
+
+        return late(x)
+
+    graph, cache = graph_of(Calls(late), 0), NodeCache()
+    first = module("late")
+    graph.run({"x": X}, cache=cache)
+    monkeypatch.delitem(sys.modules, "installed_of_test.late")
+    monkeypatch.setattr(package, "late", first)  # which is put back in the end
+    again = module("late")
+    assert again is not first and torch.equal([graph.run({"x": X}, cache=cache)["y"] for _ in range(2)][-1], X)
+    monkeypatch.setattr(again, "late", twice)
+    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], X * 2 + 1)
+
+
 def test_nothing_that_is_loaded_is_asked_to_do_anything(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that load themselves when they are asked stay as they are; classes and objects that refuse every question are passed by."""
     spec = importlib.util.find_spec("installed_of_test.lazy")

@@ -364,5 +364,7 @@ def test_types_of_bodies_are_read_in_any_case_and_a_wrong_method_is_told_the_rig
     form = b'--b\r\nContent-Disposition: form-data; name="nonsense"\r\n\r\na\r\n--b--\r\n'
     for kind in ("multipart/form-data; boundary=b; charset=utf-8", 'Multipart/Form-Data; Boundary="b"'):
         assert b"nonsense" in ask("POST", form, kind)[2]
+    deep = form.replace(b"nonsense", b"outputs").replace(b"\r\na\r", b"\r\n" + b"[" * 50_000 + b"\r")
+    assert ask("POST", deep, "multipart/form-data; boundary=b")[0] == 400
     assert ask("GET", b"", "text/plain")[:2] == (405, "POST")
     connection.close()

@@ -112,5 +112,5 @@ def _json(text: str) -> Any:
         return parse_json(text)
     except DuplicateKeyError:
         raise
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deep
         return text

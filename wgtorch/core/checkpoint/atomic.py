@@ -127,7 +127,7 @@ def _name(error: BaseException, target: Path) -> None:
 def _tag(target: Path) -> str:
     """The target's name; a digest stands for its end where what is added to it would be more than a name may have."""
     name = os.fsencode(target.name)
-    return target.name if len(name) <= _LONGEST else os.fsdecode(name[: _LONGEST - 16]) + hashlib.sha256(name).hexdigest()[:16]
+    return target.name if len(name) <= _LONGEST else name[: _LONGEST - 16].decode(errors="ignore") + hashlib.sha256(name).hexdigest()[:16]
 
 
 def _aside(target: Path) -> Path:

@@ -46,6 +46,11 @@ def digest_of(*parts: bytes) -> bytes:
     return hashed.digest()
 
 
+def is_whole(value: Any) -> bool:
+    """True for all but plain lists, tuples and mappings: other classes that PyTorch's pytree takes apart may come back with less."""
+    return type(value) not in _NESTED
+
+
 class ContentDigests:
     """Digests of values, remembered for tensors that did not change since.
 

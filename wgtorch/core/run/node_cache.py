@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, state_of
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, is_whole, state_of
 from wgtorch.core.run.fingerprint import Fingerprints
 from wgtorch.core.run.node_cache_folder import CacheFolder
 
@@ -62,7 +62,8 @@ class Entry:
             raise NoDigest(f"a tensor of class {type(unreadable).__name__} and layout {unreadable.layout}")
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_meta]
         self.states = [(tensor, _state(tensor, digests)) for tensor in tensors]
-        self.objects = [(leaf, digests.of(leaf)) for leaf in leaves if not isinstance(leaf, Tensor) and type(leaf) not in _PLAIN]
+        wholes = tree_leaves(value, is_leaf=is_whole)
+        self.objects = [(whole, digests.of(whole)) for whole in wholes if not isinstance(whole, Tensor) and type(whole) not in _PLAIN]
         self.storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
 
     def is_intact(self, digests: ContentDigests) -> bool:
@@ -226,13 +227,13 @@ class NodeCache:
 
 def apart(value: Any) -> Any:
     """A value whose lists and mappings are new; tensors and other objects are the same."""
-    return tree_map(lambda leaf: leaf, value)
+    return tree_map(lambda leaf: leaf, value, is_leaf=is_whole)
 
 
 def copied(value: Any) -> Any:
     """A value that shares no memory with the one that is kept: what leaves a run may be changed by whoever gets it."""
     try:
-        return tree_map(_copied, value)
+        return tree_map(_copied, value, is_leaf=is_whole)
     except RecursionError:  # it lies inside of itself
         return copy.deepcopy(value)
 

@@ -77,13 +77,15 @@ class Replacements:
         """Watches modules that were loaded since, their classes, and tables of functions in them."""
         self._unready.clear()
         for name, module in list(sys.modules.items()):
-            if name in self._modules or not issubclass(type(module), types.ModuleType) or not _is_watched(name):
+            if self._modules.get(name) is module or not issubclass(type(module), types.ModuleType) or not _is_watched(name):
                 continue
             if not _is_ready(module):
                 self._unready.append(module)
                 continue
-            self._watch(name, module)
-            self._modules[name] = module
+            if id(module) not in self._held:
+                self._watch(name, module)
+            self._held[id(module)] = module
+            self._modules.setdefault(name, module)
 
     def _watch(self, name: str, module: types.ModuleType) -> None:
         """Watches a module and what it holds: classes, those inside of others, and modules that are loaded under no name, as namespaces."""

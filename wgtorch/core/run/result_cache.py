@@ -28,7 +28,7 @@ from wgtorch.core.errors import PortTypeError, PythonAdvice, RunCancelled, RunTi
 from wgtorch.core.kinds import describe
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.autocast import surroundings
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest
+from wgtorch.core.run.content_digest import ContentDigests, NoDigest, is_whole
 from wgtorch.core.run.fingerprint import Fingerprints
 
 Key = tuple[Any, ...]
@@ -308,7 +308,7 @@ def _described(child: object) -> str | None:
 
 def _snapshot(value: Any) -> Any:
     """A value that nobody else changes: its tensors, lists, mappings and objects are its own."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf), value)
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf), value, is_leaf=is_whole)
 
 
 def _size(value: Any) -> int:
