@@ -683,7 +683,7 @@ def test_mistakes_in_a_run_are_told_where_they_are_made() -> None:
     assert len(heard) == 2
     with pytest.raises(TypeError, match="g: callbacks is str 'print'; expected functions of an event"):
         g.run({"x": torch.ones(2)}, callbacks="print")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"g: timeout is str '1' .*; expected seconds as a number"):
+    with pytest.raises(TypeError, match=r"g: timeout is str '1' .*; expected seconds from 0, or None for no limit"):
         g.run({"x": torch.ones(2)}, timeout="1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"g: cancelled is bool .*; expected a function"):
         g.run({"x": torch.ones(2)}, cancelled=True)  # type: ignore[arg-type]

@@ -263,7 +263,8 @@ def test_parameters_that_make_no_sense(parameters, words):
 
 
 def test_every_template_has_a_summary_and_a_parameter_docs():
-    known = {f"{template.level}/{template.name}": template for template in templates()}
+    own = [template for template in templates() if template.build.__module__.startswith("wgtorch.")]  # pages of the docs register others
+    known = {f"{template.level}/{template.name}": template for template in own}
     assert {"world/default", "world/scenes", *(f"stage/{role}" for role in CYCLE)} <= set(known)
     for name, template in known.items():
         assert template.summary.endswith("."), name
