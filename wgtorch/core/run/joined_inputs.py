@@ -23,9 +23,14 @@ def can_join(child: Any, first: Mapping[str, Any], other: Mapping[str, Any]) -> 
     if child.batched:
         ports = child.get_input_spec()
         return all(_is_equal(first[name], other[name]) for name in first if ports[name].dtype == "number")
-    (leaves, tree), (others, other_tree) = tree_flatten(_opened(first)), tree_flatten(_opened({name: other[name] for name in first}))
+    if not any(map(_is_container, (*first.values(), *other.values()))):
+        leaves, others = list(first.values()), [other[name] for name in first]
+    else:
+        (leaves, tree), (others, other_tree) = tree_flatten(_opened(first)), tree_flatten(_opened({name: other[name] for name in first}))
+        if tree != other_tree:
+            return False
     rows = {leaf.shape[0] for leaf in (*leaves, *others) if _has_rows(leaf)}
-    return tree == other_tree and len(rows) == 1 and all(map(_can_stack, leaves, others))
+    return len(rows) == 1 and all(map(_can_stack, leaves, others))
 
 
 def _can_stack(first: Any, other: Any) -> bool:
@@ -38,12 +43,20 @@ def _is_equal(first: Any, other: Any) -> bool:
     return first is other or is_same(first, other)
 
 
+def _is_container(value: Any) -> bool:
+    """True for what may hold other values."""
+    return not isinstance(value, (Tensor, str, int, float, type(None)))
+
+
 def _has_rows(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
 def _opened(value: Any) -> Any:
     """A value with dicts, lists and tuples in place of those of classes that PyTorch's pytree takes for one value, as ``UserDict``."""
+
+    if type(value) is dict and not any(map(_is_container, value.values())):
+        return value
 
     def opened(leaf: Any) -> Any:
         form = dict if isinstance(leaf, Mapping) else list if isinstance(leaf, list) else tuple if isinstance(leaf, tuple) else None
