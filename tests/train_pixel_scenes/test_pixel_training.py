@@ -151,8 +151,11 @@ def test_a_painter_is_read_better_after_steps_of_reading():
 
 
 def test_reading_refuses_other_graphs_and_no_weight():
-    with pytest.raises(ConfigError, match="expected more than 0; objective=plan_painting reads nothing"):
-        build(ObjectiveRegistry, {"type": "plan_reading", "read_weight": 0}, "objective")
+    for weight in (0, float("inf")):
+        with pytest.raises(ConfigError, match="expected a finite number above 0; objective=plan_painting reads nothing"):
+            build(ObjectiveRegistry, {"type": "plan_reading", "read_weight": weight}, "objective")
+    with pytest.raises(ConfigError, match="objective.read_wieght: unknown key. Did you mean 'read_weight'"):
+        build(ObjectiveRegistry, {"type": "plan_reading", "read_wieght": 1.0}, "objective")
     objective = build(ObjectiveRegistry, {"type": "plan_reading"}, "objective")
     with pytest.raises(ConfigError, match="text_to_image is no graph scene_to_image; expected an input 'scene', nodes 'noise'"):
         objective.check(Graph.from_template("text_to_image"))

@@ -173,9 +173,8 @@ def arguments_with_defaults(function: Callable[..., Any]) -> frozenset[str]:
 def takes_argument(function: Callable[..., Any], name: str) -> bool:
     """True when the function has a parameter of this name."""
     code = getattr(function, "__code__", None)
-    if (
-        code is not None and not hasattr(function, "__wrapped__") and not hasattr(function, "__signature__")
-    ):  # asked of every block class, so at a hundredth of the cost
+    is_as_written = not hasattr(function, "__wrapped__") and not hasattr(function, "__signature__")
+    if code is not None and is_as_written:  # asked of every block class, so at a hundredth of the cost
         return name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return any(parameter.name == name for parameter in parameters_of(function))
 

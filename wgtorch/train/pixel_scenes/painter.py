@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -22,6 +22,15 @@ from wgtorch.train.registries import register_objective
 from wgtorch.train.scenes.disturbing import disturb
 
 
+class PaintingSettings(TypedDict, total=False):
+    """Arguments of :class:`~wgtorch.train.objectives.denoising.Denoising` that a painter of plans leaves open."""
+
+    at: str | None
+    loss_on: str | None
+    times: str | dict[str, Any]
+    weighting: str | dict[str, Any]
+
+
 @register_objective("plan_reading")
 class PlanReading(Denoising):
     """Denoising of pixel scenes, and beside it that a describer reads of the painter's pictures what their plans say.
@@ -36,15 +45,17 @@ class PlanReading(Denoising):
     Args:
         describer: checkpoint_ref of a block of type ``vlm/pixel_scene``.
         read_weight: what the cross-entropy counts beside the error of denoising.
-        settings: as of :class:`~wgtorch.train.objectives.denoising.Denoising`.
+        at, loss_on, times, weighting: as of :class:`~wgtorch.train.objectives.denoising.Denoising`.
     """
 
     needs = ("scene",)
 
-    def __init__(self, *, describer: str = DESCRIBER_REF, read_weight: float = 0.02, **settings: Any) -> None:
+    def __init__(self, *, describer: str = DESCRIBER_REF, read_weight: float = 0.02, **settings: Unpack[PaintingSettings]) -> None:
         super().__init__(**settings)
-        if not read_weight > 0:
-            raise ConfigError(f"plan_reading.read_weight: found {read_weight}, expected more than 0; objective=plan_painting reads nothing")
+        if not 0 < read_weight < float("inf"):
+            raise ConfigError(
+                f"plan_reading.read_weight: found {read_weight}, expected a finite number above 0; objective=plan_painting reads nothing"
+            )
         self.read_weight = read_weight
         reader = BlockRegistry.build({"block_type": "vlm/pixel_scene", "config": {"checkpoint_ref": describer}})
         self._reader = [reader.eval().requires_grad_(False)]  # in a list: it neither trains nor is stored with the training
