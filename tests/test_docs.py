@@ -104,6 +104,8 @@ def test_links_lead_to_files() -> None:
 
 def test_names_in_messages_docstrings_and_pages_are_there() -> None:
     """Names of three parts and more: of two there are groups of entry points, too. The changelog tells of names that are gone."""
+    for package in ("diffusers", "lightning", "peft", "transformers"):  # of which modules are named
+        pytest.importorskip(package)
     files = [*(ROOT / "wgtorch").rglob("*.py"), *(ROOT / "wgtorch").rglob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.name != "changelog.md")
     missing = []
