@@ -1018,6 +1018,23 @@ def test_waiting_nodes_wait_together_in_threads() -> None:
     assert graph.run({"x": 3})["y"] == [3] * 8
 
 
+def test_a_waiting_node_with_nothing_beside_it_is_called_where_the_run_is() -> None:
+    def here(x: Any) -> list[int]:
+        return [*x, threading.get_ident()]
+
+    asks = lambda: block_of(here, is_async=True)  # noqa: E731
+    own = threading.get_ident()
+    assert chain(asks(), block_of(here), asks()).run({"x": []})["y"] == [own] * 3
+    limited = chain(asks(), asks())
+    for options in ({"timeout": 60}, {"cancelled": lambda: False}):  # it is left when its time is over, so it cannot be here
+        assert own not in limited.run({"x": []}, **options)["y"]
+    limited.configure_node("n1", timeout=60)
+    first, second = limited.run({"x": []})["y"]
+    assert first == own != second
+    together = side_by_side(asks, 2).run({"x": []})["y"]
+    assert own not in [ident for idents in together for ident in idents]
+
+
 def test_waiting_nodes_wait_together_in_coroutines() -> None:
     inside, most = 0, 0
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, overload
@@ -331,10 +330,8 @@ class WorldRunner(Level):
             answers = self._answers.of(self._life, self._storage) if stage.is_async else None
             try:
                 with RunScope(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
-                    watched = trace.watched(run)
-                    watched.options = replace(watched.options, results=answers)
                     try:
-                        step = advance(self, self._life, action, watched)
+                        step = advance(self, self._life, action, trace.watched(run, answers))
                     finally:
                         if answers is not None:  # also of a stage that succeeds: it may be lived again in this pass
                             answers.end()

@@ -16,6 +16,7 @@ from torch import Tensor
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.events import Event
+from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.world_runtime.changes import changes
 from wgtorch.world_runtime.cycle import WorldStep
 from wgtorch.world_runtime.state import State, holds_something, look_up
@@ -52,11 +53,11 @@ class StageTrace(Mapping[str, Any]):
         self._ended: dict[str, Any] = {}
         self._entry: dict[str, Any] | None = None
 
-    def watched(self, run: RunContext) -> RunContext:
-        """The run, its calls that wait on a network noted. Other stages are left as they are: being told of every node has a price."""
-        if not self.stage.is_async:
+    def watched(self, run: RunContext, answers: ResultCache | None) -> RunContext:
+        """The run, its calls that wait on a network noted, and answered by what was answered before. Other stages are left as they are."""
+        if answers is None:
             return run
-        return replace(run, options=replace(run.options, callbacks=(*run.options.callbacks, self._note)))
+        return replace(run, options=replace(run.options, callbacks=(*run.options.callbacks, self._note), results=answers))
 
     def done(self, step: WorldStep) -> StageTrace:
         """The trace of a stage that is through."""

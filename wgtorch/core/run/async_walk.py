@@ -1,4 +1,7 @@
-"""The walk of a plan some of whose nodes are async: their calls go on in threads of their own while whatever is ready is walked."""
+"""The walk of a plan some of whose nodes are async: their calls go on in threads of their own while whatever is ready is walked.
+
+A call that nothing else could go on beside, and that nothing ends before its time, is made where the walk is.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from wgtorch.core.errors import RunCancelled, RunTimeoutError
 from wgtorch.core.plan import Call, Unit
 from wgtorch.core.port import MISSING
 from wgtorch.core.run import background
-from wgtorch.core.run.active_call import ActiveCall
+from wgtorch.core.run.active_call import ActiveCall, enter_call, leave_call
 from wgtorch.core.run.call_outputs import store_outputs
 from wgtorch.core.run.context import RunContext
 from wgtorch.core.run.error_paths import locate
@@ -43,20 +46,28 @@ def walk_async(walk: Callable[..., None], composite: ExecutorHost, units: Sequen
     flying = Flying(composite, units, run)
     ready = [number for number, unit in enumerate(units) if not unit.waits_for]
     at: Call | None = None
+    result: Any = None
     try:
         while ready or flying.calls:
-            for number in ready:
-                if (at := units[number].call) is not None:
-                    flying.begin(number, at, slots)
-            ready = [number for number in ready if number not in flying.calls]
-            if ready and flying.landed.empty():
-                at, number = None, ready.pop(0)
-                walk(composite, units[number].steps if is_watched else units[number].fast_steps, slots, run)
-            else:
-                number = flying.next_landed()
+            if len(ready) == 1 and not flying.calls and flying.may_stay(units[ready[0]].call):
+                number = ready.pop()
                 at = units[number].call
-                assert at is not None
-                store_outputs(at, flying.calls.pop(number)[0].result(), composite.nodes._modules[at.key], slots)
+                result = flying.call_here(at, slots)  # type: ignore[arg-type]
+            else:
+                for number in ready:
+                    if (at := units[number].call) is not None:
+                        flying.begin(number, at, slots)
+                ready = [number for number in ready if number not in flying.calls]
+                if ready and flying.landed.empty():
+                    at, number = None, ready.pop(0)
+                    walk(composite, units[number].steps if is_watched else units[number].fast_steps, slots, run)
+                else:
+                    number = flying.next_landed()
+                    at = units[number].call  # whose failure it is, if it failed
+                    result = flying.calls.pop(number)[0].result()
+            if at is not None:
+                store_outputs(at, result, composite.nodes._modules[at.key], slots)
+                result = None  # a value lives in its slot alone
                 for slot in at.frees:
                     slots[slot] = MISSING
             for slot in units[number].crossing:
@@ -98,6 +109,21 @@ class Flying:
         future = background.start(in_this_context(partial(call_node, self.composite, call, slots, run), active))
         self.calls[number] = (future, time.monotonic())
         future.add_done_callback(partial(_has_landed, self.landed, number))
+
+    def may_stay(self, call: Call | None) -> bool:
+        """True for an async call that may be made in this thread, where there is nothing else to do: no limit of time ends it early."""
+        options = None if self.run is None else self.run.options
+        is_free = options is None or (options.deadline is None and options.cancelled is None)
+        return call is not None and is_free and self.composite.node_specs[call.node].timeout is None
+
+    def call_here(self, call: Call, slots: list[Any]) -> Any:
+        """Makes the call of a unit in this thread."""
+        token = None if self.run is None else enter_call(ActiveCall(self.run, call))
+        try:
+            return call_node(self.composite, call, slots, self.run)
+        finally:
+            if token is not None:
+                leave_call(token)
 
     def next_landed(self) -> int:
         """Waits until a call has landed: the number of its unit.
