@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +24,21 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.scene_measures import (
+    free_prompts,
+    held_out_drawings,
+    held_out_prompts,
+    kept_judge,
+    labels_for,
+    pictures_from,
+    right,
+    save_sheet,
+    seconds_a_picture,
+    shares,
+    table,
+)
 from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.checkpoint.refs import PACKAGED
@@ -30,19 +46,6 @@ from wgtorch.core.config.template import build_template
 from wgtorch.graph import Graph
 from wgtorch.templates.world import READER_REF
 from wgtorch.train.scenes.disturbing import disturb
-from wgtorch.train.scenes.evaluating import (
-    free_prompts,
-    held_out_drawings,
-    held_out_prompts,
-    labels_for,
-    paint,
-    right,
-    seconds_a_picture,
-    shares,
-    table,
-)
-from wgtorch.train.scenes.grids import grid_of, save_png
-from wgtorch.train.scenes.judge import kept_judge
 
 MAIN = ("time", "weather", "terrain", "landmark")
 
@@ -116,7 +119,8 @@ def main() -> None:
 
     prompts, free = held_out_prompts(args.prompts), free_prompts() * max(1, args.prompts // 75)
     asked, freely_asked = labels_for(prompts), labels_for(free)
-    painted, freely_painted = paint(graph, prompts, seed=args.seed), paint(graph, free, seed=args.seed + 1000)
+    painted = pictures_from(graph, "prompt", [prompt.text for prompt in prompts], seed=args.seed)
+    freely_painted = pictures_from(graph, "prompt", [prompt.text for prompt in free], seed=args.seed + 1000)
     drawings = held_out_drawings(args.drawings, args.root)
     disturbed = disturb(drawings["image"], torch.Generator().manual_seed(args.seed))
 
@@ -132,7 +136,7 @@ def main() -> None:
     }
     print(f"\n{len(prompts)} held-out prompts, {len(free)} in free words, {len(disturbed)} held-out drawings\n")
     print(table(columns))
-    seconds = seconds_a_picture(graph)
+    seconds = seconds_a_picture(graph, {"prompt": "A red castle on the left of a meadow, at dusk"})
     megabytes = sum(path.stat().st_size for path in PACKAGED.glob("*.safetensors")) / 1e6
     print(f"\none picture: {seconds:.2f} s on {torch.get_num_threads()} threads; weights in the package: {megabytes:.1f} MB")
     reached = {
@@ -146,7 +150,7 @@ def main() -> None:
     }
     print("\n".join(f"{'reached' if done else 'MISSED '}  {what}" for what, done in reached.items()))
     args.out.mkdir(parents=True, exist_ok=True)
-    grid = save_png(grid_of(painted[:80], columns=10, scale=2), args.out / "pictures.png")
+    grid = save_sheet(painted[:80], args.out / "pictures.png", columns=10)
     numbers = {"world": world, "shares": columns, "seconds_a_picture": seconds, "megabytes": megabytes, "reached": reached, **vars(args)}
     (args.out / "numbers.json").write_text(json.dumps(numbers, indent=1, default=str) + "\n", encoding="utf-8")
     print(f"pictures: {grid}")

@@ -14,6 +14,7 @@ python scripts/evaluate_light_styles.py --judge ... --styles inverted --no-colou
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.pixel_measures import ATTRIBUTES, agreement, paint, plans_for
+from scripts.scene_measures import save_sheet
 from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.palette import snap
 from wgtorch.core.block import BlockRegistry
@@ -30,8 +35,6 @@ from wgtorch.graph import Graph
 from wgtorch.templates.pixel_scenes import PAINTER_REF
 from wgtorch.train.fitting import fit
 from wgtorch.train.pixel_scenes.data import HANDS, HELD_OUT, STYLES, DrawnPixelScenes, pictures_of
-from wgtorch.train.pixel_scenes.evaluation import ATTRIBUTES, agreement, paint, plans_for
-from wgtorch.train.scenes.grids import grid_of, save_png
 
 LAYERS: dict[str, dict[str, Any]] = {
     "attention": {"target_modules": ["qkv", "attend"]},
@@ -143,7 +146,7 @@ def main() -> None:
     print(f"\n{'':<28}{'style seen':>10}{'attributes':>12}   lowest of {len(ATTRIBUTES)}   processor")
     print("\n".join(lines))
     if args.sheet:
-        save_png(grid_of(torch.cat(rows), columns=8, scale=2), args.sheet)
+        save_sheet(torch.cat(rows), args.sheet, columns=8)
 
 
 if __name__ == "__main__":

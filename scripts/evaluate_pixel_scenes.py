@@ -12,17 +12,20 @@ python scripts/evaluate_pixel_scenes.py --sheet /tmp/hundred.png
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.pixel_measures import ATTRIBUTES, agreement, paint, plans_for, same_character
+from scripts.scene_measures import save_sheet, seconds_a_picture, table
 from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.core.block import BlockRegistry
 from wgtorch.graph import Graph
 from wgtorch.templates.pixel_scenes import DESCRIBER_REF, PAINTER_REF
 from wgtorch.train.pixel_scenes.data import HELD_OUT, DrawnPixelScenes, pictures_of
-from wgtorch.train.pixel_scenes.evaluation import agreement, paint, plans_for, same_character, seconds_a_picture, table
-from wgtorch.train.scenes.grids import grid_of, save_png
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -58,11 +61,11 @@ def main() -> None:
         reader = BlockRegistry.build({"block_type": "vlm/pixel_scene", "config": {"checkpoint_ref": ref}}).eval()
         assert isinstance(reader, PixelSceneDescriber)
         print(f"what {name} sees of {', '.join(f'{len(found)} ({title})' for title, found in plans.items())} pictures:")
-        print(table({title: agreement(reader, pictures[title], plans[title]) for title in plans}))
+        print(table({title: agreement(reader, pictures[title], plans[title]) for title in plans}, ATTRIBUTES))
         print(f"the same character told from another by {name}: {same_character(graph, reader, pairs=args.count):.1%}")
-    print(f"seconds a picture: {seconds_a_picture(graph):.3f}")
+    print(f"seconds a picture: {seconds_a_picture(graph, {'scene': plans_for(1, things=4)[0]}):.3f}")
     if args.sheet:
-        save_png(grid_of(paint(graph, plans_for(100)), columns=10, scale=2), args.sheet)
+        save_sheet(paint(graph, plans_for(100)), args.sheet, columns=10)
 
 
 if __name__ == "__main__":

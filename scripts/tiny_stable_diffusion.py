@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from typing import Any
 import torch
 from PIL import Image, ImageFilter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.scene_measures import right, save_sheet, shares
 from wgtorch import Block, BlockRegistry, Graph
 from wgtorch.blocks.scenes.drawing import draw
 from wgtorch.blocks.scenes.scene import Scene, labels_of, sentence
 from wgtorch.train.data.image_folder import ImageFolder
 from wgtorch.train.data.pictures import as_tensor
-from wgtorch.train.scenes.evaluating import right, shares
-from wgtorch.train.scenes.grids import grid_of, save_png
 
 SIDE = 32
 """Of the pictures, in pixels."""
@@ -177,7 +179,7 @@ def read(graph: Path, out: Path, count: int, steps: int, word: str | None, means
     for name, share in shares(right(describer.logits, made, torch.tensor(asked))).items():
         if share == share:  # NaN where it was never asked for
             print(f"{name:10} {share:6.1%}")
-    save_png(grid_of(made[:16], scale=4), out)
+    save_sheet(made[:16], out, columns=8, scale=4)
     print(f"{out}: {'; '.join(prompts[:4])}")
 
 

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 pytest.importorskip("lightning")
 pytest.importorskip("peft")
 
+from scripts.pixel_measures import paint
 from tests.train.toys import QUIET
 from wgtorch.core.errors import ConfigError, TrainingError
 from wgtorch.graph import Graph
 from wgtorch.train.colours import colour_map
 from wgtorch.train.fitting import fit
 from wgtorch.train.pixel_scenes.data import HELD_OUT, STYLES, DrawnPixelScenes, PixelScenes
-from wgtorch.train.pixel_scenes.evaluation import paint
 
 ENDS = {"target_modules": ["merge"], "modules_to_save": ["enter", "leave"], "nodes": "backbone", "freeze_base": True}
 PLANS = [DrawnPixelScenes(4, seed=HELD_OUT).plan(index) for index in range(4)]

@@ -17,8 +17,8 @@ from tests.train.toys import Distance, Linear, Numbers, chain, losses, run_setti
 from wgtorch import Block
 from wgtorch.core.errors import ConfigError, UnknownNameError
 from wgtorch.train import register_data, register_objective
+from wgtorch.train.data.pictures import grid
 from wgtorch.train.fitting import fit
-from wgtorch.train.sampling import grid
 
 SEEN: list[tuple[bool, bool, torch.Tensor]] = []
 

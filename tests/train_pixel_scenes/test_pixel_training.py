@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scripts.pixel_measures import agreement, paint, plans_for, same_character
+from scripts.scene_measures import table
 from wgtorch.blocks.pixel_scenes.conditioner import decode_rows, encode_plan
 from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.layout import is_held_out
@@ -13,7 +15,6 @@ from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Step
 from wgtorch.train.pixel_scenes.data import DrawnPixelScenes, PixelScenes, pictures_of, store, weights_of
-from wgtorch.train.pixel_scenes.evaluation import agreement, paint, plans_for, same_character, table
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build
 
 

@@ -16,7 +16,6 @@ from wgtorch.train.registries import DataRegistry, build
 from wgtorch.train.scenes.disturbing import disturb
 from wgtorch.train.scenes.drawings import DrawnScenes, gather, scene_of, store
 from wgtorch.train.scenes.episodes import Episodes, story_words
-from wgtorch.train.scenes.grids import grid_of, save_png
 
 
 def test_a_sample_is_the_same_each_time_and_in_another_process() -> None:
@@ -162,24 +161,3 @@ def test_episodes_are_in_the_words_of_the_story() -> None:
     assert {"was hoped for", "had turned", "though the plan", "the same land", "nothing built"} <= {
         phrase for phrase in ("was hoped for", "had turned", "though the plan", "the same land", "nothing built") if phrase in answers
     }
-
-
-# --- grids ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_grid_holds_the_pictures_row_by_row() -> None:
-    pictures = torch.arange(5).view(5, 1, 1, 1).expand(5, 3, 2, 2) / 10
-    grid = grid_of(pictures, columns=3, gap=1)
-    assert grid.shape == (3, 5, 8)
-    assert grid[0, :2, 3:5].eq(0.1).all() and grid[0, 3:, 3:5].eq(0.4).all()
-    assert grid[0, 3:, 6:].eq(1).all() and grid[0, 2].eq(1).all()
-    assert grid_of(pictures[:2], columns=8, gap=0, scale=2).shape == (3, 4, 8)
-
-
-def test_a_saved_picture_is_the_picture(tmp_path: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
-    picture = torch.arange(48).view(3, 4, 4) / 255
-    with Image.open(save_png(picture, tmp_path / "new" / "one.png")) as opened:
-        assert np.array_equal(np.asarray(opened), torch.arange(48).view(3, 4, 4).permute(1, 2, 0).numpy())

@@ -9,24 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.scenes.describer import SceneDescriber
-from wgtorch.blocks.scenes.scene import ATTRIBUTES, parse
-from wgtorch.core.config.template import build_template
-from wgtorch.graph import Graph
-from wgtorch.train.scenes.drawings import DrawnScenes, gather
-from wgtorch.train.scenes.evaluating import (
+from scripts.scene_measures import (
     FREE_PROMPTS,
-    Prompt,
+    SceneJudge,
     free_prompts,
     held_out_drawings,
     held_out_prompts,
+    kept_judge,
     labels_for,
-    paint,
+    pictures_from,
     right,
+    save_sheet,
     shares,
     table,
 )
-from wgtorch.train.scenes.judge import SceneJudge, kept_judge
+from wgtorch.blocks.scenes.describer import SceneDescriber
+from wgtorch.blocks.scenes.scene import ATTRIBUTES, labels_of, parse
+from wgtorch.core.config.template import build_template
+from wgtorch.graph import Graph
+from wgtorch.train.scenes.drawings import DrawnScenes, gather
 
 SIZES = {name: len(values) for name, values in ATTRIBUTES.items()}
 
@@ -119,12 +120,23 @@ def test_painting_prompts_and_reading_them_finds_what_they_asked_for() -> None:
     """With the describer as the reader: prompts that were swapped are noticed."""
     graph = build_template("graph", "text_to_image", {"steps": 6})
     assert isinstance(graph, Graph)
-    prompts = [
-        Prompt(text, parse(text)) for text in ("A red castle on the left of a meadow, by day, clear sky", "The sea at night in a storm")
-    ] * 3
-    pictures = paint(graph, prompts, seed=3, batch=4, show=False)
+    prompts = ["A red castle on the left of a meadow, by day, clear sky", "The sea at night in a storm"] * 3
+    asked = torch.tensor([labels_of(parse(text)) for text in prompts])
+    pictures = pictures_from(graph, "prompt", prompts, seed=3, batch=4)
     assert pictures.shape == (6, 3, 64, 64) and pictures.min() >= 0 and pictures.max() <= 1
     assert not torch.equal(pictures[0], pictures[2]), "the same noise for every picture"
     reader = SceneDescriber.from_config({"checkpoint_ref": "wgtorch:scene_describer"}).eval().logits
-    assert min(v for v in shares(right(reader, pictures, labels_for(prompts))).values() if not math.isnan(v)) > 0.8
-    assert shares(right(reader, pictures, labels_for(prompts).roll(1, 0)))["time"] < 0.2
+    assert min(v for v in shares(right(reader, pictures, asked)).values() if not math.isnan(v)) > 0.8
+    assert shares(right(reader, pictures, asked.roll(1, 0)))["time"] < 0.2
+
+
+def test_a_sheet_holds_the_pictures_row_by_row(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    pictures = torch.arange(5).view(5, 1, 1, 1).expand(5, 3, 2, 2) * 51 / 255
+    with Image.open(save_sheet(pictures, tmp_path / "new" / "one.png", columns=3)) as opened:
+        sheet = np.asarray(opened)
+    assert sheet.shape == (10, 16, 3)
+    assert (sheet[:4, 6:10] == 51).all() and (sheet[6:, 6:10] == 204).all()
+    assert (sheet[6:, 12:] == 255).all() and (sheet[4:6] == 255).all()

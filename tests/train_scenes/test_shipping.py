@@ -12,11 +12,11 @@ import yaml
 
 pytest.importorskip("lightning")
 
+from scripts.ship_default import ship
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import build_template
 from wgtorch.core.errors import CheckpointError
 from wgtorch.train.fitting import fit
-from wgtorch.train.scenes.shipping import ship
 
 TRAINER = {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False}
 

@@ -14,12 +14,11 @@ from torch import Tensor
 from wgtorch.core.errors import ConfigError
 from wgtorch.lora.switching import trained_adapters_active
 from wgtorch.storage.encoding import write_png
+from wgtorch.train.data.pictures import grid
 from wgtorch.train.interrupts import Interrupts
 from wgtorch.train.loggers import log_pictures, log_texts
 from wgtorch.train.randomness import kept_generators
 from wgtorch.train.trainable import Trainable
-
-_GAP = 2  # pixels between pictures
 
 
 class Samples(pl.Callback):
@@ -98,18 +97,6 @@ class Samples(pl.Callback):
             path.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             for logger in trainer.loggers:
                 log_texts(logger, f"samples/{name}", lines, path.with_suffix(".txt"), trainer.global_step)
-
-
-def grid(pictures: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W] beside one another in one [3, H', W'], in rows of about the root of B."""
-    batch, channels, height, width = pictures.shape
-    columns = max(1, round(batch**0.5 + 0.49))
-    rows = -(-batch // columns)
-    sheet = torch.ones(channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP)
-    for index, picture in enumerate(pictures.clamp(0, 1)):
-        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
-        sheet[:, top : top + height, left : left + width] = picture
-    return sheet
 
 
 def _first(batch: Any, count: int) -> Any:

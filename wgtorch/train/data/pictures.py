@@ -12,6 +12,7 @@ from torch import Tensor
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.pictures import rgb_of, upright
 
+_GAP = 2  # pixels between pictures
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange the sides."""
 _ORIENTATION = 0x0112
@@ -80,3 +81,20 @@ def as_tensor(picture: Any) -> Tensor:
 
     pixels = torch.from_numpy(np.array(picture))
     return (pixels.unsqueeze(0) if pixels.dim() == 2 else pixels.permute(2, 0, 1)).float().div(255).contiguous()
+
+
+def grid(pictures: Tensor, *, columns: int | None = None) -> Tensor:
+    """Pictures [B, C, H, W] in [0, 1] beside one another in one [C, H', W'], on white.
+
+    Args:
+        pictures: what to lay out, row by row.
+        columns: pictures in a row; about the root of B where left out.
+    """
+    batch, channels, height, width = pictures.shape
+    columns = min(columns or max(1, round(batch**0.5 + 0.49)), batch)
+    rows = -(-batch // columns)
+    sheet = torch.ones(channels, rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP)
+    for index, picture in enumerate(pictures.clamp(0, 1)):
+        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        sheet[:, top : top + height, left : left + width] = picture
+    return sheet

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from scripts.scene_measures import pictures_from
 from wgtorch.blocks.pixel_scenes.conditioner import FIELDS, FRONT_KINDS, encode_plan
 from wgtorch.blocks.pixel_scenes.describer import PixelSceneDescriber
 from wgtorch.blocks.pixel_scenes.layout import any_look, any_plan
@@ -46,23 +45,9 @@ def _sort(thing: Thing) -> str:
     return thing.role if thing.role in ("landmark", "object") else "beast" if thing.kind in BEASTS else "person"
 
 
-@torch.no_grad()
-def paint(graph: Graph, plans: Sequence[ScenePlan], *, seed: int = 0, batch: int = 50) -> Tensor:
+def paint(graph: Graph, plans: Sequence[ScenePlan], *, seed: int = 0) -> Tensor:
     """Pictures [N, 3, 64, 64] in [0, 1] that a graph `scene_to_image` makes of plans."""
-    parts = [plans[start : start + batch] for start in range(0, len(plans), batch)]
-    return torch.cat([graph.run({"scene": list(part)}, outputs=["small"], seed=seed + k)["small"] for k, part in enumerate(parts)])
-
-
-@torch.no_grad()
-def seconds_a_picture(graph: Graph, repeats: int = 5) -> float:
-    """Median seconds of one picture, after one to warm up."""
-    plan = plans_for(1, things=4)[0]
-    times = []
-    for seed in range(repeats + 1):
-        started = time.perf_counter()
-        graph.run({"scene": plan}, seed=seed)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    return pictures_from(graph, "scene", plans, output="small", seed=seed)
 
 
 @torch.no_grad()
@@ -145,12 +130,3 @@ def _with_character(rng: random.Random, look: Look) -> tuple[ScenePlan, int]:
     slot = rng.choice(free)
     things = (*others, Thing("hero", "person", slot, look=look))
     return ScenePlan(plan.time, plan.weather, plan.terrain, things), FRONT.index(slot)
-
-
-def table(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """Percentages by attribute (rows) and measurement (columns), as text."""
-    rows = ["".ljust(18) + "  ".join(columns)]
-    for name in ATTRIBUTES:
-        cells = (f"{values[name]:.1%}" if name in values else "-" for values in columns.values())
-        rows.append(name.ljust(18) + "  ".join(cell.rjust(len(title)) for title, cell in zip(columns, cells, strict=True)))
-    return "\n".join(rows)
