@@ -11,11 +11,12 @@ import torch
 pytest.importorskip("lightning")
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from tests.train.toys import QUIET, Linear, chain, run_settings
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.fitting import fit
-from wgtorch.train.loggers import log_pictures, log_settings, loggers_of
+from wgtorch.train.loggers import keep_metrics, log_pictures, log_settings, loggers_of
 
 
 class Notes(Logger):
@@ -86,3 +87,14 @@ def test_mlflow_in_the_runs_folder(tmp_path: Path) -> None:
     (run,) = client.search_runs([client.get_experiment_by_name("lightning_logs").experiment_id])
     assert "train/loss" in run.data.metrics
     assert run.data.params["optimizer/lr"] == "0.05"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rows_from_before_a_resumed_step_are_kept_by_the_first_process_alone(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    (logger,) = loggers_of(None, tmp_path)
+    keep_metrics(logger, [{"step": "0", "train/loss": "1"}, {"step": "5", "train/loss": "2"}], 3)
+    if rank == 0:
+        assert logger.experiment.metrics == [{"step": "0", "train/loss": "1"}]

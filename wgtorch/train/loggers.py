@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from wgtorch.core.errors import ConfigError, require, suggest
@@ -46,6 +47,7 @@ def metrics_in(folder: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name and value} for row in csv.DictReader(file)]
 
 
+@rank_zero_only
 def keep_metrics(logger: Any, rows: Sequence[Mapping[str, str]], step: int) -> None:
     """Has the CSV logger of a run that goes on in its own folder write again what it logged before a step."""
     logger.experiment.metrics += [dict(row) for row in rows if row.get("step", "").isdecimal() and int(row["step"]) < step]
