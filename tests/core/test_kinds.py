@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -33,6 +35,11 @@ def test_the_kinds_of_the_specification_are_there() -> None:
         (dict[str, int], "dict", False),
         (list[Tensor], "list", False),
         (tuple[int, ...], "list", False),
+        (Sequence[int], "list", False),
+        (bytes, "any", False),
+        (bytearray | None, "any", True),
+        (range, "any", False),
+        (deque[int], "any", False),
         (Annotated[Tensor, "image"], "image", False),
         (Annotated[Tensor | None, "latent"], "latent", True),
         ("embedding", "embedding", False),
@@ -140,3 +147,11 @@ def test_what_a_run_tells_shows_itself_in_a_line() -> None:
     assert repr(Event("end", "codec", "block", inputs={"latent": torch.zeros(1, 3, 4, 4)}, outputs={"x": 1})) == (
         "Event(kind='end', path='codec', level='block', inputs={latent: Tensor[1, 3, 4, 4] float32}, outputs={x: int 1})"
     )
+
+
+def test_none_at_a_port_without_a_default_is_refused_with_the_way_to_take_it() -> None:
+    with pytest.raises(
+        PortTypeError, match=r"got NoneType None; expected a torch\.Tensor .*has a default: \(\.\.\., x: Tensor \| None = None\)"
+    ):
+        Port("x", dtype="tensor").check(None, "x")
+    assert Port("x", dtype="tensor", optional=True).check(None, "x") is None

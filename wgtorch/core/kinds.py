@@ -142,9 +142,18 @@ def kind_of_annotation(annotation: Any) -> tuple[str, bool]:
         return (named[0], kind_of_annotation(base)[1]) if named else kind_of_annotation(base)
     plain = origin or annotation
     if isinstance(plain, type):
-        for base, name in ((Tensor, "tensor"), (str, "text"), (numbers.Number, "number"), (Mapping, "dict"), (Sequence, "list")):
+        for base, name in (
+            (Tensor, "tensor"),
+            (str, "text"),
+            (numbers.Number, "number"),
+            (Mapping, "dict"),
+            (list, "list"),
+            (tuple, "list"),
+        ):
             if issubclass(plain, base):
                 return name, False
+        if issubclass(plain, Sequence) and issubclass(list, plain):  # Sequence itself; bytes, ranges and deques are no lists
+            return "list", False
     return "any", False
 
 

@@ -109,7 +109,8 @@ class Port:
     def _check_one(self, value: Any, where: tuple[str, ...]) -> Any:
         kind = get_kind(self.dtype)
         if not kind.accepts(value):
-            raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r})")
+            mend = "" if value is not None else ". A parameter of forward that takes None has a default: (..., x: Tensor | None = None)"
+            raise PortTypeError(f"{'.'.join(where)}: got {describe(value)}; expected {kind.expects} (kind {kind.name!r}){mend}")
         try:
             value = value if self.raw and not isinstance(value, Tensor) else kind.normalise(value)
         except PortTypeError as error:
