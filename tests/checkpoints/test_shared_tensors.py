@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from tests.checkpoints.mutations import read_tree, seal, write_tree
 from wgtorch import Block, Graph, Pipeline, lora
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import CheckpointError
+from wgtorch.core.checkpoint.own_weights import parts_of
+from wgtorch.core.checkpoint.shared_tensors import overlapping
+from wgtorch.core.errors import CheckpointError, RebuiltOtherwiseWarning
 from wgtorch.core.pool import Pool
 
 
@@ -140,3 +142,40 @@ def test_a_conjugate_view_is_not_what_it_is_a_view_of(tmp_path: Path) -> None:
     loaded = Block.load(tmp_path / "block")
     for name, value in block.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
+
+
+@register_block("test/transposed")
+class Transposed(Block):
+    """There and back through one matrix, which the way back holds as a view."""
+
+    outputs = {"y": "tensor"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = nn.Linear(3, 2, bias=False)
+        self.back = nn.Linear(2, 3, bias=False)
+        self.back.weight = nn.Parameter(self.there.weight.t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.back(self.there(x))
+
+
+def test_views_of_one_memory_that_will_be_two_tensors_are_named_when_they_are_saved(tmp_path: Path) -> None:
+    graph = Graph("views")
+    graph.add_node(Transposed(), "a")
+    with pytest.warns(RebuiltOtherwiseWarning, match=r"a\.back\.weight and a\.there\.weight are views of one memory"):
+        graph.save(tmp_path / "it")
+    apart = tied_graph()
+    apart.find("scores").head.weight = nn.Parameter(apart.find("words").table.weight)  # type: ignore[union-attr]
+    with pytest.warns(RebuiltOtherwiseWarning, match=r"scores\.head\.weight and words\.table\.weight are"):
+        apart.save(tmp_path / "other")
+
+
+def test_what_is_one_again_once_loaded_or_lies_side_by_side_is_no_overlap() -> None:
+    assert overlapping(parts_of(tied_graph())) == []
+    block = Block.wrap(nn.LSTM(3, 3), inputs={"x": "tensor"}, outputs={"y": "any"})
+    assert overlapping(parts_of(block)) == []
+    linear = nn.Linear(2, 2, bias=False)
+    linear.again = nn.Parameter(linear.weight)
+    linear.first, linear.second = map(nn.Parameter, torch.ones(4).chunk(2))
+    assert overlapping(parts_of(Block.wrap(linear, inputs={"x": "tensor"}, outputs={"y": "any"}))) == []

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.blocks_for_tests import Affine, Scale, Secret, Shout, as_pipeline, as_stage, block_of, chain, counter
 from tests.core.random_structures import Sketch, dags, loops
+from wgtorch.core.block import Block, register_block
 from wgtorch.core.config.resolve import dump_config, parse_config
 from wgtorch.core.config.schema import level_schema
 from wgtorch.core.errors import ConfigError, StructureError, UnknownNameError
@@ -577,3 +578,66 @@ def test_what_is_written_fits_the_published_schema() -> None:
 @given(loops())
 def test_random_graphs_fit_the_published_schema(sketch: Sketch) -> None:
     jsonschema.Draft202012Validator(level_schema("graph")).validate(sketch.graph(plain=True).to_config())
+
+
+# --- texts that look like interpolations ------------------------------------------------------------------------------
+
+
+@register_block("test/template_text")
+class TemplateText(Block):
+    """Holds texts."""
+
+    outputs = {"y": "any"}
+
+    def __init__(self, text: str = "", more: Any = None) -> None:
+        super().__init__()
+        self.text, self.more = text, more
+
+    def forward(self) -> Any:
+        return self.text
+
+
+@given(st.lists(st.sampled_from(["\\", "$", "{", "}", "${", "name", ":", ",", "'", '"', " ", "\n"]), max_size=10).map("".join))
+def test_a_text_that_a_constructor_was_given_comes_back_as_it_is(text: str) -> None:
+    graph = Graph("g")
+    graph.add_node(TemplateText(text, {"deep": [text]}), "a")
+    for _ in range(2):
+        graph = Graph.from_config(parse_config(dump_config(graph.to_config()), "it"))
+    assert (graph.nodes["a"].text, graph.nodes["a"].more) == (text, {"deep": [text]})
+
+
+def test_a_template_in_a_prompt_is_saved_and_loaded(tmp_path: Path) -> None:
+    graph = Graph("g")
+    graph.add_node(TemplateText("Dear ${name}, C:\\${x}"), "a")
+    graph.save(tmp_path / "it")
+    assert Graph.load(tmp_path / "it").run({}) == graph.run({})
+    TemplateText("Dear ${name}").save(tmp_path / "block")
+    assert TemplateText.load(tmp_path / "block").text == "Dear ${name}"
+    with pytest.raises(ConfigError, match=r"a text that holds \$\{ itself has"):
+        Graph("g").add_node("test/template_text", "a", config={"text": "Dear ${name}"})
+
+
+def test_half_of_a_character_is_refused_with_its_place() -> None:
+    graph = Graph("g")
+    graph.add_node(TemplateText("", ["fine", "cut \ud83d"]), "a")
+    with pytest.raises(ConfigError, match=r"g/a: test/template_text\.more\[1\]: text with half of a character"):
+        graph.to_config()
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (lambda: Scale(True), r"nodes\[0\]\.config\.factor: got bool True; expected number"),
+        (lambda: TemplateText("", {"ref": "other.yaml"}), r"config\.more: names another file, 'other\.yaml'"),
+        (lambda: TemplateText(3), r"nodes\[0\]\.config\.text: got int 3; expected string"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(block: Any, words: str, tmp_path: Path) -> None:
+    graph = Graph("g")
+    graph.add_node(block(), "a")
+    for save in (lambda: graph.save(tmp_path / "it"), lambda: graph.save_config(tmp_path / "it.yaml")):
+        with pytest.raises(ConfigError, match=words):
+            save()
+    with pytest.raises(ConfigError, match=words.replace(r"nodes\[0\]\.config", r".*")):
+        block().save(tmp_path / "it")
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from wgtorch.core.block_registry import build_block, with_its_weights
 from wgtorch.core.block_registry import register_block as register_block
 from wgtorch.core.block_traits import BlockTraits
 from wgtorch.core.checkpoint.saved import Saved
-from wgtorch.core.config.resolve import resolve_environment
+from wgtorch.core.config.resolve import escaped, resolve_environment
 from wgtorch.core.config.schema import SCHEMA_VERSION
 from wgtorch.core.errors import ConfigError, StructureError, StructureTypeError, suggest
 from wgtorch.core.kinds import describe
@@ -102,6 +102,8 @@ class Block(BlockTraits, Saved, nn.Module):
         self._block_id: str | None = None
 
     _takes_config: ClassVar[bool] = True
+    _has_interpolations = False
+    """True where the config was given with ``${oc.env:NAME}`` or escaped texts in it; what a constructor is given is taken as it stands."""
     _optional_inputs: ClassVar[frozenset[str]] = frozenset()
     """What the class's own ``forward`` can do without; a subclass whose ``forward(self, **inputs)`` passes them on can as well."""
 
@@ -144,7 +146,8 @@ class Block(BlockTraits, Saved, nn.Module):
             raise StructureError(
                 f"{type(self).__name__} has no block_type, so a config cannot name it; put @register_block('...') on the class"
             )
-        return {"block_type": self.block_type, "config": ensure_plain(self._config, self.block_type)}
+        config = ensure_plain(self._config, self.block_type)
+        return {"block_type": self.block_type, "config": config if self._has_interpolations else escaped(config)}
 
     def saved_config(self) -> dict[str, Any]:
         """The config that checkpoints hold."""

@@ -68,6 +68,7 @@ def build_block(block_class: type[Any], config: Mapping[str, Any], written: Mapp
     if ref is not None and not empty:
         load_checkpoint(block, ref)
     if written != plain:
+        block._has_interpolations = written != config
         block._config.update(written)  # as it was written: what came from the environment stays there
     return block
 

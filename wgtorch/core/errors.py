@@ -96,7 +96,7 @@ class PromptTruncatedWarning(UserWarning):
 
 
 class RebuiltOtherwiseWarning(UserWarning):
-    """A block holds other weights than its config builds, so that what is saved of it loads by hand only; the message says which."""
+    """What is saved of a block is otherwise once loaded: its weights fit not what its config builds, or share memory; says which."""
 
 
 class ApiError(WgtorchError):

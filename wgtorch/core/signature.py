@@ -276,6 +276,8 @@ def ensure_plain(value: Any, where: str) -> Any:
         ConfigError: with the path of the value.
     """
     if value is None or type(value) in (bool, int, float, str):
+        if type(value) is str and not value.isascii():
+            _check_letters(value, where)
         return value
     if isinstance(value, (int, float, str)):  # as numpy.float64 is a float, and members of enumerations: YAML has no words for them
         return str.__str__(value) if isinstance(value, str) else int(value) if isinstance(value, int) else float(value)
@@ -290,6 +292,16 @@ def ensure_plain(value: Any, where: str) -> Any:
         f"{where}: {describe(value)} is not plain data; a config holds dict, list, str, number, bool and null. "
         "Give the block a constructor of plain arguments, or register a block class that builds this value"
     )
+
+
+def _check_letters(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{where}: text with half of a character ({text[error.start]!r}), which no file holds; "
+            "write text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        ) from None
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -30,7 +30,7 @@ from wgtorch.core.checkpoint.manifest import (
 from wgtorch.core.checkpoint.own_weights import OWN, parts_of
 from wgtorch.core.checkpoint.refs import is_packaged, is_unchanged, load_checkpoint, read_ref_for, ref_of, resolve_checkpoint, where_it_lies
 from wgtorch.core.checkpoint.shared_tensors import Ties, tie
-from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, path_text, read_config, resolve_environment
+from wgtorch.core.config.resolve import MAX_BYTES, holders, parse_config, read_config, refuse_refs, resolve_environment
 from wgtorch.core.errors import CheckpointError, ConfigError, Finding, UnknownNameError, WgtorchError
 from wgtorch.core.pool import Pool, identity, now_building
 from wgtorch.core.registry import LevelRegistry
@@ -178,7 +178,7 @@ def _config(source: Source, manifest: Manifest, config_path: str | os.PathLike[s
         config = parse_config(raw.decode("utf-8"), source.where(name), json_form=name == CONFIG_JSON, most_in_yaml=YAML_VALUES)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source.where(name)}: is no text: {error}") from error
-    _refuse_refs(config, source.where(name))
+    refuse_refs(config, source.where(name))
     moved = {ref: lies for ref, lies in map(_refound, manifest.blocks.values()) if lies != ref}
     for _, held in holders(config) if moved else ():
         ref = held.get("checkpoint_ref") if isinstance(held, dict) else None
@@ -198,15 +198,6 @@ def _refound(entry: StoredBlock) -> tuple[str, str]:
     except WgtorchError:
         return ref, ref
     return ref, ref if lies == now else lies
-
-
-def _refuse_refs(config: Any, where: str) -> None:
-    """A saved config is whole: one that names other files was not written by us."""
-    for path, held in holders(config):
-        if isinstance(held, dict) and set(held) == {"ref"} and isinstance(held["ref"], str):
-            raise ConfigError(
-                f"{path_text(path, where)}: names another file, {held['ref'][:80]!r}; the config of a checkpoint holds everything itself"
-            )
 
 
 # --- giving weights ---------------------------------------------------------------------------------------------------

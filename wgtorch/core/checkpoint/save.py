@@ -39,11 +39,13 @@ from wgtorch.core.checkpoint.manifest import (
 )
 from wgtorch.core.checkpoint.own_weights import check_levels, parts_of
 from wgtorch.core.checkpoint.refs import holds, is_as_referred, outside_files, ref_of
-from wgtorch.core.checkpoint.shared_tensors import split_aliases, ties_of
+from wgtorch.core.checkpoint.shared_tensors import overlapping, split_aliases, ties_of
 from wgtorch.core.checkpoint.tensors import Pieces, bytes_of, make_header
-from wgtorch.core.config.resolve import dump_config, holders, nesting, parse_config, resolve_environment
+from wgtorch.core.config.resolve import dump_config, holders, nesting, parse_config, refuse_refs, resolve_environment
+from wgtorch.core.config.schema import check_block_config, check_level_config
 from wgtorch.core.errors import CheckpointError, ConfigError, RebuiltOtherwiseWarning
 from wgtorch.core.pool import building
+from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.signature import takes_argument
 from wgtorch.core.tree import UniqueBlock, unique_blocks
 
@@ -96,9 +98,18 @@ def save_checkpoint(
     if self_contained and base is not None:
         raise CheckpointError("save_checkpoint: self_contained stores everything, and base names what is not stored; give one of them")
     config = target.saved_config()
+    check_loads(config, target)
     check_levels(target)
-    for name, part in parts_of(target).items():
+    parts = parts_of(target)
+    for name, part in parts.items():
         check_storable(adapter_hook.hook.base_state(part.block), name)
+    for one, other in overlapping(parts):
+        warnings.warn(
+            f"{one} and {other} are views of one memory; loaded, they are two tensors, and what changes one leaves the other as it is. "
+            "Give both one nn.Parameter, or make the view of it in forward",
+            RebuiltOtherwiseWarning,
+            stacklevel=3,
+        )
     _warn_of_changed(target)
     if self_contained:
         _remove_refs(config, target)
@@ -120,6 +131,22 @@ def save_checkpoint(
             _write(target, config, sink, tuple(stored), choose)
 
     return write_folder(path, fill_folder) if format == "dir" else write_file(path, fill_archive)
+
+
+def check_loads(config: dict[str, Any], target: Any) -> None:
+    """Refuses a config that no load would take, as of a block that was built with ``True`` where its annotation says ``int``.
+
+    Raises:
+        ConfigError: lists what does not fit, each with its path.
+    """
+    try:
+        refuse_refs(config, "its config")
+        if config.get("kind") in LevelRegistry:
+            check_level_config(config, LevelRegistry.get(config["kind"]), BlockRegistry.get)
+        elif config.get("kind") == "block" and "${" not in str(config["config"]):
+            check_block_config(type(target), config["config"], target.block_type)
+    except ConfigError as error:
+        raise ConfigError(f"{target.block_id} was not saved, since it could not be loaded: {error}") from error
 
 
 def _warn_of_changed(target: Any) -> None:

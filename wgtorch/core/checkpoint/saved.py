@@ -11,7 +11,7 @@ import torch
 from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.core.checkpoint.io import mapping
 from wgtorch.core.checkpoint.load import load_checkpoint_of, load_weights
-from wgtorch.core.checkpoint.save import SHARD, save_checkpoint
+from wgtorch.core.checkpoint.save import SHARD, check_loads, save_checkpoint
 from wgtorch.core.config.resolve import dump_config
 from wgtorch.core.errors import Finding
 from wgtorch.core.pool import Pool
@@ -123,7 +123,9 @@ class Saved:
     def save_config(self: Any, path: str | os.PathLike[str]) -> Path:
         """Writes the config as YAML, or as JSON where the path ends so."""
         path = Path(path)
-        text = dump_config(self.saved_config(), json_form=path.suffix == ".json")
+        config = self.saved_config()
+        check_loads(config, self)
+        text = dump_config(config, json_form=path.suffix == ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 

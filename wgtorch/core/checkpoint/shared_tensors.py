@@ -38,6 +38,28 @@ def place_in_memory(tensor: Tensor) -> Hashable:
     return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device, tensor.is_conj(), tensor.is_neg())
 
 
+def overlapping(parts: Mapping[str, UniqueBlock]) -> list[tuple[str, str]]:
+    """Pairs of names whose tensors, one of them a parameter, lie in one memory and are two once loaded, as a weight and its transpose."""
+    spans = []
+    for path, part in parts.items():
+        for name, value in adapter_hook.hook.base_state(part.block).items():
+            reach = sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True)) + 1
+            if value.numel():
+                spans.append((str(value.device), value.data_ptr(), value.data_ptr() + reach * value.element_size(), path, name, value))
+    found: list[tuple[str, str]] = []
+    last: Any = None
+    for span in sorted(spans, key=lambda span: span[:5]):
+        if last is not None and span[0] == last[0] and span[1] < last[2]:
+            one, other = span[5], last[5]
+            learns = isinstance(one, nn.Parameter) or isinstance(other, nn.Parameter)
+            if learns and one is not other and (span[3] != last[3] or place_in_memory(one) != place_in_memory(other)):
+                found.append((f"{last[3]}.{last[4]}", f"{span[3]}.{span[4]}"))
+            if span[2] <= last[2]:
+                continue
+        last = span
+    return found
+
+
 def shared_names(named: Iterable[tuple[Name, Any]]) -> list[list[Name]]:
     """Names that are one tensor, where there are several."""
     by_identity: dict[int, list[Name]] = {}

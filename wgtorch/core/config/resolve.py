@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ MAX_BYTES = 64 << 20
 """The largest config file that is read."""
 _MAX_RESOLVED = 2_000_000  # values of a config once its refs are followed
 _HOLDERS = (dict, list, tuple, Mapping)
-_ONLY = "only ${oc.env:NAME} is resolved here, and NAME must be set"
+_ONLY = r"only ${oc.env:NAME} is resolved here, and NAME must be set; a text that holds ${ itself has \${ in a config"
+_OPENS = re.compile(r"(\\*)\$\{")
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -241,6 +243,30 @@ def _interpolated(value: Any, where: str) -> Any:
     except (OmegaConfBaseException, RecursionError, TypeError, ValueError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error).split("\n", 1)[0][:500]
         raise ConfigError(f"{where}: {reason}; {_ONLY}") from error
+
+
+def escaped(value: Any) -> Any:
+    """Plain data whose texts :func:`resolve_environment` gives back as they are: ``${name}`` of a template is ``\\${name}`` in a config."""
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    if not isinstance(value, str) or "${" not in value or "${oc.env:" in value:
+        return value
+    return _OPENS.sub(lambda found: found[1] * 2 + r"\${", value)
+
+
+def refuse_refs(config: Any, where: str) -> None:
+    """Refuses the config of a checkpoint that names other files: a saved one is whole.
+
+    Raises:
+        ConfigError: with the place and the file's name.
+    """
+    for path, held in holders(config):
+        if isinstance(held, dict) and set(held) == {"ref"} and isinstance(held["ref"], str):
+            raise ConfigError(
+                f"{path_text(path, where)}: names another file, {held['ref'][:80]!r}; the config of a checkpoint holds everything itself"
+            )
 
 
 def _mentions(config: Any, mark: str) -> bool:
