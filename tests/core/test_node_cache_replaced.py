@@ -13,12 +13,10 @@ import io
 import json
 import math
 import operator
-import os
 import re
 import statistics
 import sys
 import textwrap
-import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,7 +33,7 @@ from torch.nn import functional
 
 from tests.matrix import spread
 from wgtorch import Block, Graph, NodeCache, Pipeline
-from wgtorch.core.run import dict_versions, installed
+from wgtorch.core.run import installed
 from wgtorch.core.run.replaced_code import replacements
 
 X = torch.linspace(-1, 1, 8).view(2, 4)
@@ -511,42 +509,6 @@ def test_nothing_that_is_loaded_is_asked_to_do_anything(package: Any, monkeypatc
     assert block.calls == 1, cache.stats.uncached
     with pytest.raises(ImportError, match="what it needs is not there"):
         _ = lazy.anything
-
-
-def test_what_is_replaced_is_seen_where_each_version_is_asked_for(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in versions of Python whose dictionaries keep their version elsewhere."""
-    monkeypatch.setattr(dict_versions, "_take", None)
-    replacements.cache_clear()
-    graph, cache = graph_of(block_of("model"), 0), NodeCache()
-    before = graph.run({"x": X}, cache=cache)["y"]
-    with pytest.MonkeyPatch().context() as patch:
-        MODEL["static method"](patch)
-        want = graph.run({"x": X})["y"]
-        assert not torch.equal(before, want)
-        assert torch.equal(graph.run({"x": X}, cache=cache)["y"], want)
-    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], before)
-    replacements.cache_clear()
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_process_that_is_forked_while_another_thread_looks_goes_on() -> None:
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            replacements().found()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        for _ in range(20):
-            if (child := os.fork()) == 0:
-                os._exit(0 if replacements().lock.acquire(timeout=10) else 1)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_call_that_replaces_something_is_not_kept(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import builtins
 import functools
-import os
 import sys
 import threading
 import types
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.nn import Parameter
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.code_digest import steps_of, unwrapped
-from wgtorch.core.run.dict_versions import Versions, dict_version, differing
+from wgtorch.core.run.dict_versions import dict_version
 from wgtorch.core.run.installed import entries_of, file_of, is_installed, module_of
 
 _REPORTS: dict[str, frozenset[str]] = {
@@ -44,25 +44,27 @@ class Replacements:
     """What stands in place of what modules and classes of installed packages held. There is one for the process, as there is of them."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._loaded: Any = None
         self._unready: list[Any] = []
         self._modules: dict[str, Any] = {}
         self._held: dict[int, Any] = {}
         self._spaces: list[_Namespace] = []
-        self._held_now, self._versions = Versions(), b""  # of the spaces' entries
+        self._entries: list[dict[Any, Any]] = []
+        self._versions: list[Any] = []
         self._found: list[tuple[str, Any]] = []
 
     def found(self) -> list[tuple[str, Any]]:
         """Where something was replaced, and by what; the same list as long as it is the same."""
-        with self.lock:
+        with self._lock:
             if is_loaded := (loaded := dict_version(sys.modules)) != self._loaded or any(map(_is_ready, self._unready)):
                 self._take_in()
                 self._loaded = loaded
-            versions = self._held_now.read()
+            versions = list(map(dict_version, self._entries))
             if versions != self._versions or is_loaded:
-                for index in differing(self._versions, versions):
-                    self._spaces[index].compare()
+                for space, now, was in zip_longest(self._spaces, versions, self._versions):
+                    if now != was:
+                        space.compare()
                 self._versions = versions
                 found = [each for space in self._spaces for each in space.replaced]
                 found += [(f"module {name}", now) for name, was in self._modules.items() if (now := sys.modules.get(name, was)) is not was]
@@ -84,7 +86,6 @@ class Replacements:
                 self._watch(name, module)
             self._held[id(module)] = module
             self._modules.setdefault(name, module)
-        self._held_now.add([space.entries for space in self._spaces[len(self._held_now) :]])
 
     def _watch(self, name: str, module: types.ModuleType) -> None:
         """Watches a module and what it holds: classes, those inside of others, and modules that are loaded under no name, as namespaces."""
@@ -94,7 +95,9 @@ class Replacements:
             entries = entries_of(owner)
             values = list(entries.items())
             tables = [(key, table) for key, value in values for table in _tables_in(value)]
-            self._spaces += [_Namespace(where, owner, entries), *[_Namespace(f"{where}.{key}", None, table) for key, table in tables]]
+            for space in (_Namespace(where, owner, entries), *[_Namespace(f"{where}.{key}", None, table) for key, table in tables]):
+                self._spaces.append(space)
+                self._entries.append(space.entries)
             for _, value in values:
                 if id(value) not in self._held and (name := _name_of_held(value)):
                     self._held[id(value)] = value
@@ -216,11 +219,3 @@ def _written_by(entries: Mapping[str, Any], operation: str) -> set[str]:
 def replacements() -> Replacements:
     """That of this process."""
     return Replacements()
-
-
-if hasattr(os, "register_at_fork"):  # a child of a process in which another thread looks just then would wait for it for ever
-    os.register_at_fork(
-        before=lambda: replacements().lock.acquire(),
-        after_in_parent=lambda: replacements().lock.release(),
-        after_in_child=lambda: replacements().lock.release(),
-    )
