@@ -32,7 +32,6 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "default_painter": ("backbone", "scene_painter"),
     "default_describer": ("", "scene_describer"),
     "default_text": ("", "scene_text"),
-    "default_teller": ("", "scene_teller"),
     "default_upscaler": ("", "scene_upscaler"),
     "default_action_reader": ("", "action_reader"),
     "default_pixel_painter": ("backbone", "pixel_painter"),

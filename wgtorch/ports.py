@@ -20,7 +20,6 @@ NUM_IMAGES = Port(dtype="number", description="pictures for each prompt")
 NUM_FRAMES = Port(dtype="number", description="frames of the video")
 USAGE = Port(dtype="dict", optional=True, description="what the call took: seconds as latency, and tokens and cost where the model tells")
 
-ANSWER = Port(dtype="text", description="an answer for each prompt: nothing is written, and log_prob says how likely it is")
 LOG_PROB = Port(dtype="tensor", shape=("B",), optional=True, description="log-probability of each answer with its end, in nats")
 ANSWER_TOKENS = Port(dtype="tensor", shape=("B",), optional=True, description="tokens of each answer, the end among them")
 

@@ -9,9 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from tests.train.toys import Linear, chain
+from tests.train.toys import END, Linear, WordModel, chain
 from wgtorch import Graph, Pipeline, Stage, World
-from wgtorch.blocks.scenes.teller import END, WordModel
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.objectives.answers import Answering
 
@@ -28,7 +27,7 @@ def step() -> Step:
 
 def model() -> WordModel:
     torch.manual_seed(0)
-    return WordModel(words=["rain", "red", "castle", "by", "the", "sea", "."], width=16, depth=1, heads=2, max_length=24)
+    return WordModel(words=["rain", "red", "castle", "by", "the", "sea", "."])
 
 
 def chat(llm: WordModel) -> Graph:
@@ -97,7 +96,7 @@ def test_the_model_is_found_by_path_at_every_level(level: str) -> None:
 def test_an_answer_is_never_the_question() -> None:
     captions = Answering(answer="prompt")
     assert captions.needed() == ("prompt",)
-    with pytest.raises(ConfigError, match=r"answering: llm/words needs 'prompt'; the data gives \['image'\]"):
+    with pytest.raises(ConfigError, match=r"answering: train_toys/words needs 'prompt'; the data gives \['image'\]"):
         captions(model(), {"prompt": ["rain"], "image": torch.zeros(1)}, step())
 
 
@@ -120,7 +119,7 @@ def test_where_there_is_no_such_model() -> None:
         Answering().check(Linear())
     with pytest.raises(ConfigError, match="answering: chat is a graph; name its model with at, as 'llm' or 'chat/llm'"):
         Answering().check(chat(model()))
-    with pytest.raises(ConfigError, match="answering: a takes .*llm or vlm with backend local, or llm/words"):
+    with pytest.raises(ConfigError, match="answering: a takes .*llm or vlm with backend local"):
         Answering(at="a").check(chain(Linear()))
     with pytest.raises(ConfigError, match="chat has no node 'lm'; did you mean 'llm'"):
         Answering(at="lm").check(chat(model()))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from wgtorch import Block, Graph, Pipeline, Stage, World, register_block
 from wgtorch.core.block import BlockRegistry
+from wgtorch.ports import ANSWER_TOKENS, LOG_PROB
+from wgtorch.roles import LanguageModel as Llm
 from wgtorch.train import Data, Objective, register_data, register_objective
 
 BACKBONE = {"image_size": 16, "width": 12, "heads": 2, "depth": 1, "conv_width": 8, "map_width": 4, "condition_width": 8}
@@ -69,6 +71,42 @@ class LanguageModel(Block):
 
     def forward(self, tokens: Tensor) -> dict:
         return {"logits": self.table(tokens)}
+
+
+END = 0
+
+
+@register_block("train_toys/words")
+class WordModel(Llm):
+    """A language model of words, each of which follows from the mean of those before it; 0 ends an answer."""
+
+    inputs = {"answer": "text"}
+    outputs = {"log_prob": LOG_PROB, "answer_tokens": ANSWER_TOKENS}
+
+    def __init__(self, words: list[str]) -> None:
+        super().__init__()
+        self.words = ["", *words]
+        self.embedding = nn.Embedding(len(self.words), 16)
+        self.following = nn.Sequential(nn.Linear(16, 32), nn.SiLU(), nn.Linear(32, len(self.words)))
+
+    def encode(self, text: str) -> list[int]:
+        return [self.words.index(word) for word in text.replace(".", " .").split()]
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        counts = torch.arange(1, tokens.shape[1] + 1).view(-1, 1)
+        return self.following(self.embedding(tokens).cumsum(1) / counts)
+
+    def forward(self, prompt: str | list[str], answer: str | list[str] | None = None) -> dict:
+        if answer is None:
+            texts = [self.words[int(self.logits(torch.tensor([self.encode(text)]))[0, -1].argmax())] for text in prompt]
+            return {"text": texts}
+        found, counts = [], []
+        for before, after in zip(prompt, answer, strict=True):
+            asked, told = self.encode(before), [*self.encode(after), END]
+            scores = self.logits(torch.tensor([asked + told]))[0, len(asked) - 1 : -1].log_softmax(-1)
+            found.append(scores[range(len(told)), told].sum())
+            counts.append(len(told))
+        return {"text": answer, "log_prob": torch.stack(found), "answer_tokens": torch.tensor(counts)}
 
 
 @register_block("train_toys/chooser")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wgtorch.blocks.scenes.backbone import SceneBackbone
 from wgtorch.blocks.scenes.describer import SceneDescriber
-from wgtorch.blocks.scenes.teller import WordModel
 from wgtorch.blocks.scenes.text import SceneTextEncoder, condition_from_labels
 from wgtorch.core.block import Block
 from wgtorch.core.config.template import build_template
@@ -19,7 +18,6 @@ from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.train.objective import Objective, Step
 from wgtorch.train.registries import DataRegistry, ObjectiveRegistry, build
-from wgtorch.train.scenes.episodes import story_words
 from wgtorch.train.scenes.painter import ScenePainting
 
 TINY = {"width": 16, "heads": 2, "depth": 1, "conv_width": 8, "map_width": 4, "condition_width": 8}
@@ -186,46 +184,6 @@ def test_a_painters_samples_are_what_the_graph_paints_of_the_prompts() -> None:
     assert night < day
 
 
-# --- telling ----------------------------------------------------------------------------------------------------------
-
-
-def words() -> WordModel:
-    return WordModel(words=story_words(), width=32, depth=2, heads=2)
-
-
-def test_the_teller_learns_a_batch_and_tells_it_word_for_word() -> None:
-    batch, target = batch_of("scene_episodes", 4), words()
-    found = losses(target, objective_of("scene_telling"), batch, 120, 1e-2)
-    assert found[-1] < 0.1 * found[0], found
-    values = objective_of("scene_telling")(target.eval(), batch, step(training=False))
-    assert values["accuracy"] > 0.98
-    told = target(prompt=batch["prompt"])["text"]
-    assert sum(text == answer for text, answer in zip(told, batch["answer"], strict=True)) == round(4 * values["whole"].item())
-    assert values["whole"] >= 0.5
-    lines = objective_of("scene_telling").samples(target, batch, step())["told"]
-    assert sum("(the grammar: " not in line for line in lines) == round(4 * values["whole"].item())
-
-
-def test_the_prompt_counts_by_its_share() -> None:
-    target, batch = words(), batch_of("scene_episodes", 3)
-    other = {**batch, "answer": [parse_free(answer) for answer in batch["answer"]]}
-    for share in (0.0, 0.5, 1.0):
-        loss = objective_of({"type": "scene_telling", "prompt_share": share})(target, other, step())["loss"]
-        rows = [(target.encode(p), [*target.encode(a), 2]) for p, a in zip(other["prompt"], other["answer"], strict=True)]
-        total = count = 0.0
-        for before, after in rows:
-            tokens = torch.tensor([before + after])
-            wrong = torch.nn.functional.cross_entropy(target.logits(tokens[:, :-1])[0], tokens[0, 1:], reduction="none")
-            weight = torch.tensor([share] * (len(before) - 1) + [1.0] * len(after))
-            total, count = total + (weight * wrong).sum(), count + weight.sum()
-        torch.testing.assert_close(loss, total / count, rtol=1e-4, atol=1e-5)
-
-
-def parse_free(text: str) -> str:
-    """A shorter answer, so that rows have several lengths."""
-    return text.split(".")[0] + "."
-
-
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +192,6 @@ def parse_free(text: str) -> str:
     [
         ("scene_describing", SceneTextEncoder, "the target is a SceneTextEncoder; expected a block of type 'vlm/scene'"),
         ("scene_reading", SceneDescriber, "expected a block of type 'conditioner/scene'"),
-        ("scene_telling", SceneDescriber, "expected a block of type 'llm/words'"),
         ("scene_painting", SceneDescriber, "holds 0 painters; expected one block of type 'backbone/scene'"),
     ],
 )
@@ -248,16 +205,8 @@ def test_an_objective_says_which_block_it_is_for(objective: str, target: type[Bl
     [
         ({"type": "scene_describing", "smoothing": 1.0}, r"smoothing: found 1.0, expected a share in \[0, 1\)"),
         ({"type": "scene_painting", "drop_attribute": 2}, "drop_attribute: found 2, expected a share from 0 to 1"),
-        ({"type": "scene_telling", "prompt_share": -1.0}, "prompt_share: found -1.0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(config: dict[str, Any], words_in_it: str) -> None:
     with pytest.raises(ConfigError, match=words_in_it):
         objective_of(config)
-
-
-def test_an_episode_too_long_for_the_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"llm/words: an answer ends at word \d+ with its prompt; max_length is 40"):
-        objective_of("scene_telling")(
-            WordModel(words=story_words(), width=8, depth=1, heads=1, max_length=40), batch_of("scene_episodes", 2), step()
-        )

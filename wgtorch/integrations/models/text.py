@@ -25,7 +25,7 @@ from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.structured import asking_for_json, check_schema
 from wgtorch.integrations.models.thoughts import AnswerStream, split_thoughts
-from wgtorch.ports import ANSWER, ANSWER_TOKENS, LOG_PROB, USAGE
+from wgtorch.ports import ANSWER_TOKENS, LOG_PROB, USAGE
 
 OPTION_PORTS: Mapping[str, Port] = {
     "system": Port(dtype="text", description="what the model is told first"),
@@ -109,7 +109,10 @@ class TextModel(ModelBlock):
         AnswerFormatError: the answer does not follow the schema, nor does a second one.
     """
 
-    inputs: Mapping[str, Any] = {**OPTION_PORTS, "answer": ANSWER}
+    inputs: Mapping[str, Any] = {
+        **OPTION_PORTS,
+        "answer": Port(dtype="text", description="an answer for each prompt: nothing is written, and log_prob says how likely it is"),
+    }
     outputs: Mapping[str, Any] = {
         "data": Port(optional=True, description="the value of an answer that follows a schema"),
         "thoughts": Port(dtype="text", optional=True, description="what the model thought before it answered, where it tells"),

@@ -25,7 +25,7 @@ class Answering(Objective):
     """Cross-entropy of answers given what was asked, in nats per token of the model.
 
     For models of text that say how likely they find an answer: ``llm`` and ``vlm`` where their weights are here, whatever their
-    tokens are, and ``llm/words``. Where the model stands in a graph, the graph asks as it does when it runs: with the prompt it
+    tokens are. Where the model stands in a graph, the graph asks as it does when it runs: with the prompt it
     makes, and with the adapter that is active there.
 
     Example:
@@ -55,7 +55,7 @@ class Answering(Objective):
         if "answer" not in model.get_input_spec() or not set(_LIKELIHOOD) <= set(model.get_output_spec()):
             raise ConfigError(
                 f"answering: {self.at or target.block_id} takes {list(model.get_input_spec())}; expected a model that says how likely an "
-                "answer is, with the input 'answer': llm or vlm with backend local, or llm/words"
+                "answer is, with the input 'answer': llm or vlm with backend local"
             )
 
     def forward(self, target: Block, batch: Batch, step: Step) -> Mapping[str, Tensor]:

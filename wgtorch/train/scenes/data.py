@@ -1,4 +1,4 @@
-"""Data of the default models, by name: drawn scenes, captions, told episodes."""
+"""Data of the default models, by name: drawn scenes, captions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from wgtorch.train.data.base import AtLeastOne
 from wgtorch.train.data.made import MadeData, MadeItems, StoredItems
 from wgtorch.train.registries import register_data
 from wgtorch.train.scenes.drawings import DrawnScenes, Sample, gather, scene_of, store
-from wgtorch.train.scenes.episodes import Episodes
 
 VALIDATION = "validation"
 
 
 @register_data("scenes")
 class Scenes(MadeData):
-    """Drawn scenes: `image` [B, 3, 64, 64] in [0, 1], `labels` [B, 7] (-1 where an attribute does not apply), `prompt`, captions.
+    """Drawn scenes: `image` [B, 3, S, S] in [0, 1], `labels` [B, 7] (-1 where an attribute does not apply), `prompt`, captions.
 
     Every picture is drawn when it is asked for and none comes twice, so nothing can be memorised; with `keep` there are
     `count` of them, drawn once.
@@ -32,6 +31,7 @@ class Scenes(MadeData):
         batch_size: pictures of a batch.
         workers: processes that draw beside the training one.
         seed: of scenes and pictures.
+        size: side of the pictures in pixels.
         keep: folder that keeps the drawings; None draws for ever.
     """
 
@@ -43,10 +43,11 @@ class Scenes(MadeData):
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
+        size: int = 64,
         keep: str | None = None,
     ) -> None:
-        self.drawn, self.keep, self.fresh = DrawnScenes(count, seed=seed), keep, keep is None
-        held_out = _Captioned(DrawnScenes(validation, seed=VALIDATION))
+        self.drawn, self.keep, self.fresh = DrawnScenes(count, seed=seed, size=size), keep, keep is None
+        held_out = _Captioned(DrawnScenes(validation, seed=VALIDATION, size=size))
         super().__init__(self.drawn, held_out, batch_size=batch_size, workers=workers)
 
     def train(self) -> Dataset[Any]:
@@ -127,22 +128,3 @@ def _any_text(rng: random.Random) -> str:
     for _ in range(rng.randint(1, 6)):
         text.insert(rng.randrange(len(text) + 1), rng.choice(rng.choice(pools)))
     return " ".join(text)
-
-
-@register_data("scene_episodes")
-class SceneEpisodes(MadeData):
-    """Episodes of the traveller's world: `prompt`, what was known, meant and seen, and `answer`, how the grammar tells it.
-
-    Args:
-        count: episodes of an epoch; none comes twice.
-        validation: episodes that are held out.
-        batch_size: episodes of a batch.
-        workers: processes that make them.
-        seed: of the episodes.
-    """
-
-    def __init__(
-        self, *, count: AtLeastOne = 100_000, validation: AtLeastOne = 256, batch_size: int = 32, workers: int = 0, seed: int = 0
-    ) -> None:
-        episodes, held_out = Episodes(count, seed=seed), Episodes(validation, seed=VALIDATION)
-        super().__init__(episodes, held_out, batch_size=batch_size, workers=workers)

@@ -20,12 +20,10 @@ def disturb(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device)
 
-    taps = torch.tensor([1.0, 2.0, 1.0], device=image.device) / 4
-    kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
     soft = image
     with torch.autocast(image.device.type, enabled=False):
         for _ in range(int(torch.randint(1, 4, (), generator=generator, device=image.device))):
-            soft = F.conv2d(F.pad(soft, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+            soft = softened(soft)
     image = torch.lerp(image, soft, uniform(-0.6, 1).clamp(min=0))
     image = image * uniform(0.9, 1.1) + uniform(-0.04, 0.04)
     coarse = torch.randn(len(image), 3, image.shape[-2] // 4, image.shape[-1] // 4, generator=generator, device=image.device)
@@ -33,3 +31,9 @@ def disturb(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
     image = image + uniform(-0.06, 0.06).clamp(min=0) * stains
     noise = torch.randn(image.shape, generator=generator, device=image.device)
     return (image + uniform(-0.1, 0.12).clamp(min=0) * noise).clamp(0, 1)
+
+
+def softened(image: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] under a 3x3 binomial blur."""
+    taps = torch.tensor([1.0, 2.0, 1.0], device=image.device) / 4
+    return F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), (taps[:, None] * taps).expand(3, 1, 3, 3), groups=3)

@@ -12,34 +12,9 @@ from torch.nn import functional as F
 from wgtorch.blocks.scenes.upscaler import FACTOR
 from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
-from wgtorch.train.data.base import AtLeastOne
-from wgtorch.train.data.made import MadeData
 from wgtorch.train.objective import Batch, Objective, Step
-from wgtorch.train.registries import register_data, register_objective
-from wgtorch.train.scenes.drawings import DrawnScenes
-
-
-@register_data("large_scenes")
-class LargeScenes(MadeData):
-    """Drawn scenes for an upscaler: ``image`` [B, 3, 128, 128] in [0, 1], none of which comes twice.
-
-    Args:
-        count: pictures of an epoch.
-        validation: pictures that are held out.
-        size: side of the pictures in pixels.
-        batch_size: pictures of a batch.
-        workers: processes that draw beside the training one.
-    """
-
-    def __init__(
-        self, *, count: AtLeastOne = 20_000, validation: AtLeastOne = 64, size: int = 128, batch_size: int = 8, workers: int = 0
-    ) -> None:
-        drawn, held_out = DrawnScenes(count, seed="large", size=size), DrawnScenes(validation, seed="large/validation", size=size)
-        super().__init__(drawn, held_out, batch_size=batch_size, workers=workers)
-
-    @staticmethod
-    def collate(items: list[Any]) -> Any:
-        return {"image": torch.stack([item["image"] for item in items]).float() / 255}
+from wgtorch.train.registries import register_objective
+from wgtorch.train.scenes.disturbing import softened
 
 
 @register_objective("upscaling")
@@ -88,12 +63,9 @@ class Upscaling(Objective):
         return found["image"] if isinstance(found, Mapping) else found
 
     def _imperfect(self, small: Tensor, step: Step) -> Tensor:
-        taps = torch.tensor([1.0, 2.0, 1.0], device=small.device) / 4
-        kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
-        soft = F.conv2d(F.pad(small, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
         rows = (len(small), 1, 1, 1)
         share, deviation = self.blur * step.uniform(*rows), self.noise * step.uniform(*rows)
-        return (torch.lerp(small, soft, share) + deviation * step.normal(small)).clamp(0, 1)
+        return (torch.lerp(small, softened(small), share) + deviation * step.normal(small)).clamp(0, 1)
 
 
 def made_small(large: Tensor) -> Tensor:
