@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ pytest.importorskip("openai")
 import openai
 
 from tests.serving.blocks import graph_of
-from tests.serving.test_negotiation import ask
+from tests.serving.test_negotiation import ask, form_of
 from wgtorch.core.block import Block
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
@@ -217,3 +218,62 @@ def test_a_fault_in_the_middle_of_a_stream_is_told(monkeypatch: pytest.MonkeyPat
     with serving(graph) as url:
         status, _, content = ask(url, "/v1/chat/completions", json.dumps(sent).encode())
     assert status == 200 and b"the lens is cracked" in content and content.endswith(b"data: [DONE]\n\n")
+
+
+def test_what_a_request_says_twice_or_in_no_form_is_refused_and_nothing_is_passed_over(clients: dict[str, Any]) -> None:
+    said, chat = {"role": "user", "content": "x"}, clients["Talker"].chat.completions
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(png_of((6, 4))).decode()}"}}
+    for fields, words in (
+        ({"extra_body": {"prompt": "y"}}, "request.prompt: given beside"),
+        ({"messages": [{"role": "system", "content": "z"}, said], "extra_body": {"system": "y"}}, "request.system: given beside"),
+        ({"extra_body": {"stream_options": "x"}, "stream": True}, "request.stream_options: 'x'"),
+        ({"extra_body": {"stream_options": {"include_usage": "no"}}, "stream": True}, "request.stream_options"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "'text': 5"),
+        ({"messages": [{"role": "user", "content": [picture, picture]}]}, "one image_url"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=words):
+            chat.create(**{"model": "it", "messages": [said], **fields})
+    idle = {"tools": [], "tool_choice": "auto", "logit_bias": {}, "functions": [], "function_call": "none", "top_logprobs": 0}
+    assert chat.create(model="it", messages=[said], extra_body=idle).choices[0].message.content.startswith('["x"')
+    with pytest.raises(openai.BadRequestError, match=r"request.text: given beside"):
+        clients["Embedder"].embeddings.create(model="it", input="a", extra_body={"text": "b"})
+
+
+def png_of(size: tuple[int, int], mode: str = "RGBA") -> bytes:
+    held = io.BytesIO()
+    Image.new(mode, size).save(held, "PNG")
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "words"),
+    [
+        ([("seed", None, b'{"a": 1, "a": 2}')], 400, "request.seed: key 'a' is there twice"),
+        ([("seed", None, b"[" * 100_000)], 400, "seed is '[[[["),
+        ([("seed", "s.txt", b"5")], 200, ""),
+        ([("prompt", "p.txt", "мост".encode())], 200, ""),
+        ([("prompt", None, "мост".encode("cp1251"))], 400, "request.prompt: 'utf-8' codec"),
+        ([("mask", "m.png", png_of((3, 3)))], 400, "request.mask: 3x3; expected 6x4"),
+        ([("mask", "m.png", b"no picture")], 400, "not a picture: 10 bytes"),
+        ([("image", "a.png", b"")], 400, "not a picture: 0 bytes"),
+        ([("image", None, b"")], 400, "request.image"),
+        ([("strength", "s", b"\xff")], 400, "request.strength"),
+    ],
+    ids=lambda value: value[0][0] if isinstance(value, list) else "",
+)
+def test_a_form_of_an_edit_may_be_odd(clients: dict[str, Any], parts: list[Any], status: int, words: str) -> None:
+    usual = [("image", "a.png", png_of((6, 4), "RGB")), ("mask", "m.png", png_of((6, 4))), ("prompt", None, b"x")]
+    data, kind = form_of(*[part for part in usual if part[0] != parts[0][0]], *parts)
+    url = str(clients["Retoucher"].base_url).removesuffix("/v1/")
+    answered, _, content = ask(url, "/v1/images/edits", data, kind=kind, Authorization="Bearer secret")
+    assert (answered, words in json.loads(content).get("error", {}).get("message", "")) == (status, True), content[:500]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/run"])
+def test_bodies_that_are_compressed_or_of_another_type_are_refused_by_name(clients: dict[str, Any], path: str) -> None:
+    url, key = str(clients["Talker"].base_url).removesuffix("/v1/"), {"Authorization": "Bearer secret"}
+    for coding in ("gzip", "br", "deflate"):
+        answered, _, content = ask(url, path, gzip.compress(b"{}"), **{"Content-Encoding": coding, **key})
+        assert answered == 415 and f"Content-Encoding '{coding}'" in json.loads(content)["error"]["message"]
+    answered, _, content = ask(url, path, b"messages=x", kind="application/x-www-form-urlencoded", **key)
+    assert answered == 415 and "expected" in json.loads(content)["error"]["message"]

@@ -19,27 +19,36 @@ async def fields_of(raw: bytes, headers: Any, limit: int) -> list[tuple[str, str
     """The parts of a multipart body in their order: texts, and the bytes of files.
 
     Raises:
-        RequestError: it is damaged.
+        RequestError: it is damaged, or a text in it is no UTF-8.
     """
     from python_multipart.multipart import parse_options_header
-    from starlette.datastructures import UploadFile
+    from starlette.datastructures import Headers, UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield bytes(raw)
 
-    boundary = parse_options_header(headers.get("content-type", ""))[1].get(b"boundary", b"")
+    words = parse_options_header(headers.get("content-type", ""))[1]
+    boundary, charset = words.get(b"boundary", b""), words.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise RequestError("the body cannot be read", [Finding("request", f"charset {charset[:60]!r}", "utf-8")])
     if not boundary or b"--" + boundary + b"--" not in raw[-len(boundary) - 16 :]:
         raise RequestError("the body cannot be read", [Finding("request", "it does not end with its boundary", "multipart/form-data")])
+    # What is no UTF-8 the parser would take for Latin-1 without a word. As Latin-1 all bytes come as they are, and are read below.
+    plain = Headers({"content-type": f'multipart/form-data; boundary="{boundary.decode("latin-1")}"; charset=latin-1'})
     try:
-        form = await MultiPartParser(headers, stream(), max_part_size=limit).parse()
+        form = await MultiPartParser(plain, stream(), max_part_size=limit).parse()
     except (MultiPartException, KeyError, ValueError) as error:
         text = str(getattr(error, "message", error))[:200]
         raise RequestError("the body cannot be read", [Finding("request", text, "multipart/form-data")]) from None
     found: list[tuple[str, str | bytes]] = []
-    for name, value in form.multi_items():
-        found.append((name, await value.read() if isinstance(value, UploadFile) else value))
-    await form.close()
+    try:
+        for name, value in form.multi_items():
+            found.append((_utf_8(name), await value.read() if isinstance(value, UploadFile) else _utf_8(value)))
+    except UnicodeDecodeError as error:
+        raise RequestError("the body cannot be read", [Finding(f"request.{name}"[:200], str(error), "text in UTF-8")]) from None
+    finally:
+        await form.close()
     return found
 
 
@@ -56,7 +65,7 @@ def message_of(fields: list[tuple[str, str | bytes]], contract: Mapping[str, Any
     for name, value in fields:
         if name in ports:
             try:
-                inputs.setdefault(name, []).append(_value(value, ports[name]["dtype"]))
+                inputs.setdefault(name, []).append(part_value(value, ports[name]["dtype"]))
             except ValueError as error:
                 findings.append(Finding(f"request.{name}", str(error)[:200], get_kind(ports[name]["dtype"]).expects))
         elif name in _OF_RUN and isinstance(value, str):
@@ -77,7 +86,12 @@ def message_of(fields: list[tuple[str, str | bytes]], contract: Mapping[str, Any
     return message
 
 
-def _value(value: str | bytes, kind: str) -> Any:
+def part_value(value: str | bytes, kind: str) -> Any:
+    """A part as a value of a port's kind: what is neither text nor a file of its kind is read as JSON where it is JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(value, str):
         return value if kind == "text" else _json(value)
     if kind == "text":
@@ -105,6 +119,10 @@ def sound(content: bytes) -> Tensor:
     from wgtorch.integrations.api.media import audio_of
 
     return audio_of(content)[0]
+
+
+def _utf_8(text: str) -> str:
+    return text.encode("latin-1").decode()
 
 
 def _json(text: str) -> Any:

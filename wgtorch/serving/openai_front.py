@@ -20,7 +20,6 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -33,9 +32,9 @@ from torch import Tensor
 
 from wgtorch.core.errors import Finding, RequestError
 from wgtorch.core.json_text import parse_json
-from wgtorch.serving.forms import fields_of, picture
-from wgtorch.serving.negotiation import EVENTS_TYPE, MULTIPART_TYPE, content_type
-from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, other_inputs, prompt_of, tasks_of
+from wgtorch.serving.forms import fields_of, part_value, picture
+from wgtorch.serving.negotiation import EVENTS_TYPE, JSON_TYPE, MULTIPART_TYPE, content_type
+from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, joined, other_inputs, prompt_of, tasks_of
 from wgtorch.serving.services import Service
 from wgtorch.serving.streaming import Stream, Work
 from wgtorch.serving.world_chat import WorldChat
@@ -46,11 +45,12 @@ Answers = Callable[[Request, list[dict[str, Any]]], Awaitable[list[dict[str, Any
 _PLAIN_IMAGE: dict[str, tuple[Any, ...]] = {
     "response_format": ("b64_json", "url"), "size": ("auto",), "quality": ("auto", "standard"), "style": ("vivid", "natural"),
     "background": ("auto", "opaque"), "moderation": ("auto", "low"), "output_format": ("png",), "stream": (False,),
-    "partial_images": (0,), "input_fidelity": ("low", "high"),
+    "partial_images": (0,), "input_fidelity": ("low", "high"), "output_compression": (100,),
 }  # fmt: skip
 _PLAIN_CHAT: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0, 0.0), "presence_penalty": (0, 0.0), "logprobs": (False,), "modalities": (["text"],), "tools": ([],),
     "parallel_tool_calls": (True, False), "response_format": ({"type": "text"},), "stream": (False, True),
+    "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"), "logit_bias": ({},), "top_logprobs": (0,),
 }  # fmt: skip
 
 
@@ -106,30 +106,34 @@ class OpenAIFront:
         body = await self._json(request)
         task = self._task("generations", body)
         given = other_inputs(body, {"prompt"}, self._with_sizes(_PLAIN_IMAGE), self.contract)
-        return await self._pictures(request, body, {**given, task.text: prompt_of(body)}, task)
+        return await self._pictures(request, body, joined(given, {task.text: prompt_of(body)}), task)
 
     async def edits(self, request: Request) -> Response:
         """Pictures from a picture and a prompt; painted anew where the mask is transparent."""
         body: dict[str, Any] = {}
         if content_type(request.headers) == MULTIPART_TYPE:
+            kinds = {name: port["dtype"] for name, port in self.contract.get("inputs", {}).items()}
+            kinds |= {"prompt": "text", "model": "text", "user": "text", "image": "any", "mask": "any"}
             for name, value in await fields_of(bytes(await self.raw(request)), request.headers, self.most):
                 name = name.removesuffix("[]")
-                if isinstance(value, str) and name not in ("prompt", "model", "user"):
-                    with suppress(ValueError):
-                        value = parse_json(value)
                 if name in body:
                     raise RequestError("the request does not fit", [Finding(f"request.{name}", "several of them", "one")])
-                body[name] = value
+                is_file = isinstance(value, bytes) and name in ("image", "mask")
+                try:
+                    body[name] = value if is_file else part_value(value, kinds.get(name, "any"))
+                except ValueError as error:
+                    raise RequestError("the request does not fit", [Finding(f"request.{name}", str(error)[:200], "a value")]) from None
         else:
             body = await self._json(request)
         task = self._task("edits", body)
         assert task.image is not None
         given = other_inputs(body, {"prompt", "image", "mask"}, self._with_sizes(_PLAIN_IMAGE), self.contract)
-        given |= {task.text: prompt_of(body), task.image: self._picture(body.get("image"), "request.image").unsqueeze(0)}
+        image = self._picture(body.get("image"), "request.image").unsqueeze(0)
+        given = joined(given, {task.text: prompt_of(body), task.image: image})
         if body.get("mask") is not None:
             if task.mask is None:
                 raise RequestError("this level takes no mask", [Finding("request.mask", "a mask", "none")])
-            given[task.mask] = self._mask(body["mask"])
+            given = joined(given, {task.mask: self._mask(body["mask"], image)})
         elif task.mask is not None and not self.contract["inputs"][task.mask].get("optional"):
             raise RequestError("the request does not fit", [Finding("request.mask", "missing", "a PNG, transparent where to paint anew")])
         return await self._pictures(request, body, given, task)
@@ -139,6 +143,8 @@ class OpenAIFront:
         body = await self._json(request)
         task = self._task("embeddings", body)
         usual: dict[str, tuple[Any, ...]] = {"encoding_format": ("float", "base64")}
+        if isinstance(width := (self.contract["outputs"][task.output].get("shape") or (None,))[-1], int):
+            usual["dimensions"] = (width,)
         given = other_inputs(body, {"input"}, usual, self.contract)
         texts = body.get("input")
         texts = [texts] if isinstance(texts, str) else texts
@@ -147,7 +153,7 @@ class OpenAIFront:
                 "the request does not fit", [Finding("request.input", f"{body.get('input')!r}"[:60], "a text, or a list of texts")]
             )
         seed = count_and_seed(body)[1]
-        found = await self.answers(request, [{"inputs": {**given, task.text: text}, **_seeded(seed)} for text in texts])
+        found = await self.answers(request, [{"inputs": joined(given, {task.text: text}), **_seeded(seed)} for text in texts])
         rows = [torch.as_tensor(answer["outputs"][task.output]).detach().float().cpu().reshape(-1) for answer in found]
         in_base64 = body.get("encoding_format") == "base64"
         data = [
@@ -175,9 +181,9 @@ class OpenAIFront:
         for name, plain in (("temperature", (1, 1.0)), ("top_p", (1, 1.0))):
             if name not in ports:
                 usual[name] = plain
-        given = other_inputs(body, read, usual, self.contract) | chat_inputs(body, task, self.contract)
+        given = joined(other_inputs(body, read, usual, self.contract), chat_inputs(body, task, self.contract))
         if body.get("max_completion_tokens") is not None and "max_tokens" in ports:
-            given["max_tokens"] = body["max_completion_tokens"]
+            given = joined(given, {"max_tokens": body["max_completion_tokens"]})
         if "response_format" in read and (schema := _schema(body["response_format"])) is not None:
             given["schema"] = schema
         count, seed = count_and_seed(body)
@@ -216,7 +222,11 @@ class OpenAIFront:
 
     def _chat_stream(self, work: Work, body: Mapping[str, Any], task: Task, head: dict[str, Any]) -> Response:
         """Chunks as the level tells of them, then what was not told, and the reason why it ended."""
-        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        options = body.get("stream_options") or {}
+        if not isinstance(options, Mapping) or not isinstance(options.get("include_usage", False), bool):
+            found = Finding("request.stream_options", f"{options!r}"[:60], '{"include_usage": true}')
+            raise RequestError("the request does not fit", [found])
+        with_usage = options.get("include_usage", False)
         told: list[str] = []
 
         def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
@@ -248,7 +258,8 @@ class OpenAIFront:
     async def _pictures(self, request: Request, body: Mapping[str, Any], given: dict[str, Any], task: Task) -> Response:
         count, seed = count_and_seed(body)
         if isinstance(body.get("size"), str) and "width" in self.contract["inputs"]:
-            given |= dict(zip(("width", "height"), map(int, body["size"].split("x")), strict=True)) if body["size"] != "auto" else {}
+            sizes = dict(zip(("width", "height"), map(int, body["size"].split("x")), strict=True)) if body["size"] != "auto" else {}
+            given = joined(given, sizes)
         messages = [{"inputs": given, "outputs": [task.output], **_seeded(seed, index)} for index in range(count)]
         found = await self.answers(request, messages)
         data = []
@@ -284,8 +295,11 @@ class OpenAIFront:
         return {"id": self.name, "object": "model", "created": self.created, "owned_by": "wgtorch"}
 
     async def _json(self, request: Request) -> dict[str, Any]:
+        if (kind := content_type(request.headers)) != JSON_TYPE:
+            raise RequestError(f"content type {kind[:100]!r}; expected {JSON_TYPE!r}", status=415)
+        raw = bytes(await self.raw(request))
         try:
-            body = parse_json(bytes(await self.raw(request)))
+            body = parse_json(raw)
         except (ValueError, RecursionError) as error:
             raise RequestError("the body cannot be read", [Finding("request", str(error)[:200], "JSON")]) from None
         if not isinstance(body, dict):
@@ -301,23 +315,21 @@ class OpenAIFront:
                 raise RequestError("the picture cannot be read", [Finding(where, str(error)[:200], "a PNG, JPEG or WebP file")]) from None
         return data_picture(source, where)
 
-    def _mask(self, source: Any) -> Tensor:
-        """A mask [1, 3, H, W]: 1 where the picture is painted anew, which is where OpenAI's is transparent."""
+    def _mask(self, source: Any, image: Tensor) -> Tensor:
+        """A mask [1, 3, H, W] of a picture: 1 where it is painted anew, which is where OpenAI's is transparent."""
         import io
 
         from PIL import Image
 
-        raw = source if isinstance(source, bytes) else None
-        if raw is None:
-            data_picture(source, "request.mask")
-            url = source.get("url") if isinstance(source, Mapping) else source
-            raw = base64.b64decode(str(url).partition(";base64,")[2])
-        try:
-            with Image.open(io.BytesIO(raw)) as opened:
-                alpha = opened.convert("RGBA").getchannel("A")
-                held = torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).view(1, 1, alpha.height, alpha.width)
-        except (OSError, Image.DecompressionBombError) as error:
-            raise RequestError("the mask cannot be read", [Finding("request.mask", str(error)[:200], "a PNG with transparency")]) from None
+        height, width = self._picture(source, "request.mask").shape[1:]
+        if (height, width) != tuple(image.shape[2:]):
+            sizes = f"{width}x{height}", f"{image.shape[3]}x{image.shape[2]}"
+            raise RequestError("the request does not fit", [Finding("request.mask", sizes[0], f"{sizes[1]}, the picture's size")])
+        url = source.get("url") if isinstance(source, Mapping) else source
+        raw = source if isinstance(source, bytes) else base64.b64decode(str(url).partition(";base64,")[2])
+        with Image.open(io.BytesIO(raw)) as opened:
+            alpha = opened.convert("RGBA").getchannel("A")
+            held = torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).view(1, 1, alpha.height, alpha.width)
         return (1 - held.float() / 255).expand(1, 3, -1, -1).contiguous()
 
 

@@ -73,7 +73,7 @@ def count_and_seed(body: Mapping[str, Any]) -> tuple[int, int | None]:
     count = 1 if count is None else count
     for name, value, least, most in (("n", count, 1, _MOST), ("seed", seed, -(2**62), 2**62)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most):
-            raise RequestError(f"{name} is {value!r}; expected a whole number from {least} to {most}")
+            raise RequestError(f"{name} is {value!r:.60}; expected a whole number from {least} to {most}")
     return count, seed
 
 
@@ -100,11 +100,23 @@ def other_inputs(
             given[name] = value
         else:
             text = f"{value!r}"[:60]
-            mend = "" if name in usual else suggest(name, [*read, *usual, *inputs])
+            mend = "" if name in usual else suggest(name, dict.fromkeys([*sorted(read), *usual, *inputs]))
             findings.append(Finding(f"request.{name}", text, f"one of {list(usual[name])}" if name in usual else "no such field", mend))
     if findings:
         raise RequestError("this level cannot do what the request asks for", findings)
     return given
+
+
+def joined(given: Mapping[str, Any], filled: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs that a request gives by their own names, and those that an endpoint's own fields fill.
+
+    Raises:
+        RequestError: one is given both ways.
+    """
+    if twice := given.keys() & filled.keys():
+        findings = [Finding(f"request.{name}", "given beside the endpoint's field that fills it", "one of them") for name in sorted(twice)]
+        raise RequestError("the request does not fit", findings)
+    return {**given, **filled}
 
 
 def prompt_of(body: Mapping[str, Any], name: str = "prompt") -> str:
@@ -143,6 +155,8 @@ def chat_inputs(body: Mapping[str, Any], task: Task, contract: Mapping[str, Any]
         if image is not None:
             if task.image is None:
                 raise RequestError("this level takes no pictures", [Finding(f"request.messages[{index}]", "a picture", "text")])
+            if task.image in given:
+                raise RequestError("this level takes one picture", [Finding(f"request.messages[{index}]", "another picture", "text")])
             given[task.image] = image.unsqueeze(0)
         if role in ("system", "developer"):
             system.append(text)
@@ -174,12 +188,12 @@ def _content(content: Any, where: str) -> tuple[str, Any]:
     texts, image = [], None
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            texts.append(str(part.get("text", "")))
-        elif kind == "image_url":
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "image_url" and image is None:
             image = data_picture(part.get("image_url"), where)
         else:
-            raise RequestError("the request does not fit", [Finding(where, f"a part of type {kind!r}", "text or image_url")])
+            raise RequestError("the request does not fit", [Finding(where, f"{part!r}"[:60], "texts, and one image_url")])
     return "\n".join(texts), image
 
 
@@ -192,7 +206,7 @@ def data_picture(source: Any, where: str) -> Any:
     url = source.get("url") if isinstance(source, Mapping) else source
     try:
         if not isinstance(url, str) or not url.startswith("data:image/") or ";base64," not in url:
-            raise ValueError(f"{str(url)[:60]!r}")
+            raise ValueError("missing" if url is None else f"{str(url)[:60]!r}")
         return picture(base64.b64decode(url.partition(";base64,")[2], validate=True))
     except (ValueError, binascii.Error) as error:
         raise RequestError("the picture cannot be read", [Finding(where, str(error)[:200], "data:image/png;base64,...")]) from None

@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from wgtorch.core.errors import ConfigError, EndpointError, RequestError
+from wgtorch.core.errors import ConfigError, EndpointError, Finding, RequestError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.joined_runs import shares_calls
 from wgtorch.serving.batching import Batcher
@@ -348,6 +348,10 @@ class _Server:
     async def _raw(self, request: Request) -> bytearray:
         """A body, read within the limits; its bytes count as in flight until the answer is made."""
         limit = self.limits.max_bytes
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("identity", ""):
+            found = [Finding("request", f"Content-Encoding {coding[:60]!r}", "none", "Send the body uncompressed.")]
+            raise RequestError("compressed bodies are not read", found, status=415)
         length = request.headers.get("content-length", "")
         too_large = RequestError(f"the body is larger than the {limit} bytes that are taken here", status=413)
         if length.isdigit() and int(length) > limit:

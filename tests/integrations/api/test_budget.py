@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from wgtorch.integrations.api.budget import BudgetGuard, Spent
 from wgtorch.integrations.api.terms import Budget
 from wgtorch.integrations.api.token_estimates import TokenEstimates
 from wgtorch.integrations.models.requests import Message, TextRequest
+from wgtorch.storage.media import png_bytes
 from wgtorch.testing import Reply
 
 
@@ -151,3 +155,58 @@ def test_tokens_of_a_picture_are_those_of_its_size() -> None:
     estimates.learn(asked(8), Answer("seen", prompt_tokens=300, completion_tokens=4))
     assert estimates.most(asked(8)).is_sure and 300 <= estimates.most(asked(8)).prompt <= 400
     assert not estimates.most(asked(16)).is_sure
+
+
+PICTURE = base64.b64encode(png_bytes(torch.zeros(3, 4, 4))).decode()
+
+
+def sent(tokens: tuple[int, int], **more: Any) -> Reply:
+    usage = {"input_tokens": tokens[0], "output_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return Reply(raw=json.dumps({"created": 1, "usage": usage, **more}).encode(), delay=0.01)
+
+
+@pytest.mark.parametrize(
+    ("block_type", "inputs", "reply"),
+    [
+        ("image_generator", {"prompt": [f"hill {n}" for n in range(40)]}, lambda seen: sent((20, 1000), data=[{"b64_json": PICTURE}])),
+        (
+            "speech_to_text",
+            {"audio": [torch.zeros(1, 800)] + [torch.zeros(1, 160_000 + n) for n in range(20)]},
+            lambda seen: sent((len(seen.content) // 320, 9), text="heard"),
+        ),
+        (
+            "embedder",
+            {"text": ["x" * 400, *[f"{'я' * 300}{n}" for n in range(40)]]},  # whose letters become more tokens than those before
+            lambda seen: sent(
+                (sum(len(text.encode()) // (1 if "я" in text else 4) for text in seen.body["input"]), 0), data=[{"embedding": [1.0]}]
+            ),
+        ),
+        ("llm", {"prompt": ["x"] * 40, "max_tokens": 5}, lambda seen: Reply("fine", tokens=(500, 5), delay=0.01)),  # a hidden system prompt
+    ],
+    ids=["pictures", "recordings", "letters", "template"],
+)
+def test_no_kind_of_call_passes_a_budget_together_with_others(server, build, block_type: str, inputs, reply) -> None:
+    server.respond = reply
+    block = build(block_type, budget={"tokens": 5000}, limits={"in_flight": 64}, retries=0)
+    if block_type == "embedder":  # of one text a call
+        first, *others = inputs["text"]
+        block(text=first)
+        with ThreadPoolExecutor(40) as threads, pytest.raises(BudgetError):
+            list(threads.map(lambda text: block(text=text), others))
+    else:
+        with pytest.raises(BudgetError):
+            block(**inputs)
+    spent = clients()[0].spent
+    assert 3000 < spent.tokens <= 5000 and spent.calls == len(server.requests)
+
+
+def test_a_bound_holds_for_whatever_a_template_puts_around_the_parts_of_a_request() -> None:
+    def asked(*texts: str, **more: Any) -> Question:
+        return Question("complete", TextRequest(tuple(Message("user", text) for text in texts), max_tokens=5, **more), "p", "m")
+
+    estimates = TokenEstimates()
+    for text, counted in (("word " * 400, 700), ("x", 301)):  # 300 around each, and four bytes a token
+        estimates.learn(asked(text), Answer("seen", prompt_tokens=counted, completion_tokens=4))
+        assert estimates.most(asked("x")).prompt >= 301
+    assert estimates.most(asked(*"abcdefgh")).prompt >= 300 + 8 * 5
+    assert not estimates.most(asked("x", schema={"type": "object"})).is_sure, "another form, around which there may be more"

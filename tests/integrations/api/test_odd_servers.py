@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -363,3 +365,26 @@ def test_a_response_that_ends_without_its_pieces_is_told_whole(server: ScriptedS
 def test_half_a_letter_does_not_reach_a_state(server: ScriptedServer, build) -> None:
     server.script(Reply(raw=b'{"choices": [{"message": {"content": "hi \\ud83d"}}]}'))
     assert build()(prompt="x")["text"] == "hi \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("vector", "words"),
+    [
+        ([float("nan"), 1.0], "not finite"),
+        ([1.0, 1e300], "not finite"),
+        ([None, 1.0], "cannot be understood"),
+        ([[1.0, 2.0]], "none of one length"),
+        ([], "none of one length"),
+        ("@@", "cannot be read"),
+    ],
+)
+def test_vectors_are_finite_numbers(server: ScriptedServer, build, vector: Any, words: str) -> None:
+    server.respond = lambda seen: Reply(raw=json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode())
+    with pytest.raises(ApiAnswerError, match=words):
+        build("embedder", retries=0)(text="x")
+
+
+def test_vectors_in_base64_are_read_though_nobody_asked_for_that(server: ScriptedServer, build) -> None:
+    encoded = base64.b64encode(struct.pack("<2f", 1.0, -2.5)).decode()
+    server.respond = lambda seen: Reply(raw=json.dumps({"data": [{"index": 0, "embedding": encoded}]}).encode())
+    assert build("embedder")(text="x")["embedding"].tolist() == [[1.0, -2.5]]

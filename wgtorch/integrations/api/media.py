@@ -48,11 +48,13 @@ def image_of(content: bytes) -> Tensor:
     Raises:
         ValueError: it is none.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
             tensor: Tensor = image_to_tensor(upright(opened))
+    except UnidentifiedImageError:
+        raise ValueError(f"not a picture: {len(content)} bytes of no form that is known") from None
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a picture: {error}") from None
     return tensor

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from wgtorch.blocks.prompt.sections import without_turns
 from wgtorch.core.errors import require
@@ -132,11 +134,12 @@ class OpenAI(SdkProvider):
 
     def _vectors(self, answer: Any, count: int) -> Answer:
         entries = getattr(answer, "data", None) or []
-        rows = [entry.embedding for entry in sorted(entries, key=lambda entry: entry.index or 0)]
-        if len(rows) != count or not all(isinstance(row, list) and row and len(row) == len(rows[0]) for row in rows):
+        rows = [_vector(entry.embedding) for entry in sorted(entries, key=lambda entry: entry.index or 0)]
+        if len(rows) != count or not all(row.dim() == 1 and len(row) == len(rows[0]) > 0 for row in rows):
             raise not_an_answer(f"the answer holds {len(rows)} vectors for {count} texts, or none of one length", answer)
-        flat = [float(value) for row in rows for value in row]
-        return Answer(blob=struct.pack(f"<{len(flat)}f", *flat), shape=(len(rows), len(rows[0])), **tokens_of(answer.usage))
+        if not (held := torch.stack(rows)).isfinite().all():
+            raise not_an_answer("the answer's vectors hold numbers that are not finite")
+        return Answer(blob=held.numpy().astype("<f4").tobytes(), shape=tuple(held.shape), **tokens_of(answer.usage))
 
     async def paint(self, model: str, request: ImageRequest, options: Mapping[str, Any], on_piece: OnPiece | None) -> Answer:
         asked: dict[str, Any] = {"model": model, "prompt": request.prompt, "n": 1}
@@ -188,6 +191,13 @@ class OpenAI(SdkProvider):
         if answer.content[:4] != b"RIFF":
             raise not_an_answer("the answer is no WAV file")
         return Answer(blob=answer.content)
+
+
+def _vector(given: Any) -> Tensor:
+    """A vector as numbers, or as the base64 that some servers send whatever they are asked for."""
+    if isinstance(given, str):
+        return torch.frombuffer(bytearray(base64.b64decode(given, validate=True)), dtype=torch.float32)
+    return torch.tensor(given, dtype=torch.float32)
 
 
 def _answer_of(answer: Any, *, has_schema: bool = False) -> Answer:
