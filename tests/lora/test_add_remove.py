@@ -170,6 +170,12 @@ def test_names_that_match_no_layer_are_an_error(words: Any) -> None:
     same(graph, before)
 
 
+@pytest.mark.parametrize(("words", "told"), [("((", "is no regular expression: missing"), ([], "names no layer"), ("", "names no layer")])
+def test_words_that_can_be_no_layers(words: str | list[str], told: str) -> None:
+    with pytest.raises(StructureError, match=f"lora.add: target_modules .*{told}"):
+        lora.add(chain(Body()), "one", target_modules=words)
+
+
 def test_what_is_wrong_is_said_before_anything_is_changed() -> None:
     graph = chain(Body(seed=1), Body(seed=2), name="g")
     lora.add(graph, "one", nodes=["n1"])

@@ -26,6 +26,7 @@ from wgtorch.core.errors import CheckpointError, StructureError
 from wgtorch.core.pool import Pool
 from wgtorch.graph import Graph
 from wgtorch.lora.adapted_module import layers_of, tensors_of
+from wgtorch.lora.peft_format import attach, stored_adapter
 from wgtorch.pipeline import Pipeline
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -219,6 +220,8 @@ def rename(folder: Path, old: str, new: str) -> None:
             lambda folder: spoil(folder, r="2", lora_alpha=True),
             "lora_alpha is 'True'; expected a number; r is '2'; expected a whole number from 1",
         ),
+        (lambda folder: spoil(folder, lora_alpha=None), "lora_alpha is 'None'; expected a number"),
+        (lambda folder: spoil(folder, r=None), "r is 'None'; expected a whole number from 1"),
         (lambda folder: spoil(folder, r=0), "r is '0'; expected a whole number from 1"),
         (lambda folder: spoil(folder, r=2.0), "r is '2.0'; expected a whole number from 1"),
         (lambda folder: spoil(folder, lora_dropout=[]), r"lora_dropout is '\[\]'; expected a number"),
@@ -237,6 +240,10 @@ def rename(folder: Path, old: str, new: str) -> None:
         (lambda folder: spoil(folder, rank_pattern={"first": 5}), "rank 5, and none of its tensors is so wide"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"PK"), "truncated"),
         (lambda folder: (folder / "adapter_config.json").write_text("[1"), "adapter_config.json"),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
+            r"no adapter_model.safetensors among \['adapter_config.json', 'adapter_model.bin'\]; a pickle",
+        ),
         (lambda folder: shutil.rmtree(folder), "no adapter; expected a folder with"),
     ],
 )
@@ -255,12 +262,18 @@ def test_files_that_do_not_fit_change_nothing(harm: Any, words: str, tmp_path: P
 @pytest.mark.parametrize(("kind", "number"), [("peft", float("nan")), ("file", float("inf")), ("checkpoint", -float("inf"))])
 def test_numbers_that_are_none_are_refused_by_name(kind: str, number: float, tmp_path: Path) -> None:
     source, key = adapted(), "first.lora_B.weight"
+    path = lora.save(source.nodes["n0"], tmp_path / "one", "one")
     with torch.no_grad():
         tensors_of(source.nodes["n0"], "one")[key][0, 1] = number
+    for format in ("peft", "kohya"):
+        with pytest.raises(CheckpointError, match=rf"lora.save: n0: .*{key}: 1 of \d+ numbers are NaN or infinite"):
+            lora.save(source, tmp_path / format, "one", format=format)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["one"]
     if kind == "checkpoint":
-        path = source.save(tmp_path / "one")
+        path = source.save(tmp_path / "whole_one")
     else:
-        path = lora.save(source.nodes["n0"], tmp_path / "one", "one")
+        file = path / "adapter_model.safetensors"
+        save_file({name: value.detach().contiguous() for name, value in stored_adapter(source.nodes["n0"], "one")[1].items()}, file)
     if kind == "file":
         path = path / "adapter_model.safetensors"
     graph = chain(Body(), name="g")
@@ -341,6 +354,9 @@ def test_what_a_file_calls_its_models_chooses_among_blocks_that_fit(tmp_path: Pa
     [
         ({"lora_adapter_metadata": "{"}, "its lora_adapter_metadata: not readable as JSON"),
         ({"lora_adapter_metadata": "[1]"}, "is a list; expected a mapping"),
+        ({"lora_adapter_metadata": '{"unet.r": 0}'}, "what it says of unet: r is '0'; expected a whole number from 1"),
+        ({"lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": "x"}'}, "lora_alpha is 'x'; expected a number"),
+        ({"lora_adapter_metadata": '{"unet.r": 2, "unet.alpha_pattern": {"first": null}}'}, "alpha_pattern is .*expected numbers by layer"),
     ],
 )
 def test_damaged_metadata(metadata: dict[str, str], words: str, tmp_path: Path) -> None:
@@ -382,7 +398,10 @@ def test_a_checkpoint_says_which_of_equal_blocks_had_it(tmp_path: Path) -> None:
 
 def test_a_name_that_no_adapter_can_have(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"adapter 'a.b' cannot be attached: adapter name 'a.b': expected letters"):
-        lora.load(chain(Body(), name="g"), save_bare(tmp_path / "one.safetensors", ""), "a.b")
+        attach(Body(), "a.b", {"r": 2}, {"first.lora_A.weight": torch.ones(2, 4)}, "it")
+    for name in ("a.b", ""):
+        with pytest.raises(StructureError, match=f"adapter name {name!r}: expected letters"):
+            lora.load(chain(Body(), name="g"), save_bare(tmp_path / "one.safetensors", ""), name)
 
 
 def test_adapters_have_the_dtype_of_their_file(tmp_path: Path) -> None:
@@ -395,6 +414,32 @@ def test_adapters_have_the_dtype_of_their_file(tmp_path: Path) -> None:
     own = tensors_of(graph.nodes["n0"], "one")
     assert all(torch.equal(value, half[f"base_model.model.{key}"]) and value.dtype == torch.bfloat16 for key, value in own.items())
     assert graph(x=X)["y"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["peft", "file"])
+def test_halves_of_unlike_dtypes_are_as_wide_as_the_wider(kind: str, tmp_path: Path) -> None:
+    folder = lora.save(adapted().nodes["n0"], tmp_path / "one", "one")
+    file = folder / "adapter_model.safetensors"
+    save_file({key: value.half() if "lora_A" in key else value for key, value in load_file(file).items()}, file)
+    graph = chain(Body(), name="g")
+    lora.load(graph, folder if kind == "peft" else file, "one")
+    torch.testing.assert_close(graph(x=X)["y"], adapted()(x=X)["y"], atol=1e-2, rtol=1e-2)
+    assert {value.dtype for value in tensors_of(graph.nodes["n0"], "one").values()} == {torch.float32}
+
+
+def test_a_file_of_another_program_as_systems_name_it_or_without_an_adapter(tmp_path: Path) -> None:
+    graph = chain(Body(), name="g")
+    lora.load(graph, save_bare(tmp_path / "ONE.SAFETENSORS", ""), "one")
+    save_file({}, tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="none.safetensors: holds no tensors, so no adapter"):
+        lora.load(graph, tmp_path / "none.safetensors", "two")
+    save_file({"first.lora_A.weight": torch.ones(3, 4), "first.lora_B.weight": torch.ones(4, 2)}, tmp_path / "odd.safetensors")
+    with pytest.raises(CheckpointError, match="first: .* are of ranks 3 and 2; expected one rank"):
+        lora.load(graph, tmp_path / "odd.safetensors", "two", nodes="n0")
+    folder = lora.save(adapted().nodes["n0"], tmp_path / "marked", "one")
+    (folder / "adapter_config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "adapter_config.json").read_bytes())
+    lora.load(graph, folder, "three")
+    assert lora.adapters(graph) == {"one": ["n0"], "three": ["n0"]}
 
 
 def test_weights_that_do_not_fit_an_adapter_that_is_there(tmp_path: Path) -> None:

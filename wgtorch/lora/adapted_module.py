@@ -91,10 +91,14 @@ def tensors_of(block: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def set_tensors(block: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Copies values, named as by :func:`tensors_of`, into an adapter; in the dtype that they have."""
+    """Copies values, named as by :func:`tensors_of`, into an adapter; in the dtype that they have, the widest of a layer's."""
+    wide: dict[str, torch.dtype] = {}
+    for key, value in tensors.items():
+        layer = key.partition(".lora_")[0]
+        wide[layer] = torch.promote_types(value.dtype, wide.get(layer, value.dtype))
     with torch.no_grad():
         for key, parameter in tensors_of(block, name).items():
-            value = tensors[key].detach()
+            value = tensors[key].detach().to(wide[key.partition(".lora_")[0]])
             if parameter.dtype != value.dtype:
                 parameter.data = value.to(parameter.device).clone()
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -76,6 +77,8 @@ def add(
     copied = [copied] if isinstance(copied, str) else copied
     if not isinstance(copied, Sequence) or not all(isinstance(each, str) for each in copied):
         raise StructureError(f"lora.add: modules_to_save {copied!r}; expected names of modules, as ['conv_out']")
+    if target_modules is not None:
+        _check_words(target_modules, copied)
     places = places_of(target, nodes)
     chosen: list[tuple[Place, list[str]]] = []
     skipped: list[Skipped] = []
@@ -210,6 +213,17 @@ def _eligible(block: Any, target_modules: str | Sequence[str] | None, copied: Se
     if layers:
         return "", layers
     return "it has no linear layers" if target_modules is None else f"none of its layers matches {target_modules!r}", []
+
+
+def _check_words(target_modules: str | Sequence[str], copied: Sequence[str]) -> None:
+    """Refuses names of layers that are none at all, and an expression that cannot be read."""
+    if not target_modules and not copied:
+        raise StructureError(f"lora.add: target_modules {target_modules!r} names no layer; leave it out for all linear ones")
+    if isinstance(target_modules, str):
+        try:
+            re.compile(target_modules)
+        except re.error as error:
+            raise StructureError(f"lora.add: target_modules {target_modules!r} is no regular expression: {error}") from None
 
 
 def _check_all_matched(target_modules: str | Sequence[str], chosen: Sequence[tuple[Place, list[str]]], places: Sequence[Place]) -> None:

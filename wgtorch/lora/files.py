@@ -19,7 +19,7 @@ from wgtorch.lora.adapted_module import misfits, set_tensors
 from wgtorch.lora.formats.foreign_layer_names import adapter_names
 from wgtorch.lora.formats.read_foreign_files import Foreign, Stored, checked_numbers, read_adapters
 from wgtorch.lora.formats.write_foreign_files import FORMATS, WRITERS, parts_of
-from wgtorch.lora.injection import OFT_OPTIONS, eject
+from wgtorch.lora.injection import OFT_OPTIONS, check_name, eject
 from wgtorch.lora.peft_format import attach, config_from, own_names, stored_adapter
 from wgtorch.lora.places import Place, holders_of, places_of, refresh_plans, unique_models
 from wgtorch.lora.report import Adapted, Report
@@ -57,11 +57,13 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, fo
 
     Raises:
         StructureError: no block below has it, or the format has no place for a block that has it, or for places that do not select it.
-        CheckpointError: the folder holds something else.
+        CheckpointError: the folder holds something else, or a number of the adapter is NaN or infinite.
     """
     if format not in FORMATS:
         raise StructureError(f"lora.save: unknown format {format!r}; {suggest(format, FORMATS)}")
     holders = holders_of(target, name)
+    for place in holders:
+        checked_numbers(stored_adapter(place.block, name)[1], f"lora.save: {place.path}")  # what load() would refuse
     folder = Path(folder)
     if format != "peft":
         _check_selected(target, name)
@@ -107,14 +109,16 @@ def load(
             NaN or infinite. Nothing was changed then.
         StructureError: a block has an adapter of that name, and ``replace`` was not said.
     """
+    if name is not None:
+        check_name(name)
     path = Path(path)
-    if (path / MANIFEST).is_file() or (path.is_file() and path.suffix != ".safetensors"):
+    if (path / MANIFEST).is_file() or (path.is_file() and path.suffix.lower() != ".safetensors"):
         found: list[tuple[str, Stored | Foreign]] = [(own if name is None else name, stored) for own, stored in _from_checkpoint(path)]
         twice = len({(key, stored.model) for key, stored in found}) != len(found)
         if not found or twice:
             raise CheckpointError(f"{path}: holds {'several adapters for one block; leave name out' if twice else 'no adapters'}")
     else:
-        found = [(name or "style", stored) for stored in read_adapters(path, _loaders(target))]
+        found = [("style" if name is None else name, stored) for stored in read_adapters(path, _loaders(target))]
     plan = [(place, adapter, stored) for adapter, entry in found for place, stored in (_place_for(target, entry, nodes),)]
     taken: dict[tuple[int, str], Stored] = {}
     for place, adapter, stored in plan:

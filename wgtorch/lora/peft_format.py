@@ -89,6 +89,8 @@ _OFT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 _METHODS = {"LORA": ("LoraConfig", _FIELDS), "OFT": ("OFTConfig", _OFT_FIELDS)}
 _UNUSED = frozenset(("peft_type", "peft_version", "auto_mapping", "inference_mode", "megatron_core", "qalora_group_size", "runtime_config"))
 """Fields that PEFT writes into every file, or that say nothing of the adapter itself. Nothing is done with them."""
+_NEEDED = ("r", "lora_alpha")
+"""Fields that are numbers wherever they are written; left out of a file, they are PEFT's own."""
 _EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 
 
@@ -154,7 +156,8 @@ def config_from(config: Mapping[str, Any], where: str) -> Any:
     for name, value in config.items():
         if name in fields:
             words, fits = fields[name]
-            wrong += [] if value is None or fits(value) else [f"{name} is {str(value)[:80]!r}; expected {words}"]
+            is_open = value is None and name not in _NEEDED
+            wrong += [] if is_open or fits(value) else [f"{name} is {str(value)[:80]!r}; expected {words}"]
         elif name not in _UNUSED and value not in _EMPTY:
             wrong.append(f"unknown {name[:80]!r}: {str(value)[:80]}; expected fields of peft.{called} that leave the base as it is")
     if wrong:
@@ -168,6 +171,28 @@ def config_from(config: Mapping[str, Any], where: str) -> Any:
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{where}: its config cannot be used: {error}") from error
     return made
+
+
+def check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Refuses ranks and alphas of a file's metadata that are none.
+
+    Raises:
+        CheckpointError: names each.
+    """
+    checked = {
+        "r": "r",
+        "lora_alpha": "lora_alpha",
+        "alpha": "lora_alpha",
+        "rank_pattern": "rank_pattern",
+        "alpha_pattern": "alpha_pattern",
+    }
+    wrong = [
+        f"{name} is {str(config[name])[:80]!r}; expected {_FIELDS[field][0]}"
+        for name, field in checked.items()
+        if name in config and not (config[name] is None and field not in _NEEDED) and not _FIELDS[field][1](config[name])
+    ]
+    if wrong:
+        raise CheckpointError(f"{where}: {'; '.join(wrong)}")
 
 
 def findings(block: nn.Module, stored: Mapping[str, Mapping[str, Tensor]], path: str) -> list[Finding]:

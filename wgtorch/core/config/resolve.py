@@ -37,7 +37,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ConfigError(f"{path}: is no file; expected a YAML or JSON file")
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             check_limit(path.stat().st_size, MAX_BYTES, "{} bytes", str(path), ConfigError)
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # no UTF-8, or a name with a NUL
         if isinstance(error, ConfigError):
             raise

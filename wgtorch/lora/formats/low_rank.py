@@ -100,6 +100,8 @@ def low_rank(
         raise CheckpointError(f"{where}: {sorted(kinds)} do not fit together: {error}") from error
     if rest:
         raise CheckpointError(f"{where}: nothing is known to be done with {sorted(rest)}; expected LoRA, DoRA, LoHa, LoKr or diff")
+    if up.shape[1] != down.shape[0]:
+        raise CheckpointError(f"{where}: {sorted(kinds)} are of ranks {down.shape[0]} and {up.shape[1]}; expected one rank")
     made = LowRank(up.contiguous(), down.contiguous(), float(alpha))
     if "diff_b" in kinds:
         made = replace(made, bias=kinds["diff_b"].flatten() / made.scale)

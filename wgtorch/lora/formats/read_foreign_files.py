@@ -23,7 +23,7 @@ from wgtorch.lora.adapted_module import base_state
 from wgtorch.lora.formats.foreign_layer_names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
 from wgtorch.lora.formats.layer_tensors import layer_tensors
 from wgtorch.lora.formats.low_rank import LowRank, low_rank
-from wgtorch.lora.peft_format import own_names
+from wgtorch.lora.peft_format import check_sizes, own_names
 from wgtorch.lora.target_modules import sizes
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -254,7 +254,7 @@ def read_adapters(path: Path, loaders: Sequence[str] = ()) -> list[Stored | Fore
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
         file = path / DIFFUSERS_WEIGHTS if path / DIFFUSERS_WEIGHTS in found else found[0] if len(found) == 1 else path
-    if not file.is_file() or file.suffix != ".safetensors":
+    if not file.is_file() or file.suffix.lower() != ".safetensors":
         raise CheckpointError(
             f"{path}: no adapter; expected a folder with {ADAPTER_CONFIG} (PEFT), with {DIFFUSERS_WEIGHTS} (diffusers), of such folders, "
             "a .safetensors file, or a checkpoint"
@@ -278,11 +278,13 @@ def by_model(source: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
             f"{source}: {len(found.unknown)} of {len(tensors)} names are no adapter's that is known here: {found.unknown[:8]}; expected "
             "LoRA, LoCon, DoRA, LoHa, LoKr or diff as diffusers, PEFT, kohya's scripts, ai-toolkit or LyCORIS name them"
         )
+    if not tensors:
+        raise CheckpointError(f"{source}: holds no tensors, so no adapter")
     models: dict[str, dict[str, Mapping[str, Tensor]]] = {}
     for name, kinds in found.layers.items():
         prefix, rest = split_prefix(name)
         models.setdefault(prefix, {})[rest] = kinds
-    return [Foreign(source, prefix, layers, _config_for(prefix, metadata)) for prefix, layers in models.items()]
+    return [Foreign(source, prefix, layers, _config_for(prefix, metadata, source)) for prefix, layers in models.items()]
 
 
 def _by_diffusers(tensors: Mapping[str, Tensor], loaders: Sequence[str]) -> dict[str, Tensor] | None:
@@ -323,6 +325,9 @@ def checked_numbers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Ten
 
 def _from_peft(folder: Path, model: str) -> Stored | Foreign:
     config = read_config(folder / ADAPTER_CONFIG)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        held = sorted(entry.name for entry in folder.iterdir())
+        raise CheckpointError(f"{folder}: no {ADAPTER_WEIGHTS} among {held}; a pickle (.bin) is never read, let PEFT write it anew")
     _, tensors = _read(folder / ADAPTER_WEIGHTS)
     kind = str(config.get("peft_type") or "").removeprefix("PeftType.")
     if kind not in _FACTORED:
@@ -331,8 +336,9 @@ def _from_peft(folder: Path, model: str) -> Stored | Foreign:
     return replace(found, prefix="")
 
 
-def _config_for(prefix: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _config_for(prefix: str, metadata: Mapping[str, Any], source: str) -> dict[str, Any]:
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    check_sizes(own, f"{source}: what it says of {prefix.rstrip('._') or 'its adapter'}")
     return own if "r" in own else {}
 
 
