@@ -39,6 +39,7 @@ from scripts.scene_measures import (
     shares,
     table,
 )
+from scripts.typed_actions import understood
 from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.checkpoint.refs import PACKAGED
@@ -72,7 +73,6 @@ def measure_world(passes: int, lives: int) -> dict[str, dict[str, float]]:
     from wgtorch.blocks.simulation.checker import KINDS, contradictions, is_caused
     from wgtorch.blocks.simulation.lives import live
     from wgtorch.evaluation.simulation import distinct
-    from wgtorch.evaluation.typed_actions import understood
 
     found: dict[str, dict[str, float]] = {}
     for seed in range(lives):

@@ -71,7 +71,7 @@ _BLOCKS = {
     "wgtorch.blocks.video": ("video/join", "video/repeat", "video/split", "video/walk"),
     "wgtorch.integrations.comfy.blocks": (
         "comfy/empty_latent", "comfy/fit", "comfy/latent", "comfy/latent_mask", "comfy/load_image", "comfy/pad_for_outpaint",
-        "comfy/picture_sizes", "comfy/resize", "comfy/start",
+        "comfy/resize", "comfy/start",
     ),
     "wgtorch.integrations.comfy.prompts": ("comfy/conditions", "comfy/weighted", "tokenizer/comfy"),
     "wgtorch.integrations.comfy.schedule": ("schedule/comfy",),

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import wgtorch
+from scripts.typed_actions import TYPED_ACTIONS, understood
 from tests.world_blocks import default_world
 from wgtorch.blocks.simulation.checker import Passage, contradictions
 from wgtorch.blocks.simulation.readers import RuleActionReader
 from wgtorch.cli.main import main
 from wgtorch.evaluation import EvaluatorRegistry, Past
 from wgtorch.evaluation.simulation import _passages, distinct
-from wgtorch.evaluation.typed_actions import TYPED_ACTIONS, understood
 from wgtorch.storage.base import History
 from wgtorch.storage.memory import MemoryStorage
 from wgtorch.world import World

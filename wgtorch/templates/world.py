@@ -43,6 +43,31 @@ def around(graph: Graph, name: str) -> Pipeline:
     return pipeline
 
 
+def stage_of(
+    role: str,
+    pipeline: Pipeline,
+    node: str,
+    inputs: list[str],
+    outputs: list[str],
+    reads: Mapping[str, str] | None = None,
+    writes: Mapping[str, str] | None = None,
+    *,
+    map: str | None = None,
+) -> Stage:
+    """A stage of one pipeline, which runs when the cycle comes to its role.
+
+    Args:
+        role: also its id.
+        pipeline: stands at ``node``; ``map`` is the input that it runs over item by item.
+        inputs, outputs, reads, writes: its contract, as of :meth:`~wgtorch.stage.Stage.set_state_contract`.
+    """
+    stage = Stage(role, role=role)
+    stage.add_pipeline(pipeline, node, **({} if map is None else {"map": map}))
+    stage.set_state_contract(inputs, outputs, reads, writes)
+    stage.set_execution_condition(role)
+    return stage
+
+
 @register_template("philosopher", level="stage")
 def philosopher(*, painter: str = "pixels", sound: bool = False) -> Stage:
     """Looks at the artifacts and describes what is in them, in words and as data; it never sees the recipe.
@@ -51,17 +76,11 @@ def philosopher(*, painter: str = "pixels", sound: bool = False) -> Stage:
         painter: whose pictures it reads: ``pixels``, or ``scenes``.
         sound: the artifacts are a mapping, with the pictures under ``pictures``.
     """
-    stage = Stage("philosopher", role="philosopher")
     reader = {"pixels": "describe_scene", "scenes": "caption"}[_painter(painter)]
-    stage.add_pipeline(around(build_template("graph", reader, {}), "describe"), "describe", map="image")
-    stage.set_state_contract(
-        ["artifacts"],
-        ["description"],
-        {"describe.image": "artifacts.pictures" if sound else "artifacts"},
-        {"description.text": "describe.text", "description.attributes": "describe.attributes"},
-    )
-    stage.set_execution_condition("philosopher")
-    return stage
+    reads = {"describe.image": "artifacts.pictures" if sound else "artifacts"}
+    writes = {"description.text": "describe.text", "description.attributes": "describe.attributes"}
+    pipeline = around(build_template("graph", reader, {}), "describe")
+    return stage_of("philosopher", pipeline, "describe", ["artifacts"], ["description"], reads, writes, map="image")
 
 
 @register_template("author", level="stage")
@@ -78,12 +97,8 @@ def author(*, teller: str = "grammar", narrator: str | dict[str, Any] | None = N
 
 
 def _author(teller: str, model: Block | None) -> Stage:
-    stage = Stage("author", role="author")
     told = single("simulation/author", "tell", teller=teller) if model is None else _narration(model)
-    stage.add_pipeline(told, "tell")
-    stage.set_state_contract(["intent", "description"], ["outcome"])
-    stage.set_execution_condition("author")
-    return stage
+    return stage_of("author", told, "tell", ["intent", "description"], ["outcome"])
 
 
 def _narration(model: Block) -> Pipeline:
@@ -197,11 +212,8 @@ def architect(*, pictures: int = 1, painter: str = "pixels") -> Stage:
         pictures: pictures of one episode.
         painter: in whose words: ``pixels``, or ``scenes``.
     """
-    stage = Stage("architect", role="architect")
-    stage.add_pipeline(single("simulation/architect", "plan", pictures=pictures, painter=_painter(painter)), "plan")
-    stage.set_state_contract(["intent"], ["recipe"])
-    stage.set_execution_condition("architect")
-    return stage
+    plan = single("simulation/architect", "plan", pictures=pictures, painter=_painter(painter))
+    return stage_of("architect", plan, "plan", ["intent"], ["recipe"])
 
 
 @register_template("creator", level="stage")

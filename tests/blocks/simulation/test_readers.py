@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from scripts.typed_actions import TYPED_ACTIONS, understood
 from tests.blocks.simulation.test_actions import TABLE, TURNED_ROUND
 from tests.blocks.simulation.test_typed_lines import typed
 from wgtorch.blocks.simulation.action import Action
@@ -15,7 +16,6 @@ from wgtorch.blocks.simulation.normalization import written_out
 from wgtorch.blocks.simulation.readers import RuleActionReader, TrainedActionReader, agreed, key_of, tokenized
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.errors import ConfigError
-from wgtorch.evaluation.typed_actions import TYPED_ACTIONS, understood
 from wgtorch.train.simulation.actions import ActionReading, TypedActions
 from wgtorch.train.simulation.lines import Grammar, line
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wgtorch.blocks.pixel_scenes.conditioner import FIELDS, FRONT_KINDS, decode_rows
 from wgtorch.blocks.pixel_scenes.layout import BACK_ROWS, BACK_WIDTH, COLUMNS, FRONT_ROWS, FRONT_WIDTH, SIZE
 from wgtorch.blocks.pixel_scenes.words import sentence
+from wgtorch.blocks.scenes.layers import Residual
 from wgtorch.blocks.simulation.scene_plan import (
     BACK,
     BEASTS,
@@ -72,11 +73,11 @@ class PixelSceneDescriber(VisionLanguageModel):
             raise ValueError(f"PixelSceneDescriber.width: found {width}, expected a multiple of 8")
         wide = 3 * width
         self.enter = nn.Conv2d(3, width, 4, stride=2, padding=1)
-        self.fine = nn.ModuleList([_Residual(width)])
+        self.fine = nn.ModuleList([Residual(width, width)])
         self.down = nn.Conv2d(width, wide, 3, stride=2, padding=1)
-        self.cells = nn.ModuleList(_Residual(wide) for _ in range(2))
+        self.cells = nn.ModuleList(Residual(wide, wide) for _ in range(2))
         self.far = nn.Conv2d(wide, wide, 3, stride=2, padding=1)
-        self.whole = nn.ModuleList([_Residual(wide)])
+        self.whole = nn.ModuleList([Residual(wide, wide)])
         self.norm, self.norm_far = nn.GroupNorm(8, wide), nn.GroupNorm(8, wide)
         self.squeeze_far, self.squeeze_back = nn.Conv2d(wide, 16, 1), nn.Conv2d(wide, 40, 1)
         back_cells, front_cells = (BACK_ROWS[1] - BACK_ROWS[0]) * BACK_WIDTH, (FRONT_ROWS[1] - FRONT_ROWS[0]) * FRONT_WIDTH
@@ -188,15 +189,3 @@ class _Heads(nn.Module):
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
         return {name: head(embedding) for name, head in self.heads.items()}
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))

@@ -7,6 +7,7 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wgtorch.blocks.scenes.layers import Residual
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, sentence
 from wgtorch.core.block import register_block
 from wgtorch.core.port import Port
@@ -41,7 +42,7 @@ class SceneDescriber(VisionLanguageModel):
         self.image_size = image_size
         widths = (width, width, 2 * width, 3 * width, 4 * width)
         self.enter = nn.Conv2d(3, width, 4, stride=2, padding=1)
-        self.stages = nn.ModuleList(_Residual(a, b, stride=1 if k == 0 else 2) for k, (a, b) in enumerate(itertools.pairwise(widths)))
+        self.stages = nn.ModuleList(Residual(a, b, stride=1 if k == 0 else 2) for k, (a, b) in enumerate(itertools.pairwise(widths)))
         cells = (image_size // 16) ** 2
         self.norm = nn.GroupNorm(8, widths[-1])
         self.squeeze = nn.Conv2d(widths[-1], 32, 1)
@@ -85,15 +86,3 @@ class SceneDescriber(VisionLanguageModel):
             readings.append(reading)
             confidences.append(sum(float(best[name].values[k]) for name in reading) / len(reading))
         return [sentence(reading) for reading in readings], readings, confidences
-
-
-class _Residual(nn.Module):
-    def __init__(self, inner: int, outer: int, *, stride: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, inner), nn.GroupNorm(8, outer)
-        self.conv1 = nn.Conv2d(inner, outer, 3, stride=stride, padding=1)
-        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
-        self.pass_on = nn.Identity() if inner == outer and stride == 1 else nn.Conv2d(inner, outer, stride, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pass_on(x) + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))

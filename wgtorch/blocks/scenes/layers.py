@@ -60,3 +60,17 @@ class TransformerBlock(nn.Module):
         scores = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)
         x = x + gate1 * self.attend((scores.to(v.dtype) @ v).transpose(1, 2).flatten(2))
         return x + gate2 * self.contract(F.gelu(self.expand(self.norm(x) * (1 + scale2) + shift2), approximate="tanh"))
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the picture as it is, or as its stride makes it: [B, inner, H, W] to [B, outer, H / stride, W / stride]."""
+
+    def __init__(self, inner: int, outer: int, *, stride: int = 1):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, inner), nn.GroupNorm(8, outer)
+        self.conv1 = nn.Conv2d(inner, outer, 3, stride=stride, padding=1)
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        self.pass_on = nn.Identity() if inner == outer and stride == 1 else nn.Conv2d(inner, outer, stride, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pass_on(x) + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))

@@ -1,8 +1,8 @@
-"""What nodes of ComfyUI do beside the models: empty latents, noise of its own generator, masks, sizes, pictures from files."""
+"""What nodes of ComfyUI do beside the models: empty latents, noise of its own generator, masks, pictures from files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import CheckpointError, ConfigError, PortError, suggest
 from wgtorch.core.pictures import eight_bits, upright
 from wgtorch.core.port import Port
-from wgtorch.ports import GUIDANCE_SCALE, HEIGHT, LATENT, NOISE, PROGRESS, WIDTH
+from wgtorch.ports import HEIGHT, LATENT, NOISE, PROGRESS, WIDTH
 from wgtorch.roles import Noise
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
@@ -253,39 +253,6 @@ class PadForOutpaint(Block):
             nearest = torch.stack([(value if grows else far).expand(rows, columns) for grows, value in sides]).amin(0)
             inside = ((feathering - nearest).clamp(min=0) / feathering).square().to(image)
         return {"image": F.pad(image, around, value=0.5), "mask": F.pad(inside[None], around, value=1.0)}
-
-
-@register_block("comfy/picture_sizes")
-class ComfySizes(Block):
-    """What Stable Diffusion XL is told of sizes, by the prompt and by what is not wanted each for itself; the latent's where it says none.
-
-    Args:
-        factor: pixels to a latent's side.
-    """
-
-    uses_global_rng = False
-    inputs: Mapping[str, Any] = {
-        "latent": LATENT,
-        "scale": GUIDANCE_SCALE,
-        "sizes": Port(description="height, width, top and left of the crop, wanted height and width, of the prompt"),
-        "negative_sizes": Port(description="sizes of what is not wanted"),
-    }
-
-    outputs: Mapping[str, Any] = {"time_ids": Port(dtype="tensor", description="sizes and crops [B or 2 B, 6], negative ones first")}
-
-    def __init__(self, *, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(
-        self, latent: Tensor, scale: float | Tensor, sizes: Sequence[int] | None = None, negative_sizes: Sequence[int] | None = None
-    ) -> dict[str, Any]:
-        """``time_ids`` [2 B, 6], the negative first, or [B, 6] without guidance."""
-        size = (latent.shape[2] * self.factor, latent.shape[3] * self.factor)
-        told = [torch.tensor([given or (*size, 0, 0, *size)]).to(latent) for given in (sizes, negative_sizes)]
-        own, other = (row.expand(latent.shape[0], -1) for row in told)
-        guided = float(scale.max() if isinstance(scale, Tensor) else scale) > 1
-        return {"time_ids": torch.cat([other, own]) if guided else own}
 
 
 @register_block("comfy/fit")

@@ -21,6 +21,7 @@ from wgtorch.integrations.comfy.workflow import Step, read_workflow
 from wgtorch.integrations.diffusers.assembly import add, join
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.controlnet import ControlNet
+from wgtorch.integrations.diffusers.blocks.xl_conditions import TOLD_SIZES
 from wgtorch.integrations.diffusers.importer import dtype_name
 from wgtorch.integrations.diffusers.single_file import read_model, read_tensors
 from wgtorch.integrations.diffusers.source import open_pipeline
@@ -323,7 +324,7 @@ class _Builder:
             if condition.pooled:
                 join(self.graph, (condition.pooled, f"{node}.{side}_pooled"))
             if condition.sizes:
-                self.tell(node, **{f"{side}_sizes": condition.sizes})
+                self.tell(node, **{f"{side}_{name}": condition.sizes[at : at + 2] for at, name in zip((0, 2, 4), TOLD_SIZES, strict=True)})
         if latent.mask:
             join(self.graph, (latent.mask, f"{node}.mask"))
         for (name, _), (_, picture, strength) in zip(controls, positive.controls, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts, add, join
+from wgtorch.integrations.diffusers.blocks.xl_conditions import TOLD_SIZES
 from wgtorch.integrations.diffusers.sampling import denoising
 from wgtorch.integrations.diffusers.source import Source
 
@@ -96,9 +97,10 @@ def sampler(
     is_xl = backbone.model.config.addition_embed_type == "text_time"
     if is_xl:
         extra = {"text_embeds": "conditions", "time_ids": "sizes"}
-        add(graph, "sizes", "comfy/picture_sizes", {"factor": vae.factor})
-        for port, name in (("sizes", "positive_sizes"), ("negative_sizes", "negative_sizes")):
-            graph.expose_input("sizes", port, name)
+        add(graph, "sizes", "diffusers/picture_sizes", {"factor": vae.factor, "apart": True})
+        for side in ("", "negative_"):
+            for name in TOLD_SIZES:
+                graph.expose_input("sizes", f"{side}{name}", f"{side or 'positive_'}{name}")
         for port, name in (("pooled", "positive_pooled"), ("negative_pooled", "negative_pooled")):
             graph.expose_input("conditions", port, name)
     denoising(parts, extra)

@@ -21,7 +21,7 @@ from wgtorch.pipeline import Pipeline
 from wgtorch.stage import Stage
 from wgtorch.templates.storytelling.prompts import ARCHITECT, AUTHOR, DEVELOPMENT, PHILOSOPHER, WORLD_UPDATE, Words
 from wgtorch.templates.storytelling.recipe import recipe_schema
-from wgtorch.templates.world import around, environment_of, single
+from wgtorch.templates.world import around, environment_of, single, stage_of
 
 _RECORDS: dict[str, Any] = {
     "type": "object",
@@ -76,11 +76,8 @@ def philosopher(vlm: Block) -> Stage:
     if "prompt" in vlm.get_input_spec():
         _add_words(graph, PHILOSOPHER, "vlm")
         reads["describe.content"] = "content"
-    stage = Stage("philosopher", role="philosopher")
-    stage.add_pipeline(around(graph, "describe"), "describe", map="image")
-    stage.set_state_contract(["artifacts"], ["description"], reads, {"description": "describe.text"})
-    stage.set_execution_condition("philosopher")
-    return stage
+    writes = {"description": "describe.text"}
+    return stage_of("philosopher", around(graph, "describe"), "describe", ["artifacts"], ["description"], reads, writes, map="image")
 
 
 def author(llm: Block, memory: Mapping[str, Any], temperature: float) -> Stage:
@@ -89,11 +86,7 @@ def author(llm: Block, memory: Mapping[str, Any], temperature: float) -> Stage:
     for port in ("intent", "description"):
         graph.expose_input("words", port)
     graph.expose_output("llm", "text", "outcome")
-    stage = Stage("author", role="author")
-    stage.add_pipeline(around(graph, "tell"), "tell")
-    stage.set_state_contract(["intent", "description"], ["outcome"])
-    stage.set_execution_condition("author")
-    return stage
+    return stage_of("author", around(graph, "tell"), "tell", ["intent", "description"], ["outcome"])
 
 
 def environment(development: Block, update: Block | None, memory: Mapping[str, Any], keep: Mapping[str, Any], temperature: float) -> Stage:
@@ -129,23 +122,15 @@ def architect(
     graph.configure_node("words", inputs=fixed)
     graph.expose_input("words", "intent")
     graph.expose_output("llm", "data", "recipe")
-    stage = Stage("architect", role="architect")
-    stage.add_pipeline(around(graph, "plan"), "plan")
-    stage.set_state_contract(["intent"], ["recipe"])
-    stage.set_execution_condition("architect")
-    return stage
+    return stage_of("architect", around(graph, "plan"), "plan", ["intent"], ["recipe"])
 
 
 def creator(pipeline: Pipeline, options: Sequence[str]) -> Stage:
     """Paints a picture for each prompt of the recipe."""
-    stage = Stage("creator", role="creator")
-    stage.add_pipeline(pipeline, "paint", map="prompt")
     reads = {"paint.prompt": "recipe.prompts"}
     spec = pipeline.get_input_spec()
     reads |= {f"paint.{name}": f"recipe.{name}" for name in spec if name in options or (not spec[name].optional and name != "prompt")}
-    stage.set_state_contract(["recipe"], ["artifacts"], reads, {"artifacts": "paint.image"})
-    stage.set_execution_condition("creator")
-    return stage
+    return stage_of("creator", pipeline, "paint", ["recipe"], ["artifacts"], reads, {"artifacts": "paint.image"}, map="prompt")
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,10 @@ class SecondPrompt(Block):
         return {"text": second or text}
 
 
+TOLD_SIZES = ("original_size", "crops_coords_top_left", "target_size")
+"""What the model is told of a picture, two numbers each."""
+
+
 @register_block("diffusers/picture_sizes")
 class PictureSizes(Block):
     """The sizes that the model is told (Podell et al. 2023, https://arxiv.org/abs/2307.01952, section 2.2), for a whole batch.
@@ -37,6 +41,7 @@ class PictureSizes(Block):
         on_pictures: as in the pipelines that start from pictures. There each negative size that is left out is the other, and
             the negative crop is the other one, whatever is said, but for a refiner; in text to image the negative sizes count
             where both are given.
+        apart: what is not wanted is told sizes of its own, each the latent's where it says none, as in ComfyUI.
         scored: in place of ``target_size`` stands how pleasing the picture is to be, as the refiner was trained.
     """
 
@@ -58,12 +63,13 @@ class PictureSizes(Block):
         "negative_time_ids": Port(dtype="tensor", optional=True, description="the negative ones, where kept apart [B, 6 or 5]"),
     }
 
-    def __init__(self, *, factor: int, batched: bool = True, on_pictures: bool = False, scored: bool = False) -> None:
+    def __init__(self, *, factor: int, batched: bool = True, on_pictures: bool = False, scored: bool = False, apart: bool = False) -> None:
         super().__init__()
         self.factor = factor
         self.batched = batched
         self.on_pictures = on_pictures
         self.scored = scored
+        self.apart = apart
 
     def forward(
         self,
@@ -86,6 +92,8 @@ class PictureSizes(Block):
         if self.on_pictures:
             corner = crops if self.scored else wanted[1]
             other = (_given(negative_original_size, wanted[0]), corner, _given(negative_target_size, wanted[2]))
+        elif self.apart:
+            other = (_given(negative_original_size, size), crops, _given(negative_target_size, size))
         elif negative_original_size is not None and negative_target_size is not None:
             other = (negative_original_size, crops, negative_target_size)
         if self.scored:
