@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.block import Block
+from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.checkpoint.io import open_source
 from wgtorch.core.checkpoint.manifest import read_manifest
 from wgtorch.core.errors import CheckpointError, StructureError, require
@@ -129,10 +130,8 @@ def card_of(level: Block, repo_id: str) -> str:
 def _unlinked(snapshot: Path, folder: Path) -> None:
     """The files of a snapshot in a folder of their own: the cache holds links, which may not lead out of a checkpoint, and the card."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
-        made = Path(fresh) / "level"
-        shutil.copytree(snapshot, made, copy_function=_linked_or_copied, ignore=shutil.ignore_patterns(CARD, ".git*"))
-        made.rename(folder)
+    options: dict[str, Any] = {"copy_function": _linked_or_copied, "ignore": shutil.ignore_patterns(CARD, ".git*")}
+    write_folder(folder, lambda fresh: shutil.copytree(snapshot, fresh, dirs_exist_ok=True, **options))
 
 
 def _linked_or_copied(source: str, target: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.cache_folder import cache_folder
+from wgtorch.core.checkpoint.atomic import write_file
 from wgtorch.integrations.api.secrets import is_loopback
 
 SCHEMA_MODES = ("json_schema", "json_object", "words")
@@ -224,9 +223,7 @@ def _write(key: str, found: Capabilities) -> None:
             stored = {}
         stored[key] = {**asdict(found), "when": time.time()}
         _path().parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=_path().parent, prefix=".api_capabilities")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(stored, file, indent=1, sort_keys=True)
-        os.replace(name, _path())
+        text = json.dumps(stored, indent=1, sort_keys=True)
+        write_file(_path(), lambda fresh: fresh.write_text(text, encoding="utf-8"))
     except (OSError, TypeError):  # a cache that cannot be written costs a request in the next process
         return

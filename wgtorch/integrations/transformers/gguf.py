@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wgtorch.core.cache_folder import cache_folder
+from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.checkpoint.named import ConvertedFormats
 from wgtorch.core.errors import CheckpointError, require
 
@@ -42,20 +40,12 @@ def converted(path: Path, folder: Path | None = None) -> Path:
     if _source_of(folder) == source:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        _convert(path, making)
-        (making / SOURCE).write_text(json.dumps(source))
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            os.replace(making, folder)
-        except OSError:  # another process was quicker
-            if _source_of(folder) != source:
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return folder
+
+    def fill(fresh: Path) -> None:
+        _convert(path, fresh)
+        (fresh / SOURCE).write_text(json.dumps(source))
+
+    return write_folder(folder, fill)
 
 
 ConvertedFormats.register("gguf", converted)

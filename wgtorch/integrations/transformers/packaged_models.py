@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from wgtorch.core.cache_folder import cache_folder
+from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.checkpoint.named import NamedModels
 from wgtorch.core.errors import CheckpointError
 from wgtorch.integrations.transformers.gguf import SOURCE, converted
@@ -73,16 +72,13 @@ class PackagedModel:
         if (folder / SOURCE).is_file() and json.loads((folder / SOURCE).read_text()) == source:
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
+
+        def fill(fresh: Path) -> None:
             for file, name in self.files:
-                shutil.copyfile(inside / file, making / name)
-            (making / SOURCE).write_text(json.dumps(source))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(making, folder)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-        return folder
+                shutil.copyfile(inside / file, fresh / name)
+            (fresh / SOURCE).write_text(json.dumps(source))
+
+        return write_folder(folder, fill)
 
 
 PACKAGED_MODELS = {

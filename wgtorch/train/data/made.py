@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.data.base import Data
 
@@ -83,12 +84,10 @@ def store(items: MadeItems, folder: Path, *, workers: int = 0) -> StoredItems:
     """
     from rich.progress import track
 
-    if not folder.exists():
-        part = folder.with_name(f"{folder.name}.part")
-        part.mkdir(parents=True, exist_ok=True)
+    def fill(fresh: Path) -> None:
         like = {name: value.numpy() for name, value in items[0].items()}
         columns = {
-            name: np.lib.format.open_memmap(part / f"{name}.npy", "w+", value.dtype, (len(items), *value.shape))
+            name: np.lib.format.open_memmap(fresh / f"{name}.npy", "w+", value.dtype, (len(items), *value.shape))
             for name, value in like.items()
         }
         start = 0
@@ -99,5 +98,8 @@ def store(items: MadeItems, folder: Path, *, workers: int = 0) -> StoredItems:
             start = stop
         for column in columns.values():
             column.flush()
-        part.rename(folder)
+
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_folder(folder, fill)
     return StoredItems(folder)
