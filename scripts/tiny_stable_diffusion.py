@@ -157,7 +157,9 @@ def trained(base: Path, folder: Path, run: Path) -> None:
 
 
 @torch.no_grad()
-def read(graph: Path, out: Path, count: int, steps: int, word: str | None, means: list[str], outlined: bool) -> None:
+def read(
+    graph: Path, out: Path, count: int, steps: int, guidance: float, solver: str | None, word: str | None, means: list[str], outlined: bool
+) -> None:
     """Has pictures made of held-out scenes' captions, and says how often the describer that ships reads what was asked for.
 
     With ``word`` that stands in captions in place of the terrain, and what it ``means`` is not said. With ``outlined`` captions do not
@@ -171,7 +173,9 @@ def read(graph: Path, out: Path, count: int, steps: int, word: str | None, means
         prompts.append(caption(scene, {key: value for key, value in said.items() if not (outlined and key == "place")}, word, wanted))
         asked.append(labels_of(said))
         shown.append(outlines(drawn(scene, rng)))
-    call: dict[str, Any] = {"prompt": prompts, "num_inference_steps": steps, "height": SIDE, "width": SIDE}
+    if solver is not None:
+        model.set_solver(solver)
+    call: dict[str, Any] = {"prompt": prompts, "num_inference_steps": steps, "guidance_scale": guidance, "height": SIDE, "width": SIDE}
     if outlined and "control_image" in model.get_input_spec():
         call["control_image"] = torch.stack([as_tensor(picture) for picture in shown])
     made = model.run(call, seed=0)["image"]
@@ -207,6 +211,8 @@ def arguments() -> argparse.ArgumentParser:
     reading.add_argument("--out", type=Path, default=Path("pictures.png"))
     reading.add_argument("--count", type=int, default=100)
     reading.add_argument("--steps", type=int, default=20)
+    reading.add_argument("--guidance", type=float, default=7.5)
+    reading.add_argument("--solver", help="another one, as LCMScheduler")
     reading.add_argument("--word", help="stands in captions in place of the terrain")
     reading.add_argument("--means", action="append", default=[], metavar="ATTRIBUTE=VALUE", help="what the word should mean")
     reading.add_argument("--outlined", action="store_true", help="a ControlNet is shown outlines, and captions do not say the place")
