@@ -122,6 +122,7 @@ def test_a_failure_is_told_and_the_next_action_tries_again(game):
     view = view_of(game)
     assert view["error"]["type"] == "RuntimeError"
     assert "the dreamer is out of <b>dreams</b>" in view["error"]["message"]
+    assert "stopped at pass" in view["error"]["message"] and "world." not in view["error"]["message"], "its reader is at a page"
     assert not view["busy"]
     assert view_of(played(game, "sing"))["error"] is None
     assert game.world.life.passes == 1

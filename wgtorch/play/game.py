@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wgtorch.core.checkpoint.atomic import write_file
-from wgtorch.core.errors import WgtorchError, suggest
+from wgtorch.core.errors import WgtorchError, suggest, without_python_advice
 from wgtorch.core.json_text import loads, parse_json
 from wgtorch.play.episodes import Episodes, slot_text
 from wgtorch.storage.commit import Commit
@@ -321,6 +321,7 @@ class Game:
         try:
             run(action)
         except Exception as error:
+            without_python_advice(error)  # the page has its own
             notes = getattr(error, "__notes__", [])
             self.error = {"type": type(error).__name__, "message": "\n".join([str(error), *notes])}
             self.publish("failed", **self.error)
