@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -287,3 +289,19 @@ def test_a_forked_process_asks_over_connections_of_its_own(server: ScriptedServe
     assert found[1] == 0
     assert server.connections == before + 1 and [seen.prompt for seen in server.requests] == ["here", "there"]
     assert llm(prompt=["here", "there"])["text"] == ["here", "there"] and len(server.requests) == 2
+
+
+_ENDS = """
+import ctypes, sys
+from wgtorch.core.block import BlockRegistry
+llm = BlockRegistry.build({"block_type": "llm", "config": {"provider": "openai", "model_id": "m", "endpoint_url": sys.argv[1]}})
+print(llm(prompt="x")["text"])
+for name in ("httpx2._client", "httpx._client", "wgtorch.integrations.api.client"):  # which others may hold until the very end
+    if name in sys.modules:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(sys.modules[name]))
+"""
+
+
+def test_a_process_that_ends_says_nothing_of_its_connections(server: ScriptedServer) -> None:
+    done = subprocess.run([sys.executable, "-c", _ENDS, server.url], capture_output=True, text=True, check=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("x\n", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import random
 import threading
@@ -27,6 +29,7 @@ from wgtorch.integrations.api.terms import Budget, Patience, Terms, budget_now
 from wgtorch.integrations.api.token_estimates import Bound, TokenEstimates
 
 _KEPT = 4096  # paid answers of failed batches that wait to be asked for again
+_FAREWELL = 2.0  # seconds that connections may take to end with the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +312,16 @@ def close_clients() -> None:
     forget()
     for client in closing:
         background.submit(client.provider.close()).result()
+
+
+@atexit.register
+def _hang_up() -> None:
+    """Ends and lets go of all before the interpreter takes modules apart, in which the SDKs' clients find nothing that they need to end."""
+    closing = clients()
+    _clients.clear()
+    for client in closing:
+        with contextlib.suppress(Exception):
+            background.submit(client.provider.close()).result(_FAREWELL)
 
 
 def clients() -> list[Client]:
