@@ -22,8 +22,8 @@ from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.graph import Graph
 from wgtorch.storage.encoding import write_png
 from wgtorch.train.data.pictures import grid
+from wgtorch.train.scenes.data import DrawnScenes, gather, store
 from wgtorch.train.scenes.disturbing import disturb
-from wgtorch.train.scenes.drawings import DrawnScenes, gather, store
 
 SEED = "judge"
 """Of the judge's drawings: no other model is trained on them."""

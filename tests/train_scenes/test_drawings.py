@@ -12,8 +12,8 @@ from wgtorch.blocks.scenes.scene import ATTRIBUTES, parse
 from wgtorch.train.data.base import Data
 from wgtorch.train.data.made import StoredItems
 from wgtorch.train.registries import DataRegistry, build
+from wgtorch.train.scenes.data import DrawnScenes, gather, scene_of, store
 from wgtorch.train.scenes.disturbing import disturb
-from wgtorch.train.scenes.drawings import DrawnScenes, gather, scene_of, store
 
 
 def test_a_sample_is_the_same_each_time_and_in_another_process() -> None:

@@ -27,7 +27,7 @@ from wgtorch.blocks.scenes.describer import SceneDescriber
 from wgtorch.blocks.scenes.scene import ATTRIBUTES, labels_of, parse
 from wgtorch.core.config.template import build_template
 from wgtorch.graph import Graph
-from wgtorch.train.scenes.drawings import DrawnScenes, gather
+from wgtorch.train.scenes.data import DrawnScenes, gather
 
 SIZES = {name: len(values) for name, values in ATTRIBUTES.items()}
 

@@ -16,8 +16,8 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.train.objective import Batch, Objective, Step
 from wgtorch.train.registries import register_objective
+from wgtorch.train.scenes.data import scene_of
 from wgtorch.train.scenes.disturbing import disturb
-from wgtorch.train.scenes.drawings import scene_of
 
 _UNNAMED = -1
 
