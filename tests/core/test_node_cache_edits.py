@@ -205,6 +205,26 @@ class Remembers(Reads):
         return x + COUNTS[0]
 
 
+def test_a_call_after_which_nothing_tells_what_a_block_holds_is_not_kept() -> None:
+    block = Gives(lambda: setattr(block, "made", (k for k in [1])) or X)  # type: ignore[func-returns-value]
+    graph, cache = graph_of(block), NodeCache()
+    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], X)
+    assert "goes on whenever it is asked" in cache.stats.uncached["n"]
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_lists_that_lie_inside_of_themselves_are_no_others(where: str) -> None:
+    inner: list[Any] = [2]
+    outer: list[Any] = [1, inner]
+    inner.append(outer if where == "outside" else inner)  # both are written [1, [2, [...]]]
+    block = Gives(lambda: torch.tensor(outer[1][1][0]))
+    block.held = outer
+    graph, cache = graph_of(block), NodeCache()
+    for last in (outer, inner, outer):
+        inner[1] = last
+        assert graph.run({"x": X}, cache=cache)["y"] == last[0]
+
+
 @pytest.mark.parametrize("how", ["count", "list", "numpy", "python", "tensor", "iterator", "global"])
 def test_a_block_with_a_memory_is_not_kept(how: str) -> None:
     COUNTS[0] = 0
@@ -275,3 +295,45 @@ def test_threads_and_backends_are_told_apart(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         graph.run({"x": X}, cache=cache)
     assert block.calls == 2
+
+
+class OfMode(Gives):
+    """Gives which of its modules are in train: those of the tree, and one beside it, which no run sets."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self.layer, self.beside = nn.Identity(), [nn.Identity()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.tensor([self.training, self.layer.training, self.beside[0].training])
+
+
+class RunsInside(Block):
+    outputs = {"y": "any"}
+
+    def __init__(self, graph: Graph, cache: NodeCache) -> None:
+        super().__init__()
+        self.graph, self.cache = graph, cache
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.graph.run({"x": x}, cache=self.cache)["y"]
+
+
+def test_train_and_eval_are_told_apart_and_a_kept_result_sets_neither() -> None:
+    block, cache = OfMode(), NodeCache()
+    graph = graph_of(block)
+    versions = []
+    for mode in (True, True, False, True):
+        graph.train(mode)
+        assert graph.run({"x": X}, cache=cache)["y"].tolist() == [False, False, True]
+        assert block.training is mode
+        versions.append(block.calls)
+    assert versions == [1, 1, 1, 1]
+    block.beside[0].eval()
+    assert graph.run({"x": X}, cache=cache)["y"].tolist() == [False, False, False]
+    outer = graph_of(RunsInside(graph, cache))
+    for training in (True, False, True):
+        assert outer.run({"x": X}, training=training)["y"].tolist() == [training, training, False]
+    assert block.calls == 3

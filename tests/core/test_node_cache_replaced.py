@@ -13,10 +13,12 @@ import io
 import json
 import math
 import operator
+import os
 import re
 import statistics
 import sys
 import textwrap
+import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -509,6 +511,27 @@ def test_nothing_that_is_loaded_is_asked_to_do_anything(package: Any, monkeypatc
     assert block.calls == 1, cache.stats.uncached
     with pytest.raises(ImportError, match="what it needs is not there"):
         _ = lazy.anything
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_while_another_thread_looks_goes_on() -> None:
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            replacements().found()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(20):
+            if (child := os.fork()) == 0:
+                os._exit(0 if replacements().lock.acquire(timeout=10) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_call_that_replaces_something_is_not_kept(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from wgtorch.core.run.partial_plan import plan_of_part
 from wgtorch.core.run.pause import Stopped, resume_level
 from wgtorch.core.run.profile import profiled
 from wgtorch.core.run.result_cache import UnfinishedResults, keeps_results
-from wgtorch.core.run.run_scope import RunScope
+from wgtorch.core.run.run_scope import RunScope, keeps_gradient_mode
 from wgtorch.core.run.run_values import by_position, check_names, given_out, owned_generators, paths_of, taken_in, value_of
 from wgtorch.core.run.start_run import RunKeywords, check_options, check_seeds_fit, new_run, requested, shows_options
 from wgtorch.core.run.stream import events_of, refuse_in_stream
@@ -201,10 +201,12 @@ class Composite(GraphBuilder):
         values, run = self._begin({} if inputs is None else inputs, outputs, device, dry_run, options)
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
-        is_cached = options.get("cache") is not None
-        with RunScope(self, run, options.get("training")), keeps_results(self, run):
-            found = self._through_cache(run, values) if is_cached else self(run_context=run, **values)
-            run.check_end()
+        is_cached, training = options.get("cache") is not None, options.get("training")
+        found = self._through_cache(run, values, training) if is_cached else None
+        if found is None:
+            with RunScope(self, run, training), keeps_results(self, run):
+                found = self(run_context=run, **values)
+                run.check_end()
         if outputs is not None:
             found = {name: value_of(self, name, found, run) for name in requested(outputs, self.block_id)}
         return copied(found) if is_cached else found
@@ -392,19 +394,28 @@ class Composite(GraphBuilder):
         outputs = {name: slots[slot] for name, slot in plan.outputs if slots[slot] is not MISSING}
         return outputs if run.wanted is None else given_out(self, run, outputs)
 
-    def _through_cache(self, run: RunContext, values: dict[str, Any]) -> dict[str, Any]:
-        """What this level gives as a whole, kept or computed."""
+    def _through_cache(self, run: RunContext, values: dict[str, Any], training: bool | None) -> dict[str, Any] | None:
+        """What this level gives as a whole, kept or computed; None where that is not looked for.
+
+        What is kept is found before anything is set for a run.
+        """
         cached = run.options.cache
-        if (
-            cached is None
-            or not cached.is_on
-            or run.feeds
-            or run.wanted is not None
-            or (target := of_level(self, None, run.num_loop_steps)) is None
-        ):
-            return self(run_context=run, **values)
+        records = run.options.training or (keeps_gradient_mode(training) and torch.is_grad_enabled())
+        if cached is None or records or not cached.is_plain or run.feeds or run.wanted is not None:
+            return None
+        if (target := of_level(self, None, run.num_loop_steps)) is None:
+            return None
+
+        def make() -> dict[str, Any]:
+            with RunScope(self, run, training), keeps_results(self, run):
+                made: dict[str, Any] = self(run_context=run, **values)
+                run.check_end()
+            return made
+
         key = None if run.key is None else (run.key, run.sample)
-        return cached.call("/".join(run.path) or self.block_id, target, values, key, lambda: self(run_context=run, **values))
+        found = cached.call("/".join(run.path) or self.block_id, target, values, key, make, sets_eval=True)
+        run.check_end()
+        return found
 
     def _refuse_unknown(self, options: Collection[str], method: str = "run") -> None:
         try:

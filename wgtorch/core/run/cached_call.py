@@ -96,9 +96,23 @@ class CachedRun:
     @property
     def is_on(self) -> bool:
         """False where gradients are recorded, which a kept result has none of, or something stands around every operator."""
-        return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not _is_changed_from_outside()
+        return not torch.is_grad_enabled() and self.is_plain
 
-    def call(self, where: str, target: Target, values: Mapping[str, Any], key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    @property
+    def is_plain(self) -> bool:
+        """False where something stands around every operator."""
+        return not torch.compiler.is_compiling() and not _is_changed_from_outside()
+
+    def call(
+        self,
+        where: str,
+        target: Target,
+        values: Mapping[str, Any],
+        key: Any,
+        make: Callable[[], dict[str, Any]],
+        *,
+        sets_eval: bool = False,
+    ) -> dict[str, Any]:
         """The outputs of a call: those that are kept, else what ``make`` gives, which is kept where it can be.
 
         Args:
@@ -107,13 +121,15 @@ class CachedRun:
             values: inputs by name.
             key: of its draws; None where draws do not follow a key.
             make: makes the call.
+            sets_eval: ``make`` puts all into eval for as long as it takes.
         """
         outer, fingerprints = _noted.get(), self.cache.fingerprints
         try:
             replaced = fingerprints.replaced()
-            blocks = [fingerprints.of(block) for block in target.blocks]
-            rest = [target.about, surroundings(), self.cache.digests.of(target.extra), *self._inputs(values), repr(replaced).encode()]
-            base = digest_of(*blocks, *rest)
+            told = [fingerprints.of(block) for block in target.blocks]
+            modes = () if sets_eval else [fingerprints.modes(block) for block in target.blocks]
+            rest = [target.about, *modes, surroundings(), self.cache.digests.of(target.extra), repr(replaced).encode()]
+            base = digest_of(*[digest for _, digest in told], *rest, *self._inputs(values))
         except (NoDigest, RecursionError) as error:  # the latter of what lies inside of itself
             return self._not_kept(where, str(error), outer, make)
         entry = self.cache.find(base)
@@ -126,17 +142,19 @@ class CachedRun:
             return apart(entry.value)
         self.cache.count(hit=False)
         noted = Noted()
-        token = _noted.set(noted)
-        before, others = [fingerprints.parts(block) for block in target.blocks], _other_generators()
+        token, others = _noted.set(noted), _other_generators()
         try:
             value = make()
         finally:
             _noted.reset(token)
-        for block, first in zip(target.blocks, before, strict=True):
-            if (changed := changed_by_call(first, fingerprints.parts(block))) and not noted.reason:
-                noted.reason = f"its call changes {', '.join(changed)} of {block.block_id}, which may change what the next one gives"
-        if not noted.reason and fingerprints.replaced() != replaced:
-            noted.reason = "its call replaces functions of installed packages"
+        try:
+            for block, (before, _) in zip(target.blocks, told, strict=True):
+                if not noted.reason and (changed := changed_by_call(before, fingerprints.of(block)[0])):
+                    noted.reason = f"its call changes {', '.join(changed)} of {block.block_id}, which may change what the next one gives"
+            if not noted.reason and fingerprints.replaced() != replaced:
+                noted.reason = "its call replaces functions of installed packages"
+        except (NoDigest, RecursionError) as error:
+            noted.reason = noted.reason or str(error)
         if not noted.reason and _other_generators() != others:
             noted.reason = "it draws from Python's or NumPy's global generator"
         if not noted.reason and noted.draws and key is None:
@@ -145,7 +163,6 @@ class CachedRun:
             return self._not_kept(where, noted.reason, outer, lambda: value)
         if outer is not None:
             outer.draws |= noted.draws
-        base = digest_of(*[fingerprints.digest(parts) for parts in before], *rest)
         try:
             self.cache.keep(_with_draws(base, key) if noted.draws else base, apart(value), noted.draws)
         except (NoDigest, RecursionError) as error:

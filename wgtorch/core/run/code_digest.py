@@ -18,11 +18,10 @@ from typing import Any
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.attribute_uses import is_book, uses_of
-from wgtorch.core.run.content_digest import digest_of
+from wgtorch.core.run.content_digest import PLAIN, digest_of
 from wgtorch.core.run.dict_versions import addresses_of, dict_version
 from wgtorch.core.run.installed import is_installed, version_of
 
-_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars"))
 _SHELLS = frozenset(("_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"))
 """Variables that shells and tests write of themselves, and nothing computes with."""
@@ -79,7 +78,7 @@ class Code:
             self._module(value, names)
         elif isinstance(value, _DESCRIPTORS):
             return
-        elif type(value) in _PLAIN:
+        elif type(value) in PLAIN:
             self._static.append((where, type(value), value))
         else:
             self.values[where] = value
@@ -148,7 +147,7 @@ class Code:
             value = module.__dict__.get(name, MISSING)
             if not is_its_packages:
                 self._watched.append((module.__dict__, name, value))
-            elif not (isinstance(value, types.ModuleType) or type(value) in _PLAIN):
+            elif not (isinstance(value, types.ModuleType) or type(value) in PLAIN):
                 self._static.append((module.__name__, name, getattr(value, "__module__", None), getattr(value, "__qualname__", None)))
                 continue
             if value is not MISSING:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
+import marshal
 import pickle
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -28,8 +30,9 @@ SMALL = 4096
 _PROBES = 256
 _KNOWN = 4096
 """Tensors whose digest is remembered."""
-_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
-_NESTED = (list, tuple, dict)
+PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+"""Types of values that are told by what they are, and never change."""
+NESTED = frozenset((list, tuple, dict))
 _READABLE = (Tensor, torch.nn.Parameter)
 
 
@@ -48,7 +51,7 @@ def digest_of(*parts: bytes) -> bytes:
 
 def is_whole(value: Any) -> bool:
     """True for all but plain lists, tuples and mappings: other classes that PyTorch's pytree takes apart may come back with less."""
-    return type(value) not in _NESTED
+    return type(value) not in NESTED
 
 
 class ContentDigests:
@@ -71,12 +74,13 @@ class ContentDigests:
             NoDigest: it holds something whose content cannot be told.
         """
         kind = type(value)
-        if kind in _PLAIN:
+        if kind in PLAIN:
             return digest_of(kind.__name__.encode(), repr(value).encode("utf-8", "surrogatepass"))
         if isinstance(value, Tensor):
             return self.of_tensor(value)
-        if kind in _NESTED and _is_plain(value):
-            return digest_of(b"plain", repr(value).encode("utf-8", "surrogatepass"))
+        if kind in NESTED and is_plain(value):
+            with suppress(ValueError):  # it is too deep, or lies inside of itself
+                return digest_of(b"plain", marshal.dumps(value, 2))
         if kind in (dict, types.MappingProxyType):
             items = sorted((self.of(key), self.of(item)) for key, item in value.items())
             order = digest_of(*[self.of(key) for key in value])
@@ -140,14 +144,23 @@ class ContentDigests:
         return digest_of(about, data, *([self.of(tensor.__dict__)] if tensor.__dict__ else ()))
 
 
-def _is_plain(value: Any) -> bool:
-    """True for plain values, and lists, tuples and dicts of such, which ``repr`` tells apart."""
-    kind = type(value)
-    if kind in _PLAIN:
+def is_plain(value: Any, leaves: Set[type] = PLAIN, nested: Collection[type] = NESTED) -> bool:
+    """True for plain values, and lists, tuples and mappings of such, however deep: what ``marshal`` tells apart."""
+    if type(value) in leaves:
         return True
-    if kind is dict:
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return kind in _NESTED and all(map(_is_plain, value))
+    seen, todo = {id(value)}, [value]
+    while todo:
+        held = todo.pop()
+        if type(held) not in nested:
+            return False
+        is_mapping = isinstance(held, dict)
+        if is_mapping and not all(type(key) in leaves for key in held):
+            return False
+        for item in held.values() if is_mapping else held:
+            if type(item) not in leaves and id(item) not in seen:
+                seen.add(id(item))
+                todo.append(item)
+    return True
 
 
 def _says_how(kind: type) -> bool:
@@ -218,7 +231,7 @@ def state_of(tensor: Tensor) -> Any:
     if not is_readable(tensor) or tensor.is_inference():
         return None
     own: Any = tensor.__dict__
-    if own and not all(type(value) in _PLAIN for value in own.values()):
+    if own and not all(type(value) in PLAIN for value in own.values()):
         return None
     dtype, storage = tensor.dtype, tensor.untyped_storage()
     is_conj = dtype.is_complex and tensor.is_conj()

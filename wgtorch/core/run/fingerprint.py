@@ -1,4 +1,4 @@
-"""What a block computes with besides its inputs, as digests: code, config, attributes, weights, hooks.
+"""What a block computes with besides its inputs and train or eval, as digests: code, config, attributes, weights, hooks.
 
     parts  {(0, "factor"): 2.0, (0, "code"): ..., (1, "weight"): ...}   one for each module of the block and each of its attributes
 
@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import marshal
 import threading
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import torch
@@ -26,24 +25,22 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.block_look import Look
 from wgtorch.core.run.code_digest import Code, environment, name_of, unwrapped
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, attributes_of, digest_of, state_of
+from wgtorch.core.run.content_digest import NESTED, PLAIN, ContentDigests, NoDigest, attributes_of, is_plain, state_of
 from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.replaced_code import is_foreign, replacements
 
 Part = tuple[int, str]
 Parts = dict[Part, Any]
 
-_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _OWN = ("_parameters", "_buffers", "_modules")
-_READ = {"training", "_forward_hooks", "_forward_pre_hooks", *_OWN}
+_READ = {"_forward_hooks", "_forward_pre_hooks", *_OWN}
 _SKIPPED = (frozenset(nn.Module().__dict__) - _READ) | {"_frozen", "_block_id", "_adapter_gate"}
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod)
 _LARGE = 64 * 2**20
 """Bytes of a block's weights beyond which a cache in memory tells them apart by object and version, without reading them."""
 _LARGE_OBJECT = 2**16
 """Bytes beyond which an object that is no tensor, such as a tokenizer, is read once and then told by being the same one."""
-_CONTAINERS = frozenset((list, tuple, dict))
-_DEEP, _MOST = 6, 4096
+_DEEP = 60
 _EMPTY = frozenset(("builtins", "_thread", "threading", "_weakref", "weakref"))
 """Modules whose objects without attributes hold nothing that a result depends on, such as locks."""
 _CODES = 512
@@ -62,7 +59,7 @@ class Fingerprints:
     def __init__(self, digests: ContentDigests, *, persistent: bool) -> None:
         self.digests, self.persistent = digests, persistent
         digests.of_code = self._code_digest
-        self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, bytes]] = weakref.WeakKeyDictionary()
+        self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, Parts, bytes]] = weakref.WeakKeyDictionary()
         self._weights: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, StorageWeakRef, _Weight]]] = weakref.WeakKeyDictionary()
         self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
@@ -81,7 +78,7 @@ class Fingerprints:
         known: dict[int, Any] = {}  # models hold their config in each of their modules
         modules = list(block.modules())
         books = {kind: bookkeeping_of(kind) for kind in {type(module) for module in modules}}
-        with self.inside.of(modules):
+        with self.inside.of({id(module) for module in modules}):
             size = sum([tensor.numel() * tensor.element_size() for tensor in (*block.parameters(), *block.buffers())])
             for index, module in enumerate(modules):
                 kind, own = type(module), module.__dict__
@@ -92,7 +89,7 @@ class Fingerprints:
                 for name, value in own.items():
                     if name in _SKIPPED or name in _OWN or (name in unread and is_book(value)):
                         continue
-                    if type(value) in _PLAIN:
+                    if type(value) in PLAIN:
                         found[index, name] = value
                     elif isinstance(value, _FUNCTIONS):
                         self._function(value, 0, index, name, found)
@@ -114,18 +111,21 @@ class Fingerprints:
         """One digest of all parts."""
         return hashlib.blake2b(repr(list(parts.items())).encode("utf-8", "surrogatepass"), digest_size=20).digest()
 
-    def of(self, block: nn.Module) -> bytes:
-        """The fingerprint of a block; derived anew where a look at it finds something else than at the last one.
+    def of(self, block: nn.Module) -> tuple[Parts, bytes]:
+        """The parts of a block, and one digest of them; told anew where a look at it finds something else than at the last one.
 
         Raises:
             NoDigest: it holds something that cannot be told apart.
         """
         known = self._looks.get(block)
-        if known is not None and known[0].holds(self):
-            return known[1]
-        look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
-        self._looks[block] = (look, digest := self.digest(self.parts(block)))
-        return digest
+        if known is None or not known[0].holds(self):
+            look = Look(self, block, _SKIPPED | set(_OWN) | {"_forward_hooks", "_forward_pre_hooks"})
+            known = self._looks[block] = (look, parts := self.parts(block), self.digest(parts))
+        return known[1:]
+
+    def modes(self, block: nn.Module) -> bytes:
+        """Which modules of a block are in train; empty where none is. To be asked after :meth:`of`."""
+        return self._looks[block][0].modes()
 
     def replaced(self) -> list[Any]:
         """What somebody has put in place of what installed packages hold; to be asked before :meth:`of`."""
@@ -206,22 +206,22 @@ class Fingerprints:
     def attribute(self, value: Any, depth: int) -> Any:
         """A digest of an attribute that is neither plain, nor a tensor of the module's own, nor a module."""
         kind = type(value)
-        if kind in _PLAIN:
+        if kind in PLAIN:
             return value
         if isinstance(value, Tensor):
             return _Weight(self.digests.of_tensor(value))
         if isinstance(value, nn.Module):  # one that is held beside the tree of modules
-            return name_of(kind) if id(value) in self.inside.modules else self.digest(self.parts(value))
+            modes = [module.training for module in value.modules()]  # which no run sets
+            return name_of(kind) if id(value) in self.inside.modules else (self.digest(self.parts(value)), modes)
         if isinstance(value, _FUNCTIONS):
             found: Parts = {}
             self._function(value, depth, 0, "", found)
             return list(found.items())
         if isinstance(value, type):
             return self._code_digest(value) or name_of(value)
-        if kind in _CONTAINERS and (len(value) > _MOST or depth >= _DEEP) and _is_plain(value):
-            with contextlib.suppress(ValueError):  # it is too deep
-                return _Digest(digest_of(marshal.dumps(value, 2)))
-        if depth >= 10 * _DEEP:
+        if kind in NESTED and is_plain(value):
+            return _Digest(self.digests.of(value))
+        if depth >= _DEEP:
             raise NoDigest(f"{name_of(kind)} lies inside of more than {depth} others, or of itself")
         if isinstance(value, (list, tuple, set, frozenset)):
             items = [self.attribute(item, depth + 1) for item in value]
@@ -305,33 +305,18 @@ def is_looked_at(module: nn.Module) -> bool:
     return bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own)
 
 
-def _is_plain(value: Any) -> bool:
-    """True for lists and mappings of plain values, however deep; what has a buffer, as an array, is more than its bytes."""
-    seen, todo = {id(value)}, [value]
-    while todo:
-        held = todo.pop()
-        for item in (*held, *held.values()) if type(held) is dict else held:
-            if type(item) in _PLAIN or id(item) in seen:
-                continue
-            if type(item) not in _CONTAINERS:
-                return False
-            seen.add(id(item))
-            todo.append(item)
-    return True
-
-
 class _Inside(threading.local):
     """Modules whose parts are being told in this thread: who refers to one of them need not tell it again."""
 
     def __init__(self) -> None:
-        self.modules: set[int] = set()
+        self.modules: Set[int] = frozenset()
         self.roots: list[int] = []  # classes and functions that are
 
     @contextlib.contextmanager
-    def of(self, modules: Iterable[nn.Module]) -> Iterator[None]:
-        """While it lasts, these are."""
+    def of(self, modules: Set[int]) -> Iterator[None]:
+        """While it lasts, these are, by their ids."""
         before = self.modules
-        self.modules = before | {id(module) for module in modules}
+        self.modules = before | modules
         try:
             yield
         finally:

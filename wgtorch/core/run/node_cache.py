@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
-from wgtorch.core.run.content_digest import ContentDigests, NoDigest, is_whole, state_of
+from wgtorch.core.run.content_digest import PLAIN, ContentDigests, NoDigest, is_whole, state_of
 from wgtorch.core.run.fingerprint import Fingerprints
 from wgtorch.core.run.node_cache_folder import CacheFolder
 
@@ -63,7 +63,7 @@ class Entry:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_meta]
         self.states = [(tensor, _state(tensor, digests)) for tensor in tensors]
         wholes = tree_leaves(value, is_leaf=is_whole)
-        self.objects = [(whole, digests.of(whole)) for whole in wholes if not isinstance(whole, Tensor) and type(whole) not in _PLAIN]
+        self.objects = [(whole, digests.of(whole)) for whole in wholes if not isinstance(whole, Tensor) and type(whole) not in _FIXED]
         self.storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
 
     def is_intact(self, digests: ContentDigests) -> bool:
@@ -242,12 +242,12 @@ def _copied(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return leaf.clone()
     try:
-        return leaf if type(leaf) in _PLAIN else copy.deepcopy(leaf)
+        return leaf if type(leaf) in _FIXED else copy.deepcopy(leaf)
     except Exception:  # whatever a foreign class raises; what is kept is looked at before it is given again
         return leaf
 
 
-_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size))
+_FIXED = PLAIN | {torch.dtype, torch.device, torch.Size}
 
 
 def _is_readable(tensor: Tensor) -> bool:

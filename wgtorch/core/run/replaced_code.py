@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import os
 import sys
 import threading
 import types
@@ -44,7 +45,7 @@ class Replacements:
     """What stands in place of what modules and classes of installed packages held. There is one for the process, as there is of them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._loaded: Any = None
         self._unready: list[Any] = []
         self._modules: dict[str, Any] = {}
@@ -56,7 +57,7 @@ class Replacements:
 
     def found(self) -> list[tuple[str, Any]]:
         """Where something was replaced, and by what; the same list as long as it is the same."""
-        with self._lock:
+        with self.lock:
             if is_loaded := (loaded := dict_version(sys.modules)) != self._loaded or any(map(_is_ready, self._unready)):
                 self._take_in()
                 self._loaded = loaded
@@ -219,3 +220,8 @@ def _written_by(entries: Mapping[str, Any], operation: str) -> set[str]:
 def replacements() -> Replacements:
     """That of this process."""
     return Replacements()
+
+
+if hasattr(os, "register_at_fork"):  # a child of a process in which another thread looks just then would wait for it for ever
+    _release = lambda: replacements().lock.release()  # noqa: E731
+    os.register_at_fork(before=lambda: replacements().lock.acquire(), after_in_parent=_release, after_in_child=_release)

@@ -187,10 +187,9 @@ class UnfinishedResults:
     def _fingerprint(self, child: Any) -> bytes | None:
         """What a child computes with, in train and eval alike: these results are of runs without gradients."""
         try:
-            parts = self._fingerprints.parts(child)
+            return self._fingerprints.of(child)[1]
         except NoDigest:  # nothing tells whether it was changed, so it is asked again
             return None
-        return self._fingerprints.digest({part: value for part, value in parts.items() if part[1] != "training"})
 
 
 class ResultCache:

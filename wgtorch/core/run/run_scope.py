@@ -30,7 +30,7 @@ class RunScope:
 
     def __enter__(self) -> None:
         is_training = self.run.options.training
-        keeps_grad = self.training is None and active_call() is not None
+        keeps_grad = keeps_gradient_mode(self.training)
         self._mode = training_mode(self.level, is_training)
         self._mode.__enter__()  # may wait for another run, and so be interrupted
         self._grad = torch.is_grad_enabled()
@@ -48,3 +48,8 @@ class RunScope:
         self._mode.__exit__(kind, error, traceback)
         if isinstance(error, Exception):
             name_root(error, self.run.options.root)
+
+
+def keeps_gradient_mode(training: bool | None) -> bool:
+    """True for a run inside of another one, of which nobody said whether it is a training."""
+    return training is None and active_call() is not None
