@@ -218,5 +218,5 @@ def _data(value: Any) -> str:
     return escape(json.dumps(value, ensure_ascii=False))
 
 
-def _folded(summary: str, inside: str, *, is_open: bool = False) -> str:
-    return f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary>{inside}</details>"
+def _folded(summary: str, inside: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"

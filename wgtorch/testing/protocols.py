@@ -6,11 +6,12 @@ import base64
 import hashlib
 import json
 import math
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
+from wgtorch.storage.media import png_bytes, wav_bytes
 from wgtorch.testing.replies import Reply, Seen
 
 Body = tuple[str, list[bytes]]
@@ -122,7 +123,7 @@ def _transcription(seen: Seen, reply: Reply) -> Body:
 
 
 def _speech(seen: Seen, reply: Reply) -> Body:
-    return "audio/wav", [reply.audio if reply.audio is not None else _tone(440.0, 800)]
+    return "audio/wav", [reply.audio if reply.audio is not None else _tone()]
 
 
 _PATHS: dict[str, Callable[[Seen, Reply], Body]] = {
@@ -169,18 +170,9 @@ def _picture(seen: Seen) -> bytes:
     """A PNG of one colour, which belongs to the request."""
     width, _, height = str(seen.body.get("size") or "16x16").partition("x")
     colour = hashlib.sha256(seen.prompt.encode()).digest()[:3]
-    w, h = int(width), int(height)
-    rows = zlib.compress((b"\0" + colour * w) * h)
-    return (
-        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
-    )
+    levels = torch.tensor(list(colour)).view(3, 1, 1) / 255
+    return png_bytes(levels.expand(3, int(height), int(width)))
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def _tone(hertz: float, samples: int, rate: int = 8000) -> bytes:
-    data = struct.pack(f"<{samples}h", *(int(16000 * math.sin(2 * math.pi * hertz * n / rate)) for n in range(samples)))
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", len(data))
-    return head + data
+def _tone(hertz: float = 440.0, samples: int = 800, rate: int = 8000) -> bytes:
+    return wav_bytes(0.5 * torch.sin(2 * math.pi * hertz / rate * torch.arange(samples))[None], rate)

@@ -13,16 +13,13 @@ from wgtorch.core.run.events import Event
 from wgtorch.core.tree import split_path
 
 
-def forward_outputs(
-    target: Block, inputs: Mapping[str, Any], outputs: Sequence[str], *, num_loop_steps: int | None = None
-) -> dict[str, Any]:
+def forward_outputs(target: Block, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
     """Runs a block, graph or pipeline in the mode it is in, with gradients where they are on.
 
     Args:
         target: what to run.
         inputs: values by input; by path (``"a.y"``) in place of what a node inside would compute.
         outputs: outputs, or ports inside by path (``"first/a.y"``); only what they need is run.
-        num_loop_steps: iterations of every loop.
 
     Returns:
         Values by the names asked for.
@@ -33,9 +30,7 @@ def forward_outputs(
     if isinstance(target, Composite):
         import torch
 
-        return target.run(
-            inputs, outputs=list(outputs), num_loop_steps=num_loop_steps, training=target.training and torch.is_grad_enabled()
-        )
+        return target.run(inputs, outputs=list(outputs), training=target.training and torch.is_grad_enabled())
     found = target.run(inputs)
     for name in outputs:
         if name not in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -19,6 +19,16 @@ from wgtorch.train.objectives.denoising import Denoising
 from wgtorch.train.registries import register_objective
 
 
+class PainterSettings(TypedDict, total=False):
+    """Arguments of :class:`~wgtorch.train.objectives.denoising.Denoising` that a painter of labels leaves open."""
+
+    prediction: str | None
+    schedule: dict[str, Any] | None
+    times: str | dict[str, Any]
+    weighting: str | dict[str, Any]
+    sample_inputs: dict[str, Any] | None
+
+
 @register_objective("scene_painting")
 class ScenePainting(Denoising):
     """Denoising of drawn scenes, conditioned on their labels instead of words; for a `backbone/scene` or a graph with one.
@@ -31,37 +41,17 @@ class ScenePainting(Denoising):
     Args:
         drop_attribute: share of the attributes that are left out, each for itself.
         drop_condition: share of the pictures that are trained with nothing said at all.
-        prediction: that of the painter; a graph's solver says it.
         loss_on: where the error is measured: that of the velocity, by default.
-        schedule: needed for a bare painter: ``{"kind": "flow", "num_train_timesteps": 1}``.
-        times: where on the way training happens.
-        weighting: how much each place counts.
-        sample_inputs: inputs of the graph for the pictures that are shown.
+        prediction, schedule, times, weighting, sample_inputs: as of Denoising; a bare painter needs a schedule, as
+            ``{"kind": "flow", "num_train_timesteps": 1}``.
     """
 
     needs = ("image", "labels")
 
     def __init__(
-        self,
-        *,
-        drop_attribute: float = 0.1,
-        drop_condition: float = 0.1,
-        prediction: str | None = None,
-        loss_on: str | None = "flow",
-        schedule: dict[str, Any] | None = None,
-        times: str | dict[str, Any] = "uniform",
-        weighting: str | dict[str, Any] = "none",
-        sample_inputs: dict[str, Any] | None = None,
+        self, *, drop_attribute: float = 0.1, drop_condition: float = 0.1, loss_on: str | None = "flow", **settings: Unpack[PainterSettings]
     ) -> None:
-        super().__init__(
-            prediction=prediction,
-            loss_on=loss_on,
-            schedule=schedule,
-            times=times,
-            weighting=weighting,
-            drop_condition=drop_condition,
-            sample_inputs=sample_inputs,
-        )
+        super().__init__(drop_condition=drop_condition, loss_on=loss_on, **settings)
         if not 0 <= drop_attribute <= 1:
             raise ConfigError(f"scene_painting.drop_attribute: found {drop_attribute}, expected a share from 0 to 1")
         self.drop_attribute = drop_attribute
