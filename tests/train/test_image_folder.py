@@ -120,6 +120,10 @@ def test_transparent_turned_grey_deep_and_other_files(tmp_path: Path) -> None:
     [
         ({"background": [1, 2]}, r"data.background: found \[1, 2\]; expected red, green and blue"),
         ({"background": [0, 0, 256]}, r"data.background: found \[0, 0, 256\]"),
+        ({"background": [0.5, 0.5, 0.5]}, r"data.background: found \[0.5, 0.5, 0.5\]"),
+        ({"held_out": float("nan")}, "held_out nan"),
+        ({"longest": float("inf")}, "longest inf"),
+        ({"folder": "~/nowhere"}, r"data.folder: /.*/nowhere is no folder"),
         ({"masks": "nowhere"}, r"data.masks: nowhere is no folder"),
         ({"controls": "nowhere"}, r"data.controls: nowhere is no folder"),
         ({"prior": {"folder": "nowhere", "prompt": "a"}}, r"data.prior.folder: nowhere is no folder"),
@@ -128,7 +132,7 @@ def test_transparent_turned_grey_deep_and_other_files(tmp_path: Path) -> None:
 def test_what_is_wrong_is_told_by_its_setting(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
     draw(tmp_path, "good.png")
     with pytest.raises(ConfigError, match=words):
-        ImageFolder(folder=str(tmp_path), prompt="a", **settings, **SMALL)
+        ImageFolder(**{"folder": str(tmp_path), "prompt": "a", **settings, **SMALL})
 
 
 def test_a_list_may_name_broken_files_that_are_skipped(tmp_path: Path) -> None:
@@ -295,3 +299,36 @@ def test_two_masks_of_one_picture_are_refused(tmp_path: Path) -> None:
         Image.new("RGB", (64, 64)).save(tmp_path / name)
     with pytest.raises(ConfigError, match=r"data.masks: a.jpg and a.png in .*masks are both for one picture"):
         ImageFolder(folder=str(tmp_path / "own"), size=64, prompt="none", masks=str(tmp_path / "masks"))
+
+
+def test_links_are_followed_and_those_to_nothing_are_named(tmp_path: Path) -> None:
+    draw(tmp_path / "set", "own.png")
+    draw(tmp_path / "elsewhere", "linked.png", caption="of the linked")
+    (tmp_path / "set/cats").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "set")  # a circle
+    data = ImageFolder(folder=str(tmp_path / "set"), **SMALL)
+    told = dict(zip([path.relative_to(tmp_path / "set").as_posix() for path in data.pictures], data.captions, strict=True))
+    assert told == {"own.png": "a", "cats/linked.png": "of the linked"}
+    (tmp_path / "set/gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ConfigError, match=r"1 files cannot be read: .*gone.png"):
+        ImageFolder(folder=str(tmp_path / "set"), prompt="a", **SMALL)
+
+
+def test_pictures_of_other_endings_are_read_or_named(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.jfif", format="JPEG")
+    assert [path.name for path in ImageFolder(folder=str(tmp_path), prompt="a", **SMALL).pictures] == ["a.jfif"]
+    (tmp_path / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ConfigError, match=r"1 files cannot be read: .*b.HEIC"):
+        ImageFolder(folder=str(tmp_path), prompt="a", **SMALL)
+
+
+def test_two_captions_of_one_picture_are_refused(tmp_path: Path) -> None:
+    draw(tmp_path, "one.png", caption=None)
+    draw(tmp_path / "below", "two.png", caption=None)
+    lines = [{"file_name": "one.png", "text": "first"}, {"file_name": "./below/../below/two.png", "text": "of two"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    (tmp_path / "below/metadata.csv").write_text("file_name,text\n../one.png,first\n", encoding="utf-8")
+    assert sorted(ImageFolder(folder=str(tmp_path), **SMALL).captions) == ["first", "of two"]
+    (tmp_path / "below/metadata.csv").write_text("file_name,text\n../one.png,second\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a second caption of one.png, '(first|second)'; keep one line for each picture"):
+        ImageFolder(folder=str(tmp_path), **SMALL)

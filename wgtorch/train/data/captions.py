@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import unicodedata
 from collections.abc import Iterator, Mapping
 from io import StringIO
@@ -12,8 +13,8 @@ from typing import Any
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.json_text import loads
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Of files that are taken for pictures."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".jxl")
+"""Of files that are taken for pictures; those that Pillow cannot read are told by name."""
 LISTS = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.csv")
 """Files that hold the captions of the pictures in their folder and below."""
 _BESIDE = (".txt", ".caption")
@@ -23,13 +24,14 @@ _FILES, _TEXTS = ("file_name", "file", "image"), ("text", "caption", "prompt")
 def pictures_in(folder: Path, setting: str = "data.folder") -> list[Path]:
     """Pictures in a folder and below, in the order of names, but for hidden ones, which systems and notebooks leave.
 
+    Links are followed, to folders too.
+
     Raises:
         ConfigError: there is no such folder, or it holds none.
     """
     if not folder.is_dir():
         raise ConfigError(f"{setting}: {folder} is no folder; expected one with pictures ({', '.join(ENDINGS)})")
-    inside = [path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    found = sorted(path for path in inside if path.suffix.lower() in ENDINGS and path.is_file())
+    found = sorted(path for path in _files(folder) if path.suffix.lower() in ENDINGS)
     if not found:
         raise ConfigError(f"{setting}: {folder} holds no pictures ({', '.join(ENDINGS)})")
     return found
@@ -44,9 +46,12 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     Raises:
         ConfigError: pictures without a caption, a line that cannot be read, or one that names a file which is not there.
     """
+    inside = sorted(_files(folder))
     listed: dict[Path, str] = {}
-    for path in sorted(path for name in LISTS for path in folder.rglob(name)):
-        listed.update(_listed(path))
+    for path in (path for path in inside if path.name in LISTS):
+        for picture, text in _listed(path):
+            if listed.setdefault(picture, text) != text:
+                raise ConfigError(f"{path}: a second caption of {picture.name}, {text[:80]!r}; keep one line for each picture")
     there = pictures_in(folder)  # those that cannot be read among them
     for path in sorted(listed.keys() - set(there)):
         near = suggest(path.name, [each.name for each in there])
@@ -54,7 +59,7 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     named = {path.with_suffix("") for path in pictures}
     texts = {
         _same(path): path
-        for path in sorted(folder.rglob("*"))
+        for path in inside
         if path.suffix.lower() in _BESIDE and (path.suffix not in _BESIDE or path.with_suffix("") not in named)  # that is not another's
     }
     told = [(listed.get(path), _beside(path, texts), fallback) for path in pictures]
@@ -66,6 +71,20 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
             "metadata.jsonl, or give data.prompt for all"
         )
     return [str(caption) for caption in found]
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files in a folder and below, with links followed and hidden ones left out; a link to nothing is a file that cannot be read."""
+    here = folder.resolve()
+    if here in above:  # a link back
+        return
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files(entry, (*above, here))
+        elif entry.is_file() or (entry.is_symlink() and not entry.exists()):
+            yield entry
 
 
 def _same(path: Path) -> str:
@@ -95,7 +114,7 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
         text = next((row[name] for name in _TEXTS if row.get(name) is not None), None)
         if not isinstance(file, str) or not isinstance(text, str):
             raise ConfigError(f"{path}: entry {number} has {sorted(row)}; expected 'file_name' and 'text'")
-        yield path.parent / file, text
+        yield Path(os.path.normpath(path.parent / file)), text
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,14 +100,20 @@ class ImageFolder(Data):
         super().__init__(batch_size=batch_size, workers=workers)
         if crop not in ("center", "random") or broken not in ("refuse", "skip"):
             raise ConfigError(f"data: found crop {crop!r} and broken {broken!r}; expected center or random, and refuse or skip")
-        if not 0 <= mirror <= 1 or held_out < 0 or longest < 1 or step < 1 or (variants is not None and variants < 1):
+        if (
+            not 0 <= mirror <= 1
+            or not 0 <= held_out < math.inf
+            or not 1 <= longest < math.inf
+            or step < 1
+            or (variants is not None and variants < 1)
+        ):
             raise ConfigError(
                 f"data: found mirror {mirror}, held_out {held_out}, longest {longest}, step {step}, variants {variants}; expected a chance "
                 "in [0, 1], and positive numbers"
             )
-        if background is not None and not (len(background) == 3 and all(0 <= value <= 255 for value in background)):
+        if background is not None and not (len(background) == 3 and all(value in range(256) for value in background)):
             raise ConfigError(f"data.background: found {background}; expected red, green and blue from 0 to 255, as [255, 255, 255]")
-        self.root, self.size, self.seed = Path(folder), size, seed
+        self.root, self.size, self.seed = Path(folder).expanduser(), size, seed
         self.crop, self.mirror, self.variants = crop, mirror, variants
         self.background = tuple(background or (255, 255, 255))
         pictures = pictures_in(self.root)
@@ -251,8 +258,9 @@ def _repeats(given: int | Mapping[str, Any], root: Path, pictures: Sequence[Path
 def _beside(given: str, root: Path, pictures: Sequence[Path], setting: str) -> dict[Path, Path]:
     """The file of each picture's name in another folder."""
     there: dict[str, Path] = {}
-    for path in pictures_in(Path(given), f"data.{setting}"):
-        if (other := there.setdefault(path.relative_to(given).with_suffix("").as_posix(), path)) is not path:
+    folder = Path(given).expanduser()
+    for path in pictures_in(folder, f"data.{setting}"):
+        if (other := there.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)) is not path:
             raise ConfigError(f"data.{setting}: {other.name} and {path.name} in {path.parent} are both for one picture; keep one of them")
     found: dict[Path, Path] = {}
     for path in pictures:
@@ -281,6 +289,6 @@ def _prior(given: Mapping[str, Any], broken: str) -> list[tuple[Path, str]]:
         raise ConfigError(f"data.prior: found {dict(given)!r}; expected texts, as {{'folder': 'my_class', 'prompt': 'a photo of a dog'}}")
     if "folder" not in given:
         raise ConfigError("data.prior: no folder; expected {'folder': ..., 'prompt': 'a photo of a dog'}")
-    root = Path(given["folder"])
+    root = Path(given["folder"]).expanduser()
     pictures = list(_readable(pictures_in(root, "data.prior.folder"), broken))
     return list(zip(pictures, captions_of(root, pictures, given.get("prompt")), strict=True))
