@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -415,6 +417,25 @@ def test_stopping_between_stages():
     with pytest.raises(RunTimeoutError, match="time limit passed before .* of tiny"):
         world.run(timeout=0)
     world.run(num_steps=2 - world.life.passes)
+    assert_same(record_of(world), record_of(whole))
+
+
+def test_a_last_stage_that_comes_too_late_is_told_and_kept(monkeypatch: pytest.MonkeyPatch):
+    whole, world = tiny_world(), tiny_world()
+    whole.run(num_steps=2, seed=1)
+    late = [0.0]
+    monkeypatch.setattr("wgtorch.core.run.context.time", SimpleNamespace(monotonic=lambda: time.monotonic() + late[0]))
+
+    def slow(event: Any) -> None:
+        if (event.level, event.kind, event.path, world.life.passes) == ("stage", "end", world.cycle[-1], 1):
+            late[0] = 10_000.0
+
+    with pytest.raises(RunTimeoutError, match="the run's time limit passed .* s before the end of tiny"):
+        world.run(num_steps=2, seed=1, timeout=1000, callbacks=[slow])
+    assert late[0], "the last stage was told of"
+    assert_same(record_of(world), record_of(whole))
+    late[0] = 0.0
+    world.run(num_steps=2, seed=1, timeout=1000)
     assert_same(record_of(world), record_of(whole))
 
 

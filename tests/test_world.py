@@ -125,6 +125,11 @@ def test_initial_content():
     with pytest.raises(StructureError, match=r"tiny: it has lived 2 passes; set world\.content to change what it is now"):
         world.set_initial_content({})
     assert world.content["places"] == ["sea"]
+    for wrong in (["thing"], None, "thing"):
+        with pytest.raises(StateError, match="tiny: its content is .*; expected a mapping"):
+            tiny_world().set_initial_content(wrong)
+        with pytest.raises(StateError, match="tiny: its content is .*; expected a mapping"):
+            tiny_world().content = wrong
 
 
 def test_content_grows_and_is_never_changed_in_place():

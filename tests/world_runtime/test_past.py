@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from typing import Any
 
@@ -36,6 +38,19 @@ def stored_of(world: World) -> dict[int, Any]:
 
 
 # --- fork -------------------------------------------------------------------------------------------------------------
+
+
+@WHERE
+def test_a_fork_that_is_copied_or_sent_to_another_process_keeps_its_past(parent, where, tmp_path):
+    fork = parent.fork(step=3, state_dir=target(where, tmp_path / "fork")).fork(step=2)
+    before = record_of(fork)
+    parent.run(action="on")
+    for again in (copy.deepcopy(fork), pickle.loads(pickle.dumps(fork))):
+        assert_same(record_of(again), before)
+        again.run(num_steps=3, action=ACTIONS[3:])
+        assert again.history.steps == [1, 2, 3, 4, 5]
+        assert_same(stored_of(again)[5], stored_of(parent)[5])
+    assert_same(record_of(fork), before)
 
 
 @WHERE

@@ -51,6 +51,10 @@ def _second(since: int) -> str:
     return datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def _stay() -> None:
+    """What a pinned view does in place of taking in what was written since."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """What was handed in since the last commit."""
@@ -387,7 +391,7 @@ class CommitLog(LogReader):
         with self._lock:
             self._look()
             view = object.__new__(type(self))
-            view.__dict__.update(self.__dict__, _pending=_Pending(), _unwritten=[], _is_held=False, _load=lambda: None)
+            view.__dict__.update(self.__dict__, _pending=_Pending(), _unwritten=[], _is_held=False, _load=_stay)
             view._steps = (self._steps[0], dict(self._steps[1]))
             return view
 
@@ -443,12 +447,18 @@ class CommitLog(LogReader):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_lock"]
+        if state.pop("_load", None) is not None:  # a pinned view finds its files again, and stays where it was
+            state["_pinned_at"] = None if self._head is None else self._head.id
         fresh = {"_cursors": OrderedDict(), "_pending": _Pending(), "_unwritten": [], "_seen": None, "_is_held": False}
         return {**state, **fresh, "_compared": (None, [], None, None, []), "_lists": {}, "_kept": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        is_pinned, head = "_pinned_at" in state, state.pop("_pinned_at", None)
         self.__dict__.update(state)
         self._lock = threading.RLock()
+        if is_pinned:
+            self._load()
+            self.__dict__.update(_load=_stay, _head=None if head is None else self._known(head))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         made = copy.copy(self)  # commits never change, so they are shared

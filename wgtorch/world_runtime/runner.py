@@ -71,7 +71,7 @@ class WorldRunner(Level):
 
     @content.setter
     def content(self, content: Mapping[str, Any]) -> None:
-        self._life.content = dict(content)
+        self._life.content = dict(self._mapping(content))
 
     @property
     def state(self) -> State | None:
@@ -130,11 +130,13 @@ class WorldRunner(Level):
         """Says what the world is before its first pass.
 
         Raises:
+            StateError: it is no mapping.
+            ConfigError: it is not plain data.
             StructureError: the world already lives.
         """
         if not self._life.is_new:
             raise StructureError(f"{self.block_id}: it has lived {self._life.passes} passes; set world.content to change what it is now")
-        self._initial = ensure_plain(content, f"{self.block_id}.initial_content")
+        self._initial = ensure_plain(self._mapping(content), f"{self.block_id}.initial_content")
         self._life.content = copy_plain(self._initial)
 
     def set_storage(self, storage: Mapping[str, Any] | Storage | None) -> None:
@@ -317,6 +319,7 @@ class WorldRunner(Level):
                     if run.options.pause is not None:
                         run.options.pause.arguments = {"action": call.actions[index:], "num_steps": num_steps - index}
                     yield from self._one_pass(call.actions[index], run, options.get("training"))
+                run.check_end()  # what came too late is kept: the same call gives it
             except Exception:
                 self._failed = call
                 raise
@@ -409,6 +412,11 @@ class WorldRunner(Level):
             self._life.seed = seed
         elif self._life.seed is None:
             self._life.seed = int(torch.randint(2**62, ()).item())
+
+    def _mapping(self, content: Any) -> Mapping[str, Any]:
+        if not isinstance(content, Mapping):
+            raise StateError(f"{self.block_id}: its content is {describe(content)}; expected a mapping, as {{'story': '...'}}")
+        return content
 
     def _own_state(self, state: Any) -> State:
         if not isinstance(state, State) or state.schema != self._schema:

@@ -22,6 +22,7 @@ from wgtorch.graph import Graph
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.batching import GuidedCondition
 from wgtorch.integrations.diffusers.blocks.text_encoders import CLIPText
+from wgtorch.integrations.diffusers.blocks.tokenizers import T5Tokens
 from wgtorch.integrations.diffusers.blocks.unet_2d_condition import UNet2DCondition
 
 XL = {
@@ -196,3 +197,24 @@ def test_bad_input(models: dict[str, tuple[Any, Path]], tmp_path: Path) -> None:
     unet.save_pretrained(tmp_path, safe_serialization=False)
     with pytest.raises(CheckpointError, match="holds no safetensors; pickles .* are never read"):
         UNet2DCondition(checkpoint_ref=str(tmp_path))
+
+
+def test_a_tokenizer_with_a_constructor_of_its_own(tmp_path: Path) -> None:
+    class Mine(T5Tokens):
+        tokenizer_class = "CLIPTokenizer"
+
+        def __init__(self, where: str) -> None:
+            super().__init__(folder=where, length=7, clean=True)
+
+    class Named(T5Tokens):
+        tokenizer_class = "CLIPTokenizer"
+
+    words = tiny.tokenizer(tmp_path / "words")
+    words.save_pretrained(tmp_path / "saved")
+    for block in (Mine(str(tmp_path / "saved")), Named.around(words, length=7, clean=True)):
+        assert block(text="a   &amp; b")["tokens"].shape == (1, 7)
+        assert torch.equal(block(text="a   b")["tokens"], block(text="a b")["tokens"])
+    Mine.block_type = "test/own_tokens"
+    assert Mine(str(tmp_path / "saved")).to_config()["config"] == {"where": str(tmp_path / "saved")}
+    with pytest.raises(ConfigError, match="from no local folder"):
+        Named.around(words).to_config()

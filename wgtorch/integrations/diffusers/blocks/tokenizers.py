@@ -8,6 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from wgtorch.core.errors import CheckpointError, ConfigError, PortError, PromptT
 from wgtorch.ports import ATTENTION_MASK, MAX_SEQUENCE_LENGTH
 from wgtorch.roles import Tokenizer
 
+_given: ContextVar[Any] = ContextVar("wgtorch_given_tokenizer", default=None)
 _ONE_AT_A_TIME = threading.Lock()  # a call sets padding and truncation on the tokenizer itself
 
 
@@ -23,7 +25,7 @@ class InFolder(Block):
     """A block whose tokenizer is read from a folder, ``folder`` of its config."""
 
     def to_config(self) -> dict[str, Any]:
-        if not self._config["folder"]:
+        if self._config.get("folder") == "":
             raise ConfigError(
                 f"{self.block_id}: this tokenizer is from no local folder, so a config cannot name it; "
                 "write the graph with to_diffusers(folder) and read that with from_diffusers(folder)"
@@ -44,7 +46,8 @@ class ForeignTokenizer(InFolder, Tokenizer):
 
     def __init__(self, *, folder: str) -> None:
         super().__init__()
-        self.tokenizer: Any = self._read(Path(folder).expanduser())
+        given = _given.get()
+        self.tokenizer: Any = self._read(Path(folder).expanduser()) if given is None else given
 
     @classmethod
     def around(cls, tokenizer: Any, **config: Any) -> Self:
@@ -55,10 +58,11 @@ class ForeignTokenizer(InFolder, Tokenizer):
             config: the block's other arguments.
         """
         folder = str(getattr(tokenizer, "name_or_path", ""))
-        block = cls.__new__(cls, folder=folder if Path(folder).is_dir() else "", **config)
-        Tokenizer.__init__(block)  # all of the constructor but the reading
-        block.tokenizer = tokenizer
-        return block
+        token = _given.set(tokenizer)
+        try:
+            return cls(folder=folder if Path(folder).is_dir() else "", **config)
+        finally:
+            _given.reset(token)
 
     def ids(self, text: str | list[str], length: int) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, length] of one text or several; what does not fit is cut off, with a warning."""
@@ -144,14 +148,10 @@ class T5Tokens(ForeignTokenizer):
         if length < 1:
             raise ValueError(f"T5Tokens.length: found {length}, expected a whole number of at least 1")
         super().__init__(folder=folder)
-
-    @property
-    def length(self) -> int:
-        """Tokens, where a call says nothing."""
-        return self._config["length"]
+        self.length, self.clean = length, clean
 
     def forward(self, text: str | list[str], max_sequence_length: int | None = None) -> dict[str, Any]:
         """``tokens`` and ``attention_mask`` [B, L] of one text or several; what does not fit is cut off, with a warning."""
-        if self._config["clean"]:
+        if self.clean:
             text = cleaned(text) if isinstance(text, str) else [cleaned(one) for one in text]
         return self.ids(text, self.length if max_sequence_length is None else int(max_sequence_length))
