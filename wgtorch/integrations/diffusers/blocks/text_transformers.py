@@ -1,4 +1,4 @@
-"""Transformers of pictures that are told a text, each with its guidance: Chroma, Lumina-Image 2, Qwen-Image, Sana and Z-Image."""
+"""Transformers of pictures that are told a text, each with its guidance: Chroma, Lumina-Image 2, PixArt, Qwen-Image, Sana and Z-Image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from wgtorch.core.port import Port
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
 from wgtorch.integrations.diffusers.blocks.controlnet import is_within
 from wgtorch.integrations.diffusers.blocks.flux_transformer import PATCH, TRAINED_STEPS, places
-from wgtorch.integrations.diffusers.blocks.foreign_backbone import DistilledTransformer, TextTransformer, moments, prediction_of
+from wgtorch.integrations.diffusers.blocks.foreign_backbone import (
+    DistilledTransformer,
+    ForeignBackbone,
+    TextTransformer,
+    moments,
+    prediction_of,
+)
 from wgtorch.integrations.diffusers.patches import pack, unpack
-from wgtorch.ports import PROGRESS
+from wgtorch.ports import ATTENTION_MASK, PROGRESS
 
 
 @register_block("backbone/chroma_transformer")
@@ -101,6 +107,45 @@ class Lumina2Guidance(IntervalGuidance):
         if cfg_normalization is None or cfg_normalization:
             guided = guided * (pred_cond.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
         return {"pred_guided": guided}
+
+
+@register_block("backbone/pixart_transformer")
+class PixArtTransformer(ForeignBackbone):
+    """``PixArtTransformer2DModel`` of diffusers, which predicts noise (PixArt-alpha, https://arxiv.org/abs/2310.00426, and sigma)."""
+
+    model_class = "PixArtTransformer2DModel"
+    inputs: Mapping[str, Any] = {
+        "attention_mask": ATTENTION_MASK,
+        "resolution": Port(dtype="tensor", description="height and width in pixels [B, 2], for models of 1024 pixels, which are told them"),
+        "aspect_ratio": Port(dtype="tensor", description="height / width [B, 1], for the same models"),
+    }
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: float | Tensor,
+        condition: Tensor,
+        attention_mask: Tensor | None = None,
+        resolution: Tensor | None = None,
+        aspect_ratio: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """``pred`` [B, C, H, W], without the variance that the model gives beside it.
+
+        Raises:
+            PortError: the latent has not as many channels as the model takes, its sides are no multiples, or the condition has
+                another number of rows.
+        """
+        own = self.model.config
+        self.check(latent, condition, own.in_channels, (own.patch_size, own.patch_size))
+        output = self.model(
+            latent,
+            encoder_hidden_states=condition,
+            encoder_attention_mask=attention_mask,
+            timestep=moments(timestep, latent),
+            added_cond_kwargs={"resolution": resolution, "aspect_ratio": aspect_ratio},
+            return_dict=False,
+        )[0]
+        return {"pred": prediction_of(output, own.in_channels)}
 
 
 @register_block("backbone/qwen_image_transformer")

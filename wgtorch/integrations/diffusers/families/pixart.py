@@ -5,7 +5,7 @@ from __future__ import annotations
 from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.diffusers.assembly import Defaults, Parts
 from wgtorch.integrations.diffusers.blocks.autoencoder_kl import AutoencoderKL
-from wgtorch.integrations.diffusers.blocks.pixart_transformer import PixArtTransformer
+from wgtorch.integrations.diffusers.blocks.text_transformers import PixArtTransformer
 from wgtorch.integrations.diffusers.families.family import Family, prompt_part, trained_side, transformer_adapters
 from wgtorch.integrations.diffusers.resolution import expose_bins
 from wgtorch.integrations.diffusers.text import asked
