@@ -193,13 +193,7 @@ def make_trainer(trainable: Trainable, settings: Mapping[str, Any], folder: Path
             raise ConfigError(f"trainer.{name}: found {own[name]!r}; expected a whole number")
     if own.get("accumulate_grad_batches") is not None and own["accumulate_grad_batches"] < 1:
         raise ConfigError(f"trainer.accumulate_grad_batches: found {own['accumulate_grad_batches']}; expected at least 1")
-    for name, least in {
-        "max_steps": -1,
-        "max_epochs": -1,
-        "num_sanity_val_steps": -1,
-        "log_every_n_steps": 0,
-        "gradient_clip_val": 0,
-    }.items():
+    for name, least in _LEAST.items():
         if isinstance(own.get(name), (int, float)) and own[name] < least:
             raise ConfigError(f"trainer.{name}: found {own[name]}; expected at least {least}")
     if all(own.get(name) is None for name in ("max_steps", "max_epochs", "max_time")):

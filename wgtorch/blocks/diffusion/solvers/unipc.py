@@ -37,8 +37,6 @@ class UniPC(GridSolver):
         without_corrector: steps after which x is not corrected.
     """
 
-    keeps_x0 = True
-
     def __init__(
         self,
         *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -252,6 +252,3 @@ def _marsh(a: Land) -> None:
                     a.rgb[py, px] = (70, 58, 56)
                     a.full[py, px], a.far[py, px] = True, 0.3
     a.scatter(22, 41, [(0, 0, (120, 140, 70)), (0, -1, (140, 156, 84)), (0, -2, (110, 72, 44))])
-
-
-LANDS: Mapping[str, _Land] = _LANDS
