@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from wgtorch.cli.episode_text import Episode
-from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder, write_pictures
+from wgtorch.cli.storybook import AT_A_GLANCE, Storybook, new_folder
 from wgtorch.core.errors import StorageError
 from wgtorch.report.words import rows
+from wgtorch.storage.media import write_pictures
 from wgtorch.world_runtime.state import State
 
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from wgtorch.blocks.simulation.telling.chapters import story_chapters
 from wgtorch.cli.episode_text import Episode
 from wgtorch.cli.overview import Card, draw_overview
@@ -24,10 +22,10 @@ from wgtorch.core.checkpoint.io import MANIFEST
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import loads
 from wgtorch.report.words import rows, words
-from wgtorch.storage.encoding import images_in, write_png
+from wgtorch.storage.encoding import images_in
+from wgtorch.storage.media import write_pictures
 from wgtorch.world_runtime.trace import plain
 
-PICTURE = 512  # pixels that a small picture is enlarged to
 AT_A_GLANCE = 24  # episodes in the overview
 
 
@@ -94,14 +92,6 @@ class Storybook:
             return {entry["number"]: entry for entry in loads(path.read_text(encoding="utf-8"))["episodes"]}
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path}: cannot be read as episodes of a world: {error!r}") from error
-
-
-def write_pictures(images: list[Tensor], folder: Path, name: str) -> list[Path]:
-    """Writes pictures [3, H, W] or [1, H, W] in [0, 1] as PNG, small ones enlarged by whole pixels, and returns the files."""
-    paths = [folder / (f"{name}.png" if not index else f"{name}_{index + 1}.png") for index in range(len(images))]
-    for image, path in zip(images, paths, strict=True):
-        write_png(image, path, scale=max(1, PICTURE // max(image.shape[-2:])))
-    return paths
 
 
 def new_folder(name: str, parent: str | os.PathLike[str] = "outputs") -> Path:

@@ -16,10 +16,10 @@ from wgtorch.blocks.pixel_scenes.motion import motions_of
 from wgtorch.blocks.simulation.scene_plan import ScenePlan
 from wgtorch.report.words import words
 from wgtorch.storage.encoding import images_in, write_png
+from wgtorch.storage.media import SMALLEST
 from wgtorch.world import World
 from wgtorch.world_runtime.state import State, holds_something
 
-_PICTURE = 512  # pixels that small pictures are enlarged to, by whole numbers
 _KEPT_PICTURES = 64
 IN_FLIGHT = "now"
 
@@ -98,7 +98,7 @@ class Episodes:
             if not 0 <= index < len(images):
                 return None
             held = io.BytesIO()
-            write_png(images[index], held, scale=max(1, _PICTURE // max(images[index].shape[-2:])))
+            write_png(images[index], held, scale=max(1, SMALLEST // max(images[index].shape[-2:])))
             self._pictures[key] = held.getvalue()
             while len(self._pictures) > _KEPT_PICTURES:
                 self._pictures.popitem(last=False)

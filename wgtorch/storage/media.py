@@ -111,7 +111,7 @@ def write_value(value: Any, kind: str, folder: Path, name: str, *, fps: float = 
         return []
     folder.mkdir(parents=True, exist_ok=True)
     if get_kind(kind).name == "image" or (kind == "any" and isinstance(value, Tensor) and list(images_in(value, name))):
-        return _write_images([image for _, image in images_in(value, name)], folder, name)
+        return write_pictures([image for _, image in images_in(value, name)], folder, name)
     if kind in ("video", "audio") and isinstance(value, Tensor):
         form = ("mp4" if writes_mp4() else "gif") if kind == "video" else "wav"
         rows = value if value.dim() == {"video": 5, "audio": 3}[kind] else value.unsqueeze(0)
@@ -124,7 +124,8 @@ def write_value(value: Any, kind: str, folder: Path, name: str, *, fps: float = 
     return _write_data(value, folder, name)
 
 
-def _write_images(images: list[Tensor], folder: Path, name: str) -> list[Path]:
+def write_pictures(images: list[Tensor], folder: Path, name: str) -> list[Path]:
+    """Writes pictures [3, H, W] or [1, H, W] in [0, 1] as PNG, small ones enlarged by whole pixels, and returns the files."""
     paths = _numbered(folder, name, "png", len(images))
     for image, path in zip(images, paths, strict=True):
         write_png(image, path, scale=max(1, SMALLEST // max(image.shape[-2:])))
@@ -145,7 +146,7 @@ def _write_data(value: Any, folder: Path, name: str) -> list[Path]:
         held = {re.sub(r"[^A-Za-z0-9_.-]", "_", key): tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         paths.append(_put(folder / f"{name}.safetensors", save(held)))
     if isinstance(value, (Mapping, list, tuple)):
-        paths += _write_images([image for _, image in images_in(value, name)], folder, name)
+        paths += write_pictures([image for _, image in images_in(value, name)], folder, name)
     return paths
 
 
