@@ -137,7 +137,6 @@ def test_naming_template(tmp_path):
         "{step.real}",
         "{step:q}",
         "{step",
-        "life-{step}",
         "log",
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world_blocks import FULL, assert_same, record_of, tiny_world
+from tests.world_blocks import FULL, assert_same, tiny_world
 from wgtorch.core.errors import StorageError
 from wgtorch.storage import DirectoryStorage
 from wgtorch.storage.base import Life
@@ -17,7 +17,6 @@ from wgtorch.world import World
 from wgtorch.world_runtime.state import State
 
 MARKER = "wgtorch-storage.json"
-OLD = Path(__file__).parents[1] / "data" / "storage_1_0"
 NAMES = [
     "00001",
     "00003",
@@ -47,16 +46,6 @@ def plant(folder: Path, name: str) -> Path:
 
 def all_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def old_storage(folder: Path, *, marker: bool = True) -> None:
-    """What version 1.0 wrote: the tiny world after three passes; or the versions before, without a marker."""
-    shutil.copytree(OLD, folder, dirs_exist_ok=True)
-    if not marker:
-        (folder / MARKER).unlink()
-        for path in (*folder.glob("*/state.json"), *folder.glob("*/life.json")):
-            entry = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("storage", "folder", "files")}
-            path.write_text(json.dumps(entry))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "notes", "traces"])
@@ -132,53 +121,10 @@ def test_a_step_stored_anew_beside_a_users_file(tmp_path):
     assert os.listdir(note.parent) == ["precious.txt"]
 
 
-@pytest.mark.parametrize("max_snapshots", [None, 1])
-@pytest.mark.parametrize("marker", [True, False], ids=["1.0", "unmarked"])
-def test_a_storage_of_an_older_format_is_read_and_taken_over(tmp_path, marker, max_snapshots):
-    whole = tiny_world()
-    whole.run(num_steps=3, seed=7, action=["go", None, "stay"])
-    old_storage(tmp_path, marker=marker)
-    planted = [plant(tmp_path, name) for name in (*NAMES, "life-19")]
-    before = all_of(tmp_path)
-    reader = world_in(tmp_path).resume()
-    assert_same(record_of(reader), record_of(whole))
-    assert [(entry["pass"], entry["stage"]) for entry in reader.history.traces] == [
-        (entry["pass"], entry["stage"]) for entry in whole.history.traces
-    ]
-    assert all_of(tmp_path) == before, "reading writes nothing"
-
-    world = world_in(tmp_path, max_snapshots=max_snapshots).resume()
-    world.run(action="on")
-    whole.run(action="on")
-    expected = record_of(whole)
-    stored = expected["stored"] if max_snapshots is None else {3: expected["stored"][3]}
-    assert_same(record_of(world_in(tmp_path, max_snapshots=max_snapshots).resume()), {**expected, "stored": stored})
-    after = all_of(tmp_path)
-    assert {name: after[name] for name in before if name != MARKER} == {name: before[name] for name in before if name != MARKER}
-    assert all(path.read_text() == "mine" for path in planted)
-
-
-def test_taking_over_is_done_again_after_a_kill(tmp_path, monkeypatch):
-    whole = tiny_world()
-    whole.run(num_steps=4, seed=7, action=["go", None, "stay", "on"])
-    old_storage(tmp_path)
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(SystemExit()))
-        with pytest.raises(SystemExit):
-            world_in(tmp_path).resume().run(action="on")
-    world = world_in(tmp_path).resume()
-    assert world.life.passes == 3
-    world.run(action="on")
-    assert_same(record_of(world_in(tmp_path).resume()), record_of(whole))
-
-
-def test_a_damaged_life_proves_nothing(tmp_path):
-    old_storage(tmp_path, marker=False)
-    next(tmp_path.glob("life-*/life.json")).write_text("{")
-    before = all_of(tmp_path)
-    with pytest.raises(StorageError, match=r"life\.json: not readable as JSON"):
+def test_a_marker_of_another_version_is_refused(tmp_path):
+    (tmp_path / MARKER).write_text('{"format": "wgtorch-storage", "format_version": "1.0", "id": "0123456789abcdef"}')
+    with pytest.raises(StorageError, match=r"format_version '1\.0'; this version reads '2\.0'"):
         world_in(tmp_path).run(seed=7)
-    assert all_of(tmp_path) == before
 
 
 # --- a place that only a file names -----------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def past_in(folder: Path, *, trust: Trust | bool | None = None) -> tuple[World |
     if (folder / MANIFEST).is_file():
         world = World.load(folder, trust=trust)
         return world, world.history
-    states = next((place for place in (folder / _STATES, folder) if _is_storage(place)), None)
+    states = next((place for place in (folder / _STATES, folder) if (place / MARKER).is_file()), None)
     if states is None:
         raise StorageError(
             f"{folder}: holds no world's history; expected a folder of wgtorch run, a world's state_dir, or one written by World.save"
@@ -136,10 +136,6 @@ def _title_in(folder: Path) -> str:
         return str(loads((folder / "episodes.json").read_text(encoding="utf-8"))["title"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def _is_storage(folder: Path) -> bool:
-    return (folder / MARKER).is_file() or (folder / "CURRENT").is_file() or next(folder.glob("*/state.json"), None) is not None
 
 
 WorldReports.register("html", report_of)

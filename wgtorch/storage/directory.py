@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,13 +26,12 @@ from typing import Any
 from wgtorch.core.checkpoint.atomic import sync, write_folder
 from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life
-from wgtorch.storage.commit import Body, Commit
+from wgtorch.storage.commit import Commit
 from wgtorch.storage.local_segment import LocalSegment, link, named, rewrite
 from wgtorch.storage.log import CommitLog
-from wgtorch.storage.marker import FORMAT_VERSION, LOG, MARKER, new_marker, parse_marker
+from wgtorch.storage.marker import LOG, MARKER, new_marker, parse_marker
 from wgtorch.storage.segment_log import SegmentLog, segment_name, segment_number
 from wgtorch.storage.step_folders import StepFolders, names_steps
-from wgtorch.storage.version_1 import Version1
 from wgtorch.world_runtime.state import State
 
 SEGMENT = 64 << 20
@@ -68,7 +66,6 @@ class DirectoryStorage(SegmentLog):
         self.folder = Path(state_dir).expanduser()
         self.naming_template = naming_template
         self._marker: dict[str, Any] | None = None
-        self._old: CommitLog | None = None
         self._tail: tuple[LocalSegment, int] | None = None  # the file that is written to, and its handle
         self._is_rewritten = True
 
@@ -76,7 +73,7 @@ class DirectoryStorage(SegmentLog):
         return str(self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_tail": None, "_old": None, "_old_seen": None}
+        return {**super().__getstate__(), "_tail": None}
 
     # --- who may write ------------------------------------------------------------------------------------------------
 
@@ -90,7 +87,7 @@ class DirectoryStorage(SegmentLog):
         from filelock import FileLock, Timeout
 
         with named(self.folder):
-            marker = self._claim()
+            self._claim()
             lock = FileLock(self.folder / ".lock", timeout=0, thread_local=False)
             try:
                 lock.acquire()
@@ -99,40 +96,35 @@ class DirectoryStorage(SegmentLog):
         try:
             self._check_links()
             with named(self.folder):
-                if marker["format_version"] != FORMAT_VERSION:
-                    self._adopt(marker)
                 self._clean()
             yield
         finally:
             self._close_tail()
             lock.release()
 
-    def _claim(self) -> dict[str, Any]:
-        """The marker, written when the folder is new, or a storage from before there were markers.
+    def _claim(self) -> None:
+        """Writes the marker when the folder is new.
 
         Raises:
             StorageError: the folder holds files that no world wrote, or was here and is gone; nothing was written.
         """
-        marker = self._read_marker()
-        if marker is not None:
-            return marker
+        if self._read_marker() is not None:
+            return
         self._check_there()
         held = sorted(entry.name for entry in self.folder.iterdir() if entry.name not in (MARKER, ".lock")) if self.folder.is_dir() else []
-        is_old = bool(held) and Version1(self.folder).read_life() is not None  # raises where CURRENT names a life that is damaged
-        if held and not is_old:
+        if held:
             raise StorageError(
                 f"{self.folder}: holds {held[:5]}, which no world wrote, and no {MARKER}. A storage needs a folder of its own: "
                 f"give a new or empty one, as state_dir={str(self.folder / 'states')!r}"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        marker = new_marker("1.0" if is_old else FORMAT_VERSION)
         with (self.folder / MARKER).open("ab") as handle:
             if handle.tell() == 0:
-                handle.write(json.dumps(marker).encode())
+                handle.write(json.dumps(new_marker()).encode())
                 handle.flush()
                 os.fsync(handle.fileno())
         sync(self.folder)
-        return self._read_marker() or marker
+        self._read_marker()
 
     def _read_marker(self) -> dict[str, Any] | None:
         """What the marker holds; None when there is none, or a kill struck before it was written."""
@@ -161,28 +153,6 @@ class DirectoryStorage(SegmentLog):
         """Refuses to begin anew where a past was."""
         if self._marker is not None:
             raise StorageError(f"{self.folder}: the folder held this world's past, and is gone. Put it back, or choose another state_dir")
-
-    def _adopt(self, marker: dict[str, Any]) -> None:
-        """Writes what a storage of version 1.0 holds as a log; its own files stay where they are."""
-        for path in self._log_files():
-            path.unlink()  # of an adoption that was killed
-        past = Version1(self.folder).as_log()
-        marker = {**marker, "format_version": FORMAT_VERSION}
-        self._marker, self._old, self._head = marker, None, None
-        self._commits, self._segments, self._steps = {}, {}, (None, {})
-        self._cursors.clear()
-        self._is_held = True
-        try:
-            for commit in past.commits():
-                self._copy(past, commit)
-            self._sync()
-        finally:
-            self._is_held = False
-        fresh = self.folder / f".{MARKER}.{marker['id']}.{secrets.token_hex(6)}.new"
-        fresh.write_text(json.dumps(marker), encoding="utf-8")
-        sync(fresh)
-        os.replace(fresh, self.folder / MARKER)
-        sync(self.folder)
 
     def _clean(self) -> None:
         """Takes away what killed writers left, and cuts off what they did not finish."""
@@ -214,33 +184,8 @@ class DirectoryStorage(SegmentLog):
         marker = self._read_marker()
         if marker is None and self._marker is not None:
             self._check_there()
-        if marker is None or marker["format_version"] != FORMAT_VERSION:
-            self._load_old()
-            return
-        if self._old is not None:  # somebody has written to it meanwhile
-            self._old, self._commits, self._head, self._steps = None, {}, None, (None, {})
-            self._cursors.clear()
-        super()._load()
-
-    def _load_old(self) -> None:
-        """Takes in a storage of version 1.0, or of before there were versions, as it is now."""
-        old = Version1(self.folder)
-        seen = old.fingerprint()
-        if seen == self._old_seen:
-            return
-        self._old_seen, self._old = seen, old.as_log() if old.is_there() else None
-        self._cursors.clear()
-        self._commits = {} if self._old is None else self._old._commits
-        self._head, self._steps = (None if self._old is None else self._old._head), (None, {})
-
-    def _body(self, commit: Commit) -> Body:
-        return super()._body(commit) if self._old is None else self._old._body(commit)
-
-    def has_body(self, commit: Commit) -> bool:
-        return self._old is not None or super().has_body(commit)
-
-    def _tensor(self, ref: Any) -> Any:
-        return super()._tensor(ref) if self._old is None else self._old._tensor(ref)
+        if marker is not None:
+            super()._load()
 
     def _files(self) -> Iterator[tuple[str, int, Any, int]]:
         for path in self._log_files():
@@ -378,7 +323,6 @@ class DirectoryStorage(SegmentLog):
             self._rewrite(held[min(held)])
 
     _sealed = 0
-    _old_seen: Any = None
 
     def _rewrite(self, oldest: Commit) -> None:
         """Writes files of the log anew, without what nothing refers to that is kept."""
@@ -398,7 +342,7 @@ class DirectoryStorage(SegmentLog):
     # --- forks --------------------------------------------------------------------------------------------------------
 
     def _share(self, source: CommitLog, commit: Commit, life: Life) -> bool:
-        if not isinstance(source, DirectoryStorage) or source._old is not None or (self.folder.is_dir() and any(self.folder.iterdir())):
+        if not isinstance(source, DirectoryStorage) or (self.folder.is_dir() and any(self.folder.iterdir())):
             with named(self.folder):
                 self._claim()
             return False
@@ -409,7 +353,7 @@ class DirectoryStorage(SegmentLog):
             for known in source._segments.values():
                 if known.file.number <= last and isinstance(known.file, LocalSegment):
                     link(known.file, fresh / LOG / known.file.name)
-            marker = {**new_marker(FORMAT_VERSION), "ancestors": source._owners()}
+            marker = {**new_marker(), "ancestors": source._owners()}
             (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
             for stored in source._stored().values():
                 if stored.stored is not None and (stored.passes, stored.stage) <= (commit.passes, commit.stage):

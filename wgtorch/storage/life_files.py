@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.tensors import write_tensors
+from wgtorch.core.checkpoint.tensors import map_tensors, read_header, write_tensors
 from wgtorch.core.errors import StorageError
-from wgtorch.core.json_text import check_json
+from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
+from wgtorch.core.limits import check_limit
 from wgtorch.storage.base import Life
-from wgtorch.storage.encoding import encode
-from wgtorch.storage.version_1 import FORMAT_VERSION, read_life
+from wgtorch.storage.encoding import decode, encode
+from wgtorch.world_runtime.state import State
 
-__all__ = ["read_life", "write_life"]
+FORMAT_VERSION = "1.0"
 
 
 def write_life(life: Life, folder: Path) -> None:
@@ -43,3 +45,49 @@ def write_life(life: Life, folder: Path) -> None:
         text = json.dumps(entry, indent=1).encode()
     check_json(text, str(folder / "life.json"), StorageError)
     (folder / "life.json").write_bytes(text)
+
+
+def read_life(folder: Path) -> Life:
+    """A life that lies in a folder of its own: ``life.json``, ``life.safetensors``.
+
+    Raises:
+        StorageError: it is damaged, or of another format.
+    """
+    where = str(folder / "life.json")
+    try:
+        entry = expect(_read_json(folder / "life.json"), dict, "the entry", where, StorageError)
+        if entry["format_version"] != FORMAT_VERSION:
+            raise StorageError(f"{where}: format_version {str(entry['format_version'])[:40]!r}; this version reads {FORMAT_VERSION!r}")
+        tensors = _read_tensors(folder / "life.safetensors")
+        state = None
+        if entry["schema"] is not None:
+            slots = expect(entry["slots"], dict, "slots", "the state", StorageError)
+            state = State(schema=tuple(entry["schema"]), **{slot: decode(value, tensors) for slot, value in slots.items()})
+        content = expect(decode(entry["content"], tensors), dict, "content", where, StorageError)
+        passes, stage = (expect(entry[name], int, name, where, StorageError) for name in ("passes", "stage"))
+        seed = expect(entry["seed"], (int, type(None)), "seed", where, StorageError)
+        life_id = expect(entry.get("id", "0" * 16), str, "id", where, StorageError)  # the first worlds had none
+        return Life(content, state, passes, stage, seed, life_id)
+    except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
+        if isinstance(error, StorageError) and str(folder) in str(error):
+            raise
+        raise StorageError(f"{folder}: damaged, or not written by a storage: {str(error)[:200]}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        check_limit(path.stat().st_size, MAX_BYTES, "{} bytes", str(path), StorageError)
+        return read_json(path.read_bytes(), str(path), StorageError)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        return {}
+    try:
+        buffer = bytearray(path.read_bytes())
+        header = read_header(buffer, 0, len(buffer), str(path))
+        return map_tensors(buffer, 0, header)  # type: ignore[arg-type]  # any writable buffer will do
+    except (ValueError, OSError) as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error

@@ -26,16 +26,14 @@ def parse_marker(raw: bytes, where: str) -> dict[str, Any]:
     is_ours = isinstance(marker, dict) and marker.get("format") == MARKER_FORMAT and re.fullmatch("[0-9a-f]{16}", str(marker.get("id")))
     if not is_ours:
         raise StorageError(f"{where}: is no marker of a storage; expected format {MARKER_FORMAT!r} and an id. Choose another state_dir")
-    if marker.get("format_version") not in ("1.0", FORMAT_VERSION):
-        raise StorageError(
-            f"{where}: format_version {str(marker.get('format_version'))[:40]!r}; this version reads '1.0' and {FORMAT_VERSION!r}"
-        )
+    if marker.get("format_version") != FORMAT_VERSION:
+        raise StorageError(f"{where}: format_version {str(marker.get('format_version'))[:40]!r}; this version reads {FORMAT_VERSION!r}")
     ancestors = marker.setdefault("ancestors", [])
     if not isinstance(ancestors, list) or not all(isinstance(entry, str) and re.fullmatch("[0-9a-f]{16}", entry) for entry in ancestors):
         raise StorageError(f"{where}: ancestors is {str(ancestors)[:60]}; expected a list of ids")
     return dict(marker)
 
 
-def new_marker(version: str) -> dict[str, Any]:
+def new_marker() -> dict[str, Any]:
     """What a new storage's marker holds."""
-    return {"format": MARKER_FORMAT, "format_version": version, "id": secrets.token_hex(8), "ancestors": []}
+    return {"format": MARKER_FORMAT, "format_version": FORMAT_VERSION, "id": secrets.token_hex(8), "ancestors": []}

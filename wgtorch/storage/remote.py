@@ -8,14 +8,13 @@ for people to look at.
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from wgtorch.core.errors import StorageError, require, suggest
-from wgtorch.storage.marker import FORMAT_VERSION, LOG, MARKER, MARKER_FORMAT, parse_marker
+from wgtorch.storage.marker import LOG, MARKER, new_marker, parse_marker
 from wgtorch.storage.segment import pack, read_blob, scan
 from wgtorch.storage.segment_log import SegmentLog, segment_name, segment_number
 
@@ -95,8 +94,7 @@ class RemoteStorage(SegmentLog):
         held = self._names("")
         if held:
             raise StorageError(f"{self}: holds {held[:5]}, which no world wrote, and no {MARKER}; choose an address of its own")
-        marker = {"format": MARKER_FORMAT, "format_version": FORMAT_VERSION, "id": secrets.token_hex(8), "ancestors": []}
-        self._create(self._at(MARKER), json.dumps(marker).encode())
+        self._create(self._at(MARKER), json.dumps(new_marker()).encode())
         self._read_marker()
 
     def _read_marker(self) -> dict[str, Any] | None:
@@ -109,8 +107,6 @@ class RemoteStorage(SegmentLog):
         if raw is None:
             return None
         marker = parse_marker(raw, f"{self}/{MARKER}")
-        if marker["format_version"] != FORMAT_VERSION:
-            raise StorageError(f"{self}: is a storage of format 1.0; copy it into a folder and run a world there, which takes it over")
         if self._marker is not None and self._marker["id"] != marker["id"]:
             raise StorageError(f"{self}: is another storage now than it was; choose another state_dir, or make the world anew")
         self._marker = marker

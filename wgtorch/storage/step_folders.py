@@ -151,4 +151,4 @@ def names_steps(template: str) -> bool:
         name = template.format(step=1) if fields == ["step"] else ""
     except (ValueError, IndexError):
         return False
-    return name not in ("", LOG, MARKER) and "/" not in name and not name.startswith((".", "life-"))
+    return name not in ("", LOG, MARKER) and "/" not in name and not name.startswith(".")
