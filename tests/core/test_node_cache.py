@@ -562,6 +562,20 @@ def test_large_weights_are_told_by_their_version_and_not_read(monkeypatch: pytes
     assert calls == {}
 
 
+def test_more_weights_than_are_remembered_at_first_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wgtorch.core.run.fingerprint._LARGE", 0)
+    monkeypatch.setattr("wgtorch.core.run.content_digest._KNOWN", 3)
+    first, second, cache = two(), two(), NodeCache()
+    for graph in (first, second):
+        graph.run({"x": X}, cache=cache)
+    first.nodes["n0"].register_buffer("beside", torch.ones(1))  # so that all of it is told anew
+    first.run({"x": X}, cache=cache)
+    del first.nodes["n0"].beside
+    hits = cache.stats.hits
+    first.run({"x": X}, cache=cache)
+    assert cache.stats.hits == hits + 1
+
+
 def data_all(graph: Graph) -> None:
     graph.nodes["n0"].linear.weight.data.mul_(1.5)
 

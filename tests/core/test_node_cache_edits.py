@@ -205,6 +205,28 @@ class Remembers(Reads):
         return x + COUNTS[0]
 
 
+class Plus:
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+class Times:
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * 3
+
+
+def test_another_base_of_a_class_is_seen() -> None:
+    class Of(Plus):
+        pass
+
+    block = Block.wrap(lambda x: Of()(x), inputs={"x": "any"}, outputs={"y": "any"})
+    graph, cache = graph_of(block), NodeCache()
+    assert torch.equal([graph.run({"x": X}, cache=cache)["y"] for _ in range(2)][-1], X + 1)
+    assert cache.stats.hits == 1
+    Of.__bases__ = (Times,)
+    assert torch.equal(graph.run({"x": X}, cache=cache)["y"], X * 3)
+
+
 def test_a_call_after_which_nothing_tells_what_a_block_holds_is_not_kept() -> None:
     block = Gives(lambda: setattr(block, "made", (k for k in [1])) or X)  # type: ignore[func-returns-value]
     graph, cache = graph_of(block), NodeCache()

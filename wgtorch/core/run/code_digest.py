@@ -9,18 +9,19 @@ from __future__ import annotations
 import dis
 import functools
 import gc
+import operator
 import os
 import sys
 import types
 from collections.abc import Mapping
 from importlib.util import resolve_name
+from itertools import chain
 from typing import Any
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.attribute_uses import is_book, uses_of
 from wgtorch.core.run.content_digest import PLAIN, digest_of
-from wgtorch.core.run.dict_versions import addresses_of, dict_version
-from wgtorch.core.run.installed import is_installed, version_of
+from wgtorch.core.run.installed import entries_of, is_installed, version_of
 
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars"))
 _SHELLS = frozenset(("_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"))
@@ -41,29 +42,35 @@ class Code:
         reads_environment: it reads variables of the environment, whichever they are.
     """
 
-    __slots__ = ("_persistent", "_referents", "_seen", "_static", "_watched", "digest", "reads_environment", "root", "values")
+    __slots__ = ("_found", "_parts", "_persistent", "_seen", "_static", "_watched", "digest", "reads_environment", "root", "values")
 
     def __init__(self, root: Any, is_persistent: bool) -> None:
         self.root, self._persistent = root, is_persistent
         self.values: dict[str, Any] = {}
         self._static: list[Any] = []
         self._watched: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._referents = Referents()
+        self._parts: list[Any] = []  # classes, functions, cells, and mappings of attributes and defaults
         self._seen: set[Any] = set()
         self.reads_environment = False
         self._value("", root, frozenset())
         self.digest = digest_of(repr(self._static).encode("utf-8", "surrogatepass"))
-        self._referents.remember()
+        self._found = self._referents()
         self._seen.clear()
 
     @property
     def is_fixed(self) -> bool:
         """True where all of it is code of installed packages."""
-        return not (self.values or self._watched or len(self._referents))
+        return not (self.values or self._watched or self._parts)
 
     def holds(self) -> bool:
         """False once a name stands for something else, or a function was given other code."""
-        return all(space.get(name, MISSING) is value for space, name, value in self._watched) and self._referents.hold()
+        if not all(space.get(name, MISSING) is value for space, name, value in self._watched):
+            return False
+        return len(found := self._referents()) == len(self._found) and all(map(operator.is_, found, self._found))
+
+    def _referents(self) -> list[Any]:
+        """Bases of classes; code, defaults and cells of functions; contents of cells; entries of mappings."""
+        return [*gc.get_referents(*self._parts), *chain.from_iterable(part for part in self._parts if isinstance(part, dict))]
 
     # --- walking ------------------------------------------------------------------------------------------------------
 
@@ -93,7 +100,7 @@ class Code:
             self._static.append(f"{module}.{function.__qualname__}")
             return
         code = function.__code__
-        self._referents.add(function, function.__dict__, function.__kwdefaults__, *(function.__closure__ or ()))
+        self._parts += [function, function.__dict__, function.__kwdefaults__ or {}, *(function.__closure__ or ())]
         self._static.append((where, code_of(code)))
         for name, value in function.__dict__.items():
             self._value(f"{where} {name}", value, frozenset())
@@ -130,7 +137,7 @@ class Code:
                     self._static += [code_of(entry.__code__) for entry in vars(base).values() if isinstance(entry, types.FunctionType)]
                 continue
             self._static.append(name_of(base))
-            self._referents.add(gc.get_referents(vars(base))[0])
+            self._parts += [base, entries_of(base)]
             for name, entry in base.__dict__.items():
                 if name == "_abc_impl" or (name.startswith("__") and not callable(entry)):
                     continue
@@ -152,39 +159,6 @@ class Code:
                 continue
             if value is not MISSING:
                 self._value(f"{module.__name__}.{name}", value, names)
-
-
-class Referents:
-    """What objects refer to: entries of mappings, code and defaults of functions, contents of cells, bases of classes."""
-
-    __slots__ = ("_addresses", "_found", "_mappings", "_objects", "_versions")
-
-    def __init__(self) -> None:
-        self._mappings: dict[int, dict[Any, Any]] = {}
-        self._objects: dict[int, Any] = {}
-        self._versions: list[int] = []  # of the mappings: every change of one gives it a number that no other one ever had
-        self._found, self._addresses = list[Any](), b""  # while what was found is held, nothing else gets its address
-
-    def __len__(self) -> int:
-        return len(self._mappings) + len(self._objects)
-
-    def add(self, *values: Any) -> None:
-        """Looks at these as well, from the next :meth:`remember` on."""
-        for value in values:
-            if value is not None:
-                (self._mappings if isinstance(value, dict) else self._objects)[id(value)] = value
-
-    def remember(self) -> None:
-        """What they refer to now is what they are to refer to."""
-        self._versions = list(map(dict_version, self._mappings.values()))
-        self._found = gc.get_referents(*self._objects.values())
-        self._addresses = addresses_of(self._found)
-
-    def hold(self) -> bool:
-        """False once one of them refers to something else."""
-        if list(map(dict_version, self._mappings.values())) != self._versions:
-            return False
-        return not self._objects or addresses_of(gc.get_referents(*self._objects.values())) == self._addresses
 
 
 def environment() -> bytes:

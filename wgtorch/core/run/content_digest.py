@@ -15,6 +15,7 @@ import pickle
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ SMALL = 4096
 """Bytes of a tensor that is read each time."""
 _PROBES = 256
 _KNOWN = 4096
-"""Tensors whose digest is remembered."""
+"""Tensors whose digest is remembered before those that are gone are forgotten."""
+_numbers = count()
 PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 """Types of values that are told by what they are, and never change."""
 NESTED = frozenset((list, tuple, dict))
@@ -62,7 +64,8 @@ class ContentDigests:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Any, tuple[Any, StorageWeakRef, bytes]] = {}  # id of a tensor -> what tells that it is the same, its digest
+        self._known: dict[Any, tuple[Any, StorageWeakRef, bytes]] = {}  # by tensor: what tells that it is the same, and its digest
+        self._most = _KNOWN
         self.of_code: Callable[[Any], bytes | None] | None = None
         """What tells a function or class by its code; by its name, as pickles do, where there is none."""
         self.hashed_bytes = self.pickled_bytes = 0
@@ -116,32 +119,36 @@ class ContentDigests:
         except Exception as error:  # whatever a foreign class raises when it is pickled
             raise NoDigest(f"{type(value).__name__} has no content that can be told: {error}") from error
 
-    def of_tensor(self, tensor: Tensor) -> bytes:
-        """The digest of a tensor: dtype, shape, strides, device and data.
+    def of_tensor(self, tensor: Tensor, *, is_weight: bool = False, is_read: bool = True) -> bytes:
+        """The digest of a tensor: dtype, shape, strides, device, data, and whether it takes gradients.
+
+        Args:
+            is_weight: a block holds it; others whose memory an array or a file shares are read each time.
+            is_read: False gives it a number of its own in place of reading it, which it has as long as it is not changed.
 
         Raises:
             NoDigest: it has no data of its own (fake, sparse, quantised, sharded).
         """
         if not is_readable(tensor):
             raise NoDigest(f"a tensor of class {type(tensor).__name__} and layout {tensor.layout}")
-        # One whose memory an array or a file shares is read each time.
-        state = state_of(tensor) if not tensor.is_cpu or tensor.untyped_storage().resizable() else None
-        known = self._known.get(id(tensor))
-        if known is not None and state is not None and known[0] == state:
-            return known[2]
-        digest = self.read(tensor)
-        if state is not None:
-            if len(self._known) >= _KNOWN:
-                self._known = {key: entry for key, entry in list(self._known.items())[_KNOWN // 2 :] if not entry[1].expired()}
-            self._known[id(tensor)] = (state, StorageWeakRef(tensor.untyped_storage()), digest)
-        return digest
+        state = state_of(tensor) if is_weight or not tensor.is_cpu or tensor.untyped_storage().resizable() else None
+        if state is None:
+            return self.read(tensor)
+        known = self._known.get((id(tensor), is_read))
+        if known is None or known[0] != state:
+            digest = self.read(tensor) if is_read else b"tensor %d" % next(_numbers)
+            if len(self._known) >= self._most:
+                self._known = {key: entry for key, entry in self._known.items() if not entry[1].expired()}
+                self._most = max(_KNOWN, 2 * len(self._known))
+            known = self._known[id(tensor), is_read] = (state, StorageWeakRef(tensor.untyped_storage()), digest)
+        return known[2]
 
     def read(self, tensor: Tensor) -> bytes:
         """The digest of a tensor, whatever is known of it."""
         data = bytes_of(tensor)
         self.hashed_bytes += len(data)
-        about = repr((str(tensor.dtype), tuple(tensor.shape), tensor.stride(), str(tensor.device))).encode()
-        return digest_of(about, data, *([self.of(tensor.__dict__)] if tensor.__dict__ else ()))
+        about = (str(tensor.dtype), tuple(tensor.shape), tensor.stride(), str(tensor.device), tensor.requires_grad)
+        return digest_of(repr(about).encode(), data, *([self.of(tensor.__dict__)] if tensor.__dict__ else ()))
 
 
 def is_plain(value: Any, leaves: Set[type] = PLAIN, nested: Collection[type] = NESTED) -> bool:

@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from wgtorch.core.run.attribute_uses import bookkeeping_of, is_book
 from wgtorch.core.run.block_look import Look
 from wgtorch.core.run.code_digest import Code, environment, name_of, unwrapped
-from wgtorch.core.run.content_digest import NESTED, PLAIN, ContentDigests, NoDigest, attributes_of, is_plain, state_of
+from wgtorch.core.run.content_digest import NESTED, PLAIN, ContentDigests, NoDigest, attributes_of, is_plain
 from wgtorch.core.run.installed import is_installed
 from wgtorch.core.run.replaced_code import is_foreign, replacements
 
@@ -60,7 +59,6 @@ class Fingerprints:
         self.digests, self.persistent = digests, persistent
         digests.of_code = self._code_digest
         self._looks: weakref.WeakKeyDictionary[nn.Module, tuple[Look, Parts, bytes]] = weakref.WeakKeyDictionary()
-        self._weights: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, StorageWeakRef, _Weight]]] = weakref.WeakKeyDictionary()
         self._large: dict[int, tuple[weakref.ref[Any], _Digest]] = {}
         self._objects: dict[int, tuple[Any, bytes]] = {}
         self._codes: OrderedDict[int, Code] = OrderedDict()
@@ -103,7 +101,7 @@ class Fingerprints:
                         found[index, name] = known[id(value)]
                 for name in ("_parameters", "_buffers"):
                     for key, tensor in own.get(name, {}).items():
-                        found[index, key] = None if tensor is None else self._weight(module, key, tensor, size > _LARGE)
+                        found[index, key] = None if tensor is None else self._weight(tensor, size > _LARGE)
                 found[index, "modules"] = tuple(own["_modules"])
         return found
 
@@ -180,27 +178,10 @@ class Fingerprints:
         self._code(root, name_of(root), found)
         return self.digest(found)
 
-    def _weight(self, module: nn.Module, name: str, tensor: Tensor, is_large: bool) -> _Weight:
-        """What tells one weight from another: its content, read once for each version of it.
-
-        Args:
-            module: that holds it under ``name``.
-            tensor: the weight.
-            is_large: it is one of so many that they are not read where the cache is in memory: the object and its version tell.
-        """
-        weights, state = self._weights.setdefault(module, {}), state_of(tensor)
-        known = weights.get(name)
-        if known is not None and state is not None and known[0] == state:
-            return known[2]
-        if state is not None and is_large and not self.persistent:
-            self._serial += 1
-            digest = _Weight(b"weight %d" % self._serial)
-        else:
-            read = self.digests.of_tensor(tensor) if state is None else self.digests.read(tensor)
-            digest = _Weight(read + b"+" * tensor.requires_grad)
+    def _weight(self, tensor: Tensor, is_large: bool) -> _Weight:
+        """What tells one weight from another: its content, or, of so many that a cache in memory does not read them, which one it is."""
+        digest = _Weight(self.digests.of_tensor(tensor, is_weight=True, is_read=self.persistent or not is_large))
         digest.mark = (id(tensor), None if tensor.is_inference() else tensor._version)
-        if state is not None:
-            weights[name] = (state, StorageWeakRef(tensor.untyped_storage()), digest)
         return digest
 
     def attribute(self, value: Any, depth: int) -> Any:
