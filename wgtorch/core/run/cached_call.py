@@ -131,7 +131,8 @@ class CachedRun:
             rest = [target.about, *modes, surroundings(), self.cache.digests.of(target.extra), repr(replaced).encode()]
             base = digest_of(*[digest for _, digest in told], *rest, *self._inputs(values))
         except (NoDigest, RecursionError) as error:  # the latter of what lies inside of itself
-            return self._not_kept(where, str(error), outer, make)
+            self.refuse(where, str(error))
+            return make()
         entry = self.cache.find(base)
         if entry is not None and entry.value is None:
             entry = None if key is None else self.cache.find(_with_draws(base, key))
@@ -159,28 +160,23 @@ class CachedRun:
             noted.reason = "it draws from Python's or NumPy's global generator"
         if not noted.reason and noted.draws and key is None:
             noted.reason = "it draws, and the run has no seed"
-        if noted.reason:
-            return self._not_kept(where, noted.reason, outer, lambda: value)
-        if outer is not None:
-            outer.draws |= noted.draws
         try:
-            self.cache.keep(_with_draws(base, key) if noted.draws else base, apart(value), noted.draws)
+            if not noted.reason:
+                self.cache.keep(_with_draws(base, key) if noted.draws else base, apart(value), noted.draws)
         except (NoDigest, RecursionError) as error:
-            return self._not_kept(where, str(error), outer, lambda: value)
-        if noted.draws:
+            noted.reason = str(error)
+        if noted.reason:
+            self.refuse(where, noted.reason)
+        elif noted.draws:
             self.cache.keep(base, None, True)
+            if outer is not None:
+                outer.draws = True
         return value
 
     def _inputs(self, values: Mapping[str, Any]) -> Iterable[bytes]:
         for name, value in values.items():
             yield name.encode()
             yield self.cache.digests.of(value.values if isinstance(value, Deferred) else value)
-
-    def _not_kept(self, where: str, reason: str, outer: Noted | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        self.cache.refuse(where, reason)
-        if outer is not None:
-            outer.reason = outer.reason or f"{where}: {reason}"
-        return make()
 
     def refuse(self, where: str, reason: str) -> None:
         """Notes that a call is not repeatable, for itself and all that it is part of."""

@@ -12,7 +12,6 @@ import json
 import sys
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -79,8 +78,7 @@ class UnfinishedResults:
 
     def __init__(self, max_bytes: int | None = 2**28) -> None:
         self.bytes = 0
-        self._results: OrderedDict[int, _Result] = OrderedDict()
-        self._by_key: dict[Key, list[_Result]] = {}
+        self._results: list[_Result] = []
         self._lock = threading.Lock()
         self.max_bytes = max_bytes
         self._fingerprints = Fingerprints(ContentDigests(), persistent=False)
@@ -102,7 +100,6 @@ class UnfinishedResults:
         """Forgets all of them."""
         with self._lock:
             self._results.clear()
-            self._by_key.clear()
             self.bytes = 0
 
     def __len__(self) -> int:
@@ -113,7 +110,7 @@ class UnfinishedResults:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnfinishedResults:
         made = UnfinishedResults(self.max_bytes)
-        for result in list(self._results.values()):
+        for result in list(self._results):
             child = result.child if isinstance(result.child, str) else result.child()
             if isinstance(child, str):
                 made.put([copy.deepcopy(result, memo)])
@@ -138,13 +135,12 @@ class UnfinishedResults:
         """
         with self._lock:
             if id(child) not in seen:  # before any call of it, also where nothing is kept of this one
-                seen[id(child)] = self._fingerprint(child) if any(self._is_of(known, child) for known in self._results.values()) else None
-            for known in self._by_key.get(key, ()):
-                if known.surroundings not in (b"", surroundings):
+                seen[id(child)] = self._fingerprint(child) if any(self._is_of(known, child) for known in self._results) else None
+            for index, known in enumerate(self._results):
+                if known.key != key or known.surroundings not in (b"", surroundings):
                     continue
                 if is_same(known.values, dict(values)) and self._is_child(known, child, seen):
-                    self._drop(known)
-                    return known
+                    return self._drop(index)
         return None
 
     def put(self, results: Iterable[_Result]) -> None:
@@ -155,8 +151,7 @@ class UnfinishedResults:
                     if (child := result.child()) is None:  # it was removed meanwhile
                         continue
                     result.fingerprint = result.fingerprint or self._fingerprint(child)
-                self._results[id(result)] = result
-                self._by_key.setdefault(result.key, []).append(result)
+                self._results.append(result)
                 self.bytes += result.size
             self._trim()
 
@@ -166,14 +161,12 @@ class UnfinishedResults:
 
     def _trim(self) -> None:
         while self.max_bytes is not None and self.bytes > self.max_bytes:
-            self._drop(next(iter(self._results.values())))
+            self._drop(0)
 
-    def _drop(self, result: _Result) -> None:
-        del self._results[id(result)]
-        self._by_key[result.key].remove(result)
-        if not self._by_key[result.key]:
-            del self._by_key[result.key]
+    def _drop(self, index: int) -> _Result:
+        result = self._results.pop(index)
         self.bytes -= result.size
+        return result
 
     def _is_child(self, known: _Result, child: Any, seen: dict[int, bytes | None]) -> bool:
         if isinstance(known.child, str):
