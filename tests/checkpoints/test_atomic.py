@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -10,9 +11,11 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,3 +226,54 @@ def test_a_full_disk_is_named_with_what_was_to_be_written(tmp_path: Path) -> Non
         with pytest.raises(OSError, match=r"No space left on device: '.*mine'") as caught:
             write(tmp_path / "mine", fill)
         assert caught.value.filename == str(tmp_path / "mine") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["dir", "archive"])
+def test_weights_that_change_while_they_are_saved_are_saved_as_they_were_at_one_moment(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = chain(Affine(seed=1), Affine(seed=2))
+    written = threading.Event()
+    write, real = files._write_all, hashlib.sha256
+
+    def then_tell(handle: Any, part: memoryview) -> None:
+        write(handle, part)
+        written.set()
+
+    class Trained:
+        """Hashes what was written before, once another thread has changed every weight."""
+
+        def __init__(self, *begun: bytes) -> None:
+            self.inner = real(*begun)
+
+        def update(self, part: Any) -> None:
+            assert written.wait(60)
+            written.clear()
+            with torch.no_grad():
+                for parameter in graph.parameters():
+                    parameter.add_(1.0)
+            self.inner.update(part)
+
+        def hexdigest(self) -> str:
+            return self.inner.hexdigest()
+
+    monkeypatch.setattr(files, "_write_all", then_tell)
+    monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=Trained))
+    path = graph.save_checkpoint(tmp_path / "it", format)
+    monkeypatch.undo()
+    Graph.load_from_checkpoint(path, verify=True)
+
+
+def test_files_that_systems_leave_are_passed_by_and_go_with_what_is_replaced(tmp_path: Path) -> None:
+    graph = chain(Affine(seed=1), Affine(seed=2))
+    path = graph.save(tmp_path / "it")
+    for name in (".DS_Store", "blocks/.DS_Store", "blocks/._n0.safetensors", "Thumbs.db", "blocks/desktop.ini"):
+        (path / name).write_bytes(b"\0")
+    assert_same(Graph.load(path), graph)
+    graph.save(path)
+    assert {entry.name for entry in path.rglob("*") if entry.is_file()} == {
+        "manifest.json", "config.yaml", *(f"{name}.safetensors" for name in graph.nodes)
+    }  # fmt: skip
+    (path / "blocks/mine.bin").write_bytes(b"\0")
+    with pytest.raises(CheckpointError, match=r"mine.bin: is not in the manifest"):
+        Graph.load(path)

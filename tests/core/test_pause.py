@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.blocks_for_tests import Scale, chain
 from tests.core.random_structures import Sketch, dags, loops
 from tests.core.test_precompute_invariants import Told
 from tests.core.test_precompute_invariants import loop as told_loop
@@ -557,3 +558,14 @@ def test_a_saved_run_goes_on_bit_for_bit_wherever_its_values_lie(tmp_path: Path)
                 kept = NodeCache(directory=tmp_path / f"cache{number}")
                 graph.run({"x": x}, outputs=["a.y"], cache=kept)
                 assert torch.equal(graph.run({"x": x}, cache=kept)["y"], want)
+
+
+def test_a_changed_bit_in_a_saved_run_is_found(tmp_path: Path) -> None:
+    graph = chain(Scale(2.0), Scale(3.0))
+    path = graph.run_until({"x": torch.ones(64)}, after="n0").save(tmp_path / "it")
+    whole = path.read_bytes()
+    assert torch.equal(graph.resume(Paused.load(path))["y"], torch.full((64,), 6.0))
+    for at in (len(whole) - 1, len(whole) - 200, 60):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(StorageError, match="damaged"):
+            Paused.load(path)

@@ -156,3 +156,11 @@ def test_a_file_may_choose_a_place_below_the_current_folder(tmp_path, monkeypatc
     world.save_config("world.yaml")
     World.from_yaml("world.yaml").run(seed=1)
     assert (tmp_path / "runs" / "mine" / MARKER).is_file()
+
+
+def test_a_new_folder_in_which_a_system_left_a_file_is_new(tmp_path):
+    (tmp_path / ".DS_Store").write_bytes(b"\0")
+    world = tiny_world()
+    world.set_storage({"state_dir": tmp_path})
+    world.run(num_steps=2, seed=1)
+    assert world.history.steps == [1] and (tmp_path / ".DS_Store").is_file()

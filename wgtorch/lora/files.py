@@ -13,6 +13,7 @@ from wgtorch.core.checkpoint.load import stored_adapters
 from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import CheckpointError, StructureError, suggest
+from wgtorch.core.system_files import is_of_system
 from wgtorch.core.tree import is_level
 from wgtorch.lora.active_adapters import changing
 from wgtorch.lora.adapted_module import misfits, set_tensors
@@ -164,16 +165,20 @@ def _save_file(holders: list[Place], path: Path, name: str, format: str) -> Path
     if path.suffix == ".safetensors":
         return write_file(path, lambda fresh: write(fresh, parts, chosen, names))
     file = called or f"{name}.safetensors"
-    if path.is_dir() and (other := sorted(entry.name for entry in path.iterdir() if entry.suffix != ".safetensors")):
+    if path.is_dir() and (other := sorted(entry.name for entry in path.iterdir() if not _is_file_of_adapters(entry))):
         raise CheckpointError(f"{path}: holds {other[0]!r}, which is no adapter and which saving would remove; choose another folder")
     return write_folder(path, lambda fresh: write(fresh / file, parts, chosen, names))
+
+
+def _is_file_of_adapters(entry: Path) -> bool:
+    return entry.suffix == ".safetensors" or is_of_system(entry.name)
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
-        if entry.name not in _FILES and not (entry / ADAPTER_CONFIG).is_file():
+        if entry.name not in _FILES and not is_of_system(entry.name) and not (entry / ADAPTER_CONFIG).is_file():
             raise CheckpointError(
                 f"{folder}: holds {entry.name!r}, which is no adapter and which saving would remove; choose another folder"
             )

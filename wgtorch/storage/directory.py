@@ -25,6 +25,7 @@ from typing import Any
 
 from wgtorch.core.checkpoint.atomic import sync, write_folder
 from wgtorch.core.errors import StorageError
+from wgtorch.core.system_files import is_of_system
 from wgtorch.storage.base import Life
 from wgtorch.storage.commit import Commit
 from wgtorch.storage.local_segment import LocalSegment, link, named, rewrite
@@ -111,7 +112,8 @@ class DirectoryStorage(SegmentLog):
         if self._read_marker() is not None:
             return
         self._check_there()
-        held = sorted(entry.name for entry in self.folder.iterdir() if entry.name not in (MARKER, ".lock")) if self.folder.is_dir() else []
+        entries = self.folder.iterdir() if self.folder.is_dir() else ()
+        held = sorted(entry.name for entry in entries if entry.name not in (MARKER, ".lock") and not is_of_system(entry.name))
         if held:
             raise StorageError(
                 f"{self.folder}: holds {held[:5]}, which no world wrote, and no {MARKER}. A storage needs a folder of its own: "

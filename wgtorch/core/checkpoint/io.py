@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, Protocol
 from wgtorch.core.checkpoint.atomic import recovered
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.limits import check_limit
+from wgtorch.core.system_files import is_of_system
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 32 << 20
@@ -198,6 +199,8 @@ class FolderSource:
         for folder, _, files in os.walk(self._root):
             inside = folder[len(str(self._root)) + 1 :].replace(os.sep, "/")
             for name in files:
+                if is_of_system(name):
+                    continue
                 found.add(f"{inside}/{name}" if inside else name)
                 if len(found) > MAX_MEMBERS:
                     check_limit(len(found), MAX_MEMBERS, "holds {} files", str(self.path), CheckpointError)

@@ -24,6 +24,7 @@ from wgtorch.core.config.resolve import resolve_environment
 from wgtorch.core.errors import CheckpointError, suggest
 from wgtorch.core.json_text import read_json
 from wgtorch.core.limits import check_limit
+from wgtorch.core.system_files import is_of_system
 
 PACKAGED = Path(__file__).parents[2] / "weights"
 _PREFIX = "wgtorch:"
@@ -294,7 +295,7 @@ def _files_in(folder: Path, ref: str) -> list[Path]:
             return [folder / name]
         if (folder / f"{name}.index.json").is_file():
             return _sharded(folder / f"{name}.index.json", ref)
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted(file for file in folder.glob("*.safetensors") if not is_of_system(file.name))
     if len(found) == 1:
         return found
     if (folder / MANIFEST).is_file():

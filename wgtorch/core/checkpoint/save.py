@@ -47,6 +47,7 @@ from wgtorch.core.errors import CheckpointError, ConfigError, RebuiltOtherwiseWa
 from wgtorch.core.pool import building
 from wgtorch.core.registry import LevelRegistry
 from wgtorch.core.signature import takes_argument
+from wgtorch.core.system_files import is_of_system
 from wgtorch.core.tree import UniqueBlock, unique_blocks
 
 LARGE_CONFIG = 64 << 10
@@ -55,6 +56,8 @@ DEEPEST_YAML = 64
 """A config that nests deeper is written as JSON: PyYAML recurses."""
 SHARD = 4 << 30
 """Bytes of weights in one file."""
+COPIED = 8 << 20
+"""Bytes of a tensor that are copied at once to be written."""
 MAX_TENSORS = 10_000
 """Tensors that are written into one file; its header stays far below ``MAX_HEADER_VALUES``."""
 _LONGEST = 120  # characters of a file's name; the longest that file systems take is 255
@@ -204,7 +207,7 @@ def _check_target(path: Path, format: str) -> None:
     if format == "dir" and path.exists():
         if not path.is_dir():
             raise CheckpointError(f"{path}: is a file; give the name of a folder, or format='archive'")
-        held = {entry.name for entry in path.iterdir()}
+        held = {entry.name for entry in path.iterdir() if not is_of_system(entry.name)}
         if held and MANIFEST not in held:
             raise CheckpointError(f"{path}: is a folder that holds {sorted(held)[:5]} and no checkpoint; choose a new or empty one")
         foreign = sorted(held - _OURS)
@@ -292,8 +295,10 @@ def _put_tensors(sink: Sink, name: str, tensors: Mapping[str, Tensor], metadata:
 def _chunks(header: bytes, order: list[Tensor], pieces: Pieces) -> Iterator[Any]:
     yield header
     for tensor in bytes_of(order):
-        pieces.add(tensor)
-        yield tensor
+        for start in range(0, len(tensor), COPIED):
+            part = bytes(tensor[start : start + COPIED])  # what is hashed is what is written, also while another thread trains
+            pieces.add(part, start, len(tensor))
+            yield part
 
 
 def _put(sink: Sink, name: str, chunks: Iterable[Any], size: int) -> StoredFile:

@@ -297,10 +297,10 @@ class Pieces:
     def __init__(self, header: bytes) -> None:
         self._hash = hashlib.sha256(header)
 
-    def add(self, tensor: Any) -> None:
-        """Takes the middle of a tensor's bytes (a memoryview of bytes)."""
-        first, last = _middle(len(tensor))
-        self.take(tensor[first:last])
+    def add(self, part: bytes, start: int, length: int) -> None:
+        """Takes what is of the middle of a tensor's ``length`` bytes in a part of them that begins at ``start``; parts come in order."""
+        first, last = _middle(length)
+        self.take(part[max(first - start, 0) : max(last - start, 0)])
 
     def take(self, piece: Any) -> None:
         """Takes the bytes of a piece."""

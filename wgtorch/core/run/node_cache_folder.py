@@ -16,6 +16,7 @@ from wgtorch.core.encoding import decode, encode, laid_out, layout_of
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import read_json
 from wgtorch.core.run.content_digest import bytes_of
+from wgtorch.core.system_files import is_of_system
 
 _SUFFIX = ".result"
 _EVERY = 32  # writes between looks at how large the folder has become
@@ -37,7 +38,7 @@ class CacheFolder:
         self.max_bytes = max_bytes
         self._writes = 0
         self.path.mkdir(parents=True, exist_ok=True)
-        if any(entry.suffix not in (_SUFFIX, ".json", ".new") for entry in self.path.iterdir()):
+        if any(entry.suffix not in (_SUFFIX, ".json", ".new") and not is_of_system(entry.name) for entry in self.path.iterdir()):
             raise StorageError(f"{self.path}: holds other files than a cache's; choose a folder of its own")
 
     def read(self, key: str) -> tuple[Any, bool] | None:
@@ -50,7 +51,7 @@ class CacheFolder:
                 about = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             entry = read_json(about["entry"].encode(), str(file), StorageError)
-            if about["digest"] != _digest(about["entry"], tensors):
+            if about["digest"] != digest_of_entry(about["entry"], tensors):
                 raise ValueError("its digest is another")
             os.utime(file)
             placed = {name: laid_out(tensor, entry["laid"][name]) for name, tensor in tensors.items()}
@@ -78,7 +79,7 @@ class CacheFolder:
         try:
             encoded = encode(value, "value", tensors, keep=keep)
             entry = json.dumps({"value": encoded, "draws": draws, "laid": laid})
-            content = save(tensors, {"entry": entry, "digest": _digest(entry, tensors)})
+            content = save(tensors, {"entry": entry, "digest": digest_of_entry(entry, tensors)})
         except (StorageError, ValueError, TypeError, KeyError, RuntimeError):
             return False
         if self.max_bytes is not None and len(content) > self.max_bytes:
@@ -117,7 +118,8 @@ class CacheFolder:
             total -= size
 
 
-def _digest(entry: str, tensors: dict[str, Tensor]) -> str:
+def digest_of_entry(entry: str, tensors: dict[str, Tensor]) -> str:
+    """What a file of tensors and JSON holds, as one hash, by which damage is found."""
     hashed = hashlib.blake2b(entry.encode("utf-8", "surrogatepass"), digest_size=16)
     for name in sorted(tensors):
         hashed.update(name.encode())

@@ -16,6 +16,7 @@ from wgtorch.core.encoding import check_tensor, decode, encode, laid_out, layout
 from wgtorch.core.errors import PortError, PortTypeError, StorageError, UnknownNameError, suggest
 from wgtorch.core.json_text import read_json
 from wgtorch.core.kinds import describe
+from wgtorch.core.run.node_cache_folder import digest_of_entry
 from wgtorch.core.run.pause import Frame, PauseRequest, Stopped
 
 FORMAT_VERSION = "1.0"
@@ -146,7 +147,8 @@ class Paused:
             "frames": [_frame_as_plain(frame, plain) for frame in self.frames],
         }
         text = json.dumps({**entry, "laid": laid})
-        return write_file(path, lambda file: save_file(tensors, file, {"paused": text}))
+        about = {"paused": text, "digest": digest_of_entry(text, tensors)}
+        return write_file(path, lambda file: save_file(tensors, file, about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Paused:
@@ -159,8 +161,12 @@ class Paused:
 
         try:
             with safe_open(path, framework="pt") as file:
-                entry = read_json((file.metadata() or {})["paused"].encode(), str(path), StorageError)
-                tensors = {name: laid_out(file.get_tensor(name), entry["laid"].get(name)) for name in file.keys()}  # noqa: SIM118
+                about = file.metadata() or {}
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            entry = read_json(about["paused"].encode(), str(path), StorageError)
+            if "digest" in about and about["digest"] != digest_of_entry(about["paused"], stored):
+                raise StorageError(f"{path}: damaged: its content is not what was written")
+            tensors = {name: laid_out(tensor, entry["laid"].get(name)) for name, tensor in stored.items()}
             if entry["format_version"] != FORMAT_VERSION:
                 raise StorageError(f"{path}: format_version {entry['format_version']!r}; this version reads {FORMAT_VERSION!r}")
             key = tuple(entry["key"]) if isinstance(entry["key"], list) else entry["key"]

@@ -19,6 +19,7 @@ from wgtorch.core.checkpoint.refs import read_file
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.json_text import read_json
+from wgtorch.core.system_files import is_of_system
 from wgtorch.lora.adapted_module import base_state
 from wgtorch.lora.formats.foreign_layer_names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
 from wgtorch.lora.formats.layer_tensors import layer_tensors
@@ -252,7 +253,7 @@ def read_adapters(path: Path, loaders: Sequence[str] = ()) -> list[Stored | Fore
         return [_from_peft(folder, folder.name) for folder in below]
     file = path
     if path.is_dir():
-        found = sorted(path.glob("*.safetensors"))
+        found = sorted(entry for entry in path.glob("*.safetensors") if not is_of_system(entry.name))
         file = path / DIFFUSERS_WEIGHTS if path / DIFFUSERS_WEIGHTS in found else found[0] if len(found) == 1 else path
     if not file.is_file() or file.suffix.lower() != ".safetensors":
         raise CheckpointError(
