@@ -154,7 +154,6 @@ WAYS: dict[str, Callable[[Graph, Any], Any]] = {
     "add_child": lambda graph, child: graph.add_child(child, "me"),
     "replace_node": lambda graph, child: graph.replace_node("s", child),
     "replace_child": lambda graph, child: graph.replace_child("s", child),
-    "put_child": lambda graph, child: graph.put_child("s", child),
 }
 
 

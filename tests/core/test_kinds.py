@@ -24,32 +24,32 @@ def test_the_kinds_of_the_specification_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotation", "kind", "optional"),
+    ("annotation", "kind"),
     [
-        (Tensor, "tensor", False),
-        (Tensor | None, "tensor", True),
-        (Optional[str], "text", True),  # noqa: UP045
-        (str | list[str], "text", False),
-        (int, "number", False),
-        (float, "number", False),
-        (dict[str, int], "dict", False),
-        (list[Tensor], "list", False),
-        (tuple[int, ...], "list", False),
-        (Sequence[int], "list", False),
-        (bytes, "any", False),
-        (bytearray | None, "any", True),
-        (range, "any", False),
-        (deque[int], "any", False),
-        (Annotated[Tensor, "image"], "image", False),
-        (Annotated[Tensor | None, "latent"], "latent", True),
-        ("embedding", "embedding", False),
-        (Tensor | str, "any", False),
-        (Any, "any", False),
-        (object, "any", False),
+        (Tensor, "tensor"),
+        (Tensor | None, "tensor"),
+        (Optional[str], "text"),  # noqa: UP045
+        (str | list[str], "text"),
+        (int, "number"),
+        (float, "number"),
+        (dict[str, int], "dict"),
+        (list[Tensor], "list"),
+        (tuple[int, ...], "list"),
+        (Sequence[int], "list"),
+        (bytes, "any"),
+        (bytearray | None, "any"),
+        (range, "any"),
+        (deque[int], "any"),
+        (Annotated[Tensor, "image"], "image"),
+        (Annotated[Tensor | None, "latent"], "latent"),
+        ("embedding", "embedding"),
+        (Tensor | str, "any"),
+        (Any, "any"),
+        (object, "any"),
     ],
 )
-def test_annotations(annotation: Any, kind: str, optional: bool) -> None:
-    assert kind_of_annotation(annotation) == (kind, optional)
+def test_annotations(annotation: Any, kind: str) -> None:
+    assert kind_of_annotation(annotation) == kind
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def schema_of(name: str) -> dict[str, Any]:
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": f"config of {name}",
-            **block_schema(BlockRegistry.get(name)),
+            **block_schema(BlockRegistry.get(name)),  # type: ignore[arg-type]
         }
     schema = level_schema(name)
     return {**schema, "$defs": {**schema["$defs"], "graph_node": _node_with_types(schema["$defs"]["graph_node"])}}
@@ -59,7 +59,7 @@ def _node_with_types(node: dict[str, Any]) -> dict[str, Any]:
     per_type = [
         {
             "if": {"properties": {"block_type": {"const": name}}, "required": ["block_type"]},
-            "then": {"properties": {"config": _or_interpolated(block_schema(block_class))}},
+            "then": {"properties": {"config": _or_interpolated(block_schema(block_class))}},  # type: ignore[arg-type]
         }
         for name, block_class in classes.items()
     ]

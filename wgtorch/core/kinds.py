@@ -6,7 +6,6 @@ kinds may feed it. ``any`` matches everything; ``tensor`` is the general form of
 
 from __future__ import annotations
 
-import inspect
 import numbers
 import os
 import types
@@ -21,10 +20,6 @@ from torch import Tensor
 
 from wgtorch.core.errors import PortTypeError, UnknownNameError, suggest
 from wgtorch.core.pictures import rgb_of, unit_range, unit_sound, upright
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Kind:
     name: str
     accepts: Callable[[Any], bool]
     expects: str
-    normalise: Callable[[Any], Any] = _same
+    normalise: Callable[[Any], Any] = lambda value: value
     is_tensor: bool = False
 
 
@@ -115,31 +110,23 @@ def _brief(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def kind_of_annotation(annotation: Any) -> tuple[str, bool]:
-    """The kind a type annotation stands for, and whether it admits None.
+def kind_of_annotation(annotation: Any) -> str:
+    """The kind a type annotation stands for, whether or not it admits None.
 
     Example:
         >>> kind_of_annotation(torch.Tensor | None)
-        ('tensor', True)
+        'tensor'
     """
-    if annotation is inspect.Parameter.empty or annotation is Any:
-        return "any", False
     if isinstance(annotation, str):
-        if annotation in _KINDS:
-            return annotation, False
-        return "any", False
+        return annotation if annotation in _KINDS else "any"
     origin = typing.get_origin(annotation)
     if origin in (Union, types.UnionType):
-        members = [member for member in typing.get_args(annotation) if member is not type(None)]
-        found = {kind_of_annotation(member)[0] for member in members}
-        optional = len(members) < len(typing.get_args(annotation))
-        if len(found) > 1 and found <= {"text", "list"}:
-            found = {"text"}
-        return (found.pop() if len(found) == 1 else "any"), optional
+        found = {kind_of_annotation(member) for member in typing.get_args(annotation) if member is not type(None)}
+        return found.pop() if len(found) == 1 else "text" if found == {"text", "list"} else "any"
     if origin is typing.Annotated:
         base, *notes = typing.get_args(annotation)
         named = [note for note in notes if isinstance(note, str) and note in _KINDS]
-        return (named[0], kind_of_annotation(base)[1]) if named else kind_of_annotation(base)
+        return named[0] if named else kind_of_annotation(base)
     plain = origin or annotation
     if isinstance(plain, type):
         for base, name in (
@@ -151,10 +138,10 @@ def kind_of_annotation(annotation: Any) -> tuple[str, bool]:
             (tuple, "list"),
         ):
             if issubclass(plain, base):
-                return name, False
+                return name
         if issubclass(plain, Sequence) and issubclass(list, plain):  # Sequence itself; bytes, ranges and deques are no lists
-            return "list", False
-    return "any", False
+            return "list"
+    return "any"
 
 
 def _is_text(value: Any) -> bool:
@@ -198,25 +185,19 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_floating_point()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (numbers.Number, Tensor))
-
-
 for _kind in (
     Kind("any", lambda value: True, "anything"),
     Kind("tensor", _is_tensor, "a torch.Tensor", is_tensor=True),
     Kind("text", _is_text, "a str or a list of str"),
-    Kind("tokens", _is_ids, "an integer Tensor of token ids [B, L]", is_tensor=True),
+    Kind(
+        "tokens", lambda value: _is_tensor(value) and not value.is_floating_point(), "an integer Tensor of token ids [B, L]", is_tensor=True
+    ),
     Kind("image", _is_image, "a float Tensor [3, H, W] or [B, 3, H, W] in [0, 1], a PIL image or a path to one", image_to_tensor, True),
     Kind("video", _is_tensor, "a float Tensor [B, T, 3, H, W] in [0, 1]", unit_range, True),
     Kind("audio", _is_tensor, "a float Tensor [B, C, samples] in [-1, 1]", unit_sound, True),
     Kind("latent", _is_tensor, "a Tensor of latents [B, C, ...]", is_tensor=True),
     Kind("embedding", _is_tensor, "a float Tensor of embeddings [B, ..., D]", is_tensor=True),
-    Kind("number", _is_number, "a number or a Tensor of numbers"),
+    Kind("number", lambda value: isinstance(value, (numbers.Number, Tensor)), "a number or a Tensor of numbers"),
     Kind("dict", lambda value: isinstance(value, Mapping), "a mapping"),
     Kind("list", lambda value: isinstance(value, (list, tuple)), "a list"),
 ):

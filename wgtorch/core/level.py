@@ -113,7 +113,7 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
         return node_id
 
     def replace_child(self, node_id: str, child: Any) -> Block:
-        """Puts another child at a node and returns the one that stood there."""
+        """Puts another child at a node, as one with the same ports, and returns the one that stood there; edges stay."""
         self._require_node(node_id)
         child = self._as_child(child)
         before = self.nodes[node_id]
@@ -183,11 +183,6 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
                 raise UnknownNameError(f"{path!r}: {found.block_id} is a block and has no nodes, so no {part!r}")
             found = found.nodes[part]
         return found
-
-    def put_child(self, node_id: str, child: Block) -> None:
-        """Puts an instance with the same ports in a child's place; edges and plans stay."""
-        self._set_child(node_id, child)
-        self._changed()
 
     def _as_child(self, child: Any) -> Block:
         if isinstance(child, self.child_class):

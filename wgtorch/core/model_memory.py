@@ -102,7 +102,7 @@ class ModelMemory:
     def bytes(self) -> int:
         """Bytes that are in now."""
         with self._free:
-            return self.store.size_in(_unique(tensor for module in list(self._managed) for tensor in self._own(module)))
+            return self.store.size_in({id(tensor): tensor for module in list(self._managed) for tensor in self._own(module)}.values())
 
     def enter(self, module: nn.Module) -> None:
         """A call of a module begins: brings it in, and waits for memory where others use it.
@@ -259,7 +259,9 @@ class Guard:
             return None
         assert self.memory is not None
         device = self.memory.store.device
-        return None if device.type == "cpu" else tree_map(partial(_moved, device), (args, kwargs))
+        if device.type == "cpu":
+            return None
+        return tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, (args, kwargs))
 
     def enter(self, module: nn.Module) -> bool:
         """Brings the module in; False where there is nothing to do."""
@@ -332,10 +334,6 @@ async def _until_done(coroutine: Any, release: Callable[[], None]) -> Any:
         release()
 
 
-def _moved(device: torch.device, value: Any) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
 def _tensors_of(module: nn.Module, managed: Collection[nn.Module]) -> Iterator[Tensor]:
     """Parameters and buffers of a module, each once, without those of modules inside that are managed themselves."""
     todo, seen = [module], {id(module)}
@@ -350,10 +348,6 @@ def _tensors_of(module: nn.Module, managed: Collection[nn.Module]) -> Iterator[T
             if child is not None and id(child) not in seen and child not in managed:
                 seen.add(id(child))
                 todo.append(child)
-
-
-def _unique(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _name(module: Any) -> str:

@@ -77,7 +77,7 @@ class Registry(Generic[T]):
             known = self._entries.get(name)
             if name in self._provided() and not _origin(entry).startswith("wgtorch."):
                 raise StructureError(f"{self.what} {name!r} is wgtorch's own; choose another name for {_origin(entry)}")
-            if known is not None and known is not entry and not _same_definition(known, entry):
+            if known is not None and _origin(known) != _origin(entry):  # a cell that is run again defines the same
                 raise StructureError(
                     f"{self.what} {name!r} is already registered by {_origin(known)}; choose another name for {_origin(entry)}"
                 )
@@ -218,8 +218,3 @@ def _origin(entry: object) -> str:
 
 def _package(point: EntryPoint) -> str:
     return getattr(getattr(point, "dist", None), "name", None) or ""
-
-
-def _same_definition(first: object, second: object) -> bool:
-    """True when a notebook cell or a reloaded module defines the same thing again."""
-    return _origin(first) == _origin(second)

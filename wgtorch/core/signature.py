@@ -69,7 +69,7 @@ def spell_out_inherited(owner: type) -> None:
     if typing.get_origin(passed_on) is not typing.Unpack:
         return
     (taken,) = typing.get_args(passed_on)
-    hints = {name: _without_required(hint) for name, hint in typing.get_type_hints(taken, include_extras=True).items()}
+    hints = typing.get_type_hints(taken)
     above = inspect.signature(super(owner, owner).__init__).parameters  # type: ignore[arg-type, misc]
     if unknown := [name for name in hints if name not in above]:
         raise TypeError(f"{owner.__name__}.__init__: {taken.__name__} has {unknown[0]!r}, which the class above does not take")
@@ -99,10 +99,6 @@ def check_passed_on(owner: type, given: Mapping[str, Any]) -> None:
         raise TypeError(f"{owner.__name__}.__init__() got an unexpected keyword argument {unknown[0]!r}; {suggest(unknown[0], known)}")
 
 
-def _without_required(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if typing.get_origin(hint) in (typing.Required, typing.NotRequired) else hint
-
-
 def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) -> Spec:
     """Input ports of ``forward``: those of its signature in order, then declared ones that it takes through ``**kwargs``.
 
@@ -127,8 +123,7 @@ def input_spec_of(function: Callable[..., Any], declared: Mapping[str, Port]) ->
             is_optional = has_default or port.default is not MISSING
             spec[parameter.name] = port if port.optional == is_optional else replace(port, optional=is_optional)
         else:
-            kind, _ = kind_of_annotation(parameter.annotation)
-            spec[parameter.name] = Port(parameter.name, dtype=kind, optional=has_default)
+            spec[parameter.name] = Port(parameter.name, dtype=kind_of_annotation(parameter.annotation), optional=has_default)
     for name, port in declared.items():
         if name not in spec:
             if not open_ended:
@@ -147,7 +142,7 @@ def output_spec_of(function: Callable[..., Any]) -> Spec:
         return {}
     if annotation in (inspect.Parameter.empty, None, type(None)):
         return {}
-    kind, _ = kind_of_annotation(annotation)
+    kind = kind_of_annotation(annotation)
     return {} if kind == "dict" else {"output": Port("output", "out", kind)}
 
 

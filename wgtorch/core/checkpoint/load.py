@@ -251,7 +251,7 @@ def _finalize(part: UniqueBlock, weights: _Weights, pool: Pool | None, source: S
             adapter_hook.hook.attach(block, name, config, tensors, str(source.path))
     for level, node_id in part.holders:
         if block is not part.block:
-            level.put_child(node_id, block)
+            level.replace_child(node_id, block)
 
 
 def _fill(block: Any, weights: _Weights, source: Source, device: torch.device | str | None) -> None:

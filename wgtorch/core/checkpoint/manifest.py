@@ -119,17 +119,10 @@ class Manifest:
         return list(found.values())
 
 
-def _from_1_0(content: dict[str, Any]) -> dict[str, Any]:
-    """1.1 added ``pieces`` to files, which older ones go without."""
-    return {**content, "format_version": "1.1"}
-
-
-def _from_1_1(content: dict[str, Any]) -> dict[str, Any]:
-    """1.2 added ``ties``, which older ones lost."""
-    return {**content, "format_version": "1.2"}
-
-
-MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"1.0": _from_1_0, "1.1": _from_1_1}
+MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "1.0": lambda content: {**content, "format_version": "1.1"},  # which added ``pieces`` to files
+    "1.1": lambda content: {**content, "format_version": "1.2"},  # which added ``ties``
+}
 """For each older format version, what makes its manifest one of a newer version."""
 
 

@@ -205,7 +205,7 @@ def resolve_environment(config: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ConfigError: the variable is not set, a file may not read it, or the interpolation is of another sort.
     """
-    if not _mentions(config, "${"):
+    if not any(isinstance(item, str) and "${" in item for _, held in holders(config) for item in _items(held)):
         return config
     return {str(key): _interpolated(value, f"{where}: {key}") for key, value in config.items()}
 
@@ -267,7 +267,3 @@ def refuse_refs(config: Any, where: str) -> None:
             raise ConfigError(
                 f"{path_text(path, where)}: names another file, {held['ref'][:80]!r}; the config of a checkpoint holds everything itself"
             )
-
-
-def _mentions(config: Any, mark: str) -> bool:
-    return any(isinstance(item, str) and mark in item for _, held in holders(config) for item in _items(held))

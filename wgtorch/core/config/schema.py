@@ -136,13 +136,9 @@ def _is_level(cls: type[Any]) -> bool:
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def block_schema(block_class: type) -> dict[str, Any]:
     """The JSON Schema of a block's config, from the types of its constructor's arguments."""
-    return _block_schema(block_class)
-
-
-@functools.cache
-def _block_schema(block_class: type) -> dict[str, Any]:
     init: Callable[..., Any] = block_class.__init__  # type: ignore[misc]
     schema = arguments_schema(init, list(inspect.signature(init).parameters.values())[1:])
     # Any block's weights may come from a file that its config refers to.
@@ -284,13 +280,9 @@ def _block_findings(entry: Mapping[str, Any], where: str, class_of: Callable[[st
     except KeyError as error:
         return [Finding(f"{where}.block_type", str(error))]
     config = entry.get("config") or {}
-    if not isinstance(config, Mapping) or _holds_interpolation(config):
+    if not isinstance(config, Mapping) or "${" in str(config):
         return []
     return _schema_findings(config, block_schema(block_class), f"{where}.config")
-
-
-def _holds_interpolation(config: Mapping[str, Any]) -> bool:
-    return "${" in str(config)
 
 
 def _schema_findings(value: Any, schema: dict[str, Any], where: str) -> list[Finding]:

@@ -218,17 +218,14 @@ class _Builder:
         if "block_type" in entry:
             return BlockRegistry.build(entry)
         if "endpoint_url" in entry or "endpoint_url" in nested:
-            return remote_from(_endpoint_of(entry if "endpoint_url" in entry else nested), cls.child_class)
+            source = entry if "endpoint_url" in entry else nested
+            return remote_from({name: source[name] for name in ("endpoint_url", "endpoint") if name in source}, cls.child_class)
         if "template" in entry:
             level = cls.child_class if is_level(cls.child_class) else cls
             return build_template(level.level, entry["template"], entry.get("params", {}))
         if "kind" not in nested:
             raise ConfigError(f"node {entry['node_id']!r}: has neither block_type, template, share, endpoint_url nor the config of a level")
         return self.level(LevelRegistry.get(nested["kind"]), nested)
-
-
-def _endpoint_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: entry[name] for name in ("endpoint_url", "endpoint") if name in entry}
 
 
 def _check_kind(tree: Mapping[str, Any], cls: type[Any]) -> None:

@@ -48,12 +48,8 @@ def make_plan(
         errors = source_findings(wiring) + cycle_findings(wiring)
     if errors:
         raise ValidationError(structure.name, errors)
-    plan = Builder(wiring, wanted, fed, plan_of or _make_the_call).build()
+    plan = Builder(wiring, wanted, fed, plan_of or (lambda node_id: None)).build()
     return replace(plan, unread=frozenset(entry.name for entry in structure.inputs) - {name for name, _, _ in plan.inputs})
-
-
-def _make_the_call(node_id: str) -> Plan | None:
-    return None
 
 
 def _in_order(structure: Structure) -> Structure:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from wgtorch.core.errors import Finding
 from wgtorch.core.plan.routes import BehindRoutes
 from wgtorch.core.plan.wiring import Wiring, closure, upstream, wire
-from wgtorch.core.structure import InputShape, NodeShape, Structure
+from wgtorch.core.structure import Edge, InputShape, NodeShape, Structure
 
 
 def validate_structure(structure: Structure) -> tuple[list[Finding], list[Finding]]:
@@ -110,31 +112,26 @@ def cycle_findings(wiring: Wiring) -> list[Finding]:
             if wiring.is_loop(index)
         ]
     findings = []
+
+    def ports_in(members: list[str], *, but: Collection[Edge] = ()) -> dict[str, None]:
+        inner = [edge for edge in structure.edges if edge.source_node in members and edge.target_node in members and edge not in but]
+        return dict.fromkeys(f"{edge.target_node}.{edge.target_port}" for edge in inner)
+
     for members in wiring.stuck:
-        ports = [
-            f"{edge.target_node}.{edge.target_port}"
-            for edge in structure.edges
-            if edge.source_node in members and edge.target_node in members
-        ]
         findings.append(
             Finding(
                 f"{structure.name}/{members[0]}",
                 f"the loop through {', '.join(members)} has no starting value",
-                f"a start for one of {', '.join(dict.fromkeys(ports))}",
+                f"a start for one of {', '.join(ports_in(members))}",
                 "Expose that input, add an edge from outside the loop, or give the node a default for it.",
             )
         )
     for members in wiring.unordered:
-        ports = [
-            f"{edge.target_node}.{edge.target_port}"
-            for edge in structure.edges
-            if edge.source_node in members and edge.target_node in members and edge not in wiring.feedback
-        ]
         findings.append(
             Finding(
                 f"{structure.name}/{members[0]}",
                 f"nothing says which node of the loop through {', '.join(members)} is first: each can do without what the other sends",
-                f"a start for exactly one of {', '.join(sorted(dict.fromkeys(ports)))}",
+                f"a start for exactly one of {', '.join(sorted(ports_in(members, but=wiring.feedback)))}",
                 "Give the node that is to be first a start there: expose that input, add an edge from outside the loop, or fill it "
                 "(inputs={port: value}).",
             )

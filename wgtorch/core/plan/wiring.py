@@ -118,47 +118,32 @@ def upstream(structure: Structure, targets: Iterable[str], stop: Iterable[tuple[
 
 def strong_components(nodes: Iterable[str], edges: Iterable[Edge]) -> list[list[str]]:
     """Strongly connected components, members in the order of ``nodes`` (Tarjan 1972, without recursion)."""
-    nodes = list(nodes)
     rank = {node: index for index, node in enumerate(nodes)}
-    after: dict[str, list[str]] = {node: [] for node in nodes}
+    after: dict[str, list[str]] = {node: [] for node in rank}
     for edge in edges:
         after[edge.source_node].append(edge.target_node)
     index: dict[str, int] = {}
-    low: dict[str, int] = {}
+    low: dict[str, int] = {}  # of nodes whose component is not found yet
     stack: list[str] = []
-    on_stack: set[str] = set()
     found: list[list[str]] = []
-    for root in nodes:
-        if root in index:
+    work = list(reversed(rank))
+    while work:
+        node = work[-1]
+        if node not in index:
+            index[node] = low[node] = len(index)
+            stack.append(node)
+            work += [target for target in after[node] if target not in index]
             continue
-        work = [(root, iter(after[root]))]
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        on_stack.add(root)
-        while work:
-            node, rest = work[-1]
-            for target in rest:
-                if target not in index:
-                    index[target] = low[target] = len(index)
-                    stack.append(target)
-                    on_stack.add(target)
-                    work.append((target, iter(after[target])))
-                    break
-                if target in on_stack:
-                    low[node] = min(low[node], index[target])
-            else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == index[node]:
-                    members = []
-                    while True:
-                        member = stack.pop()
-                        on_stack.discard(member)
-                        members.append(member)
-                        if member == node:
-                            break
-                    found.append(sorted(members, key=rank.__getitem__))
+        work.pop()
+        if node in low:  # else another way has led to it
+            low[node] = min([low[node], *[low[target] for target in after[node] if target in low]])
+            if low[node] == index[node]:
+                members = [stack.pop()]
+                while members[-1] != node:
+                    members.append(stack.pop())
+                for member in members:
+                    del low[member]
+                found.append(sorted(members, key=rank.__getitem__))
     return found
 
 

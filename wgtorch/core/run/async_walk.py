@@ -108,7 +108,7 @@ class Flying:
         active = None if run is None else ActiveCall(run, call)
         future = background.start(in_this_context(partial(call_node, self.composite, call, slots, run), active))
         self.calls[number] = (future, time.monotonic())
-        future.add_done_callback(partial(_has_landed, self.landed, number))
+        future.add_done_callback(lambda _: self.landed.put(number))
 
     def may_stay(self, call: Call | None) -> bool:
         """True for an async call that may be made in this thread, where there is nothing else to do: no limit of time ends it early."""
@@ -173,7 +173,3 @@ class Flying:
         call = self.units[number].call
         assert call is not None
         return call.node
-
-
-def _has_landed(landed: queue.SimpleQueue[int], number: int, future: Future[Any]) -> None:
-    landed.put(number)

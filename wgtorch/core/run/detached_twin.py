@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from wgtorch.core.checkpoint.shared_tensors import place_in_memory
 from wgtorch.core.model_memory import GUARD, in_use
 
 _twins: weakref.WeakKeyDictionary[nn.Module, DetachedTwin] = weakref.WeakKeyDictionary()
@@ -119,13 +120,15 @@ class DetachedTwin:
     def _view(self, weight: nn.Parameter) -> nn.Parameter:
         # A view keeps the memory from being used anew; a weak reference to the weight is what torch.utils.swap_tensors would refuse.
         view = self.views.get(id(weight))
-        return view if view is not None and _same_memory(view, weight) else nn.Parameter(weight.detach(), requires_grad=False)
+        if view is not None and place_in_memory(view) == place_in_memory(weight):
+            return view
+        return nn.Parameter(weight.detach(), requires_grad=False)
 
     def _rewired(self, value: Any, depth: int) -> Any:
         """The value, with modules and methods of the original tree replaced by their twins; itself where it has none."""
         if isinstance(value, nn.Parameter):
             known = self.views.get(id(value))
-            return known if known is not None and _same_memory(known, value) else value
+            return known if known is not None and place_in_memory(known) == place_in_memory(value) else value
         if isinstance(value, nn.Module):
             return self.twins.get(id(value), value)
         if isinstance(value, types.MethodType):
@@ -148,15 +151,3 @@ class DetachedTwin:
 
 def _shape(module: nn.Module) -> tuple[int, ...]:
     return tuple(id(part) for part in module.modules())
-
-
-def _same_memory(view: torch.Tensor, weight: torch.Tensor) -> bool:
-    return (
-        view.dtype == weight.dtype
-        and view.device == weight.device
-        and view.shape == weight.shape
-        and view.stride() == weight.stride()
-        and view.data_ptr() == weight.data_ptr()
-        and view.is_conj() == weight.is_conj()
-        and view.is_neg() == weight.is_neg()
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from wgtorch.core.errors import Finding, MissingInputError, WgtorchError
@@ -64,7 +64,7 @@ def dry_run_of(
         fake: call it with fake tensors as well.
         forward: how it is called with values by exposed input, where that is not its own call.
     """
-    report = DryRun(order=(), weight_bytes=_weight_bytes(composite))
+    report = DryRun(order=(), weight_bytes=sum(tensor.nbytes for tensor in (*composite.parameters(), *composite.buffers())))
     try:
         plan = composite.plan_for(run)
     except WgtorchError as error:
@@ -148,10 +148,6 @@ class _Meter:
                 self.alive[storage._cdata] = (weakref.ref(tensor), storage.nbytes())
         self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if ref() is not None}
         self.report.peak_bytes = max(self.report.peak_bytes, sum(size for _, size in self.alive.values()))
-
-
-def _weight_bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _megabytes(count: int) -> str:

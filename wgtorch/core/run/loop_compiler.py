@@ -15,6 +15,8 @@ import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -170,25 +172,13 @@ def _number(value: Any, is_moving: bool) -> Any:
 
 
 def _cut(composite: ExecutorHost, loop: Loop, walk: Walk, options: Mapping[str, Any]) -> list[Segment | Step]:
-    parts: list[list[Step] | Step] = []
-    for step in loop.body:
-        if _stays_out(composite, step):
-            parts.append(step)
-        elif parts and isinstance(parts[-1], list):
-            parts[-1].append(step)
-        else:
-            parts.append([step])
+    parts = [(stays_out, list(steps)) for stays_out, steps in groupby(loop.body, partial(_stays_out, composite))]
     moving = {carry.slot for carry in loop.carries} | set(loop.writes)
     live = set(loop.writes) - {slot for step in loop.body for slot in step.frees}
     found: list[Segment | Step] = []
-    for index, part in enumerate(parts):
-        if isinstance(part, list):
-            after = {
-                slot for other in parts[index + 1 :] for step in (other if isinstance(other, list) else (other,)) for slot in step.reads
-            }
-            found.append(_segment(composite, part, live | after, moving, walk, options))
-        else:
-            found.append(part)
+    for index, (stays_out, steps) in enumerate(parts):
+        after = {slot for _, others in parts[index + 1 :] for step in others for slot in step.reads}
+        found += steps if stays_out else [_segment(composite, steps, live | after, moving, walk, options)]
     return found
 
 

@@ -137,11 +137,11 @@ def new_run(root: str, **options: Any) -> RunContext:
         return run if pause is None else pause.begin(run)
     inner = outer.child()
     around = inner.options
-    stops = around.cancelled if cancelled is None else cancelled if around.cancelled is None else _either(cancelled, around.cancelled)
+    stops = tuple(filter(None, (cancelled, around.cancelled)))
     inner.options = replace(
         around,
         callbacks=around.callbacks if told is None else told,
-        cancelled=stops,
+        cancelled=(lambda: any(stop() for stop in stops)) if len(stops) > 1 else next(iter(stops), None),
         deadline=min([limit for limit in (deadline, around.deadline) if limit is not None], default=None),
         training=around.training if training is None else training,
         debug=debug or around.debug,
@@ -160,10 +160,6 @@ def new_run(root: str, **options: Any) -> RunContext:
 def options_of(level: Any) -> tuple[str, ...]:
     """Names of what ``run`` of a class of levels takes."""
     return tuple(inspect.signature(level.run).parameters)[1:]
-
-
-def _either(first: Callable[[], bool], second: Callable[[], bool]) -> Callable[[], bool]:
-    return lambda: bool(first() or second())
 
 
 def check_seeds_fit(key: Key | None, values: Mapping[str, Any], where: str) -> None:
