@@ -15,7 +15,7 @@ from wgtorch.cli import world_session
 from wgtorch.cli.main import main
 from wgtorch.cli.run import actions_of
 from wgtorch.cli.target import CommandError
-from wgtorch.core.errors import ApiError
+from wgtorch.integrations.models.errors import ApiError
 from wgtorch.world import World
 
 QUICK = ["--set", "steps=1"]

@@ -16,8 +16,9 @@ from tests.world_blocks import CYCLE, Recorder
 from wgtorch.blocks.scenes.scene import ATTRIBUTES
 from wgtorch.core.block import BlockRegistry
 from wgtorch.core.config.template import build_template
-from wgtorch.core.errors import AnswerFormatError, ApiError, ConfigError
+from wgtorch.core.errors import ConfigError
 from wgtorch.graph import Graph
+from wgtorch.integrations.models.errors import AnswerFormatError, ApiError
 from wgtorch.testing import Reply, ScriptedServer
 from wgtorch.train.gradient_boundaries import what_trains
 from wgtorch.world import World

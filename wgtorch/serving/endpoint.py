@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,7 +63,7 @@ class Endpoint:
         return self
 
     def __reduce__(self) -> tuple:
-        return _again, (self.written, self.to_config())
+        return partial(Endpoint, self.written, **self.to_config()), ()
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
@@ -176,10 +177,6 @@ class Endpoint:
         import urllib3
 
         return (urllib3.exceptions.HTTPError, OSError)
-
-
-def _again(url: str, options: dict[str, Any]) -> Endpoint:
-    return Endpoint(url, **options)
 
 
 def _patience(retries: int, *, lost: int) -> Any:

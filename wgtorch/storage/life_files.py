@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from wgtorch.core.checkpoint.tensors import map_tensors, read_header, write_tensors
+from wgtorch.core.checkpoint.io import mapping
+from wgtorch.core.checkpoint.manifest import map_header
+from wgtorch.core.checkpoint.tensors import map_tensors, write_tensors
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
 from wgtorch.core.limits import check_limit
@@ -58,7 +60,8 @@ def read_life(folder: Path) -> Life:
         entry = expect(_read_json(folder / "life.json"), dict, "the entry", where, StorageError)
         if entry["format_version"] != FORMAT_VERSION:
             raise StorageError(f"{where}: format_version {str(entry['format_version'])[:40]!r}; this version reads {FORMAT_VERSION!r}")
-        tensors = _read_tensors(folder / "life.safetensors")
+        with mapping(False):  # a saved world may be replaced while what was read of it lives
+            tensors = map_tensors(*map_header(file)) if (file := folder / "life.safetensors").is_file() else {}
         state = None
         if entry["schema"] is not None:
             slots = expect(entry["slots"], dict, "slots", "the state", StorageError)
@@ -79,15 +82,4 @@ def _read_json(path: Path) -> Any:
         check_limit(path.stat().st_size, MAX_BYTES, "{} bytes", str(path), StorageError)
         return read_json(path.read_bytes(), str(path), StorageError)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        return {}
-    try:
-        buffer = bytearray(path.read_bytes())
-        header = read_header(buffer, 0, len(buffer), str(path))
-        return map_tensors(buffer, 0, header)  # type: ignore[arg-type]  # any writable buffer will do
-    except (ValueError, OSError) as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error

@@ -86,8 +86,7 @@ def moment(world: WorldRunner, step: int | None, commit: Commit | str | None) ->
     if inside:
         return (done or inside)[-1]
     known = sorted({one.passes - (one.stage == 0) for one in chain if one.life is not None and (one.passes, one.stage) > (0, 0)})
-    stored = " It was stored by an older version, which kept no place in the cycle with it." if step in log.steps() else ""
-    raise StorageError(f"{world.block_id}: no step {step} to go back to; there are {known}.{stored}")
+    raise StorageError(f"{world.block_id}: no step {step} to go back to; there are {known}")
 
 
 def _by_id(log: CommitLog, commit: Commit | str) -> Commit:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.waiting import at_some_pace, wait_until
 from wgtorch import Graph
-from wgtorch.core.errors import AnswerFormatError, ApiAnswerError, ApiContentError, ApiError, ApiTransportError
+from wgtorch.integrations.models.errors import AnswerFormatError, ApiAnswerError, ApiContentError, ApiError, ApiTransportError
 from wgtorch.testing import Reply, ScriptedServer
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

@@ -14,20 +14,13 @@ from PIL import Image
 
 from tests.waiting import wait_until
 from wgtorch import BlockRegistry, Graph
-from wgtorch.core.errors import (
-    AnswerFormatError,
-    ApiContentError,
-    ApiRequestError,
-    ApiTransportError,
-    ConfigError,
-    PortError,
-    UnknownNameError,
-)
+from wgtorch.core.errors import ConfigError, PortError, UnknownNameError
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import UsageMeter, clients, register_provider, set_price
 from wgtorch.integrations.api.media import audio_of
 from wgtorch.integrations.api.prices import price_of
 from wgtorch.integrations.api.providers.openai import OpenAI
+from wgtorch.integrations.models.errors import AnswerFormatError, ApiContentError, ApiRequestError, ApiTransportError
 from wgtorch.integrations.models.llm import LLM
 from wgtorch.storage.media import wav_bytes
 from wgtorch.testing import Reply, ScriptedServer

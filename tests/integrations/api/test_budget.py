@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from wgtorch.core.errors import BudgetError
 from wgtorch.integrations.api import clients, set_price
 from wgtorch.integrations.api.answers import Answer, Question
 from wgtorch.integrations.api.budget import BudgetGuard, Spent
 from wgtorch.integrations.api.terms import Budget
 from wgtorch.integrations.api.token_estimates import TokenEstimates
+from wgtorch.integrations.models.errors import BudgetError
 from wgtorch.integrations.models.requests import Message, TextRequest
 from wgtorch.storage.media import png_bytes
 from wgtorch.testing import Reply

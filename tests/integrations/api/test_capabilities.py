@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from wgtorch.core.errors import ApiAuthenticationError, ApiError, ApiRequestError, ApiTransportError
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import close_clients
 from wgtorch.integrations.api.capabilities import Capabilities, forget, known_of, remember
+from wgtorch.integrations.models.errors import ApiAuthenticationError, ApiError, ApiRequestError, ApiTransportError
 from wgtorch.testing import Reply, ScriptedServer
 from wgtorch.testing.replies import Seen
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from wgtorch import Graph
-from wgtorch.core.errors import ApiContentError, ApiRequestError, ApiTransportError, ConfigError, ReplayError
+from wgtorch.core.errors import ConfigError
 from wgtorch.core.run.rng import Rng
 from wgtorch.integrations.api import Cassette, UsageMeter, cassette
 from wgtorch.integrations.api.answers import Question
+from wgtorch.integrations.models.errors import ApiContentError, ApiRequestError, ApiTransportError, ReplayError
 from wgtorch.integrations.models.requests import Message, TextRequest
 from wgtorch.testing import Reply, ScriptedServer, refusal
 

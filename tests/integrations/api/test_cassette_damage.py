@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from wgtorch.core.errors import ApiError, ReplayError
 from wgtorch.integrations.api import Cassette
 from wgtorch.integrations.api.answers import Answer, Question
+from wgtorch.integrations.models.errors import ApiError, ReplayError
 from wgtorch.integrations.models.requests import Message, TextRequest
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.waiting import at_some_pace, wait_until
 from wgtorch import Graph
-from wgtorch.core.errors import (
+from wgtorch.integrations.api.failures import _retry_after
+from wgtorch.integrations.models.errors import (
     ApiAnswerError,
     ApiAuthenticationError,
     ApiContentError,
@@ -19,7 +20,6 @@ from wgtorch.core.errors import (
     ApiRequestError,
     ApiTransportError,
 )
-from wgtorch.integrations.api.failures import _retry_after
 from wgtorch.testing import Reply, ScriptedServer, refusal
 
 BOTH = pytest.mark.parametrize("block_type", ["llm", "llm/anthropic"])

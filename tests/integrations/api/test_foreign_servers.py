@@ -23,8 +23,9 @@ import pytest
 import torch
 
 from wgtorch.core.block import BlockRegistry
-from wgtorch.core.errors import ApiAuthenticationError, ApiError, ConfigError
+from wgtorch.core.errors import ConfigError
 from wgtorch.core.run.rng import Rng
+from wgtorch.integrations.models.errors import ApiAuthenticationError, ApiError
 from wgtorch.testing import ScriptedServer
 from wgtorch.testing.replies import Seen
 

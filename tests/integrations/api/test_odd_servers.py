@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integrations.api.test_answers import SCHEMA, TOOLS, events, message
-from wgtorch.core.errors import (
+from wgtorch.integrations.models.errors import (
     AnswerFormatError,
     ApiAnswerError,
     ApiAuthenticationError,

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from tests.waiting import wait_until
 from wgtorch import Block, Graph, Pipeline, Stage, State
-from wgtorch.core.errors import ApiContentError, ApiTransportError, BudgetError, ConfigError, RunCancelled, RunTimeoutError
+from wgtorch.core.errors import ConfigError, RunCancelled, RunTimeoutError
 from wgtorch.integrations.api import clients, set_budget, set_price
+from wgtorch.integrations.models.errors import ApiContentError, ApiTransportError, BudgetError
 from wgtorch.testing import Reply, ScriptedServer, refusal
 
 

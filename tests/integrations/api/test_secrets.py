@@ -12,9 +12,10 @@ import pytest
 
 from tests.integrations.api.answering_world import respond, world_of
 from wgtorch import BlockRegistry, Event
-from wgtorch.core.errors import ApiAuthenticationError, ApiError, ConfigError
+from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.api import cassette, clients
 from wgtorch.integrations.api.secrets import Secret
+from wgtorch.integrations.models.errors import ApiAuthenticationError, ApiError
 from wgtorch.testing import Reply, ScriptedServer
 
 KEY = "sk-proj-THE/secret+KEY.0123456789"

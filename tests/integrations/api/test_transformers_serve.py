@@ -10,8 +10,8 @@ import pytest
 
 from tests.served_model import transformers_serve
 from wgtorch import Graph, World
-from wgtorch.core.errors import AnswerFormatError, ApiError, ApiRequestError, ApiTransportError
 from wgtorch.integrations.api import UsageMeter, cassette
+from wgtorch.integrations.models.errors import AnswerFormatError, ApiError, ApiRequestError, ApiTransportError
 
 pytest.importorskip("transformers")
 pytest.importorskip("fastapi")

@@ -11,7 +11,8 @@ import torch
 from tests.integrations.api.answering_world import respond, world_of
 from tests.waiting import at_some_pace
 from wgtorch import BlockRegistry, World
-from wgtorch.core.errors import (
+from wgtorch.integrations.api import UsageMeter, cassette, close_clients, set_budget, set_price
+from wgtorch.integrations.models.errors import (
     AnswerFormatError,
     ApiAnswerError,
     ApiAuthenticationError,
@@ -20,7 +21,6 @@ from wgtorch.core.errors import (
     ApiTransportError,
     BudgetError,
 )
-from wgtorch.integrations.api import UsageMeter, cassette, close_clients, set_budget, set_price
 from wgtorch.testing import Reply, ScriptedServer, Seen, refusal
 
 

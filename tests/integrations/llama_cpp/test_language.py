@@ -15,9 +15,10 @@ pytest.importorskip("transformers")
 
 from tests.integrations.transformers import tiny
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.errors import ApiError, CheckpointError, ConfigError
+from wgtorch.core.errors import CheckpointError, ConfigError
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
+from wgtorch.integrations.models.errors import ApiError
 
 SCHEMA = {
     "type": "object",

@@ -15,12 +15,13 @@ pytest.importorskip("llguidance")
 
 from tests.integrations.transformers import tiny
 from wgtorch.core.block import Block, BlockRegistry
-from wgtorch.core.errors import AnswerFormatError, CheckpointError, ConfigError, PromptTruncatedWarning, RunCancelled
+from wgtorch.core.errors import CheckpointError, ConfigError, PromptTruncatedWarning, RunCancelled
 from wgtorch.core.pool import Pool
 from wgtorch.core.run import background
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.integrations.models import attempts
+from wgtorch.integrations.models.errors import AnswerFormatError
 from wgtorch.integrations.transformers.conversation import marks_of
 
 PROMPTS = ["A storm comes.", "The lamp of the harbour is dark and the keeper climbs.", "Смотритель"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from wgtorch.blocks.prompt.sections import has_tags, without_tags, without_turns
@@ -87,7 +88,7 @@ class Prompt(Block):
         return type(self)(**self.config)  # compiled templates cannot be copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self.config)
+        return partial(type(self), **self.config), ()
 
 
 def listed(value: Any) -> str:
@@ -110,7 +111,3 @@ def _each_text(change: Callable[[str], str], value: Any) -> Any:
 
 def _tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
-
-
-def _again(prompt_class: type[Prompt], config: Mapping[str, Any]) -> Prompt:
-    return prompt_class(**config)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import ReplayError, suggest
+from wgtorch.core.errors import suggest
 from wgtorch.core.json_text import expect, read_json
+from wgtorch.integrations.models.errors import ReplayError
 
 
 @dataclass(frozen=True, slots=True)

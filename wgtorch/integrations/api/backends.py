@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import ApiAnswerError, ApiError, BudgetError, ConfigError, RunCancelled, suggest
+from wgtorch.core.errors import ConfigError, RunCancelled, suggest
 from wgtorch.core.run import background
 from wgtorch.core.trust import check_key, check_no_keys, check_write
 from wgtorch.integrations.api.answers import Answer, Question, digest
@@ -25,6 +25,7 @@ from wgtorch.integrations.api.providers.base import KIND_OF_CALL
 from wgtorch.integrations.api.secrets import check_endpoint, check_headers, check_variable, host_of
 from wgtorch.integrations.api.terms import Patience, Terms, budget_of, limits_of
 from wgtorch.integrations.models.backends import OnText, register_backend
+from wgtorch.integrations.models.errors import ApiAnswerError, ApiError, BudgetError
 from wgtorch.integrations.models.requests import (
     Completion,
     Embedded,

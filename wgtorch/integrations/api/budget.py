@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wgtorch.core.errors import BudgetError
 from wgtorch.integrations.api.terms import Budget
+from wgtorch.integrations.models.errors import BudgetError
 
 _COUNTED = ("calls", "tokens", "money")
 

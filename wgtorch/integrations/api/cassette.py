@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from wgtorch.core import errors
-from wgtorch.core.errors import ApiError, ConfigError, ReplayError, suggest
+from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.json_text import expect
 from wgtorch.integrations.api.answers import Answer, Question, digest
+from wgtorch.integrations.models.errors import ApiError, ReplayError
 
 Mode = Literal["live", "record", "replay", "auto"]
 MODES: tuple[str, ...] = get_args(Mode)

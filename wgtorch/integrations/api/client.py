@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from wgtorch.core.errors import ApiAuthenticationError, ApiError, BudgetError
 from wgtorch.core.run import background
 from wgtorch.integrations.api.answers import Answer, Question
 from wgtorch.integrations.api.budget import BudgetGuard, Reservation, Spent
@@ -27,6 +26,7 @@ from wgtorch.integrations.api.rate_limiter import RateLimiter
 from wgtorch.integrations.api.secrets import Secret, read_key, scrubbed
 from wgtorch.integrations.api.terms import Budget, Patience, Terms, budget_now
 from wgtorch.integrations.api.token_estimates import Bound, TokenEstimates
+from wgtorch.integrations.models.errors import ApiAuthenticationError, ApiError, BudgetError
 
 _KEPT = 4096  # paid answers of failed batches that wait to be asked for again
 _FAREWELL = 2.0  # seconds that connections may take to end with the process

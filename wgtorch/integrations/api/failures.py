@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from wgtorch.core.errors import (
+from wgtorch.integrations.api.capabilities import Refusal
+from wgtorch.integrations.models.errors import (
     ApiAnswerError,
     ApiAuthenticationError,
     ApiContentError,
@@ -22,7 +23,6 @@ from wgtorch.core.errors import (
     ApiRequestError,
     ApiTransportError,
 )
-from wgtorch.integrations.api.capabilities import Refusal
 
 _POLICY_CODES = ("content_filter", "content_policy_violation", "moderation_blocked", "responsibleaipolicyviolation", "refusal")
 _CREDIT_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_error", "credit_balance_too_low")

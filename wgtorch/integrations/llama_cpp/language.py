@@ -6,11 +6,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wgtorch.core.errors import ApiRequestError, CheckpointError, ConfigError, require
+from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.integrations.models.backends import OnText, register_backend
+from wgtorch.integrations.models.errors import ApiRequestError
 from wgtorch.integrations.models.requests import Completion, TextRequest
 from wgtorch.integrations.transformers.conversation import in_words, marks_of
 from wgtorch.integrations.transformers.packaged_models import gguf_of
@@ -75,7 +77,7 @@ class LlamaCppModel:
         return self  # weights that nobody can change
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self._settings)
+        return partial(type(self), **self._settings), ()  # type: ignore[arg-type]
 
     def complete(self, requests: Sequence[TextRequest], on_text: OnText | None = None) -> list[Completion]:
         """One answer for each request, in order, one after another."""
@@ -159,7 +161,3 @@ def marks_in(path: Path) -> frozenset[str]:
         return marks_of((), template)
     found = [index for index, part in enumerate(kinds.data) if int(kinds.parts[part][0]) in _NO_WORDS]
     return marks_of((bytes(tokens.parts[tokens.data[index]]).decode("utf-8", "replace") for index in found), template)
-
-
-def _again(backend: type[LlamaCppModel], settings: Mapping[str, Any]) -> LlamaCppModel:
-    return backend(**settings)

@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wgtorch.core.errors import AnswerFormatError, ApiAnswerError
+from wgtorch.integrations.models.errors import AnswerFormatError, ApiAnswerError
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.structured import read_json, repairing
 

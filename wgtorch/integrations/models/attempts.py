@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wgtorch.core.errors import ApiAnswerError, ApiRequestError
 from wgtorch.integrations.models.answer_check import Verdict, asked_again, checked, failure, with_more_room
 from wgtorch.integrations.models.backends import OnText
+from wgtorch.integrations.models.errors import ApiAnswerError, ApiRequestError
 from wgtorch.integrations.models.requests import Completion, TextRequest
 
 Complete = Callable[[Sequence[TextRequest], OnText | None], list[Completion]]

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from wgtorch.core.json_text import refuse_constant
+
 _FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _SPACE = re.compile(r"(?:\s|(?://|#)[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
@@ -55,7 +57,7 @@ def parse(text: str) -> Any:
         ValueError: it is none, or more than one.
     """
     try:
-        return json.loads(text, strict=False, parse_constant=_refuse_constant, object_pairs_hook=_unambiguous)
+        return json.loads(text, strict=False, parse_constant=refuse_constant, object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError):
         pass
     value, end = _value(text, _skip(text, 0), 0)
@@ -191,7 +193,3 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"two values of {name!r}")
         found[name] = value
     return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

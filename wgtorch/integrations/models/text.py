@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import ApiTransportError, PortError, RunCancelled
+from wgtorch.core.errors import PortError, RunCancelled
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import background
 from wgtorch.core.run.rng import Rng
 from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.integrations.models.attempts import Attempts
 from wgtorch.integrations.models.backends import OnText
+from wgtorch.integrations.models.errors import ApiTransportError
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of, unlisted
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.structured import asking_for_json, check_schema

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from wgtorch.core.block import register_block
-from wgtorch.core.errors import ApiAnswerError
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
+from wgtorch.integrations.models.errors import ApiAnswerError
 from wgtorch.integrations.models.model_block import ModelBlock, rows_of, seed_of
 from wgtorch.integrations.models.requests import SpeakRequest
 from wgtorch.ports import TEXT, USAGE
