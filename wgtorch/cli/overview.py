@@ -44,7 +44,7 @@ def draw_overview(cards: Sequence[Card], path: Path, title: str, note: str) -> P
 
     said = [text for card in cards for text in (card.action, *(text for _, text in card.words))]
     pen = _Pen("".join([title, note, *said]))
-    columns = _columns(len(cards))
+    columns = {1: 1, 2: 2, 4: 2}.get(len(cards), 3 if len(cards) in (3, 5, 6, 9) else 4)  # as many as fill the rows well
     width = 2 * _MARGIN + columns * _PICTURE + (columns - 1) * _GAP
     heading = pen.wrap(title, _TITLE, width - 2 * _MARGIN)
     top = _MARGIN + pen.height(_TITLE) * len(heading) + pen.height(_LABEL) + _GAP
@@ -152,11 +152,6 @@ class _Pen:
 
     def _action(self, card: Card) -> list[str]:
         return self.wrap(f"“{card.action}”", _TEXT, _PICTURE - 2 * _INSET - self._indent(card)) if card.action else []
-
-
-def _columns(count: int) -> int:
-    """Cards in a row: as many as fill the rows well."""
-    return {1: 1, 2: 2, 4: 2}.get(count, 3 if count in (3, 5, 6, 9) else 4)
 
 
 def _cells(count: int) -> list[tuple[int, int, int]]:

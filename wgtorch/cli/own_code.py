@@ -41,7 +41,7 @@ def import_modules(names: Any, near: Iterable[Path]) -> None:
         except ModuleNotFoundError as error:
             if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
                 raise ConfigError(
-                    f"imports: there is no module {name!r}; expected one that is installed, or lies in {_shown(near)}"
+                    f"imports: there is no module {name!r}; expected one that is installed, or lies in {' or '.join(map(str, near))}"
                 ) from error
             raise
 
@@ -102,10 +102,6 @@ def located(path: str, where: str) -> Any:
 
 
 # --- private steps ----------------------------------------------------------------------------------------------------
-
-
-def _shown(near: Iterable[Path]) -> str:
-    return " or ".join(str(folder) for folder in near)
 
 
 def _built(settings: Any, where: str, folder: Path | None = None) -> Any:

@@ -152,17 +152,12 @@ def _run_once(level: Composite, args: argparse.Namespace) -> None:
     rate = next((int(found[name]) for name in _RATES if isinstance(found.get(name), (int, float))), SAMPLING_RATE)
     for name, value in found.items():
         if not isinstance(value, Tensor) and not any(images_in(value, name)):
-            print(f"{name}: {_shown(value)}")
+            print(f"{name}: {value if isinstance(value, str) else json.dumps(plain(value, longest=None), ensure_ascii=False)}")
             if args.out is None:  # words and numbers have been told; files of them are for those who ask for a folder
                 continue
         folder = folder or run_folder(args.target, level, None)
         for path in write_value(value, ports[name].dtype if name in ports else "any", folder, name, rate=rate):
             print(f"{name}: {path}")
-
-
-def _shown(value: Any) -> str:
-    """Texts as they are, data as JSON."""
-    return value if isinstance(value, str) else json.dumps(plain(value, longest=None), ensure_ascii=False)
 
 
 def _refuse(level: Level, takes: str, **options: Any) -> None:

@@ -86,6 +86,14 @@ def check_json(raw: bytes, where: str, error: type[Exception], *, max_bytes: int
         check_limit(count_values(raw), max_values, "holds {} values", where, error)
 
 
+def json_bytes(value: Any, **options: Any) -> bytes:
+    """A value as JSON in UTF-8; half a surrogate pair, as cut text may end with, is written as its escape."""
+    try:
+        return json.dumps(value, ensure_ascii=False, **options).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, **options).encode()
+
+
 def expect(value: Any, kind: type | tuple[type, ...], what: str, where: str, error: type[Exception]) -> Any:
     """Returns a value of the kind that belongs there.
 

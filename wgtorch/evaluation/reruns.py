@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from wgtorch.evaluation.past import Past
 from wgtorch.evaluation.registry import NotMeasured, register_evaluator
-from wgtorch.world import World
 from wgtorch.world_runtime.changes import changes
 
 
@@ -29,7 +28,7 @@ def action_effect(past: Past, *, actions: int = 5) -> dict[str, float]:
         begun = episode.step - 1  # the pass whose development took the action
         ends = []
         for action in (episode.action, None):
-            fork = _fork_before(world, begun)
+            fork = world.fork(step=begun - 1) if begun else world.fork(commit=world.commits[0])
             fork.run(num_steps=1, action=action)
             told = fork.state
             fork.run(num_steps=1)
@@ -56,8 +55,3 @@ def determinism(past: Past, *, steps: int = 5) -> dict[str, float]:
     chosen = stored[:: max(1, -(-len(stored) // steps))]
     same = [bool(world.replay(step)) for step in chosen]
     return {"passes": len(same), "same": sum(same) / len(same)}
-
-
-def _fork_before(world: World, begun: int) -> World:
-    """A world that stands where this one stood before a pass."""
-    return world.fork(step=begun - 1) if begun else world.fork(commit=world.commits[0])

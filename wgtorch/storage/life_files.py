@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from wgtorch.core.checkpoint.io import mapping
 from wgtorch.core.checkpoint.manifest import map_header
 from wgtorch.core.checkpoint.tensors import map_tensors, write_tensors
 from wgtorch.core.errors import StorageError
-from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
+from wgtorch.core.json_text import MAX_BYTES, check_json, expect, json_bytes, read_json
 from wgtorch.core.limits import check_limit
 from wgtorch.storage.base import Life
 from wgtorch.storage.encoding import decode, encode
@@ -41,10 +40,7 @@ def write_life(life: Life, folder: Path) -> None:
     }
     if tensors:
         write_tensors(folder / "life.safetensors", tensors)
-    try:
-        text = json.dumps(entry, indent=1, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
-        text = json.dumps(entry, indent=1).encode()
+    text = json_bytes(entry, indent=1)
     check_json(text, str(folder / "life.json"), StorageError)
     (folder / "life.json").write_bytes(text)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wgtorch.core.encoding import StoredValue, decode_with, encode_with
 from wgtorch.core.errors import StorageError
-from wgtorch.core.json_text import MAX_BYTES, check_json, expect, read_json
+from wgtorch.core.json_text import MAX_BYTES, check_json, expect, json_bytes, read_json
 from wgtorch.core.limits import check_limit
 from wgtorch.storage.commit import Body, Commit, Moment, commit_from, meta_of
 from wgtorch.storage.known_tensors import KnownTensors
@@ -315,10 +315,7 @@ class SegmentLog(CommitLog):
         entry = _entry_of(bodies[-1])
         if len(bodies) > 1:
             entry["before"] = [_entry_of(body) for body in bodies[:-1]]
-        try:
-            text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-        except UnicodeEncodeError:  # half a surrogate pair, as cut text may end with: its escape can be written
-            text = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
+        text = json_bytes(entry, separators=(",", ":"), allow_nan=False)
         check_json(text, f"{self}: what is to be stored", StorageError)
         packed = zlib.compress(text, 1) if len(text) > _SMALL else text
         return packed if len(packed) < len(text) else text

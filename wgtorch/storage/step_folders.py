@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from wgtorch.core.encoding import encode_with
+from wgtorch.core.json_text import json_bytes
 from wgtorch.core.kinds import describe
 from wgtorch.storage.encoding import images_in, write_png
 from wgtorch.storage.marker import LOG, MARKER
@@ -122,15 +123,8 @@ def _text(step: int, state: State) -> bytes:
 
     slots = {slot: encode_with(state[slot], slot, Tensor, tell) for slot in state.schema}
     start = f' "step": {step}, "schema": {json.dumps(state.schema)}, "slots": {{\n '.encode()
-    try:
-        lines = [_line(*item) for item in slots.items()]
-    except UnicodeEncodeError:  # half a surrogate pair
-        lines = [_line(*item, is_ascii=True) for item in slots.items()]
+    lines = [b"%b: %b" % (json_bytes(slot), json_bytes(value)) for slot, value in slots.items()]  # indented it takes ten times as long
     return start + b",\n ".join(lines) + b"\n}}\n"
-
-
-def _line(slot: str, value: Any, is_ascii: bool = False) -> bytes:
-    return f"{json.dumps(slot)}: {json.dumps(value, ensure_ascii=is_ascii)}".encode()  # json takes ten times as long to indent
 
 
 def pictures_of(state: State) -> dict[str, Any]:

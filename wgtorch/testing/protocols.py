@@ -118,14 +118,6 @@ def _images(seen: Seen, reply: Reply) -> Body:
     return _json({"created": 1, "data": [{"b64_json": base64.b64encode(content).decode()}]})
 
 
-def _transcription(seen: Seen, reply: Reply) -> Body:
-    return _json({"text": reply.text})
-
-
-def _speech(seen: Seen, reply: Reply) -> Body:
-    return "audio/wav", [reply.audio if reply.audio is not None else _tone()]
-
-
 _PATHS: dict[str, Callable[[Seen, Reply], Body]] = {
     "/chat/completions": _chat,
     "/messages": _messages,
@@ -133,8 +125,8 @@ _PATHS: dict[str, Callable[[Seen, Reply], Body]] = {
     "/embeddings": _embeddings,
     "/images/generations": _images,
     "/images/edits": _images,
-    "/audio/transcriptions": _transcription,
-    "/audio/speech": _speech,
+    "/audio/transcriptions": lambda seen, reply: _json({"text": reply.text}),
+    "/audio/speech": lambda seen, reply: ("audio/wav", [_tone() if reply.audio is None else reply.audio]),
 }
 
 
@@ -174,5 +166,5 @@ def _picture(seen: Seen) -> bytes:
     return png_bytes(levels.expand(3, int(height), int(width)))
 
 
-def _tone(hertz: float = 440.0, samples: int = 800, rate: int = 8000) -> bytes:
-    return wav_bytes(0.5 * torch.sin(2 * math.pi * hertz / rate * torch.arange(samples))[None], rate)
+def _tone() -> bytes:
+    return wav_bytes(0.5 * torch.sin(2 * math.pi * 440 / 8000 * torch.arange(800))[None], 8000)

@@ -100,9 +100,5 @@ def slot_findings(condition: Condition | None, schema: Iterable[str], where: str
     return [
         Finding(where, f"condition on slot {entry!r}, which is not in the schema", f"one of {list(schema)}")
         for entry in condition
-        if not _is_slot(_slot(str(entry).removeprefix("!")), schema)
+        if _slot(str(entry).removeprefix("!")) not in (*range(1, len(schema) + 1), *schema)
     ]
-
-
-def _is_slot(slot: str | int, schema: tuple[str, ...]) -> bool:
-    return slot in range(1, len(schema) + 1) if isinstance(slot, int) else slot in schema

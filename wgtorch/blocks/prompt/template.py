@@ -80,7 +80,7 @@ class Prompt(Block):
         plain = {name: _each_text(without_turns if name in whole else without_tags, value) for name, value in values.items()}
         known = {**dict.fromkeys(self.optional), **plain}
         try:
-            return {part: _tidy(template.render(known)) for part, template in self._templates.items()}
+            return {part: re.sub(r"\n{3,}", "\n\n", template.render(known)).strip() for part, template in self._templates.items()}
         except TemplateError as error:
             raise ConfigError(f"{self.block_id}: {error}; the template was given {sorted(known)}") from error
 
@@ -107,7 +107,3 @@ def _each_text(change: Callable[[str], str], value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_each_text(change, name): _each_text(change, entry) for name, entry in value.items()}
     return [_each_text(change, entry) for entry in value] if isinstance(value, (list, tuple)) else value
-
-
-def _tidy(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", text).strip()

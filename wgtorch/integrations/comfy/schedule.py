@@ -24,22 +24,6 @@ ALL = 10000
 _APART = 1e-3  # two steps of one timestep are told apart by it
 
 
-def _normal(trained: Floats, steps: int) -> Floats:
-    return _between(trained, np.linspace(len(trained) - 1, 0, steps))
-
-
-def _sgm_uniform(trained: Floats, steps: int) -> Floats:
-    return _between(trained, np.linspace(len(trained) - 1, 0, steps + 1)[:-1])
-
-
-def _simple(trained: Floats, steps: int) -> Floats:
-    return trained[[len(trained) - 1 - int(step * len(trained) / steps) for step in range(steps)]]
-
-
-def _ddim_uniform(trained: Floats, steps: int) -> Floats:
-    return trained[1 :: max(len(trained) // steps, 1)][::-1]
-
-
 def _beta(trained: Floats, steps: int) -> Floats:
     shares = [beta_quantile(1 - step / steps, 0.6, 0.6) for step in range(steps)]
     return trained[list(dict.fromkeys(round(share * (len(trained) - 1)) for share in shares))]
@@ -56,12 +40,12 @@ def _between(trained: Floats, timesteps: Floats) -> Floats:
 
 
 SCHEDULERS: dict[str, Callable[[Floats, int], Floats]] = {
-    "normal": _normal,
+    "normal": lambda trained, steps: _between(trained, np.linspace(len(trained) - 1, 0, steps)),
     "karras": lambda trained, steps: karras_sigmas(float(trained[0]), float(trained[-1]), steps),
     "exponential": lambda trained, steps: exponential_sigmas(float(trained[0]), float(trained[-1]), steps),
-    "sgm_uniform": _sgm_uniform,
-    "simple": _simple,
-    "ddim_uniform": _ddim_uniform,
+    "sgm_uniform": lambda trained, steps: _between(trained, np.linspace(len(trained) - 1, 0, steps + 1)[:-1]),
+    "simple": lambda trained, steps: trained[[len(trained) - 1 - int(step * len(trained) / steps) for step in range(steps)]],
+    "ddim_uniform": lambda trained, steps: trained[1 :: max(len(trained) // steps, 1)][::-1],
     "beta": _beta,
     "kl_optimal": _kl_optimal,
 }

@@ -158,7 +158,9 @@ def _from_masked_image(parts: Parts) -> str | None:
         join(graph, ("picture.image", "tokens.image"))
     add(graph, "latent_mask", "diffusers/latent_mask", {"factor": parts.vae.factor})
     add(graph, "encoder", parts.vae)
-    sees, draws = _sees_mask(parts), parts.vae.sample
+    # A backbone that was trained to inpaint takes the mask and the masked picture beside the latent.
+    sees = parts.sees_patches or parts.backbone.model.config.in_channels == 2 * parts.vae.channels + 1
+    draws = parts.vae.sample
     masked = {} if sees or not draws else {"draws_for_masked": True}
     _noise(parts, whole_from_noise=True, starts_at_latents=True, **masked)
     join(
@@ -184,11 +186,6 @@ def _from_masked_image(parts: Parts) -> str | None:
     if not parts.sees_patches:  # UNets' encode the picture only where the loop starts near it
         join(graph, ("schedule.progress", "encoder.progress"))
     return "masked_encoder.latent"
-
-
-def _sees_mask(parts: Parts) -> bool:
-    """The backbone was trained to inpaint: it takes the mask and the masked picture beside the latent."""
-    return parts.sees_patches or parts.backbone.model.config.in_channels == 2 * parts.vae.channels + 1
 
 
 _TASKS: dict[str, Callable[[Parts], str | None]] = {

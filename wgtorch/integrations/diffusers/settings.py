@@ -112,10 +112,6 @@ def _euler(settings: Settings, schedule: dict[str, Any], solver: dict[str, Any])
     return "euler"
 
 
-def _euler_ancestral(settings: Settings, schedule: dict[str, Any], solver: dict[str, Any]) -> str:
-    return "euler_ancestral"
-
-
 def _heun(settings: Settings, schedule: dict[str, Any], solver: dict[str, Any]) -> str:
     _limits(settings, solver)
     _sigmas(settings, schedule)
@@ -149,7 +145,7 @@ _TRANSLATIONS: dict[str, tuple[str, _Translate]] = {
     "DDIMScheduler": ("ddim", _ddim),
     "LCMScheduler": ("lcm", _lcm),
     "EulerDiscreteScheduler": ("euler", _euler),
-    "EulerAncestralDiscreteScheduler": ("euler", _euler_ancestral),
+    "EulerAncestralDiscreteScheduler": ("euler", lambda settings, schedule, solver: "euler_ancestral"),
     "HeunDiscreteScheduler": ("euler", _heun),
     "DPMSolverMultistepScheduler": ("dpm_solver", _dpm_solver),
     "UniPCMultistepScheduler": ("unipc", _unipc),

@@ -122,7 +122,7 @@ def _string(text: str, at: int) -> tuple[str, int]:
     while at < len(text):
         letter = text[at]
         if letter == closing:
-            return _joined(parts), at + 1
+            return whole_letters("".join(parts)), at + 1
         if letter != "\\":
             parts.append(letter)
             at += 1
@@ -138,9 +138,9 @@ def _string(text: str, at: int) -> tuple[str, int]:
     raise ValueError("a string that does not end")
 
 
-def _joined(parts: list[str]) -> str:
-    """Halves of a letter that was escaped in two become one."""
-    return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def whole_letters(text: str) -> str:
+    """A text whose halves of letters, as some servers stream and escape them, are joined; a lone one is no letter."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _after_comma(text: str, at: int, closing: str) -> int:

@@ -22,6 +22,7 @@ from wgtorch.core.run.thread_context import in_this_context
 from wgtorch.integrations.models.attempts import Attempts
 from wgtorch.integrations.models.backends import OnText
 from wgtorch.integrations.models.errors import ApiTransportError
+from wgtorch.integrations.models.lenient_json import whole_letters
 from wgtorch.integrations.models.model_block import ModelBlock, per_row, seed_of, unlisted
 from wgtorch.integrations.models.requests import Completion, Message, TextRequest
 from wgtorch.integrations.models.structured import asking_for_json, check_schema
@@ -257,7 +258,7 @@ class TextModel(ModelBlock):
         elapsed = time.perf_counter() - started
         found = []
         for answer in answers:
-            text, thoughts = split_thoughts(_whole_letters(answer.text))
+            text, thoughts = split_thoughts(whole_letters(answer.text))
             thoughts = "\n\n".join(filter(None, [answer.thoughts, thoughts]))
             found.append(replace(answer, text=text, thoughts=thoughts, usage={"latency": elapsed, **answer.usage}))
         return found
@@ -302,11 +303,6 @@ class TextModel(ModelBlock):
             shared = name in ("stop", "history")  # lists that belong to one row
             rows[name] = [value] * count if shared else per_row(value, count, f"{self.block_id}.{name}")
         return [{name: column[index] for name, column in rows.items()} for index in range(count)]
-
-
-def _whole_letters(text: str) -> str:
-    """A text whose halves of surrogate pairs, as some servers stream them, are joined; a lone one has no letter."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _telling(stream: Callable[..., None]) -> OnText:

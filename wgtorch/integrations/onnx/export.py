@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,10 @@ def export_describer(describer: PixelSceneDescriber, folder: str | Path) -> Path
         describer: with its weights; not changed.
         folder: where ``model.onnx`` goes.
     """
-    names = [f"{group}_{name}" for group, entries in zip(("setting", "back", "front"), _groups(describer), strict=True) for name in entries]
+    groups = {"setting": describer.setting, "back": describer.back, "front": describer.front}
+    names = [f"{group}_{name}" for group, entries in groups.items() for name in entries.heads]
     _export(_Logits(describer), {"image": torch.rand(2, 3, SIZE, SIZE)}, Path(folder), names, {0: torch.export.Dim.DYNAMIC})
     return Path(folder)
-
-
-def _groups(describer: PixelSceneDescriber) -> Sequence[Sequence[str]]:
-    return [list(group.heads) for group in (describer.setting, describer.back, describer.front)]
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], folder: Path, outputs: list[str], size: dict[int, Any]) -> None:

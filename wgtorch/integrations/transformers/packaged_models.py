@@ -6,7 +6,6 @@ import importlib.util
 import json
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from wgtorch.core.cache_folder import cache_folder
@@ -130,9 +129,5 @@ def gguf_of(ref: str) -> Path:
     return path
 
 
-def _folder(name: str) -> Path:
-    return PACKAGED_MODELS[name].folder()
-
-
 for _name in PACKAGED_MODELS:
-    NamedModels.register(_name, partial(_folder, _name))
+    NamedModels.register(_name, PACKAGED_MODELS[_name].folder)

@@ -29,13 +29,9 @@ def make_betas(schedule: str, num_train_timesteps: int, beta_start: float, beta_
         return torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float32, device="cpu") ** 2
     if schedule != "squaredcos_cap_v2":
         raise ValueError(f"beta_schedule: found {schedule!r}, expected one of {', '.join(BETA_SCHEDULES)}")
-    edges = [_cosine_alpha_bar(step / num_train_timesteps) for step in range(num_train_timesteps + 1)]
+    edges = [math.cos((step / num_train_timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(num_train_timesteps + 1)]
     betas = [min(1 - edges[step + 1] / edges[step], MAX_BETA) for step in range(num_train_timesteps)]
     return torch.tensor(betas, dtype=torch.float32, device="cpu")
-
-
-def _cosine_alpha_bar(time: float) -> float:
-    return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
 
 def rescale_to_zero_snr(betas: Tensor) -> Tensor:

@@ -148,10 +148,6 @@ def beast(kind: str) -> np.ndarray:
     return outlined(canvas)
 
 
-def _bare(c: np.ndarray, y: int, x: int) -> None:
-    return
-
-
 def _hood(c: np.ndarray, y: int, x: int) -> None:
     c[y - 1, x + 2 : x + 4] = "q"
     c[y, x + 1 : x + 5] = "q"
@@ -187,4 +183,4 @@ def _scarf(c: np.ndarray, y: int, x: int) -> None:
     c[y + 7, x + 5] = "C"
 
 
-_HATS = {"none": _bare, "hood": _hood, "cap": _cap, "wide": _wide, "crown": _crown, "scarf": _scarf}
+_HATS = {"none": lambda c, y, x: None, "hood": _hood, "cap": _cap, "wide": _wide, "crown": _crown, "scarf": _scarf}

@@ -92,10 +92,6 @@ def object_in_state(canvas: np.ndarray, state: str) -> np.ndarray:
     return canvas if not over.size else np.where(over == ".", canvas, over)
 
 
-def _whole(canvas: np.ndarray) -> np.ndarray:
-    return canvas
-
-
 def _burnt(canvas: np.ndarray) -> np.ndarray:
     """Charred all over, with holes in it."""
     height, width = canvas.shape
@@ -210,7 +206,7 @@ def _embers(canvas: np.ndarray) -> np.ndarray:
 
 
 _STATES = {
-    "whole": _whole,
+    "whole": lambda canvas: canvas,
     "unfinished": _unfinished,
     "locked": _locked,
     "burning": _burning,

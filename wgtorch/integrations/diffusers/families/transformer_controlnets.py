@@ -72,10 +72,6 @@ def _check_single(source: Source, kind: str) -> None:
         raise ConfigError(f"from_diffusers: {source.name!r} has a {found}; expected one {kind}")
 
 
-def _check_flux(source: Source, task: str) -> None:
-    _check_single(source, _FLUX_KINDS[0])
-
-
 def _finish_flux(parts: Parts) -> None:
     graph, control = parts.graph, parts.source.model("controlnet", "adapter/flux_controlnet")
     seen = {"condition": "conditions.prompt_embeds", "text_embeds": "conditions.pooled_prompt_embeds", "latent": "noise.latent"}
@@ -97,7 +93,7 @@ FLUX_CONTROLNET = Family(
         **FLUX_MODELS,
         "others": {**FLUX_MODELS["others"], "controlnet": Part("controlnet", _FLUX_KINDS)},
     },
-    check=_check_flux,
+    check=lambda source, task: _check_single(source, _FLUX_KINDS[0]),
     finish=_finish_flux,
     ignored=("image_encoder",),
     marks="controlnet",
