@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,36 +215,20 @@ def _frame_as_plain(frame: Frame, plain: Any) -> dict[str, Any]:
         if slot not in made
     }
     return {
-        "path": list(frame.path),
+        **{entry.name: getattr(frame, entry.name) for entry in fields(frame)},
         "slots": slots,
-        "step": frame.step,
-        "iteration": frame.iteration,
-        "inner": frame.inner,
-        "names": frame.names,
-        "ports": frame.ports,
         "hoisted": {str(step): plain(values, f"hoisted {step}") for step, values in frame.hoisted.items()},
-        "made": list(frame.made),
-        "plan": frame.plan,
         "read": None if frame.read is None else sorted(frame.read),
         "results": None if frame.results is None else plain(frame.results, "/".join((*frame.path, "results"))),
     }
 
 
 def _frame_of_plain(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Frame:
-    return Frame(
-        tuple(plain["path"]),
-        {int(slot): decode(value, tensors) for slot, value in plain["slots"].items()},
-        plain["step"],
-        plain["iteration"],
-        plain["inner"],
-        {str(name): int(slot) for name, slot in plain["names"].items()},
-        {str(name): int(slot) for name, slot in plain["ports"].items()},
-        {int(step): decode(values, tensors) for step, values in plain["hoisted"].items()},
-        plain["plan"],
-        tuple(plain["made"]),
-        None if plain["results"] is None else decode(plain["results"], tensors),
-        None if plain.get("read") is None else frozenset(map(int, plain["read"])),
-    )
+    held = {name: {int(key): decode(value, tensors) for key, value in plain[name].items()} for name in ("slots", "hoisted")}
+    slots = {name: {str(key): int(slot) for key, slot in plain[name].items()} for name in ("names", "ports")}
+    read, results = plain["read"], decode(plain["results"], tensors)
+    sets: dict[str, Any] = {"path": tuple(plain["path"]), "made": tuple(plain["made"]), "results": results}
+    return Frame(**{**plain, **held, **slots, **sets, "read": None if read is None else frozenset(map(int, read))})
 
 
 def check_of(paused: Any, root: Any) -> Paused:
