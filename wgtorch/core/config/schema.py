@@ -11,7 +11,7 @@ from typing import Any
 from wgtorch.core.errors import ConfigError, Finding, suggest
 from wgtorch.core.kinds import describe
 from wgtorch.core.registry import LevelRegistry
-from wgtorch.core.structure import _NODE_ID
+from wgtorch.core.structure import _NODE_ID, Edge, Exposed
 
 SCHEMA_VERSION = "1.0"
 _SHOWN = 20  # findings in one message
@@ -41,11 +41,8 @@ TEXTS = listed(TEXT)
 DATA: dict[str, Any] = {"type": "object"}
 NULL: dict[str, Any] = {"type": "null"}
 CONDITION = one_of(TEXT, listed({"type": ["string", "integer"]}))
-EDGE = closed(
-    dict.fromkeys(("source_node", "source_port", "target_node", "target_port"), TEXT),
-    ("source_node", "source_port", "target_node", "target_port"),
-)
-EXPOSED = closed(dict.fromkeys(("node_id", "port_name", "name"), TEXT), ("node_id", "port_name"))
+EDGE = closed(dict.fromkeys(Edge.__dataclass_fields__, TEXT), Edge.__dataclass_fields__)
+EXPOSED = closed(dict.fromkeys(Exposed.__dataclass_fields__, TEXT), ("node_id", "port_name"))
 _ID: dict[str, Any] = {"type": "string", "pattern": f"^{_NODE_ID.pattern}$"}
 _NAME: dict[str, Any] = {"type": ["string", "null"]}
 PLACE: dict[str, Any] = {

@@ -14,6 +14,7 @@ from wgtorch.core.config.resolve import resolve_refs
 from wgtorch.core.config.schema import SCHEMA_VERSION, check_endpoint_config, check_level_config
 from wgtorch.core.config.template import TemplateRegistry, build_template
 from wgtorch.core.errors import ConfigError, StructureError
+from wgtorch.core.place import PLACE_FIELDS
 from wgtorch.core.pool import Pool, building, names_a_model
 from wgtorch.core.registry import LevelRegistry, RemoteRegistry
 from wgtorch.core.signature import ensure_plain
@@ -22,7 +23,6 @@ from wgtorch.core.tree import is_level, walk
 from wgtorch.core.trust import Trust, at_node, from_file, in_code
 
 _PLACE_DEFAULTS = Node("_")
-_IN_CONFIG = ("trainable", "adapter", "inputs", "map", "timeout", "condition", "reuse", "retry")
 
 
 def from_config(
@@ -146,7 +146,7 @@ def _check_is_its_kind(level: Any, node_id: str, child: Any) -> None:
 
 def _place_config(node: Node, level: Any) -> dict[str, Any]:
     place: dict[str, Any] = {}
-    for name in _IN_CONFIG:
+    for name in PLACE_FIELDS:
         value = getattr(node, name)
         if value != getattr(_PLACE_DEFAULTS, name):
             if callable(value):
@@ -187,7 +187,7 @@ class _Builder:
                     child = self.child(entry, cls)
                 if label is not None:
                     self.shared[label] = child
-            level.add_child(child, entry["node_id"], **{name: entry[name] for name in _IN_CONFIG if name in entry})
+            level.add_child(child, entry["node_id"], **{name: entry[name] for name in PLACE_FIELDS if name in entry})
         level.apply_config(tree)
         return level
 

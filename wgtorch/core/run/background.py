@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
 _lock = threading.Lock()
@@ -82,31 +83,23 @@ def _idle_worker() -> queue.SimpleQueue[tuple[Task, Callable[[], Any]]]:
 def _work(work: queue.SimpleQueue[tuple[Task, Callable[[], Any]]]) -> None:
     while True:
         task, function = work.get()
+        tell: Callable[[], None] | None = None
         if task.set_running_or_notify_cancel():
             _here.task = task
-            result: Any = None
-            failure: BaseException | None = None
             try:
-                result = function()
+                tell = partial(task.set_result, function())
             except BaseException as error:
-                failure = error
-            del function  # what it holds is not kept until the thread has other work
+                tell = partial(task.set_exception, error)
             _here.task = None
-            if len(_idle) < _MOST_IDLE:
-                _idle.append(work)
-                is_last = False
-            else:
-                is_last = True
-            if failure is None:
-                task.set_result(result)
-            else:
-                task.set_exception(failure)
-            del task, result, failure
-            if is_last:
-                return
-        else:
+        del task, function  # what they hold is not kept until the thread has other work
+        is_last = tell is not None and len(_idle) >= _MOST_IDLE
+        if not is_last:
             _idle.append(work)
-            del task, function
+        if tell is not None:
+            tell()
+            del tell
+        if is_last:
+            return
 
 
 def settled(future: Future[Any]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from wgtorch.core.errors import RunCancelled
 from wgtorch.core.run import background
-from wgtorch.core.run.events import Callback, Event, callbacks_of
+from wgtorch.core.run.events import Callback, Event
 from wgtorch.core.run.thread_context import in_this_context
 
 
@@ -67,7 +67,7 @@ def events_of(
     run: Callable[..., Any],
     level: str,
     root: str,
-    callbacks: Any = None,
+    told: Sequence[Callback] = (),
     cancelled: Callable[[], bool] | None = None,
 ) -> Generator[Event, None, None]:
     """The events of a run, as they come, and one more that holds its outputs.
@@ -75,10 +75,9 @@ def events_of(
     Args:
         run: starts it; takes ``callbacks`` and ``cancelled``.
         level: what kind of level runs, and its id in ``root``, for the last event.
-        callbacks: called as well, with each event before it is read.
+        told: callbacks that are called as well, with each event before it is read.
         cancelled: stops the run as well.
     """
-    told: tuple[Callback, ...] = callbacks_of(callbacks, root) if callbacks is not None else ()
     hand = _HandOver()
     started = time.perf_counter()
     work = in_this_context(
