@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -293,3 +295,19 @@ def test_errors_of_the_call_are_those_of_run() -> None:
         graph.stream({"x": torch.zeros(1)}, dry_run=True)
     with pytest.raises(PortTypeError, match="callbacks"):
         list(graph.stream({"x": torch.zeros(1)}, callbacks=3))
+
+
+_ENDS = """
+import torch
+from wgtorch import Block, Graph
+graph = Graph("g")
+graph.add_node(Block.wrap(torch.nn.Identity(), inputs={"input": "tensor"}, outputs={"y": "tensor"}), "same")
+graph.infer_exposed_ports()
+stream = graph.stream({"input": torch.ones(1)})
+print(next(stream).kind)
+"""
+
+
+def test_a_process_may_end_in_the_middle_of_a_stream() -> None:
+    done = subprocess.run([sys.executable, "-c", _ENDS], capture_output=True, text=True, check=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("start\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -92,9 +93,10 @@ def events_of(
         outputs = result if isinstance(result, dict) else {"state": result}
         yield Event("end", "", level, outputs=outputs, elapsed=time.perf_counter() - started, root=root)
     finally:
-        hand.leave()
-        future.cancel()
-        background.settled(future)
+        if not sys.is_finalizing():  # else the process ends with this stream unread: its threads are gone, and nothing is ever over
+            hand.leave()
+            future.cancel()
+            background.settled(future)
 
 
 def refuse_in_stream(options: Mapping[str, Any], where: str) -> None:
