@@ -22,11 +22,13 @@ import openai
 
 from tests.serving.blocks import graph_of
 from tests.serving.test_negotiation import ask, form_of
-from wgtorch.core.block import Block
+from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.port import Port
 from wgtorch.core.run.rng import Rng
 from wgtorch.graph import Graph
 from wgtorch.serving.server import Limits, serving
+from wgtorch.testing import ScriptedServer
+from wgtorch.testing.replies import Reply, Seen
 
 
 def as_graph(block: Block) -> Graph:
@@ -138,6 +140,9 @@ def test_other_models_other_endpoints_and_no_key(clients: dict[str, Any]) -> Non
     with pytest.raises(openai.AuthenticationError):
         clients["Painter"].with_options(api_key="wrong").images.generate(prompt="a")
     assert [model.id for model in clients["Painter"].models.list()] == ["it"]
+    assert clients["Painter"].models.retrieve("it").id == "it"
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-image-1' here; there is 'it'"):
+        clients["Painter"].models.retrieve("gpt-image-1")
 
 
 def test_edits_keep_what_is_not_masked(clients: dict[str, Any]) -> None:
@@ -277,3 +282,70 @@ def test_bodies_that_are_compressed_or_of_another_type_are_refused_by_name(clien
         assert answered == 415 and f"Content-Encoding '{coding}'" in json.loads(content)["error"]["message"]
     answered, _, content = ask(url, path, b"messages=x", kind="application/x-www-form-urlencoded", **key)
     assert answered == 415 and "expected" in json.loads(content)["error"]["message"]
+
+
+def behind_an_api(seen: Seen) -> Reply | str:
+    """A model that does as the last line of its prompt says."""
+    asked = seen.prompt.split("\n")[-1]
+    if asked == "fail":
+        return Reply("broken.", status=500)
+    if asked == "break off":
+        return Reply("one two three four", cut=3, drip=0.02)
+    return "<think>hmm</think>The answer." if asked == "think" else f"You said {asked}"
+
+
+@pytest.fixture(scope="module")
+def relayed() -> Iterator[Callable[..., Any]]:
+    """Asks a served graph, whose first model tells its second a context; both are elsewhere, and stream."""
+    with ScriptedServer(behind_an_api) as peer:
+        at = {"provider": "openai", "model_id": "m", "endpoint_url": peer.url, "retries": 1, "backoff": 0.01, "stream": True}
+        graph = Graph("it")
+        for name in ("first", "second"):
+            graph.add_node(BlockRegistry.build({"block_type": "llm", "config": at}), name, auto_connect=False)
+        graph.configure_node("first", inputs={"prompt": "a plan"})
+        graph.add_edge("first.text", "second.context")
+        for name in ("prompt", "temperature", "top_p", "max_tokens"):
+            graph.expose_input("second", name)
+        for name in ("text", "thoughts"):
+            graph.expose_output("second", name)
+        with serving(graph) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+
+            def ask_it(prompt: str, **options: Any) -> Any:
+                return client.chat.completions.create(model="it", messages=[{"role": "user", "content": prompt}], **options)
+
+            yield ask_it
+
+
+def test_of_models_elsewhere_the_one_whose_text_is_the_answer_is_streamed(relayed: Callable[..., Any]) -> None:
+    whole = relayed("think").choices[0].message
+    assert (whole.content, whole.reasoning_content) == ("The answer.", "hmm")
+    deltas = [chunk.choices[0].delta for chunk in relayed("think", stream=True)]
+    assert "".join(delta.content or "" for delta in deltas) == "The answer."
+    assert [delta.reasoning_content for delta in deltas if getattr(delta, "reasoning_content", None)] == ["hmm"]
+    assert len([delta for delta in (chunk.choices[0].delta for chunk in relayed("hello there", stream=True)) if delta.content]) > 1
+
+
+def test_a_stream_that_begins_anew_is_an_error_since_nothing_that_was_sent_can_be_taken_back(relayed: Callable[..., Any]) -> None:
+    pieces = []
+    with pytest.raises(openai.APIError, match="began anew, and what was read of it is void"):
+        for chunk in relayed("break off", stream=True):
+            pieces.append(chunk.choices[0].delta.content)
+    assert "".join(filter(None, pieces)).startswith("one")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "status", "words"),
+    [
+        ("x", {"temperature": -1}, 400, "temperature: found -1"),
+        ("x", {"top_p": 0}, 400, "top_p: found 0"),
+        ("x", {"max_tokens": 0}, 400, "max_tokens: found 0"),
+        ("fail", {}, 424, "status 500, broken after 2 tries"),
+    ],
+    ids=["temperature", "top_p", "max_tokens", "elsewhere"],
+)
+def test_whose_fault_it_is_can_be_told_from_the_status(
+    relayed: Callable[..., Any], prompt: str, options: dict[str, Any], status: int, words: str
+) -> None:
+    with pytest.raises(openai.APIStatusError, match=words) as failed:
+        relayed(prompt, **options)
+    assert failed.value.status_code == status

@@ -22,11 +22,12 @@ from wgtorch.core.errors import (
     WgtorchError,
 )
 from wgtorch.core.kinds import describe
+from wgtorch.integrations.models.errors import ApiContentError, ApiError, ApiRequestError
 
 GONE = 499
 """The caller hung up before the answer; nobody sees this status."""
 _OUTSIDE = 424
-"""A level that was served called an endpoint that failed. Not 502, which callers would try again, each for all it calls."""
+"""A level that was served called an endpoint or a model that failed. Not 502, which callers would try again, each for all it calls."""
 _LONGEST = 4000  # letters of a message
 _SAME: dict[str, type[WgtorchError]] = {
     kind.__name__: kind
@@ -52,7 +53,7 @@ def status_of(error: BaseException) -> int:
         return 504
     if isinstance(error, RunCancelled):
         return GONE
-    if isinstance(error, EndpointError):
+    if isinstance(error, (EndpointError, ApiError)) and not isinstance(error, (ApiContentError, ApiRequestError)):
         return _OUTSIDE
     return 400 if isinstance(error, WgtorchError) else 500
 

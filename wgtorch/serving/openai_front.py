@@ -6,7 +6,7 @@
 | ``POST /v1/images/edits`` | a picture as input beside them, and a mask |
 | ``POST /v1/chat/completions`` | a text input and a text output; streamed where the level streams |
 | ``POST /v1/embeddings`` | a text input and an embedding output |
-| ``GET /v1/models`` | any |
+| ``GET /v1/models``, ``GET /v1/models/NAME`` | any |
 
 A world answers chat too: a message is an action, see :mod:`wgtorch.serving.world_chat`.
 
@@ -30,8 +30,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
+from wgtorch.core.composite import Composite
 from wgtorch.core.errors import Finding, RequestError
 from wgtorch.core.json_text import parse_json
+from wgtorch.integrations.models.errors import ApiTransportError
 from wgtorch.serving.forms import fields_of, part_value, picture
 from wgtorch.serving.negotiation import EVENTS_TYPE, JSON_TYPE, MULTIPART_TYPE, content_type
 from wgtorch.serving.openai_tasks import Task, chat_inputs, count_and_seed, data_picture, joined, other_inputs, prompt_of, tasks_of
@@ -95,11 +97,17 @@ class OpenAIFront:
             "/v1/embeddings": self.embeddings,
         }  # fmt: skip
         found = [Route(path, guarded(page), methods=["POST"]) for path, page in pages.items()]
-        return [*found, Route("/v1/models", guarded(self.models), methods=["GET"])]
+        looked_up = {"/v1/models": self.models, "/v1/models/{name}": self.model}
+        return [*found, *(Route(path, guarded(page), methods=["GET"]) for path, page in looked_up.items())]
 
     async def models(self, request: Request) -> Response:
         """The one model that there is."""
         return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        """The model, if it has that name."""
+        self._check_name(request.path_params["name"])
+        return JSONResponse(self._model())
 
     async def generations(self, request: Request) -> Response:
         """Pictures from a prompt."""
@@ -228,6 +236,7 @@ class OpenAIFront:
             raise RequestError("the request does not fit", [found])
         with_usage = options.get("include_usage", False)
         told: list[str] = []
+        source, port = _source(self.service.level, task.output)
 
         def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
             choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
@@ -238,15 +247,21 @@ class OpenAIFront:
                 outputs = entry["result"]["outputs"]
                 whole = _text(outputs[task.output])
                 rest = whole.removeprefix("".join(told)) if whole.startswith("".join(told)) else ""
-                last = [chunk({"content": rest, **_images(outputs)})] if rest or _images(outputs) else []
+                beside = _beside(outputs)
+                last = [chunk({"content": rest, **beside})] if rest or beside else []
                 last.append(chunk({}, _reason(outputs)))
                 if with_usage:
                     last.append(_event({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage([entry["result"]])}))
                 return b"".join(last)
             if "fault" in entry:
                 return _event(entry["fault"])
-            outputs = entry.get("event", {}).get("outputs", {}) if entry.get("event", {}).get("kind") == "chunk" else {}
-            text = outputs.get(task.output) or outputs.get("text")
+            event = entry.get("event", {})
+            if event.get("kind") != "chunk" or not f"{event['path']}/".startswith(f"{source}/"):
+                return b""
+            if event["outputs"].get("restart") and told:
+                words = "the answer broke off and began anew, and what was read of it is void; ask again"
+                raise ApiTransportError(f"{self.name}: {words}")
+            text = event["outputs"].get(port)
             if not isinstance(text, str) or not text:
                 return b""
             first = b"" if told else chunk({"role": "assistant", "content": ""})
@@ -286,10 +301,12 @@ class OpenAIFront:
             takes = "it takes an action" if self.contract["level"] == "world" else f"its inputs are {shown}"
             text = f"this {self.contract['level']} does not fit the endpoint: {takes}"
             raise RequestError(text, [Finding("endpoint", name, f"one of {sorted(self.tasks)}")], status=404)
-        model = body.get("model")
+        self._check_name(body.get("model"))
+        return self.tasks[name]
+
+    def _check_name(self, model: Any) -> None:
         if model is not None and model not in (self.name, self.contract["id"], "wgtorch"):
             raise RequestError(f"there is no model {str(model)[:60]!r} here; there is {self.name!r}", status=404)
-        return self.tasks[name]
 
     def _model(self) -> dict[str, Any]:
         return {"id": self.name, "object": "model", "created": self.created, "owned_by": "wgtorch"}
@@ -352,15 +369,26 @@ def _chat_answer(found: Sequence[Mapping[str, Any]], task: Task, head: Mapping[s
     choices = []
     for index, answer in enumerate(found):
         outputs = answer["outputs"]
-        message = {"role": "assistant", "content": _text(outputs[task.output]), "refusal": None, **_images(outputs)}
+        message = {"role": "assistant", "content": _text(outputs[task.output]), "refusal": None, **_beside(outputs)}
         choices.append({"index": index, "message": message, "finish_reason": _reason(outputs), "logprobs": None})
     return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": _usage(found)})
 
 
-def _images(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A world's picture beside its words, as those servers send one whose models answer in pictures too."""
-    picture = outputs.get("picture")
-    return {"images": [{"type": "image_url", "image_url": {"url": picture}}]} if isinstance(picture, str) else {}
+def _source(level: Any, output: str) -> tuple[str, str]:
+    """Path of the node whose output a level gives under a name, and that output's name there."""
+    path = []
+    while isinstance(level, Composite):
+        shown = next(entry for entry in level.exposed_outputs if entry.name == output)
+        path.append(shown.node_id)
+        level, output = level.nodes[shown.node_id], shown.port_name
+    return "/".join(path), output
+
+
+def _beside(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside the text, as servers send it whose models think or answer in pictures: thoughts, and a world's picture."""
+    picture, thoughts = outputs.get("picture"), _text(outputs.get("thoughts") or "")
+    shown = {"images": [{"type": "image_url", "image_url": {"url": picture}}]} if isinstance(picture, str) else {}
+    return {**shown, "reasoning_content": thoughts} if thoughts else shown
 
 
 def _event(entry: Mapping[str, Any]) -> bytes:

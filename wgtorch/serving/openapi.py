@@ -122,7 +122,11 @@ def _front(contract: Mapping[str, Any]) -> dict[str, Any]:
                                           "temperature": number, "max_tokens": whole, "seed": seed}, ["messages"]),
         "embeddings": ("/v1/embeddings", {"input": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}}, ["input"]),
     }  # fmt: skip
-    found: dict[str, Any] = {"/v1/models": {"get": _operation("OpenAI's list of models: this one")}}
+    named = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": text}]}
+    found: dict[str, Any] = {
+        "/v1/models": {"get": _operation("OpenAI's list of models: this one")},
+        "/v1/models/{name}": {**named, "get": _operation("That model")},
+    }
     for name in tasks_of(contract):
         path, fields, needed = bodies[name]
         found[path] = {"post": _operation(f"OpenAI's {path.removeprefix('/v1/')}", _object(fields, needed))}

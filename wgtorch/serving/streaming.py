@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -57,14 +58,16 @@ class Stream(Response):
         return cls(lambda tell, stop: service.answer(message, tell=tell, cancelled=stop), busy, media_type)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        stop = threading.Event()
+        stop, loop, one_at_a_time = threading.Event(), asyncio.get_running_loop(), threading.Lock()
 
         async def put(raw: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": raw, "more_body": more})
 
         def tell(entry: dict[str, Any]) -> None:
-            if raw := self.encode(entry):
-                anyio.from_thread.run(put, raw)
+            """From whichever thread: a block that waits on a network tells of its text in one of its own."""
+            with one_at_a_time:
+                if raw := self.encode(entry):
+                    asyncio.run_coroutine_threadsafe(put(raw), loop).result()
 
         def work() -> None:
             try:

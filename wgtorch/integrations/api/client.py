@@ -178,7 +178,7 @@ class Client:
         status = f"status {failure.status}, " if failure.status is not None else ""
         often = f" after {tries} tries in {elapsed:.1f} s" if tries > 1 else ""
         wait = f" (the provider asks to wait {failure.after:.0f} s)" if failure.after is not None else ""
-        words = f"{provider} {model}: {status}{failure.words}{often}{wait}. {_MEND[failure.kind.__name__]}"
+        words = f"{provider} {model}: {status}{failure.words.removesuffix('.')}{often}{wait}. {_MEND[failure.kind.__name__]}"
         return failure.kind(scrubbed(words, *self._secrets), provider=provider, model=model, status=failure.status)
 
     # --- money --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from wgtorch.core.errors import PortError, RunCancelled
+from wgtorch.core.errors import ConfigError, PortError, RunCancelled
 from wgtorch.core.port import Port, Spec
 from wgtorch.core.run import background
 from wgtorch.core.run.rng import Rng
@@ -332,10 +332,10 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
     """Refuses options that no model takes."""
     temperature, top_p, max_tokens = options.get("temperature"), options.get("top_p"), options.get("max_tokens")
     if temperature is not None and not 0 <= float(temperature) <= 10:
-        raise ValueError(f"{where}.temperature: found {temperature}, expected 0 to 10")
+        raise ConfigError(f"{where}.temperature: found {temperature}, expected 0 to 10")
     if top_p is not None and not 0 < float(top_p) <= 1:
-        raise ValueError(f"{where}.top_p: found {top_p}, expected more than 0 and at most 1")
+        raise ConfigError(f"{where}.top_p: found {top_p}, expected more than 0 and at most 1")
     if max_tokens is not None and int(max_tokens) < 1:
-        raise ValueError(f"{where}.max_tokens: found {max_tokens}, expected at least 1")
+        raise ConfigError(f"{where}.max_tokens: found {max_tokens}, expected at least 1")
     if options.get("schema") is not None:
         check_schema(options["schema"], f"{where}.schema")

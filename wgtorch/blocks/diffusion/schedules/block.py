@@ -116,14 +116,14 @@ def cuts(train_timesteps: int, start: float | None, end: float | None, where: st
     """
     for name, share in (("start", start), ("end", end)):
         if share is not None and not 0 < share < 1:
-            raise ValueError(f"{where}.{name}: found {share}, expected a number between 0 and 1; leave it out for the whole way")
+            raise PortError(f"{where}.{name}: found {share}, expected a number between 0 and 1; leave it out for the whole way")
     if start is not None and end is not None and start >= end:
-        raise ValueError(f"{where}.end: found {end} with a start of {start}, expected a number above it")
+        raise PortError(f"{where}.end: found {end} with a start of {start}, expected a number above it")
     first, last = (None if share is None else round(train_timesteps - share * train_timesteps) for share in (start, end))
     return first, last
 
 
 def _count(value: Any, where: str) -> int:
     if int(value) != value or value < 1:
-        raise ValueError(f"{where}: found {value}, expected a whole number of at least 1")
+        raise PortError(f"{where}: found {value}, expected a whole number of at least 1")
     return int(value)

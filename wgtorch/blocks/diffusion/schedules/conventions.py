@@ -14,6 +14,7 @@ from wgtorch.blocks.diffusion.noise_level import DATA, NoiseLevel, vp_level
 from wgtorch.blocks.diffusion.schedules.grid import TimeGrid, time_grid
 from wgtorch.blocks.diffusion.schedules.sigmas import SIGMAS, sigma_to_timestep
 from wgtorch.blocks.diffusion.schedules.spacing import spaced_timesteps
+from wgtorch.core.errors import PortError
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class Layout:
     def spaced(self, num_steps: int, **more: Any) -> NDArray[np.float64]:
         """:func:`spaced_timesteps` of these settings."""
         if num_steps > self.total:
-            raise ValueError(f"num_steps: found {num_steps}, expected at most the {self.total} timesteps of training")
+            raise PortError(f"num_steps: found {num_steps}, expected at most the {self.total} timesteps of training")
         return spaced_timesteps(self.spacing, num_steps, self.total, offset=self.offset, **more)
 
 
@@ -83,7 +84,7 @@ def lcm_grid(layout: Layout, num_steps: int, timesteps: Sequence[int] | None = N
     if timesteps is None:
         original = (np.arange(1, layout.original_steps + 1) * (layout.total // layout.original_steps) - 1)[::-1]
         if num_steps > len(original):
-            raise ValueError(f"num_steps: found {num_steps}, expected at most original_steps, {layout.original_steps}")
+            raise PortError(f"num_steps: found {num_steps}, expected at most original_steps, {layout.original_steps}")
         timesteps = original[np.floor(np.linspace(0, len(original), num_steps, endpoint=False)).astype(np.int64)].tolist()
     return ddpm_grid(layout, num_steps, timesteps)
 

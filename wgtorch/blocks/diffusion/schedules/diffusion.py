@@ -153,7 +153,7 @@ class DiffusionSchedule(GridSchedule):
         """
         own = {} if more else self._own
         if own and num_steps != self.num_steps:
-            raise ValueError(
+            raise PortError(
                 f"{self.block_id}.num_steps: found {num_steps}, but the {next(iter(self._own))} it was given are {self.num_steps} steps; "
                 "leave num_steps out"
             )

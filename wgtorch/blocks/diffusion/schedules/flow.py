@@ -110,7 +110,7 @@ class FlowSchedule(GridSchedule):
         more: dict[str, float] = {}
         if self.is_dynamic:
             if mu is None and tokens is None:
-                raise ValueError(f"{self.block_id}: the shift is dynamic; feed the input mu, or tokens, how many the latent has")
+                raise PortError(f"{self.block_id}: the shift is dynamic; feed the input mu, or tokens, how many the latent has")
             more["mu"] = float(mu) if mu is not None else dynamic_mu(int(tokens or 0), **self.dynamic)
         grid = self.grid(num_steps, **more) if sigmas is None else self.grid_of("sigmas", sigmas, **more)
         return self.initial_state(grid, timestep, strength)
@@ -118,7 +118,7 @@ class FlowSchedule(GridSchedule):
     def make_grid(self, num_steps: int, mu: float | None = None, sigmas: Sequence[float] | None = None, **more: Any) -> TimeGrid:
         """A new grid."""
         if sigmas is None and self.own_sigmas is not None and num_steps != len(self.own_sigmas):
-            raise ValueError(
+            raise PortError(
                 f"{self.block_id}.num_steps: found {num_steps}, but it was given {len(self.own_sigmas)} sigmas; leave num_steps out"
             )
         given = self.own_sigmas if sigmas is None else sigmas

@@ -88,7 +88,7 @@ class TimeGrid:
         start = 0 if first is None else next((k for k, t in enumerate(self.timesteps) if t < first), len(self))
         stop = len(self) if last is None else sum(t >= last for t in self.timesteps)
         if start >= stop:
-            raise ValueError(none_between(first, last, self.timesteps))
+            raise PortError(none_between(first, last, self.timesteps))
         return self._part(start, stop, first is not None)
 
     def _part(self, start: int, stop: int, is_continuation: bool) -> TimeGrid:
@@ -107,7 +107,7 @@ class TimeGrid:
         """
         steps = min(int(len(self) * strength), len(self))
         if not 0 < strength <= 1 or steps < 1:
-            raise ValueError(f"strength: found {strength} with {len(self)} steps, expected a number from {1 / len(self):.3g} to 1")
+            raise PortError(f"strength: found {strength} with {len(self)} steps, expected a number from {1 / len(self):.3g} to 1")
         return self.slice(len(self) - steps)
 
     def slice_from(self, timestep: float, where: str) -> TimeGrid:
