@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import random
+import sys
 import types
+import weakref
+from collections import defaultdict
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -268,6 +273,139 @@ class Gives(Block):
     def forward(self, x: Tensor) -> Any:
         self.calls += 1
         return self.make()
+
+
+class Meta(type):
+    shared = 2.0
+
+    def __getattr__(cls, name: str) -> float:
+        return cls.shared
+
+
+class OfMeta(metaclass=Meta):
+    __factors__ = (1.0,)
+
+    def __class_getitem__(cls, key: int) -> float:
+        return 2.0
+
+    @property
+    def factor(self) -> float:
+        return self.__dict__["_factor"]
+
+    @factor.setter
+    def factor(self, value: float) -> None:
+        self.__dict__["_factor"] = value
+
+
+class Defaults(dict[str, float]):
+    def __missing__(self, key: str) -> float:
+        return 2.0
+
+
+class Point(NamedTuple):
+    x: float
+
+    def twice(self) -> float:
+        return 2 * self.x
+
+
+class Shortened:
+    __slots__ = ("factor",)
+
+
+copyreg.pickle(Shortened, lambda value: (Shortened, ()))
+
+
+def set_factor(value: float) -> float:
+    made = OfMeta()
+    made.factor = value
+    return made.factor
+
+
+def named(factor: float) -> Any:
+    made = Shortened()
+    made.factor = factor
+    return made
+
+
+@torch.no_grad()
+def decorated(x: Tensor) -> Tensor:
+    return x * OF_DECORATED[0]
+
+
+@functools.singledispatch
+def dispatched(value: Any) -> float:
+    return 1.0
+
+
+OF_DECORATED, DEFAULTS, SHORT, POINT, MEMORY = [1.0], Defaults(), named(1.0), Point(1.0), bytearray(b"a")
+FACTORIES, VIEW, OF_THIS_CONTEXT = defaultdict(lambda: 1.0), memoryview(MEMORY), ContextVar("of this context", default=1.0)
+HELPER, BY_NAME = Helper(), 1.0
+TO_HELPER = weakref.ref(HELPER)
+REACHED: dict[str, tuple[Callable[[Tensor], Any], Callable[[pytest.MonkeyPatch], Any]]] = {
+    "metaclass": (lambda x: x * OfMeta.anything, lambda patch: patch.setattr(Meta, "shared", 3.0)),
+    "method of a metaclass": (lambda x: x * OfMeta.anything, lambda patch: patch.setattr(Meta, "__getattr__", lambda cls, name: 3.0)),
+    "class in brackets": (lambda x: x * OfMeta[0], lambda patch: patch.setattr(OfMeta, "__class_getitem__", classmethod(lambda *_: 3.0))),
+    "double underscores": (lambda x: x * OfMeta.__factors__[0], lambda patch: patch.setattr(OfMeta, "__factors__", (3.0,))),
+    "setter": (
+        lambda x: x * set_factor(1.0),
+        lambda patch: patch.setattr(OfMeta, "factor", OfMeta.factor.setter(lambda self, value: self.__dict__.update(_factor=3.0))),
+    ),
+    "class of a mapping": (lambda x: x * DEFAULTS["a"], lambda patch: patch.setattr(Defaults, "__missing__", lambda self, key: 3.0)),
+    "class of a tuple": (lambda x: x * POINT.twice(), lambda patch: patch.setattr(Point, "twice", lambda self: 3.0)),
+    "factory of a mapping": (
+        lambda x: x * FACTORIES.default_factory(),
+        lambda patch: patch.setattr(FACTORIES, "default_factory", lambda: 3.0),
+    ),  # type: ignore[misc]
+    "memory": (lambda x: x * VIEW[0], lambda patch: MEMORY.__setitem__(0, 3)),
+    "context": (lambda x: x * OF_THIS_CONTEXT.get(), lambda patch: OF_THIS_CONTEXT.set(3.0)),
+    "weak reference": (
+        lambda x: x * getattr(TO_HELPER(), "factor", 1.0),
+        lambda patch: patch.setattr(HELPER, "factor", 3.0, raising=False),
+    ),
+    "words": (lambda x: x * globals()["BY_NAME"], lambda patch: patch.setitem(globals(), "BY_NAME", 3.0)),
+    "words of modules": (lambda x: x * sys.modules[__name__].BY_NAME, lambda patch: patch.setitem(globals(), "BY_NAME", 3.0)),
+    "what a library's wrapper holds": (decorated, lambda patch: OF_DECORATED.__setitem__(0, 3.0)),
+    "dispatch by type": (lambda x: x * dispatched(1), lambda patch: dispatched.register(int, lambda value: 3.0)),
+    "what pickles leave out": (lambda x: x * SHORT.factor, lambda patch: patch.setattr(SHORT, "factor", 3.0)),
+    "name": (lambda x: x * len(plus_one.__name__), lambda patch: patch.setattr(plus_one, "__name__", "a")),
+}
+
+
+@pytest.mark.parametrize("kind", REACHED, ids=lambda name: name.replace(" ", "_"))
+def test_what_code_reaches_by_other_ways_is_seen(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, edit = REACHED[kind]
+    graph, cache = graph_of(Block.wrap(function, inputs={"x": "any"}, outputs={"y": "any"})), NodeCache()
+    before = [graph.run({"x": X}, cache=cache)["y"] for _ in range(3)]
+    assert cache.stats.hits, cache.stats.uncached
+    edit(monkeypatch)
+    found, want = graph.run({"x": X}, cache=cache)["y"], graph.run({"x": X})["y"]
+    assert torch.equal(found, want) and not torch.equal(before[-1], want)
+
+
+@pytest.mark.parametrize("kind", ["class of an input", "method of an input", "fill", "bfloat16", "inference"])
+def test_classes_of_inputs_and_settings_are_told_apart(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    function = lambda x: calls.append(x) or torch.ones(1)  # type: ignore[func-returns-value]  # noqa: E731
+    graph, cache = graph_of(Block.wrap(function, inputs={"x": "any"}, outputs={"y": "any"})), NodeCache()
+    given: Any = POINT if kind == "method of an input" else X
+    graph.run({"x": given}, cache=cache)
+    if kind == "class of an input":
+        given = nn.Parameter(X, requires_grad=False)
+    elif kind == "method of an input":
+        monkeypatch.setattr(Point, "twice", lambda self: 3.0)
+    where, name = {
+        "fill": (torch.utils.deterministic, "fill_uninitialized_memory"),
+        "bfloat16": (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
+    }.get(kind, (POINT, "x"))
+    before = getattr(where, name)
+    if where is not POINT:
+        setattr(where, name, not before)
+    with torch.inference_mode(kind == "inference"):
+        graph.run({"x": given}, cache=cache)
+    if where is not POINT:
+        setattr(where, name, before)
+    assert len(calls) == 2, cache.stats.uncached
 
 
 @pytest.mark.parametrize(

@@ -515,19 +515,23 @@ def test_nothing_that_is_loaded_is_asked_to_do_anything(package: Any, monkeypatc
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_process_that_is_forked_while_another_thread_looks_goes_on() -> None:
-    stop = threading.Event()
+@pytest.mark.parametrize("what", ["replacements", "cache", "unfinished"])
+def test_a_process_that_is_forked_while_another_thread_looks_goes_on(what: str) -> None:
+    cache, unfinished, stop = NodeCache(), Graph("g").unfinished, threading.Event()
+    use: Callable[[], Any] = {"replacements": replacements().found, "cache": lambda: cache.stats, "unfinished": unfinished.clear}[what]
+    lock = {"replacements": replacements().lock, "cache": cache._lock, "unfinished": unfinished._lock}[what]
 
     def look() -> None:
-        while not stop.is_set():
-            replacements().found()
+        while not stop.wait(1e-4):
+            with lock:
+                [use() for _ in range(100)]
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
         for _ in range(20):
             if (child := os.fork()) == 0:
-                os._exit(0 if replacements().lock.acquire(timeout=10) else 1)
+                os._exit(0 if lock.acquire(timeout=10) else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         stop.set()

@@ -21,12 +21,13 @@ def surroundings() -> bytes:
         torch.get_default_device(),
         torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
+        torch.is_inference_mode_enabled(),
+        (torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
         backends.mkldnn.enabled,
         backends.mha.get_fastpath_enabled(),
         (backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32),
         (backends.cuda.flash_sdp_enabled(), backends.cuda.mem_efficient_sdp_enabled(), backends.cuda.math_sdp_enabled()),
-        backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+        (backends.cuda.matmul.allow_fp16_reduced_precision_reduction, backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
         torch.__version__,
     )
     return repr((autocast, flags)).encode()

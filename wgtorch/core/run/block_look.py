@@ -31,7 +31,7 @@ _FIXED = PLAIN | {torch.dtype, torch.device, torch.Size, torch.memory_format, to
 _NESTED = NESTED | {OrderedDict}
 _TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 _tables_of, _weights_of = operator.itemgetter(*_TABLES), operator.itemgetter(*_TABLES[:2])
-_attributes_of, _address_of = operator.attrgetter("__dict__"), operator.attrgetter("_cdata")
+_attributes_of = operator.attrgetter("__dict__")
 _READS = (type, *map(operator.attrgetter, ("dtype", "shape", "requires_grad", "_version")), Tensor.stride, Tensor.data_ptr, Tensor.is_neg)
 _HEAP = 1 << 9
 """Flag of classes that are defined in Python."""
@@ -71,7 +71,6 @@ class Look:
         self._is_whole = all(isinstance(own.get(table), dict) for own in modules for table in _TABLES)  # not so where it is scripted
         tensors = self._tensors(owns) if self._is_whole else []
         self._is_whole = self._is_whole and all(state_of(tensor) is not None for tensor in tensors)
-        self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors if self._is_whole]
         self._probes = _Probes(tensors if self._is_whole else [])
         if self._is_whole:
             self._found = self._now(told, things, owns)
@@ -197,9 +196,11 @@ class _Probes:
 
     def __init__(self, tensors: list[Tensor]) -> None:
         is_complex = [tensor.is_complex() for tensor in tensors]
+        self._held = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]  # no other one gets its memory while it is there
+        self._storages = [reference.cdata for reference in self._held]
         self._reads: list[Callable[[list[Tensor]], Iterable[Any]]] = [
             *[partial(map, read) for read in _READS],
-            lambda tensors: map(_address_of, map(Tensor.untyped_storage, tensors)),
+            lambda tensors: map(torch.UntypedStorage._expired, self._storages),
             lambda tensors: map(Tensor.is_conj, compress(tensors, is_complex)),
             lambda tensors: [[repr(own) for own in map(_attributes_of, tensors) if own]],
             lambda tensors: starmap(operator.getitem, self._places),  # the last, since the addresses have to be those of memory

@@ -20,12 +20,15 @@ from typing import Any
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.attribute_uses import is_book, uses_of
-from wgtorch.core.run.content_digest import PLAIN, digest_of
+from wgtorch.core.run.content_digest import PLAIN, digest_of, is_plain
 from wgtorch.core.run.installed import entries_of, is_installed, version_of
 
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb", "expandvars"))
 _SHELLS = frozenset(("_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST"))
 """Variables that shells and tests write of themselves, and nothing computes with."""
+_HELD = frozenset((types.FunctionType, types.MethodType, functools.partial, type, dict, list))
+_OF_PYTHON = frozenset(("_abc_impl", "__annotations__", "__slotnames__"))
+"""Attributes that Python sets of itself, when a class is first asked for them or an object of it is copied."""
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 
 
@@ -76,6 +79,9 @@ class Code:
 
     def _value(self, where: str, value: Any, names: frozenset[str]) -> None:
         """Whatever a name stands for; ``names`` are those that are read of it, where it is a module."""
+        if type(value) is property:
+            for part in (value.fset, value.fdel):
+                self._value(where, part, names)
         value = unwrapped(value)
         if isinstance(value, types.FunctionType):
             self._function(value)
@@ -98,10 +104,14 @@ class Code:
         where = f"{module}.{function.__qualname__}:{function.__code__.co_firstlineno}"
         if is_installed(module):
             self._static.append(f"{module}.{function.__qualname__}")
+            self._parts += function.__closure__ or ()
+            for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+                if type(held := _content(cell)) in _HELD or not is_installed(type(held).__module__):  # as decorators hold a function
+                    self._value(f"{where} {name}", held, frozenset())
             return
         code = function.__code__
         self._parts += [function, function.__dict__, function.__kwdefaults__ or {}, *(function.__closure__ or ())]
-        self._static.append((where, code_of(code)))
+        self._static.append((where, code_of(code), function.__name__, function.__doc__))
         for name, value in function.__dict__.items():
             self._value(f"{where} {name}", value, frozenset())
         for index, value in enumerate(function.__defaults__ or ()):
@@ -113,7 +123,7 @@ class Code:
         unread = frozenset() if uses is None else frozenset(uses.names_written - uses.names_read)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             self._read(f"{where} {name}", _content(cell), names, is_unread=name in unread)
-        for name in _imported_by(function):
+        for name in (*_imported_by(function), *[name for name in names if name in sys.modules and not is_installed(name)]):
             self._watched.append((sys.modules, name, module := sys.modules.get(name, MISSING)))
             self._read(f"{where} {name}", module, names, is_unread=False)
         for name in sorted(names):
@@ -127,7 +137,7 @@ class Code:
             self._value(where, value, names)
 
     def _class(self, kind: type) -> None:
-        for base in kind.__mro__:
+        for base in (*kind.__mro__, *type.mro(type(kind))[:-2]):  # the latter are metaclasses, up to type itself
             if id(base) in self._seen:
                 continue
             self._seen.add(id(base))
@@ -139,7 +149,7 @@ class Code:
             self._static.append(name_of(base))
             self._parts += [base, entries_of(base)]
             for name, entry in base.__dict__.items():
-                if name == "_abc_impl" or (name.startswith("__") and not callable(entry)):
+                if name in _OF_PYTHON or (name.startswith("__") and not (callable(unwrapped(entry)) or is_plain(entry))):
                     continue
                 self._static.append(name)
                 self._value(f"{name_of(base)}.{name}", entry, frozenset())
@@ -214,8 +224,9 @@ def _content(cell: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _names_in(code: types.CodeType) -> frozenset[str]:
-    """Names of globals and attributes in code, and in the functions that it makes."""
-    return frozenset(code.co_names).union(*[_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
+    """Names of globals, attributes and modules in code, and in the functions that it makes, as words of a text as well."""
+    words = [part for part in code.co_consts if isinstance(part, str) and part.replace(".", "_").isidentifier()]
+    return frozenset([*code.co_names, *words]).union(*[_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType)])
 
 
 def _imported_by(function: types.FunctionType) -> list[str]:

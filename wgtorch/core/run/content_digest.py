@@ -7,6 +7,7 @@ whose memory is not PyTorch's own, are read each time.
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
 import hashlib
 import io
@@ -97,11 +98,14 @@ class ContentDigests:
         return self._of_object(value)
 
     def _of_object(self, value: Any) -> bytes:
-        name = f"{type(value).__module__}.{type(value).__qualname__}".encode()
+        kind = type(value)
+        name = f"{kind.__module__}.{kind.__qualname__}".encode() + ((self.of_code and self.of_code(kind)) or b"")
         if (stored := stored_type_of(value)) is not None:
             return digest_of(name, self.of(stored.to_plain(value)))
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return digest_of(name, *[self.of(item) for item in value], self.of(dict(attributes_of(value))))
+        if isinstance(value, memoryview):
+            return digest_of(name, repr((value.format, value.shape, value.strides)).encode(), value.tobytes())
         if isinstance(value, (torch.dtype, torch.device, torch.Size)):
             return digest_of(name, repr(value).encode())
         if isinstance(value, type):
@@ -147,7 +151,7 @@ class ContentDigests:
         """The digest of a tensor, whatever is known of it."""
         data = bytes_of(tensor)
         self.hashed_bytes += len(data)
-        about = (str(tensor.dtype), tuple(tensor.shape), tensor.stride(), str(tensor.device), tensor.requires_grad)
+        about = (type(tensor).__name__, str(tensor.dtype), tuple(tensor.shape), tensor.stride(), str(tensor.device), tensor.requires_grad)
         return digest_of(repr(about).encode(), data, *([self.of(tensor.__dict__)] if tensor.__dict__ else ()))
 
 
@@ -172,7 +176,8 @@ def is_plain(value: Any, leaves: Set[type] = PLAIN, nested: Collection[type] = N
 
 def _says_how(kind: type) -> bool:
     """True where a class says what of its objects is pickled."""
-    return any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__", "__getstate__"))
+    own = any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__", "__getstate__"))
+    return own or kind in copyreg.dispatch_table
 
 
 def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
@@ -242,7 +247,7 @@ def state_of(tensor: Tensor) -> Any:
         return None
     dtype, storage = tensor.dtype, tensor.untyped_storage()
     is_conj = dtype.is_complex and tensor.is_conj()
-    layout = (id(tensor), storage._cdata, tensor.data_ptr(), dtype, tensor.shape, tensor.stride(), is_conj, tensor.is_neg())
+    layout = (id(tensor), type(tensor), storage._cdata, tensor.data_ptr(), dtype, tensor.shape, tensor.stride(), is_conj, tensor.is_neg())
     probe = probe_of(tensor) if tensor.is_cpu and tensor.numel() else None
     return layout, tensor._version, tensor.requires_grad, probe, tuple(own.items()) if own else None
 

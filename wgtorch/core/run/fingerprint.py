@@ -9,6 +9,7 @@ What the code of a block writes of itself and never reads, such as a count of it
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import hashlib
 import threading
@@ -204,13 +205,13 @@ class Fingerprints:
             return _Digest(self.digests.of(value))
         if depth >= _DEEP:
             raise NoDigest(f"{name_of(kind)} lies inside of more than {depth} others, or of itself")
-        if isinstance(value, (list, tuple, set, frozenset)):
-            items = [self.attribute(item, depth + 1) for item in value]
-            items = sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items
-            return (kind.__name__, items, self.attribute(own, depth + 1) if (own := getattr(value, "__dict__", None)) else None)
-        if isinstance(value, Mapping):
-            items = [(self.attribute(key, depth + 1), self.attribute(item, depth + 1)) for key, item in value.items()]
-            return (kind.__name__, items, self.attribute(own, depth + 1) if (own := getattr(value, "__dict__", None)) else None)
+        if isinstance(value, (list, tuple, set, frozenset, Mapping)):
+            about = [self._code_digest(kind) or name_of(kind), getattr(value, "default_factory", None), getattr(value, "__dict__", None)]
+            pairs = [pair for entry in value.items() for pair in entry] if isinstance(value, Mapping) else value
+            items = [self.attribute(item, depth + 1) for item in (*about[1:], *pairs)]
+            return (about[0], sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items)
+        if isinstance(value, (weakref.ref, contextvars.ContextVar)):
+            return (kind.__name__, self.attribute(value() if isinstance(value, weakref.ref) else value.get(None), depth + 1))
         large = self._large.get(id(value))
         if large is not None and large[0]() is value:
             return large[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from wgtorch.core.errors import PortTypeError
 from wgtorch.core.kinds import describe
 from wgtorch.core.run.content_digest import PLAIN, ContentDigests, NoDigest, is_whole, state_of
 from wgtorch.core.run.fingerprint import Fingerprints
+from wgtorch.core.run.fork_safe_lock import fork_safe_lock
 from wgtorch.core.run.node_cache_folder import CacheFolder
 
 
@@ -91,8 +91,8 @@ class NodeCache:
     NumPy's and Python's global generators, or from a generator of the block's own are noticed, and so is a call that changes what the block
     computes with (a memory; a count of calls that nothing reads is none): their results are not kept, and ``stats.uncached`` says why.
     Hooks of all modules, modes around operators and transforms of ``torch.func`` turn the cache off while they last. What is replaced in
-    installed packages (``torch.tanh = mine``) is seen; what is changed inside of their functions (``__code__``, defaults) and kernels
-    registered through ``torch.library`` are not.
+    installed packages (``torch.tanh = mine``) is seen; what is changed inside of their functions (``__code__``, defaults), kernels
+    registered through ``torch.library``, settings of other libraries, what ``functools.lru_cache`` remembers and ``.grad`` are not.
 
     One cache may serve many graphs, threads and, with a directory, processes.
 
@@ -117,7 +117,7 @@ class NodeCache:
             raise PortTypeError(f"NodeCache: max_bytes is {describe(max_bytes)}; expected a number of bytes, such as 2**30")
         self.max_bytes = max_bytes
         self._folder = None if directory is None else CacheFolder(directory, max_bytes)
-        self._lock = threading.RLock()
+        self._lock = fork_safe_lock()
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._storages: dict[int, list[int]] = {}  # by address: how many entries hold it, and its bytes
         self._bytes = 0

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import builtins
 import functools
-import os
 import sys
-import threading
 import types
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -22,6 +20,7 @@ from torch.nn import Parameter
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.code_digest import steps_of, unwrapped
 from wgtorch.core.run.dict_versions import dict_version
+from wgtorch.core.run.fork_safe_lock import fork_safe_lock
 from wgtorch.core.run.installed import entries_of, file_of, is_installed, module_of
 
 _REPORTS: dict[str, frozenset[str]] = {
@@ -45,7 +44,7 @@ class Replacements:
     """What stands in place of what modules and classes of installed packages held. There is one for the process, as there is of them."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = fork_safe_lock()
         self._loaded: Any = None
         self._unready: list[Any] = []
         self._modules: dict[str, Any] = {}
@@ -220,8 +219,3 @@ def _written_by(entries: Mapping[str, Any], operation: str) -> set[str]:
 def replacements() -> Replacements:
     """That of this process."""
     return Replacements()
-
-
-if hasattr(os, "register_at_fork"):  # a child of a process in which another thread looks just then would wait for it for ever
-    _release = lambda: replacements().lock.release()  # noqa: E731
-    os.register_at_fork(before=lambda: replacements().lock.acquire(), after_in_parent=_release, after_in_child=_release)

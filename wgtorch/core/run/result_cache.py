@@ -29,6 +29,7 @@ from wgtorch.core.port import MISSING
 from wgtorch.core.run.autocast import surroundings
 from wgtorch.core.run.content_digest import ContentDigests, NoDigest, is_whole
 from wgtorch.core.run.fingerprint import Fingerprints
+from wgtorch.core.run.fork_safe_lock import fork_safe_lock
 
 Key = tuple[Any, ...]
 """Place, iteration and sample of a call, and the key of its draws."""
@@ -79,7 +80,7 @@ class UnfinishedResults:
     def __init__(self, max_bytes: int | None = 2**28) -> None:
         self.bytes = 0
         self._results: list[_Result] = []
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self.max_bytes = max_bytes
         self._fingerprints = Fingerprints(ContentDigests(), persistent=False)
 
