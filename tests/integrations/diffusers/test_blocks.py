@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -63,6 +65,18 @@ def test_a_folder_becomes_a_block_with_its_weights(models: dict[str, tuple[Any, 
     again = BlockRegistry.build(block.to_config())
     assert again.to_config() == block.to_config()
     assert next(built(name, checkpoint_ref=str(folder), dtype="bfloat16").parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["backbone/unet_2d_condition", "codec/autoencoder_kl", "conditioner/clip_text"])
+def test_a_folder_that_lacks_weights_is_refused(models: dict[str, tuple[Any, Path]], name: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models[name][1], tmp_path / "half"))
+    (file,) = folder.glob("*.safetensors")
+    weights = load_file(file)
+    lost = sorted(weights)[-1]
+    del weights[lost]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"lacks 1 weights of a .*which would be random: {lost}; fetch the folder anew"):
+        built(name, checkpoint_ref=str(folder))
 
 
 @pytest.mark.parametrize("block_class", [UNet2DCondition, AutoencoderKL, CLIPText])

@@ -286,7 +286,8 @@ def test_shards_and_a_variant_alone(pipelines: dict[str, Any], tmp_path: Path) -
     pipelines["sd"].save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert (tmp_path / "shards" / "unet" / "diffusion_pytorch_model.safetensors.index.json").is_file()
     pipelines["sd"].save_pretrained(tmp_path / "variant", variant="fp16")
-    for folder in ("shards", "variant"):
+    pipelines["sd"].save_pretrained(tmp_path / "both", variant="fp16", max_shard_size="40KB")
+    for folder in ("shards", "variant", "both"):
         check_equal(pipelines["sd"], Graph.from_diffusers(tmp_path / folder), prompt=PROMPT, num_inference_steps=STEPS)
 
 

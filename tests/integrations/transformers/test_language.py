@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -365,8 +367,56 @@ def test_mistakes_in_the_config(llm_folder: Path, config: dict[str, Any], error:
         llm_of(llm_folder, **config)(prompt="A storm")
 
 
+def test_no_code_of_a_folder_is_run_whatever_is_answered(llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shutil import copytree
+
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers asks whoever sits at the terminal
+    folder = Path(copytree(llm_folder, tmp_path / "theirs"))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    for file, said in (
+        ("tokenizer_config.json", {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}),
+        ("config.json", {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"}}),
+    ):
+        (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **said}))
+        with suppress(CheckpointError):
+            llm_of(folder)
+        assert not (tmp_path / "was_run").exists(), file
+
+
+def test_a_token_that_the_model_does_not_know_is_named(llm_folder: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(copytree(llm_folder, tmp_path / "theirs"))
+    words.add_tokens(["<new>"])
+    words.save_pretrained(tmp_path / "theirs")
+    assert llm_of(tmp_path / "theirs")(prompt="A storm", max_tokens=2)["text"]
+    with pytest.raises(ConfigError, match=r"the tokenizer has '<new>', which the model, of \d+ tokens, does not know"):
+        llm_of(tmp_path / "theirs")(prompt="A <new> storm", max_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "optimum"),
+        ({"hidden_size": "32"}, "hidden_size"),
+        ({"rope_scaling": {"rope_type": "mystery", "factor": 2}}, "mystery"),
+    ],
+)
+def test_what_transformers_cannot_read_is_said_by_name(llm_folder: Path, said: dict[str, Any], words: str, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    folder = Path(copytree(llm_folder, tmp_path / "theirs"))
+    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), **said}))
+    with pytest.raises(CheckpointError, match=rf"llm.checkpoint_ref: .*theirs.*{words}"):
+        llm_of(folder)
+
+
 def test_folders_that_hold_something_else(llm_folder: Path, vlm_folder: Path, tmp_path: Path) -> None:
     from shutil import copytree, ignore_patterns
+
+    from safetensors.torch import load_file, save_file
 
     encoder = tiny.sentence_encoder(tmp_path / "encoder")
     with pytest.raises(CheckpointError, match="holds a model of type 'llava'; expected one that AutoModelForCausalLM"):
@@ -377,6 +427,12 @@ def test_folders_that_hold_something_else(llm_folder: Path, vlm_folder: Path, tm
     torch.save({}, tmp_path / "pickled" / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="holds no safetensors; pickles"):
         llm_of(tmp_path / "pickled")
+    copytree(llm_folder, tmp_path / "half")
+    weights = load_file(tmp_path / "half" / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "half" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights of a LlamaForCausalLM.*model.layers.1.mlp.up_proj.weight"):
+        llm_of(tmp_path / "half")
     copytree(llm_folder, tmp_path / "mute", ignore=ignore_patterns("token*", "special*"))
     with pytest.raises(CheckpointError, match="holds no tokenizer that can be read"):
         llm_of(tmp_path / "mute")

@@ -140,6 +140,29 @@ def check_storable(state: Mapping[str, Any], where: str) -> None:
 # --- weights put into modules -----------------------------------------------------------------------------------------
 
 
+_NOT_RUN = "pooler."
+"""Weights of a part whose output nobody takes here; folders of encoders often lack them."""
+
+
+def check_whole(model: nn.Module, told: Mapping[str, Any], where: str) -> None:
+    """Refuses a model that another library read from a folder and left without some weights, which are then random.
+
+    Args:
+        model: as it was read.
+        told: what ``from_pretrained`` gives for ``output_loading_info``.
+        where: the folder, for messages.
+
+    Raises:
+        CheckpointError: names them.
+    """
+    if missing := sorted(name for name in told["missing_keys"] if not name.startswith(_NOT_RUN)):
+        more = " ..." if len(missing) > 8 else ""
+        raise CheckpointError(
+            f"{where} lacks {len(missing)} weights of a {type(model).__name__}, which would be random: {', '.join(missing[:8])}{more}; "
+            "fetch the folder anew, or name one of a whole model"
+        )
+
+
 def misfits(module: nn.Module, tensors: Mapping[str, Any], path: str) -> list[Finding]:
     """Everything about ``tensors`` that does not fit the module.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from wgtorch.core.checkpoint.assign import check_whole
 from wgtorch.core.errors import CheckpointError, ConfigError, require, suggest
 from wgtorch.core.pool import Pool, building
 from wgtorch.graph import Graph, GraphReaders
@@ -178,7 +179,9 @@ class _Builder:
         dtype = torch.get_default_dtype() if self.dtype is None else getattr(torch, self.dtype)
         try:
             if file.is_dir():
-                return kind.from_pretrained(str(file), local_files_only=True, torch_dtype=dtype).eval()
+                model, told = kind.from_pretrained(str(file), local_files_only=True, torch_dtype=dtype, output_loading_info=True)
+                check_whole(model, told, f"from_comfy: {str(file)!r}")
+                return model.eval()
             config = None if self.config is None else str(self.config)
             return read_model(kind, read_tensors(file), config, part, torch_dtype=dtype, local_files_only=self.config is not None)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:

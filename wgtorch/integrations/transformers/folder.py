@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from wgtorch.core.checkpoint.assign import check_whole
 from wgtorch.core.checkpoint.named import local_ref
 from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.json_text import loads
 from wgtorch.core.pool import now_building
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+AS_DATA: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code of a folder is run: where nothing is said of it, transformers asks whoever sits at the terminal."""
 
 
 def dtype_of(name: str | None, where: str) -> torch.dtype:
@@ -71,9 +74,11 @@ def read_model(folder: Path, auto_classes: Sequence[str], *, dtype: torch.dtype,
     if not any(folder.glob("*.safetensors")):
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} holds no safetensors; pickles (.bin) are never read, convert them")
     try:
-        model = auto.from_pretrained(str(folder), config=config, dtype=dtype, local_files_only=True, use_safetensors=True)
-    except (OSError, RuntimeError, ValueError) as error:
+        options = {**AS_DATA, "use_safetensors": True, "output_loading_info": True}
+        model, told = auto.from_pretrained(str(folder), config=config, dtype=dtype, **options)
+    except Exception as error:  # a quantisation whose library is not there, a field of another type: it fails in many ways
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} cannot be read: {error}") from error
+    check_whole(model, told, f"{where}.checkpoint_ref: {str(folder)!r}")
     return (model if device is None else model.to(device)).eval()
 
 
@@ -81,8 +86,8 @@ def read_tokenizer(folder: Path, where: str) -> Any:
     """The tokenizer of a folder, which keeps no padding or truncation of its own, so that threads can share it."""
     library: Any = require("transformers", "transformers")
     try:
-        tokenizer = library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        tokenizer = library.AutoTokenizer.from_pretrained(str(folder), **AS_DATA)
+    except Exception as error:
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} holds no tokenizer that can be read: {error}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -95,8 +100,8 @@ def read_processor(folder: Path, where: str) -> Any:
     """The processor of a folder: what makes a model's inputs of pictures or sound, and of text."""
     library: Any = require("transformers", "transformers")
     try:
-        processor = library.AutoProcessor.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        processor = library.AutoProcessor.from_pretrained(str(folder), **AS_DATA)
+    except Exception as error:
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} holds no processor that can be read: {error}") from error
     if not hasattr(processor, "tokenizer"):  # transformers gives back a part of one where the rest is missing
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r} holds a {type(processor).__name__} and no whole processor")
@@ -119,6 +124,6 @@ def read_json(path: Path) -> Any:
 
 def _config(library: Any, folder: Path, where: str) -> Any:
     try:
-        return library.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        return library.AutoConfig.from_pretrained(str(folder), **AS_DATA)
+    except Exception as error:
         raise CheckpointError(f"{where}.checkpoint_ref: {str(folder)!r}: {error}") from error

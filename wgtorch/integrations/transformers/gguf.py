@@ -13,6 +13,7 @@ from wgtorch.core.cache_folder import cache_folder
 from wgtorch.core.checkpoint.atomic import write_folder
 from wgtorch.core.checkpoint.named import ConvertedFormats
 from wgtorch.core.errors import CheckpointError, require
+from wgtorch.integrations.transformers.folder import AS_DATA
 
 SOURCE = "source.json"
 """Says of a converted folder which file it was made of."""
@@ -54,7 +55,7 @@ ConvertedFormats.register("gguf", converted)
 def _convert(path: Path, folder: Path) -> None:
     library: Any = require("transformers", "smollm")
     require("gguf", "smollm")
-    named: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    named: dict[str, Any] = {"gguf_file": path.name, **AS_DATA}
     from transformers.utils import logging
 
     shows_bars = logging.is_progress_bar_enabled()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from wgtorch.core.errors import ConfigError
 from wgtorch.integrations.models.backends import register_backend
 from wgtorch.integrations.models.requests import Message
 from wgtorch.integrations.transformers.conversation import labelled, templated
@@ -65,6 +66,13 @@ class LocalLanguageModel(LocalText):
 
     def encode(self, conversations: Sequence[tuple[Message, ...]]) -> dict[str, Tensor]:
         rows = [self._ids(messages) for messages in conversations]
+        known = getattr(self.model.config, "vocab_size", None)
+        if known is not None and (new := [token for row in rows for token in row if token >= known]):
+            word = self.tokenizer.convert_ids_to_tokens(new[0])
+            raise ConfigError(
+                f"{self.where}: the tokenizer has {word!r}, which the model, of {known} tokens, does not know; take the model's own "
+                "tokenizer, or train a model with the new token (resize_token_embeddings)"
+            )
         padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else next(iter(self.ends), 0)
         return pad_left(rows, padding, self.model.device)
 

@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self, TypedDict, cast
 
 import torch
 from torch import nn
 
 from wgtorch.core.block import Block
+from wgtorch.core.checkpoint.assign import check_whole
 from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.json_text import loads
 from wgtorch.core.pool import now_building
@@ -113,10 +114,11 @@ class ForeignModel(Block):
         named = loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", own.__name__)
         if named != own.__name__:
             raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds a {named}, expected a {own.__name__}")
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
         options["torch_dtype" if self.library == "diffusers" else "dtype"] = dtype
-        if not any(folder.glob("diffusion_pytorch_model.safetensors*" if self.library == "diffusers" else "model.safetensors*")):
-            variants = sorted({path.name.split(".")[1] for path in folder.glob("*.*.safetensors")})
+        usual = f"{'diffusion_pytorch_model' if self.library == 'diffusers' else 'model'}.safetensors"
+        if not any((folder / name).is_file() for name in (usual, f"{usual}.index.json")):
+            variants = sorted({path.name.split(".")[1].partition("-")[0] for path in folder.glob("*.*.safetensors")})
             if len(variants) != 1:
                 raise CheckpointError(
                     f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} holds no safetensors; "
@@ -124,9 +126,11 @@ class ForeignModel(Block):
                 )
             options["variant"] = variants[0]
         try:
-            return own.from_pretrained(str(folder), **options)
-        except (OSError, RuntimeError, ValueError) as error:
+            model, told = own.from_pretrained(str(folder), **options)
+        except Exception as error:  # what a damaged file raises has no class of its own
             raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} cannot be read: {error}") from error
+        check_whole(model, told, f"{type(self).__name__}.checkpoint_ref: {str(folder)!r}")
+        return cast(nn.Module, model)
 
 
 def config_of(model: Any) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class PipelinePrompt(InFolder, ForeignModel, Conditioner):
             if not Path(folder).expanduser().is_dir():
                 raise CheckpointError(f"PipelinePrompt.folder: {folder!r} is no folder; expected one with a tokenizer's files")
             self.tokenizer = (library.AutoProcessor if pipeline in PROCESSED else library.AutoTokenizer).from_pretrained(
-                str(Path(folder).expanduser()), local_files_only=True
+                str(Path(folder).expanduser()), local_files_only=True, trust_remote_code=False
             )
 
     @classmethod
