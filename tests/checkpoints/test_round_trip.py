@@ -413,10 +413,11 @@ def test_what_was_changed_after_it_was_built_is_said_when_it_is_saved(tmp_path: 
     assert torch.equal(other.layer.weight, block.layer.weight)
 
 
-def test_a_load_within_a_device_is_to_that_device(tmp_path: Path) -> None:
-    graph = Graph("g")
-    graph.add_node(Rich(), "n")
-    graph.save(tmp_path / "c")
-    with torch.device("meta"):
-        loaded = Graph.load(tmp_path / "c")
-    assert {tensor.device.type for tensor in (*loaded.parameters(), *loaded.buffers())} == {"meta"}
+def test_where_nothing_has_memory_no_weights_are_loaded(tmp_path: Path) -> None:
+    path = chain(Rich()).save(tmp_path / "c")
+    with torch.device("meta"), pytest.raises(CheckpointError, match=r"no memory.*load it outside of torch.device"):
+        Graph.load(path)
+    empty = Graph.load_from_checkpoint(path, device="meta")
+    for strict in (True, False):
+        with pytest.raises(CheckpointError, match=r"n0: what lies on the meta device has no memory.*to_empty"):
+            empty.load_weights(path, strict=strict)

@@ -109,6 +109,39 @@ def test_what_peft_saves_we_read(config: Any, tmp_path: Path) -> None:
     assert all(value.requires_grad for value in tensors_of(graph.nodes["n0"], "mine").values())
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.IA3Config(target_modules=["first"], feedforward_modules=["first"]),
+        peft.VeraConfig(r=2, target_modules=["first", "second"]),
+        peft.AdaLoraConfig(init_r=2, target_modules=["first"], total_step=10),
+        peft.LNTuningConfig(target_modules=["second"]),
+    ],
+    ids=["ia3", "vera", "adalora", "norms"],
+)
+def test_kinds_of_peft_that_are_not_read_are_told_by_name(config: Any, tmp_path: Path) -> None:
+    peft.get_peft_model(Plain(Body()), config).save_pretrained(tmp_path / "theirs")
+    graph = chain(Body(), name="g")
+    with pytest.raises(CheckpointError, match=rf"peft_type is '{config.peft_type.value}'.*merge_and_unload.*load that$"):
+        lora.load(graph, tmp_path / "theirs")
+
+
+def test_layers_of_a_wrapped_module_are_called_as_the_module_calls_them(tmp_path: Path) -> None:
+    def wrapped() -> Graph:
+        graph = Graph("g")
+        graph.add_node(Block.wrap(Plain(Body()), inputs={"x": "tensor"}, outputs={"y": "tensor"}), "model")
+        graph.infer_exposed_ports()
+        return graph
+
+    model = peft.get_peft_model(Plain(Body()), peft.LoraConfig(r=2, target_modules=["first"], init_lora_weights=False))
+    model.save_pretrained(tmp_path / "theirs")
+    graph = wrapped()
+    lora.load(graph, tmp_path / "theirs", "style")
+    torch.testing.assert_close(graph(x=X)["y"], model(X), rtol=0, atol=0)
+    back = peft.PeftModel.from_pretrained(Plain(Body()), lora.save(graph.nodes["model"], tmp_path / "ours", "style"))
+    torch.testing.assert_close(back(X), model(X), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("level", [False, True])
 def test_a_round_trip(level: bool, tmp_path: Path) -> None:
     graph = chain(Body(seed=1), Body(seed=2), name="g")
@@ -206,7 +239,7 @@ def rename(folder: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda folder: rename(folder, "second", "third"), r"fits no block of \['n0'\]: of its 2 layers the nearest has 1"),
+        (lambda folder: rename(folder, "second", "third"), r"fits no block of \['n0'\]; the nearest, n0, has no place for 1: .*third"),
         (lambda folder: rename(folder, "second.lora_A", "second.lora_magnitude_vector"), "matched nothing.*is missing"),
         (lambda folder: spoil(folder, peft_type="IA3"), "peft_type is 'IA3'; expected 'LORA'"),
         (lambda folder: spoil(folder, r=3), r"has shape \[2, 4\], expected \[3, 4\]"),
@@ -282,6 +315,14 @@ def test_numbers_that_are_none_are_refused_by_name(kind: str, number: float, tmp
         lora.load(graph, path)
     assert str(path) in str(caught.value)
     assert snapshot(graph)[2:] == before[2:] and graph.node_specs["n0"].adapter is None
+
+
+def test_what_has_no_memory_takes_no_adapter(tmp_path: Path) -> None:
+    lora.save(adapted(), tmp_path / "it", "one")
+    graph = chain(Body(), name="g").to("meta")
+    with pytest.raises(CheckpointError, match=r"n0: what lies on the meta device has no memory"):
+        lora.load(graph, tmp_path / "it", "one")
+    assert graph.state_dict().keys() == chain(Body(), name="g").state_dict().keys()
 
 
 def test_all_blocks_get_their_adapter_or_none(tmp_path: Path) -> None:
@@ -391,7 +432,7 @@ def test_a_checkpoint_says_which_of_equal_blocks_had_it(tmp_path: Path) -> None:
     lora.load(fresh, tmp_path / "saved")
     assert lora.adapters(fresh) == {"one": ["n1"]} and [fresh.node_specs[node].adapter for node in fresh.nodes] == [None, "one", None]
     with pytest.raises(
-        CheckpointError, match=r"^\S+saved: the adapter of 'n1' on \['first', 'second'\]... fits no block of \['n0'\]: of its 2"
+        CheckpointError, match=r"^\S+saved: the adapter of 'n1' on \['first', 'second'\]... fits no block of \['n0'\]; the nearest, n0, has"
     ):
         lora.load(chain(Scale(), name="g"), tmp_path / "saved")
 

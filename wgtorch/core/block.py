@@ -331,6 +331,7 @@ class WrappedBlock(Block):
     """A block around a module or function that is none; made by :meth:`Block.wrap`."""
 
     _takes_config = False
+    ref_module = "target"  # files of others name its layers as the module does
 
     def __init__(
         self,

@@ -20,9 +20,12 @@ _KINDS = frozenset(("lora_A", "oft_R", "modules_to_save"))
 
 
 def adapted_module(block: nn.Module) -> nn.Module:
-    """The module whose layers are adapted: the model that a block stands for (``ref_module``), or the block itself."""
-    name = getattr(type(block), "ref_module", "")
-    return cast(nn.Module, block._modules[name]) if name and name in block._modules else block
+    """The module whose layers are adapted: the model that a block stands for (``ref_module``), or the block itself.
+
+    A single layer that was made a block stays a layer of that block: PEFT puts its layers inside a module.
+    """
+    inner = block._modules.get(getattr(type(block), "ref_module", ""))
+    return block if inner is None or not inner._modules else inner
 
 
 def adapters_on(block: nn.Module) -> Mapping[str, Any]:

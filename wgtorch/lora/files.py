@@ -9,7 +9,7 @@ from typing import Any
 
 from wgtorch.core.checkpoint.atomic import write_file, write_folder
 from wgtorch.core.checkpoint.io import MANIFEST
-from wgtorch.core.checkpoint.load import stored_adapters
+from wgtorch.core.checkpoint.load import HAS_NO_MEMORY, stored_adapters
 from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from wgtorch.core.checkpoint.tensors import write_tensors
 from wgtorch.core.errors import CheckpointError, StructureError, suggest
@@ -128,6 +128,8 @@ def load(
                 f"{path}: holds two adapters for {place.path}, on {sorted(other.layers())[:3]}... and {sorted(stored.layers())[:3]}...; "
                 "load one after the other under two names"
             )
+        if any(value.is_meta for value in place.module.parameters()):
+            raise CheckpointError(f"{place.path}: {HAS_NO_MEMORY}; load its own first")
         if adapter in place.adapters and not replace:
             raise StructureError(f"{place.path}: has an adapter {adapter!r} already; pass replace=True, or another name")
     _put_all(plan)
@@ -217,11 +219,9 @@ def _place_for(target: Any, entry: Stored | Foreign, nodes: str | Mapping[str, s
     if fitting:
         raise CheckpointError(f"{what} fits several blocks: {[place.path for place in fitting]}; say which with nodes=")
     nearest = min(missing, key=lambda path: len(missing[path]), default="")
-    without = missing.get(nearest, [])
-    count = len(entry.layers())
     raise CheckpointError(
-        f"{what} fits no block of {[place.path for place in candidates][:8]}: of its {count} layers the nearest has {count - len(without)}"
-        + (f"; {nearest} has no place for {without[:20]}" if 0 < len(without) < count else "")
+        f"{what} fits no block of {[place.path for place in candidates][:8]}"
+        + (f"; the nearest, {nearest}, has no place for {len(missing[nearest])}: {missing[nearest][:20]}" if nearest in missing else "")
     )
 
 

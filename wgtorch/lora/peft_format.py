@@ -151,8 +151,13 @@ def config_from(config: Mapping[str, Any], where: str) -> Any:
     """
     peft: Any = require("peft", "train")
     kind = str(config.get("peft_type") or "LORA").removeprefix("PeftType.")
-    wrong = [] if kind in _METHODS else [f"peft_type is {kind[:80]!r}; expected 'LORA' or 'OFT'"]
-    called, fields = _METHODS.get(kind, _METHODS["LORA"])
+    if kind not in _METHODS:
+        raise CheckpointError(
+            f"{where}: peft_type is {kind[:80]!r}; expected 'LORA', 'OFT', 'LOHA' or 'LOKR'. Merge it into its base with PEFT "
+            "(merge_and_unload), and load that"
+        )
+    called, fields = _METHODS[kind]
+    wrong = []
     for name, value in config.items():
         if name in fields:
             words, fits = fields[name]

@@ -38,6 +38,7 @@ from wgtorch.core.tree import UniqueBlock, dotted, walk
 
 YAML_VALUES = 40_000
 """Values that a config may hold as YAML; what is larger is saved as JSON."""
+HAS_NO_MEMORY = "what lies on the meta device has no memory that could hold weights"
 
 
 @dataclass(slots=True)
@@ -64,6 +65,10 @@ def load_checkpoint_of(
     """Reads a block or level; see :meth:`wgtorch.core.block.Block.load_from_checkpoint`."""
     if device is None and torch.get_default_device().type != "cpu":  # within torch.device: what a constructor computes is there too
         device = torch.get_default_device()
+        if device.type == "meta":
+            raise CheckpointError(
+                f"{path}: {HAS_NO_MEMORY}; load it outside of torch.device('meta'), or say device='meta' where the structure alone is meant"
+            )
     with open_source(path) as source:
         manifest = read_manifest(source)
         if not strict:
@@ -103,6 +108,8 @@ def load_weights(
                 findings += [Finding(name, "its weights are missing")] if adapter_hook.hook.base_state(one.block) else []
                 continue
             tensors = _tensors_of(source, entry, verify, one.block)
+            if any(value.is_meta for value in adapter_hook.hook.base_state(one.block).values()):
+                raise CheckpointError(f"{path}: {name}: {HAS_NO_MEMORY}; give it some (to_empty(device='cpu')), or load a new one")
             wrong = misfits(one.block, tensors, name)
             findings += wrong
             bad = {item.where for item in wrong}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wgtorch.core.checkpoint.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from wgtorch.core.checkpoint.refs import read_file
+from wgtorch.core.checkpoint.refs import PICKLES, read_file
 from wgtorch.core.config.resolve import read_config
 from wgtorch.core.errors import CheckpointError
 from wgtorch.core.json_text import read_json
@@ -24,7 +24,7 @@ from wgtorch.lora.adapted_module import base_state
 from wgtorch.lora.formats.foreign_layer_names import Spelling, adapter_names, is_backbone, layers_by_name, part_of, split_prefix
 from wgtorch.lora.formats.layer_tensors import layer_tensors
 from wgtorch.lora.formats.low_rank import LowRank, low_rank
-from wgtorch.lora.peft_format import check_sizes, own_names
+from wgtorch.lora.peft_format import check_sizes, config_from, own_names
 from wgtorch.lora.target_modules import sizes
 
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -258,8 +258,7 @@ def read_adapters(path: Path, loaders: Sequence[str] = ()) -> list[Stored | Fore
     if not file.is_file() or file.suffix.lower() != ".safetensors":
         raise CheckpointError(
             f"{path}: no adapter; expected a folder with {ADAPTER_CONFIG} (PEFT), with {DIFFUSERS_WEIGHTS} (diffusers), of such folders, "
-            "a .safetensors file, or a checkpoint"
-            + ("; pickles are never read, convert it" if file.suffix in (".bin", ".pt", ".pth") else "")
+            "a .safetensors file, or a checkpoint" + ("; pickles are never read, convert it" if file.suffix in PICKLES else "")
         )
     header, tensors = _read(file)
     if layer_tensors(own_names(tensors)).unknown and (renamed := _by_diffusers(tensors, loaders)) is not None:
@@ -332,6 +331,7 @@ def _from_peft(folder: Path, model: str) -> Stored | Foreign:
     _, tensors = _read(folder / ADAPTER_WEIGHTS)
     kind = str(config.get("peft_type") or "").removeprefix("PeftType.")
     if kind not in _FACTORED:
+        config_from(config, str(folder))  # a kind that is not read is told by its name, not by its tensors
         return Stored(str(folder), model, config, own_names(tensors))
     (found,) = by_model(str(folder), tensors, {"r": config.get("r"), **config})
     return replace(found, prefix="")
