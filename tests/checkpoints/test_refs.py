@@ -115,7 +115,7 @@ def test_misfits_of_a_ref_are_listed(file: Path) -> None:
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("layout", ["single", "diffusers", "transformers", "sharded", "index"])
+@pytest.mark.parametrize("layout", ["single", "diffusers", "transformers", "sharded", "index", "variant"])
 def test_folders_as_diffusers_and_transformers_write_them(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = Affine(seed=8).state_dict()
     ref = tmp_path
@@ -127,9 +127,9 @@ def test_folders_as_diffusers_and_transformers_write_them(layout: str, tmp_path:
         save_file({"linear.weight": state["linear.weight"]}, tmp_path / "model-00001-of-00002.safetensors")
         save_file({"linear.bias": state["linear.bias"]}, tmp_path / "model-00002-of-00002.safetensors")
         weights = {"linear.weight": "model-00001-of-00002.safetensors", "linear.bias": "model-00002-of-00002.safetensors"}
-        index = tmp_path / "model.safetensors.index.json"
+        index = tmp_path / f"model.safetensors.index{'.fp16' if layout == 'variant' else ''}.json"
         index.write_text(json.dumps({"metadata": {}, "weight_map": weights}))
-        ref = index if layout == "index" else tmp_path
+        ref = tmp_path if layout == "sharded" else index
     graph = referring(ref)
     assert_same(graph.nodes["a"], Affine(seed=8))
     assert_same(Graph.load(graph.save(tmp_path / "saved")), graph)
@@ -240,6 +240,15 @@ def test_a_ref_that_names_nothing(ref: str, words: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=words):
         referring(ref)
+
+
+def test_what_lies_there_instead_of_weights_is_said(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"there: none; pickles .* are never read"):
+        referring(tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 123456\n")
+    with pytest.raises(CheckpointError, match="a pointer of Git LFS: git lfs pull"):
+        referring(tmp_path)
 
 
 def test_an_index_cannot_name_files_elsewhere(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_lists_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ImageFolder(folder=str(tmp_path.joinpath("empty").mkdir() or tmp_path / "empty"), **SMALL)
 
 
+@pytest.mark.parametrize("name", ["metadata.parquet", "train-00000-of-00001.parquet", "meta_cap.json", "captions.tsv", "one.json"])
+def test_captions_in_files_that_are_not_read_are_not_passed_over(name: str, tmp_path: Path) -> None:
+    draw(tmp_path, "one.png", caption=None)
+    (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=rf"{name}: captions are not read from such a file.*metadata.jsonl"):
+        ImageFolder(folder=str(tmp_path), prompt="a dog", **SMALL)
+    (tmp_path / "one.txt").write_text("a")
+    assert ImageFolder(folder=str(tmp_path), prompt="a dog", **SMALL).captions == ["a"], "as img2dataset leaves one beside captions"
+
+
 def test_captions_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
     draw(tmp_path, "one.png", caption=None)
     table = tmp_path / "metadata.csv"

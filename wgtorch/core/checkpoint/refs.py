@@ -30,6 +30,8 @@ PACKAGED = Path(__file__).parents[2] / "weights"
 _PREFIX = "wgtorch:"
 _USUAL = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _MAX_INDEX = 64 << 20
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_NO_PICKLES = "; pickles (.bin, .pt, .ckpt) are never read, convert it"
 
 
 def ref_of(block: object) -> str | None:
@@ -56,14 +58,14 @@ def resolve_checkpoint(ref: str) -> list[Path]:
         found = [path / MANIFEST if path.is_dir() else path]
     elif path.is_dir():
         found = _files_in(path, ref)
-    elif path.name.endswith(".safetensors.index.json"):
+    elif path.suffix == ".json" and ".safetensors.index." in path.name:
         found = _sharded(path, ref)
     elif path.suffix == ".safetensors":
         found = [path]
     else:
         raise CheckpointError(
             f"checkpoint_ref {ref!r}: expected a .safetensors file, a folder that holds one or its index, or 'checkpoint#path'"
-            + ("; pickles (.bin, .pt, .ckpt) are never read, convert it" if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") else "")
+            + (_NO_PICKLES if path.suffix in PICKLES else "")
         )
     for file in found:
         if not file.is_file():
@@ -298,10 +300,13 @@ def _files_in(folder: Path, ref: str) -> list[Path]:
     found = sorted(file for file in folder.glob("*.safetensors") if not is_of_system(file.name))
     if len(found) == 1:
         return found
+    if len(variants := sorted(folder.glob("*.safetensors.index.*.json"))) == 1:  # of diffusers' variant=, as "fp16"
+        return _sharded(variants[0], ref)
     if (folder / MANIFEST).is_file():
         raise CheckpointError(f"checkpoint_ref {ref!r}: is a wgtorch checkpoint; say which part of it, as {ref + '#node'!r}")
-    held = [entry.name for entry in found] or "none"
-    raise CheckpointError(f"checkpoint_ref {ref!r}: expected {' or '.join(_USUAL)}, or one .safetensors file; there: {held}")
+    held = [entry.name for entry in found][:8] or "none"
+    more = _NO_PICKLES if not found and any(entry.suffix in PICKLES for entry in folder.iterdir()) else ""
+    raise CheckpointError(f"checkpoint_ref {ref!r}: expected {' or '.join(_USUAL)}, or one .safetensors file; there: {held}{more}")
 
 
 def _sharded(index: Path, ref: str) -> list[Path]:

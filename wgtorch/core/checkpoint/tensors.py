@@ -97,7 +97,7 @@ def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
     if size > min(MAX_HEADER, length - 8):
         raise CheckpointError(
             f"{where}: announces a header of {size} bytes in a file of {length}; truncated, or no safetensors file"
-            f"{' (it looks like a pickle or zip written by torch.save)' if _looks_like_pickle(buffer[start : start + 4]) else ''}"
+            f"{next((f' (it looks like {words})' for first, words in _OTHERS if bytes(buffer[start : start + 8]).startswith(first)), '')}"
         )
     raw = bytes(buffer[start + 8 : start + 8 + size])
     count = count_values(raw)
@@ -153,8 +153,11 @@ def _check_cover(entries: Mapping[str, Entry], length: int, where: str) -> None:
         raise CheckpointError(f"{where}: {what}: its tensors take {at} bytes and there are {length}")
 
 
-def _looks_like_pickle(head: bytes) -> bool:
-    return head[:1] == b"\x80" or head[:2] == b"PK"
+_OTHERS = (
+    ((b"PK", b"\x80"), "a pickle or zip written by torch.save"),
+    ((b"version ",), "a pointer of Git LFS: git lfs pull fetches the file"),
+)
+"""What other files begin with."""
 
 
 def map_tensors(buffer: mmap.mmap, start: int, header: Header) -> dict[str, Tensor]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", "
 LISTS = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.csv")
 """Files that hold the captions of the pictures in their folder and below."""
 _BESIDE = (".txt", ".caption")
+_UNREAD = re.compile(r"(metadata|captions|meta_cap|meta_lat)\.(json|tsv|txt|arrow)|.*\.parquet", re.IGNORECASE)
+"""Files that other programs keep captions in."""
 _FILES, _TEXTS = ("file_name", "file", "image"), ("text", "caption", "prompt")
 
 
@@ -44,7 +47,8 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
     ``caption``, ``prompt``), as other training programs read it.
 
     Raises:
-        ConfigError: pictures without a caption, a line that cannot be read, or one that names a file which is not there.
+        ConfigError: pictures without a caption, a line that cannot be read, one that names a file which is not there, or captions in a
+            file of a kind that is not read.
     """
     inside = sorted(_files(folder))
     listed: dict[Path, str] = {}
@@ -63,6 +67,11 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
         if path.suffix.lower() in _BESIDE and (path.suffix not in _BESIDE or path.with_suffix("") not in named)  # that is not another's
     }
     told = [(listed.get(path), _beside(path, texts), fallback) for path in pictures]
+    if any(each[:2] == (None, None) for each in told) and (unread := [path for path in inside if _is_unread(path, named)]):
+        raise ConfigError(
+            f"{unread[0]}: captions are not read from such a file, and pictures have no others; write them into metadata.jsonl, as "
+            '{"file_name": "a.png", "text": "..."}, or take it out of the folder'
+        )
     found = [next((text for text in each if text is not None), None) for each in told]  # an empty caption is one
     without = [path.name for path, caption in zip(pictures, found, strict=True) if caption is None]
     if without:
@@ -85,6 +94,10 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield from _files(entry, (*above, here))
         elif entry.is_file() or (entry.is_symlink() and not entry.exists()):
             yield entry
+
+
+def _is_unread(path: Path, pictures: Collection[Path]) -> bool:
+    return _UNREAD.fullmatch(path.name) is not None or (path.suffix in (".json", ".tags") and path.with_suffix("") in pictures)
 
 
 def _same(path: Path) -> str:
