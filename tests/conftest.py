@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 
 # Models here are so small that more threads do not make them faster; where processors are busy, threads wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs and notebooks that tests start
@@ -52,6 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What was imported stays, and is not looked through for garbage."""
+    given(strategies.none())(lambda nothing: None)()  # older ones of hypothesis look for what refers to their generator, once
     gc.freeze()
 
 
