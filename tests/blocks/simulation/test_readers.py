@@ -49,6 +49,30 @@ def test_the_network_reads_what_is_misspelled_or_in_another_order(trained, text,
     assert (action.verb, action.negated, bare(action.place)) == (verb, negated, place)
 
 
+@pytest.mark.parametrize(
+    ("text", "acts"),
+    [
+        ("put my feet up", [("rest", False)]),
+        ("too tired to go on, I lie down", [("rest", False)]),
+        ("having nothing better to do, I wander about", [("wander", False)]),
+        ("the last thing I want is to fight Igor", [("harm", True)]),
+        ("like hell I'm going in there", [("enter", True)]),
+        ("I change my mind about going to the sea", [("go", True)]),
+        ("do not, I repeat, do not enter the cave", [("enter", True)]),
+        ("read the letter, burn it, tell no one", [("read", False), ("burn", False), ("talk", True)]),
+        ("everyone but me goes to the sea", [("remark", False)]),
+        ("why don't you go and drown yourself, Elias", [("talk", False)]),
+        ("take the lamp and light it", [("take", False), ("light", False)]),
+        ("I leave the lamp with Rasmus", [("give", False)]),
+        ("leave the lamp here", [("drop", False)]),
+        ("leave the house with Anna", [("leave", False)]),
+    ],
+)
+def test_what_no_reading_of_a_verb_alone_shows(trained, text, acts) -> None:
+    """A denial of something else, somebody else's act, a thing that can be none: no act is made of them, and none is turned round."""
+    assert [(action.verb, action.negated) for action in trained.read(text)] == acts
+
+
 @pytest.mark.parametrize("text", ["blargh the fnord", "geh zum Meer", "vaya al mar", "water the garden", "reticulate the splines", "zzz"])
 def test_no_word_that_nobody_knows_is_made_an_act(trained, text) -> None:
     assert [action.verb for action in trained.read(text)] == ["unknown"]

@@ -137,6 +137,11 @@ def by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
         return "reconcile", ["beg", *(word.removesuffix("'s") for word in rest[1:] if word not in ("pardon", "forgiveness", "of", "for"))]
     if rest[0] == "give" and rest[-1] in ("regards", "thanks", "love", "greetings", "best"):
         return "greet", [word for word in rest[:-1] if word not in ("my", "our", "to")]
+    if rest[0] == "leave" and not lexicon.OBJECTS.keys().isdisjoint(rest[1:4]):
+        if rest[-1] == "here":
+            return "drop", rest[:-1]
+        if "with" in rest[2:]:
+            return "give", ["to" if word == "with" else word for word in rest]
     if verb == "return" and not {"where", "was"} - set(rest):
         return "return", rest[:1]
     if (rest[0] in ("set", "put") and rest[-2:] == ["on", "fire"]) or (rest[0] == "set" and rest[-1] in ("alight", "ablaze")):

@@ -28,6 +28,15 @@ _CLEFT = re.compile(
     r"(?:like|want|wish|need|love|intend|mean|ask|asking|asking for|saying|wanting)(?: to do)?(?: now| most)? (?:is|would be)(?: to| that)? "
 )
 _ORDERLY = (
+    (re.compile(r"(?i)\b(?:i|we)(?: have)? change(?:d|s)? (?:my|our) minds? (?:about|on) (?=\w+ing\b)"), "i avoid "),
+    (re.compile(r"(?i),? i (?:repeat|say again)\b(?=,)"), ""),
+    (re.compile(r"(?i)^(?:everyone|everybody|all|they all) (?:but|except|save) (?:me|us)\b.*"), "it is said"),
+    (
+        re.compile(
+            r"(?i)^the (?:very )?last thing (?:i|we) (?:would |will |really )*(?:want|wanted|need|needed)(?: to do)? (?:now )?is (?:to )?"
+        ),
+        "do not ",
+    ),
     (re.compile(r"(?i)\bin (?:the )?direction of\b"), "to"),
     (re.compile(r"(?i)\bthe time has come\b"), "it is time"),
     (re.compile(r"(?i)\bcan not not\b"), "must"),
@@ -90,7 +99,7 @@ _FILLERS = re.compile(
     r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will)|(?:if you )?(?:would|could|will) (?:just )?be (?:so|very) (?:good|kind|nice|sweet)(?: as to)?)\b"
 )
 _CORRECTED = re.compile(
-    r"(?i)^.*\b(?:no,? wait|wait,? no|scratch that|i mean|i meant|on second thoughts?|correction|or rather|make that|changed? my mind)\b[,.:;!\s-]*(?=\w)"
+    r"(?i)^.*\b(?:no,? wait|wait,? no|scratch that|i mean|i meant|on second thoughts?|correction|or rather|make that|changed? my mind(?! about| on))\b[,.:;!\s-]*(?=\w)"
 )
 _CONDITION = re.compile(
     r"(?i)^(?:should (?!i |we |you )|were |had |in the event )[^,]+,|(?:^|[\s,])(?:if|unless|provided|as soon as|as long as|suppose(?= \w+ \w+ \w+,)|assuming|whenever|once (?=(?:i|we|you|he|she|it|they|the) )|"
@@ -107,6 +116,10 @@ _ASIDE = re.compile(
     rf"so (?:i|we|he|she|they|it|nobody|no one) (?:can|could|may|might|finds?|sees?)|(?:since|as|for|before|after)(?= {_WHO} {_GOES_ON})|(?:since|as|after|before)(?= (?:the )?\w+ (?:is|are|was|were|has|have|had|gets?|\w+[^us]s) ?))\b"
     r"(?:(?! and then | then ).)*?(?=,|$| and then | then )|(?<=\w),? \bin case\b[^,]*"
 )
+_STATE = re.compile(
+    r"(?i)^(?:too \w+ to|unable to|not (?:\w+ )?\w+ing|having (?:no|nothing|nobody|nowhere)|with (?:no|nothing|nobody)|being|feeling)\b[^,]*, *(?=(?:i|we|you|she|he|let us|the)\b)"
+)
+"""What one is in: ``too tired to go on, I lie down``; it denies no act."""
 _BEFOREHAND = re.compile(r"(?i)^(?:after|having|once (?:i|we) have) (?=\w+(?:ing|ed|en)\b)([^,]*),\s*")
 _AFTERWARDS = re.compile(r"(?i)^before (\w+ing\b[^,]*),\s*(.+)$")
 _BEHIND = re.compile(r"(?i)^(.+?),? after ((?:having )?\w+ing\b[^,]*)$")
@@ -124,8 +137,9 @@ _NEVER = re.compile(
     r"(?:will|do|does|did|can|could|shall|should|would|must|dare) not(?: do (?:it|so|that))?\W*$"
 )
 _MOCKED = re.compile(
-    r"(?i)^\W*(?:(?:oh|yeah|yes|sure|right|ok|okay)\W+)*(?:(?:sure|right)\W+(?:let me just|i will just|because (?:i|we) would)|(?:like|as if) (?:i|we) (?:would|will|am|are|want))\b"
-    r"(?: ever| really| gladly| going)*(?: to)?"
+    r"(?i)^\W*(?:(?:oh|yeah|yes|sure|right|ok|okay)\W+)*(?:(?:sure|right)\W+(?:let me just|i will just|because (?:i|we) would)|"
+    r"(?:like(?: hell)?|as if|as though) (?:i|we) (?:would|will|am|are|want))\b"
+    r"(?: ever| really| gladly| going(?= to\b))*(?: to)?"
 )
 _MOCKERY = re.compile(r"(?i)[\s,.!?-]+(?:what could (?:possibly |ever )*go wrong|said no one ever)\W*$")
 _JOKE = re.compile(r"(?i)[\s,.!-]+(?:(?:only|just) )?(?:kidding|joking)\W*$")
@@ -174,7 +188,7 @@ def _sentence(text: str) -> list[str] | None:
     text = _ASKED_IF.sub(r"\1", text)
     if not asks and _CONDITION.search(_WHETHER.sub(" ", text)):
         return None
-    text = _INSTEAD.sub(" ", _ASIDE.sub(" ", text)).strip(" ,") or text
+    text = _STATE.sub("", _INSTEAD.sub(" ", _ASIDE.sub(" ", text)).strip(" ,")) or text
     later = ""
     if moved := _AFTERWARDS.match(text):
         later, text = moved[1], moved[2]
@@ -259,7 +273,7 @@ def _is_open(tokens: list[str]) -> bool:
 
 def _is_thing(tokens: list[str]) -> bool:
     """True where a noun that is a verb too stands alone: ``bread and fish``."""
-    return tokens[0] in lexicon.OBJECTS and len(tokens) < 3
+    return tokens[0] in lexicon.OBJECTS and len(tokens) < 3 and tokens[-1] not in ("it", "them", "him", "her")  # "light it"
 
 
 def _accompanies(tokens: list[str], following: list[str]) -> bool:

@@ -19,9 +19,9 @@ from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB, UNKNOWN_VERB, Acti
 from wgtorch.blocks.simulation.cast import NAMES
 from wgtorch.blocks.simulation.leads import NO
 from wgtorch.blocks.simulation.ledger import shortened
-from wgtorch.blocks.simulation.lexicon import words
+from wgtorch.blocks.simulation.lexicon import DETERMINERS, words
 from wgtorch.blocks.simulation.normalization import normalized
-from wgtorch.blocks.simulation.phrases import VERBS
+from wgtorch.blocks.simulation.phrases import PREPOSITIONS, VERBS
 from wgtorch.blocks.simulation.reading import THOUGHT, RuleReader, without_markup
 from wgtorch.core.block import Block, register_block
 from wgtorch.core.errors import PortTypeError
@@ -40,7 +40,8 @@ SURER = 0.85
 SUREST = 0.95
 """Probability from which the network is followed where the rules find another act."""
 DOUBTED = 0.7
-"""Probability from which what the network takes for no act, or for the reverse, is not done."""
+"""Probability from which what the network takes for no act, or for the reverse, is not done; and from which
+it is followed where what the rules read makes no sense."""
 DOUBTFUL = "nobody can tell whether that is to be done, or only thought of"
 MOODS = ("do", "not", "unreal", "later")
 """Whether an act is to be done, not to be done, only thought of, or done after the one behind it."""
@@ -262,12 +263,22 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
         not found
         or rules[0].verb == IMPOSSIBLE_VERB
         or (rules[0].manner is not None and rules[0].verb in (UNKNOWN_VERB, "remark") and (chance < SURER or not _IFS.isdisjoint(said)))
+        or (rules[0].manner == THOUGHT and _acts(found))
+        or (rules[0].verb == "talk" and (rules[0].manner or "").startswith("to "))  # what somebody else is told to do
     ):
         return rules
+    done, acted = _acts(rules), _acts(found)
     if [(action.verb, action.negated) for action in rules] == [(action.verb, action.negated) for action in found]:
         return [_merged(*both) for both in zip(rules, found, strict=True)]
-    done, acted = _acts(rules), _acts(found)
     is_led = any(action.verb not in _NO_ACTS for action in rules)
+    if (
+        acted
+        and any(map(_is_strained, rules))
+        and not any(map(_is_strained, found))
+        and chance >= DOUBTED
+        and not acted & (_denied(rules) | _IRREVOCABLE - done)
+    ):
+        return [replace(action, words="" if at else text) for at, action in enumerate(found)]
     if (
         done - _HARMLESS
         and len(said) > 3
@@ -276,6 +287,8 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
     ):
         is_told = chance >= SURER and found[0].verb in _NO_ACTS
         return [replace(found[0], words=text)] if is_told else [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
+    if acted & _denied(rules) - done - _denied(found) and chance >= SUREST and sum(word in NO for word in said) != 1:
+        return [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
     if all(action.verb in _NO_ACTS for action in found):
         is_told = not done and (chance >= SURER or (not is_led and rules[0].verb == UNKNOWN_VERB and chance >= sure))
         return [replace(found[0], words=text)] if is_told and len(said) > 3 else rules
@@ -296,7 +309,30 @@ _IRREVOCABLE = frozenset(("harm", "destroy", "burn", "steal"))  # what nobody do
 _NO_ACTS = frozenset((UNKNOWN_VERB, "remark", "ask"))
 _NOT_TO_DO = frozenset(("avoid", "refrain"))
 _IFS = frozenset(["if", "unless", "provided", "whenever", "suppose", "supposing", "assuming", "should", "case"])
+_FREE = _NO_ACTS | {"wish", "refrain", "pray", "talk", "avoid"}  # what they are about may be anything
+_NEVER_FIRST = PREPOSITIONS | frozenset(
+    ("back", "away", "out", "as", "not", "so", "short", "again", "and", "if", "that", "than", "i", "me", "myself")
+)
+_NEVER_INSIDE = frozenset(("and", "not", "until", "because", "but"))
+_BODY = frozenset(
+    (
+        *("head", "heads", "nose", "foot", "feet", "finger", "fingers", "eye", "eyes", "ear", "ears", "tongue", "mouth", "lips"),
+        *("arms", "leg", "legs", "knees", "shoulder", "shoulders", "heels", "mind"),
+    )
+)
+_BODILY = frozenset(("feel", "look", "use", "open", "harm", "lock"))
 _HARMLESS = frozenset(("talk", "ask", "remark", "feel", "wish", "pray", "look", "stay", "wait", "rest", UNKNOWN_VERB))
+
+
+def _is_strained(action: Action) -> bool:
+    """Whether an act is about what can be no thing or person: ``build my feet``, ``stay short of killing the wolf``."""
+    said = words(action.target or "")
+    if action.verb in _FREE or not said:
+        return False
+    if action.verb == "again":
+        return True
+    begin = said[1] if said[0] in DETERMINERS and len(said) > 1 else said[0]
+    return begin in _NEVER_FIRST or not _NEVER_INSIDE.isdisjoint(said[1:]) or (said[-1] in _BODY and action.verb not in _BODILY)
 
 
 def _acts(actions: list[Action]) -> set[str]:

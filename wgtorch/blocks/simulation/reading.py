@@ -58,7 +58,7 @@ _SAID = re.compile(
 _UNREAL = re.compile(
     r"^(?:in (?:my|a|the|this|that) (?:\w+ )?(?:dream|nightmare|story|tale|song|legend)|(?:one|some) ?day (?=(?:\w+ )?(?:i|we)\b)|let us (?:say|suppose|pretend|imagine)|suppose|"
     r"(?:just )?imagine (?:(?:if|that) )?(?:i|we|me|us)|hypothetically|in theory|theoretically|(?:yesterday|before (?:an|one|two|some) (?:hours?|days?|weeks?)|long ago|years ago|last (?:night|week|month|year|summer|winter)) (?:i|we)|"
-    r"(?:i|we) (?:very )?(?:nearly|almost|accidentally)|(?:i|we) (?:would|could|might) have (?!to\b)\w+(?:ed|en|nt|ne|t|d)\b|(?:i |we )?(?:only |just )?pretend to(?! be)|(?:i|we) had (?:always |once )?(?:meant|intended|wanted|planned|hoped|thought)"
+    r"(?:i|we) (?:very )?(?:nearly|almost|accidentally)|(?:maybe |perhaps )?(?:i|we) (?:would|could|might|should) have (?!to\b)\w+(?:ed|en|nt|ne|t|d)\b|(?:i |we )?(?:only |just )?pretend to(?! be)|(?:i|we) had (?:always |once )?(?:meant|intended|wanted|planned|hoped|thought)"
     r"|(?:i|we) (?:am|was|are|were) (?:only |just )?(?:thinking|dreaming) (?:to|of|about) .* not sure)\b|^(?:i|we) \w+ .*\b(?:yesterday|last night|years ago|a while ago|long ago)$"
 )
 """What belongs to the past, to a dream, to a day to come, to a supposition."""
@@ -138,7 +138,7 @@ class RuleReader:
 
     def clause(self, text: str) -> Action:
         """The action of one clause."""
-        plain = active(text.lower())
+        plain = re.sub(r"\bno one\b", "nobody", active(text.lower()))
         is_asked = text.endswith("?")
         if turned := _RATHER.match(plain.rstrip("?")):
             plain = self._instead(**turned.groupdict()) or plain

@@ -218,7 +218,7 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
         )
         return f"{name} is {far(draft, actor, steps[-1] if steps else here)}"
     if {"do", "can", "should", "could"} & set(said) and "i" in said:
-        return "one could " + ", ".join(suggestions(draft, actor)[:3])
+        return "one could " + ", ".join([said for said in suggestions(draft, actor) if not said.endswith("?")][:3])
     if {"colour", "color"} & set(said) and topic.part == "landmark" and draft.places[here]["landmark"] == topic.name:
         return f"the {topic.name} at {here} is {draft.places[here]['colour'] or 'of no colour that has a name'}"
     if topic.part == "beast":
