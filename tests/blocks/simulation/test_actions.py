@@ -256,6 +256,21 @@ def test_questions_are_answered_from_the_facts(question: str, answer: str) -> No
     assert answer in event["details"]["answer"] or (answer == "is at" and "nobody but" in event["details"]["answer"])
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("go to the sea", "The traveller is to “go to the sea”"),
+        ("I rest", "The traveller says “I rest”"),
+        ("don't go to the sea", "The traveller says “don't go to the sea”"),
+        ("what is this place?", "The traveller asks “what is this place?”"),
+    ],
+)
+def test_an_intent_says_how_a_line_was_meant(typed: str, told: str) -> None:
+    _, now, events = acted(typed, 1)
+    intent = GrammarTeller().intent(now, events, random.Random(1))
+    assert intent.startswith(told) and ("It is left undone." in intent) == typed.startswith("don't")
+
+
 def test_what_is_not_understood_is_offered_near_actions() -> None:
     before, now, (event,) = acted("blargh the fnord", 5)
     assert event["status"] == "unclear" and "blargh" in event["because"]

@@ -81,7 +81,8 @@ class GrammarTeller:
             told = []
             for event in asked:
                 who = _cap(event["actor"]) if event["actor"] != WORLD else "Somebody"
-                said = {"ask": "asks", "remark": "says"}.get(event["verb"], "is to")
+                speaks = event["verb"] in ("remark", *_LEFT_UNDONE) or _IN_PERSON.match(event["action"])
+                said = "asks" if event["verb"] == "ask" else "says" if speaks else "is to"
                 told.append(f"{who} {said} “{_shown(event['action'])}”{_why_asked(content, event)}. {verdict_of(event)}")
             return agreed(" ".join(told))
         wishes = [
@@ -267,12 +268,16 @@ def fields_of(content: Content, event: Event, rng: random.Random) -> dict[str, s
     }
 
 
+_LEFT_UNDONE = ("refrain", "avoid")
+_IN_PERSON = re.compile(r"(?i)\W*(?:i|we|let'?s|let us)\b")
+
+
 def verdict_of(event: Event) -> str:
     """What became of an action, in a sentence: its status and the reason; an answer is for the outcome to give."""
     if event["details"].get("answer") or event["verb"] == "remark":
         return "It changes nothing."
     said = {
-        "done": "It can be done",
+        "done": "It is left undone" if event["verb"] in _LEFT_UNDONE else "It can be done",
         "partly": "It can be done in part",
         "refused": "It cannot be done",
         "unclear": "Nobody understands it",
