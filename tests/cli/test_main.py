@@ -99,3 +99,10 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path, capsys: pytes
     assert main(["run", "default", "--steps", "1", "--out", str(tmp_path / "file" / "out")]) == 2
     assert "wgtorch run: " in (message := capsys.readouterr().err)
     assert str(tmp_path / "file") in message
+
+
+def test_an_option_that_a_command_does_not_have_is_told_by_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "default", "--stepz", "3"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("wgtorch run: error: unrecognized arguments: --stepz 3; did you mean --steps?\n")

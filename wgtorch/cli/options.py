@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from difflib import get_close_matches
 from typing import Any
 
 LEVELS = ("graph", "pipeline", "stage", "world")
@@ -13,10 +15,21 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of ``wgtorch``. Nothing is imported that a command needs."""
     parser = argparse.ArgumentParser(prog="wgtorch", description="Builds, runs, trains, serves and shows graphs, pipelines and worlds.")
     parser.add_argument("--version", action="store_true", help="print the version of wgtorch, of PyTorch and of Python")
-    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=_Command)
     for add in _COMMANDS:
         add(commands)
     return parser
+
+
+class _Command(argparse.ArgumentParser):
+    """A command that names its own mistakes: argparse leaves options that nobody knows to the program, which knows none of them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and "_ARGCOMPLETE" not in os.environ:
+            near = get_close_matches(rest[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {near[0]}?' if near else ''}")
+        return found, rest
 
 
 _PAIRS: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
