@@ -15,7 +15,8 @@ _held: list[Any] = []
 def fork_safe_lock() -> Any:
     """A lock that its thread may take again; forks wait until it is free."""
     lock = threading.RLock()
-    _locks.add(lock)
+    with _guard:  # a fork in another thread goes through all of them
+        _locks.add(lock)
     return lock
 
 
