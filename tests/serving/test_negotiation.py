@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import pytest
 import torch
 from PIL import Image
@@ -25,8 +28,10 @@ pytest.importorskip("python_multipart")
 from tests.serving.blocks import graph_of
 from tests.serving.calling import call, findings
 from wgtorch.core.block import Block
-from wgtorch.serving.negotiation import form_for
+from wgtorch.core.run import background
+from wgtorch.serving.negotiation import EVENTS_TYPE, form_for
 from wgtorch.serving.server import Limits, serving
+from wgtorch.serving.streaming import Stream
 from wgtorch.serving.wire import CONTENT_TYPE, body
 from wgtorch.storage.media import wav_bytes, writes_mp4
 from wgtorch.world import World
@@ -250,3 +255,33 @@ def test_headers_are_bounded() -> None:
         with suppress(ConnectionError):  # the rest of the headers meets a closed connection, at times before the answer is read
             assert call(address, "/health", None, method="GET", headers={"X-Long": "x" * 100_000})[0] in (400, 431)
         assert call(address, "/health", None, method="GET")[0] == 200
+
+
+def test_who_reads_slowly_holds_up_nobody_else() -> None:
+    """Models that wait on a network tell of their text in a thread that all of them share."""
+    written: list[bytes] = []
+
+    async def answered() -> None:
+        reads = asyncio.Event()
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body":
+                await reads.wait()
+                written.append(message["body"])
+
+        async def told(tell: Any) -> None:
+            for number in range(3):
+                tell({"event": number})
+
+        def work(tell: Any, stop: Any) -> dict[str, Any]:
+            try:
+                background.submit(told(tell)).result(60)
+            finally:
+                loop.call_soon_threadsafe(reads.set)
+            return {"text": "all"}
+
+        loop = asyncio.get_running_loop()
+        await Stream(work, anyio.CapacityLimiter(1), EVENTS_TYPE)({}, asyncio.Event().wait, send)
+
+    asyncio.run(answered())
+    assert [re.findall(r"data: (.*)", part.decode()) for part in written] == [["0"], ["1"], ["2"], ['{"text": "all"}'], []]

@@ -58,16 +58,20 @@ class Stream(Response):
         return cls(lambda tell, stop: service.answer(message, tell=tell, cancelled=stop), busy, media_type)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        stop, loop, one_at_a_time = threading.Event(), asyncio.get_running_loop(), threading.Lock()
+        stop, loop, one_at_a_time, in_turn = threading.Event(), asyncio.get_running_loop(), threading.Lock(), asyncio.Lock()
 
         async def put(raw: bytes, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": raw, "more_body": more})
+            async with in_turn:
+                await send({"type": "http.response.body", "body": raw, "more_body": more})
 
         def tell(entry: dict[str, Any]) -> None:
-            """From whichever thread: a block that waits on a network tells of its text in one of its own."""
+            """From whichever thread: a block that waits on a network tells of its text in one that others share, which must not wait."""
             with one_at_a_time:
-                if raw := self.encode(entry):
-                    asyncio.run_coroutine_threadsafe(put(raw), loop).result()
+                if not (raw := self.encode(entry)):
+                    return
+                sent = asyncio.run_coroutine_threadsafe(put(raw), loop)
+            if asyncio._get_running_loop() is None:
+                sent.result()
 
         def work() -> None:
             try:
