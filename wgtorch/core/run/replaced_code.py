@@ -199,7 +199,7 @@ def _tables_in(value: Any) -> list[dict[Any, Any]]:
     kind = type(value)
     if kind is dict:
         return [value] if len(value) < _TABLE and any(type(item) is types.FunctionType for item in list(value.values())) else []
-    if not any(base is dict or base is Mapping for base in type.__dict__["__mro__"].__get__(kind) or ()):  # a type that C never made ready has none
+    if not any(base is dict or base is Mapping for base in type.__dict__["__mro__"].__get__(kind) or ()):  # some of C have none
         return []
     if str(module_of(kind)).partition(".")[0] in sys.stdlib_module_names:
         return []
