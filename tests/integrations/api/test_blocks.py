@@ -24,7 +24,6 @@ from wgtorch.integrations.models.errors import AnswerFormatError, ApiContentErro
 from wgtorch.integrations.models.llm import LLM
 from wgtorch.storage.media import wav_bytes
 from wgtorch.testing import Reply, ScriptedServer
-from wgtorch.testing.protocols import _tone
 
 RECIPE = {
     "type": "object",
@@ -199,7 +198,7 @@ def test_vectors_pictures_and_sound(server: ScriptedServer, build) -> None:
     painter(prompt="sea", image=pictures[:1], mask=torch.ones(1, 1, 8, 24))
     assert server.requests[-1].path.endswith("/images/edits") and server.requests[-1].content.count(b"\x89PNG") == 2
 
-    server.script(Reply(audio=_tone(440.0, 300)), Reply(audio=_tone(440.0, 500)))
+    server.script(*[Reply(audio=wav_bytes(torch.rand(1, count), 8000)) for count in (300, 500)])
     spoken = build("text_to_speech", voice="coral", limits={"in_flight": 1})(text=["short", "longer"])
     assert spoken["audio"].shape == (2, 1, 500) and spoken["lengths"].tolist() == [300, 500] and spoken["sampling_rate"] == 8000
     assert spoken["audio"][0, 0, 300:].abs().max() == 0 and spoken["audio"].abs().max() > 0.4
