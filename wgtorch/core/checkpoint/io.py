@@ -61,7 +61,7 @@ class FolderSink:
     def put(self, name: str, chunks: Iterable[Any], size: int) -> str:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as handle:
+        with path.open("wb", buffering=0) as handle:
             return _write(handle, name, chunks, size)
 
 
@@ -96,12 +96,17 @@ def _write(handle: Any, name: str, chunks: Iterable[Any], size: int) -> str:
                 if pending is not None:
                     pending.result()
                 pending = hashing.submit(hashed.update, part)
-                handle.write(part)
+                _write_all(handle, part)
                 written += len(part)
         if pending is not None:
             pending.result()
     assert written == size, f"{name}: wrote {written} bytes of {size}"
     return hashed.hexdigest()
+
+
+def _write_all(handle: Any, part: memoryview) -> None:
+    while len(part):
+        part = part[handle.write(part) :]
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------
