@@ -15,10 +15,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from wgtorch.core import errors
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.json_text import expect
 from wgtorch.integrations.api.answers import Answer, Question, digest
+from wgtorch.integrations.models import errors
 from wgtorch.integrations.models.errors import ApiError, ReplayError
 
 Mode = Literal["live", "record", "replay", "auto"]
