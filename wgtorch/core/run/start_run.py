@@ -137,7 +137,7 @@ def new_run(root: str, **options: Any) -> RunContext:
         return run if pause is None else pause.begin(run)
     inner = outer.child()
     around = inner.options
-    stops = tuple(filter(None, (cancelled, around.cancelled)))
+    stops = [stop for stop in (cancelled, around.cancelled) if stop is not None]
     inner.options = replace(
         around,
         callbacks=around.callbacks if told is None else told,
