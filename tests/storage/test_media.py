@@ -91,7 +91,7 @@ def test_every_kind_has_a_writer(kind: str, tmp_path: Path) -> None:
 
 def test_the_table_of_kinds_is_whole() -> None:
     source = Path(kinds.__file__).read_text(encoding="utf-8")
-    assert set(re.findall(r'^    Kind\("(\w+)"', source, flags=re.MULTILINE)) == set(VALUES)
+    assert set(re.findall(r'^    Kind\(\s*"(\w+)"', source, flags=re.MULTILINE)) == set(VALUES)
 
 
 def test_without_the_encoder_a_video_is_a_gif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,5 +265,5 @@ def tasks_of(family: str, *, inpaint: bool = True) -> dict[str, tuple[str, ...]]
 
 
 def names(families: Iterable[Family]) -> str:
-    """Their titles in a row."""
-    return ", ".join(dict.fromkeys(family.title for family in families))
+    """Their titles in a row, sorted."""
+    return ", ".join(sorted({family.title for family in families}, key=str.casefold))
