@@ -95,6 +95,9 @@ def composed(command: str) -> dict[str, Any]:
     if config.get("block") and config["block"].get("config", {}).get("checkpoint_ref") == "smollm2":  # too large for one step here
         pytest.importorskip("transformers")
         config["block"]["config"]["checkpoint_ref"] = os.environ["WGTORCH_LLM"]
+    if config["objective"]["type"] == "action_reading":  # its words have the vectors of a language model that need not be here
+        pytest.importorskip("transformers")
+        config["objective"]["vectors"], config["block"]["config"]["raw"] = os.environ["WGTORCH_LLM"], 32
     if config["trainer"].get("strategy") in ("ddp", "fsdp2"):  # two processes are for the test of processes
         config["trainer"].update({"strategy": "auto", "devices": 1})
     return config
