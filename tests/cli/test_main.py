@@ -106,3 +106,12 @@ def test_an_option_that_a_command_does_not_have_is_told_by_it(capsys: pytest.Cap
         main(["run", "default", "--stepz", "3"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith("wgtorch run: error: unrecognized arguments: --stepz 3; did you mean --steps?\n")
+    with pytest.raises(SystemExit):
+        main(["run", "default", "--bogus", "3"])  # only its dashes are like --out's
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --bogus 3\n")
+
+
+def test_models_alone_lists_what_can_be_added(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 2
+    assert "wgtorch models add NAME, with one of:" in (listed := capsys.readouterr().out)
+    assert "smollm2" in listed

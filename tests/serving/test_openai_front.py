@@ -141,8 +141,9 @@ def test_other_models_other_endpoints_and_no_key(clients: dict[str, Any]) -> Non
         clients["Painter"].with_options(api_key="wrong").images.generate(prompt="a")
     assert [model.id for model in clients["Painter"].models.list()] == ["it"]
     assert clients["Painter"].models.retrieve("it").id == "it"
-    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-image-1' here; there is 'it'"):
-        clients["Painter"].models.retrieve("gpt-image-1")
+    for named in ("gpt-image-1", "org/flux-1"):
+        with pytest.raises(openai.NotFoundError, match=f"there is no model '{named}' here; there is 'it'"):
+            clients["Painter"].models.retrieve(named)
 
 
 def test_edits_keep_what_is_not_masked(clients: dict[str, Any]) -> None:

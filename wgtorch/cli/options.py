@@ -27,8 +27,9 @@ class _Command(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         found, rest = super().parse_known_args(args, namespace)
         if rest and "_ARGCOMPLETE" not in os.environ:
-            near = get_close_matches(rest[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {near[0]}?' if near else ''}")
+            known = {option.lstrip("-"): option for option in self._option_string_actions}
+            near = get_close_matches(rest[0].partition("=")[0].lstrip("-"), known)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {known[near[0]]}?' if near else ''}")
         return found, rest
 
 
@@ -159,8 +160,8 @@ def _inspect(commands: Any) -> None:
 def _models(commands: Any) -> None:
     about = "list the models that some levels use: each once, its memory, its places; or add NAME"
     models = commands.add_parser("models", parents=[_of_files()], help=about)
-    about = f"{_TARGET}; or: add smollm2, to install a small model"
-    _completed(models.add_argument("targets", nargs="+", metavar="target", help=about), template_names)
+    about = f"{_TARGET}; or: add smollm2, to install a small model; none lists those that add knows"
+    _completed(models.add_argument("targets", nargs="*", metavar="target", help=about), template_names)
     models.add_argument("--yes", action="store_true", help="with add: install without asking")
 
 

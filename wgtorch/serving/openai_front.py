@@ -97,7 +97,7 @@ class OpenAIFront:
             "/v1/embeddings": self.embeddings,
         }  # fmt: skip
         found = [Route(path, guarded(page), methods=["POST"]) for path, page in pages.items()]
-        looked_up = {"/v1/models": self.models, "/v1/models/{name}": self.model}
+        looked_up = {"/v1/models": self.models, "/v1/models/{name:path}": self.model}
         return [*found, *(Route(path, guarded(page), methods=["GET"]) for path, page in looked_up.items())]
 
     async def models(self, request: Request) -> Response:

@@ -400,6 +400,7 @@ def test_a_token_that_the_model_does_not_know_is_named(llm_folder: Path, tmp_pat
     ("said", "words"),
     [
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "optimum"),
+        ({"quantization_config": {"quant_method": "ours", "bits": 4}}, "is quantised by 'ours'; expected one of .*gptq"),
         ({"hidden_size": "32"}, "hidden_size"),
         ({"rope_scaling": {"rope_type": "mystery", "factor": 2}}, "mystery"),
     ],

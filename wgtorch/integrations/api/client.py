@@ -318,7 +318,8 @@ def close_clients() -> None:
 def _hang_up() -> None:
     """Ends and lets go of all before the interpreter takes modules apart, in which the SDKs' clients find nothing that they need to end."""
     closing = clients()
-    _clients.clear()
+    with _clients_lock:
+        _clients.clear()
     for client in closing:
         with contextlib.suppress(Exception):
             background.submit(client.provider.close()).result(_FAREWELL)

@@ -60,6 +60,10 @@ def read_model(folder: Path, auto_classes: Sequence[str], *, dtype: torch.dtype,
     """
     library: Any = require("transformers", "transformers")
     config = _config(library, folder, where)
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if method is not None and method not in (known := library.quantizers.auto.AUTO_QUANTIZER_MAPPING):  # transformers reads on without it
+        found = f"{where}.checkpoint_ref: {str(folder)!r} is quantised by {method!r}"
+        raise CheckpointError(f"{found}; expected one of {', '.join(sorted(known))}")
     auto = next((found for name in auto_classes if type(config) in (found := getattr(library, name))._model_mapping), None)
     if auto is None:
         raise CheckpointError(
