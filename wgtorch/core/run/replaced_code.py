@@ -10,7 +10,7 @@ import builtins
 import functools
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.nn import Parameter
 
 from wgtorch.core.port import MISSING
 from wgtorch.core.run.code_digest import steps_of, unwrapped
-from wgtorch.core.run.dict_versions import dict_version
+from wgtorch.core.run.dict_versions import WatchedDicts, dict_version
 from wgtorch.core.run.fork_safe_lock import fork_safe_lock
 from wgtorch.core.run.installed import entries_of, file_of, is_installed, module_of
 
@@ -50,8 +50,8 @@ class Replacements:
         self._modules: dict[str, Any] = {}
         self._held: dict[int, Any] = {}
         self._spaces: list[_Namespace] = []
-        self._entries: list[dict[Any, Any]] = []
-        self._versions: list[Any] = []
+        self._entries = WatchedDicts()
+        self._versions: Sequence[Any] = self._entries.versions()
         self._found: list[tuple[str, Any]] = []
 
     def found(self) -> list[tuple[str, Any]]:
@@ -60,9 +60,9 @@ class Replacements:
             if is_loaded := (loaded := dict_version(sys.modules)) != self._loaded or any(map(_is_ready, self._unready)):
                 self._take_in()
                 self._loaded = loaded
-            versions = list(map(dict_version, self._entries))
+            versions = self._entries.versions()
             if versions != self._versions or is_loaded:
-                for space, now, was in zip_longest(self._spaces, versions, self._versions):
+                for space, now, was in zip_longest(self._spaces, *map(WatchedDicts.each, (versions, self._versions))):
                     if now != was:
                         space.compare()
                 self._versions = versions
