@@ -85,7 +85,9 @@ def is_turned_round(meaning: str, actions: Sequence[Action]) -> bool:
     )
 
 
-@pytest.mark.parametrize(("name", "least"), [("typed_lines.txt", 0.93), ("held_out_lines.txt", 0.8), ("fresh_lines.txt", 0.85)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("typed_lines.txt", 0.93), ("held_out_lines.txt", 0.8), ("fresh_lines.txt", 0.85), ("rarer_lines.txt", 0.98)]
+)
 def test_lines_are_understood_wherever_and_whenever_they_are_typed(name: str, least: float) -> None:
     reader = BlockRegistry.build({"block_type": "reader/trained", "config": {"checkpoint_ref": "wgtorch:action_reader"}})
     assert isinstance(reader, TrainedActionReader)

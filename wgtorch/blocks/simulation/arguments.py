@@ -13,6 +13,10 @@ from wgtorch.blocks.simulation.phrases import FRAMES, IMPLIED, IMPOSSIBLE, PREPO
 
 AUXILIARIES = frozenset("is are am was were does did has have do will can could would should may might shall must".split())
 SPEAKERS = frozenset("i we you he she it they there this that these those everybody nobody somebody everything my your".split())
+_ANSWERS = frozenset(
+    "directions way news help advice information road name reason price time truth forgiveness pardon hand dance opinion".split()
+)
+"""What is asked for by asking."""
 _WHERE = frozenset("in at on over into near by under across to from behind inside through onto".split())
 
 
@@ -133,6 +137,22 @@ def by_what_follows(verb: str, rest: list[str]) -> tuple[str, list[str]]:
         return "wish", rest
     if rest[0] == "turn" and not lexicon.DIRECTIONS.keys().isdisjoint(rest):
         return "go", rest
+    if rest[0] == "knock" and len(rest) > 2 and rest[-1] in ("unconscious", "senseless", "out", "cold"):
+        return "harm", rest[:-1]
+    if rest[0] == "pack" and len(rest) > 1:
+        return "take", rest
+    if rest == ["lay", "down"]:
+        return "rest", rest
+    if rest[:2] == ["make", "sure"] and verb == "craft":
+        return "look", ["make", *rest[2:]]
+    if rest[0] == "wash" and len(rest) > 1 and rest[1] not in ("my", "myself"):
+        return "repair", rest
+    if rest[:2] == ["look", "behind"] and rest[2:3] in (["me"], ["us"], ["myself"], ["yourself"], ["you"]):
+        return "look", rest
+    if rest[0] == "explain" and "me" not in rest[:3] and rest[1:2] != [] and (rest[1] in SPEAKERS or rest[1] in ("that", "to")):
+        return "talk", rest
+    if rest[0] == "ask" and "for" in rest[2:6] and _ANSWERS.isdisjoint(rest):
+        return "beg", [word for word in rest if word != "for"] if "of" not in rest else rest
     if rest[0] == "beg" and not {"pardon", "forgiveness"}.isdisjoint(rest):
         return "reconcile", ["beg", *(word.removesuffix("'s") for word in rest[1:] if word not in ("pardon", "forgiveness", "of", "for"))]
     if rest[0] == "give" and rest[-1] in ("regards", "thanks", "love", "greetings", "best"):

@@ -6,7 +6,7 @@ import re
 
 from wgtorch.blocks.simulation import lexicon
 from wgtorch.blocks.simulation.cast import NAMES, ROLES
-from wgtorch.blocks.simulation.leads import HERO, NO, PAIRED, all_lead, is_gerund, led
+from wgtorch.blocks.simulation.leads import HERO, NO, PAIRED, all_lead, is_gerund, led, verb_at
 from wgtorch.blocks.simulation.lexicon import DETERMINERS, words
 
 PEOPLE = "|".join((*NAMES, *(f"(?:the )?{role}" for role in ROLES)))
@@ -37,7 +37,9 @@ _ORDERLY = (
         ),
         "do not ",
     ),
+    (re.compile(r"(?i)\bput (?!back\b)((?:\w+ ){1,4})(?:back )?on(?: again)?(?=\W*$)"), r"put on \1"),
     (re.compile(r"(?i)\bin (?:the )?direction of\b"), "to"),
+    (re.compile(r"(?i)\bin (?:the|another|a|that|this) (?:(?:opposite|other|different|same|right|wrong) )?direction\b"), "further"),
     (re.compile(r"(?i)\bthe time has come\b"), "it is time"),
     (re.compile(r"(?i)\bcan not not\b"), "must"),
     (re.compile(r"(?i)\bhide and seek\b"), "tag"),
@@ -96,17 +98,17 @@ _FILLERS = re.compile(
     r"(?: too much| any| a| possible| all right| okay| ok| fine)?(?: trouble| bother| to ask)?(?: with you| by you)?|the way i see it|unless i am (?:mistaken|wrong)|will you|would you|i beg you|do me a favou?r and|be (?:a dear|an angel|nice|kind|"
     r"a good \w+) and|for (?:me|us|goodness' sake|heaven's sake|old times' sake)(?= *[,.!?]|$)|step by step|once and for all|more or less|whatever happens|no matter what|whatever (?:you|i|we) do|never ever"
     r"|(?:as )?if (?:nothing|anything)\b[^,]*)(?: *(?=[,.!?]|$))|\b(?:at last|at once|right away|of course|in fact|by all means|first of all|to begin with|without further ado|no doubt|be (?:a dear|an angel|nice|kind|"
-    r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will)|(?:if you )?(?:would|could|will) (?:just )?be (?:so|very) (?:good|kind|nice|sweet)(?: as to)?)\b"
+    r"a good \w+) and|do me a favou?r and|once and for all|if you (?:please|will)|(?:if you )?(?:would|could|will) (?:just )?be (?:so|very) (?:good|kind|nice|sweet)(?: as to)?|be (?:so|very) (?:good|kind|nice|sweet) as to)\b"
 )
 _CORRECTED = re.compile(
-    r"(?i)^.*\b(?:no,? wait|wait,? no|scratch that|i mean|i meant|on second thoughts?|correction|or rather|make that|changed? my mind(?! about| on))\b[,.:;!\s-]*(?=\w)"
+    r"(?i)^\W*(?:\w+\W+){1,5}?(?<=\?) ?(?:no|nope|nah)\b(?! thank)[\s,.:;!-]+(?=\w)|^.*\b(?:no,? wait|wait,? no|scratch that|i mean|i meant|on second thoughts?|correction|or rather|make that|changed? my mind(?! about| on))\b[,.:;!\s-]*(?=\w)"
 )
 _CONDITION = re.compile(
-    r"(?i)^(?:should (?!i |we |you )|were |had |in the event )[^,]+,|(?:^|[\s,])(?:if|unless|provided|as soon as|as long as|suppose(?= \w+ \w+ \w+,)|assuming|whenever|once (?=(?:i|we|you|he|she|it|they|the) )|"
+    r"(?i)^(?:should (?!i |we |you )|were |had |in the event )[^,]+,|(?:^|[\s,])(?:if|unless|provided|on (?:the )?condition(?: that)?|as soon as|as long as|suppose(?= \w+ \w+ \w+,)|assuming|whenever|once (?=(?:i|we|you|he|she|it|they|the) )|"
     r"when(?! is| was| will| does| do| did| are| can| should| shall))\s|^in case\b"
 )
 _WHETHER = re.compile(
-    r"(?i)\b(?:ask|asks|see|check|wonder|wonders|know|knows|tell|find out|say|remember|look|test|sure|learn|hear|and|as|even)\b(?: \w+){0,3} if\b|\bwhat if\b|^\W*(?:oh,? )?if only\b"
+    r"(?i)\b(?:ask|asks|see|check|wonder|wonders|know|knows|tell|find out|say|remember|look|test|sure|learn|hear|determine|decide|figure out|verify|confirm|discover|listen|judge|guess|and|as|even)\b(?: \w+){0,3} if\b|\bwhat if\b|^\W*(?:oh,? )?if only\b"
 )
 _ASKED_IF = re.compile(
     r"(?i)\b((?:would|will|should) (?:be|love|like|appreciate|prefer)\b[^,]*?)\bif\b(?= (?:i|we|you|somebody|someone)\b)|\bhow (?:would it be )if\b"
@@ -231,7 +233,11 @@ def _parts(text: str) -> list[str]:
             and led(["hero", *tokens]) is not None
         ):
             said, tokens = f"hero {piece}", ["hero", *tokens]  # "sat down and fell asleep"
-        if (lead := leads(words(said), alone=not found)) is not None and not _is_told_of(found, joint):
+        if (
+            (lead := leads(words(said), alone=not found)) is not None
+            and not _is_told_of(found, joint)
+            and not _goes_on(found, joint, tokens)
+        ):
             is_denied_too = denied and not lead and joint.strip(" ,").lower() in ("and", "or") and "," not in joint
             if is_denied_too or (joint.strip(" ,").lower() == "nor" and lead != "no"):
                 act = led(words(said))
@@ -286,6 +292,15 @@ def _accompanies(tokens: list[str], following: list[str]) -> bool:
 def _is_told_of(found: list[str], joint: str) -> bool:
     """Whether what stands before tells of what somebody says: its ``and`` goes on with that."""
     return bool(found) and " that " in found[-1] and joint.strip(" ,").lower() == "and" and not _TELLING.isdisjoint(words(found[-1])[:4])
+
+
+def _goes_on(found: list[str], joint: str, tokens: list[str]) -> bool:
+    """Whether a noun that may be a verb too goes on with what stands before it: ``look for tools and supplies``, ``scream in rage and defeat``."""
+    if not found or joint.strip(" ,").lower() not in ("and", "or", "") or (first := verb_at(words(found[-1]))) is None:
+        return False
+    other = verb_at(tokens)
+    is_plural = other is not None and first[2] == "base" and (other[2] == "s" or (other[2] == "ing" and len(tokens) == 1))
+    return is_plural or (len(tokens) == 1 and re.search(r"\b(?:in|with|of) [a-z]+$", found[-1]) is not None and first[2] == "base")
 
 
 def _is_unreal(said: str) -> bool:

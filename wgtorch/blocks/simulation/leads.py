@@ -67,7 +67,7 @@ _ADVERBS = MANNERS | frozenset(
         "somehow simply even only yet however otherwise apparently obviously clearly please kindly always usually often both either "
         "and as all right up at of to in on for by with about if how what why any more longer much half well oh ah hey hello hi yes "
         "yeah dare best earnestly hereby today tonight tomorrow further whatsoever secondly lastly firstly literally basically "
-        "especially too to go be get going from over"
+        "especially too to go be get going from over yourself"
     ).split()
 )
 FIRSTS = frozenset(phrase.split()[0] for phrase in PHRASES)
@@ -188,6 +188,8 @@ def _base(word: str) -> str:
 def _inner(tokens: list[str], at: int, form: str) -> int | None:
     """Where the lead of the verb that hangs on the one at ``at`` begins; None where none does."""
     word, end = _base(tokens[at]), len(tokens)
+    if word == "find" and not {"myself", "yourself", "it", "that"} & set(tokens[at + 1 : at + 2]):
+        return None  # "find dining chairs"
     if word not in _GOVERNS | _BARE | PAIRED or (word == "dream" and NO.isdisjoint(tokens[:at])):
         return None
     if word in PAIRED and tokens[at + 1 : at + 2] == ["and"]:
@@ -262,7 +264,9 @@ def _turns(lead: list[str], at: int) -> bool:
     if (word == "last" and before == "at") or (_base(word) == "stop" and behind[:1] == ["to"]):
         return False  # "stops to listen"
     if word in ("tired", "sick", "done", "finished"):
-        return behind[:1] == ["of"] or (word in ("done", "finished") and at == len(lead) - 1)  # "tired of waiting", "done waiting"
+        return behind[:1] in (["of"], ["with"]) or (
+            word in ("done", "finished") and at == len(lead) - 1
+        )  # "tired of waiting", "done waiting"
     return word in TURNS or _base(word) in TURNS
 
 
@@ -278,12 +282,12 @@ def verb_at(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
     tokens = _joined(tokens)
     if tokens[0] in ("set", "setting") and tokens[-1] in ("fire", "alight", "ablaze"):
         return "burn", 1, "base" if tokens[0] == "set" else "ing", ["set", *tokens[1:]]
-    light = _light(tokens)
-    if light is not None:
-        return light
     for base, form in [(tokens[0], "base"), *forms(tokens[0])]:
         if (idiom := begun(_IDIOMS.get(base, ()), [base, *own])) is not None:
             return idiom[0], idiom[1], form, idiom[2]
+    light = _light(tokens)
+    if light is not None:
+        return light
     others = [_OWN.get(word, word) for word in tokens[1:LONGEST_PHRASE]]
     if tokens[0] == "be" and tokens[1:2] != [] and tokens[1] in _ADJECTIVES:
         return verb_at(["be", *tokens[2:]])  # "be good friends"
@@ -298,11 +302,15 @@ def verb_at(tokens: list[str]) -> tuple[str, int, str, list[str]] | None:
 
 
 def _joined(tokens: list[str]) -> list[str]:
-    """With the particle beside its verb: ``pick it up`` is ``pick up it``."""
+    """With the particle beside its verb: ``pick it up`` is ``pick up it``; not where a phrase has it there, as ``put my hands up``."""
+    own = [tokens[0], *[_OWN.get(word, word) for word in tokens[1:LONGEST_PHRASE]]]
     for at in range(2, min(len(tokens), 6)):
+        if " ".join(own[: at + 1]) in PHRASES:
+            return tokens
         if (
             tokens[at] in ("up", "down", "away", "off", "out", "apart")
             and tokens[at - 1] not in PREPOSITIONS
+            and {"to", "and"}.isdisjoint(tokens[1:at])  # "take the rope to climb down"
             and f"{tokens[0]} {tokens[at]}" in PHRASES
         ):
             return [tokens[0], tokens[at], *tokens[1:at], *tokens[at + 1 :]]

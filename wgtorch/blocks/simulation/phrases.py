@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wgtorch.blocks.simulation.action import IMPOSSIBLE_VERB
+from wgtorch.blocks.simulation.rarer_phrases import RARER
 
 _VERBS = {
     "go": "drag myself|drag myself to|turn to|turn towards|turn toward|go on an adventure|go on a journey|go on a quest|go on a trip|on to|then on to|leave for|depart for|set off for|set out for|head for|make for|make my way to|be bound for|venture|trek|advance|descend|jog|drift|navigate|go on foot|walk on|carry on|press on|push on|go further|go for it|continue on my way|go on my way|straight to|onward to|onwards to|off to|on my way to|on my way|over to|go|goto|go to|bring me to|bring us to|lead me to|lead us to|carry me to|guide me to|walk|meander|amble|travel|move|head|run|march|wander to|journey|proceed|ride|hike|stroll|step|hurry|sneak|crawl|set off|set out|set sail|"
@@ -64,7 +65,7 @@ _VERBS = {
     "search": "look for|detect|trace|look everywhere for|keep an eye out for|search|search for|look for|seek|find|hunt for|investigate|explore for|scavenge|go looking for|try to find|locate|rummage|search the|scout|scout for|discover|track down|look under|look behind|go in search of|comb|go treasure hunting|quest for|seek out",
     "rest": "lie down|call it a day|breathe the|make myself comfortable|make myself at home|make myself comfortable here|rest|take rest|relax|take a break|take a rest|recover|catch my breath|lean back|sit and rest|unwind|take it easy|put my feet up|have a rest|meditate|sunbathe|take five|breathe|have a break|repose|chill|recuperate|recline|laze|lounge|restore my strength|regain my strength",
     "sleep": "sleep|nap|take a nap|go to sleep|go to bed|lie down to sleep|fall asleep|spend the night|doze|camp|make camp|camp for the night|camp out|get some sleep|sleep in|snooze|turn in|stay overnight|stay the night|have a nap|slumber|hibernate",
-    "wait": "wait|wait for|wait until|wait here|pass the time|kill time|bide my time|hang around|let time pass|stay until|wait out|watch for|await|sit out|sit until|rest until|hang on|loiter|tarry",
+    "wait": "wait|wait for|wait until|wait here|pass the time|kill time|bide my time|hang around|let time pass|stay until|wait out|watch for|await|sit out|sit until|hang on|loiter|tarry",
     "perform": "blow the|sing|play|dance|perform|whistle|hum|juggle|recite|tell a story|tell a tale|tell a joke|tell stories|play music|play the flute|act|entertain|put on a show|sing about|chant|strum|throw a party|hold a feast|celebrate|drum|yodel|serenade|"
     "make music|have a party|hold a speech|give a speech|preach|do a trick",
     "pray": "pray|think|think about|remember|dream|dream of|hope|hope for|reflect|ponder|consider|plan|worship|daydream|pray to|pray for|mourn|reminisce|make a plan|decide|grieve|give thanks|regret|imagine|miss|concentrate|remember the",
@@ -103,6 +104,7 @@ _ENDS = {
 }
 _ENDS |= dict.fromkeys(("out to", "off to", "over to", "up to", "down to", "on to", "out into", "out onto"), "go")
 PHRASES = {f"{motion} {end}": verb for motion in _MOTIONS for end, verb in _ENDS.items()} | PHRASES
+PHRASES = {phrase: verb for verb, phrases in RARER.items() for phrase in phrases.split("|")} | PHRASES
 PHRASES |= dict.fromkeys(IMPOSSIBLE, IMPOSSIBLE_VERB)
 IMPLIED = {
     "cut wood": ("gather", "wood"), "chop wood": ("gather", "wood"), "gather firewood": ("gather", "wood"), "fish": ("gather", "fish"), "go fishing": ("gather", "fish"),

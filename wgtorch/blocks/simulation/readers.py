@@ -283,14 +283,15 @@ def agreed(rules: list[Action], guess: tuple[list[Action], float], text: str, su
         done - _HARMLESS
         and len(said) > 3
         and (not acted or acted & (_denied(rules) - done) or done & (_denied(found) - acted))
-        and chance >= DOUBTED
+        and chance >= (DOUBTED if done & _IRREVOCABLE else SURER)
     ):
         is_told = chance >= SURER and found[0].verb in _NO_ACTS
         return [replace(found[0], words=text)] if is_told else [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
     if acted & _denied(rules) - done - _denied(found) and chance >= SUREST and sum(word in NO for word in said) != 1:
         return [Action(UNKNOWN_VERB, manner=DOUBTFUL, words=text)]
     if all(action.verb in _NO_ACTS for action in found):
-        is_told = not done and (chance >= SURER or (not is_led and rules[0].verb == UNKNOWN_VERB and chance >= sure))
+        is_denied = bool(_denied(rules)) and not NO.isdisjoint(said)
+        is_told = not (done or is_denied) and (chance >= SURER or (not is_led and rules[0].verb == UNKNOWN_VERB and chance >= sure))
         return [replace(found[0], words=text)] if is_told and len(said) > 3 else rules
     if is_led and (rules[0].verb == "again" or not (done or acted) or len(found) < len(rules) or chance < SUREST):
         return rules

@@ -51,7 +51,7 @@ _TREATS = frozenset("sleep rest swim eat go wander perform look talk".split())
 _ENOUGH = re.compile(r"^(?:that is )?enough (?:of )?(?:all )?(?:this |that |the |your |my )?(?P<what>\w+ing\b.*|\w+)$")
 _HANDS_OFF = re.compile(r"^(?:keep (?:your|my|our) )?(?:hands|paws|fingers) off (?P<what>.+)$")
 _SAID = re.compile(
-    r"^(?:i (?:would|should) be lying\b|it is said\b|i (?:mean|meant|intend|intended) no \w+|(?:just|exactly) what (?:i|we) (?:always )?(?:need|needed|want|wanted)\b|there (?:is|was) (?:nothing|nobody|no \w+) (?:left )?to (?!do but|be done but)\w+|the (?:very |mere |whole )?(?:idea|thought|prospect|notion) of \w+ing\b(?!.*\b(?:appeals|delights|pleases|thrills)\b)"
+    r"^(?:\w+ing (?:is|was|can be|may be)\b|i (?:would|should) be lying\b|it is said\b|i (?:mean|meant|intend|intended) no \w+|(?:just|exactly) what (?:i|we) (?:always )?(?:need|needed|want|wanted)\b|there (?:is|was) (?:nothing|nobody|no \w+) (?:left )?to (?!do but|be done but)\w+|the (?:very |mere |whole )?(?:idea|thought|prospect|notion) of \w+ing\b(?!.*\b(?:appeals|delights|pleases|thrills)\b)"
     r"|(?:the|my|that|this|our) [\w' -]+? (?:is|are|was|were|has been|have been) (?:already |now |just )?\w+(?:ed|en|nt|own|ung)$)"
 )
 """What is only said, whatever verb it holds."""
@@ -59,7 +59,8 @@ _UNREAL = re.compile(
     r"^(?:in (?:my|a|the|this|that) (?:\w+ )?(?:dream|nightmare|story|tale|song|legend)|(?:one|some) ?day (?=(?:\w+ )?(?:i|we)\b)|let us (?:say|suppose|pretend|imagine)|suppose|"
     r"(?:just )?imagine (?:(?:if|that) )?(?:i|we|me|us)|hypothetically|in theory|theoretically|(?:yesterday|before (?:an|one|two|some) (?:hours?|days?|weeks?)|long ago|years ago|last (?:night|week|month|year|summer|winter)) (?:i|we)|"
     r"(?:i|we) (?:very )?(?:nearly|almost|accidentally)|(?:maybe |perhaps )?(?:i|we) (?:would|could|might|should) have (?!to\b)\w+(?:ed|en|nt|ne|t|d)\b|(?:i |we )?(?:only |just )?pretend to(?! be)|(?:i|we) had (?:always |once )?(?:meant|intended|wanted|planned|hoped|thought)"
-    r"|(?:i|we) (?:am|was|are|were) (?:only |just )?(?:thinking|dreaming) (?:to|of|about) .* not sure)\b|^(?:i|we) \w+ .*\b(?:yesterday|last night|years ago|a while ago|long ago)$"
+    r"|(?:i|we) (?:am|was|are|were) (?:only |just )?(?:thinking|dreaming) (?:to|of|about) .* not sure"
+    r"|(?:i|we) (?:do |can |could |still |often |always |well |now )*(?:remember|recall|regret|miss|enjoy|love|like|hate) (?:once )?\w+ing|(?:just |only )?imagine \w+ing)\b|^(?:i|we) \w+ .*\b(?:yesterday|last night|years ago|a while ago|long ago)$"
 )
 """What belongs to the past, to a dream, to a day to come, to a supposition."""
 _OUT_OF = re.compile(r"\b(?:out of the question|not allowed|off limits|no option|not an option)\b")
@@ -292,7 +293,8 @@ class RuleReader:
         if rest[at - 1] in _QUESTION_WORDS:
             return None  # "explain to me how to come there"
         if verb not in ("ask", "talk", "beg") and (
-            verb not in ("take", "wish", "greet", "help") or not (rest[0].capitalize() in NAMES or rest[at - 1] in ROLES)
+            verb not in ("take", "wish", "greet", "help")
+            or not (rest[0].capitalize() in NAMES or {rest[at - 1], rest[at - 1].removesuffix("s")} & {*ROLES, *lexicon.BEASTS})
         ):
             return None
         order = led(what)
