@@ -155,6 +155,8 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
     said, here = words(action.words), draft.place_of(actor)
     first = next((word for word in said if word in ("what", "where", "who", "whose", "when", "why", "how", "which")), "")
     topic = find(draft, actor, action.target or action.place)
+    if {"i", "we", "me", "my"} & set(said) and ({"did", "done", "happened", "deeds"} & set(said) or {"have", "been"} <= set(said)):
+        return _deeds(draft, actor)
     if {"how", "many"} <= set(said):
         return _number(draft, actor, action.target)
     if (who := _meant(draft, actor, action, said)) is not None and (told := _of_themselves(draft, actor, who, said)) is not None:
@@ -249,6 +251,13 @@ def answer_to(draft: Draft, actor: str, action: Action) -> str | None:
         )
         return f"{last['actor']} was last busy at {last['where']}" if last and last["where"] else None
     return None
+
+
+def _deeds(draft: Draft, actor: str) -> str:
+    """What somebody did of late in their own words, the last first, and where they were for it."""
+    own = [event for event in draft.content.get("events", ()) if event["actor"] == actor and event["verb"] not in ("ask", "look")]
+    told = [f"“{event['action']}” at {event['where']}" for event in reversed(own) if event["action"] and event["status"] != "refused"]
+    return f"of late {actor} did what was said: {', '.join(told[:4])}" if told else f"{actor} has done nothing yet that was asked for"
 
 
 def _meant(draft: Draft, actor: str, action: Action, said: list[str]) -> str | None:
