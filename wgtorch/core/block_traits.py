@@ -32,6 +32,8 @@ class BlockTraits:
     """Inputs of which :meth:`precompute_invariants` makes something, where a loop does not change them."""
     num_loop_steps: int | None = None
     """How often a loop through the block is to turn, where the block knows that."""
+    walks_schedule: ClassVar[bool] = False
+    """True when ``done`` comes at the end of a schedule of so many steps, so that a loop of another number of iterations is half done."""
     compiles: bool = True
     """False keeps the block out of the bodies of compiled loops: its ``forward`` cannot be traced, or not once for all turns."""
 

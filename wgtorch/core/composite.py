@@ -167,7 +167,8 @@ class Composite(GraphBuilder):
             inputs: values by exposed input; a value under a port's path (``"a.y"``, ``"first/a.y"``) is taken in place of
                 what that node would compute.
             outputs: exposed outputs or ports by path (``"a.y"``) to compute; only what they need is run.
-            num_loop_steps: iterations of every loop, or of some by a node of theirs: ``{"solver": 20, "refine/solver": 8}``.
+            num_loop_steps: iterations of every loop, or of some by a node of theirs: ``{"solver": 20, "refine/solver": 8}``; of a
+                sampler as many as its schedule has, or a warning says that it was cut short, or ended before.
             training: with gradients and as in ``train``; else without and as in ``eval``. Modules keep their own mode.
             seed: every node draws from its own generator, keyed by (seed, path, loop iteration, sample): an int, or a list with
                 one for each sample of the batch, of which sample k is what ``seed=[that one]`` gives alone.

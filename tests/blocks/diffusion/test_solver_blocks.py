@@ -171,6 +171,22 @@ def test_another_solver_needs_no_other_word() -> None:
         assert torch.equal(graph.run({"prompt": "a"}, seed=3)["image"], six_nodes(name).run({"prompt": "a"}, seed=3)["image"])
 
 
+@pytest.mark.parametrize(("name", "made"), [("ddim", 6), ("heun", 11)])
+def test_iterations_that_are_not_the_schedules_are_warned_of(name: str, made: int) -> None:
+    graph = six_nodes(name)
+    whole = graph.run({"prompt": "a"}, seed=3)["image"]
+    assert torch.equal(graph.run({"prompt": "a"}, seed=3, num_loop_steps=made)["image"], whole)
+    with pytest.warns(UserWarning, match=r"num_loop_steps is 2, .*cut before its schedule's end.* set num_steps of the schedule or the"):
+        assert not torch.equal(graph.run({"prompt": "a"}, seed=3, num_loop_steps={"solver": 2})["image"], whole)
+    with pytest.warns(UserWarning, match=f"num_loop_steps is 60, .*ended after {made}, where its schedule does"):
+        assert torch.equal(graph.run({"prompt": "a"}, seed=3, num_loop_steps=60)["image"], whole)
+    graph.metadata["num_loop_steps"] = 5
+    with pytest.warns(UserWarning, match="num_loop_steps is 5"):
+        graph.run({"prompt": "a"}, seed=3)
+    paused = graph.run_until({"prompt": "a"}, before="solver", iteration=2, seed=3, num_loop_steps=made)
+    assert torch.equal(graph.resume(paused)["image"], whole)
+
+
 @pytest.mark.parametrize("name", TYPES)
 def test_five_nodes_start_from_latents(name: str) -> None:
     """Without a noise node the solver walks a grid of its own, and the loop turns as often as it says."""

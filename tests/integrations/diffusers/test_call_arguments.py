@@ -315,3 +315,15 @@ def test_eta_after_a_change_of_the_solver(origins: dict[str, Any]) -> None:
     graph.replace_node("solver", BlockRegistry.build({"block_type": "solver/ddim", "config": {"eta": 0.2}}))
     with pytest.raises(PortError, match="got 0.5, but the solver was built with eta=0.2; build it with eta=None"):
         graph.run({**call, "eta": 0.5})
+
+
+@pytest.mark.parametrize("name", ["euler", "pndm"], ids=["own_solver", "scheduler_of_diffusers"])
+def test_steps_are_the_schedules(origins: dict[str, Any], name: str) -> None:
+    """Iterations of the loop are another thing: where they are not what the schedule has, it is said, and what to write."""
+    pipeline, graph, call = opened(origins, "sd", "", tiny.scheduler(name))
+    check_equal(pipeline, graph, **call)
+    mend = "give the input 'num_inference_steps', and leave num_loop_steps out"
+    with pytest.warns(UserWarning, match=f"num_loop_steps is 2, .*half done.*{mend}"):
+        graph.run(call, seed=1, num_loop_steps=2)
+    with pytest.warns(UserWarning, match=f"num_loop_steps is 60, .*ended after [45], .*{mend}"):
+        graph.run(call, seed=1, num_loop_steps=60)

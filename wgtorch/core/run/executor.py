@@ -33,7 +33,7 @@ from wgtorch.core.run.error_paths import locate
 from wgtorch.core.run.global_hooks import has_global_hooks
 from wgtorch.core.run.gradient_checkpointing import Recomputed
 from wgtorch.core.run.loop_compiler import Walk, scan_loop
-from wgtorch.core.run.loop_steps import loop_steps
+from wgtorch.core.run.loop_steps import check_end, loop_steps
 from wgtorch.core.run.node_call import ExecutorHost, call_node, call_told
 from wgtorch.core.run.pause import Stopped
 from wgtorch.core.run.rng import GLOBAL_RNG
@@ -303,8 +303,10 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
                 raise
         else:
             take(composite, body, slots, run)
-        if done and _is_done(step, slots):
+        if done and (is_done := _is_done(step, slots)):
             break
+    if done and total is not None and total > first and not (run is not None and run.options.is_dry):
+        check_end(composite, step, total, index + 1, is_done)
     for slot in frees:
         slots[slot] = MISSING
 

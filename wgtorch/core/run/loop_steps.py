@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,4 +113,29 @@ def loop_steps(composite: Any, step: Loop, run: Any) -> int | None:
     raise PortError(
         f"the loop through {', '.join(step.nodes)} has no number of iterations: {found}. "
         "Pass num_loop_steps=, or set metadata['num_loop_steps']."
+    )
+
+
+def check_end(composite: Any, step: Loop, total: int, made: int, is_done: bool) -> None:
+    """Warns where a loop took another number of iterations than the schedule that it walks has: cut short, or over before the number.
+
+    Args:
+        composite: whose loop it is.
+        step: the loop, which can end by ``done``.
+        total: iterations that the call or the metadata says.
+        made: iterations that were made.
+        is_done: the last one was the schedule's last.
+    """
+    children = composite.nodes._modules
+    ending = [children[call.key] for call, _ in calls_of(step.body) if any(slot in step.done for _, slot in call.store)]
+    if (is_done and made == total) or not any(child.walks_schedule for child in ending):
+        return
+    inputs = [repr(entry.name) for entry in composite.exposed_inputs if entry.port_name == "num_steps"]
+    mend = f"give the input {' or '.join(inputs)}" if inputs else "set num_steps of the schedule or the solver"
+    cut = "was cut before its schedule's end, so what it gives is half done"
+    found = f"ended after {made}, where its schedule does" if is_done else cut
+    warnings.warn(
+        f"{composite.block_id}: num_loop_steps is {total}, and the loop through {', '.join(step.nodes)} {found}. It counts iterations, and "
+        f"makes no schedule of that many steps: for that {mend}, and leave num_loop_steps out",
+        stacklevel=2,
     )

@@ -354,6 +354,7 @@ class DiffusersSolver(Solver):
     }
     outputs: Mapping[str, Any] = {"progress": PROGRESS, "done": DONE}
     uses_global_rng = False  # but what ``rng`` gives
+    walks_schedule = True
     compiles = False  # schedulers count their steps in Python
 
     def __init__(

@@ -85,9 +85,8 @@ class PlanReading(Denoising):
         assert isinstance(graph, Graph)
         steps = int(step.uniform(1) * graph.nodes["solver"].num_steps)
         seed = int(torch.randint(2**31, (), generator=step.generator, device=step.generator.device))
-        ports = ("solver.next_latent", "solver.next_timestep") if steps else ("noise.latent", "noise.timestep")
-        begun = graph.run({"scene": batch["scene"]}, outputs=list(ports), num_loop_steps=max(steps, 1), seed=seed)
-        latent, timestep = [begun[port] for port in ports]
+        begun = graph.run_until({"scene": batch["scene"]}, before="backbone", iteration=steps, seed=seed)
+        latent, timestep = begun.values["backbone.latent"], begun.values["backbone.timestep"]
         times = torch.as_tensor(timestep, dtype=torch.float32, device=latent.device).expand(len(latent))
         values = {**self.conditions(denoiser, batch, step), denoiser.latent: latent.float(), denoiser.timestep: times}
         return denoiser.predict(values, step.cache).float()

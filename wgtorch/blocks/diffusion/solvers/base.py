@@ -84,7 +84,7 @@ class Coefficients:
         elif iteration >= self.count:
             raise PortError(
                 f"{solver.block_id}: the grid of {self.count} iterations is walked to its end; expected the loop to stop at `done`. "
-                "Leave num_loop_steps out, or give it at most that"
+                "Leave num_loop_steps out"
             )
         elif self.iterations:
             return self.iterations[iteration]
@@ -127,6 +127,7 @@ class GridSolver(Solver):
     outputs: Mapping[str, Any] = {"progress": PROGRESS, "done": DONE}
     uses_global_rng = False
     rows_are_samples = True
+    walks_schedule = True
     compiles_alone = False  # a step is a few operations; its counters stay Python's
 
     schedule_kind = "diffusion"
