@@ -224,6 +224,33 @@ def test_what_does_not_fit_is_said() -> None:
         Denoising()(graph, {"prompt": ["a"]}, step())
 
 
+@pytest.mark.parametrize("foreign", [False, True], ids=["own_solver", "scheduler_of_diffusers"])
+@pytest.mark.parametrize("base", ["epsilon", "v_prediction"])
+def test_what_contradicts_the_base_is_refused(tmp_path: Any, base: str, foreign: bool) -> None:
+    pytest.importorskip("transformers")
+    from tests.integrations.diffusers import tiny
+
+    pipe = tiny.stable_diffusion(tmp_path / "sd")
+    pipe.scheduler = tiny.scheduler("pndm" if foreign else "euler", prediction_type=base)
+    graph = Graph.from_diffusers(pipe)
+    Denoising().check(graph)
+    Denoising(prediction=base, schedule={"kind": "diffusion", **BETAS}).check(graph)
+    other = "v_prediction" if base == "epsilon" else "noise"
+    with pytest.raises(ConfigError, match=r"would be taught prediction '\w+', where its solver takes '" + base + "'.*objective=denoising"):
+        Denoising(prediction=other).check(graph)
+    with pytest.raises(ConfigError, match=r"\(squaredcos_cap_v2\), where it is sampled with noise in 1000 timesteps \(scaled_linear\)"):
+        Denoising(schedule={"kind": "diffusion", "beta_schedule": "squaredcos_cap_v2"}).check(graph)
+    with pytest.raises(ConfigError, match="prediction 'sample', .* and a schedule of a flow with timesteps to 1, where .*schedule=null"):
+        Denoising(prediction="x0", schedule={"kind": "flow", "num_train_timesteps": 1}).check(graph)
+
+
+def test_timesteps_that_contradict_the_graph_are_refused() -> None:
+    graph = Graph.from_template("text_to_image")
+    Denoising(prediction="x0", schedule={"kind": "flow", "num_train_timesteps": 1, "shift": 3.0}).check(graph)
+    with pytest.raises(ConfigError, match="a flow with timesteps to 1000, where it is sampled with a flow with timesteps to 1"):
+        Denoising(schedule={"kind": "flow"}).check(graph)
+
+
 @register_block("train_toys/saying")
 class Saying(Backbone):
     """Says what it is given, less a weight that begins at 0: the error in x0 grows as the square of the level."""
@@ -256,6 +283,7 @@ def test_validation_covers_all_levels_of_noise_however_few_are_held_out(held_out
     assert found == pytest.approx(expected, rel=0.1)
 
 
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 FOREIGN = ("PNDM", "LMSDiscrete", "DPMSolverSinglestep", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DEISMultistep", "TCD", "SASolver")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgtorch.blocks.diffusion.schedules import GridSchedule, build_schedule
+from wgtorch.blocks.diffusion.schedules import DiffusionSchedule, FlowSchedule, GridSchedule, build_schedule
 from wgtorch.blocks.diffusion.solvers.base import GridSolver
 from wgtorch.core import adapter_hook
 from wgtorch.core.block import Block, BlockRegistry
@@ -222,6 +222,51 @@ def schedule_in(graph: Graph | None) -> GridSchedule | None:
         if isinstance(child, GridSolver):
             return build_schedule({"kind": child.schedule_kind, **_own_settings(child)})
     return None
+
+
+def check_as_sampled(graph: Graph | None, prediction: str | None, schedule: GridSchedule | None) -> None:
+    """Refuses to teach a model what its graph does not sample it as.
+
+    Args:
+        graph: it stands in.
+        prediction: that the settings say; None where they leave it to the graph.
+        schedule: the same.
+
+    Raises:
+        ConfigError: the graph's solver or schedule says another prediction, levels of noise or timesteps; names both.
+    """
+    found = []
+    try:
+        own = None if prediction is None else prediction_in(graph)
+    except ConfigError:  # a foreign scheduler that does not say
+        own = None
+    if own is not None and own != prediction:
+        found.append(f"prediction {prediction!r}, where its solver takes {own!r}")
+    sampled = None if schedule is None else schedule_in(graph)
+    if schedule is not None and sampled is not None and not _is_noised_alike(schedule, sampled):
+        found.append(f"a schedule of {_in_words(schedule)}, where it is sampled with {_in_words(sampled)}")
+    if found and graph is not None:
+        raise ConfigError(
+            f"denoising: {graph.block_id} would be taught {' and '.join(found)}, so its pictures would not be what it learned. Take "
+            "objective=denoising, which reads both from the graph (objective.prediction=null objective.schedule=null); a model that is to "
+            "predict something else than before needs a graph, or a scheduler_config.json in its folder, that says so"
+        )
+
+
+def _is_noised_alike(schedule: GridSchedule, other: GridSchedule) -> bool:
+    """Both noise data by the same levels, and tell a model the same timesteps."""
+    if isinstance(schedule, DiffusionSchedule) and isinstance(other, DiffusionSchedule):
+        levels, others = schedule.layout.alpha_bars, other.layout.alpha_bars
+        return len(levels) == len(others) and bool(abs(levels - others).max() < 1e-4)
+    if isinstance(schedule, FlowSchedule) and isinstance(other, FlowSchedule):
+        return schedule.scale == other.scale
+    return type(schedule) is type(other)
+
+
+def _in_words(schedule: GridSchedule) -> str:
+    if isinstance(schedule, DiffusionSchedule):
+        return f"noise in {schedule.train_timesteps} timesteps ({schedule.config['beta_schedule']})"
+    return f"a flow with timesteps to {schedule.scale}" if isinstance(schedule, FlowSchedule) else repr(schedule.block_type)
 
 
 def _own_settings(solver: GridSolver) -> Mapping[str, Any]:

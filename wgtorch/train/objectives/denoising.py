@@ -21,6 +21,7 @@ from wgtorch.train.objectives.denoiser import (
     EMBEDDINGS,
     Denoiser,
     adapters_on_the_way,
+    check_as_sampled,
     denoiser_of,
     denoising_graph,
     encoder_in,
@@ -135,6 +136,7 @@ class Denoising(Objective):
         denoiser = self.denoiser(target)
         self.prediction_of(denoiser)
         self.schedule_of(denoiser)
+        check_as_sampled(denoiser.graph, self.prediction, self.schedule)
 
     def reached(self, target: Block) -> Collection[str] | None:
         """What leads to the backbone, where it stands in the target."""
