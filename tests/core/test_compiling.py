@@ -452,7 +452,8 @@ def test_done_ends_the_whole_before_the_number_of_iterations_does(latent: Tensor
     graph.metadata["num_loop_steps"] = 5
     with torch.no_grad():
         got = torch.compile(graph, fullgraph=True, backend="eager")(latent=latent)["latent"]
-        torch.testing.assert_close(got, graph(latent=latent)["latent"])
+        with pytest.warns(UserWarning, match="num_loop_steps is 5, .*ended after 3, where its schedule does"):
+            torch.testing.assert_close(got, graph(latent=latent)["latent"])
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from wgtorch.core.errors import PortError, PortTypeError
 from wgtorch.core.kinds import describe
 from wgtorch.core.plan import Loop, calls_of
@@ -128,7 +130,7 @@ def check_end(composite: Any, step: Loop, total: int, made: int, is_done: bool) 
     """
     children = composite.nodes._modules
     ending = [children[call.key] for call, _ in calls_of(step.body) if any(slot in step.done for _, slot in call.store)]
-    if (is_done and made == total) or not any(child.walks_schedule for child in ending):
+    if (is_done and made == total) or torch.compiler.is_compiling() or not any(child.walks_schedule for child in ending):
         return
     inputs = [repr(entry.name) for entry in composite.exposed_inputs if entry.port_name == "num_steps"]
     mend = f"give the input {' or '.join(inputs)}" if inputs else "set num_steps of the schedule or the solver"
