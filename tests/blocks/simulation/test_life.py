@@ -88,9 +88,9 @@ def test_a_world_that_was_given_keeps_what_it_was_given() -> None:
 
 
 def test_what_one_did_is_told_from_what_came_about() -> None:
-    first, *_ = live(11, 1, {0: "what did I do so far?"})
+    first, *_ = passages(11, 1, {0: "what did I do so far?"})
     assert first.events[0]["because"] == "the traveller has done nothing yet that was asked for"
-    *_, last = live(11, 6, {1: "go to the forest", 3: "fly to the moon", 4: "build a hut", 5: "what have I done?"})
+    *_, last = passages(11, 6, {1: "go to the forest", 3: "fly to the moon", 4: "build a hut", 5: "what have I done?"})
     told = last.events[0]["because"]
     assert told.index("“build a hut”") < told.index("“go to the forest”")
     assert "moon" not in told
