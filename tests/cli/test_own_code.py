@@ -182,6 +182,7 @@ def test_a_sweep_lists_what_failed_and_takes_up_what_is_unfinished(tmp_path: Pat
     done = sweep("optimizer.lr=1e-3,bad,1e-4")
     assert done.returncode != 0
     assert "1 of 3 jobs failed" in done.stderr and "sweep/1" in done.stderr
+    assert f"Runs: {tmp_path / 'sweep'}, each in a folder" in done.stdout
     assert [(tmp_path / f"sweep/{number}/result.json").is_file() for number in range(3)] == [True, False, True]
     stamp = (tmp_path / "sweep/0/metrics.csv").stat().st_mtime_ns
     sweep("optimizer.lr=1e-3,bad,1e-4")

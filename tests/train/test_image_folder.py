@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,28 @@ def test_buckets_have_about_as_many_pixels_and_keep_shapes(tmp_path: Path) -> No
     assert all(len({tuple(image.shape) for image in batch["image"]}) == 1 for batch in batches)
     with pytest.raises(ConfigError, match=r"data.size: found 30; expected a multiple of data.step \(8\)"):
         ImageFolder(folder=str(tmp_path), size=30, step=8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "words"),
+    [
+        (
+            {"size": 128},
+            "WARNING",
+            r"3 of 128x128; at most 50% of one is cut off \(wide.png\); data.step below 64, or more",
+        ),
+        ({"size": 128, "step": 16}, "INFO", r"1 of 160x96, 1 of 144x112, 1 of 128x128; at most 17% of one is cut off \(wide.png\)$"),
+        ({"size": 128, "buckets": False}, "INFO", r"3 of 128x128; at most 50% of one is cut off \(wide.png\)$"),
+    ],
+    ids=["squares_by_step", "shapes", "squares_as_asked"],
+)
+def test_what_is_cut_off_is_said(settings: Any, level: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, (width, height) in {"wide": (160, 80), "broad": (160, 120), "even": (90, 90)}.items():
+        noise(tmp_path, f"{name}.png", width, height)
+    with caplog.at_level("INFO"):
+        ImageFolder(folder=str(tmp_path), **settings)
+    (record,) = caplog.records
+    assert record.levelname == level and re.search(words, record.getMessage()), record.getMessage()
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

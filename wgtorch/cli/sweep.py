@@ -23,10 +23,12 @@ class Sweep:
     Args:
         failed: the folder and the message of each that failed.
         done: how many ended well, now or when the sweep was first run.
+        folder: of the sweep, once a job has run.
     """
 
     failed: list[tuple[Path, str]] = field(default_factory=list)
     done: int = 0
+    folder: Path | None = None
 
     def job(self, folder: Path, overrides: Sequence[str], run: Callable[[Path | None], float | None]) -> float | None:
         """Runs a job, unless its folder says that it is done.

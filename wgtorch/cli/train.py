@@ -23,7 +23,7 @@ import torch
 
 from wgtorch.cli.optuna_sweeper import register
 from wgtorch.cli.own_code import import_modules, with_own_code
-from wgtorch.cli.sweep import Sweep
+from wgtorch.cli.sweep import RESULT, Sweep
 from wgtorch.cli.target import CommandError, level_from
 from wgtorch.core.block import Block, BlockRegistry
 from wgtorch.core.config.resolve import resolve_refs
@@ -253,7 +253,9 @@ def task(config: Any, sweep: Sweep | None = None) -> float | None:
     if hydra.mode == RunMode.MULTIRUN:  # processes that are started for a job of a sweep work in the job's folder
         with read_write(hydra):
             hydra.run.dir = str(folder)
-        return (sweep or Sweep()).job(folder, list(hydra.overrides.task), train)
+        sweep = sweep or Sweep()
+        sweep.folder = Path(hydra.sweep.dir).resolve()
+        return sweep.job(folder, list(hydra.overrides.task), train)
     try:
         value = train()
     except WgtorchError as error:
@@ -332,6 +334,8 @@ def program(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # while models and data are made ready
         print("train: interrupted before the training began", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    if sweep.folder is not None:
+        print(f"Runs: {sweep.folder}, each in a folder with its config.yaml, {RESULT} once it is done, and what it made")
     if sweep.failed:
         sys.exit(sweep.report())
 

@@ -302,3 +302,17 @@ def test_one_part_of_a_folder_from_a_file(family: str, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="diffusers cannot read '.*broken.safetensors'"):
         Graph.from_diffusers(tmp_path / "folder", task=task, components={part: tmp_path / "broken.safetensors"})
+
+
+def test_a_local_file_asks_no_network_for_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says of the hub: what is not in its cache is said, and how to bring it there."""
+    import huggingface_hub
+
+    def never(*given: Any, **options: Any) -> Any:
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", never)
+    save_file({"model.diffusion_model.x": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"x.safetensors.* as a StableDiffusionPipeline: .*graph.config=FOLDER where it is trained"):
+        Graph.from_diffusers(tmp_path / "x.safetensors")

@@ -542,3 +542,21 @@ def test_a_model_that_is_not_for_the_task(tmp_path: Path) -> None:
     same = tiny.stable_diffusion(tmp_path, in_channels=9)
     with pytest.raises(ConfigError, match="UNet of 9 input channels over latents of 4; text_to_image expects 4; .*task='inpaint'"):
         from_diffusers(same)
+
+
+@pytest.mark.parametrize("part", ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
+def test_a_folder_that_lacks_a_part_is_said_by_the_parts_name(part: str, tmp_path: Path) -> None:
+    tiny.stable_diffusion(tmp_path / "words").save_pretrained(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / part)
+    with pytest.raises(CheckpointError, match=f"model' has no folder '{part}'|model/{part}' is no folder"):
+        Graph.from_diffusers(tmp_path / "model")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+@pytest.mark.parametrize("kept", [0, 4, 2000, -1])
+def test_a_truncated_file_is_said_by_its_name(part: str, kept: int, tmp_path: Path) -> None:
+    tiny.stable_diffusion(tmp_path / "words").save_pretrained(tmp_path / "model")
+    (file,) = (tmp_path / "model" / part).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=rf"{file.name}: .*truncated.*copy or fetch it again"):
+        Graph.from_diffusers(tmp_path / "model")

@@ -345,7 +345,7 @@ def map_header(path: Path) -> tuple[mmap.mmap, int, Header]:
     try:
         length = path.stat().st_size
         if length < 8:
-            raise CheckpointError(f"{path}: {length} bytes; truncated, or no safetensors file")
+            raise CheckpointError(f"{path}: {length} bytes; truncated (copy or fetch it again), or no safetensors file")
         with path.open("rb") as handle:
             buffer = map_file(handle)
     except (OSError, ValueError) as error:

@@ -92,11 +92,13 @@ def read_header(buffer: Any, start: int, length: int, where: str) -> Header:
         CheckpointError: the file is truncated, foreign or contradicts itself; names it and says how.
     """
     if length < 8:
-        raise CheckpointError(f"{where}: {length} bytes; a safetensors file has at least 8, so this is truncated or foreign")
+        raise CheckpointError(
+            f"{where}: {length} bytes; a safetensors file has at least 8, so this is truncated or foreign; copy or fetch it again"
+        )
     size = int.from_bytes(buffer[start : start + 8], "little")
     if size > min(MAX_HEADER, length - 8):
         raise CheckpointError(
-            f"{where}: announces a header of {size} bytes in a file of {length}; truncated, or no safetensors file"
+            f"{where}: announces a header of {size} bytes in a file of {length}; truncated (copy or fetch it again), or no safetensors file"
             f"{next((f' (it looks like {words})' for first, words in _OTHERS if bytes(buffer[start : start + 8]).startswith(first)), '')}"
         )
     raw = bytes(buffer[start + 8 : start + 8 + size])
@@ -149,8 +151,8 @@ def _check_cover(entries: Mapping[str, Entry], length: int, where: str) -> None:
             raise CheckpointError(f"{where}: {begins}, expected {at}: tensors overlap or leave a gap")
         at = entry.end
     if at != length:
-        what = "truncated" if at > length else "followed by bytes of no tensor"
-        raise CheckpointError(f"{where}: {what}: its tensors take {at} bytes and there are {length}")
+        what, mend = ("truncated", "; copy or fetch it again") if at > length else ("followed by bytes of no tensor", "")
+        raise CheckpointError(f"{where}: {what}: its tensors take {at} bytes and there are {length}{mend}")
 
 
 _OTHERS = (

@@ -99,7 +99,8 @@ class FolderSource(Source):
         if part in self.given:
             return block_class.around(self._component(part), **config)
         own = block_class._class(**config)
-        known = own.load_config(str(folder), local_files_only=True) if hasattr(own, "load_config") else self._json(folder / "config.json")
+        known = self._json(folder / "config.json")
+        known = own.load_config(str(folder), local_files_only=True) if hasattr(own, "load_config") else known
         settings = _own_settings(own, known)
         if self.dtype is not None:
             config = {"dtype": self.dtype, **config}
@@ -152,6 +153,13 @@ class FolderSource(Source):
     def _json(self, path: Path) -> dict[str, Any]:
         try:
             found = loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            part = path.relative_to(self.folder).parent
+            lacks = f"has no folder {str(part)!r}" if not path.parent.is_dir() else f"has no {path.name} in {str(part)!r}"
+            raise CheckpointError(
+                f"from_diffusers: {self.name!r} {lacks}, which its {INDEX} names; there: {sorted(p.name for p in self.folder.iterdir())}. "
+                "Copy or fetch the folder again, with all that is below it"
+            ) from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"from_diffusers: {path} cannot be read: {error}") from error
         if not isinstance(found, dict):
@@ -251,13 +259,14 @@ def open_pipeline(
         CheckpointError: a folder that holds no pipeline.
         ConfigError: it is neither a folder nor a pipeline.
     """
+    is_local = True
     if isinstance(source, str) and source.startswith(HUB):
-        source = of_hub(source)
+        source, is_local = of_hub(source), False
     if components and (not isinstance(source, (str, os.PathLike)) or Path(source).suffix == ".safetensors"):
         raise ConfigError("from_diffusers: components are for folders; of a pipeline set them: pipeline.transformer = mine")
     if isinstance(source, (str, os.PathLike)):
         if Path(source).suffix == ".safetensors":
-            return PipelineSource(single_file(Path(source), dtype, config))
+            return PipelineSource(single_file(Path(source), dtype, config, is_local))
         if config is not None:
             raise ConfigError("from_diffusers: config is for a single .safetensors file; a folder has its own")
         return FolderSource(source, dtype, components)
@@ -271,8 +280,8 @@ def open_pipeline(
     raise ConfigError(f"from_diffusers: got a {type(source).__name__}; expected the path of a local folder, or a pipeline of diffusers")
 
 
-def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | None) -> Any:
-    """The pipeline of a single file, as diffusers' own converters read it.
+def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | None, is_local: bool) -> Any:
+    """The pipeline of a single file, as diffusers' own converters read it; without ``is_local`` settings may be fetched from the hub.
 
     Raises:
         CheckpointError: it is not there, or diffusers cannot read it.
@@ -291,11 +300,11 @@ def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | 
         if not name:
             raise ConfigError(f"from_diffusers: {str(file)!r} seems to be {kind!r}; expected one of {', '.join(_SINGLE)}, or config=")
     where = str(config or names.fetch_diffusers_config(tensors)["pretrained_model_name_or_path"])
-    options = {"torch_dtype": None if dtype is None else getattr(torch, dtype), "local_files_only": config is not None}
+    options = {"torch_dtype": None if dtype is None else getattr(torch, dtype), "local_files_only": is_local or config is not None}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that one version of diffusers gives up for another
-            index = getattr(library, name).load_config(where, local_files_only=config is not None)
+            index = getattr(library, name).load_config(where, local_files_only=options["local_files_only"])
             kinds = {part: getattr(library, entry[1] or "", None) for part, entry in index.items() if isinstance(entry, (list, tuple))}
             parts = {part: read_model(k, tensors, where, part, **options) for part, k in kinds.items() if is_convertible(k)}
             found = getattr(library, name).from_single_file(str(file), config=where, **options, **parts)
@@ -304,8 +313,10 @@ def single_file(file: Path, dtype: str | None, config: str | os.PathLike[str] | 
         check_places(tensors, found.components)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, names.SingleFileComponentError) as error:
         raise CheckpointError(
-            f"from_diffusers: diffusers cannot read {str(file)!r} as a {name}: {error}. Without network, give config=, the folder of a "
-            "pipeline of the same kind; of a file of one model alone, give the pipeline's folder and components={'transformer': file}"
+            f"from_diffusers: diffusers cannot read {str(file)!r} as a {name}: {error}. The file holds weights and no settings: give "
+            "config=, the folder of a pipeline of the same kind (graph.config=FOLDER where it is trained, --config FOLDER where it is "
+            f"imported), or fetch settings once: hf download {where} --include '*.json' '*.txt'. Of a file of one model alone, give the "
+            "pipeline's folder and components={'transformer': file}"
         ) from error
     for part, model in found.components.items():  # tokenizers name the pipeline's folder, where they were read from one below it
         own = Path(getattr(model, "name_or_path", None) or "?") / part

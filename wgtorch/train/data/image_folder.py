@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.run.rng import key_to_seed
 from wgtorch.train.data.base import Data, Order
-from wgtorch.train.data.buckets import BucketOrder, Draw, Size, bucket_report, bucket_sizes, nearest
+from wgtorch.train.data.buckets import MUCH, BucketOrder, Draw, Size, bucket_report, bucket_sizes, cut_off, nearest
 from wgtorch.train.data.captions import captions_of, pictures_in
 from wgtorch.train.data.pictures import BrokenPicture, as_tensor, open_picture, picture_size, scaled_size
 from wgtorch.train.registries import register_data
@@ -48,7 +48,8 @@ class ImageFolder(Data):
         folder: with the pictures; those in folders below it are taken too.
         size: pixels of a square bucket's side; the others have about as many pixels.
         buckets: False makes every picture square.
-        step: sides are multiples of it: at least what the model's latents need.
+        step: sides are multiples of it: at least what the model's latents need. The smaller, the more shapes there are, and the less of a
+            picture is cut off: an eighth of ``size`` gives five shapes, half of it squares alone.
         longest: the longest shape of a bucket, as 2.0 for 2 to 1.
         crop: ``center`` or ``random``.
         mirror: chance that a picture is shown mirrored.
@@ -137,7 +138,17 @@ class ImageFolder(Data):
         if self.beside and prior is not None:
             raise ConfigError(f"data: {next(iter(self.beside))} and prior are both given; pictures of the class have none")
         self.prior: list[tuple[Path, str]] = _prior(prior, broken) if prior is not None else []
-        _log.info("%s: %d pictures: %s", folder, len(self.pictures), bucket_report(self.sizes))
+        cut, widest = max((cut_off(*shapes[path], size), path.name) for path, size in zip(self.pictures, self.sizes, strict=True))
+        more = (
+            f"; data.step below {step}, or more of data.longest, makes more shapes, where the model takes them"
+            if buckets and cut > MUCH
+            else ""
+        )
+        _log.log(
+            logging.WARNING if more else logging.INFO,
+            "%s: %d pictures: %s; at most %.0f%% of one is cut off (%s)%s",
+            *(folder, len(self.pictures), bucket_report(self.sizes), 100 * cut, widest, more),
+        )
 
     @property
     def is_endless(self) -> bool:

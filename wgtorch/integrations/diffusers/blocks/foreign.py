@@ -13,6 +13,7 @@ from torch import nn
 
 from wgtorch.core.block import Block
 from wgtorch.core.checkpoint.assign import check_whole
+from wgtorch.core.checkpoint.manifest import map_header
 from wgtorch.core.errors import CheckpointError, ConfigError, require
 from wgtorch.core.json_text import loads
 from wgtorch.core.pool import now_building
@@ -128,9 +129,20 @@ class ForeignModel(Block):
         try:
             model, told = own.from_pretrained(str(folder), **options)
         except Exception as error:  # what a damaged file raises has no class of its own
-            raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} cannot be read: {error}") from error
+            found = damaged_file(folder) or error
+            raise CheckpointError(f"{type(self).__name__}.checkpoint_ref: {str(folder)!r} cannot be read: {found}") from error
         check_whole(model, told, f"{type(self).__name__}.checkpoint_ref: {str(folder)!r}")
         return cast(nn.Module, model)
+
+
+def damaged_file(folder: Path) -> CheckpointError | None:
+    """What is wrong with the first safetensors file of a folder that cannot be read, by its name."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            map_header(file)
+        except CheckpointError as error:
+            return error
+    return None
 
 
 def config_of(model: Any) -> dict[str, Any]:
