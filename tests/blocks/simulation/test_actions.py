@@ -12,6 +12,7 @@ from wgtorch.blocks.simulation.episode import after, develop
 from wgtorch.blocks.simulation.facts import OPPOSITE, STATUSES
 from wgtorch.blocks.simulation.lives import live as passages
 from wgtorch.blocks.simulation.readers import RuleActionReader
+from wgtorch.blocks.simulation.reading import RuleReader
 from wgtorch.blocks.simulation.seasons import time_of_day
 from wgtorch.blocks.simulation.telling.teller import GrammarTeller
 
@@ -387,3 +388,8 @@ def test_both_houses_are_built() -> None:
     assert len(built) == 2 and [event["status"] == "done" for event in built] == [
         count(now, kind) > count(before, kind) for kind in ("house", "well")
     ]
+
+
+@pytest.mark.parametrize("text", ["sit? I can't sit", "home? I am not going home", "the forest? we do not go to the forest"])
+def test_what_is_only_asked_back_and_then_denied_is_not_done(text: str) -> None:
+    assert all(action.negated for action in RuleReader().read(text))

@@ -124,6 +124,12 @@ class RuleReader:
         read = [self.clause(clause) for clause in said]
         if called:
             read = [_asked_of(called["who"], action, clause) for action, clause in zip(read, said, strict=True)]
+        denied = {action.verb for action in read if action.negated}
+        read = [
+            action
+            for action, clause in zip(read, said, strict=True)
+            if action.negated or action.verb not in denied or not clause.endswith("?")  # "sit? I can't sit"
+        ]
         read = (
             [action for action in read if action.verb not in (UNKNOWN_VERB, "remark")]
             or [action for action in read if action.verb != UNKNOWN_VERB][:1]
