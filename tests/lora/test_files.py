@@ -219,6 +219,11 @@ def test_the_folder_a_level_is_saved_to_holds_nothing_else(tmp_path: Path) -> No
     (tmp_path / "home" / "letter.txt").write_text("dear")
     with pytest.raises(CheckpointError, match="holds 'letter.txt', which is no adapter"):
         lora.save(adapted(), tmp_path / "home", "one")
+    lora.save(adapted(), tmp_path / "again", "one")
+    for name in ("README.md", "samples.png"):
+        (tmp_path / "again" / name).write_text("mine")
+    lora.save(adapted(), tmp_path / "again", "one")
+    assert [(tmp_path / "again" / name).read_text() for name in ("README.md", "samples.png")] == ["mine", "mine"], "a card stays"
     with pytest.raises(StructureError, match="no block below has an adapter 'tow'; known: 'one'"):
         lora.save(adapted(), tmp_path / "x", "tow")
 

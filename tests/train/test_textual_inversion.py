@@ -17,6 +17,8 @@ from tests.integrations.diffusers import tiny
 from tests.train.toys import QUIET
 from wgtorch import Graph
 from wgtorch.core.errors import ConfigError
+from wgtorch.train.data.base import Data
+from wgtorch.train.data.image_folder import ImageFolder
 from wgtorch.train.fitting import fit
 from wgtorch.train.textual_inversion import TextualInversion
 
@@ -25,15 +27,16 @@ CALL: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 2.0, "height
 NOISE = torch.randn(1, 4, tiny.SIDE, tiny.SIDE, generator=torch.Generator().manual_seed(0))
 
 
-def trained(pipeline: Any, tmp_path: Path, **word: Any) -> Any:
+def trained(pipeline: Any, tmp_path: Path, data: dict[str, Any] | None = None, **word: Any) -> Any:
     """A graph that has learned <cat> from a red picture in five steps."""
     pipeline.save_pretrained(tmp_path / "model")
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (tiny.PIXELS, tiny.PIXELS), "red").save(tmp_path / "pictures/a.png")
     graph = Graph.from_diffusers(tmp_path / "model")
     folder = str(tmp_path / "pictures")
+    pictures = {"type": "image_folder", "folder": folder, "size": tiny.PIXELS, "step": 2, "prompt": "the <cat>", "repeats": 5}
     settings = {
-        "data": {"type": "image_folder", "folder": folder, "size": tiny.PIXELS, "step": 2, "prompt": "the <cat>", "repeats": 5},
+        "data": {**pictures, **(data or {})},
         "objective": "denoising",
         "textual_inversion": {"token": "<cat>", "initializer": "c a", **word},
         "optimizer": {"type": "adamw", "lr": 0.1, "weight_decay": 0.5},
@@ -74,6 +77,38 @@ def test_both_encoders_of_xl_learn_it(tmp_path: Path) -> None:
     theirs.load_textual_inversion(found["clip_g"], token="<cat>", text_encoder=theirs.text_encoder_2, tokenizer=theirs.tokenizer_2)
     picture = theirs("the <cat>", latents=NOISE, output_type="pt", **CALL).images
     torch.testing.assert_close(graph.run({"prompt": "the <cat>", "latents": NOISE, **CALL})["image"], picture, atol=2e-4, rtol=1e-3)
+
+
+class Told(Data):
+    """Items that have to be made to know what they say."""
+
+    def __init__(self, texts: list[str]) -> None:
+        super().__init__()
+        self.told = texts
+
+    def train(self) -> Any:
+        return [{"image": torch.rand(3, 8, 8), "prompt": text} for text in self.told]
+
+
+def test_a_word_that_no_caption_holds_is_refused_before_the_first_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigError, match=r"no caption holds '<cat>'.*as 'a dog'; .*data.prompt='a photo of <cat>'"):
+        trained(tiny.stable_diffusion(tmp_path / "words"), tmp_path, data={"prompt": "a dog"})
+    assert not (tmp_path / "run/metrics.csv").exists()
+    word = TextualInversion("<cat>", initializer="c")
+    word.add(Graph.from_diffusers(tmp_path / "model"), tmp_path / "tokenizers")
+    with pytest.raises(ConfigError, match="no caption holds '<cat>'"):
+        word.check(Told(["a", "c"]), {})
+    with pytest.raises(ConfigError, match="no caption holds"):  # an encoder reads 77 tokens
+        word.check(Told(["a " * 100 + "<cat>"]), {})
+    word.check(Told(["a", "the <cat>"]), {})
+    word.check(Told(["a"]), {"prompt": "the <cat>", "steps": 3})
+    caplog.clear()
+    for name, text in (("a.png", None), ("b.png", "a dog"), ("c.png", "a <cat>")):
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / name)
+        if text is not None:
+            (tmp_path / "pictures" / name).with_suffix(".txt").write_text(text)
+    word.check(ImageFolder(folder=str(tmp_path / "pictures"), size=8, step=2, prompt="my <cat>"), {})
+    assert "1 of 3 captions do not hold <cat>, which learns nothing from them" in caplog.text
 
 
 def test_words_that_cannot_be_learned(tmp_path: Path) -> None:

@@ -297,6 +297,25 @@ def test_nothing_to_train() -> None:
         Trainable(chain(Far()), objective="train_toys/mse")
 
 
+class Unmoved(Distance):
+    """A loss that some steps leave as it is whatever the weights are, as pictures with black masks do."""
+
+    def __init__(self, moves_at: int | None = None) -> None:
+        super().__init__()
+        self.moves_at = moves_at
+
+    def forward(self, target: Any, batch: Any, step: Any) -> Any:
+        return super().forward(target, batch, step) * float(step.index == self.moves_at)
+
+
+def test_a_training_that_no_item_moves_is_no_success() -> None:
+    for steps, met in ((3, 3), (1000, 50)):
+        with pytest.raises(TrainingError, match=f"nothing was learned: every gradient of {met} steps was zero"):
+            fitted(Trainable(chain(Linear()), objective=Unmoved()), steps)
+    fitted(Trainable(chain(Linear()), objective=Unmoved(moves_at=1)), 3)
+    fitted(Trainable(chain(Linear()), objective=Unmoved(moves_at=0)), 60)
+
+
 def test_a_batch_that_lacks_a_key() -> None:
     trainable = Trainable(chain(Linear()), objective="train_toys/mse")
     batches: Any = DataLoader([{"x": torch.ones(4), "want": torch.ones(4)}])

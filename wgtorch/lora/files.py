@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from wgtorch.lora.report import Adapted, Report
 from wgtorch.lora.selection import names_of
 from wgtorch.lora.target_modules import adaptable, as_peft_says
 
-_FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md"}
+_BESIDE = ("README.md", "samples.png")
+"""A card and its picture, which stay where an adapter is saved again."""
 
 
 def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, format: str = "peft") -> Path:
@@ -48,8 +50,8 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, fo
 
     Args:
         target: a block or level.
-        folder: new, empty, or one that holds saved adapters and nothing else. Of ``diffusers`` and ``kohya`` also the name of the file,
-            which ends in ``.safetensors``.
+        folder: new, empty, or one that holds saved adapters, with a card (``README.md``, ``samples.png``) that stays. Of
+            ``diffusers`` and ``kohya`` also the name of the file, which ends in ``.safetensors``.
         name: the adapter's.
         format: see above.
 
@@ -69,9 +71,10 @@ def save(target: Any, folder: str | os.PathLike[str], name: str = "style", *, fo
     if format != "peft":
         _check_selected(target, name)
         return _save_file(holders, folder, name, format)
-    _check_folder(folder)
+    check_folder(folder, format)
 
     def fill(fresh: Path) -> None:
+        _keep_card(folder, fresh)
         for place in holders:
             into = fresh / place.path.replace("/", ".") if is_level(target) else fresh
             into.mkdir(exist_ok=True)
@@ -167,23 +170,34 @@ def _save_file(holders: list[Place], path: Path, name: str, format: str) -> Path
     if path.suffix == ".safetensors":
         return write_file(path, lambda fresh: write(fresh, parts, chosen, names))
     file = called or f"{name}.safetensors"
-    if path.is_dir() and (other := sorted(entry.name for entry in path.iterdir() if not _is_file_of_adapters(entry))):
-        raise CheckpointError(f"{path}: holds {other[0]!r}, which is no adapter and which saving would remove; choose another folder")
-    return write_folder(path, lambda fresh: write(fresh / file, parts, chosen, names))
+    check_folder(path, format)
+
+    def fill(fresh: Path) -> None:
+        _keep_card(path, fresh)
+        write(fresh / file, parts, chosen, names)
+
+    return write_folder(path, fill)
 
 
-def _is_file_of_adapters(entry: Path) -> bool:
-    return entry.suffix == ".safetensors" or is_of_system(entry.name)
+def check_folder(folder: Path, format: str) -> None:
+    """Says whether :func:`save` may write a folder.
 
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        return
-    for entry in folder.iterdir():
-        if entry.name not in _FILES and not is_of_system(entry.name) and not (entry / ADAPTER_CONFIG).is_file():
+    Raises:
+        CheckpointError: it holds something else than adapters.
+    """
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        of_peft = entry.name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) or (entry / ADAPTER_CONFIG).is_file()
+        is_ours = of_peft if format == "peft" else entry.suffix == ".safetensors"
+        if not is_ours and entry.name not in _BESIDE and not is_of_system(entry.name):
             raise CheckpointError(
                 f"{folder}: holds {entry.name!r}, which is no adapter and which saving would remove; choose another folder"
             )
+
+
+def _keep_card(folder: Path, fresh: Path) -> None:
+    for name in _BESIDE:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, fresh / name)
 
 
 def _from_checkpoint(path: Path) -> list[tuple[str, Stored]]:

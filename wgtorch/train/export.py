@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from wgtorch.core.block import Block
-from wgtorch.core.errors import ConfigError, suggest
+from wgtorch.core.errors import CheckpointError, ConfigError, suggest
 from wgtorch.train.patterns import blocks_at
 from wgtorch.train.registries import check_settings
 from wgtorch.train.trainable import Trainable
@@ -68,6 +69,23 @@ class Export:
             raise ConfigError(f"export: there is no adapter {name!r} to write; add one with lora=..., or leave export out")
         return cls(str(options.get("format") or "diffusers"), str(name), str(options.get("folder") or "lora"), settings)
 
+    def check(self, target: Block, folder: Path) -> None:
+        """Says before a training what could not be written after it: the adapter is written once as it begins, and taken away.
+
+        Raises:
+            CheckpointError: the folder holds something else, or a file stands there.
+            StructureError: the format has no place for what has the adapter.
+        """
+        from wgtorch.lora.files import check_folder, save
+
+        into = folder / self.folder
+        if into.is_file() and into.suffix != ".safetensors":
+            raise CheckpointError(f"export.folder: a file stands at {into}, where a folder is to be written; take it away, or give another")
+        if self.format != MODEL:
+            check_folder(into, self.format)
+            with TemporaryDirectory(prefix=".export", dir=folder) as trial:
+                save(target, Path(trial) / "adapter", name=self.name, format=self.format)
+
     def write(self, trainable: Trainable, folder: Path) -> Path:
         """Writes it, with the weights as they are, and ``README.md`` beside it."""
         from wgtorch.lora import save
@@ -79,6 +97,7 @@ class Export:
         else:
             path = save(trainable.target, folder / self.folder, name=self.name, format=self.format)
         into = path if path.is_dir() else path.parent
+        (into / "samples.png").unlink(missing_ok=True)  # of the training before this one
         for picture in sorted((folder / "samples").glob("*.png"))[-1:]:  # beside the card, so that the folder can be sent as it is
             shutil.copyfile(picture, into / "samples.png")
         (into / "README.md").write_text(self.card(trainable, folder), encoding="utf-8")

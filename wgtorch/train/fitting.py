@@ -99,6 +99,7 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     word = _word_of(settings)
     if word is not None:
         word.add(target, folder / "tokenizers")
+        word.check(data, getattr(objective, "inputs", None) or {})
         settings = {**settings, "callbacks": [*(settings.get("callbacks") or ()), word]}
     if settings.get("lora"):
         _add_adapters(target, settings["lora"], objective, data, seed)
@@ -121,6 +122,8 @@ def fit(target: Block, settings: Mapping[str, Any], folder: Path, *, resume: str
     with _quiet():
         interrupts = Interrupts()
         trainer = make_trainer(trainable, settings, folder, held_out=held_out, interrupts=interrupts)
+        if export is not None and trainer.is_global_zero:
+            export.check(target, folder)
         _end_by_steps(trainer, data, seed, start)
         if start is not None:
             keep_metrics(trainer.loggers[0], metrics, read_training(start)["global_step"])

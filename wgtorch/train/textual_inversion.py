@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from wgtorch.core.block import Block
 from wgtorch.core.errors import ConfigError
 from wgtorch.core.tree import levels, walk
 from wgtorch.graph import Graph
+from wgtorch.train.data.base import Data
 from wgtorch.train.patterns import train_only
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class TextualInversion(pl.Callback):
         self.token, self.initializer = token, initializer
         self.words = [token, *(f"{token}_{number}" for number in range(1, vectors))]
         self.encoders: list[_Encoder] = []
+        self._tokenizers: list[Any] = []
 
     def add(self, target: Block, folder: Path) -> None:
         """Teaches the tokenizers and encoders below a target the word, and has nothing else train.
@@ -86,6 +88,7 @@ class TextualInversion(pl.Callback):
         for number, (tokenizer, encoder) in enumerate(pairs):
             if id(tokenizer) not in taught:
                 taught[id(tokenizer)] = self._taught(tokenizer, folder / f"{number}")
+                self._tokenizers.append(taught[id(tokenizer)].tokenizer)  # type: ignore[attr-defined]
             rows = self._widened(encoder.model, taught[id(tokenizer)].tokenizer)  # type: ignore[attr-defined]
             settings = {name: value for name, value in encoder.config.items() if name not in ("model", "checkpoint_ref", "dtype")}
             taught[id(encoder)] = type(encoder).around(encoder.model, **settings)
@@ -98,6 +101,28 @@ class TextualInversion(pl.Callback):
         train_only(target, [f"{encoder.path}:{encoder.name}" for encoder in self.encoders], "textual_inversion")
         for encoder in self.encoders:
             encoder.layer.weight.register_hook(_only(encoder.rows))
+
+    def check(self, data: Data, inputs: Mapping[str, Any]) -> None:
+        """Says whether what trains is ever read: without the word in a text no gradient comes to its vectors.
+
+        Args:
+            data: of the training.
+            inputs: of the target, the same for every batch.
+
+        Raises:
+            ConfigError: no text holds the word where an encoder still reads it.
+        """
+        if any(isinstance(text, str) and self._is_in(text) for text in inputs.values()):
+            return
+        texts = data.texts()
+        found = sum(map(self._is_in, texts)) if texts is not None else any(self._is_in(text) for text in _texts_of(data.train()))
+        mend = f"write it into the captions, or give data.prompt='a photo of {self.token}', which pictures without a caption have"
+        if not found:
+            shown = f"as {texts[0][:60]!r}; " if texts else ""
+            raise ConfigError(f"textual_inversion.token: no caption holds {self.token!r}, which would learn nothing; {shown}{mend}")
+        if texts is not None and found < len(texts):
+            without = f"{len(texts) - found} of {len(texts)} captions do not hold {self.token}"
+            _log.warning("%s, which learns nothing from them; %s", without, mend)
 
     def write(self, folder: Path) -> Path:
         """Writes the word as diffusers' ``load_textual_inversion`` reads it; of two encoders (XL) under ``clip_l`` and ``clip_g``."""
@@ -123,6 +148,10 @@ class TextualInversion(pl.Callback):
 
     # --- private steps ------------------------------------------------------------------------------------------------
 
+    def _is_in(self, text: str) -> bool:
+        """Whether a tokenizer reads the word in a text, before what is cut off."""
+        return any(each.convert_tokens_to_ids(self.token) in each(text, truncation=True).input_ids for each in self._tokenizers)
+
     def _taught(self, block: Any, folder: Path) -> Block:
         """A tokenizer that knows the word, from a folder that a config can name."""
         tokenizer = copy.deepcopy(block.tokenizer)
@@ -139,6 +168,13 @@ class TextualInversion(pl.Callback):
             weight = model.get_input_embeddings().weight
             weight[rows] = weight[begun].mean(0)
         return rows
+
+
+def _texts_of(items: Any) -> Iterator[str]:
+    """Texts in items that have to be made."""
+    for index in range(len(items)):
+        for value in items[index].values():
+            yield from (text for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str))
 
 
 def _pairs_in(target: Block) -> Iterator[tuple[Any, Any]]:

@@ -43,6 +43,8 @@ _RECOMPUTES = ("_supports_gradient_checkpointing", "supports_gradient_checkpoint
 _SWITCHES = ("enable_gradient_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable")
 """What has them do so, in diffusers, and in transformers 5 and 4."""
 
+_FEW = 50
+"""Steps in which chance alone may leave all gradients zero, as rewards that are equal."""
 _LIKE_THE_WEIGHT = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 """What PyTorch's optimizers keep of each weight, in its shape."""
 
@@ -121,6 +123,7 @@ class Trainable(pl.LightningModule):
         """True where blocks are shards of which each process holds one."""
         self._is_grouped = False
         self._norm: Tensor | None = None
+        self._idle: int | None = 0
         self._told: list[dict[str, Any]] = []
         self._saved: Mapping[str, Any] | None = None
         self._checked = False
@@ -241,6 +244,7 @@ class Trainable(pl.LightningModule):
             self.group.normalise(parameters, self.trainer)
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler skips the steps that overflow itself
             self._norm = check_gradients_finite(self.target, parameters, f"gradients of step {self.trainer.global_step}")
+            self._check_reached(self._norm)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -251,6 +255,20 @@ class Trainable(pl.LightningModule):
         else:  # the norm is known already
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def _check_reached(self, norm: Tensor | None) -> None:
+        """Refuses to go on where nothing in the data moves what trains: every gradient of an epoch, or of the training, was zero."""
+        if self._idle is None or norm is None or self.is_sharded or bool(norm):
+            self._idle = None
+            return
+        self._idle += 1
+        epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        if self._idle >= max(epoch, _FEW) or self.trainer.global_step + 1 == self.trainer.max_steps:
+            raise TrainingError(
+                f"{self.target.block_id}: nothing was learned: every gradient of {self._idle} steps was zero, since no item of the data "
+                "reaches what trains. Look at the data (masks that are black, a second picture that is the first) and at "
+                "objective.drop_condition, which leaves conditions out"
+            )
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.is_stepping = False

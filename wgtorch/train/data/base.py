@@ -63,6 +63,10 @@ class Data:
         """Items that training never sees; None where there are none."""
         return None
 
+    def texts(self) -> Sequence[str] | None:
+        """The text of each item of training, where that is known without making items; None where only items tell."""
+        return None
+
     @staticmethod
     def collate(items: list[Any]) -> Any:
         """A batch of items: tensors stacked [B, ...], texts as a list of B."""

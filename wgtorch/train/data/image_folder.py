@@ -161,6 +161,9 @@ class ImageFolder(Data):
     def train(self) -> Dataset[Any]:
         return _Pictures(self, [*zip(self.pictures, self.captions, strict=True), *self.prior], is_varied=True)
 
+    def texts(self) -> Sequence[str]:
+        return self.captions
+
     def validation(self) -> Dataset[Any] | None:
         return _Pictures(self, self.held, is_varied=False) if self.held else None
 
