@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import is_
 from typing import Any, ClassVar, Literal, Unpack, overload
 
 from wgtorch.core.block import Block
@@ -25,7 +26,7 @@ from wgtorch.core.run.start_run import RunKeywords, new_run, shows_options
 from wgtorch.core.structure import Exposed, Node
 from wgtorch.pipeline import Pipeline
 from wgtorch.world_runtime.conditions import Condition, check_condition, slot_findings, unmet
-from wgtorch.world_runtime.contract import CONTRACT_SCHEMA, StateContract, matching_reads, matching_writes
+from wgtorch.world_runtime.contract import CONTRACT_SCHEMA, OUTSIDE, StateContract, matching_reads, matching_writes
 from wgtorch.world_runtime.state import CANONICAL_SLOTS, State, changed_at, holds_something
 
 
@@ -57,6 +58,7 @@ class Stage(Composite):
         self.role = role or self.block_id
         self._contract = StateContract()
         self._condition: Condition | None = None
+        self._slot_ports: list[tuple[str, list[str], str, Port, bool]] | None = None
 
     @property
     def stage_id(self) -> str:
@@ -131,6 +133,7 @@ class Stage(Composite):
         for port in (port for ports in contract.writes.values() for port in ports):
             self._port_at(port, "output")
         self._contract, self._inputs, self._outputs = contract, ExposedPorts(), ExposedPorts()
+        self._changed()
         for port, source in contract.reads.items():
             node_id, name = port.split(".")
             self.expose_input(node_id, name, source)
@@ -285,14 +288,15 @@ class Stage(Composite):
         Raises:
             PortTypeError: strict, and a slot holds something else than the port that reads it takes.
         """
-        for entry in self._inputs:
-            root, _, fields = entry.name.partition(".")
-            before = state[root] if root in state else None  # noqa: SIM401  # a State has no default
+        values, changed = state.as_dict(), {}
+        for root, fields, source, port, is_mapped in self._ports_of_slots():
+            before = values.get(root)
             if before is not None:
-                own = partial(self._normalised, entry, strict)
-                value = changed_at(before, fields.split("."), own) if fields else own(before)
-                state = state if value is before else state.replace(**{root: value})
-        return state
+                own = partial(self._normalised, source, port, is_mapped, strict)
+                value = changed_at(before, fields, own) if fields else own(before)
+                if value is not before:
+                    values[root] = changed[root] = value
+        return state.replace(**changed) if changed else state
 
     def why_skipped(self, state: State) -> str | None:
         """Why the stage would be skipped for this state, or None."""
@@ -333,27 +337,47 @@ class Stage(Composite):
         if content is not None and not isinstance(content, Mapping):
             raise PortTypeError(f"{self.block_id}: content is {describe(content)}; expected a mapping by field, or None")
 
-    def _normalised(self, entry: Exposed, strict: bool, value: Any) -> Any:
-        mapped = entry.port_name in self._node_specs[entry.node_id].map
-        if not holds_something(value) or (mapped and not isinstance(value, (list, tuple))):
+    def _invalidate_plan(self) -> None:
+        super()._invalidate_plan()
+        self.__dict__.update(_slot_ports=None)
+
+    def _ports_of_slots(self) -> list[tuple[str, list[str], str, Port, bool]]:
+        """Of every port that reads a slot: the slot, the fields inside of it, both as one, the port, and whether it takes a list item by
+        item."""
+        self.refresh_below()
+        found = self._slot_ports
+        if found is None:
+            split = [(entry, *entry.name.split(".")) for entry in self._inputs]
+            found = self._slot_ports = [
+                (root, fields, entry.name, self._port(entry.node_id, entry.port_name, "input"), self._is_mapped(entry))
+                for entry, root, *fields in split
+                if root not in OUTSIDE
+            ]
+        return found
+
+    def _is_mapped(self, entry: Exposed) -> bool:
+        return entry.port_name in self._node_specs[entry.node_id].map
+
+    def _normalised(self, source: str, port: Port, is_mapped: bool, strict: bool, value: Any) -> Any:
+        if not holds_something(value) or (is_mapped and not isinstance(value, (list, tuple))):
             return value
-        port, items = self._port(entry.node_id, entry.port_name, "input"), value if mapped else [value]
+        where = f"{self.block_id}: {source}"
         try:
-            checked = [port.check(item, f"{self.block_id}: {entry.name}") for item in items]
+            if not is_mapped:
+                return port.check(value, where)
+            checked = [port.check(item, where) for item in value]
         except PortTypeError:
             if strict:
                 raise
             return value
-        if all(after is before for after, before in zip(checked, items, strict=True)):
-            return value
-        return checked if mapped else checked[0]
+        return value if all(map(is_, checked, value)) else checked
 
     def ports_of(self, source: str) -> list[Port]:
         """The ports that read ``action``, ``content``, a slot, or a field of one, as a whole and not item by item."""
         return [
             self._port(entry.node_id, entry.port_name, "input")
             for entry in self.exposed_inputs
-            if entry.name == source and entry.port_name not in self.node_specs[entry.node_id].map
+            if entry.name == source and not self._is_mapped(entry)
         ]
 
     def _port_at(self, port: str, direction: str) -> Port:
@@ -361,7 +385,8 @@ class Stage(Composite):
         return self._port(node_id, name, direction)
 
     def _check_filled(self, state: State) -> None:
-        empty = [slot for slot in self._contract.inputs if slot not in state or not holds_something(state[slot])]
+        values = state.as_dict()
+        empty = [slot for slot in self._contract.inputs if not holds_something(values.get(slot))]
         if empty and self._condition is None:
             raise StateError(
                 f"{self.block_id}: its contract needs {empty} filled; the state has {list(state.filled)}. "

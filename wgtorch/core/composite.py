@@ -110,7 +110,8 @@ class Composite(GraphBuilder):
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
         for node_id, port, slot in plan.fills:
-            slots[slot] = copy_containers(self._node_specs[node_id].inputs[port])  # so that no run changes the place
+            value = self._node_specs[node_id].inputs[port]
+            slots[slot] = copy_containers(value) if type(value) in (dict, list) else value  # so that no run changes the place
         if run is not None and run.options.pause is not None:
             return self._walked(plan, slots, plan.steps, run)
         if plan.units:

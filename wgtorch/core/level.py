@@ -251,6 +251,7 @@ class Level(Pausable, Configured, TrainedPlaces, Block):
     def _changed(self) -> None:
         """Told after every change of structure."""
         self._version += 1
+        self.__dict__["_frozen_keys"] = None
         edits.add()
 
     def refresh_below(self) -> None:

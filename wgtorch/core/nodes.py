@@ -75,7 +75,7 @@ class Nodes(nn.Module):
         return isinstance(node_id, str) and self.key(node_id) in self._modules
 
     def __iter__(self) -> Iterator[str]:
-        return (self.node_id(key) for key in self._modules)
+        return (key if key[-1:] != "_" else self.node_id(key) for key in self._modules)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -89,11 +89,11 @@ class Nodes(nn.Module):
 
     def values(self) -> ValuesView[Any]:
         """Children."""
-        return dict(self.items()).values()
+        return self._modules.copy().values()
 
     def items(self) -> ItemsView[str, Any]:
         """(node id, child)."""
-        return {self.node_id(key): child for key, child in self._modules.items()}.items()
+        return {key if key[-1:] != "_" else self.node_id(key): child for key, child in self._modules.items()}.items()
 
 
 _INSTANCE_NAMES = frozenset(nn.Module().__dict__)

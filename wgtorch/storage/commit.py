@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from wgtorch.core.errors import StorageError
 from wgtorch.core.json_text import expect
@@ -30,8 +30,7 @@ class Stored:
     content: str = "own"
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A moment of a world's life that can be gone back to. It never changes.
 
     Args:
@@ -95,40 +94,25 @@ class Body:
 
 @dataclass(slots=True)
 class Moment:
-    """A commit that is not written yet; the fields are those of :class:`Commit`.
+    """A commit that is not written yet.
 
     Args:
+        commit: without its name, its parent and its weight.
         body: what it changed.
         after: the snapshot at it.
-        is_whole: holds the whole snapshot.
     """
 
-    kind: str
-    passes: int
-    stage: int
-    ran: str | None
-    seed: int | None
-    life: str | None
-    at: str
-    stored: Stored | None
+    commit: Commit
     body: Body
     after: Any
-    is_whole: bool = False
-
-    @classmethod
-    def of(cls, commit: Commit, body: Body, after: Any) -> Moment:
-        """One like a commit of another storage."""
-        position = (commit.kind, commit.passes, commit.stage, commit.ran, commit.seed, commit.life, commit.at, commit.stored)
-        return cls(*position, body, after, body.whole is not None)
 
     def hold_whole(self) -> None:
         """Holds the whole snapshot in place of what changed."""
-        self.body.changes, self.body.whole, self.is_whole = [], self.after, True
+        self.body.changes, self.body.whole = [], self.after
 
     def written(self, commit_id: str, parent: str | None, weight: int) -> Commit:
         """The commit that it has become."""
-        where = (self.passes, self.stage, self.ran, self.seed, self.life, self.at, self.stored)
-        return Commit(commit_id, parent, self.kind, *where, weight, self.is_whole)
+        return Commit(commit_id, parent, *self.commit[2:-2], weight, self.body.whole is not None)
 
 
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))
@@ -167,10 +151,11 @@ def commit_from(meta: Mapping[str, Any], commit_id: str, weight: int, where: str
     )
 
 
-def meta_of(commit: Moment) -> dict[str, Any]:
+def meta_of(moment: Moment) -> dict[str, Any]:
     """What a file says of a commit; what is as usual is left out."""
+    commit, is_whole = moment.commit, moment.body.whole is not None
     meta: dict[str, Any] = {"kind": commit.kind, "passes": commit.passes, "stage": commit.stage}
-    meta |= {"ran": commit.ran, "seed": commit.seed, "life": commit.life, "at": commit.at, "whole": commit.is_whole}
+    meta |= {"ran": commit.ran, "seed": commit.seed, "life": commit.life, "at": commit.at, "whole": is_whole}
     if commit.stored is not None:
         own = {"state": commit.stored.state, "content": commit.stored.content}
         meta["stored"] = {"step": commit.stored.step, "name": commit.stored.name, **own}

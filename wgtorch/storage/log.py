@@ -37,7 +37,7 @@ from wgtorch.core.errors import StorageError
 from wgtorch.storage.base import Life, Storage
 from wgtorch.storage.commit import KINDS, Body, Commit, Moment, Stored
 from wgtorch.storage.log_reader import LogReader
-from wgtorch.storage.snapshot import Evolution, KnownLists, TensorRef, apply, count_leaves
+from wgtorch.storage.snapshot import LEAVES, Evolution, KnownLists, TensorRef, apply, count_leaves
 from wgtorch.world_runtime.state import State
 
 WHOLE_AFTER = 8
@@ -253,7 +253,7 @@ class CommitLog(LogReader):
         if is_synced and self._unsynced:
             self._sync()
             self._unsynced, self._synced = False, time.monotonic()
-        if moments and any(moment.stored for moment in moments):
+        if moments and any(moment.commit.stored for moment in moments):
             self._drop_old()
 
     def _newest(self) -> Any:
@@ -263,7 +263,7 @@ class CommitLog(LogReader):
     def _commit(self, life: Life | None, kind: str | None = None) -> None:
         """Makes a commit, which :meth:`_write_waiting` writes."""
         pending, before = self._pending, self._newest()
-        last = self._unwritten[-1] if self._unwritten else self._head
+        last = self._unwritten[-1].commit if self._unwritten else self._head
         evolution = Evolution(self._take)
         cause: Mapping[str, Any] = {} if life is None else life.cause
         kind = kind or cause.get("kind", "life" if life is not None else "stored" if pending.stored else "failed")
@@ -286,7 +286,12 @@ class CommitLog(LogReader):
             after = evolution.evolve({**before, "content": content}, fields)
         elif kind != "pass" or life is None or life.state is not self._seen or content is not before["content"]:
             held = before["slots"]
-            other = {name: new for name, value in slots.items() if (new := evolution.slot(name, held[name], value)) is not held[name]}
+            other = {
+                name: new
+                for name, value in slots.items()
+                if not (value is held[name] and type(value) in LEAVES)
+                and (new := evolution.evolve(held[name], value, ("slots", name))) is not held[name]
+            }
             if other or content is not before["content"]:
                 after = {**before, "content": content, "slots": {**held, **other} if other else held}
         if life is not None:
@@ -303,7 +308,8 @@ class CommitLog(LogReader):
         body = Body(evolution.changes, None, action, pending.traces, pending.answers)
         if not self._unwritten:
             self._follows = None if self._head is None else self._head.id
-        self._unwritten.append(Moment(kind, passes, stage, cause.get("stage"), seed, lived, now, stored, body, after))
+        commit = Commit("", None, kind, passes, stage, cause.get("stage"), seed, lived, now, stored)
+        self._unwritten.append(Moment(commit, body, after))
         self._pending = _Pending()
 
     def _content(self, before: Any, content: Mapping[str, Any]) -> tuple[Any, list[Any]]:
@@ -439,7 +445,7 @@ class CommitLog(LogReader):
         after = whole if is_whole else apply(self._snapshot(self._head), changes)
         copied = Body(changes, whole, own(body.action), body.traces, own(body.answers))
         self._follows = None if self._head is None else self._head.id
-        self._unwritten = [Moment.of(commit, copied, after)]
+        self._unwritten = [Moment(commit, copied, after)]
         self._write_waiting(is_synced=False)
 
     # --- copies -------------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ from wgtorch.core.encoding import MAX_DEPTH, StoredValue, cannot_be_stored, stor
 from wgtorch.core.errors import StorageError
 
 _LONG = 64
-_LEAVES = frozenset((type(None), bool, int, float, str))
+LEAVES = frozenset((type(None), bool, int, float, str))
+"""Types of values that hold no others and never change."""
 Change = list[Any]  # [path, word, value]
 Path = tuple[str | int, ...]
 
@@ -86,7 +87,7 @@ class Evolution:
         Raises:
             StorageError: something in it cannot be stored; names its path.
         """
-        if type(value) in _LEAVES:
+        if type(value) in LEAVES:
             return self._leaf(before, value, at)
         if at in self.lists and self._is_known(before, value, at):
             return self._gone_on(before, value, at)
@@ -112,17 +113,13 @@ class Evolution:
             self.changes.append([list(at), "set", after])
         return after
 
-    def slot(self, name: str, before: Any, value: Any) -> Any:
-        """The snapshot of a State's slot, as :meth:`evolve` makes it."""
-        return before if before is value and type(value) in _LEAVES else self.evolve(before, value, ("slots", name))
-
     def fresh(self, value: Any, at: Path) -> Any:
         """The snapshot of a value that nothing is known of: plain data of its own.
 
         Raises:
             StorageError: something in it cannot be stored.
         """
-        if type(value) in _LEAVES:
+        if type(value) in LEAVES:
             return value
         if isinstance(value, (bool, int, float, str)):
             return _exact(value)
@@ -135,9 +132,9 @@ class Evolution:
         if len(at) > MAX_DEPTH:
             raise StorageError(f"{_text(at)[:200]}...: lists and mappings lie more than {MAX_DEPTH} deep in each other; store it flatter")
         if isinstance(value, Mapping):
-            return {_plain_key(key, at): item if type(item) in _LEAVES else self.fresh(item, (*at, key)) for key, item in value.items()}
+            return {_plain_key(key, at): item if type(item) in LEAVES else self.fresh(item, (*at, key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            items = [item if type(item) in _LEAVES else self.fresh(item, (*at, index)) for index, item in enumerate(value)]
+            items = [item if type(item) in LEAVES else self.fresh(item, (*at, index)) for index, item in enumerate(value)]
             return tuple(items) if isinstance(value, tuple) else items
         raise cannot_be_stored(value, _text(at))
 
@@ -162,7 +159,7 @@ class Evolution:
             key = _plain_key(key, at)
             if key in before:
                 held = before[key]
-                after[key] = held if held is item and type(item) in _LEAVES else self.evolve(held, item, (*at, key))
+                after[key] = held if held is item and type(item) in LEAVES else self.evolve(held, item, (*at, key))
                 is_same = is_same and after[key] is held
             else:
                 after[key] = self.fresh(item, (*at, key))
@@ -331,7 +328,7 @@ def refs_in(value: Any) -> list[TensorRef]:
 
 def count_leaves(value: Any) -> int:
     """How large a snapshot is: its values, and the containers that hold them."""
-    if type(value) in _LEAVES:
+    if type(value) in LEAVES:
         return 1
     count, stack = 0, [value]
     while stack:

@@ -49,6 +49,8 @@ class StateContract:
         writes: ports ``node.port`` by slot, by field of a slot, or by ``content``.
         merge: name of a merge rule by slot.
         new_state: start from an empty State instead of the one given.
+        sources: each source that is read, as (source, slot or ``action`` or ``content``, fields inside of it).
+        writes_content: the world's content is among what is written.
     """
 
     inputs: tuple[str, ...] = ()
@@ -57,6 +59,13 @@ class StateContract:
     writes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     merge: Mapping[str, str] = field(default_factory=dict)
     new_state: bool = False
+    sources: tuple[tuple[str, str, list[str]], ...] = field(init=False, repr=False, compare=False)
+    writes_content: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        split = [(source, *source.split(".")) for source in dict.fromkeys(self.reads.values())]
+        object.__setattr__(self, "sources", tuple([(source, root, fields) for source, root, *fields in split]))
+        object.__setattr__(self, "writes_content", "content" in map(_root, self.writes))
 
     def to_config(self) -> dict[str, Any]:
         """The contract as arguments of :meth:`wgtorch.stage.Stage.set_state_contract`."""
@@ -68,11 +77,6 @@ class StateContract:
             "merge": dict(self.merge),
             "new_state": self.new_state,
         }
-
-    @property
-    def writes_content(self) -> bool:
-        """True when the world's content is among what is written."""
-        return "content" in self.writes or any(slot.startswith("content.") for slot in self.writes)
 
     def check(self, where: str) -> StateContract:
         """Returns the contract, or says what is wrong with it.
@@ -108,9 +112,10 @@ class StateContract:
         """Values by source, lists and dicts copied, so that no block holds the State's own; none that holds nothing."""
         values = {}
         outside = {"action": action, "content": content}
-        for source in dict.fromkeys(self.reads.values()):
-            root, *fields = source.split(".")
-            value = look_up(outside[root] if root in outside else state[root], fields, f"{where}: {source}")
+        for source, root, fields in self.sources:
+            value = outside[root] if root in outside else state[root]
+            if fields:
+                value = look_up(value, fields, f"{where}: {source}")
             if holds_something(value):
                 values[source] = value if root in outside else copied(value)
         return values

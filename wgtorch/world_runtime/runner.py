@@ -312,7 +312,8 @@ class WorldRunner(Level):
             self._start(call, seed)
             self._keep_life("start")
             self._answers.begin(self._life)
-            run.key = check_seed(self._life.seed, self.block_id)
+            if seed is None:
+                run.key = check_seed(self._life.seed, self.block_id)
             try:
                 for index in range(self._life.passes - call.begun, num_steps):
                     run.emit("loop", None, self.level, step=index, total=num_steps)

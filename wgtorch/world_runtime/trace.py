@@ -17,6 +17,7 @@ from wgtorch.core.kinds import describe
 from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.events import Event
 from wgtorch.core.run.result_cache import ResultCache
+from wgtorch.core.structure import Node
 from wgtorch.world_runtime.changes import changes
 from wgtorch.world_runtime.cycle import WorldStep
 from wgtorch.world_runtime.state import State, holds_something, look_up
@@ -64,7 +65,7 @@ class StageTrace(Mapping[str, Any]):
         self._ended = {"seconds": round(step.elapsed, 6), "skipped": step.skipped, "stored": step.stored}
         if step.skipped is None:
             self.after = self.before if step.state is None else step.state
-            nodes = {node_id: reason for node_id in self.stage.node_specs if (reason := self._why(node_id)) is not None}
+            nodes = {node_id: reason for node_id, place in self.stage.node_specs.items() if (reason := self._why(place)) is not None}
             changed = (
                 []
                 if step.applied is None
@@ -141,8 +142,7 @@ class StageTrace(Mapping[str, Any]):
             return None
         return (describe(value) if source == "content" else plain(value),)
 
-    def _why(self, node_id: str) -> str | None:
-        place = self.stage.node_specs[node_id]
+    def _why(self, place: Node) -> str | None:
         if place.condition is None:
             return None
         reason: str | None = self.stage.skip_reason(place, RunContext(RunOptions(""), state=self.before))

@@ -17,8 +17,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -45,19 +43,12 @@ active: ContextVar[Any] = ContextVar("active call", default=None)
 """The :class:`~wgtorch.core.run.active_call.ActiveCall` that goes on here, whose draws are served; None where none does."""
 
 
-class served_draws:
+def served_draws() -> AbstractContextManager[None]:
     """While it lasts, draws of this thread that name no generator are served from the call the thread is in."""
-
-    __slots__ = ("_guard",)
-
-    def __enter__(self) -> None:
-        if _key is None:
-            _register()
-        self._guard = torch._C._IncludeDispatchKeyGuard(_key)
-        self._guard.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._guard.__exit__(kind, error, traceback)
+    if _key is None:
+        _register()
+    guard: AbstractContextManager[None] = torch._C._IncludeDispatchKeyGuard(_key)
+    return guard
 
 
 def is_serving() -> bool:
@@ -65,8 +56,14 @@ def is_serving() -> bool:
     return _key is not None and torch._C._dispatch_tls_is_dispatch_key_included(_key)
 
 
+def _serve(on: bool) -> bool:
+    was_on: bool = torch._C._dispatch_tls_is_dispatch_key_included(_key)
+    torch._C._dispatch_tls_set_dispatch_key_included(_key, on)
+    return was_on
+
+
 def serving(is_seeded: bool) -> AbstractContextManager[None]:
-    """:class:`served_draws` for a run that has a seed."""
+    """:func:`served_draws` for a run that has a seed."""
     return served_draws() if is_seeded else nullcontext()
 
 
@@ -92,7 +89,7 @@ def _register() -> None:
                 aten.impl(op, kernel, dispatch_key=_KEY_NAME)
         _kernels.extend((fallthrough, aten))
         _key = torch._C._parse_dispatch_key(_KEY_NAME)
-        rng.unserved = partial(torch._C._ExcludeDispatchKeyGuard, torch._C.DispatchKeySet(_key))
+        rng.serve = _serve
 
 
 def _kernel_of(op: Any, name: str, arguments: set[str]) -> Callable[..., Any] | None:

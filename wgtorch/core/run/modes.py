@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 from torch import nn
 
+from wgtorch.core.nodes import Nodes
 from wgtorch.core.structure import Node
 
 Own = dict[str, Any]
 """A module's own ``__dict__``, which stands for it: ``nn.Module.__setattr__`` looks for parameters first, at ten times the cost."""
 Wanted = tuple[list[Own], dict[int, Own]]
 """Modules that are to be in eval, some perhaps twice or among the others as well; and by id those that are to be in train."""
+_NONE: frozenset[str] = frozenset()
 _lock = threading.Lock()
 _changed = threading.Condition(_lock)
 _active: list[training_mode] = []
@@ -162,32 +164,33 @@ def _wanted_modes(root: nn.Module, training: bool) -> Wanted:
     trained: dict[int, Own] = {}
     seen: set[int] = set()
     # A level's children hang one module below it, in its Nodes; those that train nowhere in it stay in eval.
-    todo: list[tuple[Any, bool, Collection[int], Collection[int]]] = [((root,), training, (), ())]
+    todo: list[tuple[Mapping[str, Any], bool, frozenset[str], frozenset[str]]] = [({"": root}, training, _NONE, _NONE)]
     while todo:
         modules, mode, excluded, excluded_below = todo.pop()
-        for module in modules:
+        for key, module in modules.items():
             if module is None:
                 continue
-            own = module.__dict__
-            if "training" not in own:
+            own = held = module.__dict__  # which costs as much as ten looks into it
+            if "training" not in held:
                 own = _Scripted(module)
-            trains = mode and not own.get("_frozen", False) and id(module) not in excluded
+            trains = mode and not held.get("_frozen", False) and key not in excluded
             if not trains:
                 idle.append(own)
             elif id(own) in trained:
                 continue
             else:
                 trained[id(own)] = own
-            if (inside := module.__dict__["_modules"]) and (trains or id(module) not in seen):
+            if (inside := held["_modules"]) and (trains or id(module) not in seen):
                 seen.add(id(module))
-                below = _idle_children(own["_node_specs"], inside["nodes"]) if trains and "_node_specs" in own else ()
-                todo.append((inside.values(), trains, excluded_below, below))
+                below = _frozen_keys(held) if trains and "_node_specs" in held else _NONE
+                todo.append((inside, trains, excluded_below, below))
     return idle, trained
 
 
-def _idle_children(places: Mapping[str, Node], nodes: Any) -> Collection[int]:
-    """Children that train at none of their places."""
-    if False not in [place.trainable for place in places.values()]:
-        return ()
-    trained = {id(nodes[node_id]) for node_id, place in places.items() if place.trainable}
-    return {id(child) for child in nodes._modules.values()} - trained
+def _frozen_keys(level: Own) -> frozenset[str]:
+    """What the children at frozen places are called in a level's Nodes; kept until the level changes."""
+    known: frozenset[str] | None = level.get("_frozen_keys")
+    if known is None:
+        places: Mapping[str, Node] = level["_node_specs"]
+        known = level["_frozen_keys"] = frozenset([Nodes.key(node_id) for node_id, place in places.items() if not place.trainable])
+    return known

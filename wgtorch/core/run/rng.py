@@ -14,7 +14,6 @@ import operator
 import random
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -110,8 +109,9 @@ def _root(seed: Any, where: str) -> int:
     )
 
 
-unserved: Callable[[], AbstractContextManager[Any]] = nullcontext
-"""Around draws that name their generator, which so need no looking at where draws are served (see ``foreign_draws``)."""
+serve: Callable[[bool], bool] = lambda on: False
+"""Has draws of this thread served from here on, or not, and says whether they were (see ``foreign_draws``): those that name their
+generator need no looking at."""
 
 
 class Rng:
@@ -198,7 +198,8 @@ class Rng:
             generator = _here.generator
         except AttributeError:
             generator = _here.generator = torch.Generator()
-        with unserved():
+        was_served = serve(False)
+        try:
             if rows == 1:
                 drawn = draw(shape, generator=generator.manual_seed(self.seed(0, 1)), dtype=dtype)
             elif not rows:
@@ -206,6 +207,9 @@ class Rng:
             else:
                 seeds = [self.seed(index, rows) for index in range(rows)]
                 drawn = torch.stack([draw(shape[1:], generator=generator.manual_seed(seed), dtype=dtype) for seed in seeds])
+        finally:
+            if was_served:
+                serve(True)
         return drawn.to(device) if device is not None else drawn
 
 

@@ -85,7 +85,8 @@ def check_options(
     Raises:
         PortTypeError: an option is of another kind than it has to be.
     """
-    key, steps = check_seed(seed, root), check_loop_steps(num_loop_steps, root)
+    key = None if seed is None else check_seed(seed, root)
+    steps = None if num_loop_steps is None else check_loop_steps(num_loop_steps, root)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
         raise PortTypeError(f"{root}: timeout is {describe(timeout)} ({timeout!r}); expected seconds from 0, or None for no limit")
     for name, value in (("training", training), ("debug", debug)):
