@@ -117,6 +117,17 @@ def test_a_condition_can_be_taken_away():
     assert stage.run(State(intent="x")).recipe == "X"
 
 
+def test_a_contract_that_is_set_again_leaves_nothing_of_the_one_before():
+    stage = architect()
+    assert stage.run(State(intent="x")).recipe == "X"
+    stage.set_state_contract([], ["outcome"], {"plan.text": "description"}, {"outcome": "plan.y"})
+    with pytest.raises(PortTypeError, match="description"):
+        stage.run(State(intent=1, description=2))
+    assert stage.run(State(intent=1, description="x")).outcome == "X"
+    stage.set_state_contract([], [], {}, {})
+    assert (stage.get_input_spec(), stage.get_output_spec()) == ({}, {})
+
+
 def test_a_contract_that_is_not_met():
     with pytest.raises(
         StateError,

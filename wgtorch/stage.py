@@ -347,12 +347,13 @@ class Stage(Composite):
         self.refresh_below()
         found = self._slot_ports
         if found is None:
-            split = [(entry, *entry.name.split(".")) for entry in self._inputs]
-            found = self._slot_ports = [
-                (root, fields, entry.name, self._port(entry.node_id, entry.port_name, "input"), self._is_mapped(entry))
-                for entry, root, *fields in split
-                if root not in OUTSIDE
-            ]
+            found = []
+            for entry in self._inputs:
+                root, *fields = entry.name.split(".")
+                if root not in OUTSIDE:
+                    port = self._port(entry.node_id, entry.port_name, "input")
+                    found.append((root, fields, entry.name, port, self._is_mapped(entry)))
+            self._slot_ports = found
         return found
 
     def _is_mapped(self, entry: Exposed) -> bool:

@@ -84,6 +84,11 @@ def test_what_trains_at_no_place_stays_in_eval_when_training() -> None:
     found = graph.run({"x": x}, training=True, outputs=["n0.y", "n2.y"])
     assert torch.equal(found["n0.y"], x)
     assert (found["n2.y"] == 0).any(), "it trains at another place"
+    graph.set_trainable("n0")
+    assert (graph.run({"x": x}, training=True, outputs="n0.y")["n0.y"] == 0).any(), "it trains again"
+    graph.set_trainable("n0", False)
+    graph.set_trainable("n2", False)
+    assert torch.equal(graph.run({"x": x}, training=True)["y"], x)
 
 
 def test_two_threads_in_the_same_mode_run_at_once() -> None:

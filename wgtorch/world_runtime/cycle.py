@@ -21,7 +21,7 @@ from wgtorch.storage.base import Life
 from wgtorch.world_runtime.state import State
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class WorldStep:
     """What a world's stream tells.
 
@@ -110,7 +110,8 @@ def run_stage(
     given = {"state": state, "action": action, "content": content}
     started = time.perf_counter() if run.options.callbacks else 0.0
     try:
-        run.emit("start", stage_id, stage.level, inputs=given)
+        if run.options.callbacks:
+            run.emit("start", stage_id, stage.level, inputs=given)
         outputs = _outputs(world, stage_id, stage, inner, given)
         if run.options.callbacks:
             run.emit("end", stage_id, stage.level, inputs=given, outputs=outputs, elapsed=time.perf_counter() - started)

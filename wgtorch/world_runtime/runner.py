@@ -327,15 +327,17 @@ class WorldRunner(Level):
 
     def _one_pass(self, action: Any, run: RunContext, training: bool | None) -> Iterator[WorldStep]:
         """What is left of a pass, stage by stage."""
-        while self._life.stage < len(self._cycle):
-            trace, stage = self._trace(action), self.nodes[self._cycle[self._life.stage]]
+        while (life := self._life).stage < len(self._cycle):  # looked up once: of a module that is as dear as a call
+            stage_id = self._cycle[life.stage]
+            stage = self.nodes[stage_id]
+            trace = StageTrace(stage, stage_id, life, State(schema=self._schema) if life.state is None else life.state, action)
             if run.options.pause is not None:
-                run.options.pause.arguments["moment"] = [self._life.id, self._life.passes, self._life.stage]
-            answers = self._answers.of(self._life, self._storage) if stage.is_async else None
+                run.options.pause.arguments["moment"] = [life.id, life.passes, life.stage]
+            answers = self._answers.of(life, self._storage) if stage.is_async else None
             try:
                 with RunScope(self if run.options.training else stage, run, training):  # in eval, only what runs has to be looked at
                     try:
-                        step = advance(self, self._life, action, trace.watched(run, answers))
+                        step = advance(self, life, action, trace.watched(run, answers))
                     finally:
                         if answers is not None:  # also of a stage that succeeds: it may be lived again in this pass
                             answers.end()
@@ -346,7 +348,7 @@ class WorldRunner(Level):
                     self._keep_trace(trace.failed(error))
                 raise
             self._keep_trace(trace.done(step))
-            self._keep_life("stage", stage=step.stage, action=action, is_last=self._life.stage == len(self._cycle))
+            self._keep_life("stage", stage=step.stage, action=action, is_last=life.stage == len(self._cycle))
             yield step
             if self._life.state is not step.state or self._life.content is not step.content:  # edited meanwhile
                 self._keep_life("edit")
@@ -358,15 +360,10 @@ class WorldRunner(Level):
         """Keeps a complete state and the content after it, under the number of the pass."""
         return self._storage.store(self._life.passes, state, content)
 
-    def _trace(self, action: Any) -> StageTrace:
-        life, stage_id = self._life, self._cycle[self._life.stage]
-        state = life.state if life.state is not None else State(schema=self._schema)
-        where = {"place": life.stage, "index": life.passes}
-        return StageTrace(self.nodes[stage_id], stage_id, **where, state=state, action=action, content=life.content)
-
     def _keep_life(self, kind: str, **cause: Any) -> None:
-        self._life.cause = {"kind": kind, **cause}
-        self._storage.keep_life(self._life)
+        life = self._life
+        life.cause = {"kind": kind, **cause}
+        self._storage.keep_life(life)
 
     def _keep_trace(self, entry: Mapping[str, Any]) -> None:
         keep = getattr(self._storage, "keep_trace", None)  # a storage of somebody's own may keep none

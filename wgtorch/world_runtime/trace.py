@@ -18,6 +18,7 @@ from wgtorch.core.run.context import RunContext, RunOptions
 from wgtorch.core.run.events import Event
 from wgtorch.core.run.result_cache import ResultCache
 from wgtorch.core.structure import Node
+from wgtorch.storage.base import Life
 from wgtorch.world_runtime.changes import changes
 from wgtorch.world_runtime.cycle import WorldStep
 from wgtorch.world_runtime.state import State, holds_something, look_up
@@ -35,22 +36,19 @@ class StageTrace(Mapping[str, Any]):
     Args:
         stage: what runs.
         stage_id: its id in the world.
-        place: its place in the cycle.
-        index: number of the pass.
+        life: the world's, before the stage.
         state: the State before.
         action: the user's action.
-        content: the world's content before.
     """
 
-    def __init__(self, stage: Any, stage_id: str, *, place: int, index: int, state: State, action: Any, content: Mapping[str, Any]) -> None:
-        self.stage, self.stage_id, self.place, self.index = stage, stage_id, place, index
+    def __init__(self, stage: Any, stage_id: str, life: Life, state: State, action: Any) -> None:
+        self.stage, self.stage_id, self.place, self.index = stage, stage_id, life.stage, life.passes
         self.before, self.after, self.action = state, state, action
-        self.content: Mapping[str, Any] = content
+        self.content = life.content
         self.calls: list[dict[str, Any]] = []
         self._at = datetime.now(UTC)
         self._started = time.perf_counter()
-        sources = stage.state_contract.reads.values()
-        self._of_content = {source: self._told(source) for source in sources if source.startswith("content")}
+        self._of_content = {source: self._told(source) for source, root, _ in stage.state_contract.sources if root == "content"}
         self._ended: dict[str, Any] = {}
         self._entry: dict[str, Any] | None = None
 

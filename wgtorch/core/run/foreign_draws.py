@@ -34,6 +34,7 @@ _OF_VECTORS = ("multinomial", "_sample_dirichlet")
 _UNSERVED = ("_cudnn_rnn", "miopen_rnn", "_lstm_mps")
 """Kernels that draw from a state of their own and take no generator."""
 
+_is_included, _set_included = torch._C._dispatch_tls_is_dispatch_key_included, torch._C._dispatch_tls_set_dispatch_key_included
 _lock = threading.Lock()
 _kernels: list[torch.library.Library] = []
 _key: Any = None
@@ -53,12 +54,12 @@ def served_draws() -> AbstractContextManager[None]:
 
 def is_serving() -> bool:
     """True where draws of this thread are served."""
-    return _key is not None and torch._C._dispatch_tls_is_dispatch_key_included(_key)
+    return _key is not None and _is_included(_key)
 
 
 def _serve(on: bool) -> bool:
-    was_on: bool = torch._C._dispatch_tls_is_dispatch_key_included(_key)
-    torch._C._dispatch_tls_set_dispatch_key_included(_key, on)
+    was_on: bool = _is_included(_key)
+    _set_included(_key, on)
     return was_on
 
 

@@ -109,9 +109,9 @@ def _root(seed: Any, where: str) -> int:
     )
 
 
-serve: Callable[[bool], bool] = lambda on: False
-"""Has draws of this thread served from here on, or not, and says whether they were (see ``foreign_draws``): those that name their
-generator need no looking at."""
+serve: Callable[[bool], bool] = bool
+"""Has draws of this thread served from here on, or not, and says whether they were: those that name their generator need no looking at.
+``foreign_draws`` sets it when draws are first served; until then it only says no."""
 
 
 class Rng:
