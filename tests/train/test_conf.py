@@ -177,6 +177,13 @@ def test_the_command_line_takes_experiments_files_and_runs(tmp_path: Path) -> No
     (tmp_path / "own.yaml").write_text("name: own\n")
     assert arguments_of(str(tmp_path / "own.yaml"), [])[:4] == ["--config-path", str(tmp_path), "--config-name", "own"]
     assert arguments_of(str(tmp_path), []) == [f"rerun={tmp_path}"]
+    first = make_parser().parse_args(["train", "-m", "lora", "optimizer.lr=1,2"])
+    assert (first.multirun, first.target, first.overrides) == (True, "lora", ["optimizer.lr=1,2"])
+    (tmp_path / "run/checkpoints/last").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").touch()
+    (tmp_path / "run/checkpoints/last/config.yaml").touch()  # of the model
+    for start in (tmp_path / "run", tmp_path / "run/checkpoints/last"):
+        assert arguments_of(f"resume={start}", ["seed=1"]) == [f"rerun={tmp_path / 'run'}", f"resume={start}", "seed=1"]
     with pytest.raises(UnknownNameError, match="no experiment, no config file and no run 'tiny_denoisin'; did you mean 'tiny_denoising'"):
         arguments_of("tiny_denoisin", [])
 
@@ -229,6 +236,7 @@ def test_what_a_target_refers_to_is_part_of_the_config_that_is_kept(tmp_path: Pa
         ("data.prompt=it ends, with \\", "it ends, with \\"),
         ("data.prompt='a, b c'", "a, b c"),
         ("data.prompt=a photo of sks dog", "a photo of sks dog"),
+        ("textual_inversion.token=<dog>", "<dog>"),
         ("optimizer.nodes={a: {lr: 1}}", {"a": {"lr": 1}}),
     ],
 )
@@ -284,6 +292,28 @@ def test_a_mistake_is_a_message(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "train: unknown objective 'denoisin'; did you mean 'denoising'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["experiment=lora"],
+            "graph.folder: is not given; expected the folder of a model.*, as graph.folder=my_model; data.folder: is",
+        ),
+        (["experiment=lora", "lora.rnk=4"], "train: unknown 'rnk' in lora; did you mean 'rank'?"),
+        (["experiment=tiny_denoising", "lora.rank=4"], "train: lora: nothing of it is chosen; choose one first, as lora=backbone"),
+        (["experiment=lora", "lora=choice(1"], "train: lora=choice.*cannot be read"),
+        (["experiment=lora", "resume=out"], "To go on with a run: wgtorch train out resume=out"),
+    ],
+)
+def test_what_hydra_refuses_is_said_in_words_of_ours(words: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "out/checkpoints").mkdir(parents=True)
+    (tmp_path / "out/config.yaml").touch()
+    done = program(tmp_path, *words)
+    assert done.returncode == 1
+    assert re.search(told, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr and "HYDRA_FULL_ERROR" not in done.stderr
 
 
 @pytest.mark.slow

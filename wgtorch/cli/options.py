@@ -70,6 +70,7 @@ def _run(commands: Any) -> None:
 
 def _train(commands: Any) -> None:
     train = commands.add_parser("train", help="train what an experiment or a config describes")
+    train.add_argument("-m", "--multirun", action="store_true", help="a sweep; also among the overrides")
     train.add_argument("target", nargs="?", help="an experiment's name, a YAML config, or the folder of a run to do again")
     train.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra's overrides, as trainer.max_steps=100; -m for a sweep")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -40,9 +41,21 @@ _FOLDERS = (
 )
 
 
+_GIVEN = {
+    "graph.folder": "the folder of a model, as diffusers' save_pretrained wrote it, as graph.folder=my_model",
+    "data.folder": "the folder with what is learned from, as data.folder=my_pictures",
+    "data.prior.folder": "a folder with pictures of the class, beside one's own, as data.prior.folder=my_class",
+    "data.controls": "a folder with what the ControlNet is shown of each picture, under its name, as data.controls=my_edges",
+    "data.rejected": "a folder with a picture that is liked less, under the name of each, as data.rejected=my_others",
+}
+"""What configs leave to be given."""
+
+
 def command(args: argparse.Namespace) -> int:
     """Starts the program in a process of its own, from which Lightning may start more; it is that which a signal stops, after its batch."""
-    process = subprocess.Popen([sys.executable, "-m", "wgtorch.cli.train", *arguments_of(args.target, args.overrides)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wgtorch.cli.train", *arguments_of(args.target, [*(["-m"] if args.multirun else []), *args.overrides])]
+    )
     before = signal.signal(signal.SIGTERM, lambda *ignored: process.terminate())
     try:
         while True:
@@ -65,6 +78,8 @@ def arguments_of(target: str | None, overrides: Sequence[str]) -> list[str]:
     if target is None:
         raise CommandError(f"say what to train: an experiment ({', '.join(experiments())}), a YAML config, or the folder of a run")
     path = Path(target)
+    if target.startswith("resume=") and (run_folder := run_of(target.removeprefix("resume="))):
+        return [f"rerun={run_folder}", target, *overrides]
     if path.is_dir():
         return [f"rerun={target}", *overrides]
     if path.suffix in (".yaml", ".yml") and path.is_file():
@@ -78,6 +93,12 @@ def arguments_of(target: str | None, overrides: Sequence[str]) -> list[str]:
     if target not in known:
         raise UnknownNameError(f"there is no experiment, no config file and no run {target!r}; {suggest(target, known)}")
     return [*first, f"experiment={target}", *overrides]
+
+
+def run_of(path: str) -> Path | None:
+    """The folder of the run, with its config, that a path to resume from is or lies in."""
+    places = (Path(path), *Path(path).absolute().parents[1:2])
+    return next((each for each in places if (each / "config.yaml").is_file() and (each / "checkpoints").is_dir()), None)
 
 
 def experiments() -> list[str]:
@@ -238,7 +259,12 @@ def task(config: Any, sweep: Sweep | None = None) -> float | None:
 
     def train(resume: Path | None = None) -> float | None:
         try:
-            plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+            if missing := sorted(OmegaConf.missing_keys(config), reverse=True):
+                told = "; ".join(f"{key}: is not given; expected {_GIVEN.get(key, 'a value')}" for key in missing)
+                run_folder = run_of(str(config.resume)) if config.get("resume") else None
+                again = f". To go on with a run: wgtorch train {run_folder} resume={config.resume}" if run_folder else ""
+                raise ConfigError(told + again)
+            plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         except OmegaConfBaseException as error:
             raise ConfigError(f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}") from error
         if is_follower():
@@ -277,7 +303,7 @@ def whole(config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
 
 
 def quoted(argument: str, *, is_sweep: bool = False) -> str:
-    """An override whose value is a text of several words that Hydra's grammar would not take as it is, with the quotes it wants.
+    """An override whose value is a text that Hydra's grammar would not take as it is (several words, <dog>), with the quotes it wants.
 
     ``data.prompt=a dog's house, at dusk`` is what a shell leaves of a quoted prompt; to Hydra its comma means a sweep.
     """
@@ -285,11 +311,11 @@ def quoted(argument: str, *, is_sweep: bool = False) -> str:
     from hydra.errors import HydraException
 
     key, found, value = argument.partition("=")
-    if argument.startswith("-") or not found or " " not in value.strip() or value.lstrip()[:1] in ("'", '"', "[", "{"):
+    if argument.startswith("-") or not found or not value.strip() or value.lstrip()[:1] in ("'", '"', "[", "{"):
         return argument
     try:
         (read,) = OverridesParser.create().parse_overrides([argument])
-        if is_sweep or not read.is_sweep_override():
+        if is_sweep or not read.is_sweep_override() or " " not in value.strip():
             return argument
     except HydraException:
         pass
@@ -297,6 +323,30 @@ def quoted(argument: str, *, is_sweep: bool = False) -> str:
         return argument
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (found[2] and "\\'"), value)  # Hydra reads backslashes before quotes alone
     return f"{key}='{text}'"
+
+
+def refusal(error: Exception) -> str:
+    """What Hydra refused, in words that say what to write.
+
+    Args:
+        error: a HydraException.
+    """
+    cause, text = error.__cause__, str(error)
+    key = str(getattr(cause, "full_key", None) or "")
+    if "Could not override" in text and key:
+        parent, _, name = key.rpartition(".")
+        node: Any = getattr(cause, "parent_node", None)
+        group = conf_folder() / name
+        if not parent and group.is_dir():
+            return f"{name}: nothing of it is chosen; choose one first, as {name}={min(path.stem for path in group.glob('*.yaml'))}"
+        typed = text.rpartition("use ")[2]
+        known = suggest(name, list(node) if node else [])
+        return f"unknown {name!r} in {parent or 'the config'}; {known} (an option that the config leaves out wants a plus: {typed})"
+    if override := getattr(error, "override", None):
+        key, _, value = str(override).partition("=")
+        why = text.splitlines()[0]
+        return f"{override}: cannot be read ({why}); write a text with signs in quotes within quotes, as {key}='\"{value}\"'"
+    return text.partition("Config search path")[0].strip()
 
 
 def conf_of(hydra: Any) -> Path | None:
@@ -329,8 +379,14 @@ def program(arguments: Sequence[str] | None = None) -> None:
     def job(config: Any) -> float | None:
         return task(config, sweep)
 
+    is_asked = "HYDRA_FULL_ERROR" in os.environ
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what Hydra refuses comes here, instead of to the terminal
     try:
         hydra.main(version_base=None, config_path=path, config_name="train")(job)()
+    except hydra.errors.HydraException as error:
+        if is_asked:
+            raise
+        sys.exit(f"train: {refusal(error)}")
     except KeyboardInterrupt:  # while models and data are made ready
         print("train: interrupted before the training began", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -156,7 +156,9 @@ class LastCheckpoint(_Folder):
         finally:
             self._is_interrupted = False
         if trainer.is_global_zero:
-            _log.warning("interrupted after %s steps; go on with resume=%s", trainer.global_step, self.folder / "last")
+            run = self.folder.parent
+            to_go_on = f"wgtorch train {run} resume={run}" if (run / "config.yaml").is_file() else f"resume={self.folder / 'last'}"
+            _log.warning("interrupted after %s steps; go on with: %s", trainer.global_step, to_go_on)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._is_interrupted and self._loops is not None:  # of a batch that was begun nothing is left

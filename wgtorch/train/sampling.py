@@ -33,7 +33,7 @@ class Samples(pl.Callback):
 
     def __init__(self, folder: Path, *, every: int = 500, count: int = 16, interrupts: Interrupts | None = None) -> None:
         if every < 1 or count < 1:
-            raise ConfigError(f"samples: found every {every} and count {count}; expected at least 1 each")
+            raise ConfigError(f"samples: found every {every} and count {count}; expected at least 1 each, or samples=null for none")
         self.folder, self.every, self.count = folder, every, count
         self._interrupts = interrupts
         self._batch: Any = None

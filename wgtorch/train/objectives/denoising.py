@@ -222,9 +222,10 @@ class Denoising(Objective):
             elif name == "guidance_scale":
                 values[name] = 1.0 - guidance_offset(denoiser.call)
             elif not port.optional:
+                mend = "Give data.controls=my_edges, which image_folder reads; r" if name == "control_image" else "R"
                 raise ConfigError(
                     f"denoising: {denoiser.call.block_id} needs {name!r}; the data gives {sorted(batch)}; {suggest(name, batch)}. "
-                    "Rename the data's key, or give a value under objective.inputs"
+                    f"{mend}ename the data's key, or give a value under objective.inputs"
                 )
         return self.dropped(values, step) if self.drop_condition and step.training else values
 

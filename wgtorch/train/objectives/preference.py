@@ -68,7 +68,10 @@ class DirectPreference(Denoising):
         liked = self.noised(denoiser, self.latent_of(denoiser, batch, step), step)
         others = {key.removeprefix("rejected_"): value for key, value in batch.items() if key.startswith("rejected_")}
         if not others:
-            raise ConfigError(f"dpo needs 'rejected_image' or 'rejected_latent' in every batch; the data gives {sorted(batch)}")
+            raise ConfigError(
+                f"dpo needs 'rejected_image' or 'rejected_latent' in every batch; the data gives {sorted(batch)}; image_folder reads "
+                "the pictures that are liked less from data.rejected=my_others"
+            )
         x0 = self.latent_of(denoiser, others, step)
         if x0.shape != liked.x0.shape:
             raise ConfigError(f"dpo: pictures of a pair are {list(liked.x0.shape)} and {list(x0.shape)}; expected the same shape")
