@@ -365,3 +365,48 @@ def test_two_captions_of_one_picture_are_refused(tmp_path: Path) -> None:
     (tmp_path / "below/metadata.csv").write_text("file_name,text\n../one.png,second\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"a second caption of one.png, '(first|second)'; keep one line for each picture"):
         ImageFolder(folder=str(tmp_path), **SMALL)
+
+
+def test_what_is_taken_for_a_caption_though_it_is_hardly_meant_so_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw(tmp_path, "good.png")
+    ImageFolder(folder=str(tmp_path), **SMALL)
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    draw(tmp_path, "empty.png", caption="")
+    draw(tmp_path, "good.jpg", caption=None)
+    draw(tmp_path, "listed.png", caption="beside")
+    draw(tmp_path, "agreed.png", caption="told")
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "moving.txt").write_text("a")
+    draw(tmp_path / "10_sks mug", "below.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "listed.png", "text": "told"}\n{"file_name": "agreed.png", "text": "told"}')
+    data = ImageFolder(folder=str(tmp_path), **SMALL)
+    told = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    for words in (
+        r"1 pictures have an empty text file.*: .*/empty.png$",
+        r"1 pictures have a caption in a list and another in a text file.*; the list's is taken: .*/listed.png$",
+        r"2 pictures share a text file with another picture of the same name.*good.jpg, .*good.png$",
+        r"1 files hold several pictures, of which the first is taken: .*moving.gif$",
+        r"not as kohya's repeats; give data.repeats='\{10_sks mug: 10\}' if they are meant$",
+    ):
+        assert sum(bool(re.search(words, each)) for each in told) == 1, (words, told)
+    assert len(told) == 5 and len(data.pictures) == 7
+    caplog.clear()
+    ImageFolder(folder=str(tmp_path), repeats={"10_sks mug": 10}, **SMALL)
+    assert "kohya" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metadata.jsonl", '{"file_name": "one.png", "text": 7}', "entry 1 has file_name str 'one.png' and text int 7; expected texts"),
+        ("metadata.jsonl", '{"file_name": "one.png"}', r"entry 1 has \['file_name'\]; expected 'file_name' and 'text'"),
+        ("metadata.csv", "file_name;text\none.png;a dog\n", "its fields are separated by ';'; expected commas"),
+        ("metadata.csv", "file_name\ttext\none.png\ta, b\n", r"its fields are separated by '\\t'; expected commas"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_named(name: str, text: str, words: str, tmp_path: Path) -> None:
+    draw(tmp_path, "one.png", caption=None)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        ImageFolder(folder=str(tmp_path), **SMALL)

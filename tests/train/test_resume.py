@@ -21,7 +21,7 @@ from tests.train.toys import FLOW, PICTURES, Distance, Linear, backbone, chain, 
 from wgtorch import Block, Graph
 from wgtorch.core.errors import CheckpointError, ConfigError, TrainingError
 from wgtorch.train.fitting import fit
-from wgtorch.train.folders import read_training
+from wgtorch.train.folders import read_training, save_state
 from wgtorch.train.trainable import Trainable
 
 ROOT = Path(__file__).parents[2]
@@ -297,3 +297,10 @@ def test_the_best_is_that_of_the_whole_training_and_a_number(keep: int, same_fol
     assert read_training(second / "checkpoints/best")["global_step"] == 4
     assert read_training(first / "checkpoints/best")["global_step"] == 4, "it stays where it was"
     assert list(losses(second)) == list(range(0 if same_folder else 4, 8))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "state.ckpt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot be written \([\d,]+ MiB are free on its disk\).*last/training/state.ckpt"):
+        save_state({"a": torch.zeros(100_000)}, tmp_path / "state.ckpt", Path("run/checkpoints/last"))

@@ -9,9 +9,11 @@ wgtorch train outputs/default_painter/2026-01-01_12-00-00 seed=1          a run 
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,8 +286,10 @@ def task(config: Any, sweep: Sweep | None = None) -> float | None:
         return sweep.job(folder, list(hydra.overrides.task), train)
     try:
         value = train()
-    except WgtorchError as error:
+    except (WgtorchError, OSError) as error:
         notes = [f"\n{note}" for note in getattr(error, "__notes__", [])]
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            notes.append(f"\n{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free on the disk of {folder}")
         sys.exit(f"train: {error}{''.join(notes)}")
     if not is_follower():
         print(f"Run: {folder}")

@@ -12,6 +12,7 @@ The model's weights lie there once. With averages, ``state.ckpt`` also holds the
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -60,7 +61,7 @@ class CheckpointFolders(CheckpointIO):
 
         def write_state(folder: Path) -> None:
             (folder / _TRAINING).mkdir()
-            torch.save({**checkpoint, "state_dict": remaining}, folder / _TRAINING / _STATE)
+            save_state({**checkpoint, "state_dict": remaining}, folder / _TRAINING / _STATE, Path(path))
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with trainable.averaged():
@@ -73,6 +74,27 @@ class CheckpointFolders(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def save_state(state: Mapping[str, Any], path: Path, checkpoint: Path) -> None:
+    """Writes tensors and plain data.
+
+    Args:
+        state: what is written.
+        path: the file, in a folder that is not in place yet.
+        checkpoint: what the file becomes a part of, for errors.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full; PyTorch tells of a position in the file.
+    """
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        if "inline_container" not in str(error) and "iostream" not in str(error):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        why = f"cannot be written ({free / 2**20:,.0f} MiB are free on its disk); the last whole checkpoint is as it was"
+        raise OSError(errno.ENOSPC if free < 2**20 else errno.EIO, why, str(checkpoint / _TRAINING / path.name)) from error
 
 
 def read_training(path: str | os.PathLike[str], map_location: Any = None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
@@ -13,11 +15,14 @@ from typing import Any
 
 from wgtorch.core.errors import ConfigError, suggest
 from wgtorch.core.json_text import loads
+from wgtorch.core.kinds import describe
 
+_log = logging.getLogger(__name__)
 ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".jxl")
 """Of files that are taken for pictures; those that Pillow cannot read are told by name."""
 LISTS = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.csv")
 """Files that hold the captions of the pictures in their folder and below."""
+_SHOWN = 4
 _BESIDE = (".txt", ".caption")
 _UNREAD = re.compile(r"(metadata|captions|meta_cap|meta_lat)\.(json|tsv|txt|arrow)|.*\.parquet", re.IGNORECASE)
 """Files that other programs keep captions in."""
@@ -66,7 +71,8 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
         for path in inside
         if path.suffix.lower() in _BESIDE and (path.suffix not in _BESIDE or path.with_suffix("") not in named)  # that is not another's
     }
-    told = [(listed.get(path), _beside(path, texts), fallback) for path in pictures]
+    beside = {path: _beside(path, texts) for path in pictures}
+    told = [(listed.get(path), beside[path], fallback) for path in pictures]
     if any(each[:2] == (None, None) for each in told) and (unread := [path for path in inside if _is_unread(path, named)]):
         raise ConfigError(
             f"{unread[0]}: captions are not read from such a file, and pictures have no others; write them into metadata.jsonl, as "
@@ -79,7 +85,21 @@ def captions_of(folder: Path, pictures: list[Path], fallback: str | None) -> lis
             f"{folder}: {len(without)} pictures have no caption, as {without[0]}; write {Path(without[0]).stem}.txt beside it, a line in "
             "metadata.jsonl, or give data.prompt for all"
         )
+    both = [path for path in pictures if path in listed and beside[path] not in (None, listed[path])]
+    _warn(both, "have a caption in a list and another in a text file beside them; the list's is taken")
+    _warn(
+        [path for path in pictures if beside[path] == "" and path not in listed],
+        "have an empty text file, which is taken for their caption",
+    )
+    stems = Counter(path.with_suffix("") for path in pictures)
+    shared = [path for path in pictures if beside[path] and path not in listed and stems[path.with_suffix("")] > 1]
+    _warn(shared, "share a text file with another picture of the same name; rename one of them")
     return [str(caption) for caption in found]
+
+
+def _warn(pictures: list[Path], what: str) -> None:
+    if pictures:
+        _log.warning("%d pictures %s: %s", len(pictures), what, ", ".join(str(path) for path in pictures[:_SHOWN]))
 
 
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -125,8 +145,11 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
     for number, row in enumerate(_rows(path), 1):
         file = next((row[name] for name in _FILES if row.get(name)), None)
         text = next((row[name] for name in _TEXTS if row.get(name) is not None), None)
-        if not isinstance(file, str) or not isinstance(text, str):
+        if file is None or text is None:
             raise ConfigError(f"{path}: entry {number} has {sorted(row)}; expected 'file_name' and 'text'")
+        if not isinstance(file, str) or not isinstance(text, str):
+            found = f"file_name {describe(file)} and text {describe(text)}"
+            raise ConfigError(f"{path}: entry {number} has {found}; expected texts, in quotes")
         yield Path(os.path.normpath(path.parent / file)), text
 
 
@@ -136,6 +159,8 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         names = table.fieldnames or ()
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"{path}: column {twice[0]!r} is there twice; expected each once")
+        if len(names) == 1 and (other := next((each for each in ";\t|" if each in names[0]), None)):
+            raise ConfigError(f"{path}: its fields are separated by {other!r}; expected commas, as in file_name,text")
         for number, row in enumerate(table, 1):
             if None in row:
                 raise ConfigError(f"{path}: entry {number} has more fields than the first line; write a caption with commas in quotes")

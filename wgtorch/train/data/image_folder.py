@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +18,12 @@ from wgtorch.core.run.rng import key_to_seed
 from wgtorch.train.data.base import Data, Order
 from wgtorch.train.data.buckets import MUCH, BucketOrder, Draw, Size, bucket_report, bucket_sizes, cut_off, nearest
 from wgtorch.train.data.captions import captions_of, pictures_in
-from wgtorch.train.data.pictures import BrokenPicture, as_tensor, open_picture, picture_size, scaled_size
+from wgtorch.train.data.pictures import BrokenPicture, as_tensor, has_frames, open_picture, picture_size, scaled_size
 from wgtorch.train.registries import register_data
 
 _log = logging.getLogger(__name__)
 _SHOWN = 4
+_MAY_MOVE = (".gif", ".webp", ".png", ".avif", ".tif", ".tiff")  # photos of phones hold small copies of themselves beside
 _PRIOR = ("folder", "prompt")
 _LAYERS = {"controls": "control_image", "rejected": "rejected_image"}
 
@@ -131,6 +133,8 @@ class ImageFolder(Data):
         sizes = bucket_sizes(size, step, longest) if buckets else [(size, size)]
         self.sizes = [nearest(*shapes[path], sizes) for path in self.pictures]
         self.repeats = _repeats(repeats, self.root, self.pictures)
+        if isinstance(repeats, int) and repeats == 1:
+            _say_repeats_of_kohya(self.root, self.pictures)
         every = [*self.pictures, *(path for path, _ in self.held)]
         self.masks = None if masks is None else dict.fromkeys(every) if masks == "alpha" else _beside(masks, self.root, every, "masks")
         beside = {"controls": controls, "rejected": rejected}
@@ -248,6 +252,9 @@ def _readable(pictures: Sequence[Path], broken: str) -> dict[Path, Size]:
         if broken == "refuse":
             raise ConfigError(f"data: {len(wrong)} files cannot be read: {told}. Mend or remove them, or set data.broken=skip")
         _log.warning("%d files cannot be read and are left out: %s", len(wrong), told)
+    several = [str(path) for path in pictures if path.suffix.lower() in _MAY_MOVE and has_frames(path)]
+    if several:
+        _log.warning("%d files hold several pictures, of which the first is taken: %s", len(several), ", ".join(several[:_SHOWN]))
     good = {path: size for path, size in found.items() if not isinstance(size, BrokenPicture)}
     if not good:
         raise ConfigError(f"data: none of {len(pictures)} pictures can be read")
@@ -267,6 +274,14 @@ def _repeats(given: int | Mapping[str, Any], root: Path, pictures: Sequence[Path
             )
     above = [[parent.as_posix() for parent in path.relative_to(root).parents] for path in pictures]  # the innermost first
     return [next((int(given[name]) for name in parents if name in given), 1) for parents in above]
+
+
+def _say_repeats_of_kohya(root: Path, pictures: Sequence[Path]) -> None:
+    """Folders as ``10_sks mug``, whose pictures kohya's scripts repeat ten times, with that caption where they have none."""
+    parents = {parent.as_posix() for path in pictures for parent in path.relative_to(root).parents}
+    if found := {name: int(kohya[1]) for name in sorted(parents) if (kohya := re.match(r"(\d+)_", name.rpartition("/")[2]))}:
+        given = ", ".join(f"{name}: {count}" for name, count in found.items())
+        _log.warning("numbers of folders are read as names, not as kohya's repeats; give data.repeats='{%s}' if they are meant", given)
 
 
 def _beside(given: str, root: Path, pictures: Sequence[Path], setting: str) -> dict[Path, Path]:

@@ -47,6 +47,17 @@ def picture_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def has_frames(path: Path) -> bool:
+    """Whether a file holds several pictures: an animation, or pages. What cannot be read has none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return getattr(opened, "n_frames", 1) > 1
+    except Exception:  # as in picture_size
+        return False
+
+
 def open_picture(path: Path, background: Sequence[int] = (255, 255, 255)) -> Any:
     """A picture as a PIL image in RGB, upright, and how opaque it is.
 
