@@ -109,8 +109,9 @@ class Composite(GraphBuilder):
         if run is not None and run.feeds:
             for node_id, port, slot in plan.feeds:
                 slots[slot] = run.feeds[(node_id,), port]
+        places = self._node_specs
         for node_id, port, slot in plan.fills:
-            value = self._node_specs[node_id].inputs[port]
+            value = places[node_id].inputs[port]
             slots[slot] = copy_containers(value) if type(value) in (dict, list) else value  # so that no run changes the place
         if run is not None and run.options.pause is not None:
             return self._walked(plan, slots, plan.steps, run)
@@ -200,7 +201,8 @@ class Composite(GraphBuilder):
             told = options.pop("callbacks", None)
             run_it = partial(self.run, inputs, outputs=outputs, device=device, dry_run=dry_run, **options)
             return profiled(run_it, profile, told, self.block_id)
-        values, run = self._begin({} if inputs is None else inputs, outputs, device, dry_run, options)
+        names = None if outputs is None else requested(outputs, self.block_id)
+        values, run = self._begin({} if inputs is None else inputs, names, device, dry_run, options)
         if dry_run:
             return dry_run_of(self, values, run, fake=dry_run == "fake")
         is_cached, training = options.get("cache") is not None, options.get("training")
@@ -209,8 +211,8 @@ class Composite(GraphBuilder):
             with RunScope(self, run, training), keeps_results(self, run):
                 found = self(run_context=run, **values)
                 run.check_end()
-        if outputs is not None:
-            found = {name: value_of(self, name, found, run) for name in requested(outputs, self.block_id)}
+        if names is not None:
+            found = {name: value_of(self, name, found, run) for name in names}
         return copied(found) if is_cached else found
 
     def stream(self, *inputs: Any, callbacks: Any = None, cancelled: Callable[[], bool] | None = None, **options: Any) -> Iterator[Event]:
@@ -304,7 +306,7 @@ class Composite(GraphBuilder):
     # --- private steps ------------------------------------------------------------------------------------------------
 
     def _begin(
-        self, inputs: Any, outputs: Any, device: torch.device | str | None, dry_run: bool | str, options: Mapping[str, Any]
+        self, inputs: Any, outputs: Sequence[str] | None, device: torch.device | str | None, dry_run: bool | str, options: Mapping[str, Any]
     ) -> tuple[dict[str, Any], RunContext]:
         """Values by exposed input, and the run that begins with them; what :meth:`run` was given is checked."""
         if device is not None:
@@ -316,7 +318,7 @@ class Composite(GraphBuilder):
         self._check_loop_steps(run.num_loop_steps)
         run.feeds, run.options.rng = feeds, rng
         if outputs is not None:
-            run.wanted, run.exposed = paths_of(self, requested(outputs, self.block_id))
+            run.wanted, run.exposed = paths_of(self, outputs)
             run.options.taken = {}
         if (pause := run.options.pause) is not None:
             if rng is not None:

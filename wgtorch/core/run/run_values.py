@@ -97,25 +97,32 @@ def owned_generators(level: Any, inputs: Any, seed: Any, cache: Any) -> tuple[An
 def paths_of(level: Any, outputs: Sequence[str]) -> tuple[frozenset[tuple[tuple[str, ...], str]], tuple[str, ...]]:
     """Outputs that are asked for: those inside by path and port, and the exposed ones by name."""
     spec = level.specs()[1]
-    inner = [split_path(name) for name in outputs if name not in spec]
-    for (path, port), name in zip(inner, [name for name in outputs if name not in spec], strict=True):
+    inner, exposed = [], []
+    for name in outputs:
+        if name in spec:
+            exposed.append(name)
+            continue
+        path, port = split_path(name)
         if not path:
             raise UnknownNameError(
                 f"{level.block_id}: unknown output {name!r}; {suggest(name, spec)}. Ports inside are asked for by path, as 'node.port'."
             )
         inner_port(level, path, port, name)
-    return frozenset(inner), tuple(name for name in outputs if name in spec)
+        inner.append((path, port))
+    return frozenset(inner), tuple(exposed)
 
 
 def given_out(level: Any, run: RunContext, outputs: dict[str, Any]) -> dict[str, Any]:
     """Keeps values wanted from inside for whoever asked, and returns the exposed ones."""
-    exposed = level.specs()[1]
+    exposed, found = level.specs()[1], {}
     for name, value in outputs.items():
-        if name not in exposed:
+        if name in exposed:
+            found[name] = value
+        else:
             path, port = split_path(name)
             assert run.options.taken is not None
             run.options.taken[(*run.path, *path), port] = value
-    return {name: value for name, value in outputs.items() if name in exposed}
+    return found
 
 
 def value_of(level: Any, name: str, found: Mapping[str, Any], run: RunContext) -> Any:
