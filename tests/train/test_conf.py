@@ -31,7 +31,7 @@ from tests.train.toys import losses
 from wgtorch import Block, lora
 from wgtorch.cli.options import make_parser
 from wgtorch.cli.target import CommandError
-from wgtorch.cli.train import arguments_of, run, target_from, whole
+from wgtorch.cli.train import START, arguments_of, run, target_from, whole
 from wgtorch.core.errors import ConfigError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
@@ -285,6 +285,21 @@ def test_a_signal_to_the_command_ends_its_training_with_a_checkpoint(number: int
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert (tmp_path / "run/checkpoints/last/manifest.json").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("start", [[*START], [sys.executable, "-m", "wgtorch.cli.main", "train"]], ids=["the training", "the command"])
+def test_an_interrupt_while_packages_are_imported_is_no_traceback(start: list[str], tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(300)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    process = subprocess.Popen([*start, "tiny_denoising"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in told
 
 
 def test_a_mistake_is_a_message(tmp_path: Path) -> None:

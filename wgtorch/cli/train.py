@@ -43,6 +43,14 @@ _FOLDERS = (
 )
 
 
+_TOO_EARLY = "train: interrupted before the training began"
+START = (
+    sys.executable,
+    "-c",
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "runpy.run_module('wgtorch.cli.train', run_name='__main__', alter_sys=True)",
+)
+"""Runs this file as ``python -m`` does, but that Ctrl-C while it is imported ends it without a traceback."""
 _GIVEN = {
     "graph.folder": "the folder of a model, as diffusers' save_pretrained wrote it, as graph.folder=my_model",
     "data.folder": "the folder with what is learned from, as data.folder=my_pictures",
@@ -55,14 +63,14 @@ _GIVEN = {
 
 def command(args: argparse.Namespace) -> int:
     """Starts the program in a process of its own, from which Lightning may start more; it is that which a signal stops, after its batch."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wgtorch.cli.train", *arguments_of(args.target, [*(["-m"] if args.multirun else []), *args.overrides])]
-    )
+    process = subprocess.Popen([*START, *arguments_of(args.target, [*(["-m"] if args.multirun else []), *args.overrides])])
     before = signal.signal(signal.SIGTERM, lambda *ignored: process.terminate())
     try:
         while True:
             try:
                 code = process.wait()
+                if code == -signal.SIGINT:
+                    print(_TOO_EARLY, file=sys.stderr)
                 return code if code >= 0 else 128 - code
             except KeyboardInterrupt:  # a terminal's Ctrl-C comes to both
                 continue
@@ -379,6 +387,8 @@ def program(arguments: Sequence[str] | None = None) -> None:
     if "hydra/sweeper=optuna" in given and find_spec("hydra_plugins") is None:
         register()
     sweep = Sweep()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as START left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def job(config: Any) -> float | None:
         return task(config, sweep)
@@ -392,7 +402,7 @@ def program(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.exit(f"train: {refusal(error)}")
     except KeyboardInterrupt:  # while models and data are made ready
-        print("train: interrupted before the training began", file=sys.stderr)
+        print(_TOO_EARLY, file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     if sweep.folder is not None:
         print(f"Runs: {sweep.folder}, each in a folder with its config.yaml, {RESULT} once it is done, and what it made")
