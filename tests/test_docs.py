@@ -147,6 +147,8 @@ def test_the_program_takes_the_commands_of_the_pages() -> None:
     pytest.importorskip("hydra")
     from hydra import compose, initialize_config_dir
 
+    from wgtorch.cli.train import quoted
+
     found = commands()
     assert len(found) >= 55
     for page, command in found:
@@ -163,7 +165,7 @@ def test_the_program_takes_the_commands_of_the_pages() -> None:
             overrides = [args.target if "=" in args.target else f"experiment={args.target}", *args.overrides]
         if "-m" not in overrides and not any(word.startswith("experiment=<") for word in overrides):
             with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-                assert compose("train", overrides), (page, command)
+                assert compose("train", [quoted(word) for word in overrides]), (page, command)
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:
