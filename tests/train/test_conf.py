@@ -137,7 +137,7 @@ def test_every_file_trains_one_step_by_the_command_in_its_head(
             pytest.importorskip(kind)
     for index in range(4):
         Image.new("RGB", (64, 64), (60 * index, 0, 0)).save(tmp_path / f"my_pictures/{index}.png")
-        (tmp_path / f"my_pictures/{index}.txt").write_text("a castle")
+        (tmp_path / f"my_pictures/{index}.txt").write_text("a <mine> castle" if "textual_inversion" in name else "a castle")
         for beside in ("my_class", "my_edges", "my_others"):
             Image.new("RGB", (64, 64), (0, 60 * index, 0)).save(tmp_path / f"{beside}/{index}.png")
     import torch

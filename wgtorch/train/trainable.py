@@ -263,7 +263,8 @@ class Trainable(pl.LightningModule):
             return
         self._idle += 1
         epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        if self._idle >= max(epoch, _FEW) or self.trainer.global_step + 1 == self.trainer.max_steps:
+        is_last = self._idle > 1 and self.trainer.global_step + 1 == self.trainer.max_steps  # one step alone, as of a trial, tells nothing
+        if self._idle >= max(epoch, _FEW) or is_last:
             raise TrainingError(
                 f"{self.target.block_id}: nothing was learned: every gradient of {self._idle} steps was zero, since no item of the data "
                 "reaches what trains. Look at the data (masks that are black, a second picture that is the first) and at "

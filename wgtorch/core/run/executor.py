@@ -306,7 +306,7 @@ def loop(composite: ExecutorHost, step: Loop, slots: list[Any], run: RunContext 
         if done and (is_done := _is_done(step, slots)):
             break
     if done and total is not None and total > first and not (run is not None and run.options.is_dry):
-        check_end(composite, step, total, index + 1, is_done)
+        check_end(composite, step, run, index + 1, is_done)
     for slot in frees:
         slots[slot] = MISSING
 

@@ -99,8 +99,7 @@ def _is_count(value: Any) -> bool:
 
 def loop_steps(composite: Any, step: Loop, run: Any) -> int | None:
     """How many iterations a loop takes: the call's word, else the metadata's, else its nodes'; None until ``done``."""
-    told = None if run is None else steps_here(run.num_loop_steps, step.nodes)
-    stated = composite.metadata.get("num_loop_steps") if told is None else told
+    stated = _stated(composite, step, run)
     if stated is not None:
         if not isinstance(stated, int) or stated < 1:
             raise PortError(f"the loop through {', '.join(step.nodes)}: num_loop_steps is {stated!r}; expected a whole number from 1")
@@ -118,16 +117,26 @@ def loop_steps(composite: Any, step: Loop, run: Any) -> int | None:
     )
 
 
-def check_end(composite: Any, step: Loop, total: int, made: int, is_done: bool) -> None:
+def _stated(composite: Any, step: Loop, run: Any) -> Any:
+    """What the call says of a loop, else the metadata."""
+    told = None if run is None else steps_here(run.num_loop_steps, step.nodes)
+    return composite.metadata.get("num_loop_steps") if told is None else told
+
+
+def check_end(composite: Any, step: Loop, run: Any, made: int, is_done: bool) -> None:
     """Warns where a loop took another number of iterations than the schedule that it walks has: cut short, or over before the number.
+
+    Nothing is said of a number that only its nodes have, as of a solver that begins in the middle of its schedule.
 
     Args:
         composite: whose loop it is.
         step: the loop, which can end by ``done``.
-        total: iterations that the call or the metadata says.
+        run: the run; None where there is none.
         made: iterations that were made.
         is_done: the last one was the schedule's last.
     """
+    if (total := _stated(composite, step, run)) is None:
+        return
     children = composite.nodes._modules
     ending = [children[call.key] for call, _ in calls_of(step.body) if any(slot in step.done for _, slot in call.store)]
     if (is_done and made == total) or torch.compiler.is_compiling() or not any(child.walks_schedule for child in ending):
