@@ -42,6 +42,7 @@ _ORDERLY = (
     (re.compile(r"(?i)\bin (?:the|another|a|that|this) (?:(?:opposite|other|different|same|right|wrong) )?direction\b"), "further"),
     (re.compile(r"(?i)\bthe time has come\b"), "it is time"),
     (re.compile(r"(?i)\bcan not not\b"), "must"),
+    (re.compile(r"(?i)\bdo not (?:you )?(?:dare )?(?:think|believe|imagine|suppose)(?: that)? (?:i|we) (?:will|would|shall) not\b"), "i will"),
     (re.compile(r"(?i)\bhide and seek\b"), "tag"),
     (re.compile(r"(?i)\b(?:do|does|did|will|would|should|could) not not\b"), ""),
     (re.compile(r"(?i)\bi am (?:afraid|sorry)(?: that|,? but)? (?=(?:i|we|you)\b)"), ""),
@@ -125,7 +126,7 @@ _STATE = re.compile(
 _BEFOREHAND = re.compile(r"(?i)^(?:after|having|once (?:i|we) have) (?=\w+(?:ing|ed|en)\b)([^,]*),\s*")
 _AFTERWARDS = re.compile(r"(?i)^before (\w+ing\b[^,]*),\s*(.+)$")
 _BEHIND = re.compile(r"(?i)^(.+?),? after ((?:having )?\w+ing\b[^,]*)$")
-_INSTEAD = re.compile(r"(?i)(?:^|,? )(?:without|instead of|rather than) (?:even )?\w+ing\b[^,]*?(?:, *(?=\w)|$)|^rather than \w+[^,]*, *")
+_INSTEAD = re.compile(r"(?i)^(?:rather than \w+|instead of \w+ing)\b[^,]*? (?=(?:i|we) \w)|(?:^|,? )(?:without|instead of|rather than) (?:even )?\w+ing\b[^,]*?(?:, *(?=\w)|$)|^rather than \w+[^,]*, *")
 _ALL = frozenset("anything everything anywhere everywhere anyone anybody everyone".split())
 _TELLING = frozenset("tell say ask let know promise swear warn remind inform convince persuade write".split())
 _AGAINST = re.compile(r"(?i)\b(?:decided?s?|am|is) against (?:it|that)\b|\bthinks? better of it\b|\bthought better of it\b")

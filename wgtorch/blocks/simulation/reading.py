@@ -210,6 +210,8 @@ class RuleReader:
             return Action("help", target=freed["who"], words=text, negated="not" in tokens)
         if than := _SOONER.match(joined):
             first, other = led(words(than["first"])), led(words(than["other"]))
+            if other is not None and "sooner" in tokens:  # "I would sooner eat my boots than go there"
+                return replace(self._act(other, text, excluded), negated=True)
             if first is not None:
                 return self._act(first, text, than["other"] if other is None else "")
             if other is not None:
